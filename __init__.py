@@ -1,0 +1,1 @@
+"""umbel: event-driven workflows on Celery."""

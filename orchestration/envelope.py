@@ -1,0 +1,67 @@
+"""An event as data: what the orchestrator routes, stores and publishes without knowing its class."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+#: Wire names of the built-in events that routing itself has to know.
+START = "umbel.StartEvent"
+STOP = "umbel.StopEvent"
+INPUT_REQUIRED = "umbel.InputRequiredEvent"
+STEP_FAILED = "umbel.StepFailedEvent"
+STEP_STATE_CHANGED = "umbel.StepStateChanged"
+UNHANDLED = "umbel.UnhandledEvent"
+IDLE = "umbel.WorkflowIdleEvent"
+TIMED_OUT = "umbel.WorkflowTimedOutEvent"
+CANCELLED = "umbel.WorkflowCancelledEvent"
+FAILED = "umbel.WorkflowFailedEvent"
+INTERNAL = "umbel.InternalDispatchEvent"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One event: its wire name, the names of its parent events, and its payload as opaque JSON bytes.
+
+    `parents` are the Event classes between this one and `Event`, nearest first, both excluded. The payload is
+    never parsed by Redis and parsed here only where a decision looks into it (a waiter's requirements).
+    """
+
+    type: str
+    parents: tuple[str, ...]
+    payload: bytes
+
+    def is_a(self, name: str) -> bool:
+        """True when the event's class is `name` or derives from it."""
+        return self.type == name or name in self.parents
+
+    def value(self) -> dict[str, Any]:
+        """The payload, parsed."""
+        parsed: dict[str, Any] = json.loads(self.payload)
+        return parsed
+
+    def to_bytes(self) -> bytes:
+        """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload goes in as it is."""
+        head = json.dumps({"type": self.type, "parents": self.parents}, separators=(",", ":"))
+        return head[:-1].encode() + b',"value":' + self.payload + b"}"
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Envelope:
+        """The inverse of `to_bytes`.
+
+        The header is parsed alone: it always precedes `,"value":`, which cannot occur inside a class name.
+        """
+        cut = data.index(b',"value":')
+        head = json.loads(data[:cut] + b"}")
+        return Envelope(head["type"], tuple(head["parents"]), data[cut + 9 : -1])
+
+
+def internal(name: str, **fields: Any) -> Envelope:
+    """An event that umbel itself publishes (step states, idleness, …)."""
+    return Envelope(name, (INTERNAL,), json.dumps(fields, separators=(",", ":")).encode())
+
+
+def ending(name: str, **fields: Any) -> Envelope:
+    """A built-in event that ends a run (timed out, cancelled, failed)."""
+    return Envelope(name, (STOP,), json.dumps(fields, separators=(",", ":")).encode())

@@ -1,0 +1,118 @@
+"""Every error umbel raises, in one tree; texts say what happened, to whom, and how to mend it.
+
+    UmbelError
+    ├── WorkflowValidationError          the author's workflow cannot run as written
+    │   └── WorkflowConfigurationError   … because its start, stop or steps are missing or ambiguous
+    ├── WorkflowRuntimeError             a call or a step did what the workflow does not allow
+    │   ├── UnserializableValue          a value that JSON cannot carry
+    │   ├── PayloadTooLarge              a payload above the hard limit
+    │   └── UnknownEvent                 an event name no loaded class answers to
+    ├── ContextSerdeError                a context snapshot that cannot be read or written
+    ├── ContextStateError                a context method called on the wrong face
+    ├── RunError                         what became of a run
+    │   ├── WorkflowTimeoutError         it took longer than its timeout (also a TimeoutError)
+    │   ├── WorkflowCancelledByUser      somebody cancelled it
+    │   ├── WorkflowFailed               it failed for a reason that is no step's exception
+    │   ├── RunNotFound                  no such run (or its retention is over)
+    │   └── RunExists                    the requested run id is taken
+    ├── StepTimeoutError                 one step ran out of its own time (also a TimeoutError)
+    ├── WorkerLost                       a step's process died too often
+    ├── RunClosed                        the run ended while this step was still at work
+    ├── ConfigurationError               the operator's settings, Redis or broker are not usable
+    │   └── NotConfigured                nothing says where Redis is
+    └── StoreUnavailable                 Redis did not answer; nothing is known to have been written
+"""
+
+from __future__ import annotations
+
+
+class UmbelError(Exception):
+    """Whatever umbel itself raises derives from this."""
+
+
+class WorkflowValidationError(UmbelError):
+    """A workflow, step or decorator is written in a way that cannot work."""
+
+
+class WorkflowConfigurationError(WorkflowValidationError):
+    """A workflow has no steps, or not exactly one start and one stop event class."""
+
+
+class WorkflowRuntimeError(UmbelError):
+    """A running workflow, or a caller, did what the workflow's definition does not allow."""
+
+
+class WorkflowStepDoesNotExistError(WorkflowRuntimeError):
+    """A step was named that the workflow does not have."""
+
+
+class UnserializableValue(WorkflowRuntimeError):
+    """A value in an event or in the state store is not JSON and not a pydantic model."""
+
+
+class PayloadTooLarge(WorkflowRuntimeError):
+    """An event or a state value exceeds the hard size limit; nothing of it was stored."""
+
+
+class UnknownEvent(WorkflowRuntimeError):
+    """Stored data names an event class that is not loaded here. Names are never imported."""
+
+
+class WorkflowDone(UmbelError):
+    """Kept for ports: exported by the reference, raised nowhere."""
+
+
+class ContextSerdeError(UmbelError):
+    """A context snapshot is damaged, foreign or newer than this version."""
+
+
+class ContextStateError(UmbelError):
+    """A context method was called on a face of the context that does not have it."""
+
+
+class RunError(UmbelError):
+    """What became of a run, told to whoever waits for it."""
+
+
+class WorkflowTimeoutError(RunError, TimeoutError):
+    """The run did not end within the workflow's timeout."""
+
+
+class WorkflowCancelledByUser(RunError):
+    """The run was cancelled."""
+
+
+class WorkflowFailed(RunError):
+    """The run failed, and no step's own exception says why."""
+
+
+class RunNotFound(RunError):
+    """No run has this id, or its retention time is over."""
+
+
+class RunExists(RunError, RuntimeError):
+    """A run with the requested id exists already."""
+
+
+class StepTimeoutError(UmbelError, TimeoutError):
+    """One attempt of a step ran longer than its `@step(timeout=…)`."""
+
+
+class WorkerLost(UmbelError):
+    """The process executing a step died, more often than is tolerated."""
+
+
+class RunClosed(UmbelError):
+    """The run has ended; this step's work is no longer wanted."""
+
+
+class ConfigurationError(UmbelError):
+    """Settings, Redis or broker are not usable as they are; the text says how to mend them."""
+
+
+class NotConfigured(ConfigurationError):
+    """No Redis is configured, and umbel never starts a toy behind your back."""
+
+
+class StoreUnavailable(UmbelError):
+    """Redis did not answer. Whether the last command was applied is not known; repeating it is safe."""

@@ -1,0 +1,124 @@
+"""The plan: a workflow as data. Names, accepted events, limits, joins; no user class, no code.
+
+A run keeps the plan it started with for life, so a deploy never changes the routing of runs in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from .envelope import Envelope
+
+StepKind = Literal["each", "collect", "join"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """One step's signature and limits.
+
+    Attributes:
+        name: The method's (or free function's) name.
+        task: The Celery task's name, `Order.charge`.
+        kind: `each` runs once per event; `collect` has one `list[E]` parameter and runs once per fan-out;
+            `join` has several event parameters and runs once per full set.
+        accepts: Wire names of accepted events. For `join` one per parameter, in order (names may repeat).
+        take: For `collect`: fire at this many arrivals; None fires when the fan-out has closed.
+        returns: Wire names the step may return as single events.
+        fans_out: Wire names the step may return inside a list.
+        joins: The `collect` steps that gather what this step's fan-out becomes; each fires once per fan-out.
+        num_workers: Concurrent executions within one run.
+        timeout_seconds: Limit of one attempt; None is no limit.
+        accepts_subclasses: Match by class hierarchy instead of exact class.
+        recovers: For `@catch_error`: the steps covered, `("*",)` for a wildcard; empty for ordinary steps.
+        max_recoveries: How often one lineage of events may be recovered by this handler.
+    """
+
+    name: str
+    task: str
+    kind: StepKind = "each"
+    accepts: tuple[str, ...] = ()
+    take: int | None = None
+    returns: tuple[str, ...] = ()
+    fans_out: tuple[str, ...] = ()
+    joins: tuple[str, ...] = ()
+    num_workers: int = 4
+    queue: str | None = None
+    priority: int | None = None
+    timeout_seconds: float | None = None
+    accepts_subclasses: bool = False
+    recovers: tuple[str, ...] = ()
+    max_recoveries: int = 1
+
+    def accepts_event(self, event: Envelope) -> bool:
+        """Whether routing hands `event` to this step (or to its join)."""
+        if event.type in self.accepts:
+            return True
+        return self.accepts_subclasses and any(parent in self.accepts for parent in event.parents)
+
+    def slot_of(self, event: Envelope) -> str | None:
+        """For a `join`: the accepted name whose slot this event fills."""
+        for name in (event.type, *(event.parents if self.accepts_subclasses else ())):
+            if name in self.accepts:
+                return name
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole workflow as data, stored once per `digest` and shard."""
+
+    workflow: str
+    start_event: str
+    stop_events: tuple[str, ...] = ()
+    steps: tuple[StepPlan, ...] = field(default=())
+
+    @cached_property
+    def by_name(self) -> dict[str, StepPlan]:
+        """Steps by name."""
+        return {step.name: step for step in self.steps}
+
+    @cached_property
+    def handlers(self) -> tuple[StepPlan, ...]:
+        """The `@catch_error` steps."""
+        return tuple(step for step in self.steps if step.recovers)
+
+    def accepting(self, event: Envelope) -> tuple[StepPlan, ...]:
+        """The steps that consume `event`, in plan order."""
+        return tuple(step for step in self.steps if step.accepts_event(event))
+
+    def handler_of(self, step_name: str) -> StepPlan | None:
+        """The `@catch_error` step for a failure of `step_name`: the one that names it, else the wildcard."""
+        if step_name in self.by_name and self.by_name[step_name].recovers:
+            return None
+        named = [handler for handler in self.handlers if step_name in handler.recovers]
+        wild = [handler for handler in self.handlers if handler.recovers == ("*",)]
+        return (named or wild or [None])[0]
+
+    def to_json(self) -> bytes:
+        """Canonical JSON: equal plans give equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @cached_property
+    def digest(self) -> str:
+        """Short name of exactly this plan."""
+        return hashlib.blake2b(self.to_json(), digest_size=10).hexdigest()
+
+    @staticmethod
+    def from_json(data: bytes) -> Plan:
+        """The inverse of `to_json`; unknown fields of a newer version are ignored."""
+        raw: dict[str, Any] = json.loads(data)
+        known = StepPlan.__dataclass_fields__
+        steps = tuple(
+            StepPlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in step.items() if k in known})
+            for step in raw["steps"]
+        )
+        return Plan(
+            workflow=raw["workflow"],
+            start_event=raw["start_event"],
+            stop_events=tuple(raw["stop_events"]),
+            steps=steps,
+        )

@@ -1,0 +1,107 @@
+"""All settings in one frozen model, read from `UMBEL_*` and validated as a whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigurationError
+
+
+def redact_url(url: str) -> str:
+    """The URL with its password replaced, fit for logs and errors."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = parts.username or ""
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}{port}"))
+
+
+class Settings(BaseModel):
+    """How this process reaches Redis and the broker, and the time limits of the whole deployment.
+
+    Everything but the URLs must be equal in all processes of one deployment. Durations are seconds and may be
+    fractions, which is how the tests run whole recoveries in a moment.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    redis_url: str | None = Field(default=None, description="State: redis:// or rediss:// or unix://")
+    broker_url: str | None = Field(default=None, description="Celery's broker; None is the state Redis")
+    broker_transport: Literal["umbel", "stock"] = "umbel"
+    key_prefix: str = Field(default="umbel", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")
+    shards: int = Field(default=16, ge=1, le=1024)
+
+    lease_seconds: float = Field(default=15.0, gt=0)
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+    sweep_seconds: float = Field(default=2.0, gt=0)
+    ring_seconds: float = Field(default=5.0, gt=0, description="First look at a dispatch nobody has claimed")
+    ring_max_seconds: float = Field(default=300.0, gt=0, description="Longest back-off of re-dispatch")
+    flush_seconds: float = Field(default=0.002, ge=0, description="How long progress events may gather")
+    max_losses: int = Field(default=3, ge=1, description="Losses charged to a suspect before it fails as WorkerLost")
+    retention_seconds: float = Field(default=7 * 86400.0, gt=0)
+    drain_seconds: float = Field(default=20.0, ge=0, description="Soft shutdown: running steps may end within this")
+
+    payload_warn_bytes: int = Field(default=1 << 20, gt=0)
+    payload_max_bytes: int = Field(default=16 << 20, gt=0)
+    stream_max_events: int = Field(default=10_000, gt=0, description="Replayable events kept per run")
+    journal_max_entries: int = Field(default=100_000, gt=0)
+    inbox_max_events: int = Field(default=1_000, gt=0)
+    history: Literal["full", "summary"] = "full"
+
+    @model_validator(mode="after")
+    def _times_fit_together(self) -> Self:
+        if self.lease_seconds <= self.heartbeat_seconds:
+            raise ValueError(
+                f"lease_seconds must exceed heartbeat_seconds ({self.heartbeat_seconds:g}), got "
+                f"{self.lease_seconds:g}. With a shorter lease the sweep would restart steps whose worker is alive."
+            )
+        if self.payload_warn_bytes > self.payload_max_bytes:
+            raise ValueError(
+                f"payload_warn_bytes ({self.payload_warn_bytes}) must not exceed payload_max_bytes "
+                f"({self.payload_max_bytes}): the warning would never be seen."
+            )
+        return self
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Read `UMBEL_REDIS_URL`, `UMBEL_LEASE_SECONDS`, … ; explicit keyword arguments win.
+
+        Raises:
+            ConfigurationError: A variable is unknown or its value does not fit, naming each of them.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        not_settings = {"UMBEL_STATE_DIR", "UMBEL_TARGETS", "UMBEL_LOG_LEVEL"}
+        for variable, value in environ.items():
+            if variable.startswith("UMBEL_") and variable not in not_settings:
+                values[variable.removeprefix("UMBEL_").lower()] = value
+        values.update(overrides)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'UMBEL_' + '_'.join(map(str, e['loc'])).upper() if e['loc'] else 'settings'}: {e['msg']}"
+                for e in error.errors(include_input=False)
+            )
+            raise ConfigurationError(
+                f"The umbel settings are not usable: {problems}. Known settings: {', '.join(sorted(cls.model_fields))}."
+            ) from error
+
+    @property
+    def queue(self) -> str:
+        """The queue of steps that name none."""
+        return self.default_queue or "umbel"
+
+    def __repr__(self) -> str:
+        shown = {k: redact_url(v) if k.endswith("_url") and v else v for k, v in self.model_dump().items()}
+        return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+    __str__ = __repr__
