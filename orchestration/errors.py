@@ -1,26 +1,26 @@
 """Every error umbel raises, in one tree; texts say what happened, to whom, and how to mend it.
 
-    UmbelError
-    ├── WorkflowValidationError          the author's workflow cannot run as written
-    │   └── WorkflowConfigurationError   … because its start, stop or steps are missing or ambiguous
-    ├── WorkflowRuntimeError             a call or a step did what the workflow does not allow
-    │   ├── UnserializableValue          a value that JSON cannot carry
-    │   ├── PayloadTooLarge              a payload above the hard limit
-    │   └── UnknownEvent                 an event name no loaded class answers to
-    ├── ContextSerdeError                a context snapshot that cannot be read or written
-    ├── ContextStateError                a context method called on the wrong face
-    ├── RunError                         what became of a run
-    │   ├── WorkflowTimeoutError         it took longer than its timeout (also a TimeoutError)
-    │   ├── WorkflowCancelledByUser      somebody cancelled it
-    │   ├── WorkflowFailed               it failed for a reason that is no step's exception
-    │   ├── RunNotFound                  no such run (or its retention is over)
-    │   └── RunExists                    the requested run id is taken
-    ├── StepTimeoutError                 one step ran out of its own time (also a TimeoutError)
-    ├── WorkerLost                       a step's process died too often
-    ├── RunClosed                        the run ended while this step was still at work
-    ├── ConfigurationError               the operator's settings, Redis or broker are not usable
-    │   └── NotConfigured                nothing says where Redis is
-    └── StoreUnavailable                 Redis did not answer; nothing is known to have been written
+UmbelError
+├── WorkflowValidationError          the author's workflow cannot run as written
+│   └── WorkflowConfigurationError   … because its start, stop or steps are missing or ambiguous
+├── WorkflowRuntimeError             a call or a step did what the workflow does not allow
+│   ├── UnserializableValue          a value that JSON cannot carry
+│   ├── PayloadTooLarge              a payload above the hard limit
+│   └── UnknownEvent                 an event name no loaded class answers to
+├── ContextSerdeError                a context snapshot that cannot be read or written
+├── ContextStateError                a context method called on the wrong face
+├── RunError                         what became of a run
+│   ├── WorkflowTimeoutError         it took longer than its timeout (also a TimeoutError)
+│   ├── WorkflowCancelledByUser      somebody cancelled it
+│   ├── WorkflowFailed               it failed for a reason that is no step's exception
+│   ├── RunNotFound                  no such run (or its retention is over)
+│   └── RunExists                    the requested run id is taken
+├── StepTimeoutError                 one step ran out of its own time (also a TimeoutError)
+├── WorkerLost                       a step's process died too often
+├── RunClosed                        the run ended while this step was still at work
+├── ConfigurationError               the operator's settings, Redis or broker are not usable
+│   └── NotConfigured                nothing says where Redis is
+└── StoreUnavailable                 Redis did not answer; nothing is known to have been written
 """
 
 from __future__ import annotations

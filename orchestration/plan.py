@@ -96,7 +96,7 @@ class Plan:
             return None
         named = [handler for handler in self.handlers if step_name in handler.recovers]
         wild = [handler for handler in self.handlers if handler.recovers == ("*",)]
-        return (named or wild or [None])[0]
+        return next(iter(named or wild), None)
 
     def to_json(self) -> bytes:
         """Canonical JSON: equal plans give equal bytes."""
@@ -112,13 +112,13 @@ class Plan:
         """The inverse of `to_json`; unknown fields of a newer version are ignored."""
         raw: dict[str, Any] = json.loads(data)
         known = StepPlan.__dataclass_fields__
-        steps = tuple(
-            StepPlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in step.items() if k in known})
-            for step in raw["steps"]
-        )
+        steps = []
+        for step in raw["steps"]:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in step.items() if k in known}
+            steps.append(StepPlan(**fields))
         return Plan(
             workflow=raw["workflow"],
             start_event=raw["start_event"],
             stop_events=tuple(raw["stop_events"]),
-            steps=steps,
+            steps=tuple(steps),
         )

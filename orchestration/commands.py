@@ -1,0 +1,270 @@
+"""Commands: what a decision wants done, as frozen values that the Lua side applies in order.
+
+Each class is one function in `lua/lib/apply.lua`; `wire()` is its msgpack form. A command changes Redis in O(1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .envelope import Envelope
+from .plan import StepPlan
+
+EndStatus = Literal["completed", "failed", "cancelled", "timed_out"]
+
+
+def _present(**fields: Any) -> dict[str, Any]:
+    """Drop None: msgpack nil and Lua tables do not go together."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def where(step: StepPlan, default_queue: str) -> dict[str, Any]:
+    """The fields of a work record that come from the step's plan."""
+    limit = None if step.timeout_seconds is None else round(step.timeout_seconds * 1000)
+    return _present(s=step.name, nw=step.num_workers, q=step.queue or default_queue, p=step.priority, to=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepEvent:
+    """Keep an event's envelope while `uses` work items refer to it."""
+
+    event_id: str
+    event: Envelope
+    uses: int
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "keep", "e": self.event_id, "d": self.event.to_bytes(), "uses": self.uses}
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Create the work item `work_id`: a stored event for one step."""
+
+    work_id: str
+    step: StepPlan
+    queue: str
+    event_id: str
+    event_name: str
+    scope: str
+    recoveries: str
+
+    def record(self) -> dict[str, Any]:
+        """The work record as it stands in Redis."""
+        return where(self.step, self.queue) | {
+            "id": self.work_id,
+            "e": self.event_id,
+            "en": self.event_name,
+            "sc": self.scope,
+            "rc": self.recoveries,
+        }
+
+    def wire(self) -> dict[str, Any]:
+        record = self.record()
+        record["w"] = record.pop("id")
+        return {"o": "deliver"} | record
+
+
+@dataclass(frozen=True, slots=True)
+class OpenScope:
+    """Begin a fan-out: count what it becomes, and remember which collect steps fire when it closes."""
+
+    scope_id: str
+    parent: str
+    joins: tuple[tuple[str, StepPlan], ...]
+    queue: str
+    recoveries: str
+
+    def wire(self) -> dict[str, Any]:
+        joins = [where(step, self.queue) | {"w": work_id} | _present(take=step.take) for work_id, step in self.joins]
+        return {"o": "open", "id": self.scope_id, "p": self.parent, "j": joins, "rc": self.recoveries}
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """Turn a staged segment of `size` records into work of `step`."""
+
+    step: StepPlan
+    segment: str
+    size: int
+    scope: str
+
+    def wire(self) -> dict[str, Any]:
+        return {
+            "o": "splice",
+            "s": self.step.name,
+            "nw": self.step.num_workers,
+            "seg": self.segment,
+            "n": self.size,
+            "sc": self.scope,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Absorb:
+    """Add an event to the members that a collect step gathers from one fan-out."""
+
+    scope_id: str
+    step: str
+    event: Envelope
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "absorb", "id": self.scope_id, "s": self.step, "d": self.event.to_bytes()}
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Fill one slot of a multi-parameter join; the event that completes a set makes the work item."""
+
+    work_stem: str
+    step: StepPlan
+    queue: str
+    slot: str
+    event_id: str
+    event_name: str
+    scope: str
+    recoveries: str
+
+    def wire(self) -> dict[str, Any]:
+        return where(self.step, self.queue) | {
+            "o": "join",
+            "w": self.work_stem,
+            "ty": self.slot,
+            "slots": list(self.step.accepts),
+            "e": self.event_id,
+            "en": self.event_name,
+            "sc": self.scope,
+            "rc": self.recoveries,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Write an event to the run's stream."""
+
+    event: Envelope
+    step: str = ""
+    attempt: int = 0
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "publish", "d": self.event.to_bytes(), "s": self.step, "a": self.attempt}
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Write a step's change of state (or an unhandled event) to the run's trace."""
+
+    step: str
+    state: str
+    worker: str
+    input: str = ""
+    output: str = ""
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "trace", "s": self.step, "st": self.state, "k": self.worker, "i": self.input, "out": self.output}
+
+
+@dataclass(frozen=True, slots=True)
+class KeepInInbox:
+    """Keep an event nobody accepts yet, for a waiter that may come."""
+
+    event_id: str
+    event: Envelope
+    limit: int
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "inbox", "e": self.event_id, "d": self.event.to_bytes(), "max": self.limit}
+
+
+@dataclass(frozen=True, slots=True)
+class TakeFromInbox:
+    """Remove an event from the inbox because a waiter has found it."""
+
+    event_id: str
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "take_inbox", "e": self.event_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Answer a waiter: its suspended step runs again and finds the stored event."""
+
+    work_id: str
+    waiter_id: str
+    event_id: str | None
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "resume"} | _present(w=self.work_id, wt=self.waiter_id, e=self.event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """The committing work item waits for an event; it holds no slot and no process meanwhile."""
+
+    waiter_id: str
+    waiter: bytes
+    timeout_ms: int | None
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "suspend"} | _present(wt=self.waiter_id, d=self.waiter, delay=self.timeout_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The committing work item is finished: its record, slot and buffers go, its scope counts one less."""
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "done"}
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The committing work item failed and is tried again after a durable delay."""
+
+    delay_ms: int
+    error: bytes
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "retry", "delay": self.delay_ms, "error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The committing work item failed for good and takes the run with it; kept for a later revival."""
+
+    error: bytes
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "fail", "error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End the run. The first one wins."""
+
+    status: EndStatus
+    event: Envelope
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "finish", "status": self.status, "d": self.event.to_bytes()}
+
+
+Command = (
+    KeepEvent
+    | Deliver
+    | OpenScope
+    | Splice
+    | Absorb
+    | Join
+    | Publish
+    | Trace
+    | KeepInInbox
+    | TakeFromInbox
+    | Resume
+    | Suspend
+    | Done
+    | Retry
+    | Fail
+    | Finish
+)

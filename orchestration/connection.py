@@ -1,0 +1,102 @@
+"""Connections to the state Redis: how they are made, and what an outage means.
+
+Every script is idempotent, so a command whose reply was lost is simply sent again, for as long as the caller's
+patience lasts. redis-py's own silent retry is switched off: one place decides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,
+)
+from redis.retry import Retry
+
+from .errors import ConfigurationError, StoreUnavailable
+from .settings import redact_url
+
+T = TypeVar("T")
+
+#: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
+Client: TypeAlias = Any
+
+#: Faults of Redis that pass: it is restarting, failing over, full or busy.
+PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
+_PASSING_WORDS = ("BUSY ", "LOADING", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+
+
+def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
+    """A client for the state Redis. No command is sent yet.
+
+    Raises:
+        ConfigurationError: The URL is not a Redis URL.
+    """
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=5.0,
+            socket_keepalive=True,
+            health_check_interval=15,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=10_000,
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({error}). "
+            "Expected redis://[[user]:password@]host:port/db, rediss://… or unix://path."
+        ) from error
+
+
+def _passing(error: Exception) -> bool:
+    if isinstance(error, AuthenticationError):
+        return False
+    if isinstance(error, PASSING):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(_PASSING_WORDS)
+
+
+def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: float) -> T:
+    """Call until Redis answers; only for calls that may be repeated.
+
+    Args:
+        call: One idempotent exchange with Redis.
+        what: What is being done, for the error.
+        url: Where, for the error; its password is not shown.
+        patience_seconds: How long an outage is waited out.
+
+    Raises:
+        StoreUnavailable: Redis did not answer in time. Whether the last try was applied is not known.
+        ConfigurationError: Redis refuses the credentials.
+    """
+    deadline = time.monotonic() + patience_seconds
+    pause = 0.02
+    while True:
+        try:
+            return call()
+        except AuthenticationError as error:
+            raise ConfigurationError(
+                f"Redis at {redact_url(url)} refuses the credentials: {error}. "
+                "Mend user and password in UMBEL_REDIS_URL."
+            ) from error
+        except (ConnectionError, TimeoutError, ResponseError) as error:
+            if not _passing(error):
+                raise
+            if time.monotonic() + pause > deadline:
+                raise StoreUnavailable(
+                    f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel wanted to "
+                    f"{what}: {error}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try again."
+                ) from error
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)

@@ -1,0 +1,62 @@
+-- Take the right to execute one work item, or learn why not. The attempt is counted here, before user code runs.
+-- Args: run, w work id, d dispatch number of the doorbell, c claim id (caller's), owner, suspects (this process may
+--   take a suspect), lease (ms), grace (ms beyond a step's own limit), member (what the owner's set holds).
+-- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
+-- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
+--!keys run work events stream trace ring unclaimed timers leases gone watermark owner counters
+--!include record publish slots
+
+local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options')
+if not meta[1] then return { 'unknown' } end
+if redis.call('ZSCORE', K.gone, A.owner) then return { 'gone' } end
+local record = get(A.w)
+if meta[1] ~= 'running' then
+  if record then ring_drop(A.w, record.q) end
+  return { 'closed' }
+end
+if not record then
+  redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
+  return { 'stale' }
+end
+if record.st == 'running' and record.c ~= A.c then
+  redis.call('HINCRBY', K.counters, 'duplicate_doorbells', 1)
+  return { 'busy' }
+end
+if record.st ~= 'running' then
+  if record.st ~= 'ready' or A.d > record.d then
+    redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
+    return { 'stale' }
+  end
+  if record.u == 1 and not A.suspects then return { 'suspect' } end
+  local n = redis.call('HINCRBY', K.run, 'tokens', 1)
+  record.st = 'running'
+  record.t = n .. '-' .. A.c
+  record.o, record.c, record.ca = A.owner, A.c, NOW
+  record.fb = 0
+  if not record.fa then record.fa = NOW end
+  put(A.w, record)
+  ring_drop(A.w, record.q)
+  local line = record.q .. '/' .. (record.p or 0)
+  if record.da > tonumber(redis.call('HGET', K.watermark, line) or 0) then
+    redis.call('HSET', K.watermark, line, whole(record.da))
+  end
+  redis.call('SADD', K.owner, A.member)
+  if not redis.call('ZSCORE', K.leases, A.owner) then
+    redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
+  end
+  if record.to then                 -- if the process hangs, somebody else notices
+    redis.call('ZADD', K.timers, whole(NOW + record.to + A.grace), 'deadline|' .. RUN .. '|' .. A.w)
+  end
+  trace(record.s, 'running', tostring(record.sl or 0), record.en)
+end
+
+local reply = { 'claimed', cmsgpack.pack(record), cmsgpack.pack({
+  plan = meta[2], workflow = meta[3], wv = tonumber(meta[4] or 0), created_at = tonumber(meta[6]),
+  state_id = meta[7], options = meta[8] or '', now = NOW }) }
+local ids = record.ev or { record.e }
+for _, id in ipairs(ids) do reply[#reply + 1] = redis.call('HGET', K.events, id) end
+for waiter, id in pairs(record.wr or {}) do
+  reply[#reply + 1] = waiter
+  reply[#reply + 1] = id and redis.call('HGET', K.events, id) or ''
+end
+return reply

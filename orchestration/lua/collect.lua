@@ -1,0 +1,44 @@
+-- collect_events: add one event to a buffer; the call that completes the set gets the set, once.
+-- Members are keyed by their call (work item and n-th call for this buffer), so a repeated attempt adds nothing and
+-- gets the answer it got. Surplus events stay for the next set.
+-- Args: run, w, t token, call (field name), type, d envelope, types {{name, n, key}…} with key a logical buffer name,
+--   taken (logical name of the list that receives a completed set). Answers: waiting | complete | stale | closed.
+-- A completed list holds the members grouped by type in the order of `types`.
+--!keys run work collect extra
+--!include record
+
+local status = redis.call('HGET', K.run, 'status')
+if status ~= 'running' then return { status and 'closed' or 'unknown' } end
+local record = get(A.w)
+if not record or record.st ~= 'running' or record.t ~= A.t then return { 'stale' } end
+local known = redis.call('HGET', K.collect, A.call)
+if known then return { known } end
+
+local complete, wanted = true, false
+for _, type in ipairs(A.types) do
+  if type.name == A.type then
+    wanted = true
+    if redis.call('RPUSH', X[type.key], A.d) == 1 then redis.call('SADD', K.extra, X[type.key]) end
+  end
+  if redis.call('LLEN', X[type.key]) < type.n then complete = false end
+end
+if not wanted then return { 'waiting' } end
+record.calls = record.calls or {}
+record.calls[#record.calls + 1] = A.call
+if complete then
+  local target = X[A.taken]
+  for _, type in ipairs(A.types) do
+    for from = 0, type.n - 1, 1000 do
+      redis.call('RPUSH', target, unpack(redis.call('LRANGE', X[type.key], from, math.min(from + 1000, type.n) - 1)))
+    end
+    redis.call('LTRIM', X[type.key], type.n, -1)
+    if redis.call('EXISTS', X[type.key]) == 0 then redis.call('SREM', K.extra, X[type.key]) end
+  end
+  redis.call('SADD', K.extra, target)
+  record.taken = record.taken or {}
+  record.taken[#record.taken + 1] = A.taken
+end
+put(A.w, record)
+local reply = complete and 'complete' or 'waiting'
+redis.call('HSET', K.collect, A.call, reply)
+return { reply }

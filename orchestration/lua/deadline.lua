@@ -1,0 +1,17 @@
+-- A step's attempt has outlived its time limit and nobody reported: its process hangs. Fence it and dispatch again;
+-- the next claim sees `late` and records the failure. Args: run, w, timer. Answers: woken {bells} | early | closed.
+--!keys run work stream trace journal ring unclaimed timers counters
+--!include record publish slots
+
+local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
+if not due or due > NOW then return { 'early' } end
+redis.call('ZREM', K.timers, A.timer)
+if redis.call('HGET', K.run, 'status') ~= 'running' then return { 'closed' } end
+local record = get(A.w)
+if record and record.st == 'running' then
+  record.late = 1
+  redis.call('HINCRBY', K.counters, 'deadlines', 1)
+  journal('deadline', { w = A.w, s = record.s, o = record.o, ca = record.ca })
+  dispatch(A.w, record)
+end
+return { 'woken', cmsgpack.pack({ bells = doorbells, ended = false }) }

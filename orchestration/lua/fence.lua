@@ -1,0 +1,21 @@
+-- Declare an owner lost: from here on its claims and heartbeats are answered `gone`. What it held is answered, for
+-- the caller to hand back run by run; the owner stays in `leases` with score 0 until nothing is left, so that a
+-- sweep that dies in between is continued by the next one.
+-- Args: owner, known_dead (do not wait for the lease). Answers: held {member…} | alive | done.
+--!keys leases gone owner
+
+local A = cmsgpack.unpack(ARGV[1])
+local clock = redis.call('TIME')
+local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local lease = tonumber(redis.call('ZSCORE', K.leases, A.owner))
+if not lease and not A.known_dead then return { 'done' } end
+if lease and lease > NOW and not A.known_dead then return { 'alive' } end
+redis.call('ZADD', K.gone, 'NX', NOW, A.owner)
+redis.call('ZREMRANGEBYSCORE', K.gone, '-inf', NOW - 86400000)
+local held = redis.call('SMEMBERS', K.owner)
+if #held == 0 then
+  redis.call('ZREM', K.leases, A.owner)
+  return { 'done' }
+end
+redis.call('ZADD', K.leases, 0, A.owner)
+return { 'held', cmsgpack.pack(held) }

@@ -1,0 +1,22 @@
+-- End a run from outside its steps: cancel, time-out. First end wins.
+-- Args: run, status, event (the terminal envelope), timer (only if this run's time-out is due), common limits.
+-- Answers: ended | closed {status} | unknown | early.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
+--!include record publish finish
+
+local status = redis.call('HGET', K.run, 'status')
+if not status then
+  redis.call('ZREM', K.timers, 'timeout|' .. RUN)
+  return { 'unknown' }
+end
+if status ~= 'running' then
+  redis.call('ZREM', K.timers, 'timeout|' .. RUN)
+  return { 'closed', status }
+end
+if A.timer then
+  local due = tonumber(redis.call('ZSCORE', K.timers, 'timeout|' .. RUN))
+  if not due or due > NOW then return { 'early' } end
+end
+journal('end', { status = A.status })
+finish(A.status, A.event)
+return { 'ended' }

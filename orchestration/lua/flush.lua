@@ -1,0 +1,32 @@
+-- Apply one burst of what a running step sent and published before its end.
+-- Args: run, w, t token, batch (number of this burst, from 1), wv as in commit,
+--   publishes {command…}, and the common limits.
+-- Body: sends {{id emit identity, commands}}. Answers: flushed {bells, ended} | changed | stale | closed. A burst that arrives twice is applied once; a send
+-- whose identity an earlier attempt has sent is absorbed.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended sent counters state
+--!include record publish slots scopes joins finish apply
+
+local meta = redis.call('HMGET', K.run, 'status', 'wv')
+if meta[1] ~= 'running' then return { meta[1] and 'closed' or 'unknown' } end
+local record = get(A.w)
+if not record or record.st ~= 'running' or record.t ~= A.t then return { 'stale' } end
+if (record.fb or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ bells = {}, ended = false }) } end
+if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
+
+record.fb = A.batch
+if #BODY > 0 and not record.sent then
+  record.sent = 1
+  redis.call('SADD', K.extra, K.sent)
+end
+put(A.w, record)
+for _, c in ipairs(A.publishes) do publish(c.d, record.s, c.a) end
+for _, send in ipairs(BODY) do
+  if redis.call('SADD', K.sent, send.id) == 1 then
+    apply(send.commands)
+    if ended then break end
+  else
+    redis.call('HINCRBY', K.counters, 'absorbed_sends', 1)
+  end
+end
+if #BODY > 0 then journal('flush', { w = A.w, s = record.s }) end
+return answer('flushed')

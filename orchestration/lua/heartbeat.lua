@@ -1,0 +1,24 @@
+-- Renew the lease of everything an owner holds in this shard, in one command.
+-- Args: owner, lease (ms), held {member…} that the owner believes it holds, including claims under way.
+-- Answers: alive {lost {member…}, beyond {member…}} | gone. `lost`: believed but not held. `beyond`: held but unknown
+-- to the owner (a claim whose reply never came); the caller releases it.
+--!keys leases gone owner
+
+local A = cmsgpack.unpack(ARGV[1])
+local clock = redis.call('TIME')
+local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if redis.call('ZSCORE', K.gone, A.owner) then return { 'gone' } end
+local believed, lost, beyond = {}, {}, {}
+for _, member in ipairs(A.held) do
+  believed[member] = true
+  if redis.call('SISMEMBER', K.owner, member) == 0 then lost[#lost + 1] = member end
+end
+for _, member in ipairs(redis.call('SMEMBERS', K.owner)) do
+  if not believed[member] then beyond[#beyond + 1] = member end
+end
+if redis.call('EXISTS', K.owner) == 1 then
+  redis.call('ZADD', K.leases, string.format('%.0f', NOW + A.lease), A.owner)
+else
+  redis.call('ZREM', K.leases, A.owner)
+end
+return { 'alive', cmsgpack.pack({ lost = lost, beyond = beyond }) }

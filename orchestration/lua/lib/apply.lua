@@ -1,0 +1,170 @@
+-- Apply what Python decided: one function per command, in order. Everything that can refuse has refused before.
+
+local ended = false
+
+local function drop_event(id)
+  local uses = tonumber(redis.call('HGET', K.events, '#' .. id) or 1)
+  if uses > 1 then
+    redis.call('HSET', K.events, '#' .. id, uses - 1)
+  else
+    redis.call('HDEL', K.events, id, '#' .. id)
+  end
+end
+
+local function drop_events_of(record)
+  if record.e then drop_event(record.e) end
+  for _, id in ipairs(record.ev or {}) do drop_event(id) end
+  for _, id in pairs(record.wr or {}) do
+    if id then drop_event(id) end
+  end
+end
+
+local APPLY = {}
+
+function APPLY.keep(c)                     -- an event that work items will refer to
+  redis.call('HSET', K.events, c.e, c.d)
+  if c.uses > 1 then redis.call('HSET', K.events, '#' .. c.e, c.uses) end
+end
+
+function APPLY.deliver(c)
+  deliver({ id = c.w, s = c.s, nw = c.nw, q = c.q, p = c.p, to = c.to, e = c.e, en = c.en, sc = c.sc, rc = c.rc })
+end
+
+APPLY.open = open_scope
+APPLY.absorb = absorb
+APPLY.join = join
+
+function APPLY.splice(c)                    -- a staged segment becomes work: one entry in the FIFO of its step
+  live = live + c.n
+  count(c.sc, c.n)
+  queue_push(c.s, cmsgpack.pack({ seg = c.seg, n = c.n, i = 0 }))
+  local in_use = tonumber(redis.call('HGET', K.slots, c.s) or 0)
+                 - redis.call('ZLEXCOUNT', K.free, '[' .. c.s .. '/', '(' .. c.s .. '0')
+  for _ = in_use + 1, c.nw do
+    local record = queue_pop(c.s)
+    if not record then break end
+    record.sl = take_slot(record.s, record.nw, record.id)
+    dispatch(record.id, record)
+  end
+end
+
+function APPLY.publish(c) publish(c.d, c.s, c.a) end
+
+function APPLY.trace(c) trace(c.s, c.st, c.k, c.i, c.out) end
+
+function APPLY.inbox(c)                     -- nobody accepts it yet: a waiter registered later looks here first
+  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))
+  redis.call('LTRIM', K.inbox, -c.max, -1)
+  redis.call('HINCRBY', K.run, 'wv', 1)
+end
+
+function APPLY.take_inbox(c)                -- one inbox event has found its waiter
+  for _, raw in ipairs(redis.call('LRANGE', K.inbox, 0, -1)) do
+    if cmsgpack.unpack(raw).id == c.e then redis.call('LREM', K.inbox, 1, raw) break end
+  end
+end
+
+function APPLY.resume(c)                    -- a waiter is answered (e) or has run out of time (no e)
+  local field = c.w .. '|' .. c.wt
+  if redis.call('HDEL', K.waiters, field) == 0 then return end
+  redis.call('HINCRBY', K.run, 'wv', 1)
+  redis.call('ZREM', K.timers, 'waiter|' .. RUN .. '|' .. field)
+  local record = get(c.w)
+  record.wr = record.wr or {}
+  record.wr[c.wt] = c.e or false
+  record.r = (record.r or 0) + 1
+  redis.call('HINCRBY', K.run, 'asleep', -1)
+  place(record)
+end
+
+function APPLY.finish(c)
+  ended = true
+  finish(c.status, c.d)
+end
+
+-- The commands below concern the committing work item itself, `self`, whose record is given.
+
+function APPLY.done(_, self)
+  drop_events_of(self)
+  redis.call('HDEL', K.work, self.id)
+  vacate(self)
+  if self.sid then
+    local key = X['members:' .. self.sid .. ':' .. self.s]
+    redis.call('UNLINK', key)
+    redis.call('SREM', K.extra, key)
+  end
+  if self.sent then
+    redis.call('UNLINK', X['sent:' .. self.id])
+    redis.call('SREM', K.extra, X['sent:' .. self.id])
+  end
+  for _, call in ipairs(self.calls or {}) do redis.call('HDEL', K.collect, call) end
+  for _, name in ipairs(self.taken or {}) do
+    redis.call('UNLINK', X[name])
+    redis.call('SREM', K.extra, X[name])
+  end
+  live = live - 1
+  count(self.sc, -1)
+end
+
+function APPLY.retry(c, self)
+  self.f = (self.f or 0) + 1
+  self.le, self.la, self.late = c.error, NOW, nil
+  self.t, self.o, self.c = nil, nil, nil
+  if c.delay <= 0 then
+    dispatch(self.id, self)
+  else
+    vacate(self)
+    self.st = 'delayed'
+    put(self.id, self)
+    redis.call('ZADD', K.timers, whole(NOW + c.delay), 'retry|' .. RUN .. '|' .. self.id)
+  end
+end
+
+function APPLY.suspend(c, self)             -- wt waiter id, d what it waits for, delay until its time-out
+  vacate(self)
+  self.st = 'suspended'
+  self.t, self.o, self.c = nil, nil, nil
+  put(self.id, self)
+  local field = self.id .. '|' .. c.wt
+  redis.call('HSET', K.waiters, field, c.d)
+  redis.call('HINCRBY', K.run, 'wv', 1)
+  redis.call('HINCRBY', K.run, 'asleep', 1)
+  if c.delay then redis.call('ZADD', K.timers, whole(NOW + c.delay), 'waiter|' .. RUN .. '|' .. field) end
+end
+
+function APPLY.fail(c, self)                -- the run fails on it: the item stays, so that `umbel retry` can revive it
+  self.f = (self.f or 0) + 1
+  self.st, self.le, self.la = 'failed', c.error, NOW
+  self.t, self.o, self.c = nil, nil, nil
+  put(self.id, self)
+end
+
+-- Applies all commands; returns nothing. `self` is the committing record or nil.
+local function apply(commands, self)
+  for _, c in ipairs(commands) do
+    APPLY[c.o](c, self)
+    if ended then return end
+  end
+  settle()
+  local counts = redis.call('HMGET', K.run, 'live', 'asleep', 'scopes', 'idle')
+  local total, asleep, scopes = tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0)
+  if total == 0 and scopes > 0 and A.stuck then
+    finish('failed', A.stuck)               -- a fan-out is open and nothing is left that could close it
+    ended = true
+  elseif total == asleep then
+    if counts[4] ~= '1' then
+      redis.call('HSET', K.run, 'idle', 1)
+      trace('', 'idle', '')
+    end
+  elseif counts[4] == '1' then
+    redis.call('HDEL', K.run, 'idle')
+  end
+end
+
+local function answer(status, extra)
+  if ended then redis.call('PEXPIRE', K.journal, A.keep) end   -- the entry of the very end may have created it
+  local body = extra or {}
+  body.bells = doorbells
+  body.ended = ended
+  return { status, cmsgpack.pack(body) }
+end

@@ -1,0 +1,21 @@
+-- The end of a run, whoever brings it about: first one wins, everything later finds status ~= running.
+
+local RETAINED = { 'run', 'work', 'events', 'slots', 'free', 'queue', 'scopes', 'joins', 'stream', 'trace', 'journal',
+                   'inbox', 'waiters', 'extra', 'received', 'collect' }
+-- A completed run needs only its result and its logs. A run that ended otherwise may be retried or restored.
+local SPENT = { 'work', 'events', 'slots', 'free', 'queue', 'scopes', 'joins', 'inbox', 'waiters', 'received', 'collect' }
+
+local function finish(status, event)
+  redis.call('HSET', K.run, 'status', status, 'ended_at', NOW, 'ending', event)
+  publish(event)
+  redis.call('ZREM', K['runs:running'], RUN)
+  redis.call('ZADD', K['runs:' .. status], NOW, RUN)
+  redis.call('ZREM', K.timers, 'timeout|' .. RUN)
+  if status == 'completed' then
+    for _, name in ipairs(SPENT) do redis.call('UNLINK', K[name]) end
+  end
+  for _, name in ipairs(RETAINED) do redis.call('PEXPIRE', K[name], A.keep) end
+  if A.state then redis.call('PEXPIRE', K.state, A.keep) end
+  if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, NOW, RUN) end
+  redis.call('PUBLISH', K.ended, RUN)
+end

@@ -1,0 +1,80 @@
+-- Fan-outs. A scope counts the work items at its level plus the scopes opened below it; at zero it closes, and each
+-- of its joins that has not fired yet fires with what has arrived. Counts are gathered in `delta` and settled once,
+-- after everything else of the script, so an item that goes on never lets its scope look empty in between.
+-- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired.
+
+local delta = {}
+local live = 0
+
+local function innermost(path)
+  local last = string.match(path, '([^/]+)$')
+  return last and string.match(last, '^([^:]+)')
+end
+
+local function count(path, n)
+  local id = path ~= '' and innermost(path)
+  if id then delta[id] = (delta[id] or 0) + n end
+end
+
+local function deliver(record)
+  live = live + 1
+  count(record.sc, 1)
+  place(record)
+end
+
+local function fire(id, meta, join, size)
+  redis.call('HSET', K.scopes, id .. '/' .. join.s, 1)
+  deliver({ id = join.w, s = join.s, nw = join.nw, q = join.q, p = join.p, to = join.to, en = 'CollectionReleaseEvent',
+            sid = id, jn = size, sc = meta.p, rc = meta.rc })
+end
+
+local function open_scope(c)
+  redis.call('HSET', K.scopes, c.id, cmsgpack.pack({ p = c.p, j = c.j, rc = c.rc }))
+  redis.call('HINCRBY', K.run, 'scopes', 1)
+  delta[c.id] = delta[c.id] or 0
+  count(c.p, 1)
+  for _, join in ipairs(c.j) do               -- members staged ahead of the commit may complete a Take(n) already
+    if join.take and redis.call('LLEN', X['members:' .. c.id .. ':' .. join.s]) >= join.take then
+      fire(c.id, { p = c.p, rc = c.rc }, join, join.take)
+    end
+  end
+end
+
+-- An event arrives at a join of a fan-out. c: id scope, s step, d envelope.
+local function absorb(c)
+  local raw = redis.call('HGET', K.scopes, c.id)
+  if not raw or redis.call('HEXISTS', K.scopes, c.id .. '/' .. c.s) == 1 then return end
+  local key = X['members:' .. c.id .. ':' .. c.s]
+  local size = redis.call('RPUSH', key, c.d)
+  if size == 1 then redis.call('SADD', K.extra, key) end
+  local meta = cmsgpack.unpack(raw)
+  for _, join in ipairs(meta.j) do
+    if join.s == c.s and join.take and size >= join.take then fire(c.id, meta, join, join.take) end
+  end
+end
+
+local function close(id)
+  local meta = cmsgpack.unpack(redis.call('HGET', K.scopes, id))
+  for _, join in ipairs(meta.j) do
+    if redis.call('HEXISTS', K.scopes, id .. '/' .. join.s) == 0 then
+      local key = X['members:' .. id .. ':' .. join.s]
+      fire(id, meta, join, redis.call('LLEN', key))
+    end
+    redis.call('HDEL', K.scopes, id .. '/' .. join.s)
+  end
+  redis.call('HDEL', K.scopes, id, id .. ':n')
+  redis.call('HINCRBY', K.run, 'scopes', -1)
+  count(meta.p, -1)
+end
+
+local function settle()
+  local id = next(delta)
+  while id do
+    local n = delta[id]
+    delta[id] = nil
+    if redis.call('HINCRBY', K.scopes, id .. ':n', n) <= 0 then close(id) end
+    id = next(delta)
+  end
+  if live ~= 0 then redis.call('HINCRBY', K.run, 'live', live) end
+  live = 0
+end

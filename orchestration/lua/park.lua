@@ -1,0 +1,18 @@
+-- Set work aside whose code no worker here has; parked is not failed. Args: run, w, name (workflow|step), and when
+-- it was claimed already: c claim id, owner, member.
+-- Answers: parked | stale | closed.
+--!keys run work stream trace journal ring unclaimed parked owner
+--!include record publish slots
+
+if redis.call('HGET', K.run, 'status') ~= 'running' then return { 'closed' } end
+local record = get(A.w)
+local mine = record and record.st == 'running' and record.c == A.c
+if not record or not (mine or record.st == 'ready') then return { 'stale' } end
+if mine then redis.call('SREM', K.owner, A.member) end
+record.st = 'parked'
+ring_drop(A.w, record.q)
+put(A.w, record)
+redis.call('ZADD', K.parked, NOW, A.name .. '|' .. RUN .. '|' .. A.w)
+trace(record.s, 'parked', '<needs_code>', record.en)
+journal('parked', { w = A.w, s = record.s })
+return { 'parked' }

@@ -1,0 +1,28 @@
+-- Take up an ended run again: its failed and interrupted work items anew, everything else as it was.
+-- Args: run, timeout (ms or absent), common limits. Answers: revived {bells} | running | completed | unknown | nothing.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
+--!include record publish slots scopes joins finish apply
+
+local status = redis.call('HGET', K.run, 'status')
+if not status then return { 'unknown' } end
+if status == 'running' or status == 'completed' then return { status } end
+local flat = redis.call('HGETALL', K.work)
+if #flat == 0 then return { 'nothing' } end
+for _, name in ipairs(RETAINED) do redis.call('PERSIST', K[name]) end
+for _, key in pairs(X) do redis.call('PERSIST', key) end
+redis.call('PERSIST', K.state)
+redis.call('HSET', K.run, 'status', 'running')
+redis.call('HDEL', K.run, 'ended_at', 'ending')
+redis.call('ZREM', K['runs:' .. status], RUN)
+redis.call('ZREM', K.retire, RUN)
+redis.call('ZADD', K['runs:running'], NOW, RUN)
+if A.timeout then redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN) end
+for i = 1, #flat, 2 do
+  local record = cmsgpack.unpack(flat[i + 1])
+  if record.st ~= 'suspended' and record.st ~= 'parked' then
+    record.f, record.l, record.lt, record.u, record.late = nil, nil, nil, nil, nil
+    if record.sl then dispatch(flat[i], record) else place(record) end
+  end
+end
+journal('revived', { status = status })
+return answer('revived')

@@ -1,0 +1,14 @@
+-- A worker that has the code takes parked work up again. Args: run, items {{w, member}}. Answers: unparked {bells}.
+--!keys run work stream trace journal ring unclaimed parked
+--!include record publish slots
+
+local running = redis.call('HGET', K.run, 'status') == 'running'
+for _, item in ipairs(A.items) do
+  redis.call('ZREM', K.parked, item.member)
+  local record = running and get(item.w)
+  if record and record.st == 'parked' then
+    record.k = nil
+    dispatch(item.w, record)
+  end
+end
+return { 'unparked', cmsgpack.pack({ bells = doorbells, ended = false }) }

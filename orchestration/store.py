@@ -1,0 +1,447 @@
+"""The one door to Redis for runs. Each method is one verb and one Lua script: all of it happens, or nothing.
+
+*Promise.* Every verb may be repeated with equal arguments and changes nothing the second time; that is why an outage is
+answered by asking again (`connection.persist`). A crash after a verb leaves at worst a doorbell that was not rung,
+which the ring index remembers. What is where: `keys.py`; the scripts: `lua/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+from .commands import Command, EndStatus
+from .connection import Client, persist
+from .decide import Decision
+from .envelope import Envelope
+from .errors import RunNotFound
+from .keys import Keys, RunKeys
+from .plan import Plan
+from .records import (
+    STUCK,
+    Applied,
+    Doorbell,
+    Refusal,
+    RunRecord,
+    claimed_work,
+    not_found,
+    run_record,
+    staged_item,
+    touched_keys,
+    unpack_raw,
+)
+from .scripts import evaluate, load, pack, unpack
+from .settings import Settings
+from .work import InboxEvent, Surroundings, Waiter, Work
+
+#: Members of a fan-in are read in pages of this many.
+PAGE = 500
+
+
+class Store:
+    """Runs in Redis."""
+
+    def __init__(self, client: Client, settings: Settings, *, patience_seconds: float = 5.0) -> None:
+        """Args:
+        client: Connection to the state Redis.
+        settings: Equal in all processes of a deployment.
+        patience_seconds: How long a verb waits out an outage before `StoreUnavailable`.
+        """
+        self.client = client
+        self.settings = settings
+        self.keys = Keys(settings.key_prefix, settings.shards)
+        self.patience_seconds = patience_seconds
+        self._plans: dict[str, Plan] = {}
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
+        """Evaluate one script on one run, asking again until Redis answers.
+
+        Args:
+            verb: The Lua file.
+            run_id: The run; the script's keys are built from it.
+            names: Logical key of the script -> logical name with its parameter (`owner` -> `owner:w1`).
+            **args: The script's arguments; None is left out. `extra` lists dynamic keys by logical name;
+                `body` is the list of commands.
+        """
+        script = load(verb)
+        keys = self.locate(run_id)
+        renamed = {"state": f"state:{run_id}"} | (names or {})
+        named = [keys[renamed.get(key, key)] for key in script.keys]
+        extra: dict[str, str] = args.pop("extra", {})
+        if extra:
+            args["x"] = list(extra)
+            named.extend(extra.values())
+        if "scopes" in script.keys:
+            args["stuck"] = STUCK.to_bytes()
+        args |= self._limits | {"run": run_id}
+        body = args.pop("body", None)
+        blob = [pack({name: value for name, value in args.items() if value is not None})]
+        if body is not None:
+            blob.append(pack(body))
+        return cast(list[Any], self._read(f"{verb} run {run_id!r}", lambda: evaluate(self.client, script, named, blob)))
+
+    def _read(self, what: str, call: Any) -> Any:
+        return persist(call, what=what, url=self.settings.redis_url or "", patience_seconds=self.patience_seconds)
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "ring": round(settings.ring_seconds * 1000),
+            "smax": settings.stream_max_events,
+            "jmax": settings.journal_max_entries,
+            "keep": round(settings.retention_seconds * 1000),
+            "full": settings.history == "full" or None,
+            "state": True,
+        }
+
+    def applied(self, run_id: str, body: bytes) -> Applied:
+        answer = unpack(body)
+        bells = answer.get("bells") or ()
+        doorbells = tuple(Doorbell(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in bells)
+        return Applied(doorbells, bool(answer.get("ended")))
+
+    def locate(self, run_id: str) -> RunKeys:
+        """The keys of a run."""
+        return self.keys.of_run(run_id)
+
+    # -- a run's life ----------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        run_id: str,
+        plan: Plan,
+        commands: Sequence[Command],
+        *,
+        nonce: str,
+        timeout_seconds: float | None,
+        options: dict[str, Any] | None = None,
+        parent: str | None = None,
+    ) -> Applied | Refusal:
+        """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken."""
+        meta = ["workflow", plan.workflow, "plan", plan.digest, "state_id", run_id]
+        meta += ["options", json.dumps(options or {}, separators=(",", ":"))]
+        if parent is not None:
+            meta += ["parent", parent]
+        status, body = self.verb(
+            "start",
+            run_id,
+            {"plan": f"plan:{plan.digest}"},
+            nonce=nonce,
+            plan=plan.to_json(),
+            meta=meta,
+            body=[command.wire() for command in commands],
+            timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
+        )
+        return self.applied(run_id, body) if status == b"started" else Refusal.EXISTS
+
+    def claim(
+        self,
+        run_id: str,
+        work_id: str,
+        dispatch_no: int,
+        *,
+        claim_id: str,
+        owner: str,
+        takes_suspects: bool,
+    ) -> Work | Refusal:
+        """Take the right to execute one work item, or learn why not.
+
+        Of all who hold a doorbell exactly one gets the `Work`; the attempt is counted before this returns. A claim
+        whose answer was lost is asked again with the same `claim_id`.
+        """
+        reply = self.verb(
+            "claim",
+            run_id,
+            {"owner": f"owner:{owner}"},
+            w=work_id,
+            d=dispatch_no,
+            c=claim_id,
+            owner=owner,
+            suspects=takes_suspects or None,
+            lease=round(self.settings.lease_seconds * 1000),
+            member=f"{run_id}|{work_id}|{claim_id}",
+            grace=round(self.settings.lease_seconds * 1000),
+        )
+        if reply[0] != b"claimed":
+            return Refusal(reply[0].decode())
+        return claimed_work(run_id, work_id, unpack(reply[1]), unpack(reply[2]), reply[3:])
+
+    def members(self, work: Work) -> list[Envelope]:
+        """The events a fan-in has gathered, in arrival order, read in pages."""
+        assert work.scope_id is not None
+        assert work.members is not None
+        key = self.locate(work.run_id)[f"members:{work.scope_id}:{work.step}"]
+        gathered: list[Envelope] = []
+        for start in range(0, work.members, PAGE):
+            stop = min(start + PAGE, work.members) - 1
+            page = self._read("read a fan-in", lambda a=start, b=stop: self.client.lrange(key, a, b))
+            gathered.extend(Envelope.from_bytes(raw) for raw in page)
+        return gathered
+
+    def surroundings(self, run_id: str) -> Surroundings:
+        """Waiters and inbox of a run, with the version a commit checks."""
+        keys = self.locate(run_id)
+
+        def read() -> Any:
+            pipe = self.client.pipeline(transaction=True)
+            pipe.hget(keys["run"], "wv").hgetall(keys["waiters"]).lrange(keys["inbox"], 0, -1)
+            return pipe.execute()
+
+        version, waiters, inbox = self._read("look at waiters", read)
+        kept = [unpack_raw(raw) for raw in inbox]
+        return Surroundings(
+            int(version or 0),
+            tuple(Waiter.from_bytes(name.decode(), data) for name, data in waiters.items()),
+            tuple(InboxEvent(raw[b"id"].decode(), Envelope.from_bytes(raw[b"d"])) for raw in kept),
+        )
+
+    def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
+        """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
+        keys = self.locate(work.run_id)
+        for step, items in decision.staged.items():
+            segment = f"{work.token}:{step}" if items[0].deliver is not None else None
+            name = f"members:{decision.scope_id}:{step}"
+            for start in range(0, len(items), chunk):
+                reply = self.verb(
+                    "stage",
+                    work.run_id,
+                    w=work.work_id,
+                    t=work.token,
+                    seg=segment,
+                    size=len(items),
+                    items=[staged_item(item, decision.scope_id) for item in items[start : start + chunk]],
+                    extra={} if segment else {name: keys[name]},
+                )
+                if reply[0] != b"staged":
+                    return Refusal(reply[0].decode())
+        return None
+
+    def unstage(self, work: Work, chunk: int) -> None:
+        """Clear what earlier attempts had staged and never committed."""
+        for segment, size in work.segments.items():
+            for start in range(1, size + 1, chunk):
+                last = start + chunk > size
+                self.verb(
+                    "unstage",
+                    work.run_id,
+                    w=work.work_id,
+                    t=work.token,
+                    seg=segment,
+                    to=min(start + chunk - 1, size),
+                    last=last or None,
+                    first=start,
+                )
+
+    def commit(
+        self,
+        work: Work,
+        plan: Plan,
+        decision: Decision,
+        *,
+        version: int,
+        batches: int,
+        entry: dict[str, Any],
+        taken: Iterable[str] = (),
+    ) -> Applied | Refusal:
+        """Record the outcome of a claimed work item and everything it did, under its token, at once.
+
+        Args:
+            work: What was claimed.
+            plan: The run's plan.
+            decision: What to apply.
+            version: Version of the surroundings the decision was made with; `CHANGED` when it has moved.
+            batches: How many early flushes must have arrived; `MISSING` when one did not.
+            entry: The journal's summary of this attempt.
+            taken: Logical names of completed collect_events sets to drop with the work item.
+        """
+        keys = self.locate(work.run_id)
+        status, *rest = self.verb(
+            "commit",
+            work.run_id,
+            {"state": f"state:{work.state_id}", "owner": f"owner:{work.owner}", "answer": f"answer:{work.work_id}"},
+            w=work.work_id,
+            t=work.token,
+            member=work.member,
+            owner=work.owner,
+            batches=batches,
+            wv=version if decision.sensitive else None,
+            body=[command.wire() for command in decision.commands],
+            entry={"w": work.work_id, "s": work.step, "a": work.attempt} | entry,
+            extra=touched_keys(keys, plan, work, decision, (*work.taken, *taken)),
+        )
+        return self.applied(work.run_id, rest[0]) if status == b"committed" else Refusal(status.decode())
+
+    def flush(
+        self,
+        work: Work,
+        plan: Plan,
+        *,
+        batch: int,
+        version: int,
+        publishes: Sequence[Command],
+        sends: Sequence[tuple[str, Sequence[Command]]],
+    ) -> Applied | Refusal:
+        """Apply one burst of a running step: published events, then sent ones. Applied once per batch number."""
+        status, *rest = self.verb(
+            "flush",
+            work.run_id,
+            {"state": f"state:{work.state_id}", "sent": f"sent:{work.work_id}"},
+            w=work.work_id,
+            t=work.token,
+            batch=batch,
+            wv=version if sends else None,
+            publishes=[command.wire() for command in publishes],
+            body=[{"id": emit_id, "commands": [c.wire() for c in commands]} for emit_id, commands in sends],
+        )
+        return self.applied(work.run_id, rest[0]) if status == b"flushed" else Refusal(status.decode())
+
+    def send(self, run_id: str, send_id: str, commands: Sequence[Command], *, version: int) -> Applied | Refusal:
+        """Apply an event from outside the run; equal `send_id`s within an hour are one send."""
+        status, *rest = self.verb(
+            "send",
+            run_id,
+            id=send_id,
+            wv=version,
+            body=[command.wire() for command in commands],
+        )
+        return self.applied(run_id, rest[0]) if status == b"sent" else Refusal(status.decode())
+
+    def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> bool:
+        """End a run from outside its steps. True when this call ended it; the first end wins.
+
+        Raises:
+            RunNotFound: No such run.
+        """
+        reply = self.verb(
+            "finish",
+            run_id,
+            status=status,
+            event=event.to_bytes(),
+            timer=if_due or None,
+        )
+        if reply[0] == b"unknown" and not if_due:
+            raise RunNotFound(not_found(run_id))
+        return bool(reply[0] == b"ended")
+
+    def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
+        """Take up an ended run again; its unfinished work items anew. Else the reason: its status, or `nothing`."""
+        keys = self.locate(run_id)
+        dynamic = self._read("list keys", lambda: self.client.smembers(keys["extra"]))
+        status, *rest = self.verb(
+            "revive",
+            run_id,
+            timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
+            extra={name.decode(): name.decode() for name in dynamic},
+        )
+        return self.applied(run_id, rest[0]) if status == b"revived" else cast(str, status.decode())
+
+    def collect(
+        self,
+        work: Work,
+        *,
+        call: str,
+        event: Envelope,
+        expected: Sequence[tuple[str, int, str]],
+        taken: str,
+    ) -> Sequence[Envelope] | Refusal | None:
+        """Add an event to a collect_events buffer; the set when this call completes it, None while it waits.
+
+        Args:
+            work: The collecting work item.
+            call: Name of this call: buffer, work item and n-th call. A repeated attempt gets its old answer.
+            event: The member.
+            expected: (event type, how many, logical buffer key) per type, in order of first mention.
+            taken: Logical name of the list a completed set is moved to.
+        """
+        keys = self.locate(work.run_id)
+        status = self.verb(
+            "collect",
+            work.run_id,
+            w=work.work_id,
+            t=work.token,
+            call=call,
+            type=event.type,
+            d=event.to_bytes(),
+            types=[{"name": name, "n": n, "key": key} for name, n, key in expected],
+            taken=taken,
+            extra={name: keys[name] for name in (*(key for _, _, key in expected), taken)},
+        )[0].decode()
+        if status == "waiting":
+            return None
+        if status != "complete":
+            return Refusal(status)
+        raw = self._read("read a collected set", lambda: self.client.lrange(keys[taken], 0, -1))
+        return [Envelope.from_bytes(item) for item in raw]
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> RunRecord:
+        """One run as it stands.
+
+        Raises:
+            RunNotFound: No such run, or its retention is over.
+        """
+        keys = self.locate(run_id)
+        raw = self._read("read a run", lambda: self.client.hgetall(keys["run"]))
+        if b"status" not in raw:
+            raise RunNotFound(not_found(run_id))
+        return run_record(run_id, raw)
+
+    def runs(self, *, status: str | None = None, limit: int = 100) -> list[RunRecord]:
+        """The newest runs, of one status or of any, newest first."""
+        wanted = [status] if status else ["running", "completed", "failed", "cancelled", "timed_out"]
+
+        def ids() -> Any:
+            pipe = self.client.pipeline(transaction=False)
+            for shard in range(self.settings.shards):
+                for each in wanted:
+                    pipe.zrange(self.keys.in_shard(shard, f"runs:{each}"), 0, limit - 1, desc=True, withscores=True)
+            return pipe.execute()
+
+        newest = sorted((pair for page in self._read("list runs", ids) for pair in page), key=lambda p: -p[1])[:limit]
+
+        def records() -> Any:
+            pipe = self.client.pipeline(transaction=False)
+            for run_id, _ in newest:
+                pipe.hgetall(self.locate(run_id.decode())["run"])
+            return pipe.execute()
+
+        found = self._read("read runs", records) if newest else []
+        return [run_record(i.decode(), raw) for (i, _), raw in zip(newest, found, strict=True) if b"status" in raw]
+
+    def plan(self, run_id: str, digest: str) -> Plan:
+        """The plan a run started with, remembered per process by its digest."""
+        known = self._plans.get(digest)
+        if known is None:
+            key = self.locate(run_id)[f"plan:{digest}"]
+            data = self._read("read a plan", lambda: self.client.get(key))
+            if data is None:
+                raise RunNotFound(f"The plan {digest} of run {run_id!r} is not in Redis. Was the database replaced?")
+            known = self._plans[digest] = Plan.from_json(data)
+        return known
+
+    def plan_of(self, run_id: str) -> Plan:
+        """The plan of a run."""
+        keys = self.locate(run_id)
+        digest = self._read("read a run", lambda: self.client.hget(keys["run"], "plan"))
+        if digest is None:
+            raise RunNotFound(not_found(run_id))
+        return self.plan(run_id, digest.decode())
+
+    def active_steps(self, run_id: str) -> list[str]:
+        """Names of the steps that hold a slot."""
+        keys = self.locate(run_id)
+        fields = self._read("read slots", lambda: self.client.hkeys(keys["slots"]))
+        return sorted({name.decode().partition("/")[0] for name in fields if b"/" in name})
+
+    def journal(self, run_id: str) -> list[tuple[int, str, Any]]:
+        """The run's journal: (Redis time in ms, kind, data), oldest first."""
+        keys = self.locate(run_id)
+        entries = self._read("read a journal", lambda: self.client.xrange(keys["journal"]))
+        return [
+            (int(entry_id.split(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"])) for entry_id, fields in entries
+        ]

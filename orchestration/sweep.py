@@ -1,0 +1,198 @@
+"""The sweep: periodic rescue, run by every worker. Expired leases, due timers, dispatches that nobody claimed.
+
+Killing "the orchestrator" kills nothing because there is none: any worker sweeps any shard. A `SET NX PX` per shard
+only spares work; two sweeps at once do no harm, since each action is one idempotent script.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from .envelope import TIMED_OUT, ending
+from .errors import RunNotFound
+from .plan import Plan
+from .records import Doorbell
+from .store import Store
+from .upkeep import Upkeep
+
+logger = logging.getLogger("umbel.sweep")
+
+#: At most this much is taken up per shard, kind and pass; the rest is due in the next one.
+BATCH = 500
+
+
+class Dispatcher(Protocol):
+    """Rings doorbells: sends the Celery messages. May lose or double any of them."""
+
+    def ring(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
+        """Send one message per doorbell."""
+
+
+class Sweep:
+    """One deployment's upkeep, a pass at a time."""
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, backlog: Callable[[str], int | None]) -> None:
+        """Args:
+        store: The runs.
+        dispatcher: How to ring.
+        backlog: Messages waiting in a broker queue; None when the broker cannot say.
+        """
+        self.store = store
+        self.upkeep = Upkeep(store)
+        self.dispatcher = dispatcher
+        self.backlog = backlog
+
+    def sweep(self, *, everything: bool = False) -> int:
+        """One pass over the shards that no other process has swept within the period.
+
+        Args:
+            everything: Ignore what others have swept (tests, and a worker that just started).
+
+        Returns:
+            How many things were put right.
+        """
+        client, keys, settings = self.store.client, self.store.keys, self.store.settings
+        shards = range(settings.shards)
+        period = max(1, round(settings.sweep_seconds * 900))
+        pipe = client.pipeline(transaction=False)
+        for shard in shards:
+            pipe.set(keys.in_shard(shard, "beat:sweep"), 1, nx=True, px=period)
+        pipe.time()
+        *won, (seconds, micros) = pipe.execute()
+        now = seconds * 1000 + micros // 1000
+        mine = [shard for shard in shards if everything or won[shard]]
+        if not mine:
+            return 0
+        pipe = client.pipeline(transaction=False)
+        for shard in shards:
+            pipe.hgetall(keys.in_shard(shard, "unclaimed"))
+            pipe.hgetall(keys.in_shard(shard, "watermark"))
+        for shard in mine:
+            pipe.zrange(keys.in_shard(shard, "timers"), 0, now, byscore=True, offset=0, num=BATCH)
+            pipe.zrange(keys.in_shard(shard, "leases"), 0, now, byscore=True, offset=0, num=BATCH)
+            pipe.zrange(keys.in_shard(shard, "ring"), 0, now, byscore=True, offset=0, num=1, withscores=True)
+            pipe.zrange(keys.in_shard(shard, "retire"), 0, BATCH - 1)
+        answers = pipe.execute()
+        waiting = answers[: 2 * settings.shards]
+        done = 0
+        horizons: dict[str, int] | None = None
+        for position, shard in enumerate(mine):
+            timers, owners, ring, retired = answers[2 * settings.shards + 4 * position :][:4]
+            done += self._each(timers, self._timer)
+            done += self._each(owners, partial(self.lose_owner, shard=shard))
+            if ring:
+                horizons = self._horizons(waiting, now) if horizons is None else horizons
+                done += self._ring(shard, horizons)
+            done += self._each(retired, self.upkeep.retire)
+        if mine and mine[0] == 0:
+            self._trim(now)
+        return done
+
+    def _each(self, raw: Sequence[bytes], act: Callable[[str], Any]) -> int:
+        """Act on each; one that fails is reported and left for the next pass, so it cannot stop the others."""
+        done = 0
+        for member in raw:
+            try:
+                act(member.decode())
+                done += 1
+            except RunNotFound:
+                logger.info("sweep found %r of a run that is gone", member, extra={"action": "sweep_orphan"})
+            except Exception:
+                logger.exception("sweep could not settle %r; trying again", member, extra={"action": "sweep_error"})
+        return done
+
+    def rung(self, run_id: str, doorbells: Sequence[Doorbell]) -> None:
+        """Ring the doorbells that a verb asked for."""
+        if doorbells:
+            self.dispatcher.ring(self.store.plan_of(run_id), doorbells)
+
+    def _timer(self, member: str) -> None:
+        kind, _, rest = member.partition("|")
+        if kind == "timeout":
+            self._time_out(rest)
+            return
+        run_id, work_id, *waiter = rest.split("|", 2)
+        applied = self.upkeep.wake(run_id, member, kind, work_id, waiter[0] if waiter else "")
+        if applied is not None:
+            self.rung(run_id, applied.doorbells)
+
+    def _time_out(self, run_id: str) -> None:
+        try:
+            timeout = self.store.run(run_id).options.get("timeout")
+            active = self.store.active_steps(run_id)
+        except RunNotFound:
+            timeout, active = None, []
+        event = ending(TIMED_OUT, timeout=timeout, active_steps=active)
+        self.store.finish(run_id, "timed_out", event, if_due=True)
+
+    def lose_owner(self, owner: str, *, shard: int, known_dead: bool = False) -> int:
+        """Hand back everything a lost owner held in a shard; returns how many runs were touched."""
+        touched = 0
+        while held := self.upkeep.fence(owner, shard, known_dead=known_dead):
+            logger.warning(
+                "owner %s is lost with %d steps in hand",
+                owner,
+                len(held),
+                extra={"action": "owner_lost", "owner": owner},
+            )
+            for run_id, applied in self.upkeep.hand_back(owner, held, charge=True):
+                self.rung(run_id, applied.doorbells)
+                touched += 1
+        return touched
+
+    def _horizons(self, waiting: Sequence[dict[bytes, bytes]], now: int) -> dict[str, int]:
+        """Per queue: a dispatch due before this instant was lost.
+
+        An empty broker queue has lost everything unclaimed that is due. In a queue that is merely long, only what
+        its FIFO has passed over was lost: dispatched (and its patience over) before the newest claimed dispatch.
+        """
+        unclaimed: dict[str, int] = defaultdict(int)
+        watermark: dict[str, int] = {}
+        for counts in waiting[::2]:
+            for name, n in counts.items():
+                unclaimed[name.decode()] += int(n)
+        for marks in waiting[1::2]:
+            for line, instant in marks.items():
+                queue = line.decode().rpartition("/")[0]
+                watermark[queue] = max(watermark.get(queue, 0), int(instant))
+        horizons = {}
+        for queue in unclaimed:
+            length = self.backlog(queue)
+            horizons[queue] = now if not length else watermark.get(queue, 0)
+        return horizons
+
+    def _ring(self, shard: int, horizons: dict[str, int]) -> int:
+        key = self.store.keys.in_shard(shard, "ring")
+        horizon = max(horizons.values(), default=0)
+        by_run: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for raw, score in self.store.client.zrange(key, 0, horizon, byscore=True, offset=0, num=BATCH, withscores=True):
+            run_id, work_id, queue = raw.decode().split("|", 2)
+            if score <= horizons.get(queue, 0):
+                by_run[run_id].append((work_id, queue))
+        for run_id, items in by_run.items():
+            applied = self.upkeep.ring_again(run_id, items)
+            if applied.doorbells:
+                logger.info(
+                    "rang again for %d steps of run %s that nobody had claimed",
+                    len(applied.doorbells),
+                    run_id,
+                    extra={"action": "redispatch", "run_id": run_id},
+                )
+            try:
+                self.rung(run_id, applied.doorbells)
+            except RunNotFound:
+                continue
+        return len(by_run)
+
+    def _trim(self, now: int) -> None:
+        """Forget ended runs in the indexes once their keys are gone."""
+        over = now - round(self.store.settings.retention_seconds * 1000)
+        pipe = self.store.client.pipeline(transaction=False)
+        for shard in range(self.store.settings.shards):
+            for status in ("completed", "failed", "cancelled", "timed_out"):
+                pipe.zremrangebyscore(self.store.keys.in_shard(shard, f"runs:{status}"), "-inf", over)
+        pipe.execute()

@@ -1,0 +1,230 @@
+"""Work items as a worker sees them, and what may come of executing one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from .envelope import Envelope
+
+
+def derive_id(*parts: str | bytes | int) -> str:
+    """A deterministic id: equal parts give the equal id, so a repeated command is absorbed."""
+    digest = hashlib.blake2b(digest_size=10)
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(data).to_bytes(4, "big") + data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where in nested fan-outs a work item stands.
+
+    `path` is `id:opener/id:opener`, outermost first: the fan-outs' ids and the steps that opened them.
+    """
+
+    path: str = ""
+
+    def levels(self) -> list[tuple[str, str, str]]:
+        """(scope id, opener step, path up to and including it), innermost first."""
+        found: list[tuple[str, str, str]] = []
+        path = ""
+        for element in self.path.split("/") if self.path else ():
+            path = f"{path}/{element}" if path else element
+            scope_id, _, opener = element.partition(":")
+            found.append((scope_id, opener, path))
+        return found[::-1]
+
+    def enter(self, scope_id: str, opener: str) -> Scope:
+        """The scope of what a fan-out opened here emits."""
+        element = f"{scope_id}:{opener}"
+        return Scope(f"{self.path}/{element}" if self.path else element)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who emits an event: the identity from which the ids of everything emitted derive."""
+
+    run_id: str
+    work_id: str
+    scope: Scope = field(default_factory=Scope)
+    recoveries: dict[str, int] = field(default_factory=dict)
+
+    def packed_recoveries(self) -> str:
+        """The recovery counts as the opaque string that work records carry."""
+        return json.dumps(self.recoveries, sort_keys=True, separators=(",", ":")) if self.recoveries else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A suspended step's condition: an event class and fields that must be equal."""
+
+    work_id: str
+    waiter_id: str
+    step: str
+    event_type: str
+    requirements: dict[str, Any]
+    subclasses: bool = False
+
+    def matches(self, event: Envelope) -> bool:
+        """Whether `event` answers this waiter."""
+        if event.type != self.event_type and not (self.subclasses and event.is_a(self.event_type)):
+            return False
+        if not self.requirements:
+            return True
+        value = event.value()
+        dynamic = value.get("_data") or {}
+        missing = object()
+        return all(value.get(k, dynamic.get(k, missing)) == wanted for k, wanted in self.requirements.items())
+
+    def to_bytes(self) -> bytes:
+        """What is stored under `work id|waiter id`."""
+        body = {"s": self.step, "t": self.event_type, "r": self.requirements, "sub": self.subclasses}
+        return json.dumps(body, separators=(",", ":")).encode()
+
+    @staticmethod
+    def from_bytes(name: str, data: bytes) -> Waiter:
+        """The inverse, from field name and content of the waiters hash."""
+        work_id, _, waiter_id = name.partition("|")
+        body = json.loads(data)
+        return Waiter(work_id, waiter_id, body["s"], body["t"], body["r"], body["sub"])
+
+
+@dataclass(frozen=True, slots=True)
+class InboxEvent:
+    """An event that arrived before anybody accepted it."""
+
+    event_id: str
+    event: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The part of a run that other processes may change while a step decides: waiters and inbox.
+
+    `version` is checked by the commit; when it has moved, the outcome is decided again on fresh surroundings.
+    """
+
+    version: int = 0
+    waiters: tuple[Waiter, ...] = ()
+    inbox: tuple[InboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One claimed work item: what to execute and under which token.
+
+    Attributes:
+        dispatches: How often a doorbell was asked for.
+        failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
+        late: The last attempt outlived its time limit without reporting.
+        exhausted: Charged losses have reached the limit; the code must not run again.
+        bound: The events: one, or one per slot of a join; empty for a fan-in, whose members are read in pages.
+        members: Number of members of a fan-in (with `scope_id` naming the fan-out), else None.
+        answers: waiter id -> answering event, None for a waiter that ran out of time.
+        first_attempt_at, claimed_at: Redis time, ms.
+        sent_early: An attempt has flushed sent events already; what is sent again must be checked against them.
+        taken: Logical names of collected sets that end with this work item.
+        segments: Staged leftovers of lost attempts, segment -> size.
+    """
+
+    run_id: str
+    work_id: str
+    step: str
+    token: str
+    claim_id: str
+    owner: str
+    slot: int
+    scope: Scope
+    recoveries: dict[str, int]
+    event_name: str
+    failures: int
+    losses: int
+    charged_losses: int
+    resumptions: int
+    suspect: bool
+    late: bool
+    bound: tuple[Envelope, ...]
+    scope_id: str | None
+    members: int | None
+    answers: dict[str, Envelope | None]
+    first_attempt_at: int
+    claimed_at: int
+    last_error: bytes | None
+    last_failed_at: int | None
+    sent_early: bool
+    taken: tuple[str, ...]
+    segments: dict[str, int]
+    plan_digest: str
+    workflow: str
+    state_id: str
+    created_at: int
+    options: str
+    version: int
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1."""
+        return self.failures + self.losses + 1
+
+    @property
+    def origin(self) -> Origin:
+        """This work item as the emitter of events inside its fan-out."""
+        return Origin(self.run_id, self.work_id, self.scope, self.recoveries)
+
+    @property
+    def member(self) -> str:
+        """How the owner's set in Redis lists this claim."""
+        return f"{self.run_id}|{self.work_id}|{self.claim_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The step returned one event, or nothing."""
+
+    event: Envelope | None
+
+
+@dataclass(frozen=True, slots=True)
+class FannedOut:
+    """The step returned a list of events."""
+
+    events: tuple[Envelope, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed.
+
+    Attributes:
+        error: The exception as JSON, kept for the next attempt's `retry_info()`.
+        retry_delay_seconds: What the retry policy said; None means the failure is final.
+        failed_event: The event for a `@catch_error` handler.
+        ending: The event that ends the run if nobody handles the failure.
+    """
+
+    error: bytes
+    retry_delay_seconds: float | None
+    failed_event: Envelope
+    ending: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The step waits for an event.
+
+    Attributes:
+        waiter: What it waits for.
+        announce: Event published when the wait begins, if any.
+        timeout_seconds: None waits as long as the run lives.
+    """
+
+    waiter: Waiter
+    announce: Envelope | None
+    timeout_seconds: float | None
+
+
+Outcome = Returned | FannedOut | Failed | Suspended

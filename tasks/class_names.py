@@ -1,0 +1,85 @@
+"""Names of classes in stored data, and the way back that never imports anything.
+
+A name is `module.qualname`. Stored data may come from another release or another program, so a name is looked up
+only among what this process has loaded already, and only below a root class that the caller states.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: What Python calls the program's module: in the program itself, and in a spawned child of it.
+_MAIN_NAMES = ("__main__", "__mp_main__")
+
+
+def module_path(module: str) -> str:
+    """The name under which other processes import `module`; only `__main__` has a different one.
+
+    A program started with `python -m shop.flows` is `shop.flows`, one started with `python shop.py` is `shop`.
+    A notebook has neither name nor file and stays `__main__`.
+    """
+    if module not in _MAIN_NAMES:
+        return module
+    main = sys.modules.get("__main__")
+    spec_name = getattr(getattr(main, "__spec__", None), "name", None)
+    if isinstance(spec_name, str):
+        return spec_name
+    file = getattr(main, "__file__", None)
+    return PurePath(file).stem if isinstance(file, str) else "__main__"
+
+
+def qualified_name(cls: type) -> str:
+    """`module.qualname` of a class, equal in every process that loads it from the same place."""
+    return f"{module_path(cls.__module__)}.{cls.__qualname__}"
+
+
+def loaded_class(name: str, root: type[T]) -> type[T] | None:
+    """The subclass of `root` that bears this name here, or None; nothing is ever imported.
+
+    It is found through the modules loaded so far; a class that no module holds (defined inside a function, a
+    parametrised generic) is found among the living subclasses of `root`, the youngest first.
+    """
+    for candidate in _at_path(name):
+        if isinstance(candidate, type) and issubclass(candidate, root):
+            return candidate
+    # The short comparison comes first: there may be thousands of subclasses.
+    alive = [cls for cls in _subclasses(root) if name.endswith(cls.__qualname__) and qualified_name(cls) == name]
+    return alive[-1] if alive else None
+
+
+def _at_path(name: str) -> Iterator[Any]:
+    """What loaded modules hold at this dotted path, longest module name first."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        for source in dict.fromkeys(["__main__", module] if module == module_path("__main__") else [module]):
+            found: Any = sys.modules.get(source)
+            for part in parts[cut:]:
+                found = _namespace(found).get(part)
+            yield found
+
+
+def _namespace(owner: object) -> Mapping[str, Any]:
+    """The owner's own names. Not getattr: a lazy module answers that with an import."""
+    try:
+        names: Mapping[str, Any] = object.__getattribute__(owner, "__dict__")
+    except AttributeError:
+        return {}
+    return names
+
+
+def _subclasses(root: type[T]) -> Iterator[type[T]]:
+    """All living subclasses, each once, in order of definition among siblings."""
+    seen: set[type[T]] = set()
+    waiting = [root]
+    while waiting:
+        cls = waiting.pop(0)
+        if cls not in seen:
+            seen.add(cls)
+            yield cls
+            waiting.extend(type.__subclasses__(cls))

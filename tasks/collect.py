@@ -1,0 +1,74 @@
+"""When a step that takes a list of events fires: `Annotated[list[E], Collect(Take(3))]`.
+
+A step annotated `-> list[E]` fans out: each element is an event of its own, and together they form one stream. A
+step with a `list[E]` parameter gathers what that stream becomes and runs **once** per fan-out:
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Part]: ...
+
+    @step
+    async def work(self, ev: Part) -> Done: ...
+
+    @step
+    async def fastest(self, evs: Annotated[list[Done], Collect(Take(1))]) -> StopEvent: ...
+
+What happens at the edges:
+
+- **An empty list.** `return []` opens a stream and closes it at once: the gathering step runs once, with `[]`.
+- **None.** `return None` opens nothing: the gathering step does not run for this execution.
+- **A bare member.** With `-> list[A] | B`, returning one `B` is ordinary routing and no stream. Returning one `A`
+  is an error, since `A` is declared only inside the list; `-> list[A] | A` allows it, again without a stream.
+- **A branch that ends.** A member whose step returns None leaves the stream; the list is that much shorter. One that
+  fails and is recovered by `@catch_error` goes on inside the stream, and retries keep its place open.
+- **Early close.** `Take(n)` on a stream that ends with fewer than `n` arrivals runs once with those that arrived,
+  also when there are none.
+- **Order.** The list is in order of arrival, not of emission.
+- **Nesting.** Fan-outs within a fan-out are gathered at the innermost level first.
+- **Sent events.** `ctx.send_event` never adds to a stream. A send that merely could be gathered is ignored with a
+  warning; one addressed to the gathering step by name fails the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cardinality:
+    """How many members of a stream a gathering step waits for. Use `All` or `Take`; other kinds are refused."""
+
+
+@dataclass(frozen=True)
+class All(Cardinality):
+    """Run once when the stream has closed, with every event that arrived. The same as a plain `list[E]`."""
+
+
+@dataclass(frozen=True)
+class Take(Cardinality):
+    """Run once at the n-th arrival, with the first n events; with fewer if the stream closes before.
+
+    The other members run on to their end, but this step does not see them.
+
+    Attributes:
+        n: How many arrivals to wait for, at least 1.
+
+    Raises:
+        ValueError: `n` is not a whole number of at least 1.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
+            raise ValueError(f"Take(n) needs a whole number of at least 1, got {self.n!r}.")
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Marks a `list[E]` parameter: when its step runs, and with which events.
+
+    Attributes:
+        cardinality: `All()` (the default: when the stream closes, with everything) or `Take(n)`.
+    """
+
+    cardinality: Cardinality = field(default_factory=All)

@@ -1,0 +1,154 @@
+"""Which failures a step retries: conditions, combined with `|` and `&`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+
+class RetryCondition(Protocol):
+    """Says whether a failure is worth another attempt; any function of the error will do."""
+
+    def __call__(self, error: BaseException) -> bool:
+        """Whether to retry after `error`."""
+
+
+class _Condition:
+    """Operators of conditions; also with plain functions on either side."""
+
+    def __or__(self, other: RetryCondition) -> retry_any:
+        return retry_any(self, other)
+
+    def __ror__(self, other: RetryCondition) -> retry_any:
+        return retry_any(other, self)
+
+    def __and__(self, other: RetryCondition) -> retry_all:
+        return retry_all(self, other)
+
+    def __rand__(self, other: RetryCondition) -> retry_all:
+        return retry_all(other, self)
+
+    def __call__(self, error: BaseException) -> bool:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class retry_if_exception(_Condition):
+    """Retry when `predicate(error)` is true."""
+
+    predicate: Callable[[BaseException], bool]
+
+    def __call__(self, error: BaseException) -> bool:
+        return bool(self.predicate(error))
+
+
+@dataclass(frozen=True)
+class retry_if_exception_type(_Condition):
+    """Retry errors of these types."""
+
+    exception_types: ExceptionTypes = Exception
+
+    def __call__(self, error: BaseException) -> bool:
+        return isinstance(error, self.exception_types)
+
+
+@dataclass(frozen=True)
+class retry_if_not_exception_type(_Condition):
+    """Retry errors of any other type than these."""
+
+    exception_types: ExceptionTypes = Exception
+
+    def __call__(self, error: BaseException) -> bool:
+        return not isinstance(error, self.exception_types)
+
+
+class retry_unless_exception_type(retry_if_not_exception_type):
+    """Retry until an error of these types comes. Here the same as `retry_if_not_exception_type`."""
+
+
+@dataclass(frozen=True)
+class retry_if_exception_message(_Condition):
+    """Retry when the error's text equals `message`, or when the pattern `match` is found in it.
+
+    Raises:
+        TypeError: Neither or both were given.
+    """
+
+    message: str | None = None
+    match: str | re.Pattern[str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.message is None) == (self.match is None):
+            raise TypeError(f"{type(self).__name__} takes either 'message' or 'match': exactly one of them.")
+        if self.match is not None:
+            re.compile(self.match)
+
+    def __call__(self, error: BaseException) -> bool:
+        return self._fits(str(error))
+
+    def _fits(self, text: str) -> bool:
+        return text == self.message if self.match is None else re.search(self.match, text) is not None
+
+
+class retry_if_not_exception_message(retry_if_exception_message):
+    """Retry unless the error's text equals `message`, or the pattern `match` is found in it."""
+
+    def __call__(self, error: BaseException) -> bool:
+        return not self._fits(str(error))
+
+
+@dataclass(frozen=True)
+class retry_if_exception_cause_type(_Condition):
+    """Retry when an error of these types is among the causes (`raise … from cause`), at any depth."""
+
+    exception_types: ExceptionTypes = Exception
+
+    def __call__(self, error: BaseException) -> bool:
+        seen: set[int] = set()
+        cause = error.__cause__
+        while cause is not None and id(cause) not in seen:
+            if isinstance(cause, self.exception_types):
+                return True
+            seen.add(id(cause))
+            cause = cause.__cause__
+        return False
+
+
+class retry_any(_Condition):
+    """Retry when one of the conditions holds; also written `a | b`."""
+
+    def __init__(self, *retries: RetryCondition) -> None:
+        self.retries = retries
+
+    def __call__(self, error: BaseException) -> bool:
+        return any(retry(error) for retry in self.retries)
+
+
+class retry_all(_Condition):
+    """Retry when all conditions hold; also written `a & b`."""
+
+    def __init__(self, *retries: RetryCondition) -> None:
+        self.retries = retries
+
+    def __call__(self, error: BaseException) -> bool:
+        return all(retry(error) for retry in self.retries)
+
+
+@dataclass(frozen=True)
+class retry_always(_Condition):
+    """Retry every failure."""
+
+    def __call__(self, error: BaseException) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class retry_never(_Condition):
+    """Retry nothing."""
+
+    def __call__(self, error: BaseException) -> bool:
+        return False
