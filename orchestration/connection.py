@@ -42,12 +42,13 @@ def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
+    over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
         return Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=5.0,
-            socket_keepalive=True,
+            **over_tcp,
             health_check_interval=15,
             retry=Retry(NoBackoff(), 0),
             max_connections=10_000,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 #: Wire names of the built-in events that routing itself has to know.
+EVENT = "umbel.Event"
 START = "umbel.StartEvent"
 STOP = "umbel.StopEvent"
 INPUT_REQUIRED = "umbel.InputRequiredEvent"

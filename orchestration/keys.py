@@ -59,6 +59,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "runs:cancelled": ("ZSET", "run id -> ended_at"),
     "runs:timed_out": ("ZSET", "run id -> ended_at"),
     "counters": ("HASH", "name -> how often: losses, duplicates, stale commits, re-dispatches"),
+    "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
     "ended": ("channel", "run ids, published when a run ends"),
 }
 
@@ -68,8 +69,7 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "plan:<digest>": ("STRING", "the plan's canonical JSON; kept for good, a few kB per version of a workflow"),
     "state:<state_id>": ("HASH", "ctx.store: top-level key -> JSON; lives as long as the runs that use it"),
     "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
-    "beat:<shardless>": ("STRING", "SET NX PX per shard: spares a second sweep within one period"),
-    "worker:<name>": ("STRING", "what a live worker is and runs; expires with its lease"),
+    "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
     "at:<run_id>": ("STRING", "state id of a run that shares another run's state, hence its shard"),
 }
 

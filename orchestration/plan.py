@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from .envelope import Envelope
+from .envelope import EVENT, Envelope
 
 StepKind = Literal["each", "collect", "join"]
 
@@ -55,13 +55,11 @@ class StepPlan:
 
     def accepts_event(self, event: Envelope) -> bool:
         """Whether routing hands `event` to this step (or to its join)."""
-        if event.type in self.accepts:
-            return True
-        return self.accepts_subclasses and any(parent in self.accepts for parent in event.parents)
+        return self.slot_of(event) is not None
 
     def slot_of(self, event: Envelope) -> str | None:
-        """For a `join`: the accepted name whose slot this event fills."""
-        for name in (event.type, *(event.parents if self.accepts_subclasses else ())):
+        """The accepted name that this event counts as; None when the step does not take it."""
+        for name in (event.type, *((*event.parents, EVENT) if self.accepts_subclasses else ())):
             if name in self.accepts:
                 return name
         return None

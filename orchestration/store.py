@@ -31,7 +31,7 @@ from .records import (
     touched_keys,
     unpack_raw,
 )
-from .scripts import evaluate, load, pack, unpack
+from .scripts import Script, evaluate, load, pack, unpack
 from .settings import Settings
 from .work import InboxEvent, Surroundings, Waiter, Work
 
@@ -81,7 +81,11 @@ class Store:
         blob = [pack({name: value for name, value in args.items() if value is not None})]
         if body is not None:
             blob.append(pack(body))
-        return cast(list[Any], self._read(f"{verb} run {run_id!r}", lambda: evaluate(self.client, script, named, blob)))
+        return cast(list[Any], self._read(f"{verb} run {run_id!r}", lambda: self.evaluate(script, named, blob)))
+
+    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
+        """Send one script to Redis. Every verb passes here, which lets a test watch or alter what is sent."""
+        return evaluate(self.client, script, keys, args)
 
     def _read(self, what: str, call: Any) -> Any:
         return persist(call, what=what, url=self.settings.redis_url or "", patience_seconds=self.patience_seconds)

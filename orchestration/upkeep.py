@@ -13,7 +13,7 @@ from typing import Any
 
 from .connection import persist
 from .records import Applied
-from .scripts import evaluate, load, pack, unpack
+from .scripts import load, pack, unpack
 from .store import Store
 from .work import Work
 
@@ -62,7 +62,7 @@ class Upkeep:
         keys = [self.store.keys.in_shard(shard, names.get(key, key)) for key in script.keys]
         blob = pack({name: value for name, value in args.items() if value is not None})
         return persist(
-            lambda: evaluate(self.store.client, script, keys, [blob]),
+            lambda: self.store.evaluate(script, keys, [blob]),
             what=verb,
             url=self.settings.redis_url or "",
             patience_seconds=self.store.patience_seconds,

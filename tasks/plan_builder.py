@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ..orchestration.plan import Plan, StepPlan
-from .codec import event_name
 from .collect import Take
 from .decorators import StepConfig
+from .events import event_name
 from .step_discovery import steps_of
 from .stream_levels import stream_levels
-from .workflow import Workflow
+from .definition import WorkflowDefinition
 
 
-def build_plan(workflow: Workflow, *, qualified: bool = False) -> Plan:
+def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan:
     """Build the plan of a workflow; equal workflows give equal plans.
 
     A fan-out step's `joins` are the `collect` steps at the level of its stream; module `stream_levels` says which

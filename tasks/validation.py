@@ -160,17 +160,10 @@ def _stop_accepted(workflow: str, steps: Steps) -> Iterator[str]:
 def _never_produced(workflow: str, steps: Steps, start: type[StartEvent]) -> Iterator[str]:
     produced = {start} | {event for config in steps.values() for event in config.emits}
     waiting: dict[type[Event], list[str]] = {}
-    hints = []
     for name, config in steps.items():
         for accepted in dict.fromkeys(config.accepted_events):
-            if issubclass(accepted, _FROM_OUTSIDE) or any(config.matches(event, accepted) for event in produced):
-                continue
-            waiting.setdefault(accepted, []).append(name)
-            if derived := [event for event in produced if issubclass(event, accepted)]:
-                hints.append(
-                    f" {_names(derived)} derives from {accepted.__name__}, but routing goes by exact class: "
-                    f"@step(accept_event_subclasses=True) on {name!r} lifts that."
-                )
+            if not issubclass(accepted, _FROM_OUTSIDE) and not any(config.matches(e, accepted) for e in produced):
+                waiting.setdefault(accepted, []).append(name)
     if waiting:
         who = "; ".join(
             f"{_step_list(waiting[event], 'waits', 'wait')} for {_names([event])}" for event in _sorted(waiting)
@@ -178,8 +171,16 @@ def _never_produced(workflow: str, steps: Steps, start: type[StartEvent]) -> Ite
         yield (
             f"The following events are consumed but never produced: {_names(waiting)}. In workflow {workflow!r}, "
             f"{who}. Name the event in a step's return annotation (also when it is sent with ctx.send_event), or "
-            f"derive it from HumanResponseEvent if it comes from outside.{''.join(hints)}"
+            f"derive it from HumanResponseEvent if it comes from outside.{_subclass_hint(waiting, produced)}"
         )
+
+
+def _subclass_hint(waiting: Mapping[type[Event], list[str]], produced: Iterable[type[Event]]) -> str:
+    pairs = [(event, accepted) for accepted in waiting for event in produced if issubclass(event, accepted)]
+    shown = sorted(f"{event.__name__} derives from {accepted.__name__}" for event, accepted in pairs)
+    if not shown:
+        return ""
+    return f" {', '.join(shown)}, but routing goes by exact class; @step(accept_event_subclasses=True) lifts that."
 
 
 def _never_consumed(workflow: str, steps: Steps) -> Iterator[str]:

@@ -1,29 +1,24 @@
-"""`Workflow`: the class whose steps are one process, and what can be known of it before it runs."""
+"""`Workflow`: the class a user derives from. Its definition half is `definition.py`; here it is run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel
-
-from ..orchestration.errors import WorkflowStepDoesNotExistError, WorkflowValidationError
-from .class_names import qualified_name
-from .decorators import StepConfig
-from .events import Event, StartEvent, StopEvent
-from .graph_checks import GraphCheck
-from .step_discovery import bound_step, config_of, free_steps, register_free_step, steps_of
-from .validation import check_workflow, start_event_class, stop_event_class
+from .definition import WorkflowDefinition
+from .events import StartEvent
+from .handler import WorkflowHandler
+from .runtime import Runtime, current_runtime, start_event_for
 
 
-class Workflow:
+class Workflow(WorkflowDefinition):
     """A process made of steps that hand each other events.
 
     Steps are methods decorated with `@step`, and free functions registered with `@step(workflow=...)`. Inherited
     methods count, and a subclass that overrides one wins; free functions belong to the class they name and to no
     other.
 
-    The `self` of a step is the instance of the worker that executes it, never the one a client called `run()` on.
+    The `self` of a step is the instance of the worker that executes it, never the one a client called `run()` on: the
+    time-out, limits and verbosity given here travel with the run, other attributes do not.
 
     Args:
         timeout: Seconds a run may take from its start; None is no limit.
@@ -40,148 +35,50 @@ class Workflow:
         WorkflowValidationError: An argument is not usable.
     """
 
-    def __init__(
+    @property
+    def runtime(self) -> Runtime:
+        """What executes the runs.
+
+        Raises:
+            NotConfigured: Nothing says where Redis is.
+        """
+        return self._runtime if self._runtime is not None else current_runtime()
+
+    def run(
         self,
-        timeout: float | None = 45.0,
-        disable_validation: bool = False,
-        verbose: bool = False,
-        resource_manager: Any = None,
-        num_concurrent_runs: int | None = None,
-        runtime: Any = None,
-        workflow_name: str | None = None,
-        skip_graph_checks: Collection[GraphCheck] | None = None,
-    ) -> None:
-        _check_num_concurrent_runs(num_concurrent_runs)
-        self._timeout = timeout
-        self._disable_validation = disable_validation
-        self._verbose = verbose
-        self._resource_manager = resource_manager
-        self._num_concurrent_runs = num_concurrent_runs
-        self._runtime = runtime
-        self._workflow_name = workflow_name
-        self._skip_graph_checks = _checked_skips(skip_graph_checks)
-        steps = steps_of(type(self))
-        self._start_event_class = start_event_class(type(self).__name__, steps)
-        self._stop_event_class = stop_event_class(type(self).__name__, steps)
-        self._validated: tuple[int, bool] | None = None
+        ctx: Any = None,
+        start_event: StartEvent | None = None,
+        *,
+        run_id: str | None = None,
+        **kwargs: Any,
+    ) -> WorkflowHandler:
+        """Start a run and return its handler at once; await the handler for the result.
 
-    @classmethod
-    def add_step(cls, func: Callable[..., Any], /) -> None:
-        """Register a decorated free function as a step of this class (not of its subclasses).
+        Works with and without a running event loop; without one use the handler's blocking methods.
+
+        Args:
+            ctx: Reserved for a context to continue from.
+            start_event: The start event; else it is made of the keyword arguments.
+            run_id: An id of your own; by default an unguessable one.
+            **kwargs: Fields of the start event.
 
         Raises:
-            WorkflowValidationError: It is not decorated, or the class has a step of that name.
+            WorkflowValidationError: The steps do not fit together.
+            WorkflowRuntimeError: The start event cannot be made of the arguments.
+            RunExists: `run_id` is taken.
+            NotConfigured, StoreUnavailable: There is no Redis to run on.
         """
-        name = func.__name__
-        if config_of(func) is None:
-            raise WorkflowValidationError(
-                f"Step function {name} is missing the `@step` decorator. Decorate it before adding it to "
-                f"{cls.__name__!r}; @step(workflow={cls.__name__}) does both."
-            )
-        if name in (taken := steps_of(cls)):
-            raise WorkflowValidationError(
-                f"A step {name} is already part of this workflow, please choose another name. Workflow "
-                f"{cls.__name__!r} has: {', '.join(taken)}."
-            )
-        register_free_step(cls, func)
+        if ctx is not None:
+            raise ValueError("run(ctx=…) is not supported yet: start a new run, or attach to one with umbel.attach().")
+        self.ensure_valid()
+        event = start_event_for(self, start_event, kwargs)
+        return self.runtime.start(self, event, run_id=run_id, timeout_seconds=self._timeout, options=self._run_options())
 
-    @property
-    def workflow_name(self) -> str:
-        """The name runs are stored and found under, on every machine."""
-        return self._workflow_name or qualified_name(type(self))
+    def start(
+        self, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
+    ) -> WorkflowHandler:
+        """The same as `run()`, under the name that reads well without an event loop: `flow.start(x=1).result()`."""
+        return self.run(start_event=start_event, run_id=run_id, **kwargs)
 
-    @property
-    def steps(self) -> dict[str, StepConfig]:
-        """The steps by name, in alphabetical order."""
-        return steps_of(type(self))
-
-    def step_function(self, name: str) -> Callable[..., Any]:
-        """The callable of a step: methods bound to this instance, free functions as they are.
-
-        Raises:
-            WorkflowStepDoesNotExistError: There is no such step.
-        """
-        bound = bound_step(self, name)
-        if bound is None:
-            raise WorkflowStepDoesNotExistError(
-                f"Step {name} does not exist. Workflow {type(self).__name__!r} has: {', '.join(self.steps)}."
-            )
-        return bound
-
-    @property
-    def start_event_class(self) -> type[StartEvent]:
-        """The event class a run begins with."""
-        return self._start_event_class
-
-    @property
-    def stop_event_class(self) -> type[StopEvent]:
-        """The event class a run ends with."""
-        return self._stop_event_class
-
-    @property
-    def events(self) -> list[type[Event]]:
-        """Every event class the steps accept or return."""
-        found: dict[type[Event], None] = {}
-        for config in steps_of(type(self)).values():
-            found |= dict.fromkeys([*config.accepted_events, *config.emits])
-        return list(found)
-
-    @property
-    def state_class(self) -> type[BaseModel] | None:
-        """The state model that the steps' `Context[State]` annotations agree on: the most derived one; None if none.
-
-        Raises:
-            ValueError: The annotated models are not one line of inheritance.
-        """
-        steps = steps_of(type(self))
-        named = {config.state_class: name for name, config in steps.items() if config.state_class is not None}
-        ordered = sorted(named, key=lambda model: len(model.__mro__), reverse=True)
-        if not ordered:
-            return None
-        if strangers := [model for model in ordered if not issubclass(ordered[0], model)]:
-            raise ValueError(
-                f"The steps of workflow {type(self).__name__!r} must share one state, but {ordered[0].__name__} (step "
-                f"{named[ordered[0]]!r}) does not derive from {strangers[0].__name__} (step {named[strangers[0]]!r}). "
-                "Annotate them with one model, or with models that derive from each other."
-            )
-        return ordered[0]
-
-    def validate(self) -> bool:
-        """Check that the steps fit together; always done anew, also with `disable_validation=True`.
-
-        Returns:
-            Whether the workflow has a human in the loop.
-
-        Raises:
-            WorkflowValidationError: They do not; every problem found is in the text.
-            ValueError: The steps' state models do not fit, see `state_class`.
-        """
-        steps = steps_of(type(self))
-        human_in_the_loop = check_workflow(type(self).__name__, steps, self._skip_graph_checks)
-        self.state_class  # noqa: B018  # raises when the models do not fit
-        self._validated = (len(free_steps(type(self))), human_in_the_loop)
-        return human_in_the_loop
-
-    def ensure_valid(self) -> bool:
-        """Validate unless that was done since the last `add_step`, or is disabled (then it says False)."""
-        if self._disable_validation:
-            return False
-        # The registry only ever grows, so its length tells whether a step was added.
-        if self._validated is None or self._validated[0] != len(free_steps(type(self))):
-            return self.validate()
-        return self._validated[1]
-
-
-def _check_num_concurrent_runs(limit: object) -> None:
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
-        raise WorkflowValidationError(f"num_concurrent_runs must be an integer greater than 0 or None, got {limit!r}.")
-
-
-def _checked_skips(skips: Collection[GraphCheck] | None) -> frozenset[GraphCheck]:
-    valid = get_args(GraphCheck)
-    unknown = sorted({skips} if isinstance(skips, str) else set(skips or ()) - set(valid))
-    if unknown:
-        raise WorkflowValidationError(
-            f"Unknown graph check names: {', '.join(unknown)}. Valid names are: {', '.join(sorted(valid))}"
-        )
-    return frozenset(skips or ())
+    def _run_options(self) -> dict[str, Any]:
+        return {"timeout": self._timeout, "verbose": self._verbose}

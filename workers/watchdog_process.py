@@ -128,7 +128,8 @@ class Orders:
 def collect_orders(owner: int) -> Orders:
     """Take orders until the owner closes or is dead, and all it has sent before is read.
 
-    The pipe alone does not tell of its death: a child that the owner forked may hold the other end open.
+    The end of the pipe does not tell of its death. It may come too late, as a child that the owner forked may hold
+    the other end; and too early, as the kernel closes a dying process's files one by one, its locks perhaps last.
     """
     orders = Orders()
     poll = select.poll()
@@ -145,9 +146,10 @@ def collect_orders(owner: int) -> Orders:
         ready = {descriptor for descriptor, _ in poll.poll(look_milliseconds)}
         if 0 in ready:
             chunk = os.read(0, 65536)
-            if not chunk:
-                break
-            orders.feed(chunk)
+            if chunk:
+                orders.feed(chunk)
+            else:
+                poll.unregister(0)
         elif ready or os.getppid() != owner:
             break
     return orders

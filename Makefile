@@ -1,0 +1,48 @@
+# `make` alone lists the targets. Everything happens in .venv, which is made on first use.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="	" read -r t d; do printf '  make %-14s %s\n' "$$t" "$$d"; done
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "umbel needs Python 3.11 or newer, $(PYTHON) is older. Say which to use: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED)  ## Make .venv and install umbel with everything for development
+
+.PHONY: demo
+demo: $(INSTALLED)  ## Audit the standard library's sources on an embedded Redis and worker
+	$(BIN)/umbel run examples/code_audit.py
+
+.PHONY: test
+test: check  ## Everything that must pass: check, then all tests on a real Redis and real workers
+	$(BIN)/pytest
+
+.PHONY: check
+check: $(INSTALLED)  ## Formatting, lint, types, import contracts (half a minute)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python scripts/typecheck.py
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(INSTALLED)  ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(INSTALLED)  ## Measure against bare Celery and Celery canvas; prints ratios of one run
+	$(BIN)/python -m benchmarks.run
+
+.PHONY: clean
+clean:  ## Remove .venv and caches
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

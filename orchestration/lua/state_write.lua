@@ -1,0 +1,45 @@
+-- Write to ctx.store and journal it. Ends the edit when the writer has the lock.
+-- Args: run, w, t, me, reserve (see lib/writers.lua), id (of this write; the last one of each process is remembered for
+--   60 s, so asking again is absorbed), lock (token of the writer's edit) or expect {field -> SHA-1 of the value that
+--   the new one was made from, '' for none}, how (what the user called, for the journal), and the common limits.
+-- Body: set {field -> JSON}, del {field …}, replace (drop all other fields).
+-- Answers: written | held holder | lost | changed | closed | stale | unknown. `lost`: the lock is another's by now.
+--!keys run work journal state lock line answer
+--!include record publish writers
+
+if redis.call('GET', K.answer) == A.id then return { 'written' } end
+local refused, status, record = refusal()
+if refused then
+  drop_lock()
+  return { refused }
+end
+local holder = redis.call('GET', K.lock)
+if A.lock then
+  if holder ~= A.lock then return { 'lost' } end
+elseif holder then
+  return held(holder)
+end
+for field, digest in pairs(A.expect or {}) do
+  local value = redis.call('HGET', K.state, field)
+  if (value and redis.sha1hex(value) or '') ~= digest then return { 'changed' } end
+end
+
+local life = redis.call('PTTL', K.state)     -- -2 no such key, -1 it lives on
+if BODY.replace then redis.call('UNLINK', K.state) end
+for _, field in ipairs(BODY.del) do redis.call('HDEL', K.state, field) end
+local fields = {}
+for field, value in pairs(BODY.set) do
+  redis.call('HSET', K.state, field, value)
+  fields[#fields + 1] = field
+end
+if status == 'running' then
+  redis.call('PERSIST', K.state)
+elseif life ~= -1 then                       -- before its start or after its end a run keeps nothing for good
+  redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
+end
+journal('state', { w = A.w, s = record and record.s, how = A.how, set = fields, del = BODY.del, replace = BODY.replace })
+if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
+redis.call('SET', K.answer, A.id, 'PX', 60000)
+if redis.call('GET', K.line) == A.me then redis.call('DEL', K.line) end
+drop_lock()
+return { 'written' }

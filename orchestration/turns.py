@@ -1,0 +1,126 @@
+"""Who of this process goes next: a first-come queue for what only one may do at a time.
+
+Many steps of one process may want the same lock in Redis. They queue here, so that Redis sees one contender per
+process and not a thousand pollers. Nothing here talks to Redis, waits or knows an event loop: whoever joins brings a
+function that wakes him, and does the waiting himself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+from .keys import new_id
+
+
+class Turn:
+    """A place in a line, held by the one who waits or whose turn it is, and by nobody else.
+
+    Attributes:
+        granted: It is this one's turn.
+    """
+
+    __slots__ = ("__weakref__", "granted", "wake")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.granted = False
+
+
+class Line:
+    """A first-come queue for one thing.
+
+    It refers to its turns weakly: one whose owner vanished (an abandoned event loop, a coroutine that was dropped)
+    does not stop the others, provided they look again now and then (`advance`).
+
+    Attributes:
+        moved_at: When a turn was last granted or seen to make progress; `time.monotonic()`.
+        holder, holder_since: Who was last seen to hold the lock elsewhere, and since when; kept by the contenders.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._current: weakref.ref[Turn] | None = None
+        self._waiting: deque[weakref.ref[Turn]] = deque()
+        self.moved_at = time.monotonic()
+        self.holder = ""
+        self.holder_since = 0.0
+
+    def join(self, wake: Callable[[], None]) -> Turn:
+        """Queue up. `wake` is called from any thread when `granted` has become True, unless it is at once."""
+        turn = Turn(wake)
+        with self._mutex:
+            if self._current is None and not self._waiting:
+                self._grant(turn)
+            else:
+                self._waiting.append(weakref.ref(turn))
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        """Give up one's turn or place. May be called twice."""
+        with self._mutex:
+            if self._current is not None and self._current() is turn:
+                self._current = None
+                self._next()
+            else:
+                self._waiting = deque(ref for ref in self._waiting if ref() is not turn)
+
+    def advance(self) -> None:
+        """Pass on the turn of one who vanished."""
+        with self._mutex:
+            if self._current is None or self._current() is None:
+                self._next()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def _next(self) -> None:
+        self._current = None
+        while self._waiting and self._current is None:
+            turn = self._waiting.popleft()()
+            if turn is not None:
+                self._grant(turn)
+                try:
+                    turn.wake()
+                except RuntimeError:  # its event loop is closed: nobody will come
+                    self._current = None
+
+    def _grant(self, turn: Turn) -> None:
+        turn.granted = True
+        self._current = weakref.ref(turn)
+        self.moved_at = time.monotonic()
+
+
+_lines: weakref.WeakValueDictionary[tuple[str, str], Line] = weakref.WeakValueDictionary()
+_lines_mutex = threading.Lock()
+_process_id = new_id()
+
+
+def line_for(url: str, key: str) -> Line:
+    """The line of this process for one key of one Redis; it lives as long as somebody refers to it."""
+    with _lines_mutex:
+        line = _lines.get((url, key))
+        if line is None:
+            line = _lines[url, key] = Line()
+        return line
+
+
+def process_id() -> str:
+    """An id of this process, another one in each forked child."""
+    return _process_id
+
+
+def _begin_anew() -> None:
+    """A forked child has none of its parent's threads, so nobody would ever give up a turn or a mutex."""
+    global _lines, _lines_mutex, _process_id
+    _lines = weakref.WeakValueDictionary()
+    _lines_mutex = threading.Lock()
+    _process_id = new_id()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,120 @@
+"""A pydantic model with a second face: undeclared keyword arguments, kept as dynamic data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+#: The named half of the dict face. No methods, so that an event may declare a field called `items` or `values`.
+_DICT_METHODS = ("get", "items", "keys", "values")
+
+
+class DictLikeModel(BaseModel):
+    """A pydantic model that keeps undeclared keyword arguments, and shows them as attributes and like a dict.
+
+    `ev["x"]`, `"x" in ev`, `len(ev)`, iteration, `get`, `keys`, `values`, `items` and `to_dict()` see dynamic data
+    only; `ev["declared_field"]` is a KeyError. `bool(ev)` is always True. Private attributes may be given by name.
+    `model_dump()` puts dynamic data under `"_data"`, when there are any; `model_validate` takes them there or flat.
+
+    A subclass may forbid dynamic data with `model_config = ConfigDict(extra="forbid")`.
+    """
+
+    # NaN must stay visible in dumps: as null it would pass for None and be missed only at the other end.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow", ser_json_inf_nan="constants")
+
+    #: Inputs that are kept in a private attribute of another name.
+    _kept_private: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        """The dynamic data themselves, not a copy."""
+        return self.__pydantic_extra__ if self.__pydantic_extra__ is not None else {}
+
+    @model_validator(mode="after")
+    def _sort_undeclared(self) -> Self:
+        """Private attributes to their place, `_data` unfolded; what remains is dynamic."""
+        undeclared = self.__pydantic_extra__
+        if not undeclared:
+            return self
+        cls = type(self)
+        folded = undeclared.pop("_data", {})
+        for name in list(undeclared):
+            private = cls._kept_private.get(name, name)
+            if private in cls.__private_attributes__:
+                setattr(self, private, undeclared.pop(name))
+            elif name in cls.model_computed_fields:
+                del undeclared[name]  # came from a dump that contained it
+        if not isinstance(folded, dict):
+            raise ValueError(f"_data must be a dict of dynamic data, got {type(folded).__qualname__}")
+        undeclared.update(folded)
+        if declared := [name for name in undeclared if name in cls.model_fields]:
+            raise ValueError(f"declared as fields of {cls.__qualname__}, so not possible as dynamic data: {declared}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        if dynamic := {name: dumped.pop(name) for name in self._data if name in dumped}:
+            dumped["_data"] = dynamic
+        return dumped
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Show the declared fields only: forms are built from this."""
+        schema = handler(core_schema)
+        resolved = handler.resolve_ref_schema(schema)
+        if resolved.get("additionalProperties") is True and "properties" in resolved:
+            del resolved["additionalProperties"]
+        return schema
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _DICT_METHODS:
+            return getattr(self._data, name)
+        return super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        cls = type(self)
+        known = name in cls.model_fields or name in cls.__private_attributes__ or hasattr(cls, name)
+        if known or self.__pydantic_extra__ is None or cls.model_config.get("frozen"):
+            super().__setattr__(name, value)
+        else:
+            self._data[name] = value
+
+    def __getitem__(self, key: str) -> Any:
+        return self._data[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        cls = type(self)
+        if key in cls.model_fields:
+            raise KeyError(f"{key!r} is a declared field of {cls.__qualname__}: set it as an attribute")
+        if self.__pydantic_extra__ is None:
+            raise KeyError(f"{cls.__qualname__} forbids dynamic data, so {key!r} cannot be set")
+        self._data[key] = value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]  # a dict's iteration, not a pydantic model's
+        return iter(self._data)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy of the dynamic data."""
+        return dict(self._data)

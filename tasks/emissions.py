@@ -1,0 +1,192 @@
+"""What a running step emits before its end: `send_event` and `write_event_to_stream`, buffered and flushed early.
+
+Both calls only append to a buffer. A flusher thread per process empties the buffers within milliseconds, one script for
+a burst; what is left when the step returns rides in its commit. A sent event is identified by the work item, its
+content and how often that content was sent before, so a later attempt that sends the same delivers nothing twice.
+Published events are never merged across attempts; each carries its attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from ..orchestration.commands import Command, Publish
+from ..orchestration.decide import CHUNK, Limits, route
+from ..orchestration.envelope import Envelope
+from ..orchestration.errors import UmbelError
+from ..orchestration.plan import Plan
+from ..orchestration.records import Applied, Refusal
+from ..orchestration.store import Store
+from ..orchestration.work import Origin, Surroundings, Work, derive_id
+
+logger = logging.getLogger("umbel.emissions")
+
+Sent = tuple[str, Envelope, str | None]
+
+
+class Emissions:
+    """The buffer of one attempt. Appending is thread-safe and never blocks on Redis."""
+
+    def __init__(
+        self,
+        work: Work,
+        plan: Plan,
+        store: Store,
+        limits: Limits,
+        *,
+        ring: Callable[[Applied], None],
+        lost: Callable[[Refusal], None],
+        notify: Callable[[Emissions], None],
+    ) -> None:
+        """Args:
+        work: The attempt.
+        plan: Its run's plan.
+        store: Where bursts go.
+        limits: For routing.
+        ring: Rings the doorbells of a burst.
+        lost: Called when a burst is refused because the attempt is no longer wanted.
+        notify: Asks the flusher to come by.
+        """
+        self.work, self.plan, self.limits = work, plan, limits
+        self.batches = 0
+        self._store, self._ring, self._lost, self._notify = store, ring, lost, notify
+        self._sends: list[Sent] = []
+        self._publishes: list[Command] = []
+        self._unanswered: tuple[list[Command], list[Sent]] | None = None
+        self._occurrences: Counter[tuple[str, bytes, str | None]] = Counter()
+        self._buffer = threading.Lock()
+        self._flushing = threading.Lock()
+
+    def send(self, event: Envelope, target: str | None) -> None:
+        """Emit an event to the steps that accept it, or only to `target`."""
+        content = (event.type, event.payload, target)
+        with self._buffer:
+            self._occurrences[content] += 1
+            occurrence = self._occurrences[content]
+            emit_id = derive_id(self.work.work_id, "sent", event.type, event.payload, target or "", occurrence)
+            self._sends.append((emit_id, event, target))
+        self._notify(self)
+
+    def publish(self, event: Envelope) -> None:
+        """Write an event to the run's stream."""
+        with self._buffer:
+            self._publishes.append(Publish(event, self.work.step, self.work.attempt))
+        self._notify(self)
+
+    def flush(self, *, keep: bool = False) -> None:
+        """Bring the buffer to Redis, in bursts that keep each script short.
+
+        Args:
+            keep: Leave a last burst that the commit can carry.
+
+        Raises:
+            StoreUnavailable: The burst stays buffered under its number; flushing again repeats it harmlessly.
+        """
+        with self._flushing:
+            while True:
+                with self._buffer:
+                    # A burst whose answer is unknown is repeated as it was: its number may have been applied.
+                    publishes, sends = self._unanswered or (self._publishes[:CHUNK], self._sends[:CHUNK])
+                    rides = keep and self._unanswered is None and max(len(self._publishes), len(self._sends)) <= CHUNK
+                    # Events an earlier burst or attempt may have sent must be checked against those; a commit
+                    # does not look there.
+                    if rides and (not sends or not (self.work.sent_early or self.batches)):
+                        return
+                    self._unanswered = (publishes, sends)
+                if not publishes and not sends:
+                    self._unanswered = None
+                    return
+                if not self._burst(publishes, sends):
+                    return
+                with self._buffer:
+                    self._unanswered = None
+                    del self._publishes[: len(publishes)]
+                    del self._sends[: len(sends)]
+
+    def _burst(self, publishes: Sequence[Command], sends: Sequence[Sent]) -> bool:
+        surroundings = Surroundings(self.work.version)
+        if sends and self.work.version:
+            surroundings = self._store.surroundings(self.work.run_id)
+        while True:
+            reply = self._store.flush(
+                self.work,
+                self.plan,
+                batch=self.batches + 1,
+                version=surroundings.version,
+                publishes=publishes,
+                sends=[(sent[0], self.routed(sent, surroundings)) for sent in sends],
+            )
+            if reply is Refusal.CHANGED:
+                surroundings = self._store.surroundings(self.work.run_id)
+            elif isinstance(reply, Refusal):
+                self._lost(reply)
+                return False
+            else:
+                self.batches += 1
+                self._ring(reply)
+                return True
+
+    def routed(self, sent: Sent, surroundings: Surroundings) -> list[Command]:
+        """The commands of one sent event. It leaves the step's fan-outs: only returned events can be gathered."""
+        emit_id, event, target = sent
+        origin = Origin(self.work.run_id, self.work.work_id, recoveries=self.work.recoveries)
+        return route(self.plan, event, origin, emit_id, surroundings, self.limits, target=target)
+
+    def rest(self) -> tuple[list[Command], list[Sent]]:
+        """What the commit has to carry, after `flush(keep=True)`."""
+        with self._buffer:
+            return list(self._publishes), list(self._sends)
+
+
+class Flusher:
+    """One thread per process that empties the buffers of all running steps."""
+
+    def __init__(self, gather_seconds: float) -> None:
+        """Args:
+        gather_seconds: How long a burst may gather before it is sent.
+        """
+        self._gather_seconds = gather_seconds
+        self._asked: queue.SimpleQueue[Emissions | None] = queue.SimpleQueue()
+        self._waiting: set[Emissions] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def notify(self, emissions: Emissions) -> None:
+        """Have a buffer emptied soon; many calls before that are one."""
+        with self._lock:
+            if emissions in self._waiting:
+                return
+            self._waiting.add(emissions)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="umbel-flusher", daemon=True)
+                self._thread.start()
+        self._asked.put(emissions)
+
+    def close(self) -> None:
+        """Stop the thread; buffers of running steps are left to their commits."""
+        self._stop.set()
+        self._asked.put(None)
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        while (emissions := self._asked.get()) is not None:
+            self._stop.wait(self._gather_seconds)
+            with self._lock:
+                self._waiting.discard(emissions)
+            try:
+                emissions.flush()
+            except UmbelError as error:
+                logger.warning(
+                    "events of step %s wait for Redis: %s",
+                    emissions.work.step,
+                    error,
+                    extra={"action": "flush_postponed", "run_id": emissions.work.run_id},
+                )
+                if not self._stop.is_set():
+                    self.notify(emissions)

@@ -1,0 +1,263 @@
+"""`WorkflowHandler`: the caller's view of a run, awaited or blocking, from any process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..orchestration.decide import Limits, route
+from ..orchestration.envelope import CANCELLED, ending
+from ..orchestration.errors import (
+    RunNotFound,
+    WorkflowCancelledByUser,
+    WorkflowFailed,
+    WorkflowRuntimeError,
+    WorkflowTimeoutError,
+)
+from ..orchestration.keys import new_id
+from ..orchestration.records import Refusal, RunRecord
+from ..orchestration.store import Store
+from ..orchestration.streams import StreamEvent, StreamHub
+from ..orchestration.sweep import Dispatcher
+from ..orchestration.work import Origin, Surroundings, derive_id
+from .codec import EventRegistry, decode_event, encode_event
+from .context import Context, RunFace, check_target
+from .events import Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
+
+
+class _Settled(Awaitable[Any]):
+    """A value that may also be awaited: what the blocking face returns where the other face returns a coroutine."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.value
+        yield
+
+
+class WorkflowHandler:
+    """A run: `await handler` for its result, or `handler.result()` where there is no event loop.
+
+    Any number of handlers, in any processes, may look at one run.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        store: Store,
+        hub: StreamHub,
+        dispatcher: Dispatcher,
+        limits: Limits,
+        events: EventRegistry | None,
+        state_class: type[BaseModel] | None,
+    ) -> None:
+        """Made by `Workflow.run()` and `umbel.attach()`."""
+        self.run_id = run_id
+        self._store, self._hub, self._dispatcher, self._limits = store, hub, dispatcher, limits
+        self._events = events or EventRegistry.of()
+        self._state_class = state_class
+        self._stopped_at: int | None = None
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandler(run_id={self.run_id!r})"
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's context as its caller sees it: the state, and sending events."""
+        return Context(RunFace(self._store, self.run_id, self._state_class, self._send))
+
+    # -- result ----------------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        return self._outcome(await self._hub.await_ended(self.run_id))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the run's result, blocking.
+
+        A `StopEvent` gives its `result`; of a subclass the event itself is the result.
+
+        Args:
+            timeout: Seconds to wait. The run goes on when they are over.
+
+        Raises:
+            TimeoutError: Not ended in time.
+            WorkflowTimeoutError, WorkflowCancelledByUser: How the run ended.
+            Exception: The run failed: what its step raised, in its own type.
+        """
+        self._refuse_blocking("result", "await handler")
+        return self._outcome(self._hub.wait_ended(self.run_id, timeout))
+
+    async def stop_event_result(self) -> StopEvent:
+        """Wait for the end and give the event that brought it, also for runs that failed or were cancelled."""
+        await self._hub.await_ended(self.run_id)
+        event = self.get_stop_event()
+        assert event is not None  # it has ended
+        return event
+
+    def get_stop_event(self) -> StopEvent | None:
+        """The event that ended the run; None while it goes on."""
+        record = self._store.run(self.run_id)
+        if record.ending is None:
+            return None
+        event = decode_event(record.ending, self._events)
+        assert isinstance(event, StopEvent)  # only such events end a run
+        return event
+
+    def is_done(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return self.status() != "running"
+
+    def status(self) -> str:
+        """running, completed, failed, cancelled or timed_out."""
+        return self._store.run(self.run_id).status
+
+    def _outcome(self, record: RunRecord) -> Any:
+        if record.ending is None:
+            raise WorkflowFailed(f"Run {self.run_id!r} ended as {record.status} without saying how.")
+        if record.status == "cancelled":
+            raise WorkflowCancelledByUser(f"Run {self.run_id!r} was cancelled.")
+        event = decode_event(record.ending, self._events)
+        if isinstance(event, WorkflowTimedOutEvent):
+            active = ", ".join(event.active_steps)
+            tail = f"Currently active steps: {active}" if active else "No steps active"
+            raise WorkflowTimeoutError(f"Operation timed out after {event.timeout} seconds. {tail}")
+        if isinstance(event, WorkflowFailedEvent):
+            raise event.exception
+        return event.result if type(event) is StopEvent else event
+
+    # -- stream ----------------------------------------------------------------------------------------------------
+
+    async def stream_events(
+        self, expose_internal: bool = False, types: Collection[type[Event]] | None = None
+    ) -> AsyncIterator[Event]:
+        """The run's events as they are published, from the first one; ends with the run's end.
+
+        Every call reads from the log, so late and second readers see everything; a call after one that was broken
+        off goes on where that stopped.
+
+        Args:
+            expose_internal: Also step state changes, idleness and unhandled events.
+            types: Only events of exactly these classes (and the end is noticed all the same).
+        """
+        reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
+        position: int | None = None
+        exhausted = False
+        try:
+            async for found in reader.aevents():
+                position = found.seq
+                yield self._decoded(found)
+            exhausted = True
+        finally:
+            self._stopped_at = None if exhausted else position
+
+    def events(
+        self,
+        expose_internal: bool = False,
+        types: Collection[type[Event]] | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Event]:
+        """`stream_events` without an event loop; blocks for each event.
+
+        Raises:
+            TimeoutError: No event within `timeout` seconds.
+        """
+        self._refuse_blocking("events", "stream_events")
+        reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
+        position: int | None = None
+        exhausted = False
+        try:
+            for found in reader.events(timeout):
+                position = found.seq
+                yield self._decoded(found)
+            exhausted = True
+        finally:
+            self._stopped_at = None if exhausted else position
+
+    def _take_position(self) -> int:
+        position, self._stopped_at = self._stopped_at, None
+        return -1 if position is None else position
+
+    @staticmethod
+    def _names(types: Collection[type[Event]] | None) -> frozenset[str] | None:
+        return None if types is None else frozenset(event_name(cls) for cls in types)
+
+    def _decoded(self, found: StreamEvent) -> Event:
+        return decode_event(found.envelope, self._events)
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    def send_event(self, event: Event, step: str | None = None) -> Awaitable[None]:
+        """Send an event into the run, to all accepting steps and waiters or to one step.
+
+        May be awaited, and need not be: without a running event loop it blocks until the event is in Redis.
+        *Promise:* applied once, also when a lost answer makes us ask again.
+
+        Raises:
+            WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event.
+            RunNotFound: No such run.
+        """
+        return self._coloured(lambda: self._send(event, step))
+
+    def _send(self, event: Event, step: str | None = None) -> None:
+        envelope = encode_event(event, self._store.settings)
+        plan = self._store.plan_of(self.run_id)
+        check_target(plan, envelope, step)
+        send_id = new_id()
+        origin = Origin(self.run_id, "outside")
+        emit_id = derive_id(self.run_id, "outside", send_id)
+        while True:
+            surroundings: Surroundings = self._store.surroundings(self.run_id)
+            commands = route(plan, envelope, origin, emit_id, surroundings, self._limits, target=step)
+            reply = self._store.send(self.run_id, send_id, commands, version=surroundings.version)
+            if reply is Refusal.CHANGED:
+                continue
+            if reply is Refusal.UNKNOWN:
+                raise RunNotFound(f"No run {self.run_id!r}; its retention may be over.")
+            if isinstance(reply, Refusal):
+                raise WorkflowRuntimeError(
+                    f"Run {self.run_id!r} has ended; {type(event).__name__} was not delivered. Start a new run."
+                )
+            self._dispatcher.ring(plan, reply.doorbells)
+            return
+
+    async def cancel_run(self, *, timeout: float = 5.0) -> None:
+        """Cancel the run and wait, at most `timeout` seconds, until its end is visible. Never raises."""
+        try:
+            await asyncio.to_thread(self._cancel)
+            await self._hub.await_ended(self.run_id, timeout)
+        except Exception:
+            return
+
+    def cancel(self) -> Awaitable[bool]:
+        """Cancel the run; True when this ended it. Blocking without an event loop, to be awaited with one."""
+        return self._coloured(self._cancel)
+
+    def _cancel(self) -> bool:
+        return self._store.finish(self.run_id, "cancelled", ending(CANCELLED))
+
+    # -- colours ---------------------------------------------------------------------------------------------------
+
+    def _coloured(self, act: Callable[[], Any]) -> Awaitable[Any]:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return _Settled(act())
+        return loop.run_in_executor(None, act)
+
+    def _refuse_blocking(self, method: str, instead: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise WorkflowRuntimeError(
+            f"handler.{method}() blocks, and this is code on an event loop, where it would stop everything. "
+            f"Use `{instead}`."
+        )

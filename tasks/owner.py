@@ -1,0 +1,136 @@
+"""The owner of leases: this execution process, its heartbeat, and what it holds.
+
+Heartbeats have their own thread and connection, so a step that blocks the event loop or the main thread does not
+look dead. An owner that Redis has declared lost cancels all it runs and goes on under a new incarnation.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+
+from ..orchestration.errors import UmbelError
+from ..orchestration.upkeep import Held, Upkeep
+
+logger = logging.getLogger("umbel.owner")
+
+
+def _host() -> str:
+    """This host, told apart from containers of the same host name by their process namespace."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = 0
+    return f"{socket.gethostname()}.{namespace}"
+
+
+def owner_name(worker: str) -> str:
+    """`worker|host|pid|incarnation`: two workers of one name never fence each other."""
+    return f"{worker}|{_host()}|{os.getpid()}|{secrets.token_hex(6)}"
+
+
+def process_is_dead(owner: str) -> bool:
+    """Whether the owner's process is known to be dead: it was on this very host, and its pid is no more."""
+    _, host, pid, _ = owner.rsplit("|", 3)
+    if host != _host():
+        return False
+    try:
+        with open(f"/proc/{int(pid)}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] == b"Z"
+    except FileNotFoundError:
+        return os.path.isdir("/proc/self")
+    except OSError:
+        return False
+
+
+class Owner:
+    """What one execution process holds, and the thread that keeps its leases alive."""
+
+    def __init__(self, worker: str, upkeep: Upkeep, cancel: Callable[[Held, str], None]) -> None:
+        """Args:
+        worker: The worker's node name.
+        upkeep: Lease verbs, on a connection of its own.
+        cancel: Called from the heartbeat thread with a claim that is lost and why; must not block.
+        """
+        self.worker = worker
+        self.name = owner_name(worker)
+        self.suspects = threading.Lock()
+        self._upkeep = upkeep
+        self._cancel = cancel
+        self._held: dict[Held, bool] = {}  # claim -> answered
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def hold(self, held: Held) -> None:
+        """Count a claim as held, before it is asked for: a heartbeat in between must not hand it back."""
+        with self._lock:
+            self._held[held] = False
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="umbel-heartbeat", daemon=True)
+                self._thread.start()
+
+    def confirm(self, held: Held) -> None:
+        """The claim was answered: it is ours."""
+        with self._lock:
+            if held in self._held:
+                self._held[held] = True
+
+    def drop(self, held: Held) -> None:
+        """The claim was refused, committed or handed back."""
+        with self._lock:
+            self._held.pop(held, None)
+
+    def holds(self, held: Held) -> bool:
+        """Whether the claim is still ours as far as is known."""
+        with self._lock:
+            return held in self._held
+
+    def reincarnate(self, gone: str) -> None:
+        """Begin a new incarnation, because `gone` was declared lost; everything it ran is cancelled."""
+        with self._lock:
+            if self.name != gone:
+                return
+            self.name = owner_name(self.worker)
+            lost, self._held = list(self._held), {}
+        logger.warning(
+            "this process was taken for dead; %d steps are cancelled here and run elsewhere",
+            len(lost),
+            extra={"action": "owner_gone", "owner": gone},
+        )
+        for held in lost:
+            self._cancel(held, "its lease ran out")
+
+    def close(self) -> None:
+        """Stop the heartbeat."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _beat(self) -> None:
+        pause = self._upkeep.settings.heartbeat_seconds
+        while not self._stop.wait(pause):
+            with self._lock:
+                name, held = self.name, set(self._held)
+            if not held:
+                continue
+            try:
+                pulse = self._upkeep.heartbeat(name, held)
+            except UmbelError as error:
+                logger.warning("heartbeat failed: %s", error, extra={"action": "heartbeat_failed", "owner": name})
+                continue
+            if pulse.gone:
+                self.reincarnate(name)
+            for each in pulse.lost:
+                if self._confirmed(each):
+                    self.drop(each)
+                    self._cancel(each, "it was given to another process")
+
+    def _confirmed(self, held: Held) -> bool:
+        # A claim still on its way is unknown to Redis and not lost.
+        with self._lock:
+            return self._held.get(held, False)

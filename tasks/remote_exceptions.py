@@ -1,0 +1,118 @@
+"""Exceptions that cross processes: as a small JSON object, and back as an exception of the same class if possible.
+
+The object always has `exception_type` (`module.qualname`) and `exception_message`. Only where they say more than the
+message does, there are also `exception_args`, `exception_notes` and `exception_cause` (an object of the same kind).
+Tracebacks and attributes do not travel.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .class_names import loaded_class, qualified_name
+
+#: Characters of a message or note that travel; a run must be able to fail whatever the message drags along.
+_MAX_TEXT = 64 * 1024
+#: Bytes of constructor arguments that travel, as JSON.
+_MAX_ARGS = 8 * 1024
+_MAX_NOTES = 20
+#: How many causes of causes travel; also ends a circle of causes.
+_MAX_CAUSES = 5
+
+
+class UnreconstructedException(Exception):
+    """Stands for an exception whose class is not loaded here, or cannot be rebuilt without losing its message.
+
+    Attributes:
+        original_type: The class it had where it was raised, as `module.qualname`.
+    """
+
+    def __init__(self, message: str = "", *, original_type: str = "") -> None:
+        super().__init__(message)
+        self.original_type = original_type
+
+    def __repr__(self) -> str:
+        return f"UnreconstructedException({str(self)!r}, original_type={self.original_type!r})"
+
+
+def encode_exception(exc: BaseException) -> dict[str, Any]:
+    """The exception as JSON: its class, its message, and what else of it fits into text. Never raises."""
+    return _encode(exc, _MAX_CAUSES)
+
+
+def _encode(exc: BaseException, causes: int) -> dict[str, Any]:
+    message = _text(exc)
+    if isinstance(exc, UnreconstructedException):
+        # It may be rebuilt yet, by a process that has the class.
+        encoded: dict[str, Any] = {"exception_type": exc.original_type, "exception_message": message}
+    else:
+        encoded = {"exception_type": qualified_name(type(exc)), "exception_message": message}
+        args = _plain_args(exc)
+        if args is not None and args != [message]:
+            encoded["exception_args"] = args
+    notes = getattr(exc, "__notes__", None)
+    if isinstance(notes, list) and notes:
+        encoded["exception_notes"] = [_clean(note) for note in notes[:_MAX_NOTES] if isinstance(note, str)]
+    if exc.__cause__ is not None and causes > 0:
+        encoded["exception_cause"] = _encode(exc.__cause__, causes - 1)
+    return encoded
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return _clean(str(exc))
+    except Exception:  # a broken __str__ must not hide that the step failed
+        return f"<{type(exc).__qualname__} whose text cannot be read>"
+
+
+def _clean(text: str) -> str:
+    """The text as UTF-8 can carry it, cut to a bearable length."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… ({len(text) - _MAX_TEXT} characters cut)"
+
+
+def _plain_args(exc: BaseException) -> list[Any] | None:
+    """The constructor's arguments if they are short and plain, else None."""
+    # OSError takes the file names out of `args`; only its __reduce__ has all of them.
+    try:
+        args = exc.__reduce__()[1] if isinstance(exc, OSError) else exc.args
+        if not all(type(arg) in (str, int, float, bool, type(None)) for arg in args):
+            return None
+        encoded = json.dumps(args, allow_nan=False, ensure_ascii=False).encode()
+    except Exception:  # a broken __reduce__, or text and numbers that JSON cannot carry
+        return None
+    return list(args) if len(encoded) <= _MAX_ARGS else None
+
+
+def decode_exception(encoded: dict[str, Any]) -> Exception:
+    """The inverse of `encode_exception`. Never raises, never imports.
+
+    The class is looked up among what is loaded already and must derive from `Exception`. It is called with the
+    original arguments, else with the message alone; the result counts only if it has the original message.
+    Otherwise the answer is an `UnreconstructedException` that names the class.
+    """
+    name, message = str(encoded.get("exception_type", "")), str(encoded.get("exception_message", ""))
+    exc = _rebuild(name, message, encoded.get("exception_args"))
+    if exc is None:
+        exc = UnreconstructedException(message, original_type=name)
+    notes = encoded.get("exception_notes")
+    for note in notes if isinstance(notes, list) else []:
+        exc.add_note(str(note))
+    if isinstance(cause := encoded.get("exception_cause"), dict):
+        exc.__cause__ = decode_exception(cause)
+    return exc
+
+
+def _rebuild(name: str, message: str, args: Any) -> Exception | None:
+    cls = loaded_class(name, Exception)
+    if cls is None or cls is UnreconstructedException:
+        return None
+    for arguments in ([args] if isinstance(args, list) else []) + [[message]]:
+        try:
+            exc = cls(*arguments)
+            if isinstance(exc, cls) and str(exc) == message:
+                return exc
+        except Exception:  # a constructor of another shape; the next try or the stand-in tells all there is
+            continue
+    return None

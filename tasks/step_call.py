@@ -1,0 +1,157 @@
+"""Call a step's function: bind its inputs, respect its time limit, judge what it returned."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..orchestration.errors import StepTimeoutError, WorkflowRuntimeError
+from ..orchestration.store import Store
+from ..orchestration.work import FannedOut, Outcome, Returned, Work
+from .codec import decode_event, encode_event
+from .context import Context, StepFace, WaitingForEvent, current_context
+from .decorators import StepConfig
+from .events import CollectionReleaseEvent, Event, StepFailedEvent
+from .registry import Registered
+from .time_limit import time_limit
+
+
+class StepExit(RuntimeError):
+    """A step tried to end the process (`sys.exit()`); it ends only the attempt."""
+
+
+def input_events(work: Work, registered: Registered, store: Store) -> list[Event]:
+    """The events a work item is for, decoded: one, one per slot of a join, or the members of a fan-in."""
+    envelopes = work.bound if work.members is None else store.members(work)
+    return [decode_event(envelope, registered.events) for envelope in envelopes]
+
+
+def step_failed_event(
+    work: Work, registered: Registered, error: Exception, elapsed_seconds: float, store: Store
+) -> StepFailedEvent:
+    """What a `@catch_error` handler is given."""
+    inputs = input_events(work, registered, store)
+    gathered = work.members is not None or len(inputs) > 1
+    return StepFailedEvent(
+        step_name=work.step,
+        input_event=CollectionReleaseEvent(events=inputs, stream_id=work.scope_id or "") if gathered else inputs[0],
+        exception=error,
+        attempts=work.failures + 1,
+        elapsed_seconds=elapsed_seconds,
+        failed_at=datetime.now(UTC),
+    )
+
+
+def call_step(
+    work: Work,
+    registered: Registered,
+    face: StepFace,
+    store: Store,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    on_cancel: Callable[[Callable[[], None] | None], None],
+) -> Outcome:
+    """Execute user code once and say what came of it. Blocks the calling thread until then.
+
+    Args:
+        work: The claimed work item.
+        registered: Its workflow here.
+        face: What the step's context gives access to.
+        store: For the members of a fan-in.
+        loop: The event loop for async steps.
+        on_cancel: Takes a function that stops the call from another thread, None when there is nothing to stop.
+
+    Raises:
+        Exception: Whatever the step raised.
+    """
+    config = registered.steps[work.step]
+    context: Context[Any] = Context(face)
+    arguments = _bind(config, input_events(work, registered, store), context)
+    function = registered.workflow.step_function(work.step)
+    current_context.set(context)
+    try:
+        if config.is_async:
+            returned = _run_on(loop(), function(**arguments), config, work, on_cancel)
+        else:
+            with time_limit(config.timeout_seconds, _over(config, work)):
+                returned = function(**arguments)
+            if inspect.isawaitable(returned):
+                returned = _run_on(loop(), returned, config, work, on_cancel)
+    except WaitingForEvent as waiting:
+        return waiting.suspended
+    except SystemExit as exit:
+        if type(exit) is not SystemExit:  # Celery stops workers with subclasses of it
+            raise
+        raise StepExit(f"step {work.step!r} called sys.exit({exit.code!r})") from exit
+    return _judge(config, returned, face)
+
+
+def _over(config: StepConfig, work: Work) -> str:
+    return f"Step {work.step!r} of run {work.run_id!r} took longer than its timeout of {config.timeout_seconds} s."
+
+
+def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    if config.kind == "collect":
+        arguments[config.event_parameters[0].name] = events
+    else:
+        for parameter, event in zip(config.event_parameters, events, strict=True):
+            arguments[parameter.name] = event
+    if config.context_parameter is not None:
+        arguments[config.context_parameter] = context
+    return arguments
+
+
+def _run_on(
+    loop: asyncio.AbstractEventLoop,
+    awaitable: Awaitable[Any],
+    config: StepConfig,
+    work: Work,
+    on_cancel: Callable[[Callable[[], None] | None], None],
+) -> Any:
+    async def body() -> Any:
+        try:
+            async with asyncio.timeout(config.timeout_seconds) as limit:
+                return await awaitable
+        except TimeoutError:
+            if limit.expired():
+                raise StepTimeoutError(_over(config, work)) from None
+            raise
+        except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
+            raise StepExit(f"step {work.step!r} raised {exit!r}") from exit
+
+    future = asyncio.run_coroutine_threadsafe(body(), loop)
+    on_cancel(lambda: loop.call_soon_threadsafe(future.cancel) and None)
+    try:
+        return future.result()
+    finally:
+        on_cancel(None)
+
+
+def _judge(config: StepConfig, returned: Any, face: StepFace) -> Outcome:
+    """The rules of what a step may return; a breach is a failure of the step."""
+    if returned is None:
+        return Returned(None)
+    if isinstance(returned, list) and config.list_returns:
+        for element in returned:
+            if not isinstance(element, Event):
+                raise WorkflowRuntimeError(
+                    f"Step function {config.name} returned a list with {type(element).__name__} in it instead of only "
+                    "Event instances."
+                )
+        return FannedOut(tuple(encode_event(event, face.settings) for event in returned))
+    if not isinstance(returned, Event):
+        hint = " Annotate the return type as list[...] to fan out." if isinstance(returned, list) else ""
+        raise WorkflowRuntimeError(
+            f"Step function {config.name} returned {type(returned).__name__} instead of an Event instance.{hint}"
+        )
+    only_in_list = type(returned) in config.list_returns and type(returned) not in config.single_returns
+    if only_in_list:
+        name = type(returned).__name__
+        raise WorkflowRuntimeError(
+            f"Step function {config.name} returned a bare {name}, which its annotation allows only inside a list. "
+            f"Return [{name}(...)], or annotate list[{name}] | {name}."
+        )
+    return Returned(encode_event(returned, face.settings))

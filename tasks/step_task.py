@@ -1,0 +1,68 @@
+"""The Celery task: one per step. Its message is a doorbell; everything else is `execution.py`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from billiard.exceptions import WorkerLostError
+from celery import Celery, Task
+from celery.worker.request import Request
+
+from .execution import Executor
+from .registry import Registered
+
+logger = logging.getLogger("umbel.step_task")
+
+ExecutorOf = Callable[[], Executor]
+
+
+class StepRequest(Request):
+    """Celery's view of a delivered doorbell, in the worker's main process."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """A pool child died: hand back at once what it held, instead of waiting for its lease."""
+        if isinstance(exc_info.exception, WorkerLostError):
+            self.task.child_lost()
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+
+class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
+    """Executes doorbells of one step. All options are this task's own; nothing is set app-wide."""
+
+    Request = StepRequest
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+    store_errors_even_if_ignored = False
+    serializer = "json"
+    max_retries = 0
+    typing = False
+    executor: ExecutorOf
+    child_lost: Callable[[], None]
+
+    def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
+        """Follow one doorbell; the result (for logs only) says what became of it."""
+        return self.executor().execute(run_id, work_id, dispatch_no)
+
+
+def register_tasks(
+    app: Celery, registered: Registered, executor: ExecutorOf, child_lost: Callable[[], None]
+) -> list[str]:
+    """Register one task per step and return their names. Doing it again replaces nothing."""
+    names = []
+    for step in registered.plan.steps:
+        names.append(step.task)
+        if step.task in app._tasks:  # two workflows may share a last name: the message says which run it is
+            continue
+        options: dict[str, Any] = {"name": step.task, "executor": staticmethod(executor)}
+        options["child_lost"] = staticmethod(child_lost)
+        if step.queue is not None:
+            options["queue"] = step.queue
+        if step.priority is not None:
+            options["priority"] = step.priority
+        task_class = type(f"StepTask_{step.name}", (StepTask,), {**options, "__module__": __name__})
+        app.register_task(task_class())
+    return names

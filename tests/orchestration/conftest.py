@@ -1,0 +1,61 @@
+"""One real Redis for the session; every test has a key prefix of its own and clears up only that."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from core_checks import CheckedStore
+from umbel.orchestration.connection import Client, connect
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.store import Store
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.redis_binary import find_server
+
+#: What the model test did, for the summary at the end: one line per world.
+MODEL_REPORTS = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis: TEST_REDIS_URL, else one of our own, of the oldest release that umbel supports."""
+    given = os.environ.get("TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    with EmbeddedRedis.temporary(append_only=False, binary=find_server(search_path="")) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def client(redis_url: str) -> Iterator[Client]:
+    """A connection; what it sends is not counted on by any test."""
+    connection = connect(redis_url)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def prefix(client: Client) -> Iterator[str]:
+    """This test's own key prefix."""
+    name = f"t{secrets.token_hex(6)}"
+    yield name
+    keys = list(client.scan_iter(match=f"{name}:*", count=1000))
+    for start in range(0, len(keys), 1000):
+        client.unlink(*keys[start : start + 1000])
+
+
+@pytest.fixture
+def settings(redis_url: str, prefix: str) -> Settings:
+    """Times so long that nothing falls due by itself; tests make due what they mean to."""
+    return Settings(
+        redis_url=redis_url, key_prefix=prefix, shards=2, lease_seconds=600, heartbeat_seconds=200, ring_seconds=600
+    )
+
+
+@pytest.fixture
+def store(client: Client, settings: Settings) -> Store:
+    """A store whose every script is watched: a key that was not passed in KEYS is an error."""
+    return CheckedStore(client, settings)

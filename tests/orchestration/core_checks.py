@@ -1,0 +1,64 @@
+"""Stores whose scripts are altered on purpose: watched for undeclared keys, or with a guard taken out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from umbel.orchestration.connection import Client
+from umbel.orchestration.scripts import Script, evaluate, load
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.store import Store
+
+#: Put before a script: from here on `redis.call` refuses a key that was not passed in KEYS.
+WATCH = """
+local passed = {}
+for _, key in ipairs(KEYS) do passed[key] = true end
+local redis = setmetatable({ call = function(command, key, ...)
+  if command == 'TIME' then return redis.call(command) end
+  if not passed[key] then error('touches undeclared key ' .. tostring(key)) end
+  return redis.call(command, key, ...)
+end }, { __index = redis })
+"""
+
+
+def with_text(script: Script, text: str) -> Script:
+    """The script with another text."""
+    return replace(script, text=text, sha=hashlib.sha1(text.encode()).hexdigest())
+
+
+@cache
+def watched(name: str) -> Script:
+    """The verb, watched for undeclared keys."""
+    script = load(name)
+    return with_text(script, WATCH + script.text)
+
+
+class CheckedStore(Store):
+    """A store that fails as soon as a script touches a key beyond KEYS."""
+
+    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
+        return evaluate(self.client, watched(script.name), keys, args)
+
+
+class MutantStore(Store):
+    """A store in whose scripts some text is replaced, to see whether a test notices.
+
+    Raises:
+        LookupError: The text to replace is not in the script, so the mutation would show nothing.
+    """
+
+    def __init__(self, client: Client, settings: Settings, mutations: dict[str, tuple[str, str]]) -> None:
+        super().__init__(client, settings)
+        self.mutants: dict[str, Script] = {}
+        for verb, (guard, instead) in mutations.items():
+            script = load(verb)
+            if script.text.count(guard) != 1:
+                raise LookupError(f"{verb}.lua has {script.text.count(guard)} times, not once: {guard!r}")
+            self.mutants[verb] = with_text(script, script.text.replace(guard, instead))
+
+    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
+        return evaluate(self.client, self.mutants.get(script.name, script), keys, args)

@@ -1,0 +1,271 @@
+"""Driving runs without Celery: claim, pretend to execute, decide, commit."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+from umbel.orchestration.decide import CHUNK, Limits, decide, decide_start, route
+from umbel.orchestration.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
+from umbel.orchestration.keys import new_id
+from umbel.orchestration.plan import Plan, StepPlan
+from umbel.orchestration.records import Applied, Doorbell, Refusal
+from umbel.orchestration.store import Store
+from umbel.orchestration.upkeep import Upkeep
+from umbel.orchestration.work import (
+    Failed,
+    Origin,
+    Outcome,
+    Returned,
+    Scope,
+    Surroundings,
+    Suspended,
+    Waiter,
+    Work,
+    derive_id,
+)
+
+LIMITS = Limits()
+Body = Callable[[Work], Outcome]
+
+
+def event(name: str, *parents: str, **value: Any) -> Envelope:
+    """An event as data."""
+    return Envelope(name, parents, json.dumps(value).encode())
+
+
+def stop(result: Any = None) -> Returned:
+    """The outcome that ends a run."""
+    return Returned(event(STOP, result=result))
+
+
+def step(name: str, *accepts: str, **more: Any) -> StepPlan:
+    """A step of workflow `W`."""
+    return StepPlan(name=name, task=f"W.{name}", accepts=accepts, **more)
+
+
+def plan_of(*steps: StepPlan) -> Plan:
+    """A workflow `W` of these steps."""
+    return Plan(workflow="W", start_event=START, stop_events=(STOP,), steps=steps)
+
+
+def failed(delay_seconds: float | None = None, text: str = "broken") -> Failed:
+    """A failed attempt; without a delay it is final."""
+    return Failed(
+        error=json.dumps({"exception_message": text}).encode(),
+        retry_delay_seconds=delay_seconds,
+        failed_event=event(STEP_FAILED, message=text),
+        ending=ending(FAILED, message=text),
+    )
+
+
+def waiting(work: Work, name: str = "w", type_: str = "Answer", *, timeout_seconds: float | None = None) -> Suspended:
+    """A step that waits for an event of `type_`."""
+    return Suspended(Waiter(work.work_id, name, work.step, type_, {}), None, timeout_seconds)
+
+
+def work_on(step_name: str, *, scope: str = "", recoveries: dict[str, int] | None = None, **more: Any) -> Work:
+    """A claimed work item that never saw Redis, for pure decisions."""
+    blank = Work(
+        run_id="run",
+        work_id="item",
+        step=step_name,
+        token="1-claim",
+        claim_id="claim",
+        owner="owner",
+        slot=0,
+        scope=Scope(scope),
+        recoveries=recoveries or {},
+        event_name="A",
+        failures=0,
+        losses=0,
+        charged_losses=0,
+        resumptions=0,
+        suspect=False,
+        late=False,
+        bound=(),
+        scope_id=None,
+        members=None,
+        answers={},
+        first_attempt_at=0,
+        claimed_at=0,
+        last_error=None,
+        last_failed_at=None,
+        sent_early=False,
+        taken=(),
+        segments={},
+        plan_digest="",
+        workflow="W",
+        state_id="run",
+        created_at=0,
+        options="",
+        version=0,
+    )
+    return replace(blank, **more)
+
+
+class DrivenRun:
+    """One run, its doorbells in a list instead of a broker."""
+
+    def __init__(self, store: Store, plan: Plan, run_id: str | None = None) -> None:
+        self.store, self.plan = store, plan
+        self.upkeep = Upkeep(store)
+        self.run_id = run_id or new_id()
+        self.keys = store.locate(self.run_id)
+        self.bells: deque[Doorbell] = deque()
+
+    def start(self, first: Envelope | None = None, *, timeout_seconds: float | None = None) -> DrivenRun:
+        """Start it with an event, by default an empty start event."""
+        commands = decide_start(self.plan, self.run_id, first or event(START), LIMITS)
+        reply = self.store.start(self.run_id, self.plan, commands, nonce="n", timeout_seconds=timeout_seconds)
+        self.heard(reply)
+        return self
+
+    def heard(self, reply: object) -> Applied:
+        """Note the doorbells of an applied verb."""
+        assert isinstance(reply, Applied), reply
+        self.bells.extend(reply.doorbells)
+        return reply
+
+    def bell(self, step_name: str) -> Doorbell:
+        """The oldest doorbell of a step, taken off the list."""
+        found = next(bell for bell in self.bells if bell.step == step_name)
+        self.bells.remove(found)
+        return found
+
+    def ask(
+        self, bell: Doorbell, *, claim_id: str | None = None, owner: str = "o1", takes_suspects: bool = True
+    ) -> Work | Refusal:
+        """Follow a doorbell."""
+        return self.store.claim(
+            self.run_id,
+            bell.work_id,
+            bell.dispatch_no,
+            claim_id=claim_id or new_id(),
+            owner=owner,
+            takes_suspects=takes_suspects,
+        )
+
+    def claim(self, step_name: str, *, owner: str = "o1", claim_id: str | None = None) -> Work:
+        """Claim the next doorbell of a step."""
+        work = self.ask(self.bell(step_name), owner=owner, claim_id=claim_id)
+        assert isinstance(work, Work), work
+        return work
+
+    def commit(self, work: Work, outcome: Outcome, *, batches: int = 0, **more: Any) -> Applied:
+        """Decide and commit; the doorbells are noted."""
+        return self.heard(self.try_commit(work, outcome, batches=batches, **more))
+
+    def try_commit(self, work: Work, outcome: Outcome, *, batches: int = 0, **more: Any) -> Applied | Refusal:
+        """Decide on the surroundings of now and commit."""
+        around = self.store.surroundings(self.run_id)
+        decision = decide(self.plan, work, outcome, around, LIMITS)
+        if decision.staged:
+            refused = self.store.stage(work, decision, CHUNK)
+            if refused is not None:
+                return refused
+        return self.store.commit(
+            work, self.plan, decision, version=around.version, batches=batches, entry={}, **more
+        )
+
+    def send(self, what: Envelope, *, send_id: str | None = None) -> Applied | Refusal:
+        """Send an event from outside."""
+        send_id = send_id or new_id()
+        around = self.store.surroundings(self.run_id)
+        origin = Origin(self.run_id, "outside")
+        commands = route(self.plan, what, origin, derive_id(self.run_id, send_id), around, LIMITS)
+        reply = self.store.send(self.run_id, send_id, commands, version=around.version)
+        if isinstance(reply, Applied):
+            self.bells.extend(reply.doorbells)
+        return reply
+
+    def flush(self, work: Work, batch: int, *sent: tuple[str, Envelope], publishes: Any = ()) -> Applied | Refusal:
+        """Flush (identity, event) pairs early, as one burst."""
+        around = self.store.surroundings(self.run_id)
+        sends = []
+        for identity, what in sent:
+            origin = Origin(self.run_id, work.work_id, recoveries=work.recoveries)
+            sends.append((identity, route(self.plan, what, origin, identity, around, LIMITS)))
+            around = around.after(what)
+        reply = self.store.flush(
+            work, self.plan, batch=batch, version=around.version, publishes=publishes, sends=sends
+        )
+        if isinstance(reply, Applied):
+            self.bells.extend(reply.doorbells)
+        return reply
+
+    def play(self, bodies: dict[str, Body]) -> int:
+        """Follow all doorbells until there are none; returns how many steps were executed."""
+        executed = 0
+        while self.bells:
+            work = self.ask(self.bells.popleft())
+            if isinstance(work, Work):
+                self.commit(work, bodies[work.step](work))
+                executed += 1
+        return executed
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """The run's status."""
+        return self.store.run(self.run_id).status
+
+    @property
+    def result(self) -> Any:
+        """The result of its StopEvent."""
+        finished = self.store.run(self.run_id).ending
+        assert finished is not None
+        return finished.value()["result"]
+
+    def record(self, work_id: str) -> dict[str, Any] | None:
+        """A work record as it stands in Redis."""
+        raw = self.store.client.hget(self.keys["work"], work_id)
+        return None if raw is None else dict(msgpack.unpackb(raw, raw=False, unicode_errors="surrogateescape"))
+
+    def content(self, name: str) -> Any:
+        """A key's content by its logical name."""
+        return content_of(self.store.client, self.keys[name])
+
+    def make_due(self, member: str) -> None:
+        """Move a timer into the past. `member` is without the run: `retry|<work id>`."""
+        kind, _, rest = member.partition("|")
+        full = f"{kind}|{self.run_id}" + (f"|{rest}" if rest else "")
+        assert self.store.client.zadd(self.keys["timers"], {full: 1}, xx=True, ch=True) == 1, full
+
+    def wake(self, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
+        """Settle a timer of a work item, due or not."""
+        member = "|".join(part for part in (kind, self.run_id, work_id, waiter_id) if part)
+        applied = self.upkeep.wake(self.run_id, member, kind, work_id, waiter_id)
+        if applied is not None:
+            self.bells.extend(applied.doorbells)
+        return applied
+
+
+def content_of(client: Any, key: str) -> Any:
+    """What a key holds, whatever its type, in a comparable form."""
+    kind = client.type(key)
+    if kind == b"hash":
+        return dict(sorted(client.hgetall(key).items()))
+    if kind == b"zset":
+        return sorted(client.zrange(key, 0, -1, withscores=True))
+    if kind == b"set":
+        return sorted(client.smembers(key))
+    if kind == b"list":
+        return client.lrange(key, 0, -1)
+    if kind == b"stream":
+        return client.xrange(key)
+    return client.get(key) if kind == b"string" else None
+
+
+def dump(client: Any, prefix: str, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Every key of a deployment with its content, but for those that end in one of `without`."""
+    names = sorted(key.decode() for key in client.scan_iter(match=f"{prefix}:*", count=1000))
+    return {name: content_of(client, name) for name in names if not name.endswith(without or ("\0",))}
+
+
+NOTHING = Surroundings()

@@ -1,0 +1,154 @@
+"""What umbel adds to a Celery worker: the sweep in the main process, and patience with unknown steps.
+
+Blueprint steps are Celery's way to extend a worker, see its user guide, "Extensions and Bootsteps".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+from typing import Any
+
+from celery import bootsteps
+
+from ..orchestration.connection import connect
+from ..orchestration.errors import UmbelError
+from ..orchestration.store import Store
+from ..orchestration.sweep import Sweep
+from ..orchestration.upkeep import Upkeep
+from ..tasks.dispatch import HEADER, CeleryDispatcher
+from ..tasks.owner import process_is_dead
+
+logger = logging.getLogger("umbel.worker")
+
+
+class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
+    """One thread in the worker's main process: sweeps, announces the worker, takes up parked work, buries the dead."""
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.installation = parent.app.umbel
+        self.installation.worker_name = parent.hostname
+        self.installation.upkeep = self
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._dead = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:
+        """Begin sweeping."""
+        self._queues = sorted(parent.app.amqp.queues.consume_from)
+        self._pool = type(parent.pool).__module__.rpartition(".")[2]
+        self._thread = threading.Thread(target=self._run, name="umbel-sweep", daemon=True)
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:
+        """Stop sweeping and say goodbye."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def look_for_dead(self) -> None:
+        """A process of this worker has died: find out which, and hand back what it held."""
+        self._dead = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        settings = self.installation.settings
+        dispatcher = CeleryDispatcher(self.installation.app)
+        store = Store(connect(settings.redis_url), settings, patience_seconds=settings.sweep_seconds)
+        sweep = Sweep(store, dispatcher, dispatcher.backlog)
+        first = True
+        while not self._stop.is_set():
+            try:
+                if first or self._dead:
+                    self._dead = False
+                    self._bury(sweep)
+                if first:
+                    self._take_up_parked(sweep)
+                self._announce(store)
+                sweep.sweep()
+                first = False
+            except UmbelError as error:
+                logger.warning("the sweep waits for Redis: %s", error, extra={"action": "sweep_postponed"})
+            except Exception:
+                logger.exception("the sweep failed; trying again", extra={"action": "sweep_error"})
+            self._wake.wait(settings.sweep_seconds)
+            self._wake.clear()
+        self._leave(store)
+
+    def _bury(self, sweep: Sweep) -> None:
+        """Fence owners of this worker's name whose process on this very host is dead."""
+        store, worker = sweep.store, self.installation.worker_name
+        for shard in range(store.settings.shards):
+            for raw in store.client.zrange(store.keys.in_shard(shard, "leases"), 0, -1):
+                owner = raw.decode()
+                if owner.startswith(f"{worker}|") and process_is_dead(owner):
+                    sweep.lose_owner(owner, shard=shard, known_dead=True)
+
+    def _take_up_parked(self, sweep: Sweep) -> None:
+        for registered in self.installation.registry:
+            for run_id, applied in sweep.upkeep.unpark(registered.name, registered.steps):
+                sweep.rung(run_id, applied.doorbells)
+
+    def _announce(self, store: Store) -> None:
+        seconds, micros = store.client.time()
+        about = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "pool": self._pool,
+            "workflows": [registered.name for registered in self.installation.registry],
+            "queues": self._queues,
+            "seen_at": seconds * 1000 + micros // 1000,
+        }
+        store.client.hset(store.keys.in_shard(0, "workers"), self.installation.worker_name, json.dumps(about))
+
+    def _leave(self, store: Store) -> None:
+        try:
+            store.client.hdel(store.keys.in_shard(0, "workers"), self.installation.worker_name)
+        except Exception as error:
+            logger.info("could not say goodbye: %s", error, extra={"action": "goodbye_failed"})
+
+
+class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
+    """Parks umbel's messages whose task this worker lacks; Celery would reject them before our code runs."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        """Put ourselves before Celery's handling of unknown tasks."""
+        stock = type(consumer).on_unknown_task.__get__(consumer)
+        installation = consumer.app.umbel
+
+        def on_unknown_task(body: Any, message: Any, exc: Exception) -> None:
+            workflow = (message.headers or {}).get(HEADER)
+            if workflow is None:
+                stock(body, message, exc)
+                return
+            try:
+                run_id, work_id, *_ = message.payload[0]
+                step = message.headers["task"].rpartition(".")[2]
+                store = installation.runtime.store
+                Upkeep(store).park(run_id, work_id, workflow, step)
+            except Exception as error:
+                # Not acknowledged for now would mean again and again: the ring index looks after the work.
+                logger.warning("could not park %s: %s", message.headers.get("id"), error, extra={"action": "park_failed"})
+            else:
+                logger.error(
+                    "This worker cannot run step %r: workflow %r is not loaded here. The work is parked until a worker "
+                    "that has the code starts. Loaded here: %s.",
+                    step,
+                    workflow,
+                    ", ".join(each.name for each in installation.registry) or "nothing",
+                    extra={"action": "needs_code", "run_id": run_id, "step": step},
+                )
+            message.ack_log_error(logger, consumer.connection_errors)
+
+        consumer.on_unknown_task = on_unknown_task
+
+    def stop(self, consumer: Any) -> None:
+        """Nothing to undo: a consumer is not reused."""

@@ -1,0 +1,206 @@
+"""Everything started for you: a real Redis and a real Celery worker, gone again when the block ends.
+
+    with umbel.local(in_process=True):           # a program, a notebook, a test: classes may be defined anywhere
+        result = await MyFlow().run(topic="…")
+
+    with umbel.local():                          # worker processes, as in production
+        result = MyFlow().start(topic="…").result()
+
+The code path is the production one: same scripts, same broker messages, same Celery worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..orchestration.errors import ConfigurationError
+from ..orchestration.settings import Settings
+from ..tasks.class_names import module_path
+from ..tasks.definition import WorkflowDefinition
+from ..tasks.registry import Registrable
+from ..tasks.runtime import Runtime, use_runtime
+from .app import Installation, create_app
+from .embedded import EmbeddedRedis
+from .in_process import InProcessWorker
+from .watchdog import Watchdog
+
+
+@contextmanager
+def local(
+    *targets: str | Registrable,
+    in_process: bool = False,
+    concurrency: int | None = None,
+    pool: str = "prefork",
+    folder: Path | None = None,
+    settings: Settings | None = None,
+) -> Iterator[Runtime]:
+    """A whole deployment for the length of a block; runs started inside go to it.
+
+    Lives in a temporary folder and leaves nothing behind, also when this process is killed.
+
+    Args:
+        *targets: What the worker loads, as for `umbel worker`. By default the module of each workflow that is run.
+        in_process: The worker is a thread of this process. Async steps run on the event loop that called `run()`, so
+            closures and asyncio objects may be shared; plain `def` steps run in threads.
+        concurrency: Steps at once per worker; by default the number of processors, in process 100.
+        pool: Celery pool of a worker process.
+        folder: Keep the data in this folder instead of a temporary one.
+        settings: Base settings; by default from `UMBEL_*`. Redis and broker are replaced by the embedded one.
+
+    Yields:
+        The runtime, which is also the default one meanwhile.
+
+    Raises:
+        EmbeddedRedisUnavailable: There is no Redis server to start; the text says how to get one.
+    """
+    base = Settings.from_environment() if settings is None else settings
+    with ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog())
+        redis = (
+            EmbeddedRedis.temporary(watchdog=watchdog)
+            if folder is None
+            else EmbeddedRedis.in_folder(folder, watchdog=watchdog)
+        )
+        stack.enter_context(redis)
+        chosen = base.model_copy(update={"redis_url": redis.url, "broker_url": None})
+        runtime: Runtime
+        if in_process:
+            runtime = _InProcess(chosen, targets, concurrency or 100)
+        else:
+            runtime = _Processes(chosen, targets, watchdog, concurrency, pool)
+        stack.callback(runtime.close)
+        yield stack.enter_context(use_runtime(runtime))
+
+
+class _InProcess(Runtime):
+    """Runs are executed by a worker thread of this process."""
+
+    def __init__(self, settings: Settings, targets: tuple[Any, ...], concurrency: int) -> None:
+        app = create_app(settings)
+        self._installation: Installation = app.umbel
+        super().__init__(settings, app=app, registry=self._installation.registry)
+        self._loops: dict[str, asyncio.AbstractEventLoop] = {}
+        self._installation.loop_of = self._loops.get
+        self._worker = InProcessWorker(app, concurrency)
+        for target in targets:
+            if isinstance(target, str):
+                raise ConfigurationError(
+                    f"local(in_process=True) takes workflows, not the target {target!r}: import them and pass them, or "
+                    "pass nothing, since what is run is known anyway."
+                )
+            self._worker.add(self._installation.add(target))
+        self._worker.start()
+
+    def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
+        """Teach the worker the workflow, and remember the loop its async steps belong on."""
+        self._worker.add(self._installation.add(workflow))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        # Runs come and go; what belongs to loops that are closed can go with them.
+        self._loops = {run: kept for run, kept in self._loops.items() if not kept.is_closed()}
+        self._loops[run_id] = loop
+        self._installation.loop_of = self._loops.get
+
+    def close(self) -> None:
+        """Stop the worker, then the connections."""
+        self._worker.stop()
+        self._installation.close()
+        super().close()
+
+
+class _Processes(Runtime):
+    """Runs are executed by worker processes, one per target, started when their first run is."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        targets: tuple[Any, ...],
+        watchdog: Watchdog,
+        concurrency: int | None,
+        pool: str,
+    ) -> None:
+        super().__init__(settings)
+        self._watchdog, self._concurrency, self._pool = watchdog, concurrency, pool
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        if targets:
+            self._start([target if isinstance(target, str) else target_of(target) for target in targets])
+
+    def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
+        """Start a worker for the workflow's module, unless one is running."""
+        target = target_of(workflow)
+        if not any(covers(started, target) for started in self._workers):
+            self._start([target])
+
+    def _start(self, targets: list[str]) -> None:
+        command = worker_command(targets, pool=self._pool, concurrency=self._concurrency)
+        process = self._watchdog.spawn(command, env=worker_environment(self.settings))
+        for target in targets:
+            self._workers[target] = process
+
+    def close(self) -> None:
+        """Stop the workers, then the connections."""
+        processes = set(self._workers.values())
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(self.settings.drain_seconds + 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._watchdog.forget(process.pid)
+        super().close()
+
+
+def target_of(workflow: Registrable) -> str:
+    """The TARGET by which another process loads a workflow's module.
+
+    Raises:
+        ConfigurationError: Another process cannot load it: it was defined inside a function or in a notebook.
+    """
+    cls = workflow if isinstance(workflow, type) or not isinstance(workflow, WorkflowDefinition) else type(workflow)
+    qualname = getattr(cls, "__qualname__", repr(cls))
+    module = sys.modules.get(getattr(cls, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    if "<locals>" in qualname or file is None:
+        raise ConfigurationError(
+            f"A worker process cannot load workflow {qualname}: it is defined inside a function or in a notebook. "
+            "Define it at the top level of a module, or use umbel.local(in_process=True)."
+        )
+    name = module_path(module.__name__)
+    return str(Path(file).resolve()) if "." not in name else name
+
+
+def covers(started: str, target: str) -> bool:
+    """Whether a worker started for one target serves another."""
+    return started == target or started.partition(":")[0] == target
+
+
+def worker_command(targets: list[str], *, pool: str, concurrency: int | None) -> list[str]:
+    """The command line of a worker process."""
+    command = [sys.executable, "-m", "umbel.workers.cli", "worker", *targets, "--pool", pool]
+    return command if concurrency is None else [*command, "--concurrency", str(concurrency)]
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The environment that gives a worker process exactly these settings."""
+    environment = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+    for field, value in settings.model_dump(exclude_defaults=True).items():
+        if value is not None:
+            environment[f"UMBEL_{field.upper()}"] = str(value)
+    paths = [path or os.getcwd() for path in sys.path]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    return environment
+
+
+def _is_setting(variable: str) -> bool:
+    return variable.removeprefix("UMBEL_").lower() in Settings.model_fields and variable.startswith("UMBEL_")

@@ -1,0 +1,227 @@
+"""The un-acknowledged messages of a Redis broker, kept straight over lost connections and refusing servers.
+
+kombu ties them to a channel: with the channel goes the knowledge of what is running. Here a channel's QoS outlives its
+channel until it owes Redis nothing more. What each override mends, and where kombu does it, is in `transport`.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+# kombu is a typed package whose transports carry no annotations.
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from celery.worker import state as worker_state
+from kombu.transport import redis as stock
+from kombu.transport import virtual
+from kombu.utils.json import dumps
+
+logger = logging.getLogger(__name__)
+
+#: Redis cannot be reached or refuses. Whether it wrote is not known; everything that is retried may be repeated.
+REFUSED = (redis.RedisError, OSError)
+
+#: Those that owe Redis something. Connections come and go and have nothing in common but this process, so it is here.
+_unsettled: set[QoS] = set()
+
+
+@dataclass(slots=True)
+class _Adrift:
+    """An un-acked message that its channel let go of.
+
+    Attributes:
+        request: Celery's request for it if it was at work in this process; None if it goes back to its queue.
+        is_last_in_line: It goes to the end of the queue that is served last.
+        idle_looks: How often in a row the request was found neither at work nor acknowledged.
+    """
+
+    request: Any = None
+    is_last_in_line: bool = False
+    idle_looks: int = 0
+
+
+class QoS(stock.QoS):
+    """What one channel has fetched and not acknowledged, and what it still owes Redis, also after it closed.
+
+    Invariants:
+        1. A message whose task ended is never put back by this process: its ack is owed until Redis has it.
+        2. A message whose task runs here is put back only when the worker shuts down or the process ends.
+        3. Every other message of a closed channel is put back, after the next connect at the latest.
+    """
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self._owed_acks: dict[str, None] = {}
+        self._unfiled: dict[str, Any] = {}
+        self._adrift: dict[str, _Adrift] = {}
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """File a fetched message as un-acked.
+
+        Never fails: the message is in no queue any more, so one that Redis does not file is delivered all the same
+        and filed by `settle`. If the process dies before that, the message is lost.
+        """
+        virtual.QoS.append(self, message, delivery_tag)
+        self._unfiled[delivery_tag] = message
+        try:
+            self._file()
+        except REFUSED as error:
+            _unsettled.add(self)
+            logger.warning("Redis did not file message %s as un-acked; it runs unprotected: %r", delivery_tag, error)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message, over a fresh connection when the channel is closed.
+
+        Never fails: an ack that Redis does not take is owed, and `settle` repeats it, which is harmless. If the
+        process dies before that, the message is delivered again.
+        """
+        self._owed_acks[delivery_tag] = None
+        self._unfiled.pop(delivery_tag, None)
+        self._adrift.pop(delivery_tag, None)
+        virtual.QoS.ack(self, delivery_tag)
+        try:
+            self._send_acks()
+        except REFUSED as error:
+            _unsettled.add(self)
+            logger.warning("Redis did not take the ack of message %s; it is owed: %r", delivery_tag, error)
+        else:
+            self._release_if_settled()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give a message up, or put it back to the end of its queue that is served last; never fails."""
+        if not requeue:
+            self.ack(delivery_tag)
+            return
+        virtual.QoS.ack(self, delivery_tag)
+        self._adrift[delivery_tag] = _Adrift(is_last_in_line=True)
+        self.settle()
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put everything this channel holds back into its queues; what Redis does not take goes back later."""
+        self._adrift.update({tag: _Adrift() for tag in self._delivered})
+        self._delivered.clear()
+        self.settle()
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Part with the channel: put back what is not at work here, and everything if the worker shuts down."""
+        self._flush()
+        if not _is_shutting_down():
+            running = _running_requests()
+            for tag in [tag for tag in self._delivered if tag in running]:
+                del self._delivered[tag]
+                self._adrift[tag] = _Adrift(running[tag])
+                _unsettled.add(self)
+        if self._adrift:
+            logger.info("A broker connection is closed while %d of its tasks run; they go on.", len(self._adrift))
+        # kombu sets it also when it failed half-way, and then meets the second close with an assertion.
+        self._delivered.restored = False  # type: ignore[attr-defined]  # as kombu does
+        super().restore_unacked_once(stderr)
+
+    def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
+        """Settle what this process owes, then do kombu's periodic restore of messages whose worker is gone.
+
+        Raises:
+            redis.RedisError: Redis refused kombu's part.
+        """
+        _settle_all()
+        super().restore_visible(start, num, interval)
+
+    def settle(self, *, is_last: bool = False) -> None:
+        """Write what Redis does not know yet, and put back what nobody works on any more.
+
+        Never fails; what Redis does not take stays owed. Each part may be repeated.
+
+        Args:
+            is_last: The process ends, and all work with it.
+        """
+        _unsettled.add(self)
+        try:
+            self._file()
+            self._send_acks()
+            for tag, entry in tuple(self._adrift.items()):
+                if is_last or self._is_over(entry):
+                    # An ack that a request has made is on its way here, and counts as made.
+                    if is_last or entry.request is None or not entry.request.acknowledged:
+                        self.restore_by_tag(tag, leftmost=entry.is_last_in_line)
+                    self._adrift.pop(tag, None)
+        except REFUSED as error:
+            owed, adrift = len(self._owed_acks), len(self._adrift)
+            logger.warning("%d acks and %d messages to put back wait for Redis: %r", owed, adrift, error)
+        else:
+            self._release_if_settled()
+
+    def _is_over(self, entry: _Adrift) -> bool:
+        if entry.request is None:
+            return True
+        # Two looks: a pool thread takes a request off the active ones a moment before it acknowledges it.
+        entry.idle_looks = 0 if entry.request in worker_state.active_requests else entry.idle_looks + 1
+        return entry.idle_looks > 1
+
+    def _file(self) -> None:
+        if not self._unfiled:
+            return
+        filed = dict(self._unfiled)
+        with self.channel.conn_or_acquire() as client, client.pipeline() as pipeline:
+            for tag, message in filed.items():
+                pipeline.zadd(self.unacked_index_key, {tag: time.time()})
+                pipeline.hset(self.unacked_key, tag, dumps([message._raw, *_source_of(message)]))
+            pipeline.execute()
+        for tag in filed:
+            self._unfiled.pop(tag, None)
+
+    def _send_acks(self) -> None:
+        tags = tuple(self._owed_acks)
+        if not tags:
+            return
+        # No MULTI: a Redis out of memory refuses that, but not these two. The hash goes first, because a restore
+        # cleans up an index entry without its message, and nobody the reverse.
+        with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
+            pipeline.hdel(self.unacked_key, *tags)
+            pipeline.zrem(self.unacked_index_key, *tags)
+            pipeline.execute()
+        for tag in tags:
+            self._owed_acks.pop(tag, None)
+
+    def _release_if_settled(self) -> None:
+        if not (self._owed_acks or self._unfiled or self._adrift):
+            _unsettled.discard(self)
+            if self.channel.closed:
+                self.channel._disconnect_pools()
+
+
+def _source_of(message: Any) -> tuple[str | None, str | None]:
+    """Exchange and routing key under which a message goes back to where it came from.
+
+    The default exchange leads to exactly the queue; the message's own may lead to several, or, before this process
+    has declared it, to none, and kombu drops a message that has nowhere to go.
+    """
+    queue = getattr(message._raw, "queue", None)
+    return ("", queue) if queue else (message.delivery_info.get("exchange"), message.delivery_info.get("routing_key"))
+
+
+def _running_requests() -> dict[str, Any]:
+    """The Celery requests at work in this process's pool, by the tag of their message."""
+    # A dict's values are copied at one stroke; the weak set could be changed by a pool thread while it is iterated.
+    requests = [r for r in tuple(worker_state.requests.values()) if r in worker_state.active_requests]
+    return {r.message.delivery_tag: r for r in requests if r.message is not None}
+
+
+def _is_shutting_down() -> bool:
+    flags = (worker_state.should_stop, worker_state.should_terminate)
+    return any(flag is not None and flag is not False for flag in flags)  # 0 is the exit code of a warm shutdown
+
+
+def _settle_all(*, is_last: bool = False) -> None:
+    for qos in tuple(_unsettled):
+        qos.settle(is_last=is_last)
+
+
+atexit.register(_settle_all, is_last=True)
+# A pool child inherits the debts but is not the debtor.
+os.register_at_fork(after_in_child=_unsettled.clear)
