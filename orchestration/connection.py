@@ -46,6 +46,7 @@ def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
     try:
         return Redis.from_url(
             url,
+            protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
             socket_timeout=timeout_seconds,
             socket_connect_timeout=5.0,
             **over_tcp,

@@ -234,6 +234,7 @@ def _decide_fan_out(
     staged: dict[str, list[Staged]] = {}
     for index, event in enumerate(events):
         routed = route(plan, event, inside, derive_id(work.work_id, "returned", index), surroundings, limits)
+        surroundings = surroundings.after(event)
         if len(events) <= CHUNK or not _stageable(routed):
             commands.extend(routed)
         else:

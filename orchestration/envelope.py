@@ -58,11 +58,11 @@ class Envelope:
         return Envelope(head["type"], tuple(head["parents"]), data[cut + 9 : -1])
 
 
-def internal(name: str, **fields: Any) -> Envelope:
+def internal(name: str, /, **fields: Any) -> Envelope:
     """An event that umbel itself publishes (step states, idleness, …)."""
     return Envelope(name, (INTERNAL,), json.dumps(fields, separators=(",", ":")).encode())
 
 
-def ending(name: str, **fields: Any) -> Envelope:
+def ending(name: str, /, **fields: Any) -> Envelope:
     """A built-in event that ends a run (timed out, cancelled, failed)."""
     return Envelope(name, (STOP,), json.dumps(fields, separators=(",", ":")).encode())

@@ -6,6 +6,7 @@ channel (again) begins to be heard, and look into the log then. Not here: the lo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -123,21 +124,25 @@ class LiveChannels:
         if self._thread is None:
             self._start()
         self._notes.put(action)
-        try:
+        with contextlib.suppress(OSError):  # full: it rings already; closed: seen below
             self._bell_push.send(b"!")
-        except OSError:
-            pass  # full: it rings already; closed: seen below
         return not self._stopped
 
     def close(self) -> None:
         """End the connection and the thread; listeners are told `closed`."""
-        self._stopping = True
-        if self.post(lambda: None) and threading.current_thread() is not self._thread and self._thread is not None:
+        if os.getpid() != self._pid:
+            return
+        with self._start_lock:
+            self._stopping = True
+            if self._thread is None:
+                self._end()
+        self.post(lambda: None)
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(5)
 
     def _start(self) -> None:
         with self._start_lock:
-            if self._thread is None:
+            if self._thread is None and not self._stopping:
                 thread = threading.Thread(target=self._main, name="umbel-streams", daemon=True)
                 thread.start()
                 self._thread = thread
@@ -148,7 +153,7 @@ class LiveChannels:
         """Hand on how runs stand. To be called on the live thread."""
         for listeners in self._listeners.values():
             for listener in listeners:
-                if listener.run_id in heads:
+                if listener.run_id is not None and listener.run_id in heads:
                     self._tell(listener.checked, *heads[listener.run_id])
 
     def _main(self) -> None:
@@ -161,6 +166,9 @@ class LiveChannels:
             except Exception as error:
                 logger.exception("the stream thread met an error of its own; connecting again")
                 self._lose(error)
+        self._end()
+
+    def _end(self) -> None:
         self._stopped = True
         self._read_notes(lambda action: self._tell(action))
         self._disconnect()
@@ -260,6 +268,8 @@ class LiveChannels:
 
     def _dispatch(self, response: Any) -> None:
         self._owes_answer = False
+        if not isinstance(response, list):
+            return  # the answer to a PING while no channel is subscribed
         kind, channel = response[0], response[1]
         if kind == b"message":
             for listener in self._listeners.get(channel, ()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .envelope import Envelope
@@ -111,6 +111,11 @@ class Surroundings:
     version: int = 0
     waiters: tuple[Waiter, ...] = ()
     inbox: tuple[InboxEvent, ...] = ()
+
+    def after(self, event: Envelope) -> Surroundings:
+        """What is left once `event` has answered its waiters: each is answered once, by the first that matches."""
+        left = tuple(waiter for waiter in self.waiters if not waiter.matches(event))
+        return self if len(left) == len(self.waiters) else replace(self, waiters=left)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,13 +73,11 @@ def _namespace(owner: object) -> Mapping[str, Any]:
     return names
 
 
-def _subclasses(root: type[T]) -> Iterator[type[T]]:
-    """All living subclasses, each once, in order of definition among siblings."""
-    seen: set[type[T]] = set()
-    waiting = [root]
-    while waiting:
-        cls = waiting.pop(0)
-        if cls not in seen:
-            seen.add(cls)
-            yield cls
-            waiting.extend(type.__subclasses__(cls))
+def _subclasses(root: type[T]) -> list[type[T]]:
+    """`root` and all its living subclasses, those of one class in the order of their definition."""
+    found, seen = [root], {root}
+    for cls in found:  # grows on the way
+        new = [sub for sub in type.__subclasses__(cls) if sub not in seen]
+        found.extend(new)
+        seen.update(new)
+    return found

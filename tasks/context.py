@@ -6,7 +6,6 @@ sends events. A method on the wrong face raises `ContextStateError`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -134,7 +133,7 @@ class StepFace:
         if waiter_id in self.work.answers:
             answer = self.work.answers[waiter_id]
             if answer is None:
-                raise asyncio.TimeoutError(
+                raise TimeoutError(
                     f"No {event_type.__name__} arrived within {timeout} s for step {self.work.step!r} of run "
                     f"{self.work.run_id!r}."
                 )
@@ -180,8 +179,8 @@ class Context(StepContextMarker, Generic[StateT]):
         if isinstance(self._face, StepFace):
             return self._face
         raise ContextStateError(
-            f"Context.{method}() belongs to a running step, but this is the context of run {self._face.run_id!r} as its "
-            "caller sees it. Call it on the ctx parameter of a step."
+            f"Context.{method}() belongs to a running step, but this is the context of run {self._face.run_id!r} as "
+            "its caller sees it. Call it on the ctx parameter of a step."
         )
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -85,12 +86,16 @@ class DictLikeModel(BaseModel):
         return super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
 
     def __setattr__(self, name: str, value: Any) -> None:
-        cls = type(self)
-        known = name in cls.model_fields or name in cls.__private_attributes__ or hasattr(cls, name)
-        if known or self.__pydantic_extra__ is None or cls.model_config.get("frozen"):
+        if self.__pydantic_extra__ is None or self.model_config.get("frozen") or self._is_declared(name):
             super().__setattr__(name, value)
         else:
             self._data[name] = value
+
+    @classmethod
+    def _is_declared(cls, name: str) -> bool:
+        if name in cls.model_fields or name in cls.__private_attributes__ or name in cls.__class_vars__:
+            return True
+        return name.startswith("__") or isinstance(getattr(cls, name, None), (property, cached_property))
 
     def __getitem__(self, key: str) -> Any:
         return self._data[key]

@@ -277,9 +277,7 @@ class Executor:
             error=json.dumps(encoded).encode(),
             retry_delay_seconds=delay,
             failed_event=self._failed_event(work, registered, error, elapsed),
-            ending=ending(
-                FAILED, step_name=work.step, exception=encoded, attempts=failures, elapsed_seconds=elapsed
-            ),
+            ending=ending(FAILED, step_name=work.step, exception=encoded, attempts=failures, elapsed_seconds=elapsed),
         )
 
     def _failed_event(self, work: Work, registered: Registered, error: Exception, elapsed: float) -> Envelope:

@@ -26,6 +26,10 @@ from .class_names import loaded_class, qualified_name
 
 M = TypeVar("M", bound=BaseModel)
 
+# As tuples: a union is asked several times slower, and this is asked for every value.
+_SCALARS = (str, int, float)
+_CONTAINERS = (dict, list, tuple)
+
 #: Marks a dict that stands for a value of the class it names.
 TAG = "__is_pydantic"
 #: Levels of lists and objects inside each other; JSON parsers give up not far above.
@@ -108,7 +112,8 @@ def to_json_value(value: Any, name: str = "") -> Any:
     try:
         return _to_json(value, 1)
     except NotJson as flaw:
-        raise flaw.inside(name)  # noqa: B904  # the same exception
+        flaw.inside(name)
+        raise
 
 
 def to_json_object(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,18 +126,19 @@ def to_json_object(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, _SCALARS):
         _check_scalar(value)
         return value
-    if isinstance(value, list | tuple | dict) and depth > MAX_DEPTH:
+    if isinstance(value, _CONTAINERS) and depth > MAX_DEPTH:
         raise _too_deep()
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         items: list[Any] = []
         try:
             for item in value:
                 items.append(_to_json(item, depth + 1))
         except NotJson as flaw:
-            raise flaw.inside(f"[{len(items)}]")  # noqa: B904  # the same exception
+            flaw.inside(f"[{len(items)}]")
+            raise
         return items
     if isinstance(value, dict):
         plain = _object(value, depth)
@@ -152,7 +158,8 @@ def _object(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         try:
             plain[key] = _to_json(item, depth + 1)
         except NotJson as flaw:
-            raise flaw.inside(key)  # noqa: B904  # the same exception
+            flaw.inside(key)
+            raise
     return plain
 
 
@@ -254,14 +261,12 @@ def _is_writable(value: Any) -> bool:
 
 
 def _nests_too_deep(value: Any) -> bool:
-    level: list[Any] = [value]
+    level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(MAX_DEPTH):
         inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
         # By identity, so that what contains itself twice does not grow.
-        level = list({id(child): child for child in inner if isinstance(child, dict | list | tuple)}.values())
-        if not level:
-            return False
-    return True
+        level = list({id(child): child for child in inner if isinstance(child, _CONTAINERS)}.values())
+    return bool(level)
 
 
 def _not_json(value: Any) -> NotJson:

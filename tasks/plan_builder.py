@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..orchestration.plan import Plan, StepPlan
 from .collect import Take
 from .decorators import StepConfig
+from .definition import WorkflowDefinition
 from .events import event_name
 from .step_discovery import steps_of
 from .stream_levels import stream_levels
-from .definition import WorkflowDefinition
 
 
 def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan:

@@ -14,8 +14,8 @@ from ..orchestration.errors import WorkflowValidationError
 from ..orchestration.plan import Plan
 from .codec import EventRegistry
 from .decorators import StepConfig
-from .plan_builder import build_plan
 from .definition import WorkflowDefinition
+from .plan_builder import build_plan
 
 Registrable = WorkflowDefinition | type[WorkflowDefinition] | Callable[[], WorkflowDefinition]
 

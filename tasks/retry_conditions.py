@@ -127,6 +127,9 @@ class retry_any(_Condition):
     def __call__(self, error: BaseException) -> bool:
         return any(retry(error) for retry in self.retries)
 
+    def __repr__(self) -> str:
+        return f"retry_any({', '.join(map(repr, self.retries))})"
+
 
 class retry_all(_Condition):
     """Retry when all conditions hold; also written `a & b`."""
@@ -136,6 +139,9 @@ class retry_all(_Condition):
 
     def __call__(self, error: BaseException) -> bool:
         return all(retry(error) for retry in self.retries)
+
+    def __repr__(self) -> str:
+        return f"retry_all({', '.join(map(repr, self.retries))})"
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ class Runtime:
         )
         if isinstance(reply, Refusal):
             raise RunExists(
-                f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or use umbel.attach({run_id!r})."
+                f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "
+                f"umbel.attach({run_id!r})."
             )
         self.dispatcher.ring(plan, reply.doorbells)
         logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
@@ -130,7 +131,7 @@ class Runtime:
         """Close the connections."""
         with self._lock:
             hub, self._hub = self._hub, None
-        if hub is not None:
+        if hub is not None and self._hub_pid == os.getpid():
             hub.close()
         self.store.client.close()
 
@@ -205,8 +206,8 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)
         )
         raise WorkflowRuntimeError(
-            f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: {problems}. "
-            f"Its fields: {', '.join(cls.model_fields) or 'none'}."
+            f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: "
+            f"{problems}. Its fields: {', '.join(cls.model_fields) or 'none'}."
         ) from error
 
 

@@ -123,7 +123,11 @@ def _run_on(
             raise StepExit(f"step {work.step!r} raised {exit!r}") from exit
 
     future = asyncio.run_coroutine_threadsafe(body(), loop)
-    on_cancel(lambda: loop.call_soon_threadsafe(future.cancel) and None)
+
+    def cancel() -> None:
+        future.cancel()
+
+    on_cancel(cancel)
     try:
         return future.result()
     finally:

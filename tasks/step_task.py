@@ -18,7 +18,7 @@ logger = logging.getLogger("umbel.step_task")
 ExecutorOf = Callable[[], Executor]
 
 
-class StepRequest(Request):
+class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
     """Celery's view of a delivered doorbell, in the worker's main process."""
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:

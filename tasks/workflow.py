@@ -72,13 +72,11 @@ class Workflow(WorkflowDefinition):
             raise ValueError("run(ctx=…) is not supported yet: start a new run, or attach to one with umbel.attach().")
         self.ensure_valid()
         event = start_event_for(self, start_event, kwargs)
-        return self.runtime.start(self, event, run_id=run_id, timeout_seconds=self._timeout, options=self._run_options())
+        options = {"timeout": self._timeout, "verbose": self._verbose}
+        return self.runtime.start(self, event, run_id=run_id, timeout_seconds=self._timeout, options=options)
 
     def start(
         self, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
     ) -> WorkflowHandler:
         """The same as `run()`, under the name that reads well without an event loop: `flow.start(x=1).result()`."""
         return self.run(start_event=start_event, run_id=run_id, **kwargs)
-
-    def _run_options(self) -> dict[str, Any]:
-        return {"timeout": self._timeout, "verbose": self._verbose}

@@ -14,13 +14,14 @@ from celery import Celery, signals
 
 from ..orchestration.errors import ConfigurationError, NotConfigured
 from ..orchestration.settings import Settings, redact_url
+from ..orchestration.streams import EndedWatch
 from ..tasks.dispatch import CeleryDispatcher, transport_options
 from ..tasks.execution import Executor
 from ..tasks.registry import Registered, Registrable, Registry
 from ..tasks.runtime import Runtime, set_default_runtime
 from ..tasks.step_task import register_tasks
 from .bootsteps import NeedsCodeStep, UpkeepStep
-from .ended import watch_ended
+from .transport import use_transport
 
 #: What `create_app` sets, and why: docs/running-in-production.md. An app of your own is not touched.
 APP_SETTINGS: dict[str, Any] = {
@@ -45,8 +46,6 @@ APP_SETTINGS: dict[str, Any] = {
     "worker_hijack_root_logger": False,
 }
 
-TRANSPORT = "umbel.workers.transport:Transport"
-
 
 class Installation:
     """umbel in one Celery app: what it can execute, and the executor of each process."""
@@ -58,6 +57,7 @@ class Installation:
         self.loop_of: Any = None
         self.upkeep: UpkeepStep | None = None
         self._executor: Executor | None = None
+        self._watch: EndedWatch | None = None
         self._pid = 0
         self._lock = threading.Lock()
 
@@ -84,7 +84,7 @@ class Installation:
                     worker=self.worker_name,
                     loop_of=self.loop_of,
                 )
-                watch_ended(self.runtime.hub, self._executor.run_ended)
+                self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
             return self._executor
 
     def child_lost(self) -> None:
@@ -93,11 +93,12 @@ class Installation:
             self.upkeep.look_for_dead()
 
     def close(self) -> None:
-        """End this process's executor."""
+        """End this process's executor and connections."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None and self._pid == os.getpid():
             executor.close()
+        self.runtime.close()
 
 
 def install(app: Celery, *workflows: Registrable, settings: Settings | None = None) -> Installation:
@@ -121,6 +122,11 @@ def install(app: Celery, *workflows: Registrable, settings: Settings | None = No
     _refuse_what_breaks(app)
     installation = Installation(app, settings, Registry())
     app.umbel = installation
+
+    def close_executor(**_: Any) -> None:
+        installation.close()
+
+    signals.worker_process_shutdown.connect(close_executor, weak=False)
     app.steps["worker"].add(UpkeepStep)
     app.steps["consumer"].add(NeedsCodeStep)
     for workflow in workflows:
@@ -144,7 +150,7 @@ def create_app(settings: Settings, *workflows: Registrable) -> Celery:
     )
     broker = settings.broker_url or settings.redis_url or ""
     if settings.broker_transport == "umbel" and broker.startswith(("redis://", "rediss://")):
-        app.conf.broker_transport = TRANSPORT
+        use_transport(app)
     install(app, *workflows, settings=settings)
     return app
 
@@ -178,11 +184,3 @@ def _refuse_what_breaks(app: Celery) -> None:
         problems.append("task_protocol 1 has no message headers; use 2")
     if problems:
         raise ConfigurationError(f"umbel cannot be installed on this Celery app: {'; '.join(problems)}.")
-
-
-@signals.worker_process_shutdown.connect
-def _close_executor(**_: Any) -> None:
-    app = Celery.current_app if hasattr(Celery, "current_app") else None
-    installation = getattr(app, "umbel", None)
-    if isinstance(installation, Installation):
-        installation.close()

@@ -136,7 +136,8 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
                 Upkeep(store).park(run_id, work_id, workflow, step)
             except Exception as error:
                 # Not acknowledged for now would mean again and again: the ring index looks after the work.
-                logger.warning("could not park %s: %s", message.headers.get("id"), error, extra={"action": "park_failed"})
+                about = {"action": "park_failed"}
+                logger.warning("could not park %s: %s", message.headers.get("id"), error, extra=about)
             else:
                 logger.error(
                     "This worker cannot run step %r: workflow %r is not loaded here. The work is parked until a worker "

@@ -1,16 +1,27 @@
-"""A Celery worker as a thread of this process: the ordinary worker, with Celery's threads pool."""
+"""A Celery worker as a thread of this process: the ordinary worker, with a pool of threads."""
 
 from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import Any
 
 from celery import Celery
+from celery.app.trace import trace_task_ret
+from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
 from ..orchestration.errors import ConfigurationError
 from ..tasks.registry import Registered
+
+class InProcessPool(TaskPool):  # type: ignore[misc]  # Celery is untyped
+    """Celery's threads pool, bound to its own app: the current app of this process may be another one."""
+
+    def on_apply(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trace the task in the worker's app."""
+        return super().on_apply(partial(trace_task_ret, app=self.app), *args, **kwargs)
+
 
 #: Seconds the worker may take to be ready.
 START_SECONDS = 30.0
@@ -78,7 +89,7 @@ class InProcessWorker:
             self._controller = self._app.WorkController(
                 app=self._app,
                 hostname=f"in-process-{os.getpid()}",
-                pool="threads",
+                pool_cls=InProcessPool,
                 concurrency=self._concurrency,
                 without_heartbeat=True,
                 without_mingle=True,

@@ -171,7 +171,7 @@ def target_of(workflow: Registrable) -> str:
     qualname = getattr(cls, "__qualname__", repr(cls))
     module = sys.modules.get(getattr(cls, "__module__", ""))
     file = getattr(module, "__file__", None)
-    if "<locals>" in qualname or file is None:
+    if module is None or "<locals>" in qualname or file is None:
         raise ConfigurationError(
             f"A worker process cannot load workflow {qualname}: it is defined inside a function or in a notebook. "
             "Define it at the top level of a module, or use umbel.local(in_process=True)."

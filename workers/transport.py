@@ -6,10 +6,10 @@ calling it is the off switch.
 
 What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`):
 
-- `Channel._connparams` (redis.py:1948): after a lost connection the transport has no client any more; an ack or a
+- `Channel._connparams` (redis.py:1956): after a lost connection the transport has no client any more; an ack or a
   restore then ends in AttributeError, which counts as no connection error and ends the worker. Here a channel
   remembers how it connected, and acks go by tag over a fresh connection.
-- `QoS.restore_unacked_once` (virtual/base.py:299) and `QoS.restore_unacked` (redis.py:493): closing a channel, which is
+- `QoS.restore_unacked_once` (virtual/base.py:277) and `QoS.restore_unacked` (redis.py:493): closing a channel, which is
   what every reconnect does, puts every un-acked message back and so runs again what is running; with Redis down it
   fails, and messages lie idle until the visibility timeout. Here those whose task runs in this process stay as they
   are, and what could not be put back is put back after the reconnect.
@@ -21,13 +21,14 @@ What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`)
   whose bindings may not be declared yet, or be several, when it is put back.
 - `QoS.restore_visible` (redis.py:523): called after each connect and every `unacked_restore_interval` seconds; here
   it also settles what is owed.
-- `Channel._brpop_read` (redis.py:1476) and `Message.__init__` (virtual/base.py:359): a message is parsed outside of any
+- `Channel._brpop_read` (redis.py:1476) and `Message.__init__` (virtual/base.py:331): a message is parsed outside of any
   handler, so bad JSON or base64 ends the worker; a missing field is a KeyError, which counts as a connection error and
   runs again what is in flight. Here such a message goes to the quarantine, and the next one is served.
-- `Message._decode` (../message.py:192): a body that does not deserialize is logged and acknowledged away by Celery.
+- `Message._decode` (../message.py:204): a body that does not deserialize is logged and acknowledged away by Celery.
   Here it goes to the quarantine first.
-- `Channel._deliver_fanout_message` (redis.py:1450): the same for broadcasts; those are only logged.
-- `Channel.close` (redis.py:1886): with a dead Redis it may end before it has come to the un-acked messages.
+- `Channel._get` (redis.py:1645): what `basic_get` fetches is also filed under its queue.
+- `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts; those are only logged.
+- `Channel.close` (redis.py:1890): with a dead Redis it may end before it has come to the un-acked messages.
 - `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
 
 Not mended here: a message that Redis has sent and this process has not yet read is lost with the process, because
@@ -224,6 +225,14 @@ class Channel(stock.Channel):
             set_aside(client, self.global_keyprefix, envelope.queue, raw, reason)
         except REFUSED as error:
             logger.error("Redis did not keep that message, and it is lost: %r. It was: %r", error, raw[:4096])
+
+    def _get(self, queue: str) -> Any:
+        decoded = super()._get(queue)
+        if not isinstance(decoded, dict):
+            return decoded
+        envelope = Envelope(decoded)
+        envelope.queue = queue
+        return envelope
 
     def _task_fault(self, envelope: Envelope) -> str | None:
         """What makes Celery fail on a message, or None if that is not the message's fault."""

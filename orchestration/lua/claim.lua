@@ -41,7 +41,7 @@ if record.st ~= 'running' then
     redis.call('HSET', K.watermark, line, whole(record.da))
   end
   redis.call('SADD', K.owner, A.member)
-  if not redis.call('ZSCORE', K.leases, A.owner) then
+  if redis.call('SCARD', K.owner) == 1 then   -- what an idle owner left of its lease may be over: no heartbeat renews it
     redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
   end
   if record.to then                 -- if the process hangs, somebody else notices

@@ -10,9 +10,13 @@ local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local lease = tonumber(redis.call('ZSCORE', K.leases, A.owner))
 if not lease and not A.known_dead then return { 'done' } end
 if lease and lease > NOW and not A.known_dead then return { 'alive' } end
+local held = redis.call('SMEMBERS', K.owner)
+if #held == 0 and not A.known_dead then   -- idle here, not lost: nobody renews a lease that covers nothing
+  redis.call('ZREM', K.leases, A.owner)
+  return { 'done' }
+end
 redis.call('ZADD', K.gone, 'NX', NOW, A.owner)
 redis.call('ZREMRANGEBYSCORE', K.gone, '-inf', NOW - 86400000)
-local held = redis.call('SMEMBERS', K.owner)
 if #held == 0 then
   redis.call('ZREM', K.leases, A.owner)
   return { 'done' }

@@ -2,15 +2,15 @@
 -- answer, so a lost reply leaves no lock that nobody knows. Called by the `edit_state` of a step or a client.
 -- Args: run, w, t, me, reserve (see lib/writers.lua), lock (the caller's choice of lock token), px (its life, ms).
 -- Answers: locked {field value …} | held holder | closed | stale | unknown.
---!keys run work state lock line
+--!keys run work state lock next
 --!include record writers
 
 local refused = refusal()
 if refused then return { refused } end
 local holder = redis.call('GET', K.lock)
 if holder and holder ~= A.lock then return held(holder) end
-local first = redis.call('GET', K.line)
+local first = redis.call('GET', K.next)
 if not holder and first and first ~= A.me then return held(first) end
 redis.call('SET', K.lock, A.lock, 'PX', A.px)
-if first == A.me then redis.call('DEL', K.line) end
+if first == A.me then redis.call('DEL', K.next) end
 return { 'locked', redis.call('HGETALL', K.state) }

@@ -4,7 +4,7 @@
 --   the new one was made from, '' for none}, how (what the user called, for the journal), and the common limits.
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields).
 -- Answers: written | held holder | lost | changed | closed | stale | unknown. `lost`: the lock is another's by now.
---!keys run work journal state lock line answer
+--!keys run work journal state lock next answer
 --!include record publish writers
 
 if redis.call('GET', K.answer) == A.id then return { 'written' } end
@@ -40,6 +40,6 @@ end
 journal('state', { w = A.w, s = record and record.s, how = A.how, set = fields, del = BODY.del, replace = BODY.replace })
 if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
-if redis.call('GET', K.line) == A.me then redis.call('DEL', K.line) end
+if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end
 drop_lock()
 return { 'written' }

@@ -1,19 +1,11 @@
-"""Events as envelopes: what goes in comes back equal, and what could not come back is refused with the place."""
+"""Events as envelopes: what goes in comes back equal, and stored names never import anything."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
-import math
-import subprocess
-import sys
-import types
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -28,14 +20,12 @@ from pydantic import (
     PlainSerializer,
     PrivateAttr,
     computed_field,
-    field_serializer,
-    model_serializer,
 )
 from umbel.orchestration.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending, internal
-from umbel.orchestration.errors import PayloadTooLarge, UnknownEvent, UnserializableValue, WorkflowValidationError
+from umbel.orchestration.errors import UnserializableValue
 from umbel.orchestration.settings import Settings
-from umbel.tasks import class_names, events
-from umbel.tasks.codec import EventMismatch, EventRegistry, decode_event, encode_event, encode_exception, event_name
+from umbel.tasks import events
+from umbel.tasks.codec import EventRegistry, decode_event, encode_event, encode_exception, event_name
 from umbel.tasks.events import BUILT_IN_EVENTS, Event, StartEvent, StepFailedEvent, StopEvent, UnhandledEvent
 from umbel.tasks.json_values import from_json_value, to_json_value
 
@@ -170,7 +160,7 @@ def test_dynamic_data_come_back_exactly(data: dict[str, Any]) -> None:
 
 @given(json_values)
 def test_a_result_comes_back_exactly(result: Any) -> None:
-    assert _round_trip(StopEvent(result)).result == result  # type: ignore[attr-defined]
+    assert _round_trip(StopEvent(result)).result == result
 
 
 @given(
@@ -198,12 +188,13 @@ def test_declared_fields_come_back_exactly(event: Order) -> None:
 )
 def test_any_value_either_travels_or_is_refused_by_name(value: Any) -> None:
     for event in (Event(x=value), StopEvent(value), Anything(value=value)):
+        refusal: UnserializableValue | None = None
         try:
-            envelope = encode_event(event, LIMITS)
-        except UnserializableValue as refusal:
-            assert event_name(type(event)) in str(refusal)
-        else:
-            decode_event(Envelope.from_bytes(envelope.to_bytes()), REGISTRY)
+            _round_trip(event)
+        except UnserializableValue as error:
+            refusal = error
+
+        assert refusal is None or event_name(type(event)) in str(refusal)
 
 
 def test_tuples_in_dynamic_data_become_lists() -> None:
@@ -238,7 +229,12 @@ def test_what_pydantic_needs_json_mode_for_comes_back() -> None:
         odd: int = Field(default=1, validation_alias="in", serialization_alias="out")
 
     event = Demanding(
-        when=datetime(2026, 1, 1, tzinfo=UTC), raw=b"\xff", seen={1}, parsed="[1, 2]", orderId=4, extra=[5]
+        when=datetime(2026, 1, 1, tzinfo=UTC),
+        raw=b"\xff",
+        seen={1},
+        parsed="[1, 2]",  # type: ignore[arg-type]  # given as text, kept as what it says
+        orderId=4,
+        extra=[5],
     )
     event.odd = 9
 
@@ -342,266 +338,17 @@ def test_an_envelope_names_the_parents_nearest_first() -> None:
     assert encode_event(Event(), LIMITS).parents == ()
 
 
-def _main(spec_name: str | None, file: str | None) -> types.ModuleType:
-    main = types.ModuleType("__main__")
-    main.__spec__ = None if spec_name is None else importlib.util.spec_from_loader(spec_name, loader=None)
-    if file is not None:
-        main.__file__ = file
-    return main
-
-
-@pytest.mark.parametrize(
-    ("spec_name", "file", "expected"),
-    [
-        ("shop.flows", "/srv/shop/flows.py", "shop.flows"),
-        (None, "/srv/shop/flows.py", "flows"),
-        (None, "flows.py", "flows"),
-        (None, None, "__main__"),
-    ],
-)
-def test_the_main_module_is_named_as_others_import_it(
-    monkeypatch: pytest.MonkeyPatch, spec_name: str | None, file: str | None, expected: str
-) -> None:
-    main = _main(spec_name, file)
-    monkeypatch.setitem(sys.modules, "__main__", main)
-
-    for own_name in ("__main__", "__mp_main__"):
-        local = type("Placed", (Event,), {"__module__": own_name, "__qualname__": "Placed"})
-        assert event_name(local) == f"{expected}.Placed"
-        main.Placed = local  # type: ignore[attr-defined]
-        assert class_names.loaded_class(f"{expected}.Placed", Event) is local
-    assert class_names.module_path("shop.other") == "shop.other"
-
-
-def test_a_program_and_a_module_give_a_class_the_same_name(tmp_path: Path) -> None:
-    program = tmp_path / "shop_flows.py"
-    program.write_text(
-        "from umbel.tasks.codec import event_name\n"
-        "from umbel.tasks.events import Event\n"
-        "class Placed(Event): ...\n"
-        "print(event_name(Placed))\n"
-    )
-
-    said = [
-        subprocess.run([sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-        for how in ([str(program)], ["-m", "shop_flows"], ["-c", "import shop_flows"])
-    ]
-
-    assert said == ["shop_flows.Placed\n"] * 3
-
-
-def test_a_class_that_is_loaded_but_not_registered_is_found() -> None:
-    class Local(Event):
-        x: int
-
-    assert _round_trip(Local(x=1), EventRegistry.of([])) == Local(x=1)
-
-
-def test_an_unknown_event_names_itself_and_the_known_ones() -> None:
-    with pytest.raises(UnknownEvent) as caught:
-        decode_event(Envelope("shop.gone.Lost", (), b"{}"), EventRegistry.of([Order, Base]))
-
-    assert "'shop.gone.Lost'" in str(caught.value)
-    assert event_name(Order) in str(caught.value)
-    assert "Import the module" in str(caught.value)
-
-
-def test_names_in_stored_data_import_nothing() -> None:
-    unloaded = "xmlrpc.server"
-    sys.modules.pop(unloaded, None)
-    lazy = types.ModuleType("lazy_shop")
-    lazy.__getattr__ = lambda name: pytest.fail(f"{name} was asked for")  # type: ignore[method-assign]
-    sys.modules["lazy_shop"] = lazy
-    try:
-        for name in (f"{unloaded}.Fault", "lazy_shop.Lost"):
-            with pytest.raises(UnknownEvent):
-                decode_event(Envelope(name, (), b"{}"), REGISTRY)
-            tagged = {"__is_pydantic": True, "value": {"a": 1}, "qualified_name": name}
-            assert from_json_value(tagged) == {"a": 1}
-    finally:
-        del sys.modules["lazy_shop"]
-    assert unloaded not in sys.modules
-
-
-def test_a_tagged_value_is_only_ever_a_pydantic_model() -> None:
-    tagged = {"__is_pydantic": True, "value": {"args": "true"}, "qualified_name": "subprocess.Popen"}
-
-    assert from_json_value(tagged) == {"args": "true"}
-
-
-def test_the_built_in_events_are_always_registered() -> None:
-    assert EventRegistry.of([]).find("umbel.StopEvent") is StopEvent
-    assert set(EventRegistry.of([Order]).classes) == {*BUILT_IN_EVENTS, event_name(Order)}
-
-
-def test_two_classes_of_one_name_are_refused() -> None:
-    def make() -> type[Event]:
-        class Twin(Event):
-            pass
-
-        return Twin
-
-    with pytest.raises(WorkflowValidationError, match=r"make\.<locals>\.Twin"):
-        EventRegistry.of([make(), make()])
-    twin = make()
-    EventRegistry.of([twin, twin])
-
-
-def test_a_payload_that_no_longer_fits_names_event_and_fields() -> None:
-    stored = Envelope(event_name(Order), (), b'{"number":"many","seen":5}')
-
-    with pytest.raises(EventMismatch) as caught:
-        decode_event(stored, REGISTRY)
-
-    text = str(caught.value)
-    assert event_name(Order) in text
-    assert "number: Input should be a valid integer" in text
-    assert "seen: " in text
-    assert "default" in text
-    assert "many" not in text
-
-
-@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"5", b'{"number":1}trailing', b"\xff", b"[" * 100_000])
-def test_a_payload_that_is_no_json_object_is_an_error_that_names_the_event(payload: bytes) -> None:
-    with pytest.raises(EventMismatch, match=r"\.Order"):
-        decode_event(Envelope(event_name(Order), (), payload), REGISTRY)
-
-
-def test_a_tagged_value_that_no_longer_fits_is_an_error_that_names_the_event() -> None:
-    tagged = {"__is_pydantic": True, "value": {"nom": "x"}, "qualified_name": f"{__name__}.Customer"}
-    stored = Envelope("umbel.Event", (), json.dumps({"_data": {"customer": tagged}}).encode())
-
-    with pytest.raises(EventMismatch, match=r"umbel\.Event.*name: Field required"):
-        decode_event(stored, REGISTRY)
-
-
-@dataclass
-class Plain:
-    x: int = 0
-
-
-def _circle() -> list[Any]:
-    circle: list[Any] = []
-    circle.append(circle)
-    return circle
-
-
-def _deep(levels: int) -> list[Any]:
-    deep: list[Any] = []
-    for _ in range(levels - 1):
-        deep = [deep]
-    return deep
-
-
-class Inner(BaseModel):
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    things: list[Any]
-
-
-class Outer(Event):
-    inner: Inner
-
-
-class Broken(Event):
-    value: int = 0
-
-    @field_serializer("value")
-    def _fail(self, value: int) -> int:
-        raise RuntimeError("no way")
-
-
-@pytest.mark.parametrize(
-    ("event", "place", "problem"),
-    [
-        (Event(a={"b": [0, object()]}), "'a.b[1]'", "builtins.object"),
-        (Event(a={1, 2}), "'a'", "builtins.set"),
-        (Event(a=Plain()), "'a'", f"{__name__}.Plain"),
-        (Event(a=Colour.RED), "'a'", f"{__name__}.Colour"),
-        (Event(a={1: 2}), "'a'", "key 1 of type int"),
-        (Event(a=math.nan), "'a'", "nan"),
-        (Event(a=[math.inf]), "'a[0]'", "inf"),
-        (Event(a="\ud800"), "'a'", "U+D800"),
-        (Event(a={"\udfff": 1}), "'a'", "a key with half a surrogate pair (U+DFFF)"),
-        (Event(a=10**5000), "'a'", "too long to write"),
-        (Event(a=_circle()), "'a[0][0]", "contains itself"),
-        (Event(a=_deep(250)), "'a[0][0]", "deeper than 200 levels"),
-        (Event(a=Inner(things=[object()])), "'a.things[0]'", "builtins.object"),
-        (StopEvent(result=[Plain()]), "'result[0]'", f"{__name__}.Plain"),
-        (Anything(value=object()), "'value'", "builtins.object"),
-        (Anything(value={"a": (1, [object()])}), "'value.a[1][0]'", "builtins.object"),
-        (Anything(value=b"\xff"), "'value'", "bytes that are not UTF-8"),
-        (Anything(value=math.nan), "'value'", "nan"),
-        (Anything(value="a\udc00"), "'value'", "U+DC00"),
-        (Anything(value=_circle()), "'value'", "contains itself"),
-        (Anything(value=_deep(230)), "'value[0][0]", "deeper than 200 levels"),
-        (Anything(value=_deep(400)), "'value'", "deeper than 200 levels"),
-        (Outer(inner=Inner(things=[1, {"x": object()}])), "'inner.things[1].x'", "builtins.object"),
-        (Broken(), "'value'", "no way"),
-    ],
-)
-def test_what_json_cannot_carry_is_refused_with_the_place(event: Event, place: str, problem: str) -> None:
-    with pytest.raises(UnserializableValue) as caught:
-        encode_event(event, LIMITS)
-
-    text = str(caught.value)
-    assert text.startswith(f"{event_name(type(event))} cannot be sent: {place}")
-    assert problem in text
-    assert len(text) < 600
-
-
-def test_an_event_that_writes_itself_as_something_else_is_refused() -> None:
-    class Scalar(Event):
-        @model_serializer(mode="plain")
-        def _dump(self) -> int:  # type: ignore[override]
-            return 5
-
-    with pytest.raises(UnserializableValue, match="writes itself as int instead of a dict"):
-        encode_event(Scalar(), LIMITS)
-
-
-def test_nesting_up_to_the_limit_is_fine() -> None:
-    # the payload and `_data` are two levels
-    assert _round_trip(Event(deep=_deep(198))) == Event(deep=_deep(198))
-    assert _round_trip(Anything(value=_deep(199))) == Anything(value=_deep(199))
-    with pytest.raises(UnserializableValue, match="deeper than 200"):
-        encode_event(Event(deep=_deep(199)), LIMITS)
-    with pytest.raises(UnserializableValue, match="deeper than 200"):
-        encode_event(Anything(value=_deep(200)), LIMITS)
-
-
 def test_wide_events_are_not_mistaken_for_deep_ones() -> None:
     event = Event(rows=[{"a": []} for _ in range(500)])
 
     assert _round_trip(event) == event
 
 
-def test_a_large_event_is_logged_once_per_class(caplog: pytest.LogCaptureFixture) -> None:
-    class Large(Event):
-        text: str
-
-    limits = Settings(payload_warn_bytes=100, payload_max_bytes=1000)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            encode_event(Large(text="x" * 200), limits)
-        encode_event(Large(text="x"), limits)
-
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "Large has 211 bytes, more than 100" in caplog.text
-
-
-def test_a_too_large_event_is_refused_by_name_and_size() -> None:
-    limits = Settings(payload_warn_bytes=100, payload_max_bytes=1000)
-
-    encode_event(Event(text="x" * 975), limits)
-    with pytest.raises(PayloadTooLarge, match=r"umbel\.Event cannot be sent: it has 1,020 bytes, at most 1,000"):
-        encode_event(Event(text="x" * 999), limits)
-
-
 def test_a_forged_tag_in_dynamic_data_stays_a_dict() -> None:
     forged = {"__is_pydantic": True, "value": {"name": "x"}, "qualified_name": f"{__name__}.Customer"}
 
     assert from_json_value(to_json_value(forged)) == forged
-    assert _round_trip(Anything(value=forged)).value == forged  # type: ignore[attr-defined]
+    assert _round_trip(Anything(value=forged)).value == forged
 
 
 def test_a_serializer_of_a_users_own_is_respected() -> None:

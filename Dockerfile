@@ -1,0 +1,10 @@
+# One image for worker, server and Flower; docker-compose.yml says which command each runs.
+FROM python:3.12-slim
+RUN useradd --create-home umbel
+WORKDIR /app
+COPY --chown=umbel . /src
+RUN pip install --no-cache-dir "/src[flower,fast]" && cp -r /src/examples /app/examples && rm -rf /src
+USER umbel
+ENV PYTHONUNBUFFERED=1
+ENTRYPOINT ["umbel"]
+CMD ["--help"]

@@ -1,0 +1,46 @@
+"""Stop and ask a human. While it waits the run holds no process; it may wait for weeks and through restarts.
+
+umbel run examples/approval.py amount=1200            # prints the run id and the question, and waits
+umbel send RUN_ID Decision approved=true by=Ada       # in another terminal
+
+python examples/approval.py                           # asks on this terminal
+"""
+
+import umbel
+from umbel import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+
+
+class Expense(StartEvent):
+    amount: float
+
+
+class Question(InputRequiredEvent):
+    text: str
+
+
+class Decision(HumanResponseEvent):
+    approved: bool
+    by: str
+
+
+class Approval(Workflow):
+    @step
+    async def decide(self, ctx: Context, expense: Expense) -> StopEvent:
+        if expense.amount <= 100:
+            return StopEvent(result="approved: small sums need no asking")
+        # What stands above the wait runs again when the answer is there; the question is put once.
+        question = Question(text=f"May {expense.amount:.2f} euros be spent?")
+        decision = await ctx.wait_for_event(Decision, waiter_event=question, timeout=14 * 86_400)
+        return StopEvent(result=f"{'approved' if decision.approved else 'refused'} by {decision.by}")
+
+
+umbel.register(Approval(timeout=None))
+
+if __name__ == "__main__":
+    with umbel.local():
+        run = Approval(timeout=None).start(amount=1200)
+        for event in run.events():
+            if isinstance(event, Question):
+                answer = input(f"{event.text} [y/n] ")
+                run.send_event(Decision(approved=answer.startswith("y"), by="you"))
+        print(run.result())

@@ -1,0 +1,48 @@
+"""umbel in a Celery app that you have already: one more line, and workflows run beside its tasks.
+
+export REDIS_URL=redis://localhost:6379/0
+cd examples && celery -A celery_app worker            # the worker you have always started
+cd examples && python celery_app.py                   # a task and a workflow, both executed by it
+"""
+
+import os
+
+import umbel
+from celery import Celery
+from umbel import Event, StartEvent, StopEvent, Workflow, step
+
+REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
+
+app = Celery("shop", broker=REDIS_URL, backend=REDIS_URL)
+
+
+@app.task
+def send_mail(to: str, text: str) -> str:
+    return f"to {to}: {text}"
+
+
+class Order(StartEvent):
+    customer: str
+    euros: float
+
+
+class Paid(Event):
+    customer: str
+
+
+class Fulfil(Workflow):
+    @step
+    def charge(self, order: Order) -> Paid:
+        return Paid(customer=order.customer)
+
+    @step
+    def ship(self, paid: Paid) -> StopEvent:
+        send_mail.delay(paid.customer, "It is on its way.")
+        return StopEvent(result=f"shipped to {paid.customer}")
+
+
+umbel.install(app, Fulfil)
+
+if __name__ == "__main__":
+    print(send_mail.delay("ada@example.org", "Welcome!").get(timeout=30))
+    print(Fulfil().start(customer="ada@example.org", euros=20).result(timeout=30))

@@ -1,0 +1,257 @@
+"""States as the fields of a Redis hash, one JSON value per top-level key, and back.
+
+A model with declared fields is written and validated by pydantic. The keys of a `DictState` have no declared type:
+pydantic models among their values are tagged with the name of their class, which is looked up among what is loaded
+already and never imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from ..orchestration.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
+from ..orchestration.settings import Settings
+from ..orchestration.state import Change
+from .class_names import loaded_class, qualified_name
+from .dict_state import DictState
+from .json_values import TAG, NotJson, dump_json, dump_model, from_json_value, load_model, to_json_object, to_json_value
+from .state_paths import assign
+
+_log = logging.getLogger(__name__)
+
+StateT = TypeVar("StateT", bound=BaseModel)
+
+#: Field that names the state's class, when it is a subclass of the one that the workflow's steps declare.
+CLASS_FIELD = ""
+
+_TAG_BYTES = f'"{TAG}":true'.encode()
+
+
+class StateMismatch(WorkflowRuntimeError):
+    """A stored state no longer fits its class."""
+
+
+class StateFields(Generic[StateT]):
+    """Writes and reads the states of one class and run."""
+
+    def __init__(self, cls: type[StateT], run_id: str, settings: Settings) -> None:
+        """Args:
+        cls: The class that the workflow's steps declare.
+        run_id: For errors.
+        settings: How large a value may be.
+        """
+        self.cls = cls
+        self.run_id = run_id
+        self.settings = settings
+
+    def is_dynamic(self, key: str) -> bool:
+        """Whether a top-level key stands for itself: it is no declared field of a model."""
+        return issubclass(self.cls, DictState) and key not in self.cls.model_fields
+
+    def stored_class(self, raw: Mapping[str, bytes]) -> type[StateT]:
+        """The class of a stored state: the declared one, or a subclass of it that is loaded here."""
+        name = raw.get(CLASS_FIELD)
+        return (loaded_class(json.loads(name), self.cls) if name is not None else None) or self.cls
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def load(self, raw: Mapping[str, bytes]) -> StateT:
+        """The state of these fields; what is not among them has its default.
+
+        Raises:
+            ValueError: Nothing is stored and the class needs more than defaults.
+            StateMismatch: What is stored does not fit the class.
+        """
+        cls = self.stored_class(raw)
+        declared: dict[str, Any] = {}
+        dynamic: dict[str, Any] = {}
+        for key, data in raw.items():
+            if issubclass(cls, DictState) and key not in cls.model_fields and key != CLASS_FIELD:
+                dynamic[key] = self.load_value(key, data)
+            elif key in cls.model_fields or (cls.model_config.get("extra") == "allow" and key != CLASS_FIELD):
+                declared[key] = _untagged(json.loads(data)) if _TAG_BYTES in data else json.loads(data)
+        try:
+            state = load_model(cls, declared)
+        except ValidationError as error:
+            if not declared:
+                raise ValueError("State must have defaults for all fields") from error
+            raise StateMismatch(
+                f"The state of run {self.run_id!r} does not fit {qualified_name(cls)}: {_problems(error)}. If the class "
+                "has changed since, give new fields a default and keep accepting the old ones."
+            ) from error
+        for key, value in dynamic.items():
+            cast(DictState, state)[key] = value
+        return state
+
+    def load_value(self, key: str, data: bytes) -> Any:
+        """The value of a dynamic key. A tagged value whose class is not loaded here is a plain dict.
+
+        Raises:
+            StateMismatch: A model in it no longer fits its class.
+        """
+        try:
+            return from_json_value(json.loads(data))
+        except ValidationError as error:
+            raise StateMismatch(
+                f"Key {key!r} of the state of run {self.run_id!r} does not fit its class {error.title}: "
+                f"{_problems(error)}. If the class has changed since, give new fields a default and keep accepting the "
+                "old ones."
+            ) from error
+
+    def default(self, cls: type[StateT]) -> StateT:
+        """A state with nothing but defaults.
+
+        Raises:
+            ValueError: Some field has none.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ValueError("State must have defaults for all fields") from error
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def dump(self, state: BaseModel) -> dict[str, bytes]:
+        """All fields of a state.
+
+        Raises:
+            UnserializableValue: A value is neither JSON nor a pydantic model.
+            PayloadTooLarge: A value is larger than the settings allow.
+            StateMismatch: The state could not be read back: a field holds what its type forbids.
+        """
+        try:
+            values = self._declared(state)
+            if isinstance(state, DictState):
+                values |= to_json_object(state.to_dict())
+        except NotJson as flaw:
+            raise self._unserializable(flaw) from flaw
+        if CLASS_FIELD in values:
+            raise UnserializableValue(
+                f"The state of run {self.run_id!r} cannot be written: it has the key ''. Give the key a name."
+            )
+        fields = {key: self._encode(key, value) for key, value in values.items()}
+        if type(state) is not self.cls:
+            fields[CLASS_FIELD] = dump_json(qualified_name(type(state)))
+        if type(state).model_fields:
+            self.load(fields)
+        return fields
+
+    def dump_value(self, key: str, value: Any) -> dict[str, bytes]:
+        """The one field of a dynamic key.
+
+        Raises:
+            UnserializableValue, PayloadTooLarge: As in `dump`.
+        """
+        try:
+            return {key: self._encode(key, to_json_object({key: value})[key])}
+        except NotJson as flaw:
+            raise self._unserializable(flaw) from flaw
+
+    def changes(self, raw: Mapping[str, bytes], state: BaseModel, how: str) -> Change | None:
+        """What makes the state out of these fields; None when it is what they say.
+
+        Fields that the class does not know stay as they are.
+
+        Raises:
+            UnserializableValue, PayloadTooLarge, StateMismatch: As in `dump`.
+            WorkflowRuntimeError: A changed value contains a model whose class is not loaded here.
+        """
+        fields = self.dump(state)
+        if fields == raw:
+            return None
+        # JSON may differ without a difference in value: another version of the class wrote it, or of umbel.
+        before = self.dump(self.load(raw))
+        changed = {key: data for key, data in fields.items() if key not in raw or data != before.get(key)}
+        deleted = [key for key in raw if key in before and key not in fields]
+        for key in changed:
+            self.refuse_unloaded(key, raw.get(key))
+        return Change(how, changed, deleted) if changed or deleted else None
+
+    def refuse_unloaded(self, key: str, data: bytes | None) -> None:
+        """Refuse to change a value that was read as a plain dict because its class is not loaded here.
+
+        Raises:
+            WorkflowRuntimeError: It is one; writing it back would lose what class it is of.
+        """
+        if data is not None and _TAG_BYTES in data and (name := _unloaded(json.loads(data))):
+            raise WorkflowRuntimeError(
+                f"Key {key!r} of the state of run {self.run_id!r} cannot be changed here: it holds a {name}, and no "
+                "such class is loaded in this process. Import the module that defines it."
+            )
+
+    def _declared(self, state: BaseModel) -> dict[str, Any]:
+        if not isinstance(state, DictState):
+            return dump_model(state)
+        return dump_model(state, exclude=set(state)) if type(state).model_fields else {}
+
+    def _encode(self, key: str, value: Any) -> bytes:
+        try:
+            data = dump_json(value)
+        except NotJson:
+            to_json_value(value, key)  # says where the fault is
+            raise
+        if len(data) > self.settings.payload_warn_bytes:
+            self._check_size(key, len(data))
+        return data
+
+    def _check_size(self, key: str, size: int) -> None:
+        if size > self.settings.payload_max_bytes:
+            raise PayloadTooLarge(
+                f"The state of run {self.run_id!r} cannot be written: key {key!r} has {size:,} bytes, at most "
+                f"{self.settings.payload_max_bytes:,} are allowed (payload_max_bytes). Keep the data in a file, a bucket "
+                "or a database, and in the state where they are."
+            )
+        _log.warning(
+            "Key %r of the state of run %s has %s bytes, more than %s (payload_warn_bytes). Every write of the key "
+            "stores all of it; better keep the data elsewhere and in the state where they are.",
+            key,
+            self.run_id,
+            f"{size:,}",
+            f"{self.settings.payload_warn_bytes:,}",
+            extra={"action": "large_state", "run_id": self.run_id},
+        )
+
+    def _unserializable(self, flaw: NotJson) -> UnserializableValue:
+        return UnserializableValue(f"The state of run {self.run_id!r} cannot be written: {flaw}")
+
+
+def merge(state: BaseModel, other: BaseModel) -> None:
+    """Take over all fields of a state of a parent class."""
+    for key in type(other).model_fields:
+        assign(state, [key], getattr(other, key))
+    if isinstance(other, DictState):
+        for key, value in other.to_dict().items():
+            assign(state, [key], value)
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'as a whole'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False, include_context=False)
+    )
+
+
+def _untagged(value: Any) -> Any:
+    """JSON without tags: what a typed field expects of a value that was written to a `DictState`."""
+    if isinstance(value, list):
+        return [_untagged(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TAG in value and "value" in value:
+        return _untagged(value["value"])
+    return {key: _untagged(item) for key, item in value.items()}
+
+
+def _unloaded(value: Any) -> str | None:
+    """The name of a class in tagged JSON that is not loaded here."""
+    children: Sequence[Any] = (
+        value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else ()
+    )
+    if isinstance(value, dict) and value.get(TAG) is True and from_json_value(value) is value.get("value"):
+        return str(value.get("qualified_name"))
+    return next((name for child in children if (name := _unloaded(child))), None)
