@@ -168,9 +168,7 @@ class DrivenRun:
             refused = self.store.stage(work, decision, CHUNK)
             if refused is not None:
                 return refused
-        return self.store.commit(
-            work, self.plan, decision, version=around.version, batches=batches, entry={}, **more
-        )
+        return self.store.commit(work, self.plan, decision, version=around.version, batches=batches, entry={}, **more)
 
     def send(self, what: Envelope, *, send_id: str | None = None) -> Applied | Refusal:
         """Send an event from outside."""
@@ -191,9 +189,7 @@ class DrivenRun:
             origin = Origin(self.run_id, work.work_id, recoveries=work.recoveries)
             sends.append((identity, route(self.plan, what, origin, identity, around, LIMITS)))
             around = around.after(what)
-        reply = self.store.flush(
-            work, self.plan, batch=batch, version=around.version, publishes=publishes, sends=sends
-        )
+        reply = self.store.flush(work, self.plan, batch=batch, version=around.version, publishes=publishes, sends=sends)
         if isinstance(reply, Applied):
             self.bells.extend(reply.doorbells)
         return reply

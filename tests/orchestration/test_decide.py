@@ -207,7 +207,9 @@ def test_a_plan_survives_its_json() -> None:
 
 
 def test_the_inbox_bound_travels_with_the_command() -> None:
-    kept = next(c for c in route(PLAN, event("X"), Origin("r", "i"), "e", NOTHING, LIMITS) if isinstance(c, KeepInInbox))
+    kept = next(
+        c for c in route(PLAN, event("X"), Origin("r", "i"), "e", NOTHING, LIMITS) if isinstance(c, KeepInInbox)
+    )
 
     assert kept.limit == LIMITS.inbox_max_events
     assert kept.event_id == "e"

@@ -47,7 +47,9 @@ same_examples = settings(max_examples=60, deadline=None, derandomize=True, datab
 
 def envelopes() -> st.SearchStrategy[Envelope]:
     parents = st.sampled_from([(), (), ("A",), ("B", "A"), (INPUT_REQUIRED,)])
-    return st.builds(lambda name, above, k: event(name, *above, k=k), st.sampled_from(TYPES), parents, st.integers(1, 3))
+    return st.builds(
+        lambda name, above, k: event(name, *above, k=k), st.sampled_from(TYPES), parents, st.integers(1, 3)
+    )
 
 
 @st.composite
@@ -100,7 +102,9 @@ def fan_outs(draw: st.DrawFn) -> FannedOut:
 
 
 def outcomes() -> st.SearchStrategy[Outcome]:
-    waiter = st.builds(lambda name, need: Waiter("item", "w", "begin", name, need), st.sampled_from(TYPES), requirements)
+    waiter = st.builds(
+        lambda name, need: Waiter("item", "w", "begin", name, need), st.sampled_from(TYPES), requirements
+    )
     return st.one_of(
         st.just(Returned(None)),
         envelopes().map(Returned),

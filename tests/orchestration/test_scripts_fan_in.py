@@ -167,7 +167,7 @@ def test_take_fires_at_the_nth_arrival_and_the_siblings_go_on(store: Store) -> N
     run.commit(works[2], pass_on(works[2]))
     assert not run.bells
     assert store.run(run.run_id).live == 0
-    for name in ("scopes", "work", "events", "extra", "slots"):
+    for name in ("scopes", "work", "events", "extra"):
         assert run.content(name) is None, name
 
 
