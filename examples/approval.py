@@ -34,11 +34,11 @@ class Approval(Workflow):
         return StopEvent(result=f"{'approved' if decision.approved else 'refused'} by {decision.by}")
 
 
-umbel.register(Approval(timeout=None))
+approval = Approval(timeout=None)
 
 if __name__ == "__main__":
     with umbel.local():
-        run = Approval(timeout=None).start(amount=1200)
+        run = approval.start(amount=1200)
         for event in run.events():
             if isinstance(event, Question):
                 answer = input(f"{event.text} [y/n] ")

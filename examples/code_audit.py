@@ -12,9 +12,8 @@ from heapq import nlargest
 from itertools import chain
 from pathlib import Path
 
-import umbel
 from pydantic import Field
-from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, local, step
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Branch = (
@@ -140,9 +139,11 @@ def table(title: str, ranking: Ranking) -> str:
     return "\n".join([title, *(f"  {value:>6,}  {where}" for value, where in ranking)])
 
 
+code_audit = CodeAudit(timeout=600)  # the instance that `umbel run` and the workers take
+
 if __name__ == "__main__":
-    with umbel.local():
-        run = CodeAudit(timeout=600).start()
+    with local():
+        run = code_audit.start()
         for progress in run.events(types=[Progress]):
             print(progress.msg)
         print(run.result())

@@ -37,7 +37,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Occupied:
     """Somebody else is editing the state, or is to go first.
 
     Attributes:
@@ -93,7 +93,7 @@ class StateHash:
         raw: dict[bytes, bytes] = self._read(lambda: self.store.client.hgetall(key))
         return {name.decode(): value for name, value in raw.items()}
 
-    def lock(self, token: str, *, reserve: bool = False) -> dict[str, bytes] | Held:
+    def lock(self, token: str, *, reserve: bool = False) -> dict[str, bytes] | Occupied:
         """Begin an edit and read all top-level keys.
 
         *Promise:* with an equal token it may be asked again. A caller that dies afterwards blocks other writers for
@@ -108,7 +108,7 @@ class StateHash:
         """
         reply = self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
         if reply[0] == b"held":
-            return Held(reply[1].decode())
+            return Occupied(reply[1].decode())
         flat: list[bytes] = reply[1]
         return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
@@ -130,7 +130,7 @@ class StateHash:
         lock: str | None = None,
         expect: Mapping[str, bytes | None] | None = None,
         reserve: bool = False,
-    ) -> Literal["written", "changed", "lost"] | Held:
+    ) -> Literal["written", "changed", "lost"] | Occupied:
         """Write all of a change and its journal entry, or nothing.
 
         Args:
@@ -155,7 +155,7 @@ class StateHash:
             body={"set": dict(change.set), "del": list(change.delete), "replace": change.replace or None},
         )
         if reply[0] == b"held":
-            return Held(reply[1].decode())
+            return Occupied(reply[1].decode())
         return cast(Literal["written", "changed", "lost"], reply[0].decode())
 
     @property

@@ -37,6 +37,26 @@ CHANNELS = 500
 CLOSED = "The stream hub is closed: its runtime was shut down. Make a new one to go on reading."
 
 
+class _Bell:
+    """Wakes the live thread, which waits for its connection and for this."""
+
+    def __init__(self) -> None:
+        self.ear, self._hand = socket.socketpair()
+        self.ear.setblocking(False)
+        self._hand.setblocking(False)
+
+    def ring(self) -> None:
+        with contextlib.suppress(OSError):  # full: it rings already; closed: the thread is gone
+            self._hand.send(b"!")
+
+    def silence(self) -> None:
+        self.ear.recv(4096)
+
+    def close(self) -> None:
+        self.ear.close()
+        self._hand.close()
+
+
 class Listener:
     """Somebody who hears channels. All methods run on the live thread: they must be quick and must not block.
 
@@ -85,15 +105,13 @@ class LiveChannels:
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._bell, self._bell_push = socket.socketpair()
-        self._bell.setblocking(False)
-        self._bell_push.setblocking(False)
+        self._bell: _Bell | None = None
         self._stopping = self._stopped = False
         # Below: the live thread's alone.
         self._listeners: dict[bytes, set[Listener]] = {}
         self._heard: set[bytes] = set()
         self._connection: Any = None
-        self._selector = selectors.DefaultSelector()
+        self._selector: selectors.BaseSelector
         self._more = False
         self._is_out = False
         self._pause = FIRST_PAUSE
@@ -124,8 +142,8 @@ class LiveChannels:
         if self._thread is None:
             self._start()
         self._notes.put(action)
-        with contextlib.suppress(OSError):  # full: it rings already; closed: seen below
-            self._bell_push.send(b"!")
+        if self._bell is not None:
+            self._bell.ring()
         return not self._stopped
 
     def close(self) -> None:
@@ -134,16 +152,18 @@ class LiveChannels:
             return
         with self._start_lock:
             self._stopping = True
-            if self._thread is None:
-                self._end()
-        self.post(lambda: None)
-        if self._thread is not None and self._thread is not threading.current_thread():
+            if self._thread is None or self._bell is None:
+                self._stopped = True
+                return
+        self._bell.ring()
+        if self._thread is not threading.current_thread():
             self._thread.join(5)
 
     def _start(self) -> None:
         with self._start_lock:
             if self._thread is None and not self._stopping:
-                thread = threading.Thread(target=self._main, name="umbel-streams", daemon=True)
+                self._bell = _Bell()
+                thread = threading.Thread(target=self._main, args=(self._bell,), name="umbel-streams", daemon=True)
                 thread.start()
                 self._thread = thread
 
@@ -156,19 +176,17 @@ class LiveChannels:
                 if listener.run_id is not None and listener.run_id in heads:
                     self._tell(listener.checked, *heads[listener.run_id])
 
-    def _main(self) -> None:
-        self._selector.register(self._bell, selectors.EVENT_READ)
+    def _main(self, bell: _Bell) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(bell.ear, selectors.EVENT_READ, bell)
         while not self._stopping:
             try:
-                self._turn()
+                self._turn(bell)
             except (RedisError, OSError) as error:
                 self._lose(error)
             except Exception as error:
                 logger.exception("the stream thread met an error of its own; connecting again")
                 self._lose(error)
-        self._end()
-
-    def _end(self) -> None:
         self._stopped = True
         self._read_notes(lambda action: self._tell(action))
         self._disconnect()
@@ -176,21 +194,20 @@ class LiveChannels:
             self._tell(listener.closed)
         self._listeners.clear()
         self._selector.close()
-        self._bell.close()
-        self._bell_push.close()
+        bell.close()
 
-    def _turn(self) -> None:
+    def _turn(self, bell: _Bell) -> None:
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + self._tick_seconds
             self._tick(now)
         if self._connection is None and self._listeners and now >= self._connect_at:
             self._connect()
-        ready = {key.fileobj for key, _ in self._selector.select(self._idle_seconds(now))}
-        if self._bell in ready:
-            self._bell.recv(4096)
+        ready = {key.data for key, _ in self._selector.select(self._idle_seconds(now))}
+        if bell in ready:
+            bell.silence()
             self._read_notes(lambda action: action())
-        if self._connection is not None and (self._more or ready - {self._bell}):
+        if self._connection is not None and (self._more or self._connection in ready):
             self._receive()
 
     def _idle_seconds(self, now: float) -> float:
@@ -249,7 +266,7 @@ class LiveChannels:
         connection.connect()
         self._connection = connection
         # redis-py has no public way to wait for a connection together with something else.
-        self._selector.register(connection._sock, selectors.EVENT_READ)
+        self._selector.register(connection._sock, selectors.EVENT_READ, connection)
         self._more, self._owes_answer, self._pinged_at = False, False, time.monotonic()
         channels = list(self._listeners)
         for start in range(0, len(channels), CHANNELS):
@@ -304,10 +321,9 @@ class LiveChannels:
         self._heard.clear()
         self._more = False
         connection, self._connection = self._connection, None
-        for key in list(self._selector.get_map().values()):
-            if key.fileobj is not self._bell:
-                self._selector.unregister(key.fileobj)
         if connection is not None:
+            for key in [key for key in self._selector.get_map().values() if key.data is connection]:
+                self._selector.unregister(key.fileobj)
             connection.disconnect()
 
     @staticmethod

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from ..orchestration.commands import Command, Publish
 from ..orchestration.decide import CHUNK, Limits, route
 from ..orchestration.envelope import Envelope
-from ..orchestration.errors import UmbelError
+from ..orchestration.errors import UmbelError, WorkflowRuntimeError
 from ..orchestration.plan import Plan
 from ..orchestration.records import Applied, Refusal
 from ..orchestration.store import Store
@@ -58,6 +58,7 @@ class Emissions:
         self._publishes: list[Command] = []
         self._unanswered: tuple[list[Command], list[Sent]] | None = None
         self._occurrences: Counter[tuple[str, bytes, str | None]] = Counter()
+        self._closed = False
         self._buffer = threading.Lock()
         self._flushing = threading.Lock()
 
@@ -65,6 +66,7 @@ class Emissions:
         """Emit an event to the steps that accept it, or only to `target`."""
         content = (event.type, event.payload, target)
         with self._buffer:
+            self._refuse_late(event)
             self._occurrences[content] += 1
             occurrence = self._occurrences[content]
             emit_id = derive_id(self.work.work_id, "sent", event.type, event.payload, target or "", occurrence)
@@ -74,38 +76,61 @@ class Emissions:
     def publish(self, event: Envelope) -> None:
         """Write an event to the run's stream."""
         with self._buffer:
+            self._refuse_late(event)
             self._publishes.append(Publish(event, self.work.step, self.work.attempt))
         self._notify(self)
 
-    def flush(self, *, keep: bool = False) -> None:
-        """Bring the buffer to Redis, in bursts that keep each script short.
+    def _refuse_late(self, event: Envelope) -> None:
+        if self._closed:
+            raise WorkflowRuntimeError(
+                f"{event.type} was emitted by step {self.work.step!r} of run {self.work.run_id!r} after the step had "
+                "ended. Await the tasks a step starts before it returns."
+            )
 
-        Args:
-            keep: Leave a last burst that the commit can carry.
+    def flush(self) -> None:
+        """Bring the buffer to Redis, in bursts that keep each script short.
 
         Raises:
             StoreUnavailable: The burst stays buffered under its number; flushing again repeats it harmlessly.
         """
         with self._flushing:
-            while True:
-                with self._buffer:
-                    # A burst whose answer is unknown is repeated as it was: its number may have been applied.
-                    publishes, sends = self._unanswered or (self._publishes[:CHUNK], self._sends[:CHUNK])
-                    rides = keep and self._unanswered is None and max(len(self._publishes), len(self._sends)) <= CHUNK
-                    # Events an earlier burst or attempt may have sent must be checked against those; a commit
-                    # does not look there.
-                    if rides and (not sends or not (self.work.sent_early or self.batches)):
-                        return
-                    self._unanswered = (publishes, sends)
-                if not publishes and not sends:
-                    self._unanswered = None
+            if not self._closed:
+                self._flush(keep=False)
+
+    def close(self) -> tuple[list[Command], list[Sent]]:
+        """The step has ended: flush what its commit cannot carry, and give what it can.
+
+        From here on nothing is flushed and nothing may be emitted, so that no burst comes twice.
+
+        Raises:
+            StoreUnavailable: As in `flush`.
+        """
+        with self._flushing:
+            self._flush(keep=True)
+            with self._buffer:
+                self._closed = True
+                return list(self._publishes), list(self._sends)
+
+    def _flush(self, *, keep: bool) -> None:
+        while True:
+            with self._buffer:
+                # A burst whose answer is unknown is repeated as it was: its number may have been applied.
+                publishes, sends = self._unanswered or (self._publishes[:CHUNK], self._sends[:CHUNK])
+                rides = keep and self._unanswered is None and max(len(self._publishes), len(self._sends)) <= CHUNK
+                # Events an earlier burst or attempt may have sent must be checked against those; a commit
+                # does not look there.
+                if rides and (not sends or not (self.work.sent_early or self.batches)):
                     return
-                if not self._burst(publishes, sends):
-                    return
-                with self._buffer:
-                    self._unanswered = None
-                    del self._publishes[: len(publishes)]
-                    del self._sends[: len(sends)]
+                self._unanswered = (publishes, sends)
+            if not publishes and not sends:
+                self._unanswered = None
+                return
+            if not self._burst(publishes, sends):
+                return
+            with self._buffer:
+                self._unanswered = None
+                del self._publishes[: len(publishes)]
+                del self._sends[: len(sends)]
 
     def _burst(self, publishes: Sequence[Command], sends: Sequence[Sent]) -> bool:
         surroundings = Surroundings(self.work.version)
@@ -135,11 +160,6 @@ class Emissions:
         emit_id, event, target = sent
         origin = Origin(self.work.run_id, self.work.work_id, recoveries=self.work.recoveries)
         return route(self.plan, event, origin, emit_id, surroundings, self.limits, target=target)
-
-    def rest(self) -> tuple[list[Command], list[Sent]]:
-        """What the commit has to carry, after `flush(keep=True)`."""
-        with self._buffer:
-            return list(self._publishes), list(self._sends)
 
 
 class Flusher:

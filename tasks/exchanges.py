@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -84,26 +85,27 @@ class _LoopSignal:
         self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
-        except TimeoutError:
-            pass
 
 
 def run_blocking(procedure: Procedure[T]) -> T:
     """Carry out a procedure in this thread."""
     resume, value = _begin(procedure)
-    while True:
-        try:
+    try:
+        while True:
             request = resume(value)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            resume, value = procedure.send, _do(request)
-        except BaseException as error:  # the procedure puts things in order, then lets it pass
-            resume, value = procedure.throw, error
+            try:
+                resume, value = procedure.send, _do(request)
+            except BaseException as error:  # the procedure puts things in order, then lets it pass
+                resume, value = procedure.throw, error
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    except BaseException:
+        _unwind(procedure)
+        raise
 
 
 async def run_async(procedure: Procedure[T]) -> T:
@@ -113,32 +115,32 @@ async def run_async(procedure: Procedure[T]) -> T:
     outcome is never in doubt.
     """
     resume, value = _begin(procedure)
-    while True:
-        try:
+    try:
+        while True:
             request = resume(value)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            resume, value = procedure.send, await _do_async(request)
-        except GeneratorExit as error:
-            # Nobody awaits this coroutine any more, so nothing can be exchanged; what is local is put in order.
-            _unwind(procedure, error)
-            raise
-        except BaseException as error:  # the procedure puts things in order, then lets it pass
-            resume, value = procedure.throw, error
+            try:
+                resume, value = procedure.send, await _do_async(request)
+            except GeneratorExit:  # nobody awaits this any more, so nothing more can be exchanged
+                raise
+            except BaseException as error:  # the procedure puts things in order, then lets it pass
+                resume, value = procedure.throw, error
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    except BaseException:
+        _unwind(procedure)
+        raise
 
 
 def _begin(procedure: Procedure[Any]) -> tuple[Callable[[Any], Request], Any]:
     return procedure.send, None
 
 
-def _unwind(procedure: Procedure[Any], error: BaseException) -> None:
-    try:
+def _unwind(procedure: Procedure[Any]) -> None:
+    """Let a procedure that cannot go on put in order what needs no exchange. One that has ended takes no notice."""
+    with suppress(GeneratorExit, StopIteration):
         while True:
-            procedure.throw(error)
-    except (GeneratorExit, StopIteration):
-        pass
+            procedure.throw(GeneratorExit())
 
 
 def _do(request: Request) -> Any:

@@ -288,8 +288,7 @@ class Executor:
     # -- commit ----------------------------------------------------------------------------------------------------
 
     def _commit(self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepFace) -> str:
-        emissions.flush(keep=True)
-        publishes, sends = emissions.rest()
+        publishes, sends = emissions.close()
         surroundings = Surroundings(work.version)
         if work.version:
             surroundings = self.store.surroundings(work.run_id)

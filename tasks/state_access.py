@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 from ..orchestration.errors import StoreUnavailable, WorkflowRuntimeError
 from ..orchestration.keys import new_id
 from ..orchestration.renewal import RenewedLock
-from ..orchestration.state import LOCK_SECONDS, Change, Held, StateHash
+from ..orchestration.state import LOCK_SECONDS, Change, Occupied, StateHash
 from ..orchestration.store import Store
 from ..orchestration.turns import Line, Turn, line_for
 from ..orchestration.work import Work
@@ -244,7 +245,7 @@ class StateAccess(Generic[StateT]):
         waiting = _Waiting()
         while True:
             answer = yield Exchange(partial(self.hash.write, change, expect=expect, reserve=waiting.long))
-            if not isinstance(answer, Held):
+            if not isinstance(answer, Occupied):
                 written: Literal["written", "changed", "lost"] = answer
                 return written
             yield from self._give_way(answer, waiting, what)
@@ -330,7 +331,7 @@ class StateAccess(Generic[StateT]):
         try:
             while True:
                 answer = yield Exchange(partial(self.hash.lock, token, reserve=waiting.long))
-                if not isinstance(answer, Held):
+                if not isinstance(answer, Occupied):
                     raw: dict[str, bytes] = answer
                     return raw
                 yield from self._give_way(answer, waiting, what)
@@ -339,12 +340,10 @@ class StateAccess(Generic[StateT]):
             raise
 
     def _unlock(self, token: str) -> Procedure[None]:
-        try:
+        with suppress(StoreUnavailable):  # the lock runs out by itself; what led here matters more
             yield Exchange(partial(self.hash.unlock, token))
-        except StoreUnavailable:
-            pass  # the lock runs out by itself; what led here matters more
 
-    def _give_way(self, held: Held, waiting: _Waiting, what: str) -> Procedure[None]:
+    def _give_way(self, held: Occupied, waiting: _Waiting, what: str) -> Procedure[None]:
         now = time.monotonic()
         if self.line.holder != held.holder:
             self.line.holder, self.line.holder_since = held.holder, now
@@ -357,6 +356,6 @@ class StateAccess(Generic[StateT]):
         step = f" in step {self.hash.work.step!r}" if self.hash.work else ""
         return StateBusy(
             f"{what}{step} on the state of run {self.hash.run_id!r} was not done: one edit_state block has been open "
-            f"for more than {self.patience_seconds:g} s, and no other writer may pass it. Keep such blocks short; above "
-            "all, never wait inside one for something that writes to the same state."
+            f"for more than {self.patience_seconds:g} s, and no other writer may pass it. Keep such blocks short; "
+            "above all, never wait inside one for something that writes to the same state."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -67,23 +67,31 @@ class StateFields(Generic[StateT]):
             ValueError: Nothing is stored and the class needs more than defaults.
             StateMismatch: What is stored does not fit the class.
         """
+        try:
+            return self._build(raw)
+        except ValidationError as error:
+            if not raw:
+                raise ValueError("State must have defaults for all fields") from error
+            raise StateMismatch(
+                f"The state of run {self.run_id!r} does not fit {qualified_name(self.stored_class(raw))}: "
+                f"{_problems(error)}. If the class has changed since, give new fields a default and keep accepting the "
+                "old ones."
+            ) from error
+
+    def _build(self, raw: Mapping[str, bytes]) -> StateT:
         cls = self.stored_class(raw)
+        undeclared = cls.model_config.get("extra") == "allow"
         declared: dict[str, Any] = {}
         dynamic: dict[str, Any] = {}
         for key, data in raw.items():
-            if issubclass(cls, DictState) and key not in cls.model_fields and key != CLASS_FIELD:
+            if key == CLASS_FIELD:
+                continue
+            if issubclass(cls, DictState) and key not in cls.model_fields:
                 dynamic[key] = self.load_value(key, data)
-            elif key in cls.model_fields or (cls.model_config.get("extra") == "allow" and key != CLASS_FIELD):
-                declared[key] = _untagged(json.loads(data)) if _TAG_BYTES in data else json.loads(data)
-        try:
-            state = load_model(cls, declared)
-        except ValidationError as error:
-            if not declared:
-                raise ValueError("State must have defaults for all fields") from error
-            raise StateMismatch(
-                f"The state of run {self.run_id!r} does not fit {qualified_name(cls)}: {_problems(error)}. If the class "
-                "has changed since, give new fields a default and keep accepting the old ones."
-            ) from error
+            elif undeclared or key in cls.model_fields:
+                value = json.loads(data)
+                declared[key] = _untagged(value) if _TAG_BYTES in data else value
+        state = load_model(cls, declared)
         for key, value in dynamic.items():
             cast(DictState, state)[key] = value
         return state
@@ -122,7 +130,7 @@ class StateFields(Generic[StateT]):
         Raises:
             UnserializableValue: A value is neither JSON nor a pydantic model.
             PayloadTooLarge: A value is larger than the settings allow.
-            StateMismatch: The state could not be read back: a field holds what its type forbids.
+            pydantic.ValidationError: A field holds what its type forbids.
         """
         try:
             values = self._declared(state)
@@ -138,7 +146,7 @@ class StateFields(Generic[StateT]):
         if type(state) is not self.cls:
             fields[CLASS_FIELD] = dump_json(qualified_name(type(state)))
         if type(state).model_fields:
-            self.load(fields)
+            self._build(fields)  # refused here and now, rather than at whoever reads it next
         return fields
 
     def dump_value(self, key: str, value: Any) -> dict[str, bytes]:
@@ -158,15 +166,17 @@ class StateFields(Generic[StateT]):
         Fields that the class does not know stay as they are.
 
         Raises:
-            UnserializableValue, PayloadTooLarge, StateMismatch: As in `dump`.
+            UnserializableValue, PayloadTooLarge, pydantic.ValidationError: As in `dump`.
             WorkflowRuntimeError: A changed value contains a model whose class is not loaded here.
         """
         fields = self.dump(state)
         if fields == raw:
             return None
-        # JSON may differ without a difference in value: another version of the class wrote it, or of umbel.
-        before = self.dump(self.load(raw))
-        changed = {key: data for key, data in fields.items() if key not in raw or data != before.get(key)}
+        # JSON may differ without a difference in value: another version of the class wrote it, or of umbel. Dynamic
+        # keys are independent of each other, so only those that differ are looked at twice.
+        whole = bool(type(state).model_fields)
+        before = self.dump(self.load({key: data for key, data in raw.items() if whole or fields.get(key) != data}))
+        changed = {key: data for key, data in fields.items() if data not in (raw.get(key), before.get(key))}
         deleted = [key for key in raw if key in before and key not in fields]
         for key in changed:
             self.refuse_unloaded(key, raw.get(key))
@@ -203,8 +213,8 @@ class StateFields(Generic[StateT]):
         if size > self.settings.payload_max_bytes:
             raise PayloadTooLarge(
                 f"The state of run {self.run_id!r} cannot be written: key {key!r} has {size:,} bytes, at most "
-                f"{self.settings.payload_max_bytes:,} are allowed (payload_max_bytes). Keep the data in a file, a bucket "
-                "or a database, and in the state where they are."
+                f"{self.settings.payload_max_bytes:,} are allowed (payload_max_bytes). Keep the data in a file, a "
+                "bucket or a database, and in the state where they are."
             )
         _log.warning(
             "Key %r of the state of run %s has %s bytes, more than %s (payload_warn_bytes). Every write of the key "
@@ -249,9 +259,10 @@ def _untagged(value: Any) -> Any:
 
 def _unloaded(value: Any) -> str | None:
     """The name of a class in tagged JSON that is not loaded here."""
-    children: Sequence[Any] = (
-        value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else ()
-    )
-    if isinstance(value, dict) and value.get(TAG) is True and from_json_value(value) is value.get("value"):
+    if isinstance(value, list):
+        return next((name for item in value if (name := _unloaded(item))), None)
+    if not isinstance(value, dict):
+        return None
+    if value.get(TAG) is True and from_json_value(value) is value.get("value"):
         return str(value.get("qualified_name"))
-    return next((name for child in children if (name := _unloaded(child))), None)
+    return _unloaded(list(value.values()))

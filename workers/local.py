@@ -87,7 +87,7 @@ class _InProcess(Runtime):
         self._installation: Installation = app.umbel
         super().__init__(settings, app=app, registry=self._installation.registry)
         self._loops: dict[str, asyncio.AbstractEventLoop] = {}
-        self._installation.loop_of = self._loops.get
+        self._installation.loop_of = lambda run_id: self._loops.get(run_id)
         self._worker = InProcessWorker(app, concurrency)
         for target in targets:
             if isinstance(target, str):
@@ -108,7 +108,6 @@ class _InProcess(Runtime):
         # Runs come and go; what belongs to loops that are closed can go with them.
         self._loops = {run: kept for run, kept in self._loops.items() if not kept.is_closed()}
         self._loops[run_id] = loop
-        self._installation.loop_of = self._loops.get
 
     def close(self) -> None:
         """Stop the worker, then the connections."""

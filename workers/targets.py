@@ -23,9 +23,9 @@ from types import ModuleType
 from typing import NoReturn
 
 from ..orchestration.errors import ConfigurationError
-from ..tasks.definition import WorkflowDefinition
 from ..tasks.registry import Registrable, Registry, declared
 from ..tasks.step_discovery import steps_of
+from ..tasks.workflow import Workflow
 
 _FORMS = "Write it as package.module:Workflow, path/file.py:Workflow, or without `:Workflow` for all in it."
 
@@ -80,7 +80,7 @@ def load_target(text: str) -> list[Registrable]:
     return _all_in(target, module, [*own, *declared[known:]])
 
 
-def load_workflow(text: str) -> WorkflowDefinition:
+def load_workflow(text: str) -> Workflow:
     """Load a target that is exactly one workflow, and build it.
 
     Raises:
@@ -94,13 +94,15 @@ def load_workflow(text: str) -> WorkflowDefinition:
     return build(found[0])
 
 
-def build(workflow: Registrable) -> WorkflowDefinition:
+def build(workflow: Registrable) -> Workflow:
     """The instance that a worker would use.
 
     Raises:
         WorkflowValidationError: It cannot be built; the text says how to register it.
     """
-    return Registry().add(workflow).workflow
+    built = Registry().add(workflow).workflow
+    assert isinstance(built, Workflow)  # its definition half alone is nothing that users meet
+    return built
 
 
 def parse_target(text: str) -> Target:
@@ -187,7 +189,7 @@ def _preferred(chosen: Registrable) -> Registrable:
 
 def _built(registered: Registrable) -> Registrable:
     """A factory's instance; classes stay as they are, so that what is wrong with them can be told one by one."""
-    if isinstance(registered, type) and issubclass(registered, WorkflowDefinition):
+    if isinstance(registered, type) and issubclass(registered, Workflow):
         return registered
     return build(registered)
 
@@ -196,12 +198,12 @@ def _named(target: Target, module: ModuleType, name: str) -> Registrable:
     found: object = module
     for part in name.split("."):
         found = getattr(found, part, None)
-    if isinstance(found, WorkflowDefinition):
+    if isinstance(found, Workflow):
         return found
-    if isinstance(found, type) and issubclass(found, WorkflowDefinition):
+    if isinstance(found, type) and issubclass(found, Workflow):
         return found
     if callable(found) and not isinstance(found, type):
-        factory: Callable[[], WorkflowDefinition] = found
+        factory: Callable[[], Workflow] = found
         return factory
     what = "there is no such name in it" if found is None else f"that is {_article(type(found).__name__)}"
     raise TargetError(f"{target.text!r} cannot be loaded: {what}. {_there_is(module)}")
@@ -209,10 +211,10 @@ def _named(target: Target, module: ModuleType, name: str) -> Registrable:
 
 def _all_in(target: Target, module: ModuleType, registered: list[Registrable]) -> list[Registrable]:
     given = [_built(each) for each in reversed(registered)]
-    held = [each for each in vars(module).values() if isinstance(each, WorkflowDefinition)]
-    instances: dict[str, WorkflowDefinition] = {}
+    held = [each for each in vars(module).values() if isinstance(each, Workflow)]
+    instances: dict[str, Workflow] = {}
     for each in (*given, *held):
-        if isinstance(each, WorkflowDefinition):
+        if isinstance(each, Workflow):
             instances.setdefault(each.workflow_name, each)
     stood_for = {type(each) for each in instances.values()}
     named = [each for each in given if isinstance(each, type)]
@@ -223,12 +225,12 @@ def _all_in(target: Target, module: ModuleType, registered: list[Registrable]) -
     return found
 
 
-def _classes_of(module: ModuleType) -> list[type[WorkflowDefinition]]:
+def _classes_of(module: ModuleType) -> list[type[Workflow]]:
     """The workflow classes that the module itself defines, in order of definition."""
     own = [
         each
         for each in vars(module).values()
-        if isinstance(each, type) and issubclass(each, WorkflowDefinition) and each.__module__ == module.__name__
+        if isinstance(each, type) and issubclass(each, Workflow) and each.__module__ == module.__name__
     ]
     return list(dict.fromkeys(own))
 
@@ -236,12 +238,12 @@ def _classes_of(module: ModuleType) -> list[type[WorkflowDefinition]]:
 def _there_is(module: ModuleType) -> str:
     """What a reader who got the name wrong wants to see."""
     own = [cls.__qualname__ + ("" if steps_of(cls) else " (which has no steps)") for cls in _classes_of(module)]
-    instances = [name for name, each in vars(module).items() if isinstance(each, WorkflowDefinition)]
+    instances = [name for name, each in vars(module).items() if isinstance(each, Workflow)]
     imported = [
         f"{name} (defined in {each.__module__})"
         for name, each in vars(module).items()
         if isinstance(each, type)
-        and issubclass(each, WorkflowDefinition)
+        and issubclass(each, Workflow)
         and each.__module__ != module.__name__
         and not each.__module__.startswith("umbel.")
     ]
@@ -252,7 +254,7 @@ def _there_is(module: ModuleType) -> str:
 
 
 def _label(workflow: Registrable) -> str:
-    cls = type(workflow) if isinstance(workflow, WorkflowDefinition) else workflow
+    cls = type(workflow) if isinstance(workflow, Workflow) else workflow
     return getattr(cls, "__qualname__", repr(cls))
 
 

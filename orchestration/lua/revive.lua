@@ -19,8 +19,9 @@ redis.call('ZADD', K['runs:running'], NOW, RUN)
 if A.timeout then redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN) end
 for i = 1, #flat, 2 do
   local record = cmsgpack.unpack(flat[i + 1])
-  if record.st ~= 'suspended' and record.st ~= 'parked' then
+  if record.st ~= 'suspended' then          -- parked work too: who took it up meanwhile found the run ended
     record.f, record.l, record.lt, record.u, record.late = nil, nil, nil, nil, nil
+    record.fa, record.le, record.la = nil, nil, nil
     if record.sl then dispatch(flat[i], record) else place(record) end
   end
 end

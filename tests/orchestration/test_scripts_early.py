@@ -131,6 +131,20 @@ def test_two_answers_in_one_burst_resume_once_and_leave_nothing_behind(store: St
     assert run.content("events") is None
 
 
+def test_an_answer_that_finds_its_waiter_gone_lets_go_of_the_event(store: Store) -> None:
+    run = DrivenRun(store, plan_of(step("asks", START), step("tells", START))).start()
+    asks, tells = run.claim("asks"), run.claim("tells")
+    run.commit(asks, waiting(asks))
+    around = store.surroundings(run.run_id)
+    origin = Origin(run.run_id, tells.work_id)
+    sends = [(name, route(run.plan, event("Answer"), origin, name, around, Limits())) for name in ("x", "y")]
+    run.heard(store.flush(tells, run.plan, batch=1, version=around.version, publishes=[], sends=sends))
+
+    run.commit(run.claim("asks"), Returned(None))
+    run.commit(tells, Returned(None), batches=1)
+    assert run.content("events") is None
+
+
 # -- send --------------------------------------------------------------------------------------------------------------
 
 

@@ -2,15 +2,6 @@
 
 local ended = false
 
-local function drop_event(id)
-  local uses = tonumber(redis.call('HGET', K.events, '#' .. id) or 1)
-  if uses > 1 then
-    redis.call('HSET', K.events, '#' .. id, uses - 1)
-  else
-    redis.call('HDEL', K.events, id, '#' .. id)
-  end
-end
-
 local function drop_events_of(record)
   if record.e then drop_event(record.e) end
   for _, id in ipairs(record.ev or {}) do drop_event(id) end
@@ -66,7 +57,10 @@ end
 
 function APPLY.resume(c)                    -- a waiter is answered (e) or has run out of time (no e)
   local field = c.w .. '|' .. c.wt
-  if redis.call('HDEL', K.waiters, field) == 0 then return end
+  if redis.call('HDEL', K.waiters, field) == 0 then
+    if c.e then drop_event(c.e) end        -- it was answered before; this use of the event ends here
+    return
+  end
   redis.call('HINCRBY', K.run, 'wv', 1)
   redis.call('ZREM', K.timers, 'waiter|' .. RUN .. '|' .. field)
   local record = get(c.w)

@@ -1,10 +1,12 @@
 -- Fan-outs. A scope counts the work items at its level plus the scopes opened below it; at zero it closes, and each
 -- of its joins that has not fired yet fires with what has arrived. Counts are gathered in `delta` and settled once,
 -- after everything else of the script, so an item that goes on never lets its scope look empty in between.
--- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired.
+-- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired,
+-- <id>:j the buffers of multi-parameter joins inside it.
 
 local delta = {}
 local live = 0
+local forget_joins                -- in joins.lua
 
 local function innermost(path)
   local last = string.match(path, '([^/]+)$')
@@ -20,6 +22,15 @@ local function deliver(record)
   live = live + 1
   count(record.sc, 1)
   place(record)
+end
+
+local function drop_event(id)
+  local uses = tonumber(redis.call('HGET', K.events, '#' .. id) or 1)
+  if uses > 1 then
+    redis.call('HSET', K.events, '#' .. id, uses - 1)
+  else
+    redis.call('HDEL', K.events, id, '#' .. id)
+  end
 end
 
 local function fire(id, meta, join, size)
@@ -62,6 +73,7 @@ local function close(id)
     end
     redis.call('HDEL', K.scopes, id .. '/' .. join.s)
   end
+  forget_joins(id)
   redis.call('HDEL', K.scopes, id, id .. ':n')
   redis.call('HINCRBY', K.run, 'scopes', -1)
   count(meta.p, -1)

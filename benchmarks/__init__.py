@@ -1,0 +1,1 @@
+"""Measurements of umbel beside plain Celery, on this machine, in one run. See `run.py`."""

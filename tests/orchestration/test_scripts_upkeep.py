@@ -1,0 +1,345 @@
+"""Leases: heartbeats, losses, suspects and fences; and work that is set aside for want of its code."""
+
+from __future__ import annotations
+
+import pytest
+from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+from umbel.orchestration.envelope import START
+from umbel.orchestration.records import Applied, Refusal
+from umbel.orchestration.store import Store
+from umbel.orchestration.upkeep import Held, Pulse, Upkeep
+from umbel.orchestration.work import FannedOut, Returned, Work
+
+PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10, timeout_seconds=60))
+
+
+@pytest.fixture
+def run(store: Store) -> DrivenRun:
+    run = DrivenRun(store, PLAN).start()
+    run.commit(run.claim("begin"), FannedOut((event("A"),) * 3))
+    return run
+
+
+def of(work: Work) -> Held:
+    return Held.parse(work.member)
+
+
+def lease(run: DrivenRun, owner: str) -> float | None:
+    score: float | None = run.store.client.zscore(run.keys["leases"], owner)
+    return score
+
+
+def expire(run: DrivenRun, owner: str) -> None:
+    assert run.store.client.zadd(run.keys["leases"], {owner: 1}, xx=True, ch=True)
+
+
+def lose(run: DrivenRun, owner: str, *works: Work) -> None:
+    """The owner dies with these in hand."""
+    held = run.upkeep.fence(owner, run.keys.shard, known_dead=True)
+    assert set(held) == {of(work) for work in works}
+    for _, applied in run.upkeep.hand_back(owner, held, charge=True):
+        run.heard(applied)
+
+
+# -- heartbeats --------------------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_renews_the_lease_of_everything_held(run: DrivenRun) -> None:
+    works = [run.claim("work") for _ in range(2)]
+    expire(run, "o1")
+
+    assert run.upkeep.heartbeat("o1", map(of, works)) == Pulse(False, frozenset())
+    assert (lease(run, "o1") or 0) > works[0].claimed_at
+
+
+def test_a_heartbeat_tells_what_was_lost(run: DrivenRun) -> None:
+    mine, gone = run.claim("work"), run.claim("work")
+    run.upkeep.hand_back("o1", [of(gone)], charge=False)
+
+    assert run.upkeep.heartbeat("o1", [of(mine), of(gone)]).lost == {of(gone)}
+
+
+def test_a_claim_whose_answer_never_came_is_handed_back_uncharged(run: DrivenRun) -> None:
+    mine, orphan = run.claim("work"), run.claim("work")
+
+    run.upkeep.heartbeat("o1", [of(mine)])
+
+    record = run.record(orphan.work_id)
+    assert record is not None
+    assert (record["st"], record.get("lt"), record.get("u"), record["d"]) == ("ready", None, None, 2)
+    assert run.try_commit(orphan, stop()) is Refusal.STALE
+    assert run.content("owner:o1") == [mine.member.encode()]
+
+
+def test_an_owner_that_was_declared_lost_hears_it_and_claims_no_more(run: DrivenRun) -> None:
+    work = run.claim("work")
+    lose(run, "o1", work)
+
+    assert run.upkeep.heartbeat("o1", [of(work)]).gone
+    assert run.ask(run.bells[0]) is Refusal.GONE
+    assert isinstance(run.ask(run.bells[0], owner="o1-again"), Work)
+
+
+def test_an_owner_with_nothing_in_a_shard_has_no_lease_there(run: DrivenRun, store: Store) -> None:
+    work = run.claim("work")
+    run.commit(work, Returned(None))
+
+    run.upkeep.heartbeat("o1", [of(work)])
+
+    assert lease(run, "o1") is None
+
+
+# -- fence -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_living_owner_is_not_fenced(run: DrivenRun) -> None:
+    work = run.claim("work")
+
+    assert run.upkeep.fence("o1", run.keys.shard) == []
+    assert isinstance(run.commit(work, Returned(None)), Applied)
+    assert run.content("gone") is None
+
+
+def test_an_expired_owner_is_fenced_and_stays_listed_until_all_is_handed_back(run: DrivenRun) -> None:
+    works = [run.claim("work") for _ in range(2)]
+    expire(run, "o1")
+
+    first = run.upkeep.fence("o1", run.keys.shard)
+    assert set(first) == {of(work) for work in works}
+    assert lease(run, "o1") == 0
+    run.upkeep.hand_back("o1", [of(works[0])], charge=True)
+    assert run.upkeep.fence("o1", run.keys.shard) == [of(works[1])]
+    run.upkeep.hand_back("o1", [of(works[1])], charge=True)
+    assert run.upkeep.fence("o1", run.keys.shard) == []
+
+    assert lease(run, "o1") is None
+    assert run.content("owner:o1") is None
+
+
+def test_a_known_death_needs_no_expired_lease(run: DrivenRun) -> None:
+    work = run.claim("work")
+
+    assert run.upkeep.fence("o1", run.keys.shard, known_dead=True) == [of(work)]
+
+
+def test_an_idle_owner_whose_lease_has_run_out_is_not_taken_for_dead(run: DrivenRun) -> None:
+    run.commit(run.claim("work"), Returned(None))
+    expire(run, "o1")
+
+    assert run.upkeep.fence("o1", run.keys.shard) == []
+    assert lease(run, "o1") is None
+    assert isinstance(run.ask(run.bells[0]), Work)
+
+
+def test_the_dead_are_remembered_for_a_day(run: DrivenRun) -> None:
+    run.store.client.zadd(run.keys["gone"], {"ancient": 1})
+    lose(run, "o1", run.claim("work"))
+
+    assert [name for name, _ in run.content("gone")] == [b"o1"]
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_loss_makes_a_suspect_and_only_its_further_losses_are_charged(run: DrivenRun) -> None:
+    wanted = run.bells[0].work_id
+    counts = []
+    for n in range(4):
+        bell = next(bell for bell in reversed(run.bells) if bell.work_id == wanted)
+        work = run.ask(bell, owner=f"dies{n}")
+        assert isinstance(work, Work)
+        counts.append((work.attempt, work.losses, work.charged_losses, work.failures, work.suspect))
+        lose(run, f"dies{n}", work)
+
+    assert counts == [(1, 0, 0, 0, False), (2, 1, 0, 0, True), (3, 2, 1, 0, True), (4, 3, 2, 0, True)]
+
+
+def test_the_innocent_beside_a_killer_are_not_charged_for_it(run: DrivenRun) -> None:
+    works = [run.claim("work") for _ in range(3)]
+    lose(run, "o1", *works)
+
+    again = [run.claim("work", owner="o2") for _ in range(3)]
+
+    assert [(work.suspect, work.charged_losses) for work in again] == [(True, 0)] * 3
+
+
+def test_a_suspect_is_refused_to_whom_has_one_already(run: DrivenRun) -> None:
+    work = run.claim("work")
+    lose(run, "o1", work)
+    bell = next(bell for bell in run.bells if bell.work_id == work.work_id)
+
+    assert run.ask(bell, owner="o2", takes_suspects=False) is Refusal.SUSPECT
+    assert isinstance(run.ask(bell, owner="o2", takes_suspects=True), Work)
+
+
+def test_losing_twice_counts_once(run: DrivenRun, store: Store) -> None:
+    work = run.claim("work")
+    lose(run, "o1", work)
+    before = dump(store.client, store.settings.key_prefix)
+
+    [(_, applied)] = run.upkeep.hand_back("o1", [of(work)], charge=True)
+
+    assert applied.doorbells == ()
+    assert dump(store.client, store.settings.key_prefix) == before
+
+
+def test_a_loss_that_comes_after_the_commit_changes_nothing(run: DrivenRun) -> None:
+    work = run.claim("work")
+    run.commit(work, failed(0))
+    [(_, applied)] = run.upkeep.hand_back("o1", [of(work)], charge=True)
+
+    assert applied.doorbells == ()
+    assert run.claim("work").losses == 0
+
+
+def test_a_loss_does_not_touch_the_next_owners_claim(run: DrivenRun) -> None:
+    work = run.claim("work")
+    lose(run, "o1", work)
+    bell = next(bell for bell in reversed(run.bells) if bell.work_id == work.work_id)
+    second = run.ask(bell, owner="o2")
+    assert isinstance(second, Work)
+
+    run.upkeep.hand_back("o1", [of(work)], charge=True)
+
+    assert isinstance(run.commit(second, Returned(None)), Applied)
+
+
+def test_losses_in_many_runs_are_handed_back_run_by_run(store: Store) -> None:
+    upkeep = Upkeep(store)
+    runs = [DrivenRun(store, PLAN).start() for _ in range(6)]
+    works = [run.claim("begin", owner="dies") for run in runs]
+    held = [each for shard in (0, 1) for each in upkeep.fence("dies", shard, known_dead=True)]
+    done = upkeep.hand_back("dies", held, charge=True)
+
+    assert sorted(run_id for run_id, _ in done) == sorted(run.run_id for run in runs)
+    assert all(len(applied.doorbells) == 1 for _, applied in done)
+    assert {work.work_id for work in works} == {applied.doorbells[0].work_id for _, applied in done}
+
+
+def test_a_claim_of_an_ended_run_is_only_forgotten(run: DrivenRun, store: Store) -> None:
+    work = run.claim("work")
+    store.finish(run.run_id, "cancelled", event("x"))
+    lose(run, "o1", work)
+
+    assert run.content("owner:o1") is None
+    assert store.client.zscore(run.keys["ring"], f"{run.run_id}|{work.work_id}|umbel") is None
+
+
+# -- parked work -------------------------------------------------------------------------------------------------------
+
+
+def test_work_without_code_is_parked_and_taken_up_by_who_has_it(run: DrivenRun) -> None:
+    bell = run.bells[0]
+    assert run.upkeep.park(run.run_id, bell.work_id, "W", "work")
+    assert run.ask(bell) is Refusal.STALE
+    assert run.upkeep.unpark("W", ["other"]) == []
+    assert run.upkeep.unpark("X", ["work"]) == []
+
+    [(run_id, applied)] = run.upkeep.unpark("W", ["begin", "work"])
+
+    assert run_id == run.run_id
+    assert [bell.dispatch_no for bell in applied.doorbells] == [2]
+    assert isinstance(run.ask(applied.doorbells[0]), Work)
+    assert run.content("parked") is None
+
+
+def test_a_claim_can_be_parked_by_who_holds_it_and_by_nobody_else(run: DrivenRun) -> None:
+    mine, other = run.claim("work"), run.claim("work")
+
+    assert not run.upkeep.park(run.run_id, mine.work_id, "W", "work")
+    assert not run.upkeep.park(run.run_id, mine.work_id, "W", "work", other)
+    assert run.upkeep.park(run.run_id, mine.work_id, "W", "work", mine)
+    assert run.content("owner:o1") == [other.member.encode()]
+    assert run.try_commit(mine, stop()) is Refusal.STALE
+    [(_, applied)] = run.upkeep.unpark("W", ["work"])
+    again = run.ask(applied.doorbells[0])
+    assert isinstance(again, Work)
+    assert (again.attempt, again.suspect) == (1, False)
+
+
+def test_parking_is_idempotent_and_ends_with_the_run(run: DrivenRun, store: Store) -> None:
+    bell = run.bells[0]
+    run.upkeep.park(run.run_id, bell.work_id, "W", "work")
+    before = dump(store.client, store.settings.key_prefix)
+    run.upkeep.park(run.run_id, bell.work_id, "W", "work")
+    assert dump(store.client, store.settings.key_prefix) == before
+
+    store.finish(run.run_id, "cancelled", event("x"))
+    assert not run.upkeep.park(run.run_id, run.bells[1].work_id, "W", "work")
+    [(_, applied)] = run.upkeep.unpark("W", ["work"])
+    assert applied.doorbells == ()
+    assert run.content("parked") is None
+
+
+def test_hostile_names_park_and_unpark_only_themselves(store: Store) -> None:
+    run = DrivenRun(store, plan_of(step("begin", START))).start()
+    run.upkeep.park(run.run_id, run.bells[0].work_id, "W[a]*", "begin?")
+
+    assert run.upkeep.unpark("W*", ["begin?"]) == []
+    assert run.upkeep.unpark("W[a]*", ["begin*"]) == []
+    assert len(run.upkeep.unpark("W[a]*", ["begin?"])) == 1
+
+
+# -- revival -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_is_revived_with_its_failed_and_interrupted_work(run: DrivenRun, store: Store) -> None:
+    failing, running = run.claim("work"), run.claim("work")
+    run.commit(failing, failed())
+    assert run.status == "failed"
+
+    reply = run.heard(store.revive(run.run_id, timeout_seconds=10))
+
+    assert run.status == "running"
+    assert len(reply.doorbells) == 3
+    assert run.try_commit(running, stop()) is Refusal.STALE
+    again = run.ask(next(bell for bell in reply.doorbells if bell.work_id == failing.work_id))
+    assert isinstance(again, Work)
+    assert (again.attempt, again.failures, again.last_error) == (1, 0, None)
+    assert again.first_attempt_at == again.claimed_at
+    run.commit(again, stop("after all"))
+    assert run.result == "after all"
+
+
+def test_a_revived_run_is_for_good_again(run: DrivenRun, store: Store) -> None:
+    run.flush(run.claim("work"), 1, ("x", event("Z")))
+    store.finish(run.run_id, "cancelled", event("x"))
+    run.upkeep.retire(run.run_id)
+    store.revive(run.run_id, timeout_seconds=None)
+
+    keys = [key for key in store.client.scan_iter(match=f"{run.keys['run']}*") if b":answer:" not in key]
+    assert len(keys) > 3
+    assert {key: store.client.pttl(key) for key in keys} == dict.fromkeys(keys, -1)
+    assert run.content("runs:cancelled") is None
+    assert [name for name, _ in run.content("runs:running")] == [run.run_id.encode()]
+
+
+def test_what_cannot_be_revived_says_why(store: Store) -> None:
+    run = DrivenRun(store, PLAN).start()
+    assert store.revive(run.run_id, timeout_seconds=None) == "running"
+    run.commit(run.claim("begin"), stop())
+    assert store.revive(run.run_id, timeout_seconds=None) == "completed"
+    assert store.revive("nowhere", timeout_seconds=None) == "unknown"
+    empty = DrivenRun(store, PLAN).start()
+    empty.commit(empty.claim("begin"), Returned(None))
+    store.finish(empty.run_id, "cancelled", event("x"))
+    assert store.revive(empty.run_id, timeout_seconds=None) == "nothing"
+
+
+def test_parked_delayed_and_suspended_work_survives_a_revival(store: Store) -> None:
+    steps = [step(name, START) for name in ("parked", "delayed", "asleep")]
+    run = DrivenRun(store, plan_of(*steps)).start()
+    bell = run.bell("parked")
+    run.upkeep.park(run.run_id, bell.work_id, "W", "parked")
+    run.commit(run.claim("delayed"), failed(100))
+    asleep = run.claim("asleep")
+    run.commit(asleep, waiting(asleep))
+    store.finish(run.run_id, "cancelled", event("x"))
+    run.upkeep.unpark("W", ["parked"])
+
+    reply = run.heard(store.revive(run.run_id, timeout_seconds=None))
+
+    assert sorted(bell.step for bell in reply.doorbells) == ["delayed", "parked"]
+    run.send(event("Answer"))
+    assert sorted(bell.step for bell in run.bells) == ["asleep", "delayed", "parked"]
+    assert run.play(dict.fromkeys(["asleep", "delayed", "parked"], lambda _: Returned(None))) == 3

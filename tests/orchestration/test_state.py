@@ -1,0 +1,455 @@
+"""The state of a run in Redis: who may write, the lock of an edit, and the journal. Numbers: see `state.py`."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from core_checks import CheckedStore
+from core_driving import DrivenRun, plan_of, step, stop
+from redis.exceptions import ConnectionError
+from umbel.orchestration.connection import Client
+from umbel.orchestration.envelope import START
+from umbel.orchestration.errors import RunClosed
+from umbel.orchestration.keys import new_id
+from umbel.orchestration.renewal import RenewedLock
+from umbel.orchestration.scripts import Script, unpack
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.state import Change, Occupied, StateHash
+from umbel.orchestration.store import Store
+from umbel.orchestration.turns import Line
+from umbel.orchestration.upkeep import Held
+from umbel.orchestration.work import Returned, Work
+
+PLAN = plan_of(step("a", START), step("b", START))
+
+
+@pytest.fixture
+def run(store: Store) -> DrivenRun:
+    return DrivenRun(store, PLAN).start()
+
+
+def writer(run: DrivenRun, work: Work | None = None, **options: Any) -> StateHash:
+    return StateHash(run.store, run.run_id, run.run_id, work, **options)
+
+
+def put(**values: bytes) -> Change:
+    return Change("set", values)
+
+
+def state_entries(run: DrivenRun) -> list[dict[bytes, bytes]]:
+    return [fields for _, fields in run.content("journal") if fields[b"k"] == b"state"]
+
+
+def key(run: DrivenRun, rest: str = "") -> str:
+    return run.keys[f"state:{run.run_id}{rest}"]
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.005)
+
+
+class LossyStore(CheckedStore):
+    """A store that hears no answer to its next script, although Redis has executed it."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        super().__init__(client, settings)
+        self.deaf = False
+
+    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
+        reply = super().evaluate(script, keys, args)
+        if self.deaf:
+            self.deaf = False
+            raise ConnectionError("the reply was lost")
+        return reply
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_writes_and_everybody_reads_it(run: DrivenRun) -> None:
+    state = writer(run, run.claim("a"))
+
+    assert state.write(Change("set", {"n": b"1", "text": "é".encode()})) == "written"
+    assert state.write(Change("set", {"n": b"2"}, delete=["text"])) == "written"
+
+    assert writer(run).read("n") == b"2"
+    assert writer(run).read("text") is None
+    assert writer(run).read_all() == {"n": b"2"}
+
+
+def test_replacing_drops_what_is_not_named(run: DrivenRun) -> None:
+    state = writer(run, run.claim("a"))
+    state.write(put(old=b"1", kept=b"2"))
+    state.write(Change("set_state", {"kept": b"3"}, replace=True))
+
+    assert state.read_all() == {"kept": b"3"}
+
+
+def test_any_bytes_are_stored_as_they_are(run: DrivenRun) -> None:
+    state = writer(run, run.claim("a"))
+    values = {"empty": b"", "zero": b"\x00\xff", "list": b"[]", "big": b"12345678901234567890", "k ey|:é": b"{}"}
+    state.write(Change("set", values))
+
+    assert state.read_all() == values
+
+
+def test_each_write_is_in_the_journal_with_its_values(run: DrivenRun) -> None:
+    work = run.claim("a")
+    writer(run, work).write(Change("edit_state", {"n": b"1"}, delete=["m"]))
+
+    [entry] = state_entries(run)
+    said = unpack(entry[b"d"])
+    assert said == {"w": work.work_id, "s": "a", "how": "edit_state", "set": ["n"], "del": ["m"]}
+    assert unpack(entry[b"c"]) == {"set": {"n": "1"}, "del": ["m"], "replace": None}
+
+
+def test_a_summary_journal_has_no_values(client: Client, settings: Settings) -> None:
+    store = CheckedStore(client, settings.model_copy(update={"history": "summary"}))
+    run = DrivenRun(store, PLAN).start()
+    writer(run, run.claim("a")).write(put(n=b"1"))
+
+    [entry] = state_entries(run)
+    assert set(entry) == {b"k", b"d"}
+    assert unpack(entry[b"d"])["set"] == ["n"]
+
+
+def test_a_write_whose_reply_was_lost_is_applied_once(client: Client, settings: Settings) -> None:  # invariant 3
+    store = LossyStore(client, settings)
+    run = DrivenRun(store, PLAN).start()
+    state = writer(run, run.claim("a"))
+
+    store.deaf = True
+    assert state.write(put(n=b"1"), expect={"n": None}) == "written"
+    assert len(state_entries(run)) == 1
+
+    assert isinstance(state.lock("mine"), dict)
+    store.deaf = True
+    assert state.write(put(n=b"2"), lock="mine") == "written"
+    assert len(state_entries(run)) == 2
+    assert state.read_all() == {"n": b"2"}
+
+
+def test_a_write_made_from_an_older_value_changes_nothing(run: DrivenRun) -> None:
+    state = writer(run, run.claim("a"))
+    state.write(put(n=b"1"))
+
+    assert state.write(put(n=b"9"), expect={"n": b"0"}) == "changed"
+    assert state.write(put(n=b"9"), expect={"n": None}) == "changed"
+    assert state.write(put(n=b"9"), expect={"n": b"1", "other": b"x"}) == "changed"
+    assert state.read_all() == {"n": b"1"}
+    assert state.write(put(n=b"2"), expect={"n": b"1", "other": None}) == "written"
+    assert len(state_entries(run)) == 2
+
+
+# -- who may write -----------------------------------------------------------------------------------------------------
+
+
+def assert_refused(run: DrivenRun, state: StateHash, because: str) -> None:
+    before = (run.content(f"state:{run.run_id}"), run.content("journal"))
+    for attempt in (lambda: state.write(put(n=b"9")), lambda: state.lock("zombie")):
+        with pytest.raises(RunClosed, match=because) as caught:
+            attempt()
+        assert run.run_id in str(caught.value)
+        assert "'a'" in str(caught.value)
+    assert (run.content(f"state:{run.run_id}"), run.content("journal")) == before
+    assert run.store.client.exists(key(run, ":lock")) == 0
+
+
+def test_a_process_that_was_declared_lost_never_writes(run: DrivenRun) -> None:  # invariant 1
+    zombie = run.claim("a")
+    held = Held(run.run_id, zombie.work_id, zombie.claim_id)
+    for _, applied in run.upkeep.hand_back("o1", [held], charge=True):
+        run.heard(applied)
+    assert_refused(run, writer(run, zombie), "given to another process")
+
+    successor = run.claim("a", owner="o2")
+    assert successor.work_id == zombie.work_id
+    assert_refused(run, writer(run, zombie), "given to another process")
+    assert writer(run, successor).write(put(n=b"1")) == "written"
+
+
+def test_a_step_that_has_reported_its_outcome_never_writes(run: DrivenRun) -> None:  # invariant 1
+    work = run.claim("a")
+    writer(run, work).write(put(n=b"1"))
+    run.commit(work, Returned(None))
+
+    assert_refused(run, writer(run, work), "reported its outcome")
+
+
+def test_a_step_of_an_ended_run_never_writes(run: DrivenRun) -> None:  # invariant 1
+    work = run.claim("a")
+    writer(run, work).write(put(n=b"1"))
+    run.commit(run.claim("b"), stop())
+
+    assert_refused(run, writer(run, work), "the run has ended")
+
+
+def test_an_edit_whose_step_was_lost_meanwhile_is_not_written_and_lets_go(run: DrivenRun) -> None:
+    work = run.claim("a")
+    state = writer(run, work)
+    state.lock("edit")
+    run.upkeep.hand_back("o1", [Held(run.run_id, work.work_id, work.claim_id)], charge=True)
+
+    with pytest.raises(RunClosed):
+        state.write(put(n=b"9"), lock="edit")
+
+    assert writer(run).read_all() == {}
+    assert isinstance(writer(run).lock("next"), dict)
+
+
+def test_the_lock_of_a_step_that_was_lost_is_not_renewed(run: DrivenRun) -> None:
+    work = run.claim("a")
+    state = writer(run, work)
+    state.lock("edit")
+    run.upkeep.hand_back("o1", [Held(run.run_id, work.work_id, work.claim_id)], charge=True)
+
+    assert state.renew("edit") is False
+    assert isinstance(writer(run).lock("next"), dict)
+
+
+# -- how long it lives -------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_for_a_run_that_never_starts_expires(store: Store) -> None:
+    seeded = DrivenRun(store, PLAN)
+    writer(seeded).write(put(n=b"1"))
+
+    for name in (f"state:{seeded.run_id}", "journal"):
+        assert 0 < store.client.pttl(seeded.keys[name]) <= store.settings.retention_seconds * 1000
+
+
+def test_the_state_of_a_running_run_stays(run: DrivenRun) -> None:
+    writer(run, run.claim("a")).write(put(n=b"1"))
+    writer(run).write(put(m=b"1"))
+
+    assert run.store.client.pttl(key(run)) == -1
+
+
+def test_a_write_after_the_end_does_not_prolong_the_retention(run: DrivenRun) -> None:
+    writer(run).write(put(n=b"1"))
+    run.commit(run.claim("a"), stop())
+    run.store.client.pexpire(key(run), 60_000)
+
+    writer(run).write(put(n=b"2"))
+    writer(run).write(Change("clear", {"n": b"3"}, replace=True))
+
+    assert 0 < run.store.client.pttl(key(run)) <= 60_000
+    assert 0 < run.store.client.pttl(run.keys["journal"])
+
+
+def test_a_state_made_after_the_end_expires_too(run: DrivenRun) -> None:
+    run.commit(run.claim("a"), stop())
+    writer(run).write(put(n=b"2"))
+
+    assert run.store.client.pttl(key(run)) > 0
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------
+
+
+def test_while_one_edits_nobody_else_writes_and_everybody_reads(run: DrivenRun) -> None:  # invariant 2
+    writer(run).write(put(n=b"1"))
+    editor, other = writer(run, run.claim("a")), writer(run, run.claim("b"))
+
+    assert editor.lock("edit") == {"n": b"1"}
+    assert other.lock("second") == Occupied("edit")
+    assert other.write(put(n=b"9")) == Occupied("edit")
+    assert writer(run).write(put(n=b"9")) == Occupied("edit")
+    assert other.read_all() == {"n": b"1"}
+
+    assert editor.write(put(n=b"2"), lock="edit") == "written"
+    assert other.lock("second") == {"n": b"2"}
+
+
+def test_asking_for_a_lock_again_gives_the_same_answer(client: Client, settings: Settings) -> None:
+    store = LossyStore(client, settings)
+    run = DrivenRun(store, PLAN).start()
+    store.deaf = True
+
+    assert writer(run).lock("edit") == {}
+    assert writer(run).lock("edit") == {}
+
+
+def test_an_abandoned_edit_changes_nothing_and_lets_the_next_one_in(run: DrivenRun) -> None:
+    state = writer(run)
+    state.lock("edit")
+    state.unlock("edit")
+
+    assert state.lock("next") == {}
+    state.unlock("edit")
+    assert state.lock("third") == Occupied("next")
+
+
+def test_the_lock_of_a_dead_editor_runs_out_and_then_it_cannot_write(run: DrivenRun) -> None:  # invariant 2
+    dead = writer(run, run.claim("a"), lock_seconds=0.05)
+    dead.lock("dead")
+    eventually(lambda: isinstance(writer(run).lock("next"), dict), "the lock runs out")
+
+    assert dead.write(put(n=b"9"), lock="dead") == "lost"
+    assert dead.renew("dead") is False
+    assert writer(run).write(put(n=b"1"), lock="next") == "written"
+    assert dead.write(put(n=b"9"), lock="dead") == "lost"
+    assert writer(run).read_all() == {"n": b"1"}
+
+
+def ask_to_lock(run: DrivenRun, process: str, token: str, **more: Any) -> bytes:
+    """As another process would."""
+    name = f"state:{run.run_id}"
+    names = {"state": name, "lock": f"{name}:lock", "next": f"{name}:lock:next"}
+    answer: bytes = run.store.verb("state_lock", run.run_id, names, lock=token, me=process, px=60_000, **more)[0]
+    return answer
+
+
+def test_a_process_that_waited_long_goes_next(run: DrivenRun) -> None:
+    assert ask_to_lock(run, "greedy", "g1") == b"locked"
+    assert ask_to_lock(run, "patient", "p1", reserve=True) == b"held"
+    writer(run).unlock("g1")
+
+    assert ask_to_lock(run, "greedy", "g2") == b"held"
+    assert ask_to_lock(run, "patient", "p1") == b"locked"
+    writer(run).unlock("p1")
+    assert ask_to_lock(run, "greedy", "g2") == b"locked"
+
+
+def test_a_process_that_vanished_after_it_reserved_its_turn_is_passed_over(run: DrivenRun) -> None:
+    ask_to_lock(run, "greedy", "g1")
+    ask_to_lock(run, "vanished", "v1", reserve=True)
+    writer(run).unlock("g1")
+
+    eventually(lambda: ask_to_lock(run, "greedy", "g2") == b"locked", "the reservation runs out")
+
+
+def test_expectations_are_compared_as_digests(run: DrivenRun) -> None:
+    """A value of some MB does not travel to Redis only to be compared."""
+    big = b"x" * 300_000
+    state = writer(run)
+    state.write(put(big=big))
+    before = run.store.client.info()["total_net_input_bytes"]
+    assert state.write(put(n=b"1"), expect={"big": big}) == "written"
+
+    assert run.store.client.info()["total_net_input_bytes"] - before < 100_000
+    assert len(hashlib.sha1(big).hexdigest()) == 40
+
+
+# -- renewal -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_renewed_until_its_end(run: DrivenRun) -> None:
+    state = writer(run, lock_seconds=60)
+    token = new_id()
+    state.lock(token)
+    renewals: list[int] = []
+
+    def renew() -> bool:
+        renewals.append(1)
+        run.store.client.pexpire(key(run, ":lock"), 1_000)
+        return state.renew(token)
+
+    lock = RenewedLock(renew, 0.02)
+    eventually(lambda: len(renewals) >= 3, "three renewals")
+    lock.end()
+    count = len(renewals)
+    assert run.store.client.pttl(key(run, ":lock")) > 10_000
+    another = RenewedLock(lambda: bool(renewals.append(0)) or True, 0.02)
+    eventually(lambda: renewals.count(0) >= 3, "the thread serves others")
+    another.end()
+    assert renewals.count(1) <= count + 1  # at most the one that was under way
+
+
+def test_a_lock_that_cannot_be_renewed_is_given_up() -> None:
+    asked: list[str] = []
+    gone = RenewedLock(lambda: bool(asked.append("gone")), 0.02)
+    good = RenewedLock(lambda: asked.append("good") is None, 0.02)
+    eventually(lambda: asked.count("good") >= 5, "some rounds")
+    good.end()
+
+    assert asked.count("gone") == 1
+    gone.end()
+
+
+def test_a_lock_whose_editor_vanished_is_renewed_no_more() -> None:
+    asked: list[str] = []
+    dropped = RenewedLock(lambda: asked.append("dropped") is None, 0.02)
+    good = RenewedLock(lambda: asked.append("good") is None, 0.02)
+    eventually(lambda: "dropped" in asked, "a renewal")
+    del dropped
+    gc.collect()
+    rounds, count = asked.count("good"), asked.count("dropped")
+    eventually(lambda: asked.count("good") >= rounds + 5, "some rounds")
+    good.end()
+
+    assert asked.count("dropped") <= count + 1  # at most the one that was under way
+
+
+# -- the line of one process -------------------------------------------------------------------------------------------
+
+
+def test_turns_are_given_in_order_of_arrival() -> None:
+    line, woken = Line(), []
+    first, second, third, fourth = (line.join(lambda n=n: woken.append(n)) for n in range(4))  # type: ignore[misc]
+    assert (first.granted, second.granted, len(line)) == (True, False, 3)
+
+    line.leave(third)
+    line.leave(first)
+    assert (second.granted, fourth.granted, woken) == (True, False, [1])
+    line.leave(first)
+    assert not fourth.granted
+    line.leave(second)
+    assert (fourth.granted, woken) == (True, [1, 3])
+
+
+def test_the_turn_of_one_who_vanished_is_passed_on() -> None:
+    line = Line()
+    vanished, waiting_too, waiting = (line.join(lambda: None) for _ in range(3))
+    del vanished, waiting_too
+    gc.collect()
+    line.advance()
+
+    assert waiting.granted
+
+
+def test_one_whose_event_loop_is_closed_is_passed_over() -> None:
+    def wake() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    line = Line()
+    first, closed, second = line.join(lambda: None), line.join(wake), line.join(lambda: None)
+    line.leave(first)
+
+    assert second.granted
+    line.leave(closed)
+    assert second.granted
+
+
+def test_threads_never_have_a_turn_at_the_same_time() -> None:
+    line = Line()
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def visit() -> None:
+        for _ in range(200):
+            woken = threading.Event()
+            turn = line.join(woken.set)
+            if not turn.granted:
+                assert woken.wait(20)
+            inside.append(1)
+            seen.append(len(inside))
+            inside.pop()
+            line.leave(turn)
+
+    threads = [threading.Thread(target=visit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert seen == [1] * 1600

@@ -1,0 +1,181 @@
+"""`umbel worker` and `umbel dev`: processes that carry out steps."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+import click
+
+from ...orchestration.errors import ConfigurationError, NotConfigured
+from ...orchestration.settings import Settings, redact_url
+from ...tasks.registry import Registry
+from ..app import create_app
+from ..server_folder import state_folder
+from ..targets import load_targets
+from ..watchdog import Watchdog
+from ..worker_process import WorkerProcess
+from .deployment import configured, deployment_options, embedded
+from .output import note
+
+F = TypeVar("F", bound=Callable[..., object])
+
+#: Pools of this version; `asyncio` is known by name because it is announced.
+POOLS = ("prefork", "threads", "solo")
+
+
+def _available(_: click.Context, __: click.Parameter, pool: str) -> str:
+    if pool not in POOLS:
+        raise ConfigurationError(f"The pool {pool!r} is not available yet in this version. There are: {', '.join(POOLS)}.")
+    return pool
+
+
+pool_option = click.option(
+    "--pool",
+    type=click.Choice([*POOLS, "asyncio"]),
+    default="prefork",
+    show_default=True,
+    callback=_available,
+    help="How a worker executes several steps at once.",
+)
+concurrency_option = click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Steps at once; else the number of processors."
+)
+_targets = click.argument("targets", nargs=-1, metavar="[TARGET]...")
+_loglevel = click.option(
+    "--loglevel",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    envvar="UMBEL_LOG_LEVEL",
+    show_default=True,
+)
+
+
+def _worker_options(command: F) -> F:
+    options = (
+        click.option("--queues", metavar="A,B", help="Take messages only from these; else from all that the steps name."),
+        click.option("-E", "--task-events", is_flag=True, help="Send Celery's task events, for monitors."),
+    )
+    for option in options:
+        command = option(command)
+    return concurrency_option(pool_option(command))
+
+
+@click.command()
+@_targets
+@_worker_options
+@click.option("-n", "--name", metavar="NAME", help="The worker's name; its host is added. Else umbel-<process id>.")
+@_loglevel
+@click.option("--quiet", is_flag=True, help="Do not say at the start what is served.")
+@click.option("--redis", "redis_url", metavar="URL", help="The state Redis; else UMBEL_REDIS_URL.")
+def worker(
+    targets: tuple[str, ...],
+    pool: str,
+    concurrency: int | None,
+    queues: str | None,
+    task_events: bool,
+    name: str | None,
+    loglevel: str,
+    quiet: bool,
+    redis_url: str | None,
+) -> None:
+    """Start a worker that carries out the steps of the workflows TARGET….
+
+    Any number of workers on any number of machines share the work. UMBEL_TARGETS names the targets when no argument
+    does. Ctrl-C or SIGTERM lets running steps finish; a worker that is killed loses nothing either.
+    """
+    settings = configured(redis_url)
+    if settings.redis_url is None:
+        raise NotConfigured(
+            "A worker needs the Redis of its deployment, and neither --redis nor UMBEL_REDIS_URL names one. Set "
+            "UMBEL_REDIS_URL=redis://host:6379/0; or, to try things out without any set-up, use `umbel dev TARGET`."
+        )
+    workflows = load_targets(_given(targets))
+    app = create_app(settings, *workflows)
+    consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
+    controller = app.Worker(
+        hostname=f"{name or f'umbel-{os.getpid()}'}@%h",
+        pool_cls=pool,
+        concurrency=concurrency,
+        loglevel=loglevel.upper(),
+        queues=consumed,
+        task_events=task_events or None,
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    if not quiet:
+        _introduce(controller.hostname, f"{pool}, {controller.concurrency} at once", consumed, settings, app.umbel.registry)
+    controller.start()
+    sys.exit(controller.exitcode)
+
+
+@click.command()
+@_targets
+@_worker_options
+@_loglevel
+@deployment_options
+def dev(
+    targets: tuple[str, ...],
+    pool: str,
+    concurrency: int | None,
+    queues: str | None,
+    task_events: bool,
+    loglevel: str,
+    redis_url: str | None,
+    state: str,
+) -> None:
+    """Serve TARGET… in this terminal until Ctrl-C: an embedded Redis and a worker.
+
+    Runs are kept in a state folder; start and watch them from another terminal with `umbel start`, `umbel show`,
+    `umbel events`. With a Redis (--redis, UMBEL_REDIS_URL) only the worker is started.
+    """
+    given = _given(targets)
+    load_targets(given)  # what is wrong with them is better told before anything is started
+    options = ["--loglevel", loglevel, *(["--queues", queues] if queues else []), *(["-E"] if task_events else [])]
+    settings = configured(redis_url)
+    with ExitStack() as stack:
+        if settings.redis_url is None:
+            settings, watchdog = stack.enter_context(embedded(settings, state))
+            note(f"Runs are kept in {state_folder(state)}. Ctrl-C ends this; nothing is lost.")
+        else:
+            watchdog = stack.enter_context(Watchdog())
+        note(f"Start a run from another terminal with: umbel start {given[0]} key=value")
+        process = WorkerProcess(
+            settings, given, watchdog, pool=pool, concurrency=concurrency, options=options, say=note
+        )
+        stack.enter_context(process)
+        try:
+            process.process.wait()
+        except KeyboardInterrupt:
+            note("Running steps may finish …")
+            return
+        process.check()
+
+
+def _given(targets: Sequence[str]) -> list[str]:
+    found = list(targets) or os.environ.get("UMBEL_TARGETS", "").replace(",", " ").split()
+    if not found:
+        raise click.UsageError("No TARGET is given, and UMBEL_TARGETS is not set. A worker needs to know what to serve.")
+    return found
+
+
+def _split(queues: str | None) -> list[str]:
+    return [queue for queue in (queues or "").split(",") if queue]
+
+
+def _queues_of(settings: Settings, registry: Registry) -> list[str]:
+    named = {step.queue for registered in registry for step in registered.plan.steps if step.queue}
+    return [settings.queue, *sorted(named - {settings.queue})]
+
+
+def _introduce(name: str, pool: str, queues: Sequence[str], settings: Settings, registry: Registry) -> None:
+    note(f"umbel worker {name} ({pool}), queues: {', '.join(queues)}")
+    note(f"Redis {redact_url(settings.redis_url or '')}")
+    if settings.broker_url:
+        note(f"Broker {redact_url(settings.broker_url)}")
+    for registered in registry:
+        note(f"Serves {registered.name}: {', '.join(registered.steps)}")
