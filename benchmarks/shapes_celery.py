@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 import redis
 from celery import Celery
 
-from .shapes_umbel import CHAIN_STEPS, GATED_STEP, PAYLOAD, pass_gate
+from .shapes_umbel import CHAIN_STEPS, GATED_STEP, pass_gate
 
+#: In a worker its Redis. In the client, which talks to several, the apps are pointed at theirs by `contenders`.
 URL = os.environ.get("BENCHMARK_REDIS", "redis://localhost:6379/0")
 client = redis.Redis.from_url(URL)
 
@@ -92,7 +92,7 @@ def canvas_work(number: int, data: str) -> str:
 
 
 @canvas.task
-def canvas_join(parts: list[Any]) -> int:
+def canvas_join(parts: list[str]) -> int:
     """All of them."""
     return len(parts)
 
@@ -101,6 +101,3 @@ def canvas_join(parts: list[Any]) -> int:
 def canvas_single(data: str) -> str:
     """The only step."""
     return data
-
-
-__all__ = ["CHAIN_STEPS", "PAYLOAD", "by_hand", "canvas"]

@@ -12,7 +12,7 @@ from heapq import nlargest
 from itertools import chain
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, local, step
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -48,7 +48,7 @@ class Progress(Event):
     msg: str
 
 
-class AuditReport(StopEvent):
+class AuditReport(BaseModel):
     files: int
     lines: int
     functions: int
@@ -107,9 +107,9 @@ class CodeAudit(Workflow):
         )
 
     @step
-    def report(self, ctx: Context, audits: list[FileAudit]) -> AuditReport:
+    def report(self, ctx: Context, audits: list[FileAudit]) -> StopEvent:
         top = ctx.store.get("top")
-        return AuditReport(
+        report = AuditReport(
             files=len(audits),
             lines=sum(audit.lines for audit in audits),
             functions=sum(audit.functions for audit in audits),
@@ -121,6 +121,7 @@ class CodeAudit(Workflow):
             ),
             unparsable=sorted(f"{audit.name}: {audit.problem}" for audit in audits if audit.problem),
         )
+        return StopEvent(result=report)
 
 
 def complexity(function: ast.AST) -> int:

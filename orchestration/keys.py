@@ -45,8 +45,8 @@ DYNAMIC_KEYS: dict[str, tuple[str, str, str]] = {
 
 #: Keys of a shard; they live as long as the deployment.
 SHARD_KEYS: dict[str, tuple[str, str]] = {
-    "ring": ("ZSET", "run|work|queue -> instant of the next look at a dispatch nobody has claimed"),
-    "unclaimed": ("HASH", "queue -> number of members in ring"),
+    "ring": ("ZSET", "run|work|queue/priority -> instant of the next look at a dispatch nobody has claimed"),
+    "unclaimed": ("HASH", "queue/priority -> number of members in ring"),
     "watermark": ("HASH", "queue/priority -> dispatch instant of the newest claim: what is older was passed over"),
     "timers": ("ZSET", "kind|run|… -> due instant"),
     "leases": ("ZSET", "owner -> instant its lease runs out"),

@@ -145,34 +145,28 @@ class Sweep:
         return touched
 
     def _horizons(self, waiting: Sequence[dict[bytes, bytes]], now: int) -> dict[str, int]:
-        """Per queue: a dispatch due before this instant was lost.
+        """Per queue and priority: a dispatch due before this instant was lost.
 
         An empty broker queue has lost everything unclaimed that is due. In a queue that is merely long, only what
-        its FIFO has passed over was lost: dispatched (and its patience over) before the newest claimed dispatch.
+        its FIFO has passed over was lost: dispatched (and its patience over) before the newest claimed dispatch of
+        the same priority. A more urgent one overtakes without anything being lost.
         """
-        unclaimed: dict[str, int] = defaultdict(int)
+        lines = {name.decode() for counts in waiting[::2] for name in counts}
         watermark: dict[str, int] = {}
-        for counts in waiting[::2]:
-            for name, n in counts.items():
-                unclaimed[name.decode()] += int(n)
         for marks in waiting[1::2]:
             for line, instant in marks.items():
-                queue = line.decode().rpartition("/")[0]
-                watermark[queue] = max(watermark.get(queue, 0), int(instant))
-        horizons = {}
-        for queue in unclaimed:
-            length = self.backlog(queue)
-            horizons[queue] = now if not length else watermark.get(queue, 0)
-        return horizons
+                watermark[line.decode()] = max(watermark.get(line.decode(), 0), int(instant))
+        lengths = {queue: self.backlog(queue) for queue in {line.rpartition("/")[0] for line in lines}}
+        return {line: watermark.get(line, 0) if lengths[line.rpartition("/")[0]] else now for line in lines}
 
     def _ring(self, shard: int, horizons: dict[str, int]) -> int:
         key = self.store.keys.in_shard(shard, "ring")
         horizon = max(horizons.values(), default=0)
         by_run: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for raw, score in self.store.client.zrange(key, 0, horizon, byscore=True, offset=0, num=BATCH, withscores=True):
-            run_id, work_id, queue = raw.decode().split("|", 2)
-            if score <= horizons.get(queue, 0):
-                by_run[run_id].append((work_id, queue))
+            run_id, work_id, line = raw.decode().split("|", 2)
+            if score <= horizons.get(line, 0):
+                by_run[run_id].append((work_id, line))
         for run_id, items in by_run.items():
             applied = self.upkeep.ring_again(run_id, items)
             if applied.doorbells:

@@ -126,12 +126,12 @@ class Upkeep:
         return self.store.applied(run_id, reply[1]) if reply[0] == b"woken" else None
 
     def ring_again(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
-        """Dispatch again, with back-off, what nobody has claimed; items are (work id, queue)."""
+        """Dispatch again, with back-off, what nobody has claimed; items are (work id, queue/priority)."""
         reply = self.store.verb(
             "rering",
             run_id,
             {},
-            items=[{"w": work_id, "q": queue} for work_id, queue in items],
+            items=[{"w": work_id, "q": line} for work_id, line in items],
             ring_max=round(self.settings.ring_max_seconds * 1000),
         )
         return self.store.applied(run_id, reply[1])

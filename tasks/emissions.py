@@ -95,31 +95,33 @@ class Emissions:
         """
         with self._flushing:
             if not self._closed:
-                self._flush(keep=False)
+                self._flush(keep=False, sends_ride=False)
 
-    def close(self) -> tuple[list[Command], list[Sent]]:
+    def close(self, *, is_final: bool) -> tuple[list[Command], list[Sent]]:
         """The step has ended: flush what its commit cannot carry, and give what it can.
 
         From here on nothing is flushed and nothing may be emitted, so that no burst comes twice.
+
+        Args:
+            is_final: The work item ends with this attempt. If another attempt may follow, sent events are flushed,
+                which records their identities; a commit would not.
 
         Raises:
             StoreUnavailable: As in `flush`.
         """
         with self._flushing:
-            self._flush(keep=True)
+            self._flush(keep=True, sends_ride=is_final and not self.work.sent_early)
             with self._buffer:
                 self._closed = True
                 return list(self._publishes), list(self._sends)
 
-    def _flush(self, *, keep: bool) -> None:
+    def _flush(self, *, keep: bool, sends_ride: bool) -> None:
         while True:
             with self._buffer:
                 # A burst whose answer is unknown is repeated as it was: its number may have been applied.
                 publishes, sends = self._unanswered or (self._publishes[:CHUNK], self._sends[:CHUNK])
                 rides = keep and self._unanswered is None and max(len(self._publishes), len(self._sends)) <= CHUNK
-                # Events an earlier burst or attempt may have sent must be checked against those; a commit
-                # does not look there.
-                if rides and (not sends or not (self.work.sent_early or self.batches)):
+                if rides and (not sends or sends_ride):
                     return
                 self._unanswered = (publishes, sends)
             if not publishes and not sends:

@@ -26,7 +26,7 @@ from ..orchestration.settings import Settings
 from ..orchestration.store import Store
 from ..orchestration.sweep import Dispatcher
 from ..orchestration.upkeep import Held, Upkeep
-from ..orchestration.work import Failed, Outcome, Surroundings, Work
+from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Surroundings, Work
 from .codec import encode_event
 from .context import StepFace
 from .emissions import Emissions, Flusher
@@ -288,7 +288,7 @@ class Executor:
     # -- commit ----------------------------------------------------------------------------------------------------
 
     def _commit(self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepFace) -> str:
-        publishes, sends = emissions.close()
+        publishes, sends = emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
         surroundings = Surroundings(work.version)
         if work.version:
             surroundings = self.store.surroundings(work.run_id)

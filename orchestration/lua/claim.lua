@@ -11,7 +11,7 @@ if not meta[1] then return { 'unknown' } end
 if redis.call('ZSCORE', K.gone, A.owner) then return { 'gone' } end
 local record = get(A.w)
 if meta[1] ~= 'running' then
-  if record then ring_drop(A.w, record.q) end
+  if record then ring_drop(A.w, line_of(record)) end
   return { 'closed' }
 end
 if not record then
@@ -34,9 +34,10 @@ if record.st ~= 'running' then
   record.o, record.c, record.ca = A.owner, A.c, NOW
   record.fb = 0
   if not record.fa then record.fa = NOW end
+  record.k = nil                    -- the next dispatch backs off from the beginning
   put(A.w, record)
-  ring_drop(A.w, record.q)
-  local line = record.q .. '/' .. (record.p or 0)
+  local line = line_of(record)
+  ring_drop(A.w, line)
   if record.da > tonumber(redis.call('HGET', K.watermark, line) or 0) then
     redis.call('HSET', K.watermark, line, whole(record.da))
   end

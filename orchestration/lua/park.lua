@@ -10,7 +10,7 @@ local mine = record and record.st == 'running' and record.c == A.c
 if not record or not (mine or record.st == 'ready') then return { 'stale' } end
 if mine then redis.call('SREM', K.owner, A.member) end
 record.st = 'parked'
-ring_drop(A.w, record.q)
+ring_drop(A.w, line_of(record))
 put(A.w, record)
 redis.call('ZADD', K.parked, NOW, A.name .. '|' .. RUN .. '|' .. A.w)
 trace(record.s, 'parked', '<needs_code>', record.en)

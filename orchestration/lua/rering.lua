@@ -1,4 +1,4 @@
--- Ring again for dispatches that nobody has claimed. Args: run, items {{w, q}}, ring (ms), ring_max (ms).
+-- Ring again for dispatches that nobody has claimed. Args: run, items {{w, q line}}, ring (ms), ring_max (ms).
 -- Answers: rung {bells}. What is no longer waiting to be claimed leaves the ring.
 --!keys run work ring unclaimed counters
 --!include record slots

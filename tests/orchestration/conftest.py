@@ -51,7 +51,13 @@ def prefix(client: Client) -> Iterator[str]:
 def settings(redis_url: str, prefix: str) -> Settings:
     """Times so long that nothing falls due by itself; tests make due what they mean to."""
     return Settings(
-        redis_url=redis_url, key_prefix=prefix, shards=2, lease_seconds=600, heartbeat_seconds=200, ring_seconds=600
+        redis_url=redis_url,
+        key_prefix=prefix,
+        shards=2,
+        lease_seconds=600,
+        heartbeat_seconds=200,
+        ring_seconds=600,
+        ring_max_seconds=20_000,
     )
 
 

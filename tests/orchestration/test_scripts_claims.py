@@ -33,7 +33,7 @@ def test_a_claim_says_what_to_execute(store: Store) -> None:
 def test_a_claim_is_in_the_record_the_owners_set_and_no_longer_in_the_ring(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     assert [name.split(b"|")[0].decode() for name, _ in run.content("ring")] == [run.run_id]
-    assert run.content("unclaimed") == {b"umbel": b"1"}
+    assert run.content("unclaimed") == {b"umbel/0": b"1"}
 
     work = run.claim("only")
 
@@ -103,7 +103,7 @@ def test_a_doorbell_from_the_future_is_stale(store: Store) -> None:
 def test_an_older_doorbell_of_a_ready_item_is_as_good_as_the_newest(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     old = run.bells[0]
-    run.upkeep.ring_again(run.run_id, [(old.work_id, old.queue)])
+    run.upkeep.ring_again(run.run_id, [(old.work_id, f"{old.queue}/0")])
 
     assert isinstance(run.ask(old), Work)
 

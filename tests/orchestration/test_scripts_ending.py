@@ -155,7 +155,7 @@ def test_what_comes_too_late_leaves_no_key_for_good(store: Store) -> None:
     assert store.collect(late, call="d", event=event("A"), expected=[], taken="t") is Refusal.CLOSED
     assert run.wake("retry", late.work_id) is None
     assert not run.upkeep.park(run.run_id, late.work_id, "W", "work", late)
-    run.upkeep.ring_again(run.run_id, [(late.work_id, "umbel")])
+    run.upkeep.ring_again(run.run_id, [(late.work_id, "umbel/0")])
     assert run.ask(Doorbell(run.run_id, late.work_id, 1, "work", "umbel", 0)) is Refusal.CLOSED
 
     assert all(milliseconds > 0 for milliseconds in lifetimes(run).values()), lifetimes(run)

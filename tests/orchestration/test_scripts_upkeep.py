@@ -222,7 +222,7 @@ def test_a_claim_of_an_ended_run_is_only_forgotten(run: DrivenRun, store: Store)
     lose(run, "o1", work)
 
     assert run.content("owner:o1") is None
-    assert store.client.zscore(run.keys["ring"], f"{run.run_id}|{work.work_id}|umbel") is None
+    assert store.client.zscore(run.keys["ring"], f"{run.run_id}|{work.work_id}|umbel/0") is None
 
 
 # -- parked work -------------------------------------------------------------------------------------------------------

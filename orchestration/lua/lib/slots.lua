@@ -1,14 +1,19 @@
 -- num_workers: numbered slots per step, the FIFO of work without a slot, and the ring of unclaimed dispatches.
 
-local function ring_add(wid, queue, at)
-  if redis.call('ZADD', K.ring, whole(at), RUN .. '|' .. wid .. '|' .. queue) == 1 then
-    redis.call('HINCRBY', K.unclaimed, queue, 1)
+-- A line is what a broker serves in order: 'queue/priority'.
+local function line_of(record)
+  return record.q .. '/' .. (record.p or 0)
+end
+
+local function ring_add(wid, line, at)
+  if redis.call('ZADD', K.ring, whole(at), RUN .. '|' .. wid .. '|' .. line) == 1 then
+    redis.call('HINCRBY', K.unclaimed, line, 1)
   end
 end
 
-local function ring_drop(wid, queue)
-  if redis.call('ZREM', K.ring, RUN .. '|' .. wid .. '|' .. queue) == 1 then
-    if redis.call('HINCRBY', K.unclaimed, queue, -1) <= 0 then redis.call('HDEL', K.unclaimed, queue) end
+local function ring_drop(wid, line)
+  if redis.call('ZREM', K.ring, RUN .. '|' .. wid .. '|' .. line) == 1 then
+    if redis.call('HINCRBY', K.unclaimed, line, -1) <= 0 then redis.call('HDEL', K.unclaimed, line) end
   end
 end
 
@@ -85,7 +90,7 @@ local function dispatch(wid, record)
   record.da = NOW
   record.t, record.o, record.c, record.ca = nil, nil, nil, nil
   put(wid, record)
-  ring_add(wid, record.q, NOW + A.ring)
+  ring_add(wid, line_of(record), NOW + A.ring)
   doorbells[#doorbells + 1] = { w = wid, d = record.d, s = record.s, q = record.q, p = record.p or 0 }
 end
 

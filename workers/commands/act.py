@@ -1,0 +1,140 @@
+"""`umbel send`, `umbel cancel` and `umbel retry`: acting on a run from outside."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from pydantic import ValidationError, create_model
+
+from ...orchestration.errors import RunNotFound, WorkflowRuntimeError
+from ...orchestration.keys import check_run_id
+from ...orchestration.records import Applied, not_found
+from ...tasks.events import BUILT_IN_EVENTS, Event, event_name
+from ...tasks.runtime import Runtime
+from ..fleet import seen_workers
+from ..targets import build, load_target
+from .deployment import deployment_options, existing
+from .fields import field_arguments, read_fields
+from .output import counted, note
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.argument("event", metavar="EVENT")
+@field_arguments
+@click.option("--step", metavar="STEP", help="Only to this step.")
+@click.option("--target", metavar="TARGET", help="Load this, so that fields are checked against the event's class.")
+@deployment_options
+def send(
+    run_id: str,
+    event: str,
+    pairs: tuple[str, ...],
+    input_text: str | None,
+    step: str | None,
+    target: str | None,
+    redis_url: str | None,
+    state: str,
+) -> None:
+    """Send EVENT with the given fields into RUN, to every step and waiter that accepts it.
+
+    EVENT is a class name, such as Approved or shop.flows.Approved; of those that the run can take, the last part of the
+    name suffices.
+    """
+    fields = read_fields(pairs, input_text)
+    check_run_id(run_id)
+    loaded = [] if target is None else [cls for each in load_target(target) for cls in build(each).events]
+    with existing(redis_url, state) as runtime:
+        handler = runtime.attach(run_id)
+        name = _whole_name(event, run_id, [*map(event_name, loaded), *_acceptable(runtime, run_id)])
+        handler.send_event(_event(name, fields, loaded), step)
+    note(f"{name} is sent to run {run_id!r}.")
+
+
+def _acceptable(runtime: Runtime, run_id: str) -> list[str]:
+    """Wire names of events that the run can take: those of its steps, and those it waits for right now."""
+    plan = runtime.store.plan_of(run_id)
+    waiters = runtime.store.surroundings(run_id).waiters
+    return [*(name for step in plan.steps for name in step.accepts), *(waiter.event_type for waiter in waiters)]
+
+
+def _whole_name(given: str, run_id: str, known: Iterable[str]) -> str:
+    names = sorted(set(known))
+    if given in names:
+        return given
+    found = [name for name in [*names, *BUILT_IN_EVENTS] if name.rpartition(".")[2] == given]
+    if len(set(found)) == 1:
+        return found[0]
+    if not found and "." in given:
+        return given  # nobody takes it yet; it waits in the run's inbox
+    what = f"{given!r} may be any of {', '.join(found)}" if found else f"run {run_id!r} takes no event called {given!r}"
+    raise WorkflowRuntimeError(
+        f"{what[0].upper()}{what[1:]}. It takes: {', '.join(names)}. Give one of these names; an event that nobody "
+        f"takes yet needs its whole name, module.Class."
+    )
+
+
+def _event(name: str, fields: dict[str, Any], loaded: Iterable[type[Event]]) -> Event:
+    classes = {event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS
+    try:
+        return (classes.get(name) or _stand_in(name, fields))(**fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'the event'}: {each['msg']}"
+            for each in error.errors(include_input=False, include_url=False)
+        )
+        raise WorkflowRuntimeError(f"The fields do not make a {name}: {problems}.") from error
+
+
+def _stand_in(name: str, fields: Iterable[str]) -> type[Event]:
+    """An event class of this name whose code is not loaded here; the worker checks the fields against the real one."""
+    module, _, qualname = name.rpartition(".")
+    declared: dict[str, Any] = {field: (Any, ...) for field in fields}
+    with warnings.catch_warnings(action="ignore"):  # pydantic's advice on field names is for the author of the class
+        return create_model(qualname, __base__=Event, __module__=module, **declared)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@deployment_options
+def cancel(run_id: str, redis_url: str | None, state: str) -> None:
+    """Cancel RUN: its steps are told at once, and nothing new of it begins."""
+    check_run_id(run_id)
+    with existing(redis_url, state) as runtime:
+        handler = runtime.attach(run_id)
+        handler.cancel()
+        status = handler.status()
+    if status != "cancelled":
+        raise WorkflowRuntimeError(f"Run {run_id!r} had ended before: it is {status}.")
+    note(f"Run {run_id!r} is cancelled.")
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@deployment_options
+def retry(run_id: str, redis_url: str | None, state: str) -> None:
+    """Take up RUN again, which failed, timed out or was cancelled: its unfinished steps anew, the rest is kept."""
+    check_run_id(run_id)
+    with existing(redis_url, state) as runtime:
+        record = runtime.store.run(run_id)
+        reply = runtime.store.revive(run_id, timeout_seconds=record.options.get("timeout"))
+        if not isinstance(reply, Applied):
+            raise _not_retried(run_id, reply)
+        runtime.dispatcher.ring(runtime.store.plan_of(run_id), reply.doorbells)
+        served = any(worker.serves(record.workflow) for worker in seen_workers(runtime.store))
+    note(f"Run {run_id!r} goes on with {counted(len(reply.doorbells), 'step')}. Follow it with: umbel events {run_id} -f")
+    if not served:
+        note(f"No live worker serves {record.workflow!r}; the run waits for one (umbel worker, umbel dev).")
+
+
+def _not_retried(run_id: str, reason: str) -> Exception:
+    if reason == "unknown":
+        return RunNotFound(not_found(run_id))
+    texts = {
+        "running": f"Run {run_id!r} is running; there is nothing to retry. See it with: umbel show {run_id}",
+        "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one with: umbel start TARGET",
+        "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
+    }
+    return WorkflowRuntimeError(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))

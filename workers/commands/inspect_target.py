@@ -1,0 +1,53 @@
+"""`umbel check` and `umbel graph`: what can be said of workflows without running them."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ...orchestration.errors import UmbelError
+from ...tasks.plan_builder import build_plan
+from ...tasks.registry import Registrable
+from ..graph import as_json, as_mermaid, as_text
+from ..targets import build, load_target, load_targets
+from .output import note, print_json
+
+
+@click.command()
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+def check(targets: tuple[str, ...]) -> None:
+    """Load each TARGET and report everything that keeps its workflows from working. Exits with 1 if there is anything."""
+    found = load_targets(targets)
+    faulty = [each for each in found if not _is_sound(each)]
+    if faulty:
+        note(f"{len(faulty)} of {len(found)} cannot run as written.")
+        sys.exit(1)
+
+
+def _is_sound(workflow: Registrable) -> bool:
+    name = getattr(workflow, "__qualname__", type(workflow).__qualname__)
+    try:
+        built = build(workflow)
+        has_human = built.validate()
+    except (UmbelError, ValueError) as error:
+        click.echo(f"{name}: cannot run")
+        for line in str(error).splitlines():
+            click.echo(f"  - {line}")
+        return False
+    human = ", with a human in the loop" if has_human else ""
+    click.echo(f"{built.workflow_name}: sound ({len(built.steps)} steps{human})")
+    return True
+
+
+@click.command()
+@click.argument("target")
+@click.option("--format", "form", type=click.Choice(["mermaid", "json", "text"]), default="text", show_default=True)
+def graph(target: str, form: str) -> None:
+    """Draw which step of TARGET hands which event to which. It need not be a sound workflow."""
+    plans = [build_plan(build(each)) for each in load_target(target)]
+    if form == "json":
+        print_json([as_json(plan) for plan in plans] if len(plans) > 1 else as_json(plans[0]))
+        return
+    draw = as_mermaid if form == "mermaid" else as_text
+    click.echo("\n\n".join(draw(plan) for plan in plans))
