@@ -1,4 +1,4 @@
-"""Who is measured: each with a Redis of its own (append-only file, everysec) and worker processes as users start them."""
+"""Who is measured: each with its own Redis (append-only file, everysec) and worker processes as users start them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ class Workers:
     pool: str = "prefork"
     concurrency: int = 2
 
+    @property
+    def text(self) -> str:
+        """For a report."""
+        return f"Each contender: {self.processes} worker process(es), pool {self.pool}, concurrency {self.concurrency}"
+
 
 class Contender(ABC):
     """One way to execute the shapes. Every method blocks until all that it started has ended."""
@@ -49,7 +54,7 @@ class Contender(ABC):
     name: ClassVar[str]
 
     def __init__(self, url: str) -> None:
-        self.redis = redis.Redis.from_url(url)
+        self.redis = redis.Redis.from_url(url, socket_timeout=None)
 
     @staticmethod
     @abstractmethod

@@ -18,7 +18,7 @@ GATED_STEP = 5
 def pass_gate(gate: str | None) -> None:
     """Wait until somebody pushes a token onto the list `gate`; None is no gate."""
     if gate is not None:
-        with redis.Redis.from_url(os.environ["BENCHMARK_REDIS"]) as client:
+        with redis.Redis.from_url(os.environ["BENCHMARK_REDIS"], socket_timeout=None) as client:
             client.blpop([gate], timeout=60)
 
 

@@ -1,9 +1,9 @@
 """Stop and ask a human. While it waits the run holds no process; it may wait for weeks and through restarts.
 
-umbel run examples/approval.py amount=1200            # prints the run id and the question, and waits
-umbel send RUN_ID Decision approved=true by=Ada       # in another terminal
+$ umbel run examples/approval.py amount=1200            # prints the run id and the question, and waits
+$ umbel send RUN_ID Decision approved=true by=Ada       # in another terminal
 
-python examples/approval.py                           # asks on this terminal
+$ python examples/approval.py                           # asks on this terminal
 """
 
 import umbel

@@ -1,8 +1,8 @@
 """umbel in a Celery app that you have already: one more line, and workflows run beside its tasks.
 
-export REDIS_URL=redis://localhost:6379/0
-cd examples && celery -A celery_app worker            # the worker you have always started
-cd examples && python celery_app.py                   # a task and a workflow, both executed by it
+$ export REDIS_URL=redis://localhost:6379/0
+$ cd examples && celery -A celery_app worker            # the worker you have always started
+$ cd examples && python celery_app.py                   # a task and a workflow, both executed by it
 """
 
 import os

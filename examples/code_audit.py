@@ -1,8 +1,7 @@
-"""Audit a tree of Python sources: one step per file on all processors, joined into one ranked report.
+"""Audit a tree of Python sources, by default the standard library: one step per file, joined into a ranked report.
 
-umbel run examples/code_audit.py                       # the standard library, well over a thousand files
-umbel run examples/code_audit.py path=src top=20
-python examples/code_audit.py                          # the same without the command line
+$ umbel run examples/code_audit.py path=src top=20
+$ python examples/code_audit.py
 """
 
 import ast

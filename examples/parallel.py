@@ -1,7 +1,7 @@
 """Ask several sources at once and go on when all have answered: `ctx.send_event` out, `ctx.collect_events` in.
 
-    umbel run examples/parallel.py product=umbrella
-    python examples/parallel.py
+$ umbel run examples/parallel.py product=umbrella
+$ python examples/parallel.py
 
 `code_audit.py` shows the shorter way for any number of equal branches: return a list, take a list.
 """

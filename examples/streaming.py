@@ -1,7 +1,7 @@
 """Three steps that report while they work; the reader sees every event as it is written, not at the end.
 
-umbel run examples/streaming.py topic=rain
-python examples/streaming.py
+$ umbel run examples/streaming.py topic=rain
+$ python examples/streaming.py
 """
 
 import asyncio

@@ -29,11 +29,12 @@ class RenewedLock:
         self.renew = renew
         self.pause_seconds = seconds / 4
         self.due_at = time.monotonic() + self.pause_seconds
+        self.ended = False
         _renewal.add(self)
 
     def end(self) -> None:
-        """Renew no more."""
-        _renewal.discard(self)
+        """Renew no more. Only a flag, because this may be called by the garbage collector at any point."""
+        self.ended = True
 
 
 class _Renewal:
@@ -52,15 +53,11 @@ class _Renewal:
             elif lock.due_at < self._looks_at:
                 self._changed.notify()
 
-    def discard(self, lock: RenewedLock) -> None:
-        with self._changed:
-            self._locks.discard(lock)
-
     def _run(self) -> None:
         try:
             while self._wait():
                 with self._changed:
-                    due = [lock for lock in self._locks if lock.due_at <= time.monotonic()]
+                    due = [lock for lock in self._locks if not lock.ended and lock.due_at <= time.monotonic()]
                 while due:  # popped, so that no lock is kept alive from here
                     self._renew(due.pop())
         except BaseException:
@@ -71,15 +68,20 @@ class _Renewal:
     def _wait(self) -> bool:
         """Until the next lock is due; False when there has been none for long."""
         with self._changed:
-            if not self._locks:
+            next_due = self._next_due()
+            if next_due is None:
                 self._looks_at = time.monotonic() + _LINGER_SECONDS
                 self._changed.wait(_LINGER_SECONDS)
-                if not self._locks:
+                next_due = self._next_due()
+                if next_due is None:
                     self._running = False
                     return False
-            self._looks_at = min((lock.due_at for lock in self._locks), default=0.0)
-            self._changed.wait(max(0.0, self._looks_at - time.monotonic()))
+            self._looks_at = next_due
+            self._changed.wait(max(0.0, next_due - time.monotonic()))
             return True
+
+    def _next_due(self) -> float | None:
+        return min((lock.due_at for lock in self._locks if not lock.ended), default=None)
 
     def _renew(self, lock: RenewedLock) -> None:
         lock.due_at = time.monotonic() + lock.pause_seconds
@@ -88,7 +90,7 @@ class _Renewal:
         except StoreUnavailable:
             return  # the lock may outlive the outage; if not, its writer is told so
         if not keep:
-            self.discard(lock)
+            lock.ended = True
 
 
 _renewal = _Renewal()

@@ -22,13 +22,15 @@ class Turn:
 
     Attributes:
         granted: It is this one's turn.
+        left: It was given up.
     """
 
-    __slots__ = ("__weakref__", "granted", "wake")
+    __slots__ = ("__weakref__", "granted", "left", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
         self.granted = False
+        self.left = False
 
 
 class Line:
@@ -37,13 +39,18 @@ class Line:
     It refers to its turns weakly: one whose owner vanished (an abandoned event loop, a coroutine that was dropped)
     does not stop the others, provided they look again now and then (`advance`).
 
+    Nothing here ever waits for a mutex, because a coroutine that is garbage-collected leaves its line from wherever
+    the collector happens to run, be it in the middle of these methods. Whoever cannot pass on the turn because
+    somebody else is at it leaves word, and that one looks once more.
+
     Attributes:
         moved_at: When a turn was last granted or seen to make progress; `time.monotonic()`.
         holder, holder_since: Who was last seen to hold the lock elsewhere, and since when; kept by the contenders.
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._busy = threading.Lock()
+        self._look_again = False
         self._current: weakref.ref[Turn] | None = None
         self._waiting: deque[weakref.ref[Turn]] = deque()
         self.moved_at = time.monotonic()
@@ -51,49 +58,39 @@ class Line:
         self.holder_since = 0.0
 
     def join(self, wake: Callable[[], None]) -> Turn:
-        """Queue up. `wake` is called from any thread when `granted` has become True, unless it is at once."""
+        """Queue up. `wake` is called, from any thread, when `granted` has become True; that may be at once."""
         turn = Turn(wake)
-        with self._mutex:
-            if self._current is None and not self._waiting:
-                self._grant(turn)
-            else:
-                self._waiting.append(weakref.ref(turn))
+        self._waiting.append(weakref.ref(turn))
+        self.advance()
         return turn
 
     def leave(self, turn: Turn) -> None:
         """Give up one's turn or place. May be called twice."""
-        with self._mutex:
-            if self._current is not None and self._current() is turn:
-                self._current = None
-                self._next()
-            else:
-                self._waiting = deque(ref for ref in self._waiting if ref() is not turn)
+        turn.left = True
+        self.advance()
 
     def advance(self) -> None:
-        """Pass on the turn of one who vanished."""
-        with self._mutex:
-            if self._current is None or self._current() is None:
-                self._next()
+        """Let the next one in if nobody is, be it because the one who was has vanished."""
+        self._look_again = True
+        while self._look_again and self._busy.acquire(blocking=False):
+            try:
+                self._look_again = False
+                self._pass_on()
+            finally:
+                self._busy.release()
 
-    def __len__(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
-
-    def _next(self) -> None:
-        self._current = None
-        while self._waiting and self._current is None:
-            turn = self._waiting.popleft()()
-            if turn is not None:
-                self._grant(turn)
+    def _pass_on(self) -> None:
+        current = self._current() if self._current is not None else None
+        while (current is None or current.left) and self._waiting:
+            current = self._waiting.popleft()()
+            if current is not None and not current.left:
+                self._current = weakref.ref(current)
+                self.moved_at = time.monotonic()
+                current.granted = True
                 try:
-                    turn.wake()
+                    current.wake()
                 except RuntimeError:  # its event loop is closed: nobody will come
-                    self._current = None
-
-    def _grant(self, turn: Turn) -> None:
-        turn.granted = True
-        self._current = weakref.ref(turn)
-        self.moved_at = time.monotonic()
+                    current.left = True
 
 
 _lines: weakref.WeakValueDictionary[tuple[str, str], Line] = weakref.WeakValueDictionary()

@@ -152,12 +152,12 @@ class StateAccess(Generic[StateT]):
         what = f"set({path!r})"
         dynamic = self.fields.is_dynamic(segments[0])
         if dynamic and len(segments) == 1:
-            return (yield from self._overwrite(Change("set", self.fields.dump_value(path, value)), what))
+            return (yield from self._overwrite(self.fields.one_value(path, value, "set"), what))
 
         def change(raw: Mapping[str, bytes]) -> Change | None:
             state = self.fields.load(raw)
             assign(state, segments, value)
-            return self.fields.changes(raw, state, "set")
+            return self.fields.difference(raw, state, "set")
 
         return (yield from self._transform(segments[0] if dynamic else None, change, what))
 
@@ -166,8 +166,7 @@ class StateAccess(Generic[StateT]):
         self._refuse_inside_edit()
         current = yield from self._current_class()
         if isinstance(state, current):
-            change = Change("set_state", self.fields.dump(state), replace=True)
-            return (yield from self._overwrite(change, "set_state()"))
+            return (yield from self._overwrite(self.fields.whole(state, "set_state"), "set_state()"))
         if not isinstance(state, BaseModel) or not issubclass(current, type(state)):
             raise ValueError(
                 f"State must be of type {current.__name__}, a subclass or a parent of it, got {type(state).__name__}"
@@ -176,7 +175,7 @@ class StateAccess(Generic[StateT]):
         def merged(raw: Mapping[str, bytes]) -> Change | None:
             whole = self.fields.load(raw)
             merge(whole, state)
-            return self.fields.changes(raw, whole, "set_state")
+            return self.fields.difference(raw, whole, "set_state")
 
         return (yield from self._transform(None, merged, "set_state()"))
 
@@ -184,7 +183,7 @@ class StateAccess(Generic[StateT]):
         """See `StateStore.clear`."""
         self._refuse_inside_edit()
         current = yield from self._current_class()
-        change = Change("clear", self.fields.dump(self.fields.default(current)), replace=True)
+        change = self.fields.whole(self.fields.default(current), "clear")
         return (yield from self._overwrite(change, "clear()"))
 
     def _current_class(self) -> Procedure[type[StateT]]:
@@ -276,7 +275,7 @@ class StateAccess(Generic[StateT]):
         """Write what was changed, and let the next one in."""
         answer: str | None = None
         try:
-            change = self.fields.changes(edit.raw, edit.state, "edit_state")
+            change = self.fields.difference(edit.raw, edit.state, "edit_state")
             if change is not None:
                 answer = yield Exchange(partial(self.hash.write, change, lock=edit.token))
                 self._refuse_lost(answer)
@@ -286,6 +285,15 @@ class StateAccess(Generic[StateT]):
     def abandon_edit(self, edit: Edit[StateT]) -> Procedure[None]:
         """Forget what was changed, and let the next one in."""
         yield from self._end(edit, locked=True)
+
+    def forget_edit(self, edit: Edit[StateT]) -> None:
+        """Let the next one of this process in, for an editor that cannot exchange anything any more.
+
+        To other processes the lock looks as if this one had died: it runs out.
+        """
+        edit.block.open = False
+        edit.renewed.end()
+        self.line.leave(edit.turn)
 
     def _end(self, edit: Edit[StateT], *, locked: bool) -> Procedure[None]:
         edit.block.open = False
@@ -316,7 +324,7 @@ class StateAccess(Generic[StateT]):
         turn = self.line.join(signal.set)
         try:
             while not turn.granted:
-                yield Wait(signal, LOOK_SECONDS)
+                yield Wait(signal, min(LOOK_SECONDS, self.patience_seconds))
                 self.line.advance()
                 if not turn.granted and time.monotonic() - self.line.moved_at > self.patience_seconds:
                     raise self._busy(what)

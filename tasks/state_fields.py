@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,7 @@ from ..orchestration.settings import Settings
 from ..orchestration.state import Change
 from .class_names import loaded_class, qualified_name
 from .dict_state import DictState
-from .json_values import TAG, NotJson, dump_json, dump_model, from_json_value, load_model, to_json_object, to_json_value
+from .json_values import TAG, NotJson, dump_json, dump_model, from_json_value, load_model, to_json_object
 from .state_paths import assign
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,10 @@ StateT = TypeVar("StateT", bound=BaseModel)
 
 #: Field that names the state's class, when it is a subclass of the one that the workflow's steps declare.
 CLASS_FIELD = ""
+
+#: Keys whose size the log has told of, and how many are remembered.
+_warned: set[str] = set()
+_MOST_WARNED = 1_000
 
 _TAG_BYTES = f'"{TAG}":true'.encode()
 
@@ -124,65 +128,78 @@ class StateFields(Generic[StateT]):
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def dump(self, state: BaseModel) -> dict[str, bytes]:
-        """All fields of a state.
+    def one_value(self, key: str, value: Any, how: str) -> Change:
+        """What puts a value under a dynamic key, whatever is there.
 
         Raises:
-            UnserializableValue: A value is neither JSON nor a pydantic model.
-            PayloadTooLarge: A value is larger than the settings allow.
+            UnserializableValue: The value is neither JSON nor a pydantic model.
+            PayloadTooLarge: It is larger than the settings allow.
+        """
+        try:
+            return self._change(how, {key: dump_json(to_json_object({key: value})[key])})
+        except NotJson as flaw:
+            raise self._unserializable(flaw) from flaw
+
+    def whole(self, state: BaseModel, how: str) -> Change:
+        """What puts this state in the place of whatever is there.
+
+        Raises:
+            UnserializableValue, PayloadTooLarge: As in `one_value`, for any of its values.
             pydantic.ValidationError: A field holds what its type forbids.
         """
+        return self._change(how, self._dump(state), replace=True)
+
+    def difference(self, raw: Mapping[str, bytes], state: BaseModel, how: str) -> Change | None:
+        """What makes the state out of these fields; None when it is what they say.
+
+        Fields that the class does not know stay as they are.
+
+        Raises:
+            UnserializableValue, PayloadTooLarge: As in `one_value`, for values that are new.
+            pydantic.ValidationError: A field holds what its type forbids.
+            WorkflowRuntimeError: A changed value contains a model whose class is not loaded here.
+        """
+        fields = self._dump(state)
+        if fields == raw:
+            return None
+        # JSON may differ without a difference in value: another version of the class wrote it, or of umbel. Dynamic
+        # keys are independent of each other, so only those that differ are looked at twice.
+        whole = bool(type(state).model_fields)
+        before = self._dump(self.load({key: data for key, data in raw.items() if whole or fields.get(key) != data}))
+        changed = {key: data for key, data in fields.items() if data not in (raw.get(key), before.get(key))}
+        deleted = [key for key in raw if key in before and key not in fields]
+        for key in changed:
+            self._refuse_unloaded(key, raw.get(key))
+        return self._change(how, changed, deleted) if changed or deleted else None
+
+    def _dump(self, state: BaseModel) -> dict[str, bytes]:
+        """All fields of a state, and its class if that is a subclass."""
         try:
             values = self._declared(state)
             if isinstance(state, DictState):
                 values |= to_json_object(state.to_dict())
+            fields = {key: _encode(key, value) for key, value in values.items()}
         except NotJson as flaw:
             raise self._unserializable(flaw) from flaw
-        if CLASS_FIELD in values:
+        if CLASS_FIELD in fields:
             raise UnserializableValue(
                 f"The state of run {self.run_id!r} cannot be written: it has the key ''. Give the key a name."
             )
-        fields = {key: self._encode(key, value) for key, value in values.items()}
         if type(state) is not self.cls:
             fields[CLASS_FIELD] = dump_json(qualified_name(type(state)))
         if type(state).model_fields:
             self._build(fields)  # refused here and now, rather than at whoever reads it next
         return fields
 
-    def dump_value(self, key: str, value: Any) -> dict[str, bytes]:
-        """The one field of a dynamic key.
+    def _change(
+        self, how: str, fields: dict[str, bytes], deleted: Sequence[str] = (), *, replace: bool = False
+    ) -> Change:
+        for key, data in fields.items():
+            if len(data) > self.settings.payload_warn_bytes:
+                self._check_size(key, len(data))
+        return Change(how, fields, deleted, replace)
 
-        Raises:
-            UnserializableValue, PayloadTooLarge: As in `dump`.
-        """
-        try:
-            return {key: self._encode(key, to_json_object({key: value})[key])}
-        except NotJson as flaw:
-            raise self._unserializable(flaw) from flaw
-
-    def changes(self, raw: Mapping[str, bytes], state: BaseModel, how: str) -> Change | None:
-        """What makes the state out of these fields; None when it is what they say.
-
-        Fields that the class does not know stay as they are.
-
-        Raises:
-            UnserializableValue, PayloadTooLarge, pydantic.ValidationError: As in `dump`.
-            WorkflowRuntimeError: A changed value contains a model whose class is not loaded here.
-        """
-        fields = self.dump(state)
-        if fields == raw:
-            return None
-        # JSON may differ without a difference in value: another version of the class wrote it, or of umbel. Dynamic
-        # keys are independent of each other, so only those that differ are looked at twice.
-        whole = bool(type(state).model_fields)
-        before = self.dump(self.load({key: data for key, data in raw.items() if whole or fields.get(key) != data}))
-        changed = {key: data for key, data in fields.items() if data not in (raw.get(key), before.get(key))}
-        deleted = [key for key in raw if key in before and key not in fields]
-        for key in changed:
-            self.refuse_unloaded(key, raw.get(key))
-        return Change(how, changed, deleted) if changed or deleted else None
-
-    def refuse_unloaded(self, key: str, data: bytes | None) -> None:
+    def _refuse_unloaded(self, key: str, data: bytes | None) -> None:
         """Refuse to change a value that was read as a plain dict because its class is not loaded here.
 
         Raises:
@@ -199,16 +216,6 @@ class StateFields(Generic[StateT]):
             return dump_model(state)
         return dump_model(state, exclude=set(state)) if type(state).model_fields else {}
 
-    def _encode(self, key: str, value: Any) -> bytes:
-        try:
-            data = dump_json(value)
-        except NotJson:
-            to_json_value(value, key)  # says where the fault is
-            raise
-        if len(data) > self.settings.payload_warn_bytes:
-            self._check_size(key, len(data))
-        return data
-
     def _check_size(self, key: str, size: int) -> None:
         if size > self.settings.payload_max_bytes:
             raise PayloadTooLarge(
@@ -216,9 +223,15 @@ class StateFields(Generic[StateT]):
                 f"{self.settings.payload_max_bytes:,} are allowed (payload_max_bytes). Keep the data in a file, a "
                 "bucket or a database, and in the state where they are."
             )
+        if key in _warned:
+            return
+        if len(_warned) >= _MOST_WARNED:
+            _warned.clear()
+        _warned.add(key)
         _log.warning(
             "Key %r of the state of run %s has %s bytes, more than %s (payload_warn_bytes). Every write of the key "
-            "stores all of it; better keep the data elsewhere and in the state where they are.",
+            "stores all of it; better keep the data elsewhere and in the state where they are. This is said once per "
+            "key and process.",
             key,
             self.run_id,
             f"{size:,}",
@@ -228,6 +241,13 @@ class StateFields(Generic[StateT]):
 
     def _unserializable(self, flaw: NotJson) -> UnserializableValue:
         return UnserializableValue(f"The state of run {self.run_id!r} cannot be written: {flaw}")
+
+
+def _encode(key: str, value: Any) -> bytes:
+    try:
+        return dump_json(value)
+    except NotJson as flaw:
+        raise flaw.inside(key) from None
 
 
 def merge(state: BaseModel, other: BaseModel) -> None:

@@ -130,6 +130,9 @@ class StateStore(_Store[StateT]):
         edit = await run_async(self._access.open_edit())
         try:
             yield edit.state
+        except GeneratorExit:  # the coroutine was dropped in the block, and nothing can be awaited any more
+            self._access.forget_edit(edit)
+            raise
         except BaseException:
             await run_async(self._access.abandon_edit(edit))
             raise
@@ -168,6 +171,9 @@ class SyncStateStore(_Store[StateT]):
         edit = run_blocking(self._access.open_edit())
         try:
             yield edit.state
+        except GeneratorExit:  # the frame was dropped in the block
+            self._access.forget_edit(edit)
+            raise
         except BaseException:
             run_blocking(self._access.abandon_edit(edit))
             raise

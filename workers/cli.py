@@ -46,7 +46,7 @@ def cli(traceback: bool) -> None:
 
     TARGET is package.module, package.module:Workflow, path/file.py or path/file.py:Workflow.
 
-    Commands that look at runs use --redis, else UMBEL_REDIS_URL, else the embedded Redis of `umbel run` and `umbel dev`.
+    Commands that look at runs use --redis, else UMBEL_REDIS_URL, else the embedded Redis of `umbel run` and `dev`.
     """
 
 

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from ..orchestration.errors import ConfigurationError
@@ -150,7 +150,7 @@ def _import(target: Target) -> ModuleType:
         if error.name is not None and f"{target.module}.".startswith(f"{error.name}."):
             raise TargetError(
                 f"{target.text!r} cannot be loaded: there is no module {error.name!r} on sys.path, which begins with "
-                f"{sys.path[0] or os.getcwd()}. Start the command in the folder above it, or name the file: path/file.py."
+                f"{sys.path[0] or os.getcwd()}. Start the command in the folder above it, or name a file."
             ) from error
         _import_failed(target, error)
     except (Exception, SystemExit) as error:
@@ -168,14 +168,19 @@ def _import_failed(target: Target, error: BaseException) -> NoReturn:
     if isinstance(error, SyntaxError):
         place = f"{error.filename}, line {error.lineno}"
     else:
-        # Python's own import machinery stands between this module and the user's code.
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-        place = f"{frames[-1].filename}, line {frames[-1].lineno}"
+        *_, (frame, line) = [at for at in traceback.walk_tb(error.__traceback__) if _is_of_the_user(at[0])]
+        place = f"{frame.f_code.co_filename}, line {line}"
     last_line = traceback.format_exception_only(error)[-1].strip()
     hint = ""
     if isinstance(error, SystemExit):
         hint = ' The module ends the program while it is loaded; put that under `if __name__ == "__main__":`.'
     raise TargetError(f"{target.text!r} cannot be loaded: {place}: {last_line}{hint}") from error
+
+
+def _is_of_the_user(frame: FrameType) -> bool:
+    """Not Python's import machinery, and not a decorator of ours that complains; at least the import itself is."""
+    module = str(frame.f_globals.get("__name__"))
+    return module == __name__ or not module.startswith(("importlib.", "umbel."))
 
 
 # -- finding -----------------------------------------------------------------------------------------------------------
@@ -189,9 +194,7 @@ def _preferred(chosen: Registrable) -> Registrable:
 
 def _built(registered: Registrable) -> Registrable:
     """A factory's instance; classes stay as they are, so that what is wrong with them can be told one by one."""
-    if isinstance(registered, type) and issubclass(registered, Workflow):
-        return registered
-    return build(registered)
+    return registered if isinstance(registered, type) else build(registered)
 
 
 def _named(target: Target, module: ModuleType, name: str) -> Registrable:

@@ -29,11 +29,13 @@ What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`)
 - `Channel._get` (redis.py:1645): what `basic_get` fetches is also filed under its queue.
 - `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts; those are only logged.
 - `Channel.close` (redis.py:1890): with a dead Redis it may end before it has come to the un-acked messages.
+- `Transport.connection_errors` (redis.py:234): an error reply (a replica's READONLY after a failover, OOM) ends the
+  worker unless the app sets `broker_channel_error_retry`. Here it is a reason to reconnect.
 - `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
 
 Not mended here: a message that Redis has sent and this process has not yet read is lost with the process, because
-BRPOP removes it at once; and a pool that cannot take queued jobs back (threads) runs those that were queued, not yet
-running, at a broken connection twice. umbel's steps stand both: they claim their work before they do it.
+BRPOP removes it at once; and a prefork child that has just been handed a job when the connection breaks may run it
+although Celery takes it back. umbel's steps stand both: lost work is dispatched again, and claimed before it is done.
 Sentinel and cluster brokers stay with kombu.
 """
 
@@ -62,9 +64,8 @@ __all__ = ["TRANSPORT", "Channel", "Quarantine", "SetAside", "Transport", "quara
 
 logger = logging.getLogger(__name__)
 
-#: For Celery's `broker_transport` where `use_transport` cannot be called; set `broker_channel_error_retry` with it.
-#: Meant for one redis:// URL: of a list of URLs kombu gives all but the first to its own transport, and rediss://
-#: needs `broker_use_ssl`, because kombu no longer sees the scheme.
+#: For Celery's `broker_transport` where `use_transport` cannot be called. Meant for one redis:// URL: after a failover
+#: kombu takes its own transport, and rediss:// needs `broker_use_ssl`, because the name hides the scheme from kombu.
 TRANSPORT = "umbel.workers.transport:Transport"
 
 #: What Celery raises on a task message it cannot unpack (celery/worker/strategy.py, celery/worker/request.py).
@@ -74,9 +75,8 @@ _MISREAD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 def use_transport(app: celery.Celery) -> None:
     """Let an app reach redis://, rediss:// and redis+socket:// brokers through this module's transport.
 
-    To be called before the app's first connection. All other brokers, Sentinel among them, stay with kombu, and the
-    URL, its options and what monitors show of it stay as they are. A worker of the app then also reconnects after an
-    error reply of Redis (`broker_channel_error_retry`), which would end it.
+    To be called before the app's first connection; changes none of its settings. All other brokers, Sentinel among
+    them, stay with kombu, and what monitors show of the URL stays as it is.
 
     Raises:
         ConfigurationError: The app connects through a connection class of its own.
@@ -84,11 +84,9 @@ def use_transport(app: celery.Celery) -> None:
     if app.amqp.Connection not in (kombu_connection.Connection, Connection):
         raise ConfigurationError(
             f"The Celery app {app.main!r} cannot use umbel's Redis transport: app.amqp.Connection was expected to be "
-            f"kombu.Connection and is {app.amqp.Connection!r}. Set broker_transport={TRANSPORT!r} and "
-            "broker_channel_error_retry=True instead."
+            f"kombu.Connection and is {app.amqp.Connection!r}. Set broker_transport={TRANSPORT!r} instead."
         )
     app.amqp.Connection = Connection
-    app.conf.broker_channel_error_retry = True
 
 
 class Connection(kombu_connection.Connection):
@@ -226,7 +224,7 @@ class Channel(stock.Channel):
         except REFUSED as error:
             logger.error("Redis did not keep that message, and it is lost: %r. It was: %r", error, raw[:4096])
 
-    def _get(self, queue: str) -> Any:
+    def _get(self, queue: str) -> Any:  # type: ignore[override]  # as in kombu's own channel
         decoded = super()._get(queue)
         if not isinstance(decoded, dict):
             return decoded
@@ -262,6 +260,7 @@ class Transport(stock.Transport):
     """kombu's Redis transport with this module's channels."""
 
     Channel = Channel
+    connection_errors = (*stock.Transport.connection_errors, redis.ResponseError, redis.InvalidResponse)
 
 
 # For connections made with TRANSPORT: monitors connect to the URL they are shown, and know `redis` but not this class.

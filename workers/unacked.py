@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+from celery import signals
 from celery.worker import state as worker_state
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -36,9 +37,9 @@ class _Adrift:
     """An un-acked message that its channel let go of.
 
     Attributes:
-        request: Celery's request for it if it was at work in this process; None if it goes back to its queue.
+        request: Celery's request for it if this process works on it; None if it goes back to its queue.
         is_last_in_line: It goes to the end of the queue that is served last.
-        idle_looks: How often in a row the request was found neither at work nor acknowledged.
+        idle_looks: How often in a row the request was found to have ended.
     """
 
     request: Any = None
@@ -50,9 +51,9 @@ class QoS(stock.QoS):
     """What one channel has fetched and not acknowledged, and what it still owes Redis, also after it closed.
 
     Invariants:
-        1. A message whose task ended is never put back by this process: its ack is owed until Redis has it.
-        2. A message whose task runs here is put back only when the worker shuts down or the process ends.
-        3. Every other message of a closed channel is put back, after the next connect at the latest.
+        1. What is acknowledged is never put back by this process: its ack is owed until Redis has it.
+        2. What this process works on is put back only when the worker shuts down or the process ends.
+        3. All else that a closed channel held is put back, after the next connect at the latest.
     """
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
@@ -60,6 +61,8 @@ class QoS(stock.QoS):
         self._owed_acks: dict[str, None] = {}
         self._unfiled: dict[str, Any] = {}
         self._adrift: dict[str, _Adrift] = {}
+        #: Celery's requests for the un-acked messages; those of other consumers have none.
+        self.requests: dict[str, Any] = {}
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """File a fetched message as un-acked.
@@ -84,6 +87,7 @@ class QoS(stock.QoS):
         self._owed_acks[delivery_tag] = None
         self._unfiled.pop(delivery_tag, None)
         self._adrift.pop(delivery_tag, None)
+        self.requests.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
         try:
             self._send_acks()
@@ -99,6 +103,7 @@ class QoS(stock.QoS):
             self.ack(delivery_tag)
             return
         virtual.QoS.ack(self, delivery_tag)
+        self.requests.pop(delivery_tag, None)
         self._adrift[delivery_tag] = _Adrift(is_last_in_line=True)
         self.settle()
 
@@ -109,14 +114,15 @@ class QoS(stock.QoS):
         self.settle()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Part with the channel: put back what is not at work here, and everything if the worker shuts down."""
+        """Part with the channel: put back what this process does not work on, and all if the worker shuts down."""
         self._flush()
         if not _is_shutting_down():
-            running = _running_requests()
-            for tag in [tag for tag in self._delivered if tag in running]:
-                del self._delivered[tag]
-                self._adrift[tag] = _Adrift(running[tag])
-                _unsettled.add(self)
+            for tag, request in tuple(self.requests.items()):
+                if tag in self._delivered and _is_begun(request):
+                    del self._delivered[tag]
+                    self._adrift[tag] = _Adrift(request)
+                    _unsettled.add(self)
+        self.requests.clear()
         if self._adrift:
             logger.info("A broker connection is closed while %d of its tasks run; they go on.", len(self._adrift))
         # kombu sets it also when it failed half-way, and then meets the second close with an assertion.
@@ -145,7 +151,7 @@ class QoS(stock.QoS):
             self._file()
             self._send_acks()
             for tag, entry in tuple(self._adrift.items()):
-                if is_last or self._is_over(entry):
+                if is_last or _is_over(entry):
                     # An ack that a request has made is on its way here, and counts as made.
                     if is_last or entry.request is None or not entry.request.acknowledged:
                         self.restore_by_tag(tag, leftmost=entry.is_last_in_line)
@@ -155,13 +161,6 @@ class QoS(stock.QoS):
             logger.warning("%d acks and %d messages to put back wait for Redis: %r", owed, adrift, error)
         else:
             self._release_if_settled()
-
-    def _is_over(self, entry: _Adrift) -> bool:
-        if entry.request is None:
-            return True
-        # Two looks: a pool thread takes a request off the active ones a moment before it acknowledges it.
-        entry.idle_looks = 0 if entry.request in worker_state.active_requests else entry.idle_looks + 1
-        return entry.idle_looks > 1
 
     def _file(self) -> None:
         if not self._unfiled:
@@ -205,11 +204,28 @@ def _source_of(message: Any) -> tuple[str | None, str | None]:
     return ("", queue) if queue else (message.delivery_info.get("exchange"), message.delivery_info.get("routing_key"))
 
 
-def _running_requests() -> dict[str, Any]:
-    """The Celery requests at work in this process's pool, by the tag of their message."""
-    # A dict's values are copied at one stroke; the weak set could be changed by a pool thread while it is iterated.
-    requests = [r for r in tuple(worker_state.requests.values()) if r in worker_state.active_requests]
-    return {r.message.delivery_tag: r for r in requests if r.message is not None}
+def _remember_request(request: Any, **_: Any) -> None:
+    qos = getattr(request.message.channel, "_qos", None)
+    if isinstance(qos, QoS):
+        qos.requests[request.message.delivery_tag] = request
+
+
+def _is_begun(request: Any) -> bool:
+    """Whether a request runs, has run, or will run because its pool cannot take it back."""
+    if request.time_start is not None or request.acknowledged:
+        return True
+    # Pools that can take a job back keep a handle of it (prefork); a thread pool's queue has none.
+    return request._apply_result is not None and request._apply_result() is None
+
+
+def _is_over(entry: _Adrift) -> bool:
+    request = entry.request
+    if request is None:
+        return True
+    is_waiting = request.time_start is None and not request.acknowledged
+    # Two looks: a pool thread takes a request off the active ones a moment before it acknowledges it.
+    entry.idle_looks = 0 if is_waiting or request in worker_state.active_requests else entry.idle_looks + 1
+    return entry.idle_looks > 1
 
 
 def _is_shutting_down() -> bool:
@@ -222,6 +238,7 @@ def _settle_all(*, is_last: bool = False) -> None:
         qos.settle(is_last=is_last)
 
 
+signals.task_received.connect(_remember_request, weak=False)
 atexit.register(_settle_all, is_last=True)
 # A pool child inherits the debts but is not the debtor.
 os.register_at_fork(after_in_child=_unsettled.clear)

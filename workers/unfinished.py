@@ -23,7 +23,8 @@ class Unfinished:
         step: The step.
         work_id: The work item.
         attempt: The attempt that runs or comes next, from 1.
-        state: `ready` is dispatched and not claimed yet; `delayed` waits for its next attempt, `suspended` for an event.
+        state: `ready` is dispatched and not claimed yet; `delayed` waits for its next attempt, `suspended` for an
+            event.
         owner: The process that runs it.
         since: When that was claimed, or dispatched, in Redis ms.
         queue: The broker queue it is dispatched to.

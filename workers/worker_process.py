@@ -75,8 +75,13 @@ class WorkerProcess:
             self._reader.join(1)
             words = "\n".join(self._tail)
             raise WorkerEnded(
-                f"The worker process ended with code {code}. " + (f"Its last lines:\n{words}" if words else "It said nothing.")
+                f"The worker process ended with code {code}. "
+                + (f"Its last lines:\n{words}" if words else "It said nothing.")
             )
+
+    def mute(self) -> None:
+        """Pass on no more of its output."""
+        self._say = lambda _: None
 
     def stop(self) -> None:
         """End it: running steps may finish within the drain time, then it is killed."""

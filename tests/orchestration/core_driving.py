@@ -261,7 +261,11 @@ def content_of(client: Any, key: str) -> Any:
 def dump(client: Any, prefix: str, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Every key of a deployment with its content, but for those that end in one of `without`."""
     names = sorted(key.decode() for key in client.scan_iter(match=f"{prefix}:*", count=1000))
-    return {name: content_of(client, name) for name in names if not name.endswith(without or ("\0",))}
+    found = {name: content_of(client, name) for name in names if not name.endswith(without or ("\0",))}
+    for name, content in found.items():
+        if name.endswith(":work"):  # Lua writes a map's fields in any order
+            found[name] = {wid: msgpack.unpackb(record, raw=True) for wid, record in content.items()}
+    return found
 
 
 NOTHING = Surroundings()

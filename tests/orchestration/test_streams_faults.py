@@ -228,6 +228,25 @@ def test_a_redis_that_is_not_there_to_begin_with_is_an_error_that_says_where() -
     hub.close()
 
 
+def test_a_reader_whose_time_is_over_during_an_outage_says_that_its_time_is_over(tmp_path: Path) -> None:
+    redis = KillableRedis(tmp_path)
+    redis.start()
+    store = store_on(redis.url, "t")
+    store.patience_seconds = 0.0
+    hub = StreamHub(store, poll_seconds=0.05)
+    run = Telling(store)
+    stream = hub.reader(run.run_id).events(timeout=0.2)
+    run.tell(1)
+    assert numbers([next(stream)]) == [1]
+
+    redis.kill()
+
+    with pytest.raises(TimeoutError, match="published nothing for 0.2 s after number 1"):
+        next(stream)
+    hub.close()
+    store.client.close()
+
+
 def test_a_redis_set_back_is_followed_from_where_it_is(
     store: Store, run: Telling, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -299,6 +318,19 @@ def test_trimmed_step_states_concern_only_those_who_read_them(hub: StreamHub, ru
     assert numbers(thorough.events()) == [1, 2]
     assert thorough.fell_behind
     assert thorough.first_missing == 0
+
+
+def test_trimmed_step_states_between_two_events_are_not_taken_for_events(hub: StreamHub, run: Telling) -> None:
+    run.tell(*range(150))
+    for _ in range(12):
+        run.apply(*[Trace("go", "preparing", "<enqueued>", "app.A")] * 50)
+    run.tell(150)
+    run.end()
+
+    reader = hub.reader(run.run_id, after=150)  # the last event before the step states
+
+    assert numbers(reader.events()) == [150]
+    assert not reader.fell_behind
 
 
 # -- slow readers ------------------------------------------------------------------------------------------------------

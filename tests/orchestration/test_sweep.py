@@ -119,6 +119,7 @@ def test_the_urgent_that_overtake_do_not_make_the_others_lost(run: DrivenRun, be
     fan(run, "A", "U")
     for bell in run.bells:
         dispatched(run, bell, 1000)
+    claimed_until(run, "umbel/0", 999)
     claimed_until(run, "umbel/9", 2000)
 
     sweeping(run, bells, lambda _: 2)

@@ -87,6 +87,11 @@ class Server:
         shutil.rmtree(self.folder)
         self.folder.mkdir()
 
+    def consumers(self) -> set[int]:
+        """Ids of the connections that wait for messages."""
+        with self.client as client:
+            return {int(one["id"]) for one in client.client_list() if one["cmd"] == "brpop"}
+
     def ask(self, *command: Any) -> Any:
         with self.client as client:
             return client.execute_command(*command)
@@ -200,11 +205,12 @@ def place(server: Server, tmp_path: Path) -> Iterator[Place]:
 
 
 def break_connections(server: Server, worker: Worker) -> None:
-    """Cut all connections of the worker while Redis lives, and wait until it has reconnected."""
-    connected = worker.says("Connected to")
+    """Cut all connections of the worker while Redis lives, and wait until it consumes over a new one."""
+    connected, last = worker.says("Connected to"), server.consumers()
     for kind in ("pubsub", "normal"):
         server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-    eventually(lambda: worker.says("Connected to") > connected, "the worker reconnected")
+    eventually(lambda: server.consumers() - last, "the worker consumes again")
+    assert worker.says("Connected to") > connected
 
 
 # Outage
@@ -271,7 +277,7 @@ def test_kombus_own_transport_ends_in_an_outage(place: Place) -> None:
 
 @pytest.mark.parametrize(("pool", "kind"), [("prefork", "umbel"), ("threads", "umbel by setting")])
 def test_a_broken_connection_repeats_nothing_that_runs(pool: str, kind: transport_app.Kind, place: Place) -> None:
-    worker = place.worker("--pool", pool, "--concurrency", "3", kind=kind)
+    worker = place.worker("--pool", pool, "--concurrency", "4", kind=kind)
     place.start_holding(worker, "a", "b", "c")
 
     break_connections(place.server, worker)
@@ -288,6 +294,20 @@ def test_a_broken_connection_repeats_nothing_that_runs(pool: str, kind: transpor
     assert worker.stop() == 0
 
 
+def test_a_broken_connection_repeats_nothing_that_waits_in_a_thread_pool(place: Place) -> None:
+    worker = place.worker("--pool", "threads", "--concurrency", "1", "--prefetch-multiplier", "3")
+    place.start_holding(worker, "runs")
+    place.send("note", "waits")
+    eventually(lambda: place.server.ask("HLEN", "unacked") == 2, "both are fetched")
+
+    break_connections(place.server, worker)
+    place.open("runs")
+
+    place.await_effects("end runs", "note waits")
+    place.await_all_acknowledged()
+    assert len(place.effects()) == 3
+
+
 def test_kombus_own_transport_repeats_what_runs_when_a_connection_breaks(place: Place) -> None:
     """When this fails, kombu has learned it and `QoS.restore_unacked_once` may go."""
     worker = place.worker("--pool", "threads", "--concurrency", "6", kind="stock")
@@ -300,7 +320,7 @@ def test_kombus_own_transport_repeats_what_runs_when_a_connection_breaks(place: 
 
 @pytest.mark.parametrize("is_broken_before", [False, True], ids=["healthy", "after a broken connection"])
 def test_a_cold_shutdown_puts_everything_un_acked_back(is_broken_before: bool, place: Place) -> None:
-    worker = place.worker("--concurrency", "2")
+    worker = place.worker("--concurrency", "3")
     place.start_holding(worker, "a", "b")
     if is_broken_before:
         break_connections(place.server, worker)
@@ -312,7 +332,7 @@ def test_a_cold_shutdown_puts_everything_un_acked_back(is_broken_before: bool, p
 
 
 def test_a_task_whose_process_dies_after_a_broken_connection_is_put_back(place: Place) -> None:
-    worker = place.worker("--concurrency", "1")
+    worker = place.worker("--concurrency", "1", "--prefetch-multiplier", "2")
     place.start_holding(worker, "a")
     break_connections(place.server, worker)
 
@@ -377,7 +397,10 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         "its body does not decompress",
     ),
     "a body that is no JSON": (_message(body=base64.b64encode(b"{").decode()), "does not deserialize"),
-    "a content type that is not accepted": (_message(**{"content-type": "application/x-python-serialize"}), "untrusted content"),
+    "a content type that is not accepted": (
+        _message(**{"content-type": "application/x-python-serialize"}),
+        "untrusted content",
+    ),
     "a body that is no triple": (_message([1, 2]), "expected [args, kwargs, embed] as the body of task 'note'"),
 }
 

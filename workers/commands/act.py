@@ -91,7 +91,7 @@ def _event(name: str, fields: dict[str, Any], loaded: Iterable[type[Event]]) -> 
 def _stand_in(name: str, fields: Iterable[str]) -> type[Event]:
     """An event class of this name whose code is not loaded here; the worker checks the fields against the real one."""
     module, _, qualname = name.rpartition(".")
-    declared: dict[str, Any] = {field: (Any, ...) for field in fields}
+    declared: dict[str, Any] = dict.fromkeys(fields, (Any, ...))
     with warnings.catch_warnings(action="ignore"):  # pydantic's advice on field names is for the author of the class
         return create_model(qualname, __base__=Event, __module__=module, **declared)
 
@@ -124,7 +124,9 @@ def retry(run_id: str, redis_url: str | None, state: str) -> None:
             raise _not_retried(run_id, reply)
         runtime.dispatcher.ring(runtime.store.plan_of(run_id), reply.doorbells)
         served = any(worker.serves(record.workflow) for worker in seen_workers(runtime.store))
-    note(f"Run {run_id!r} goes on with {counted(len(reply.doorbells), 'step')}. Follow it with: umbel events {run_id} -f")
+    note(
+        f"Run {run_id!r} goes on with {counted(len(reply.doorbells), 'step')}. Follow it with: umbel events {run_id} -f"
+    )
     if not served:
         note(f"No live worker serves {record.workflow!r}; the run waits for one (umbel worker, umbel dev).")
 
@@ -134,7 +136,7 @@ def _not_retried(run_id: str, reason: str) -> Exception:
         return RunNotFound(not_found(run_id))
     texts = {
         "running": f"Run {run_id!r} is running; there is nothing to retry. See it with: umbel show {run_id}",
-        "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one with: umbel start TARGET",
+        "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one: umbel start TARGET",
         "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
     }
     return WorkflowRuntimeError(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))

@@ -33,7 +33,8 @@ def configured(redis_url: str | None) -> Settings:
     Raises:
         ConfigurationError: A variable is unknown or does not fit.
     """
-    return Settings.from_environment(**({} if redis_url is None else {"redis_url": redis_url}))
+    given = {} if redis_url is None else {"redis_url": redis_url}
+    return Settings.from_environment(None, **given)
 
 
 @contextmanager
@@ -63,8 +64,8 @@ def existing_settings(redis_url: str | None, state: str) -> Iterator[Settings]:
             folder = state_folder(state)
             if not ServerFolder(folder).configuration.exists():
                 raise NotConfigured(
-                    f"There is no Redis to look into: neither --redis nor UMBEL_REDIS_URL is given, and nothing has run "
-                    f"in the state folder {folder} yet. Give a URL, or start something with `umbel run TARGET` or "
+                    f"There is no Redis to look into: neither --redis nor UMBEL_REDIS_URL is given, and nothing has "
+                    f"run in the state folder {folder} yet. Give a URL, or start something with `umbel run TARGET` or "
                     f"`umbel dev TARGET` (--state names another folder)."
                 )
             settings, _ = stack.enter_context(embedded(settings, state))

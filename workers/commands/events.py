@@ -30,7 +30,9 @@ def events(
     """Print the events that RUN has published, one per line: number, event, step, fields."""
     check_run_id(run_id)
     with existing(redis_url, state) as runtime:
-        found = _followed(runtime, run_id, after, internal) if follow else _logged(runtime.store, run_id, after, internal)
+        found = (
+            _followed(runtime, run_id, after, internal) if follow else _logged(runtime.store, run_id, after, internal)
+        )
         for event in found:
             click.echo(_as_json(event) if as_json else _as_text(event))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +55,7 @@ def _read_input(text: str) -> dict[str, Any]:
     try:
         if text.startswith("@"):
             source = text[1:]
-            text = click.get_text_stream("stdin").read() if source == "-" else Path(source).read_text()
+            text = sys.stdin.read() if source == "-" else Path(source).read_text()
         fields = json.loads(text)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{source} cannot be read as JSON: {error}. Give a JSON object or @file.") from error

@@ -13,7 +13,9 @@ from .output import note
 
 
 @click.command()
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen. Flower has no login of its own.")
+@click.option(
+    "--address", default="127.0.0.1", show_default=True, help="Where to listen. Flower has no login of its own."
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True)
 @deployment_options
 def flower(address: str, port: int, redis_url: str | None, state: str) -> None:

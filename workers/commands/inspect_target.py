@@ -17,7 +17,10 @@ from .output import note, print_json
 @click.command()
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 def check(targets: tuple[str, ...]) -> None:
-    """Load each TARGET and report everything that keeps its workflows from working. Exits with 1 if there is anything."""
+    """Load each TARGET and report everything that keeps its workflows from running.
+
+    Exits with 1 if there is anything.
+    """
     found = load_targets(targets)
     faulty = [each for each in found if not _is_sound(each)]
     if faulty:

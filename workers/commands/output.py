@@ -8,30 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-#: Columns of an output that is no terminal: lines are never folded, so that other programs can read them.
-_UNFOLDED = 10_000
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that shows text as it is; without colours where the output is no terminal."""
-    stream = click.get_text_stream("stderr" if stderr else "stdout")
-    width = None if stream.isatty() else _UNFOLDED
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns. The last one may be folded by a terminal; the others never are."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers[:-1]:
-        table.add_column(header, no_wrap=True)
-    table.add_column(headers[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    """Print aligned columns. Nothing is cut or folded, so that other programs can read it too."""
+    lines = [headers, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        text = "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        click.echo(click.style(text, bold=True) if number == 0 else text)
 
 
 def print_json(value: Any) -> None:
@@ -49,6 +34,11 @@ def instant(milliseconds: int | None) -> str:
     if milliseconds is None:
         return ""
     return datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(milliseconds: int) -> str:
+    """An instant in local time, without its date but with milliseconds."""
+    return datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
 def iso(milliseconds: int | None) -> str | None:

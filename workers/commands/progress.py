@@ -6,12 +6,14 @@ run's journal: only the journal tells a failure from a step that returned nothin
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import click
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +24,7 @@ from ...orchestration.store import Store
 from ...orchestration.streams import StreamEvent
 from ..looking import look
 from ..timeline import Execution, ended
-from .output import console, duration
+from .output import duration
 
 #: Journal entries read in one trip.
 _PAGE = 1_000
@@ -128,7 +130,7 @@ class LiveTable:
     """A table that is redrawn in place."""
 
     def __init__(self) -> None:
-        self._console = console(stderr=True)
+        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.start()
         self._shown_at = 0.0
@@ -204,4 +206,4 @@ def _line(step: StepCount) -> str:
 
 def display() -> Display:
     """What suits standard error."""
-    return LiveTable() if click.get_text_stream("stderr").isatty() else Lines()
+    return LiveTable() if sys.stderr.isatty() else Lines()

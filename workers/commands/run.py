@@ -89,6 +89,8 @@ def run(
         except KeyboardInterrupt:
             shown.close()
             _interrupted(handler, is_embedded=worker is not None)
+        if worker is not None:
+            worker.mute()  # what it says of its own end is of no interest
         shown.close()
         failure = why_not_completed(record)
         if failure is not None:
@@ -123,7 +125,9 @@ def start(
         click.echo(handler.run_id)
         name = workflow.workflow_name
         if not any(worker.serves(name) for worker in seen_workers(runtime.store)):
-            note(f"No live worker serves {name!r}; the run waits for one: umbel worker {target} (or umbel dev {target}).")
+            note(
+                f"No live worker serves {name!r}; the run waits for one: umbel worker {target} (or umbel dev {target})."
+            )
 
 
 def _prepared(target: str, pairs: tuple[str, ...], input_text: str | None) -> tuple[Workflow, StartEvent]:
@@ -192,7 +196,10 @@ def _interrupted(handler: WorkflowHandler, *, is_embedded: bool) -> NoReturn:
         handler.cancel()
         note(f"Run {run_id!r} is cancelled. Take it up again with: umbel retry {run_id}")
     else:
-        note(f"Run {run_id!r} goes on. Follow it with: umbel events {run_id} --follow; end it with: umbel cancel {run_id}")
+        note(
+            f"Run {run_id!r} goes on. Follow it with: umbel events {run_id} --follow. "
+            f"End it with: umbel cancel {run_id}"
+        )
     sys.exit(130)
 
 

@@ -14,7 +14,7 @@ from ..endings import result_of, why_not_completed
 from ..timeline import Execution, executions
 from ..unfinished import Unfinished, running, unfinished
 from .deployment import deployment_options, existing
-from .output import console, counted, duration, instant, iso, note, print_json, print_table
+from .output import clock, counted, duration, instant, iso, note, print_json, print_table
 
 STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
 
@@ -87,7 +87,9 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Latest executions; 0 is all.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Latest executions; 0 is all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @deployment_options
 def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
@@ -104,8 +106,8 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
     if len(shown) < len(found):
         note(f"… {len(found) - len(shown)} earlier ones are left out; --limit 0 shows all.")
     if shown:
-        console().print()
-        print_table(("STEP", "ATTEMPT", "WORKER", "STARTED", "TOOK", "OUTCOME"), (_row(each) for each in shown))
+        click.echo()
+        print_table(("STEP", "ATTEMPT", "WORKER", "STARTED", "TOOK", "OUTCOME"), (_row(each, record) for each in shown))
 
 
 def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished]) -> None:
@@ -127,7 +129,7 @@ def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished
     width = max(len(name) for name, _ in lines) + 2
     for name, text in lines:
         if text:
-            console().print(f"{name + ':':<{width}}{text}")
+            click.echo(f"{name + ':':<{width}}{text}")
 
 
 def _counts(found: list[Execution]) -> str:
@@ -151,19 +153,22 @@ def _open(left: list[Unfinished]) -> list[str]:
     return [f"{step}: {counted(number, 'execution')} {what}" for (step, what), number in groups.items()]
 
 
-def _row(execution: Execution) -> tuple[str, ...]:
+def _row(execution: Execution, record: RunRecord) -> tuple[str, ...]:
+    started = instant(execution.started_at)
+    if started[:10] == instant(record.created_at)[:10]:  # the day is in the head already
+        started = clock(execution.started_at)
     outcome = _WORDS[execution.outcome]
     if execution.retry_delay_seconds:
         outcome += f" after {duration(execution.retry_delay_seconds)}"
     if execution.error:
-        outcome += f": {execution.error}"
+        outcome += f": {execution.error.removeprefix('builtins.')}"
     if execution.event:
         outcome += f" → {execution.event.rpartition('.')[2]}"
     return (
         execution.step,
         str(execution.attempt),
         execution.worker,
-        instant(execution.started_at),
+        started,
         duration(execution.seconds),
         outcome,
     )

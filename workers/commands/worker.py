@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
 import click
+from celery.exceptions import SecurityWarning
+from celery.utils.nodenames import host_format
 
 from ...orchestration.errors import ConfigurationError, NotConfigured
 from ...orchestration.settings import Settings, redact_url
@@ -29,7 +32,9 @@ POOLS = ("prefork", "threads", "solo")
 
 def _available(_: click.Context, __: click.Parameter, pool: str) -> str:
     if pool not in POOLS:
-        raise ConfigurationError(f"The pool {pool!r} is not available yet in this version. There are: {', '.join(POOLS)}.")
+        raise ConfigurationError(
+            f"The pool {pool!r} is not available yet in this version. There are: {', '.join(POOLS)}."
+        )
     return pool
 
 
@@ -56,7 +61,9 @@ _loglevel = click.option(
 
 def _worker_options(command: F) -> F:
     options = (
-        click.option("--queues", metavar="A,B", help="Take messages only from these; else from all that the steps name."),
+        click.option(
+            "--queues", metavar="A,B", help="Take messages only from these; else from all that the steps name."
+        ),
         click.option("-E", "--task-events", is_flag=True, help="Send Celery's task events, for monitors."),
     )
     for option in options:
@@ -96,8 +103,10 @@ def worker(
     workflows = load_targets(_given(targets))
     app = create_app(settings, *workflows)
     consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
+    # It warns root of pickle, which this app accepts from nobody.
+    warnings.simplefilter("ignore", SecurityWarning)
     controller = app.Worker(
-        hostname=f"{name or f'umbel-{os.getpid()}'}@%h",
+        hostname=host_format(f"{name or f'umbel-{os.getpid()}'}@%h"),
         pool_cls=pool,
         concurrency=concurrency,
         loglevel=loglevel.upper(),
@@ -108,7 +117,9 @@ def worker(
         quiet=True,
     )
     if not quiet:
-        _introduce(controller.hostname, f"{pool}, {controller.concurrency} at once", consumed, settings, app.umbel.registry)
+        _introduce(
+            controller.hostname, f"{pool}, {controller.concurrency} at once", consumed, settings, app.umbel.registry
+        )
     controller.start()
     sys.exit(controller.exitcode)
 
@@ -159,7 +170,9 @@ def dev(
 def _given(targets: Sequence[str]) -> list[str]:
     found = list(targets) or os.environ.get("UMBEL_TARGETS", "").replace(",", " ").split()
     if not found:
-        raise click.UsageError("No TARGET is given, and UMBEL_TARGETS is not set. A worker needs to know what to serve.")
+        raise click.UsageError(
+            "No TARGET is given, and UMBEL_TARGETS is not set. A worker needs to know what to serve."
+        )
     return found
 
 

@@ -1,0 +1,147 @@
+"""Where a step's time goes: processor time of worker and Redis per step, and a profile of a solo worker.
+
+    python -m benchmarks.step_cost                # chains of ten
+    python -m benchmarks.step_cost --shape fan    # fan-outs of a hundred
+
+Processor time hardly depends on what else the machine does; the profile slows everything down, so look at shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import pstats
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from umbel import Settings, create_app
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.local import worker_environment
+from umbel.workers.targets import load_target
+from umbel.workers.watchdog import Watchdog
+
+from .contenders import SHAPES_UMBEL, Umbel, end
+from .shapes_umbel import CHAIN_STEPS
+
+FAN = 100
+#: Functions whose share of the profile is told, by file and name.
+PHASES = [
+    ("claim", "orchestration/store.py", "claim"),
+    ("decode and bind events", "tasks/step_call.py", "input_events"),
+    ("the whole call of the step", "tasks/step_call.py", "call_step"),
+    ("decide", "orchestration/decide.py", "decide"),
+    ("commit", "orchestration/store.py", "commit"),
+    ("ring doorbells", "tasks/dispatch.py", "ring"),
+    ("execute, all of the above", "tasks/execution.py", "execute"),
+    ("scripts, waiting included", "orchestration/scripts.py", "evaluate"),
+]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m benchmarks.step_cost", description=__doc__)
+    parser.add_argument("--shape", choices=["chain", "fan"], default="chain")
+    parser.add_argument("--runs", type=int, default=200, metavar="N", help="chains, or fan-outs")
+    parser.add_argument("--lines", type=int, default=30, metavar="N", help="lines of the profile")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve is not None:
+        serve(options.serve)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        steps, seconds, worker, redis_server = measured(options.shape, options.runs, None)
+        print(f"{steps} steps in {seconds:.2f} s: {steps / seconds:,.0f} steps/s with one solo worker")
+        print(f"processor time per step: worker {worker:,.0f} us, Redis {redis_server:,.0f} us")
+        profile = Path(folder, "profile")
+        steps, *_ = measured(options.shape, options.runs, profile)
+        report(pstats.Stats(str(profile)), steps, options.lines)
+
+
+def serve(profile: Path) -> None:
+    """Be a solo worker under the profiler until SIGTERM."""
+    app = create_app(Settings.from_environment(), *load_target(SHAPES_UMBEL))
+    controller = app.Worker(
+        pool_cls="solo",
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+        hostname="profiled@%h",
+    )
+    profiler = cProfile.Profile()
+    profiler.enable()
+    try:
+        controller.start()
+    finally:
+        profiler.disable()
+        profiler.dump_stats(profile)
+
+
+def measured(shape: str, runs: int, profile: Path | None) -> tuple[int, float, float, float]:
+    """Steps, seconds, and microseconds of processor time per step of worker and Redis."""
+    with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as server:
+        environment = worker_environment(Settings.from_environment(redis_url=server.url))
+        command = [sys.executable, "-m", "umbel.workers.cli", "worker", SHAPES_UMBEL, "--pool", "solo"]
+        if profile is not None:
+            command = [sys.executable, "-m", "benchmarks.step_cost", "--serve", str(profile)]
+        with open(os.devnull, "wb") as silence:
+            process = watchdog.spawn(command, env=environment, output=silence.fileno(), grace_seconds=30)
+        umbel = Umbel(server.url)
+        for _ in range(5):
+            umbel.single()
+        assert server.pid is not None
+        umbel.redis.config_resetstat()
+        before = _processor_seconds(process.pid), _processor_seconds(server.pid)
+        started = time.perf_counter()
+        if shape == "chain":
+            steps = runs * CHAIN_STEPS
+            for _ in umbel.chains(runs):
+                pass
+        else:
+            steps = max(1, runs // 10) * (FAN + 2)
+            umbel.fans(max(1, runs // 10), FAN)
+        seconds = time.perf_counter() - started
+        after = _processor_seconds(process.pid), _processor_seconds(server.pid)
+        if profile is None:
+            print(f"Redis commands: {_commands(umbel, steps)}")
+        umbel.close()
+        end(process)
+        worker, redis_server = ((late - early) / steps * 1e6 for early, late in zip(before, after, strict=True))
+        return steps, seconds, worker, redis_server
+
+
+def report(stats: pstats.Stats, steps: int, lines: int) -> None:
+    """Print shares of the phases, then the profile."""
+    table = stats.stats  # type: ignore[attr-defined]  # not in the stubs
+    whole = next((row[3] for place, row in table.items() if _is(place, "tasks/execution.py", "execute")), 0.0)
+    print(f"\nUnder the profiler, {whole / steps * 1e6:,.0f} us per step in execute():")
+    for title, file, name in PHASES:
+        for place, (_, calls, _, cumulative, _) in table.items():
+            if _is(place, file, name):
+                print(f"  {title:32} {cumulative / steps * 1e6:8,.0f} us per step, {calls / steps:.2f} calls")
+    stats.strip_dirs().sort_stats("tottime").print_stats(lines)
+
+
+def _commands(umbel: Umbel, steps: int) -> str:
+    """The dearest commands: microseconds per step, and calls."""
+    rows = [(row["usec"] / steps, row["calls"] / steps, name) for name, row in umbel.redis.info("commandstats").items()]
+    told = (
+        f"{name.removeprefix('cmdstat_')} {usec:.0f} us ({calls:.2f} x)" for usec, calls, name in sorted(rows)[:-9:-1]
+    )
+    return ", ".join(told)
+
+
+def _is(place: tuple[str, int, str], file: str, name: str) -> bool:
+    return place[0].endswith(file) and place[2] == name
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

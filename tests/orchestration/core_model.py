@@ -1,0 +1,365 @@
+"""What a run should be, in plain Python: the reference that the Lua scripts are compared with.
+
+Nothing here is clever on purpose. Counts that Redis keeps are counted anew each time, so that a count which drifts in
+Redis shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from umbel.orchestration.commands import (
+    Absorb,
+    Command,
+    Deliver,
+    Done,
+    Fail,
+    Finish,
+    Join,
+    KeepEvent,
+    KeepInInbox,
+    OpenScope,
+    Publish,
+    Resume,
+    Retry,
+    Splice,
+    Suspend,
+    TakeFromInbox,
+    Trace,
+)
+from umbel.orchestration.decide import Decision
+from umbel.orchestration.envelope import Envelope
+from umbel.orchestration.plan import Plan, StepPlan
+from umbel.orchestration.work import InboxEvent, Surroundings, Waiter
+
+
+@dataclass
+class Item:
+    """One work item."""
+
+    work_id: str
+    step: StepPlan
+    scope: str
+    event_ids: list[str] = field(default_factory=list)
+    recoveries: list[str] = field(default_factory=list)
+    gathered: tuple[str, list[Envelope]] | None = None  # (scope id, members) of a fan-in
+    state: str = "queued"
+    dispatches: int = 0
+    slot: int | None = None
+    token: str | None = None
+    claim_id: str | None = None
+    owner: str | None = None
+    failures: int = 0
+    losses: int = 0
+    charged: int = 0
+    resumptions: int = 0
+    suspect: bool = False
+    late: bool = False
+    batches: int = 0
+    sent: set[str] | None = None
+    answers: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """Queue and priority."""
+        return f"{self.step.queue or 'umbel'}/{self.step.priority or 0}"
+
+    @property
+    def spent(self) -> dict[str, int]:
+        """Recoveries of its lineage."""
+        merged: dict[str, int] = {}
+        for packed in self.recoveries:
+            for name, n in (json.loads(packed) if packed else {}).items():
+                merged[name] = max(n, merged.get(name, 0))
+        return merged
+
+    def let_go(self) -> None:
+        """It is no longer anybody's claim."""
+        self.token = self.claim_id = self.owner = None
+
+
+@dataclass
+class FanOut:
+    """An open scope."""
+
+    parent: str
+    joins: list[tuple[str, StepPlan]]
+    recoveries: str
+    members: dict[str, list[Envelope]]
+    fired: set[str] = field(default_factory=set)
+
+
+def innermost(path: str) -> str | None:
+    """The id of the fan-out in which a path stands."""
+    return path.rpartition("/")[2].partition(":")[0] if path else None
+
+
+class ModelRun:
+    """One run: what happens to it, command by command."""
+
+    def __init__(self, run_id: str, plan: Plan) -> None:
+        self.run_id, self.plan = run_id, plan
+        self.status = "running"
+        self.items: dict[str, Item] = {}
+        self.queues: dict[str, deque[Item]] = {step.name: deque() for step in plan.steps}
+        self.slots: dict[str, dict[int, str]] = {step.name: {} for step in plan.steps}
+        self.events: dict[str, list[Any]] = {}
+        self.scopes: dict[str, FanOut] = {}
+        self.joins: dict[tuple[str, str], dict[str, deque[tuple[str, str]]]] = {}
+        self.sets: dict[tuple[str, str], int] = {}
+        self.waiters: dict[tuple[str, str], Waiter] = {}
+        self.inbox: deque[InboxEvent] = deque()
+        self.timers: set[str] = set()
+        self.parked: set[str] = set()
+        self.received: set[str] = set()
+        self.remembered: dict[str, tuple[str, Any]] = {}
+        self.finished: set[str] = set()
+        self.orphan_members: set[str] = set()
+        self.version = self.tokens = self.commits = self.seq = self.idle = 0
+        self.bells: list[tuple[str, int]] = []
+
+    # -- views -----------------------------------------------------------------------------------------------------
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """As the store would read them."""
+        return Surroundings(self.version, tuple(self.waiters.values()), tuple(self.inbox))
+
+    def timer(self, kind: str, *rest: str) -> str:
+        """A timer's name."""
+        return "|".join((kind, self.run_id, *rest))
+
+    def slots_in_use(self) -> list[str]:
+        """Every slot that somebody holds."""
+        return [f"{name}/{n}" for name, holders in self.slots.items() for n in holders]
+
+    def in_state(self, *states: str) -> list[Item]:
+        """Items in one of these states."""
+        return [item for item in self.items.values() if item.state in states]
+
+    def rung(self) -> list[tuple[str, int]]:
+        """Doorbells asked for since the last look."""
+        found, self.bells = self.bells, []
+        return found
+
+    # -- slots -----------------------------------------------------------------------------------------------------
+
+    def dispatch(self, item: Item) -> None:
+        item.state = "ready"
+        item.dispatches += 1
+        item.let_go()
+        self.bells.append((item.work_id, item.dispatches))
+
+    def place(self, item: Item, *, silent: bool = False) -> None:
+        used = self.slots[item.step.name]
+        free = next((n for n in range(item.step.num_workers) if n not in used), None)
+        if free is None:
+            item.state, item.slot = "queued", None
+            self.queues[item.step.name].append(item)
+            self.seq += not silent
+        else:
+            used[free] = item.work_id
+            item.slot = free
+            self.dispatch(item)
+
+    def vacate(self, item: Item) -> None:
+        assert item.slot is not None
+        assert self.slots[item.step.name].pop(item.slot) == item.work_id
+        item.slot = None
+        queue = self.queues[item.step.name]
+        if queue:
+            self.place(queue.popleft())
+
+    def deliver(self, item: Item, *, silent: bool = False) -> None:
+        assert item.work_id not in self.items, f"delivered twice: {item.work_id}"
+        assert item.work_id not in self.finished, f"delivered again: {item.work_id}"
+        self.items[item.work_id] = item
+        self.place(item, silent=silent)
+
+    # -- events and fan-outs ---------------------------------------------------------------------------------------
+
+    def drop_event(self, event_id: str) -> None:
+        self.events[event_id][1] -= 1
+        if self.events[event_id][1] == 0:
+            del self.events[event_id]
+
+    def fire(self, scope_id: str, step_name: str, size: int) -> None:
+        scope = self.scopes[scope_id]
+        assert step_name not in scope.fired, f"fired twice: {step_name} of {scope_id}"
+        scope.fired.add(step_name)
+        work_id, step = next(join for join in scope.joins if join[1].name == step_name)
+        members = scope.members.get(step_name, [])[:size]
+        self.deliver(Item(work_id, step, scope.parent, [], [scope.recoveries], (scope_id, members)))
+
+    def settle(self) -> None:
+        """Close what has nothing open inside."""
+        while True:
+            inside = {innermost(item.scope) for item in self.items.values()}
+            inside |= {innermost(scope.parent) for scope in self.scopes.values()}
+            empty = next((scope_id for scope_id in self.scopes if scope_id not in inside), None)
+            if empty is None:
+                return
+            scope = self.scopes[empty]
+            for _, step in scope.joins:
+                if step.name not in scope.fired:
+                    self.fire(empty, step.name, len(scope.members.get(step.name, [])))
+            for key in [key for key in self.joins if innermost(key[1]) == empty]:
+                for buffer in self.joins.pop(key).values():
+                    for event_id, _ in buffer:
+                        self.drop_event(event_id)
+                self.sets.pop(key, None)
+            del self.scopes[empty]
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def apply(self, commands: Iterable[Command], me: Item | None = None, decision: Decision | None = None) -> bool:
+        """Apply commands in order; True when the run has ended."""
+        for command in commands:
+            self._one(command, me, decision)
+            if self.status != "running":
+                return True
+        self.settle()
+        assert self.items or not self.scopes, "a fan-out is open with nothing inside"
+        idle = int(len(self.items) == len(self.in_state("suspended")))
+        self.seq += idle and not self.idle
+        self.idle = idle
+        return False
+
+    def _one(self, command: Command, me: Item | None, decision: Decision | None) -> None:
+        match command:
+            case Publish() | Trace():
+                self.seq += 1
+            case KeepEvent():
+                self.events[command.event_id] = [command.event, command.uses]
+            case Deliver():
+                self.deliver(_item(command))
+            case OpenScope():
+                staged = decision.staged if decision else {}
+                members = {n: [i.event for i in items] for n, items in staged.items() if items[0].member_of}
+                scope = FanOut(command.parent, list(command.joins), command.recoveries, members)
+                self.scopes[command.scope_id] = scope
+                self.orphan_members -= {f"{command.scope_id}:{name}" for name in members}
+                for _, step in scope.joins:
+                    if step.take is not None and len(members.get(step.name, ())) >= step.take:
+                        self.fire(command.scope_id, step.name, step.take)
+            case Splice():
+                assert decision is not None
+                for staged_item in decision.staged[command.step.name]:
+                    assert staged_item.deliver is not None
+                    self.events[staged_item.event_id] = self.events.get(
+                        staged_item.event_id, [staged_item.event, staged_item.uses]
+                    )
+                    self.deliver(_item(staged_item.deliver), silent=True)
+            case Absorb():
+                scope = self.scopes[command.scope_id]
+                if command.step not in scope.fired:
+                    gathered = scope.members.setdefault(command.step, [])
+                    gathered.append(command.event)
+                    take = self.plan.by_name[command.step].take
+                    if take is not None and len(gathered) >= take:
+                        self.fire(command.scope_id, command.step, take)
+            case Join():
+                self._join(command)
+            case KeepInInbox():
+                self.inbox.append(InboxEvent(command.event_id, command.event))
+                while len(self.inbox) > command.limit:
+                    self.inbox.popleft()
+                self.version += 1
+            case TakeFromInbox():
+                self.inbox = deque(kept for kept in self.inbox if kept.event_id != command.event_id)
+            case Resume():
+                self._resume(command)
+            case Finish():
+                self.finish(command.status)
+            case _:
+                assert me is not None
+                self._own(command, me)
+
+    def _join(self, command: Join) -> None:
+        key = (command.step.name, command.scope)
+        buffers = self.joins.setdefault(key, {})
+        buffers.setdefault(command.slot, deque()).append((command.event_id, command.recoveries))
+        needed = {name: command.step.accepts.count(name) for name in command.step.accepts}
+        if any(len(buffers.get(name, ())) < n for name, n in needed.items()):
+            return
+        members = [buffers[name].popleft() for name in command.step.accepts]
+        self.sets[key] = self.sets.get(key, 0) + 1
+        ids, spent = [m[0] for m in members], [m[1] for m in members]
+        self.deliver(Item(f"{command.work_stem}.{self.sets[key]}", command.step, command.scope, ids, spent))
+
+    def _resume(self, command: Resume) -> None:
+        if self.waiters.pop((command.work_id, command.waiter_id), None) is None:
+            if command.event_id is not None:
+                self.drop_event(command.event_id)
+            return
+        self.version += 1
+        self.timers.discard(self.timer("waiter", command.work_id, command.waiter_id))
+        item = self.items[command.work_id]
+        item.answers[command.waiter_id] = command.event_id
+        item.resumptions += 1
+        self.place(item)
+
+    def _own(self, command: Command, me: Item) -> None:
+        """What concerns the committing item."""
+        if isinstance(command, Done):
+            for event_id in (*me.event_ids, *(e for e in me.answers.values() if e is not None)):
+                self.drop_event(event_id)
+            del self.items[me.work_id]
+            self.finished.add(me.work_id)
+            self.vacate(me)
+        elif isinstance(command, Retry):
+            me.failures += 1
+            me.late = False
+            if command.delay_ms <= 0:
+                self.dispatch(me)
+            else:
+                self.vacate(me)
+                me.state = "delayed"
+                me.let_go()
+                self.timers.add(self.timer("retry", me.work_id))
+        elif isinstance(command, Suspend):
+            self.vacate(me)
+            me.state = "suspended"
+            me.let_go()
+            self.waiters[me.work_id, command.waiter_id] = Waiter.from_bytes(
+                f"{me.work_id}|{command.waiter_id}", command.waiter
+            )
+            self.version += 1
+            if command.timeout_ms is not None:
+                self.timers.add(self.timer("waiter", me.work_id, command.waiter_id))
+        else:
+            assert isinstance(command, Fail)
+            me.failures += 1
+            me.state = "failed"
+            me.let_go()
+
+    def finish(self, status: str) -> None:
+        """The run ends."""
+        assert self.status == "running", "ended twice"
+        self.status = status
+        self.seq += 1
+        self.timers.discard(self.timer("timeout"))
+        if status == "completed":
+            self.items.clear()
+            self.received.clear()
+
+    def revive(self) -> None:
+        """Take up an ended run."""
+        self.status = "running"
+        for item in self.items.values():
+            if item.state in ("suspended", "queued"):
+                continue
+            item.failures = item.losses = item.charged = 0
+            item.suspect = item.late = False
+            if item.slot is None:
+                self.place(item)
+            else:
+                self.dispatch(item)
+
+
+def _item(command: Deliver) -> Item:
+    return Item(command.work_id, command.step, command.scope, [command.event_id], [command.recoveries])

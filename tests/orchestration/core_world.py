@@ -1,0 +1,349 @@
+"""A random world: many runs, several owners, every fault, and after each operation what Redis answers is checked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core_checks import MutantStore
+from core_compare import agree, compare, compare_shard
+from core_driving import event
+from core_model import Item, ModelRun
+from core_plans import random_event, random_outcome, random_plan
+from umbel.orchestration.commands import Publish
+from umbel.orchestration.connection import Client
+from umbel.orchestration.decide import CHUNK, Limits, decide, decide_start, route
+from umbel.orchestration.envelope import START
+from umbel.orchestration.records import Applied, Doorbell, Refusal
+from umbel.orchestration.scripts import Script, load, names, unpack
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.upkeep import Held, Upkeep
+from umbel.orchestration.work import FannedOut, Origin, Work, derive_id
+
+#: A small inbox, so that it overflows.
+LIMITS = Limits(inbox_max_events=4)
+
+#: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
+SECOND = {b"ended": b"closed", b"woken": b"early", b"parked": b"stale", b"revived": b"running"}
+SAME_BODY = {"start", "commit", "stage", "unstage", "fence", "heartbeat"}
+RETRYABLE = set(names()) - {"rering"}
+
+
+class WorldStore(MutantStore):
+    """Counts scripts, and asks many of them twice, as a caller does whose reply was lost."""
+
+    def __init__(self, client: Client, settings: Settings, rng: random.Random, **mutations: tuple[str, str]) -> None:
+        super().__init__(client, settings, mutations)
+        self.rng, self.scripts = rng, 0
+        for name in names():
+            client.script_load(self.mutants.get(name, load(name)).text)
+
+    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
+        script = self.mutants.get(script.name, script)
+        twice = script.name in RETRYABLE and self.rng.random() < 0.45
+        self.scripts += 1 + twice
+        if not twice:
+            return self.client.evalsha(script.sha, len(keys), *keys, *args)
+        pipe = self.client.pipeline(transaction=False)
+        for _ in range(2):
+            pipe.evalsha(script.sha, len(keys), *keys, *args)
+        first, second = pipe.execute()
+        agree(f"second answer of {script.name}", second[0], SECOND.get(first[0], first[0]))
+        if script.name in SAME_BODY:
+            agree(f"second body of {script.name}", second[1:], first[1:])
+        elif script.name == "claim" and first[0] == b"claimed":
+            agree("second claim", (unpack(second[1]), second[3:]), (unpack(first[1]), first[3:]))
+        return first
+
+
+@dataclass
+class LiveRun:
+    """A run in the world."""
+
+    model: ModelRun
+    start: dict[str, Any]
+    bells: list[Doorbell] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)  # claimed, as far as its executor knows
+    stale: list[Work] = field(default_factory=list)
+    doomed: set[str] = field(default_factory=set)  # tokens whose process dies before it commits
+    age: int = 0
+
+    def item_of(self, work: Work) -> Item | None:
+        """The work's item while it is still this claim's."""
+        item = self.model.items.get(work.work_id)
+        mine = item is not None and item.state == "running" and item.token == work.token
+        return item if mine and self.model.status == "running" else None
+
+
+class World:
+    """Runs operations and keeps the models in step. Operations are in `core_operations.py`."""
+
+    def __init__(
+        self, client: Client, settings: Settings, seed: int, *, large: bool = False, **mutations: tuple[str, str]
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.store = WorldStore(client, settings, self.rng, **mutations)
+        self.upkeep = Upkeep(self.store)
+        self.client, self.large = client, large
+        self.runs: list[LiveRun] = []
+        self.owners = [f"owner{n}" for n in range(4)]
+        self.held: dict[tuple[str, int], set[str]] = {}
+        self.gone: set[tuple[str, int]] = set()
+        self.started = self.steps = 0
+        self.log: list[str] = []
+
+    # -- what operations share -------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Keep the last operations for the report of a failure."""
+        self.log.append(text)
+        del self.log[:-40]
+
+    def shard(self, run: LiveRun) -> int:
+        return self.store.locate(run.model.run_id).shard
+
+    def holding(self, owner: str, shard: int) -> set[str]:
+        return self.held.setdefault((owner, shard), set())
+
+    def let_go(self, run: LiveRun, work: Work) -> None:
+        self.holding(work.owner, self.shard(run)).discard(work.member)
+
+    def heard(self, run: LiveRun, reply: object, what: str) -> None:
+        """The doorbells of an applied verb are those the model asked for; some are lost on the way."""
+        assert isinstance(reply, Applied), f"{what}: {reply!r}"
+        expected = sorted(run.model.rung())
+        agree(f"doorbells of {what}", sorted((b.work_id, b.dispatch_no) for b in reply.doorbells), expected)
+        agree(f"{what} ended the run", reply.ended, reply.ended and run.model.status != "running")
+        run.bells += [bell for bell in reply.doorbells if self.rng.random() < 0.95]
+
+    def due(self, run: LiveRun, timer: str) -> None:
+        """Make a timer due."""
+        self.client.zadd(self.store.locate(run.model.run_id)["timers"], {timer: 1}, xx=True)
+
+    # -- operations of one step ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A new run."""
+        run_id = f"r{self.started}"
+        self.started += 1
+        model = ModelRun(run_id, random_plan(self.rng, f"W{self.started}"))
+        asked = {
+            "commands": decide_start(model.plan, run_id, event(START), LIMITS),
+            "nonce": f"n{run_id}",
+            "timeout_seconds": self.rng.choice((None, 3600)),
+        }
+        run = LiveRun(model, asked)
+        self.runs.append(run)
+        if asked["timeout_seconds"]:
+            model.timers.add(model.timer("timeout"))
+        model.apply(asked["commands"])
+        self.heard(run, self.store.start(run_id, model.plan, **asked), "start")
+        model.remembered["start"] = ("", Applied(tuple(run.bells)))
+
+    def start_again(self, run: LiveRun) -> None:
+        """The reply of a start was lost, or somebody else wants the id."""
+        asked = run.start | {"nonce": "another"}
+        agree("start by another", self.store.start(run.model.run_id, run.model.plan, **asked), Refusal.EXISTS)
+        assert isinstance(self.store.start(run.model.run_id, run.model.plan, **run.start), Applied)
+
+    def claim(self, run: LiveRun) -> None:
+        """Some doorbell reaches some process; old ones too."""
+        if not run.bells:
+            return
+        fresh = self.rng.random() < 0.8
+        bell = run.bells[-self.rng.randint(1, min(4, len(run.bells)))] if fresh else self.rng.choice(run.bells)
+        self.follow(run, bell, self.rng.choice(self.owners), takes_suspects=self.rng.random() < 0.8)
+
+    def follow(self, run: LiveRun, bell: Doorbell, owner: str, *, takes_suspects: bool = True) -> None:
+        model, shard = run.model, self.shard(run)
+        claim_id = f"c{self.rng.randrange(10**12)}"
+        item = model.items.get(bell.work_id)
+        expected: Refusal | None = None
+        if (owner, shard) in self.gone:
+            expected = Refusal.GONE
+        elif model.status != "running":
+            expected = Refusal.CLOSED
+        elif item is None or item.state not in ("ready", "running"):
+            expected = Refusal.STALE
+        elif item.state == "running":
+            expected = Refusal.BUSY
+        elif bell.dispatch_no > item.dispatches:
+            expected = Refusal.STALE
+        elif item.suspect and not takes_suspects:
+            expected = Refusal.SUSPECT
+        reply = self.store.claim(
+            model.run_id, bell.work_id, bell.dispatch_no, claim_id=claim_id, owner=owner, takes_suspects=takes_suspects
+        )
+        self.note(f"{model.run_id} claim {bell.step} {bell.work_id} by {owner}: {expected or 'claimed'}")
+        if expected is Refusal.GONE:
+            self.owners = [f"{owner}'" if name == owner else name for name in self.owners]
+        if expected is not None or item is None:
+            agree(f"claim of {bell.work_id}", reply, expected)
+            return
+        assert isinstance(reply, Work), f"claim of {bell.work_id}: {reply!r}"
+        model.tokens += 1
+        model.seq += 1
+        item.state, item.token, item.claim_id, item.owner = "running", f"{model.tokens}-{claim_id}", claim_id, owner
+        item.batches = 0
+        if item.step.timeout_seconds is not None:
+            model.timers.add(model.timer("deadline", item.work_id))
+        self.holding(owner, shard).add(reply.member)
+        self._check_claim(run, item, reply)
+        run.works.append(reply)
+        if reply.segments:
+            self.store.unstage(reply, CHUNK)
+
+    def _check_claim(self, run: LiveRun, item: Item, work: Work) -> None:
+        model = run.model
+        agree("token", work.token, item.token)
+        agree("events", work.bound, tuple(model.events[event_id][0] for event_id in item.event_ids))
+        agree(
+            "answers",
+            work.answers,
+            {name: None if e is None else model.events[e][0] for name, e in item.answers.items()},
+        )
+        agree("recoveries", work.recoveries, item.spent)
+        agree("attempt", work.attempt, item.failures + item.losses + 1)
+        agree("version", work.version, model.version)
+        agree("sent early", work.sent_early, item.sent is not None)
+        if item.gathered is not None:
+            agree("size of a fan-in", work.members, len(item.gathered[1]))
+            if self.rng.random() < 0.3:
+                agree("members of a fan-in", self.store.members(work), item.gathered[1])
+
+    def commit(self, run: LiveRun) -> None:
+        """An attempt reports its outcome; sometimes one that was given up long ago."""
+        usable = [work for work in run.works if work.token not in run.doomed]
+        late = run.stale and self.rng.random() < 0.15
+        if late:
+            self.report(run, self.rng.choice(run.stale))
+        elif usable:
+            self.report(run, self.rng.choice(usable))
+
+    def report(self, run: LiveRun, work: Work) -> None:
+        model, rng = run.model, self.rng
+        item = run.item_of(work)
+        around = model.surroundings
+        outcome = random_outcome(rng, work, len(model.items), large=self.large)
+        decision = decide(model.plan, work, outcome, around, LIMITS)
+        version = around.version - (rng.random() < 0.1)
+        batches = (item.batches if item else 0) + (rng.random() < 0.05)
+        known, answer = model.remembered.get(work.work_id, ("", None))
+        remembered = answer if known == work.token else None
+        if decision.staged and remembered is None:
+            agree("staging", self.store.stage(work, decision, CHUNK), self.refusal(run, work))
+            if item is not None and rng.random() < 0.4:  # the process dies between staging and commit
+                run.doomed.add(work.token)
+                model.orphan_members |= {
+                    f"{decision.scope_id}:{name}" for name, items in decision.staged.items() if items[0].member_of
+                }
+                return
+        expected: Refusal | None = self.refusal(run, work)
+        if expected is None and item is not None and item.batches != batches:
+            expected = Refusal.MISSING
+        elif expected is None and decision.sensitive and version != model.version:
+            expected = Refusal.CHANGED
+        taken = self.store.commit(work, model.plan, decision, version=version, batches=batches, entry={})
+        self.note(
+            f"{model.run_id} commit {work.step} {work.work_id} {type(outcome).__name__}: {expected or 'committed'}"
+        )
+        if remembered is not None:
+            agree("a repeated commit", taken, remembered)
+            return
+        if expected not in (Refusal.MISSING, Refusal.CHANGED):
+            self.let_go(run, work)
+        if expected is not None:
+            agree(f"commit of {work.work_id}", taken, expected)
+            if expected in (Refusal.STALE, Refusal.CLOSED) and work in run.works:
+                run.works.remove(work)
+            return
+        assert item is not None
+        model.timers.discard(model.timer("deadline", work.work_id))
+        model.commits += 1
+        model.apply(decision.commands, item, decision)
+        self.heard(run, taken, f"commit {type(outcome).__name__}")
+        model.remembered[work.work_id] = (work.token, taken)
+        run.works.remove(work)
+        run.stale = [*run.stale[-5:], work]
+
+    def refusal(self, run: LiveRun, work: Work) -> Refusal | None:
+        """What a verb under this work's token answers."""
+        if run.model.status != "running":
+            return Refusal.CLOSED
+        return None if run.item_of(work) is not None else Refusal.STALE
+
+    def flush(self, run: LiveRun) -> None:
+        """An attempt sends and publishes before its end; a later attempt may send the same again."""
+        candidates = [*run.works, *run.stale[-1:]]
+        if not candidates:
+            return
+        model, work = run.model, self.rng.choice(candidates)
+        item = run.item_of(work)
+        batch = (item.batches if item else 0) + self.rng.choice((0, 1, 1, 1, 1, 2))
+        if batch == 0:
+            return
+        sends, contents = [], []
+        around = model.surroundings
+        for n in self.rng.sample(range(4), self.rng.randint(0, 2)):
+            what = event("ABCD"[n], k=n, sender=work.work_id)
+            identity = derive_id(work.work_id, "sent", n)
+            origin = Origin(model.run_id, work.work_id, recoveries=work.recoveries)
+            contents.append((identity, route(model.plan, what, origin, identity, around, LIMITS)))
+            around = around.after(what)
+        sends = contents
+        version = model.version - (self.rng.random() < 0.1)
+        publishes = [Publish(random_event(self.rng), work.step, work.attempt)] * self.rng.randint(0, 2)
+        reply = self.store.flush(work, model.plan, batch=batch, version=version, publishes=publishes, sends=sends)
+        self.note(f"{model.run_id} flush {work.step} {work.work_id} batch {batch} of {len(sends)}: {reply!r:.20}")
+        expected = self.refusal(run, work)
+        if item is not None and expected is None:
+            if item.batches >= batch:
+                agree("a repeated flush", reply, Applied())
+                return
+            if batch > item.batches + 1:
+                expected = Refusal.MISSING
+            elif sends and version != model.version:
+                expected = Refusal.CHANGED
+        if expected is not None or item is None:
+            agree("flush", reply, expected)
+            return
+        item.batches = batch
+        model.seq += len(publishes)
+        for identity, commands in sends:
+            item.sent = set() if item.sent is None else item.sent
+            if identity not in item.sent:
+                item.sent.add(identity)
+                model.apply(commands)
+        self.heard(run, reply, "flush")
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def play(self, operations: Sequence[tuple[Callable[[LiveRun], None], int]], scripts: int) -> None:
+        """Random operations until this many scripts have run.
+
+        Raises:
+            Mismatch: Redis and the model disagree.
+        """
+        choices, weights = [o for o, _ in operations], [w for _, w in operations]
+        while self.store.scripts < scripts:
+            self.steps += 1
+            if len(self.runs) < 6:
+                self.start()
+            run = self.rng.choice(self.runs)
+            run.age += 1
+            self.rng.choices(choices, weights)[0](run)
+            if self.rng.random() < 0.12:
+                compare(self.store, run.model)
+            if self.steps % 200 == 0:
+                self.look_at_shards()
+
+    def look_at_shards(self) -> None:
+        for shard in range(self.store.settings.shards):
+            compare_shard(self.store, shard, self.held, self.gone)
+
+
+def is_large(outcome: object) -> bool:
+    """Whether a fan-out is staged."""
+    return isinstance(outcome, FannedOut) and len(outcome.events) > CHUNK

@@ -1,0 +1,273 @@
+"""Every verb may be asked twice: the answer is equal, or says that it is done, and Redis does not change again.
+
+A lost reply is the most ordinary of all faults; this is the table of what the second asking finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from core_driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+from umbel.orchestration.commands import Publish
+from umbel.orchestration.decide import CHUNK, Decision, decide, decide_start, route
+from umbel.orchestration.envelope import START
+from umbel.orchestration.records import Applied, Refusal
+from umbel.orchestration.scripts import names
+from umbel.orchestration.store import Store
+from umbel.orchestration.upkeep import Held, Pulse
+from umbel.orchestration.work import FannedOut, Origin, Outcome, Surroundings, Work
+
+PLAN = plan_of(
+    step("begin", START, joins=("all",), timeout_seconds=50),
+    step("work", "A", num_workers=2),
+    step("pair", "L", "L", kind="join"),
+    step("all", "M", kind="collect"),
+)
+
+
+@dataclass
+class Case:
+    """A verb, ready to be asked; `again` is what the second asking answers, None for the same."""
+
+    verb: str
+    ask: Callable[[], Any]
+    again: Callable[[Any], Any] | None = None
+
+
+def claimed(store: Store, plan: Any = PLAN) -> tuple[DrivenRun, Work]:
+    run = DrivenRun(store, plan).start(timeout_seconds=100)
+    return run, run.claim("begin")
+
+
+def unheard(_: Any) -> Applied:
+    """The second answer names no doorbells: the ring remembers those of the first."""
+    return Applied()
+
+
+def start(store: Store) -> Case:
+    commands = decide_start(PLAN, "r", event(START), LIMITS)
+    return Case("start", lambda: store.start("r", PLAN, commands, nonce="n", timeout_seconds=9))
+
+
+def claim(store: Store) -> Case:
+    run = DrivenRun(store, PLAN).start()
+    return Case("claim", lambda: run.ask(run.bells[0], claim_id="c"))
+
+
+def committing(outcome: Outcome | Callable[[Work], Outcome]) -> Callable[[Store], Case]:
+    def case(store: Store) -> Case:
+        run, work = claimed(store)
+        decision: Decision = decide(PLAN, work, outcome(work) if callable(outcome) else outcome, NOTHING, LIMITS)
+        if decision.staged:
+            assert store.stage(work, decision, CHUNK) is None
+        return Case("commit", lambda: store.commit(work, PLAN, decision, version=0, batches=0, entry={}))
+
+    return case
+
+
+def flush(store: Store) -> Case:
+    run, work = claimed(store)
+    sends = [
+        (f"e{i}", route(PLAN, event(name), Origin(run.run_id, work.work_id), f"e{i}", NOTHING, LIMITS))
+        for i, name in enumerate("ALLXA")
+    ]
+    publishes = [Publish(event("P"), "begin", 1)]
+    return Case(
+        "flush", lambda: store.flush(work, PLAN, batch=1, version=0, publishes=publishes, sends=sends), again=unheard
+    )
+
+
+def send(store: Store) -> Case:
+    run, _ = claimed(store)
+    commands = route(PLAN, event("A"), Origin(run.run_id, "outside"), "e", NOTHING, LIMITS)
+    return Case("send", lambda: store.send(run.run_id, "s", commands, version=0), again=unheard)
+
+
+def stage(store: Store) -> Case:
+    _, work = claimed(store)
+    events = (event("A"), event("M")) * CHUNK
+    decision = decide(PLAN, work, FannedOut(events), NOTHING, LIMITS)
+    return Case("stage", lambda: store.stage(work, decision, CHUNK))
+
+
+def unstage(store: Store) -> Case:
+    run, work = claimed(store)
+    store.stage(work, decide(PLAN, work, FannedOut((event("A"),) * (CHUNK + 1)), NOTHING, LIMITS), CHUNK)
+    run.upkeep.hand_back("o1", [Held.parse(work.member)], charge=False)
+    again = run.ask(run.bells[0] if run.bells else bell_of(run, work))
+    assert isinstance(again, Work)
+    assert again.segments
+    return Case("unstage", lambda: store.unstage(again, CHUNK))
+
+
+def bell_of(run: DrivenRun, work: Work) -> Any:
+    return run.upkeep.ring_again(run.run_id, [(work.work_id, "umbel/0")]).doorbells[0]
+
+
+def collect(store: Store) -> Case:
+    _, work = claimed(store)
+    return Case(
+        "collect",
+        lambda: store.collect(
+            work, call="c", event=event("C"), expected=[("C", 1, "buffer:b|C")], taken=f"taken:{work.work_id}"
+        ),
+    )
+
+
+def finish(store: Store) -> Case:
+    run, _ = claimed(store)
+    return Case("finish", lambda: store.finish(run.run_id, "cancelled", event("x")), again=lambda _: False)
+
+
+def wake_retry(store: Store) -> Case:
+    run, work = claimed(store)
+    run.commit(work, failed(100))
+    run.make_due(f"retry|{work.work_id}")
+    return Case("wake", lambda: run.wake("retry", work.work_id), again=lambda _: None)
+
+
+def wake_waiter(store: Store) -> Case:
+    run, work = claimed(store)
+    run.commit(work, waiting(work, timeout_seconds=100))
+    run.make_due(f"waiter|{work.work_id}|w")
+    return Case("wake", lambda: run.wake("waiter", work.work_id, "w"), again=lambda _: None)
+
+
+def deadline(store: Store) -> Case:
+    run, work = claimed(store)
+    run.make_due(f"deadline|{work.work_id}")
+    return Case("deadline", lambda: run.wake("deadline", work.work_id), again=lambda _: None)
+
+
+def heartbeat(store: Store) -> Case:
+    run, work = claimed(store)
+    other = Held(run.run_id, "elsewhere", "c")
+    lost = Pulse(False, frozenset([other]))
+
+    def ask() -> Pulse:
+        pulse = run.upkeep.heartbeat("o1", [Held.parse(work.member), other])
+        store.client.zadd(run.keys["leases"], {"o1": 1})  # the new instant is not the same twice
+        return pulse
+
+    return Case("heartbeat", ask, again=lambda _: lost)
+
+
+def fence(store: Store) -> Case:
+    run, _ = claimed(store)
+    store.client.zadd(run.keys["leases"], {"o1": 1})
+    return Case("fence", lambda: run.upkeep.fence("o1", run.keys.shard))
+
+
+def losing(charge: bool) -> Callable[[Store], Case]:
+    def case(store: Store) -> Case:
+        run, work = claimed(store)
+        held = [Held.parse(work.member)]
+        return Case(
+            "lose",
+            lambda: run.upkeep.hand_back("o1", held, charge=charge),
+            again=lambda _: [(run.run_id, Applied())],
+        )
+
+    return case
+
+
+def park(store: Store) -> Case:
+    run, work = claimed(store)
+    return Case("park", lambda: run.upkeep.park(run.run_id, work.work_id, "W", "begin", work), again=lambda _: False)
+
+
+def unpark(store: Store) -> Case:
+    run, work = claimed(store)
+    run.upkeep.park(run.run_id, work.work_id, "W", "begin", work)
+    return Case("unpark", lambda: run.upkeep.unpark("W", ["begin"]), again=lambda _: [])
+
+
+def revive(store: Store) -> Case:
+    run, _ = claimed(store)
+    store.finish(run.run_id, "cancelled", event("x"))
+    return Case("revive", lambda: store.revive(run.run_id, timeout_seconds=9), again=lambda _: "running")
+
+
+def retire(store: Store) -> Case:
+    run, work = claimed(store)
+    run.flush(work, 1, ("x", event("A")))
+    store.finish(run.run_id, "cancelled", event("x"))
+    return Case("retire", lambda: run.upkeep.retire(run.run_id))
+
+
+CASES: dict[str, Callable[[Store], Case]] = {
+    "start": start,
+    "claim": claim,
+    "commit a return": committing(FannedOut((event("A"), event("M"), event("L"), event("L"), event("X")))),
+    "commit a large fan-out": committing(FannedOut((event("A"), event("M"), event("L")) * CHUNK)),
+    "commit an end": committing(stop(1)),
+    "commit a retry": committing(failed(100)),
+    "commit a retry at once": committing(failed(0)),
+    "commit a failure": committing(failed()),
+    "commit a wait": committing(lambda work: waiting(work, timeout_seconds=9)),
+    "flush": flush,
+    "send": send,
+    "stage": stage,
+    "unstage": unstage,
+    "collect": collect,
+    "finish": finish,
+    "wake a retry": wake_retry,
+    "wake a waiter": wake_waiter,
+    "deadline": deadline,
+    "heartbeat": heartbeat,
+    "fence": fence,
+    "lose": losing(charge=True),
+    "release": losing(charge=False),
+    "park": park,
+    "unpark": unpark,
+    "revive": revive,
+    "retire": retire,
+}
+
+#: Asked twice on purpose, it rings twice: a bell too many does no harm, a bell too few costs a back-off.
+RINGS_AGAIN = {"rering"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_asking_twice_is_as_good_as_once(store: Store, name: str) -> None:
+    case = CASES[name](store)
+    first = case.ask()
+    assert not isinstance(first, Refusal), first
+    after = dump(store.client, store.settings.key_prefix, without=("counters",))
+
+    second = case.ask()
+
+    assert second == (first if case.again is None else case.again(first))
+    assert dump(store.client, store.settings.key_prefix, without=("counters",)) == after
+
+
+def test_every_verb_is_in_the_table() -> None:
+    asked = {name.split()[0] for name in CASES} | {"lose"}
+
+    assert {name for name in names() if not name.startswith("state_")} == (asked - {"release"}) | RINGS_AGAIN
+
+
+def test_ringing_again_twice_rings_twice_for_one_item(store: Store) -> None:
+    run = DrivenRun(store, PLAN).start()
+    item = (run.bells[0].work_id, "umbel/0")
+
+    first, second = (run.upkeep.ring_again(run.run_id, [item]).doorbells for _ in range(2))
+
+    assert [bell.dispatch_no for bell in (*first, *second)] == [2, 3]
+    assert isinstance(run.ask(first[0]), Work)
+    assert run.ask(second[0]) is Refusal.BUSY
+
+
+def test_a_decision_is_not_applied_on_top_of_its_refusal(store: Store) -> None:
+    run, work = claimed(store)
+    decision = decide(PLAN, work, FannedOut((event("A"),)), Surroundings(7), LIMITS)
+    before = dump(store.client, store.settings.key_prefix)
+
+    for _ in range(2):
+        assert store.commit(work, PLAN, decision, version=7, batches=0, entry={}) is Refusal.CHANGED
+        assert store.commit(work, PLAN, decision, version=0, batches=3, entry={}) is Refusal.MISSING
+    assert dump(store.client, store.settings.key_prefix) == before
+    assert run.status == "running"

@@ -1,0 +1,54 @@
+"""One Redis and one watchdog for all tests with worker processes; deployments are kept apart by key prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.watchdog import Watchdog
+
+from process_driving import Deploy, Deployment
+
+
+@pytest.fixture(scope="session")
+def watchdog() -> Iterator[Watchdog]:
+    """Ends all workers also when the test run itself is killed."""
+    with Watchdog() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def redis_url(watchdog: Watchdog) -> Iterator[str]:
+    """A real Redis with an append-only file, as in production."""
+    with EmbeddedRedis.temporary(watchdog=watchdog) as server:
+        yield server.url
+
+
+def _deploying(redis_url: str, watchdog: Watchdog, folders: pytest.TempPathFactory) -> Iterator[Deploy]:
+    made: list[Deployment] = []
+
+    def deploy(url: str = redis_url, **settings: Any) -> Deployment:
+        made.append(Deployment(url, folders.mktemp("deployment"), watchdog, **settings))
+        return made[-1]
+
+    try:
+        yield deploy
+    finally:
+        for deployment in made:
+            deployment.close()
+
+
+@pytest.fixture
+def deploy(redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy]:
+    """Makes deployments that end with the test."""
+    yield from _deploying(redis_url, watchdog, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def deploy_for_module(
+    redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deploy]:
+    """Makes deployments that end with the file's last test."""
+    yield from _deploying(redis_url, watchdog, tmp_path_factory)

@@ -1,0 +1,267 @@
+"""Workflows for real worker processes. What a step did is written to a log; a gate file holds it until a test says so.
+
+A worker loads this module by its name, and so does the test: a workflow has one name in both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, retry_policy, step
+from umbel.tasks.retry_policy import stop_after_attempt, wait_fixed
+
+#: Names the folder of the log and the gates.
+FOLDER = "EFFECTS_FOLDER"
+
+
+def effect(what: str, ctx: Context | None = None, **more: Any) -> None:
+    """Note that something was done. O_APPEND makes lines of many processes whole, and a SIGKILL takes none back."""
+    line: dict[str, Any] = {"what": what, "pid": os.getpid(), "at": time.monotonic(), **more}
+    if ctx is not None:
+        line |= {"run": ctx.run_id, "attempt": ctx.attempt}
+    descriptor = os.open(Path(os.environ[FOLDER], "effects"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def is_open(gate: str) -> bool:
+    """Whether the test has opened this gate."""
+    return Path(os.environ[FOLDER], f"gate-{gate}").exists()
+
+
+def hold(gate: str) -> None:
+    """Wait until the test opens the gate."""
+    while not is_open(gate):
+        time.sleep(0.01)
+
+
+async def hold_on_loop(gate: str) -> None:
+    """The same for async steps."""
+    while not is_open(gate):
+        await asyncio.sleep(0.01)
+
+
+class Number(Event):
+    n: int
+
+
+class Squared(Event):
+    n: int
+
+
+class Told(Event):
+    text: str
+
+
+class Chain(Workflow):
+    """Async, plain, async."""
+
+    @step
+    async def first(self, ctx: Context, ev: StartEvent) -> Number:
+        effect("first", ctx)
+        await asyncio.sleep(ev.get("seconds", 0.0))
+        return Number(n=ev.n)
+
+    @step
+    def second(self, ctx: Context, ev: Number) -> Squared:
+        effect("second", ctx)
+        return Squared(n=ev.n * ev.n)
+
+    @step
+    async def third(self, ctx: Context, ev: Squared) -> StopEvent:
+        effect("third", ctx)
+        return StopEvent(result=ev.n)
+
+
+class Fan(Workflow):
+    """A fan-out over plain steps of some length, and its fan-in."""
+
+    @step
+    async def spread(self, ctx: Context, ev: StartEvent) -> list[Number]:
+        await ctx.store.set("seconds", ev.get("seconds", 0.0))
+        return [Number(n=n) for n in range(ev.n)]
+
+    @step(num_workers=100)
+    def square(self, ctx: Context, ev: Number) -> Squared:
+        effect("square", ctx, n=ev.n)
+        time.sleep(ctx.store.get("seconds"))
+        return Squared(n=ev.n * ev.n)
+
+    @step
+    async def total(self, ctx: Context, evs: list[Squared]) -> StopEvent:
+        effect("total", ctx)
+        return StopEvent(result=[len(evs), sum(ev.n for ev in evs)])
+
+
+class Broken(Exception):
+    """What a step of a user raises."""
+
+
+class Fails(Workflow):
+    @step
+    def go(self, ev: StartEvent) -> StopEvent:
+        raise Broken(f"no such colour: {ev.colour!r}")
+
+
+class FailsOnLoop(Workflow):
+    @step
+    async def go(self, ev: StartEvent) -> StopEvent:
+        raise Broken(f"no such colour: {ev.colour!r}")
+
+
+class Retried(Workflow):
+    @step(retry_policy=retry_policy(wait=wait_fixed(0.4), stop=stop_after_attempt(3)))
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("tried", ctx)
+        if ctx.attempt < 3:
+            raise Broken(f"attempt {ctx.attempt}")
+        return StopEvent(result=ctx.retry_info().retry_number)
+
+
+class Live(Workflow):
+    """Tells something, and ends only when the test has heard it."""
+
+    @step
+    async def tell(self, ctx: Context, ev: StartEvent) -> Number:
+        ctx.write_event_to_stream(Told(text="from the loop"))
+        await hold_on_loop(f"{ctx.run_id}-1")
+        return Number(n=1)
+
+    @step
+    def tell_again(self, ctx: Context, ev: Number) -> StopEvent:
+        ctx.write_event_to_stream(Told(text="from a plain step"))
+        hold(f"{ctx.run_id}-2")
+        return StopEvent(result="heard")
+
+
+class TooSlow(Workflow):
+    @step(timeout=0.3)
+    def spin(self, ev: StartEvent) -> StopEvent:
+        while True:
+            time.sleep(0.001)
+
+
+class TooSlowOnLoop(Workflow):
+    @step(timeout=0.3)
+    async def dawdle(self, ev: StartEvent) -> StopEvent:
+        await asyncio.Event().wait()
+        return StopEvent()
+
+
+#: Every event loop that steps of this process have run on; kept, so that no second one has the same identity.
+LOOPS: list[asyncio.AbstractEventLoop] = []
+
+
+class Where(Workflow):
+    """On which loop of which process async steps run, and on which thread plain ones."""
+
+    @step
+    async def spread(self, ev: StartEvent) -> list[Number]:
+        return [Number(n=n) for n in range(ev.n)]
+
+    @step(num_workers=100)
+    async def look(self, ev: Number) -> Told:
+        loop = asyncio.get_running_loop()
+        if loop not in LOOPS:
+            LOOPS.append(loop)
+        await asyncio.sleep(0.005)
+        on_main = threading.current_thread() is threading.main_thread()
+        return Told(text=f"{os.getpid()} {LOOPS.index(loop)} {on_main}")
+
+    @step
+    async def gather(self, evs: list[Told]) -> StopEvent:
+        return StopEvent(result=[ev.text.split() for ev in evs])
+
+
+class Endless(Workflow):
+    """Waits until it is cancelled."""
+
+    @step
+    async def wait(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("waiting", ctx)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            effect("cancelled", ctx)
+            raise
+        return StopEvent()
+
+
+class Held(Workflow):
+    """A plain step that is held, with a step before and behind."""
+
+    @step
+    async def before(self, ev: StartEvent) -> Number:
+        return Number(n=1)
+
+    @step
+    def held(self, ctx: Context, ev: Number) -> Squared:
+        effect("begun", ctx)
+        hold(ctx.run_id)
+        effect("ended", ctx)
+        return Squared(n=2)
+
+    @step
+    async def behind(self, ctx: Context, ev: Squared) -> StopEvent:
+        effect("behind", ctx)
+        return StopEvent(result=ctx.attempt)
+
+
+class HeldOnLoop(Workflow):
+    """An async step that is held."""
+
+    @step
+    async def held(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("begun", ctx)
+        await hold_on_loop(ctx.run_id)
+        effect("ended", ctx)
+        return StopEvent(result=ctx.attempt)
+
+
+class Suicidal(Workflow):
+    """A step that ends its own process."""
+
+    @step
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("dying", ctx)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return StopEvent()
+
+
+class OnGpu(Workflow):
+    """One step of it belongs on a queue of its own."""
+
+    @step
+    async def plan(self, ev: StartEvent) -> list[Number]:
+        return [Number(n=n) for n in range(10)]
+
+    @step(queue="gpu")
+    def render(self, ev: Number) -> Squared:
+        return Squared(n=ev.n)
+
+    @step
+    async def gather(self, evs: list[Squared]) -> StopEvent:
+        return StopEvent(result=len(evs))
+
+
+class Urgent(Workflow):
+    @step(priority=0)
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("urgent", ctx)
+        return StopEvent()
+
+
+class Patient(Workflow):
+    @step(priority=9)
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("patient", ctx)
+        return StopEvent()

@@ -1,0 +1,111 @@
+"""A started run on a real Redis, and the states that the tests of `ctx.store` keep in it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from pydantic import BaseModel, Field
+from umbel.orchestration.connection import connect
+from umbel.orchestration.decide import Limits, decide_start
+from umbel.orchestration.envelope import START, Envelope
+from umbel.orchestration.keys import new_id
+from umbel.orchestration.plan import Plan, StepPlan
+from umbel.orchestration.records import Applied
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.state import StateHash
+from umbel.orchestration.store import Store
+from umbel.orchestration.upkeep import Held, Upkeep
+from umbel.orchestration.work import Work
+from umbel.tasks.state_store import DictState, StateStore
+
+PLAN = Plan(
+    workflow="W",
+    start_event=START,
+    steps=tuple(StepPlan(name=name, task=f"W.{name}", accepts=(START,)) for name in ("a", "b")),
+)
+
+
+class Customer(BaseModel):
+    name: str
+    born: date | None = None
+
+
+class Base(BaseModel):
+    count: int = 0
+    tags: list[str] = Field(default_factory=list)
+
+
+class Derived(Base):
+    customer: Customer | None = None
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+
+class Unrelated(BaseModel):
+    other: int = 0
+
+
+class Needy(BaseModel):
+    must: int
+
+
+def connected_store(redis_url: str) -> Store:
+    """A store with a key prefix of its own."""
+    return Store(connect(redis_url), Settings(redis_url=redis_url, key_prefix=f"t{secrets.token_hex(6)}", shards=2))
+
+
+@dataclass
+class Run:
+    """A started run whose two work items may be claimed."""
+
+    store: Store
+    run_id: str
+    bells: dict[str, Any]
+
+    @staticmethod
+    def start(store: Store, run_id: str | None = None) -> Run:
+        """Start a run of two steps."""
+        run_id = run_id or new_id()
+        commands = decide_start(PLAN, run_id, Envelope(START, (), b"{}"), Limits())
+        started = store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=None)
+        assert isinstance(started, Applied)
+        return Run(store, run_id, {bell.step: bell for bell in started.doorbells})
+
+    def claim(self, step: str, owner: str = "o") -> Work:
+        bell = self.bells[step]
+        work = self.store.claim(
+            self.run_id, bell.work_id, bell.dispatch_no, claim_id=new_id(), owner=owner, takes_suspects=True
+        )
+        assert isinstance(work, Work)
+        return work
+
+    def lose(self, work: Work) -> None:
+        """Declare the process that holds `work` lost, and have it dispatched again."""
+        held = Held(self.run_id, work.work_id, work.claim_id)
+        for _, applied in Upkeep(self.store).hand_back(work.owner, [held], charge=True):
+            self.bells |= {bell.step: bell for bell in applied.doorbells}
+
+    def state(self, cls: type[Any] = DictState, work: Work | None = None, **options: Any) -> StateStore[Any]:
+        return StateStore(self.store, self.run_id, self.run_id, cls, work, **options)
+
+    def raw(self) -> dict[str, bytes]:
+        return StateHash(self.store, self.run_id, self.run_id).read_all()
+
+    def lock_key(self) -> str:
+        return self.store.locate(self.run_id)[f"state:{self.run_id}:lock"]
+
+    def journal(self) -> list[Any]:
+        return [data for _, kind, data in self.store.journal(self.run_id) if kind == "state"]
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        await asyncio.sleep(0.005)
