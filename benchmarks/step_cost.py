@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=["chain", "fan"], default="chain")
     parser.add_argument("--runs", type=int, default=200, metavar="N", help="chains, or fan-outs")
     parser.add_argument("--lines", type=int, default=30, metavar="N", help="lines of the profile")
+    parser.add_argument("--sort", default="tottime", choices=["tottime", "cumulative"], help="order of the profile")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
@@ -57,7 +58,7 @@ def main() -> None:
         print(f"processor time per step: worker {worker:,.0f} us, Redis {redis_server:,.0f} us")
         profile = Path(folder, "profile")
         steps, *_ = measured(options.shape, options.runs, profile)
-        report(pstats.Stats(str(profile)), steps, options.lines)
+        report(pstats.Stats(str(profile)), steps, options.sort, options.lines)
 
 
 def serve(profile: Path) -> None:
@@ -113,7 +114,7 @@ def measured(shape: str, runs: int, profile: Path | None) -> tuple[int, float, f
         return steps, seconds, worker, redis_server
 
 
-def report(stats: pstats.Stats, steps: int, lines: int) -> None:
+def report(stats: pstats.Stats, steps: int, order: str, lines: int) -> None:
     """Print shares of the phases, then the profile."""
     table = stats.stats  # type: ignore[attr-defined]  # not in the stubs
     whole = next((row[3] for place, row in table.items() if _is(place, "tasks/execution.py", "execute")), 0.0)
@@ -122,7 +123,7 @@ def report(stats: pstats.Stats, steps: int, lines: int) -> None:
         for place, (_, calls, _, cumulative, _) in table.items():
             if _is(place, file, name):
                 print(f"  {title:32} {cumulative / steps * 1e6:8,.0f} us per step, {calls / steps:.2f} calls")
-    stats.strip_dirs().sort_stats("tottime").print_stats(lines)
+    stats.strip_dirs().sort_stats(order).print_stats(lines)
 
 
 def _commands(umbel: Umbel, steps: int) -> str:

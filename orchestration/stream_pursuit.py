@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("umbel.streams")
 
+#: Longest time in seconds until Redis is asked again after it did not answer; its return is noticed at once anyway.
+RETRY = 1.0
+
 
 class Board:
     """What all pursuits of one process share: the live connection, and a thread that asks Redis for event loops."""
@@ -207,19 +210,18 @@ class Pursuit(Listener, Generic[T]):
         if self.is_over():
             return Move.END
         now = time.monotonic()
+        if self._deadline is not None and now >= self._deadline:
+            if self._has_looked_once_more:
+                raise TimeoutError(self.late())
+            self._has_looked_once_more = True
+            return self._to_look()
         if self.is_stale and now >= self.look_at:
             return self._to_look()
         if not self._has_joined:
             self.board.live.join(self._channel, self)
             self._has_joined = True
-        if self.timeout is not None:
-            if self._deadline is None:
-                self._deadline = now + self.timeout
-            elif now >= self._deadline:
-                if self._has_looked_once_more:
-                    raise TimeoutError(self.late())
-                self._has_looked_once_more = True
-                return self._to_look()
+        if self._deadline is None and self.timeout is not None:
+            self._deadline = now + self.timeout
         return Move.WAIT
 
     def _to_look(self) -> Move:
@@ -261,7 +263,7 @@ class Pursuit(Listener, Generic[T]):
                 f"{self.run_id!r}: {seen.__cause__}. Start Redis or mend UMBEL_REDIS_URL, then try again."
             ) from seen
         self.is_stale = True
-        self.look_at = now + min(self.board.poll_seconds, patience)
+        self.look_at = now + min(self.board.poll_seconds, RETRY)
 
     def leave(self) -> None:
         """Listen no more. May be called from a finalizer, on any thread."""

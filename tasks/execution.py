@@ -211,7 +211,7 @@ class Executor:
             self.store,
             self.collecting,
             registered.events,
-            registered.workflow.state_class,
+            registered.state_class,
             config.accept_event_subclasses,
             config.is_async,
         )

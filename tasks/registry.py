@@ -7,8 +7,11 @@ error at start, saying how to register it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
 
 from ..orchestration.errors import WorkflowValidationError
 from ..orchestration.plan import Plan
@@ -16,18 +19,21 @@ from .codec import EventRegistry
 from .decorators import StepConfig
 from .definition import WorkflowDefinition
 from .plan_builder import build_plan
+from .step_discovery import free_steps
 
 Registrable = WorkflowDefinition | type[WorkflowDefinition] | Callable[[], WorkflowDefinition]
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """One workflow as this process runs it."""
+    """One workflow as this process runs it; what executing a step looks up is looked up once."""
 
     workflow: WorkflowDefinition
     plan: Plan
     events: EventRegistry
     steps: dict[str, StepConfig]
+    functions: dict[str, Callable[..., Any]]
+    state_class: type[BaseModel] | None
 
     @property
     def name(self) -> str:
@@ -60,12 +66,31 @@ class Registry:
                     f"Two workflows are called {name!r}: {_identity(known.workflow)} and {_identity(instance)}. "
                     "A name is how stored runs find their code; give one of them workflow_name=…"
                 )
-            last = name.rpartition(".")[2]
-            shared = any(other != name and other.rpartition(".")[2] == last for other in self._known)
-            plan = build_plan(instance, qualified=shared)
-            registered = Registered(instance, plan, EventRegistry.of(instance.events), instance.steps)
+            if known is not None and _is_same_code(known, instance):
+                registered = replace(known, workflow=instance, functions=_functions(instance, known.steps))
+            else:
+                registered = self._read(instance)
             self._known[name] = registered
         return registered
+
+    def of(self, workflow: WorkflowDefinition) -> Registered:
+        """What is known of a workflow that is about to be run; the instance that executes its steps stays."""
+        known = self._known.get(workflow.workflow_name)
+        return known if known is not None and _is_same_code(known, workflow) else self.add(workflow)
+
+    def _read(self, instance: WorkflowDefinition) -> Registered:
+        name = instance.workflow_name
+        last = name.rpartition(".")[2]
+        shared = any(other != name and other.rpartition(".")[2] == last for other in self._known)
+        steps = instance.steps
+        return Registered(
+            instance,
+            build_plan(instance, qualified=shared),
+            EventRegistry.of(instance.events),
+            steps,
+            _functions(instance, steps),
+            instance.state_class,
+        )
 
     @staticmethod
     def _build(workflow: Registrable) -> WorkflowDefinition:
@@ -95,6 +120,15 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def _functions(instance: WorkflowDefinition, steps: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    return {name: instance.step_function(name) for name in steps}
+
+
+def _is_same_code(known: Registered, workflow: WorkflowDefinition) -> bool:
+    cls = type(workflow)
+    return type(known.workflow) is cls and all(name in known.steps for name in free_steps(cls))
 
 
 def _identity(workflow: WorkflowDefinition) -> str:

@@ -79,8 +79,7 @@ class Runtime:
             StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
         """
         run_id = new_id() if run_id is None else check_run_id(run_id)
-        registered = self.registry.add(workflow)
-        plan = registered.plan
+        plan = self.registry.of(workflow).plan
         self.prepare(workflow, run_id)
         commands = decide_start(plan, run_id, encode_event(event, self.settings), self.limits)
         reply = self.store.start(
@@ -114,7 +113,7 @@ class Runtime:
             dispatcher=self.dispatcher,
             limits=self.limits,
             events=registered.events if registered else None,
-            state_class=workflow.state_class if workflow else None,
+            state_class=registered.state_class if registered else None,
         )
 
     def attach(self, run_id: str) -> WorkflowHandler:

@@ -69,7 +69,7 @@ def call_step(
     config = registered.steps[work.step]
     context: Context[Any] = Context(face)
     arguments = _bind(config, input_events(work, registered, store), context)
-    function = registered.workflow.step_function(work.step)
+    function = registered.functions[work.step]
     current_context.set(context)
     try:
         if config.is_async:

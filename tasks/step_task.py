@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import Celery, Task
 from celery.worker.request import Request
@@ -23,7 +24,10 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """A pool child died: hand back at once what it held, instead of waiting for its lease."""
-        if isinstance(exc_info.exception, WorkerLostError):
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, WorkerLostError):
             self.task.child_lost()
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 

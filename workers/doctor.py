@@ -55,7 +55,7 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
             Finding(
                 "danger",
                 "redis",
-                f"The state Redis at {redact_url(settings.redis_url or '')} does not answer: {error}.",
+                f"The state Redis at {redact_url(settings.redis_url or '')} does not answer: {_said(error)}.",
                 "Start it, or mend UMBEL_REDIS_URL.",
             )
         )
@@ -115,7 +115,7 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
         yield Finding(
             "danger",
             "broker",
-            f"The broker at {redact_url(url)} does not answer: {error}. Runs are safe, but nothing goes on.",
+            f"The broker at {redact_url(url)} does not answer: {_said(error)}. Runs are safe, but nothing goes on.",
             "Start it, or mend UMBEL_BROKER_URL.",
         )
         return
@@ -253,6 +253,10 @@ def _waiting(store: Store) -> dict[str, _Waiting]:
         for queue, number in numbers.items()
         if number > 0
     }
+
+
+def _said(error: BaseException) -> str:
+    return str(error).rstrip(".")
 
 
 def _queue_of(line: str) -> str:

@@ -56,8 +56,8 @@ class QoS(stock.QoS):
         3. All else that a closed channel held is put back, after the next connect at the latest.
     """
 
-    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._owed_acks: dict[str, None] = {}
         self._unfiled: dict[str, Any] = {}
         self._adrift: dict[str, _Adrift] = {}

@@ -57,7 +57,8 @@ def compare(store: Store, run: ModelRun) -> None:
     agree("open fan-outs", int(meta[3] or 0), len(run.scopes))
     agree("version of waiters", int(meta[4] or 0), run.version)
     agree("work", {wid.decode(): _seen(_unpack(raw)) for wid, raw in work.items()}, _expected_work(run))
-    agree("events", _events(events), {event_id: uses for event_id, (_, uses) in run.events.items()})
+    ahead = {event_id: uses for staged in run.staged.values() for event_id, uses in staged.items()}
+    agree("events", _events(events), ahead | {event_id: uses for event_id, (_, uses) in run.events.items()})
     _compare_slots(run, slots, free)
     agree("queues", _queues(queue), {name: [i.work_id for i in q] for name, q in run.queues.items() if q})
     _compare_scopes(run, scopes)

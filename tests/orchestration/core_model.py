@@ -119,6 +119,7 @@ class ModelRun:
         self.remembered: dict[str, tuple[str, Any]] = {}
         self.finished: set[str] = set()
         self.orphan_members: set[str] = set()
+        self.staged: dict[str, dict[str, int]] = {}  # work id -> events brought ahead of a commit, with their uses
         self.version = self.tokens = self.commits = self.seq = self.idle = 0
         self.bells: list[tuple[str, int]] = []
 

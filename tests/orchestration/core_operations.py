@@ -105,7 +105,7 @@ class FaultyWorld(World):
             found = self.upkeep.fence(owner, shard)
             agree("what is left of a lost owner", {each.member for each in found}, held)
         agree("lease of a lost owner", self.client.zscore(leases, owner), None)
-        self.owners = [f"{owner}'" if name == owner else name for name in self.owners]
+        self.reborn(owner)
 
     def handed_back(self, owner: str, shard: int, some: list[Held], *, charge: bool) -> None:
         for each in some:

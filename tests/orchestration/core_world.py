@@ -20,13 +20,13 @@ from umbel.orchestration.records import Applied, Doorbell, Refusal
 from umbel.orchestration.scripts import Script, load, names, unpack
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.upkeep import Held, Upkeep
-from umbel.orchestration.work import FannedOut, Origin, Work, derive_id
+from umbel.orchestration.work import Origin, Outcome, Work, derive_id
 
 #: A small inbox, so that it overflows.
 LIMITS = Limits(inbox_max_events=4)
 
 #: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
-SECOND = {b"ended": b"closed", b"woken": b"early", b"parked": b"stale", b"revived": b"running"}
+SECOND = {b"ended": b"closed", b"parked": b"stale", b"revived": b"running"}
 SAME_BODY = {"start", "commit", "stage", "unstage", "fence", "heartbeat"}
 RETRYABLE = set(names()) - {"rering"}
 
@@ -50,7 +50,8 @@ class WorldStore(MutantStore):
         for _ in range(2):
             pipe.evalsha(script.sha, len(keys), *keys, *args)
         first, second = pipe.execute()
-        agree(f"second answer of {script.name}", second[0], SECOND.get(first[0], first[0]))
+        once = script.name in ("wake", "deadline")  # their timer is gone
+        agree(f"second answer of {script.name}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
         if script.name in SAME_BODY:
             agree(f"second body of {script.name}", second[1:], first[1:])
         elif script.name == "claim" and first[0] == b"claimed":
@@ -68,6 +69,7 @@ class LiveRun:
     works: list[Work] = field(default_factory=list)  # claimed, as far as its executor knows
     stale: list[Work] = field(default_factory=list)
     doomed: set[str] = field(default_factory=set)  # tokens whose process dies before it commits
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # token -> what it has staged and must report
     age: int = 0
 
     def item_of(self, work: Work) -> Item | None:
@@ -88,7 +90,8 @@ class World:
         self.upkeep = Upkeep(self.store)
         self.client, self.large = client, large
         self.runs: list[LiveRun] = []
-        self.owners = [f"owner{n}" for n in range(4)]
+        self.births = 4
+        self.owners = [f"owner{n}" for n in range(self.births)]
         self.held: dict[tuple[str, int], set[str]] = {}
         self.gone: set[tuple[str, int]] = set()
         self.started = self.steps = 0
@@ -118,6 +121,11 @@ class World:
         agree(f"{what} ended the run", reply.ended, reply.ended and run.model.status != "running")
         run.bells += [bell for bell in reply.doorbells if self.rng.random() < 0.95]
 
+    def reborn(self, owner: str) -> None:
+        """A lost process goes on, or is replaced, under another name."""
+        self.births += 1
+        self.owners = [f"owner{self.births}" if name == owner else name for name in self.owners]
+
     def due(self, run: LiveRun, timer: str) -> None:
         """Make a timer due."""
         self.client.zadd(self.store.locate(run.model.run_id)["timers"], {timer: 1}, xx=True)
@@ -126,7 +134,7 @@ class World:
 
     def start(self) -> None:
         """A new run."""
-        run_id = f"r{self.started}"
+        run_id = f"run{self.started:05d}"
         self.started += 1
         model = ModelRun(run_id, random_plan(self.rng, f"W{self.started}"))
         asked = {
@@ -178,7 +186,7 @@ class World:
         )
         self.note(f"{model.run_id} claim {bell.step} {bell.work_id} by {owner}: {expected or 'claimed'}")
         if expected is Refusal.GONE:
-            self.owners = [f"{owner}'" if name == owner else name for name in self.owners]
+            self.reborn(owner)
         if expected is not None or item is None:
             agree(f"claim of {bell.work_id}", reply, expected)
             return
@@ -192,8 +200,10 @@ class World:
         self.holding(owner, shard).add(reply.member)
         self._check_claim(run, item, reply)
         run.works.append(reply)
+        agree("leftovers", bool(reply.segments), item.work_id in model.staged and bool(model.staged[item.work_id]))
         if reply.segments:
             self.store.unstage(reply, CHUNK)
+        model.staged.pop(item.work_id, None)
 
     def _check_claim(self, run: LiveRun, item: Item, work: Work) -> None:
         model = run.model
@@ -226,7 +236,7 @@ class World:
         model, rng = run.model, self.rng
         item = run.item_of(work)
         around = model.surroundings
-        outcome = random_outcome(rng, work, len(model.items), large=self.large)
+        outcome = run.outcomes.get(work.token) or random_outcome(rng, work, len(model.items), large=self.large)
         decision = decide(model.plan, work, outcome, around, LIMITS)
         version = around.version - (rng.random() < 0.1)
         batches = (item.batches if item else 0) + (rng.random() < 0.05)
@@ -234,6 +244,11 @@ class World:
         remembered = answer if known == work.token else None
         if decision.staged and remembered is None:
             agree("staging", self.store.stage(work, decision, CHUNK), self.refusal(run, work))
+        if decision.staged and item is not None:
+            run.outcomes[work.token] = outcome
+            model.staged[work.work_id] = {
+                i.event_id: i.uses for items in decision.staged.values() for i in items if i.deliver is not None
+            }
             if item is not None and rng.random() < 0.4:  # the process dies between staging and commit
                 run.doomed.add(work.token)
                 model.orphan_members |= {
@@ -262,6 +277,7 @@ class World:
         assert item is not None
         model.timers.discard(model.timer("deadline", work.work_id))
         model.commits += 1
+        model.staged.pop(work.work_id, None)
         model.apply(decision.commands, item, decision)
         self.heard(run, taken, f"commit {type(outcome).__name__}")
         model.remembered[work.work_id] = (work.token, taken)
@@ -342,8 +358,3 @@ class World:
     def look_at_shards(self) -> None:
         for shard in range(self.store.settings.shards):
             compare_shard(self.store, shard, self.held, self.gone)
-
-
-def is_large(outcome: object) -> bool:
-    """Whether a fan-out is staged."""
-    return isinstance(outcome, FannedOut) and len(outcome.events) > CHUNK

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,13 +14,10 @@ from redis.exceptions import ConnectionError
 from umbel.orchestration.connection import Client
 from umbel.orchestration.envelope import START
 from umbel.orchestration.errors import RunClosed
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.renewal import RenewedLock
 from umbel.orchestration.scripts import Script, unpack
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.state import Change, Occupied, StateHash
 from umbel.orchestration.store import Store
-from umbel.orchestration.turns import Line, Turn
 from umbel.orchestration.upkeep import Held
 from umbel.orchestration.work import Returned, Work
 
@@ -206,6 +201,17 @@ def test_an_edit_whose_step_was_lost_meanwhile_is_not_written_and_lets_go(run: D
     assert isinstance(writer(run).lock("next"), dict)
 
 
+def test_renewing_prolongs_the_life_of_a_lock(run: DrivenRun) -> None:
+    state = writer(run, run.claim("a"), lock_seconds=60)
+    state.lock("edit")
+    run.store.client.pexpire(key(run, ":lock"), 10_000)
+
+    assert state.renew("another") is False
+    assert run.store.client.pttl(key(run, ":lock")) <= 10_000
+    assert state.renew("edit") is True
+    assert run.store.client.pttl(key(run, ":lock")) > 10_000
+
+
 def test_the_lock_of_a_step_that_was_lost_is_not_renewed(run: DrivenRun) -> None:
     work = run.claim("a")
     state = writer(run, work)
@@ -338,139 +344,3 @@ def test_expectations_are_compared_as_digests(run: DrivenRun) -> None:
 
     assert run.store.client.info()["total_net_input_bytes"] - before < 100_000
     assert len(hashlib.sha1(big).hexdigest()) == 40
-
-
-# -- renewal -----------------------------------------------------------------------------------------------------------
-
-
-def renewing(log: list[str], name: str, *, succeeds: bool = True) -> Callable[[], bool]:
-    def renew() -> bool:
-        log.append(name)
-        return succeeds
-
-    return renew
-
-
-def test_a_lock_is_renewed_until_its_end(run: DrivenRun) -> None:
-    state = writer(run, lock_seconds=60)
-    token = new_id()
-    state.lock(token)
-    log: list[str] = []
-
-    def renew() -> bool:
-        log.append("lock")
-        run.store.client.pexpire(key(run, ":lock"), 1_000)
-        return state.renew(token)
-
-    lock = RenewedLock(renew, 0.02)
-    eventually(lambda: len(log) >= 3, "three renewals")
-    lock.end()
-    count = len(log)
-    eventually(lambda: run.store.client.pttl(key(run, ":lock")) > 10_000, "the last of them is done")
-    another = RenewedLock(renewing(log, "another"), 0.02)
-    eventually(lambda: log.count("another") >= 3, "the thread serves others")
-    another.end()
-
-    assert log.count("lock") <= count + 1  # at most the one that was under way
-
-
-def test_a_lock_that_cannot_be_renewed_is_given_up() -> None:
-    log: list[str] = []
-    gone = RenewedLock(renewing(log, "gone", succeeds=False), 0.02)
-    good = RenewedLock(renewing(log, "good"), 0.02)
-    eventually(lambda: log.count("good") >= 5, "some rounds")
-    good.end()
-
-    assert log.count("gone") == 1
-    gone.end()
-
-
-def test_a_lock_whose_editor_vanished_is_renewed_no_more() -> None:
-    log: list[str] = []
-    dropped = RenewedLock(renewing(log, "dropped"), 0.02)
-    good = RenewedLock(renewing(log, "good"), 0.02)
-    eventually(lambda: "dropped" in log, "a renewal")
-    del dropped
-    gc.collect()
-    rounds, count = log.count("good"), log.count("dropped")
-    eventually(lambda: log.count("good") >= rounds + 5, "some rounds")
-    good.end()
-
-    assert log.count("dropped") <= count + 1  # at most the one that was under way
-
-
-# -- the line of one process -------------------------------------------------------------------------------------------
-
-
-def test_turns_are_given_in_order_of_arrival() -> None:
-    line, woken = Line(), []
-    first, second, third, fourth = (line.join(lambda n=n: woken.append(n)) for n in range(4))  # type: ignore[misc]
-    assert (first.granted, second.granted, woken) == (True, False, [0])
-
-    line.leave(third)
-    line.leave(first)
-    assert (second.granted, fourth.granted, woken) == (True, False, [0, 1])
-    line.leave(first)
-    assert not fourth.granted
-    line.leave(second)
-    assert (fourth.granted, third.granted, woken) == (True, False, [0, 1, 3])
-
-
-def test_the_turn_of_one_who_vanished_is_passed_on() -> None:
-    line = Line()
-    vanished, waiting_too, waiting = (line.join(lambda: None) for _ in range(3))
-    del vanished, waiting_too
-    gc.collect()
-    line.advance()
-
-    assert waiting.granted
-
-
-def test_one_whose_event_loop_is_closed_is_passed_over() -> None:
-    def wake() -> None:
-        raise RuntimeError("Event loop is closed")
-
-    line = Line()
-    first, closed, second = line.join(lambda: None), line.join(wake), line.join(lambda: None)
-    line.leave(first)
-
-    assert second.granted
-    line.leave(closed)
-    assert second.granted
-
-
-def test_one_may_leave_while_another_is_being_let_in() -> None:
-    """As the garbage collector makes them, at any point and in any thread."""
-    line = Line()
-    first = line.join(lambda: None)
-    turns: list[Turn] = []
-    turns.append(line.join(lambda: line.leave(turns[0])))
-    third = line.join(lambda: None)
-    line.leave(first)
-
-    assert third.granted
-
-
-def test_threads_never_have_a_turn_at_the_same_time() -> None:
-    line = Line()
-    inside: list[int] = []
-    seen: list[int] = []
-
-    def visit() -> None:
-        for _ in range(200):
-            woken = threading.Event()
-            turn = line.join(woken.set)
-            if not turn.granted:
-                assert woken.wait(20)
-            inside.append(1)
-            seen.append(len(inside))
-            inside.pop()
-            line.leave(turn)
-
-    threads = [threading.Thread(target=visit) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert seen == [1] * 1600

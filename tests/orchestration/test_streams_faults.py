@@ -241,7 +241,7 @@ def test_a_reader_whose_time_is_over_during_an_outage_says_that_its_time_is_over
 
     redis.kill()
 
-    with pytest.raises(TimeoutError, match="published nothing for 0.2 s after number 1"):
+    with pytest.raises(TimeoutError, match=r"published nothing for 0\.2 s after number 1"):
         next(stream)
     hub.close()
     store.client.close()

@@ -197,7 +197,7 @@ class Endless(Workflow):
 
 
 class Held(Workflow):
-    """A plain step that is held, with a step before and behind."""
+    """A plain step that is held, with a step before and behind; gives its attempt."""
 
     @step
     async def before(self, ev: StartEvent) -> Number:
@@ -208,16 +208,16 @@ class Held(Workflow):
         effect("begun", ctx)
         hold(ctx.run_id)
         effect("ended", ctx)
-        return Squared(n=2)
+        return Squared(n=ctx.attempt)
 
     @step
     async def behind(self, ctx: Context, ev: Squared) -> StopEvent:
         effect("behind", ctx)
-        return StopEvent(result=ctx.attempt)
+        return StopEvent(result=ev.n)
 
 
 class HeldOnLoop(Workflow):
-    """An async step that is held."""
+    """An async step that is held; gives its attempt."""
 
     @step
     async def held(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -210,16 +210,21 @@ def test_a_server_that_hangs_is_never_doubled(tmp_path: Path) -> None:
 
 
 def test_a_forked_child_does_not_stop_its_parents_server() -> None:
-    with EmbeddedRedis.temporary() as server:
-        child = os.fork()
-        if child == 0:
-            server.close()
-            os._exit(0)
-        os.waitpid(child, 0)
+    code = """
+import os, redis
+from umbel.workers.embedded import EmbeddedRedis
+with EmbeddedRedis.temporary() as server:
+    child = os.fork()
+    if child == 0:
+        server.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with redis.Redis.from_url(server.url) as connected:
+        print(connected.ping(), server.folder.exists())
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
-        with client(server.url) as connected:
-            assert connected.ping()
-        assert server.folder.exists()
+    assert answer == "True True\n"
 
 
 def test_data_of_a_newer_server_is_not_hidden_by_an_older_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import celery
+import kombu
 from celery.utils.log import get_logger
 from celery.worker.request import Request
 from umbel.workers.transport import TRANSPORT, use_transport
@@ -21,11 +22,18 @@ from umbel.workers.transport import TRANSPORT, use_transport
 Kind = Literal["umbel", "umbel by setting", "stock"]
 
 
+#: A second way into the queue, whose route is known only to who has declared it.
+TOPICS = kombu.Exchange("topics", type="topic")
+
+
 def build(broker: str, kind: Kind, options: dict[str, Any]) -> celery.Celery:
     """An app set up as umbel's workers are, as far as the transport is concerned."""
     app = celery.Celery("transport_app", broker=broker, set_as_current=False)
     app.conf.update(
         task_default_queue="work",
+        task_queues=[
+            kombu.Queue("work", kombu.Exchange("work"), "work", bindings=[kombu.binding(TOPICS, routing_key="#.work")])
+        ],
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_ignore_result=True,
@@ -37,7 +45,7 @@ def build(broker: str, kind: Kind, options: dict[str, Any]) -> celery.Celery:
     if kind == "umbel":
         use_transport(app)
     elif kind == "umbel by setting":
-        app.conf.update(broker_transport=TRANSPORT, broker_channel_error_retry=True)
+        app.conf.update(broker_transport=TRANSPORT)
     return app
 
 
