@@ -7,50 +7,45 @@ ring index rings again.
 from __future__ import annotations
 
 import logging
+import os
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
+from ..orchestration.connection import Client, connect
 from ..orchestration.plan import Plan
 from ..orchestration.records import Doorbell
 from ..orchestration.settings import Settings
+from .doorbell_messages import HEADER, Template, send_options, shown_arguments, task_id_of
+
+__all__ = ["HEADER", "CeleryDispatcher", "publishing_app", "transport_options"]
 
 logger = logging.getLogger("umbel.dispatch")
 
-#: Message header by which a consumer knows umbel's messages, also those whose task it lacks: the workflow's name.
-HEADER = "umbel_workflow"
-
 
 class CeleryDispatcher:
-    """Rings through a Celery app's broker."""
+    """Rings through a Celery app's broker; on a plain Redis broker with messages that are only filled in."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        self._templates: dict[tuple[str, str], Template] = {}
+        self._redis: Client | None = None
+        self._pid = 0
 
     def ring(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
-        """Send one message per doorbell over one pooled connection."""
+        """Send one message per doorbell over one connection."""
         if not doorbells:
             return
         try:
-            with self.app.producer_pool.acquire(block=True, timeout=5) as producer:
-                for bell in doorbells:
-                    shown = f"({bell.run_id}, {bell.work_id}, {bell.dispatch_no})"
-                    self.app.send_task(
-                        plan.by_name[bell.step].task,
-                        args=(bell.run_id, bell.work_id, bell.dispatch_no),
-                        task_id=f"{bell.work_id}-{bell.dispatch_no}",
-                        queue=bell.queue,
-                        priority=bell.priority or None,
-                        headers={HEADER: plan.workflow},
-                        argsrepr=shown,
-                        kwargsrepr="{}",
-                        ignore_result=True,
-                        serializer="json",
-                        producer=producer,
-                        retry=False,
-                    )
-        except (OperationalError, OSError, *self.app.connection_for_write().connection_errors) as error:
+            if self._is_plain_redis() and not any(bell.priority for bell in doorbells):
+                self._push(plan, doorbells)
+            else:
+                self._send(plan, doorbells)
+        except (RedisError, OperationalError, OSError, *self.app.connection_for_write().connection_errors) as error:
             logger.warning(
                 "%d doorbells of workflow %s were not sent (%s); the sweep rings again",
                 len(doorbells),
@@ -58,6 +53,46 @@ class CeleryDispatcher:
                 error,
                 extra={"action": "ring_failed"},
             )
+
+    def _is_plain_redis(self) -> bool:
+        """Whether nothing but Redis stands between us and the queue: no TLS set-up, fail-over, or signal receivers."""
+        conf = self.app.conf
+        url = conf.broker_write_url or conf.broker_url
+        return (
+            isinstance(url, str)
+            and url.startswith("redis://")
+            and ";" not in url
+            and not conf.broker_use_ssl
+            and not conf.task_send_sent_event
+            and not signals.before_task_publish.receivers
+            and not signals.after_task_publish.receivers
+        )
+
+    def _push(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
+        prefix = (self.app.conf.broker_transport_options or {}).get("global_keyprefix", "")
+        messages: dict[str, list[str]] = defaultdict(list)
+        for bell in doorbells:
+            step = plan.by_name[bell.step]
+            template = self._templates.get((step.task, bell.queue))
+            if template is None:
+                template = Template.of(self.app, step.task, bell, plan.workflow)
+                self._templates[step.task, bell.queue] = template
+            messages[f"{prefix}{bell.queue}"].append(template.fill(bell))
+        for key, waiting in messages.items():
+            self._client().lpush(key, *waiting)
+
+    def _client(self) -> Client:
+        if self._redis is None or self._pid != os.getpid():
+            conf = self.app.conf
+            self._redis, self._pid = connect(conf.broker_write_url or conf.broker_url), os.getpid()
+        return self._redis
+
+    def _send(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
+        with self.app.producer_pool.acquire(block=True, timeout=5) as producer:
+            for bell in doorbells:
+                options: dict[str, Any] = send_options(bell, plan.workflow, task_id_of(bell), shown_arguments(bell))
+                arguments = (bell.run_id, bell.work_id, bell.dispatch_no)
+                self.app.send_task(plan.by_name[bell.step].task, args=arguments, producer=producer, **options)
 
     def backlog(self, queue: str) -> int | None:
         """Messages waiting in a queue; None when the broker does not say."""

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from typing import Any
 
 from celery import bootsteps
@@ -63,13 +64,15 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         store = Store(connect(settings.redis_url), settings, patience_seconds=settings.sweep_seconds)
         sweep = Sweep(store, dispatcher, dispatcher.backlog)
         first = True
+        take_up_at = 0.0
         while not self._stop.is_set():
             try:
                 if first or self._dead:
                     self._dead = False
                     self._bury(sweep)
-                if first:
+                if time.monotonic() >= take_up_at:
                     self._take_up_parked(sweep)
+                    take_up_at = time.monotonic() + settings.ring_seconds
                 self._announce(store)
                 sweep.sweep()
                 first = False
@@ -91,6 +94,17 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                     sweep.lose_owner(owner, shard=shard, known_dead=True)
 
     def _take_up_parked(self, sweep: Sweep) -> None:
+        """Dispatch again what is parked and can be executed here.
+
+        Not only at the start: while a worker without the code takes messages from the same queue, as in a rolling
+        deploy, it may be the one that gets them, and it parks the work once more.
+        """
+        store = sweep.store
+        pipe = store.client.pipeline(transaction=False)
+        for shard in range(store.settings.shards):
+            pipe.exists(store.keys.in_shard(shard, "parked"))
+        if not any(pipe.execute()):
+            return
         for registered in self.installation.registry:
             for run_id, applied in sweep.upkeep.unpark(registered.name, registered.steps):
                 sweep.rung(run_id, applied.doorbells)
@@ -139,11 +153,13 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
                 about = {"action": "park_failed"}
                 logger.warning("could not park %s: %s", message.headers.get("id"), error, extra=about)
             else:
+                is_loaded = installation.registry.find(workflow) is not None
                 logger.error(
-                    "This worker cannot run step %r: workflow %r is not loaded here. The work is parked until a worker "
-                    "that has the code starts. Loaded here: %s.",
+                    "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
+                    "code starts. Loaded here: %s.",
                     step,
                     workflow,
+                    "the workflow has no such step here" if is_loaded else "the workflow is not loaded here",
                     ", ".join(each.name for each in installation.registry) or "nothing",
                     extra={"action": "needs_code", "run_id": run_id, "step": step},
                 )

@@ -16,10 +16,8 @@ from owner_process import eventually
 FLOWS = '''
 import asyncio
 import os
-import time
-from pathlib import Path
 
-from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, catch_error, step
+from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 
 
 class Numbers(StartEvent):
@@ -217,8 +215,9 @@ class Background:
     def _read(self, name: str) -> None:
         pipe = self.process.stdout if name == "out" else self.process.stderr
         assert pipe is not None
-        for line in pipe:
-            setattr(self, name, getattr(self, name) + line)
+        with pipe:
+            for line in pipe:
+                setattr(self, name, getattr(self, name) + line)
 
     def says(self, text: str) -> None:
         """Wait until it has printed this."""

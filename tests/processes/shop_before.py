@@ -1,0 +1,24 @@
+"""The code of a worker before a deploy: one workflow is older than in `shop_after`, one is not there yet."""
+
+from __future__ import annotations
+
+from umbel import StartEvent, StopEvent, Workflow, step
+
+
+class Order(Workflow):
+    """Has the task name of `shop_after.Order` and is another workflow."""
+
+    @step
+    async def charge(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result="charged by the old code")
+
+
+class Parcel(Workflow):
+    """`shop_after.Parcel` before its step was renamed."""
+
+    def __init__(self) -> None:
+        super().__init__(workflow_name="shop.Parcel")
+
+    @step
+    async def pack(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result="packed by the old code")

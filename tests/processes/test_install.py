@@ -1,0 +1,103 @@
+"""umbel inside a Celery app that was there before, served by the stock `celery worker`."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import umbel
+from celery import Celery
+from umbel import ConfigurationError, NotConfigured, Settings
+from umbel.tasks.runtime import set_default_runtime
+
+import process_flows as flows
+from process_driving import Deploy, Deployment
+
+
+@pytest.fixture(scope="module")
+def deployment(deploy_for_module: Deploy) -> Deployment:
+    made = deploy_for_module()
+    options = ["--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO", "--hostname", "existing@%h"]
+    made.launch("existing", "celery", "-A", "existing_app", "worker", *options).wait_ready()
+    return made
+
+
+@pytest.fixture(scope="module")
+def existing(deployment: Deployment) -> Iterator[ModuleType]:
+    """The same module as the worker's, loaded here as a client loads it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("UMBEL_REDIS_URL", "UMBEL_KEY_PREFIX"):
+            patch.setenv(name, deployment.environment[name])
+        module = importlib.import_module("existing_app")
+    yield module
+    set_default_runtime(None)
+    module.installation.close()
+    module.app.close()
+
+
+def test_a_workflow_runs_in_the_worker_of_an_app_that_was_there_before(existing: ModuleType) -> None:
+    assert existing.Doubled().start(n=21).result(timeout=40) == 42
+
+
+def test_ordinary_tasks_run_beside_it_and_keep_their_results(existing: ModuleType) -> None:
+    run = existing.Doubled().start(n=4)
+    assert existing.add.delay(2, 3).get(timeout=40) == 5
+    assert run.result(timeout=40) == 8
+
+
+def test_an_ordinary_task_may_start_a_workflow_and_wait_for_it(existing: ModuleType) -> None:
+    assert existing.double_by_workflow.delay(8).get(timeout=40) == 16
+
+
+def test_the_steps_go_to_the_apps_own_default_queue(deployment: Deployment, existing: ModuleType) -> None:
+    assert existing.installation.settings.queue == "celery"
+    run = existing.Doubled().start(n=1)
+    assert run.result(timeout=40) == 2
+    assert {each.worker for each in deployment.executions(run.run_id)} == {f"existing@{socket.gethostname()}"}
+    assert ".> celery " in deployment.workers[0].log()
+
+
+def test_installing_changes_no_setting_of_the_app(existing: ModuleType) -> None:
+    assert existing.before == existing.after
+    assert existing.settings_of(existing.app) == existing.before
+    assert existing.add.acks_late is False
+    assert existing.app.tasks["Doubled.ask"].acks_late is True
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (
+            {"task_always_eager": True},
+            "umbel cannot be installed on this Celery app: task_always_eager executes tasks in the caller, past broker "
+            "and leases; set it to False.",
+        ),
+        (
+            {"accept_content": ["yaml"]},
+            "umbel cannot be installed on this Celery app: accept_content lacks 'json', which umbel's messages are "
+            "written in; add it.",
+        ),
+        (
+            {"task_protocol": 1},
+            "umbel cannot be installed on this Celery app: task_protocol 1 has no message headers; use 2.",
+        ),
+    ],
+)
+def test_an_app_that_would_break_umbel_is_refused_with_the_reason(
+    redis_url: str, setting: dict[str, object], text: str
+) -> None:
+    app = Celery("refused", broker=redis_url, set_as_current=False)
+    app.conf.update(setting)
+    with pytest.raises(ConfigurationError) as refused:
+        umbel.install(app, flows.Chain, settings=Settings(redis_url=redis_url))
+    assert str(refused.value) == text
+
+
+def test_an_app_without_redis_must_be_told_where_the_state_is() -> None:
+    app = Celery("rabbit", broker="amqp://guest:secret@localhost//", set_as_current=False)
+    with pytest.raises(NotConfigured, match="neither UMBEL_REDIS_URL nor the app's broker") as refused:
+        umbel.install(app, flows.Chain, settings=Settings())
+    assert "secret" not in str(refused.value)

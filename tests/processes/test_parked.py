@@ -1,0 +1,47 @@
+"""Work that no worker has the code for waits; it is not failed, and it is not lost."""
+
+from __future__ import annotations
+
+import pytest
+
+import process_flows as flows
+import shop_after
+from process_driving import Deploy, eventually
+
+
+def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: Deploy) -> None:
+    deployment = deploy()
+    old = deployment.worker("old", "shop_before", pool="solo").wait_ready()
+    unknown_task = deployment.start(shop_after.Refund)
+    unknown_workflow = deployment.start(shop_after.Order)
+    unknown_step = deployment.start(shop_after.Parcel)
+    handlers = [unknown_task, unknown_workflow, unknown_step]
+    for handler in handlers:
+        eventually(lambda h=handler: "parked" in deployment.journal_kinds(h.run_id), "the work is parked")
+    assert [handler.status() for handler in handlers] == ["running"] * 3
+    for said in (
+        "This worker cannot run step 'pay_back' of workflow 'shop_after.Refund': the workflow is not loaded here.",
+        "This worker cannot run step 'charge' of workflow 'shop_after.Order': the workflow is not loaded here.",
+        "This worker cannot run step 'wrap' of workflow 'shop.Parcel': the workflow has no such step here.",
+        "The work is parked until a worker that has the code starts. Loaded here: shop_before.Order, shop.Parcel.",
+    ):
+        assert said in old.log()
+
+    deployment.worker("new", "shop_after", pool="solo").wait_ready()
+    assert [handler.result(40) for handler in handlers] == ["paid back", "charged", "wrapped"]
+    for handler in handlers:
+        found = deployment.executions(handler.run_id)
+        assert {each.outcome for each in found} == {"done"}
+        assert {each.attempt for each in found} == {1}
+    assert old.process.poll() is None
+
+
+def test_without_any_worker_a_run_stays_running_and_begins_when_there_is_one(deploy: Deploy) -> None:
+    deployment = deploy()
+    handler = deployment.start(flows.Chain, n=4)
+    with pytest.raises(TimeoutError, match=rf"Run '{handler.run_id}' has not ended within 0\.3 s\. It goes on"):
+        handler.result(timeout=0.3)
+    assert handler.status() == "running"
+    assert not handler.is_done()
+    deployment.worker("late", pool="solo")
+    assert handler.result(40) == 16

@@ -1,0 +1,67 @@
+"""`key=value …` and `--input` as fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from umbel.workers.commands.fields import read_fields
+
+
+def test_a_value_is_json_if_it_can_be_read_as_such_and_text_otherwise() -> None:
+    assert read_fields(
+        [
+            "n=3",
+            "x=1.5",
+            "on=true",
+            "off=False",
+            "none=null",
+            "items=[1, 2]",
+            "o={}",
+            's="3"',
+            "t=a b",
+            "url=a=b",
+            "e=",
+        ],
+        None,
+    ) == {
+        "n": 3,
+        "x": 1.5,
+        "on": True,
+        "off": "False",
+        "none": None,
+        "items": [1, 2],
+        "o": {},
+        "s": "3",
+        "t": "a b",
+        "url": "a=b",
+        "e": "",
+    }
+
+
+def test_what_python_alone_takes_for_json_is_text() -> None:
+    assert read_fields(["a=NaN", "b=-Infinity"], None) == {"a": "NaN", "b": "-Infinity"}
+
+
+def test_input_and_pairs_add_up(tmp_path: Path) -> None:
+    (tmp_path / "fields.json").write_text('{"a": 1}')
+
+    assert read_fields(["b=2"], '{"a": 1}') == read_fields(["b=2"], f"@{tmp_path}/fields.json") == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "given", "text"),
+    [
+        (["a"], None, "'a' is no field. Write key=value"),
+        (["=1"], None, "is no field"),
+        (["a=1", "a=2"], None, "'a' is given twice"),
+        (["a=1"], '{"a": 1}', "'a' is given in --input as well as key=value"),
+        ([], "{", "--input cannot be read as JSON"),
+        ([], "[1]", "--input holds list, not a JSON object"),
+        ([], "@/nowhere.json", "/nowhere.json cannot be read as JSON: .*No such file"),
+    ],
+)
+def test_fields_that_cannot_be_read_are_an_error_of_usage(pairs: list[str], given: str | None, text: str) -> None:
+    with pytest.raises(click.UsageError, match=text):
+        read_fields(pairs, given)
