@@ -1,0 +1,39 @@
+"""SIGTERM lets a worker finish what it has in hand; nothing of it is executed again."""
+
+from __future__ import annotations
+
+import pytest
+
+import process_flows as flows
+from process_driving import LONG_LEASES, Deploy, eventually
+
+
+@pytest.mark.parametrize(("pool", "workflow"), [("prefork", flows.Held), ("threads", flows.HeldOnLoop)])
+def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
+    deploy: Deploy, pool: str, workflow: type[flows.Held]
+) -> None:
+    deployment = deploy(**LONG_LEASES | {"ring_seconds": 1.0})
+    leaving = deployment.worker("leaving", pool=pool).wait_ready()
+    held = [deployment.start(workflow) for _ in range(2)]
+    for handler in held:
+        deployment.await_effects("begun", run_id=handler.run_id)
+    waiting = [deployment.start(flows.Chain, n=n) for n in range(10)]  # its two slots are taken
+
+    leaving.terminate()
+    eventually(lambda: "Warm shutdown" in leaving.log(), "the worker is shutting down")
+    staying = deployment.worker("staying", pool="solo").wait_ready()
+    assert leaving.process.poll() is None
+    for handler in held:
+        deployment.open_gate(handler.run_id)
+
+    assert leaving.process.wait(40) == 0
+    assert [handler.result(40) for handler in held] == [1, 1]
+    assert [handler.result(40) for handler in waiting] == [n * n for n in range(10)]
+    assert staying.process.poll() is None
+    assert deployment.counter("losses") == 0
+    for handler in held:
+        for what in ("begun", "ended"):
+            assert len(deployment.effects(what, handler.run_id)) == 1
+    for handler in waiting:
+        for what in ("first", "second", "third"):
+            assert len(deployment.effects(what, handler.run_id)) == 1
