@@ -65,7 +65,7 @@ def compare(store: Store, run: ModelRun) -> None:
     agree("joins", _joins(joins), _expected_joins(run))
     agree("waiters", {name.decode() for name in waiters}, {"|".join(key) for key in run.waiters})
     agree("inbox", [_unpack(raw)["id"] for raw in inbox], [kept.event_id for kept in run.inbox])
-    agree("dynamic keys", {key.decode().removeprefix(keys["run"]) for key in extra}, _expected_extra(run))
+    agree("dynamic keys", {key.decode().removeprefix(keys["run"]) for key in extra}, expected_extra(run))
     if run.status == "running":
         agree("idle", int(meta[5] or 0), run.idle)
         mine = {m.decode() for m in ring if m.split(b"|")[0] == run.run_id.encode()}
@@ -172,7 +172,8 @@ def _expected_joins(run: ModelRun) -> dict[str, list[str]]:
     return found | {f"{name}|{scope}#": [str(n)] for (name, scope), n in run.sets.items()}
 
 
-def _expected_extra(run: ModelRun) -> set[str]:
+def expected_extra(run: ModelRun) -> set[str]:
+    """The ends of the names of the run's dynamic keys."""
     found = {f":sent:{item.work_id}" for item in run.items.values() if item.sent is not None}
     for scope_id, scope in run.scopes.items():
         found |= {f":members:{scope_id}:{name}" for name, m in scope.members.items() if m and name not in scope.fired}

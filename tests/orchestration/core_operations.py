@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from core_compare import agree, compare
+from core_compare import agree, compare, expected_extra
 from core_driving import event
 from core_plans import random_event
 from core_world import LIMITS, LiveRun, World
 from umbel.orchestration.commands import Resume
 from umbel.orchestration.decide import route
+from umbel.orchestration.keys import RUN_KEYS
 from umbel.orchestration.records import Applied, Doorbell, Refusal
 from umbel.orchestration.upkeep import Held
 from umbel.orchestration.work import Origin, Work, derive_id
@@ -233,8 +234,8 @@ class FaultyWorld(World):
                 if work is not None:
                     self.let_go(run, work)
                     run.works.remove(work)
-            return
-        self.unpark(run)
+        elif model.parked or self.rng.random() < 0.05:
+            self.unpark(run)
 
     def unpark(self, run: LiveRun) -> None:
         model = run.model
@@ -299,8 +300,12 @@ class FaultyWorld(World):
             f"{model.seq - 1}-1".encode(),
         )
         self.upkeep.retire(model.run_id)
-        left = {key: self.client.pttl(key) for key in self.client.scan_iter(match=f"{keys['run']}*", count=1000)}
-        agree("keys without a lifetime", [key for key, milliseconds in left.items() if milliseconds < 0], [])
+        names = [keys[name] for name in RUN_KEYS] + [keys["run"] + extra for extra in expected_extra(model)]
+        pipe = self.client.pipeline(transaction=False)
+        for name in names:
+            pipe.pttl(name)
+        forever = [name for name, milliseconds in zip(names, pipe.execute(), strict=True) if milliseconds == -1]
+        agree("keys without a lifetime", forever, [])
         self.runs.remove(run)
 
     # -- the end of the world --------------------------------------------------------------------------------------
@@ -323,7 +328,8 @@ class FaultyWorld(World):
 
     def _move(self, run: LiveRun) -> None:
         model = run.model
-        self.unpark(run)
+        if model.parked:
+            self.unpark(run)
         for work in list(run.works):
             if run.item_of(work) is None:
                 run.works.remove(work)

@@ -326,6 +326,16 @@ def test_a_process_that_waited_long_goes_next(run: DrivenRun) -> None:
     assert ask_to_lock(run, "greedy", "g2") == b"locked"
 
 
+def test_a_write_without_the_lock_that_waited_long_goes_next_and_then_lets_the_others_in(run: DrivenRun) -> None:
+    assert ask_to_lock(run, "greedy", "g1") == b"locked"
+    assert writer(run).write(put(n=b"1"), reserve=True) == Occupied("g1")
+    writer(run).unlock("g1")
+
+    assert ask_to_lock(run, "greedy", "g2") == b"held"
+    assert writer(run).write(put(n=b"1")) == "written"
+    assert ask_to_lock(run, "greedy", "g2") == b"locked"
+
+
 def test_a_process_that_vanished_after_it_reserved_its_turn_is_passed_over(run: DrivenRun) -> None:
     ask_to_lock(run, "greedy", "g1")
     ask_to_lock(run, "vanished", "v1", reserve=True)

@@ -111,11 +111,11 @@ class Unsound(Workflow):
         return StopEvent()
 
 
-class Words(Workflow):
-    """A step called like one of mermaid's words, one that may fail, and somebody outside."""
+class Talk(Workflow):
+    """Asks somebody outside."""
 
     @step
-    async def end(self, ev: StartEvent) -> InputRequiredEvent:
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent:
         return InputRequiredEvent()
 
     @step

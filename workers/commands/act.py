@@ -48,6 +48,8 @@ def send(
     loaded = [] if target is None else [cls for each in load_target(target) for cls in build(each).events]
     with existing(redis_url, state) as runtime:
         handler = runtime.attach(run_id)
+        if handler.is_done():
+            raise WorkflowRuntimeError(f"Run {run_id!r} has ended: it is {handler.status()}. Start a new run.")
         name = _whole_name(event, run_id, [*map(event_name, loaded), *_acceptable(runtime, run_id)])
         handler.send_event(_event(name, fields, loaded), step)
     note(f"{name} is sent to run {run_id!r}.")
