@@ -125,8 +125,6 @@ class QoS(stock.QoS):
         self.requests.clear()
         if self._adrift:
             logger.info("A broker connection is closed while %d of its tasks run; they go on.", len(self._adrift))
-        # kombu sets it also when it failed half-way, and then meets the second close with an assertion.
-        self._delivered.restored = False  # type: ignore[attr-defined]  # as kombu does
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:

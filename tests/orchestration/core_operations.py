@@ -26,12 +26,12 @@ class FaultyWorld(World):
             Mismatch: Redis and the model disagree; the last operations are in `log`.
         """
         operations = [
-            (self.claim, 34),
-            (self.commit, 30),
+            (self.claim, 36),
+            (self.commit, 36),
             (self.flush, 8),
             (self.send, 6),
             (self.ring_again, 4),
-            (self.lose, 3),
+            (self.lose, 2),
             (self.heartbeat, 4),
             (self.timer, 5),
             (self.park, 2),
@@ -180,7 +180,8 @@ class FaultyWorld(World):
         model = run.model
         if not model.timers:
             return
-        timer = self.rng.choice(sorted(model.timers))
+        of_work = sorted(timer for timer in model.timers if not timer.startswith("timeout"))
+        timer = self.rng.choice(of_work if of_work and self.rng.random() < 0.95 else sorted(model.timers))
         kind, _, *rest = timer.split("|")
         due = self.rng.random() < 0.8 and (kind != "timeout" or self.rng.random() < 0.02)
         if due:

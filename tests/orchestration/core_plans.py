@@ -17,7 +17,7 @@ TYPES = ("A", "B", "C", "D", "M", "N")
 def random_event(rng: random.Random) -> Envelope:
     """An event of some class, sometimes a child of another."""
     parents = rng.choice(((), (), (), ("A",), ("M",), (INPUT_REQUIRED,)))
-    return event(rng.choice(TYPES), *parents, k=rng.randint(1, 3), n=rng.randrange(10**9))
+    return event(rng.choice((*TYPES, "M", "N")), *parents, k=rng.randint(1, 3), n=rng.randrange(10**9))
 
 
 def random_plan(rng: random.Random, name: str) -> Plan:

@@ -160,8 +160,10 @@ class World:
         """Some doorbell reaches some process; old ones too."""
         if not run.bells:
             return
-        fresh = self.rng.random() < 0.8
-        bell = run.bells[-self.rng.randint(1, min(4, len(run.bells)))] if fresh else self.rng.choice(run.bells)
+        ready = {item.work_id for item in run.model.in_state("ready")}
+        wanted = [bell for bell in run.bells if bell.work_id in ready]
+        bell = self.rng.choice(wanted if wanted and self.rng.random() < 0.8 else run.bells)
+        run.bells = run.bells[-200:]
         self.follow(run, bell, self.rng.choice(self.owners), takes_suspects=self.rng.random() < 0.8)
 
     def follow(self, run: LiveRun, bell: Doorbell, owner: str, *, takes_suspects: bool = True) -> None:
@@ -347,7 +349,8 @@ class World:
             self.steps += 1
             if len(self.runs) < 6:
                 self.start()
-            run = self.rng.choice(self.runs)
+            running = [run for run in self.runs if run.model.status == "running"]
+            run = self.rng.choice(running if running and self.rng.random() < 0.9 else self.runs)
             run.age += 1
             self.rng.choices(choices, weights)[0](run)
             if self.rng.random() < 0.12:

@@ -63,11 +63,11 @@ def rabbitmq(program: Path, folder: Path, watchdog: Watchdog) -> Iterator[str]:
 
         def serves() -> bool:
             assert server.poll() is None, f"RabbitMQ ended: {(folder / 'server.log').read_text()[-3000:]}"
-            try:
-                with kombu.Connection(url, connect_timeout=2) as connection:
+            with kombu.Connection(url, connect_timeout=2) as connection:
+                try:
                     connection.connect()
-            except OSError:
-                return False
+                except (OSError, *connection.connection_errors):
+                    return False
             return True
 
         eventually(serves, "RabbitMQ serves", seconds=55)

@@ -12,6 +12,8 @@ import process_flows as flows
 from process_driving import Deploy, Deployment, assert_committed_once, descendants, eventually
 from rabbitmq_server import find_rabbitmq, rabbitmq
 
+pytestmark = pytest.mark.timeout(120)  # RabbitMQ starts at its leisure
+
 
 @pytest.fixture(scope="module")
 def broker_url(tmp_path_factory: pytest.TempPathFactory, watchdog: Watchdog) -> Iterator[str]:
