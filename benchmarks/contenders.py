@@ -52,9 +52,11 @@ class Contender(ABC):
     """One way to execute the shapes. Every method blocks until all that it started has ended."""
 
     name: ClassVar[str]
+    #: Its Redis and its worker processes.
+    processes: tuple[int, ...] = ()
 
     def __init__(self, url: str) -> None:
-        self.redis = redis.Redis.from_url(url, socket_timeout=None)
+        self.redis: Any = redis.Redis.from_url(url, socket_timeout=None)
 
     @staticmethod
     @abstractmethod
@@ -169,10 +171,11 @@ class CeleryByHand(Contender):
 
     def progress(self, count: int, pause_seconds: float) -> list[float]:
         name = secrets.token_hex(8)
-        stream, last, delays = f"ticks:{name}", b"0", []
+        stream, last = f"ticks:{name}", b"0"
+        delays: list[float] = []
         shapes_celery.tick.delay(name, count, pause_seconds, PAYLOAD)
         while len(delays) < count:
-            [[_, entries]] = self.redis.xread({stream: last}, block=int(PATIENCE_SECONDS * 1000))  # type: ignore[misc]
+            [[_, entries]] = self.redis.xread({stream: last}, block=int(PATIENCE_SECONDS * 1000))
             now = time.time_ns()
             last = entries[-1][0]
             delays += [(now - int(fields[b"written_at_ns"])) / 1e9 for _, fields in entries]
@@ -239,12 +242,15 @@ def deployed(kinds: list[type[Contender]], workers: Workers) -> Iterator[list[Co
             server = stack.enter_context(EmbeddedRedis.temporary(watchdog=watchdog))
             environment = worker_environment(Settings.from_environment(redis_url=server.url))
             environment["BENCHMARK_REDIS"] = server.url
+            pids = [server.pid or 0]
             for number in range(workers.processes):
                 process = watchdog.spawn(
                     kind.command(workers, number), env=environment, output=silence.fileno(), grace_seconds=30
                 )
                 stack.callback(end, process)
+                pids.append(process.pid)
             contender = kind(server.url)
+            contender.processes = tuple(pids)
             stack.callback(contender.close)
             contenders.append(contender)
         for contender in contenders:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .contenders import Contender
+from .processor_time import processor_seconds
 from .shapes_umbel import CHAIN_STEPS
 
 Measure = Callable[[Contender, "Sizes"], float | None]
@@ -93,6 +94,25 @@ def fans_at_once(contender: Contender, sizes: Sizes) -> float:
     return sizes.fans_at_once * (sizes.fan + 2) / _seconds(lambda: contender.fans(sizes.fans_at_once, sizes.fan))
 
 
+def _processor_us(contender: Contender, steps: int, act: Callable[[], None]) -> float | None:
+    before = processor_seconds(contender.processes)
+    act()
+    after = processor_seconds(contender.processes)
+    return None if before is None or after is None else (after - before) / steps * 1e6
+
+
+def processor_time_of_chains(contender: Contender, sizes: Sizes) -> float | None:
+    """Microseconds per step of chains, in workers and Redis together."""
+    runs = sizes.chains_at_once
+    return _processor_us(contender, runs * CHAIN_STEPS, lambda: _chains(contender, runs))
+
+
+def processor_time_of_fans(contender: Contender, sizes: Sizes) -> float | None:
+    """Microseconds per step of fan-outs, in workers and Redis together."""
+    runs = sizes.fans_at_once
+    return _processor_us(contender, runs * (sizes.fan + 2), lambda: contender.fans(runs, sizes.fan))
+
+
 def wide_fan(contender: Contender, sizes: Sizes) -> float:
     """Milliseconds of one wide fan-out."""
     return _seconds(lambda: contender.fans(1, sizes.wide)) * 1000
@@ -170,8 +190,10 @@ def shapes(sizes: Sizes) -> list[Shape]:
         Shape("single", "one step, start to result", "ms", "lower", single_step),
         Shape("chain", "chain of 10, alone", "ms", "lower", chain_alone),
         Shape("chain", f"chain of 10, {chains} at once", "steps/s", "higher", chains_at_once),
+        Shape("chain", "processor time per step of a chain", "us", "lower", processor_time_of_chains),
         Shape("fan", f"fan-out of {fan} and join, alone", "ms", "lower", fan_alone),
         Shape("fan", f"fan-out of {fan} and join, {fans} at once", "steps/s", "higher", fans_at_once),
+        Shape("fan", "processor time per step of a fan-out", "us", "lower", processor_time_of_fans),
         Shape("fan", f"fan-out of {sizes.wide:,} and join", "ms", "lower", wide_fan),
         Shape("fan", f"fan-out of {sizes.widest:,} and join", "ms", "lower", widest_fan),
         Shape("progress", "progress event, step to reader", "ms", "lower", progress),

@@ -1,3 +1,5 @@
+# Celery is untyped.
+# mypy: disable-error-code=untyped-decorator
 """The same shapes in plain Celery: chained by hand, and as canvas.
 
 By hand is a floor, not a product: a task sends the next one, a counter in Redis joins, and nothing is kept, retried

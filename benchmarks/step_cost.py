@@ -24,6 +24,7 @@ from umbel.workers.targets import load_target
 from umbel.workers.watchdog import Watchdog
 
 from .contenders import SHAPES_UMBEL, Umbel, end
+from .processor_time import processor_seconds
 from .shapes_umbel import CHAIN_STEPS
 
 FAN = 100
@@ -95,7 +96,7 @@ def measured(shape: str, runs: int, profile: Path | None) -> tuple[int, float, f
             umbel.single()
         assert server.pid is not None
         umbel.redis.config_resetstat()
-        before = _processor_seconds(process.pid), _processor_seconds(server.pid)
+        before = processor_seconds([process.pid]) or 0.0, processor_seconds([server.pid]) or 0.0
         started = time.perf_counter()
         if shape == "chain":
             steps = runs * CHAIN_STEPS
@@ -105,7 +106,7 @@ def measured(shape: str, runs: int, profile: Path | None) -> tuple[int, float, f
             steps = max(1, runs // 10) * (FAN + 2)
             umbel.fans(max(1, runs // 10), FAN)
         seconds = time.perf_counter() - started
-        after = _processor_seconds(process.pid), _processor_seconds(server.pid)
+        after = processor_seconds([process.pid]) or 0.0, processor_seconds([server.pid]) or 0.0
         if profile is None:
             print(f"Redis commands: {_commands(umbel, steps)}")
         umbel.close()
@@ -137,11 +138,6 @@ def _commands(umbel: Umbel, steps: int) -> str:
 
 def _is(place: tuple[str, int, str], file: str, name: str) -> bool:
     return place[0].endswith(file) and place[2] == name
-
-
-def _processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from umbel import Event, StartEvent, StopEvent, Workflow, step
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 
-app = Celery("shop", broker=REDIS_URL, backend=REDIS_URL)
+app = Celery("celery_app", broker=REDIS_URL, backend=REDIS_URL)
 
 
 @app.task

@@ -94,7 +94,7 @@ class CodeAudit(Workflow):
             return FileAudit(name=file.name, problem=f"{type(error).__name__}: {error}")
         functions = [node for node in ast.walk(tree) if isinstance(node, Function)]
         where = [f"{file.name}:{node.lineno} {node.name}" for node in functions]
-        lengths = [node.end_lineno - node.lineno + 1 for node in functions]
+        lengths = [(node.end_lineno or node.lineno) - node.lineno + 1 for node in functions]
         return FileAudit(
             name=file.name,
             lines=len(source.splitlines()),

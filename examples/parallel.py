@@ -39,6 +39,7 @@ class BestOffer(Workflow):
         for shop in SHOPS:
             ctx.send_event(AskPrice(product=ev.product, shop=shop))
         ctx.send_event(AskStock(product=ev.product))
+        return None  # all that the annotation names has been sent
 
     @step
     def price(self, ev: AskPrice) -> Price:

@@ -69,6 +69,8 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "plan:<digest>": ("STRING", "the plan's canonical JSON; kept for good, a few kB per version of a workflow"),
     "state:<state_id>": ("HASH", "ctx.store: top-level key -> JSON; lives as long as the runs that use it"),
     "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
+    "state:<state_id>:lock:next": ("STRING", "process that edits next because it waited long; expires by itself"),
+    "state:<state_id>:answer:<process>": ("STRING", "id of a process's last write; lives 60 s"),
     "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
     "at:<run_id>": ("STRING", "state id of a run that shares another run's state, hence its shard"),
 }

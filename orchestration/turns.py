@@ -49,6 +49,10 @@ class Line:
     """
 
     def __init__(self) -> None:
+        self.empty()
+
+    def empty(self) -> None:
+        """Forget everybody."""
         self._busy = threading.Lock()
         self._look_again = False
         self._current: weakref.ref[Turn] | None = None
@@ -114,8 +118,9 @@ def process_id() -> str:
 
 def _begin_anew() -> None:
     """A forked child has none of its parent's threads, so nobody would ever give up a turn or a mutex."""
-    global _lines, _lines_mutex, _process_id
-    _lines = weakref.WeakValueDictionary()
+    global _lines_mutex, _process_id
+    for line in list(_lines.values()):
+        line.empty()
     _lines_mutex = threading.Lock()
     _process_id = new_id()
 

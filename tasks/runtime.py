@@ -81,7 +81,7 @@ class Runtime:
         run_id = new_id() if run_id is None else check_run_id(run_id)
         plan = self.registry.of(workflow).plan
         self.prepare(workflow, run_id)
-        commands = decide_start(plan, run_id, encode_event(event, self.settings), self.limits)
+        commands = decide_start(plan, run_id, encode_event(event, self.settings), self.limits_of(plan.workflow))
         reply = self.store.start(
             run_id,
             plan,
@@ -103,6 +103,10 @@ class Runtime:
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
         """Called before a run is started; a runtime that brings its own worker makes sure it knows the workflow."""
 
+    def limits_of(self, workflow: str) -> Limits:
+        """For routing the events of a workflow's runs; a runtime with several workers of its own tells them apart."""
+        return self.limits
+
     def handler(self, run_id: str, workflow: WorkflowDefinition | None = None) -> WorkflowHandler:
         """A handler for a run that is known to exist."""
         registered = None if workflow is None else self.registry.find(workflow.workflow_name)
@@ -111,7 +115,7 @@ class Runtime:
             store=self.store,
             hub=self.hub,
             dispatcher=self.dispatcher,
-            limits=self.limits,
+            limits=self.limits if workflow is None else self.limits_of(workflow.workflow_name),
             events=registered.events if registered else None,
             state_class=registered.state_class if registered else None,
         )
@@ -170,13 +174,22 @@ def set_default_runtime(runtime: Runtime | None) -> Runtime | None:
 
 
 @contextmanager
-def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
-    """Make this the default runtime within a block."""
-    before = set_default_runtime(runtime)
+def keep_default_runtime() -> Iterator[None]:
+    """Whatever becomes the default runtime within a block, afterwards it is the one from before."""
+    with _default_lock:
+        before = _default
     try:
-        yield runtime
+        yield
     finally:
         set_default_runtime(before)
+
+
+@contextmanager
+def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
+    """Make this the default runtime within a block."""
+    with keep_default_runtime():
+        set_default_runtime(runtime)
+        yield runtime
 
 
 def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fields: dict[str, Any]) -> StartEvent:

@@ -61,12 +61,9 @@ def register_tasks(
         names.append(step.task)
         if step.task in app._tasks:  # two workflows may share a last name: the message says which run it is
             continue
+        # Queue and priority are no attributes of the task, which Celery deprecates: every doorbell carries them.
         options: dict[str, Any] = {"name": step.task, "executor": staticmethod(executor)}
         options["child_lost"] = staticmethod(child_lost)
-        if step.queue is not None:
-            options["queue"] = step.queue
-        if step.priority is not None:
-            options["priority"] = step.priority
         task_class = type(f"StepTask_{step.name}", (StepTask,), {**options, "__module__": __name__})
         app.register_task(task_class())
     return names

@@ -38,6 +38,7 @@ class InProcessWorker:
         self._controller: Any = None
         self._thread: threading.Thread | None = None
         self._known: set[str] = set()
+        self._queues: set[str] = set()
         self._failure: BaseException | None = None
 
     def start(self) -> None:
@@ -64,14 +65,17 @@ class InProcessWorker:
         """Take messages of this workflow's steps, also while running."""
         consumer = getattr(self._controller, "consumer", None)
         for step in registered.plan.steps:
-            if step.task in self._known:
-                continue
-            self._known.add(step.task)
-            if consumer is not None:
-                task = self._app.tasks[step.task]
-                consumer.strategies[step.task] = task.start_strategy(self._app, consumer)
-                if step.queue is not None:
+            if step.task not in self._known:
+                self._known.add(step.task)
+                if consumer is not None:
+                    task = self._app.tasks[step.task]
+                    consumer.strategies[step.task] = task.start_strategy(self._app, consumer)
+            if step.queue is not None and step.queue not in self._queues:
+                self._queues.add(step.queue)
+                if consumer is not None:
                     consumer.call_soon(consumer.add_task_queue, step.queue)
+                else:
+                    self._app.amqp.queues.select_add(step.queue)
 
     def stop(self) -> None:
         """Stop the worker and wait for it."""

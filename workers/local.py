@@ -15,17 +15,20 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..orchestration.decide import Limits
 from ..orchestration.errors import ConfigurationError
 from ..orchestration.settings import Settings
 from ..tasks.class_names import module_path
 from ..tasks.definition import WorkflowDefinition
 from ..tasks.registry import Registrable
-from ..tasks.runtime import Runtime, use_runtime
+from ..tasks.runtime import Runtime, keep_default_runtime, use_runtime
 from .app import Installation, create_app
 from .embedded import EmbeddedRedis
 from .in_process import InProcessWorker
@@ -62,6 +65,7 @@ def local(
     """
     base = Settings.from_environment() if settings is None else settings
     with ExitStack() as stack:
+        stack.enter_context(keep_default_runtime())  # making a worker's app sets another
         watchdog = stack.enter_context(Watchdog())
         redis = (
             EmbeddedRedis.temporary(watchdog=watchdog)
@@ -117,7 +121,10 @@ class _InProcess(Runtime):
 
 
 class _Processes(Runtime):
-    """Runs are executed by worker processes, one per target, started when their first run is."""
+    """Runs are executed by worker processes, one per target, started when their first run is.
+
+    Each has a default queue of its own: it lacks the code of the others.
+    """
 
     def __init__(
         self,
@@ -128,22 +135,36 @@ class _Processes(Runtime):
         pool: str,
     ) -> None:
         super().__init__(settings)
+        self._starting = threading.Lock()
         self._watchdog, self._concurrency, self._pool = watchdog, concurrency, pool
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._queues: dict[str, str] = {}  # target -> default queue of its worker
+        self._limits: dict[str, Limits] = {}  # workflow -> limits with that queue
         if targets:
             self._start([target if isinstance(target, str) else target_of(target) for target in targets])
 
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
         """Start a worker for the workflow's module, unless one is running."""
         target = target_of(workflow)
-        if not any(covers(started, target) for started in self._workers):
-            self._start([target])
+        with self._starting:
+            if not any(covers(started, target) for started in self._workers):
+                self._start([target])
+            started = next(started for started in self._workers if covers(started, target))
+            self._limits[workflow.workflow_name] = replace(self.limits, queue=self._queues[started])
+
+    def limits_of(self, workflow: str) -> Limits:
+        """With the queue of the worker that has the workflow's code."""
+        return self._limits.get(workflow, self.limits)
 
     def _start(self, targets: list[str]) -> None:
         command = worker_command(targets, pool=self._pool, concurrency=self._concurrency)
-        process = self._watchdog.spawn(command, env=worker_environment(self.settings))
+        others = len(set(self._queues.values()))
+        queue = f"{self.settings.queue}-{others + 1}" if others else self.settings.queue
+        settings = self.settings.model_copy(update={"default_queue": queue})
+        process = self._watchdog.spawn(command, env=worker_environment(settings))
         for target in targets:
             self._workers[target] = process
+            self._queues[target] = queue
 
     def close(self) -> None:
         """Stop the workers, then the connections."""

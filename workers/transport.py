@@ -30,7 +30,6 @@ What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`)
   Here it goes to the quarantine first.
 - `Channel._get` (redis.py:1645): what `basic_get` fetches is also filed under its queue.
 - `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts; those are only logged.
-- `Channel.close` (redis.py:1890): with a dead Redis it may end before it has come to the un-acked messages.
 - `Transport.connection_errors` (redis.py:234): an error reply (a replica's READONLY after a failover, OOM) ends the
   worker unless the app sets `broker_channel_error_retry`. Here it is a reason to reconnect.
 - `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
@@ -257,14 +256,6 @@ class Channel(stock.Channel):
         except Undecodable as fault:
             logger.warning("Dropped a broadcast on %r that cannot be understood: %s.", exchange, fault)
             return False
-
-    def close(self) -> None:
-        """Close the channel; what it still owes is settled after the next connect, or when the process ends."""
-        try:
-            super().close()
-        finally:
-            if not self.closed and isinstance(self._qos, QoS):
-                self._qos.restore_unacked_once()
 
 
 class Transport(stock.Transport):

@@ -16,6 +16,8 @@ redis.call('HSET', K.run, 'status', 'running', 'nonce', A.nonce, 'created_at', N
 redis.call('ZADD', K['runs:running'], NOW, RUN)
 if A.timeout then redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN) end
 apply(BODY)
+redis.call('PERSIST', K.state)             -- what was written before the start had the retention as lifetime
+redis.call('PERSIST', K.journal)
 journal('start', { a = 0 })
 local reply = answer('started')
 redis.call('HSET', K.run, 'started', reply[2])

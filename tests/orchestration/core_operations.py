@@ -29,7 +29,7 @@ class FaultyWorld(World):
             (self.claim, 36),
             (self.commit, 36),
             (self.flush, 8),
-            (self.send, 6),
+            (self.send, 8),
             (self.ring_again, 4),
             (self.lose, 2),
             (self.heartbeat, 4),
@@ -256,7 +256,7 @@ class FaultyWorld(World):
         """End a run that is old enough, or take an ended one up again, or let it go."""
         model = run.model
         if model.status == "running":
-            if run.age > 250 or (not model.items and self.rng.random() < 0.5):
+            if run.age > 400 or not model.items:
                 self.cancel(run)
         elif self.rng.random() < 0.4:
             self.revive(run)

@@ -54,7 +54,7 @@ def _take(rng: random.Random) -> int | None:
 
 def random_outcome(rng: random.Random, work: Work, live: int, *, large: bool) -> Outcome:
     """What a step might do; the more is going on already, the less it adds."""
-    if large and live < 10 and rng.random() < 0.01:
+    if large and live < 6 and rng.random() < 0.04:
         same = tuple(random_event(rng) for _ in range(3))
         return FannedOut(tuple(replace(rng.choice(same)) for _ in range(CHUNK + rng.randint(1, 9))))
     if live > 25 and rng.random() < 0.8:

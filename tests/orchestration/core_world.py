@@ -162,6 +162,8 @@ class World:
             return
         ready = {item.work_id for item in run.model.in_state("ready")}
         wanted = [bell for bell in run.bells if bell.work_id in ready]
+        if not wanted and self.rng.random() < 0.7:
+            return
         bell = self.rng.choice(wanted if wanted and self.rng.random() < 0.8 else run.bells)
         run.bells = run.bells[-200:]
         self.follow(run, bell, self.rng.choice(self.owners), takes_suspects=self.rng.random() < 0.8)
@@ -349,8 +351,8 @@ class World:
             self.steps += 1
             if len(self.runs) < 6:
                 self.start()
-            running = [run for run in self.runs if run.model.status == "running"]
-            run = self.rng.choice(running if running and self.rng.random() < 0.9 else self.runs)
+            busy = [r for r in self.runs if r.model.status == "running" and r.model.in_state("ready", "running")]
+            run = self.rng.choice(busy if busy and self.rng.random() < 0.8 else self.runs)
             run.age += 1
             self.rng.choices(choices, weights)[0](run)
             if self.rng.random() < 0.12:

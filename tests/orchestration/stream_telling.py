@@ -36,20 +36,19 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 
 class KillableRedis:
-    """A Redis of our own: nothing acknowledged is lost when it is killed."""
+    """A Redis of our own. With `is_durable`, nothing acknowledged is lost when it is killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.durability = ["--appendonly", "yes", "--appendfsync", "always"] if is_durable else ["--appendonly", "no"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it on the same port and state, and wait until it serves."""
-        options = "--bind 127.0.0.1 --save --appendonly yes --appendfsync always --logfile redis.log"
-        command = [str(find_server()), "--port", str(self.port), "--dir", str(self.folder), *options.split()]
-        command.insert(command.index("--save") + 1, "")
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), "--logfile", "redis.log"]
+        self.process = subprocess.Popen([str(find_server()), *where, "--save", "", *self.durability])
         probe = connect(self.url)
         eventually(lambda: _answers(probe), "Redis serves")
         probe.close()
@@ -148,10 +147,11 @@ class Telling(DrivenRun):
 
     def tell_unheard(self, number: int) -> None:
         """Publish one Progress whose live message gets lost: only the log has it."""
-        client = self.store.client
-        seq = client.hincrby(self.keys["run"], "seq", 1) - 1
+        seq = int(self.store.client.hget(self.keys["run"], "seq") or 0)
         content = msgpack.packb([event(PROGRESS, n=number).to_bytes(), "go", 1], use_bin_type=False)
-        client.xadd(self.keys["stream"], {"d": content}, id=f"{seq}-1")
+        with self.store.client.pipeline(transaction=True) as pipe:
+            pipe.hincrby(self.keys["run"], "seq", 1).xadd(self.keys["stream"], {"d": content}, id=f"{seq}-1")
+            pipe.execute()
 
 
 class Reading:

@@ -181,7 +181,7 @@ def test_a_connection_that_answers_is_kept_and_one_that_went_dead_is_replaced(
 
 
 async def test_a_killed_and_restarted_redis_interrupts_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    redis = KillableRedis(tmp_path)
+    redis = KillableRedis(tmp_path, is_durable=True)
     redis.start()
     store = store_on(redis.url, "t")
     hub = StreamHub(store)

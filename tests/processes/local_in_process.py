@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import umbel
-from umbel import ConfigurationError, Event, StartEvent, StopEvent, Workflow, step
+from umbel import ConfigurationError, Event, NotConfigured, StartEvent, StopEvent, Workflow, step
 
 
 class Number(Event):
@@ -80,6 +80,10 @@ def one_block() -> dict[str, Any]:
         except ConfigurationError as error:
             found["a second block inside"] = str(error)
         found["after the refusal"] = asyncio.run(on_the_callers_loop())
+    try:
+        OnLoop().start()
+    except NotConfigured:
+        found["after the block"] = "not configured"
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,13 +26,13 @@ def folder_of_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def test_workflows_of_modules_run_in_worker_processes_that_are_gone_afterwards() -> None:
-    before = descendants(0)
+    before = descendants(os.getpid())
     with umbel.local(concurrency=1, settings=umbel.Settings(**QUICK)):
         assert flows.Fan().start(n=5).result(timeout=40) == [5, 30]
         # Another module: another worker process, and neither may take the other's steps for its own.
         assert [shop_after.Refund().start().result(timeout=40) for _ in range(4)] == ["paid back"] * 4
         assert [flows.Chain().start(n=n).result(timeout=40) for n in range(4)] == [0, 1, 4, 9]
-    eventually(lambda: descendants(0) <= before, "no process is left")
+    eventually(lambda: descendants(os.getpid()) <= before, "no process is left")
 
 
 def test_a_class_that_no_other_process_can_load_is_refused_with_the_way_out() -> None:
@@ -92,5 +93,6 @@ def test_in_process_serves_every_loop_and_none_and_can_be_opened_again() -> None
             "umbel.local() with worker processes."
         ),
         "after the refusal": True,
+        "after the block": "not configured",
     }
     assert registered == "rendered"

@@ -188,6 +188,15 @@ async def edits(name):
             s[f"{name}{number}"] = True
     await asyncio.gather(edit(1), edit(2), edit(3))
 
+async def edit_until_renewed():
+    lock = store.locate(run_id)[f"state:{run_id}:lock"]
+    async with asyncio.timeout(20), state.edit_state() as s:
+        s.renewed = True
+        before = after = store.client.pttl(lock)
+        while after <= before:
+            before, after = after, store.client.pttl(lock)
+            await asyncio.sleep(0)
+
 asyncio.run(edits("parent"))
 with SyncStateStore(store, run_id, run_id, DictState, work).edit_state() as s:
     s.fork = True
@@ -195,14 +204,16 @@ with SyncStateStore(store, run_id, run_id, DictState, work).edit_state() as s:
     pid = os.fork()
     if pid == 0:
         contextvars.Context().run(asyncio.run, edits("child"))
+        contextvars.Context().run(asyncio.run, edit_until_renewed())
         os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
 async def test_a_forked_child_writes_as_well(run: Run) -> None:
-    async with child(run, "a", FORKED) as process:
+    async with child(run, "a", FORKED, lock_seconds=2) as process:
         let_go(process)
         assert await asyncio.to_thread(process.wait, 30) == 0
 
-    assert set(run.raw()) == {"parent1", "parent2", "parent3", "fork", "child1", "child2", "child3"}
+    edits = {f"{process}{n}" for process in ("parent", "child") for n in (1, 2, 3)}
+    assert set(run.raw()) == {*edits, "fork", "renewed"}

@@ -45,6 +45,7 @@ SOURCES = {
     "kombu.transport.redis:Channel.__init__": "f189bdebe243",
     "kombu.transport.redis:Channel._brpop_read": "c42518699709",
     "kombu.transport.redis:Channel._connparams": "e9a4295085a8",
+    "kombu.transport.redis:Channel._create_client": "dae92bc4075d",
     "kombu.transport.redis:Channel._deliver_fanout_message": "06662335a70a",
     "kombu.transport.redis:Channel._disconnect_pools": "db50da048a22",
     "kombu.transport.redis:Channel._do_restore_message": "8b430df94e45",

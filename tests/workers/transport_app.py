@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import celery
 import kombu
-import kombu.common
 from celery.utils.log import get_logger
 from celery.worker.request import Request
 from umbel.workers.transport import TRANSPORT, use_transport
@@ -34,7 +33,6 @@ def build(broker: str, kind: Kind, options: dict[str, Any]) -> celery.Celery:
         task_default_queue="work",
         task_queues=[
             kombu.Queue("work", kombu.Exchange("work"), "work", bindings=[kombu.binding(TOPICS, routing_key="#.work")]),
-            kombu.common.Broadcast("news"),  # deleted on close, at which a close without Redis stops short
         ],
         task_acks_late=True,
         task_reject_on_worker_lost=True,

@@ -1,0 +1,93 @@
+"""The pages a reader has, taken apart: code blocks with what is said to come out of them, tables, code spans, links."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import umbel
+
+#: The repository: its root is the package.
+ROOT = Path(umbel.__file__).resolve().parent
+#: All of them, as paths from the root.
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+]
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`\n]+)`")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fenced block.
+
+    Attributes:
+        page: Where it stands.
+        line: Its first line there.
+        language: What the fence says.
+        text: Its content.
+        output: The `text` block right behind it, if there is one.
+    """
+
+    page: str
+    line: int
+    language: str
+    text: str
+    output: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a whole program and not an extract."""
+        return self.language == "python" and re.search(r"^(from|import) ", self.text, re.MULTILINE) is not None
+
+
+@cache
+def page(name: str) -> str:
+    """A page's text."""
+    return (ROOT / name).read_text()
+
+
+def blocks(name: str) -> list[Block]:
+    """The fenced blocks of a page in their order."""
+    text = page(name)
+    found = list(_FENCE.finditer(text))
+    made = []
+    for match, behind in pairwise([*found, None]):
+        assert match is not None
+        is_output = behind is not None and behind[1] == "text" and not text[match.end() : behind.start()].strip()
+        line = text.count("\n", 0, match.start()) + 2
+        made.append(Block(name, line, match[1], match[2], behind[2] if behind is not None and is_output else None))
+    return made
+
+
+def spans(name: str) -> list[str]:
+    """The code spans of a page's prose, tables and headings."""
+    return _SPAN.findall(_FENCE.sub("", page(name)))
+
+
+def code(name: str) -> list[str]:
+    """What a reader may type: each line of the shell blocks, without its comment, and each code span."""
+    lines = [line for block in blocks(name) if block.language == "sh" for line in block.text.splitlines()]
+    return [*(line.partition(" #")[0].strip() for line in lines), *spans(name)]
+
+
+def table(name: str, first_column: str) -> dict[str, list[str]]:
+    """The rows of the table whose first column has this heading: first cell -> the others."""
+    lines = page(name).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
+    rows = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        first, *others = (cell.strip() for cell in line.strip("|").split(" | "))
+        assert first not in rows, f"{name} has two rows for {first}"
+        rows[first] = others
+    return rows

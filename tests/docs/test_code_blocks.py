@@ -1,0 +1,238 @@
+"""What the pages show can be done as shown: programs run, commands and options exist, links and names lead somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from pages import PAGES, ROOT, Block, blocks, code, page, spans
+from umbel.orchestration.settings import Settings
+from umbel.workers.cli import cli
+from umbel.workers.embedded import EmbeddedRedis
+
+PROGRAMS = [block for name in PAGES for block in blocks(name) if block.is_program]
+EVERY_PROGRAM = pytest.mark.parametrize("block", PROGRAMS, ids=str)
+EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
+#: Of these pages a reader gives programs to workers, too.
+SERVED = [block for block in PROGRAMS if block.page in ("README.md", "docs/tutorial.md")]
+
+BIN = Path(sys.executable).parent
+SECONDS = 50
+
+
+def umbel(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of umbel to its good end."""
+    done = subprocess.run(
+        [BIN / "umbel", *arguments],
+        cwd=folder,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return done
+
+
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_have_programs() -> None:
+    assert len([block for block in PROGRAMS if block.page == "docs/tutorial.md"]) >= 6
+    assert all(block.output for block in PROGRAMS), "no block says what it prints"
+
+
+@EVERY_PROGRAM
+def test_a_program_prints_what_the_page_says(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(block.text)
+
+    done = umbel(tmp_path, "exec", "flow.py")
+
+    assert done.stdout == block.output
+
+
+@pytest.mark.parametrize("block", SERVED, ids=str)
+def test_a_program_can_be_given_to_a_worker_without_being_run(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(block.text)
+
+    done = umbel(tmp_path, "check", "flow.py")
+
+    assert block.output not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "block", [block for name in PAGES for block in blocks(name) if block.language == "python"], ids=str
+)
+def test_an_extract_is_python(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A Redis for the workers that the pages start."""
+    with EmbeddedRedis.temporary() as server:
+        yield server.url
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "program"),
+    [("README.md", "first.py", 0), ("docs/tutorial.md", "flow.py", -1)],
+)
+def test_a_program_is_served_by_the_commands_that_the_page_shows(
+    name: str, file: str, program: int, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / file).write_text([block for block in PROGRAMS if block.page == name][program].text)
+    [shown] = [block for block in blocks(name) if block.language == "sh" and f"worker {file}" in block.text]
+    deployed = {"UMBEL_REDIS_URL": redis_url, "UMBEL_KEY_PREFIX": Path(file).stem}
+    workers: list[subprocess.Popen[str]] = []
+    printed: dict[str, list[str]] = {}
+
+    try:
+        for line in shown.text.splitlines():
+            program_name, command, *arguments = shlex.split(line.rstrip(" &"), comments=True)
+            if program_name == "export" or command == "exec":  # our own Redis instead; tested above
+                continue
+            if command == "worker":
+                workers.append(serving(tmp_path, arguments, deployed))
+            elif command == "run":  # without a Redis: embedded
+                printed["run"] = umbel(tmp_path, "run", *arguments, UMBEL_STATE_DIR=str(tmp_path)).stdout.split()
+            else:
+                printed[command] = umbel(tmp_path, command, *arguments, **deployed).stdout.split()
+        assert workers
+        [run_id] = printed["start"]
+        if "run" in printed:
+            assert printed["run"] == ["11"]  # letters of "one two three"
+            shown_run = umbel(tmp_path, "events", run_id, "--follow", **deployed)
+            assert "11" in shown_run.stdout
+        else:
+            assert run_id in printed["runs"]
+    finally:
+        for worker in workers:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.communicate()
+
+
+def serving(folder: Path, arguments: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a worker and wait until it takes messages."""
+    worker = subprocess.Popen(
+        [BIN / "umbel", "worker", *arguments],
+        cwd=folder,
+        env=os.environ | variables | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert worker.stdout is not None
+    said = []
+    for line in worker.stdout:
+        said.append(line)
+        if " ready." in line:
+            return worker
+    pytest.fail(f"the worker has ended: {''.join(said)}")
+
+
+@EVERY_PAGE
+def test_a_command_that_a_page_names_exists_with_its_options(name: str) -> None:
+    context = click.Context(cli)
+    for text in code(name):
+        for command_name, rest in re.findall(r"\bumbel ([a-z]+)((?: [^|;&]*)?)", text):
+            if is_message(text):
+                continue
+            command = cli.get_command(context, command_name)
+            assert command is not None, f"{text!r}: there is no such command"
+            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            for option in re.findall(r"(?<!\S)--?[a-zA-Z][a-z-]*", rest):
+                assert option in known, f"{text!r}: `umbel {command_name}` has no option {option}"
+
+
+@EVERY_PAGE
+def test_a_target_of_make_that_a_page_names_exists(name: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", page_of_make(), re.MULTILINE)
+    for text in code(name):
+        for target in re.findall(r"\bmake ([a-z-]+)", text):
+            assert target in targets, text
+
+
+def page_of_make() -> str:
+    return (ROOT / "Makefile").read_text()
+
+
+# -- what is named -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sources() -> str:
+    """Everything that umbel may say, on one line each."""
+    files = [path for folder in ("orchestration", "tasks", "workers") for path in (ROOT / folder).rglob("*.py")]
+    text = "\n".join(path.read_text() for path in files)
+    return re.sub(r'"\s*f?"', "", text)  # texts that go over several lines
+
+
+def is_message(text: str) -> bool:
+    """Whether a code span quotes a text of umbel: it is a symptom in troubleshooting."""
+    return f"`{text}`" in "\n".join(messages_shown()) or text.startswith("This ")
+
+
+def messages_shown() -> list[str]:
+    return re.findall(r"^## (.*`.* .*`.*)$", page("docs/troubleshooting.md"), re.MULTILINE)
+
+
+def test_texts_that_troubleshooting_is_sorted_by_are_texts_of_umbel(sources: str) -> None:
+    quoted = [text for heading in messages_shown() for text in re.findall(r"`([^`]* [^`]*)`", heading)]
+    quoted += [text for text in spans("docs/troubleshooting.md") if text.startswith("This ")]
+    assert quoted
+    for text in quoted:
+        assert text.strip("… ") in sources, text
+
+
+@EVERY_PAGE
+def test_links_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page(name)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), f"{name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], target
+
+
+@EVERY_PAGE
+def test_a_file_that_a_page_names_exists_and_has_what_it_is_said_to_have(name: str) -> None:
+    for line in page(name).splitlines():
+        named = re.findall(r"`((?:\w+/)*[\w-]+\.(?:py|lua|yml))`(?: `(\w+)`)?", line)
+        for file, function in named:
+            if "/" not in file and not (ROOT / file).exists():
+                continue  # a file of the reader's
+            assert (ROOT / file).exists(), f"{name}: {file}"
+            assert not function or re.search(rf"\b(def|class) {function}\b", (ROOT / file).read_text()), line
+
+
+@EVERY_PAGE
+def test_a_variable_that_a_page_names_is_read(name: str, sources: str) -> None:
+    fields = {f"UMBEL_{field.upper()}" for field in Settings.model_fields}
+    for variable in re.findall(r"\bUMBEL_[A-Z_]*[A-Z]\b", page(name)):
+        assert variable in fields or f'"{variable}"' in sources, variable
+
+
+@EVERY_PAGE
+def test_a_name_of_umbel_that_a_page_names_exists(name: str) -> None:
+    for text in spans(name):
+        for dotted in re.findall(r"\bumbel((?:\.[A-Za-z_]+)+)", text):
+            *modules, attribute = dotted.strip(".").split(".")
+            module = importlib.import_module(".".join(["umbel", *modules]))
+            assert hasattr(module, attribute), text

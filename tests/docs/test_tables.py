@@ -1,0 +1,133 @@
+"""Tables that say what the code says: each is compared with the code, so neither can change alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from celery import Celery
+from pages import ROOT, page, table
+from umbel.orchestration.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
+from umbel.orchestration.scripts import load, names
+from umbel.orchestration.settings import Settings
+from umbel.workers.app import APP_SETTINGS, create_app
+from umbel.workers.cli import COMMANDS
+
+PRODUCTION = "docs/running-in-production.md"
+FOLDERS = ("orchestration", "tasks", "workers")
+
+
+def coded(cell: str) -> list[str]:
+    """The code spans of a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def source() -> str:
+    """All Python of the package."""
+    return "\n".join(path.read_text() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_in_the_table_in_the_order_of_the_code() -> None:
+    documented = [variable for cell in table(PRODUCTION, "variable") for variable in coded(cell)]
+
+    assert documented == [f"UMBEL_{name.upper()}" for name in Settings.model_fields]
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_table_gives_the_default_of(name: str) -> None:
+    default, meaning = table(PRODUCTION, "variable")[f"`UMBEL_{name.upper()}`"]
+
+    assert default == ("–" if (value := Settings.model_fields[name].default) is None else f"`{value}`")
+    assert meaning
+
+
+def test_the_defaults_of_the_table_are_settings_that_umbel_accepts() -> None:
+    rows = table(PRODUCTION, "variable").items()
+    environment = {variable.strip("`"): default.strip("`") for variable, (default, _) in rows if default != "–"}
+
+    assert Settings.from_environment(environment) == Settings()
+
+
+def test_variables_that_are_no_settings_are_documented_too() -> None:
+    [others] = re.findall(r"not_settings = {([^}]+)}", source())
+
+    assert set(re.findall(r'"(\w+)"', others)) <= set(coded(page(PRODUCTION)))
+
+
+# -- Celery ------------------------------------------------------------------------------------------------------------
+
+
+def documented_celery_settings() -> dict[str, str]:
+    """Celery setting -> its value as the table has it; one value may stand for all names of its row."""
+    found = {}
+    for cell, (values, reason) in table(PRODUCTION, "setting").items():
+        assert reason, cell
+        each = values.split(", ")
+        for number, name in enumerate(coded(cell)):
+            found[name] = each[number] if len(each) > 1 else each[0]
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value as the table writes it."""
+    return str(value[0] if isinstance(value, list) else value)
+
+
+@pytest.fixture(scope="module")
+def app() -> Celery:
+    return create_app(Settings(redis_url="redis://localhost:6379/0", drain_seconds=7))
+
+
+def test_the_table_has_exactly_what_create_app_sets(app: Celery) -> None:
+    assert documented_celery_settings() == {name: shown(value) for name, value in APP_SETTINGS.items()}
+
+
+def test_an_app_has_the_settings_of_the_table(app: Celery) -> None:
+    for name, value in documented_celery_settings().items():
+        assert shown(app.conf[name]) == value, name
+    assert app.conf.worker_soft_shutdown_timeout == 7
+
+
+# -- log actions -------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_log_actions_has_exactly_those_of_the_code() -> None:
+    documented = [action for cell in table(PRODUCTION, "action") for action in coded(cell)]
+
+    assert documented == sorted(set(re.findall(r'"action": "(\w+)"', source())))
+
+
+def test_no_log_action_is_put_together() -> None:
+    """Else the test above would not see it."""
+    assert source().count('"action":') == len(re.findall(r'"action": "\w+"', source()))
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [*RUN_KEYS, *SHARD_KEYS])
+def test_a_key_of_the_table_is_used(key: str) -> None:
+    """That scripts use no others is tested with the scripts."""
+    in_scripts = {name for verb in names() for name in load(verb).keys}
+
+    assert key in in_scripts or re.search(rf'keys?\S*, ?"{key}"\)|\["{key}"\]', source()), key
+
+
+@pytest.mark.parametrize("key", OTHER_KEYS)
+def test_a_key_that_is_named_after_something_is_used(key: str) -> None:
+    beginning = key.partition("<")[0]
+
+    assert re.search(rf'f?"{re.escape(beginning)}', source().replace((ROOT / "orchestration/keys.py").read_text(), ""))
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_is_in_a_page() -> None:
+    pages = "\n".join(page(name) for name in ("README.md", PRODUCTION, "docs/tutorial.md", "docs/troubleshooting.md"))
+
+    assert [name for name in COMMANDS if f"umbel {name}" not in pages] == []
