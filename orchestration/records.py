@@ -170,12 +170,12 @@ def claimed_work(
     )
 
 
-def staged_item(item: Staged, scope_id: str | None) -> dict[str, Any]:
+def staged_item(item: Staged) -> dict[str, Any]:
     if item.deliver is not None:
         record = item.deliver.record()
         record["st"] = "queued"
         return {"i": item.index, "e": item.event_id, "d": item.event.to_bytes(), "uses": item.uses, "rec": record}
-    return {"id": scope_id, "s": item.member_of, "at": item.index, "d": item.event.to_bytes()}
+    return {"at": item.index, "d": item.event.to_bytes()}
 
 
 def touched_keys(keys: RunKeys, plan: Plan, work: Work, decision: Decision, taken: Iterable[str]) -> dict[str, str]:

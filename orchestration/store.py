@@ -205,11 +205,11 @@ class Store:
 
     def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
         """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
-        keys = self.locate(work.run_id)
         for step, items in decision.staged.items():
-            segment = f"{work.token}:{step}" if items[0].deliver is not None else None
-            name = f"members:{decision.scope_id}:{step}"
-            for start in range(0, len(items), chunk):
+            delivers = items[0].deliver is not None
+            segment = f"{work.token}:{step}" if delivers else f"members:{decision.scope_id}:{step}"
+            chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+            while chunks:
                 reply = self.verb(
                     "stage",
                     work.run_id,
@@ -217,28 +217,39 @@ class Store:
                     t=work.token,
                     seg=segment,
                     size=len(items),
-                    items=[staged_item(item, decision.scope_id) for item in items[start : start + chunk]],
-                    extra={} if segment else {name: keys[name]},
+                    items=[staged_item(item) for item in chunks[0]],
+                    extra=self._members(work, segment),
                 )
-                if reply[0] != b"staged":
+                if reply[0] == b"resized":  # decided anew on other waiters, this attempt brings another number
+                    self._clear(work, segment, reply[1], chunk)
+                elif reply[0] == b"staged":
+                    del chunks[0]
+                else:
                     return Refusal(reply[0].decode())
         return None
 
     def unstage(self, work: Work, chunk: int) -> None:
-        """Clear what earlier attempts had staged and never committed."""
+        """Clear what earlier attempts had staged and never committed. Call it before anything else is staged."""
         for segment, size in work.segments.items():
-            for start in range(1, size + 1, chunk):
-                last = start + chunk > size
-                self.verb(
-                    "unstage",
-                    work.run_id,
-                    w=work.work_id,
-                    t=work.token,
-                    seg=segment,
-                    to=min(start + chunk - 1, size),
-                    last=last or None,
-                    first=start,
-                )
+            self._clear(work, segment, size, chunk)
+
+    def _clear(self, work: Work, segment: str, size: int, chunk: int) -> None:
+        members = self._members(work, segment)
+        for start in range(1, 2 if members else size + 1, chunk):
+            self.verb(
+                "unstage",
+                work.run_id,
+                w=work.work_id,
+                t=work.token,
+                seg=segment,
+                first=start,
+                to=min(start + chunk - 1, size),
+                last=bool(members) or start + chunk > size or None,
+                extra=members,
+            )
+
+    def _members(self, work: Work, segment: str) -> dict[str, str]:
+        return {segment: self.locate(work.run_id)[segment]} if segment.startswith("members:") else {}
 
     def commit(
         self,

@@ -1,8 +1,10 @@
 -- Bring a part of a large fan-out to Redis ahead of the commit, in chunks that keep each script short.
 -- Staged work is invisible: no slot, no count, no join sees it until the commit under the same token splices it in.
--- Args: run, w, t token, seg (named after the token, so attempts never mix), items {{i, e, d, rec} | {s, id, d}}.
---   An item with rec becomes entry i of the segment; one with s joins the members of scope id for step s.
--- Answers: staged | stale | closed. Repeating a chunk writes the same fields again; `at` guards the member lists.
+-- Args: run, w, t token, size (entries in all), items {{i, e, d, uses, rec}} or {{at, d}}, seg.
+--   seg is either a segment of work, named after the token so that attempts never mix: item i becomes its entry i.
+--   Or it is the logical name of a member list, and the item its entry at `at`.
+-- Answers: staged | resized (size) | stale | closed. Repeating a chunk writes the same again; `at` guards the member
+-- lists. `resized`: this attempt has staged another number of entries here; they have to be cleared first.
 --!keys run work events queue extra
 --!include record
 
@@ -11,23 +13,25 @@ if status ~= 'running' then return { status and 'closed' or 'unknown' } end
 local record = get(A.w)
 if not record or record.st ~= 'running' or record.t ~= A.t then return { 'stale' } end
 
-if A.seg then
-  record.segs = record.segs or {}
+local list = X[A.seg]
+record.segs = record.segs or {}
+local size = record.segs[A.seg]
+if size and size ~= A.size and not list then return { 'resized', size } end
+if size ~= A.size then
   record.segs[A.seg] = A.size
   put(A.w, record)
 end
 for _, item in ipairs(A.items) do
-  if item.rec then
-    if item.d then redis.call('HSET', K.events, item.e, item.d) end
-    if item.uses and item.uses > 1 then redis.call('HSET', K.events, '#' .. item.e, item.uses) end
+  if not list then
+    redis.call('HSET', K.events, item.e, item.d)
+    if item.uses > 1 then redis.call('HSET', K.events, '#' .. item.e, item.uses) end
     redis.call('HSET', K.queue, A.seg .. '#' .. item.i, cmsgpack.pack(item.rec))
   else
-    local key = X['members:' .. item.id .. ':' .. item.s]
     if item.at == 0 then
-      redis.call('DEL', key)
-      redis.call('SADD', K.extra, key)
+      redis.call('DEL', list)
+      redis.call('SADD', K.extra, list)
     end
-    if redis.call('LLEN', key) == item.at then redis.call('RPUSH', key, item.d) end
+    if redis.call('LLEN', list) == item.at then redis.call('RPUSH', list, item.d) end
   end
 end
 return { 'staged' }

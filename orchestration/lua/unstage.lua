@@ -1,11 +1,16 @@
--- Clear what a lost attempt had staged and never committed. Args: run, w, t, seg, first, to (entries of this chunk),
---   last (forget the segment). Answers: cleared | stale.
---!keys run work events queue
+-- Clear what was staged and never committed. Args: run, w, t, seg (as in stage), first, to (entries of this chunk),
+--   last (forget the segment). A member list goes at once. Answers: cleared | stale.
+--!keys run work events queue extra
 --!include record
 
 local record = get(A.w)
 if not record or record.t ~= A.t then return { 'stale' } end
-for i = A.first, A.to do
+local list = X[A.seg]
+if list then
+  redis.call('UNLINK', list)
+  redis.call('SREM', K.extra, list)
+end
+for i = A.first, list and 0 or A.to do
   local field = A.seg .. '#' .. i
   local raw = redis.call('HGET', K.queue, field)
   if raw then

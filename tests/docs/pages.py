@@ -79,15 +79,16 @@ def code(name: str) -> list[str]:
     return [*(line.partition(" #")[0].strip() for line in lines), *spans(name)]
 
 
-def table(name: str, first_column: str) -> dict[str, list[str]]:
-    """The rows of the table whose first column has this heading: first cell -> the others."""
+def table(name: str, *headings: str) -> dict[str, list[str]]:
+    """The rows of the table with these headings: first cell -> the others."""
     lines = page(name).splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
+    start = lines.index(f"| {' | '.join(headings)} |")
     rows = {}
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
             break
         first, *others = (cell.strip() for cell in line.strip("|").split(" | "))
         assert first not in rows, f"{name} has two rows for {first}"
+        assert len(others) == len(headings) - 1, f"{name}: {line}"
         rows[first] = others
     return rows

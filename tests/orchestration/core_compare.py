@@ -57,7 +57,7 @@ def compare(store: Store, run: ModelRun) -> None:
     agree("open fan-outs", int(meta[3] or 0), len(run.scopes))
     agree("version of waiters", int(meta[4] or 0), run.version)
     agree("work", {wid.decode(): _seen(_unpack(raw)) for wid, raw in work.items()}, _expected_work(run))
-    ahead = {event_id: uses for staged in run.staged.values() for event_id, uses in staged.items()}
+    ahead = {event_id: uses for staged in run.staged.values() for event_id, uses in staged.events.items()}
     agree("events", _events(events), ahead | {event_id: uses for event_id, (_, uses) in run.events.items()})
     _compare_slots(run, slots, free)
     agree("queues", _queues(queue), {name: [i.work_id for i in q] for name, q in run.queues.items() if q})
@@ -180,7 +180,7 @@ def expected_extra(run: ModelRun) -> set[str]:
     for item in run.items.values():
         if item.gathered is not None and item.gathered[1]:
             found.add(f":members:{item.gathered[0]}:{item.step.name}")
-    return found | {f":members:{orphan}" for orphan in run.orphan_members}
+    return found.union(*(staged.members for staged in run.staged.values()))
 
 
 def compare_shard(store: Store, shard: int, held: dict[tuple[str, int], set[str]], gone: set[tuple[str, int]]) -> None:

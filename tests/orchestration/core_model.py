@@ -83,6 +83,14 @@ class Item:
 
 
 @dataclass
+class Ahead:
+    """What was staged for a commit that has not come yet: events with their uses, member lists."""
+
+    events: dict[str, int]
+    members: set[str]
+
+
+@dataclass
 class FanOut:
     """An open scope."""
 
@@ -118,8 +126,7 @@ class ModelRun:
         self.received: set[str] = set()
         self.remembered: dict[str, tuple[str, Any]] = {}
         self.finished: set[str] = set()
-        self.orphan_members: set[str] = set()
-        self.staged: dict[str, dict[str, int]] = {}  # work id -> events brought ahead of a commit, with their uses
+        self.staged: dict[str, Ahead] = {}  # by work id
         self.version = self.tokens = self.commits = self.seq = self.idle = 0
         self.bells: list[tuple[str, int]] = []
 
@@ -243,7 +250,6 @@ class ModelRun:
                 members = {n: [i.event for i in items] for n, items in staged.items() if items[0].member_of}
                 scope = FanOut(command.parent, list(command.joins), command.recoveries, members)
                 self.scopes[command.scope_id] = scope
-                self.orphan_members -= {f"{command.scope_id}:{name}" for name in members}
                 for _, step in scope.joins:
                     if step.take is not None and len(members.get(step.name, ())) >= step.take:
                         self.fire(command.scope_id, step.name, step.take)

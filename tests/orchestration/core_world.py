@@ -10,7 +10,7 @@ from typing import Any
 from core_checks import MutantStore
 from core_compare import agree, compare, compare_shard
 from core_driving import event
-from core_model import Item, ModelRun
+from core_model import Ahead, Item, ModelRun
 from core_plans import random_event, random_outcome, random_plan
 from umbel.orchestration.commands import Publish
 from umbel.orchestration.connection import Client
@@ -204,7 +204,7 @@ class World:
         self.holding(owner, shard).add(reply.member)
         self._check_claim(run, item, reply)
         run.works.append(reply)
-        agree("leftovers", bool(reply.segments), item.work_id in model.staged and bool(model.staged[item.work_id]))
+        agree("leftovers", bool(reply.segments), item.work_id in model.staged)
         if reply.segments:
             self.store.unstage(reply, CHUNK)
         model.staged.pop(item.work_id, None)
@@ -250,14 +250,13 @@ class World:
             agree("staging", self.store.stage(work, decision, CHUNK), self.refusal(run, work))
         if decision.staged and item is not None:
             run.outcomes[work.token] = outcome
-            model.staged[work.work_id] = {
-                i.event_id: i.uses for items in decision.staged.values() for i in items if i.deliver is not None
-            }
+            items = [i for staged in decision.staged.values() for i in staged]
+            model.staged[work.work_id] = Ahead(
+                {i.event_id: i.uses for i in items if i.deliver is not None},
+                {f":members:{decision.scope_id}:{i.member_of}" for i in items if i.member_of is not None},
+            )
             if item is not None and rng.random() < 0.4:  # the process dies between staging and commit
                 run.doomed.add(work.token)
-                model.orphan_members |= {
-                    f"{decision.scope_id}:{name}" for name, items in decision.staged.items() if items[0].member_of
-                }
                 return
         expected: Refusal | None = self.refusal(run, work)
         if expected is None and item is not None and item.batches != batches:

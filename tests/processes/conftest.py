@@ -25,18 +25,36 @@ def redis_url(watchdog: Watchdog) -> Iterator[str]:
     with EmbeddedRedis.temporary(watchdog=watchdog) as server:
         yield server.url
 
+#: The deployments there are at the moment.
+_deployments: list[Deployment] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """Show what the workers have printed with a test that failed."""
+    report: pytest.TestReport = yield
+    if report.failed:
+        for deployment in _deployments:
+            for worker in deployment.workers:
+                title = f"Worker {worker.name}, exit code {worker.process.poll()}"
+                report.sections.append((title, worker.log()[-8_000:]))
+    return report
+
 
 def _deploying(redis_url: str, watchdog: Watchdog, folders: pytest.TempPathFactory) -> Iterator[Deploy]:
     made: list[Deployment] = []
 
     def deploy(url: str = redis_url, **settings: Any) -> Deployment:
-        made.append(Deployment(url, folders.mktemp("deployment"), watchdog, **settings))
-        return made[-1]
+        deployment = Deployment(url, folders.mktemp("deployment"), watchdog, **settings)
+        made.append(deployment)
+        _deployments.append(deployment)
+        return deployment
 
     try:
         yield deploy
     finally:
         for deployment in made:
+            _deployments.remove(deployment)
             deployment.close()
 
 

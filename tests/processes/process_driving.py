@@ -206,13 +206,12 @@ class Deployment:
         return sum(int(store.client.hget(store.keys.in_shard(s, "counters"), name) or 0) for s in shards)
 
     def close(self) -> None:
-        """End everything. What workers have printed is shown when the test has failed."""
+        """End everything."""
         for worker in self.workers:
             with suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.process.wait()
             self._watchdog.forget(worker.pid)
-            print(f"--- worker {worker.name}, exit code {worker.process.returncode}\n{worker.log()[-6000:]}")
         self.runtime.close()
 
 

@@ -1,0 +1,113 @@
+"""Processes as a supervisor runs them: started with a command and an environment, watched, ended with the test."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from umbel.workers.watchdog import Watchdog
+
+#: The entry point of the virtual environment the tests run in: what a container's `umbel` is.
+UMBEL = str(Path(sys.executable).with_name("umbel"))
+
+
+def eventually(condition: Callable[[], Any], what: str, *, seconds: float = 45.0) -> Any:
+    """Look again and again until the condition holds, and give what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+class Served:
+    """One process and what it has printed."""
+
+    def __init__(self, watchdog: Watchdog, folder: Path, name: str, command: list[str], env: Mapping[str, str]) -> None:
+        self.name, self._log = name, folder / f"{name}.log"
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("UMBEL_", "FLOWER_"))}
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self.process = watchdog.spawn(
+                command,
+                cwd=folder,
+                env=clean | {"PYTHONUNBUFFERED": "1"} | env,
+                output=descriptor,
+                grace_seconds=2,
+            )
+        finally:
+            os.close(descriptor)
+
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def says(self, text: str) -> None:
+        """Wait until it has printed this."""
+
+        def said() -> bool:
+            assert text in self.log() or self.process.poll() is None, f"{self.name} has ended: {self.log()}"
+            return text in self.log()
+
+        eventually(said, f"{self.name} says {text!r}")
+
+
+class FlowerApi:
+    """Asks a Flower over HTTP, as one of its users."""
+
+    def __init__(self, port: int, login: str | None) -> None:
+        self.port, self.login = port, login
+
+    def text(self, path: str) -> str:
+        """What it answers.
+
+        Raises:
+            OSError: It does not answer, or answers that it will not.
+        """
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
+        if self.login is not None:
+            request.add_header("Authorization", f"Basic {base64.b64encode(self.login.encode()).decode()}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body: bytes = answer.read()
+        return body.decode()
+
+    def json(self, path: str) -> Any:
+        """The same, taken apart."""
+        return json.loads(self.text(path))
+
+    def status(self, path: str) -> int:
+        """With what code it answers."""
+        try:
+            self.text(path)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        return 200
+
+    def wait_for_worker(self) -> None:
+        """Wait until it hears task events of a worker: what it has not heard it never shows."""
+
+        def hears() -> bool:
+            with suppress(OSError):
+                return "flower_worker_online{" in self.text("/metrics")
+            return False
+
+        eventually(hears, "Flower hears a worker")
