@@ -26,7 +26,7 @@ from ..orchestration.settings import Settings
 from ..orchestration.store import Store
 from ..orchestration.sweep import Dispatcher
 from ..orchestration.upkeep import Held, Upkeep
-from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Surroundings, Work
+from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Surroundings, Suspended, Work
 from .codec import encode_event
 from .context import StepFace
 from .emissions import Emissions, Flusher
@@ -42,6 +42,21 @@ logger = logging.getLogger("umbel.execution")
 #: How long a worker waits out a Redis outage before it gives up an attempt and leaves it to the lease.
 PATIENCE_SECONDS = 120.0
 
+#: How logs and monitors call what an attempt came to.
+_WORDS: dict[type[Outcome], str] = {Returned: "returned", FannedOut: "fanned out", Suspended: "waits for an event"}
+
+
+class AttemptFailed(Exception):
+    """An attempt has failed, and that is recorded: only Celery is still to be told, whose monitors show it.
+
+    Attributes:
+        retry_delay_seconds: When the next attempt is due; None if the failure is final.
+    """
+
+    def __init__(self, text: str, retry_delay_seconds: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_delay_seconds = retry_delay_seconds
+
 
 class Running:
     """An attempt in progress, and how to stop it from another thread."""
@@ -49,6 +64,7 @@ class Running:
     def __init__(self, held: Held) -> None:
         self.held = held
         self.reason: str | None = None
+        self.error: BaseException | None = None
         self._cancel: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
@@ -130,6 +146,7 @@ class Executor:
         """Follow one doorbell. Returns what became of it, for logs; never raises for a doorbell that came to nothing.
 
         Raises:
+            AttemptFailed: The step has failed; everything that follows from it is done.
             StoreUnavailable: Redis stayed away; the work is still there and will be rung for again.
         """
         work = self._claim(run_id, work_id, dispatch_no, takes_suspects=False)
@@ -218,7 +235,14 @@ class Executor:
         outcome = self._call(work, registered, face, running)
         if outcome is None:
             return "cancelled"
-        return self._commit(work, plan, outcome, emissions, face)
+        refused = self._commit(work, plan, outcome, emissions, face)
+        if refused is not None:
+            return refused.value
+        if isinstance(outcome, Failed):
+            error, running.error = running.error, None
+            failed = AttemptFailed(f"attempt {work.attempt}: {_told(outcome)['error']}", outcome.retry_delay_seconds)
+            raise failed.with_traceback(error.__traceback__ if error is not None else None)
+        return f"attempt {work.attempt} {_WORDS[type(outcome)]}"
 
     def _call(self, work: Work, registered: Registered, face: StepFace, running: Running) -> Outcome | None:
         """Execute user code; None when the attempt was cancelled from outside."""
@@ -244,6 +268,7 @@ class Executor:
                     extra={"action": "step_cancelled", "run_id": work.run_id, "step": work.step},
                 )
                 return None
+            running.error = error
             return self._failed(work, registered, error)
 
     def _failed(self, work: Work, registered: Registered, error: BaseException) -> Failed:
@@ -287,7 +312,8 @@ class Executor:
 
     # -- commit ----------------------------------------------------------------------------------------------------
 
-    def _commit(self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepFace) -> str:
+    def _commit(self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepFace) -> Refusal | None:
+        """Record the outcome with everything it did, and ring for what follows; or say why that was refused."""
         publishes, sends = emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
         surroundings = Surroundings(work.version)
         if work.version:
@@ -320,9 +346,9 @@ class Executor:
                 reply,
                 extra={"action": "commit_refused", "run_id": work.run_id, "step": work.step},
             )
-            return reply.value
+            return reply
         self._ring(plan, reply)
-        return "committed"
+        return None
 
     def _ring(self, plan: Plan, applied: Applied) -> None:
         self.dispatcher.ring(plan, applied.doorbells)

@@ -9,9 +9,10 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import Celery, Task
+from celery.exceptions import Retry
 from celery.worker.request import Request
 
-from .execution import Executor
+from .execution import AttemptFailed, Executor
 from .registry import Registered
 
 logger = logging.getLogger("umbel.step_task")
@@ -43,13 +44,27 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     store_errors_even_if_ignored = False
     serializer = "json"
     max_retries = 0
+    acks_on_failure_or_timeout = True
+    throws = (AttemptFailed,)  # it is in the log already, with its traceback
     typing = False
     executor: ExecutorOf
     child_lost: Callable[[], None]
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
-        """Follow one doorbell; the result (for logs only) says what became of it."""
-        return self.executor().execute(run_id, work_id, dispatch_no)
+        """Follow one doorbell; the result (for logs only) says what became of it.
+
+        Raises:
+            AttemptFailed: The step has failed for good: Celery's state of this task is FAILURE.
+            Retry: It has failed and will be tried again: the state is RETRY. The next attempt is a task of its own.
+        """
+        try:
+            return self.executor().execute(run_id, work_id, dispatch_no)
+        except AttemptFailed as failed:
+            if failed.retry_delay_seconds is None:
+                raise
+            # Only the state: nothing is sent again, as `Task.retry` would.
+            retry = Retry(exc=failed, when=failed.retry_delay_seconds)
+            raise retry.with_traceback(failed.__traceback__) from None
 
 
 def register_tasks(

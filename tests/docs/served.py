@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -13,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from umbel.workers.watchdog import Watchdog
 
@@ -39,10 +40,10 @@ def free_port() -> int:
 
 
 class Served:
-    """One process and what it has printed."""
+    """One process and what it has printed, for a `with` block."""
 
     def __init__(self, watchdog: Watchdog, folder: Path, name: str, command: list[str], env: Mapping[str, str]) -> None:
-        self.name, self._log = name, folder / f"{name}.log"
+        self.name, self._log, self._watchdog = name, folder / f"{name}.log", watchdog
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("UMBEL_", "FLOWER_"))}
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -55,6 +56,16 @@ class Served:
             )
         finally:
             os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._watchdog.forget(self.process.pid)
+        print(f"--- {self.name}, exit code {self.process.returncode}\n{self.log()[-6000:]}")
 
     def log(self) -> str:
         """What it has printed so far."""

@@ -1,17 +1,13 @@
-"""The examples can be imported here as in their own folder, and worker processes execute them."""
+"""Worker processes for the examples."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import umbel  # noqa: E402  # the path comes first: workers inherit it
+import umbel
+from examples_folder import EXAMPLES
 
 
 @pytest.fixture(scope="module")

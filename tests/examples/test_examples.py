@@ -17,11 +17,12 @@ import code_audit
 import parallel
 import pytest
 import umbel
-from conftest import EXAMPLES
 from plain_audit import plain_audit
 from streaming import Progress, Word
 from timed_streaming import TimedPoet, Written
 from umbel.workers.embedded import EmbeddedRedis
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 SMALL_TREE: dict[str, str | bytes] = {
     "shop/order.py": '''

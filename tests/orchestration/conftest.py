@@ -8,15 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 from core_checks import CheckedStore
+from model_report import MODEL_REPORTS
 from umbel.orchestration.connection import Client, connect
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.store import Store
 from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.redis_binary import find_server
-
-#: What the model test did, for the summary at the end: one line per world.
-MODEL_REPORTS = pytest.StashKey[list[str]]()
-
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
@@ -65,3 +62,9 @@ def settings(redis_url: str, prefix: str) -> Settings:
 def store(client: Client, settings: Settings) -> Store:
     """A store whose every script is watched: a key that was not passed in KEYS is an error."""
     return CheckedStore(client, settings)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the model test did, and with which seed it does it again."""
+    for report in config.stash.get(MODEL_REPORTS, []):
+        terminalreporter.write_line(report)

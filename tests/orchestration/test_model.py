@@ -11,7 +11,7 @@ import secrets
 import time
 
 import pytest
-from conftest import MODEL_REPORTS
+from model_report import MODEL_REPORTS
 from core_operations import FaultyWorld
 from umbel.orchestration.connection import Client
 from umbel.orchestration.settings import Settings

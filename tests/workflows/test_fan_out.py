@@ -209,6 +209,7 @@ async def test_collect_events_returns_the_set_in_the_order_that_was_asked_for() 
 
 async def test_no_more_than_num_workers_of_a_step_run_at_once() -> None:
     running, most = 0, 0
+    full = asyncio.Event()
 
     class Narrow(Workflow):
         @step
@@ -220,7 +221,9 @@ async def test_no_more_than_num_workers_of_a_step_run_at_once() -> None:
             nonlocal running, most
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0.01)
+            if running == 3:
+                full.set()
+            await full.wait()  # the first three can only go on together
             running -= 1
             return Done(n=ev.n)
 

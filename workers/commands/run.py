@@ -82,6 +82,8 @@ def run(
             )
         runtime = Runtime(settings)
         stack.callback(runtime.close)
+        if worker is not None:
+            _warn_of_strangers(runtime, workflow, shown)
         handler = _begin(runtime, workflow, event, run_id)
         check = worker.check if worker is not None else _hint_at_missing_worker(runtime, workflow, shown)
         try:
@@ -173,6 +175,16 @@ def _tell_what_it_waits_for(runtime: Runtime, run_id: str, shown: Display) -> No
     for name in sorted({waiter.event_type for waiter in waiters}):
         short = name.rpartition(".")[2]
         shown.say(f"The run waits for {short}. Send it with: umbel send {run_id} {short} key=value")
+
+
+def _warn_of_strangers(runtime: Runtime, workflow: Workflow, shown: Display) -> None:
+    """Workers with other code on the same queue take each other's messages and have to hand them back."""
+    for worker in seen_workers(runtime.store):
+        if worker.is_live and not worker.serves(workflow.workflow_name):
+            shown.say(
+                f"Beside this run, {worker.name} serves {', '.join(worker.workflows)} from the same queue, which slows "
+                f"both. Keep them apart with --state NAME."
+            )
 
 
 def _hint_at_missing_worker(runtime: Runtime, workflow: Workflow, shown: Display) -> Callable[[], None]:

@@ -21,29 +21,31 @@ local function free_name(step, n) return step .. '/' .. string.format('%06d', n)
 
 -- The smallest free slot of a step, or nil when num_workers are taken.
 local function take_slot(step, limit, wid)
-  local n
-  local lowest = redis.call('ZRANGEBYLEX', K.free, '[' .. step .. '/', '(' .. step .. '0', 'LIMIT', 0, 1)[1]
+  local high = tonumber(redis.call('HGET', K.slots, step) or 0)
+  local lowest = high > 0 and
+    redis.call('ZRANGEBYLEX', K.free, '[' .. step .. '/', '(' .. step .. '0', 'LIMIT', 0, 1)[1]
   if lowest then
     redis.call('ZREM', K.free, lowest)
-    n = tonumber(string.sub(lowest, #step + 2))
-  else
-    n = tonumber(redis.call('HGET', K.slots, step) or 0)
-    if n >= limit then return nil end
-    redis.call('HSET', K.slots, step, n + 1)
+    local n = tonumber(string.sub(lowest, #step + 2))
+    redis.call('HSET', K.slots, step .. '/' .. n, wid)
+    return n
   end
-  redis.call('HSET', K.slots, step .. '/' .. n, wid)
-  return n
+  if high >= limit then return nil end
+  redis.call('HSET', K.slots, step, high + 1, step .. '/' .. high, wid)
+  return high
 end
 
 local function give_slot(step, n, wid)
   local field = step .. '/' .. n
-  if redis.call('HGET', K.slots, field) ~= wid then return false end   -- not ours: given back before
+  local found = redis.call('HMGET', K.slots, field, step)
+  if found[1] ~= wid then return false end   -- not ours: given back before
+  if n == 0 and found[2] == '1' then
+    redis.call('HDEL', K.slots, field, step)
+    return true
+  end
   redis.call('HDEL', K.slots, field)
-  local high = tonumber(redis.call('HGET', K.slots, step))
-  if n + 1 < high then
+  if n + 1 < tonumber(found[2]) then
     redis.call('ZADD', K.free, 0, free_name(step, n))
-  elseif n == 0 then
-    redis.call('HDEL', K.slots, step)
   else
     redis.call('HSET', K.slots, step, n)
   end
@@ -58,8 +60,8 @@ local function queue_push(step, packed)
 end
 
 local function queue_pop(step)
-  local h = tonumber(redis.call('HGET', K.queue, step .. ':h') or 0)
-  local t = tonumber(redis.call('HGET', K.queue, step .. ':t') or 0)
+  local ends = redis.call('HMGET', K.queue, step .. ':h', step .. ':t')
+  local h, t = tonumber(ends[1] or 0), tonumber(ends[2] or 0)
   if h >= t then return nil end
   local field = step .. ':' .. (h + 1)
   local entry = cmsgpack.unpack(redis.call('HGET', K.queue, field))

@@ -1,0 +1,134 @@
+"""Flower on a real worker: every step of a run is shown by its name, with its state, and each attempt for itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flower_flows
+import pytest
+from served import UMBEL, FlowerApi, Served, eventually, free_port
+from umbel import Settings
+from umbel.tasks.runtime import Runtime
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.watchdog import Watchdog
+
+LOGIN = "florist:s3cret"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Two runs that have ended, as Flower saw them."""
+
+    api: FlowerApi
+    worker: Served
+    order_id: str
+    tasks: dict[str, dict[str, Any]]
+
+    def of(self, name: str) -> list[tuple[str, dict[str, Any]]]:
+        """The tasks of this name by their start."""
+        found = [(task_id, task) for task_id, task in self.tasks.items() if task["name"] == name]
+        return sorted(found, key=lambda each: float(each[1]["started"]))
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A worker and a Flower, and what is shown once two runs have ended."""
+    folder = tmp_path_factory.mktemp("flower")
+    port = free_port()
+    with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as redis:
+        settings = Settings(redis_url=redis.url, sweep_seconds=0.1)
+        environment = {
+            "UMBEL_REDIS_URL": redis.url,
+            "UMBEL_SWEEP_SECONDS": str(settings.sweep_seconds),
+            "PYTHONPATH": str(Path(flower_flows.__file__).parent),
+        }
+        served = [UMBEL, "worker", "flower_flows", "-E", "--concurrency", "2"]
+        watching = [UMBEL, "flower", "--port", str(port)]
+        api = FlowerApi(port, LOGIN)
+        with (
+            Served(watchdog, folder, "worker", served, environment) as worker,
+            Served(watchdog, folder, "flower", watching, environment | {"FLOWER_BASIC_AUTH": LOGIN}),
+        ):
+            worker.says(" ready.")
+            api.wait_for_worker()
+            with closing(Runtime(settings)) as runtime:
+                order = flower_flows.Order(runtime=runtime).start(names=["cup", "pot", "tea"])
+                refund = flower_flows.Refund(runtime=runtime).start()
+                assert order.result(timeout=40) == ["cup", "pot", "tea"]
+                with pytest.raises(flower_flows.CardDeclined):
+                    refund.result(timeout=40)
+
+            def all_have_ended() -> dict[str, dict[str, Any]] | None:
+                tasks: dict[str, dict[str, Any]] = api.json("/api/tasks")
+                ended = [task for task in tasks.values() if task["state"] in ("SUCCESS", "RETRY", "FAILURE")]
+                return tasks if len(ended) == 9 else None
+
+            tasks = eventually(all_have_ended, "Flower shows nine tasks that have ended")
+            yield Watched(api, worker, order.run_id, tasks)
+
+
+def test_flower_is_shown_to_nobody_without_its_login(watched: Watched) -> None:
+    stranger, impostor = FlowerApi(watched.api.port, None), FlowerApi(watched.api.port, "florist:guess")
+
+    for path in ("/api/tasks", "/api/workers", "/tasks", "/"):
+        assert stranger.status(path) == 401, path
+        assert impostor.status(path) == 401, path
+        assert watched.api.status(path) == 200, path
+
+
+def test_every_step_of_a_run_is_shown_by_name(watched: Watched) -> None:
+    of_the_order = Counter(task["name"] for task in watched.tasks.values() if watched.order_id in task["args"])
+
+    assert of_the_order == {"Order.split": 1, "Order.pack": 3, "Order.bundle": 1, "Order.charge": 2}
+    assert Counter(watched.api.json("/api/task/types")["task-types"]) == Counter([*of_the_order, "Refund.pay"])
+
+
+def test_a_step_that_worked_is_shown_with_what_it_did_its_worker_and_its_runtime(watched: Watched) -> None:
+    what = {"Order.split": "fanned out", "Order.pack": "returned", "Order.bundle": "returned"}
+    for name, did in what.items():
+        for _, task in watched.of(name):
+            assert task["state"] == "SUCCESS"
+            assert task["result"] == f"'attempt 1 {did}'"
+            assert task["runtime"] > 0
+            assert task["received"] <= task["started"] <= task["succeeded"]
+            assert f" {task['worker']} " in watched.worker.log()
+
+
+def test_each_attempt_is_a_task_of_its_own_with_a_common_id(watched: Watched) -> None:
+    (first_id, first), (second_id, second) = watched.of("Order.charge")
+
+    assert (first["state"], second["state"]) == ("RETRY", "SUCCESS")
+    assert "attempt 1: flower_flows.CardDeclined: limit reached" in first["exception"]
+    assert 'raise CardDeclined("limit reached")' in first["traceback"]
+    assert second["result"] == "'attempt 2 returned'"
+    assert second["runtime"] > 0
+    work_id = first_id.removesuffix("-1")
+    assert second_id == f"{work_id}-2"
+    assert first["args"] == f"({watched.order_id}, {work_id}, 1)"
+    assert second["args"] == f"({watched.order_id}, {work_id}, 2)"
+
+
+def test_a_step_that_fails_for_good_is_shown_as_failed(watched: Watched) -> None:
+    (_, first), (_, last) = watched.of("Refund.pay")
+
+    assert (first["state"], last["state"]) == ("RETRY", "FAILURE")
+    assert "attempt 2: flower_flows.CardDeclined: no such card" in last["exception"]
+    assert 'raise CardDeclined("no such card")' in last["traceback"]
+
+
+def test_payloads_are_not_shown(watched: Watched) -> None:
+    assert "tea" not in watched.api.text("/api/tasks")
+
+
+def test_the_worker_and_its_queue_are_shown(watched: Watched) -> None:
+    [(name, shown)] = watched.api.json("/api/workers?refresh=1").items()
+
+    assert f" {name} " in watched.worker.log()
+    assert "Order.charge" in shown["registered"]
+    assert [queue["name"] for queue in shown["active_queues"]] == ["umbel"]
+    assert watched.api.json("/api/queues/length") == {"active_queues": [{"name": "umbel", "messages": 0}]}
