@@ -15,8 +15,12 @@ from celery.worker import state
 from ..orchestration.errors import ConfigurationError
 from ..tasks.registry import Registered
 
+
 class InProcessPool(TaskPool):  # type: ignore[misc]  # Celery is untyped
     """Celery's threads pool, bound to its own app: the current app of this process may be another one."""
+
+    #: Celery would forbid `AsyncResult.get()` in the whole process, for good: to the user's own code around us, too.
+    task_join_will_block = False
 
     def on_apply(self, target: Any, *args: Any, **kwargs: Any) -> Any:
         """Trace the task in the worker's app."""
