@@ -149,15 +149,22 @@ class Sweep:
 
         An empty broker queue has lost everything unclaimed that is due. In a queue that is merely long, only what
         its FIFO has passed over was lost: dispatched (and its patience over) before the newest claimed dispatch of
-        the same priority. A more urgent one overtakes without anything being lost.
+        the same priority. A more urgent one overtakes without anything being lost. When the broker does not say how
+        long a queue is, nothing counts as lost before `ring_max_seconds`.
         """
         lines = {name.decode() for counts in waiting[::2] for name in counts}
         watermark: dict[str, int] = {}
         for marks in waiting[1::2]:
-            for line, instant in marks.items():
-                watermark[line.decode()] = max(watermark.get(line.decode(), 0), int(instant))
+            for name, instant in marks.items():
+                watermark[name.decode()] = max(watermark.get(name.decode(), 0), int(instant))
         lengths = {queue: self.backlog(queue) for queue in {line.rpartition("/")[0] for line in lines}}
-        return {line: watermark.get(line, 0) if lengths[line.rpartition("/")[0]] else now for line in lines}
+        patient = now - round(self.store.settings.ring_max_seconds * 1000)
+        horizons: dict[str, int] = {}
+        for line in lines:
+            length = lengths[line.rpartition("/")[0]]
+            passed_over = watermark.get(line, 0)
+            horizons[line] = now if length == 0 else max(patient, passed_over) if length is None else passed_over
+        return horizons
 
     def _ring(self, shard: int, horizons: dict[str, int]) -> int:
         key = self.store.keys.in_shard(shard, "ring")

@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
+from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from ..orchestration.connection import Client, connect
@@ -98,7 +99,12 @@ class CeleryDispatcher:
         """Messages waiting in a queue; None when the broker does not say."""
         try:
             with self.app.connection_for_read() as connection, connection.channel() as channel:
-                return int(channel.queue_declare(queue=queue, passive=True).message_count)
+                if isinstance(channel, virtual.Channel):  # where an empty queue is one that does not exist
+                    return int(channel._size(queue))
+                try:
+                    return int(channel.queue_declare(queue=queue, passive=True).message_count)
+                except connection.channel_errors:  # nobody has declared it, so nothing can be in it
+                    return 0
         except Exception as error:
             logger.debug("the length of queue %s is not known: %s", queue, error, extra={"action": "backlog_unknown"})
             return None

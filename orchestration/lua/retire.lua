@@ -1,9 +1,13 @@
--- Give the dynamic keys of an ended run the run's lifetime. Args: run, keep (ms), x (their names). Answers: retired.
+-- Clear up the dynamic keys of an ended run: a completed one needs them no more, another may be revived and keeps them
+-- for the run's own lifetime. Args: run, keep (ms), x (their names). Answers: retired.
 --!keys run extra retire
 --!include record
 
-if redis.call('HGET', K.run, 'status') ~= 'running' then
-  for _, key in pairs(X) do redis.call('PEXPIRE', key, A.keep) end
+local status = redis.call('HGET', K.run, 'status')
+if status ~= 'running' then
+  for _, key in pairs(X) do
+    if status == 'completed' then redis.call('UNLINK', key) else redis.call('PEXPIRE', key, A.keep) end
+  end
   redis.call('ZREM', K.retire, RUN)
 end
 return { 'retired' }

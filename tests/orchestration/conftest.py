@@ -15,6 +15,7 @@ from umbel.orchestration.store import Store
 from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.redis_binary import find_server
 
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A Redis: TEST_REDIS_URL, else one of our own, of the oldest release that umbel supports."""

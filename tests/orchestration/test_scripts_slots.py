@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from core_driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
-from umbel.orchestration.decide import CHUNK, decide
-from umbel.orchestration.envelope import START, Envelope
+from core_driving import DrivenRun, event, failed, plan_of, step, waiting
+from umbel.orchestration.decide import CHUNK
+from umbel.orchestration.envelope import START
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Held
 from umbel.orchestration.work import FannedOut, Returned, Work
@@ -161,43 +161,3 @@ def test_a_staged_fan_out_with_slots_to_spare_starts_at_once(store: Store) -> No
     run = fan(store, CHUNK + 1, workers=CHUNK + 10)
 
     assert len(run.bells) == CHUNK + 1
-
-
-def test_staged_leftovers_of_a_lost_attempt_are_cleared_by_the_next(store: Store) -> None:
-    plan = plan_of(step("begin", START), step("work", "A", num_workers=1))
-    run = DrivenRun(store, plan).start()
-    lost = run.claim("begin")
-    events = tuple(event("A", i=i) for i in range(CHUNK + 1))
-    segments = stage_only(run, lost, events)
-    assert len(run.content("queue")) == CHUNK + 1
-    run.upkeep.fence("o1", run.keys.shard, known_dead=True)
-    for _, applied in run.upkeep.hand_back("o1", [Held.parse(lost.member)], charge=True):
-        run.heard(applied)
-
-    work = run.claim("begin", owner="o2")
-    assert work.segments == dict.fromkeys(segments, CHUNK + 1)
-    store.unstage(work, CHUNK)
-    assert run.content("queue") is None
-    assert len(run.content("events")) == 1
-    run.commit(work, stop())
-    assert run.status == "completed"
-
-
-def stage_only(run: DrivenRun, work: Work, events: tuple[Envelope, ...]) -> list[str]:
-    """Stage a fan-out without committing it; returns the segments' names."""
-    decision = decide(run.plan, work, FannedOut(events), NOTHING, LIMITS)
-    assert run.store.stage(work, decision, CHUNK) is None
-    return [f"{work.token}:{name}" for name in decision.staged]
-
-
-def test_staging_under_an_old_token_is_refused(store: Store) -> None:
-    plan = plan_of(step("begin", START), step("work", "A"))
-    run = DrivenRun(store, plan).start()
-    late = run.claim("begin")
-    run.upkeep.fence("o1", run.keys.shard, known_dead=True)
-    run.upkeep.hand_back("o1", [Held.parse(late.member)], charge=True)
-
-    refused = run.try_commit(late, FannedOut((event("A"),) * (CHUNK + 1)))
-
-    assert refused == "stale"
-    assert run.content("queue") is None
