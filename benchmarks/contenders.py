@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import redis
 from celery import chain, chord
+
 from umbel import Runtime, Settings
 from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.local import worker_command, worker_environment

@@ -6,6 +6,7 @@ import os
 import time
 
 import redis
+
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
 #: What every event and every task argument carries along.

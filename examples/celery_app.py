@@ -7,8 +7,9 @@ $ cd examples && python celery_app.py                   # a task and a workflow,
 
 import os
 
-import umbel
 from celery import Celery
+
+import umbel
 from umbel import Event, StartEvent, StopEvent, Workflow, step
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")

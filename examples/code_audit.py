@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel, Field
+
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, local, step
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

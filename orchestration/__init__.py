@@ -1,1 +1,1 @@
-"""How events are routed and runs are kept: plan, decisions, store and scripts. Knows neither Celery nor user classes."""
+"""How events are routed and runs are kept: plan, decisions, store, scripts. Knows neither Celery nor user classes."""

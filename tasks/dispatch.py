@@ -4,6 +4,9 @@
 ring index rings again.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+# kombu is a typed package most of whose functions carry no annotations.
+
 from __future__ import annotations
 
 import logging
@@ -38,7 +41,7 @@ class CeleryDispatcher:
         self._pid = 0
 
     def ring(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
-        """Send one message per doorbell over one connection."""
+        """Send one message per doorbell over one connection. Never raises."""
         if not doorbells:
             return
         try:
@@ -52,6 +55,13 @@ class CeleryDispatcher:
                 len(doorbells),
                 plan.workflow,
                 error,
+                extra={"action": "ring_failed"},
+            )
+        except Exception:  # what the doorbells are for is in Redis already, and no fault of ours may hide that
+            logger.exception(
+                "%d doorbells of workflow %s were not sent; the sweep rings again",
+                len(doorbells),
+                plan.workflow,
                 extra={"action": "ring_failed"},
             )
 

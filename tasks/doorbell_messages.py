@@ -5,6 +5,9 @@ what `app.send_task` would put on a Redis queue, taken from kombu's in-memory tr
 of them is one round trip. Keys and wire format are kombu's, so any Celery worker and Flower read them.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+# kombu is a typed package most of whose functions carry no annotations.
+
 from __future__ import annotations
 
 import base64
@@ -15,7 +18,8 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Celery
-from kombu import Connection
+from kombu.connection import Connection
+from kombu.transport import memory, virtual
 
 from ..orchestration.records import Doorbell
 
@@ -51,6 +55,24 @@ def shown_arguments(bell: Doorbell) -> str:
     return f"({bell.run_id}, {bell.work_id}, {bell.dispatch_no})"
 
 
+class _Channel(memory.Channel):  # type: ignore[misc]  # kombu is untyped
+    """Keeps what is published for itself; kombu's own shares its queues with all threads and with other apps."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.queues: dict[str, Any] = {}
+
+
+class _Transport(memory.Transport):  # type: ignore[misc]  # kombu is untyped
+    """Shares nothing with other connections, for the same reason."""
+
+    Channel = _Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.state = virtual.BrokerState()
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A message with blanks: texts, and what goes between them."""
@@ -62,12 +84,11 @@ class Template:
     @staticmethod
     def of(app: Celery, task: str, bell: Doorbell, workflow: str) -> Template:
         """What the app would send for this step."""
-        with Connection("memory://") as connection, connection.channel() as channel:
+        with Connection(transport=_Transport) as connection, connection.channel() as channel:
             producer = app.amqp.Producer(channel, auto_declare=False)
             options = send_options(bell, workflow, _TASK_ID, _SHOWN)
             app.send_task(task, args=("", "", 0), root_id=_TASK_ID, producer=producer, **options)
             message = channel._get(bell.queue)
-            channel.queue_delete(bell.queue)
         embed = json.loads(base64.b64decode(message["body"]))[2]
         message["body"] = _BODY
         message["properties"]["delivery_tag"] = _TAG

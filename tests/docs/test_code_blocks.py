@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 from pages import PAGES, ROOT, Block, blocks, code, page, spans
+
 from umbel.orchestration.settings import Settings
 from umbel.workers.cli import cli
 from umbel.workers.embedded import EmbeddedRedis

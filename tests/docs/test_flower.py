@@ -12,6 +12,7 @@ from typing import Any
 import flower_flows
 import pytest
 from served import UMBEL, FlowerApi, Served, eventually, free_port
+
 from umbel import Settings
 from umbel.tasks.runtime import Runtime
 from umbel.workers.embedded import EmbeddedRedis

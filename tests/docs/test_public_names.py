@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import umbel
 from pages import ROOT
+
+import umbel
 
 FOLDERS = ("orchestration", "tasks", "workers")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from pages import ROOT, page, table
+
 from umbel.orchestration.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
 from umbel.orchestration.scripts import load, names
 from umbel.orchestration.settings import Settings

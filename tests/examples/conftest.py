@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import umbel
 from examples_folder import EXAMPLES
+
+import umbel
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ import approval
 import code_audit
 import parallel
 import pytest
-import umbel
 from plain_audit import plain_audit
 from streaming import Progress, Word
 from timed_streaming import TimedPoet, Written
+
+import umbel
 from umbel.workers.embedded import EmbeddedRedis
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from streaming import Draft, Outline, Poet
+
 from umbel import Context, Event, StartEvent, StopEvent, step
 
 

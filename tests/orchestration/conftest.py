@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from core_checks import CheckedStore
 from model_report import MODEL_REPORTS
+
 from umbel.orchestration.connection import Client, connect
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.store import Store
@@ -69,3 +70,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say what the model test did, and with which seed it does it again."""
     for report in config.stash.get(MODEL_REPORTS, []):
         terminalreporter.write_line(report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how much the model test did, and how to replay it."""
+    reports = config.stash.get(MODEL_REPORTS, [])
+    if reports:
+        scripts, runs = (sum(report[i] for report in reports) for i in (0, 1))
+        terminalreporter.write_line(f"umbel model: {scripts} operations, {runs} runs, seed {reports[0][2]}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgpack
 from core_model import Item, ModelRun
+
 from umbel.orchestration.keys import SHARD_KEYS
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Held

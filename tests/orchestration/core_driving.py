@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgpack
+
 from umbel.orchestration.decide import CHUNK, Limits, decide, decide_start, route
 from umbel.orchestration.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
 from umbel.orchestration.keys import new_id

@@ -8,6 +8,7 @@ from core_compare import agree, compare, expected_extra
 from core_driving import event
 from core_plans import random_event
 from core_world import LIMITS, LiveRun, World
+
 from umbel.orchestration.commands import Resume
 from umbel.orchestration.decide import route
 from umbel.orchestration.keys import RUN_KEYS
@@ -346,7 +347,7 @@ class FaultyWorld(World):
             bell = Doorbell(model.run_id, item.work_id, item.dispatches, item.step.name, "umbel", 0)
             self.follow(run, bell, f"last{self.rng.randrange(10**6)}")
             return
-        orphans = [item for item in model.in_state("running")]
+        orphans = list(model.in_state("running"))
         for item in orphans:  # held by an owner that forgot it
             held = Held(model.run_id, item.work_id, str(item.claim_id))
             self.handed_back(str(item.owner), self.shard(run), [held], charge=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from core_driving import event, failed, plan_of, step
-from dataclasses import replace
+
 from umbel.orchestration.decide import CHUNK
 from umbel.orchestration.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP, Envelope
 from umbel.orchestration.plan import Plan, StepPlan

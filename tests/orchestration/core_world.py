@@ -12,6 +12,7 @@ from core_compare import agree, compare, compare_shard
 from core_driving import event
 from core_model import Ahead, Item, ModelRun
 from core_plans import random_event, random_outcome, random_plan
+
 from umbel.orchestration.commands import Publish
 from umbel.orchestration.connection import Client
 from umbel.orchestration.decide import CHUNK, Limits, decide, decide_start, route
@@ -19,7 +20,7 @@ from umbel.orchestration.envelope import START
 from umbel.orchestration.records import Applied, Doorbell, Refusal
 from umbel.orchestration.scripts import Script, load, names, unpack
 from umbel.orchestration.settings import Settings
-from umbel.orchestration.upkeep import Held, Upkeep
+from umbel.orchestration.upkeep import Upkeep
 from umbel.orchestration.work import Origin, Outcome, Work, derive_id
 
 #: A small inbox, so that it overflows.

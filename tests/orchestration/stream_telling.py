@@ -13,6 +13,7 @@ from queue import SimpleQueue
 
 import msgpack
 from core_driving import DrivenRun, event, plan_of, step, stop
+
 from umbel.orchestration.commands import Command, Publish
 from umbel.orchestration.connection import Client, connect
 from umbel.orchestration.envelope import START, Envelope

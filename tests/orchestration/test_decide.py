@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from core_brief import brief
 from core_driving import LIMITS, NOTHING, event, plan_of, step
+
 from umbel.orchestration.commands import Absorb, Deliver, Join, KeepInInbox, Resume, Trace
 from umbel.orchestration.decide import decide_start, route
 from umbel.orchestration.envelope import INPUT_REQUIRED, START, Envelope

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from core_brief import brief
 from core_driving import LIMITS, NOTHING, event, failed, plan_of, step, stop, work_on
+
 from umbel.orchestration.commands import Deliver, Finish, OpenScope, Publish, Resume, Retry, Splice, Suspend
 from umbel.orchestration.decide import CHUNK, Decision, decide
 from umbel.orchestration.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from core_driving import LIMITS, event, failed, plan_of, step, work_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from umbel.orchestration.commands import (
     Absorb,
     Command,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from core_driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.commands import Publish
 from umbel.orchestration.decide import CHUNK, Decision, decide, decide_start, route
 from umbel.orchestration.envelope import START
@@ -59,7 +60,7 @@ def claim(store: Store) -> Case:
 
 def committing(outcome: Outcome | Callable[[Work], Outcome]) -> Callable[[Store], Case]:
     def case(store: Store) -> Case:
-        run, work = claimed(store)
+        _run, work = claimed(store)
         decision: Decision = decide(PLAN, work, outcome(work) if callable(outcome) else outcome, NOTHING, LIMITS)
         if decision.staged:
             assert store.stage(work, decision, CHUNK) is None

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 import umbel.orchestration.scripts as scripts
 from umbel.orchestration.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
 from umbel.orchestration.scripts import load, names

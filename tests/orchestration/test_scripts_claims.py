@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core_driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.decide import decide
 from umbel.orchestration.envelope import START
 from umbel.orchestration.records import Applied, Refusal

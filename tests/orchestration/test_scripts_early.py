@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.commands import Publish
 from umbel.orchestration.decide import Limits, route
 from umbel.orchestration.envelope import START, Envelope

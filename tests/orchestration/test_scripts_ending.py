@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.envelope import START, STEP_FAILED, Envelope
 from umbel.orchestration.errors import RunNotFound
 from umbel.orchestration.records import Applied, Doorbell, Refusal

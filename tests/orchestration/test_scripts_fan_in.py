@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from core_driving import Body, DrivenRun, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.decide import CHUNK
 from umbel.orchestration.envelope import START, STEP_FAILED
 from umbel.orchestration.plan import Plan

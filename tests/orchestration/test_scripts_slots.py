@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_driving import DrivenRun, event, failed, plan_of, step, waiting
+
 from umbel.orchestration.decide import CHUNK
 from umbel.orchestration.envelope import START
 from umbel.orchestration.store import Store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_driving import LIMITS, DrivenRun, event, plan_of, step, stop, waiting
+
 from umbel.orchestration.decide import CHUNK, Decision, decide
 from umbel.orchestration.envelope import START, Envelope
 from umbel.orchestration.store import Store

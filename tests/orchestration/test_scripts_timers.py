@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.envelope import START
 from umbel.orchestration.records import Refusal
 from umbel.orchestration.store import Store

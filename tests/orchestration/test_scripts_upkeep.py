@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.envelope import START
 from umbel.orchestration.records import Applied, Refusal
 from umbel.orchestration.store import Store

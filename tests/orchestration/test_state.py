@@ -11,6 +11,7 @@ import pytest
 from core_checks import CheckedStore
 from core_driving import DrivenRun, plan_of, step, stop
 from redis.exceptions import ConnectionError
+
 from umbel.orchestration.connection import Client
 from umbel.orchestration.envelope import START
 from umbel.orchestration.errors import RunClosed

@@ -22,6 +22,7 @@ from stream_telling import (
     store_on,
     types,
 )
+
 from umbel.orchestration.commands import Trace
 from umbel.orchestration.envelope import (
     CANCELLED,

@@ -24,6 +24,7 @@ from stream_telling import (
     store_on,
     types,
 )
+
 from umbel.orchestration.envelope import STOP
 from umbel.orchestration.errors import WorkflowRuntimeError
 from umbel.orchestration.store import Store

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+
 from umbel.orchestration.connection import Client
 from umbel.orchestration.envelope import START
 from umbel.orchestration.plan import Plan

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from process_driving import Deploy, Deployment
+
 from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.watchdog import Watchdog
-
-from process_driving import Deploy, Deployment
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,7 @@ def redis_url(watchdog: Watchdog) -> Iterator[str]:
     """A real Redis with an append-only file, as in production."""
     with EmbeddedRedis.temporary(watchdog=watchdog) as server:
         yield server.url
+
 
 #: The deployments there are at the moment.
 _deployments: list[Deployment] = []
@@ -65,8 +66,6 @@ def deploy(redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def deploy_for_module(
-    redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deploy]:
+def deploy_for_module(redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy]:
     """Makes deployments that end with the file's last test."""
     yield from _deploying(redis_url, watchdog, tmp_path_factory)

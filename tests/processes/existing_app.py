@@ -6,8 +6,9 @@ import asyncio
 import os
 from typing import Any
 
-import umbel
 from celery import Celery
+
+import umbel
 from umbel import Event, StartEvent, StopEvent, Workflow, step
 
 URL = os.environ["UMBEL_REDIS_URL"]

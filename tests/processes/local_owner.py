@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-import umbel
-
 import process_flows as flows
+
+import umbel
 
 if __name__ == "__main__":
     with umbel.local(concurrency=1) as runtime:

@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import process_flows
+
 from umbel import Settings, Workflow, WorkflowHandler
 from umbel.tasks.runtime import Runtime
 from umbel.workers.local import worker_environment
 from umbel.workers.timeline import Execution, executions
 from umbel.workers.watchdog import Watchdog
-
-import process_flows
 
 HERE = Path(__file__).parent
 

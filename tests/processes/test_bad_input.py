@@ -6,7 +6,11 @@ import logging
 import re
 from typing import Any
 
+import process_flows as flows
 import pytest
+import unfit_flows as unfit
+from process_driving import LONG_LEASES, Deploy, Deployment, eventually
+
 import umbel
 from umbel import (
     ConfigurationError,
@@ -23,10 +27,6 @@ from umbel import (
 )
 from umbel.tasks.runtime import Runtime, use_runtime
 from umbel.workers.redis_serving import free_port
-
-import process_flows as flows
-import unfit_flows as unfit
-from process_driving import LONG_LEASES, Deploy, Deployment, eventually
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,10 @@ def test_what_a_start_event_cannot_carry_is_refused_before_the_run_begins(deploy
 @pytest.mark.parametrize(
     ("workflow", "text"),
     [
-        (unfit.InEvent, "unfit_flows.Anything cannot be sent: 'value.held[0]' holds a _thread.lock, which is not JSON."),
+        (
+            unfit.InEvent,
+            "unfit_flows.Anything cannot be sent: 'value.held[0]' holds a _thread.lock, which is not JSON.",
+        ),
         (unfit.InResult, "umbel.StopEvent cannot be sent: 'result' holds a _thread.lock, which is not JSON."),
         (unfit.InStore, "cannot be written: 'handle' holds a _thread.lock, which is not JSON."),
         (unfit.Sent, "unfit_flows.Anything cannot be sent: 'value' holds a _thread.lock, which is not JSON."),
@@ -100,7 +103,9 @@ def test_a_value_that_cannot_be_stored_fails_its_step_and_is_named(
 
 
 def test_a_payload_above_the_limit_is_refused_at_the_start(deployment: Deployment) -> None:
-    expected = r"unfit_flows.Sizeable cannot be sent: it has 9,\d\d\d bytes, at most 8,000 are allowed \(payload_max_bytes\)"
+    expected = (
+        r"unfit_flows.Sizeable cannot be sent: it has 9,\d\d\d bytes, at most 8,000 are allowed \(payload_max_bytes\)"
+    )
     with pytest.raises(PayloadTooLarge, match=expected):
         deployment.start(unfit.Large, text="x" * 9_000)
 
@@ -112,9 +117,7 @@ def test_a_payload_above_the_limit_fails_its_step(deployment: Deployment, place:
 
 
 @pytest.mark.parametrize("place", ["event", "result", "store"])
-def test_a_payload_above_the_warning_is_warned_of_and_carried(
-    deployment: Deployment, place: str
-) -> None:
+def test_a_payload_above_the_warning_is_warned_of_and_carried(deployment: Deployment, place: str) -> None:
     handler = deployment.start(unfit.Growing, size=3_000, place=place)
     assert handler.result(40) == ("x" * 3_000 if place == "result" else 3_000)
     assert "bytes, more than 2,000 (payload_warn_bytes)" in deployment.workers[0].log()
@@ -146,7 +149,9 @@ def test_an_unknown_run_is_named(deployment: Deployment) -> None:
 
 def test_an_unknown_step_and_an_event_it_does_not_take_are_named(deployment: Deployment) -> None:
     handler = deployment.start(flows.Held)
-    with pytest.raises(WorkflowRuntimeError, match=r"Step nowhere does not exist in workflow .* Its steps: before, behi"):
+    with pytest.raises(
+        WorkflowRuntimeError, match=r"Step nowhere does not exist in workflow .* Its steps: before, behi"
+    ):
         handler.send_event(flows.Number(n=1), step="nowhere")
     with pytest.raises(WorkflowRuntimeError, match=r"Step behind does not accept event of type Number. It accepts: Sq"):
         handler.send_event(flows.Number(n=1), step="behind")
@@ -168,9 +173,7 @@ def test_a_run_of_a_workflow_that_no_worker_can_load_goes_on_and_can_be_cancelle
     assert handler.cancel().value is True  # type: ignore[attr-defined]
 
 
-def test_warnings_come_once_per_event_class_here_too(
-    deployment: Deployment, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_warnings_come_once_per_event_class_here_too(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "umbel"):
         for _ in range(2):
             assert deployment.start(unfit.Large, text="x" * 3_000).result(40) == 3_000

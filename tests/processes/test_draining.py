@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 import process_flows as flows
+import pytest
 from process_driving import LONG_LEASES, Deploy, eventually
 
 

@@ -7,14 +7,14 @@ import socket
 from collections.abc import Iterator
 from types import ModuleType
 
+import process_flows as flows
 import pytest
-import umbel
 from celery import Celery
+from process_driving import Deploy, Deployment
+
+import umbel
 from umbel import ConfigurationError, NotConfigured, Settings
 from umbel.tasks.runtime import set_default_runtime
-
-import process_flows as flows
-from process_driving import Deploy, Deployment
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ import os
 import signal
 import time
 
-import pytest
-from umbel import WorkerLost
-
 import process_flows as flows
+import pytest
 from process_driving import (
     LONG_LEASES,
     Deploy,
@@ -20,6 +18,8 @@ from process_driving import (
     eventually,
     is_alive,
 )
+
+from umbel import WorkerLost
 
 
 def holder(deployment: Deployment, run_id: str) -> tuple[WorkerUnderTest, int]:

@@ -9,20 +9,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-import umbel
-from umbel import ConfigurationError, StartEvent, StopEvent, Workflow, step
-
 import process_flows as flows
+import pytest
 import shop_after
 from process_driving import HERE, QUICK, descendants, eventually, is_alive
+
+import umbel
+from umbel import ConfigurationError, StartEvent, StopEvent, Workflow, step
 
 
 @pytest.fixture(autouse=True)
 def folder_of_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Worker processes of `local()` inherit this process's environment."""
     monkeypatch.setenv(flows.FOLDER, str(tmp_path))
-    yield tmp_path
+    return tmp_path
 
 
 def test_workflows_of_modules_run_in_worker_processes_that_are_gone_afterwards() -> None:
@@ -59,7 +59,9 @@ def test_killing_the_owner_leaves_no_process_and_no_folder() -> None:
         assert said["result"] == 25
         below = descendants(process.pid)
         folders = {
-            Path(f"/proc/{pid}/cwd").resolve() for pid in below if Path(f"/proc/{pid}/cwd").resolve().name[:6] == "umbel-"
+            Path(f"/proc/{pid}/cwd").resolve()
+            for pid in below
+            if Path(f"/proc/{pid}/cwd").resolve().name[:6] == "umbel-"
         }
         assert len(below) >= 4  # Redis, the watchdog, a worker and its child
         assert len(folders) == 1

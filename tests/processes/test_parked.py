@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 import process_flows as flows
+import pytest
 import shop_after
 from process_driving import Deploy, eventually
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import pytest
-from umbel.workers.watchdog import Watchdog
-
 import process_flows as flows
+import pytest
 from process_driving import Deploy, Deployment, assert_committed_once, descendants, eventually
 from rabbitmq_server import find_rabbitmq, rabbitmq
+
+from umbel.workers.watchdog import Watchdog
 
 pytestmark = pytest.mark.timeout(120)  # RabbitMQ starts at its leisure
 

@@ -6,11 +6,11 @@ import os
 import signal
 from pathlib import Path
 
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
-
 import process_flows as flows
 from process_driving import Deploy, assert_committed_once, descendants
+
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.watchdog import Watchdog
 
 
 def test_runs_outlive_a_killed_redis_and_so_do_the_worker_processes(

@@ -11,6 +11,7 @@ from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, Field
+
 from umbel.orchestration.connection import connect
 from umbel.orchestration.decide import Limits, decide_start
 from umbel.orchestration.envelope import START, Envelope

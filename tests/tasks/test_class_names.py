@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+
 from umbel.tasks.class_names import loaded_class, module_path, qualified_name
 from umbel.tasks.codec import event_name
 from umbel.tasks.events import Event

@@ -21,6 +21,7 @@ from pydantic import (
     PrivateAttr,
     computed_field,
 )
+
 from umbel.orchestration.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending, internal
 from umbel.orchestration.errors import UnserializableValue
 from umbel.orchestration.settings import Settings

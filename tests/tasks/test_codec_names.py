@@ -8,6 +8,7 @@ import types
 
 import pytest
 from pydantic import BaseModel, Field
+
 from umbel.orchestration.envelope import Envelope
 from umbel.orchestration.errors import UnknownEvent, WorkflowValidationError
 from umbel.orchestration.settings import Settings

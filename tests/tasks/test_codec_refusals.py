@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, field_serializer, model_serializer
+
 from umbel.orchestration.errors import PayloadTooLarge, UnserializableValue
 from umbel.orchestration.settings import Settings
 from umbel.tasks.codec import EventRegistry, decode_event, encode_event, event_name

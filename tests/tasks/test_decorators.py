@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, List, Optional, TypeVar, Union  # no
 
 import pytest
 from pydantic import BaseModel
+
 from umbel.orchestration.errors import WorkflowValidationError
 from umbel.tasks.collect import All, Collect, Take
 from umbel.tasks.decorators import StepConfig, catch_error, step

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, computed_field, model_validator
+
 from umbel.tasks.events import (
     CollectionReleaseEvent,
     Event,

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 from pydantic import BaseModel, ValidationError
+
 from umbel.tasks.events import UnreconstructedException, WorkflowFailedEvent
 from umbel.tasks.remote_exceptions import decode_exception, encode_exception
 

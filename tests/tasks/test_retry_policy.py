@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from umbel.orchestration.errors import WorkflowRuntimeError
 from umbel.tasks import retry_policy as module
 from umbel.tasks.retry_policy import (

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from state_run import Derived, Run, connected_store
+
 from umbel.orchestration.scripts import Script
 from umbel.orchestration.state import Change, Occupied, StateHash
 from umbel.orchestration.store import Store

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import pytest
 from state_run import Run, connected_store, eventually
+
 from umbel.orchestration.errors import RunClosed
 from umbel.orchestration.store import Store
 from umbel.tasks.state_store import StateEditLost

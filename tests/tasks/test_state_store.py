@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from state_run import Customer, Derived, Run, connected_store
+
 from umbel.orchestration.envelope import Envelope
 from umbel.orchestration.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
 from umbel.orchestration.keys import new_id

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 from state_run import Base, Customer, Derived, Needy, Run, Unrelated, connected_store
+
 from umbel.orchestration.store import Store
 from umbel.tasks.state_store import DictState, StateMismatch
 from umbel.workers.embedded import EmbeddedRedis

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError, model_serializer
+
 from umbel.orchestration.settings import Settings
 from umbel.tasks.codec import EventRegistry, decode_event, encode_event
 from umbel.tasks.events import StopEvent

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from umbel.orchestration.errors import WorkflowConfigurationError, WorkflowValidationError
 from umbel.tasks.decorators import catch_error, step
 from umbel.tasks.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent

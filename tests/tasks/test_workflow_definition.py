@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 from pydantic import BaseModel
+
 from umbel.orchestration.errors import (
     WorkflowConfigurationError,
     WorkflowStepDoesNotExistError,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cli_process import FLOWS, Cli, environment
 from owner_process import eventually
+
 from umbel.workers.embedded import EmbeddedRedis
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cli_process import FLOWS, Cli
 from owner_process import eventually, processes_mentioning
+
 from umbel.workers.server_folder import ServerFolder, is_locked
 
 

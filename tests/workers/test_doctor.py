@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from owner_process import client
+
 from umbel.orchestration.commands import Command
 from umbel.orchestration.connection import connect
 from umbel.orchestration.decide import Limits, decide_start

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 from owner_process import client, eventually, is_gone
+
 from umbel.orchestration.errors import ConfigurationError
 from umbel.workers.embedded import (
     EmbeddedRedis,

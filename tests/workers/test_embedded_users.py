@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from owner_process import Owner, client, eventually, is_gone, owner, processes_mentioning
+
 from umbel.workers.embedded import EmbeddedRedis
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from transport_place import Place, eventually, running_place
+
 from umbel.workers import quarantine, transport
 
 

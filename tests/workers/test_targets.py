@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from umbel.orchestration.errors import WorkflowValidationError
 from umbel.tasks.registry import declared
 from umbel.tasks.workflow import Workflow

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import transport_app
 from transport_place import Place, Server, Worker, eventually, running_place
+
 from umbel.workers.redis_serving import free_port
 
 

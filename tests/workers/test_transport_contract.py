@@ -17,6 +17,7 @@ import redis
 from celery.worker.request import Request
 from kombu.transport import redis as stock
 from kombu.transport import virtual
+
 from umbel.orchestration.errors import ConfigurationError
 from umbel.workers import transport, unacked
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from owner_process import eventually, is_gone
+
 from umbel.workers.watchdog import Watchdog
 
 

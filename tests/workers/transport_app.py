@@ -16,6 +16,7 @@ import celery
 import kombu
 from celery.utils.log import get_logger
 from celery.worker.request import Request
+
 from umbel.workers.transport import TRANSPORT, use_transport
 
 #: The class put in place, the class named by setting, or kombu's own.

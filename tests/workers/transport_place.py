@@ -18,6 +18,7 @@ from typing import Any
 
 import redis
 import transport_app
+
 from umbel.workers.redis_binary import find_server
 from umbel.workers.redis_serving import free_port
 

@@ -70,7 +70,7 @@ async def test_a_wait_that_takes_too_long_raises_inside_the_step() -> None:
         async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
             try:
                 await ctx.wait_for_event(Answer, timeout=0.1)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 return StopEvent(result="nobody came")
             return StopEvent(result="somebody came")
 

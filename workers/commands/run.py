@@ -24,7 +24,7 @@ from .deployment import configured, deployment_options, embedded, existing
 from .fields import field_arguments, read_fields
 from .output import note, print_json
 from .progress import LIVE_SECONDS, Display, JournalTail, Progress, display
-from .worker import concurrency_option, pool_option
+from .worker import concurrency_option, loglevel_option, pool_option
 
 #: Seconds without any step before somebody is told that no worker may be there.
 _PATIENCE_SECONDS = 3.0
@@ -41,6 +41,7 @@ run_id_option = click.option("--run-id", metavar="ID", help="An id of your own: 
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @pool_option
 @concurrency_option
+@loglevel_option("WARNING")
 @deployment_options
 def run(
     target: str,
@@ -50,6 +51,7 @@ def run(
     as_json: bool,
     pool: str,
     concurrency: int | None,
+    loglevel: str,
     redis_url: str | None,
     state: str,
 ) -> None:
@@ -76,7 +78,7 @@ def run(
                     watchdog,
                     pool=pool,
                     concurrency=concurrency,
-                    options=["--quiet", "--loglevel", "WARNING"],
+                    options=["--quiet", "--loglevel", loglevel],
                     say=shown.say,
                 )
             )

@@ -49,14 +49,19 @@ pool_option = click.option(
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(min=1), metavar="N", help="Steps at once; else the number of processors."
 )
-_targets = click.argument("targets", nargs=-1, metavar="[TARGET]...")
-_loglevel = click.option(
-    "--loglevel",
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
-    default="INFO",
-    envvar="UMBEL_LOG_LEVEL",
-    show_default=True,
-)
+_targets = click.argument("targets", nargs=-1, metavar="[TARGET]...", envvar="UMBEL_TARGETS")
+
+
+def loglevel_option(default: str) -> Callable[[F], F]:
+    """Add `--loglevel`; it is the worker's."""
+    return click.option(
+        "--loglevel",
+        type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+        default=default,
+        envvar="UMBEL_LOG_LEVEL",
+        show_default=True,
+        help="How much the worker tells; else UMBEL_LOG_LEVEL.",
+    )
 
 
 def _worker_options(command: F) -> F:
@@ -75,7 +80,7 @@ def _worker_options(command: F) -> F:
 @_targets
 @_worker_options
 @click.option("-n", "--name", metavar="NAME", help="The worker's name; its host is added. Else umbel-<process id>.")
-@_loglevel
+@loglevel_option("INFO")
 @click.option("--quiet", is_flag=True, help="Do not say at the start what is served.")
 @click.option("--redis", "redis_url", metavar="URL", help="The state Redis; else UMBEL_REDIS_URL.")
 def worker(
@@ -127,7 +132,7 @@ def worker(
 @click.command()
 @_targets
 @_worker_options
-@_loglevel
+@loglevel_option("INFO")
 @deployment_options
 def dev(
     targets: tuple[str, ...],
@@ -168,12 +173,11 @@ def dev(
 
 
 def _given(targets: Sequence[str]) -> list[str]:
-    found = list(targets) or os.environ.get("UMBEL_TARGETS", "").replace(",", " ").split()
-    if not found:
+    if not targets:
         raise click.UsageError(
             "No TARGET is given, and UMBEL_TARGETS is not set. A worker needs to know what to serve."
         )
-    return found
+    return list(targets)
 
 
 def _split(queues: str | None) -> list[str]:
