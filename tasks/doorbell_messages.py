@@ -55,7 +55,7 @@ def shown_arguments(bell: Doorbell) -> str:
     return f"({bell.run_id}, {bell.work_id}, {bell.dispatch_no})"
 
 
-class _Channel(memory.Channel):  # type: ignore[misc]  # kombu is untyped
+class _Channel(memory.Channel):
     """Keeps what is published for itself; kombu's own shares its queues with all threads and with other apps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,7 +63,7 @@ class _Channel(memory.Channel):  # type: ignore[misc]  # kombu is untyped
         self.queues: dict[str, Any] = {}
 
 
-class _Transport(memory.Transport):  # type: ignore[misc]  # kombu is untyped
+class _Transport(memory.Transport):
     """Shares nothing with other connections, for the same reason."""
 
     Channel = _Channel

@@ -164,7 +164,8 @@ class QoS(stock.QoS):
         if not self._unfiled:
             return
         filed = dict(self._unfiled)
-        with self.channel.conn_or_acquire() as client, client.pipeline() as pipeline:
+        # No MULTI here either. Cut in two it leaves an index entry without its message, which a restore cleans up.
+        with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
             for tag, message in filed.items():
                 pipeline.zadd(self.unacked_index_key, {tag: time.time()})
                 pipeline.hset(self.unacked_key, tag, dumps([message._raw, *_source_of(message)]))

@@ -20,6 +20,8 @@ FOLDERS = ("orchestration", "tasks", "workers")
 SETTINGS = ("variable", "default", "meaning")
 CELERY_SETTINGS = ("setting", "value", "why")
 ACTIONS = ("action", "when")
+#: Stands for None.
+NO_DEFAULT = "\N{EN DASH}"
 
 #: Laid down for runs that share one state, which there are none of yet.
 RESERVED_KEYS = {"at:<run_id>"}
@@ -48,13 +50,13 @@ def test_every_setting_is_in_the_table_in_the_order_of_the_code() -> None:
 def test_the_table_gives_the_default_of(name: str) -> None:
     default, meaning = table(PRODUCTION, *SETTINGS)[f"`UMBEL_{name.upper()}`"]
 
-    assert default == ("–" if (value := Settings.model_fields[name].default) is None else f"`{value}`")
+    assert default == (NO_DEFAULT if (value := Settings.model_fields[name].default) is None else f"`{value}`")
     assert meaning
 
 
 def test_the_defaults_of_the_table_are_settings_that_umbel_accepts() -> None:
     rows = table(PRODUCTION, *SETTINGS).items()
-    environment = {variable.strip("`"): default.strip("`") for variable, (default, _) in rows if default != "–"}
+    environment = {variable.strip("`"): default.strip("`") for variable, (default, _) in rows if default != NO_DEFAULT}
 
     assert Settings.from_environment(environment) == Settings()
 

@@ -67,12 +67,6 @@ def store(client: Client, settings: Settings) -> Store:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what the model test did, and with which seed it does it again."""
-    for report in config.stash.get(MODEL_REPORTS, []):
-        terminalreporter.write_line(report)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say how much the model test did, and how to replay it."""
     reports = config.stash.get(MODEL_REPORTS, [])
     if reports:

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 import pytest
 
-#: What the model test did, for the summary at the end: one line per world.
-MODEL_REPORTS = pytest.StashKey[list[str]]()
+#: What each world of the model test did: scripts, runs, seed of the session.
+MODEL_REPORTS = pytest.StashKey[list[tuple[int, int, int]]]()

@@ -1,7 +1,7 @@
 """Random operations on the real scripts, compared with a model; invariants checked at the end of every run.
 
-Set UMBEL_MODEL_SEED to replay a failure; the seed is in the summary of every session. UMBEL_MODEL_SCRIPTS sets how many
-scripts each world runs.
+Set UMBEL_MODEL_SEED to replay a failure; the seed is in the summary of every session. MODEL_SCRIPTS sets how many scripts
+each world runs: a long search is `MODEL_SCRIPTS=1000000`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from umbel.orchestration.settings import Settings
 SEED = int(os.environ.get("UMBEL_MODEL_SEED") or secrets.randbelow(10**9))
 WORLDS = 8
 #: Scripts per world; 100,000 and more in a session.
-SCRIPTS = int(os.environ.get("UMBEL_MODEL_SCRIPTS") or 13_000)
+SCRIPTS = int(os.environ.get("MODEL_SCRIPTS") or 13_000)
 
 
 @pytest.mark.timeout(900)

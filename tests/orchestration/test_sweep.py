@@ -139,9 +139,15 @@ def test_each_queue_is_judged_by_itself(run: DrivenRun, bells: Bells) -> None:
     assert bells.steps() == ["gpu"]
 
 
-def test_a_broker_that_cannot_tell_is_taken_for_empty(run: DrivenRun, bells: Bells) -> None:
-    fan(run, "A")
-    dispatched(run, run.bells[0], 1)
+def test_a_broker_that_cannot_tell_how_long_a_queue_is_gets_the_longest_patience(
+    run: DrivenRun, bells: Bells, store: Store
+) -> None:
+    fan(run, "A", "G")
+    claimed_until(run, "umbel/0", 1)
+    seconds, micros = store.client.time()
+    longest = round(store.settings.ring_max_seconds * 1000)
+    dispatched(run, run.bells[0], seconds * 1000 + micros // 1000 - longest - 1)
+    dispatched(run, run.bells[1], seconds * 1000 + micros // 1000 - longest // 2)
 
     sweeping(run, bells, lambda _: None)
 

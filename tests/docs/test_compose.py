@@ -1,0 +1,275 @@
+"""docker-compose.yml without Docker: what it promises is read, and each service's own command is run as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import redis
+import yaml
+from pages import ROOT
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from served import UMBEL, FlowerApi, Served, eventually, free_port
+from umbel import Settings
+from umbel.workers.cli import cli
+from umbel.workers.redis_binary import find_server
+from umbel.workers.watchdog import Watchdog
+
+TEXT = (ROOT / "docker-compose.yml").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+
+
+def resolved(text: str) -> str:
+    """With the defaults of all variables."""
+    return _VARIABLE.sub(lambda match: match[2], text)
+
+
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(resolved(TEXT))["services"]
+#: Those that run our own image.
+OURS = {name: service for name, service in SERVICES.items() if service["image"] == "umbel:local"}
+
+
+def options(name: str) -> dict[str, str]:
+    """The command of a service as option -> value, for servers that are told everything in pairs."""
+    words = SERVICES[name]["command"][1:]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def instruction(name: str) -> str:
+    """What the Dockerfile says last for this instruction."""
+    return re.findall(rf"^{name} (.+)$", DOCKERFILE, re.MULTILINE)[-1]
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_redis_keeps_what_it_has_acknowledged() -> None:
+    service = SERVICES["redis"]
+
+    assert options("redis")["--appendonly"] == "yes"
+    assert options("redis")["--appendfsync"] in ("everysec", "always")
+    assert options("redis")["--maxmemory-policy"] == "noeviction"
+    assert any(volume.endswith(":/data") for volume in service["volumes"])
+
+
+def test_whoever_needs_redis_waits_until_it_is_healthy() -> None:
+    service = SERVICES["redis"]
+
+    assert service["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
+    assert service["environment"]["REDISCLI_AUTH"] == options("redis")["--requirepass"]
+    for name in OURS:
+        assert SERVICES[name]["depends_on"]["redis"] == {"condition": "service_healthy"}
+
+
+def test_workers_can_be_scaled() -> None:
+    assert not {"container_name", "hostname", "ports"} & set(SERVICES["worker"])
+    assert not {"-n", "--name"} & set(SERVICES["worker"]["command"])
+
+
+def test_a_worker_has_the_time_to_drain() -> None:
+    assert float(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds + 5
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", ())]
+
+    assert len(published) == 2
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_flower_asks_for_a_login() -> None:
+    user, _, password = SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].partition(":")
+
+    assert user
+    assert password
+
+
+def test_every_service_comes_up_again_by_itself() -> None:
+    assert {service["restart"] for service in SERVICES.values()} == {"unless-stopped"}
+
+
+def test_the_environment_of_our_services_has_only_settings_that_umbel_knows() -> None:
+    for service in OURS.values():
+        assert Settings.from_environment(service["environment"]).redis_url
+
+
+def test_who_sets_a_variable_of_the_file_can_still_use_umbel_in_that_shell() -> None:
+    names = [match[1] for match in _VARIABLE.finditer(TEXT)]
+    environment = {name: "examples/approval.py" for name in names if name.startswith("UMBEL_")}
+
+    assert Settings.from_environment(environment) == Settings()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_command_of_a_service_is_one_that_the_image_has(name: str) -> None:
+    command, *arguments = OURS[name]["command"]
+    found = cli.get_command(click.Context(cli), command)
+
+    assert instruction("ENTRYPOINT") == '["umbel"]'
+    assert found is not None
+    found.make_context(command, arguments)  # raises for an option that it does not have
+
+
+def test_the_image_has_what_the_services_need() -> None:
+    extras = re.search(r'pip install .*"/src\[([a-z,]+)\]"', DOCKERFILE)
+    python = re.fullmatch(r"python:3\.(\d+)-slim", instruction("FROM"))
+
+    assert extras is not None
+    assert python is not None
+    assert "flower" in extras[1].split(",")
+    assert set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    assert int(python[1]) >= int(PROJECT["requires-python"].removeprefix(">=3."))
+    assert instruction("USER") != "root"
+    assert instruction("WORKDIR") == "/app"
+    assert "cp -r /src/examples /app/examples" in DOCKERFILE
+    for target in OURS["worker"]["environment"]["UMBEL_TARGETS"].split():
+        assert (ROOT / target).is_file()
+
+
+# -- what is run -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Composed:
+    """All services as processes.
+
+    Attributes:
+        folder: What is the working folder of the containers, and of a user at the host.
+        ports: Of services, in place of those in the file.
+        workers: Two of them.
+    """
+
+    folder: Path
+    ports: dict[str, int]
+    workers: list[Served]
+
+    @property
+    def redis_url(self) -> str:
+        """As seen from the host."""
+        return f"redis://:{options('redis')['--requirepass']}@127.0.0.1:{self.ports['redis']}/0"
+
+    def umbel(self, *arguments: str) -> str:
+        """What a command prints that a user gives at the host."""
+        done = subprocess.run(
+            [UMBEL, *arguments],
+            cwd=self.folder,
+            env=os.environ | {"UMBEL_REDIS_URL": self.redis_url},
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    """`docker compose up --scale worker=2`: redis first; when it is healthy, the others."""
+    folder = tmp_path_factory.mktemp("app")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    (folder / "data").mkdir()
+    ports = {"redis": free_port(), "flower": free_port()}
+
+    def environment(name: str) -> dict[str, str]:
+        values: dict[str, str] = SERVICES[name]["environment"]
+        return {key: value.replace("@redis:6379/", f"@127.0.0.1:{ports['redis']}/") for key, value in values.items()}
+
+    def command(name: str) -> list[str]:
+        words = [word.replace("--port=5555", f"--port={ports['flower']}") for word in SERVICES[name]["command"]]
+        if name != "redis":
+            return [UMBEL, *words]
+        ours = ["--bind", "127.0.0.1", "--port", str(ports["redis"]), "--dir", str(folder / "data")]
+        return [str(find_server()), *words[1:], *ours]
+
+    def served(name: str, number: int = 1) -> Served:
+        return Served(watchdog, folder, f"{name}-{number}", command(name), environment(name))
+
+    with Watchdog() as watchdog, served("redis"):
+        password = SERVICES["redis"]["environment"]["REDISCLI_AUTH"]
+        eventually(lambda: is_healthy(ports["redis"], password), "redis is healthy")
+        with served("worker", 1) as first, served("worker", 2) as second, served("flower"):
+            for worker in (first, second):
+                worker.says(" ready.")
+            yield Composed(folder, ports, [first, second])
+
+
+def is_healthy(port: int, password: str | None) -> bool:
+    """`redis-cli ping`, with what REDISCLI_AUTH gives it.
+
+    Raises:
+        redis.AuthenticationError: That is not enough.
+    """
+    with redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            return bool(client.ping())
+        except redis.AuthenticationError:
+            raise
+        except redis.ConnectionError:
+            return False
+
+
+def test_redis_refuses_who_has_no_password(composed: Composed) -> None:
+    with pytest.raises(redis.AuthenticationError):
+        is_healthy(composed.ports["redis"], None)
+
+
+def test_the_doctor_finds_nothing_to_mend(composed: Composed) -> None:
+    said = composed.umbel("doctor")
+
+    assert "DANGER" not in said
+    assert "serves approval.Approval, code_audit.CodeAudit, streaming.Poet" in said
+
+
+def test_the_command_at_the_head_of_the_file_starts_a_run(composed: Composed) -> None:
+    shown = re.search(r"from the host: +UMBEL_REDIS_URL=(\S+) umbel (start .+)$", TEXT, re.MULTILINE)
+    assert shown is not None
+    assert shown[1].replace(":6379/", f":{composed.ports['redis']}/") == composed.redis_url
+
+    run_id = composed.umbel(*shlex.split(shown[2]))
+
+    assert "small sums need no asking" in composed.umbel("events", run_id, "--follow")
+
+
+def test_a_run_is_asked_something_and_answered_from_the_host(composed: Composed) -> None:
+    run_id = composed.umbel("start", "examples/approval.py", "amount=1200")
+    composed.umbel("send", run_id, "Decision", "approved=true", "by=Ada")
+
+    assert "approved by Ada" in composed.umbel("events", run_id, "--follow")
+
+
+def test_the_workers_audit_what_lies_in_their_image(composed: Composed) -> None:
+    report = composed.umbel("run", "examples/code_audit.py", "path=examples", "top=3")
+
+    files = len(list((ROOT / "examples").glob("*.py")))
+    assert report.startswith(f"{files} files, ")
+    assert "Files that do not parse: 0" in report
+
+
+def test_flower_shows_the_steps_of_all_workers_after_a_login(composed: Composed) -> None:
+    login = SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"]
+    flower = FlowerApi(composed.ports["flower"], login)
+    flower.wait_for_worker()
+    assert FlowerApi(composed.ports["flower"], None).status("/api/tasks") == 401
+
+    assert composed.umbel("run", "examples/streaming.py", "topic=rain").startswith("The rain came in the night")
+
+    def states() -> dict[str, str]:
+        return {task["name"]: task["state"] for task in flower.json("/api/tasks").values()}
+
+    poet = {f"Poet.{step}": "SUCCESS" for step in ("plan", "write", "polish")}
+    eventually(lambda: poet.items() <= states().items(), "Flower shows the steps")
+    assert len(flower.json("/api/workers?refresh=1")) == 2
