@@ -1,7 +1,7 @@
 """Where a step's time goes: processor time of worker and Redis per step, and a profile of a solo worker.
 
     python -m benchmarks.step_cost                # chains of ten
-    python -m benchmarks.step_cost --shape fan    # fan-outs of a hundred
+    python -m benchmarks.step_cost --shape fan    # fan-outs
 
 Processor time hardly depends on what else the machine does; the profile slows everything down, so look at shares.
 """
@@ -27,7 +27,6 @@ from .contenders import SHAPES_UMBEL, Umbel, end
 from .processor_time import processor_seconds
 from .shapes_umbel import CHAIN_STEPS
 
-FAN = 100
 #: Functions whose share of the profile is told, by file and name.
 PHASES = [
     ("claim", "orchestration/store.py", "claim"),
@@ -45,7 +44,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.step_cost", description=__doc__)
     parser.add_argument("--shape", choices=["chain", "fan"], default="chain")
-    parser.add_argument("--runs", type=int, default=200, metavar="N", help="chains, or fan-outs")
+    parser.add_argument("--runs", type=int, default=200, metavar="N", help="chains (default 200)")
+    parser.add_argument(
+        "--width", type=int, default=100, metavar="N", help="of fan-outs, which together make 2,000 steps"
+    )
     parser.add_argument("--lines", type=int, default=30, metavar="N", help="lines of the profile")
     parser.add_argument("--sort", default="tottime", choices=["tottime", "cumulative"], help="order of the profile")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
@@ -54,11 +56,11 @@ def main() -> None:
         serve(options.serve)
         return
     with tempfile.TemporaryDirectory() as folder:
-        steps, seconds, worker, redis_server = measured(options.shape, options.runs, None)
+        steps, seconds, worker, redis_server = measured(options, None)
         print(f"{steps} steps in {seconds:.2f} s: {steps / seconds:,.0f} steps/s with one solo worker")
         print(f"processor time per step: worker {worker:,.0f} us, Redis {redis_server:,.0f} us")
         profile = Path(folder, "profile")
-        steps, *_ = measured(options.shape, options.runs, profile)
+        steps, *_ = measured(options, profile)
         report(pstats.Stats(str(profile)), steps, options.sort, options.lines)
 
 
@@ -82,7 +84,7 @@ def serve(profile: Path) -> None:
         profiler.dump_stats(profile)
 
 
-def measured(shape: str, runs: int, profile: Path | None) -> tuple[int, float, float, float]:
+def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, float, float, float]:
     """Steps, seconds, and microseconds of processor time per step of worker and Redis."""
     with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as server:
         environment = worker_environment(Settings.from_environment(redis_url=server.url))
@@ -98,13 +100,14 @@ def measured(shape: str, runs: int, profile: Path | None) -> tuple[int, float, f
         umbel.redis.config_resetstat()
         before = processor_seconds([process.pid]) or 0.0, processor_seconds([server.pid]) or 0.0
         started = time.perf_counter()
-        if shape == "chain":
-            steps = runs * CHAIN_STEPS
-            for _ in umbel.chains(runs):
+        if options.shape == "chain":
+            steps = options.runs * CHAIN_STEPS
+            for _ in umbel.chains(options.runs):
                 pass
         else:
-            steps = max(1, runs // 10) * (FAN + 2)
-            umbel.fans(max(1, runs // 10), FAN)
+            fans = max(1, 2000 // options.width)
+            steps = fans * (options.width + 2)
+            umbel.fans(fans, options.width)
         seconds = time.perf_counter() - started
         after = processor_seconds([process.pid]) or 0.0, processor_seconds([server.pid]) or 0.0
         if profile is None:

@@ -29,6 +29,9 @@ logger = logging.getLogger("umbel.worker")
 class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
     """One thread in the worker's main process: sweeps, announces the worker, takes up parked work, buries the dead."""
 
+    #: Not before the pool has forked its children: a thread and fork() do not go together.
+    requires = ("celery.worker.components:Pool",)
+
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self.installation = parent.app.umbel
@@ -85,12 +88,12 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         self._leave(store)
 
     def _bury(self, sweep: Sweep) -> None:
-        """Fence owners of this worker's name whose process on this very host is dead."""
-        store, worker = sweep.store, self.installation.worker_name
+        """Fence owners whose process was on this very host and is dead, whatever worker it belonged to."""
+        store = sweep.store
         for shard in range(store.settings.shards):
             for raw in store.client.zrange(store.keys.in_shard(shard, "leases"), 0, -1):
                 owner = raw.decode()
-                if owner.startswith(f"{worker}|") and process_is_dead(owner):
+                if process_is_dead(owner):
                     sweep.lose_owner(owner, shard=shard, known_dead=True)
 
     def _take_up_parked(self, sweep: Sweep) -> None:

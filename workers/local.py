@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -175,7 +176,7 @@ class _Processes(Runtime):
             try:
                 process.wait(self.settings.drain_seconds + 5)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # it leads a group: its pool children go with it
                 process.wait()
             self._watchdog.forget(process.pid)
         super().close()

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +42,7 @@ def free_port() -> int:
 class Served:
     """One process and what it has printed, for a `with` block."""
 
-    def __init__(self, watchdog: Watchdog, folder: Path, name: str, command: list[str], env: Mapping[str, str]) -> None:
+    def __init__(self, watchdog: Watchdog, folder: Path, name: str, command: list[str], env: dict[str, str]) -> None:
         self.name, self._log, self._watchdog = name, folder / f"{name}.log", watchdog
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("UMBEL_", "FLOWER_"))}
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

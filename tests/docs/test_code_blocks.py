@@ -6,19 +6,20 @@ import importlib
 import os
 import re
 import shlex
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import pytest
 from pages import PAGES, ROOT, Block, blocks, code, page, spans
+from served import UMBEL, Served, eventually
 
 from umbel.orchestration.settings import Settings
 from umbel.workers.cli import cli
 from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.watchdog import Watchdog
 
 PROGRAMS = [block for name in PAGES for block in blocks(name) if block.is_program]
 EVERY_PROGRAM = pytest.mark.parametrize("block", PROGRAMS, ids=str)
@@ -26,14 +27,14 @@ EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
 #: Of these pages a reader gives programs to workers, too.
 SERVED = [block for block in PROGRAMS if block.page in ("README.md", "docs/tutorial.md")]
 
-BIN = Path(sys.executable).parent
+#: That a command may take.
 SECONDS = 50
 
 
 def umbel(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of umbel to its good end."""
     done = subprocess.run(
-        [BIN / "umbel", *arguments],
+        [UMBEL, *arguments],
         cwd=folder,
         env=os.environ | variables,
         capture_output=True,
@@ -67,6 +68,7 @@ def test_a_program_can_be_given_to_a_worker_without_being_run(block: Block, tmp_
 
     done = umbel(tmp_path, "check", "flow.py")
 
+    assert block.output is not None
     assert block.output not in done.stdout
 
 
@@ -81,68 +83,49 @@ def test_an_extract_is_python(block: Block) -> None:
 
 
 @pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
+def watchdog() -> Iterator[Watchdog]:
+    """Ends what the tests below start, also when they are killed."""
+    with Watchdog() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def redis_url(watchdog: Watchdog) -> Iterator[str]:
     """A Redis for the workers that the pages start."""
-    with EmbeddedRedis.temporary() as server:
+    with EmbeddedRedis.temporary(watchdog=watchdog) as server:
         yield server.url
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "program"),
-    [("README.md", "first.py", 0), ("docs/tutorial.md", "flow.py", -1)],
+    ("name", "file", "number", "end"),
+    [("README.md", "first.py", 0, "11"), ("docs/tutorial.md", "flow.py", -1, "Buy tea?")],
 )
 def test_a_program_is_served_by_the_commands_that_the_page_shows(
-    name: str, file: str, program: int, redis_url: str, tmp_path: Path
+    name: str, file: str, number: int, end: str, redis_url: str, watchdog: Watchdog, tmp_path: Path
 ) -> None:
-    (tmp_path / file).write_text([block for block in PROGRAMS if block.page == name][program].text)
+    program = [block for block in PROGRAMS if block.page == name][number]
     [shown] = [block for block in blocks(name) if block.language == "sh" and f"worker {file}" in block.text]
+    (tmp_path / file).write_text(program.text)
     deployed = {"UMBEL_REDIS_URL": redis_url, "UMBEL_KEY_PREFIX": Path(file).stem}
-    workers: list[subprocess.Popen[str]] = []
-    printed: dict[str, list[str]] = {}
+    printed: dict[str, str] = {}
 
-    try:
-        for line in shown.text.splitlines():
-            program_name, command, *arguments = shlex.split(line.rstrip(" &"), comments=True)
-            if program_name == "export" or command == "exec":  # our own Redis instead; tested above
-                continue
+    with ExitStack() as workers:
+        for line_number, line in enumerate(shown.text.splitlines()):
+            first, command, *arguments = shlex.split(line.rstrip(" &"), comments=True)
+            if first == "export" or command == "exec":
+                continue  # our own Redis instead; every program is executed above
             if command == "worker":
-                workers.append(serving(tmp_path, arguments, deployed))
-            elif command == "run":  # without a Redis: embedded
-                printed["run"] = umbel(tmp_path, "run", *arguments, UMBEL_STATE_DIR=str(tmp_path)).stdout.split()
+                typed = [UMBEL, command, *arguments]
+                worker = workers.enter_context(Served(watchdog, tmp_path, f"worker-{line_number}", typed, deployed))
+                worker.says(" ready.")
             else:
-                printed[command] = umbel(tmp_path, command, *arguments, **deployed).stdout.split()
-        assert workers
-        [run_id] = printed["start"]
-        if "run" in printed:
-            assert printed["run"] == ["11"]  # letters of "one two three"
-            shown_run = umbel(tmp_path, "events", run_id, "--follow", **deployed)
-            assert "11" in shown_run.stdout
-        else:
-            assert run_id in printed["runs"]
-    finally:
-        for worker in workers:
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.communicate()
+                settings = {"UMBEL_STATE_DIR": str(tmp_path)} if command == "run" else deployed  # `run`: embedded
+                printed[command] = umbel(tmp_path, command, *arguments, **settings).stdout
 
-
-def serving(folder: Path, arguments: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
-    """Start a worker and wait until it takes messages."""
-    worker = subprocess.Popen(
-        [BIN / "umbel", "worker", *arguments],
-        cwd=folder,
-        env=os.environ | variables | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert worker.stdout is not None
-    said = []
-    for line in worker.stdout:
-        said.append(line)
-        if " ready." in line:
-            return worker
-    pytest.fail(f"the worker has ended: {''.join(said)}")
+        run_id = printed["start"].strip()
+        eventually(lambda: end in umbel(tmp_path, "events", run_id, **deployed).stdout, f"the run says {end!r}")
+    assert printed.get("run", end).strip() == end
+    assert run_id in printed.get("runs", run_id)
 
 
 @EVERY_PAGE

@@ -21,6 +21,7 @@ from pages import ROOT
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from served import UMBEL, FlowerApi, Served, eventually, free_port
+
 from umbel import Settings
 from umbel.workers.cli import cli
 from umbel.workers.redis_binary import find_server
@@ -51,7 +52,8 @@ def options(name: str) -> dict[str, str]:
 
 def instruction(name: str) -> str:
     """What the Dockerfile says last for this instruction."""
-    return re.findall(rf"^{name} (.+)$", DOCKERFILE, re.MULTILINE)[-1]
+    said: list[str] = re.findall(rf"^{name} (.+)$", DOCKERFILE, re.MULTILINE)
+    return said[-1]
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from pages import ROOT, page, table
+from pages import ROOT, page, spans, table
 
 from umbel.orchestration.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
 from umbel.orchestration.scripts import load, names
@@ -64,7 +64,7 @@ def test_the_defaults_of_the_table_are_settings_that_umbel_accepts() -> None:
 def test_variables_that_are_no_settings_are_documented_too() -> None:
     [others] = re.findall(r"not_settings = {([^}]+)}", source())
 
-    assert set(re.findall(r'"(\w+)"', others)) <= set(coded(page(PRODUCTION)))
+    assert set(re.findall(r'"(\w+)"', others)) <= set(spans(PRODUCTION))
 
 
 # -- Celery ------------------------------------------------------------------------------------------------------------

@@ -134,7 +134,8 @@ class DrivenRun:
 
     def bell(self, step_name: str) -> Doorbell:
         """The oldest doorbell of a step, taken off the list."""
-        found = next(bell for bell in self.bells if bell.step == step_name)
+        found = next((bell for bell in self.bells if bell.step == step_name), None)
+        assert found is not None, f"no doorbell for {step_name}: {[bell.step for bell in self.bells]}"
         self.bells.remove(found)
         return found
 

@@ -100,6 +100,7 @@ class FaultyWorld(World):
             return
         self.gone.add((owner, shard))
         while found:
+            found = sorted(found, key=lambda each: each.member)  # the same in every replay
             some = found[: self.rng.randint(1, len(found))]
             self.handed_back(owner, shard, some, charge=True)
             if self.rng.random() < 0.3:
@@ -107,7 +108,8 @@ class FaultyWorld(World):
             found = self.upkeep.fence(owner, shard)
             agree("what is left of a lost owner", {each.member for each in found}, held)
         agree("lease of a lost owner", self.client.zscore(leases, owner), None)
-        self.reborn(owner)
+        if self.rng.random() < 0.5:  # else it lives and does not know
+            self.reborn(owner)
 
     def handed_back(self, owner: str, shard: int, some: list[Held], *, charge: bool) -> None:
         for each in some:
@@ -141,13 +143,13 @@ class FaultyWorld(World):
     def heartbeat(self, run: LiveRun) -> None:
         """An owner tells what it believes to hold: too little after a lost reply, too much after a fence."""
         owner, shard = self.rng.choice(self.owners), self.shard(run)
-        held = {Held.parse(member) for member in self.holding(owner, shard)}
+        held = [Held.parse(member) for member in sorted(self.holding(owner, shard))]
         believed = {each for each in held if self.rng.random() < 0.9}
         extra = {Held(run.model.run_id, f"x{n}", "c") for n in range(self.rng.randint(0, 1))}
         if not believed | extra:
             return
         gone = (owner, shard) in self.gone
-        beyond = [] if gone else sorted(held - believed, key=lambda each: each.member)
+        beyond = [] if gone else [each for each in held if each not in believed]
         for each in beyond:
             self.holding(owner, shard).discard(each.member)
             other = next((run for run in self.runs if run.model.run_id == each.run_id), None)
@@ -158,7 +160,9 @@ class FaultyWorld(World):
         pulse = self.upkeep.heartbeat(owner, believed | extra)
         self.note(f"heartbeat {owner} in {shard}: {len(beyond)} beyond, gone={gone}")
         agree("heartbeat hears of its death", pulse.gone, gone)
-        if not gone:
+        if gone:
+            self.reborn(owner)
+        else:
             agree("heartbeat hears what was lost", set(pulse.lost), extra)
 
     def claim_again(self, run: LiveRun) -> None:

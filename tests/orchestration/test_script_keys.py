@@ -1,4 +1,4 @@
-"""Every Lua file declares the keys it touches: told by reading the files, since a missing one shows only when reached."""
+"""Every Lua file declares the keys it touches: told by reading, since a missing one shows only when reached."""
 
 from __future__ import annotations
 

@@ -31,38 +31,46 @@ def deployment(broker_url: str, deploy_for_module: Deploy) -> Deployment:
     return deploy_for_module(broker_url=broker_url)
 
 
-def test_steps_wait_in_rabbitmq_are_counted_there_and_run_when_a_worker_comes(deployment: Deployment) -> None:
+@pytest.fixture(scope="module")
+def served(deployment: Deployment) -> Deployment:
+    for worker in [deployment.worker("one"), deployment.worker("two")]:
+        worker.wait_ready()
+    return deployment
+
+
+def test_steps_wait_in_rabbitmq_are_counted_there_and_run_when_a_worker_comes(
+    deployment: Deployment, request: pytest.FixtureRequest
+) -> None:
     backlog = deployment.runtime.dispatcher.backlog
-    assert backlog("nobody-has-declared-this") is None
+    assert backlog("nobody-has-declared-this") == 0
     handlers = [deployment.start(flows.Chain, n=n) for n in range(5)]
     assert backlog(deployment.settings.queue) == 5
     assert [handler.status() for handler in handlers] == ["running"] * 5
-    for worker in [deployment.worker("one"), deployment.worker("two")]:
-        worker.wait_ready()
+    request.getfixturevalue("served")
     assert [handler.result(40) for handler in handlers] == [n * n for n in range(5)]
     eventually(lambda: backlog(deployment.settings.queue) == 0, "nothing waits in RabbitMQ")
 
 
-def test_a_fan_out_over_rabbitmq_is_gathered_once(deployment: Deployment) -> None:
-    handler = deployment.start(flows.Fan, n=100, seconds=0.01)
+def test_a_fan_out_over_rabbitmq_is_gathered_once(served: Deployment) -> None:
+    handler = served.start(flows.Fan, n=100, seconds=0.01)
     assert handler.result(40) == [100, sum(n * n for n in range(100))]
-    found = deployment.executions(handler.run_id)
+    found = served.executions(handler.run_id)
     assert_committed_once(found)
     assert len([each for each in found if each.step == "total"]) == 1
     assert {each.worker.partition("@")[0] for each in found if each.step == "square"} == {"one", "two"}
 
 
-def test_a_worker_killed_over_rabbitmq_costs_no_run_anything_but_time(deployment: Deployment) -> None:
-    held = deployment.start(flows.Held)
-    pid = deployment.await_effects("begun", run_id=held.run_id)[0]["pid"]
-    fan = deployment.start(flows.Fan, n=60, seconds=0.02)
-    deployment.await_effects("square", 20, fan.run_id)
-    victim = next(worker for worker in deployment.workers if pid in descendants(worker.pid))
+def test_a_worker_killed_over_rabbitmq_costs_no_run_anything_but_time(served: Deployment) -> None:
+    held = served.start(flows.Held)
+    pid = served.await_effects("begun", run_id=held.run_id)[0]["pid"]
+    fan = served.start(flows.Fan, n=60, seconds=0.02)
+    served.await_effects("square", 20, fan.run_id)
+    victim = next(worker for worker in served.workers if pid in descendants(worker.pid))
     victim.kill_group()
-    deployment.await_effects("begun", 2, held.run_id)
-    deployment.open_gate(held.run_id)
+    served.await_effects("begun", 2, held.run_id)
+    served.open_gate(held.run_id)
     assert held.result(40) == 2
     assert fan.result(40) == [60, sum(n * n for n in range(60))]
     for handler in (held, fan):
-        assert_committed_once(deployment.executions(handler.run_id))
-    assert len({each.work_id for each in deployment.executions(fan.run_id) if each.step == "total"}) == 1
+        assert_committed_once(served.executions(handler.run_id))
+    assert len({each.work_id for each in served.executions(fan.run_id) if each.step == "total"}) == 1
