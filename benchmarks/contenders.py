@@ -110,7 +110,8 @@ class Umbel(Contender):
 
     @staticmethod
     def command(workers: Workers, number: int) -> list[str]:
-        return worker_command([SHAPES_UMBEL], pool=workers.pool, concurrency=workers.concurrency)
+        command = worker_command([SHAPES_UMBEL], pool=workers.pool, concurrency=workers.concurrency)
+        return [*command, "--loglevel", "WARNING"]
 
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
         handlers = [self._chain.start(gate=gate) for _ in range(runs)]
@@ -228,7 +229,7 @@ def celery_command(app: str, workers: Workers, number: int) -> list[str]:
     return [
         *(sys.executable, "-m", "celery", "-A", f"benchmarks.shapes_celery:{app}", "worker"),
         *("--pool", workers.pool, "--concurrency", str(workers.concurrency), "-n", f"w{number}@%h"),
-        *("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"),
     ]
 
 

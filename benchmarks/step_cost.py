@@ -89,6 +89,7 @@ def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, fl
     with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as server:
         environment = worker_environment(Settings.from_environment(redis_url=server.url))
         command = [sys.executable, "-m", "umbel.workers.cli", "worker", SHAPES_UMBEL, "--pool", "solo"]
+        command += ["--loglevel", "WARNING"]
         if profile is not None:
             command = [sys.executable, "-m", "benchmarks.step_cost", "--serve", str(profile)]
         with open(os.devnull, "wb") as silence:

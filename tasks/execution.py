@@ -18,7 +18,7 @@ from typing import Any
 from ..orchestration.connection import connect
 from ..orchestration.decide import CHUNK, Decision, Limits, decide
 from ..orchestration.envelope import FAILED, STEP_FAILED, Envelope, ending
-from ..orchestration.errors import StepTimeoutError, WorkerLost
+from ..orchestration.errors import StepTimeoutError, UmbelError, WorkerLost
 from ..orchestration.keys import new_id
 from ..orchestration.plan import Plan
 from ..orchestration.records import Applied, Refusal
@@ -348,7 +348,27 @@ class Executor:
             )
             return reply
         self._ring(plan, reply)
+        if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
+            self._wake_in(outcome.retry_delay_seconds, work, plan)
         return None
+
+    def _wake_in(self, seconds: float, work: Work, plan: Plan) -> None:
+        """Be punctual about a short delay. The timer is in Redis and any sweep acts on it; this only spares the wait."""
+        if seconds > 2 * self.settings.sweep_seconds:
+            return
+
+        def wake() -> None:
+            timer = f"retry|{work.run_id}|{work.work_id}"
+            try:
+                woken = self.upkeep.wake(work.run_id, timer, "retry", work.work_id)
+            except UmbelError as error:
+                logger.info("a retry is left to the sweep: %s", error, extra={"action": "wake_failed"})
+                return
+            if woken is not None:
+                self._ring(plan, woken)
+
+        loop = self._own_loop.loop
+        loop.call_soon_threadsafe(lambda: loop.call_later(seconds + 0.002, loop.run_in_executor, None, wake))
 
     def _ring(self, plan: Plan, applied: Applied) -> None:
         self.dispatcher.ring(plan, applied.doorbells)

@@ -120,7 +120,8 @@ class World:
         expected = sorted(run.model.rung())
         agree(f"doorbells of {what}", sorted((b.work_id, b.dispatch_no) for b in reply.doorbells), expected)
         agree(f"{what} ended the run", reply.ended, reply.ended and run.model.status != "running")
-        run.bells += [bell for bell in reply.doorbells if self.rng.random() < 0.95]
+        in_order = sorted(reply.doorbells, key=lambda bell: (bell.work_id, bell.dispatch_no))
+        run.bells += [bell for bell in in_order if self.rng.random() < 0.95]
 
     def reborn(self, owner: str) -> None:
         """A lost process goes on, or is replaced, under another name."""
