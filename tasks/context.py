@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, cast
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from ..orchestration.envelope import Envelope
 from ..orchestration.errors import ContextStateError, RunClosed, WorkflowRuntimeError
@@ -30,7 +31,7 @@ from .remote_exceptions import decode_exception
 from .retry_policy import RetryInfo
 from .state_store import DictState, StateStore, SyncStateStore
 
-StateT = TypeVar("StateT", bound=BaseModel)
+StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
 
 #: The context of the step this thread or task executes.

@@ -353,7 +353,7 @@ class Executor:
         return None
 
     def _wake_in(self, seconds: float, work: Work, plan: Plan) -> None:
-        """Be punctual about a short delay. The timer is in Redis and any sweep acts on it; this only spares the wait."""
+        """Be punctual about a short delay: the timer is in Redis and any sweep acts on it, but only every so often."""
         if seconds > 2 * self.settings.sweep_seconds:
             return
 
