@@ -29,12 +29,13 @@ class Sizes:
     ticks: int = 100
     stored_runs: int = 50
     stored_fans: int = 5
+    settle_seconds: float = 3.0
 
 
 FULL = Sizes()
 QUICK = Sizes(
     alone=1, fans_alone=1, chains_at_once=2, fans_at_once=2, fan=5, wide=10, widest=20, ticks=2, stored_runs=2,
-    stored_fans=1,
+    stored_fans=1, settle_seconds=0.2,
 )  # fmt: skip
 
 
@@ -136,42 +137,42 @@ def progress(contender: Contender, sizes: Sizes) -> float | None:
 
 def bytes_finished_chain(contender: Contender, sizes: Sizes) -> float:
     """Redis memory that a finished chain leaves behind."""
-    before = _settled_bytes(contender)
+    before = _settled_bytes(contender, sizes)
     _chains(contender, sizes.stored_runs)
-    return (_settled_bytes(contender) - before) / sizes.stored_runs
+    return (_settled_bytes(contender, sizes) - before) / sizes.stored_runs
 
 
 def bytes_finished_fan(contender: Contender, sizes: Sizes) -> float:
     """Redis memory that a finished fan-out leaves behind."""
-    before = _settled_bytes(contender)
+    before = _settled_bytes(contender, sizes)
     contender.fans(sizes.stored_fans, sizes.fan)
-    return (_settled_bytes(contender) - before) / sizes.stored_fans
+    return (_settled_bytes(contender, sizes) - before) / sizes.stored_fans
 
 
 def bytes_running_chain(contender: Contender, sizes: Sizes) -> float:
     """Redis memory of a chain that is half-way, its message and all."""
     gate = "benchmark-gate"
-    before = _settled_bytes(contender)
+    before = _settled_bytes(contender, sizes)
     chains = contender.chains(1, gate)
     next(chains)
     while not _somebody_waits(contender):
         time.sleep(0.01)
-    used = _settled_bytes(contender) - before
+    used = _settled_bytes(contender, sizes) - before
     contender.redis.lpush(gate, 1)
     for _ in chains:
         pass
     return used
 
 
-def _settled_bytes(contender: Contender) -> int:
-    """Once nothing changes any more: workers acknowledge their last messages after the client has its result."""
-    before = contender.bytes()
-    for _ in range(50):
+def _settled_bytes(contender: Contender, sizes: Sizes) -> int:
+    """Once nothing changes any more: workers acknowledge and clear up after the client has its result."""
+    before, since = contender.bytes(), time.monotonic()
+    deadline = since + 30
+    while (now := time.monotonic()) < min(since + sizes.settle_seconds, deadline):
         time.sleep(0.1)
-        now = contender.bytes()
-        if now == before:
-            break
-        before = now
+        used = contender.bytes()
+        if used != before:
+            before, since = used, now
     return before
 
 

@@ -7,7 +7,7 @@ repeated or raced without harm.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,12 +68,27 @@ class Upkeep:
             patience_seconds=self.store.patience_seconds,
         )
 
-    def heartbeat(self, owner: str, held: Iterable[Held]) -> Pulse:
+    def heartbeat(
+        self,
+        owner: str,
+        held: Iterable[Held],
+        *,
+        shards: Iterable[int] = (),
+        is_held: Callable[[Held], bool] = lambda _: False,
+    ) -> Pulse:
         """Renew the lease of everything `owner` holds; one command per shard that it has dealings with.
 
-        What Redis believes it holds beyond `held` (a claim whose answer never arrived) is handed back.
+        What Redis believes it holds beyond `held` (a claim whose answer never arrived, or that was given up without
+        a commit) is handed back.
+
+        Args:
+            owner: The execution process.
+            held: All it believes to hold, claims under way included.
+            shards: Shards to visit although nothing is held there, because something was until lately. A claim that
+                was given up there would keep a lease which nobody renews, and the owner would be taken for dead.
+            is_held: Asked before anything is handed back: a claim made since `held` was listed is no surplus.
         """
-        by_shard: dict[int, list[Held]] = defaultdict(list)
+        by_shard: dict[int, list[Held]] = defaultdict(list, {shard: [] for shard in shards})
         for each in held:
             by_shard[self.store.locate(each.run_id).shard].append(each)
         lost: set[Held] = set()
@@ -90,7 +105,7 @@ class Upkeep:
                 return Pulse(True, frozenset())
             answer = unpack(reply[1])
             lost.update(Held.parse(member) for member in answer["lost"] or ())
-            beyond = [Held.parse(member) for member in answer["beyond"] or ()]
+            beyond = [each for each in map(Held.parse, answer["beyond"] or ()) if not is_held(each)]
             if beyond:
                 self.hand_back(owner, beyond, charge=False)
         return Pulse(False, frozenset(lost))

@@ -145,7 +145,7 @@ class Emissions:
                 batch=self.batches + 1,
                 version=surroundings.version,
                 publishes=publishes,
-                sends=[(sent[0], self.routed(sent, surroundings)) for sent in sends],
+                sends=self.routed(sends, surroundings)[0],
             )
             if reply is Refusal.CHANGED:
                 surroundings = self._store.surroundings(self.work.run_id)
@@ -157,11 +157,20 @@ class Emissions:
                 self._ring(reply)
                 return True
 
-    def routed(self, sent: Sent, surroundings: Surroundings) -> list[Command]:
-        """The commands of one sent event. It leaves the step's fan-outs: only returned events can be gathered."""
-        emit_id, event, target = sent
+    def routed(
+        self, sends: Sequence[Sent], surroundings: Surroundings
+    ) -> tuple[list[tuple[str, list[Command]]], Surroundings]:
+        """The commands of sent events by their identity, and the surroundings they leave.
+
+        A sent event leaves the step's fan-outs: only returned events can be gathered.
+        """
         origin = Origin(self.work.run_id, self.work.work_id, recoveries=self.work.recoveries)
-        return route(self.plan, event, origin, emit_id, surroundings, self.limits, target=target)
+        routed = []
+        for emit_id, event, target in sends:
+            commands = route(self.plan, event, origin, emit_id, surroundings, self.limits, target=target)
+            routed.append((emit_id, commands))
+            surroundings = surroundings.after(event)
+        return routed, surroundings
 
 
 class Flusher:

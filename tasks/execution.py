@@ -191,6 +191,7 @@ class Executor:
         try:
             return self._attempt(work, running)
         finally:
+            # What ended without a commit (cancelled, or Redis stayed away) is given back by the next heartbeat.
             self._running.pop(held, None)
             self.owner.drop(held)
 
@@ -319,9 +320,9 @@ class Executor:
         if work.version:
             surroundings = self.store.surroundings(work.run_id)
         while True:
-            decision = decide(plan, work, outcome, surroundings, self.limits)
-            routed = [command for sent in sends for command in emissions.routed(sent, surroundings)]
-            commands = [*publishes, *routed, *decision.commands]
+            routed, left = emissions.routed(sends, surroundings)
+            decision = decide(plan, work, outcome, left, self.limits)
+            commands = [*publishes, *(command for _, sent in routed for command in sent), *decision.commands]
             decision = Decision(
                 commands, decision.staged, decision.scope_id, decision.sensitive or bool(sends), decision.opens
             )

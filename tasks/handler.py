@@ -34,6 +34,9 @@ class _Settled(Awaitable[Any]):
     def __init__(self, value: Any = None) -> None:
         self.value = value
 
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
     def __await__(self) -> Generator[Any, None, Any]:
         return self.value
         yield

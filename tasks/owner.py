@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from ..orchestration.errors import UmbelError
@@ -61,6 +62,7 @@ class Owner:
         self.suspects = threading.Lock()
         self._upkeep = upkeep
         self._cancel = cancel
+        self._lately: dict[int, float] = {}  # shard -> when something was last held there
         self._held: dict[Held, bool] = {}  # claim -> answered
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -83,7 +85,8 @@ class Owner:
     def drop(self, held: Held) -> None:
         """The claim was refused, committed or handed back."""
         with self._lock:
-            self._held.pop(held, None)
+            if self._held.pop(held, None) is not None:
+                self._lately[self._upkeep.store.locate(held.run_id).shard] = time.monotonic()
 
     def holds(self, held: Held) -> bool:
         """Whether the claim is still ours as far as is known."""
@@ -116,10 +119,13 @@ class Owner:
         while not self._stop.wait(pause):
             with self._lock:
                 name, held = self.name, set(self._held)
-            if not held:
+                since = time.monotonic() - 2 * self._upkeep.settings.lease_seconds
+                self._lately = {shard: at for shard, at in self._lately.items() if at > since}
+                lately = list(self._lately)
+            if not held and not lately:
                 continue
             try:
-                pulse = self._upkeep.heartbeat(name, held)
+                pulse = self._upkeep.heartbeat(name, held, shards=lately, is_held=self.holds)
             except UmbelError as error:
                 logger.warning("heartbeat failed: %s", error, extra={"action": "heartbeat_failed", "owner": name})
                 continue

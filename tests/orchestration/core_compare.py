@@ -8,7 +8,6 @@ from typing import Any
 import msgpack
 from core_model import Item, ModelRun
 
-from umbel.orchestration.keys import SHARD_KEYS
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Held
 
@@ -191,7 +190,6 @@ def compare_shard(store: Store, shard: int, held: dict[tuple[str, int], set[str]
         Mismatch: Something is not as the model says.
     """
     key = store.keys.in_shard
-    assert {"ring", "unclaimed", "gone"} <= set(SHARD_KEYS)
     owners = [owner for owner, where in held if where == shard]
     pipe = store.client.pipeline(transaction=True)
     pipe.zrange(key(shard, "ring"), 0, -1).hgetall(key(shard, "unclaimed")).zrange(key(shard, "gone"), 0, -1)

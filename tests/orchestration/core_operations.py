@@ -33,6 +33,7 @@ class FaultyWorld(World):
             (self.send, 8),
             (self.ring_again, 4),
             (self.lose, 2),
+            (self.late_loss, 2),
             (self.heartbeat, 4),
             (self.timer, 5),
             (self.park, 2),
@@ -110,6 +111,12 @@ class FaultyWorld(World):
         agree("lease of a lost owner", self.client.zscore(leases, owner), None)
         if self.rng.random() < 0.5:  # else it lives and does not know
             self.reborn(owner)
+
+    def late_loss(self, run: LiveRun) -> None:
+        """A sweep that stood still for long hands back a claim that has moved on since."""
+        if run.stale:
+            work = self.rng.choice(run.stale)
+            self.handed_back(work.owner, self.shard(run), [Held.parse(work.member)], charge=True)
 
     def handed_back(self, owner: str, shard: int, some: list[Held], *, charge: bool) -> None:
         for each in some:

@@ -305,15 +305,14 @@ class World:
         batch = (item.batches if item else 0) + self.rng.choice((0, 1, 1, 1, 1, 2))
         if batch == 0:
             return
-        sends, contents = [], []
+        sends = []
         around = model.surroundings
         for n in self.rng.sample(range(4), self.rng.randint(0, 2)):
             what = event("ABCD"[n], k=n, sender=work.work_id)
             identity = derive_id(work.work_id, "sent", n)
             origin = Origin(model.run_id, work.work_id, recoveries=work.recoveries)
-            contents.append((identity, route(model.plan, what, origin, identity, around, LIMITS)))
+            sends.append((identity, route(model.plan, what, origin, identity, around, LIMITS)))
             around = around.after(what)
-        sends = contents
         version = model.version - (self.rng.random() < 0.1)
         publishes = [Publish(random_event(self.rng), work.step, work.attempt)] * self.rng.randint(0, 2)
         reply = self.store.flush(work, model.plan, batch=batch, version=version, publishes=publishes, sends=sends)

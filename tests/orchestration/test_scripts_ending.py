@@ -10,9 +10,7 @@ from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, wa
 from umbel.orchestration.envelope import START, STEP_FAILED, Envelope
 from umbel.orchestration.errors import RunNotFound
 from umbel.orchestration.records import Applied, Doorbell, Refusal
-from umbel.orchestration.settings import Settings
 from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Upkeep
 from umbel.orchestration.work import FannedOut, Returned, Work
 
 PLAN = plan_of(
@@ -274,13 +272,3 @@ def memory(run: DrivenRun) -> int:
     client = run.store.client
     keys = [key for key in client.scan_iter(match=f"*{run.run_id}*", count=1000) if b":answer:" not in key]
     return sum(client.memory_usage(key) or 0 for key in keys)
-
-
-def test_the_indexes_forget_a_run_when_its_time_is_over(store: Store, settings: Settings) -> None:
-    assert isinstance(Upkeep(store).settings, Settings)
-    run = DrivenRun(store, PLAN).start()
-    run.commit(run.claim("begin"), stop())
-
-    indexes = [name for name in dump(store.client, settings.key_prefix) if ":runs:" in name]
-
-    assert [name.rpartition(":")[2] for name in indexes] == ["completed"]

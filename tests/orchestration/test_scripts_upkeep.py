@@ -90,6 +90,33 @@ def test_an_owner_with_nothing_in_a_shard_has_no_lease_there(run: DrivenRun, sto
     assert lease(run, "o1") is None
 
 
+def test_a_claim_that_was_given_up_is_handed_back_from_a_shard_where_nothing_else_is_held(run: DrivenRun) -> None:
+    given_up = run.claim("work")
+    expire(run, "o1")
+
+    run.upkeep.heartbeat("o1", [], shards=[run.keys.shard])
+
+    assert run.upkeep.fence("o1", run.keys.shard) == []
+    assert run.content("gone") is None
+    assert run.content("owner:o1") is None
+    record = run.record(given_up.work_id)
+    assert record is not None
+    assert (record["st"], record.get("u")) == ("ready", None)
+    run.upkeep.heartbeat("o1", [], shards=[0, 1])
+    assert lease(run, "o1") is None
+
+
+def test_a_claim_of_an_ended_run_that_nobody_commits_leaves_with_the_next_heartbeat(
+    run: DrivenRun, store: Store
+) -> None:
+    run.claim("work")
+    store.finish(run.run_id, "cancelled", event("x"))
+
+    run.upkeep.heartbeat("o1", [], shards=[run.keys.shard])
+
+    assert run.content("owner:o1") is None
+
+
 # -- fence -------------------------------------------------------------------------------------------------------------
 
 

@@ -63,22 +63,25 @@ class Told(Event):
 
 
 class Chain(Workflow):
-    """Async, plain, async."""
+    """Async, plain, async; each as long as the start event says."""
 
     @step
     async def first(self, ctx: Context, ev: StartEvent) -> Number:
         effect("first", ctx)
+        await ctx.store.set("seconds", ev.get("seconds", 0.0))
         await asyncio.sleep(ev.get("seconds", 0.0))
         return Number(n=ev.n)
 
     @step
     def second(self, ctx: Context, ev: Number) -> Squared:
         effect("second", ctx)
+        time.sleep(ctx.store.get("seconds"))
         return Squared(n=ev.n * ev.n)
 
     @step
     async def third(self, ctx: Context, ev: Squared) -> StopEvent:
         effect("third", ctx)
+        await asyncio.sleep(await ctx.store.get("seconds"))
         return StopEvent(result=ev.n)
 
 

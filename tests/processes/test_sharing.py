@@ -10,7 +10,7 @@ import pytest
 from process_driving import LONG_LEASES, Deploy, Deployment, assert_committed_once
 
 #: Seconds a step takes at least. The shares so depend on the number of slots, not on the speed of this machine.
-STEP_SECONDS = 0.01
+STEP_SECONDS = 0.02
 
 
 @pytest.fixture(scope="module")
