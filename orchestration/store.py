@@ -12,47 +12,27 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from .commands import Command, EndStatus
-from .connection import Client, persist
 from .decide import Decision
 from .envelope import Envelope
 from .errors import RunNotFound
-from .keys import Keys, RunKeys
 from .plan import Plan
 from .records import (
     STUCK,
     Applied,
     Doorbell,
     Refusal,
-    RunRecord,
     claimed_work,
     not_found,
-    run_record,
     staged_item,
     touched_keys,
-    unpack_raw,
 )
 from .scripts import Script, evaluate, load, pack, unpack
-from .settings import Settings
-from .work import InboxEvent, Surroundings, Waiter, Work
-
-#: Members of a fan-in are read in pages of this many.
-PAGE = 500
+from .store_reads import StoreReads
+from .work import Work
 
 
-class Store:
-    """Runs in Redis."""
-
-    def __init__(self, client: Client, settings: Settings, *, patience_seconds: float = 5.0) -> None:
-        """Args:
-        client: Connection to the state Redis.
-        settings: Equal in all processes of a deployment.
-        patience_seconds: How long a verb waits out an outage before `StoreUnavailable`.
-        """
-        self.client = client
-        self.settings = settings
-        self.keys = Keys(settings.key_prefix, settings.shards)
-        self.patience_seconds = patience_seconds
-        self._plans: dict[str, Plan] = {}
+class Store(StoreReads):
+    """Runs in Redis: the verbs. What only reads is inherited."""
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -81,14 +61,11 @@ class Store:
         blob = [pack({name: value for name, value in args.items() if value is not None})]
         if body is not None:
             blob.append(pack(body))
-        return cast(list[Any], self._read(f"{verb} run {run_id!r}", lambda: self.evaluate(script, named, blob)))
+        return cast(list[Any], self.read(f"{verb} run {run_id!r}", lambda: self.evaluate(script, named, blob)))
 
     def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
         """Send one script to Redis. Every verb passes here, which lets a test watch or alter what is sent."""
         return evaluate(self.client, script, keys, args)
-
-    def _read(self, what: str, call: Any) -> Any:
-        return persist(call, what=what, url=self.settings.redis_url or "", patience_seconds=self.patience_seconds)
 
     @property
     def _limits(self) -> dict[str, Any]:
@@ -107,10 +84,6 @@ class Store:
         bells = answer.get("bells") or ()
         doorbells = tuple(Doorbell(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in bells)
         return Applied(doorbells, bool(answer.get("ended")))
-
-    def locate(self, run_id: str) -> RunKeys:
-        """The keys of a run."""
-        return self.keys.of_run(run_id)
 
     # -- a run's life ----------------------------------------------------------------------------------------------
 
@@ -173,35 +146,6 @@ class Store:
         if reply[0] != b"claimed":
             return Refusal(reply[0].decode())
         return claimed_work(run_id, work_id, unpack(reply[1]), unpack(reply[2]), reply[3:])
-
-    def members(self, work: Work) -> list[Envelope]:
-        """The events a fan-in has gathered, in arrival order, read in pages."""
-        assert work.scope_id is not None
-        assert work.members is not None
-        key = self.locate(work.run_id)[f"members:{work.scope_id}:{work.step}"]
-        gathered: list[Envelope] = []
-        for start in range(0, work.members, PAGE):
-            stop = min(start + PAGE, work.members) - 1
-            page = self._read("read a fan-in", lambda a=start, b=stop: self.client.lrange(key, a, b))
-            gathered.extend(Envelope.from_bytes(raw) for raw in page)
-        return gathered
-
-    def surroundings(self, run_id: str) -> Surroundings:
-        """Waiters and inbox of a run, with the version a commit checks."""
-        keys = self.locate(run_id)
-
-        def read() -> Any:
-            pipe = self.client.pipeline(transaction=True)
-            pipe.hget(keys["run"], "wv").hgetall(keys["waiters"]).lrange(keys["inbox"], 0, -1)
-            return pipe.execute()
-
-        version, waiters, inbox = self._read("look at waiters", read)
-        kept = [unpack_raw(raw) for raw in inbox]
-        return Surroundings(
-            int(version or 0),
-            tuple(Waiter.from_bytes(name.decode(), data) for name, data in waiters.items()),
-            tuple(InboxEvent(raw[b"id"].decode(), Envelope.from_bytes(raw[b"d"])) for raw in kept),
-        )
 
     def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
         """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
@@ -345,7 +289,7 @@ class Store:
     def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
         """Take up an ended run again; its unfinished work items anew. Else the reason: its status, or `nothing`."""
         keys = self.locate(run_id)
-        dynamic = self._read("list keys", lambda: self.client.smembers(keys["extra"]))
+        dynamic = self.read("list keys", lambda: self.client.smembers(keys["extra"]))
         status, *rest = self.verb(
             "revive",
             run_id,
@@ -389,74 +333,5 @@ class Store:
             return None
         if status != "complete":
             return Refusal(status)
-        raw = self._read("read a collected set", lambda: self.client.lrange(keys[taken], 0, -1))
+        raw = self.read("read a collected set", lambda: self.client.lrange(keys[taken], 0, -1))
         return [Envelope.from_bytes(item) for item in raw]
-
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    def run(self, run_id: str) -> RunRecord:
-        """One run as it stands.
-
-        Raises:
-            RunNotFound: No such run, or its retention is over.
-        """
-        keys = self.locate(run_id)
-        raw = self._read("read a run", lambda: self.client.hgetall(keys["run"]))
-        if b"status" not in raw:
-            raise RunNotFound(not_found(run_id))
-        return run_record(run_id, raw)
-
-    def runs(self, *, status: str | None = None, limit: int = 100) -> list[RunRecord]:
-        """The newest runs, of one status or of any, newest first."""
-        wanted = [status] if status else ["running", "completed", "failed", "cancelled", "timed_out"]
-
-        def ids() -> Any:
-            pipe = self.client.pipeline(transaction=False)
-            for shard in range(self.settings.shards):
-                for each in wanted:
-                    pipe.zrange(self.keys.in_shard(shard, f"runs:{each}"), 0, limit - 1, desc=True, withscores=True)
-            return pipe.execute()
-
-        newest = sorted((pair for page in self._read("list runs", ids) for pair in page), key=lambda p: -p[1])[:limit]
-
-        def records() -> Any:
-            pipe = self.client.pipeline(transaction=False)
-            for run_id, _ in newest:
-                pipe.hgetall(self.locate(run_id.decode())["run"])
-            return pipe.execute()
-
-        found = self._read("read runs", records) if newest else []
-        return [run_record(i.decode(), raw) for (i, _), raw in zip(newest, found, strict=True) if b"status" in raw]
-
-    def plan(self, run_id: str, digest: str) -> Plan:
-        """The plan a run started with, remembered per process by its digest."""
-        known = self._plans.get(digest)
-        if known is None:
-            key = self.locate(run_id)[f"plan:{digest}"]
-            data = self._read("read a plan", lambda: self.client.get(key))
-            if data is None:
-                raise RunNotFound(f"The plan {digest} of run {run_id!r} is not in Redis. Was the database replaced?")
-            known = self._plans[digest] = Plan.from_json(data)
-        return known
-
-    def plan_of(self, run_id: str) -> Plan:
-        """The plan of a run."""
-        keys = self.locate(run_id)
-        digest = self._read("read a run", lambda: self.client.hget(keys["run"], "plan"))
-        if digest is None:
-            raise RunNotFound(not_found(run_id))
-        return self.plan(run_id, digest.decode())
-
-    def active_steps(self, run_id: str) -> list[str]:
-        """Names of the steps that hold a slot."""
-        keys = self.locate(run_id)
-        fields = self._read("read slots", lambda: self.client.hkeys(keys["slots"]))
-        return sorted({name.decode().partition("/")[0] for name in fields if b"/" in name})
-
-    def journal(self, run_id: str) -> list[tuple[int, str, Any]]:
-        """The run's journal: (Redis time in ms, kind, data), oldest first."""
-        keys = self.locate(run_id)
-        entries = self._read("read a journal", lambda: self.client.xrange(keys["journal"]))
-        return [
-            (int(entry_id.split(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"])) for entry_id, fields in entries
-        ]
