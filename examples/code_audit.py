@@ -8,7 +8,6 @@ import ast
 import sysconfig
 import warnings
 from heapq import nlargest
-from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -114,8 +113,8 @@ class CodeAudit(Workflow):
             lines=sum(audit.lines for audit in audits),
             functions=sum(audit.functions for audit in audits),
             undocumented=sum(audit.undocumented for audit in audits),
-            most_complex=nlargest(top, chain.from_iterable(audit.most_complex for audit in audits)),
-            longest=nlargest(top, chain.from_iterable(audit.longest for audit in audits)),
+            most_complex=nlargest(top, (best for audit in audits for best in audit.most_complex)),
+            longest=nlargest(top, (best for audit in audits for best in audit.longest)),
             least_documented=nlargest(
                 top, ((audit.undocumented, audit.name) for audit in audits if audit.undocumented)
             ),
