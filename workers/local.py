@@ -159,6 +159,7 @@ class _Processes(Runtime):
 
     def _start(self, targets: list[str]) -> None:
         command = worker_command(targets, pool=self._pool, concurrency=self._concurrency)
+        command += ["--quiet", "--loglevel", "WARNING"]  # the program's own output is what its user looks at
         others = len(set(self._queues.values()))
         queue = f"{self.settings.queue}-{others + 1}" if others else self.settings.queue
         settings = self.settings.model_copy(update={"default_queue": queue})

@@ -221,4 +221,4 @@ def _plain_result(handler: WorkflowHandler) -> str:
     event = handler.get_stop_event()
     if type(event) is StopEvent or (event is not None and event.result is not None):
         return str(event.result)
-    return repr(event)
+    return str(event) if type(event).__str__ is not StopEvent.__str__ else repr(event)
