@@ -36,3 +36,17 @@ def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
     for handler in waiting:
         for what in ("first", "second", "third"):
             assert len(deployment.effects(what, handler.run_id)) == 1
+
+
+def test_a_doorbell_in_hand_is_not_filed_with_the_broker(deploy: Deploy) -> None:
+    deployment = deploy(**LONG_LEASES)
+    deployment.worker("one", pool="threads").wait_ready()
+    handler = deployment.start(flows.HeldOnLoop)
+    deployment.await_effects("begun", run_id=handler.run_id)
+
+    broker = f"{deployment.settings.key_prefix}:broker"
+    filed = deployment.runtime.store.client.exists(f"{broker}:unacked", f"{broker}:unacked_index")
+    deployment.open_gate(handler.run_id)
+
+    assert filed == 0
+    assert handler.result(40) == 1
