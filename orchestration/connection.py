@@ -98,7 +98,8 @@ def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: flo
             if time.monotonic() + pause > deadline:
                 raise StoreUnavailable(
                     f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel wanted to "
-                    f"{what}: {error}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try again."
+                    f"{what}: {str(error).rstrip('.')}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try "
+                    "again."
                 ) from error
             time.sleep(pause)
             pause = min(pause * 2, 1.0)

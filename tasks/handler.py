@@ -236,7 +236,7 @@ class WorkflowHandler:
         try:
             await asyncio.to_thread(self._cancel)
             await self._hub.await_ended(self.run_id, timeout)
-        except Exception:
+        except Exception:  # the contract of the reference: whoever wants to know awaits the handler
             return
 
     def cancel(self) -> Awaitable[bool]:
