@@ -127,7 +127,9 @@ def test_payloads_are_not_shown(watched: Watched) -> None:
 
 
 def test_the_worker_and_its_queue_are_shown(watched: Watched) -> None:
-    [(name, shown)] = watched.api.json("/api/workers?refresh=1").items()
+    # A refresh joins an inspection that is under way, and Flower's first one may be older than the worker.
+    workers = eventually(lambda: watched.api.json("/api/workers?refresh=1"), "Flower shows the worker")
+    [(name, shown)] = workers.items()
 
     assert f" {name} " in watched.worker.log()
     assert "Order.charge" in shown["registered"]

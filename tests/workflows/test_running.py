@@ -273,8 +273,9 @@ async def test_a_run_id_of_ones_own_is_used_once() -> None:
     assert await handler == 2
     with pytest.raises(RunExists, match="'mine-1' already exists"):
         Simple().run(run_id="mine-1")
-    with pytest.raises(WorkflowRuntimeError, match="cannot be a run id"):
-        Simple().run(run_id="no spaces")
+    for unusable in ("no spaces", "-looks-like-an-option", "", "x" * 129):
+        with pytest.raises(WorkflowRuntimeError, match="cannot be a run id"):
+            Simple().run(run_id=unusable)
 
 
 async def test_start_arguments_that_do_not_fit_are_refused_before_anything_is_started() -> None:
