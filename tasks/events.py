@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     Field,
@@ -40,11 +40,13 @@ __all__ = [
     "IdleReleasedEvent",
     "InputRequiredEvent",
     "InternalDispatchEvent",
+    "RunResultT",
     "StartEvent",
     "StepFailedEvent",
     "StepState",
     "StepStateChanged",
     "StopEvent",
+    "StopEventT",
     "UnhandledEvent",
     "UnreconstructedException",
     "WorkflowCancelledEvent",
@@ -331,3 +333,8 @@ class StepFailedEvent(Event):
 BUILT_IN_EVENTS: dict[str, type[Event]] = {
     event_name(cls): cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Event)
 }
+
+
+#: For code that is generic over workflows: the class of the event a run ends with, and what awaiting a run gives.
+StopEventT = TypeVar("StopEventT", bound=StopEvent)
+RunResultT = TypeVar("RunResultT")

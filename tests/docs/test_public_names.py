@@ -19,13 +19,20 @@ import umbel
 FOLDERS = ("orchestration", "tasks", "workers")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
+#: The folders of names that are installed directly below `umbel`.
+PUBLIC = ROOT / "tasks" / "public"
+PUBLIC_MODULES = sorted(
+    path.relative_to(PUBLIC).parent.as_posix().replace("/", ".") for path in PUBLIC.rglob("*/__init__.py")
+)
+
 MODULES = sorted(
-    ["umbel"]
+    ["umbel", *(f"umbel.{name}" for name in PUBLIC_MODULES)]
     + [f"umbel.{folder}" for folder in FOLDERS]
     + [
         each.name
         for folder in FOLDERS
         for each in pkgutil.walk_packages([str(ROOT / folder)], prefix=f"umbel.{folder}.")
+        if not each.name.startswith("umbel.tasks.public")
     ]
 )
 
@@ -63,6 +70,22 @@ def test_a_public_name_says_what_it_is(name: str) -> None:
         assert undocumented == []
 
 
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_a_public_module_offers_what_it_lists_sorted(name: str) -> None:
+    module = importlib.import_module(f"umbel.{name}")
+
+    assert module.__all__ == sorted(set(module.__all__))
+    assert [each for each in module.__all__ if not hasattr(module, each)] == []
+
+
+def test_the_function_and_the_module_retry_policy_share_their_name() -> None:
+    module = importlib.import_module("umbel.retry_policy")
+    policy = umbel.retry_policy(wait=module.wait_fixed(2))
+
+    assert policy == module.retry_policy(wait=module.wait_fixed(2))
+    assert policy.next(0, 1, ValueError()) == 2
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_says_what_it_is_for(name: str) -> None:
     assert (importlib.import_module(name).__doc__ or "").strip()
@@ -88,8 +111,17 @@ def test_the_changelog_begins_with_this_version() -> None:
 def test_every_folder_of_modules_is_packed() -> None:
     packages = {name for name in MODULES if is_package(name)}
     scripts = {"umbel.orchestration.lua", "umbel.orchestration.lua.lib"}  # folders of data, which setuptools names too
+    packages |= {f"umbel.{name}" for name in PUBLIC_MODULES}
 
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(packages | scripts)
+
+
+def test_the_public_modules_are_installed_below_umbel() -> None:
+    places = PROJECT["tool"]["setuptools"]["package-dir"]
+
+    assert places == {"umbel": "."} | {
+        f"umbel.{name}": f"tasks/public/{name.replace('.', '/')}" for name in PUBLIC_MODULES
+    }
 
 
 def is_package(name: str) -> bool:

@@ -1,0 +1,5 @@
+"""`umbel.handler`: the caller's view of a run."""
+
+from umbel.tasks.handler import WorkflowHandler
+
+__all__ = ["WorkflowHandler"]

@@ -1,0 +1,5 @@
+"""`umbel.types`: type variables for code that is generic over workflows."""
+
+from umbel.tasks.events import RunResultT, StopEventT
+
+__all__ = ["RunResultT", "StopEventT"]
