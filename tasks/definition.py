@@ -12,6 +12,8 @@ from .class_names import qualified_name
 from .decorators import StepConfig
 from .events import Event, StartEvent, StopEvent
 from .graph_checks import GraphCheck
+from .resource_checks import failing_resources, unreadable_configs
+from .resource_manager import ResourceManager
 from .step_discovery import bound_step, config_of, free_steps, register_free_step, steps_of
 from .validation import check_workflow, start_event_class, stop_event_class
 
@@ -24,17 +26,19 @@ class WorkflowDefinition:
         timeout: float | None = 45.0,
         disable_validation: bool = False,
         verbose: bool = False,
-        resource_manager: Any = None,
+        resource_manager: ResourceManager | None = None,
         num_concurrent_runs: int | None = None,
         runtime: Any = None,
         workflow_name: str | None = None,
         skip_graph_checks: Collection[GraphCheck] | None = None,
     ) -> None:
         _check_num_concurrent_runs(num_concurrent_runs)
+        _check_resource_manager(resource_manager)
         self._timeout = timeout
         self._disable_validation = disable_validation
         self._verbose = verbose
         self._resource_manager = resource_manager
+        self._own_resources = ResourceManager()
         self._num_concurrent_runs = num_concurrent_runs
         self._runtime = runtime
         self._workflow_name = workflow_name
@@ -88,6 +92,11 @@ class WorkflowDefinition:
         return bound
 
     @property
+    def resource_manager(self) -> ResourceManager:
+        """What keeps the resources of this instance's steps: the one it was given, else its own."""
+        return self._own_resources if self._resource_manager is None else self._resource_manager
+
+    @property
     def start_event_class(self) -> type[StartEvent]:
         """The event class a run begins with."""
         return self._start_event_class
@@ -125,21 +134,39 @@ class WorkflowDefinition:
             )
         return ordered[0]
 
-    def validate(self) -> bool:
+    def validate(self, *, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
         """Check that the steps fit together; always done anew, also with `disable_validation=True`.
+
+        Args:
+            validate_resource_configs: Also read the files of every `ResourceConfig`.
+            validate_resources: Also call the factories of every `Resource`. Blocks until they are done, on an event
+                loop of its own, also where one is running. What plain factories make is kept for the steps of this
+                process; what belongs to an event loop is made again for theirs.
 
         Returns:
             Whether the workflow has a human in the loop.
 
         Raises:
-            WorkflowValidationError: They do not; every problem found is in the text.
-            ValueError: The steps' state models do not fit, see `state_class`.
+            WorkflowValidationError: They do not fit, a config cannot be read or a resource not be made; every problem
+                found is in the text.
+            ValueError: The steps' state models do not fit, see `state_class`; or the dependencies of a resource go in a
+                circle.
         """
         steps = steps_of(type(self))
         human_in_the_loop = check_workflow(type(self).__name__, steps, self._skip_graph_checks)
         self.state_class  # noqa: B018  # raises when the models do not fit
-        self._validated = (len(free_steps(type(self))), human_in_the_loop)
+        if validate_resource_configs:
+            self._refuse("has configs that cannot be read", list(unreadable_configs(steps)))
+        if validate_resources:
+            self._refuse("has resources that cannot be made", failing_resources(steps, self.resource_manager))
+        if validate_resource_configs:
+            self._validated = (len(free_steps(type(self))), human_in_the_loop)
         return human_in_the_loop
+
+    def _refuse(self, fault: str, problems: list[str]) -> None:
+        if problems:
+            listed = "\n".join(problems)
+            raise WorkflowValidationError(f"Workflow {type(self).__name__!r} {fault}:\n{listed}")
 
     def ensure_valid(self) -> bool:
         """Validate unless that was done since the last `add_step`, or is disabled (then it says False)."""
@@ -149,6 +176,11 @@ class WorkflowDefinition:
         if self._validated is None or self._validated[0] != len(free_steps(type(self))):
             return self.validate()
         return self._validated[1]
+
+
+def _check_resource_manager(manager: object) -> None:
+    if manager is not None and not isinstance(manager, ResourceManager):
+        raise WorkflowValidationError(f"resource_manager must be a ResourceManager or None, got {manager!r}.")
 
 
 def _check_num_concurrent_runs(limit: object) -> None:

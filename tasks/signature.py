@@ -45,12 +45,23 @@ class EventParameter:
 
 
 @dataclass(frozen=True)
-class ResourceParameter:
-    """A parameter `name: Annotated[type, resource]` that is injected."""
+class ResourceDefinition:
+    """A parameter `name: Annotated[type, resource]` that is injected; of a step, or of a resource's factory.
+
+    Attributes:
+        name: The parameter's name; values are passed by keyword.
+        type: The annotated type, without the marker.
+        resource: The marker: a `Resource` or a `ResourceConfig`.
+    """
 
     name: str
     type: Any
     resource: ResourceMarker
+
+    @property
+    def type_annotation(self) -> Any:
+        """The same as `type`."""
+        return self.type
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +82,7 @@ class StepSignature:
     event_parameters: tuple[EventParameter, ...]
     context_parameter: str | None
     state_class: type[BaseModel] | None
-    resources: tuple[ResourceParameter, ...]
+    resources: tuple[ResourceDefinition, ...]
     single_returns: tuple[type[Event], ...]
     list_returns: tuple[type[Event], ...]
     allows_none: bool
@@ -132,7 +143,7 @@ def read_signature(function: Callable[..., Any], names: Mapping[str, Any]) -> St
     Raises:
         WorkflowValidationError: An annotation cannot be resolved, or the signature is not a step's.
     """
-    hints = _resolve(function, names)
+    hints = resolved_hints(function, names)
     parameters = _Parameters(label(function))
     for index, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
         unannotated = parameter.annotation is inspect.Parameter.empty
@@ -162,20 +173,19 @@ class _Parameters:
         self.events: list[EventParameter] = []
         self.context: str | None = None
         self.state_class: type[BaseModel] | None = None
-        self.resources: list[ResourceParameter] = []
+        self.resources: list[ResourceDefinition] = []
         self.unknown: list[inspect.Parameter] = []
 
     def read(self, parameter: inspect.Parameter, annotation: Any) -> None:
         """Sort in one parameter."""
         name = parameter.name
         alternatives, metadata = _alternatives(annotation)
-        resource = next((item for item in metadata if isinstance(item, ResourceMarker)), None)
+        resource = injected(name, annotation)
         collect = next((item for item in metadata if isinstance(item, Collect)), None)
         only = alternatives[0] if len(alternatives) == 1 else None
         elements = _events_of(get_args(only)) if get_origin(only) is list else ()
         if resource is not None:
-            inner = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-            self.resources.append(ResourceParameter(name, inner, resource))
+            self.resources.append(resource)
         elif elements:
             self.events.append(EventParameter(name, elements, self._cardinality(name, collect or Collect())))
         elif collect is not None:
@@ -295,15 +305,33 @@ def _read_returns(function: Callable[..., Any], hints: Mapping[str, Any]) -> _Re
     )
 
 
-def _resolve(function: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:
+def injected(name: str, annotation: Any) -> ResourceDefinition | None:
+    """What is injected into a parameter, if its annotation says so anywhere."""
+    resource = next((item for item in _alternatives(annotation)[1] if isinstance(item, ResourceMarker)), None)
+    if resource is None:
+        return None
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return ResourceDefinition(name, plain, resource)
+
+
+def resolved_hints(function: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations of a step or a factory, evaluated.
+
+    Args:
+        function: What has them.
+        names: Local names for postponed annotations, see `caller_names`.
+
+    Raises:
+        WorkflowValidationError: One cannot be evaluated; the text names function and missing name.
+    """
     try:
         return get_type_hints(function, localns=dict(names), include_extras=True)
     except NameError as error:
         missing = f" Missing name: {error.name}." if error.name else ""
         raise WorkflowValidationError(
             f"Failed to resolve type annotations for {label(function)}.{missing} Postponed and string annotations "
-            "are looked up when the decorator runs, in the module and around the decorated function: define or "
-            "import the name before the step, and not only under TYPE_CHECKING."
+            "are looked up in the module and around the place of the decorator or of Resource(...): define or import "
+            "the name before that, and not only under TYPE_CHECKING."
         ) from error
     except Exception as error:  # an annotation is arbitrary code, and may raise anything
         raise WorkflowValidationError(

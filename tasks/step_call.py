@@ -1,4 +1,4 @@
-"""Call a step's function: bind its inputs, respect its time limit, judge what it returned."""
+"""Call a step's function: bind its inputs, make its resources, judge what it returned."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from ..orchestration.errors import StepTimeoutError, WorkflowRuntimeError
+from ..orchestration.errors import WorkflowRuntimeError
 from ..orchestration.store import Store
 from ..orchestration.work import FannedOut, Outcome, Returned, Work
+from .calling import Calling, StepExit
 from .codec import decode_event, encode_event
-from .context import Context, StepFace, WaitingForEvent, current_context
+from .context import Context, current_context
 from .decorators import StepConfig
 from .events import CollectionReleaseEvent, Event, StepFailedEvent
 from .registry import Registered
-from .time_limit import time_limit
-
-
-class StepExit(RuntimeError):
-    """A step tried to end the process (`sys.exit()`); it ends only the attempt."""
+from .resource_manager import drive
+from .step_face import StepFace, WaitingForEvent
 
 
 def input_events(work: Work, registered: Registered, store: Store) -> list[Event]:
@@ -67,18 +66,21 @@ def call_step(
         Exception: Whatever the step raised.
     """
     config = registered.steps[work.step]
-    context: Context[Any] = Context(face)
+    context: Context[Any] = Context.over(face)
     arguments = _bind(config, input_events(work, registered, store), context)
-    function = registered.functions[work.step]
-    current_context.set(context)
+    calling = Calling(work.step, work.run_id, timeout_seconds=config.timeout_seconds, loop=loop, on_cancel=on_cancel)
     try:
+        if config.resources:
+            arguments |= drive(registered.workflow.resource_manager.making(config.resources, loop), calling.make)
+        function = partial(registered.functions[work.step], **arguments)
+        current_context.set(context)
         if config.is_async:
-            returned = _run_on(loop(), function(**arguments), config, work, on_cancel)
+            returned = calling.on_loop(function)
         else:
-            with time_limit(config.timeout_seconds, _over(config, work)):
-                returned = function(**arguments)
+            returned = calling.here(function)
             if inspect.isawaitable(returned):
-                returned = _run_on(loop(), returned, config, work, on_cancel)
+                awaitable: Awaitable[Any] = returned
+                returned = calling.on_loop(lambda: awaitable)
     except WaitingForEvent as waiting:
         return waiting.suspended
     except SystemExit as exit:
@@ -86,10 +88,6 @@ def call_step(
             raise
         raise StepExit(f"step {work.step!r} called sys.exit({exit.code!r})") from exit
     return _judge(config, returned, face)
-
-
-def _over(config: StepConfig, work: Work) -> str:
-    return f"Step {work.step!r} of run {work.run_id!r} took longer than its timeout of {config.timeout_seconds} s."
 
 
 def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dict[str, Any]:
@@ -102,36 +100,6 @@ def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dic
     if config.context_parameter is not None:
         arguments[config.context_parameter] = context
     return arguments
-
-
-def _run_on(
-    loop: asyncio.AbstractEventLoop,
-    awaitable: Awaitable[Any],
-    config: StepConfig,
-    work: Work,
-    on_cancel: Callable[[Callable[[], None] | None], None],
-) -> Any:
-    async def body() -> Any:
-        try:
-            async with asyncio.timeout(config.timeout_seconds) as limit:
-                return await awaitable
-        except TimeoutError:
-            if limit.expired():
-                raise StepTimeoutError(_over(config, work)) from None
-            raise
-        except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
-            raise StepExit(f"step {work.step!r} raised {exit!r}") from exit
-
-    future = asyncio.run_coroutine_threadsafe(body(), loop)
-
-    def cancel() -> None:
-        future.cancel()
-
-    on_cancel(cancel)
-    try:
-        return future.result()
-    finally:
-        on_cancel(None)
 
 
 def _judge(config: StepConfig, returned: Any, face: StepFace) -> Outcome:
