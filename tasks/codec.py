@@ -26,6 +26,7 @@ from ..orchestration.errors import (
     WorkflowValidationError,
 )
 from .events import BUILT_IN_EVENTS, Event, event_name, event_to_json, loaded_event, untag_event
+from .field_problems import field_problems
 from .json_values import TAG, NotJson, dump_json
 from .remote_exceptions import decode_exception, encode_exception
 
@@ -170,8 +171,8 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
             untag_event(event)
     except Exception as error:  # a user's validators and constructors may raise anything
         raise EventMismatch(
-            f"A stored {envelope.type} does not fit its class: {_problems(error)}. If the class has changed since, "
-            f"give new fields a default and keep accepting the old ones until the runs that use them have ended."
+            f"A stored {envelope.type} does not fit its class: {field_problems(error)}. If the class has changed "
+            f"since, give new fields a default and keep accepting the old ones until the runs that use them have ended."
         ) from error
     return event
 
@@ -189,11 +190,3 @@ def _validate(cls: type[Event], payload: bytes) -> Event:
     # A failed step's event wraps the event it failed on, and may so exceed what pydantic's own parser nests.
     return cls.model_validate(json.loads(payload), strict=False, by_alias=True, by_name=True)
 
-
-def _problems(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return f"{type(error).__qualname__}: {error}"
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'as a whole'}: {problem['msg']}"
-        for problem in error.errors(include_input=False, include_url=False, include_context=False)
-    )

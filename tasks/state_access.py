@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Generic, Literal, TypeVar
@@ -25,8 +24,9 @@ from ..orchestration.state import LOCK_SECONDS, Change, Occupied, StateHash
 from ..orchestration.store import Store
 from ..orchestration.turns import Line, Turn, line_for
 from ..orchestration.work import Work
+from .edit_blocks import EditBlock, refuse_inside_edit
 from .exchanges import Exchange, NewSignal, Pause, Procedure, Wait
-from .state_fields import CLASS_FIELD, StateFields, merge
+from .state_fields import CLASS_FIELD, StateFields, check_replaceable, merge
 from .state_paths import Absent, assign, follow, split_path
 
 StateT = TypeVar("StateT", bound=BaseModel)
@@ -50,17 +50,6 @@ class StateEditLost(WorkflowRuntimeError):
     """An edit's lock ran out before its block ended; nothing was written."""
 
 
-class _Block:
-    """An `edit_state` block, as the tasks that run inside it know it."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.open = True
-
-
-_blocks: ContextVar[tuple[_Block, ...]] = ContextVar("umbel_edit_state", default=())
-
-
 @dataclass(eq=False)
 class Edit(Generic[StateT]):
     """An edit in progress.
@@ -74,7 +63,7 @@ class Edit(Generic[StateT]):
     token: str
     renewed: RenewedLock
     turn: Turn
-    block: _Block
+    block: EditBlock
 
 
 class _Waiting:
@@ -145,7 +134,7 @@ class StateAccess(Generic[StateT]):
 
     def set(self, path: str, value: Any) -> Procedure[None]:
         """See `StateStore.set`."""
-        self._refuse_inside_edit()
+        refuse_inside_edit(self.hash.key)
         segments = split_path(path)
         if not segments or segments[0] == CLASS_FIELD:
             raise ValueError(f"Path {path!r} names no key. To replace the whole state call set_state().")
@@ -163,14 +152,10 @@ class StateAccess(Generic[StateT]):
 
     def set_state(self, state: BaseModel) -> Procedure[None]:
         """See `StateStore.set_state`."""
-        self._refuse_inside_edit()
+        refuse_inside_edit(self.hash.key)
         current = yield from self._current_class()
-        if isinstance(state, current):
+        if check_replaceable(current, state):
             return (yield from self._overwrite(self.fields.whole(state, "set_state"), "set_state()"))
-        if not isinstance(state, BaseModel) or not issubclass(current, type(state)):
-            raise ValueError(
-                f"State must be of type {current.__name__}, a subclass or a parent of it, got {type(state).__name__}"
-            )
 
         def merged(raw: Mapping[str, bytes]) -> Change | None:
             whole = self.fields.load(raw)
@@ -181,7 +166,7 @@ class StateAccess(Generic[StateT]):
 
     def clear(self) -> Procedure[None]:
         """See `StateStore.clear`."""
-        self._refuse_inside_edit()
+        refuse_inside_edit(self.hash.key)
         current = yield from self._current_class()
         change = self.fields.whole(self.fields.default(current), "clear")
         return (yield from self._overwrite(change, "clear()"))
@@ -253,7 +238,7 @@ class StateAccess(Generic[StateT]):
 
     def open_edit(self) -> Procedure[Edit[StateT]]:
         """Take the lock and read the state. Ends with `close_edit` or `abandon_edit`."""
-        self._refuse_inside_edit()
+        refuse_inside_edit(self.hash.key)
         token = new_id()
         turn = yield from self._take_turn("edit_state()")
         try:
@@ -266,8 +251,8 @@ class StateAccess(Generic[StateT]):
         except BaseException:
             self.line.leave(turn)
             raise
-        block = _Block(self.hash.key)
-        _blocks.set((*(each for each in _blocks.get() if each.open), block))
+        block = EditBlock(self.hash.key)
+        block.enter()
         renewed = RenewedLock(partial(self.hash.renew, token), self.hash.lock_seconds)
         return Edit(state, raw, token, renewed, turn, block)
 
@@ -311,10 +296,6 @@ class StateAccess(Generic[StateT]):
                 f"or Redis stood still for more than {self.hash.lock_seconds:g} s, and the state may have been changed "
                 "by others meanwhile. Edit it again."
             )
-
-    def _refuse_inside_edit(self) -> None:
-        if any(block.open and block.key == self.hash.key for block in _blocks.get()):
-            raise RuntimeError("writer called inside edit_state: mutate the yielded state instead")
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from ..orchestration.settings import Settings
 from ..orchestration.state import Change
 from .class_names import loaded_class, qualified_name
 from .dict_state import DictState
+from .field_problems import field_problems
 from .json_values import TAG, NotJson, dump_json, dump_model, from_json_value, load_model, to_json_object
 from .state_paths import assign
 
@@ -78,8 +79,8 @@ class StateFields(Generic[StateT]):
                 raise ValueError("State must have defaults for all fields") from error
             raise StateMismatch(
                 f"The state of run {self.run_id!r} does not fit {qualified_name(self.stored_class(raw))}: "
-                f"{_problems(error)}. If the class has changed since, give new fields a default and keep accepting the "
-                "old ones."
+                f"{field_problems(error)}. If the class has changed since, give new fields a default and keep "
+                "accepting the old ones."
             ) from error
 
     def _build(self, raw: Mapping[str, bytes]) -> StateT:
@@ -111,8 +112,8 @@ class StateFields(Generic[StateT]):
         except ValidationError as error:
             raise StateMismatch(
                 f"Key {key!r} of the state of run {self.run_id!r} does not fit its class {error.title}: "
-                f"{_problems(error)}. If the class has changed since, give new fields a default and keep accepting the "
-                "old ones."
+                f"{field_problems(error)}. If the class has changed since, give new fields a default and keep "
+                "accepting the old ones."
             ) from error
 
     def default(self, cls: type[StateT]) -> StateT:
@@ -121,10 +122,7 @@ class StateFields(Generic[StateT]):
         Raises:
             ValueError: Some field has none.
         """
-        try:
-            return cls()
-        except ValidationError as error:
-            raise ValueError("State must have defaults for all fields") from error
+        return default_state(cls)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -250,6 +248,33 @@ def _encode(key: str, value: Any) -> bytes:
         raise flaw.inside(key) from None
 
 
+def default_state(cls: type[StateT]) -> StateT:
+    """A state with nothing but defaults.
+
+    Raises:
+        ValueError: Some field has none.
+    """
+    try:
+        return cls()
+    except ValidationError as error:
+        raise ValueError("State must have defaults for all fields") from error
+
+
+def check_replaceable(current: type[BaseModel], state: Any) -> bool:
+    """Whether a state may take the place of one of the class `current`; if not, it can be merged into it.
+
+    Raises:
+        ValueError: It can do neither.
+    """
+    if isinstance(state, current):
+        return True
+    if not isinstance(state, BaseModel) or not issubclass(current, type(state)):
+        raise ValueError(
+            f"State must be of type {current.__name__}, a subclass or a parent of it, got {type(state).__name__}"
+        )
+    return False
+
+
 def merge(state: BaseModel, other: BaseModel) -> None:
     """Take over all fields of a state of a parent class."""
     for key in type(other).model_fields:
@@ -257,13 +282,6 @@ def merge(state: BaseModel, other: BaseModel) -> None:
     if isinstance(other, DictState):
         for key, value in other.to_dict().items():
             assign(state, [key], value)
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'as a whole'}: {problem['msg']}"
-        for problem in error.errors(include_input=False, include_url=False, include_context=False)
-    )
 
 
 def _untagged(value: Any) -> Any:

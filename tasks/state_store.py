@@ -18,8 +18,10 @@ from ..orchestration.store import Store
 from ..orchestration.work import Work
 from .dict_state import DictState
 from .exchanges import run_async, run_blocking
+from .serializers import BaseSerializer
 from .state_access import PATIENCE_SECONDS, StateAccess, StateBusy, StateEditLost
 from .state_fields import StateMismatch
+from .state_snapshot import dump_stored_state
 
 __all__ = ["DictState", "StateBusy", "StateEditLost", "StateMismatch", "StateStore", "SyncStateStore"]
 
@@ -50,6 +52,20 @@ class _Store(Generic[StateT]):
         self._access = StateAccess(
             store, run_id, state_id, state_class, work, lock_seconds=lock_seconds, patience_seconds=patience_seconds
         )
+
+    def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
+        """The state as it stands in a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.
+
+        Blocks for one exchange with Redis, also on an event loop.
+
+        Args:
+            serializer: Writes the values; None is JSON.
+
+        Raises:
+            ValueError: The serializer cannot write a value, naming its key.
+            StoreUnavailable: Redis did not answer.
+        """
+        return dump_stored_state(self._access.fields, self._access.hash.read_all(), serializer)
 
 
 class StateStore(_Store[StateT]):

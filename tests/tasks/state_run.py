@@ -23,6 +23,7 @@ from umbel.orchestration.state import StateHash
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Held, Upkeep
 from umbel.orchestration.work import Work
+from umbel.tasks.memory_state import InMemoryStateStore
 from umbel.tasks.state_store import DictState, StateStore
 
 PLAN = Plan(
@@ -102,6 +103,19 @@ class Run:
 
     def journal(self) -> list[Any]:
         return [data for _, kind, data in self.store.journal(self.run_id) if kind == "state"]
+
+
+class Memory:
+    """A state in memory, for tests of what it has in common with one in Redis."""
+
+    def __init__(self) -> None:
+        self._store: InMemoryStateStore[Any] | None = None
+
+    def state(self, cls: type[Any] = DictState) -> InMemoryStateStore[Any]:
+        """The store: made on the first call, the same ever after."""
+        if self._store is None:
+            self._store = InMemoryStateStore.of_class(cls)
+        return self._store
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:

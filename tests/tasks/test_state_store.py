@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from state_run import Customer, Derived, Run, connected_store
+from state_run import Customer, Derived, Memory, Run, connected_store
 
 from umbel.orchestration.envelope import Envelope
 from umbel.orchestration.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
@@ -39,6 +39,13 @@ def run(store: Store) -> Run:
     return Run.start(store)
 
 
+@pytest.fixture(params=["redis", "memory"])
+def place(request: pytest.FixtureRequest) -> Run | Memory:
+    """Where the state is."""
+    place: Run | Memory = Memory() if request.param == "memory" else request.getfixturevalue("run")
+    return place
+
+
 # -- paths -------------------------------------------------------------------------------------------------------------
 
 CONTENT = {
@@ -66,11 +73,11 @@ CONTENT = {
         ("copy.get", 1),
     ],
 )
-async def test_a_path_leads_to_a_value(run: Run, path: str, value: Any) -> None:
-    await run.state().set_state(DictState(**CONTENT))
+async def test_a_path_leads_to_a_value(place: Run | Memory, path: str, value: Any) -> None:
+    await place.state().set_state(DictState(**CONTENT))
 
-    assert await run.state().get(path) == value
-    assert await run.state().get(path, default="unused") == value
+    assert await place.state().get(path) == value
+    assert await place.state().get(path, default="unused") == value
 
 
 @pytest.mark.parametrize(
@@ -90,23 +97,23 @@ async def test_a_path_leads_to_a_value(run: Run, path: str, value: Any) -> None:
         "n.",
     ],
 )
-async def test_a_path_that_leads_nowhere_is_an_error_or_the_default(run: Run, path: str) -> None:
-    await run.state().set_state(DictState(**CONTENT))
+async def test_a_path_that_leads_nowhere_is_an_error_or_the_default(place: Run | Memory, path: str) -> None:
+    await place.state().set_state(DictState(**CONTENT))
 
     with pytest.raises(ValueError, match="not found in state") as caught:
-        await run.state().get(path)
+        await place.state().get(path)
     assert str(caught.value) == f"Path {path!r} not found in state"
-    assert await run.state().get(path, default=None) is None
-    assert await run.state().get(path, 5) == 5
+    assert await place.state().get(path, default=None) is None
+    assert await place.state().get(path, 5) == 5
 
 
-async def test_the_empty_path_is_the_whole_state_and_cannot_be_set(run: Run) -> None:
-    await run.state().set("n", 1)
+async def test_the_empty_path_is_the_whole_state_and_cannot_be_set(place: Run | Memory) -> None:
+    await place.state().set("n", 1)
 
-    assert (await run.state().get("")).to_dict() == {"n": 1}
+    assert (await place.state().get("")).to_dict() == {"n": 1}
     for path in ("", ".a"):
         with pytest.raises(ValueError, match="names no key"):
-            await run.state().set(path, 5)
+            await place.state().set(path, 5)
 
 
 @pytest.mark.parametrize(
@@ -122,29 +129,29 @@ async def test_the_empty_path_is_the_whole_state_and_cannot_be_set(run: Run) -> 
         ({"get": 1}, "items", {"get": 1, "items": "v"}),
     ],
 )
-async def test_set_puts_a_value_at_a_path(run: Run, before: Any, path: str, after: Any) -> None:
-    await run.state().set_state(DictState(**before))
-    await run.state().set(path, "v")
+async def test_set_puts_a_value_at_a_path(place: Run | Memory, before: Any, path: str, after: Any) -> None:
+    await place.state().set_state(DictState(**before))
+    await place.state().set(path, "v")
 
-    assert (await run.state().get_state()).to_dict() == after
-    assert await run.state().get(path) == "v"
+    assert (await place.state().get_state()).to_dict() == after
+    assert await place.state().get(path) == "v"
 
 
 @pytest.mark.parametrize("path", ["n.x", "none.x", "list.5", "list.x", "customer.age", "customer._x", "customer.born"])
-async def test_set_refuses_what_cannot_hold_the_value(run: Run, path: str) -> None:
+async def test_set_refuses_what_cannot_hold_the_value(place: Run | Memory, path: str) -> None:
     before = DictState(n=1, none=None, list=[1], customer=Customer(name="x"))
-    await run.state().set_state(before)
+    await place.state().set_state(before)
 
     with pytest.raises(ValueError, match=r"cannot be set|no field|valid date"):
-        await run.state().set(path, "no date")
-    assert await run.state().get_state() == before
+        await place.state().set(path, "no date")
+    assert await place.state().get_state() == before
 
 
-async def test_a_path_has_at_most_1000_segments(run: Run) -> None:
+async def test_a_path_has_at_most_1000_segments(place: Run | Memory) -> None:
     with pytest.raises(ValueError, match="1001 segments"):
-        await run.state().set(".".join("a" * 1001), 1)
+        await place.state().set(".".join("a" * 1001), 1)
     with pytest.raises(ValueError, match="1001 segments"):
-        await run.state().get(".".join("a" * 1001), default=1)
+        await place.state().get(".".join("a" * 1001), default=1)
 
 
 async def test_what_is_set_is_not_shared_with_what_is_stored(run: Run) -> None:
@@ -178,11 +185,11 @@ def test_a_dict_state_has_any_keys_as_items_and_attributes() -> None:
         del state.b
 
 
-async def test_a_subclass_of_dict_state_may_declare_fields(run: Run) -> None:
+async def test_a_subclass_of_dict_state_may_declare_fields(place: Run | Memory) -> None:
     class Mixed(DictState):
         count: int = 0
 
-    state = run.state(Mixed)
+    state = place.state(Mixed)
     await state.set("count", "3")
     await state.set("free.x", 1)
     async with state.edit_state() as edited:
@@ -261,16 +268,16 @@ async def test_a_value_above_the_limit_is_refused_and_a_large_one_logged(
     assert set(run.raw()) == {"large"}
 
 
-async def test_a_dict_like_model_is_a_state_too(run: Run) -> None:
+async def test_a_dict_like_model_is_a_state_too(place: Run | Memory) -> None:
     class Loose(DictLikeModel):
         n: int = 0
 
-    await run.state(Loose).set("n", 1)
-    await run.state(Loose).set("free", {"x": 1})
+    await place.state(Loose).set("n", 1)
+    await place.state(Loose).set("free", {"x": 1})
 
-    found = await run.state(Loose).get_state()
+    found = await place.state(Loose).get_state()
     assert (found.n, found["free"]) == (1, {"x": 1})
-    assert await run.state(Loose).get("free.x") == 1
+    assert await place.state(Loose).get("free.x") == 1
 
 
 async def test_a_caller_seeds_a_state_before_the_run_and_reads_it_after(store: Store) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
-from state_run import Base, Customer, Derived, Needy, Run, Unrelated, connected_store
+from state_run import Base, Customer, Derived, Memory, Needy, Run, Unrelated, connected_store
 
 from umbel.orchestration.store import Store
 from umbel.tasks.state_store import DictState, StateMismatch
@@ -35,8 +35,15 @@ def run(store: Store) -> Run:
     return Run.start(store)
 
 
-async def test_a_typed_state_begins_with_its_defaults_and_comes_back_typed(run: Run) -> None:
-    state = run.state(Derived)
+@pytest.fixture(params=["redis", "memory"])
+def place(request: pytest.FixtureRequest) -> Run | Memory:
+    """Where the state is."""
+    place: Run | Memory = Memory() if request.param == "memory" else request.getfixturevalue("run")
+    return place
+
+
+async def test_a_typed_state_begins_with_its_defaults_and_comes_back_typed(place: Run | Memory) -> None:
+    state = place.state(Derived)
     assert await state.get_state() == Derived()
     assert await state.get("count") == 0
 
@@ -54,8 +61,8 @@ async def test_a_typed_state_begins_with_its_defaults_and_comes_back_typed(run: 
 @pytest.mark.parametrize(
     ("path", "value"), [("count", "many"), ("unknown", 1), ("customer.name", 5), ("count.x", 1), ("model_dump", 1)]
 )
-async def test_a_typed_state_refuses_what_it_does_not_declare(run: Run, path: str, value: Any) -> None:
-    state = run.state(Derived)
+async def test_a_typed_state_refuses_what_it_does_not_declare(place: Run | Memory, path: str, value: Any) -> None:
+    state = place.state(Derived)
     await state.set("customer", Customer(name="Ada"))
 
     with pytest.raises(ValueError, match=r"no field|valid|cannot"):
@@ -85,11 +92,11 @@ async def test_only_what_an_edit_changes_is_written(run: Run) -> None:
     assert run.raw() == {"tags": b'["x"]', "count": b"5"}
 
 
-async def test_a_state_of_a_subclass_replaces_and_one_of_a_parent_is_merged(run: Run) -> None:
+async def test_a_state_of_a_subclass_replaces_and_one_of_a_parent_is_merged(place: Run | Memory) -> None:
     class More(Derived):
         extra: int = 1
 
-    state = run.state(Derived)
+    state = place.state(Derived)
     await state.set_state(More(count=1, extra=7, notes={"n": 1}))
     found = await state.get_state()
     assert (type(found), found.extra) == (More, 7)
@@ -112,8 +119,8 @@ async def test_a_state_of_an_unrelated_class_is_refused(run: Run) -> None:
     assert run.raw() == {}
 
 
-async def test_clear_needs_defaults_for_all_fields(run: Run) -> None:
-    state = run.state(Needy)
+async def test_clear_needs_defaults_for_all_fields(place: Run | Memory) -> None:
+    state = place.state(Needy)
     for attempt in (state.clear, state.get_state, lambda: state.set("must", 1)):
         with pytest.raises(ValueError, match="State must have defaults for all fields"):
             await attempt()

@@ -1,5 +1,6 @@
-"""`umbel.context`: what a step may do besides returning an event."""
+"""`umbel.context`: what a step may do besides returning an event, and how snapshots are written."""
 
 from umbel.tasks.context import Context
+from umbel.tasks.serializers import BaseSerializer, JsonSerializer, PickleSerializer
 
-__all__ = ["Context"]
+__all__ = ["BaseSerializer", "Context", "JsonSerializer", "PickleSerializer"]

@@ -1,0 +1,5 @@
+"""`umbel.context.serializers`: how a snapshot of a context writes values as text."""
+
+from umbel.tasks.serializers import BaseSerializer, JsonPickleSerializer, JsonSerializer, PickleSerializer
+
+__all__ = ["BaseSerializer", "JsonPickleSerializer", "JsonSerializer", "PickleSerializer"]
