@@ -1,188 +1,109 @@
 """`Context`: what a step may do besides returning an event, and what a caller may do with a run from outside.
 
-One class, two faces. In a step it emits, collects, waits and reads the step's attempt; outside it reads the state and
-sends events. A method on the wrong face raises `ContextStateError`.
+One class, three faces: before a run it holds the state to begin with, in a step it emits, collects and waits
+(`step_face.py`), beside a run it reads the state, sends events and takes snapshots (`run_faces.py`). A method on the
+wrong face raises `ContextStateError`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Generic, cast
+from typing import Any, Generic, Self, cast
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from ..orchestration.envelope import Envelope
-from ..orchestration.errors import ContextStateError, RunClosed, WorkflowRuntimeError
-from ..orchestration.plan import Plan
-from ..orchestration.records import Refusal
-from ..orchestration.settings import Settings
-from ..orchestration.store import Store
-from ..orchestration.work import Suspended, Waiter, Work, derive_id
-from .codec import EventRegistry, decode_event, encode_event
-from .emissions import Emissions
-from .events import Event, event_name
+from ..orchestration.errors import ContextStateError, WorkflowRuntimeError
+from .codec import encode_event
+from .definition import WorkflowDefinition
+from .events import Event
 from .markers import StepContextMarker
 from .remote_exceptions import decode_exception
 from .retry_policy import RetryInfo
-from .state_store import DictState, StateStore, SyncStateStore
+from .run_faces import Beginning, PreRunFace, RunFace
+from .serializers import BaseSerializer
+from .state_store import DictState
+from .step_face import StepFace
 
 StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
 
+Face = PreRunFace | StepFace | RunFace
+
 #: The context of the step this thread or task executes.
 current_context: ContextVar[Context[Any] | None] = ContextVar("umbel_step_context", default=None)
 
-
-class WaitingForEvent(BaseException):
-    """Unwinds a step that waits. Not an Exception, so that a step's own `except Exception` does not swallow it."""
-
-    def __init__(self, suspended: Suspended) -> None:
-        super().__init__(f"waiting for {suspended.waiter.event_type}")
-        self.suspended = suspended
-
-
-class StepFace:
-    """Everything behind a context inside a step: one attempt of one work item."""
-
-    def __init__(
-        self,
-        work: Work,
-        emissions: Emissions,
-        store: Store,
-        collecting: Store,
-        registry: EventRegistry,
-        state_class: type[BaseModel] | None,
-        accepts_subclasses: bool,
-        is_async: bool,
-    ) -> None:
-        """Args:
-        work: The attempt.
-        emissions: Its buffer of early events.
-        store: For reading and the state.
-        collecting: For `collect_events`: a connection of its own with a short time-out, because the call blocks.
-        registry: Classes of stored events.
-        state_class: Model of the state.
-        accepts_subclasses: The step's way of matching, which its waiters share.
-        is_async: Which colour `ctx.store` has.
-        """
-        self.work, self.emissions = work, emissions
-        self.registry, self.settings = registry, store.settings
-        self.collecting = collecting
-        self.accepts_subclasses = accepts_subclasses
-        colour = StateStore if is_async else SyncStateStore
-        self.state: Any = colour(store, work.run_id, work.state_id, state_class or DictState, work)
-        self.taken: list[str] = []
-        self._collect_calls: Counter[str] = Counter()
-        self._waits: Counter[str] = Counter()
-
-    def send(self, event: Event, target: str | None) -> None:
-        """Check the target, then buffer."""
-        envelope = encode_event(event, self.settings)
-        check_target(self.emissions.plan, envelope, target)
-        if target is not None and self.emissions.plan.by_name[target].kind == "collect":
-            raise WorkflowRuntimeError(
-                f"Step {target!r} gathers the events of a fan-out, but {type(event).__name__} was sent by step "
-                f"{self.work.step!r} outside of one. Only returned events can be gathered: return a list of events."
-            )
-        self.emissions.send(envelope, target)
-
-    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Event] | None:
-        """One atomic exchange; see `Context.collect_events`."""
-        if not expected:
-            return []
-        buffer = derive_id(self.work.step, buffer_id or "default")
-        needed = Counter(event_name(cls) for cls in expected)
-        call = f"{buffer}|{self.work.work_id}|{self._collect_calls[buffer]}"
-        self._collect_calls[buffer] += 1
-        taken = f"taken:{derive_id(call)}"
-        answer = self.collecting.collect(
-            self.work,
-            call=call,
-            event=encode_event(event, self.settings),
-            expected=[(name, n, f"buffer:{derive_id(buffer, name)}") for name, n in needed.items()],
-            taken=taken,
-        )
-        if isinstance(answer, Refusal):
-            raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is no longer wanted ({answer}).")
-        if answer is None:
-            return None
-        self.taken.append(taken)
-        by_type: dict[str, list[Event]] = {}
-        for envelope in answer:
-            by_type.setdefault(envelope.type, []).append(decode_event(envelope, self.registry))
-        return [by_type[event_name(cls)].pop(0) for cls in expected]
-
-    def wait(
-        self,
-        event_type: type[Event],
-        announce: Event | None,
-        waiter_id: str | None,
-        requirements: dict[str, Any],
-        timeout: float | None,
-    ) -> Event:
-        """Give the answer if there is one, else unwind the step."""
-        if waiter_id is None:
-            wanted = json.dumps(requirements, sort_keys=True, default=str)
-            stem = f"waiter_{event_name(event_type)}_{wanted}"
-            waiter_id = f"{stem}_{self._waits[stem]}"
-            self._waits[stem] += 1
-        if waiter_id in self.work.answers:
-            answer = self.work.answers[waiter_id]
-            if answer is None:
-                raise TimeoutError(
-                    f"No {event_type.__name__} arrived within {timeout} s for step {self.work.step!r} of run "
-                    f"{self.work.run_id!r}."
-                )
-            return decode_event(answer, self.registry)
-        waiter = Waiter(
-            self.work.work_id,
-            waiter_id,
-            self.work.step,
-            event_name(event_type),
-            requirements,
-            self.accepts_subclasses,
-        )
-        told = None if announce is None else encode_event(announce, self.settings)
-        raise WaitingForEvent(Suspended(waiter, told, timeout))
-
-
-class RunFace:
-    """Everything behind a context outside of a step: a run seen by its caller."""
-
-    def __init__(
-        self, store: Store, run_id: str, state_class: type[BaseModel] | None, send: Callable[[Event, str | None], None]
-    ) -> None:
-        """Args:
-        store: Where the run lives.
-        run_id: The run.
-        state_class: Model of the state.
-        send: Sends an event into the run: (event, step name or None).
-        """
-        self.run_id = run_id
-        self.settings: Settings = store.settings
-        self.store = store
-        self.send = send
-        self.state = StateStore(store, run_id, run_id, state_class or DictState, None)
+_WHERE = {
+    PreRunFace: "this context has no run yet",
+    StepFace: "this is the context of a running step",
+    RunFace: "this is the context of a run as its caller sees it",
+}
 
 
 class Context(StepContextMarker, Generic[StateT]):
-    """Declare a parameter of this type in a step to get the step's context; `Context[MyState]` types its state."""
+    """Declare a parameter of this type in a step to get the step's context; `Context[MyState]` types its state.
 
-    def __init__(self, face: StepFace | RunFace) -> None:
-        self._face = face
+    Outside of steps, `Context(workflow)` is a context to run with: seed its `store`, then `workflow.run(ctx=ctx)`.
+    From then on it is that run's context as its caller sees it, the same as `handler.ctx`.
+
+    Args:
+        workflow: What will be run.
+        previous_context: What `to_dict()` returned, to go on from there.
+        serializer: What that was written with; None is JSON.
+
+    Raises:
+        ContextSerdeError: `previous_context` is damaged, of another workflow, or newer than this version of umbel.
+    """
+
+    def __init__(
+        self,
+        workflow: WorkflowDefinition,
+        previous_context: Mapping[str, Any] | None = None,
+        serializer: BaseSerializer | None = None,
+    ) -> None:
+        if previous_context is None:
+            self._face: Face = PreRunFace(workflow)
+        else:
+            self._face = PreRunFace.load(workflow, previous_context, serializer)
+
+    @classmethod
+    def over(cls, face: Face) -> Self:
+        """A context with this behind it: how the library makes them."""
+        context = cls.__new__(cls)
+        context._face = face
+        return context
+
+    @classmethod
+    def from_dict(
+        cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer | None = None
+    ) -> Self:
+        """A context to run with, that goes on from a snapshot: `workflow.run(ctx=Context.from_dict(workflow, data))`.
+
+        The run it is given to is a new one; the original is left alone. Work that was under way is taken up again,
+        executed at least once; with a start event or keyword arguments only the state is.
+
+        Raises:
+            ContextSerdeError: The data are damaged, of another workflow, or newer than this version of umbel.
+        """
+        return cls(workflow, data, serializer)
 
     def _step(self, method: str) -> StepFace:
         if isinstance(self._face, StepFace):
             return self._face
-        raise ContextStateError(
-            f"Context.{method}() belongs to a running step, but this is the context of run {self._face.run_id!r} as "
-            "its caller sees it. Call it on the ctx parameter of a step."
-        )
+        raise self._misplaced(method, "It belongs to a running step: call it on the ctx parameter of a step.")
+
+    def _beside(self, method: str) -> RunFace:
+        if isinstance(self._face, RunFace):
+            return self._face
+        raise self._misplaced(method, "It belongs to a run that was started: call it on handler.ctx.")
+
+    def _misplaced(self, method: str, advice: str) -> ContextStateError:
+        run = "" if isinstance(self._face, PreRunFace) else f" (run {self.run_id!r})"
+        return ContextStateError(f"Context.{method}() cannot be used here: {_WHERE[type(self._face)]}{run}. {advice}")
 
     @staticmethod
     def get_step_context() -> Context[Any]:
@@ -200,14 +121,31 @@ class Context(StepContextMarker, Generic[StateT]):
     def store(self) -> Any:
         """The run's state, shared by all its steps: `get`, `set`, `edit_state`, `clear`.
 
-        In an `async def` step and outside of steps its methods are awaited; in a plain `def` step they block.
+        In an `async def` step and outside of steps its methods are awaited; in a plain `def` step they block. Before
+        the run it is what the run will begin with.
         """
         return self._face.state
 
     @property
     def run_id(self) -> str:
-        """The run's id."""
-        return self._face.work.run_id if isinstance(self._face, StepFace) else self._face.run_id
+        """The run's id.
+
+        Raises:
+            ContextStateError: There is no run yet.
+        """
+        if isinstance(self._face, PreRunFace):
+            raise self._misplaced("run_id", "It belongs to a run.")
+        return self._face.run_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the run goes on; before a run, whether the snapshot was taken of one that did."""
+        if isinstance(self._face, StepFace):
+            warnings.warn("Context.is_running is always true in a step.", DeprecationWarning, stacklevel=2)
+            return True
+        return self._face.is_running
+
+    # -- in a step -------------------------------------------------------------------------------------------------
 
     @property
     def attempt(self) -> int:
@@ -228,7 +166,10 @@ class Context(StepContextMarker, Generic[StateT]):
 
         Raises:
             WorkflowRuntimeError: There is no such step, or it does not accept this event.
+            ContextStateError: There is no run yet.
         """
+        if isinstance(self._face, PreRunFace):
+            raise self._misplaced("send_event", "Start the run first, or send with handler.send_event().")
         self._face.send(message, step)
 
     def write_event_to_stream(self, ev: Event | None) -> None:
@@ -276,22 +217,58 @@ class Context(StepContextMarker, Generic[StateT]):
         error = decode_exception(json.loads(work.last_error))
         return RetryInfo(work.failures, elapsed, error, datetime.fromtimestamp(work.last_failed_at / 1000, UTC))
 
+    # -- beside a run ----------------------------------------------------------------------------------------------
 
-def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
-    """Refuse a target that cannot take the event.
+    def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
+        """A snapshot of the run: its state, and if it has not ended (or was cancelled) what it needs to go on.
 
-    Raises:
-        WorkflowRuntimeError: There is no such step, or it does not accept this event.
-    """
-    if target is None:
-        return
-    step = plan.by_name.get(target)
-    if step is None:
-        raise WorkflowRuntimeError(
-            f"Step {target} does not exist in workflow {plan.workflow!r}. Its steps: {', '.join(plan.by_name)}."
-        )
-    if not step.accepts_event(envelope):
-        accepted = ", ".join(name.rpartition(".")[2] for name in step.accepts)
-        raise WorkflowRuntimeError(
-            f"Step {target} does not accept event of type {envelope.type.rpartition('.')[2]}. It accepts: {accepted}."
-        )
+        It is JSON, in the shape of LlamaIndex Workflows' version 2, and costs as much as the run has live work and
+        state, however long it has been running. Blocks for one exchange with Redis. *Promise:* as of one instant;
+        the run is only read.
+
+        Args:
+            serializer: Writes events and state; None is JSON. A `PickleSerializer` is for data of your own keeping.
+
+        Raises:
+            ContextStateError: There is no run yet, or this is a step.
+            ValueError: The serializer cannot write something, naming it.
+        """
+        return self._beside("to_dict").to_dict(serializer)
+
+    async def running_steps(self) -> list[str]:
+        """Names of the steps that are being executed or about to be.
+
+        Raises:
+            ContextStateError: There is no run yet, or this is a step.
+        """
+        return await self._beside("running_steps").running_steps()
+
+    def stream_events(self) -> AsyncIterator[Event]:
+        """The run's events as they are published, with umbel's own: `handler.stream_events(expose_internal=True)`.
+
+        Raises:
+            ContextStateError: There is no run yet, or this is a step.
+        """
+        return self._beside("stream_events").stream()
+
+    async def get_result(self) -> Any:
+        """The run's result; deprecated: await the handler."""
+        warnings.warn("Context.get_result() is deprecated: await the handler.", DeprecationWarning, stacklevel=2)
+        return await self._beside("get_result").result()
+
+    # -- how a run begins with a context ---------------------------------------------------------------------------
+
+    def beginning_of_run(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
+        """What a run that is given this context begins with.
+
+        Raises:
+            ContextStateError: It is a step's, or its run goes on.
+            ContextSerdeError: It holds unfinished work of another workflow.
+        """
+        if isinstance(self._face, StepFace):
+            raise self._misplaced("run", "A step that starts a run of its own gives it a Context(workflow) of its own.")
+        return self._face.beginning(workflow, has_new_input=has_new_input)
+
+    def becomes(self, face: RunFace) -> None:
+        """From now on this is the context of that run."""
+        self._face = face

@@ -1,0 +1,85 @@
+-- Bring one part of a snapshot to Redis, ahead of the `start` that brings the run to life. Nothing is dispatched yet:
+-- what can go on waits in the FIFO of its step until `start` fills the slots.
+-- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
+-- Answers: restored | exists. Repeating a part changes nothing. A restoring that is given up leaves keys that expire.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers ended state
+--!include record publish slots scopes joins
+
+local ABANDONED_AFTER = 3600000
+
+local known = redis.call('HMGET', K.run, 'nonce', 'parts', 'status')
+if known[1] and (known[1] ~= A.nonce or known[3] ~= 'restoring') then
+  return { known[1] == A.nonce and 'restored' or 'exists' }
+end
+if tonumber(known[2] or 0) >= A.part then return { 'restored' } end
+
+local PUT = {}
+
+function PUT.state(c)                       -- f {field value …}
+  redis.call('HSET', K.state, unpack(c.f))
+end
+
+function PUT.scope(c)                       -- an open fan-out: id, p parent path, j joins, rc, fired {step …}
+  redis.call('HSET', K.scopes, c.id, cmsgpack.pack({ p = c.p, j = c.j, rc = c.rc }))
+  for _, step in ipairs(c.fired) do redis.call('HSET', K.scopes, c.id .. '/' .. step, 1) end
+  redis.call('HINCRBY', K.run, 'scopes', 1)
+  count(c.p, 1)
+end
+
+function PUT.list(c)                        -- n logical name, d {envelope …}: members, buffers, collected sets
+  redis.call('RPUSH', X[c.n], unpack(c.d))
+  redis.call('SADD', K.extra, X[c.n])
+  redis.call('PEXPIRE', X[c.n], ABANDONED_AFTER)
+end
+
+function PUT.sent(c)                        -- n logical name, d {identity …}
+  redis.call('SADD', X[c.n], unpack(c.d))
+  redis.call('SADD', K.extra, X[c.n])
+  redis.call('PEXPIRE', X[c.n], ABANDONED_AFTER)
+end
+
+function PUT.slot(c)                        -- one entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
+  redis.call('HSET', K.events, c.e, c.d)
+  join_push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
+end
+
+function PUT.inbox(c)
+  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))
+end
+
+function PUT.call(c)                        -- of collect_events: what call n was answered, or whose buffer n is
+  redis.call('HSET', K.collect, c.n, c.a)
+end
+
+function PUT.waiter(c)                      -- w work id, wt waiter id, d what it waits for, at its time-out
+  local field = c.w .. '|' .. c.wt
+  redis.call('HSET', K.waiters, field, c.d)
+  redis.call('HINCRBY', K.run, 'wv', 1)
+  if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. RUN .. '|' .. field) end
+end
+
+function PUT.item(c)                        -- one work item: r record, ev {id envelope …}, at when a delayed one is due
+  local record = c.r
+  for i = 1, #c.ev, 2 do redis.call('HSET', K.events, c.ev[i], c.ev[i + 1]) end
+  live = live + 1
+  count(record.sc, 1)
+  if record.st == 'suspended' then
+    put(record.id, record)
+    redis.call('HINCRBY', K.run, 'asleep', 1)
+  elseif record.st == 'delayed' then
+    put(record.id, record)
+    redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. RUN .. '|' .. record.id)
+  else
+    record.st = 'queued'
+    queue_push(record.s, cmsgpack.pack(record))
+  end
+end
+
+redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.part)
+for _, c in ipairs(BODY) do PUT[c.o](c) end
+settle()
+for _, name in ipairs({ 'run', 'work', 'events', 'queue', 'scopes', 'joins', 'inbox', 'waiters', 'extra', 'collect' }) do
+  redis.call('PEXPIRE', K[name], ABANDONED_AFTER)
+end
+redis.call('PEXPIRE', K.state, ABANDONED_AFTER)
+return { 'restored' }

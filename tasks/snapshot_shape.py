@@ -1,0 +1,228 @@
+"""What a snapshot of a context contains: version 2, as LlamaIndex Workflows writes it.
+
+Every *event* below is text that a serializer made of one event. Where the other side leaves room umbel adds a key of
+its own, `umbel`; unknown keys are kept.
+
+Instants are seconds since 1970. A *scope path* names the open fan-outs around an event, the innermost last.
+
+How the parts belong together:
+
+* A work item that is queued or running is one `Attempt`, in `queue` or `in_progress`. On loading both are queued again.
+* A work item that waits for an event is an unresolved `Waiter` and nothing else. Once the event is there, the item is
+  an attempt again, with the same `work_item_id`, and the waiter holds the answer until the step is through.
+* A fan-out that is not over is an `OpenStream`, under its id in `streams`. Its `open_work_items` counts the attempts
+  and unresolved waiters whose scope path ends with it, and for each open stream directly inside it the bindings of that
+  stream which have not been released yet. At 0 it closes, and all its bindings fire that have not.
+* Which step gathers what is a *binding*: `source->target:module.A,module.B:All:nearest`, with `Take(3)` in the place of
+  `All` for a step that takes the first three. It follows from the signatures alone.
+* What a binding has gathered of a stream so far is a `Gathering`, under `stream_id:binding_id` in
+  `collection_release_states`, from its first event on.
+* What it has released is a `Release`, beside the event of the attempt that the gathering step is called with. It is
+  what counts: the attempt's `event` is made from it again.
+* `static_collect_events` are the events of a step with several event parameters that make no complete set yet: as
+  they arrived, without the parameter they are for. Of a complete set the first event for each parameter is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
+
+#: The version that is described here, and written.
+VERSION = 2
+
+
+class Release(BaseModel):
+    """One batch that a step with a `list[E]` parameter is called with.
+
+    Attributes:
+        binding_id: Which fan-out step's events it gathers, and how.
+        stream_id: The fan-out they come from.
+        events: The events in order of arrival.
+        output_scope_path: The scope path of what the step returns: that of the stream itself.
+    """
+
+    binding_id: str
+    stream_id: str
+    events: list[str] = Field(default_factory=list)
+    output_scope_path: list[str] = Field(default_factory=list)
+
+
+class Attempt(BaseModel):
+    """One event that a step is to be called with, or is being called with.
+
+    Attributes:
+        event: What the step is called with; of several event parameters the one that completed the set.
+        bound_events: The whole set, by parameter. None for a step with one event parameter.
+        attempts: Failures so far: 0 on the first attempt.
+        first_attempt_at: When it was first called.
+        last_exception: What it raised last: `{"exception_type": "module.Class", "exception_message": …}`.
+        last_failed_at: When.
+        recovery_counts: How often each `@catch_error` step took over before, by its name.
+        not_before: When a delayed retry is due.
+        scope_path: The fan-outs around it.
+        collection_release_payload: For a step that gathers: what it is called with.
+        work_item_id: Equal in all attempts of one work item. None in older snapshots.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    event: str
+    bound_events: dict[str, str] | None = None
+    attempts: int = 0
+    first_attempt_at: float | None = None
+    last_exception: dict[str, Any] | None = None
+    last_failed_at: float | None = None
+    recovery_counts: dict[str, int] = Field(default_factory=dict)
+    not_before: float | None = None
+    scope_path: list[str] = Field(default_factory=list)
+    collection_release_payload: Release | None = None
+    work_item_id: str | None = None
+
+
+class Waiter(BaseModel):
+    """A work item that waits, or has waited, in `wait_for_event`.
+
+    The time-out is not written, and neither are the requirements: a waiter that has some is made anew by calling its
+    step again.
+
+    Attributes:
+        waiter_id: Names the wait within its step.
+        event: What the step was called with.
+        bound_events: As in `Attempt`.
+        waiting_for_event: The class it waits for, as `module.Class`.
+        has_requirements: Whether not every event of this class will do.
+        resolved_event: What came; None as long as it waits.
+        scope_path: As in `Attempt`.
+        collection_release_payload: As in `Attempt`.
+        work_item_id: As in `Attempt`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    waiter_id: str
+    event: str
+    bound_events: dict[str, str] | None = None
+    waiting_for_event: str
+    has_requirements: bool = False
+    resolved_event: str | None = None
+    scope_path: list[str] = Field(default_factory=list)
+    collection_release_payload: Release | None = None
+    work_item_id: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_requirements(cls, value: Any) -> Any:
+        """Older snapshots have the requirements themselves."""
+        if isinstance(value, dict) and "requirements" in value:
+            value = dict(value)
+            value["has_requirements"] = bool(value.pop("requirements")) or value.get("has_requirements", False)
+        return value
+
+
+class StepSnapshot(BaseModel):
+    """All that is under way in one step.
+
+    Attributes:
+        queue: Waiting for a slot or for its time.
+        in_progress: Being executed.
+        collected_events: What `collect_events` has gathered, by buffer id, in order of arrival.
+        static_collect_events: Events of incomplete sets, for a step with several event parameters.
+        collected_waiters: Its waits.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    queue: list[Attempt] = Field(default_factory=list)
+    in_progress: list[Attempt] = Field(default_factory=list)
+    collected_events: dict[str, list[str]] = Field(default_factory=dict)
+    static_collect_events: list[str] = Field(default_factory=list)
+    collected_waiters: list[Waiter] = Field(default_factory=list)
+
+
+class OpenStream(BaseModel):
+    """A fan-out that is not over.
+
+    Attributes:
+        stream_id: Its own id again.
+        source_step: The step that returned the list.
+        scope_path: The fan-outs around it, without itself.
+        open_work_items: What must end before it closes; see above.
+        accepting_binding_ids: The bindings whose source is `source_step`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    stream_id: str
+    source_step: str
+    scope_path: list[str] = Field(default_factory=list)
+    open_work_items: int = 0
+    accepting_binding_ids: list[str] = Field(default_factory=list)
+
+
+class Gathering(BaseModel):
+    """What one binding has gathered of one stream.
+
+    Attributes:
+        binding_id: The binding.
+        stream_id: The stream.
+        buffer: The events in order of arrival.
+        released: Whether it has fired, before the stream closed. It gathers nothing any more.
+    """
+
+    binding_id: str
+    stream_id: str
+    buffer: list[str] = Field(default_factory=list)
+    released: bool = False
+
+
+class StatePart(BaseModel):
+    """The state.
+
+    Attributes:
+        store_type: `in_memory`: the data are here. Others name a place that only their own store can read.
+        state_type: Name of the state's class. For the reader's eye: the data say themselves what they are.
+        state_module: Its module.
+        state_data: Of a `DictState` `{"_data": {key: text}}`, of a state model one text; all by the serializer.
+    """
+
+    store_type: str = "in_memory"
+    state_type: str = "DictState"
+    state_module: str = "umbel.context.state_store"
+    state_data: Any = None
+
+
+class Snapshot(BaseModel):
+    """A whole context: its state, and for a run that has not ended all that is under way.
+
+    Attributes:
+        version: 2.
+        state: None (written as `{}`) when nothing is known of it.
+        is_running: Whether a run goes on from here. If not, the next run begins with a start event.
+        workers: By the name of the step. A step that is missing has nothing under way.
+        stream_seq: Fan-outs so far; their ids come from it.
+        work_item_seq: Work items so far, likewise.
+        streams: Open fan-outs by their ids.
+        collection_release_states: By `stream_id:binding_id`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    version: int = VERSION
+    state: StatePart | None = None
+    is_running: bool = False
+    workers: dict[str, StepSnapshot] = Field(default_factory=dict)
+    stream_seq: int = 0
+    work_item_seq: int = 0
+    streams: dict[str, OpenStream] = Field(default_factory=dict)
+    collection_release_states: dict[str, Gathering] = Field(default_factory=dict)
+
+    @field_validator("state", mode="before")
+    @classmethod
+    def _no_state(cls, value: Any) -> Any:
+        return value or None
+
+    @field_serializer("state")
+    def _dump_state(self, state: StatePart | None) -> dict[str, Any]:
+        return {} if state is None else state.model_dump()

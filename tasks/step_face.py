@@ -1,0 +1,161 @@
+"""What a context does inside a step: emit, collect, wait. One attempt of one work item stands behind it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..orchestration.envelope import Envelope
+from ..orchestration.errors import RunClosed, WorkflowRuntimeError
+from ..orchestration.plan import Plan
+from ..orchestration.records import Refusal
+from ..orchestration.store import Store
+from ..orchestration.work import Suspended, Waiter, Work, buffer_name, derive_id
+from .codec import EventRegistry, decode_event, encode_event
+from .emissions import Emissions
+from .events import Event, event_name
+from .state_store import DictState, StateStore, SyncStateStore
+
+
+class WaitingForEvent(BaseException):
+    """Unwinds a step that waits. Not an Exception, so that a step's own `except Exception` does not swallow it."""
+
+    def __init__(self, suspended: Suspended) -> None:
+        super().__init__(f"waiting for {suspended.waiter.event_type}")
+        self.suspended = suspended
+
+
+class StepFace:
+    """Everything behind a context inside a step: one attempt of one work item."""
+
+    def __init__(
+        self,
+        work: Work,
+        emissions: Emissions,
+        store: Store,
+        collecting: Store,
+        registry: EventRegistry,
+        state_class: type[BaseModel] | None,
+        accepts_subclasses: bool,
+        is_async: bool,
+    ) -> None:
+        """Args:
+        work: The attempt.
+        emissions: Its buffer of early events.
+        store: For reading and the state.
+        collecting: For `collect_events`: a connection of its own with a short time-out, because the call blocks.
+        registry: Classes of stored events.
+        state_class: Model of the state.
+        accepts_subclasses: The step's way of matching, which its waiters share.
+        is_async: Which colour `ctx.store` has.
+        """
+        self.work, self.emissions = work, emissions
+        self.registry, self.settings = registry, store.settings
+        self.collecting = collecting
+        self.accepts_subclasses = accepts_subclasses
+        colour = StateStore if is_async else SyncStateStore
+        self.state: Any = colour(store, work.run_id, work.state_id, state_class or DictState, work)
+        self.taken: list[str] = []
+        self._collect_calls: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.work.run_id
+
+    def send(self, event: Event, target: str | None) -> None:
+        """Check the target, then buffer."""
+        envelope = encode_event(event, self.settings)
+        check_target(self.emissions.plan, envelope, target)
+        if target is not None and self.emissions.plan.by_name[target].kind == "collect":
+            raise WorkflowRuntimeError(
+                f"Step {target!r} gathers the events of a fan-out, but {type(event).__name__} was sent by step "
+                f"{self.work.step!r} outside of one. Only returned events can be gathered: return a list of events."
+            )
+        self.emissions.send(envelope, target)
+
+    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Event] | None:
+        """One atomic exchange; see `Context.collect_events`."""
+        if not expected:
+            return []
+        buffer_id = buffer_id or "default"
+        buffer = derive_id(self.work.step, buffer_id)
+        needed = Counter(event_name(cls) for cls in expected)
+        call = f"{buffer}|{self.work.work_id}|{self._collect_calls[buffer]}"
+        self._collect_calls[buffer] += 1
+        taken = f"taken:{derive_id(call)}"
+        answer = self.collecting.collect(
+            self.work,
+            buffer=f"{self.work.step}|{buffer_id}",
+            call=call,
+            event=encode_event(event, self.settings),
+            expected=[(name, n, buffer_name(self.work.step, buffer_id, name)) for name, n in needed.items()],
+            taken=taken,
+        )
+        if isinstance(answer, Refusal):
+            raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is no longer wanted ({answer}).")
+        if answer is None:
+            return None
+        self.taken.append(taken)
+        by_type: dict[str, list[Event]] = {}
+        for envelope in answer:
+            by_type.setdefault(envelope.type, []).append(decode_event(envelope, self.registry))
+        return [by_type[event_name(cls)].pop(0) for cls in expected]
+
+    def wait(
+        self,
+        event_type: type[Event],
+        announce: Event | None,
+        waiter_id: str | None,
+        requirements: dict[str, Any],
+        timeout: float | None,
+    ) -> Event:
+        """Give the answer if there is one, else unwind the step."""
+        if waiter_id is None:
+            wanted = json.dumps(requirements, sort_keys=True, default=str)
+            stem = f"waiter_{event_name(event_type)}_{wanted}"
+            waiter_id = f"{stem}_{self._waits[stem]}"
+            self._waits[stem] += 1
+        if waiter_id in self.work.answers:
+            answer = self.work.answers[waiter_id]
+            if answer is None:
+                raise TimeoutError(
+                    f"No {event_type.__name__} arrived within {timeout} s for step {self.work.step!r} of run "
+                    f"{self.work.run_id!r}."
+                )
+            return decode_event(answer, self.registry)
+        waiter = Waiter(
+            self.work.work_id,
+            waiter_id,
+            self.work.step,
+            event_name(event_type),
+            requirements,
+            self.accepts_subclasses,
+        )
+        told = None if announce is None else encode_event(announce, self.settings)
+        raise WaitingForEvent(Suspended(waiter, told, timeout))
+
+
+def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
+    """Refuse a target that cannot take the event.
+
+    Raises:
+        WorkflowRuntimeError: There is no such step, or it does not accept this event.
+    """
+    if target is None:
+        return
+    step = plan.by_name.get(target)
+    if step is None:
+        raise WorkflowRuntimeError(
+            f"Step {target} does not exist in workflow {plan.workflow!r}. Its steps: {', '.join(plan.by_name)}."
+        )
+    if not step.accepts_event(envelope):
+        accepted = ", ".join(name.rpartition(".")[2] for name in step.accepts)
+        raise WorkflowRuntimeError(
+            f"Step {target} does not accept event of type {envelope.type.rpartition('.')[2]}. It accepts: {accepted}."
+        )
