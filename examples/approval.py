@@ -1,9 +1,17 @@
-"""Stop and ask a human. While it waits the run holds no process; it may wait for weeks and through restarts.
+"""Stop and ask a human. Until the answer comes no process holds the run; it waits for weeks, and through any restart.
 
-$ umbel run examples/approval.py amount=1200            # prints the run id and the question, and waits
-$ umbel send RUN_ID Decision approved=true by=Ada       # in another terminal
+$ umbel dev examples/approval.py                                # serves in this terminal, on an embedded Redis
+$ umbel start examples/approval.py amount=1200 --run-id trip    # in another one
+$ umbel events trip                                             # the question
 
-$ python examples/approval.py                           # asks on this terminal
+Now end `umbel dev`, kill whatever is left, switch the machine off and on. Then, in any order:
+
+$ umbel send trip Decision approved=true by=Ada                 # works while nothing is running, too
+$ umbel dev examples/approval.py
+$ umbel events trip --follow                                    # approved by Ada
+
+$ umbel run examples/approval.py amount=1200                    # all in one: shows how to answer, and waits
+$ python examples/approval.py                                   # asks on this terminal
 """
 
 import umbel

@@ -101,6 +101,16 @@ class Splice:
 
 
 @dataclass(frozen=True, slots=True)
+class Fill:
+    """Give the free slots of a step to what waits in its FIFO; only a restored run has such a thing."""
+
+    step: StepPlan
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "fill", "s": self.step.name, "nw": self.step.num_workers}
+
+
+@dataclass(frozen=True, slots=True)
 class Absorb:
     """Add an event to the members that a collect step gathers from one fan-out."""
 
@@ -255,6 +265,7 @@ Command = (
     | Deliver
     | OpenScope
     | Splice
+    | Fill
     | Absorb
     | Join
     | Publish

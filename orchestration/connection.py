@@ -61,12 +61,28 @@ def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
         ) from error
 
 
-def _passing(error: Exception) -> bool:
+def is_passing(error: Exception) -> bool:
+    """Whether the same question may be answered a moment later."""
     if isinstance(error, AuthenticationError):
         return False
     if isinstance(error, PASSING):
         return True
     return isinstance(error, ResponseError) and str(error).startswith(_PASSING_WORDS)
+
+
+def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:
+    """What is raised when an outage outlasts the patience."""
+    return StoreUnavailable(
+        f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel wanted to {what}: "
+        f"{str(error).rstrip('.')}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try again."
+    )
+
+
+def refused_credentials(url: str, error: Exception) -> ConfigurationError:
+    """What is raised when Redis does not know us."""
+    return ConfigurationError(
+        f"Redis at {redact_url(url)} refuses the credentials: {error}. Mend user and password in UMBEL_REDIS_URL."
+    )
 
 
 def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: float) -> T:
@@ -88,18 +104,11 @@ def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: flo
         try:
             return call()
         except AuthenticationError as error:
-            raise ConfigurationError(
-                f"Redis at {redact_url(url)} refuses the credentials: {error}. "
-                "Mend user and password in UMBEL_REDIS_URL."
-            ) from error
+            raise refused_credentials(url, error) from error
         except (ConnectionError, TimeoutError, ResponseError) as error:
-            if not _passing(error):
+            if not is_passing(error):
                 raise
             if time.monotonic() + pause > deadline:
-                raise StoreUnavailable(
-                    f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel wanted to "
-                    f"{what}: {str(error).rstrip('.')}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try "
-                    "again."
-                ) from error
+                raise unavailable(url, what, patience_seconds, error) from error
             time.sleep(pause)
             pause = min(pause * 2, 1.0)

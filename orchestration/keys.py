@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import WorkflowRuntimeError
@@ -52,6 +53,9 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "leases": ("ZSET", "owner -> instant its lease runs out"),
     "gone": ("ZSET", "owner -> instant it was declared lost"),
     "parked": ("ZSET", "workflow|step|run|work without a worker that has the code"),
+    "unbegun": ("ZSET", "run that waits for a place of its workflow -> instant of the next look at it"),
+    "leaving": ("ZSET", "ticket|workflow of an ended run whose place is still to be given back -> ended_at"),
+    "limits": ("HASH", "workflow -> how many of its runs may go on, who said so when; in the shard of its name"),
     "retire": ("ZSET", "ended runs whose dynamic keys still have to be expired"),
     "runs:running": ("ZSET", "run id -> created_at"),
     "runs:completed": ("ZSET", "run id -> ended_at"),
@@ -71,9 +75,13 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
     "state:<state_id>:lock:next": ("STRING", "process that edits next because it waited long; expires by itself"),
     "state:<state_id>:answer:<process>": ("STRING", "id of a process's last write; lives 60 s"),
+    "places:<workflow>": ("ZSET", "ticket of each run that has a place -> next look; in the shard of the name"),
+    "waiting:<workflow>": ("ZSET", "ticket of each run that waits for a place -> its start in us; likewise"),
     "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
     "at:<run_id>": ("STRING", "state id of a run that shares another run's state, hence its shard"),
 }
+
+_SUFFIXES = {name: suffix for name, (suffix, _, _) in RUN_KEYS.items()}
 
 _RUN_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$")
 
@@ -137,6 +145,14 @@ class RunKeys:
     run_id: str
     shard: int
     tag: str
+
+    def many(self, names: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+        """Keys by their logical names, in order; some of them stand for others, as `owner` for `owner:w1`."""
+        stem = f"{self.tag}run:{self.run_id}"
+        return [
+            self[renamed[name]] if name in renamed else stem + _SUFFIXES[name] if name in _SUFFIXES else self.tag + name
+            for name in names
+        ]
 
     def __getitem__(self, name: str) -> str:
         """A key by its logical name, as used in the `--!keys` line of a Lua file."""

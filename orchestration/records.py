@@ -31,10 +31,14 @@ class Doorbell:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A verb was applied (now, or earlier and this is its remembered answer)."""
+    """A verb was applied (now, or earlier and this is its remembered answer).
+
+    `leaving` names the place of a limited workflow that a run makes free by its end; see `places.py`.
+    """
 
     doorbells: tuple[Doorbell, ...] = ()
     ended: bool = False
+    leaving: str | None = None
 
 
 class Refusal(StrEnum):
@@ -56,7 +60,7 @@ class RunRecord:
     """One run as it stands.
 
     `ending` is the terminal event, `status` one of running, completed, failed, cancelled, timed_out; instants are
-    Redis time in ms.
+    Redis time in ms. `waits_for_place`: it is started and has not begun, because its workflow limits how many go on.
     """
 
     run_id: str
@@ -71,6 +75,7 @@ class RunRecord:
     options: dict[str, Any]
     commits: int
     live: int
+    waits_for_place: bool
 
 
 #: How a run ends whose fan-out can no longer close.
@@ -116,6 +121,7 @@ def run_record(run_id: str, raw: dict[bytes, bytes]) -> RunRecord:
         options=json.loads(raw.get(b"options") or b"{}"),
         commits=int(raw.get(b"commits", 0)),
         live=int(raw.get(b"live", 0)),
+        waits_for_place=b"unbegun" in raw,
     )
 
 

@@ -8,9 +8,11 @@ which the ring index remembers. What is where: `keys.py`; the scripts: `lua/`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar, cast
 
+from .asks import Ask
 from .commands import Command, EndStatus
 from .decide import Decision
 from .envelope import Envelope
@@ -30,44 +32,75 @@ from .scripts import Script, evaluate, load, pack, unpack
 from .store_reads import StoreReads
 from .work import Work
 
+T = TypeVar("T")
+
+_STUCK = STUCK.to_bytes()
+
+
+def _as_is(reply: Any) -> list[Any]:
+    return cast(list[Any], reply)
+
 
 class Store(StoreReads):
     """Runs in Redis: the verbs. What only reads is inherited."""
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
-    def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
-        """Evaluate one script on one run, asking again until Redis answers.
+    def ask(
+        self,
+        verb: str,
+        run_id: str,
+        names: dict[str, str] | None = None,
+        /,
+        *,
+        read: Callable[[Any], T],
+        **args: Any,
+    ) -> Ask[T]:
+        """One script on one run, ready to be sent.
 
         Args:
             verb: The Lua file.
             run_id: The run; the script's keys are built from it.
             names: Logical key of the script -> logical name with its parameter (`owner` -> `owner:w1`).
+            read: Makes the reply a value.
             **args: The script's arguments; None is left out. `extra` lists dynamic keys by logical name;
                 `body` is the list of commands.
         """
         script = load(verb)
         keys = self.locate(run_id)
-        renamed = {"state": f"state:{run_id}"} | (names or {})
-        named = [keys[renamed.get(key, key)] for key in script.keys]
+        named = keys.many(script.keys, {"state": f"state:{run_id}"} | (names or {}))
         extra: dict[str, str] = args.pop("extra", {})
         if extra:
             args["x"] = list(extra)
             named.extend(extra.values())
         if "scopes" in script.keys:
-            args["stuck"] = STUCK.to_bytes()
-        args |= self._limits | {"run": run_id}
+            args["stuck"] = _STUCK
+        args |= self._limits
+        args["run"] = run_id
         body = args.pop("body", None)
         blob = [pack({name: value for name, value in args.items() if value is not None})]
         if body is not None:
             blob.append(pack(body))
-        return cast(list[Any], self.read(f"{verb} run {run_id!r}", lambda: self.evaluate(script, named, blob)))
+        return Ask(f"{verb} run {run_id!r}", script, named, blob, read)
+
+    def do(self, ask: Ask[T]) -> T:
+        """Send an ask, again and again until Redis answers.
+
+        Raises:
+            StoreUnavailable: No answer within the patience.
+        """
+        reply = self.read(ask.what, lambda: self.evaluate(ask.script, ask.keys, ask.args))
+        return ask.read(reply)
+
+    def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
+        """Evaluate one script on one run, asking again until Redis answers; arguments as in `ask`."""
+        return self.do(self.ask(verb, run_id, names, read=_as_is, **args))
 
     def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
         """Send one script to Redis. Every verb passes here, which lets a test watch or alter what is sent."""
         return evaluate(self.client, script, keys, args)
 
-    @property
+    @cached_property
     def _limits(self) -> dict[str, Any]:
         settings = self.settings
         return {
@@ -79,11 +112,22 @@ class Store(StoreReads):
             "state": True,
         }
 
+    @cached_property
+    def _lease(self) -> int:
+        return round(self.settings.lease_seconds * 1000)
+
     def applied(self, run_id: str, body: bytes) -> Applied:
         answer = unpack(body)
         bells = answer.get("bells") or ()
         doorbells = tuple(Doorbell(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in bells)
-        return Applied(doorbells, bool(answer.get("ended")))
+        return Applied(doorbells, bool(answer.get("ended")), answer.get("leaving"))
+
+    def shard_verb(self, verb: str, shard: int, names: dict[str, str], /, **args: Any) -> list[Any]:
+        """Evaluate one script on what a shard has beside its runs; `names` as in `verb`, None is left out."""
+        script = load(verb)
+        keys = [self.keys.in_shard(shard, names.get(key, key)) for key in script.keys]
+        blob = [pack({name: value for name, value in args.items() if value is not None})]
+        return cast(list[Any], self.read(verb, lambda: self.evaluate(script, keys, blob)))
 
     # -- a run's life ----------------------------------------------------------------------------------------------
 
@@ -97,8 +141,14 @@ class Store(StoreReads):
         timeout_seconds: float | None,
         options: dict[str, Any] | None = None,
         parent: str | None = None,
+        num_concurrent_runs: int | None = None,
+        restored: Sequence[str] = (),
     ) -> Applied | Refusal:
-        """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken."""
+        """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken.
+
+        With `num_concurrent_runs` it waits until `Places` have let it begin.
+        `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared.
+        """
         meta = ["workflow", plan.workflow, "plan", plan.digest, "state_id", run_id]
         meta += ["options", json.dumps(options or {}, separators=(",", ":"))]
         if parent is not None:
@@ -112,6 +162,8 @@ class Store(StoreReads):
             meta=meta,
             body=[command.wire() for command in commands],
             timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
+            limit=num_concurrent_runs,
+            extra={name: self.locate(run_id)[name] for name in restored},
         )
         return self.applied(run_id, body) if status == b"started" else Refusal.EXISTS
 
@@ -130,22 +182,34 @@ class Store(StoreReads):
         Of all who hold a doorbell exactly one gets the `Work`; the attempt is counted before this returns. A claim
         whose answer was lost is asked again with the same `claim_id`.
         """
-        reply = self.verb(
+        return self.do(
+            self.claiming(run_id, work_id, dispatch_no, claim_id=claim_id, owner=owner, takes_suspects=takes_suspects)
+        )
+
+    def claiming(
+        self, run_id: str, work_id: str, dispatch_no: int, *, claim_id: str, owner: str, takes_suspects: bool
+    ) -> Ask[Work | Refusal]:
+        """`claim`, to be sent."""
+
+        def read(reply: Any) -> Work | Refusal:
+            if reply[0] != b"claimed":
+                return Refusal(reply[0].decode())
+            return claimed_work(run_id, work_id, unpack(reply[1]), unpack(reply[2]), reply[3:])
+
+        return self.ask(
             "claim",
             run_id,
             {"owner": f"owner:{owner}"},
+            read=read,
             w=work_id,
             d=dispatch_no,
             c=claim_id,
             owner=owner,
             suspects=takes_suspects or None,
-            lease=round(self.settings.lease_seconds * 1000),
+            lease=self._lease,
             member=f"{run_id}|{work_id}|{claim_id}",
-            grace=round(self.settings.lease_seconds * 1000),
+            grace=self._lease,
         )
-        if reply[0] != b"claimed":
-            return Refusal(reply[0].decode())
-        return claimed_work(run_id, work_id, unpack(reply[1]), unpack(reply[2]), reply[3:])
 
     def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
         """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
@@ -217,11 +281,33 @@ class Store(StoreReads):
             entry: The journal's summary of this attempt.
             taken: Logical names of completed collect_events sets to drop with the work item.
         """
+        return self.do(
+            self.committing(work, plan, decision, version=version, batches=batches, entry=entry, taken=taken)
+        )
+
+    def committing(
+        self,
+        work: Work,
+        plan: Plan,
+        decision: Decision,
+        *,
+        version: int,
+        batches: int,
+        entry: dict[str, Any],
+        taken: Iterable[str] = (),
+    ) -> Ask[Applied | Refusal]:
+        """`commit`, to be sent."""
+
+        def read(reply: Any) -> Applied | Refusal:
+            status, *rest = reply
+            return self.applied(work.run_id, rest[0]) if status == b"committed" else Refusal(status.decode())
+
         keys = self.locate(work.run_id)
-        status, *rest = self.verb(
+        return self.ask(
             "commit",
             work.run_id,
             {"state": f"state:{work.state_id}", "owner": f"owner:{work.owner}", "answer": f"answer:{work.work_id}"},
+            read=read,
             w=work.work_id,
             t=work.token,
             member=work.member,
@@ -232,7 +318,6 @@ class Store(StoreReads):
             entry={"w": work.work_id, "s": work.step, "a": work.attempt} | entry,
             extra=touched_keys(keys, plan, work, decision, (*work.taken, *taken)),
         )
-        return self.applied(work.run_id, rest[0]) if status == b"committed" else Refusal(status.decode())
 
     def flush(
         self,
@@ -302,6 +387,7 @@ class Store(StoreReads):
         self,
         work: Work,
         *,
+        buffer: str,
         call: str,
         event: Envelope,
         expected: Sequence[tuple[str, int, str]],
@@ -311,6 +397,7 @@ class Store(StoreReads):
 
         Args:
             work: The collecting work item.
+            buffer: The buffer as people call it: step and buffer id.
             call: Name of this call: buffer, work item and n-th call. A repeated attempt gets its old answer.
             event: The member.
             expected: (event type, how many, logical buffer key) per type, in order of first mention.
@@ -322,6 +409,7 @@ class Store(StoreReads):
             work.run_id,
             w=work.work_id,
             t=work.token,
+            buffer=buffer,
             call=call,
             type=event.type,
             d=event.to_bytes(),

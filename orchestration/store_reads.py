@@ -88,7 +88,7 @@ class StoreReads:
         """
         keys = self.locate(run_id)
         raw = self.read("read a run", lambda: self.client.hgetall(keys["run"]))
-        if b"status" not in raw:
+        if b"created_at" not in raw:  # nothing there, or not begun: a snapshot that is being restored
             raise RunNotFound(not_found(run_id))
         return run_record(run_id, raw)
 

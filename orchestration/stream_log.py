@@ -77,15 +77,24 @@ def _trace_event(step: str, state: str, worker: str, taken: str, given: str) -> 
         return internal(IDLE)
     if state == "unhandled":
         name = taken.rpartition(".")[2]
-        return internal(UNHANDLED, event_type=name, qualified_name=taken, step_name=step or None, idle=False)
+        idle = worker == "idle"
+        return internal(UNHANDLED, event_type=name, qualified_name=taken, step_name=step or None, idle=idle)
+    # LlamaIndex Workflows names a class by its bare name until the step has ended, from then on as `str()` shows it.
+    ended = state == "not_running"
     return internal(
         STEP_STATE_CHANGED,
         name=step,
         step_state="preparing" if state == "parked" else state,
         worker_id=worker,
-        input_event_name=taken,
-        output_event_name=given or None,
+        input_event_name=_as_shown(taken) if ended else taken.rpartition(".")[2],
+        output_event_name=_as_shown(given) if given else None,
     )
+
+
+def _as_shown(name: str) -> str:
+    """What `str(cls)` gives for a class of this wire name; a built-in one stands for what is in `umbel.events`."""
+    root, _, last = name.partition(".")
+    return f"<class 'umbel.events.{last}'>" if root == "umbel" and "." not in last else f"<class '{name}'>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The sweep: periodic rescue, run by every worker. Expired leases, due timers, dispatches that nobody claimed.
+"""The sweep: periodic rescue, run by every worker. Expired leases, due timers, dispatches that nobody claimed, places
+that nobody gave back or took.
 
 Killing "the orchestrator" kills nothing because there is none: any worker sweeps any shard. A `SET NX PX` per shard
 only spares work; two sweeps at once do no harm, since each action is one idempotent script.
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from .envelope import TIMED_OUT, ending
 from .errors import RunNotFound
+from .places import Places, Ticket
 from .plan import Plan
 from .records import Doorbell
 from .store import Store
@@ -23,6 +25,10 @@ logger = logging.getLogger("umbel.sweep")
 
 #: At most this much is taken up per shard, kind and pass; the rest is due in the next one.
 BATCH = 500
+
+#: At most so many runs per shard and pass are looked at because they have had or waited for a place for long. Nothing
+#: is wrong with most of them, and what is urgent must not wait for that.
+LOOKS = 50
 
 
 class Dispatcher(Protocol):
@@ -43,6 +49,7 @@ class Sweep:
         """
         self.store = store
         self.upkeep = Upkeep(store)
+        self.places = Places(store, dispatcher.ring)
         self.dispatcher = dispatcher
         self.backlog = backlog
 
@@ -76,18 +83,26 @@ class Sweep:
             pipe.zrange(keys.in_shard(shard, "leases"), 0, now, byscore=True, offset=0, num=BATCH)
             pipe.zrange(keys.in_shard(shard, "ring"), 0, now, byscore=True, offset=0, num=1, withscores=True)
             pipe.zrange(keys.in_shard(shard, "retire"), 0, BATCH - 1)
+            pipe.zrange(keys.in_shard(shard, "leaving"), 0, BATCH - 1)
+            pipe.zrange(keys.in_shard(shard, "unbegun"), 0, now, byscore=True, offset=0, num=LOOKS)
+            pipe.hkeys(keys.in_shard(shard, "limits"))
         answers = pipe.execute()
         waiting = answers[: 2 * settings.shards]
         done = 0
         horizons: dict[str, int] | None = None
         for position, shard in enumerate(mine):
-            timers, owners, ring, retired = answers[2 * settings.shards + 4 * position :][:4]
+            found = answers[2 * settings.shards + 7 * position :][:7]
+            timers, owners, ring, retired, leaving, unbegun, limited = found
             done += self._each(timers, self._timer)
             done += self._each(owners, partial(self.lose_owner, shard=shard))
             if ring:
                 horizons = self._horizons(waiting, now) if horizons is None else horizons
                 done += self._ring(shard, horizons)
             done += self._each(retired, self.upkeep.retire)
+            done += self._each(leaving, lambda text: self.places.give_back(Ticket.of_leaving(text)))
+            done += self._each(unbegun, partial(self.places.look_at, now=now))
+            for workflow in limited:
+                done += self._holders(shard, workflow.decode(), now)
         if mine and mine[0] == 0:
             self._trim(now)
         return done
@@ -104,6 +119,12 @@ class Sweep:
             except Exception:
                 logger.exception("sweep could not settle %r; trying again", member, extra={"action": "sweep_error"})
         return done
+
+    def _holders(self, shard: int, workflow: str, now: int) -> int:
+        """Look at the runs that have had a place of a limited workflow for a while."""
+        key = self.store.keys.in_shard(shard, f"places:{workflow}")
+        found = self.store.client.zrange(key, 0, now, byscore=True, offset=0, num=LOOKS)
+        return self._each(found, lambda member: self.places.look_at_holder(Ticket.of(workflow, member), now))
 
     def rung(self, run_id: str, doorbells: Sequence[Doorbell]) -> None:
         """Ring the doorbells that a verb asked for."""
@@ -127,7 +148,8 @@ class Sweep:
         except RunNotFound:
             timeout, active = None, []
         event = ending(TIMED_OUT, timeout=timeout, active_steps=active)
-        self.store.finish(run_id, "timed_out", event, if_due=True)
+        if self.store.finish(run_id, "timed_out", event, if_due=True):
+            self.places.pass_on_of(run_id)
 
     def lose_owner(self, owner: str, *, shard: int, known_dead: bool = False) -> int:
         """Hand back everything a lost owner held in a shard; returns how many runs were touched."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from .connection import persist
 from .records import Applied
-from .scripts import load, pack, unpack
+from .scripts import unpack
 from .store import Store
 from .work import Work
 
@@ -57,17 +55,6 @@ class Upkeep:
         self.store = store
         self.settings = store.settings
 
-    def _shard(self, verb: str, shard: int, names: dict[str, str], **args: Any) -> Any:
-        script = load(verb)
-        keys = [self.store.keys.in_shard(shard, names.get(key, key)) for key in script.keys]
-        blob = pack({name: value for name, value in args.items() if value is not None})
-        return persist(
-            lambda: self.store.evaluate(script, keys, [blob]),
-            what=verb,
-            url=self.settings.redis_url or "",
-            patience_seconds=self.store.patience_seconds,
-        )
-
     def heartbeat(
         self,
         owner: str,
@@ -93,7 +80,7 @@ class Upkeep:
             by_shard[self.store.locate(each.run_id).shard].append(each)
         lost: set[Held] = set()
         for shard, mine in by_shard.items():
-            reply = self._shard(
+            reply = self.store.shard_verb(
                 "heartbeat",
                 shard,
                 {"owner": f"owner:{owner}"},
@@ -112,7 +99,8 @@ class Upkeep:
 
     def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:
         """Declare an owner lost and learn what it held; empty when nothing is left or its lease still runs."""
-        reply = self._shard("fence", shard, {"owner": f"owner:{owner}"}, owner=owner, known_dead=known_dead or None)
+        names = {"owner": f"owner:{owner}"}
+        reply = self.store.shard_verb("fence", shard, names, owner=owner, known_dead=known_dead or None)
         return [Held.parse(member) for member in unpack(reply[1])] if reply[0] == b"held" else []
 
     def hand_back(self, owner: str, held: Sequence[Held], *, charge: bool) -> list[tuple[str, Applied]]:

@@ -19,6 +19,11 @@ def derive_id(*parts: str | bytes | int) -> str:
     return digest.hexdigest()
 
 
+def buffer_name(step: str, buffer_id: str, event_type: str) -> str:
+    """The logical key of one event type in one collect_events buffer of a step."""
+    return f"buffer:{derive_id(derive_id(step, buffer_id), event_type)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Where in nested fan-outs a work item stands.

@@ -201,8 +201,10 @@ class StepStateChanged(InternalDispatchEvent):
         name: The step.
         step_state: Its new state.
         worker_id: The slot it runs in; `<enqueued>` while it waits for one.
-        input_event_name: The class of the event it consumes.
-        output_event_name: The class of the event it returned; None if it returned none or has not ended.
+        input_event_name: The class of the event it consumes: its bare name (`StartEvent`) until the step has ended,
+            then as `str(cls)` shows it (`<class 'umbel.events.StartEvent'>`), as in LlamaIndex Workflows.
+        output_event_name: The class of the event it returned, as `str(cls)` shows it; None if it returned none or has
+            not ended.
     """
 
     name: str
@@ -223,7 +225,7 @@ class UnhandledEvent(InternalDispatchEvent):
         event_type: The event's class name.
         qualified_name: The same with its module.
         step_name: The step it was addressed to, if any.
-        idle: Whether the run is idle now.
+        idle: Whether no step was queued or running when it came.
     """
 
     event_type: str

@@ -20,6 +20,7 @@ from ..orchestration.decide import CHUNK, Decision, Limits, decide
 from ..orchestration.envelope import FAILED, STEP_FAILED, Envelope, ending
 from ..orchestration.errors import StepTimeoutError, UmbelError, WorkerLost
 from ..orchestration.keys import new_id
+from ..orchestration.places import Places
 from ..orchestration.plan import Plan
 from ..orchestration.records import Applied, Refusal
 from ..orchestration.settings import Settings
@@ -28,7 +29,6 @@ from ..orchestration.sweep import Dispatcher
 from ..orchestration.upkeep import Held, Upkeep
 from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Surroundings, Suspended, Work
 from .codec import encode_event
-from .context import StepFace
 from .emissions import Emissions, Flusher
 from .loop import LoopThread
 from .owner import Owner
@@ -36,6 +36,8 @@ from .registry import Registered, Registry
 from .remote_exceptions import encode_exception
 from .retry_policy import jitter_seed, next_delay
 from .step_call import call_step, step_failed_event
+from .step_face import StepFace
+from .verbose import TellingEmissions, is_verbose, tell_enqueued, tell_outcome, tell_started
 
 logger = logging.getLogger("umbel.execution")
 
@@ -113,6 +115,7 @@ class Executor:
         self.collecting = Store(connect(settings.redis_url, timeout_seconds=1.0), settings, patience_seconds=1.0)
         upkeep = Upkeep(Store(connect(settings.redis_url), settings, patience_seconds=settings.heartbeat_seconds))
         self.upkeep = Upkeep(self.store)
+        self.places = Places(self.store, dispatcher.ring)
         self.owner = Owner(worker, upkeep, self._cancel_claim)
         self.flusher = Flusher(settings.flush_seconds)
         self._own_loop = LoopThread()
@@ -213,7 +216,7 @@ class Executor:
             return "needs_code"
         plan = self.store.plan(work.run_id, work.plan_digest)
         self.store.unstage(work, CHUNK)
-        emissions = Emissions(
+        emissions = (TellingEmissions if is_verbose(work) else Emissions)(
             work,
             plan,
             self.store,
@@ -233,9 +236,13 @@ class Executor:
             config.accept_event_subclasses,
             config.is_async,
         )
+        if isinstance(emissions, TellingEmissions):
+            tell_started(work)
         outcome = self._call(work, registered, face, running)
         if outcome is None:
             return "cancelled"
+        if isinstance(emissions, TellingEmissions):
+            tell_outcome(work, outcome)
         refused = self._commit(work, plan, outcome, emissions, face)
         if refused is not None:
             return refused.value
@@ -348,7 +355,10 @@ class Executor:
                 extra={"action": "commit_refused", "run_id": work.run_id, "step": work.step},
             )
             return reply
+        if isinstance(emissions, TellingEmissions) and not reply.ended:
+            tell_enqueued(commands, reply.doorbells)
         self._ring(plan, reply)
+        self.places.pass_on(reply.leaving)
         if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
             self._wake_in(outcome.retry_delay_seconds, work, plan)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
 from typing import Any
 
@@ -18,14 +19,17 @@ from ..orchestration.errors import (
     WorkflowTimeoutError,
 )
 from ..orchestration.keys import new_id
+from ..orchestration.places import Places
 from ..orchestration.records import Refusal, RunRecord
 from ..orchestration.store import Store
 from ..orchestration.streams import StreamEvent, StreamHub
 from ..orchestration.sweep import Dispatcher
 from ..orchestration.work import Origin, Surroundings, derive_id
 from .codec import EventRegistry, decode_event, encode_event
-from .context import Context, RunFace, check_target
+from .context import Context
 from .events import Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
+from .run_faces import RunFace
+from .step_face import check_target
 
 
 class _Settled(Awaitable[Any]):
@@ -65,14 +69,33 @@ class WorkflowHandler:
         self._events = events or EventRegistry.of()
         self._state_class = state_class
         self._stopped_at: int | None = None
+        self._ctx: Context[Any] | None = None
 
     def __repr__(self) -> str:
         return f"WorkflowHandler(run_id={self.run_id!r})"
 
     @property
     def ctx(self) -> Context[Any]:
-        """The run's context as its caller sees it: the state, and sending events."""
-        return Context(RunFace(self._store, self.run_id, self._state_class, self._send))
+        """The run's context as its caller sees it: the state, sending events, snapshots."""
+        if self._ctx is None:
+            self._ctx = Context.over(self._face())
+        return self._ctx
+
+    def give_context(self, ctx: Context[Any]) -> None:
+        """Make the context that the run was started with its context."""
+        ctx.becomes(self._face())
+        self._ctx = ctx
+
+    def _face(self) -> RunFace:
+        return RunFace(
+            self._store,
+            self.run_id,
+            self._state_class,
+            self._events,
+            send=self._send,
+            stream=lambda: self.stream_events(expose_internal=True),
+            result=self._awaited,
+        )
 
     # -- result ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +267,41 @@ class WorkflowHandler:
         return self._coloured(self._cancel)
 
     def _cancel(self) -> bool:
-        return self._store.finish(self.run_id, "cancelled", ending(CANCELLED))
+        ended = self._store.finish(self.run_id, "cancelled", ending(CANCELLED))
+        if ended:
+            Places(self._store, self._dispatcher.ring).pass_on_of(self.run_id)
+        return ended
+
+    # -- deprecated ------------------------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Deprecated: `is_done()`."""
+        _deprecated("done()", "is_done()")
+        return self.is_done()
+
+    def cancelled(self) -> bool:
+        """Deprecated: `status()` is "cancelled"."""
+        _deprecated("cancelled()", "status()")
+        return self.status() == "cancelled"
+
+    def exception(self) -> BaseException | None:
+        """Deprecated: what awaiting raises, None if the run has a result.
+
+        Raises:
+            asyncio.InvalidStateError: The run has not ended.
+            asyncio.CancelledError: It was cancelled.
+        """
+        _deprecated("exception()", "await")
+        record = self._store.run(self.run_id)
+        if record.status == "running":
+            raise asyncio.InvalidStateError(f"Run {self.run_id!r} has not ended.")
+        try:
+            self._outcome(record)
+        except WorkflowCancelledByUser as error:
+            raise asyncio.CancelledError(str(error)) from error
+        except Exception as error:
+            return error
+        return None
 
     # -- colours ---------------------------------------------------------------------------------------------------
 
@@ -264,3 +321,7 @@ class WorkflowHandler:
             f"handler.{method}() blocks, and this is code on an event loop, where it would stop everything. "
             f"Use `{instead}`."
         )
+
+
+def _deprecated(name: str, instead: str) -> None:
+    warnings.warn(f"handler.{name} is deprecated: use {instead}.", DeprecationWarning, stacklevel=3)

@@ -16,8 +16,10 @@ from ..orchestration.connection import connect
 from ..orchestration.decide import Limits, decide_start
 from ..orchestration.errors import NotConfigured, RunExists, WorkflowRuntimeError
 from ..orchestration.keys import check_run_id, new_id
+from ..orchestration.places import Places
 from ..orchestration.records import Refusal
 from ..orchestration.settings import Settings
+from ..orchestration.snapshots import RunSnapshot, begin_from
 from ..orchestration.store import Store
 from ..orchestration.streams import StreamHub
 from .codec import encode_event
@@ -33,15 +35,18 @@ logger = logging.getLogger("umbel.runtime")
 class Runtime:
     """Connections of one process, made when first needed; safe to share between threads and event loops."""
 
-    def __init__(self, settings: Settings, *, app: Celery | None = None, registry: Registry | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, app: Celery | None = None, registry: Registry | None = None
+    ) -> None:
         """Args:
-        settings: Equal in all processes of the deployment.
+        settings: Equal in all processes of the deployment; by default those of the environment.
         app: A Celery app whose broker is used; by default one that only sends.
         registry: Workflows known here; a worker shares its own.
 
         Raises:
             NotConfigured: The settings have no Redis URL.
         """
+        settings = Settings.from_environment() if settings is None else settings
         if settings.redis_url is None:
             raise NotConfigured(_NOT_CONFIGURED)
         self.settings = settings
@@ -49,6 +54,7 @@ class Runtime:
         self.registry = Registry() if registry is None else registry
         self.store = Store(connect(settings.redis_url), settings)
         self.dispatcher = CeleryDispatcher(self.app)
+        self.places = Places(self.store, self.dispatcher.ring)
         self.limits = Limits(settings.queue, settings.inbox_max_events)
         self._hub: StreamHub | None = None
         self._hub_pid = 0
@@ -65,14 +71,20 @@ class Runtime:
     def start(
         self,
         workflow: WorkflowDefinition,
-        event: StartEvent,
+        event: StartEvent | None,
         *,
+        begin_with: RunSnapshot | None = None,
         run_id: str | None = None,
         timeout_seconds: float | None = None,
         options: dict[str, Any] | None = None,
         parent: str | None = None,
+        num_concurrent_runs: int | None = None,
     ) -> WorkflowHandler:
         """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
+
+        Without an event the run takes up the work of `begin_with`, the live state of another run; with one it has only
+        that run's `ctx.store`. With `num_concurrent_runs` it may have to wait for its place first; its time-out counts
+        from then.
 
         Raises:
             RunExists: The id is taken.
@@ -81,22 +93,26 @@ class Runtime:
         run_id = new_id() if run_id is None else check_run_id(run_id)
         plan = self.registry.of(workflow).plan
         self.prepare(workflow, run_id)
-        commands = decide_start(plan, run_id, encode_event(event, self.settings), self.limits_of(plan.workflow))
-        reply = self.store.start(
-            run_id,
-            plan,
-            commands,
-            nonce=new_id(),
-            timeout_seconds=timeout_seconds,
-            options=options,
-            parent=parent,
-        )
+        limits = self.limits_of(plan.workflow)
+        commands = [] if event is None else decide_start(plan, run_id, encode_event(event, self.settings), limits)
+        about: dict[str, Any] = {
+            "nonce": new_id(),
+            "timeout_seconds": timeout_seconds,
+            "options": options or {},
+            "num_concurrent_runs": num_concurrent_runs,
+        }
+        if begin_with is None:
+            reply = self.store.start(run_id, plan, commands, parent=parent, **about)
+        else:
+            reply = begin_from(self.store, run_id, plan, begin_with, commands, limits, **about)
         if isinstance(reply, Refusal):
             raise RunExists(
                 f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "
                 f"umbel.attach({run_id!r})."
             )
         self.dispatcher.ring(plan, reply.doorbells)
+        if num_concurrent_runs is not None:
+            self.places.take(run_id)
         logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
         return self.handler(run_id, workflow)
 
@@ -129,6 +145,12 @@ class Runtime:
         record = self.store.run(check_run_id(run_id))
         registered = self.registry.find(record.workflow)
         return self.handler(run_id, registered.workflow if registered else None)
+
+    @contextmanager
+    def registering(self) -> Iterator[None]:
+        """Within the block, workflows that name no runtime are run on this one: it is the default runtime."""
+        with use_runtime(self):
+            yield
 
     def close(self) -> None:
         """Close the connections."""

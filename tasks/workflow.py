@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .context import Context
 from .definition import WorkflowDefinition
 from .events import StartEvent
 from .handler import WorkflowHandler
@@ -25,7 +26,9 @@ class Workflow(WorkflowDefinition):
         disable_validation: Do not check the steps before a run. `@catch_error` handlers work nevertheless.
         verbose: Print what the steps do.
         resource_manager: Where resources are kept; by default each instance has its own.
-        num_concurrent_runs: How many runs of this workflow may go on at once; further ones wait. None is no limit.
+        num_concurrent_runs: How many runs of this workflow may go on at once, whichever processes started them; further
+            ones wait in the order of their starts, and their timeout counts from when they begin. The newest limit
+            given counts. None is no limit.
         runtime: What executes the runs; by default what umbel is configured with.
         workflow_name: The name runs are stored under; by default the class's module and qualified name.
         skip_graph_checks: Graph checks to leave out: "reachability", "terminal_event", "dead_end".
@@ -46,7 +49,7 @@ class Workflow(WorkflowDefinition):
 
     def run(
         self,
-        ctx: Any = None,
+        ctx: Context[Any] | None = None,
         start_event: StartEvent | None = None,
         *,
         run_id: str | None = None,
@@ -57,7 +60,11 @@ class Workflow(WorkflowDefinition):
         Works with and without a running event loop; without one use the handler's blocking methods.
 
         Args:
-            ctx: Reserved for a context to continue from.
+            ctx: What to begin with: `Context(workflow)` with a state of your own making, `Context.from_dict(…)`, or the
+                context of a run that has ended. The run is a new one and has a copy of that state. If the context
+                holds unfinished work and neither `start_event` nor keyword arguments are given, it goes on with that
+                work; otherwise it drops it, with a warning, and answers the new input. Afterwards `ctx` is the
+                context of the new run.
             start_event: The start event; else it is made of the keyword arguments.
             run_id: An id of your own; by default an unguessable one.
             **kwargs: Fields of the start event.
@@ -65,15 +72,29 @@ class Workflow(WorkflowDefinition):
         Raises:
             WorkflowValidationError: The steps do not fit together.
             WorkflowRuntimeError: The start event cannot be made of the arguments.
+            ContextStateError: `ctx` is a step's, or that of a run which goes on.
+            ContextSerdeError: `ctx` holds unfinished work of another workflow.
             RunExists: `run_id` is taken.
             NotConfigured, StoreUnavailable: There is no Redis to run on.
         """
-        if ctx is not None:
-            raise ValueError("run(ctx=…) is not supported yet: start a new run, or attach to one with umbel.attach().")
         self.ensure_valid()
-        event = start_event_for(self, start_event, kwargs)
+        has_new_input = start_event is not None or bool(kwargs)
+        beginning = None if ctx is None else ctx.beginning_of_run(self, has_new_input=has_new_input)
+        goes_on = beginning is not None and beginning.goes_on
+        event = None if goes_on else start_event_for(self, start_event, kwargs)
         options = {"timeout": self._timeout, "verbose": self._verbose}
-        return self.runtime.start(self, event, run_id=run_id, timeout_seconds=self._timeout, options=options)
+        handler = self.runtime.start(
+            self,
+            event,
+            begin_with=None if beginning is None else beginning.snapshot,
+            run_id=run_id,
+            timeout_seconds=self._timeout,
+            options=options,
+            num_concurrent_runs=self._num_concurrent_runs,
+        )
+        if ctx is not None:
+            handler.give_context(ctx)
+        return handler
 
     def start(
         self, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any

@@ -6,22 +6,28 @@
     with umbel.local():                          # worker processes, as in production
         result = MyFlow().start(topic="…").result()
 
+    deployment = umbel.local(in_process=True).open()   # the first cell of a notebook
+    deployment.close()                                 # the last one
+
 The code path is the production one: same scripts, same broker messages, same Celery worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from ..orchestration.decide import Limits
 from ..orchestration.errors import ConfigurationError
@@ -36,7 +42,6 @@ from .in_process import InProcessWorker
 from .watchdog import Watchdog
 
 
-@contextmanager
 def local(
     *targets: str | Registrable,
     in_process: bool = False,
@@ -44,10 +49,11 @@ def local(
     pool: str = "prefork",
     folder: Path | None = None,
     settings: Settings | None = None,
-) -> Iterator[Runtime]:
-    """A whole deployment for the length of a block; runs started inside go to it.
+) -> LocalDeployment:
+    """A whole deployment: for a `with` block, or from `open()` to `close()`. Runs started meanwhile go to it.
 
-    Lives in a temporary folder and leaves nothing behind, also when this process is killed.
+    Lives in a temporary folder and leaves nothing behind, also when this process is killed. The block gives the
+    runtime, which is also the default one meanwhile.
 
     Args:
         *targets: What the worker loads, as for `umbel worker`. By default the module of each workflow that is run.
@@ -58,12 +64,71 @@ def local(
         folder: Keep the data in this folder instead of a temporary one.
         settings: Base settings; by default from `UMBEL_*`. Redis and broker are replaced by the embedded one.
 
-    Yields:
-        The runtime, which is also the default one meanwhile.
-
     Raises:
-        EmbeddedRedisUnavailable: There is no Redis server to start; the text says how to get one.
+        EmbeddedRedisUnavailable: At its start, not here: there is no Redis server; the text says how to get one.
     """
+    return LocalDeployment(partial(_deployed, targets, in_process, concurrency, pool, folder, settings))
+
+
+class LocalDeployment(AbstractContextManager[Runtime]):
+    """What `local()` gives. As with a file, a `with` block closes what it began, or what was opened before."""
+
+    def __init__(self, deploy: Callable[[], AbstractContextManager[Runtime]]) -> None:
+        self._deploy = deploy
+        self._deployed: AbstractContextManager[Runtime] | None = None
+        self._runtime: Runtime | None = None
+
+    def open(self) -> Self:
+        """Start everything and return at once; for a notebook, whose cells cannot share a `with` block.
+
+        What is open when the program ends is closed then. Opening what is open does nothing.
+
+        Raises:
+            EmbeddedRedisUnavailable: There is no Redis server to start; the text says how to get one.
+        """
+        if self._deployed is None:
+            deployed = self._deploy()
+            self._runtime = deployed.__enter__()
+            self._deployed = deployed
+            atexit.register(self.close)
+        return self
+
+    def close(self) -> None:
+        """Stop everything and remove the temporary folder. May be called twice, and `open()` afterwards."""
+        atexit.unregister(self.close)
+        deployed, self._deployed, self._runtime = self._deployed, None, None
+        if deployed is not None:
+            deployed.__exit__(None, None, None)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime.
+
+        Raises:
+            ConfigurationError: It is not open.
+        """
+        if self._runtime is None:
+            raise ConfigurationError("This local deployment is not open. Call its open(), or use it in a `with` block.")
+        return self._runtime
+
+    def __enter__(self) -> Runtime:
+        return self.open().runtime
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _deployed(
+    targets: tuple[str | Registrable, ...],
+    in_process: bool,
+    concurrency: int | None,
+    pool: str,
+    folder: Path | None,
+    settings: Settings | None,
+) -> Iterator[Runtime]:
     base = Settings.from_environment() if settings is None else settings
     with ExitStack() as stack:
         stack.enter_context(keep_default_runtime())  # making a worker's app sets another

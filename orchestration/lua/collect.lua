@@ -1,8 +1,9 @@
 -- collect_events: add one event to a buffer; the call that completes the set gets the set, once.
 -- Members are keyed by their call (work item and n-th call for this buffer), so a repeated attempt adds nothing and
 -- gets the answer it got. Surplus events stay for the next set.
--- Args: run, w, t token, call (field name), type, d envelope, types {{name, n, key}…} with key a logical buffer name,
---   taken (logical name of the list that receives a completed set). Answers: waiting | complete | stale | closed.
+-- Args: run, w, t token, buffer ('step|buffer id', kept per list for snapshots), call (field name), type, d envelope,
+--   types {{name, n, key}…} with key a logical buffer name, taken (logical name of the list that receives a completed
+--   set). Answers: waiting | complete | stale | closed.
 -- A completed list holds the members grouped by type in the order of `types`.
 --!keys run work collect extra
 --!include record
@@ -18,7 +19,10 @@ local complete, wanted = true, false
 for _, type in ipairs(A.types) do
   if type.name == A.type then
     wanted = true
-    if redis.call('RPUSH', X[type.key], A.d) == 1 then redis.call('SADD', K.extra, X[type.key]) end
+    if redis.call('RPUSH', X[type.key], A.d) == 1 then
+      redis.call('SADD', K.extra, X[type.key])
+      redis.call('HSET', K.collect, type.key, A.buffer)
+    end
   end
   if redis.call('LLEN', X[type.key]) < type.n then complete = false end
 end
@@ -32,7 +36,10 @@ if complete then
       redis.call('RPUSH', target, unpack(redis.call('LRANGE', X[type.key], from, math.min(from + 1000, type.n) - 1)))
     end
     redis.call('LTRIM', X[type.key], type.n, -1)
-    if redis.call('EXISTS', X[type.key]) == 0 then redis.call('SREM', K.extra, X[type.key]) end
+    if redis.call('EXISTS', X[type.key]) == 0 then
+      redis.call('SREM', K.extra, X[type.key])
+      redis.call('HDEL', K.collect, type.key)
+    end
   end
   redis.call('SADD', K.extra, target)
   record.taken = record.taken or {}

@@ -3,7 +3,7 @@
 --   was made with, or absent when it does not depend on it), entry (journal), and the common limits.
 -- Body: commands. Answers: committed {bells, ended} | changed | missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is as true.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state
 --!include record publish slots scopes joins finish apply
 
 local remembered = redis.call('GET', K.answer)

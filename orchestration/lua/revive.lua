@@ -1,13 +1,15 @@
--- Take up an ended run again: its failed and interrupted work items anew, everything else as it was.
+-- Take up an ended run again: its failed and interrupted work items anew, everything else as it was. A run of a
+-- limited workflow has to get a place again first.
 -- Args: run, timeout (ms or absent), common limits. Answers: revived {bells} | running | completed | unknown | nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
---!include record publish slots scopes joins finish apply
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
+--!include record publish slots scopes joins finish apply unbegun
 
-local status = redis.call('HGET', K.run, 'status')
+local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
+local status, limit, has_begun = meta[1], meta[2], meta[3]
 if not status then return { 'unknown' } end
 if status == 'running' or status == 'completed' then return { status } end
 local flat = redis.call('HGETALL', K.work)
-if #flat == 0 then return { 'nothing' } end
+if #flat == 0 and (has_begun or not limit) then return { 'nothing' } end
 for _, name in ipairs(RETAINED) do redis.call('PERSIST', K[name]) end
 for _, key in pairs(X) do redis.call('PERSIST', key) end
 redis.call('PERSIST', K.state)
@@ -16,12 +18,16 @@ redis.call('HDEL', K.run, 'ended_at', 'ending')
 redis.call('ZREM', K['runs:' .. status], RUN)
 redis.call('ZREM', K.retire, RUN)
 redis.call('ZADD', K['runs:running'], NOW, RUN)
-if A.timeout then redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN) end
+begin_or_wait(limit)
 for i = 1, #flat, 2 do
   local record = cmsgpack.unpack(flat[i + 1])
   if record.st ~= 'suspended' then          -- parked work too: who took it up meanwhile found the run ended
     record.f, record.l, record.lt, record.u, record.late = nil, nil, nil, nil, nil
     record.fa, record.le, record.la = nil, nil, nil
+    if unbegun and record.sl then
+      give_slot(record.s, record.sl, flat[i])
+      record.sl = nil
+    end
     if record.sl then dispatch(flat[i], record) else place(record) end
   end
 end

@@ -1,15 +1,16 @@
 -- An event from outside the run.
 -- Args: run, id of this send (caller's), wv as in commit, and the common limits.
 -- Body: commands. Answers: sent {bells, ended} | changed | closed | unknown. Repeating a send within the hour changes nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
 --!include record publish slots scopes joins finish apply
 
-local meta = redis.call('HMGET', K.run, 'status', 'wv')
+local meta = redis.call('HMGET', K.run, 'status', 'wv', 'unbegun')
 if not meta[1] then return { 'unknown' } end
 if redis.call('ZSCORE', K.received, A.id) then return answer('sent') end
 if meta[1] ~= 'running' then return { 'closed' } end
 if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
 
+unbegun = meta[3]
 redis.call('ZADD', K.received, NOW, A.id)
 redis.call('ZREMRANGEBYSCORE', K.received, '-inf', NOW - 3600000)
 apply(BODY)

@@ -1,20 +1,23 @@
--- Begin a run: its record, its plan, its first work items, its time-out.
+-- Begin a run: its record, its plan, its first work items, its time-out. What `restore` has brought comes to life.
 -- Args: run, nonce (caller's; asking again with it gives the same answer), plan digest and json, meta {field value …},
---   timeout (ms or absent), and the common limits.
+--   timeout (ms or absent), limit (how many runs of its workflow may go on at once, or absent; with it the run has to
+--   `begin` before anything is dispatched), and the common limits.
 -- Body: commands. Answers: started | exists. Atomic; a repeated call changes nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state
---!include record publish slots scopes joins finish apply
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state
+--!include record publish slots scopes joins finish apply unbegun
 
-local known = redis.call('HMGET', K.run, 'nonce', 'started')
-if known[1] then
-  if known[1] ~= A.nonce then return { 'exists', cmsgpack.pack({}) } end
-  return { 'started', known[2] }
+local known = redis.call('HMGET', K.run, 'nonce', 'started', 'parts')
+if known[1] and known[1] ~= A.nonce then return { 'exists', cmsgpack.pack({}) } end
+if known[2] then return { 'started', known[2] } end
+if known[3] then
+  for _, name in ipairs(RETAINED) do redis.call('PERSIST', K[name]) end
+  for _, key in pairs(X) do redis.call('PERSIST', key) end
 end
 
 redis.call('SET', K.plan, A.plan, 'NX')
 redis.call('HSET', K.run, 'status', 'running', 'nonce', A.nonce, 'created_at', NOW, unpack(A.meta))
 redis.call('ZADD', K['runs:running'], NOW, RUN)
-if A.timeout then redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN) end
+begin_or_wait(A.limit)
 apply(BODY)
 redis.call('PERSIST', K.state)             -- what was written before the start had the retention as lifetime
 redis.call('PERSIST', K.journal)

@@ -249,7 +249,8 @@ def a_collected_set_is_given_once(store: Store) -> None:
     _, work = begun(store)
     expected = [("C", 1, "buffer:b|C")]
     answers = [
-        store.collect(work, call="c", event=event("C", n=1), expected=expected, taken="taken:t") for _ in range(2)
+        store.collect(work, buffer="s|b", call="c", event=event("C", n=1), expected=expected, taken="taken:t")
+        for _ in range(2)
     ]
     assert answers == [[event("C", n=1)]] * 2
 

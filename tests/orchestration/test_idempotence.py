@@ -15,8 +15,10 @@ from core_driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_o
 from umbel.orchestration.commands import Publish
 from umbel.orchestration.decide import CHUNK, Decision, decide, decide_start, route
 from umbel.orchestration.envelope import START
+from umbel.orchestration.places import Places, Ticket
 from umbel.orchestration.records import Applied, Refusal
 from umbel.orchestration.scripts import names
+from umbel.orchestration.snapshots import begin_from, take_snapshot
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Held, Pulse
 from umbel.orchestration.work import FannedOut, Origin, Outcome, Surroundings, Work
@@ -51,6 +53,18 @@ def unheard(_: Any) -> Applied:
 def start(store: Store) -> Case:
     commands = decide_start(PLAN, "r", event(START), LIMITS)
     return Case("start", lambda: store.start("r", PLAN, commands, nonce="n", timeout_seconds=9))
+
+
+def snapshot(store: Store) -> Case:
+    run, _ = claimed(store)
+    return Case("snapshot", lambda: take_snapshot(store, run.run_id))
+
+
+def restore(store: Store) -> Case:
+    run, _ = claimed(store)
+    saved = take_snapshot(store, run.run_id)
+    given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "options": {}}
+    return Case("restore", lambda: begin_from(store, "r", PLAN, saved, (), LIMITS, **given))
 
 
 def claim(store: Store) -> Case:
@@ -113,7 +127,12 @@ def collect(store: Store) -> Case:
     return Case(
         "collect",
         lambda: store.collect(
-            work, call="c", event=event("C"), expected=[("C", 1, "buffer:b|C")], taken=f"taken:{work.work_id}"
+            work,
+            buffer="s|b",
+            call="c",
+            event=event("C"),
+            expected=[("C", 1, "buffer:b|C")],
+            taken=f"taken:{work.work_id}",
         ),
     )
 
@@ -199,8 +218,57 @@ def retire(store: Store) -> Case:
     return Case("retire", lambda: run.upkeep.retire(run.run_id))
 
 
+def places(store: Store) -> tuple[Places, list[Ticket]]:
+    """Two runs of which one may go on, and which have not asked yet."""
+    commands = decide_start(PLAN, "r", event(START), LIMITS)
+    tickets = []
+    for run_id in ("r", "s"):
+        store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=9, num_concurrent_runs=1)
+        member = store.client.hget(store.locate(run_id)["run"], "ticket")
+        tickets.append(Ticket.of(PLAN.workflow, member.decode()))
+    return Places(store, lambda _plan, _bells: None), tickets
+
+
+def admit(store: Store) -> Case:
+    asking, (first, _) = places(store)
+    return Case("admit", lambda: asking.admit(first, 1, said_at=1))
+
+
+def admit_to_the_line(store: Store) -> Case:
+    asking, (first, second) = places(store)
+    asking.admit(first, 1, said_at=1)
+    return Case("admit", lambda: asking.admit(second, 1, said_at=1))
+
+
+def leave(store: Store) -> Case:
+    asking, (first, second) = places(store)
+    for ticket in (first, second):
+        asking.admit(ticket, 1, said_at=1)
+    return Case("leave", lambda: asking.leave(first), again=lambda _: [])
+
+
+def begin(store: Store) -> Case:
+    asking, (first, _) = places(store)
+    asking.admit(first, 1, said_at=1)
+    return Case("begin", lambda: asking.begin(first))
+
+
+def start_to_wait(store: Store) -> Case:
+    commands = decide_start(PLAN, "r", event(START), LIMITS)
+    given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "num_concurrent_runs": 1}
+    return Case("start", lambda: store.start("r", PLAN, commands, **given))
+
+
+def revive_to_wait(store: Store) -> Case:
+    _, (first, _) = places(store)
+    store.finish(first.run_id, "cancelled", event("x"))
+    return Case("revive", lambda: store.revive(first.run_id, timeout_seconds=9), again=lambda _: "running")
+
+
 CASES: dict[str, Callable[[Store], Case]] = {
     "start": start,
+    "snapshot": snapshot,
+    "restore": restore,
     "claim": claim,
     "commit a return": committing(FannedOut((event("A"), event("M"), event("L"), event("L"), event("X")))),
     "commit a large fan-out": committing(FannedOut((event("A"), event("M"), event("L")) * CHUNK)),
@@ -226,6 +294,12 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "unpark": unpark,
     "revive": revive,
     "retire": retire,
+    "admit": admit,
+    "admit to the line": admit_to_the_line,
+    "leave": leave,
+    "begin": begin,
+    "start to wait": start_to_wait,
+    "revive to wait": revive_to_wait,
 }
 
 #: Asked twice on purpose, it rings twice: a bell too many does no harm, a bell too few costs a back-off.

@@ -271,6 +271,7 @@ class Collecting:
     def collect(self, work: Work, n: int = 1) -> list[int] | Refusal | None:
         found = self.run.store.collect(
             work,
+            buffer="gather|b",
             call=f"b|{work.work_id}|{n}",
             event=work.bound[0],
             expected=EXPECTED,

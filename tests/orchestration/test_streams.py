@@ -246,14 +246,14 @@ def test_step_states_are_shown_to_those_who_ask(hub: StreamHub, run: Telling) ->
 
     shown = live.rest()
     assert [found.envelope for found in shown] == [
-        state("go", "running", "0", "umbel.StartEvent"),
-        state("go", "preparing", "<enqueued>", "app.A"),
-        state("go", "preparing", "<needs_code>", "app.A"),
+        state("go", "running", "0", "StartEvent"),
+        state("go", "preparing", "<enqueued>", "A"),
+        state("go", "preparing", "<needs_code>", "A"),
         internal(UNHANDLED, event_type="Inner", qualified_name="app.Outer.Inner", step_name="go", idle=False),
         internal(UNHANDLED, event_type="Alone", qualified_name="Alone", step_name=None, idle=False),
         internal(IDLE),
         event(PROGRESS, n=1),
-        state("go", "not_running", "0", "umbel.StartEvent", STOP),
+        state("go", "not_running", "0", "<class 'umbel.events.StartEvent'>", "<class 'umbel.events.StopEvent'>"),
         event(STOP, result="done"),
     ]
     assert [found.seq for found in shown] == list(range(9))

@@ -16,6 +16,7 @@ from ...tasks.events import BUILT_IN_EVENTS, Event, event_name
 from ...tasks.runtime import Runtime
 from ..fleet import seen_workers
 from ..targets import build, load_target
+from ..unfinished import unfinished
 from .deployment import deployment_options, existing
 from .fields import field_arguments, read_fields
 from .output import counted, note
@@ -125,10 +126,12 @@ def retry(run_id: str, redis_url: str | None, state: str) -> None:
         if not isinstance(reply, Applied):
             raise _not_retried(run_id, reply)
         runtime.dispatcher.ring(runtime.store.plan_of(run_id), reply.doorbells)
+        runtime.places.take(run_id)
+        waits = runtime.store.run(run_id).waits_for_place
+        steps = len(reply.doorbells) or len(unfinished(runtime.store, run_id))
         served = any(worker.serves(record.workflow) for worker in seen_workers(runtime.store))
-    note(
-        f"Run {run_id!r} goes on with {counted(len(reply.doorbells), 'step')}. Follow it with: umbel events {run_id} -f"
-    )
+    how = "waits for a place of its workflow" if waits else f"goes on with {counted(steps, 'step')}"
+    note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
     if not served:
         note(f"No live worker serves {record.workflow!r}; the run waits for one (umbel worker, umbel dev).")
 

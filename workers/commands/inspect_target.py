@@ -7,9 +7,8 @@ import sys
 import click
 
 from ...orchestration.errors import UmbelError
-from ...tasks.plan_builder import build_plan
 from ...tasks.registry import Registrable
-from ..graph import as_json, as_mermaid, as_text
+from ..graph import as_html, as_json, as_mermaid, as_text
 from ..targets import build, load_target, load_targets
 from .output import note, print_json
 
@@ -45,12 +44,17 @@ def _is_sound(workflow: Registrable) -> bool:
 
 @click.command()
 @click.argument("target")
-@click.option("--format", "form", type=click.Choice(["mermaid", "json", "text"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["mermaid", "json", "html", "text"]), default="text", show_default=True
+)
 def graph(target: str, form: str) -> None:
     """Draw which step of TARGET hands which event to which. It need not be a sound workflow."""
-    plans = [build_plan(build(each)) for each in load_target(target)]
+    workflows = [build(each) for each in load_target(target)]
     if form == "json":
-        print_json([as_json(plan) for plan in plans] if len(plans) > 1 else as_json(plans[0]))
+        print_json([as_json(each) for each in workflows] if len(workflows) > 1 else as_json(workflows[0]))
         return
-    draw = as_mermaid if form == "mermaid" else as_text
-    click.echo("\n\n".join(draw(plan) for plan in plans))
+    if form == "html" and len(workflows) > 1:
+        names = ", ".join(type(each).__name__ for each in workflows)
+        raise click.UsageError(f"{target} has {len(workflows)} workflows, and a page shows one. Name one of: {names}.")
+    draw = {"mermaid": as_mermaid, "html": as_html, "text": as_text}[form]
+    click.echo("\n\n".join(draw(each) for each in workflows))

@@ -51,10 +51,14 @@ def runs(
     print_table(
         ("RUN", "STATUS", "STARTED", "TOOK", "WORKFLOW"),
         (
-            (each.run_id, each.status, instant(each.created_at), duration(_seconds(each)), each.workflow)
+            (each.run_id, _status(each), instant(each.created_at), duration(_seconds(each)), each.workflow)
             for each in found
         ),
     )
+
+
+def _status(record: RunRecord) -> str:
+    return f"{record.status}, waits for a place" if record.waits_for_place else record.status
 
 
 def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
@@ -78,6 +82,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "workflow": record.workflow,
         "status": record.status,
+        "waits_for_place": record.waits_for_place,
         "created_at": iso(record.created_at),
         "ended_at": iso(record.ended_at),
         "seconds": _seconds(record),
@@ -114,7 +119,7 @@ def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished
     lines = [
         ("Run", record.run_id),
         ("Workflow", record.workflow),
-        ("Status", record.status),
+        ("Status", _status(record)),
         ("Started", instant(record.created_at)),
         ("Ended", f"{instant(record.ended_at)}, after {duration(_seconds(record))}" if record.ended_at else ""),
         ("Parent", record.parent or ""),

@@ -29,6 +29,11 @@ function APPLY.splice(c)                    -- a staged segment becomes work: on
   live = live + c.n
   count(c.sc, c.n)
   queue_push(c.s, cmsgpack.pack({ seg = c.seg, n = c.n, i = 0 }))
+  APPLY.fill(c)
+end
+
+function APPLY.fill(c)                      -- the free slots of a step go to what waits in its FIFO
+  if unbegun then return end
   local in_use = tonumber(redis.call('HGET', K.slots, c.s) or 0)
                  - redis.call('ZLEXCOUNT', K.free, '[' .. c.s .. '/', '(' .. c.s .. '0')
   for _ = in_use + 1, c.nw do
@@ -41,7 +46,14 @@ end
 
 function APPLY.publish(c) publish(c.d, c.s, c.a) end
 
-function APPLY.trace(c) trace(c.s, c.st, c.k, c.i, c.out) end
+function APPLY.trace(c)
+  local worker = c.k
+  if c.st == 'unhandled' then               -- nobody accepts the event: does anybody do anything at all?
+    local counts = redis.call('HMGET', K.run, 'live', 'asleep')
+    if tonumber(counts[1] or 0) + live == tonumber(counts[2] or 0) then worker = 'idle' end
+  end
+  trace(c.s, c.st, worker, c.i, c.out)
+end
 
 function APPLY.inbox(c)                     -- nobody accepts it yet: a waiter registered later looks here first
   redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))
@@ -160,5 +172,6 @@ local function answer(status, extra)
   local body = extra or {}
   body.bells = doorbells
   body.ended = ended
+  body.leaving = leaving
   return { status, cmsgpack.pack(body) }
 end

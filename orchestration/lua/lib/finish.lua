@@ -5,12 +5,20 @@ local RETAINED = { 'run', 'work', 'events', 'slots', 'free', 'queue', 'scopes', 
 -- A completed run needs only its result and its logs. A run that ended otherwise may be retried or restored.
 local SPENT = { 'work', 'events', 'slots', 'free', 'queue', 'scopes', 'joins', 'inbox', 'waiters', 'received', 'collect' }
 
+local leaving                      -- ticket|workflow of the place that this end makes free
 local function finish(status, event)
   redis.call('HSET', K.run, 'status', status, 'ended_at', NOW, 'ending', event)
   publish(event)
   redis.call('ZREM', K['runs:running'], RUN)
   redis.call('ZADD', K['runs:' .. status], NOW, RUN)
   redis.call('ZREM', K.timers, 'timeout|' .. RUN)
+  local seat = redis.call('HMGET', K.run, 'ticket', 'workflow')
+  if seat[1] then                   -- it has a place of a limited workflow, or waits for one
+    leaving = seat[1] .. '|' .. seat[2]
+    redis.call('ZADD', K.leaving, NOW, leaving)
+    redis.call('ZREM', K.unbegun, RUN)
+    redis.call('HDEL', K.run, 'unbegun')
+  end
   if status == 'completed' then
     for _, name in ipairs(SPENT) do redis.call('UNLINK', K[name]) end
   end

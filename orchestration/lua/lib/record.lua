@@ -14,6 +14,7 @@ local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local RUN = A.run
 local doorbells = {}
+local unbegun                    -- the run waits for a place of its workflow: its work queues up, none is dispatched
 
 local function get(wid)
   local raw = redis.call('HGET', K.work, wid)

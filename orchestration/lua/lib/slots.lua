@@ -98,7 +98,7 @@ end
 
 -- Give a record a slot and dispatch it, or let it queue.
 local function place(record)
-  local n = take_slot(record.s, record.nw, record.id)
+  local n = not unbegun and take_slot(record.s, record.nw, record.id)
   if n then
     record.sl = n
     dispatch(record.id, record)

@@ -1,7 +1,17 @@
 """`umbel.plugins`: what executes runs. There is one kind, over Redis; `umbel.local()` starts one of its own."""
 
+from typing import Any
+
 from umbel.tasks.runtime import Runtime, current_runtime
 
+BasicRuntime = Runtime
 get_current_runtime = current_runtime
 
-__all__ = ["Runtime", "get_current_runtime"]
+__all__ = ["BasicRuntime", "Runtime", "get_current_runtime"]
+
+
+def __getattr__(name: str) -> Any:
+    """`basic_runtime` is the default runtime of the moment: it exists once there is a Redis."""
+    if name == "basic_runtime":
+        return current_runtime()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

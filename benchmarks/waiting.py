@@ -1,0 +1,261 @@
+"""What it costs that very many runs wait for a human, and whether each of them survives the death of everything.
+
+    python -m benchmarks.waiting                     # 10,000 runs, a few minutes
+    python -m benchmarks.waiting --runs 1000
+
+Starts runs whose only step asks and waits; kills the workers and Redis with SIGKILL, starts new ones on the
+append-only file, answers every run, and looks at every result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umbel import Runtime, Settings
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.fleet import seen_workers
+from umbel.workers.local import worker_command, worker_environment
+from umbel.workers.watchdog import Watchdog
+
+from .resident import resident_bytes
+from .shapes_waiting import Ask, Verdict
+
+PATIENCE_SECONDS = 600.0
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        runs: How many wait.
+        warm_up_runs: Asked and answered before anything is measured: they fill caches and pools.
+        settle_seconds: From the last run's waiting to the look at memory.
+    """
+
+    runs: int
+    warm_up_runs: int = 500
+    settle_seconds: float = 3.0
+
+
+#: Only shows that all of it works.
+QUICK = Sizes(runs=20, warm_up_runs=10, settle_seconds=0.2)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured.
+
+    Attributes:
+        runs: How many waited.
+        before: Bytes of all worker processes before them.
+        waiting: The same while all of them waited.
+        stored: Bytes of all keys in Redis per waiting run.
+        starts: Runs started per second, until the last was waiting.
+        answers: Runs answered per second, until the last had ended.
+        lost: Runs without the right result.
+    """
+
+    runs: int
+    before: int
+    waiting: int
+    stored: float
+    starts: float
+    answers: float
+    lost: int
+
+    def table(self) -> str:
+        """For a terminal."""
+        grown = self.waiting - self.before
+        rows = [
+            ("runs that waited", f"{self.runs:,}"),
+            ("workers, all processes, before", f"{self.before / 1e6:.1f} MB"),
+            ("workers, all processes, while all wait", f"{self.waiting / 1e6:.1f} MB"),
+            ("growth (target: below 5 MB)", f"{grown / 1e6:+.1f} MB"),
+            ("Redis per waiting run", f"{self.stored:,.0f} bytes"),
+            ("started and waiting", f"{self.starts:,.0f} runs/s"),
+            ("answered and ended, after the restart", f"{self.answers:,.0f} runs/s"),
+            ("lost (must be 0)", f"{self.lost}"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+class Fleet:
+    """The workers, which are killed and replaced."""
+
+    def __init__(self, settings: Settings, watchdog: Watchdog, count: int, pool: str, concurrency: int) -> None:
+        self._settings, self._watchdog, self._count = settings, watchdog, count
+        self._command = worker_command(["benchmarks.shapes_waiting"], pool=pool, concurrency=concurrency)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, runtime: Runtime) -> None:
+        """Start them all and wait until they serve."""
+        with open(os.devnull, "wb") as silence:
+            environment = worker_environment(self._settings)
+            command = [*self._command, "--loglevel", "ERROR"]
+            self._processes = [
+                self._watchdog.spawn(command, env=environment, output=silence.fileno()) for _ in range(self._count)
+            ]
+        pids = {process.pid for process in self._processes}
+        wait_until(lambda: pids <= {each.pid for each in seen_workers(runtime.store) if each.is_live}, "workers")
+
+    def kill(self) -> None:
+        """SIGKILL to every process of every worker."""
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            self._watchdog.forget(process.pid)
+        self._processes = []
+
+    def resident(self) -> int:
+        """Bytes of all their processes."""
+        return resident_bytes(process.pid for process in self._processes)
+
+
+def wait_until(condition: Callable[[], bool], what: str, pause_seconds: float = 0.1) -> None:
+    """Look until it is so.
+
+    Raises:
+        TimeoutError: It took too long.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still waiting for: {what}")
+        time.sleep(pause_seconds)
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Runtime]:
+    """A client of its own for each part: nothing is known from before but the runs' ids."""
+    runtime = Runtime(settings)
+    try:
+        yield runtime
+    finally:
+        runtime.close()
+
+
+def pages(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A thousand runs at a time."""
+    for start in range(0, len(run_ids), PAGE):
+        yield run_ids[start : start + PAGE]
+
+
+def waiting(runtime: Runtime, run_ids: Sequence[str]) -> int:
+    """How many of these runs wait for an event."""
+    found = 0
+    for page in pages(run_ids):
+        pipeline = runtime.store.client.pipeline(transaction=False)
+        for run_id in page:
+            pipeline.hlen(runtime.store.locate(run_id)["waiters"])
+        found += sum(1 for waiters in pipeline.execute() if waiters)
+    return found
+
+
+def ask(runtime: Runtime, runs: int) -> list[str]:
+    """Start runs, and give their ids once all of them wait."""
+    workflow = Ask(timeout=None, runtime=runtime)
+    run_ids = [workflow.start(number=number).run_id for number in range(runs)]
+    wait_until(lambda: waiting(runtime, run_ids) == runs, "all runs to wait")
+    return run_ids
+
+
+def answer(runtime: Runtime, run_ids: Sequence[str]) -> int:
+    """Answer every run, and tell how many have not given the right result."""
+    for number, run_id in enumerate(run_ids):
+        runtime.attach(run_id).send_event(Verdict(points=number * 2))
+    wrong = 0
+    for number, run_id in enumerate(run_ids):
+        try:
+            wrong += runtime.attach(run_id).result(PATIENCE_SECONDS) != [number, number * 2]
+        except Exception as error:
+            print(f"{run_id}: {type(error).__name__}: {error}", file=sys.stderr)
+            wrong += 1
+    return wrong
+
+
+def stored_bytes(client: Any) -> int:
+    """What Redis needs for all keys, as MEMORY USAGE tells."""
+    keys = list(client.scan_iter(count=PAGE))
+    used = 0
+    for page in pages(keys):
+        pipeline = client.pipeline(transaction=False)
+        for key in page:
+            pipeline.memory_usage(key, samples=0)
+        used += sum(each or 0 for each in pipeline.execute())
+    return used
+
+
+def measured(sizes: Sizes, workers: int, pool: str, concurrency: int, folder: Path) -> Findings:
+    """Ask, kill everything, answer."""
+    runs = sizes.runs
+    with Watchdog() as watchdog:
+        with EmbeddedRedis.in_folder(folder, watchdog=watchdog) as server:
+            settings = Settings.from_environment(redis_url=server.url)
+            fleet = Fleet(settings, watchdog, workers, pool, concurrency)
+            with connected(settings) as runtime:
+                fleet.start(runtime)
+                tell(f"warming up with {sizes.warm_up_runs:,} runs")
+                assert answer(runtime, ask(runtime, sizes.warm_up_runs)) == 0
+                time.sleep(sizes.settle_seconds)
+                before, stored_before = fleet.resident(), stored_bytes(runtime.store.client)
+                tell(f"starting {runs:,} runs")
+                began = time.perf_counter()
+                run_ids = ask(runtime, runs)
+                starts = runs / (time.perf_counter() - began)
+                time.sleep(sizes.settle_seconds)
+                resident, stored = fleet.resident(), stored_bytes(runtime.store.client)
+            tell("killing workers and Redis")
+            fleet.kill()
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+        with EmbeddedRedis.in_folder(folder, watchdog=watchdog) as again, connected(settings) as runtime:
+            assert again.url == settings.redis_url
+            fleet.start(runtime)
+            tell(f"answering {runs:,} runs")
+            began = time.perf_counter()
+            lost = answer(runtime, run_ids)
+            answers = runs / (time.perf_counter() - began)
+            fleet.kill()
+    return Findings(runs, before, resident, (stored - stored_before) / runs, starts, answers, lost)
+
+
+def tell(text: str) -> None:
+    """What is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.waiting", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=10_000, metavar="N", help="runs that wait (default 10,000)")
+    parser.add_argument("--quick", action="store_true", help="tiny numbers, only to see that everything works")
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="workers (default 2)")
+    parser.add_argument("--pool", default="prefork", help="their Celery pool (default prefork)")
+    parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="of each (default 2)")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="umbel-waiting-") as folder:
+        sizes = QUICK if options.quick else Sizes(options.runs)
+        found = measured(sizes, options.processes, options.pool, options.concurrency, Path(folder))
+    print(found.table())
+    sys.exit(1 if found.lost else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Scripts of many coroutines in few round trips: what is asked during one turn of the event loop rides in one pipeline.
+
+While a pipeline is under way the next one gathers, so the group grows with the load and a lone question waits for
+nobody. Each reply is judged for its own asker: a script that fails, or that Redis has forgotten, is nobody else's
+matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError
+
+from .asks import Ask
+from .connection import is_passing, refused_credentials, unavailable
+from .settings import Settings
+
+T = TypeVar("T")
+
+#: Scripts in one pipeline at most: Redis executes them one after the other, and others wait meanwhile.
+MOST = 64
+
+
+@dataclass(slots=True)
+class _Waiting:
+    ask: Ask[Any]
+    future: asyncio.Future[Any]
+    deadline: float
+    by_text: bool = False
+
+
+class GroupedConnection:
+    """One connection of one event loop.
+
+    *Promise:* as `Store`: every ask is idempotent and is repeated while Redis does not answer; after the patience it is
+    not known whether the last try was applied.
+    """
+
+    def __init__(self, settings: Settings, *, patience_seconds: float) -> None:
+        """Args:
+        settings: Where Redis is.
+        patience_seconds: How long an outage is waited out.
+        """
+        assert settings.redis_url is not None
+        self._url = settings.redis_url
+        self._patience = patience_seconds
+        self._client: Any = Redis.from_url(
+            self._url,
+            protocol=2,
+            socket_timeout=10.0,
+            socket_connect_timeout=5.0,
+            retry=Retry(NoBackoff(), 0),
+            single_connection_client=True,
+        )
+        self._waiting: deque[_Waiting] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def do(self, ask: Ask[T]) -> T:
+        """The answer to one ask.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the patience.
+            ConfigurationError: Redis refuses the credentials.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(ask, loop.create_future(), time.monotonic() + self._patience)
+        self._waiting.append(waiting)
+        if self._sender is None:
+            self._sender = loop.create_task(self._send())
+        return ask.read(await waiting.future)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+    async def _send(self) -> None:
+        pause = 0.02
+        try:
+            while self._waiting:
+                group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+                again = await self._exchange(group)
+                if again:
+                    self._waiting.extendleft(reversed(again))
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+                else:
+                    pause = 0.02
+        finally:
+            self._sender = None
+
+    async def _exchange(self, group: list[_Waiting]) -> list[_Waiting]:
+        """Ask one group; returns those that have to be asked again."""
+        pipe = self._client.pipeline(transaction=False)
+        for waiting in group:
+            ask = waiting.ask
+            if waiting.by_text:
+                pipe.eval(ask.script.text, len(ask.keys), *ask.keys, *ask.args)
+            else:
+                pipe.evalsha(ask.script.sha, len(ask.keys), *ask.keys, *ask.args)
+        try:
+            replies = await pipe.execute(raise_on_error=False)
+        except Exception as error:  # the connection: none of them is known to have been applied
+            replies = [error] * len(group)
+        return [waiting for waiting, reply in zip(group, replies, strict=True) if not self._settle(waiting, reply)]
+
+    def _settle(self, waiting: _Waiting, reply: Any) -> bool:
+        """Give an asker its answer; False when it has to be asked again."""
+        future = waiting.future
+        if future.done():  # nobody waits any more; what was asked is applied or not, as with any lost reply
+            return True
+        if not isinstance(reply, Exception):
+            future.set_result(reply)
+        elif isinstance(reply, NoScriptError):
+            waiting.by_text = True
+            return False
+        elif isinstance(reply, AuthenticationError):
+            future.set_exception(refused_credentials(self._url, reply))
+        elif not is_passing(reply):
+            future.set_exception(reply)
+        elif time.monotonic() > waiting.deadline:
+            future.set_exception(unavailable(self._url, waiting.ask.what, self._patience, reply))
+        else:
+            return False
+        return True

@@ -1,0 +1,90 @@
+"""What is drawn: boxes, arrows between them, and a table that says the same in words. Of no particular format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Look = Literal[
+    "step",
+    "event",
+    "start",
+    "stop",
+    "external",
+    "resource",
+    "config",
+    "child",
+    # Of a past run:
+    "done",
+    "failed",
+    "waiting",
+    "pending",
+    "omitted",
+]
+Line = Literal["plain", "thick", "dashed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A node.
+
+    Attributes:
+        id: Unique in its picture.
+        look: What it is; decides about shape and colour. Nothing is said by colour alone.
+        label: Its name.
+        detail: Smaller lines below the name.
+        title: More, shown on hovering and read out by screen readers.
+    """
+
+    id: str
+    look: Look
+    label: str
+    detail: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """An edge.
+
+    Attributes:
+        source: Id of the box it leaves.
+        target: Id of the box it leads to.
+        label: What is written on it.
+        line: `thick` is one of many, `dashed` a failure.
+    """
+
+    source: str
+    target: str
+    label: str = ""
+    line: Line = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawing before it has a form.
+
+    Attributes:
+        title: What it shows.
+        summary: What that is, in a sentence.
+        facts: What is to be said of the whole, as (name, value).
+        boxes: The nodes.
+        arrows: The edges; both ends are boxes.
+        headings: Of the table.
+        rows: Of the table.
+        remarks: What the reader has to know, such as what was left out.
+    """
+
+    title: str
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...]
+    summary: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    headings: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def shortened(label: str, max_length: int | None) -> str:
+    """A label in at most `max_length` characters; `*` at its end says that something was cut."""
+    return label if not max_length or len(label) <= max_length else f"{label[: max_length - 1]}*"

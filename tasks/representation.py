@@ -1,0 +1,218 @@
+"""A workflow's structure as data: nodes for its steps, events and resources, and the edges between them.
+
+Nothing is run to make it. Its JSON is that of LlamaIndex Workflows, so their clients and pages read it; added to it is
+`kind` on those edges that are more than one event on its way. What a step sends with `ctx.send_event` or waits for is
+in no annotation and therefore not in the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+
+EdgeKind = Literal["fan-out", "fan-in", "failure"]
+
+#: The node for whoever answers an `InputRequiredEvent`.
+EXTERNAL = "external_step"
+
+
+class WorkflowNodeBase(BaseModel):
+    """What all nodes have.
+
+    Attributes:
+        id: Unique in its graph.
+        label: What to show.
+    """
+
+    id: str
+    label: str
+
+    def truncated_label(self, max_length: int) -> str:
+        """The label in at most `max_length` characters; `*` at its end says that something was cut."""
+        return self.label if len(self.label) <= max_length else f"{self.label[: max_length - 1]}*"
+
+
+class WorkflowStepNode(WorkflowNodeBase):
+    """A step; its id is its name.
+
+    Attributes:
+        description: The docstring of its function.
+    """
+
+    node_type: Literal["step"] = "step"
+    description: str | None = None
+
+
+class WorkflowEventNode(WorkflowNodeBase):
+    """An event class.
+
+    Attributes:
+        event_type: The class's name.
+        event_types: The same, then the names of the event classes it derives from, without `Event`.
+        event_schema: Its JSON schema; None when pydantic cannot make one (fields of arbitrary types).
+        produced_by: The steps whose return annotation names it, alone or in a list.
+    """
+
+    node_type: Literal["event"] = "event"
+    event_type: str
+    event_types: list[str]
+    event_schema: dict[str, Any] | None = None
+    produced_by: list[str] = Field(default_factory=list)
+
+    def is_subclass_of(self, *type_names: str) -> bool:
+        """Whether it is, or derives from, an event class of one of these names."""
+        return any(name in self.event_types for name in type_names)
+
+
+class WorkflowExternalNode(WorkflowNodeBase):
+    """Whoever is outside of the workflow: gets its `InputRequiredEvent`s and sends `HumanResponseEvent`s."""
+
+    node_type: Literal["external"] = "external"
+
+
+class WorkflowResourceNode(WorkflowNodeBase):
+    """A resource that steps are given.
+
+    Attributes:
+        type_name: The annotated type.
+        getter_name: The function that makes it.
+        source_file: Where that function is, on this machine.
+        source_line: Its first line there.
+        description: Its docstring.
+    """
+
+    node_type: Literal["resource"] = "resource"
+    type_name: str | None = None
+    getter_name: str | None = None
+    source_file: str | None = None
+    source_line: int | None = None
+    description: str | None = None
+
+
+class WorkflowResourceConfigNode(WorkflowNodeBase):
+    """A configuration that is read from a file.
+
+    Attributes:
+        type_name: The pydantic model it becomes.
+        config_file: The JSON file.
+        path_selector: Which part of it, with dots; None is all of it.
+        config_schema: The model's JSON schema.
+        config_value: What the file says now; None when it cannot be read.
+        description: What its author says of it.
+    """
+
+    node_type: Literal["resource_config"] = "resource_config"
+    type_name: str | None = None
+    config_file: str | None = None
+    path_selector: str | None = None
+    config_schema: dict[str, Any] | None = None
+    config_value: dict[str, Any] | None = None
+    description: str | None = None
+
+
+class WorkflowGenericNode(WorkflowNodeBase):
+    """A node of any other type.
+
+    Attributes:
+        node_type: What it is.
+        event_type: A class's name, where that says something.
+        event_types: The same, then the names of its parents.
+    """
+
+    node_type: str
+    event_type: str | None = None
+    event_types: list[str] | None = None
+
+    def is_subclass_of(self, *type_names: str) -> bool:
+        """Whether it stands for, or derives from, a class of one of these names."""
+        return any(name in (self.event_types or ()) for name in type_names)
+
+
+# The generic node comes last: reading JSON, it takes what no other node does.
+WorkflowGraphNode = (
+    WorkflowStepNode
+    | WorkflowEventNode
+    | WorkflowExternalNode
+    | WorkflowResourceNode
+    | WorkflowResourceConfigNode
+    | WorkflowGenericNode
+)
+
+
+class WorkflowGraphEdge(BaseModel):
+    """A directed edge.
+
+    Attributes:
+        source: Id of the node it leaves.
+        target: Id of the node it leads to.
+        label: For a resource, the parameter's name.
+        kind: `fan-out` is one of a returned list, `fan-in` leads to a `list[...]` parameter, `failure` from a step to
+            what its failure becomes. None, which JSON leaves out, is anything else.
+    """
+
+    source: str
+    target: str
+    label: str | None = None
+    kind: EdgeKind | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_plain_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        if dumped.get("kind") is None:
+            dumped.pop("kind", None)
+        return dumped
+
+
+class WorkflowGraph(BaseModel):
+    """A workflow's structure.
+
+    Attributes:
+        name: The workflow class's name.
+        nodes: All nodes; each step is followed by the events it is the first to mention.
+        edges: All edges, step by step.
+        description: The workflow class's docstring.
+    """
+
+    name: str
+    nodes: list[WorkflowGraphNode]
+    edges: list[WorkflowGraphEdge]
+    description: str | None = None
+
+    def filter_by_node_type(self, *node_types: str) -> WorkflowGraph:
+        """The graph without nodes of these types; what was connected through them stays connected.
+
+        Such an edge gets the label of the first node that was left out on its way, so without `"event"` nodes the
+        edges between steps are labelled with the event. Between two nodes there is at most one edge in the result.
+
+        Args:
+            *node_types: `"step"`, `"event"`, `"external"`, `"resource"`, `"resource_config"` or a generic type.
+        """
+        dropped = {node.id: node.label for node in self.nodes if node.node_type in node_types}
+        leaving: dict[str, list[WorkflowGraphEdge]] = {}
+        for edge in self.edges:
+            leaving.setdefault(edge.source, []).append(edge)
+        kept = [node for node in self.nodes if node.id not in dropped]
+        edges: dict[tuple[str, str], WorkflowGraphEdge] = {}
+        for node in kept:
+            for edge in _bridged(node.id, leaving, dropped):
+                edges.setdefault((edge.source, edge.target), edge)
+        return WorkflowGraph(name=self.name, nodes=kept, edges=list(edges.values()), description=self.description)
+
+
+def _bridged(
+    source: str, leaving: dict[str, list[WorkflowGraphEdge]], dropped: dict[str, str]
+) -> Iterator[WorkflowGraphEdge]:
+    """The edges from `source` to the next nodes that stay."""
+    passed: set[str] = set()
+    # Depth first with an explicit stack: an edge, and label and kind of the way to it.
+    ways = [(edge, edge.label, edge.kind) for edge in reversed(leaving.get(source, []))]
+    while ways:
+        edge, label, kind = ways.pop()
+        if edge.target not in dropped:
+            yield WorkflowGraphEdge(source=source, target=edge.target, label=label, kind=kind)
+        elif edge.target not in passed:
+            passed.add(edge.target)
+            label = label if edge.source in dropped else dropped[edge.target]
+            ways.extend((further, label, kind or further.kind) for further in reversed(leaving.get(edge.target, [])))

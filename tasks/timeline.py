@@ -1,0 +1,126 @@
+"""A run's journal as a timeline: which step was executed by whom, when, and what came of it. Pure; see `Store.journal`.
+
+A journal entry is written when something ends; what is going on right now is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ExecutionOutcome = Literal["done", "retrying", "failed", "waiting", "lost", "released", "hung", "running"]
+
+#: What outcomes are called when people read them.
+OUTCOMES: dict[ExecutionOutcome, str] = {
+    "done": "done",
+    "retrying": "failed, tried again",
+    "failed": "failed",
+    "waiting": "waits for an event",
+    "lost": "lost: its process died or was cut off",
+    "released": "handed back before it began",
+    "hung": "did not react to its time limit",
+    "running": "running",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of one step.
+
+    Attributes:
+        step: The step.
+        work_id: The work item; its attempts share it.
+        attempt: From 1.
+        owner: The process, as `worker|host|pid|incarnation`.
+        started_at: When it was claimed, in Redis ms.
+        ended_at: When it was committed or given up; None while it runs.
+        outcome: `waiting` for an event, `lost` with its process, `released` by it, `hung` beyond its time limit.
+        event: Wire name of the event it returned.
+        error: What it failed with.
+        retry_delay_seconds: Until the next attempt.
+    """
+
+    step: str
+    work_id: str
+    attempt: int
+    owner: str
+    started_at: int
+    ended_at: int | None
+    outcome: ExecutionOutcome
+    event: str | None = None
+    error: str | None = None
+    retry_delay_seconds: float | None = None
+
+    @property
+    def worker(self) -> str:
+        """The worker's name."""
+        return self.owner.split("|")[0]
+
+    @property
+    def process(self) -> str:
+        """`host:pid` of the process that executed it."""
+        parts = self.owner.split("|")
+        return f"{parts[1]}:{parts[2]}" if len(parts) > 2 else ""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it runs."""
+        return None if self.ended_at is None else max(0, self.ended_at - self.started_at) / 1000
+
+
+def executions(journal: Iterable[tuple[int, str, Any]]) -> list[Execution]:
+    """All executions that have ended, in the order of their starts."""
+    found: list[Execution] = []
+    attempts: dict[str, int] = {}
+    for at, kind, data in journal:
+        for each in ended(at, kind, data, attempts):
+            found.append(each)
+            if each.outcome in ("retrying", "lost"):
+                attempts[each.work_id] = each.attempt + 1
+    return sorted(found, key=lambda each: (each.started_at, each.ended_at))
+
+
+def ended(at: int, kind: str, data: Any, attempts: dict[str, int]) -> list[Execution]:
+    """The executions whose end one journal entry tells of; none for an entry of another kind.
+
+    Args:
+        at: The entry's instant, in Redis ms.
+        kind: The entry's kind.
+        data: What it says.
+        attempts: Number of the attempt that each work item has reached, where entries do not say it.
+    """
+    if kind == "commit":
+        return [_committed(at, data)]
+    if kind in ("lost", "released"):
+        return [_given_up(at, each, "lost" if kind == "lost" else "released") for each in data]
+    if kind == "deadline":
+        attempt = attempts.get(data["w"], 1)
+        return [Execution(data["s"], data["w"], attempt, data["o"], data["ca"], at, "hung")]
+    return []
+
+
+def _committed(at: int, data: dict[str, Any]) -> Execution:
+    outcome: ExecutionOutcome = "done"
+    if data["out"] == "failed":
+        outcome = "retrying" if "delay" in data else "failed"
+    elif data["out"] == "suspended":
+        outcome = "waiting"
+    return Execution(
+        step=data["s"],
+        work_id=data["w"],
+        attempt=data["a"],
+        owner=data["o"],
+        started_at=data["ca"],
+        ended_at=at,
+        outcome=outcome,
+        event=data.get("event"),
+        error=data.get("error"),
+        retry_delay_seconds=data.get("delay"),
+    )
+
+
+def _given_up(at: int, data: dict[str, Any], outcome: ExecutionOutcome) -> Execution:
+    # The counter that becomes the attempt's number counts a loss already, a release never.
+    attempt = data["a"] + (0 if outcome == "lost" else 1)
+    return Execution(data["s"], data["w"], attempt, data["o"], data["ca"], at, outcome)
