@@ -110,7 +110,14 @@ class Fleet:
                 self._watchdog.spawn(command, env=environment, output=silence.fileno()) for _ in range(self._count)
             ]
         pids = {process.pid for process in self._processes}
-        wait_until(lambda: pids <= {each.pid for each in seen_workers(runtime.store) if each.is_live}, "workers")
+
+        def all_serve() -> bool:
+            ended = [process.returncode for process in self._processes if process.poll() is not None]
+            if ended:
+                raise RuntimeError(f"a worker ended at its start, with exit code {ended[0]}")
+            return pids <= {each.pid for each in seen_workers(runtime.store) if each.is_live}
+
+        wait_until(all_serve, "workers")
 
     def kill(self) -> None:
         """SIGKILL to every process of every worker."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,7 +21,6 @@ from redis.exceptions import AuthenticationError, NoScriptError
 
 from .asks import Ask
 from .connection import is_passing, refused_credentials, unavailable
-from .settings import Settings
 
 T = TypeVar("T")
 
@@ -30,9 +30,13 @@ MOST = 64
 
 @dataclass(slots=True)
 class _Waiting:
-    ask: Ask[Any]
-    future: asyncio.Future[Any]
+    """A question, or a command that nobody waits for."""
+
     deadline: float
+    ask: Ask[Any] | None = None
+    future: asyncio.Future[Any] | None = None
+    command: tuple[Any, ...] = ()
+    failed: Callable[[Exception], None] | None = None
     by_text: bool = False
 
 
@@ -43,13 +47,12 @@ class GroupedConnection:
     not known whether the last try was applied.
     """
 
-    def __init__(self, settings: Settings, *, patience_seconds: float) -> None:
+    def __init__(self, url: str, *, patience_seconds: float) -> None:
         """Args:
-        settings: Where Redis is.
+        url: Where Redis is.
         patience_seconds: How long an outage is waited out.
         """
-        assert settings.redis_url is not None
-        self._url = settings.redis_url
+        self._url = url
         self._patience = patience_seconds
         self._client: Any = Redis.from_url(
             self._url,
@@ -69,12 +72,23 @@ class GroupedConnection:
             StoreUnavailable: Redis did not answer within the patience.
             ConfigurationError: Redis refuses the credentials.
         """
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(ask, loop.create_future(), time.monotonic() + self._patience)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Waiting(time.monotonic() + self._patience, ask, future))
+        return ask.read(await future)
+
+    def post(self, command: tuple[Any, ...], failed: Callable[[Exception], None]) -> None:
+        """Send a command that nobody waits for, once.
+
+        Args:
+            command: Its name and arguments.
+            failed: Told when Redis did not take it.
+        """
+        self._enqueue(_Waiting(0.0, command=command, failed=failed))
+
+    def _enqueue(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
         if self._sender is None:
-            self._sender = loop.create_task(self._send())
-        return ask.read(await waiting.future)
+            self._sender = asyncio.get_running_loop().create_task(self._send())
 
     async def close(self) -> None:
         """Close the connection."""
@@ -100,7 +114,9 @@ class GroupedConnection:
         pipe = self._client.pipeline(transaction=False)
         for waiting in group:
             ask = waiting.ask
-            if waiting.by_text:
+            if ask is None:
+                pipe.execute_command(*waiting.command)
+            elif waiting.by_text:
                 pipe.eval(ask.script.text, len(ask.keys), *ask.keys, *ask.args)
             else:
                 pipe.evalsha(ask.script.sha, len(ask.keys), *ask.keys, *ask.args)
@@ -112,7 +128,11 @@ class GroupedConnection:
 
     def _settle(self, waiting: _Waiting, reply: Any) -> bool:
         """Give an asker its answer; False when it has to be asked again."""
-        future = waiting.future
+        future, ask = waiting.future, waiting.ask
+        if future is None or ask is None:
+            if isinstance(reply, Exception) and waiting.failed is not None:
+                waiting.failed(reply)
+            return True
         if future.done():  # nobody waits any more; what was asked is applied or not, as with any lost reply
             return True
         if not isinstance(reply, Exception):
@@ -125,7 +145,7 @@ class GroupedConnection:
         elif not is_passing(reply):
             future.set_exception(reply)
         elif time.monotonic() > waiting.deadline:
-            future.set_exception(unavailable(self._url, waiting.ask.what, self._patience, reply))
+            future.set_exception(unavailable(self._url, ask.what, self._patience, reply))
         else:
             return False
         return True

@@ -14,6 +14,7 @@ from .decide import Decision, Staged
 from .envelope import FAILED, Envelope, ending
 from .keys import RunKeys
 from .plan import Plan
+from .scripts import unpack
 from .work import Scope, Work
 
 
@@ -30,15 +31,33 @@ class Doorbell:
 
 
 @dataclass(frozen=True, slots=True)
+class CarryOn:
+    """A committing process offers to go on with one work item that its commit makes ready; the answer is the claim.
+
+    Attributes:
+        claim_id: Names the claim, as in `Store.claim`.
+        not_steps: Steps that it cannot or may not execute.
+    """
+
+    claim_id: str
+    not_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """A verb was applied (now, or earlier and this is its remembered answer).
 
-    `leaving` names the place of a limited workflow that a run makes free by its end; see `places.py`.
+    Attributes:
+        doorbells: To be rung.
+        ended: The run has ended by it.
+        leaving: The place of a limited workflow that the run makes free by its end; see `places.py`.
+        continued: Work that the caller has claimed by it.
     """
 
     doorbells: tuple[Doorbell, ...] = ()
     ended: bool = False
     leaving: str | None = None
+    continued: Work | None = None
 
 
 class Refusal(StrEnum):
@@ -174,6 +193,20 @@ def claimed_work(
         options=meta["options"],
         version=meta["wv"],
     )
+
+
+def continued_work(before: Work, reply: list[bytes]) -> Work:
+    """The work that a commit gave to the process that made it: of the same run, so most of it is known."""
+    record = unpack(reply[1])
+    meta = {
+        "plan": before.plan_digest,
+        "workflow": before.workflow,
+        "state_id": before.state_id,
+        "created_at": before.created_at,
+        "options": before.options,
+        "wv": record.pop("wv"),
+    }
+    return claimed_work(before.run_id, reply[0].decode(), record, meta, reply[2:])
 
 
 def staged_item(item: Staged) -> dict[str, Any]:

@@ -44,6 +44,9 @@ class Settings(BaseModel):
     sweep_seconds: float = Field(default=2.0, gt=0)
     ring_seconds: float = Field(default=5.0, gt=0, description="First look at a dispatch nobody has claimed")
     ring_max_seconds: float = Field(default=300.0, gt=0, description="Longest back-off of re-dispatch")
+    continuation_seconds: float = Field(
+        default=0.2, ge=0, description="How long a worker may go on with what it makes ready, past the broker; 0 never"
+    )
     flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
     max_losses: int = Field(default=3, ge=1, description="Losses charged to a suspect before it fails as WorkerLost")
     retention_seconds: float = Field(default=7 * 86400.0, gt=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -21,9 +22,11 @@ from .plan import Plan
 from .records import (
     STUCK,
     Applied,
+    CarryOn,
     Doorbell,
     Refusal,
     claimed_work,
+    continued_work,
     not_found,
     staged_item,
     touched_keys,
@@ -269,6 +272,7 @@ class Store(StoreReads):
         batches: int,
         entry: dict[str, Any],
         taken: Iterable[str] = (),
+        carry_on: CarryOn | None = None,
     ) -> Applied | Refusal:
         """Record the outcome of a claimed work item and everything it did, under its token, at once.
 
@@ -280,10 +284,13 @@ class Store(StoreReads):
             batches: How many early flushes must have arrived; `MISSING` when one did not.
             entry: The journal's summary of this attempt.
             taken: Logical names of completed collect_events sets to drop with the work item.
+            carry_on: The caller would go on with a work item that this makes ready. It is claimed by the same script:
+                a lost reply orphans nothing, because asking again gives the same work.
         """
-        return self.do(
-            self.committing(work, plan, decision, version=version, batches=batches, entry=entry, taken=taken)
+        ask = self.committing(
+            work, plan, decision, version=version, batches=batches, entry=entry, taken=taken, carry_on=carry_on
         )
+        return self.do(ask)
 
     def committing(
         self,
@@ -295,12 +302,16 @@ class Store(StoreReads):
         batches: int,
         entry: dict[str, Any],
         taken: Iterable[str] = (),
+        carry_on: CarryOn | None = None,
     ) -> Ask[Applied | Refusal]:
         """`commit`, to be sent."""
 
         def read(reply: Any) -> Applied | Refusal:
             status, *rest = reply
-            return self.applied(work.run_id, rest[0]) if status == b"committed" else Refusal(status.decode())
+            if status != b"committed":
+                return Refusal(status.decode())
+            applied = self.applied(work.run_id, rest[0])
+            return applied if len(rest) == 1 else replace(applied, continued=continued_work(work, rest[1:]))
 
         keys = self.locate(work.run_id)
         return self.ask(
@@ -316,6 +327,8 @@ class Store(StoreReads):
             wv=version if decision.sensitive else None,
             body=[command.wire() for command in decision.commands],
             entry={"w": work.work_id, "s": work.step, "a": work.attempt} | entry,
+            **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self._lease}),
+            deny=dict.fromkeys(carry_on.not_steps, 1) if carry_on is not None and carry_on.not_steps else None,
             extra=touched_keys(keys, plan, work, decision, (*work.taken, *taken)),
         )
 

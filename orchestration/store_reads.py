@@ -125,6 +125,10 @@ class StoreReads:
             known = self._plans[digest] = Plan.from_json(data)
         return known
 
+    def known_plan(self, digest: str) -> Plan | None:
+        """The plan, if this process has read it before."""
+        return self._plans.get(digest)
+
     def plan_of(self, run_id: str) -> Plan:
         """The plan of a run."""
         keys = self.locate(run_id)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..orchestration.errors import StepTimeoutError
+from .attempt import Abandoned
 from .resource_manager import Call, Wait
 from .time_limit import time_limit
 
@@ -18,6 +19,11 @@ OnCancel = Callable[[Callable[[], None] | None], None]
 
 class StepExit(RuntimeError):
     """A step tried to end the process (`sys.exit()`); it ends only the attempt."""
+
+
+def over(step: str, run_id: str, timeout_seconds: float | None) -> str:
+    """What an attempt that took too long is told."""
+    return f"Step {step!r} of run {run_id!r} took longer than its timeout of {timeout_seconds} s."
 
 
 class Calling:
@@ -43,7 +49,7 @@ class Calling:
         self._step, self._on_cancel = step, on_cancel
         self._seconds = timeout_seconds
         self._deadline: float | None = None
-        self._over = f"Step {step!r} of run {run_id!r} took longer than its timeout of {timeout_seconds} s."
+        self._over = over(step, run_id, timeout_seconds)
 
     def here(self, function: Callable[[], Any]) -> Any:
         """Call a plain function on this thread.
@@ -62,14 +68,21 @@ class Calling:
             StepTimeoutError: Time is up.
             StepExit: It raised SystemExit or KeyboardInterrupt.
             concurrent.futures.CancelledError: The attempt was cancelled.
+            Abandoned: The loop is being closed.
             Exception: Whatever it raised.
         """
         seconds = self._left()
+        ours = False
 
         async def body() -> Any:
             try:
                 async with asyncio.timeout(seconds) as limit:
                     return await function()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling() and not ours:
+                    raise Abandoned("the event loop it was executed on is being closed") from None
+                raise
             except TimeoutError:
                 if limit.expired():
                     raise StepTimeoutError(self._over) from None
@@ -80,6 +93,8 @@ class Calling:
         future = asyncio.run_coroutine_threadsafe(body(), self.loop())
 
         def cancel() -> None:
+            nonlocal ours
+            ours = True
             future.cancel()
 
         self._on_cancel(cancel)

@@ -189,4 +189,3 @@ def _validate(cls: type[Event], payload: bytes) -> Event:
             raise
     # A failed step's event wraps the event it failed on, and may so exceed what pydantic's own parser nests.
     return cls.model_validate(json.loads(payload), strict=False, by_alias=True, by_name=True)
-

@@ -45,10 +45,12 @@ class CeleryDispatcher:
         if not doorbells:
             return
         try:
-            if self._is_plain_redis() and not any(bell.priority for bell in doorbells):
-                self._push(plan, doorbells)
-            else:
+            messages = self.messages(plan, doorbells)
+            if messages is None:
                 self._send(plan, doorbells)
+            else:
+                for key, waiting in messages.items():
+                    self._client().lpush(key, *waiting)
         except (RedisError, OperationalError, OSError, *self.app.connection_for_write().connection_errors) as error:
             logger.warning(
                 "%d doorbells of workflow %s were not sent (%s); the sweep rings again",
@@ -79,7 +81,10 @@ class CeleryDispatcher:
             and not signals.after_task_publish.receivers
         )
 
-    def _push(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
+    def messages(self, plan: Plan, doorbells: Sequence[Doorbell]) -> dict[str, list[str]] | None:
+        """The messages of these doorbells by the Redis list they go to; None if the broker takes more than a push."""
+        if not self._is_plain_redis() or any(bell.priority for bell in doorbells):
+            return None
         prefix = (self.app.conf.broker_transport_options or {}).get("global_keyprefix", "")
         messages: dict[str, list[str]] = defaultdict(list)
         for bell in doorbells:
@@ -89,14 +94,18 @@ class CeleryDispatcher:
                 template = Template.of(self.app, step.task, bell, plan.workflow)
                 self._templates[step.task, bell.queue] = template
             messages[f"{prefix}{bell.queue}"].append(template.fill(bell))
-        for key, waiting in messages.items():
-            self._client().lpush(key, *waiting)
+        return messages
 
     def _client(self) -> Client:
         if self._redis is None or self._pid != os.getpid():
-            conf = self.app.conf
-            self._redis, self._pid = connect(conf.broker_write_url or conf.broker_url), os.getpid()
+            self._redis, self._pid = connect(self.redis_url), os.getpid()
         return self._redis
+
+    @property
+    def redis_url(self) -> str:
+        """Where `messages` are pushed."""
+        url: str = self.app.conf.broker_write_url or self.app.conf.broker_url
+        return url
 
     def _send(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
         with self.app.producer_pool.acquire(block=True, timeout=5) as producer:

@@ -217,7 +217,7 @@ class _Layout:
                     wishes[point] = middle
             for layer in self.layers:
                 self._pool(layer, [(wishes[point], 1.0) for point in layer], x)
-            if all(abs(x[point] - wish) < 0.5 for point, wish in enumerate(wishes)):
+            if all(abs(x[point] - wish) < 0.1 for point, wish in enumerate(wishes)):
                 return
 
     def _rows(self) -> list[list[int]]:

@@ -64,7 +64,7 @@ def as_svg(picture: Picture) -> str:
     placed = _best(picture)
     boxes = {box.id: box for box in picture.boxes}
     width, height = placed.width + 2 * MARGIN, placed.height + 2 * MARGIN
-    words = f"{len(boxes)} boxes and {len(picture.arrows)} arrows. The table below says the same in words."
+    words = f"{len(boxes)} boxes and {len(picture.arrows)} arrows. The table below tells of each step in words."
     parts = [
         f'<svg role="img" aria-labelledby="picture-title picture-words" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:.0f} {height:.0f}" xmlns="http://www.w3.org/2000/svg">',

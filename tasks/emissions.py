@@ -62,6 +62,11 @@ class Emissions:
         self._buffer = threading.Lock()
         self._flushing = threading.Lock()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be flushed; then `close` needs no exchange with Redis."""
+        return not self._sends and not self._publishes
+
     def send(self, event: Envelope, target: str | None) -> None:
         """Emit an event to the steps that accept it, or only to `target`."""
         content = (event.type, event.payload, target)

@@ -2,7 +2,9 @@
 
     doorbell -> claim -> bind -> call -> decide -> commit -> ring the next doorbells
 
-Everything before the claim and after the commit may be lost or repeated; see `orchestration/store.py`.
+Everything before the claim and after the commit may be lost or repeated; see `orchestration/store.py`. The flow is
+written once, as generators of requests (`flow.py`). Here a thread carries it out; `loop_execution.py` has an event loop
+do so, and goes on with what a commit made ready (*local continuation*) instead of ringing for it.
 """
 
 from __future__ import annotations
@@ -11,31 +13,32 @@ import asyncio
 import contextvars
 import json
 import logging
-import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..orchestration.connection import connect
 from ..orchestration.decide import CHUNK, Decision, Limits, decide
-from ..orchestration.envelope import FAILED, STEP_FAILED, Envelope, ending
 from ..orchestration.errors import StepTimeoutError, UmbelError, WorkerLost
 from ..orchestration.keys import new_id
 from ..orchestration.places import Places
 from ..orchestration.plan import Plan
-from ..orchestration.records import Applied, Refusal
+from ..orchestration.records import Applied, CarryOn, Refusal
 from ..orchestration.settings import Settings
 from ..orchestration.store import Store
 from ..orchestration.sweep import Dispatcher
 from ..orchestration.upkeep import Held, Upkeep
 from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Surroundings, Suspended, Work
-from .codec import encode_event
+from .attempt import Abandoned, AttemptFailed, Running, Told
 from .emissions import Emissions, Flusher
+from .failure import failed_outcome
+from .flow import Block, CallStep, Flow, Request, Ring, Send, TakeTurn
 from .loop import LoopThread
 from .owner import Owner
 from .registry import Registered, Registry
-from .remote_exceptions import encode_exception
-from .retry_policy import jitter_seed, next_delay
-from .step_call import call_step, step_failed_event
+from .step_call import call_step
 from .step_face import StepFace
 from .verbose import TellingEmissions, is_verbose, tell_enqueued, tell_outcome, tell_started
 
@@ -48,44 +51,19 @@ PATIENCE_SECONDS = 120.0
 _WORDS: dict[type[Outcome], str] = {Returned: "returned", FannedOut: "fanned out", Suspended: "waits for an event"}
 
 
-class AttemptFailed(Exception):
-    """An attempt has failed, and that is recorded: only Celery is still to be told, whose monitors show it.
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What an attempt came to.
 
     Attributes:
-        retry_delay_seconds: When the next attempt is due; None if the failure is final.
+        text: In words.
+        failed: What Celery is told if it failed.
+        following: Work that its commit made ready and gave to this process.
     """
 
-    def __init__(self, text: str, retry_delay_seconds: float | None = None) -> None:
-        super().__init__(text)
-        self.retry_delay_seconds = retry_delay_seconds
-
-
-class Running:
-    """An attempt in progress, and how to stop it from another thread."""
-
-    def __init__(self, held: Held) -> None:
-        self.held = held
-        self.reason: str | None = None
-        self.error: BaseException | None = None
-        self._cancel: Callable[[], None] | None = None
-        self._lock = threading.Lock()
-
-    def on_cancel(self, cancel: Callable[[], None] | None) -> None:
-        """What to call when the attempt is cancelled; called at once when it is already."""
-        with self._lock:
-            self._cancel = cancel
-            fire = self.reason is not None and cancel is not None
-        if fire and cancel is not None:
-            cancel()
-
-    def cancel(self, reason: str) -> None:
-        """Tell the attempt to stop. An `async def` step is cancelled; a plain one runs on, but cannot commit."""
-        with self._lock:
-            if self.reason is not None:
-                return
-            self.reason, cancel = reason, self._cancel
-        if cancel is not None:
-            cancel()
+    text: str
+    failed: AttemptFailed | None = None
+    following: Work | None = None
 
 
 class Executor:
@@ -143,7 +121,7 @@ class Executor:
         chosen = self._loop_of(run_id) if self._loop_of is not None else None
         return chosen if chosen is not None and chosen.is_running() else self._own_loop.loop
 
-    # -- claim -----------------------------------------------------------------------------------------------------
+    # -- driven by a thread ----------------------------------------------------------------------------------------
 
     def execute(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """Follow one doorbell. Returns what became of it, for logs; never raises for a doorbell that came to nothing.
@@ -152,27 +130,66 @@ class Executor:
             AttemptFailed: The step has failed; everything that follows from it is done.
             StoreUnavailable: Redis stayed away; the work is still there and will be rung for again.
         """
-        work = self._claim(run_id, work_id, dispatch_no, takes_suspects=False)
-        if work is Refusal.SUSPECT:
-            # One suspect at a time: if it kills this process, it alone is charged.
-            with self.owner.suspects:
-                work = self._claim(run_id, work_id, dispatch_no, takes_suspects=True)
-                return self._carry_out(work)
-        return self._carry_out(work)
+        flow = self.follow(run_id, work_id, dispatch_no)
+        resume: Callable[[Any], Request] = flow.send
+        value: Any = None
+        try:
+            while True:
+                request = resume(value)
+                try:
+                    resume, value = flow.send, self._do(request)
+                except BaseException as error:  # the flow puts things in order, then lets it pass
+                    resume, value = flow.throw, error
+        except StopIteration as end:
+            told: str = end.value
+            return told
 
-    def _claim(self, run_id: str, work_id: str, dispatch_no: int, *, takes_suspects: bool) -> Work | Refusal:
+    def _do(self, request: Request) -> Any:
+        match request:
+            case Send(ask):
+                return self.store.do(ask)
+            case Block(call):
+                return call()
+            case CallStep(work, registered, face, on_cancel):
+                context = contextvars.copy_context()
+                loop = partial(self._loop, work.run_id)
+                return context.run(call_step, work, registered, face, self.store, loop, on_cancel)
+            case Ring(plan, doorbells):
+                return self.dispatcher.ring(plan, doorbells)
+            case TakeTurn():
+                self.owner.suspects.acquire()
+                return self.owner.suspects.release
+
+    # -- claim -----------------------------------------------------------------------------------------------------
+
+    def follow(self, run_id: str, work_id: str, dispatch_no: int) -> Flow[str]:
+        """The flow of one doorbell; see `execute`."""
+        work = yield from self._claim(run_id, work_id, dispatch_no, takes_suspects=False)
+        if work is not Refusal.SUSPECT:
+            return (yield from self._carry_out(work))
+        # One suspect at a time: if it kills this process, it alone is charged.
+        release = yield TakeTurn()
+        try:
+            work = yield from self._claim(run_id, work_id, dispatch_no, takes_suspects=True)
+            return (yield from self._carry_out(work))
+        finally:
+            release()
+
+    def _claim(self, run_id: str, work_id: str, dispatch_no: int, *, takes_suspects: bool) -> Flow[Work | Refusal]:
         for _ in range(2):
             held = Held(run_id, work_id, new_id())
             self.owner.hold(held)
             owner = self.owner.name
             try:
-                reply = self.store.claim(
-                    run_id,
-                    work_id,
-                    dispatch_no,
-                    claim_id=held.claim_id,
-                    owner=owner,
-                    takes_suspects=takes_suspects,
+                reply: Work | Refusal = yield Send(
+                    self.store.claiming(
+                        run_id,
+                        work_id,
+                        dispatch_no,
+                        claim_id=held.claim_id,
+                        owner=owner,
+                        takes_suspects=takes_suspects,
+                    )
                 )
             except BaseException:
                 self.owner.drop(held)
@@ -186,45 +203,47 @@ class Executor:
             self.owner.reincarnate(owner)
         return Refusal.GONE
 
-    def _carry_out(self, work: Work | Refusal) -> str:
+    def _carry_out(self, work: Work | Refusal) -> Flow[str]:
         if isinstance(work, Refusal):
             return work.value
+        began = time.monotonic()
+        until = began + self.settings.continuation_seconds
+        first = yield from self._attempt(work, until)
+        following, seconds = first.following, time.monotonic() - began
+        while following is not None:
+            following = yield from self._go_on(following, until)
+        if first.failed is not None:
+            raise first.failed
+        return Told.of(first.text, seconds if first.following is not None else None)
+
+    def _go_on(self, work: Work, until: float) -> Flow[Work | None]:
+        """Execute what a commit gave to this process; only the executor of an event loop is ever given anything."""
+        raise NotImplementedError
+        yield
+
+    # -- attempt ---------------------------------------------------------------------------------------------------
+
+    def _attempt(self, work: Work, until: float) -> Flow[_Ended]:
         held = Held(work.run_id, work.work_id, work.claim_id)
         running = self._running[held] = Running(held)
         try:
-            return self._attempt(work, running)
+            return (yield from self._execute(work, running, until))
         finally:
             # What ended without a commit (cancelled, or Redis stayed away) is given back by the next heartbeat.
             self._running.pop(held, None)
             self.owner.drop(held)
 
-    # -- attempt ---------------------------------------------------------------------------------------------------
-
-    def _attempt(self, work: Work, running: Running) -> str:
+    def _execute(self, work: Work, running: Running, until: float) -> Flow[_Ended]:
         registered = self.registry.find(work.workflow)
         if registered is None or work.step not in registered.steps:
-            self.upkeep.park(work.run_id, work.work_id, work.workflow, work.step, work)
-            logger.error(
-                "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
-                "code starts. Loaded here: %s.",
-                work.step,
-                work.workflow,
-                "the workflow has no such step here" if registered else "the workflow is not loaded here",
-                ", ".join(each.name for each in self.registry) or "nothing",
-                extra={"action": "needs_code", "run_id": work.run_id, "step": work.step},
-            )
-            return "needs_code"
-        plan = self.store.plan(work.run_id, work.plan_digest)
-        self.store.unstage(work, CHUNK)
-        emissions = (TellingEmissions if is_verbose(work) else Emissions)(
-            work,
-            plan,
-            self.store,
-            self.limits,
-            ring=lambda applied: self._ring(plan, applied),
-            lost=lambda refusal: running.cancel(f"Redis says {refusal}"),
-            notify=self.flusher.notify,
-        )
+            yield Block(partial(self._park, work, registered))
+            return _Ended("needs_code")
+        plan = self.store.known_plan(work.plan_digest)
+        if plan is None:
+            plan = yield Block(partial(self.store.plan, work.run_id, work.plan_digest))
+        if work.segments:
+            yield Block(partial(self.store.unstage, work, CHUNK))
+        emissions = self._emissions(work, plan, running)
         config = registered.steps[work.step]
         face = StepFace(
             work,
@@ -238,21 +257,45 @@ class Executor:
         )
         if isinstance(emissions, TellingEmissions):
             tell_started(work)
-        outcome = self._call(work, registered, face, running)
+        outcome = yield from self._call(work, registered, face, running)
         if outcome is None:
-            return "cancelled"
+            return _Ended("cancelled")
         if isinstance(emissions, TellingEmissions):
             tell_outcome(work, outcome)
-        refused = self._commit(work, plan, outcome, emissions, face)
-        if refused is not None:
-            return refused.value
+        reply = yield from self._commit(work, plan, outcome, emissions, face, until)
+        if isinstance(reply, Refusal):
+            return _Ended(reply.value)
         if isinstance(outcome, Failed):
             error, running.error = running.error, None
             failed = AttemptFailed(f"attempt {work.attempt}: {_told(outcome)['error']}", outcome.retry_delay_seconds)
-            raise failed.with_traceback(error.__traceback__ if error is not None else None)
-        return f"attempt {work.attempt} {_WORDS[type(outcome)]}"
+            failed.with_traceback(error.__traceback__ if error is not None else None)
+            return _Ended("failed", failed, reply.continued)
+        return _Ended(f"attempt {work.attempt} {_WORDS[type(outcome)]}", None, reply.continued)
 
-    def _call(self, work: Work, registered: Registered, face: StepFace, running: Running) -> Outcome | None:
+    def _park(self, work: Work, registered: Registered | None) -> None:
+        self.upkeep.park(work.run_id, work.work_id, work.workflow, work.step, work)
+        logger.error(
+            "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
+            "code starts. Loaded here: %s.",
+            work.step,
+            work.workflow,
+            "the workflow has no such step here" if registered else "the workflow is not loaded here",
+            ", ".join(each.name for each in self.registry) or "nothing",
+            extra={"action": "needs_code", "run_id": work.run_id, "step": work.step},
+        )
+
+    def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:
+        return (TellingEmissions if is_verbose(work) else Emissions)(
+            work,
+            plan,
+            self.store,
+            self.limits,
+            ring=lambda applied: self.dispatcher.ring(plan, applied.doorbells),
+            lost=lambda refusal: running.cancel(f"Redis says {refusal}"),
+            notify=self.flusher.notify,
+        )
+
+    def _call(self, work: Work, registered: Registered, face: StepFace, running: Running) -> Flow[Outcome | None]:
         """Execute user code; None when the attempt was cancelled from outside."""
         try:
             if work.charged_losses >= self.settings.max_losses:
@@ -262,90 +305,68 @@ class Executor:
                 )
             if work.late:
                 raise StepTimeoutError(_late(work, registered))
-            context = contextvars.copy_context()
-            return context.run(
-                call_step, work, registered, face, self.store, lambda: self._loop(work.run_id), running.on_cancel
-            )
+            outcome: Outcome = yield CallStep(work, registered, face, running.on_cancel)
+            return outcome
+        except Abandoned as abandoned:
+            self._say_cancelled(work, str(abandoned))
+            return None
         except (Exception, asyncio.CancelledError) as error:
             if running.reason is not None:
-                logger.info(
-                    "step %s of run %s was cancelled: %s",
-                    work.step,
-                    work.run_id,
-                    running.reason,
-                    extra={"action": "step_cancelled", "run_id": work.run_id, "step": work.step},
-                )
+                self._say_cancelled(work, running.reason)
                 return None
             running.error = error
-            return self._failed(work, registered, error)
+            if registered.plan.handlers and work.members is not None:  # the handler is told what had been gathered
+                failed: Outcome = yield Block(partial(failed_outcome, work, registered, error, self.store))
+                return failed
+            return failed_outcome(work, registered, error, self.store)
 
-    def _failed(self, work: Work, registered: Registered, error: BaseException) -> Failed:
-        """A failed attempt as an outcome: ask the retry policy, prepare what the failure may become."""
-        if not isinstance(error, Exception):
-            error = RuntimeError(f"the step ended with {error!r}")
-        config = registered.steps[work.step]
-        failures = work.failures + 1
-        elapsed = max(0.0, (work.claimed_at - work.first_attempt_at) / 1000)
-        delay: float | None = None
-        if config.retry_policy is not None and not isinstance(error, WorkerLost):
-            try:
-                seed = jitter_seed(work.run_id, work.step, failures)
-                delay = next_delay(config.retry_policy, elapsed, failures, error, seed)
-            except Exception as broken:
-                broken.add_note(f"raised by the retry policy of step {work.step!r}, asked about {error!r}")
-                error = broken
-        encoded = encode_exception(error)
-        log = logger.info if delay is not None else logger.warning
-        log(
-            "step %s of run %s failed on attempt %d: %r%s",
-            work.step,
-            work.run_id,
-            work.attempt,
-            error,
-            "" if delay is None else f"; next attempt in {delay:g} s",
-            exc_info=error if delay is None else None,
-            extra={"action": "step_failed", "run_id": work.run_id, "step": work.step, "attempt": work.attempt},
-        )
-        return Failed(
-            error=json.dumps(encoded).encode(),
-            retry_delay_seconds=delay,
-            failed_event=self._failed_event(work, registered, error, elapsed),
-            ending=ending(FAILED, step_name=work.step, exception=encoded, attempts=failures, elapsed_seconds=elapsed),
-        )
-
-    def _failed_event(self, work: Work, registered: Registered, error: Exception, elapsed: float) -> Envelope:
-        if not registered.plan.handlers:
-            return Envelope(STEP_FAILED, (), b"{}")
-        return encode_event(step_failed_event(work, registered, error, elapsed, self.store), self.settings)
+    @staticmethod
+    def _say_cancelled(work: Work, reason: str) -> None:
+        about = {"action": "step_cancelled", "run_id": work.run_id, "step": work.step}
+        logger.info("step %s of run %s was cancelled: %s", work.step, work.run_id, reason, extra=about)
 
     # -- commit ----------------------------------------------------------------------------------------------------
 
-    def _commit(self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepFace) -> Refusal | None:
+    def _commit(
+        self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepFace, until: float
+    ) -> Flow[Applied | Refusal]:
         """Record the outcome with everything it did, and ring for what follows; or say why that was refused."""
-        publishes, sends = emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
+        close = partial(emissions.close, is_final=isinstance(outcome, Returned | FannedOut))
+        publishes, sends = close() if emissions.is_empty else (yield Block(close))
+        carry_on = self._carry_on(plan, until)
+        reply: Applied | Refusal | None = None
         surroundings = Surroundings(work.version)
-        if work.version:
-            surroundings = self.store.surroundings(work.run_id)
-        while True:
-            routed, left = emissions.routed(sends, surroundings)
-            decision = decide(plan, work, outcome, left, self.limits)
-            commands = [*publishes, *(command for _, sent in routed for command in sent), *decision.commands]
-            decision = Decision(
-                commands, decision.staged, decision.scope_id, decision.sensitive or bool(sends), decision.opens
-            )
-            refused = self.store.stage(work, decision, CHUNK) if decision.staged else None
-            reply: Applied | Refusal = refused or self.store.commit(
-                work,
-                plan,
-                decision,
-                version=surroundings.version,
-                batches=emissions.batches,
-                entry={"out": type(outcome).__name__.lower()} | _told(outcome),
-                taken=face.taken,
-            )
-            if reply is not Refusal.CHANGED:
-                break
-            surroundings = self.store.surroundings(work.run_id)
+        try:
+            if work.version:
+                surroundings = yield Block(partial(self.store.surroundings, work.run_id))
+            while True:
+                routed, left = emissions.routed(sends, surroundings)
+                decision = decide(plan, work, outcome, left, self.limits)
+                commands = [*publishes, *(command for _, sent in routed for command in sent), *decision.commands]
+                decision = Decision(
+                    commands, decision.staged, decision.scope_id, decision.sensitive or bool(sends), decision.opens
+                )
+                refused = (yield Block(partial(self.store.stage, work, decision, CHUNK))) if decision.staged else None
+                reply = refused or (
+                    yield Send(
+                        self.store.committing(
+                            work,
+                            plan,
+                            decision,
+                            version=surroundings.version,
+                            batches=emissions.batches,
+                            entry={"out": type(outcome).__name__.lower()} | _told(outcome),
+                            taken=face.taken,
+                            carry_on=carry_on,
+                        )
+                    )
+                )
+                if reply is not Refusal.CHANGED:
+                    break
+                surroundings = yield Block(partial(self.store.surroundings, work.run_id))
+        finally:
+            self._settle_offer(carry_on, reply)
+        assert reply is not None
         if isinstance(reply, Refusal):
             logger.info(
                 "the outcome of step %s of run %s was not wanted any more: %s",
@@ -356,12 +377,21 @@ class Executor:
             )
             return reply
         if isinstance(emissions, TellingEmissions) and not reply.ended:
-            tell_enqueued(commands, reply.doorbells)
-        self._ring(plan, reply)
-        self.places.pass_on(reply.leaving)
+            tell_enqueued(commands, reply)
+        if reply.doorbells:
+            yield Ring(plan, reply.doorbells)
+        if reply.leaving is not None:
+            yield Block(partial(self.places.pass_on, reply.leaving))
         if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
             self._wake_in(outcome.retry_delay_seconds, work, plan)
+        return reply
+
+    def _carry_on(self, plan: Plan, until: float) -> CarryOn | None:
+        """What the commit may give to this process at once; a thread takes everything from its queue."""
         return None
+
+    def _settle_offer(self, carry_on: CarryOn | None, reply: Applied | Refusal | None) -> None:
+        """The commit was answered, or never will be."""
 
     def _wake_in(self, seconds: float, work: Work, plan: Plan) -> None:
         """Be punctual about a short delay: the timer is in Redis and any sweep acts on it, but only every so often."""
@@ -376,13 +406,10 @@ class Executor:
                 logger.info("a retry is left to the sweep: %s", error, extra={"action": "wake_failed"})
                 return
             if woken is not None:
-                self._ring(plan, woken)
+                self.dispatcher.ring(plan, woken.doorbells)
 
         loop = self._own_loop.loop
         loop.call_soon_threadsafe(lambda: loop.call_later(seconds + 0.002, loop.run_in_executor, None, wake))
-
-    def _ring(self, plan: Plan, applied: Applied) -> None:
-        self.dispatcher.ring(plan, applied.doorbells)
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:

@@ -39,9 +39,15 @@ def flow_picture(graph: WorkflowGraph, max_label_length: int | None = None) -> P
             Arrow(edge.source, edge.target, shortened(edge.label or "", max_label_length), _LINES[edge.kind])
             for edge in graph.edges
         ),
-        headings=("Step", "Takes", "Gives", "What it is"),
+        headings=("Step", "Takes", "Gives", "Is given", "What it is"),
         rows=tuple(
-            (node.label, _takes(graph, node.id), _gives(graph, node.id), first_line(getattr(node, "description", None)))
+            (
+                node.label,
+                _takes(graph, node.id),
+                _gives(graph, node.id),
+                _is_given(graph, node.id),
+                first_line(getattr(node, "description", None)),
+            )
             for node in steps
         ),
     )
@@ -124,3 +130,10 @@ def _gives(graph: WorkflowGraph, step: str) -> str:
     labels = {node.id: node.label for node in graph.nodes if node.node_type == "event"}
     found = [edge for edge in graph.edges if edge.source == step and edge.target in labels and edge.kind != "failure"]
     return ", ".join(f"list[{labels[e.target]}]" if e.kind == "fan-out" else labels[e.target] for e in found)
+
+
+def _is_given(graph: WorkflowGraph, step: str) -> str:
+    resources = {node.id: node.label for node in graph.nodes if node.node_type in ("resource", "resource_config")}
+    return ", ".join(
+        f"{e.label}: {resources[e.target]}" for e in graph.edges if e.source == step and e.target in resources
+    )

@@ -64,6 +64,7 @@ class Owner:
         self._cancel = cancel
         self._lately: dict[int, float] = {}  # shard -> when something was last held there
         self._held: dict[Held, bool] = {}  # claim -> answered
+        self._offered: set[str] = set()  # claim ids that commits under way may use
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,6 +83,18 @@ class Owner:
             if held in self._held:
                 self._held[held] = True
 
+    def offer(self, claim_id: str) -> None:
+        """A commit may claim something under this id: until it is answered a heartbeat must not hand that back."""
+        with self._lock:
+            self._offered.add(claim_id)
+
+    def settle(self, claim_id: str, held: Held | None) -> None:
+        """The commit was answered: it claimed this, or nothing."""
+        with self._lock:
+            self._offered.discard(claim_id)
+            if held is not None:
+                self._held[held] = True
+
     def drop(self, held: Held) -> None:
         """The claim was refused, committed or handed back."""
         with self._lock:
@@ -91,7 +104,7 @@ class Owner:
     def holds(self, held: Held) -> bool:
         """Whether the claim is still ours as far as is known."""
         with self._lock:
-            return held in self._held
+            return held in self._held or held.claim_id in self._offered
 
     def reincarnate(self, gone: str) -> None:
         """Begin a new incarnation, because `gone` was declared lost; everything it ran is cancelled."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from .past_run import OUTSIDE, START, STOP, PastRun
 from .picture import Arrow, Box, Line, Look, Picture, shortened
-from .timeline import OUTCOMES, Execution
+from .timeline import OUTCOMES, Execution, duration
 
 #: A drawing with more work items than this would not be read: the first two thirds and the last third are drawn.
 MAX_ITEMS = 120
@@ -129,21 +129,21 @@ def _course(executions: list[Execution]) -> Iterable[str]:
         yield f"attempt {last.attempt}"
     waited = [each for each in executions[:-1] if each.outcome == "waiting"]
     if waited and waited[-1].ended_at is not None:
-        yield f"waited {took((last.started_at - waited[-1].ended_at) / 1000)}"
-    yield took(last.seconds)
+        yield f"waited {duration((last.started_at - waited[-1].ended_at) / 1000)}"
+    yield duration(last.seconds)
 
 
 def _sentence(run: PastRun, execution: Execution) -> str:
     return (
         f"attempt {execution.attempt} on {execution.worker}, after {_since(run, execution.started_at)}, "
-        f"{took(execution.seconds)}: {_outcome(execution)}"
+        f"{duration(execution.seconds)}: {_outcome(execution)}"
     )
 
 
 def _outcome(execution: Execution) -> str:
     text = OUTCOMES[execution.outcome]
     if execution.retry_delay_seconds:
-        text += f" after {took(execution.retry_delay_seconds)}"
+        text += f" after {duration(execution.retry_delay_seconds)}"
     if execution.error:
         text += f": {execution.error.removeprefix('builtins.')}"
     return text
@@ -154,7 +154,7 @@ def _row(run: PastRun, execution: Execution) -> tuple[str, ...]:
         execution.step,
         str(execution.attempt),
         _since(run, execution.started_at),
-        took(execution.seconds),
+        duration(execution.seconds),
         execution.worker,
         _outcome(execution) + (f" → {_short(execution.event)}" if execution.event else ""),
     )
@@ -223,7 +223,7 @@ def _facts(run: PastRun) -> tuple[tuple[str, str], ...]:
         ("Workflow", record.workflow),
         ("Status", record.status),
         ("Started", f"{began:%Y-%m-%d %H:%M:%S} UTC"),
-        ("Took", took(seconds)),
+        ("Took", duration(seconds)),
         ("Steps executed", f"{len(executions):,}"),
         ("Workers", ", ".join(sorted({each.worker for each in executions}))),
     ]
@@ -252,7 +252,7 @@ def _why_pending(run: PastRun) -> str:
 
 
 def _since(run: PastRun, at: int) -> str:
-    return took(max(0, at - run.record.created_at) / 1000)
+    return duration(max(0, at - run.record.created_at) / 1000)
 
 
 def _times(name: str, count: int) -> str:
@@ -261,15 +261,3 @@ def _times(name: str, count: int) -> str:
 
 def _short(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def took(seconds: float | None) -> str:
-    """A duration, as exact as is useful; empty for None."""
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from ..orchestration.errors import WorkflowRuntimeError
+from ..orchestration.errors import StepTimeoutError, WorkflowRuntimeError
 from ..orchestration.store import Store
 from ..orchestration.work import FannedOut, Outcome, Returned, Work
-from .calling import Calling, StepExit
+from .calling import Calling, OnCancel, StepExit, over
 from .codec import decode_event, encode_event
 from .context import Context, current_context
 from .decorators import StepConfig
 from .events import CollectionReleaseEvent, Event, StepFailedEvent
 from .registry import Registered
-from .resource_manager import drive
+from .resource_manager import drive, drive_on_loop
 from .step_face import StepFace, WaitingForEvent
 
 
@@ -87,6 +88,62 @@ def call_step(
         if type(exit) is not SystemExit:  # Celery stops workers with subclasses of it
             raise
         raise StepExit(f"step {work.step!r} called sys.exit({exit.code!r})") from exit
+    return _judge(config, returned, face)
+
+
+async def call_step_on_loop(
+    work: Work,
+    registered: Registered,
+    face: StepFace,
+    store: Store,
+    on_cancel: OnCancel,
+    exchanges: Executor,
+) -> Outcome:
+    """As `call_step` for an `async def` step, awaited on the running loop, in a task of its own.
+
+    Args:
+        work, registered, face, store, on_cancel: As there.
+        exchanges: Threads for what blocks on Redis.
+
+    Raises:
+        Exception: Whatever the step raised.
+    """
+    loop = asyncio.get_running_loop()
+    config = registered.steps[work.step]
+    context: Context[Any] = Context.over(face)
+    if work.members is None:
+        events = input_events(work, registered, store)
+    else:
+        events = await loop.run_in_executor(exchanges, input_events, work, registered, store)
+    arguments = _bind(config, events, context)
+
+    async def body() -> Any:
+        try:
+            async with asyncio.timeout(config.timeout_seconds) as limit:
+                if config.resources:
+                    making = registered.workflow.resource_manager.making(config.resources, lambda: loop)
+                    arguments.update(await drive_on_loop(making))
+                current_context.set(context)
+                return await registered.functions[work.step](**arguments)
+        except TimeoutError:
+            if limit.expired():
+                raise StepTimeoutError(over(work.step, work.run_id, config.timeout_seconds)) from None
+            raise
+        except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
+            raise StepExit(f"step {work.step!r} raised {exit!r}") from exit
+
+    task = loop.create_task(body())
+
+    def cancel() -> None:
+        loop.call_soon_threadsafe(task.cancel)
+
+    on_cancel(cancel)
+    try:
+        returned = await task
+    except WaitingForEvent as waiting:
+        return waiting.suspended
+    finally:
+        on_cancel(None)
     return _judge(config, returned, face)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from .codec import EventRegistry, decode_event, encode_event
 from .emissions import Emissions
 from .events import Event, event_name
 from .state_store import DictState, StateStore, SyncStateStore
+
+logger = logging.getLogger("umbel.steps")
 
 
 class WaitingForEvent(BaseException):
@@ -62,6 +65,7 @@ class StepFace:
         self.taken: list[str] = []
         self._collect_calls: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
+        self._warned: set[tuple[str, str]] = set()
 
     @property
     def run_id(self) -> str:
@@ -72,12 +76,25 @@ class StepFace:
         """Check the target, then buffer."""
         envelope = encode_event(event, self.settings)
         check_target(self.emissions.plan, envelope, target)
-        if target is not None and self.emissions.plan.by_name[target].kind == "collect":
-            raise WorkflowRuntimeError(
-                f"Step {target!r} gathers the events of a fan-out, but {type(event).__name__} was sent by step "
-                f"{self.work.step!r} outside of one. Only returned events can be gathered: return a list of events."
-            )
+        if target is None:
+            self._warn_of_gathering(envelope)
         self.emissions.send(envelope, target)
+
+    def _warn_of_gathering(self, envelope: Envelope) -> None:
+        """Say, once an attempt, that a step which could gather the event will not get it."""
+        for step in self.emissions.plan.steps:
+            told = (step.name, envelope.type)
+            if step.kind == "collect" and told not in self._warned and step.accepts_event(envelope):
+                self._warned.add(told)
+                logger.warning(
+                    "step %r gathers the events of a fan-out and does not get the %s that step %r of run %s sent; "
+                    "return a list of events instead",
+                    step.name,
+                    envelope.type.rpartition(".")[2],
+                    self.work.step,
+                    self.work.run_id,
+                    extra={"action": "sent_event_not_gathered", "run_id": self.work.run_id, "step": self.work.step},
+                )
 
     def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Event] | None:
         """One atomic exchange; see `Context.collect_events`."""
@@ -145,7 +162,7 @@ def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
     """Refuse a target that cannot take the event.
 
     Raises:
-        WorkflowRuntimeError: There is no such step, or it does not accept this event.
+        WorkflowRuntimeError: There is no such step, it does not accept this event, or it only gathers returned ones.
     """
     if target is None:
         return
@@ -158,4 +175,9 @@ def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
         accepted = ", ".join(name.rpartition(".")[2] for name in step.accepts)
         raise WorkflowRuntimeError(
             f"Step {target} does not accept event of type {envelope.type.rpartition('.')[2]}. It accepts: {accepted}."
+        )
+    if step.kind == "collect":
+        raise WorkflowRuntimeError(
+            f"Step {target!r} gathers the events of a fan-out, but {envelope.type.rpartition('.')[2]} was sent to it. "
+            "Only returned events can be gathered: return a list of events."
         )

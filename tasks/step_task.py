@@ -12,7 +12,8 @@ from celery import Celery, Task
 from celery.exceptions import Retry
 from celery.worker.request import Request
 
-from .execution import AttemptFailed, Executor
+from .attempt import AttemptFailed
+from .execution import Executor
 from .registry import Registered
 
 logger = logging.getLogger("umbel.step_task")

@@ -111,7 +111,7 @@ def _committed(at: int, data: dict[str, Any]) -> Execution:
         work_id=data["w"],
         attempt=data["a"],
         owner=data["o"],
-        started_at=data["ca"],
+        started_at=data.get("ca", at),  # entries of attempts that were tried again at once may lack it
         ended_at=at,
         outcome=outcome,
         event=data.get("event"),
@@ -124,3 +124,15 @@ def _given_up(at: int, data: dict[str, Any], outcome: ExecutionOutcome) -> Execu
     # The counter that becomes the attempt's number counts a loss already, a release never.
     attempt = data["a"] + (0 if outcome == "lost" else 1)
     return Execution(data["s"], data["w"], attempt, data["o"], data["ca"], at, outcome)
+
+
+def duration(seconds: float | None) -> str:
+    """A duration, as exact as is useful; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

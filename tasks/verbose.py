@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..orchestration import envelope as names
 from ..orchestration.commands import Command, Deliver, Splice
 from ..orchestration.envelope import Envelope
-from ..orchestration.records import Doorbell
+from ..orchestration.records import Applied
 from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Suspended, Work
 from .emissions import Emissions
 
@@ -55,14 +55,17 @@ def tell_outcome(work: Work, outcome: Outcome) -> None:
         _say(f"[result] {_summary(outcome.event)}")
 
 
-def tell_enqueued(commands: Sequence[Command], rung: Iterable[Doorbell]) -> None:
+def tell_enqueued(commands: Sequence[Command], applied: Applied) -> None:
     """What an attempt has led to is recorded.
 
     Args:
         commands: What was applied.
-        rung: The work that became ready by it.
+        applied: The answer, which says what became ready by it.
     """
-    for step, count in _enqueued(commands, rung).items():
+    ready = {bell.work_id: bell.step for bell in applied.doorbells}
+    if applied.continued is not None:
+        ready[applied.continued.work_id] = applied.continued.step
+    for step, count in _enqueued(commands, ready).items():
         _say(f"[{step}] enqueued (waiting for capacity)" + (f" x {count}" if count > 1 else ""))
 
 
@@ -85,9 +88,8 @@ def _said(outcome: Outcome) -> str:
     raise TypeError(f"no such outcome: {outcome!r}")
 
 
-def _enqueued(commands: Sequence[Command], rung: Iterable[Doorbell]) -> Counter[str]:
+def _enqueued(commands: Sequence[Command], ready: Mapping[str, str]) -> Counter[str]:
     """How many work items of each step were made but have to wait for one of its slots."""
-    ready = {bell.work_id: bell.step for bell in rung}
     delivered = [command for command in commands if isinstance(command, Deliver)]
     waiting = Counter(each.step.name for each in delivered if each.work_id not in ready)
     # Of staged work the ids are not known here; what is ready and was not delivered one by one is of it.

@@ -1,15 +1,18 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
 -- Args: run, w, t token, member, batches (early flushes that must have arrived), wv (waiters' version the decision
 --   was made with, or absent when it does not depend on it), entry (journal), and the common limits.
--- Body: commands. Answers: committed {bells, ended} | changed | missing {have} | stale | closed.
+--   carry (claim id: the caller goes on with one work item that becomes ready), deny {step = 1 …} (but not of these),
+--   grace (ms beyond that item's own limit).
+-- Body: commands. Answers: committed {bells, ended}, and if it goes on: work id, record, payload… | changed |
+-- missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is as true.
 --!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state
---!include record publish slots scopes joins finish apply
+--!include record publish slots carry scopes joins finish apply
 
 local remembered = redis.call('GET', K.answer)
 if remembered then
   local known = cmsgpack.unpack(remembered)
-  if known.t == A.t then return { 'committed', known.body } end
+  if known.t == A.t then return committed(known.body, known.w) end
 end
 local meta = redis.call('HMGET', K.run, 'status', 'wv')
 if meta[1] ~= 'running' then
@@ -25,12 +28,17 @@ end
 if (record.fb or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ have = record.fb or 0 }) } end
 if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
 
-redis.call('SREM', K.owner, A.member)
 if record.to then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end
 redis.call('HINCRBY', K.run, 'commits', 1)
+local claimed_at = record.ca
 apply(BODY, record)
-A.entry.ca, A.entry.o = record.ca, A.owner
+redis.call('SREM', K.owner, A.member)      -- after what it goes on with has come in: the set must not look empty
+A.entry.ca, A.entry.o = claimed_at, A.owner
 journal('commit', A.entry)
-local reply = answer('committed')
-redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = reply[2] }), 'PX', 60000)
-return reply
+local body = answer('committed')[2]
+if carried and ended then                  -- the run has ended: nobody goes on with anything
+  redis.call('SREM', K.owner, RUN .. '|' .. carried .. '|' .. A.carry)
+  carried = nil
+end
+redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = body, w = carried }), 'PX', 60000)
+return committed(body, carried)

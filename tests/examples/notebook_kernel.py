@@ -19,9 +19,11 @@ from typing import Any
 async def run_cell(source: str, names: dict[str, Any]) -> None:
     """Execute one cell; what stands on its last line is shown."""
     tree = ast.parse(source)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        del tree.body[-1]
     await evaluated(compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True), names)
-    if last is not None:
+    if isinstance(last, ast.Expr):
         expression = ast.Expression(last.value)
         code = compile(expression, "<cell>", "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         value = await evaluated(code, names)

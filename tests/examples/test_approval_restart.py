@@ -92,10 +92,10 @@ class Background:
         if self.process.poll() is not None:
             return set()
         everything = {self.process.pid, *descendants(self.process.pid)}
-        for pid in everything:
-            os.kill(pid, signal.SIGSTOP)  # so that none can react to the end of another
-        for pid in everything:
-            os.kill(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none reacts to the end of another
+            for pid in everything:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
         self.process.wait()
         return everything
 

@@ -328,7 +328,9 @@ def test_a_completed_set_survives_the_attempt_that_completed_it(collecting: Coll
 
 def test_an_unexpected_type_is_not_collected(collecting: Collecting) -> None:
     work = collecting.run.claim("gather")
-    found = collecting.run.store.collect(work, call="c", event=event("X"), expected=EXPECTED, taken="taken:t")
+    found = collecting.run.store.collect(
+        work, buffer="s|b", call="c", event=event("X"), expected=EXPECTED, taken="taken:t"
+    )
 
     assert found is None
     assert collecting.run.content("collect") is None

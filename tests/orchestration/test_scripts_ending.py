@@ -29,7 +29,9 @@ def busy(store: Store) -> tuple[DrivenRun, Work]:
     run.commit(begin, FannedOut(tuple(event("A", i=i) for i in range(5))), batches=1)
     first = run.claim("work")
     run.flush(first, 1, ("more", event("A", i=8)))
-    run.store.collect(first, call="c", event=event("A"), expected=[("A", 2, "buffer:b|A")], taken="taken:x")
+    run.store.collect(
+        first, buffer="s|b", call="c", event=event("A"), expected=[("A", 2, "buffer:b|A")], taken="taken:x"
+    )
     second = run.claim("work")
     run.commit(second, Returned(event("M")))
     third = run.claim("work")
@@ -151,7 +153,7 @@ def test_what_comes_too_late_leaves_no_key_for_good(store: Store) -> None:
     assert run.try_commit(late, Returned(event("M"))) is Refusal.CLOSED
     assert run.flush(late, 1, ("x", event("A"))) is Refusal.CLOSED
     assert run.send(event("A")) is Refusal.CLOSED
-    assert store.collect(late, call="d", event=event("A"), expected=[], taken="t") is Refusal.CLOSED
+    assert store.collect(late, buffer="s|b", call="d", event=event("A"), expected=[], taken="t") is Refusal.CLOSED
     assert run.wake("retry", late.work_id) is None
     assert not run.upkeep.park(run.run_id, late.work_id, "W", "work", late)
     run.upkeep.ring_again(run.run_id, [(late.work_id, "umbel/0")])
@@ -250,6 +252,7 @@ def bodies(store: Store, n: int) -> dict[str, Any]:
         if value["i"] == 2:
             store.collect(
                 work,
+                buffer="s|b",
                 call=f"b|{work.work_id}",
                 event=event("C"),
                 expected=[("C", 1, "buffer:b|C")],

@@ -87,7 +87,7 @@ Where to, Ada? manager, may it be 400? accountant, may it be 400? \
 Ada goes to Oslo for 400: ['manager']
 Grace answered me
 nobody answered
-Operation timed out after 0.5 seconds. No steps active
+WorkflowTimeoutError
 """,
 )
 PRICE_SURVEY = Program(
@@ -186,8 +186,7 @@ def serving(program: Program, names: list[str], folder: Path, watchdog: Watchdog
                 grace_seconds=2,
             )
             stack.callback(end, process, watchdog)
-        for log in logs:
-            eventually(lambda log=log: " ready." in log.read_text(), f"{log.name} says that it is ready")
+        eventually(lambda: all(" ready." in log.read_text() for log in logs), "all workers are ready")
         yield
 
 

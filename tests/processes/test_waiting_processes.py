@@ -109,3 +109,15 @@ def test_the_second_of_two_answers_is_kept_for_the_next_question(deploy: Deploy)
     assert handler.result(40) == ["one", "two"]
     asked = [event.n for event in handler.events(types=[flows.Question])]
     assert asked == [1, 2]
+
+
+def test_a_wait_runs_out_although_nobody_was_alive_at_that_time(deploy: Deploy) -> None:
+    deployment = deploy()
+    worker = deployment.worker("one", "waiting_flows", concurrency=1)
+    handler = deployment.start(flows.AskBriefly, seconds=1.0)
+    eventually(lambda: waiters(deployment, [handler.run_id]) == 1, "it waits")
+    worker.kill_group()
+
+    deployment.worker("two", "waiting_flows", concurrency=1)
+    assert handler.result(40) == "nobody answered"
+    assert len(deployment.effects("gave up")) == 1

@@ -60,6 +60,19 @@ class AskTwice(Workflow):
         return StopEvent(result=[first.text, second.text])
 
 
+class AskBriefly(Workflow):
+    """Gives up after a moment."""
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        try:
+            await ctx.wait_for_event(Answer, timeout=ev.seconds)
+        except TimeoutError:
+            effect("gave up", ctx)
+            return StopEvent(result="nobody answered")
+        return StopEvent(result="somebody answered")
+
+
 class AskNobody(Workflow):
     """Ends by itself."""
 

@@ -85,8 +85,11 @@ local function queue_pop(step)
   return record
 end
 
+local carry_on                   -- in carry.lua: the committing process takes ready work itself
+
 -- Make a record that has a slot claimable, and ask for a doorbell.
 local function dispatch(wid, record)
+  if carry_on and carry_on(wid, record) then return end
   record.st = 'ready'
   record.d = (record.d or 0) + 1
   record.da = NOW

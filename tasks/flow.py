@@ -1,0 +1,62 @@
+"""What an attempt asks of whoever carries it out: written once, driven by a thread or by an event loop.
+
+The flow of an attempt (`execution.py`) is a generator. It yields these requests and is given the results. A thread
+does them on the spot; a loop awaits them, so that a thousand attempts need one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from ..orchestration.asks import Ask
+from ..orchestration.plan import Plan
+from ..orchestration.records import Doorbell
+from ..orchestration.work import Work
+from .calling import OnCancel
+from .registry import Registered
+from .step_face import StepFace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this script and hand back what its reply says."""
+
+    ask: Ask[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Call this, which blocks for an exchange with Redis or two, and hand back what it returns."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallStep:
+    """Execute the step's function and hand back the outcome, or raise what it raised."""
+
+    work: Work
+    registered: Registered
+    face: StepFace
+    on_cancel: OnCancel
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Send doorbells. Never fails, and need not be waited for."""
+
+    plan: Plan
+    doorbells: Sequence[Doorbell]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Wait until no other suspect is executed in this process; hand back what lets the next one begin."""
+
+
+Request: TypeAlias = Send | Block | CallStep | Ring | TakeTurn
+Flow: TypeAlias = Generator[Request, Any, T]

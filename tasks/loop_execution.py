@@ -1,0 +1,195 @@
+"""Attempts carried out by an event loop: a thousand steps that wait need one thread.
+
+Scripts of all attempts ride in shared pipelines (`orchestration/grouped.py`). An `async def` step is a task of this
+loop; a plain one gets a thread. After a commit the loop goes on with what that made ready, in the same slot and past
+the broker, for as long as `continuation_seconds` allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol
+
+from ..orchestration.errors import StoreUnavailable
+from ..orchestration.grouped import GroupedConnection
+from ..orchestration.keys import new_id
+from ..orchestration.plan import Plan, StepPlan
+from ..orchestration.records import Applied, CarryOn, Doorbell, Refusal
+from ..orchestration.upkeep import Held
+from ..orchestration.work import Outcome, Work
+from .attempt import Abandoned, AttemptFailed
+from .dispatch import CeleryDispatcher
+from .execution import PATIENCE_SECONDS, Executor
+from .flow import Block, CallStep, Flow, Request, Ring, Send, TakeTurn
+from .step_call import call_step, call_step_on_loop
+
+logger = logging.getLogger("umbel.execution")
+
+#: Threads for exchanges that block (large fan-outs, waiters, other brokers); they take a millisecond or two each.
+_EXCHANGE_THREADS = 8
+
+
+class Reporter(Protocol):
+    """Tells monitors of work that no message was sent for."""
+
+    def began(self, work: Work, plan: Plan) -> None:
+        """An attempt begins."""
+
+    def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
+        """It has ended."""
+
+
+class LoopExecutor(Executor):
+    """Executes steps on the event loop it is used on."""
+
+    def __init__(
+        self,
+        *args: Any,
+        threads: ThreadPoolExecutor | None = None,
+        takes: Callable[[StepPlan], bool] = lambda _: True,
+        reporter: Reporter | None = None,
+        **more: Any,
+    ) -> None:
+        """Args:
+        *args, **more: As of `Executor`.
+        threads: For plain steps; as many are executed at once.
+        takes: Whether this worker may execute a step that it has not got from its queue.
+        reporter: Told of what it goes on with.
+        """
+        super().__init__(*args, **more)
+        assert self.settings.redis_url is not None
+        self._group = GroupedConnection(self.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
+        self._broker: GroupedConnection | None = None
+        self._bells: dict[str, list[str]] = {}
+        self._exchanges = ThreadPoolExecutor(_EXCHANGE_THREADS, thread_name_prefix="umbel-exchange")
+        self._threads = threads or ThreadPoolExecutor(thread_name_prefix="umbel-step")
+        self._turn = asyncio.Lock()
+        self._takes, self._reporter = takes, reporter
+        self._not_steps: dict[str, tuple[str, ...]] = {}
+        self._ringing: set[asyncio.Future[Any]] = set()
+
+    async def execute_on_loop(self, run_id: str, work_id: str, dispatch_no: int) -> str:
+        """As `execute`, awaited. Cancelled, it cancels the step; the work is given back."""
+        flow = self.follow(run_id, work_id, dispatch_no)
+        resume: Callable[[Any], Request] = flow.send
+        value: Any = None
+        try:
+            while True:
+                request = resume(value)
+                try:
+                    resume, value = flow.send, await self._await(request)
+                except asyncio.CancelledError as error:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        self._unwind(flow)
+                        raise
+                    resume, value = flow.throw, error
+                except BaseException as error:  # the flow puts things in order, then lets it pass
+                    resume, value = flow.throw, error
+        except StopIteration as end:
+            told: str = end.value
+            return told
+
+    @staticmethod
+    def _unwind(flow: Flow[str]) -> None:
+        """Let a flow that nobody drives any more put in order what needs no exchange."""
+        try:
+            flow.throw(Abandoned("the worker ends"))
+        except (Abandoned, StopIteration):
+            return
+        flow.close()
+
+    async def _await(self, request: Request) -> Any:
+        match request:
+            case Send(ask):
+                return await self._group.do(ask)
+            case CallStep():
+                return await self._call_here(request)
+            case Ring(plan, doorbells):
+                return self._ring_soon(plan, doorbells)
+            case Block(call):
+                return await asyncio.get_running_loop().run_in_executor(self._exchanges, call)
+            case TakeTurn():
+                await self._turn.acquire()
+                return self._turn.release
+
+    async def _call_here(self, request: CallStep) -> Outcome:
+        work, registered, face, on_cancel = request.work, request.registered, request.face, request.on_cancel
+        loop = asyncio.get_running_loop()
+        if registered.steps[work.step].is_async:
+            return await call_step_on_loop(work, registered, face, self.store, on_cancel, self._exchanges)
+        context = contextvars.copy_context()
+        call = partial(context.run, call_step, work, registered, face, self.store, lambda: loop, on_cancel)
+        return await loop.run_in_executor(self._threads, call)
+
+    def _ring_soon(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
+        """Doorbells of one turn of the loop go in one push per queue; what another broker wants goes from a thread."""
+        loop = asyncio.get_running_loop()
+        messages = self.dispatcher.messages(plan, doorbells) if isinstance(self.dispatcher, CeleryDispatcher) else None
+        if messages is None:
+            ringing = loop.run_in_executor(self._exchanges, self.dispatcher.ring, plan, doorbells)
+            self._ringing.add(ringing)
+            ringing.add_done_callback(self._ringing.discard)
+            return
+        if not self._bells:
+            loop.call_soon(self._push_bells)
+        for key, waiting in messages.items():
+            self._bells.setdefault(key, []).extend(waiting)
+
+    def _push_bells(self) -> None:
+        bells, self._bells = self._bells, {}
+        if self._broker is None:
+            assert isinstance(self.dispatcher, CeleryDispatcher)  # it made the messages
+            url = self.dispatcher.redis_url
+            is_shared = url == self.settings.redis_url
+            self._broker = self._group if is_shared else GroupedConnection(url, patience_seconds=PATIENCE_SECONDS)
+        for key, messages in bells.items():
+            self._broker.post(("LPUSH", key, *messages), partial(self._not_rung, len(messages)))
+
+    @staticmethod
+    def _not_rung(count: int, error: Exception) -> None:
+        about = {"action": "ring_failed"}
+        logger.warning("%d doorbells were not sent (%s); the sweep rings again", count, error, extra=about)
+
+    # -- local continuation ----------------------------------------------------------------------------------------
+
+    def _carry_on(self, plan: Plan, until: float) -> CarryOn | None:
+        if time.monotonic() >= until:
+            return None
+        not_steps = self._not_steps.get(plan.digest)
+        if not_steps is None:
+            registered = self.registry.find(plan.workflow)
+            known = registered.steps if registered is not None else {}
+            not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(step))
+            self._not_steps[plan.digest] = not_steps
+        claim_id = new_id()
+        self.owner.offer(claim_id)
+        return CarryOn(claim_id, not_steps)
+
+    def _settle_offer(self, carry_on: CarryOn | None, reply: Applied | Refusal | None) -> None:
+        if carry_on is None:
+            return
+        work = reply.continued if isinstance(reply, Applied) else None
+        held = None if work is None else Held(work.run_id, work.work_id, work.claim_id)
+        self.owner.settle(carry_on.claim_id, held)
+
+    def _go_on(self, work: Work, until: float) -> Flow[Work | None]:
+        plan = self.store.known_plan(work.plan_digest)
+        assert plan is not None  # the work before was of the same run
+        if self._reporter is not None:
+            self._reporter.began(work, plan)
+        began = time.monotonic()
+        try:
+            ended = yield from self._attempt(work, until)
+        except StoreUnavailable as error:
+            logger.warning("step %s of run %s is left to its lease: %s", work.step, work.run_id, error)
+            return None
+        if self._reporter is not None:
+            self._reporter.ended(work, plan, ended.text, ended.failed, time.monotonic() - began)
+        return ended.following

@@ -1,0 +1,513 @@
+"""Rows 59 to 68: the context in a step and beside a run: collecting, waiting, sending."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from umbel import Context, Workflow, WorkflowHandler, attach, catch_error, step
+from umbel.errors import ContextStateError, WorkflowRuntimeError
+from umbel.events import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+    UnhandledEvent,
+)
+
+
+class Item(Event):
+    n: int
+
+
+class Other(Event):
+    n: int
+
+
+class Asked(InputRequiredEvent):
+    n: int = 0
+
+
+class Answer(HumanResponseEvent):
+    text: str
+    n: int = 0
+
+
+class Simple(Workflow):
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=ev.get("x"))
+
+
+async def asked(handler: WorkflowHandler, times: int = 1) -> list[Asked]:
+    """The questions of a run, once there are so many; read by a handler of its own."""
+    found: list[Asked] = []
+    async for event in attach(handler.run_id).stream_events(types=[Asked]):
+        found.append(event)
+        if len(found) == times:
+            return found
+    raise AssertionError(f"the run ended after {len(found)} questions")
+
+
+# -- 59 ----------------------------------------------------------------------------------------------------------------
+
+Calls = dict[str, Callable[[Context], Any]]
+
+IN_STEPS: Calls = {
+    "attempt": lambda ctx: ctx.attempt,
+    "collect_events": lambda ctx: ctx.collect_events(Item(n=1), [Item]),
+    "idempotency_key": lambda ctx: ctx.idempotency_key,
+    "retry_info": lambda ctx: ctx.retry_info(),
+    "wait_for_event": lambda ctx: ctx.wait_for_event(Answer),
+    "write_event_to_stream": lambda ctx: ctx.write_event_to_stream(Item(n=1)),
+}
+BESIDE_RUNS: Calls = {
+    "get_result": lambda ctx: ctx.get_result(),
+    "running_steps": lambda ctx: ctx.running_steps(),
+    "stream_events": lambda ctx: ctx.stream_events(),
+    "to_dict": lambda ctx: ctx.to_dict(),
+}
+
+
+async def refusals(ctx: Context, calls: Calls) -> dict[str, str]:
+    """What each of the calls is refused with."""
+    found = {}
+    for name, call in calls.items():
+        with pytest.raises(ContextStateError) as caught:
+            await made(call, ctx)
+        found[name] = str(caught.value)
+    return found
+
+
+async def made(call: Callable[[Context], Any], ctx: Context) -> None:
+    """Make a call, and await what can be awaited."""
+    answer = call(ctx)
+    if inspect.isawaitable(answer):
+        await answer
+
+
+@pytest.mark.filterwarnings("ignore:Context.get_result")
+async def test_row_59_each_method_is_refused_where_it_does_not_belong() -> None:
+    class Asks(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await refusals(ctx, BESIDE_RUNS))
+
+    workflow = Asks()
+    before = await refusals(
+        Context(workflow), {**IN_STEPS, **BESIDE_RUNS, "send_event": lambda c: c.send_event(Item(n=1))}
+    )
+    handler = workflow.run()
+    inside = await handler
+    beside = await refusals(handler.ctx, IN_STEPS)
+
+    for found, where in ((before, "no run yet"), (inside, "a running step"), (beside, "a run as its caller sees it")):
+        for name, text in found.items():
+            assert text.startswith(f"Context.{name}() cannot be used here: ")
+            assert where in text
+
+
+async def test_row_59_what_belongs_to_all_faces() -> None:
+    class Asks(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with pytest.warns(DeprecationWarning, match="always true in a step"):
+                running = ctx.is_running
+            await ctx.store.set("n", await ctx.store.get("n") + 1)
+            await ctx.wait_for_event(Answer, waiter_event=Asked())
+            return StopEvent(result=running)
+
+    workflow = Asks()
+    ctx = Context(workflow)
+    assert not ctx.is_running
+    await ctx.store.set("n", 1)
+
+    handler = workflow.run(ctx=ctx)
+    await asked(handler)
+
+    assert handler.ctx is ctx
+    assert (ctx.is_running, await ctx.running_steps()) == (True, [])
+    ctx.send_event(Answer(text="go on"))
+    with pytest.warns(DeprecationWarning, match="await the handler"):
+        assert await ctx.get_result() is True
+    assert not ctx.is_running
+    assert [type(event) async for event in ctx.stream_events()].count(UnhandledEvent) == 0
+    assert await ctx.store.get("n") == 3  # the step was called twice: what stands before the wait is done again
+
+
+# -- 60 ----------------------------------------------------------------------------------------------------------------
+
+
+def helper(n: int) -> str:
+    """Has no context among its parameters, and none was given to its caller."""
+    ctx = Context.get_step_context()
+    ctx.write_event_to_stream(Item(n=n))
+    return ctx.run_id
+
+
+async def test_row_60_a_helper_finds_the_context_of_the_step_that_calls_it() -> None:
+    class Helped(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Item:
+            await asyncio.gather(*(asyncio.to_thread(helper, n) for n in (1, 2)))
+            return Item(n=3)
+
+        @step
+        def second(self, ev: Item) -> StopEvent:
+            return StopEvent(result=helper(ev.n))
+
+    handler = Helped().run()
+    assert await handler == handler.run_id
+    assert sorted([event.n async for event in handler.stream_events(types=[Item])]) == [1, 2, 3]
+
+
+def test_row_60_outside_of_a_step_there_is_none() -> None:
+    with pytest.raises(WorkflowRuntimeError, match="outside of a step"):
+        Context.get_step_context()
+
+
+# -- 61 ----------------------------------------------------------------------------------------------------------------
+
+
+def collecting(
+    sent: list[Event], expected: list[type[Event]], buffer_of: Callable[[Any], str | None]
+) -> type[Workflow]:
+    """A workflow that gives `sent` to `collect_events`, one after the other, and ends with the complete sets."""
+
+    class Collects(Workflow):
+        @step
+        async def feed(self, ctx: Context, ev: StartEvent) -> Item | Other | None:
+            for event in sent:
+                ctx.send_event(event)
+            return None
+
+        @step(num_workers=1)
+        async def gather(self, ctx: Context, ev: Item | Other) -> StopEvent | None:
+            got = ctx.collect_events(ev, expected, buffer_id=buffer_of(ev))
+            sets = await ctx.store.get("sets", default=[])
+            if got is not None:
+                sets.append([f"{type(each).__name__}{each.n}" for each in got])
+            await ctx.store.set("sets", sets)
+            seen = await ctx.store.get("seen", default=0) + 1
+            await ctx.store.set("seen", seen)
+            return StopEvent(result=sets) if seen == len(sent) else None
+
+    return Collects
+
+
+ITEMS_THEN_OTHERS = [*(Item(n=n) for n in (1, 2, 3)), *(Other(n=n) for n in (1, 2))]
+
+
+async def test_row_61_a_set_comes_in_the_order_asked_for_and_surplus_events_stay_for_the_next() -> None:
+    """There, the second and third Item are dropped when they come; here they wait for the next set."""
+    sets = await collecting(ITEMS_THEN_OTHERS, [Other, Item], lambda ev: None)().run()
+
+    assert sets == [["Other1", "Item1"], ["Other2", "Item2"]]
+
+
+async def test_row_61_equal_types_come_in_the_order_of_their_arrival() -> None:
+    sets = await collecting(ITEMS_THEN_OTHERS, [Item, Other, Item], lambda ev: None)().run()
+
+    assert sets == [["Item1", "Other1", "Item2"]]
+
+
+async def test_row_61_each_buffer_id_is_a_buffer_of_its_own() -> None:
+    even_and_odd = [Item(n=n) for n in (1, 2, 3, 4)]
+    sets = await collecting(even_and_odd, [Item, Item], lambda ev: "even" if ev.n % 2 == 0 else "odd")().run()
+
+    assert sets == [["Item1", "Item3"], ["Item2", "Item4"]]
+
+
+async def test_row_61_nothing_expected_is_complete_at_once() -> None:
+    assert await collecting([Item(n=1)], [], lambda ev: None)().run() == [[]]
+
+
+# -- 62 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_62_fifty_events_in_parallel_make_one_set_and_call_the_step_fifty_times() -> None:
+    """There, a step whose buffer has changed meanwhile is executed again; here the exchange is atomic."""
+    calls: Counter[int] = Counter()
+    complete: list[int] = []
+
+    class Parallel(Workflow):
+        @step
+        async def split(self, ctx: Context, ev: StartEvent) -> Item | None:
+            for n in range(50):
+                ctx.send_event(Item(n=n))
+            return None
+
+        @step(num_workers=50)
+        async def gather(self, ctx: Context, ev: Item) -> StopEvent | None:
+            calls[ev.n] += 1
+            got = ctx.collect_events(ev, [Item] * 50)
+            if got is None:
+                return None
+            complete.append(ev.n)
+            return StopEvent(result=sorted(each.n for each in got))
+
+    assert await Parallel().run() == list(range(50))
+    assert len(complete) == 1
+    assert calls == Counter(range(50))
+
+
+# -- 63 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_63_a_waiting_step_is_called_twice_and_asks_once() -> None:
+    calls: list[int] = []
+
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            calls.append(1)
+            answer = await ctx.wait_for_event(Answer, waiter_event=Asked(n=1))
+            return StopEvent(result=answer.text)
+
+    handler = Asks().run()
+    await asked(handler)
+    await handler.send_event(Answer(text="here"))
+
+    assert await handler == "here"
+    assert len(calls) == 2
+    assert [event async for event in handler.stream_events()] == [Asked(n=1), StopEvent(result="here")]
+
+
+async def test_row_63_a_waiting_steps_own_except_exception_does_not_swallow_the_wait() -> None:
+    """There, the wait unwinds the step by an Exception, which such a clause catches."""
+
+    class Careful(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            try:
+                answer = await ctx.wait_for_event(Answer, waiter_event=Asked())
+            except Exception as error:
+                return StopEvent(result=repr(error))
+            return StopEvent(result=answer.text)
+
+    handler = Careful().run()
+    await asked(handler)
+    await handler.send_event(Answer(text="here"))
+    assert await handler == "here"
+
+
+# -- 64 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_64_requirements_look_at_declared_and_dynamic_fields() -> None:
+    class Picky(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            wanted = {"n": 2, "user": "ada"}
+            answer = await ctx.wait_for_event(Answer, waiter_event=Asked(), requirements=wanted)
+            return StopEvent(result=answer.text)
+
+    handler = Picky().run()
+    await asked(handler)
+    for answer in (
+        Answer(text="declared field differs", n=1, user="ada"),
+        Answer(text="dynamic field differs", n=2, user="bob"),
+        Answer(text="dynamic field is missing", n=2),
+        Answer(text="right", n=2, user="ada", more=1),
+    ):
+        await handler.send_event(answer)
+
+    assert await handler == "right"
+
+
+async def test_row_64_one_answer_is_for_every_waiter_that_it_fits() -> None:
+    class Two(Workflow):
+        @step
+        async def one(self, ctx: Context, ev: StartEvent) -> Item:
+            await ctx.wait_for_event(Answer, waiter_event=Asked())
+            return Item(n=1)
+
+        @step
+        async def other(self, ctx: Context, ev: StartEvent) -> Other:
+            await ctx.wait_for_event(Answer, waiter_event=Asked(), requirements={"n": 0})
+            return Other(n=2)
+
+        @step
+        async def both(self, one: Item, other: Other) -> StopEvent:
+            return StopEvent(result=[one.n, other.n])
+
+    handler = Two().run()
+    await asked(handler, times=2)
+    await handler.send_event(Answer(text="to all"))
+    assert await handler == [1, 2]
+
+
+# -- 65 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_65_a_wait_that_takes_too_long_is_a_timeout_error_in_the_step() -> None:
+    class Impatient(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            try:
+                await ctx.wait_for_event(Answer, timeout=0.05)
+            except asyncio.TimeoutError:  # noqa: UP041  # as programs for other versions of Python write it
+                return StopEvent(result="nobody")
+            return StopEvent(result="somebody")
+
+    assert await Impatient().run() == "nobody"
+    default = inspect.signature(Context.wait_for_event).parameters["timeout"].default
+    assert default == 2000
+
+
+async def test_row_65_uncaught_it_fails_the_run() -> None:
+    class Impatient(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(Answer, timeout=0.05)
+            return StopEvent()
+
+    with pytest.raises(asyncio.TimeoutError, match="No Answer arrived within 0.05 s for step 'ask'"):
+        await Impatient().run()
+
+
+# -- 66 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_66_waiters_of_parallel_branches_stay_apart() -> None:
+    class Branches(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(5)]
+
+        @step(num_workers=2)
+        async def ask(self, ctx: Context, ev: Item) -> Other:
+            answer = await ctx.wait_for_event(Answer, waiter_event=Asked(n=ev.n), requirements={"n": ev.n})
+            assert answer.text == f"answer {ev.n}"
+            return Other(n=ev.n)
+
+        @step
+        async def join(self, evs: list[Other]) -> StopEvent:
+            return StopEvent(result=[ev.n for ev in evs])
+
+    handler = Branches().run()
+    questions = await asked(handler, times=5)
+    assert sorted(question.n for question in questions) == [0, 1, 2, 3, 4]
+    for n in (3, 1, 4, 0, 2):
+        await handler.send_event(Answer(text=f"answer {n}", n=n))
+
+    assert sorted(await handler) == [0, 1, 2, 3, 4]
+
+
+async def test_row_66_without_requirements_too_each_branch_asks() -> None:
+    class Branches(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(3)]
+
+        @step
+        async def ask(self, ctx: Context, ev: Item) -> Other:
+            await ctx.wait_for_event(Answer, waiter_event=Asked(n=ev.n))
+            return Other(n=ev.n)
+
+        @step
+        async def join(self, evs: list[Other]) -> StopEvent:
+            return StopEvent(result=len(evs))
+
+    handler = Branches().run()
+    await asked(handler, times=3)
+    await handler.send_event(Answer(text="for all of you"))
+    assert await handler == 3
+
+
+# -- 67 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_67_two_answers_before_the_step_goes_on_resume_it_once() -> None:
+    """There, both answers resume the step; here the second one is kept for a later waiter."""
+    resumed: list[str] = []
+    both_sent = asyncio.Event()
+
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            answer = await ctx.wait_for_event(Answer, waiter_event=Asked(n=1))
+            await both_sent.wait()
+            resumed.append(answer.text)
+            later = await ctx.wait_for_event(Answer, waiter_event=Asked(n=2))
+            return StopEvent(result=[answer.text, later.text])
+
+    handler = Asks().run()
+    await asked(handler)
+    await handler.send_event(Answer(text="first"))
+    await handler.send_event(Answer(text="second"))
+    both_sent.set()
+
+    assert await handler == ["first", "second"]
+    assert resumed == ["first", "first"]  # once after the first answer, once more after the second
+
+
+# -- 68 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_68_a_step_that_does_not_exist_or_does_not_accept_is_an_error_at_once() -> None:
+    def errors(send: Callable[[Event, str], Any]) -> list[str]:
+        found = []
+        for event, target in ((Item(n=1), "nobody"), (Other(n=1), "work")):
+            with pytest.raises(WorkflowRuntimeError) as caught:
+                send(event, target)
+            found.append(str(caught.value))
+        return found
+
+    class Picky(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent | Item:
+            inside = errors(lambda event, target: ctx.send_event(event, step=target))
+            await ctx.wait_for_event(Answer, waiter_event=Asked())
+            return StopEvent(result=inside)
+
+        @step
+        async def work(self, ev: Item) -> StopEvent:
+            return StopEvent()
+
+    handler = Picky().run()
+    await asked(handler)
+    outside = errors(lambda event, target: handler.ctx.send_event(event, step=target))
+    await handler.send_event(Answer(text="go on"))
+
+    assert await handler == outside
+    assert outside[0].startswith("Step nobody does not exist")
+    assert outside[1].startswith("Step work does not accept event of type Other")
+
+
+async def test_row_68_what_a_step_sends_arrives_even_if_the_step_fails() -> None:
+    class Sends(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> Item:
+            ctx.send_event(Item(n=7), step="take")
+            raise ValueError("after sending")
+
+        @step
+        async def take(self, ev: Item) -> StopEvent:
+            return StopEvent(result=ev.n)
+
+        @catch_error
+        async def ignore(self, ev: StepFailedEvent) -> None:
+            return None
+
+    assert await Sends().run() == 7
+
+
+async def test_row_68_a_stop_event_that_is_sent_does_not_end_the_run() -> None:
+    class Sends(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.send_event(StopEvent(result="sent"))
+            return StopEvent(result="returned")
+
+    handler = Sends().run()
+    assert await handler == "returned"
+    unhandled = [event async for event in handler.stream_events(expose_internal=True, types=[UnhandledEvent])]
+    assert [event.event_type for event in unhandled] == ["StopEvent"]

@@ -1,0 +1,108 @@
+"""How one execution in the asyncio pool is ended from outside: time limits, and being told to stop.
+
+A coroutine is ended by asyncio's own cancellation. A soft limit arrives in it as an exception that is a
+`SoftTimeLimitExceeded` and a `CancelledError` at once: as the latter, `TaskGroup`, `wait_for` and `finally` blocks of
+libraries clean up after it, as the former it may be caught and outlived.
+
+A plain function is ended by an exception raised in its thread (`PyThreadState_SetAsyncExc`), which arrives between two
+of its bytecodes: at once in Python code, and only afterwards in a call that blocks (`time.sleep`, a socket, a query).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+
+class SoftLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]  # Celery is untyped
+    """What a coroutine gets when its soft time limit is reached."""
+
+
+class Stopped(BaseException):
+    """What a plain function gets when it is to end; no `except Exception` holds it up."""
+
+
+class SoftLimit:
+    """Awaits a coroutine in which a soft limit may be raised."""
+
+    __slots__ = ("_coroutine", "_seconds", "_task")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+        self._seconds: float | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def reach(self, seconds: float) -> None:
+        """Raise it where the coroutine waits; to be called in the loop's thread."""
+        if self._task is not None:
+            self._seconds = seconds
+            self._task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._task = asyncio.current_task()
+        coroutine = self._coroutine
+        error: BaseException | None = None
+        try:
+            while True:
+                try:
+                    awaited = coroutine.send(None) if error is None else coroutine.throw(error)
+                except StopIteration as stop:
+                    return stop.value
+                error = None
+                try:
+                    yield awaited
+                except asyncio.CancelledError as cancelled:
+                    error = cancelled if self._seconds is None else self._reached()
+                except GeneratorExit:
+                    coroutine.close()
+                    raise
+                except BaseException as raised:
+                    error = raised
+        finally:
+            self._task = error = None
+
+    def _reached(self) -> SoftLimitReached:
+        assert self._task is not None
+        self._task.uncancel()  # it was no cancellation: who catches it goes on
+        seconds, self._seconds = self._seconds, None
+        return SoftLimitReached(seconds)
+
+
+class InterruptibleThread:
+    """The stretch during which a thread does one job, and in which alone it may be interrupted."""
+
+    __slots__ = ("_guard", "_thread_id")
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._thread_id: int | None = None
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call the function such that `interrupt` reaches it, and nothing that this thread does later."""
+        self._thread_id = threading.get_ident()
+        try:
+            return function()
+        finally:
+            while self._thread_id is not None:
+                try:
+                    with self._guard:
+                        _raise_in(self._thread_id, None)  # what has not arrived by now must not arrive
+                        self._thread_id = None
+                except BaseException:  # it arrives right here, once; the job is over
+                    continue
+
+    def interrupt(self, error: type[BaseException]) -> None:
+        """Raise an exception in the job; nothing happens when it is over."""
+        with self._guard:
+            if self._thread_id is not None:
+                _raise_in(self._thread_id, error)
+
+
+def _raise_in(thread_id: int, error: type[BaseException] | None) -> None:
+    what = ctypes.py_object(error) if error is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), what)
