@@ -9,8 +9,8 @@ from typing import Any, Literal
 from ..orchestration.scripts import unpack
 from ..orchestration.store import Store
 from ..orchestration.work import Waiter
+from ..tasks.timeline import Execution
 from .looking import look
-from .timeline import Execution
 
 WorkState = Literal["ready", "running", "delayed", "suspended", "parked", "failed"]
 

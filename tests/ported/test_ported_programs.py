@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from umbel import Runtime, Settings
+from umbel.tasks.timeline import Execution, executions
 from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.timeline import Execution, executions
 from umbel.workers.watchdog import Watchdog
 
 PROGRAMS = Path(__file__).with_name("programs")

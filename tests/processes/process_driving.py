@@ -18,8 +18,8 @@ import process_flows
 
 from umbel import Settings, Workflow, WorkflowHandler
 from umbel.tasks.runtime import Runtime
+from umbel.tasks.timeline import Execution, executions
 from umbel.workers.local import worker_environment
-from umbel.workers.timeline import Execution, executions
 from umbel.workers.watchdog import Watchdog
 
 HERE = Path(__file__).parent

@@ -22,9 +22,8 @@ from ...orchestration.envelope import STEP_STATE_CHANGED
 from ...orchestration.scripts import unpack
 from ...orchestration.store import Store
 from ...orchestration.streams import StreamEvent
+from ...tasks.timeline import Execution, duration, ended
 from ..looking import look
-from ..timeline import Execution, ended
-from .output import duration
 
 #: Journal entries read in one trip.
 _PAGE = 1_000

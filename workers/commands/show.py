@@ -10,24 +10,13 @@ import click
 from ...orchestration.keys import check_run_id
 from ...orchestration.records import RunRecord
 from ...orchestration.store import Store
+from ...tasks.timeline import OUTCOMES, Execution, duration, executions
 from ..endings import result_of, why_not_completed
-from ..timeline import Execution, executions
 from ..unfinished import Unfinished, running, unfinished
 from .deployment import deployment_options, existing
-from .output import clock, counted, duration, instant, iso, note, print_json, print_table
+from .output import clock, counted, instant, iso, note, print_json, print_table
 
 STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
-
-_WORDS = {
-    "done": "done",
-    "retrying": "failed, tried again",
-    "failed": "failed",
-    "waiting": "waits for an event",
-    "lost": "lost: its process died or was cut off",
-    "released": "handed back before it began",
-    "hung": "did not react to its time limit",
-    "running": "running",
-}
 
 
 @click.command()
@@ -162,7 +151,7 @@ def _row(execution: Execution, record: RunRecord) -> tuple[str, ...]:
     started = instant(execution.started_at)
     if started[:10] == instant(record.created_at)[:10]:  # the day is in the head already
         started = clock(execution.started_at)
-    outcome = _WORDS[execution.outcome]
+    outcome = OUTCOMES[execution.outcome]
     if execution.retry_delay_seconds:
         outcome += f" after {duration(execution.retry_delay_seconds)}"
     if execution.error:
