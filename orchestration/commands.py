@@ -27,14 +27,19 @@ def where(step: StepPlan, default_queue: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class KeepEvent:
-    """Keep an event's envelope while `uses` work items refer to it."""
+    """Keep an event's envelope while `uses` work items refer to it.
+
+    With `in_record` the only use is a work item made by the same decision: a small event goes into its record.
+    """
 
     event_id: str
     event: Envelope
     uses: int
+    in_record: bool = False
 
     def wire(self) -> dict[str, Any]:
-        return {"o": "keep", "e": self.event_id, "d": self.event.to_bytes(), "uses": self.uses}
+        one = 1 if self.in_record else None
+        return {"o": "keep"} | _present(e=self.event_id, d=self.event.to_bytes(), uses=self.uses, one=one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def route(
             else:
                 gathered.append(Absorb(level, step.name, event))
     if uses:
-        commands.append(KeepEvent(emit_id, event, len(uses)))
+        commands.append(KeepEvent(emit_id, event, len(uses), len(uses) == 1 and isinstance(uses[0], Deliver)))
         commands.extend(uses)
     commands.extend(gathered)
     if not uses and not gathered and not event.is_a(names.INPUT_REQUIRED):
@@ -274,7 +274,7 @@ def _decide_failed(plan: Plan, work: Work, outcome: Failed, limits: Limits) -> D
         origin = Origin(work.run_id, work.work_id, work.scope, recoveries)
         emit_id = derive_id(work.work_id, "failed")
         delivery = _deliver(handler, outcome.failed_event, origin, emit_id, limits)
-        return Decision([_stopped(work), KeepEvent(emit_id, outcome.failed_event, 1), delivery, Done()])
+        return Decision([_stopped(work), KeepEvent(emit_id, outcome.failed_event, 1, True), delivery, Done()])
     return Decision([_stopped(work), Fail(outcome.error), Finish("failed", outcome.ending)])
 
 

@@ -249,6 +249,8 @@ class _Reading:
         work_id, fan_in = record["id"], record.get("sid")
         if fan_in is not None:
             events = self._envelopes(f"members:{fan_in}:{record['s']}")[: record["jn"]]
+        elif "ed" in record:
+            events = (Envelope.from_bytes(record["ed"].encode("utf-8", "surrogateescape")),)
         else:
             events = tuple(self._event(event_id) for event_id in record.get("ev") or [record["e"]])
         error = record.get("le")

@@ -59,9 +59,9 @@ class Entry:
     data: bytes
 
     @staticmethod
-    def from_message(message: bytes) -> Entry:
-        """The entry in a message of the live channel."""
-        return Entry(*msgpack.unpackb(message, raw=True))
+    def all_of(message: bytes) -> list[Entry]:
+        """The entries in a message of the live channel: what one script has told, in order."""
+        return [Entry(*entry) for entry in msgpack.unpackb(message, raw=True)]
 
     def decoded(self) -> StreamEvent:
         """What the entry says."""

@@ -208,12 +208,14 @@ class _Following(Pursuit[StreamEvent]):
         self._bytes_in = self._bytes_out = 0
 
     def heard(self, message: bytes) -> None:
-        entry = Entry.from_message(message)
-        self._received = entry.seq
-        is_shown = self._reader.internal or entry.kind != TRACE
-        if not self.is_stale:  # else the log is read soon, and this entry is in it
-            self._keep(entry if is_shown else Entry(entry.seq, TRACE, b""))
-        if is_shown:
+        shows = False
+        for entry in Entry.all_of(message):
+            self._received = entry.seq
+            is_shown = self._reader.internal or entry.kind != TRACE
+            if not self.is_stale:  # else the log is read soon, and this entry is in it
+                self._keep(entry if is_shown else Entry(entry.seq, TRACE, b""))
+            shows = shows or is_shown
+        if shows:
             self.wake()
 
     def _keep(self, entry: Entry) -> None:

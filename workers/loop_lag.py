@@ -40,7 +40,7 @@ class LoopWatch:
                 continue
             answered = threading.Event()
             self._loop.call(answered.set)
-            if answered.wait(self._seconds):
+            if answered.wait(self._seconds) or self._end.is_set():
                 continue
             self._tell()
             while not answered.wait(1) and not self._end.is_set():
@@ -53,7 +53,7 @@ class LoopWatch:
         name = task.get_name() if task is not None else "a callback"
         stack = "".join(traceback.format_stack(frame)) if frame is not None else "it has just gone on\n"
         logger.warning(
-            "%s has blocked the asyncio loop for %s s, and with it all other async tasks of this worker. Await instead, "
+            "%s has blocked the asyncio loop for %s s, and with it all other async tasks of this worker. Let it await, "
             "or hand what blocks to asyncio.to_thread. It is here:\n%s",
             name,
             self._seconds,

@@ -11,9 +11,7 @@ Selected by `app.conf.worker_pool = "umbel.workers.pool:AsyncPool"` without `-P`
 Three kinds of threads, and who may touch what:
 
 - The *hub's* (the worker's main thread): everything of Celery's, and every job's `state`. Celery's callbacks, and with
-  them acks and task events, run only here (`_take_in`), in batches: outcomes lie in `_outbox`, and one byte through a
-  socket wakes the hub. It is a reader of the hub's, and no `hub.call_soon`: what a timer or a ready item queues there
-  would wait for the next poll, up to a second.
+  them acks and task events, run only here, see `Outbox`.
 - The *loop's*: coroutine tasks, timers of all time limits (so that they hold while the hub waits for a lost broker).
 - *Sync* threads: plain tasks, by Celery's own trace function.
 
@@ -22,16 +20,13 @@ What cannot be had: a coroutine that blocks the loop, and a function that blocks
 nothing here, and `pool_restart` is not supported.
 """
 
-# Line numbers are those of Celery 5.7.0; tests/workers/test_pool_hooks.py tells when what they point at has changed.
+# Line numbers are those of Celery 5.7.0; tests/workers/test_pool.py tells when what they point at has changed.
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import selectors
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,13 +41,14 @@ from celery.concurrency.prefork import _run_ready_callbacks
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker import state as worker_state
 
-from ..orchestration.errors import ConfigurationError
 from .async_limits import InterruptibleThread, Stopped
 from .async_tracer import AsyncTracer, is_async
 from .daemon_threads import DaemonThreads
 from .loop_lag import LoopWatch
-from .pool_job import Job, State, TaskEndedAbruptly
+from .pool_job import Job, State, TaskEndedAbruptly, ended_abruptly
 from .pool_loop import PoolLoop
+from .pool_outbox import Outbox
+from .pool_settings import PoolSettings
 from .task_context import begin_context, follow_contexts
 
 __all__ = ["DEFAULT_CONCURRENCY", "AsyncPool"]
@@ -83,27 +79,19 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app, self._hostname = self.options.get("initargs") or (self.app, None)
-        conf = self.app.conf
+        self._hostname: str = self.options["initargs"][1]
         self._soft, self._hard = self.options.get("soft_timeout"), self.options.get("timeout")
-        self._threads_limit = _number("worker_asyncio_threads", conf.get("worker_asyncio_threads", 8), 1)
-        self._loop_kind = conf.get("worker_asyncio_loop", "asyncio")
-        self._lag_seconds = _number("worker_asyncio_lag_seconds", conf.get("worker_asyncio_lag_seconds", 1.0), 0)
+        self._settings = PoolSettings.of(self.app)
         self._hub: Any = None
+        self._outbox = Outbox(self._finish)
         self._tracers: dict[str, AsyncTracer | None] = {}
         self._running: set[Job] = set()
         self._active = self._active_sync = 0
         self._waiting: deque[Job] = deque()
         self._waiting_sync: deque[Job] = deque()
         self._inbox: deque[Job] = deque()
-        self._outbox: deque[tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]] = deque()
-        self._inbox_woken = self._outbox_woken = False
+        self._inbox_woken = False
         self._is_stopping = self._has_stopped = False
-        # Without a hub (a broker that cannot be polled) callbacks run in the thread that has an outcome.
-        self._callbacks = threading.RLock()
-        self._awake, self._wake = socket.socketpair()
-        self._awake.setblocking(False)
-        self._wake.setblocking(False)
 
     # -- from start to stop ------------------------------------------------------------------------------------------
 
@@ -114,11 +102,11 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             ConfigurationError: The app's settings for this pool cannot be met.
         """
         follow_contexts(_task_stack)
-        self._loop = PoolLoop(self._loop_kind)
-        self._sync_threads = DaemonThreads(int(self._threads_limit), "umbel-task")
+        self._loop = PoolLoop(self._settings.loop)
+        self._sync_threads = DaemonThreads(self._settings.threads, "umbel-task")
         self._store_threads = DaemonThreads(_STORE_THREADS, "umbel-result")
-        if self._lag_seconds:
-            self._watch = LoopWatch(self._loop, lambda: self._active > 0, self._lag_seconds)
+        if self._settings.lag_seconds:
+            self._watch = LoopWatch(self._loop, lambda: self._active > 0, self._settings.lag_seconds)
         signals.worker_process_init.send(sender=self._hostname)  # as in the solo pool: this process executes tasks
 
     @property
@@ -129,7 +117,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
     def register_with_event_loop(self, hub: Any) -> None:
         """Let the hub wake up for outcomes; called again after each reconnect, which drops all readers."""
         self._hub = hub
-        hub.add_reader(self._awake, self._on_awake)
+        self._outbox.register(hub)
 
     def on_close(self) -> None:
         """Take nothing on any more: what waits was not accepted, and its messages go back into the queue."""
@@ -147,18 +135,16 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         self._is_stopping = True
         self._forget_waiting()
         give_up_at: float | None = None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._awake, selectors.EVENT_READ)
-            while not self._has_stopped:
-                self._on_awake()
-                self._serve_hub()
-                now = time.monotonic()
-                if worker_state.should_terminate and give_up_at is None:
-                    give_up_at = now + _GIVE_UP_SECONDS
-                left = [job for job in self._running if now - (job.stopped_at or now) < _GIVE_UP_SECONDS]
-                if not left or (give_up_at is not None and now >= give_up_at):
-                    break
-                selector.select(0.2)
+        while not self._has_stopped:
+            self._outbox.receive()
+            self._serve_hub()
+            now = time.monotonic()
+            if worker_state.should_terminate and give_up_at is None:
+                give_up_at = now + _GIVE_UP_SECONDS
+            left = [job for job in self._running if now - (job.stopped_at or now) < _GIVE_UP_SECONDS]
+            if not left or (give_up_at is not None and now >= give_up_at):
+                break
+            self._outbox.wait(0.2)
         if not self._has_stopped:
             self._has_stopped = True
             self._end_threads()
@@ -183,11 +169,12 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         for job in self._running:
             job.stop()
             logger.warning("%s does not end and is given up.", job.label, extra={"action": "task_given_up"})
-        if self._lag_seconds:
+        if self._settings.lag_seconds:
             self._watch.stop()
         self._loop.end(2.0)
         self._sync_threads.shutdown()
         self._store_threads.shutdown()
+        self._outbox.close()
         signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
 
     def _forget_waiting(self) -> None:
@@ -214,7 +201,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         if soft and hard and soft >= hard:
             soft = None
         job = Job(self, target, args, callback, accept_callback, timeout_callback, error_callback, soft or None, hard)
-        with self._callbacks:
+        with self._outbox.callbacks:
             if self._is_stopping:
                 return job  # not accepted: its message goes back into the queue
             job.tracer = self._tracer_of(job)
@@ -223,7 +210,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
                     self._begin(job)
                 else:
                     self._waiting.append(job)
-            elif self._active_sync < self._threads_limit:
+            elif self._active_sync < self._settings.threads:
                 self._begin(job)
             else:
                 self._waiting_sync.append(job)
@@ -249,7 +236,10 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         else:
             self._active_sync += 1
         if job.accept_callback is not None:
-            job.accept_callback(os.getpid(), time.monotonic())  # it may say that the job was revoked meanwhile
+            try:
+                job.accept_callback(os.getpid(), time.monotonic())  # it may say that the job was revoked meanwhile
+            except Exception as error:  # such as a lost connection: the job counts as accepted
+                logger.error("What follows the start of %s failed: %r", job.label, error, exc_info=True)
         if job.stopped_at is not None:
             self._finish(job)
         elif job.tracer is None:
@@ -275,7 +265,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
                 self._begin(self._waiting.popleft())
         else:
             self._active_sync -= 1
-            if self._waiting_sync and self._active_sync < self._threads_limit:
+            if self._waiting_sync and self._active_sync < self._settings.threads:
                 self._begin(self._waiting_sync.popleft())
 
     # -- coroutines: the loop's thread -------------------------------------------------------------------------------
@@ -294,16 +284,19 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             outcome = await job.tracer.trace(job)
         except asyncio.CancelledError:
             if job.stopped_at is not None:
-                self._post(job, None)
+                self._outbox.ended(job, None)
             else:  # in one of Celery's hooks
-                self._post(job, job.error_callback, ExceptionInfo())
+                self._outbox.ended(job, job.error_callback, ExceptionInfo())
         except BaseException as error:  # SystemExit would end the loop
-            self._post(job, job.error_callback, _info(job, error))
+            self._outbox.ended(job, job.error_callback, _info(job, error))
         else:
-            self._post(job, job.callback, outcome)
+            self._outbox.ended(job, job.callback, outcome)
         finally:
-            for timer in job.timers:
-                timer.cancel()
+            self._cancel_timers(job)
+
+    def _cancel_timers(self, job: Job) -> None:
+        for timer in job.timers:
+            timer.cancel()
 
     def _set_timers(self, job: Job) -> None:
         if job.soft_seconds:
@@ -315,10 +308,10 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         if job.state is not State.RUNNING or job.stopped_at is not None:
             return
         if job.thread is not None:
-            self._post_limit(job, True, job.soft_seconds)
+            self._outbox.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
             job.thread.interrupt(SoftTimeLimitExceeded)
         elif job.in_body and job.soft_limit is not None:
-            self._post_limit(job, True, job.soft_seconds)
+            self._outbox.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
             job.soft_limit.reach(job.soft_seconds or 0)
 
     def _on_hard_limit(self, job: Job) -> None:
@@ -326,7 +319,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             return
         job.timed_out = True
         job.stop()
-        self._post_limit(job, False, job.hard_seconds)
+        self._outbox.limit_reached(job, is_soft=False, seconds=job.hard_seconds)
         self._cut_short(job)
 
     def _cut_short(self, job: Job) -> None:
@@ -340,76 +333,25 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
     def _run_in_thread(self, job: Job) -> None:
         assert job.thread is not None
         request = job.request
-        target, args = job.target, job.args
+        args = job.args
         if request is not None:  # its body was decoded when it arrived
             args = (*args[:3], request._payload, None, None)
-        try:
+
+        def execute() -> Any:
             if job.stopped_at is not None:
                 raise Stopped
-            outcome = job.thread.call(lambda: target(*args))
+            return job.target(*args)
+
+        try:
+            outcome = job.thread.call(execute)
         except Stopped:
-            self._post(job, None)
+            self._outbox.ended(job, None)
         except BaseException as error:
-            self._post(job, job.error_callback, _info(job, error))
+            self._outbox.ended(job, job.error_callback, _info(job, error))
         else:
-            self._post(job, job.callback, outcome)
+            self._outbox.ended(job, job.callback, outcome)
         if job.soft_seconds or job.hard_seconds:
-            self._loop.call(lambda: [timer.cancel() for timer in job.timers])
-
-    # -- outcomes: back to the hub's thread --------------------------------------------------------------------------
-
-    def _post(self, job: Job, callback: Callable[..., Any] | None, *args: Any) -> None:
-        """Let Celery know how a job ended, in the hub's thread."""
-        self._send((job, callback, args, True))
-
-    def _post_limit(self, job: Job, is_soft: bool, seconds: float | None) -> None:
-        self._send((job, job.timeout_callback, (is_soft, seconds), False))
-
-    def _send(self, item: tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]) -> None:
-        self._outbox.append(item)
-        if self._hub is None:
-            self._take_in()
-        # Who reads True here was early enough for the wake-up that is on its way.
-        if not self._outbox_woken:
-            self._outbox_woken = True
-            self._wake_hub()
-
-    def _wake_hub(self) -> None:
-        try:
-            self._wake.send(b"\0")
-        except OSError:  # full: then it wakes up anyway
-            pass
-
-    def _on_awake(self) -> None:
-        try:
-            self._awake.recv(4096)
-        except OSError:
-            pass
-        self._take_in()
-
-    def _take_in(self) -> None:
-        """Tell Celery about what has happened until now; what comes meanwhile has its turn after the hub's."""
-        with self._callbacks:
-            self._outbox_woken = False
-            for _ in range(len(self._outbox)):
-                try:
-                    job, callback, args, is_end = self._outbox.popleft()
-                except IndexError:  # a signal handler has taken it in
-                    break
-                try:
-                    # Celery was told of a time-out; only a stopped job that came to a regular end is reported still.
-                    if callback is not None and not (is_end and job.timed_out):
-                        callback(*args)
-                except (SystemExit, KeyboardInterrupt, MemoryError):
-                    raise
-                except Exception as error:
-                    logger.error("What follows the end of %s failed: %r", job.label, error, exc_info=True)
-                finally:
-                    if is_end:
-                        self._finish(job)
-            if self._outbox and not self._outbox_woken:
-                self._outbox_woken = True
-                self._wake_hub()
+            self._loop.call(self._cancel_timers, job)
 
     # -- ending tasks: the hub's thread, also in a signal handler ----------------------------------------------------
 
@@ -450,11 +392,11 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         return {
             **super()._get_info(),
             "processes": [os.getpid()],
-            "threads": self._threads_limit,
+            "threads": self._settings.threads,
             "active": self._active,
             "active-threads": self._active_sync,
             "pending": self.num_pending,
-            "loop": self._loop_kind,
+            "loop": self._settings.loop,
             "timeouts": (self._soft or 0, self._hard or 0),
         }
 
@@ -464,12 +406,6 @@ def _info(job: Job, error: BaseException) -> ExceptionInfo:
     if isinstance(error, Exception):
         return ExceptionInfo()
     try:
-        raise TaskEndedAbruptly(job.args[0], error) from error
+        raise ended_abruptly(job.args[0], error) from error
     except TaskEndedAbruptly:
         return ExceptionInfo()
-
-
-def _number(name: str, value: Any, least: int) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-        raise ConfigurationError(f"{name} must be a number of at least {least}, got {value!r}.")
-    return value

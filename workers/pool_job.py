@@ -21,11 +21,13 @@ Outcome = tuple[int, Any, float | None]
 class TaskEndedAbruptly(UmbelError):
     """A task raised what would have ended its whole process, or the loop that all tasks share."""
 
-    def __init__(self, task: str, error: BaseException) -> None:
-        super().__init__(
-            f"Task {task!r} raised {error!r}, which is no Exception and would end more than this task. The worker goes "
-            f"on, and the task counts as failed. Raise an Exception instead."
-        )
+
+def ended_abruptly(task: str, error: BaseException) -> TaskEndedAbruptly:
+    """Tell of it."""
+    return TaskEndedAbruptly(
+        f"Task {task!r} raised {error!r}, which is no Exception and would end more than this task. The worker goes on, "
+        f"and the task counts as failed. Raise an Exception instead."
+    )
 
 
 class State(Enum):

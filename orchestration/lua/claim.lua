@@ -4,9 +4,10 @@
 -- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
 --!keys run work events stream trace ring unclaimed timers leases gone watermark owner counters
---!include record publish slots
+--!include record publish slots claimed
 
-local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options')
+local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options',
+  'seq')
 if not meta[1] then return { 'unknown' } end
 if redis.call('ZSCORE', K.gone, A.owner) then return { 'gone' } end
 local record = get(A.w)
@@ -28,7 +29,8 @@ if record.st ~= 'running' then
     return { 'stale' }
   end
   if record.u == 1 and not A.suspects then return { 'suspect' } end
-  local n = redis.call('HINCRBY', K.run, 'tokens', 1)
+  counters = { tokens = tonumber(meta[5] or 0), seq = tonumber(meta[9] or 0) }
+  local n = whole(add('tokens', 1))
   record.st = 'running'
   record.t = n .. '-' .. A.c
   record.o, record.c, record.ca = A.owner, A.c, NOW
@@ -51,13 +53,7 @@ if record.st ~= 'running' then
   trace(record.s, 'running', tostring(record.sl or 0), record.en)
 end
 
-local reply = { 'claimed', cmsgpack.pack(record), cmsgpack.pack({
+save()
+return claimed({ 'claimed' }, record, cmsgpack.pack({
   plan = meta[2], workflow = meta[3], wv = tonumber(meta[4] or 0), created_at = tonumber(meta[6]),
-  state_id = meta[7], options = meta[8] or '', now = NOW }) }
-local ids = record.ev or { record.e }
-for _, id in ipairs(ids) do reply[#reply + 1] = redis.call('HGET', K.events, id) end
-for waiter, id in pairs(record.wr or {}) do
-  reply[#reply + 1] = waiter
-  reply[#reply + 1] = id and redis.call('HGET', K.events, id) or ''
-end
-return reply
+  state_id = meta[7], options = meta[8] or '', now = NOW }))

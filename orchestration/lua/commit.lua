@@ -7,29 +7,35 @@
 -- missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is as true.
 --!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state
---!include record publish slots carry scopes joins finish apply
+--!include record publish slots claimed carry scopes joins finish apply
 
-local remembered = redis.call('GET', K.answer)
-if remembered then
-  local known = cmsgpack.unpack(remembered)
-  if known.t == A.t then return committed(known.body, known.w) end
+-- Asked again, because the answer was lost: the first time has used up the token, or has ended the run.
+local function remembered()
+  local packed = redis.call('GET', K.answer)
+  local known = packed and cmsgpack.unpack(packed)
+  return known and known.t == A.t and committed(known.body, known.w)
 end
-local meta = redis.call('HMGET', K.run, 'status', 'wv')
-if meta[1] ~= 'running' then
+
+local status = run_status()
+if status ~= 'running' then
+  local first = remembered()
+  if first then return first end
   redis.call('SREM', K.owner, A.member)
-  return { meta[1] and 'closed' or 'unknown' }
+  return { status and 'closed' or 'unknown' }
 end
 local record = get(A.w)
 if not record or record.st ~= 'running' or record.t ~= A.t then
+  local first = remembered()
+  if first then return first end
   redis.call('SREM', K.owner, A.member)
   redis.call('HINCRBY', K.counters, 'stale_commits', 1)
   return { 'stale' }
 end
 if (record.fb or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ have = record.fb or 0 }) } end
-if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
+if A.wv and A.wv ~= counter('wv') then return { 'changed' } end
 
 if record.to then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end
-redis.call('HINCRBY', K.run, 'commits', 1)
+add('commits', 1)
 local claimed_at = record.ca
 apply(BODY, record)
 redis.call('SREM', K.owner, A.member)      -- after what it goes on with has come in: the set must not look empty

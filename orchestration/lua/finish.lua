@@ -19,4 +19,5 @@ if A.timer then
 end
 journal('end', { status = A.status })
 finish(A.status, A.event)
+save()
 return { 'ended' }

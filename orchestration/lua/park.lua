@@ -14,5 +14,6 @@ ring_drop(A.w, line_of(record))
 put(A.w, record)
 redis.call('ZADD', K.parked, NOW, A.name .. '|' .. RUN .. '|' .. A.w)
 trace(record.s, 'parked', '<needs_code>', record.en)
+save()
 journal('parked', { w = A.w, s = record.s })
 return { 'parked' }

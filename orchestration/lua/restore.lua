@@ -22,7 +22,7 @@ end
 function PUT.scope(c)                       -- an open fan-out: id, p parent path, j joins, rc, fired {step …}
   redis.call('HSET', K.scopes, c.id, cmsgpack.pack({ p = c.p, j = c.j, rc = c.rc }))
   for _, step in ipairs(c.fired) do redis.call('HSET', K.scopes, c.id .. '/' .. step, 1) end
-  redis.call('HINCRBY', K.run, 'scopes', 1)
+  add('scopes', 1)
   count(c.p, 1)
 end
 
@@ -54,7 +54,7 @@ end
 function PUT.waiter(c)                      -- w work id, wt waiter id, d what it waits for, at its time-out
   local field = c.w .. '|' .. c.wt
   redis.call('HSET', K.waiters, field, c.d)
-  redis.call('HINCRBY', K.run, 'wv', 1)
+  add('wv', 1)
   if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. RUN .. '|' .. field) end
 end
 
@@ -65,7 +65,7 @@ function PUT.item(c)                        -- one work item: r record, ev {id e
   count(record.sc, 1)
   if record.st == 'suspended' then
     put(record.id, record)
-    redis.call('HINCRBY', K.run, 'asleep', 1)
+    add('asleep', 1)
   elseif record.st == 'delayed' then
     put(record.id, record)
     redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. RUN .. '|' .. record.id)
@@ -78,6 +78,7 @@ end
 redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.part)
 for _, c in ipairs(BODY) do PUT[c.o](c) end
 settle()
+save()
 for _, name in ipairs({ 'run', 'work', 'events', 'queue', 'scopes', 'joins', 'inbox', 'waiters', 'extra', 'collect' }) do
   redis.call('PEXPIRE', K[name], ABANDONED_AFTER)
 end

@@ -23,8 +23,12 @@ if size ~= A.size then
 end
 for _, item in ipairs(A.items) do
   if not list then
-    redis.call('HSET', K.events, item.e, item.d)
-    if item.uses > 1 then redis.call('HSET', K.events, '#' .. item.e, item.uses) end
+    if item.uses == 1 and #item.d <= 2048 then
+      item.rec.ed = item.d
+    else
+      redis.call('HSET', K.events, item.e, item.d)
+      if item.uses > 1 then redis.call('HSET', K.events, '#' .. item.e, item.uses) end
+    end
     redis.call('HSET', K.queue, A.seg .. '#' .. item.i, cmsgpack.pack(item.rec))
   else
     if item.at == 0 then

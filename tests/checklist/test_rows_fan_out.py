@@ -21,6 +21,7 @@ from umbel.events import (
     StepState,
     StepStateChanged,
     StopEvent,
+    WorkflowFailedEvent,
     WorkflowIdleEvent,
 )
 from umbel.handler import WorkflowHandler
@@ -387,6 +388,38 @@ async def test_row_34_an_event_sent_to_it_from_outside_is_refused_to_the_sender(
 
     await gates.open_one_by_one(handler)
     assert await handler == [2, 1, 0]
+
+
+async def test_row_35_a_fan_out_that_nothing_can_close_fails_the_run() -> None:
+    class Half(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=1), Item(n=2)]
+
+        @step
+        async def work(self, ctx: Context, ev: Item) -> Done:
+            if ev.n == 2:
+                await ctx.wait_for_event(End)
+            return Done(n=ev.n)
+
+        @step
+        async def join(self, evs: list[Done]) -> StopEvent:
+            return StopEvent(result=len(evs))
+
+    original = Half().run()
+    await idle(original)
+    snapshot = original.ctx.to_dict()
+    await original.cancel_run()
+    del snapshot["umbel"]  # which would tell that the snapshot is damaged
+    snapshot["workers"]["work"]["collected_waiters"].clear()
+
+    handler = Half().run(ctx=Context.from_dict(Half(), snapshot))
+
+    with pytest.raises(WorkflowRuntimeError, match="^A fan-out is still open, but no step is left"):
+        await handler
+    ending = handler.get_stop_event()
+    assert isinstance(ending, WorkflowFailedEvent)
+    assert ending.attempts is None
 
 
 # -- 36, 37: joins of several parameters -------------------------------------------------------------------------------

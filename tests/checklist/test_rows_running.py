@@ -271,6 +271,13 @@ def test_row_06_a_workflow_is_named_by_module_and_qualified_name_unless_given() 
     assert Plain(workflow_name="orders").workflow_name == "orders"
 
 
+def test_row_06_a_class_of_the_program_itself_is_named_as_other_processes_import_it() -> None:
+    program = type("Flow", (Plain,), {"__module__": "__main__"})
+
+    assert not program().workflow_name.startswith("__main__")
+    assert program().workflow_name.endswith(".Flow")
+
+
 async def test_row_07_run_id_names_the_run_and_never_reaches_the_start_event() -> None:
     handler = Plain().run(run_id="order-1", topic="ships")
 
@@ -278,12 +285,13 @@ async def test_row_07_run_id_names_the_run_and_never_reaches_the_start_event() -
     assert await handler == {"topic": "ships"}
 
 
-async def test_row_07_a_run_id_that_is_taken_is_refused() -> None:
+async def test_row_07_a_run_id_that_is_taken_is_refused_also_when_its_run_has_ended() -> None:
     handler = Waiting().run(run_id="order-2")
 
-    with pytest.raises(RuntimeError, match=r"^Workflow run with run_id 'order-2' already exists\."):
-        Waiting().run(run_id="order-2")
-    await handler.cancel_run()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"^Workflow run with run_id 'order-2' already exists\."):
+            Waiting().run(run_id="order-2")
+        await handler.cancel_run()
 
 
 async def test_row_07_ids_that_are_not_given_are_unguessable() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import ContextVar
 from typing import Any, Optional, Union
 
 import pytest
@@ -39,6 +40,9 @@ class Done(Event):
 
 class Go(HumanResponseEvent):
     pass
+
+
+request: ContextVar[str] = ContextVar("request", default="none")
 
 
 async def internal(handler: WorkflowHandler, cls: type[Any]) -> list[Any]:
@@ -131,6 +135,17 @@ async def test_row_19_plain_steps_run_beside_each_other_and_off_the_event_loop()
 
     assert await Blocking().run() == "both"
     assert len({*threads, threading.main_thread()}) == 3
+
+
+async def test_row_19_a_step_does_not_see_the_context_variables_of_its_runs_caller() -> None:
+    request.set("of the caller")
+
+    class Reads(Workflow):
+        @step
+        def read(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=request.get())
+
+    assert await Reads().run() == "none"
 
 
 # -- 20: num_workers ---------------------------------------------------------------------------------------------------

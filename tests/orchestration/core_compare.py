@@ -58,7 +58,8 @@ def compare(store: Store, run: ModelRun) -> None:
     agree("version of waiters", int(meta[4] or 0), run.version)
     agree("work", {wid.decode(): _seen(_unpack(raw)) for wid, raw in work.items()}, _expected_work(run))
     ahead = {event_id: uses for staged in run.staged.values() for event_id, uses in staged.events.items()}
-    agree("events", _events(events), ahead | {event_id: uses for event_id, (_, uses) in run.events.items()})
+    expected = ahead | {event_id: uses for event_id, (_, uses) in run.events.items()}
+    agree("events", _events(events) | _in_records(work, queue), expected)
     _compare_slots(run, slots, free)
     agree("queues", _queues(queue), {name: [i.work_id for i in q] for name, q in run.queues.items() if q})
     _compare_scopes(run, scopes)
@@ -101,6 +102,12 @@ def _events(raw: dict[bytes, bytes]) -> dict[str, int]:
     return {name: int(raw.get(b"#" + name.encode(), 1)) for name in names if not name.startswith("#")} | {
         name: -1 for name in names if name.startswith("#") and name[1:] not in names
     }
+
+
+def _in_records(work: dict[bytes, bytes], queue: dict[bytes, bytes]) -> dict[str, int]:
+    """Events that stand in the record of their only work item."""
+    entries = [_unpack(raw) for name, raw in (*work.items(), *queue.items()) if name[-2:] not in (b":h", b":t")]
+    return {entry["e"]: 1 for entry in entries if "ed" in entry}
 
 
 def _compare_slots(run: ModelRun, raw: dict[bytes, bytes], free: list[bytes]) -> None:

@@ -55,7 +55,7 @@ GUARDS = [
     Guard("flush", "(record.fb or 0) >= A.batch", "false", scenarios.a_burst_counts_once),
     Guard("flush", "redis.call('SADD', K.sent, send.id) == 1", "true", scenarios.what_was_sent_is_not_sent_again),
     Guard("commit", "found[1] ~= wid", "false", scenarios.a_slot_is_given_back_by_who_holds_it),
-    Guard("commit", "A.wv and A.wv ~= tonumber(meta[2] or 0)", "false", scenarios.outdated_waiters_are_noticed),
+    Guard("commit", "A.wv and A.wv ~= counter('wv')", "false", scenarios.outdated_waiters_are_noticed),
     Guard("send", "A.wv and A.wv ~= tonumber(meta[2] or 0)", "false", scenarios.outdated_waiters_are_noticed_by_a_send),
     Guard(
         "wake", "redis.call('HDEL', K.waiters, field) == 0", "false", scenarios.an_answered_waiter_is_not_resumed_again
@@ -63,11 +63,11 @@ GUARDS = [
     Guard("commit", "redis.call('HEXISTS', K.scopes, c.id .. '/' .. c.s) == 1", "false", scenarios.take_fires_once),
     Guard("commit", "redis.call('HEXISTS', K.scopes, id .. '/' .. join.s) == 0", "true", scenarios.take_fires_once),
     Guard("commit", "  count(c.p, 1)", "", scenarios.an_open_fan_out_inside_keeps_its_surroundings_open),
-    Guard("commit", "if known.t == A.t then", "if false then", scenarios.a_commit_is_answered_again),
+    Guard("commit", "known.t == A.t", "false", scenarios.a_commit_is_answered_again),
     Guard("send", "if redis.call('ZSCORE', K.received, A.id) then", "if false then", scenarios.a_send_counts_once),
     Guard("start", "known[1] ~= A.nonce", "false", scenarios.a_start_counts_once),
     Guard("finish", "if status ~= 'running' then", "if false then", scenarios.the_first_end_wins),
-    Guard("commit", "if meta[1] ~= 'running' then", "if false then", scenarios.the_first_end_wins),
+    Guard("commit", "if status ~= 'running' then", "if false then", scenarios.the_first_end_wins),
     Guard("finish", "if not due or due > NOW then", "if false then", scenarios.a_run_times_out_only_when_due),
     Guard("wake", "if not due or due > NOW then", "if false then", scenarios.a_timer_waits),
     Guard("deadline", "if not due or due > NOW then", "if false then", scenarios.a_deadline_waits),

@@ -2,8 +2,10 @@
 
 local ended = false
 
+local inline = {}                          -- event id -> event, of those that stand in their only work item's record
+
 local function drop_events_of(record)
-  if record.e then drop_event(record.e) end
+  if record.e and not record.ed then drop_event(record.e) end
   for _, id in ipairs(record.ev or {}) do drop_event(id) end
   for _, id in pairs(record.wr or {}) do
     if id then drop_event(id) end
@@ -13,12 +15,17 @@ end
 local APPLY = {}
 
 function APPLY.keep(c)                     -- an event that work items will refer to
+  if c.one and #c.d <= 2048 then
+    inline[c.e] = c.d
+    return
+  end
   redis.call('HSET', K.events, c.e, c.d)
   if c.uses > 1 then redis.call('HSET', K.events, '#' .. c.e, c.uses) end
 end
 
 function APPLY.deliver(c)
-  deliver({ id = c.w, s = c.s, nw = c.nw, q = c.q, p = c.p, to = c.to, e = c.e, en = c.en, sc = c.sc, rc = c.rc })
+  deliver({ id = c.w, s = c.s, nw = c.nw, q = c.q, p = c.p, to = c.to, e = c.e, en = c.en, sc = c.sc, rc = c.rc,
+            ed = inline[c.e] })
 end
 
 APPLY.open = open_scope
@@ -49,8 +56,7 @@ function APPLY.publish(c) publish(c.d, c.s, c.a) end
 function APPLY.trace(c)
   local worker = c.k
   if c.st == 'unhandled' then               -- nobody accepts the event: does anybody do anything at all?
-    local counts = redis.call('HMGET', K.run, 'live', 'asleep')
-    if tonumber(counts[1] or 0) + live == tonumber(counts[2] or 0) then worker = 'idle' end
+    if counter('live') + live == counter('asleep') then worker = 'idle' end
   end
   trace(c.s, c.st, worker, c.i, c.out)
 end
@@ -58,7 +64,7 @@ end
 function APPLY.inbox(c)                     -- nobody accepts it yet: a waiter registered later looks here first
   redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))
   redis.call('LTRIM', K.inbox, -c.max, -1)
-  redis.call('HINCRBY', K.run, 'wv', 1)
+  add('wv', 1)
 end
 
 function APPLY.take_inbox(c)                -- one inbox event has found its waiter
@@ -73,13 +79,13 @@ function APPLY.resume(c)                    -- a waiter is answered (e) or has r
     if c.e then drop_event(c.e) end        -- it was answered before; this use of the event ends here
     return
   end
-  redis.call('HINCRBY', K.run, 'wv', 1)
+  add('wv', 1)
   redis.call('ZREM', K.timers, 'waiter|' .. RUN .. '|' .. field)
   local record = get(c.w)
   record.wr = record.wr or {}
   record.wr[c.wt] = c.e or false
   record.r = (record.r or 0) + 1
-  redis.call('HINCRBY', K.run, 'asleep', -1)
+  add('asleep', -1)
   place(record)
 end
 
@@ -133,8 +139,8 @@ function APPLY.suspend(c, self)             -- wt waiter id, d what it waits for
   put(self.id, self)
   local field = self.id .. '|' .. c.wt
   redis.call('HSET', K.waiters, field, c.d)
-  redis.call('HINCRBY', K.run, 'wv', 1)
-  redis.call('HINCRBY', K.run, 'asleep', 1)
+  add('wv', 1)
+  add('asleep', 1)
   if c.delay then redis.call('ZADD', K.timers, whole(NOW + c.delay), 'waiter|' .. RUN .. '|' .. field) end
 end
 
@@ -152,22 +158,22 @@ local function apply(commands, self)
     if ended then return end
   end
   settle()
-  local counts = redis.call('HMGET', K.run, 'live', 'asleep', 'scopes', 'idle')
-  local total, asleep, scopes = tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0)
-  if total == 0 and scopes > 0 and A.stuck then
+  local total, asleep = counter('live'), counter('asleep')
+  if total == 0 and counter('scopes') > 0 and A.stuck then
     finish('failed', A.stuck)               -- a fan-out is open and nothing is left that could close it
     ended = true
   elseif total == asleep then
-    if counts[4] ~= '1' then
-      redis.call('HSET', K.run, 'idle', 1)
+    if counter('idle') ~= 1 then
+      add('idle', 1)
       trace('', 'idle', '')
     end
-  elseif counts[4] == '1' then
-    redis.call('HDEL', K.run, 'idle')
+  elseif counter('idle') == 1 then
+    add('idle', -1)
   end
 end
 
 local function answer(status, extra)
+  save()
   if ended then redis.call('PEXPIRE', K.journal, A.keep) end   -- the entry of the very end may have created it
   local body = extra or {}
   body.bells = doorbells

@@ -9,7 +9,7 @@ function carry_on(wid, record)
   record.st = 'running'
   record.d = (record.d or 0) + 1
   record.da, record.ca, record.fa = NOW, NOW, record.fa or NOW
-  record.t = redis.call('HINCRBY', K.run, 'tokens', 1) .. '-' .. A.carry
+  record.t = whole(add('tokens', 1)) .. '-' .. A.carry
   record.o, record.c, record.fb, record.k = A.owner, A.carry, 0, nil
   put(wid, record)
   redis.call('SADD', K.owner, RUN .. '|' .. wid .. '|' .. A.carry)
@@ -24,12 +24,6 @@ end
 local function committed(body, wid)
   local record = wid and get(wid)
   if not record or record.st ~= 'running' or record.c ~= A.carry then return { 'committed', body } end
-  record.wv = tonumber(redis.call('HGET', K.run, 'wv') or 0)
-  local reply = { 'committed', body, wid, cmsgpack.pack(record) }
-  for _, id in ipairs(record.ev or { record.e }) do reply[#reply + 1] = redis.call('HGET', K.events, id) end
-  for waiter, id in pairs(record.wr or {}) do
-    reply[#reply + 1] = waiter
-    reply[#reply + 1] = id and redis.call('HGET', K.events, id) or ''
-  end
-  return reply
+  record.wv = counter('wv')
+  return claimed({ 'committed', body, wid }, record)
 end

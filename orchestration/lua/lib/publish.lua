@@ -1,22 +1,55 @@
--- Events for the outside: the log first, then the live channel. One sequence for both logs.
--- Live message: msgpack {seq, kind, data}; kind 'e' is a user event, 't' a step state change.
+-- The run's counters, and events for the outside: the log first, then the live channel. One sequence for both logs.
+-- Counters are read once per script and written once, by `save`: a script that changes one or tells anything calls it at
+-- its end. Live message: msgpack of entries {seq, kind, data}; kind 'e' is a user event, 't' a step state change.
 
-local function next_seq()
-  return redis.call('HINCRBY', K.run, 'seq', 1) - 1
+local COUNTERS = { 'seq', 'tokens', 'commits', 'live', 'asleep', 'scopes', 'wv', 'idle' }
+local counters                   -- name -> value, once they are read
+local counted = {}               -- names of those that have changed
+local told = {}                  -- entries for the live channel
+
+-- The run's status, and with the same call its counters.
+local function run_status()
+  local found = redis.call('HMGET', K.run, 'status', unpack(COUNTERS))
+  counters = {}
+  for i, name in ipairs(COUNTERS) do counters[name] = tonumber(found[i + 1] or 0) end
+  return found[1]
+end
+
+local function counter(name)
+  if not counters then run_status() end
+  return counters[name]
+end
+
+local function add(name, n)
+  local value = counter(name) + n
+  counters[name], counted[name] = value, true
+  return value
+end
+
+local function tell(kind, data)
+  told[#told + 1] = { add('seq', 1) - 1, kind, data }
+  return whole(counters.seq - 1) .. '-1'
+end
+
+local function save()
+  local fields = {}
+  for name in pairs(counted) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = whole(counters[name])
+  end
+  if #fields > 0 then redis.call('HSET', K.run, unpack(fields)) end
+  if #told > 0 then redis.call('PUBLISH', K.stream, cmsgpack.pack(told)) end
+  counted, told = {}, {}
 end
 
 local function publish(payload, step, attempt)
-  local seq = next_seq()
   local data = cmsgpack.pack({ payload, step or '', attempt or 0 })
-  redis.call('XADD', K.stream, 'MAXLEN', '~', A.smax, whole(seq) .. '-1', 'd', data)
-  redis.call('PUBLISH', K.stream, cmsgpack.pack({ seq, 'e', data }))
+  redis.call('XADD', K.stream, 'MAXLEN', '~', A.smax, tell('e', data), 'd', data)
 end
 
 local function trace(step, state, worker, input, output)
-  local seq = next_seq()
   local data = cmsgpack.pack({ step, state, worker, input or '', output or '' })
-  redis.call('XADD', K.trace, 'MAXLEN', '~', A.smax, whole(seq) .. '-1', 'd', data)
-  redis.call('PUBLISH', K.stream, cmsgpack.pack({ seq, 't', data }))
+  redis.call('XADD', K.trace, 'MAXLEN', '~', A.smax, tell('t', data), 'd', data)
 end
 
 -- What happened, for the timeline and for rebuilding the run. `A.full` keeps the applied commands themselves.

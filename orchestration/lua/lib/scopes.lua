@@ -41,7 +41,7 @@ end
 
 local function open_scope(c)
   redis.call('HSET', K.scopes, c.id, cmsgpack.pack({ p = c.p, j = c.j, rc = c.rc }))
-  redis.call('HINCRBY', K.run, 'scopes', 1)
+  add('scopes', 1)
   delta[c.id] = delta[c.id] or 0
   count(c.p, 1)
   for _, join in ipairs(c.j) do               -- members staged ahead of the commit may complete a Take(n) already
@@ -75,7 +75,7 @@ local function close(id)
   end
   forget_joins(id)
   redis.call('HDEL', K.scopes, id, id .. ':n')
-  redis.call('HINCRBY', K.run, 'scopes', -1)
+  add('scopes', -1)
   count(meta.p, -1)
 end
 
@@ -87,6 +87,6 @@ local function settle()
     if redis.call('HINCRBY', K.scopes, id .. ':n', n) <= 0 then close(id) end
     id = next(delta)
   end
-  if live ~= 0 then redis.call('HINCRBY', K.run, 'live', live) end
+  if live ~= 0 then add('live', live) end
   live = 0
 end

@@ -1,0 +1,363 @@
+"""Rows 73 to 75: snapshots of contexts as JSON, and the serializers that write what is in them.
+
+Beside this file: `snapshot_v2.json`, a snapshot that umbel took, and `snapshot_v2_reference.json`,
+`snapshot_v1_reference.json` and `snapshot_v0_reference.json`, in the shapes that LlamaIndex Workflows writes and wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import pickle
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from umbel import Context, Workflow, WorkflowHandler, attach, step
+from umbel.context import JsonSerializer, PickleSerializer
+from umbel.context.serializers import BaseSerializer, JsonPickleSerializer
+from umbel.context.state_store import UnserializableKeyWarning
+from umbel.errors import ContextSerdeError
+from umbel.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+
+HERE = Path(__file__).parent
+
+
+def stored(name: str) -> dict[str, Any]:
+    """A snapshot in a file beside this one."""
+    data: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text())
+    return data
+
+
+class Item(Event):
+    n: int
+
+
+class Done(Event):
+    n: int
+
+
+class Asked(InputRequiredEvent):
+    n: int
+
+
+class Answer(HumanResponseEvent):
+    n: int
+    text: str
+
+
+class Survey(Workflow):
+    """A fan-out of which one branch is through at once and another one asks."""
+
+    @step
+    async def begin(self, ctx: Context, ev: StartEvent) -> list[Item]:
+        await ctx.store.set("topic", ev.topic)
+        await ctx.store.set("answers", {})
+        return [Item(n=0), Item(n=1)]
+
+    @step
+    async def ask(self, ctx: Context, ev: Item) -> Done:
+        if ev.n == 1:
+            wanted = {"n": ev.n}
+            answer = await ctx.wait_for_event(Answer, waiter_event=Asked(n=ev.n), requirements=wanted, timeout=None)
+            await ctx.store.set(f"answers.{ev.n}", answer.text)
+        return Done(n=ev.n)
+
+    @step
+    async def join(self, ctx: Context, evs: list[Done]) -> StopEvent:
+        state = await ctx.store.get_state()
+        return StopEvent(result=[state.to_dict(), [ev.n for ev in evs]])
+
+
+class Gather(Workflow):
+    """Ends when it has three items."""
+
+    @step
+    async def begin(self, ev: StartEvent) -> Item:
+        return Item(n=0)
+
+    @step(num_workers=1)
+    async def gather(self, ctx: Context, ev: Item) -> StopEvent | None:
+        got = ctx.collect_events(ev, [Item] * 3)
+        return None if got is None else StopEvent(result=[[each.n for each in got], await ctx.store.get("n")])
+
+
+async def waiting_survey() -> WorkflowHandler:
+    """A run of `Survey` whose first branch has arrived at the join and whose second one waits."""
+    handler = Survey(timeout=None).run(topic="ships")
+    async for event in attach(handler.run_id).stream_events(expose_internal=True):
+        if type(event).__name__ == "WorkflowIdleEvent":
+            return handler
+    raise AssertionError("the run ended")
+
+
+def resumed(workflow: Workflow, data: dict[str, Any]) -> WorkflowHandler:
+    """A new run that goes on from a snapshot."""
+    return workflow.run(ctx=Context.from_dict(workflow, data))
+
+
+async def answered(handler: WorkflowHandler) -> Any:
+    """What a run of `Survey` gives once its question is answered, which may have been asked before the snapshot."""
+    await handler.send_event(Answer(n=1, text="steam"))
+    return await handler
+
+
+# -- 73 ----------------------------------------------------------------------------------------------------------------
+
+TOP = {
+    "version",
+    "state",
+    "is_running",
+    "workers",
+    "stream_seq",
+    "work_item_seq",
+    "streams",
+    "collection_release_states",
+}
+WORKER = {"queue", "in_progress", "collected_events", "static_collect_events", "collected_waiters"}
+SHARED = {"event", "bound_events", "scope_path", "collection_release_payload", "work_item_id"}
+ATTEMPT = SHARED | {
+    "attempts",
+    "first_attempt_at",
+    "last_exception",
+    "last_failed_at",
+    "recovery_counts",
+    "not_before",
+}
+WAITER = SHARED | {"waiter_id", "waiting_for_event", "has_requirements", "resolved_event"}
+STREAM = {"stream_id", "source_step", "scope_path", "open_work_items", "accepting_binding_ids"}
+
+
+def without_ids_and_times(data: dict[str, Any]) -> Any:
+    """A snapshot as text in which what differs from run to run is replaced by its place in the order of appearance."""
+    text = json.dumps(data, sort_keys=True)
+    streams = list(data["streams"])
+    items = [each["work_item_id"] for worker in data["workers"].values() for each in worker["collected_waiters"]]
+    for name, ids in (("stream", streams), ("item", items)):
+        for number, found in enumerate(dict.fromkeys(ids)):
+            text = text.replace(found, f"{name} {number}")
+    text = re.sub(r'("(?:first_attempt_at|timeout_at)": )[0-9.]+', r"\1 0", text)
+    return json.loads(re.sub(r'("digest": )"[0-9a-f]{64}"', r'\1""', text))
+
+
+async def test_row_73_a_snapshot_has_the_keys_of_version_2() -> None:
+    handler = await waiting_survey()
+    data = json.loads(json.dumps(handler.ctx.to_dict()))
+
+    assert set(data) == TOP | {"umbel"}
+    assert (data["version"], data["is_running"], set(data["workers"])) == (2, True, {"begin", "ask", "join"})
+    assert data["state"] == {
+        "store_type": "in_memory",
+        "state_type": "DictState",
+        "state_module": "umbel.context.state_store",
+        "state_data": {"_data": {"topic": '"ships"', "answers": "{}"}},
+    }
+    assert all(set(worker) >= WORKER for worker in data["workers"].values())
+    (waiter,) = data["workers"]["ask"]["collected_waiters"]
+    assert set(waiter) == WAITER | {"umbel"}
+    assert set(waiter["umbel"]["attempt"]) == ATTEMPT | {"umbel"}
+    assert (waiter["waiting_for_event"], waiter["has_requirements"]) == (f"{__name__}.Answer", True)
+    assert json.loads(waiter["event"]) == {
+        "__is_pydantic": True,
+        "value": {"n": 1},
+        "qualified_name": f"{__name__}.Item",
+    }
+    ((stream_id, stream),) = data["streams"].items()
+    binding = f"begin->join:{__name__}.Done:All:nearest"
+    assert set(stream) == STREAM | {"umbel"}
+    assert (stream["stream_id"], stream["source_step"], stream["open_work_items"]) == (stream_id, "begin", 1)
+    assert stream["accepting_binding_ids"] == [binding]
+    ((key, gathering),) = data["collection_release_states"].items()
+    assert key == f"{stream_id}:{binding}"
+    assert set(gathering) == {"binding_id", "stream_id", "buffer", "released"}
+    assert [json.loads(text)["value"] for text in gathering["buffer"]] == [{"n": 0}]
+    await answered(handler)
+
+
+async def test_row_73_the_stored_snapshot_is_what_is_written_today_and_is_gone_on_with() -> None:
+    original = await waiting_survey()
+    assert without_ids_and_times(original.ctx.to_dict()) == without_ids_and_times(stored("snapshot_v2"))
+    await original.cancel_run()
+
+    state, order = await answered(resumed(Survey(timeout=None), stored("snapshot_v2")))
+
+    assert state == {"topic": "ships", "answers": {"1": "steam"}}
+    assert order == [0, 1]
+
+
+async def test_row_73_a_snapshot_of_llamaindex_workflows_is_gone_on_with() -> None:
+    """One branch has arrived, one waits (and asks again, as its requirements are not in it), one is queued."""
+    handler = resumed(Survey(timeout=None), stored("snapshot_v2_reference"))
+
+    state, order = await answered(handler)
+
+    assert state == {"topic": "trains", "answers": {"1": "steam"}}
+    assert (order[0], sorted(order)) == (0, [0, 1, 2])
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_row_73_snapshots_of_older_versions_are_gone_on_with(version: int) -> None:
+    workflow = Gather()
+    handler = resumed(workflow, stored(f"snapshot_v{version}_reference"))
+
+    numbers, n = await handler
+
+    assert (sorted(numbers), n) == ([1, 2, 3], 7)
+
+
+@pytest.mark.parametrize("version", [3, 99, -1, "2", 2.0, True])
+def test_row_73_other_versions_are_refused(version: Any) -> None:
+    data = stored("snapshot_v2_reference") | {"version": version}
+
+    with pytest.raises(ContextSerdeError, match=f"has version {version!r}"):
+        Context.from_dict(Survey(), data)
+
+
+@pytest.mark.parametrize("data", [{"version": 2, "workers": []}, {"version": 2, "is_running": "perhaps"}, [], "text"])
+def test_row_73_what_is_no_snapshot_is_refused(data: Any) -> None:
+    with pytest.raises(ContextSerdeError):
+        Context(Survey(), previous_context=data)
+
+
+# -- 74 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_74_a_snapshot_in_the_middle_goes_on_without_a_start_event() -> None:
+    calls: list[str] = []
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    class Two(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Item:
+            calls.append("first")
+            return Item(n=ev.n)
+
+        @step
+        async def second(self, ev: Item) -> StopEvent:
+            calls.append("second")
+            under_way.set()
+            await go_on.wait()
+            return StopEvent(result=ev.n)
+
+    workflow = Two(timeout=None)
+    original = workflow.run(n=5)
+    await under_way.wait()
+    data = original.ctx.to_dict()
+    assert [len(data["workers"][name]["in_progress"]) for name in ("first", "second")] == [0, 1]
+
+    copy = resumed(workflow, data)
+    go_on.set()
+
+    assert (await original, await copy) == (5, 5)
+    assert calls == ["first", "second", "second"]  # what was under way is executed again, what was done is not
+
+
+# -- 75 ----------------------------------------------------------------------------------------------------------------
+
+
+class Customer(BaseModel):
+    name: str
+
+
+class Point:
+    """A component: it says itself how it is written."""
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Point"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"x": self.x}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Point:
+        return cls(data["x"])
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ({"a": [1, None]}, {"a": [1, None]}),
+        (
+            [Customer(name="Ada")],
+            [{"__is_pydantic": True, "value": {"name": "Ada"}, "qualified_name": f"{__name__}.Customer"}],
+        ),
+        (Point(3), {"__is_component": True, "value": {"x": 3}, "qualified_name": f"{__name__}.Point"}),
+    ],
+)
+@pytest.mark.parametrize("serializer", [JsonSerializer(), PickleSerializer()])
+def test_row_75_the_json_of_models_and_components(serializer: BaseSerializer, value: Any, written: Any) -> None:
+    assert json.loads(serializer.serialize(value)) == written
+
+
+def test_row_75_what_is_read_is_what_was_written() -> None:
+    for serializer in (JsonSerializer(), JsonPickleSerializer()):
+        for value in ({"a": [1, {"b": Customer(name="Ada")}]}, Item(n=1), StopEvent(result=Customer(name="Ada"))):
+            assert serializer.deserialize(serializer.serialize(value)) == value
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
+        JsonSerializer().serialize({"lock": threading.Lock()})
+
+
+@pytest.mark.parametrize("allowed", [[Customer], [f"{__name__}.Customer"]])
+def test_row_75_a_type_that_is_not_in_the_allow_list_is_refused(allowed: list[Any]) -> None:
+    serializer = JsonSerializer(allowed_types=allowed)
+
+    assert serializer.deserialize(serializer.serialize(Customer(name="Ada"))) == Customer(name="Ada")
+    with pytest.raises(ContextSerdeError, match=f"{__name__}.Item.*allowed_types"):
+        serializer.deserialize(JsonSerializer().serialize(Item(n=1)))
+
+
+def test_row_75_a_type_that_is_not_loaded_is_not_imported_to_read_it() -> None:
+    """There, the class is imported by its name unless an allow list says otherwise."""
+    text = json.dumps({"__is_pydantic": True, "value": {}, "qualified_name": "antigravity.Model"})
+
+    with pytest.raises(ContextSerdeError, match="antigravity.Model"):
+        JsonSerializer().deserialize(text)
+    assert "antigravity" not in sys.modules
+
+
+def test_row_75_pickle_is_for_what_json_cannot_carry() -> None:
+    serializer = PickleSerializer()
+
+    assert serializer.serialize({"a": 1}) == '{"a": 1}'
+    text = serializer.serialize({1, 2})
+    assert pickle.loads(base64.b64decode(text)) == {1, 2}
+    assert serializer.deserialize(text) == {1, 2}
+
+
+async def test_row_75_a_snapshot_is_written_and_read_with_a_serializer_of_choice() -> None:
+    workflow = Survey(timeout=None)
+    ctx = Context(workflow)
+    await ctx.store.set("seen", ["Ada"])
+    handler = workflow.run(ctx=ctx, topic="ships")
+    async for event in attach(handler.run_id).stream_events(types=[Asked]):
+        assert event.n == 1
+        break
+    data = handler.ctx.to_dict(serializer=PickleSerializer())
+    await handler.cancel_run()
+
+    restored = workflow.run(ctx=Context.from_dict(workflow, data, serializer=PickleSerializer()))
+    state, _ = await answered(restored)
+
+    assert state == {"topic": "ships", "answers": {"1": "steam"}, "seen": ["Ada"]}
+
+
+async def test_row_75_a_key_called_memory_that_cannot_be_written_stays_behind_with_a_warning() -> None:
+    store = Context(Survey()).store
+    await store.set("memory", threading.Lock())
+    await store.set("n", 1)
+    with pytest.warns(UnserializableKeyWarning, match="memory"):
+        assert store.to_dict(JsonSerializer())["state_data"] == {"_data": {"n": "1"}}
+
+    await store.set("client", threading.Lock())
+    with pytest.raises(ValueError, match="'client'"), pytest.warns(UnserializableKeyWarning):
+        store.to_dict(JsonSerializer())
