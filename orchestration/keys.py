@@ -64,7 +64,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "runs:timed_out": ("ZSET", "run id -> ended_at"),
     "counters": ("HASH", "name -> how often: losses, duplicates, stale commits, re-dispatches"),
     "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
-    "ended": ("channel", "run ids, published when a run ends"),
+    "ended": ("channel", "run id NUL {status, terminal event unless it is large}, published when a run ends"),
 }
 
 #: Named after something outside a run: owner -> SET of run|work|token it holds; plan digest -> STRING; state.

@@ -75,6 +75,14 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended: its status, and the event that brought the end."""
+
+    status: str
+    ending: Envelope | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run as it stands.
 
@@ -175,6 +183,7 @@ def claimed_work(
         resumptions=record.get("r", 0),
         suspect=record.get("u") == 1,
         late=bool(record.get("late")),
+        dispatches=record.get("d", 0),
         bound=bound,
         scope_id=record.get("sid"),
         members=record.get("jn"),

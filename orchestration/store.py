@@ -8,7 +8,7 @@ which the ring index remembers. What is where: `keys.py`; the scripts: `lua/`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -146,11 +146,13 @@ class Store(StoreReads):
         parent: str | None = None,
         num_concurrent_runs: int | None = None,
         restored: Sequence[str] = (),
+        push: Mapping[str, tuple[str, str]] | None = None,
     ) -> Applied | Refusal:
         """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken.
 
         With `num_concurrent_runs` it waits until `Places` have let it begin.
-        `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared.
+        `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared. `push` gives for
+        work ids the Redis list and message of their doorbells, which go out with the same script.
         """
         meta = ["workflow", plan.workflow, "plan", plan.digest, "state_id", run_id]
         meta += ["options", json.dumps(options or {}, separators=(",", ":"))]
@@ -166,7 +168,9 @@ class Store(StoreReads):
             body=[command.wire() for command in commands],
             timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
             limit=num_concurrent_runs,
-            extra={name: self.locate(run_id)[name] for name in restored},
+            push=dict(push) if push else None,
+            extra={name: self.locate(run_id)[name] for name in restored}
+            | {key: key for key, _ in (push or {}).values()},
         )
         return self.applied(run_id, body) if status == b"started" else Refusal.EXISTS
 

@@ -20,9 +20,11 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Generator
 
-from .envelope import INTERNAL, STOP
+import msgpack
+
+from .envelope import INTERNAL, STOP, Envelope
 from .errors import WorkflowRuntimeError
-from .records import RunRecord
+from .records import RunEnd, RunRecord
 from .store import Store
 from .stream_live import CLOSED, Listener
 from .stream_log import TRACE, Entry, Page, StreamEvent, read_page
@@ -68,7 +70,7 @@ class StreamHub:
         """
         return StreamReader(self, run_id, after, internal, types)
 
-    def wait_ended(self, run_id: str, timeout: float | None = None) -> RunRecord:
+    def wait_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
         """Block until the run is no longer running.
 
         Woken by Redis; a look every few seconds makes up for a message that was lost. An outage is waited out.
@@ -86,7 +88,7 @@ class StreamHub:
         with contextlib.closing(follow(_UntilEnded(self.board(), run_id, wake.set, timeout), wake)) as found:
             return next(found)
 
-    async def await_ended(self, run_id: str, timeout: float | None = None) -> RunRecord:
+    async def await_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
         """`wait_ended` on an event loop, which is not blocked."""
         wake = LoopWake()
         pursuit = _UntilEnded(self.board(), run_id, wake.set, timeout)
@@ -185,7 +187,7 @@ class EndedWatch(Listener):
             self._live.join(channel, self)
 
     def heard(self, message: bytes) -> None:
-        self._callback(message.decode())
+        self._callback(message.partition(b"\0")[0].decode())
 
     def close(self) -> None:
         """Stop watching. A callback that has begun may still be running."""
@@ -312,19 +314,25 @@ class _Following(Pursuit[StreamEvent]):
         )
 
 
-class _UntilEnded(Pursuit[RunRecord]):
+class _UntilEnded(Pursuit[RunEnd]):
     """One wait for a run's end."""
 
     def __init__(self, board: Board, run_id: str, wake: Callable[[], None], timeout: float | None) -> None:
         super().__init__(board, run_id, board.store.locate(run_id)["ended"], wake, timeout)
-        self._message = run_id.encode()
+        self._prefix = run_id.encode() + b"\0"
         self._impatient = Store(board.store.client, board.store.settings, patience_seconds=0.0)
-        self._record: RunRecord | None = None
+        self._end: RunEnd | None = None
         # Joining first saves one look: `joined` brings it forward, unless there is no connection.
         self.look_at = time.monotonic() + board.poll_seconds
 
     def heard(self, message: bytes) -> None:
-        if message == self._message:
+        if not message.startswith(self._prefix):
+            return
+        status, event = msgpack.unpackb(message[len(self._prefix) :], raw=True)
+        if event:
+            self._end = RunEnd(status.decode(), Envelope.from_bytes(event))
+            self.wake()
+        else:
             self.mark_stale()
 
     def checked(self, head: int, running: bool) -> None:
@@ -335,10 +343,11 @@ class _UntilEnded(Pursuit[RunRecord]):
         return self._impatient.run(self.run_id)
 
     def learn(self, seen: RunRecord) -> None:
-        self._record = None if seen.status == "running" else seen
+        if seen.status != "running":
+            self._end = RunEnd(seen.status, seen.ending)
 
-    def next_found(self) -> RunRecord | None:
-        return self._record
+    def next_found(self) -> RunEnd | None:
+        return self._end
 
     def late(self) -> str:
         return f"Run {self.run_id!r} has not ended within {self.timeout:g} s. It goes on: wait again, or cancel it."

@@ -128,7 +128,7 @@ class Work:
     """One claimed work item: what to execute and under which token.
 
     Attributes:
-        dispatches: How often a doorbell was asked for.
+        dispatches: How often a doorbell was asked for, or would have been.
         failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
         late: The last attempt outlived its time limit without reporting.
         exhausted: Charged losses have reached the limit; the code must not run again.
@@ -157,6 +157,7 @@ class Work:
     resumptions: int
     suspect: bool
     late: bool
+    dispatches: int
     bound: tuple[Envelope, ...]
     scope_id: str | None
     members: int | None

@@ -25,7 +25,7 @@ What happens at the edges:
 - **Order.** The list is in order of arrival, not of emission.
 - **Nesting.** Fan-outs within a fan-out are gathered at the innermost level first.
 - **Sent events.** `ctx.send_event` never adds to a stream. A send that merely could be gathered is ignored with a
-  warning; one addressed to the gathering step by name fails the run.
+  warning; one addressed to the gathering step by name raises in whoever sends it.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import virtual
 from redis.exceptions import RedisError
 
+from ..orchestration.commands import Command, Deliver
 from ..orchestration.connection import Client, connect
 from ..orchestration.plan import Plan
 from ..orchestration.records import Doorbell
@@ -80,6 +81,27 @@ class CeleryDispatcher:
             and not signals.before_task_publish.receivers
             and not signals.after_task_publish.receivers
         )
+
+    def pushes(
+        self, plan: Plan, run_id: str, commands: Sequence[Command], redis_url: str | None
+    ) -> dict[str, tuple[str, str]] | None:
+        """The doorbells of a start, to be pushed by the very script that makes their work: work id -> list, message.
+
+        None where the broker is not the Redis at `redis_url`.
+        """
+        if redis_url is None or redis_url != self.redis_url:
+            return None
+        found: dict[str, tuple[str, str]] = {}
+        for made in commands:
+            if isinstance(made, Deliver):
+                step = made.step
+                bell = Doorbell(run_id, made.work_id, 1, step.name, step.queue or made.queue, step.priority or 0)
+                messages = self.messages(plan, [bell])
+                if messages is None:
+                    return None
+                [(key, [message])] = messages.items()
+                found[made.work_id] = (key, message)
+        return found
 
     def messages(self, plan: Plan, doorbells: Sequence[Doorbell]) -> dict[str, list[str]] | None:
         """The messages of these doorbells by the Redis list they go to; None if the broker takes more than a push."""

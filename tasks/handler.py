@@ -20,7 +20,7 @@ from ..orchestration.errors import (
 )
 from ..orchestration.keys import new_id
 from ..orchestration.places import Places
-from ..orchestration.records import Refusal, RunRecord
+from ..orchestration.records import Refusal, RunEnd
 from ..orchestration.store import Store
 from ..orchestration.streams import StreamEvent, StreamHub
 from ..orchestration.sweep import Dispatcher
@@ -145,12 +145,12 @@ class WorkflowHandler:
         """running, completed, failed, cancelled or timed_out."""
         return self._store.run(self.run_id).status
 
-    def _outcome(self, record: RunRecord) -> Any:
-        if record.ending is None:
-            raise WorkflowFailed(f"Run {self.run_id!r} ended as {record.status} without saying how.")
-        if record.status == "cancelled":
+    def _outcome(self, end: RunEnd) -> Any:
+        if end.ending is None:
+            raise WorkflowFailed(f"Run {self.run_id!r} ended as {end.status} without saying how.")
+        if end.status == "cancelled":
             raise WorkflowCancelledByUser(f"Run {self.run_id!r} was cancelled.")
-        event = decode_event(record.ending, self._events)
+        event = decode_event(end.ending, self._events)
         if isinstance(event, WorkflowTimedOutEvent):
             active = ", ".join(event.active_steps)
             tail = f"Currently active steps: {active}" if active else "No steps active"
@@ -296,7 +296,7 @@ class WorkflowHandler:
         if record.status == "running":
             raise asyncio.InvalidStateError(f"Run {self.run_id!r} has not ended.")
         try:
-            self._outcome(record)
+            self._outcome(RunEnd(record.status, record.ending))
         except WorkflowCancelledByUser as error:
             raise asyncio.CancelledError(str(error)) from error
         except Exception as error:

@@ -102,7 +102,8 @@ class Runtime:
             "num_concurrent_runs": num_concurrent_runs,
         }
         if begin_with is None:
-            reply = self.store.start(run_id, plan, commands, parent=parent, **about)
+            push = self.dispatcher.pushes(plan, run_id, commands, self.settings.redis_url)
+            reply = self.store.start(run_id, plan, commands, parent=parent, push=push, **about)
         else:
             reply = begin_from(self.store, run_id, plan, begin_with, commands, limits, **about)
         if isinstance(reply, Refusal):

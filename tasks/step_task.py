@@ -12,8 +12,9 @@ from celery import Celery, Task
 from celery.exceptions import Retry
 from celery.worker.request import Request
 
-from .attempt import AttemptFailed
+from .attempt import AttemptFailed, Told
 from .execution import Executor
+from .loop_execution import LoopExecutor
 from .registry import Registered
 
 logger = logging.getLogger("umbel.step_task")
@@ -23,6 +24,13 @@ ExecutorOf = Callable[[], Executor]
 
 class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
     """Celery's view of a delivered doorbell, in the worker's main process."""
+
+    def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
+        """Report how long the step took, not the steps that its worker went on with in the same slot."""
+        failed, told, runtime = failed__retval__runtime
+        if isinstance(told, Told) and told.seconds is not None:
+            runtime = told.seconds
+        return super().on_success((failed, told, runtime), **kwargs)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """A pool child died: hand back at once what it held, instead of waiting for its lease."""
@@ -49,6 +57,7 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     throws = (AttemptFailed,)  # it is in the log already, with its traceback
     typing = False
     executor: ExecutorOf
+    loop_executor: Callable[[], LoopExecutor]
     child_lost: Callable[[], None]
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
@@ -61,15 +70,30 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
         try:
             return self.executor().execute(run_id, work_id, dispatch_no)
         except AttemptFailed as failed:
-            if failed.retry_delay_seconds is None:
-                raise
-            # Only the state: nothing is sent again, as `Task.retry` would.
-            retry = Retry(exc=failed, when=failed.retry_delay_seconds)
-            raise retry.with_traceback(failed.__traceback__) from None
+            raise _as_celery_has_it(failed) from None
+
+    async def run_async(self, run_id: str, work_id: str, dispatch_no: int) -> str:
+        """The same on the event loop of umbel's asyncio pool, which calls this instead."""
+        try:
+            return await self.loop_executor().execute_on_loop(run_id, work_id, dispatch_no)
+        except AttemptFailed as failed:
+            raise _as_celery_has_it(failed) from None
+
+
+def _as_celery_has_it(failed: AttemptFailed) -> Exception:
+    if failed.retry_delay_seconds is None:
+        return failed
+    # Only the state: nothing is sent again, as `Task.retry` would.
+    retry: Exception = Retry(exc=failed, when=failed.retry_delay_seconds)
+    return retry.with_traceback(failed.__traceback__)
 
 
 def register_tasks(
-    app: Celery, registered: Registered, executor: ExecutorOf, child_lost: Callable[[], None]
+    app: Celery,
+    registered: Registered,
+    executor: ExecutorOf,
+    loop_executor: Callable[[], LoopExecutor],
+    child_lost: Callable[[], None],
 ) -> list[str]:
     """Register one task per step and return their names. Doing it again replaces nothing."""
     names = []
@@ -79,6 +103,7 @@ def register_tasks(
             continue
         # Queue and priority are no attributes of the task, which Celery deprecates: every doorbell carries them.
         options: dict[str, Any] = {"name": step.task, "executor": staticmethod(executor)}
+        options["loop_executor"] = staticmethod(loop_executor)
         options["child_lost"] = staticmethod(child_lost)
         task_class = type(f"StepTask_{step.name}", (StepTask,), {**options, "__module__": __name__})
         app.register_task(task_class())

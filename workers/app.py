@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celery import Celery, signals
 
 from ..orchestration.errors import ConfigurationError, NotConfigured
+from ..orchestration.plan import StepPlan
 from ..orchestration.settings import Settings, redact_url
 from ..orchestration.streams import EndedWatch
 from ..tasks.dispatch import CeleryDispatcher, transport_options
 from ..tasks.execution import Executor
+from ..tasks.loop_execution import LoopExecutor
 from ..tasks.registry import Registered, Registrable, Registry
 from ..tasks.runtime import Runtime, set_default_runtime
 from ..tasks.step_task import register_tasks
 from .bootsteps import NeedsCodeStep, UpkeepStep
+from .continued_tasks import ContinuedTasks
 from .transport import use_transport
 
 #: What `create_app` sets, and why: docs/running-in-production.md. An app of your own is not touched.
@@ -56,7 +60,9 @@ class Installation:
         self.worker_name = "client"
         self.loop_of: Any = None
         self.upkeep: UpkeepStep | None = None
+        self.continued = ContinuedTasks(app)
         self._executor: Executor | None = None
+        self._loop_executor: LoopExecutor | None = None
         self._watch: EndedWatch | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -69,7 +75,7 @@ class Installation:
         """
         registered = self.registry.add(workflow)
         registered.workflow.ensure_valid()
-        register_tasks(self.app, registered, self.executor, self.child_lost)
+        register_tasks(self.app, registered, self.executor, self.loop_executor, self.child_lost)
         return registered
 
     def executor(self) -> Executor:
@@ -87,6 +93,28 @@ class Installation:
                 self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
             return self._executor
 
+    def loop_executor(self) -> LoopExecutor:
+        """The executor of this process's event loop, for umbel's asyncio pool; called on that loop."""
+        if self._loop_executor is None:
+            conf = self.app.conf
+            self._loop_executor = LoopExecutor(
+                self.settings,
+                self.registry,
+                CeleryDispatcher(self.app),
+                worker=self.worker_name,
+                threads=ThreadPoolExecutor(conf.get("worker_asyncio_threads") or 8, thread_name_prefix="umbel-step"),
+                takes=self._takes,
+                reporter=self.continued,
+            )
+            self._watch = EndedWatch(self.runtime.hub, self._loop_executor.run_ended)
+        return self._loop_executor
+
+    def _takes(self, step: StepPlan) -> bool:
+        """Whether this worker may go on with a step that it has not got from a queue: it might have, at any rate."""
+        task = self.app.tasks.get(step.task)
+        queue = step.queue or self.settings.queue
+        return task is not None and task.rate_limit is None and queue in self.app.amqp.queues.consume_from
+
     def child_lost(self) -> None:
         """A pool child died; called in the worker's main process."""
         if self.upkeep is not None:
@@ -96,8 +124,11 @@ class Installation:
         """End this process's executor and connections."""
         with self._lock:
             executor, self._executor = self._executor, None
+            on_loop, self._loop_executor = self._loop_executor, None
         if executor is not None and self._pid == os.getpid():
             executor.close()
+        if on_loop is not None:
+            on_loop.close()
         self.runtime.close()
 
 

@@ -1,6 +1,6 @@
 """Carries out one coroutine task exactly as Celery carries out a plain one: the same hooks, signals, results, order.
 
-The twin of `build_tracer` (celery/app/trace.py:314), which calls the task's function inside a closure and so cannot
+The twin of `build_tracer` (celery/app/trace.py:323), which calls the task's function inside a closure and so cannot
 await it. What is the same for every execution of a task is looked up once; what is switched off costs nothing.
 
 Hooks and signals run in the loop's thread. What talks to a result backend or to the broker runs in a thread, so that a
@@ -46,7 +46,7 @@ from .task_context import follow_contexts
 
 logger = stock.logger
 
-#: What `Context._get_custom_headers` (celery/app/task.py:153) puts together anew for every message.
+#: What `Context._get_custom_headers` (celery/app/task.py:144) puts together anew for every message.
 _KNOWN_HEADERS = frozenset({*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
 
@@ -351,7 +351,7 @@ _raised: ContextVar[BaseException | None] = ContextVar("umbel_raised", default=N
 
 
 def _retrying(task: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """`autoretry_for` (celery/app/autoretry.py:9) for a coroutine: its wrapper around `run` awaits nothing.
+    """`autoretry_for` (celery/app/autoretry.py:8) for a coroutine: its wrapper around `run` awaits nothing.
 
     So the coroutine is awaited first, and its exception is then raised inside of that wrapper, which decides.
     """

@@ -140,6 +140,7 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
         """Put ourselves before Celery's handling of unknown tasks."""
         stock = type(consumer).on_unknown_task.__get__(consumer)
         installation = consumer.app.umbel
+        installation.continued.attach(consumer)
 
         def on_unknown_task(body: Any, message: Any, exc: Exception) -> None:
             workflow = (message.headers or {}).get(HEADER)

@@ -68,7 +68,7 @@ _STORE_THREADS = 4
 class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
     """See the module's documentation."""
 
-    #: The hub's thread must not wait for tasks while it is in a signal handler (celery/worker/worker.py:321).
+    #: The hub's thread must not wait for tasks while it is in a signal handler (celery/worker/worker.py:318).
     signal_safe = False
     body_can_be_buffer = True
     #: What exceeds the limit waits here, and the prefetch count bounds it.
@@ -130,7 +130,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
     def on_stop(self) -> None:
         """Wait for what runs; in a cold shutdown, only for a moment.
 
-        Called in a signal handler too, even while it waits already (celery/apps/worker.py:449).
+        Called in a signal handler too, even while it waits already (celery/apps/worker.py:486).
         """
         self._is_stopping = True
         self._forget_waiting()

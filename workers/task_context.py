@@ -30,7 +30,7 @@ def begin_context() -> None:
 
 
 def follow_contexts(stack: Any) -> None:
-    """Let one of Celery's stacks (celery/utils/threads.py:209) be told apart by context.
+    """Let one of Celery's stacks (celery/utils/threads.py:210) be told apart by context.
 
     Raises:
         ConfigurationError: Celery was told to use another kind of stack.

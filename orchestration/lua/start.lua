@@ -2,6 +2,7 @@
 -- Args: run, nonce (caller's; asking again with it gives the same answer), plan digest and json, meta {field value …},
 --   timeout (ms or absent), limit (how many runs of its workflow may go on at once, or absent; with it the run has to
 --   `begin` before anything is dispatched), and the common limits.
+-- push {work id = {list, message} …}: doorbells for the broker, which is this very Redis.
 -- Body: commands. Answers: started | exists. Atomic; a repeated call changes nothing.
 --!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state
 --!include record publish slots scopes joins finish apply unbegun

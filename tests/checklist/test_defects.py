@@ -12,9 +12,10 @@ import threading
 from typing import Annotated
 
 import pytest
+from watching import idle
 
 from umbel import Context, Workflow, attach, step
-from umbel.events import Event, HumanResponseEvent, StartEvent, StopEvent, WorkflowIdleEvent
+from umbel.events import Event, HumanResponseEvent, StartEvent, StopEvent
 from umbel.handler import WorkflowHandler
 from umbel.plugins import BasicRuntime
 from umbel.resource import Resource
@@ -36,13 +37,6 @@ class Note(Event):
 
 class Connection:
     pass
-
-
-async def idle(handler: WorkflowHandler) -> None:
-    """Wait until no step of the run is at work."""
-    async for event in handler.stream_events(expose_internal=True):
-        if isinstance(event, WorkflowIdleEvent):
-            return
 
 
 async def test_defect_02_the_time_limit_of_a_wait_survives_a_snapshot(runtime: BasicRuntime) -> None:

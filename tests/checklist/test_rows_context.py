@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from umbel import Context, Workflow, WorkflowHandler, attach, catch_error, step
+from umbel import Context, Workflow, WorkflowHandler, attach, catch_error, retry_policy, step
 from umbel.errors import ContextStateError, WorkflowRuntimeError
 from umbel.events import (
     Event,
@@ -18,9 +18,12 @@ from umbel.events import (
     InputRequiredEvent,
     StartEvent,
     StepFailedEvent,
+    StepState,
+    StepStateChanged,
     StopEvent,
     UnhandledEvent,
 )
+from umbel.retry_policy import stop_after_attempt, wait_none
 
 
 class Item(Event):
@@ -344,6 +347,26 @@ async def test_row_64_one_answer_is_for_every_waiter_that_it_fits() -> None:
     assert await handler == [1, 2]
 
 
+async def test_row_64_an_answer_addressed_to_another_step_is_for_the_waiter_too() -> None:
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> Item:
+            return Item(n=len((await ctx.wait_for_event(Answer, waiter_event=Asked())).text))
+
+        @step
+        async def listen(self, ev: Answer) -> Other:
+            return Other(n=ev.n)
+
+        @step
+        async def both(self, item: Item, other: Other) -> StopEvent:
+            return StopEvent(result=[item.n, other.n])
+
+    handler = Asks().run()
+    await asked(handler)
+    await handler.send_event(Answer(text="four", n=7), step="listen")
+    assert await handler == [4, 7]
+
+
 # -- 65 ----------------------------------------------------------------------------------------------------------------
 
 
@@ -422,6 +445,31 @@ async def test_row_66_without_requirements_too_each_branch_asks() -> None:
     assert await handler == 3
 
 
+async def test_row_66_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() -> None:
+    """There, executions of a step that give the same id share one waiter, and ask once."""
+
+    class Branches(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(2)]
+
+        @step
+        async def ask(self, ctx: Context, ev: Item) -> Other:
+            first = await ctx.wait_for_event(Answer, waiter_event=Asked(n=ev.n), waiter_id="first")
+            second = await ctx.wait_for_event(Answer, waiter_id="second", requirements={"text": "second"})
+            return Other(n=ev.n if (first.text, second.text) == ("first", "second") else -1)
+
+        @step
+        async def join(self, evs: list[Other]) -> StopEvent:
+            return StopEvent(result=sorted(ev.n for ev in evs))
+
+    handler = Branches().run()
+    assert sorted(question.n for question in await asked(handler, times=2)) == [0, 1]
+    await handler.send_event(Answer(text="first"))
+    await handler.send_event(Answer(text="second"))
+    assert await handler == [0, 1]
+
+
 # -- 67 ----------------------------------------------------------------------------------------------------------------
 
 
@@ -498,6 +546,29 @@ async def test_row_68_what_a_step_sends_arrives_even_if_the_step_fails() -> None
             return None
 
     assert await Sends().run() == 7
+
+
+async def test_row_68_what_a_retry_sends_again_arrives_once() -> None:
+    """There, each attempt delivers it anew."""
+
+    class Sends(Workflow):
+        @step(retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(3)))
+        async def go(self, ctx: Context, ev: StartEvent) -> Item | Other:
+            ctx.send_event(Item(n=1))
+            if ctx.attempt < 3:
+                raise ValueError("after sending")
+            return Other(n=ctx.attempt)
+
+        @step(num_workers=1)
+        async def take(self, ctx: Context, ev: Item | Other) -> StopEvent | None:
+            got = ctx.collect_events(ev, [Item, Other])
+            return None if got is None else StopEvent(result=[each.n for each in got])
+
+    handler = Sends().run()
+    assert await handler == [1, 3]
+    states = [event async for event in handler.stream_events(expose_internal=True, types=[StepStateChanged])]
+    begun = Counter(event.name for event in states if event.step_state is StepState.RUNNING)
+    assert begun == {"go": 3, "take": 2}
 
 
 async def test_row_68_a_stop_event_that_is_sent_does_not_end_the_run() -> None:

@@ -298,6 +298,27 @@ async def test_row_54_an_unhandled_event_of_a_working_step_is_not_idle_and_input
     assert [(event.event_type, event.idle) async for event in stream] == [("Item", False)]
 
 
+async def test_row_54_an_event_that_nobody_takes_yet_is_kept_for_a_waiter() -> None:
+    """There, an answer that is quicker than its question is lost."""
+
+    class Ready(HumanResponseEvent):
+        pass
+
+    class Slow(Workflow):
+        @step
+        async def ask(self, ev: StartEvent) -> Asked:
+            return Asked(question="ready?")
+
+        @step
+        async def proceed(self, ctx: Context, ev: Ready) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Answer)).text)
+
+    handler = Slow().run()
+    await handler.send_event(Answer(text="early"))
+    await handler.send_event(Ready())
+    assert await handler == "early"
+
+
 # -- 55 ----------------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Rows 27 to 38: lists that fan out, parameters that gather them, joins of several parameters."""
+"""Rows 27 to 35, and 38: lists that fan out, and steps that gather what comes of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import pytest
+from watching import idle
 
 from umbel import Context, Workflow, catch_error, step
 from umbel.collect import All, Cardinality, Collect, Take
@@ -22,7 +23,6 @@ from umbel.events import (
     StepStateChanged,
     StopEvent,
     WorkflowFailedEvent,
-    WorkflowIdleEvent,
 )
 from umbel.handler import WorkflowHandler
 from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
@@ -95,13 +95,6 @@ def gated(gates: Gates, *, dead: Sequence[int] = ()) -> type[Workflow]:
     return Gated
 
 
-async def idle(handler: WorkflowHandler) -> None:
-    """Wait until no step of the run is at work."""
-    async for event in handler.stream_events(expose_internal=True):
-        if isinstance(event, WorkflowIdleEvent):
-            return
-
-
 # -- 27 to 31: lists and what gathers them -----------------------------------------------------------------------------
 
 
@@ -131,6 +124,27 @@ async def test_row_27_each_element_of_a_returned_list_is_an_event_of_its_own() -
     assert sorted(seen) == ["other 1", "work 0", "work 2"]
 
 
+async def test_row_27_each_step_that_accepts_an_element_adds_to_the_batch() -> None:
+    class Twice(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=1), Item(n=2)]
+
+        @step
+        async def plain(self, ev: Item) -> Done:
+            return Done(n=ev.n)
+
+        @step
+        async def tenfold(self, ev: Item) -> Done:
+            return Done(n=ev.n * 10)
+
+        @step
+        async def join(self, evs: list[Done]) -> StopEvent:
+            return StopEvent(result=sorted(ev.n for ev in evs))
+
+    assert await Twice().run() == [1, 2, 10, 20]
+
+
 async def test_row_28_the_join_fires_once_with_the_events_in_order_of_arrival() -> None:
     gates = Gates(2, 0, 1)
     handler = gated(gates)().run()
@@ -142,6 +156,19 @@ async def test_row_28_the_join_fires_once_with_the_events_in_order_of_arrival() 
         state.name for state in states if isinstance(state, StepStateChanged) and state.step_state is StepState.RUNNING
     )
     assert begun == {"split": 1, "work": 3, "join": 1}
+
+
+async def test_row_28_a_union_is_gathered_by_one_parameter() -> None:
+    class Both(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Left | Right]:
+            return [Left(n=1), Right(n=2)]
+
+        @step
+        async def join(self, evs: list[Left | Right] | None) -> StopEvent:
+            return StopEvent(result=[type(ev).__name__ for ev in evs or ()])
+
+    assert await Both().run() == ["Left", "Right"]
 
 
 async def test_row_29_an_empty_list_fires_the_join_with_an_empty_list() -> None:
@@ -420,102 +447,6 @@ async def test_row_35_a_fan_out_that_nothing_can_close_fails_the_run() -> None:
     ending = handler.get_stop_event()
     assert isinstance(ending, WorkflowFailedEvent)
     assert ending.attempts is None
-
-
-# -- 36, 37: joins of several parameters -------------------------------------------------------------------------------
-
-
-async def test_row_36_a_join_fires_for_every_full_set_in_order_of_arrival() -> None:
-    sets: list[tuple[int, int]] = []
-
-    class Pairs(Workflow):
-        @step
-        async def feed(self, ctx: Context, ev: StartEvent) -> Left | Right | None:
-            for n in range(3):
-                ctx.send_event(Left(n=n))
-            for n in range(3):
-                ctx.send_event(Right(n=n * 10))
-            return None
-
-        @step(num_workers=1)
-        async def pair(self, left: Left, right: Right) -> StopEvent | None:
-            sets.append((left.n, right.n))
-            return StopEvent(result=sets) if len(sets) == 3 else None
-
-    await Pairs().run()
-    assert sets == [(0, 0), (1, 10), (2, 20)]
-
-
-async def test_row_36_two_parameters_of_one_class_are_bound_in_order_of_arrival() -> None:
-    class Twins(Workflow):
-        @step
-        async def feed(self, ctx: Context, ev: StartEvent) -> Left | None:
-            for n in (1, 2):
-                ctx.send_event(Left(n=n))
-            return None
-
-        @step
-        async def pair(self, first: Left, second: Left) -> StopEvent:
-            return StopEvent(result=[first.n, second.n])
-
-    assert await Twins().run() == [1, 2]
-
-
-async def test_row_36_with_subclasses_a_set_is_found_whatever_comes_first() -> None:
-    class Small(Left):
-        pass
-
-    def flow(*order: Event) -> Workflow:
-        class Overlapping(Workflow):
-            @step
-            async def feed(self, ctx: Context, ev: StartEvent) -> Left | Small | None:
-                for event in order:
-                    ctx.send_event(event)
-                return None
-
-            @step(accept_event_subclasses=True)
-            async def pair(self, some: Left, small: Small) -> StopEvent:
-                return StopEvent(result=[some.n, small.n])
-
-        return Overlapping()
-
-    assert await flow(Small(n=1), Left(n=2)).run() == [2, 1]
-    assert await flow(Left(n=2), Small(n=1)).run() == [2, 1]
-
-
-def test_row_37_a_join_of_events_from_different_levels_is_refused() -> None:
-    class Across(Workflow):
-        @step
-        async def split(self, ev: StartEvent) -> list[Left]:
-            return []
-
-        @step
-        async def aside(self, ev: StartEvent) -> Right:
-            return Right(n=1)
-
-        @step
-        async def pair(self, left: Left, right: Right) -> StopEvent:
-            return StopEvent()
-
-    with pytest.raises(
-        WorkflowValidationError,
-        match="^Step 'pair' joins event parameters that are never produced at a common stream level",
-    ):
-        Across().validate()
-
-
-def test_row_37_each_parameter_of_a_join_names_one_class_and_lists_stand_alone() -> None:
-    with pytest.raises(WorkflowValidationError, match="require each event parameter to declare a single event type"):
-
-        @step
-        async def union(self: Any, left: Left | Item, right: Right) -> StopEvent:
-            return StopEvent()
-
-    with pytest.raises(WorkflowValidationError, match="cannot be combined with other event parameters"):
-
-        @step
-        async def list_and_event(self: Any, left: list[Left], right: Right) -> StopEvent:
-            return StopEvent()
 
 
 # -- 38: retries inside ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import pytest
+from watching import idle
 
 import umbel
 from umbel import Context, Workflow, step
@@ -18,7 +19,7 @@ from umbel.errors import (
     WorkflowTimeoutError,
     WorkflowValidationError,
 )
-from umbel.events import HumanResponseEvent, StartEvent, StopEvent, WorkflowIdleEvent, WorkflowTimedOutEvent
+from umbel.events import HumanResponseEvent, StartEvent, StopEvent, WorkflowTimedOutEvent
 from umbel.handler import WorkflowHandler
 from umbel.plugins import BasicRuntime
 
@@ -53,13 +54,6 @@ class Greeter(Workflow):
     @step
     async def greet(self, ev: Greeting) -> Greeted:
         return Greeted(text=" ".join([f"hello {ev.name}"] * ev.times))
-
-
-async def idle(handler: WorkflowHandler) -> None:
-    """Wait until no step of the run is at work."""
-    async for event in handler.stream_events(expose_internal=True):
-        if isinstance(event, WorkflowIdleEvent):
-            return
 
 
 def time_limit_in_ms(runtime: BasicRuntime, handler: WorkflowHandler) -> float | None:
@@ -224,31 +218,26 @@ async def test_row_04_the_time_limit_counts_from_when_the_run_has_its_place(runt
     assert await second == "went"
 
 
-async def test_row_05_never_more_runs_go_on_than_num_concurrent_runs() -> None:
+async def test_row_05_no_more_runs_of_a_workflow_go_on_than_num_concurrent_runs_whoever_starts_them() -> None:
     going_on, most = 0, 0
+    full = asyncio.Event()
 
     class Limited(Workflow):
         @step
-        async def enter(self, ctx: Context, ev: StartEvent) -> Go:
+        async def work(self, ev: StartEvent) -> StopEvent:
             nonlocal going_on, most
             going_on += 1
             most = max(most, going_on)
-            return Go()
-
-        @step
-        async def leave(self, ev: Go) -> StopEvent:
-            nonlocal going_on
+            if going_on == 3:
+                full.set()
+            await full.wait()  # the first three can only go on together
             going_on -= 1
-            return StopEvent()
+            return StopEvent(result=ev.n)
 
-    flow = Limited(num_concurrent_runs=3)
-    handlers = [flow.run() for _ in range(12)]
-    assert all(isinstance(handler, WorkflowHandler) for handler in handlers)
+    handlers = [Limited(num_concurrent_runs=3).run(n=n) for n in range(10)]
 
-    for handler in handlers:
-        await handler
-
-    assert most <= 3
+    assert [await handler for handler in handlers] == list(range(10))
+    assert most == 3
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5])

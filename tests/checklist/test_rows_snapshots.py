@@ -225,6 +225,17 @@ def test_row_73_what_is_no_snapshot_is_refused(data: Any) -> None:
         Context(Survey(), previous_context=data)
 
 
+def test_row_73_work_for_a_step_that_is_gone_and_a_damaged_snapshot_are_refused() -> None:
+    """There, steps that no longer exist are dropped silently, and nothing tells of damage."""
+    with pytest.raises(ContextSerdeError, match="unfinished work for step 'ask', which workflow"):
+        Context.from_dict(Gather(), stored("snapshot_v2_reference"))
+
+    data = stored("snapshot_v2")
+    data["workers"]["ask"]["collected_waiters"].clear()
+    with pytest.raises(ContextSerdeError, match="does not match its digest"):
+        Context.from_dict(Survey(), data)
+
+
 # -- 74 ----------------------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +267,18 @@ async def test_row_74_a_snapshot_in_the_middle_goes_on_without_a_start_event() -
 
     assert (await original, await copy) == (5, 5)
     assert calls == ["first", "second", "second"]  # what was under way is executed again, what was done is not
+
+
+async def test_row_74_new_input_is_answered_and_what_was_unfinished_is_dropped_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """There, a context with unfinished work goes on with that, and ignores the input."""
+    workflow = Survey(timeout=None)
+    with caplog.at_level("WARNING", "umbel.context"):
+        handler = workflow.run(ctx=Context.from_dict(workflow, stored("snapshot_v2")), topic="planes")
+    assert "are dropped" in caplog.text
+
+    assert await answered(handler) == [{"topic": "planes", "answers": {"1": "steam"}}, [0, 1]]
 
 
 # -- 75 ----------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from umbel import Context, Runtime, Workflow, step
 from umbel.context.state_store import DictState, InMemoryStateStore
+from umbel.errors import UnserializableValue
 from umbel.events import Event, HumanResponseEvent, StartEvent, StopEvent
 
 
@@ -101,6 +103,20 @@ async def test_row_69_dotted_paths_defaults_and_what_is_missing(there: Callable[
             await store.set(".".join("a" * 1001), 1)
 
     await there(use)
+
+
+async def test_row_69_a_value_that_redis_cannot_hold_is_refused_by_name_and_all_that_is_read_is_a_copy() -> None:
+    """There, the state holds any value of the one process."""
+
+    async def use(store: Any) -> None:
+        with pytest.raises(UnserializableValue, match="'cart.lock' holds a _thread.lock.*Resource"):
+            await store.set("cart", {"lock": threading.Lock()})
+        await store.set("list", [1])
+        (await store.get("list")).append(2)
+        (await store.get_state())["list"].append(3)
+        assert await store.get("list") == [1]
+
+    await in_a_step(use)
 
 
 # -- 70 ----------------------------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def work_on(step_name: str, *, scope: str = "", recoveries: dict[str, int] | Non
         resumptions=0,
         suspect=False,
         late=False,
+        dispatches=1,
         bound=(),
         scope_id=None,
         members=None,

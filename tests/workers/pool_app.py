@@ -40,22 +40,25 @@ class EachPool(celery.Task):
 
 
 class Watched(EachPool):
-    """Notes each of Celery's hooks."""
+    """Notes each of Celery's hooks, each attempt in a file of its own."""
+
+    def note(self, task_id: str, *what: Any) -> None:
+        note(f"{task_id}-{self.request.retries}", *what)
 
     def before_start(self, task_id: str, *_: Any) -> None:
-        note(task_id, "before_start")
+        self.note(task_id, "before_start")
 
     def on_success(self, result: Any, task_id: str, *_: Any) -> None:
-        note(task_id, "on_success", result)
+        self.note(task_id, "on_success", result)
 
     def on_failure(self, error: Any, task_id: str, *_: Any) -> None:
-        note(task_id, "on_failure", type(error).__name__)
+        self.note(task_id, "on_failure", type(error).__name__)
 
     def on_retry(self, error: Any, task_id: str, *_: Any) -> None:
-        note(task_id, "on_retry", type(error).__name__)
+        self.note(task_id, "on_retry", type(error).__name__)
 
     def after_return(self, state: str, result: Any, task_id: str, *_: Any) -> None:
-        note(task_id, "after_return", state)
+        self.note(task_id, "after_return", state)
 
 
 def folder() -> Path:
@@ -97,7 +100,7 @@ async def fail(text: str) -> None:
 async def watched(how: str) -> str:
     task = current_task._get_current_object()
     await asyncio.sleep(0)
-    note(task.request.id, "run")
+    task.note(task.request.id, "run")
     if how == "retry" and not task.request.retries:
         raise task.retry(exc=Colour("once more"), countdown=0)
     errors = {"fail": Colour("grün"), "ignore": Ignore(), "reject": Reject("no", requeue=False)}
@@ -216,7 +219,7 @@ def note_signals() -> None:
         def receive(sender: Any = None, **about: Any) -> None:
             if sender.name == "watched":
                 uuid = about["task_id"] if "task_id" in about else getattr(about.get("request"), "id", None)
-                note(uuid or sender.request.id, name, *(about[field] for field in fields))
+                sender.note(uuid or sender.request.id, name, *(about[field] for field in fields))
 
         signal.connect(receive, weak=False)
 

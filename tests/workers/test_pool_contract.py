@@ -81,18 +81,20 @@ class Place:
         return []
 
     def await_notes(self, name: str, *lines: str) -> None:
-        eventually(lambda: self.notes(name) == list(lines), f"{lines} in {name}: {self.notes(name)}")
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: self.notes(name) == list(lines), "the notes are there", 10)
+        assert self.notes(name) == list(lines)
 
     def queued(self) -> int:
-        return int(self.server.ask("LLEN", "celery")) if self.database == 0 else self._ask("LLEN", "celery")
+        return int(self.ask("LLEN", "celery"))
 
-    def _ask(self, *command: Any) -> Any:
+    def ask(self, *command: Any) -> Any:
         with self.server.client as client:
             client.select(self.database)
             return client.execute_command(*command)
 
     def await_all_acknowledged(self) -> None:
-        eventually(lambda: not self._ask("EXISTS", "unacked"), "nothing is un-acked")
+        eventually(lambda: not self.ask("EXISTS", "unacked"), "nothing is un-acked")
 
     def close(self) -> None:
         self.app.backend.client.connection_pool.disconnect()
@@ -153,7 +155,7 @@ def alone(
     """A place without a worker, and how to start one there."""
     settings = {"worker_soft_shutdown_timeout": 1.0, "broker_transport_options": {"visibility_timeout": 2}}
     made = Place(request.param, tmp_path, server, 10 + ALL.index(request.param), settings)
-    made._ask("FLUSHDB")  # of this module's own server
+    made.ask("FLUSHDB")  # of this module's own server
     workers = []
 
     def start(name: str) -> Worker:
@@ -218,8 +220,7 @@ HOOKS = {
     "fail": "task_prerun/before_start/run/on_failure Colour/task_failure/after_return FAILURE/task_postrun FAILURE",
     "ignore": "task_prerun/before_start/run/task_postrun IGNORED",
     "reject": "task_prerun/before_start/run/task_postrun REJECTED/task_failure",
-    "retry": "task_prerun/before_start/run/on_retry Colour/task_retry/task_postrun RETRY/"
-    "task_prerun/before_start/run/on_success retry/task_success retry/after_return SUCCESS/task_postrun SUCCESS",
+    "retry": "task_prerun/before_start/run/on_retry Colour/task_retry/task_postrun RETRY",
 }
 
 
@@ -228,10 +229,13 @@ HOOKS = {
 def test_hooks_and_signals_come_in_celerys_order(place: Place, how: str) -> None:
     sent = place.send("watched", how)
 
-    place.await_notes(sent.id, *HOOKS[how].split("/"))
+    place.await_notes(f"{sent.id}-0", *HOOKS[how].split("/"))
+    if how == "retry":
+        place.await_notes(f"{sent.id}-1", *HOOKS["succeed"].replace("_success succeed", "_success retry").split("/"))
     place.await_all_acknowledged()
-    states = {"succeed": "SUCCESS", "retry": "SUCCESS", "ignore": "STARTED"}
-    eventually(lambda: sent.state == states.get(how, "FAILURE"), "the state is stored")
+    if how != "retry":  # Celery sends the next attempt before it stores that of this one
+        state = {"succeed": "SUCCESS", "ignore": "STARTED"}.get(how, "FAILURE")
+        eventually(lambda: sent.state == state, "the state is stored")
 
 
 @of("asyncio")
@@ -413,7 +417,6 @@ def test_sigterm_lets_what_runs_end(alone: tuple[Place, Callable[[str], Worker]]
 
     worker.process.terminate()
     eventually(lambda: worker.says("Warm shutdown"), "it is ending")
-    late = place.send("add", 1, 1)
     place.open("one")
     place.await_notes("one", "start", "end")
     assert worker.is_alive()
@@ -421,9 +424,26 @@ def test_sigterm_lets_what_runs_end(alone: tuple[Place, Callable[[str], Worker]]
 
     assert worker.process.wait(20) == 0
     assert [each.get(timeout=5) for each in sent] == [None, None]
-    assert late.state == "PENDING"
+    assert not place.ask("EXISTS", "unacked", "celery")
+
+
+@of("asyncio", fixture="alone")
+def test_what_waits_for_its_turn_goes_back_into_the_queue(alone: tuple[Place, Callable[[str], Worker]]) -> None:
+    place, start = alone
+    place.settings |= {"worker_concurrency": 1, "worker_prefetch_multiplier": 2}
+    worker = start("w")
+    first, second = place.send("until_open", "one"), place.send("until_open", "two")
+    place.await_notes("one", "start")
+    eventually(lambda: worker.says(f"[{second.id}] received"), "the second one waits there")
+
+    worker.process.terminate()
+    eventually(lambda: worker.says("Warm shutdown"), "it is ending")
+    place.open("one")
+
+    assert worker.process.wait(20) == 0
+    assert first.get(timeout=5) is None
+    assert place.notes("two") == []
     assert place.queued() == 1
-    assert not place._ask("EXISTS", "unacked")
 
 
 @of(*CAN_END_TASKS, fixture="alone")

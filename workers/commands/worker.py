@@ -13,10 +13,11 @@ import click
 from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import host_format
 
-from ...orchestration.errors import ConfigurationError, NotConfigured
+from ...orchestration.errors import NotConfigured
 from ...orchestration.settings import Settings, redact_url
 from ...tasks.registry import Registry
 from ..app import create_app
+from ..pool import DEFAULT_CONCURRENCY
 from ..server_folder import state_folder
 from ..targets import load_targets
 from ..watchdog import Watchdog
@@ -26,28 +27,21 @@ from .output import note
 
 F = TypeVar("F", bound=Callable[..., object])
 
-#: Pools of this version; `asyncio` is known by name because it is announced.
-POOLS = ("prefork", "threads", "solo")
-
-
-def _available(_: click.Context, __: click.Parameter, pool: str) -> str:
-    if pool not in POOLS:
-        raise ConfigurationError(
-            f"The pool {pool!r} is not available yet in this version. There are: {', '.join(POOLS)}."
-        )
-    return pool
-
+#: Names of pools, and what Celery calls them.
+POOLS = {"asyncio": "umbel.workers.pool:AsyncPool", "prefork": "prefork", "threads": "threads", "solo": "solo"}
 
 pool_option = click.option(
     "--pool",
-    type=click.Choice([*POOLS, "asyncio"]),
+    type=click.Choice(list(POOLS)),
     default="prefork",
     show_default=True,
-    callback=_available,
-    help="How a worker executes several steps at once.",
+    help="How a worker executes several steps at once: on an event loop, or in processes or threads.",
 )
 concurrency_option = click.option(
-    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Steps at once; else the number of processors."
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Steps at once; else 1000 on an event loop, and the number of processors in processes or threads.",
 )
 _targets = click.argument("targets", nargs=-1, metavar="[TARGET]...", envvar="UMBEL_TARGETS")
 
@@ -112,8 +106,8 @@ def worker(
     warnings.simplefilter("ignore", SecurityWarning)
     controller = app.Worker(
         hostname=host_format(f"{name or f'umbel-{os.getpid()}'}@%h"),
-        pool_cls=pool,
-        concurrency=concurrency,
+        pool_cls=POOLS[pool],
+        concurrency=concurrency or (DEFAULT_CONCURRENCY if pool == "asyncio" else None),
         loglevel=loglevel.upper(),
         queues=consumed,
         task_events=task_events or None,

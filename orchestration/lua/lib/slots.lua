@@ -96,6 +96,11 @@ local function dispatch(wid, record)
   record.t, record.o, record.c, record.ca = nil, nil, nil, nil
   put(wid, record)
   ring_add(wid, line_of(record), NOW + A.ring)
+  local message = A.push and A.push[wid]     -- the caller knew it would become ready, and where its message goes
+  if message then
+    redis.call('LPUSH', X[message[1]], message[2])
+    return
+  end
   doorbells[#doorbells + 1] = { w = wid, d = record.d, s = record.s, q = record.q, p = record.p or 0 }
 end
 

@@ -1,0 +1,20 @@
+"""What several tests look for in a run's stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umbel.events import WorkflowIdleEvent
+from umbel.handler import WorkflowHandler
+
+
+async def idle(handler: WorkflowHandler) -> None:
+    """Wait until no step of the run is at work."""
+    async for event in handler.stream_events(expose_internal=True):
+        if isinstance(event, WorkflowIdleEvent):
+            return
+
+
+async def told(handler: WorkflowHandler, cls: type[Any]) -> list[Any]:
+    """All events of a class that are in the stream when the run has ended, umbel's own included."""
+    return [event async for event in handler.stream_events(expose_internal=True) if type(event) is cls]
