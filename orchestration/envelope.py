@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 #: Wire names of the built-in events that routing itself has to know.
@@ -44,8 +45,7 @@ class Envelope:
 
     def to_bytes(self) -> bytes:
         """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload goes in as it is."""
-        head = json.dumps({"type": self.type, "parents": self.parents}, separators=(",", ":"))
-        return head[:-1].encode() + b',"value":' + self.payload + b"}"
+        return _head(self.type, self.parents) + self.payload + b"}"
 
     @staticmethod
     def from_bytes(data: bytes) -> Envelope:
@@ -54,8 +54,20 @@ class Envelope:
         The header is parsed alone: it always precedes `,"value":`, which cannot occur inside a class name.
         """
         cut = data.index(b',"value":')
-        head = json.loads(data[:cut] + b"}")
-        return Envelope(head["type"], tuple(head["parents"]), data[cut + 9 : -1])
+        return Envelope(*_read_head(data[:cut]), data[cut + 9 : -1])
+
+
+# A deployment has few event classes and many events.
+@lru_cache(4096)
+def _head(name: str, parents: tuple[str, ...]) -> bytes:
+    head = json.dumps({"type": name, "parents": parents}, separators=(",", ":"))
+    return head[:-1].encode() + b',"value":'
+
+
+@lru_cache(4096)
+def _read_head(head: bytes) -> tuple[str, tuple[str, ...]]:
+    found = json.loads(head + b"}")
+    return found["type"], tuple(found["parents"])
 
 
 def internal(name: str, /, **fields: Any) -> Envelope:

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis
+from hiredis import pack_command
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError
+from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 
 from .asks import Ask
 from .connection import is_passing, refused_credentials, unavailable
@@ -26,6 +27,11 @@ T = TypeVar("T")
 
 #: Scripts in one pipeline at most: Redis executes them one after the other, and others wait meanwhile.
 MOST = 64
+
+
+def _packed(command: tuple[Any, ...]) -> bytes:
+    packed: bytes = pack_command(command)
+    return packed
 
 
 @dataclass(slots=True)
@@ -38,6 +44,14 @@ class _Waiting:
     command: tuple[Any, ...] = ()
     failed: Callable[[Exception], None] | None = None
     by_text: bool = False
+
+    def packed(self) -> bytes:
+        """As it is sent."""
+        ask = self.ask
+        if ask is None:
+            return _packed(self.command)
+        script = ("EVAL", ask.script.text) if self.by_text else ("EVALSHA", ask.script.sha)
+        return _packed((*script, len(ask.keys), *ask.keys, *ask.args))
 
 
 class GroupedConnection:
@@ -54,14 +68,9 @@ class GroupedConnection:
         """
         self._url = url
         self._patience = patience_seconds
-        self._client: Any = Redis.from_url(
-            self._url,
-            protocol=2,
-            socket_timeout=10.0,
-            socket_connect_timeout=5.0,
-            retry=Retry(NoBackoff(), 0),
-            single_connection_client=True,
-        )
+        options: dict[str, Any] = {"protocol": 2, "socket_timeout": 10.0, "socket_connect_timeout": 5.0}
+        pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
+        self._connection: Any = pool.make_connection()
         self._waiting: deque[_Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
 
@@ -92,7 +101,7 @@ class GroupedConnection:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._client.aclose()
+        await self._connection.disconnect()
 
     async def _send(self) -> None:
         pause = 0.02
@@ -111,20 +120,22 @@ class GroupedConnection:
 
     async def _exchange(self, group: list[_Waiting]) -> list[_Waiting]:
         """Ask one group; returns those that have to be asked again."""
-        pipe = self._client.pipeline(transaction=False)
-        for waiting in group:
-            ask = waiting.ask
-            if ask is None:
-                pipe.execute_command(*waiting.command)
-            elif waiting.by_text:
-                pipe.eval(ask.script.text, len(ask.keys), *ask.keys, *ask.args)
-            else:
-                pipe.evalsha(ask.script.sha, len(ask.keys), *ask.keys, *ask.args)
+        replies: list[Any] = []
         try:
-            replies = await pipe.execute(raise_on_error=False)
-        except Exception as error:  # the connection: none of them is known to have been applied
-            replies = [error] * len(group)
+            await self._connection.connect()  # does nothing if it is
+            await self._connection.send_packed_command(b"".join(waiting.packed() for waiting in group))
+            for _ in group:
+                replies.append(await self._reply())
+        except Exception as error:  # the connection: what has no reply is not known to have been applied
+            await self._connection.disconnect(nowait=True)
+            replies += [error] * (len(group) - len(replies))
         return [waiting for waiting, reply in zip(group, replies, strict=True) if not self._settle(waiting, reply)]
+
+    async def _reply(self) -> Any:
+        try:
+            return await self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:  # Redis has answered, if only that it will not
+            return error
 
     def _settle(self, waiting: _Waiting, reply: Any) -> bool:
         """Give an asker its answer; False when it has to be asked again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -44,6 +44,33 @@ class _Settled(Awaitable[Any]):
     def __await__(self) -> Generator[Any, None, Any]:
         return self.value
         yield
+
+
+class _Reading(AsyncIterator[Event]):
+    """One reading of a run's stream. A generator would not do: what breaks off is only told of it some time later."""
+
+    def __init__(self, handler: WorkflowHandler, found: AsyncGenerator[StreamEvent]) -> None:
+        self._handler, self._found = handler, found
+        self._position: int | None = None
+
+    async def __anext__(self) -> Event:
+        try:
+            found = await anext(self._found)
+        except StopAsyncIteration:
+            self._position = None
+            raise
+        self._position = found.seq
+        return self._handler.decoded(found)
+
+    async def aclose(self) -> None:
+        """Break off."""
+        self.__del__()
+        await self._found.aclose()
+
+    def __del__(self) -> None:
+        position, self._position = self._position, None
+        if position is not None:
+            self._handler.broke_off(position)
 
 
 class WorkflowHandler:
@@ -161,7 +188,7 @@ class WorkflowHandler:
 
     # -- stream ----------------------------------------------------------------------------------------------------
 
-    async def stream_events(
+    def stream_events(
         self, expose_internal: bool = False, types: Collection[type[Event]] | None = None
     ) -> AsyncIterator[Event]:
         """The run's events as they are published, from the first one; ends with the run's end.
@@ -174,15 +201,15 @@ class WorkflowHandler:
             types: Only events of exactly these classes (and the end is noticed all the same).
         """
         reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
-        position: int | None = None
-        exhausted = False
-        try:
-            async for found in reader.aevents():
-                position = found.seq
-                yield self._decoded(found)
-            exhausted = True
-        finally:
-            self._stopped_at = None if exhausted else position
+        return _Reading(self, reader.aevents())
+
+    def broke_off(self, position: int) -> None:
+        """A reading stopped behind this number; the next one goes on there."""
+        self._stopped_at = position
+
+    def decoded(self, found: StreamEvent) -> Event:
+        """A published event as an instance of its class."""
+        return decode_event(found.envelope, self._events)
 
     def events(
         self,
@@ -202,7 +229,7 @@ class WorkflowHandler:
         try:
             for found in reader.events(timeout):
                 position = found.seq
-                yield self._decoded(found)
+                yield self.decoded(found)
             exhausted = True
         finally:
             self._stopped_at = None if exhausted else position
@@ -214,9 +241,6 @@ class WorkflowHandler:
     @staticmethod
     def _names(types: Collection[type[Event]] | None) -> frozenset[str] | None:
         return None if types is None else frozenset(event_name(cls) for cls in types)
-
-    def _decoded(self, found: StreamEvent) -> Event:
-        return decode_event(found.envelope, self._events)
 
     # -- acting ----------------------------------------------------------------------------------------------------
 

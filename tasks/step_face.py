@@ -60,12 +60,20 @@ class StepFace:
         self.registry, self.settings = registry, store.settings
         self.collecting = collecting
         self.accepts_subclasses = accepts_subclasses
-        colour = StateStore if is_async else SyncStateStore
-        self.state: Any = colour(store, work.run_id, work.state_id, state_class or DictState, work)
+        self._store, self._state_class, self._is_async = store, state_class or DictState, is_async
+        self._state: StateStore[Any] | SyncStateStore[Any] | None = None
         self.taken: list[str] = []
         self._collect_calls: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
         self._warned: set[tuple[str, str]] = set()
+
+    @property
+    def state(self) -> Any:
+        """`ctx.store`, in the step's colour."""
+        if self._state is None:
+            colour = StateStore if self._is_async else SyncStateStore
+            self._state = colour(self._store, self.work.run_id, self.work.state_id, self._state_class, self.work)
+        return self._state
 
     @property
     def run_id(self) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from ..orchestration import envelope as names
 from ..orchestration.commands import Command, Deliver, Splice
@@ -26,7 +27,12 @@ _CONTENT = 200
 
 def is_verbose(work: Work) -> bool:
     """Whether the run was started with `verbose=True`."""
-    return bool(json.loads(work.options or "{}").get("verbose"))
+    return _is_verbose(work.options)
+
+
+@lru_cache(1024)
+def _is_verbose(options: str) -> bool:
+    return bool(json.loads(options or "{}").get("verbose"))
 
 
 class TellingEmissions(Emissions):

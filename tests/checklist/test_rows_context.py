@@ -456,7 +456,7 @@ async def test_row_66_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() 
         @step
         async def ask(self, ctx: Context, ev: Item) -> Other:
             first = await ctx.wait_for_event(Answer, waiter_event=Asked(n=ev.n), waiter_id="first")
-            second = await ctx.wait_for_event(Answer, waiter_id="second", requirements={"text": "second"})
+            second = await ctx.wait_for_event(Answer, waiter_event=Asked(n=ev.n), waiter_id="second")
             return Other(n=ev.n if (first.text, second.text) == ("first", "second") else -1)
 
         @step
@@ -466,6 +466,7 @@ async def test_row_66_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() 
     handler = Branches().run()
     assert sorted(question.n for question in await asked(handler, times=2)) == [0, 1]
     await handler.send_event(Answer(text="first"))
+    assert sorted(question.n for question in await asked(handler, times=4)) == [0, 0, 1, 1]
     await handler.send_event(Answer(text="second"))
     assert await handler == [0, 1]
 
