@@ -29,6 +29,7 @@ from .orchestration.settings import Settings
 from .tasks.collect import All, Cardinality, Collect, Take
 from .tasks.context import Context
 from .tasks.decorators import StepConfig, catch_error, step
+from .tasks.drawing import draw_all_possible_flows, draw_most_recent_execution
 from .tasks.events import (
     DictLikeModel,
     Event,
@@ -49,8 +50,11 @@ from .tasks.events import (
 from .tasks.handler import WorkflowHandler
 from .tasks.registry import register
 from .tasks.remote_exceptions import UnreconstructedException
+from .tasks.resource_config import ResourceConfig
+from .tasks.resources import Resource
 from .tasks.retry_policy import RetryInfo, RetryPolicy, retry_policy
 from .tasks.runtime import Runtime, attach
+from .tasks.serializers import JsonPickleSerializer, JsonSerializer
 from .tasks.state_store import DictState
 from .tasks.workflow import Workflow
 from .workers.app import create_app, install
@@ -70,8 +74,12 @@ __all__ = [
     "HumanResponseEvent",
     "InputRequiredEvent",
     "InternalDispatchEvent",
+    "JsonPickleSerializer",
+    "JsonSerializer",
     "NotConfigured",
     "PayloadTooLarge",
+    "Resource",
+    "ResourceConfig",
     "RetryInfo",
     "RetryPolicy",
     "RunClosed",
@@ -112,6 +120,8 @@ __all__ = [
     "attach",
     "catch_error",
     "create_app",
+    "draw_all_possible_flows",
+    "draw_most_recent_execution",
     "install",
     "local",
     "register",

@@ -98,8 +98,9 @@ SURFACE = {
 
 #: What older programs import from `llama_index.core.workflow`.
 OLDER_NAMES = (
-    "Context Event HumanResponseEvent InputRequiredEvent StartEvent StopEvent Workflow WorkflowRuntimeError "
-    "WorkflowTimeoutError WorkflowValidationError step"
+    "Context Event HumanResponseEvent InputRequiredEvent JsonPickleSerializer JsonSerializer StartEvent StopEvent "
+    "Workflow WorkflowRuntimeError WorkflowTimeoutError WorkflowValidationError draw_all_possible_flows "
+    "draw_most_recent_execution step"
 )
 
 PROGRAM = """

@@ -1,7 +1,7 @@
 """Rows 73 to 75: snapshots of contexts as JSON, and the serializers that write what is in them.
 
-Beside this file: `snapshot_v2.json`, a snapshot that umbel took, and `snapshot_v2_reference.json`,
-`snapshot_v1_reference.json` and `snapshot_v0_reference.json`, in the shapes that LlamaIndex Workflows writes and wrote.
+Beside this file: `snapshot_v2.json`, a snapshot that umbel took, and those named `…_reference.json`, in the shapes that
+LlamaIndex Workflows writes and wrote.
 """
 
 from __future__ import annotations
@@ -86,6 +86,63 @@ class Gather(Workflow):
     async def gather(self, ctx: Context, ev: Item) -> StopEvent | None:
         got = ctx.collect_events(ev, [Item] * 3)
         return None if got is None else StopEvent(result=[[each.n for each in got], await ctx.store.get("n")])
+
+
+class Group(Event):
+    of: list[int]
+
+
+class Part(Event):
+    n: int
+
+
+class Subtotal(Event):
+    n: int
+
+
+class Left(HumanResponseEvent):
+    n: int
+
+
+class Right(Event):
+    n: int
+
+
+class Go(HumanResponseEvent):
+    pass
+
+
+class Joins(Workflow):
+    """All kinds of joins: of nested fan-outs, of two parameters, and `collect_events`."""
+
+    @step
+    async def groups(self, ev: StartEvent) -> list[Group]:
+        return []
+
+    @step
+    async def items(self, ev: Group) -> list[Part]:
+        return [Part(n=n) for n in ev.of]
+
+    @step
+    async def inner(self, ctx: Context, evs: list[Part]) -> Subtotal:
+        await ctx.store.set(f"retries.{len(evs)}-{evs[0].n}", ctx.retry_info().retry_number)
+        return Subtotal(n=sum(ev.n for ev in evs))
+
+    @step
+    async def outer(self, evs: list[Subtotal]) -> Done:
+        return Done(n=sum(ev.n for ev in evs))
+
+    @step
+    async def pair(self, left: Left, right: Right) -> Done:
+        return Done(n=left.n + right.n)
+
+    @step(num_workers=1)
+    async def last(self, ctx: Context, ev: Done | Go) -> StopEvent | Right | None:
+        if isinstance(ev, Go):
+            return Right(n=4)
+        got = ctx.collect_events(ev, [Done] * 4)
+        retries = await ctx.store.get("retries", default=None)
+        return None if got is None else StopEvent(result=[sorted(each.n for each in got), retries])
 
 
 async def waiting_survey() -> WorkflowHandler:
@@ -199,6 +256,14 @@ async def test_row_73_a_snapshot_of_llamaindex_workflows_is_gone_on_with() -> No
 
     assert state == {"topic": "trains", "answers": {"1": "steam"}}
     assert (order[0], sorted(order)) == (0, [0, 1, 2])
+
+
+async def test_row_73_joins_of_all_kinds_in_such_a_snapshot_are_gone_on_with() -> None:
+    """A gathering step at its second attempt, a group yet to be spread, a full set, half a set, a filled buffer."""
+    sums, retries = await resumed(Joins(), stored("snapshot_v2_joins_reference"))
+
+    assert sums == [0, 14, 23, 100 + (1 + 2) + (5 + 6)]
+    assert retries == {"2-1": 1, "2-5": 0}
 
 
 @pytest.mark.parametrize("version", [0, 1])

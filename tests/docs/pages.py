@@ -29,7 +29,7 @@ class Block:
     Attributes:
         page: Where it stands.
         line: Its first line there.
-        language: What the fence says.
+        language: What the fence says. `python` is ours, `py` another library's, shown for comparison.
         text: Its content.
         output: The `text` block right behind it, if there is one.
     """
@@ -47,6 +47,11 @@ class Block:
     def is_program(self) -> bool:
         """Whether it is a whole program and not an extract."""
         return self.language == "python" and re.search(r"^(from|import) ", self.text, re.MULTILINE) is not None
+
+    @property
+    def is_self_contained(self) -> bool:
+        """Whether it starts what it needs itself, and so wants no `umbel exec`."""
+        return "umbel.local(" in self.text
 
 
 @cache

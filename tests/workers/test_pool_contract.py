@@ -97,7 +97,10 @@ class Place:
         eventually(lambda: not self.ask("EXISTS", "unacked"), "nothing is un-acked")
 
     def close(self) -> None:
-        self.app.backend.client.connection_pool.disconnect()
+        backend = self.app.backend
+        backend.result_consumer.stop()
+        backend.result_consumer._pubsub = None  # results that are collected later would still unsubscribe
+        backend.client.connection_pool.disconnect()
         self.app.close()
 
 
