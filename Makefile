@@ -43,6 +43,10 @@ format: $(INSTALLED)  ## Format and mend what can be mended
 bench: $(INSTALLED)  ## Measure against bare Celery and Celery canvas; prints ratios of one run
 	$(BIN)/python -m benchmarks.run
 
+.PHONY: waiting
+waiting: $(INSTALLED)  ## 10,000 runs wait for a human, everything is killed, all are answered
+	$(BIN)/python -m benchmarks.waiting
+
 .PHONY: clean
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -102,6 +102,7 @@ class Calling:
             return future.result()
         finally:
             self._on_cancel(None)
+            del future  # an exception holds this frame, and the future the exception
 
     def make(self, asked: Call | Wait) -> Any:
         """Do what the making of a resource asks for."""

@@ -46,7 +46,7 @@ def local(
     *targets: str | Registrable,
     in_process: bool = False,
     concurrency: int | None = None,
-    pool: str = "prefork",
+    pool: str = "asyncio",
     folder: Path | None = None,
     settings: Settings | None = None,
 ) -> LocalDeployment:
@@ -59,7 +59,8 @@ def local(
         *targets: What the worker loads, as for `umbel worker`. By default the module of each workflow that is run.
         in_process: The worker is a thread of this process. Async steps run on the event loop that called `run()`, so
             closures and asyncio objects may be shared; plain `def` steps run in threads.
-        concurrency: Steps at once per worker; by default the number of processors, in process 100.
+        concurrency: Steps at once per worker; by default 1000 (with another pool than asyncio the number of
+            processors), in process 100.
         pool: Celery pool of a worker process.
         folder: Keep the data in this folder instead of a temporary one.
         settings: Base settings; by default from `UMBEL_*`. Redis and broker are replaced by the embedded one.

@@ -38,7 +38,6 @@ from celery import signals
 from celery._state import _task_stack
 from celery.concurrency.base import BasePool
 from celery.concurrency.prefork import _run_ready_callbacks
-from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker import state as worker_state
 
 from .async_limits import InterruptibleThread, Stopped
@@ -46,6 +45,7 @@ from .async_tracer import AsyncTracer, is_async
 from .daemon_threads import DaemonThreads
 from .loop_lag import LoopWatch
 from .pool_job import Job, State, TaskEndedAbruptly, ended_abruptly
+from .pool_limits import TimeLimits
 from .pool_loop import PoolLoop
 from .pool_outbox import Outbox
 from .pool_settings import PoolSettings
@@ -83,7 +83,6 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         self._soft, self._hard = self.options.get("soft_timeout"), self.options.get("timeout")
         self._settings = PoolSettings.of(self.app)
         self._hub: Any = None
-        self._outbox = Outbox(self._finish)
         self._tracers: dict[str, AsyncTracer | None] = {}
         self._running: set[Job] = set()
         self._active = self._active_sync = 0
@@ -103,6 +102,8 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         """
         follow_contexts(_task_stack)
         self._loop = PoolLoop(self._settings.loop)
+        self._outbox = Outbox(self._finish, self._loop)
+        self._limits = TimeLimits(self._loop, self._outbox)
         self._sync_threads = DaemonThreads(self._settings.threads, "umbel-task")
         self._store_threads = DaemonThreads(_STORE_THREADS, "umbel-result")
         if self._settings.lag_seconds:
@@ -134,6 +135,8 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         """
         self._is_stopping = True
         self._forget_waiting()
+        if self._running:
+            logger.info("Waiting for %d running tasks to end.", len(self._running))
         give_up_at: float | None = None
         while not self._has_stopped:
             self._outbox.receive()
@@ -245,7 +248,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         elif job.tracer is None:
             job.thread = InterruptibleThread()
             if job.soft_seconds or job.hard_seconds:
-                self._loop.call(self._set_timers, job)
+                self._loop.call(self._limits.begin, job)
             self._sync_threads.submit(self._run_in_thread, job)
         else:
             self._inbox.append(job)
@@ -275,7 +278,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         while self._inbox:
             job = self._inbox.popleft()
             if job.soft_seconds or job.hard_seconds:
-                self._set_timers(job)
+                self._limits.begin(job)
             job.task = self.loop.create_task(self._run(job), name=job.label)
 
     async def _run(self, job: Job) -> None:
@@ -292,41 +295,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         else:
             self._outbox.ended(job, job.callback, outcome)
         finally:
-            self._cancel_timers(job)
-
-    def _cancel_timers(self, job: Job) -> None:
-        for timer in job.timers:
-            timer.cancel()
-
-    def _set_timers(self, job: Job) -> None:
-        if job.soft_seconds:
-            job.timers.append(self.loop.call_later(job.soft_seconds, self._on_soft_limit, job))
-        if job.hard_seconds:
-            job.timers.append(self.loop.call_later(job.hard_seconds, self._on_hard_limit, job))
-
-    def _on_soft_limit(self, job: Job) -> None:
-        if job.state is not State.RUNNING or job.stopped_at is not None:
-            return
-        if job.thread is not None:
-            self._outbox.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
-            job.thread.interrupt(SoftTimeLimitExceeded)
-        elif job.in_body and job.soft_limit is not None:
-            self._outbox.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
-            job.soft_limit.reach(job.soft_seconds or 0)
-
-    def _on_hard_limit(self, job: Job) -> None:
-        if job.state is not State.RUNNING or job.stopped_at is not None:
-            return
-        job.timed_out = True
-        job.stop()
-        self._outbox.limit_reached(job, is_soft=False, seconds=job.hard_seconds)
-        self._cut_short(job)
-
-    def _cut_short(self, job: Job) -> None:
-        if job.thread is not None:
-            job.thread.interrupt(Stopped)
-        elif job.task is not None and job.in_body:
-            job.task.cancel()
+            self._limits.end(job)
 
     # -- plain functions: sync threads -------------------------------------------------------------------------------
 
@@ -351,7 +320,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         else:
             self._outbox.ended(job, job.callback, outcome)
         if job.soft_seconds or job.hard_seconds:
-            self._loop.call(self._cancel_timers, job)
+            self._loop.call(self._limits.end, job)
 
     # -- ending tasks: the hub's thread, also in a signal handler ----------------------------------------------------
 
@@ -364,7 +333,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             return
         job.stop()
         if job.state is State.RUNNING:
-            self._loop.call(self._cut_short, job)
+            self._loop.call(self._limits.cut_short, job)
             return
         waiting = self._waiting if job.tracer is not None else self._waiting_sync
         if job in waiting:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .pool_job import Job
+from .pool_loop import PoolLoop
 
 logger = logging.getLogger("umbel.worker")
 
@@ -26,11 +27,17 @@ class Outbox:
     are called in the thread that has something to tell.
     """
 
-    def __init__(self, finish: Callable[[Job], None]) -> None:
-        """Make it; `finish` is told of each job that is over, before Celery is."""
-        self._finish = finish
+    def __init__(self, finish: Callable[[Job], None], loop: PoolLoop) -> None:
+        """Make it.
+
+        Args:
+            finish: Told of each job that is over, before Celery is.
+            loop: Where coroutine tasks run.
+        """
+        self._finish, self._loop = finish, loop
         self._items: deque[_Item] = deque()
-        self._is_woken = False
+        #: A byte is on its way to the hub; the loop will send one.
+        self._is_woken = self._is_due = False
         self._hub: Any = None
         #: Held while Celery's callbacks run. The hub's thread may enter again, in a signal handler.
         self.callbacks = threading.RLock()
@@ -53,7 +60,8 @@ class Outbox:
 
     def wait(self, seconds: float) -> None:
         """Wait until something has happened, and tell Celery."""
-        with selectors.DefaultSelector() as selector:
+        # A signal handler may close it meanwhile.
+        with selectors.DefaultSelector() as selector, contextlib.suppress(ValueError, OSError):
             selector.register(self._awake, selectors.EVENT_READ)
             selector.select(seconds)
         self.receive()
@@ -82,8 +90,7 @@ class Outbox:
                     raise
                 except Exception as error:
                     logger.error("What follows the end of %s failed: %r", job.label, error, exc_info=True)
-            if self._items and not self._is_woken:
-                self._is_woken = True
+            if self._items:
                 self._wake_up()
 
     def close(self) -> None:
@@ -97,11 +104,19 @@ class Outbox:
         self._items.append(item)
         if self._hub is None:
             self.receive()
-        # Who finds it woken was early enough for that wake-up.
-        if not self._is_woken:
-            self._is_woken = True
+        if threading.get_ident() != self._loop.thread_id:
             self._wake_up()
+        elif not self._is_due:
+            # After all else that this turn of the loop brings: a wake-up costs more than an outcome.
+            self._is_due = True
+            self._loop.loop.call_soon(self._turn_is_over)
+
+    def _turn_is_over(self) -> None:
+        self._is_due = False
+        self._wake_up()
 
     def _wake_up(self) -> None:
-        with contextlib.suppress(OSError):  # it is full, and wakes up the hub anyway
-            self._wake.send(b"\0")
+        if not self._is_woken:  # who finds it woken was early enough for that wake-up
+            self._is_woken = True
+            with contextlib.suppress(OSError):  # it is full, and wakes up the hub anyway
+                self._wake.send(b"\0")

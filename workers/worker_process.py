@@ -33,7 +33,7 @@ class WorkerProcess:
         targets: Sequence[str],
         watchdog: Watchdog,
         *,
-        pool: str = "prefork",
+        pool: str = "asyncio",
         concurrency: int | None = None,
         options: Sequence[str] = (),
         say: Callable[[str], None],
@@ -45,7 +45,7 @@ class WorkerProcess:
             targets: What it loads.
             watchdog: Ends it if this process is killed.
             pool: Its Celery pool.
-            concurrency: Steps at once; None is the number of processors.
+            concurrency: Steps at once; None is the pool's default.
             options: Further options of `umbel worker`.
             say: Gets each line that it prints, on a thread of its own.
         """

@@ -7,8 +7,9 @@ import inspect
 from typing import Any
 
 import pytest
+from watching import published
 
-from umbel import Context, Workflow, WorkflowHandler, attach, step
+from umbel import Context, Workflow, WorkflowHandler, step
 from umbel.errors import WorkflowCancelledByUser
 from umbel.events import HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, WorkflowCancelledEvent
 
@@ -31,10 +32,8 @@ class Interview(Workflow):
 async def waiting_interview() -> WorkflowHandler:
     """A run that waits for its answer, and whose handler has read nothing yet."""
     handler = Interview(timeout=None).run(topic="ships")
-    async for event in attach(handler.run_id).stream_events():
-        if isinstance(event, Asked):
-            return handler
-    raise AssertionError("the run did not ask")
+    await published(handler, Asked)
+    return handler
 
 
 # -- 57 ----------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from umbel import attach
 from umbel.events import WorkflowIdleEvent
 from umbel.handler import WorkflowHandler
 
@@ -18,3 +19,13 @@ async def idle(handler: WorkflowHandler) -> None:
 async def told(handler: WorkflowHandler, cls: type[Any]) -> list[Any]:
     """All events of a class that are in the stream when the run has ended, umbel's own included."""
     return [event async for event in handler.stream_events(expose_internal=True) if type(event) is cls]
+
+
+async def published(handler: WorkflowHandler, cls: type[Any], times: int = 1) -> list[Any]:
+    """The first events of a class that the run publishes; `handler` itself has read nothing by that."""
+    found: list[Any] = []
+    async for event in attach(handler.run_id).stream_events(types=[cls]):
+        found.append(event)
+        if len(found) == times:
+            return found
+    raise AssertionError(f"the run ended after {len(found)} {cls.__name__}")

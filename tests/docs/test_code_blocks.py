@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,6 +29,9 @@ EVERY_PROGRAM = pytest.mark.parametrize("block", PROGRAMS, ids=str)
 EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
 #: Of these pages a reader gives programs to workers, too.
 SERVED = [block for block in PROGRAMS if block.page in ("README.md", "docs/tutorial.md")]
+
+#: What a program prints, once it has ended.
+Printed = Future[str]
 
 #: That a command may take.
 SECONDS = 50
@@ -64,13 +68,28 @@ def test_the_pages_have_programs() -> None:
     assert all(block.output for block in PROGRAMS), "no block says what it prints"
 
 
+@pytest.fixture(scope="module")
+def printed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Printed]]:
+    """What each program prints. Four are executed at a time: mostly they wait."""
+
+    def execute(block: Block, folder: Path) -> str:
+        (folder / "flow.py").write_text(block.text)
+        done = python(folder, "flow.py") if block.is_self_contained else umbel(folder, "exec", "flow.py")
+        return done.stdout
+
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    name = test_a_program_prints_what_the_page_says.__name__
+    chosen: list[Block] = [test.callspec.params["block"] for test in tests if test.originalname == name]
+    executing = ThreadPoolExecutor(4)
+    try:
+        yield {str(block): executing.submit(execute, block, tmp_path_factory.mktemp("program")) for block in chosen}
+    finally:
+        executing.shutdown(cancel_futures=True)
+
+
 @EVERY_PROGRAM
-def test_a_program_prints_what_the_page_says(block: Block, tmp_path: Path) -> None:
-    (tmp_path / "flow.py").write_text(block.text)
-
-    done = python(tmp_path, "flow.py") if block.is_self_contained else umbel(tmp_path, "exec", "flow.py")
-
-    assert done.stdout == block.output
+def test_a_program_prints_what_the_page_says(block: Block, printed: dict[str, Printed]) -> None:
+    assert printed[str(block)].result() == block.output
 
 
 @pytest.mark.parametrize("block", SERVED, ids=str)
@@ -194,6 +213,13 @@ def test_links_lead_somewhere(name: str) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], target
+
+
+def test_the_index_has_every_page() -> None:
+    index = set(re.findall(r"\]\(([^)\s]+)\)", page("docs/README.md")))
+    there = {os.path.relpath(name, "docs") for name in PAGES if not name.startswith("docs/decisions/")}
+
+    assert there - {"README.md"} <= index
 
 
 @EVERY_PAGE

@@ -129,6 +129,8 @@ class ModelRun:
         self.staged: dict[str, Ahead] = {}  # by work id
         self.version = self.tokens = self.commits = self.seq = self.idle = 0
         self.bells: list[tuple[str, int]] = []
+        self.carry: tuple[str, str, tuple[str, ...]] | None = None  # claim id, owner, steps not taken, in a commit
+        self.carried: Item | None = None
 
     # -- views -----------------------------------------------------------------------------------------------------
 
@@ -157,10 +159,23 @@ class ModelRun:
     # -- slots -----------------------------------------------------------------------------------------------------
 
     def dispatch(self, item: Item) -> None:
+        if self.carry and self.carried is None and not item.suspect and item.step.name not in self.carry[2]:
+            item.dispatches += 1
+            self.claimed(item, *self.carry[:2])
+            self.carried = item
+            return
         item.state = "ready"
         item.dispatches += 1
         item.let_go()
         self.bells.append((item.work_id, item.dispatches))
+
+    def claimed(self, item: Item, claim_id: str, owner: str) -> None:
+        self.tokens += 1
+        self.seq += 1
+        item.state, item.token, item.claim_id, item.owner = "running", f"{self.tokens}-{claim_id}", claim_id, owner
+        item.batches = 0
+        if item.step.timeout_seconds is not None:
+            self.timers.add(self.timer("deadline", item.work_id))
 
     def place(self, item: Item, *, silent: bool = False) -> None:
         used = self.slots[item.step.name]

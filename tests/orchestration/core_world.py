@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core_checks import MutantStore
@@ -17,7 +17,7 @@ from umbel.orchestration.commands import Publish
 from umbel.orchestration.connection import Client
 from umbel.orchestration.decide import CHUNK, Limits, decide, decide_start, route
 from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Applied, Doorbell, Refusal
+from umbel.orchestration.records import Applied, CarryOn, Doorbell, Refusal
 from umbel.orchestration.scripts import Script, load, names, unpack
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.upkeep import Upkeep
@@ -53,7 +53,9 @@ class WorldStore(MutantStore):
         first, second = pipe.execute()
         once = script.name in ("wake", "deadline")  # their timer is gone
         agree(f"second answer of {script.name}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
-        if script.name in SAME_BODY:
+        if script.name == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
+            agree("second commit", (unpack(second[3]), second[4:]), (unpack(first[3]), first[4:]))
+        elif script.name in SAME_BODY:
             agree(f"second body of {script.name}", second[1:], first[1:])
         elif script.name == "claim" and first[0] == b"claimed":
             agree("second claim", (unpack(second[1]), second[3:]), (unpack(first[1]), first[3:]))
@@ -197,13 +199,13 @@ class World:
             agree(f"claim of {bell.work_id}", reply, expected)
             return
         assert isinstance(reply, Work), f"claim of {bell.work_id}: {reply!r}"
-        model.tokens += 1
-        model.seq += 1
-        item.state, item.token, item.claim_id, item.owner = "running", f"{model.tokens}-{claim_id}", claim_id, owner
-        item.batches = 0
-        if item.step.timeout_seconds is not None:
-            model.timers.add(model.timer("deadline", item.work_id))
-        self.holding(owner, shard).add(reply.member)
+        model.claimed(item, claim_id, owner)
+        self.took(run, item, reply)
+
+    def took(self, run: LiveRun, item: Item, reply: Work) -> None:
+        """A claim was answered, or a commit has claimed what it goes on with."""
+        model = run.model
+        self.holding(reply.owner, self.shard(run)).add(reply.member)
         self._check_claim(run, item, reply)
         run.works.append(reply)
         agree("leftovers", bool(reply.segments), item.work_id in model.staged)
@@ -265,7 +267,13 @@ class World:
             expected = Refusal.MISSING
         elif expected is None and decision.sensitive and version != model.version:
             expected = Refusal.CHANGED
-        taken = self.store.commit(work, model.plan, decision, version=version, batches=batches, entry={})
+        carry_on = None
+        if remembered is None and rng.random() < 0.4:
+            not_steps = tuple(sorted(rng.sample(list(model.plan.by_name), rng.randint(0, 1))))
+            carry_on = CarryOn(f"k{rng.randrange(10**12)}", not_steps)
+        taken = self.store.commit(
+            work, model.plan, decision, version=version, batches=batches, entry={}, carry_on=carry_on
+        )
         self.note(
             f"{model.run_id} commit {work.step} {work.work_id} {type(outcome).__name__}: {expected or 'committed'}"
         )
@@ -283,11 +291,19 @@ class World:
         model.timers.discard(model.timer("deadline", work.work_id))
         model.commits += 1
         model.staged.pop(work.work_id, None)
+        model.carry = (carry_on.claim_id, work.owner, carry_on.not_steps) if carry_on is not None else None
         model.apply(decision.commands, item, decision)
+        carried, model.carry, model.carried = model.carried, None, None
         self.heard(run, taken, f"commit {type(outcome).__name__}")
-        model.remembered[work.work_id] = (work.token, taken)
+        assert isinstance(taken, Applied)
+        model.remembered[work.work_id] = (work.token, replace(taken, continued=None))
         run.works.remove(work)
         run.stale = [*run.stale[-5:], work]
+        if carried is None or model.status != "running":
+            agree("what a commit goes on with", taken.continued, None)
+        else:
+            assert taken.continued is not None, f"nothing to go on with, expected {carried.work_id}"
+            self.took(run, carried, taken.continued)
 
     def refusal(self, run: LiveRun, work: Work) -> Refusal | None:
         """What a verb under this work's token answers."""

@@ -1,4 +1,4 @@
-"""Each of Celery's own pools carries workflows: one worker process per pool, the same steps."""
+"""Umbel's pool and each of Celery's own carry workflows: one worker process per pool, the same steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from process_driving import LONG_LEASES, Deploy, Deployment, eventually
 from umbel import StepTimeoutError, StopEvent, WorkflowCancelledByUser
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads", "solo"])
+@pytest.fixture(scope="module", params=["asyncio", "prefork", "threads", "solo"])
 def deployment(request: pytest.FixtureRequest, deploy_for_module: Deploy) -> Deployment:
     made = deploy_for_module(**LONG_LEASES)
     made.worker(request.param, pool=request.param).wait_ready()

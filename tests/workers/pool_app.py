@@ -143,6 +143,34 @@ async def block(name: str) -> None:
     note(name, "end")
 
 
+#: A failure that several tasks wait for, as that of a connection they share.
+shared: asyncio.Future[None] | None = None
+
+
+async def share(name: str) -> str:
+    """Wait for what others wait for; with a name, outlive its failure."""
+    global shared
+    if shared is None:
+        shared = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().create_task(break_what_is_shared(name))
+    try:
+        await shared
+    except Colour:
+        if not name:
+            raise
+        await until_open(name)
+    return "outlived"
+
+
+async def break_what_is_shared(name: str) -> None:
+    global shared
+    note(name, "waits")
+    await until_open(f"{name}-broken")
+    assert shared is not None
+    shared.set_exception(Colour("shared"))
+    shared = None
+
+
 async def exit_at_once(how: str) -> None:
     if how == "child":
         await asyncio.create_task(exit_at_once(""))
@@ -196,7 +224,7 @@ def build(pool: str, broker: str, results: str, settings: dict[str, Any]) -> cel
         }
     )
     use_transport(app)
-    for function in (add, total, fail, who, until_open, outlive, block, exit_at_once):
+    for function in (add, total, fail, who, until_open, outlive, block, share, exit_at_once):
         register(app, EachPool, function)
     register(app, Watched, watched, track_started=True, max_retries=3)
     for function in (spin, plain, plain_exit):

@@ -232,8 +232,9 @@ def test_a_worker_without_a_redis_refuses_and_names_what_to_do(bare: Cli) -> Non
 
 
 def test_a_worker_says_what_it_cannot_serve_before_it_starts(cli: Cli) -> None:
-    assert "'asyncio' is not available yet in this version. There are: prefork, threads, solo" in cli.error(
-        "worker", "flows:Squares", "--pool", "asyncio"
+    assert (
+        "'green' is not one of 'asyncio', 'prefork', 'threads', 'solo'"
+        in cli("worker", "flows:Squares", "--pool", "green", fails=True).err
     )
     assert "no such name" in cli.error("worker", "flows:Nothing")
     assert "consumed but never produced: Squared" in cli("worker", "flows:Unsound", fails=True).err
@@ -252,7 +253,7 @@ def test_a_worker_takes_its_targets_from_the_environment_and_its_queues_from_the
 
     with configured.background("worker", "--concurrency", "1", "-n", "ada", "-E") as worker:
         worker.says("ready.")
-        assert f"umbel worker ada@{socket.gethostname()} (prefork, 1 at once), queues: umbel, hard" in worker.err
+        assert f"umbel worker ada@{socket.gethostname()} (asyncio, 1 at once), queues: umbel, hard" in worker.err
         assert "Serves queues.Squares: split, square, total" in worker.err
         assert configured("run", "queues:Squares", "count=2").out == "{'total': 1}\n"
         seen = json.loads(configured("doctor", "--json").out)

@@ -85,6 +85,12 @@ class Place:
             eventually(lambda: self.notes(name) == list(lines), "the notes are there", 10)
         assert self.notes(name) == list(lines)
 
+    def consumers(self) -> set[int]:
+        """Ids of the connections that wait for messages."""
+        with self.server.client as client:
+            found = client.client_list()
+        return {int(one["id"]) for one in found if one["cmd"] == "brpop" and one["db"] == str(self.database)}
+
     def queued(self) -> int:
         return int(self.ask("LLEN", "celery"))
 
@@ -257,6 +263,24 @@ def test_a_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(pla
 
 
 @of("asyncio")
+def test_a_failure_that_tasks_share_harms_none_that_outlives_it(place: Place) -> None:
+    name = unique()
+    outliving = place.send("share", name)
+    place.await_notes(name, "waits")
+    failing = [place.send("share", "") for _ in range(3)]
+    inspect = place.app.control.inspect(["asyncio@test"], timeout=5)
+    eventually(lambda: len(inspect.active()["asyncio@test"]) == 4, "all of them wait")
+
+    place.open(f"{name}-broken")
+    for each in failing:
+        with pytest.raises(Colour, match="^shared$"):
+            each.get(timeout=20)
+    place.open(name)
+
+    assert outliving.get(timeout=20) == "outlived"
+
+
+@of("asyncio")
 def test_a_plain_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(place: Place) -> None:
     with pytest.raises(Exception, match=r"^Task 'plain_exit' raised SystemExit\(7\), which is"):
         place.send("plain_exit").get(timeout=20)
@@ -407,6 +431,25 @@ def test_a_task_that_blocks_the_loop_is_named_once_and_the_worker_still_answers(
     assert "in block\n" in worker.log.read_text()
 
 
+@of("asyncio")
+def test_a_lost_connection_disturbs_no_running_task(place: Place) -> None:
+    name = unique()
+    sent = place.send("until_open", name)
+    place.await_notes(name, "start")
+    lost = place.consumers()
+
+    for connection in lost:
+        place.ask("CLIENT", "KILL", "ID", connection)
+
+    eventually(lambda: place.consumers() - lost, "the worker consumes again")
+    assert place.send("add", 1, 2).get(timeout=20) == 3
+    assert place.send("plain", 1, 2).get(timeout=20) == 3
+    place.open(name)
+    sent.get(timeout=20)
+    place.await_all_acknowledged()
+    assert place.notes(name) == ["start", "end"]
+
+
 # -- ending ----------------------------------------------------------------------------------------------------------
 
 
@@ -440,7 +483,7 @@ def test_what_waits_for_its_turn_goes_back_into_the_queue(alone: tuple[Place, Ca
     eventually(lambda: worker.says(f"[{second.id}] received"), "the second one waits there")
 
     worker.process.terminate()
-    eventually(lambda: worker.says("Warm shutdown"), "it is ending")
+    eventually(lambda: worker.says("Waiting for 1 running task"), "it takes nothing on any more")
     place.open("one")
 
     assert worker.process.wait(20) == 0

@@ -33,7 +33,7 @@ POOLS = {"asyncio": "umbel.workers.pool:AsyncPool", "prefork": "prefork", "threa
 pool_option = click.option(
     "--pool",
     type=click.Choice(list(POOLS)),
-    default="prefork",
+    default="asyncio",
     show_default=True,
     help="How a worker executes several steps at once: on an event loop, or in processes or threads.",
 )
