@@ -26,6 +26,20 @@ def over(step: str, run_id: str, timeout_seconds: float | None) -> str:
     return f"Step {step!r} of run {run_id!r} took longer than its timeout of {timeout_seconds} s."
 
 
+class _Stop:
+    """Cancels a call on a loop, and remembers that it was asked to."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.future: concurrent.futures.Future[Any] | None = None
+
+    def __call__(self) -> None:
+        self.asked = True
+        future = self.future
+        if future is not None:
+            future.cancel()
+
+
 class Calling:
     """The calls of one attempt, one after the other. They block the thread of the attempt."""
 
@@ -72,7 +86,7 @@ class Calling:
             Exception: Whatever it raised.
         """
         seconds = self._left()
-        ours = False
+        stop = _Stop()
 
         async def body() -> Any:
             try:
@@ -80,7 +94,7 @@ class Calling:
                     return await function()
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if task is not None and task.cancelling() and not ours:
+                if task is not None and task.cancelling() and not stop.asked:
                     raise Abandoned("the event loop it was executed on is being closed") from None
                 raise
             except TimeoutError:
@@ -90,19 +104,13 @@ class Calling:
             except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
                 raise StepExit(f"step {self._step!r} raised {exit!r}") from exit
 
-        future = asyncio.run_coroutine_threadsafe(body(), self.loop())
-
-        def cancel() -> None:
-            nonlocal ours
-            ours = True
-            future.cancel()
-
-        self._on_cancel(cancel)
+        stop.future = asyncio.run_coroutine_threadsafe(body(), self.loop())
+        self._on_cancel(stop)
         try:
-            return future.result()
+            return stop.future.result()
         finally:
             self._on_cancel(None)
-            del future  # an exception holds this frame, and the future the exception
+            stop.future = None  # it holds the exception, whose traceback holds this frame
 
     def make(self, asked: Call | Wait) -> Any:
         """Do what the making of a resource asks for."""

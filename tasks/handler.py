@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
 from typing import Any
@@ -334,7 +335,7 @@ class WorkflowHandler:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return _Settled(act())
-        return loop.run_in_executor(None, act)
+        return loop.run_in_executor(None, contextvars.copy_context().run, act)
 
     def _refuse_blocking(self, method: str, instead: str) -> None:
         try:

@@ -188,8 +188,14 @@ class LoopExecutor(Executor):
         try:
             ended = yield from self._attempt(work, until)
         except StoreUnavailable as error:
-            logger.warning("step %s of run %s is left to its lease: %s", work.step, work.run_id, error)
+            self._report(work, plan, f"left to its lease: {error}", None, began)
             return None
-        if self._reporter is not None:
-            self._reporter.ended(work, plan, ended.text, ended.failed, time.monotonic() - began)
+        except BaseException:
+            self._report(work, plan, "broken off", None, began)
+            raise
+        self._report(work, plan, ended.text, ended.failed, began)
         return ended.following
+
+    def _report(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, began: float) -> None:
+        if self._reporter is not None:
+            self._reporter.ended(work, plan, text, failed, time.monotonic() - began)

@@ -60,8 +60,8 @@ class _Request(Context):  # type: ignore[misc]  # Celery is untyped
 class _Failure(stock.TraceInfo):  # type: ignore[misc]  # Celery is untyped
     """What Celery does about an exception, but without clearing the frames in its traceback.
 
-    Several tasks may have awaited one future and got one exception; clearing the frame of one that waits for
-    something else by now would close its coroutine (up to Python 3.12).
+    Several tasks may have met with one exception, whose traceback then names frames of all of them; clearing one that
+    waits for something else by now would close its coroutine (up to Python 3.12).
     """
 
     __slots__ = ()
@@ -227,9 +227,10 @@ class AsyncTracer:
         )
 
     async def _fail(self, request: Context, failure: _Failure, *, call_errbacks: bool = True) -> Any:
+        error = failure.retval
+        traceback = error.__traceback__
+
         def handle() -> Any:
-            error = failure.retval
-            traceback = error.__traceback__
             try:
                 raise error  # some of it is taken from sys.exc_info(), which a thread does not share
             except BaseException:

@@ -1,18 +1,20 @@
 """Steps that a worker goes on with past the broker, shown to monitors as what they are: Celery tasks of their own.
 
-Celery makes task events for messages. For a step that no message was sent for they are made here, with the id its
-message would have had, and sent by the thread that sends all others: one wake-up for what happens in one moment.
+Celery makes task events and signals for messages. For a step that no message was sent for they are made here, with the
+id its message would have had. Signals are sent on the loop's thread, as for its other tasks; events by the thread that
+sends all others, with one wake-up for what happens in one moment.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
+import traceback
 from collections import deque
 from typing import Any
 
-from celery import Celery
+from billiard.einfo import ExceptionInfo
+from celery import Celery, signals, states
 
 from ..orchestration.plan import Plan
 from ..orchestration.records import Doorbell
@@ -21,6 +23,14 @@ from ..tasks.attempt import AttemptFailed
 from ..tasks.doorbell_messages import shown_arguments, task_id_of
 
 logger = logging.getLogger("umbel.worker")
+
+_SIGNALS = (
+    signals.task_prerun,
+    signals.task_postrun,
+    signals.task_success,
+    signals.task_failure,
+    signals.task_retry,
+)
 
 
 class ContinuedTasks:
@@ -46,44 +56,82 @@ class ContinuedTasks:
         return dispatcher is not None and bool(dispatcher.enabled)
 
     def began(self, work: Work, plan: Plan) -> None:
-        """An attempt begins."""
+        """An attempt begins. `ended` follows, whatever becomes of it."""
         name = plan.by_name[work.step].task
         bell = _bell(work)
         task_id = task_id_of(bell)
-        if logger.isEnabledFor(logging.INFO):
-            logger.info("Task %s[%s] goes on here", name, task_id)
+        logger.debug("Task %s[%s] goes on here", name, task_id)
         if self._is_wanted:
             shown = {"name": name, "args": shown_arguments(bell), "kwargs": "{}", "retries": 0}
             self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
             self._send("task-started", uuid=task_id)
+        if _has_receivers():
+            task, arguments = self._app.tasks[name], (bell.run_id, bell.work_id, bell.dispatch_no)
+            task.push_request(id=task_id, args=arguments, kwargs={}, root_id=task_id, called_directly=False)
+            signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=arguments, kwargs={})
 
     def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
-        """It has ended."""
-        task_id = task_id_of(_bell(work))
-        if logger.isEnabledFor(logging.INFO):
-            logger.info("Task %s[%s] ended in %ss: %s", plan.by_name[work.step].task, task_id, seconds, failed or text)
-        if not self._is_wanted:
-            return
+        """It has ended: with these words, or failed."""
+        name = plan.by_name[work.step].task
+        bell = _bell(work)
+        task_id = task_id_of(bell)
+        logger.info("Task %s[%s] went on here and ended in %ss: %s", name, task_id, seconds, failed or text)
+        if self._is_wanted:
+            if failed is None:
+                self._send("task-succeeded", uuid=task_id, result=repr(text), runtime=seconds)
+            else:
+                kind = "task-failed" if failed.retry_delay_seconds is None else "task-retried"
+                told = "".join(traceback.format_exception(failed))
+                self._send(kind, uuid=task_id, exception=repr(failed), traceback=told)
+        if _has_receivers():
+            self._signal_end(self._app.tasks[name], bell, text, failed)
+
+    @staticmethod
+    def _signal_end(task: Any, bell: Doorbell, text: str, failed: AttemptFailed | None) -> None:
+        task_id, arguments = task_id_of(bell), (bell.run_id, bell.work_id, bell.dispatch_no)
+        given = {"args": arguments, "kwargs": {}}
         if failed is None:
-            self._send("task-succeeded", uuid=task_id, result=repr(text), runtime=seconds)
+            state = states.SUCCESS
+            signals.task_success.send(sender=task, result=text)
         else:
-            kind = "task-failed" if failed.retry_delay_seconds is None else "task-retried"
-            self._send(kind, uuid=task_id, exception=repr(failed), traceback="")
+            einfo = ExceptionInfo((type(failed), failed, failed.__traceback__))
+            if failed.retry_delay_seconds is None:
+                state = states.FAILURE
+                about = {"exception": failed, "traceback": failed.__traceback__, "einfo": einfo}
+                signals.task_failure.send(sender=task, task_id=task_id, **given, **about)
+            else:
+                state = states.RETRY
+                signals.task_retry.send(sender=task, request=task.request, reason=failed, einfo=einfo)
+        signals.task_postrun.send(sender=task, task_id=task_id, task=task, **given, retval=text, state=state)
+        if task.request.id == task_id:  # not if somebody began to listen in between
+            task.pop_request()
 
     def _send(self, kind: str, **fields: Any) -> None:
         with self._lock:
-            self._events.append((kind, {"pid": os.getpid(), **fields}))
+            self._events.append((kind, fields))
             asked, self._asked = self._asked, True
-        if not asked:
-            self._consumer.hub.call_soon(self._flush) if self._consumer.hub is not None else self._flush()
+        if asked:
+            return
+        if self._consumer.hub is None:
+            self._flush()
+        else:
+            self._consumer.hub.call_soon(self._flush)
 
     def _flush(self) -> None:
         with self._lock:
             self._asked = False
             events, self._events = self._events, deque()
-        dispatcher = self._consumer.event_dispatcher
-        for kind, fields in events:
-            dispatcher.send(kind, retry=True, **fields)
+        try:
+            for kind, fields in events:
+                self._consumer.event_dispatcher.send(kind, retry=True, **fields)
+        except Exception as error:  # they are for monitors, and the hub's thread must go on
+            about = {"action": "events_not_sent"}
+            logger.warning("%d task events were not sent: %r", len(events), error, extra=about)
+
+
+def _has_receivers() -> bool:
+    """Whether anybody listens to Celery's signals of tasks: tracing, error trackers, code of the user's own."""
+    return any(signal.receivers for signal in _SIGNALS)
 
 
 def _bell(work: Work) -> Doorbell:

@@ -7,8 +7,11 @@ import logging
 import sys
 import threading
 import traceback
+from asyncio import events
 from collections.abc import Callable
+from types import FrameType
 
+from . import async_tracer
 from .pool_loop import PoolLoop
 
 logger = logging.getLogger("umbel.worker")
@@ -51,12 +54,19 @@ class LoopWatch:
         task = asyncio.current_task(self._loop.loop)
         frame = sys._current_frames().get(self._loop.thread_id)
         name = task.get_name() if task is not None else "a callback"
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else "it has just gone on\n"
+        stack = _stack(frame) if frame is not None else "it has just gone on"
         logger.warning(
             "%s has blocked the asyncio loop for %s s, and with it all other async tasks of this worker. Let it await, "
             "or hand what blocks to asyncio.to_thread. It is here:\n%s",
             name,
             self._seconds,
-            stack.rstrip("\n"),
+            stack,
             extra={"action": "loop_blocked", "task": name},
         )
+
+
+def _stack(frame: FrameType) -> str:
+    """Where it is, as in a traceback, without what the loop and the pool did to get there."""
+    found = traceback.extract_stack(frame)
+    ours = [number for number, each in enumerate(found) if each.filename in (async_tracer.__file__, events.__file__)]
+    return "".join(traceback.format_list(found[ours[-1] + 1 :] if ours else found)).rstrip("\n")

@@ -62,7 +62,7 @@ def test_members_that_are_emitted_directly_are_gathered_in_order(store: Store, n
     work = run.claim("all")
 
     assert gathered(store, work) == list(range(n))
-    assert (work.members, work.event_name, work.bound) == (n, "CollectionReleaseEvent", ())
+    assert (work.members, work.event_name, work.bound) == (n, "umbel.CollectionReleaseEvent", ())
 
 
 def test_members_come_in_order_of_arrival(store: Store) -> None:

@@ -143,32 +143,19 @@ async def block(name: str) -> None:
     note(name, "end")
 
 
-#: A failure that several tasks wait for, as that of a connection they share.
-shared: asyncio.Future[None] | None = None
+#: An exception that several tasks meet with, as that of a connection they share.
+BROKEN = Colour("shared")
 
 
 async def share(name: str) -> str:
-    """Wait for what others wait for; with a name, outlive its failure."""
-    global shared
-    if shared is None:
-        shared = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().create_task(break_what_is_shared(name))
+    """Meet with what others meet with; with a name, outlive it."""
     try:
-        await shared
+        raise BROKEN
     except Colour:
         if not name:
             raise
         await until_open(name)
     return "outlived"
-
-
-async def break_what_is_shared(name: str) -> None:
-    global shared
-    note(name, "waits")
-    await until_open(f"{name}-broken")
-    assert shared is not None
-    shared.set_exception(Colour("shared"))
-    shared = None
 
 
 async def exit_at_once(how: str) -> None:

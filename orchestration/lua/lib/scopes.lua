@@ -35,7 +35,7 @@ end
 
 local function fire(id, meta, join, size)
   redis.call('HSET', K.scopes, id .. '/' .. join.s, 1)
-  deliver({ id = join.w, s = join.s, nw = join.nw, q = join.q, p = join.p, to = join.to, en = 'CollectionReleaseEvent',
+  deliver({ id = join.w, s = join.s, nw = join.nw, q = join.q, p = join.p, to = join.to, en = 'umbel.CollectionReleaseEvent',
             sid = id, jn = size, sc = meta.p, rc = meta.rc })
 end
 
