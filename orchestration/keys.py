@@ -7,11 +7,14 @@ names below (`--!keys run work …`); nothing else builds a key.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 
 from .errors import WorkflowRuntimeError
 
@@ -91,6 +94,20 @@ def new_id() -> str:
     while (made := secrets.token_urlsafe(16)).startswith("-"):
         pass
     return made
+
+
+def new_nonce() -> str:
+    """An id that nobody else makes, but that need not be a secret: ten times cheaper than `new_id`."""
+    return f"{_process_nonce()}{next(_numbers):x}"
+
+
+@cache
+def _process_nonce() -> str:
+    return secrets.token_urlsafe(9)
+
+
+_numbers = count()
+os.register_at_fork(after_in_child=_process_nonce.cache_clear)
 
 
 def check_run_id(run_id: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 from ..orchestration.connection import connect
 from ..orchestration.decide import CHUNK, Decision, Limits, decide
 from ..orchestration.errors import StepTimeoutError, UmbelError, WorkerLost
-from ..orchestration.keys import new_id
+from ..orchestration.keys import new_nonce
 from ..orchestration.places import Places
 from ..orchestration.plan import Plan
 from ..orchestration.records import Applied, CarryOn, Refusal
@@ -177,7 +177,7 @@ class Executor:
 
     def _claim(self, run_id: str, work_id: str, dispatch_no: int, *, takes_suspects: bool) -> Flow[Work | Refusal]:
         for _ in range(2):
-            held = Held(run_id, work_id, new_id())
+            held = Held(run_id, work_id, new_nonce())
             self.owner.hold(held)
             owner = self.owner.name
             try:

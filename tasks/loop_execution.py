@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ..orchestration.errors import StoreUnavailable
 from ..orchestration.grouped import GroupedConnection
-from ..orchestration.keys import new_id
+from ..orchestration.keys import new_nonce
 from ..orchestration.plan import Plan, StepPlan
 from ..orchestration.records import Applied, CarryOn, Doorbell, Refusal
 from ..orchestration.upkeep import Held
@@ -168,7 +168,7 @@ class LoopExecutor(Executor):
             known = registered.steps if registered is not None else {}
             not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(step))
             self._not_steps[plan.digest] = not_steps
-        claim_id = new_id()
+        claim_id = new_nonce()
         self.owner.offer(claim_id)
         return CarryOn(claim_id, not_steps)
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ..orchestration.connection import connect
 from ..orchestration.decide import Limits, decide_start
 from ..orchestration.errors import NotConfigured, RunExists, WorkflowRuntimeError
-from ..orchestration.keys import check_run_id, new_id
+from ..orchestration.keys import check_run_id, new_id, new_nonce
 from ..orchestration.places import Places
 from ..orchestration.records import Refusal
 from ..orchestration.settings import Settings
@@ -96,7 +96,7 @@ class Runtime:
         limits = self.limits_of(plan.workflow)
         commands = [] if event is None else decide_start(plan, run_id, encode_event(event, self.settings), limits)
         about: dict[str, Any] = {
-            "nonce": new_id(),
+            "nonce": new_nonce(),
             "timeout_seconds": timeout_seconds,
             "options": options or {},
             "num_concurrent_runs": num_concurrent_runs,

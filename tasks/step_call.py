@@ -117,16 +117,22 @@ async def call_step_on_loop(
         events = await loop.run_in_executor(exchanges, input_events, work, registered, store)
     arguments = _bind(config, events, context)
 
+    async def call() -> Any:
+        if config.resources:
+            making = registered.workflow.resource_manager.making(config.resources, lambda: loop)
+            arguments.update(await drive_on_loop(making))
+        current_context.set(context)
+        return await registered.functions[work.step](**arguments)
+
     async def body() -> Any:
+        limit = None if config.timeout_seconds is None else asyncio.timeout(config.timeout_seconds)
         try:
-            async with asyncio.timeout(config.timeout_seconds) as limit:
-                if config.resources:
-                    making = registered.workflow.resource_manager.making(config.resources, lambda: loop)
-                    arguments.update(await drive_on_loop(making))
-                current_context.set(context)
-                return await registered.functions[work.step](**arguments)
+            if limit is None:
+                return await call()
+            async with limit:
+                return await call()
         except TimeoutError:
-            if limit.expired():
+            if limit is not None and limit.expired():
                 raise StepTimeoutError(over(work.step, work.run_id, config.timeout_seconds)) from None
             raise
         except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself

@@ -53,7 +53,9 @@ class ContinuedTasks:
     @property
     def _is_wanted(self) -> bool:
         dispatcher = getattr(self._consumer, "event_dispatcher", None)
-        return dispatcher is not None and bool(dispatcher.enabled)
+        if dispatcher is None or not dispatcher.enabled:
+            return False
+        return not dispatcher.groups or "task" in dispatcher.groups  # without -E it sends those of the worker alone
 
     def began(self, work: Work, plan: Plan) -> None:
         """An attempt begins. `ended` follows, whatever becomes of it."""
