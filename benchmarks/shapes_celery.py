@@ -16,7 +16,7 @@ from celery import Celery
 
 from .shapes_umbel import CHAIN_STEPS, GATED_STEP, pass_gate
 
-#: In a worker its Redis. In the client, which talks to several, the apps are pointed at theirs by `contenders`.
+#: In a worker its Redis. In the client, the canvas app is pointed at its own by `contend_celery`.
 URL = os.environ.get("BENCHMARK_REDIS", "redis://localhost:6379/0")
 client = redis.Redis.from_url(URL)
 
@@ -33,14 +33,12 @@ def tell_done(run: str) -> None:
 
 
 @by_hand.task
-def hop(run: str, number: int, gate: str | None, data: str) -> None:
+def hop(run: str, number: int, data: str) -> None:
     """A link that sends the next one."""
-    if number == GATED_STEP:
-        pass_gate(gate)
     if number == CHAIN_STEPS:
         tell_done(run)
     else:
-        hop.delay(run, number + 1, gate, data)
+        hop.delay(run, number + 1, data)
 
 
 @by_hand.task
@@ -74,9 +72,10 @@ def single(run: str, data: str) -> None:
 @by_hand.task
 def tick(run: str, count: int, pause_seconds: float, data: str) -> None:
     """Report while working."""
-    for _ in range(count):
+    for number in range(count):
         time.sleep(pause_seconds)
-        client.xadd(f"ticks:{run}", {"written_at_ns": time.time_ns(), "data": data})
+        client.xadd(f"ticks:{run}", {"number": number, "written_at_ns": time.time_ns(), "data": data})
+    tell_done(run)
 
 
 @canvas.task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -42,62 +43,135 @@ class Chain(Workflow):
     """Ten steps, one after the other."""
 
     @step
-    def hop(self, ev: ChainStart | Hop) -> Hop | StopEvent:
+    async def hop(self, ev: ChainStart | Hop) -> Hop | StopEvent:
         """One link."""
         number = ev.number if isinstance(ev, Hop) else 1
-        if number == GATED_STEP:
-            pass_gate(ev.gate)
+        if number == GATED_STEP and ev.gate is not None:
+            await asyncio.to_thread(pass_gate, ev.gate)
         if number == CHAIN_STEPS:
             return StopEvent(result=ev.data)
         return Hop(number=number + 1, gate=ev.gate, data=ev.data)
 
 
-class FanStart(StartEvent):
-    """Begins a fan-out."""
+class LoopStart(StartEvent):
+    """Begins a loop of `length` steps."""
 
-    width: int
+    length: int
+    data: str = PAYLOAD
 
 
-class Part(Event):
-    """One of many."""
+class Again(Event):
+    """Once more, `left` times."""
 
-    number: int
+    left: int
     data: str
 
 
-class PartDone(Event):
-    """One of many, done."""
-
-    number: int
-    data: str
-
-
-class Fan(Workflow):
-    """One step, `width` steps of which 50 at a time, one step with all their events."""
+class Loop(Workflow):
+    """One step that goes on as often as it is told."""
 
     @step
-    def split(self, ev: FanStart) -> list[Part]:
-        """Fan out."""
-        return [Part(number=number, data=PAYLOAD) for number in range(ev.width)]
-
-    @step(num_workers=50)
-    def work(self, ev: Part) -> PartDone:
-        """Do nothing."""
-        return PartDone(number=ev.number, data=ev.data)
-
-    @step
-    def join(self, parts: list[PartDone]) -> StopEvent:
-        """Count what came."""
-        return StopEvent(result=len(parts))
+    async def turn(self, ev: LoopStart | Again) -> Again | StopEvent:
+        """One turn."""
+        left = ev.left if isinstance(ev, Again) else ev.length - 1
+        return Again(left=left - 1, data=ev.data) if left else StopEvent()
 
 
 class Single(Workflow):
     """One step."""
 
     @step
-    def only(self, ev: ChainStart) -> StopEvent:
+    async def only(self, ev: ChainStart) -> StopEvent:
         """Give back what came."""
         return StopEvent(result=ev.data)
+
+
+class Part(Event):
+    """One of many."""
+
+    number: int
+    data: str = PAYLOAD
+
+
+class PartDone(Event):
+    """One of many, done."""
+
+    number: int
+    data: str = PAYLOAD
+
+
+class FanStart(StartEvent):
+    """Begins a fan-out, whose parts take `seconds`."""
+
+    width: int
+    seconds: float = 0.0
+
+
+class Fan(Workflow):
+    """One step, `width` steps, one step with all their events."""
+
+    @step
+    async def split(self, ev: FanStart) -> list[Part]:
+        """Fan out."""
+        return [Part(number=number) for number in range(ev.width)]
+
+    @step(num_workers=1000)
+    async def work(self, ev: Part) -> PartDone:
+        """Do nothing."""
+        return PartDone(number=ev.number, data=ev.data)
+
+    @step
+    async def join(self, parts: list[PartDone]) -> StopEvent:
+        """Count what came."""
+        return StopEvent(result=len(parts))
+
+
+class Task(Event):
+    """One of many that take a while."""
+
+    seconds: float
+
+
+class Await(Workflow):
+    """A fan-out whose steps wait, all at once."""
+
+    @step
+    async def split(self, ev: FanStart) -> list[Task]:
+        """Fan out."""
+        return [Task(seconds=ev.seconds) for _ in range(ev.width)]
+
+    @step(num_workers=1000)
+    async def work(self, ev: Task) -> PartDone:
+        """Wait, as for an answer from elsewhere."""
+        await asyncio.sleep(ev.seconds)
+        return PartDone(number=0)
+
+    @step
+    async def join(self, parts: list[PartDone]) -> StopEvent:
+        """Count what came."""
+        return StopEvent(result=len(parts))
+
+
+class Compute(Workflow):
+    """A fan-out whose steps compute."""
+
+    @step
+    async def split(self, ev: FanStart) -> list[Task]:
+        """Fan out."""
+        return [Task(seconds=ev.seconds) for _ in range(ev.width)]
+
+    @step(num_workers=1000)
+    def work(self, ev: Task) -> PartDone:
+        """Use so much processor time."""
+        enough = time.thread_time() + ev.seconds
+        while time.thread_time() < enough:
+            pass
+        return PartDone(number=0)
+
+    @step
+    async def join(self, parts: list[PartDone]) -> StopEvent:
+        """Count what came."""
+        return StopEvent(result=len(parts))
 
 
 class TickerStart(StartEvent):
@@ -110,6 +184,7 @@ class TickerStart(StartEvent):
 class Tick(Event):
     """When it was written, by the machine's clock in nanoseconds."""
 
+    number: int
     written_at_ns: int
     data: str
 
@@ -118,9 +193,10 @@ class Ticker(Workflow):
     """One step that reports while it works."""
 
     @step
-    def tick(self, ctx: Context, ev: TickerStart) -> StopEvent:
+    async def tick(self, ctx: Context, ev: TickerStart) -> StopEvent:
         """Write events."""
-        for _ in range(ev.count):
-            time.sleep(ev.pause_seconds)
-            ctx.write_event_to_stream(Tick(written_at_ns=time.time_ns(), data=PAYLOAD))
+        for number in range(ev.count):
+            if ev.pause_seconds:
+                await asyncio.sleep(ev.pause_seconds)
+            ctx.write_event_to_stream(Tick(number=number, written_at_ns=time.time_ns(), data=PAYLOAD))
         return StopEvent()

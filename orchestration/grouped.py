@@ -2,7 +2,7 @@
 
 While a pipeline is under way the next one gathers, so the group grows with the load and a lone question waits for
 nobody. Each reply is judged for its own asker: a script that fails, or that Redis has forgotten, is nobody else's
-matter.
+matter, nor is one that Redis does not want to carry out just now.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hiredis import pack_command
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, ResponseError
 
 from .asks import Ask
 from .connection import is_passing, refused_credentials, unavailable
@@ -28,30 +28,30 @@ T = TypeVar("T")
 #: Scripts in one pipeline at most: Redis executes them one after the other, and others wait meanwhile.
 MOST = 64
 
+#: How long a command that nobody waits for is tried.
+_BRIEFLY = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
-def _packed(command: tuple[Any, ...]) -> bytes:
+
+def _packed(*command: Any) -> bytes:
     packed: bytes = pack_command(command)
     return packed
 
 
+def _script(ask: Ask[Any], *script: str) -> bytes:
+    return _packed(*script, len(ask.keys), *ask.keys, *ask.args)
+
+
 @dataclass(slots=True)
 class _Waiting:
-    """A question, or a command that nobody waits for."""
+    """A question, or a command that nobody waits for; as it is sent."""
 
     deadline: float
+    packed: bytes
     ask: Ask[Any] | None = None
     future: asyncio.Future[Any] | None = None
-    command: tuple[Any, ...] = ()
     failed: Callable[[Exception], None] | None = None
-    by_text: bool = False
-
-    def packed(self) -> bytes:
-        """As it is sent."""
-        ask = self.ask
-        if ask is None:
-            return _packed(self.command)
-        script = ("EVAL", ask.script.text) if self.by_text else ("EVALSHA", ask.script.sha)
-        return _packed((*script, len(ask.keys), *ask.keys, *ask.args))
+    pause: float = _FIRST_PAUSE
 
 
 class GroupedConnection:
@@ -82,17 +82,18 @@ class GroupedConnection:
             ConfigurationError: Redis refuses the credentials.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Waiting(time.monotonic() + self._patience, ask, future))
+        packed = _script(ask, "EVALSHA", ask.script.sha)  # here: what cannot be sent is its asker's fault alone
+        self._enqueue(_Waiting(time.monotonic() + self._patience, packed, ask, future))
         return ask.read(await future)
 
     def post(self, command: tuple[Any, ...], failed: Callable[[Exception], None]) -> None:
-        """Send a command that nobody waits for, once.
+        """Send a command that nobody waits for; for a second, until Redis takes it.
 
         Args:
-            command: Its name and arguments.
+            command: Its name and arguments. It may be carried out twice.
             failed: Told when Redis did not take it.
         """
-        self._enqueue(_Waiting(0.0, command=command, failed=failed))
+        self._enqueue(_Waiting(time.monotonic() + _BRIEFLY, _packed(*command), failed=failed))
 
     def _enqueue(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
@@ -104,59 +105,65 @@ class GroupedConnection:
         await self._connection.disconnect()
 
     async def _send(self) -> None:
-        pause = 0.02
+        pause = _FIRST_PAUSE
         try:
             while self._waiting:
                 group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
-                again = await self._exchange(group)
-                if again:
-                    self._waiting.extendleft(reversed(again))
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, 1.0)
+                if await self._exchange(group):
+                    pause = _FIRST_PAUSE
                 else:
-                    pause = 0.02
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             self._sender = None
 
-    async def _exchange(self, group: list[_Waiting]) -> list[_Waiting]:
-        """Ask one group; returns those that have to be asked again."""
+    async def _exchange(self, group: list[_Waiting]) -> bool:
+        """Ask one group; False when the connection has failed, and those without a reply are asked again."""
         replies: list[Any] = []
+        failed: Exception | None = None
         try:
             await self._connection.connect()  # does nothing if it is
-            await self._connection.send_packed_command(b"".join(waiting.packed() for waiting in group))
+            await self._connection.send_packed_command(b"".join(waiting.packed for waiting in group))
             for _ in group:
                 replies.append(await self._reply())
-        except Exception as error:  # the connection: what has no reply is not known to have been applied
+        except Exception as error:  # what has no reply is not known to have been applied
             await self._connection.disconnect(nowait=True)
-            replies += [error] * (len(group) - len(replies))
-        return [waiting for waiting, reply in zip(group, replies, strict=True) if not self._settle(waiting, reply)]
+            failed = error
+        again = []
+        for waiting, reply in zip(group, replies, strict=False):
+            if isinstance(reply, NoScriptError) and waiting.ask is not None:
+                waiting.packed = _script(waiting.ask, "EVAL", waiting.ask.script.text)
+                again.append(waiting)
+            elif not self._settle(waiting, reply):  # Redis will not just now: that holds up nobody else
+                asyncio.get_running_loop().call_later(waiting.pause, self._enqueue, waiting)
+                waiting.pause = min(2 * waiting.pause, _LONGEST_PAUSE)
+        again += [waiting for waiting in group[len(replies) :] if not self._settle(waiting, failed)]
+        self._waiting.extendleft(reversed(again))
+        return failed is None
 
     async def _reply(self) -> Any:
         try:
-            return await self._connection.read_response(disable_decoding=True)
-        except ResponseError as error:  # Redis has answered, if only that it will not
+            return await self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
+        except (ResponseError, BusyLoadingError) as error:  # Redis has answered, if only that it will not
             return error
 
     def _settle(self, waiting: _Waiting, reply: Any) -> bool:
         """Give an asker its answer; False when it has to be asked again."""
         future, ask = waiting.future, waiting.ask
-        if future is None or ask is None:
-            if isinstance(reply, Exception) and waiting.failed is not None:
-                waiting.failed(reply)
-            return True
-        if future.done():  # nobody waits any more; what was asked is applied or not, as with any lost reply
+        if future is not None and future.done():  # nobody waits any more; it is applied or not, as with a lost reply
             return True
         if not isinstance(reply, Exception):
-            future.set_result(reply)
-        elif isinstance(reply, NoScriptError):
-            waiting.by_text = True
+            if future is not None:
+                future.set_result(reply)
+        elif is_passing(reply) and time.monotonic() <= waiting.deadline:
             return False
+        elif future is None or ask is None:
+            if waiting.failed is not None:
+                waiting.failed(reply)
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self._url, reply))
-        elif not is_passing(reply):
-            future.set_exception(reply)
-        elif time.monotonic() > waiting.deadline:
+        elif is_passing(reply):
             future.set_exception(unavailable(self._url, ask.what, self._patience, reply))
         else:
-            return False
+            future.set_exception(reply)
         return True

@@ -98,6 +98,10 @@ class Plan:
 
     def to_json(self) -> bytes:
         """Canonical JSON: equal plans give equal bytes."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property

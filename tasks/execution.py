@@ -171,7 +171,7 @@ class Executor:
         release = yield TakeTurn()
         try:
             work = yield from self._claim(run_id, work_id, dispatch_no, takes_suspects=True)
-            return (yield from self._carry_out(work))
+            return (yield from self._carry_out(work, goes_on=False))  # the next suspect waits for this one only
         finally:
             release()
 
@@ -203,11 +203,11 @@ class Executor:
             self.owner.reincarnate(owner)
         return Refusal.GONE
 
-    def _carry_out(self, work: Work | Refusal) -> Flow[str]:
+    def _carry_out(self, work: Work | Refusal, *, goes_on: bool = True) -> Flow[str]:
         if isinstance(work, Refusal):
             return work.value
         began = time.monotonic()
-        until = began + self.settings.continuation_seconds
+        until = began + (self.settings.continuation_seconds if goes_on else 0.0)
         first = yield from self._attempt(work, until)
         following, seconds = first.following, time.monotonic() - began
         while following is not None:

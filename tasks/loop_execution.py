@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
-from ..orchestration.errors import StoreUnavailable
 from ..orchestration.grouped import GroupedConnection
 from ..orchestration.keys import new_nonce
 from ..orchestration.plan import Plan, StepPlan
@@ -71,7 +70,6 @@ class LoopExecutor(Executor):
         self._threads = threads or ThreadPoolExecutor(thread_name_prefix="umbel-step")
         self._turn = asyncio.Lock()
         self._takes, self._reporter = takes, reporter
-        self._not_steps: dict[str, tuple[str, ...]] = {}
         self._ringing: set[asyncio.Future[Any]] = set()
 
     async def execute_on_loop(self, run_id: str, work_id: str, dispatch_no: int) -> str:
@@ -162,12 +160,10 @@ class LoopExecutor(Executor):
     def _carry_on(self, plan: Plan, until: float) -> CarryOn | None:
         if time.monotonic() >= until:
             return None
-        not_steps = self._not_steps.get(plan.digest)
-        if not_steps is None:
-            registered = self.registry.find(plan.workflow)
-            known = registered.steps if registered is not None else {}
-            not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(step))
-            self._not_steps[plan.digest] = not_steps
+        registered = self.registry.find(plan.workflow)
+        known = registered.steps if registered is not None else {}
+        # Asked each time: rate limits and consumed queues change while a worker runs.
+        not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(step))
         claim_id = new_nonce()
         self.owner.offer(claim_id)
         return CarryOn(claim_id, not_steps)
@@ -187,8 +183,10 @@ class LoopExecutor(Executor):
         began = time.monotonic()
         try:
             ended = yield from self._attempt(work, until)
-        except StoreUnavailable as error:
-            self._report(work, plan, f"left to its lease: {error}", None, began)
+        except Exception as error:  # the commit before is recorded: this is no failure of its task
+            told = f"step {work.step} of run {work.run_id} is left to its lease: {error!r}"
+            logger.error(told, extra={"action": "step_left", "run_id": work.run_id, "step": work.step})
+            self._report(work, plan, "", AttemptFailed(told).with_traceback(error.__traceback__), began)
             return None
         except BaseException:
             self._report(work, plan, "broken off", None, began)

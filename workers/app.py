@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celery import Celery, signals
@@ -25,6 +24,7 @@ from ..tasks.runtime import Runtime, set_default_runtime
 from ..tasks.step_task import register_tasks
 from .bootsteps import NeedsCodeStep, UpkeepStep
 from .continued_tasks import ContinuedTasks
+from .daemon_threads import DaemonThreads
 from .transport import use_transport
 
 #: What `create_app` sets, and why: docs/running-in-production.md. An app of your own is not touched.
@@ -102,7 +102,7 @@ class Installation:
                 self.registry,
                 CeleryDispatcher(self.app),
                 worker=self.worker_name,
-                threads=ThreadPoolExecutor(conf.get("worker_asyncio_threads") or 8, thread_name_prefix="umbel-step"),
+                threads=DaemonThreads(conf.get("worker_asyncio_threads") or 8, "umbel-step"),
                 takes=self._takes,
                 reporter=self.continued,
             )

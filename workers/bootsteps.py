@@ -22,6 +22,7 @@ from ..orchestration.sweep import Sweep
 from ..orchestration.upkeep import Upkeep
 from ..tasks.dispatch import HEADER, CeleryDispatcher
 from ..tasks.owner import process_is_dead
+from .pool import AsyncPool
 
 logger = logging.getLogger("umbel.worker")
 
@@ -45,7 +46,8 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
     def start(self, parent: Any) -> None:
         """Begin sweeping."""
         self._queues = sorted(parent.app.amqp.queues.consume_from)
-        self._pool = type(parent.pool).__module__.rpartition(".")[2]
+        is_ours = isinstance(parent.pool, AsyncPool)
+        self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]
         self._thread = threading.Thread(target=self._run, name="umbel-sweep", daemon=True)
         self._thread.start()
 

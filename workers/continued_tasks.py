@@ -15,17 +15,18 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery import Celery, signals, states
+from celery._state import _task_stack
 
 from ..orchestration.plan import Plan
 from ..orchestration.records import Doorbell
 from ..orchestration.work import Work
 from ..tasks.attempt import AttemptFailed
 from ..tasks.doorbell_messages import shown_arguments, task_id_of
+from .task_context import follow_contexts
 
 logger = logging.getLogger("umbel.worker")
 
 _SIGNALS = (
-    signals.task_prerun,
     signals.task_postrun,
     signals.task_success,
     signals.task_failure,
@@ -67,9 +68,12 @@ class ContinuedTasks:
             shown = {"name": name, "args": shown_arguments(bell), "kwargs": "{}", "retries": 0}
             self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
             self._send("task-started", uuid=task_id)
-        if _has_receivers():
-            task, arguments = self._app.tasks[name], (bell.run_id, bell.work_id, bell.dispatch_no)
-            task.push_request(id=task_id, args=arguments, kwargs={}, root_id=task_id, called_directly=False)
+        task, arguments = self._app.tasks[name], (bell.run_id, bell.work_id, bell.dispatch_no)
+        follow_contexts(task.request_stack)  # no message of it need ever have come here
+        _task_stack.push(task)
+        about = {"hostname": getattr(self._consumer, "hostname", None), "headers": {}, "called_directly": False}
+        task.push_request(id=task_id, args=arguments, kwargs={}, root_id=task_id, **about)
+        if signals.task_prerun.receivers:
             signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=arguments, kwargs={})
 
     def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
@@ -85,8 +89,13 @@ class ContinuedTasks:
                 kind = "task-failed" if failed.retry_delay_seconds is None else "task-retried"
                 told = "".join(traceback.format_exception(failed))
                 self._send(kind, uuid=task_id, exception=repr(failed), traceback=told)
-        if _has_receivers():
-            self._signal_end(self._app.tasks[name], bell, text, failed)
+        task = self._app.tasks[name]
+        try:
+            if _has_receivers():
+                self._signal_end(task, bell, text, failed)
+        finally:
+            _task_stack.pop()
+            task.pop_request()
 
     @staticmethod
     def _signal_end(task: Any, bell: Doorbell, text: str, failed: AttemptFailed | None) -> None:
@@ -105,8 +114,6 @@ class ContinuedTasks:
                 state = states.RETRY
                 signals.task_retry.send(sender=task, request=task.request, reason=failed, einfo=einfo)
         signals.task_postrun.send(sender=task, task_id=task_id, task=task, **given, retval=text, state=state)
-        if task.request.id == task_id:  # not if somebody began to listen in between
-            task.pop_request()
 
     def _send(self, kind: str, **fields: Any) -> None:
         with self._lock:

@@ -80,6 +80,16 @@ def load_target(text: str) -> list[Registrable]:
     return _all_in(target, module, [*own, *declared[known:]])
 
 
+def companions(texts: Iterable[str]) -> list[type[Workflow]]:
+    """The other workflows in the modules of loaded targets that name one: steps may start them as runs of their own."""
+    found: dict[type[Workflow], None] = {}
+    for text in texts:
+        target = parse_target(text)
+        if target.name is not None:
+            found |= dict.fromkeys(cls for cls in _classes_of(_import(target)) if steps_of(cls))
+    return list(found)
+
+
 def load_workflow(text: str) -> Workflow:
     """Load a target that is exactly one workflow, and build it.
 

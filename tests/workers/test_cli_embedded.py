@@ -116,3 +116,38 @@ def test_a_killed_dev_leaves_nothing_and_the_next_one_goes_on_with_its_runs(cli:
     with cli.background("dev", f"{cli.folder}/flows.py:Order", "--pool", "solo") as dev:
         dev.says("ready.")
         assert '{"result": "charged"}' in cli("events", run_id, "--follow").out
+
+
+def test_a_step_may_start_another_workflow_of_its_module(cli: Cli) -> None:
+    (cli.folder / "nested.py").write_text(
+        """
+from umbel import Event, StartEvent, StopEvent, Workflow, step
+
+
+class Number(StartEvent):
+    n: int
+
+
+class Outer(Workflow):
+    @step
+    async def ask(self, ev: Number) -> StopEvent:
+        return StopEvent(result=1 + await Inner().run(n=ev.n))
+
+
+class Inner(Workflow):
+    @step
+    def answer(self, ev: Number) -> StopEvent:
+        return StopEvent(result=2 * ev.n)
+
+
+class Unfit(Workflow):
+    def __init__(self, needed: int) -> None:
+        super().__init__()
+
+    @step
+    async def never(self, ev: StartEvent) -> StopEvent:
+        return StopEvent()
+"""
+    )
+
+    assert cli("run", "nested.py:Outer", "n=20").out == "41\n"

@@ -6,20 +6,20 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TypeVar
 
 import click
 from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import host_format
 
-from ...orchestration.errors import NotConfigured
+from ...orchestration.errors import NotConfigured, WorkflowValidationError
 from ...orchestration.settings import Settings, redact_url
 from ...tasks.registry import Registry
-from ..app import create_app
+from ..app import Installation, create_app
 from ..pool import DEFAULT_CONCURRENCY
 from ..server_folder import state_folder
-from ..targets import load_targets
+from ..targets import companions, load_targets
 from ..watchdog import Watchdog
 from ..worker_process import WorkerProcess
 from .deployment import configured, deployment_options, embedded
@@ -102,6 +102,7 @@ def worker(
     workflows = load_targets(_given(targets))
     app = create_app(settings, *workflows)
     consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
+    _add_companions(app.umbel, _given(targets))
     # It warns root of pickle, which this app accepts from nobody.
     warnings.simplefilter("ignore", SecurityWarning)
     controller = app.Worker(
@@ -119,6 +120,7 @@ def worker(
         _introduce(
             controller.hostname, f"{pool}, {controller.concurrency} at once", consumed, settings, app.umbel.registry
         )
+    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # where Celery says goodbye; stdout is for what steps print
     controller.start()
     sys.exit(controller.exitcode)
 
@@ -164,6 +166,14 @@ def dev(
             note("Running steps may finish …")
             return
         process.check()
+
+
+def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
+    """Serve what steps of the named workflows may start, as far as it can be built; else its work would be parked."""
+    for workflow in companions(targets):
+        if not any(type(served.workflow) is workflow for served in installation.registry):
+            with suppress(WorkflowValidationError):
+                installation.add(workflow)
 
 
 def _given(targets: Sequence[str]) -> list[str]:

@@ -1,0 +1,92 @@
+"""umbel, as its users start it: `umbel worker` with the asyncio pool, one process per processor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from umbel import Runtime, Settings
+from umbel.workers.local import worker_command
+
+from .contender import PATIENCE_SECONDS, Contender, Progress
+from .shapes_umbel import Await, Chain, Compute, Fan, Loop, Single, Tick, Ticker
+
+SHAPES_UMBEL = "benchmarks.shapes_umbel"
+
+
+class Umbel(Contender):
+    """A client with its own Redis and workers."""
+
+    keeps_runs = True
+
+    def __init__(
+        self,
+        name: str = "umbel",
+        *,
+        processes: int = 2,
+        pool: str = "asyncio",
+        concurrency: int | None = None,
+        task_events: bool = False,
+        appendfsync: str = "everysec",
+    ) -> None:
+        super().__init__(name, processes=processes, appendfsync=appendfsync)
+        self._pool, self._concurrency, self._task_events = pool, concurrency, task_events
+        self.runtime: Any = None
+
+    @property
+    def about(self) -> str:
+        at_once = "" if self._concurrency is None else f", concurrency {self._concurrency}"
+        events = ", task events on" if self._task_events else ""
+        fsync = "" if self.appendfsync == "everysec" else f", appendfsync {self.appendfsync}"
+        return f"{self.processes} × `umbel worker`, pool {self._pool}{at_once}{events}{fsync}"
+
+    def command(self, number: int) -> list[str]:
+        command = worker_command([SHAPES_UMBEL], pool=self._pool, concurrency=self._concurrency)
+        return [*command, "--loglevel", "WARNING", *(["-E"] if self._task_events else [])]
+
+    def connect(self, url: str) -> None:
+        super().connect(url)
+        self.runtime = Runtime(Settings.from_environment(redis_url=url))
+        options: dict[str, Any] = {"timeout": 600, "runtime": self.runtime}
+        self._chain, self._fan, self._single, self._loop = (cls(**options) for cls in (Chain, Fan, Single, Loop))
+        self._ticker, self._await, self._compute = (cls(**options) for cls in (Ticker, Await, Compute))
+
+    def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
+        handlers = [self._chain.start(gate=gate) for _ in range(runs)]
+        yield
+        for handler in handlers:
+            handler.result(PATIENCE_SECONDS)
+
+    def fans(self, runs: int, width: int) -> None:
+        handlers = [self._fan.start(width=width) for _ in range(runs)]
+        for handler in handlers:
+            assert handler.result(PATIENCE_SECONDS) == width
+
+    def single(self) -> None:
+        self._single.start().result(PATIENCE_SECONDS)
+
+    def loop(self, length: int) -> None:
+        """One run of so many steps, one after the other."""
+        self._loop.start(length=length).result(PATIENCE_SECONDS)
+
+    def awaiting(self, count: int, seconds: float) -> None:
+        """One run with so many steps at once that only wait."""
+        assert self._await.start(width=count, seconds=seconds).result(PATIENCE_SECONDS) == count
+
+    def computing(self, count: int, seconds: float) -> None:
+        """One run with so many steps that compute."""
+        assert self._compute.start(width=count, seconds=seconds).result(PATIENCE_SECONDS) == count
+
+    def progress(self, count: int, pause_seconds: float) -> Progress:
+        handler = self._ticker.start(count=count, pause_seconds=pause_seconds)
+        seen = Progress(handler.run_id)
+        for event in handler.events(timeout=PATIENCE_SECONDS):
+            if isinstance(event, Tick):
+                seen.add(event.number, event.written_at_ns, time.time_ns())
+        return seen
+
+    def close(self) -> None:
+        if self.runtime is not None:
+            self.runtime.close()
+        super().close()

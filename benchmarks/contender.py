@@ -1,0 +1,132 @@
+"""What every contender can do, and the kind that chains tasks by hand. Who they are stands in `sections.py`."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import redis
+
+from .shapes_umbel import PAYLOAD
+
+#: Seconds after which whatever is waited for counts as hung.
+PATIENCE_SECONDS = 300.0
+
+
+class Contender(ABC):
+    """One way to execute the shapes. Every method blocks until all that it started has ended."""
+
+    #: Whether it has a Redis of its own; else it lives in the measuring process.
+    has_redis: ClassVar[bool] = True
+    #: Whether a run leaves a record in Redis.
+    keeps_runs: ClassVar[bool] = False
+    #: The widest fan-out it ends within a minute.
+    widest: ClassVar[int] = 1_000_000
+
+    def __init__(self, name: str, *, processes: int = 0, appendfsync: str = "everysec") -> None:
+        self.name, self.processes, self.appendfsync = name, processes, appendfsync
+        self.redis: Any = None
+        self.server_pid = 0
+        self.worker_pids: tuple[int, ...] = ()
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """How it was started, for a report."""
+
+    def command(self, number: int) -> list[str]:
+        """Command line of a worker process."""
+        raise NotImplementedError(self.name)
+
+    def connect(self, url: str) -> None:
+        """Be the client of the workers at this Redis."""
+        self.redis = redis.Redis.from_url(url, socket_timeout=None)
+        self.redis.config_set("appendfsync", self.appendfsync)
+
+    def warm_up(self) -> None:
+        """Return once all workers have started and every shape has been executed."""
+        for _ in range(5):
+            self.single()
+        for _ in self.chains(4 * self.processes):
+            pass
+        self.fans(1, 20)
+
+    @abstractmethod
+    def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
+        """Start chains at once; goes on once when they are started, and ends when they have ended.
+
+        Only who keeps runs needs to look at the gate.
+        """
+
+    @abstractmethod
+    def fans(self, runs: int, width: int) -> None:
+        """Fan out and join, so many at once."""
+
+    @abstractmethod
+    def single(self) -> None:
+        """One step, from start to result."""
+
+    def progress(self, count: int, pause_seconds: float) -> Progress | None:
+        """One step that writes so many progress events, read as they come; None where there is no such thing."""
+        return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self.redis is not None:
+            self.redis.close()
+
+
+class Progress:
+    """What a reader of progress events saw.
+
+    Attributes:
+        stream: Part of every key that the events were written to.
+        numbers: Of the events, in the order of their coming.
+        delays: Seconds from the writing of each to its reader.
+    """
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.numbers: list[int] = []
+        self.delays: list[float] = []
+
+    def add(self, number: int, written_at_ns: int, read_at_ns: int) -> None:
+        """Another one was read."""
+        self.numbers.append(number)
+        self.delays.append((read_at_ns - written_at_ns) / 1e9)
+
+
+class Chained(Contender):
+    """Tasks that send the next one, a counter that joins: a floor, not a product. Nothing is kept or recovered."""
+
+    @abstractmethod
+    def send(self, task: str, calls: Sequence[tuple[Any, ...]]) -> None:
+        """Send a task once for each tuple of arguments."""
+
+    def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
+        names = new_names(runs)
+        self.send("hop", [(name, 1, PAYLOAD) for name in names])
+        yield
+        self._wait(names)
+
+    def fans(self, runs: int, width: int) -> None:
+        names = new_names(runs)
+        self.send("split", [(name, width, PAYLOAD) for name in names])
+        self._wait(names)
+
+    def single(self) -> None:
+        names = new_names(1)
+        self.send("single", [(names[0], PAYLOAD)])
+        self._wait(names)
+
+    def _wait(self, names: list[str]) -> None:
+        for name in names:
+            if self.redis.blpop([f"done:{name}"], timeout=PATIENCE_SECONDS) is None:
+                raise TimeoutError(f"{self.name}: run {name} has not ended in {PATIENCE_SECONDS:g} s")
+
+
+def new_names(count: int) -> list[str]:
+    """Names for runs."""
+    return [secrets.token_hex(8) for _ in range(count)]
