@@ -12,6 +12,7 @@ from celery import Celery, chain, chord
 from . import shapes_celery
 from .contender import PATIENCE_SECONDS, Chained, Contender, Progress, new_names
 from .shapes_umbel import CHAIN_STEPS, PAYLOAD
+from .waiting import wait_until
 
 
 class _Workers:
@@ -52,7 +53,7 @@ class ByHand(Chained):
 
     @property
     def about(self) -> str:
-        return f"{self.processes} × {self._workers.about}"
+        return f"{self.processes} x {self._workers.about}"
 
     def command(self, number: int) -> list[str]:
         return self._workers.command(number)
@@ -61,6 +62,10 @@ class ByHand(Chained):
         super().connect(url)
         self._app = Celery("client", broker=url, set_as_current=False)
         self._app.conf.task_ignore_result = True
+
+    def warm_up(self) -> None:
+        wait_until(lambda: len(self._app.control.ping(timeout=0.3, limit=self.processes)) == self.processes, "workers")
+        super().warm_up()
 
     def send(self, task: str, calls: Sequence[tuple[Any, ...]]) -> None:
         for arguments in calls:
@@ -98,7 +103,7 @@ class Canvas(Contender):
 
     @property
     def about(self) -> str:
-        return f"1 × {self._workers.about}, Redis result backend"
+        return f"1 x {self._workers.about}, Redis result backend"
 
     def command(self, number: int) -> list[str]:
         return self._workers.command(number)

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from umbel import Runtime, Settings
+from umbel.workers.fleet import seen_workers
 from umbel.workers.local import worker_command
 
 from .contender import PATIENCE_SECONDS, Contender, Progress
 from .shapes_umbel import Await, Chain, Compute, Fan, Loop, Single, Tick, Ticker
+from .waiting import wait_until
 
 SHAPES_UMBEL = "benchmarks.shapes_umbel"
+_TARGETS = [SHAPES_UMBEL, "benchmarks.shapes_waiting"]
 
 
 class Umbel(Contender):
@@ -39,10 +42,10 @@ class Umbel(Contender):
         at_once = "" if self._concurrency is None else f", concurrency {self._concurrency}"
         events = ", task events on" if self._task_events else ""
         fsync = "" if self.appendfsync == "everysec" else f", appendfsync {self.appendfsync}"
-        return f"{self.processes} × `umbel worker`, pool {self._pool}{at_once}{events}{fsync}"
+        return f"{self.processes} x `umbel worker`, pool {self._pool}{at_once}{events}{fsync}"
 
     def command(self, number: int) -> list[str]:
-        command = worker_command([SHAPES_UMBEL], pool=self._pool, concurrency=self._concurrency)
+        command = worker_command(_TARGETS, pool=self._pool, concurrency=self._concurrency)
         return [*command, "--loglevel", "WARNING", *(["-E"] if self._task_events else [])]
 
     def connect(self, url: str) -> None:
@@ -51,6 +54,11 @@ class Umbel(Contender):
         options: dict[str, Any] = {"timeout": 600, "runtime": self.runtime}
         self._chain, self._fan, self._single, self._loop = (cls(**options) for cls in (Chain, Fan, Single, Loop))
         self._ticker, self._await, self._compute = (cls(**options) for cls in (Ticker, Await, Compute))
+
+    def warm_up(self) -> None:
+        pids = set(self.worker_pids)
+        wait_until(lambda: pids <= {each.pid for each in seen_workers(self.runtime.store) if each.is_live}, "workers")
+        super().warm_up()
 
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
         handlers = [self._chain.start(gate=gate) for _ in range(runs)]

@@ -1,10 +1,12 @@
-"""Measure umbel beside plain Celery: chained by hand, and as canvas.
+"""Measure umbel beside its peers, on this machine.
 
-    python -m benchmarks.run                         # everything, three repetitions, some minutes
-    python -m benchmarks.run --repeat 5 --write      # and write docs/performance.md
-    python -m benchmarks.chain                       # one group of rows: chain, fan, single, progress, memory
+    python -m benchmarks.run                         # everything, five repetitions, about half an hour
+    python -m benchmarks.run --write                 # and write docs/performance.md
+    python -m benchmarks.run --quick                 # tiny numbers, only to see that everything works
+    python -m benchmarks.run --only chain fan        # some groups of rows
 
 Machines differ and so do their moods: look at the ratios, which compare numbers measured one right after the other.
+Peers that are not installed are left out (`pip install 'umbel[bench]'` brings them).
 Settings of umbel are taken from `UMBEL_*`, which is how two of them are compared.
 """
 
@@ -13,41 +15,82 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from .contenders import CONTENDERS, Contender, Workers, deployed
-from .measure import FULL, QUICK, Shape, Sizes, shapes
-from .table import Row, circumstances, markdown, plain, write_section
+from .contender import Contender
+from .curves import curves, lines_of
+from .deployed import deployed
+from .document import DOCUMENT, circumstances, write_section
+from .sections import Section, sections
+from .shape import FULL, QUICK, Shape, Sizes
+from .table import HEADS, Row, markdown, plain
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+#: Group of the cost curves, which are measured last.
+CURVES = "curves"
 
 
-def main(arguments: Sequence[str] | None = None, group: str | None = None) -> None:
-    """The command line; `group` limits it to one group of rows."""
-    options = _parser(group).parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = _parser().parse_args(arguments)
     sizes = QUICK if options.quick else FULL
-    chosen = [shape for shape in shapes(sizes) if group in (None, shape.group)]
-    workers = Workers(options.processes, options.pool, options.concurrency)
-    kinds = [CONTENDERS[name] for name in options.contenders]
-    with deployed(kinds, workers) as contenders:
-        rows = measured(chosen, contenders, sizes, options.repeat)
-        redis_version = contenders[0].redis.info("server")["redis_version"]
-    names = [kind.name for kind in kinds]
-    about = circumstances(options.repeat, workers.text, redis_version)
-    print(f"\n{plain(rows, names)}\n\nvs: how many times as good umbel is; above 1 it is the better one.\n{about}")
+    only = set(options.only)
+    report = Report(sizes, options.repeat)
+    for section in sections_of(sizes, only, set(options.contenders)):
+        report.measure(section)
+    tables = [[HEADS, *(line for row in report.rows for line in row.lines())]]
+    if not only or CURVES in only:
+        tables.append(lines_of(curves(sizes, min(options.repeat, 3))))
+    about = [circumstances(options.repeat, report.redis_version), *report.about]
+    print("\n" + "\n\n".join([*map(plain, tables), *about]))
     if options.write:
-        write_section(DOCUMENT, f"{about}\n\n{markdown(rows, names)}")
+        write_section(DOCUMENT, "\n\n".join([*about, *map(markdown, tables)]))
 
 
-def measured(chosen: list[Shape], contenders: list[Contender], sizes: Sizes, repeat: int) -> list[Row]:
+def sections_of(sizes: Sizes, only: set[str], names: set[str]) -> list[Section]:
+    """The chosen groups, with the chosen contenders and what they are compared with; nothing chosen is all."""
+    chosen = []
+    for section in sections(sizes):
+        first, *others = section.entries
+        shapes = [shape for shape in section.shapes if not only or shape.group in only]
+        if shapes:
+            chosen.append(Section([first, *(each for each in others if not names or each.name in names)], shapes))
+    return chosen
+
+
+class Report:
+    """What has been measured so far."""
+
+    def __init__(self, sizes: Sizes, repeat: int) -> None:
+        self._sizes, self._repeat = sizes, repeat
+        self.rows: list[Row] = []
+        self.about: list[str] = []
+        self.redis_version = ""
+
+    def measure(self, section: Section) -> None:
+        """Start a section's contenders, and add its rows."""
+        contenders = []
+        for entry in section.entries:
+            contender = entry.make()
+            self._tell(f"{entry.name}: {'not installed' if contender is None else contender.about}.")
+            if contender is not None:
+                contenders.append(contender)
+        with deployed(contenders):
+            self.redis_version = contenders[0].redis.info("server")["redis_version"]
+            self.rows += measured(section.shapes, contenders, self._sizes, self._repeat)
+
+    def _tell(self, text: str) -> None:
+        if text not in self.about:
+            self.about.append(text)
+
+
+def measured(shapes: Sequence[Shape], contenders: Sequence[Contender], sizes: Sizes, repeat: int) -> list[Row]:
     """All numbers. For each shape and repetition one contender right after the other, each time another one first."""
-    rows = [Row(shape, {contender.name: [] for contender in contenders}) for shape in chosen]
+    rows = [Row(shape, {contender.name: [] for contender in contenders}) for shape in shapes]
     for repetition in range(repeat):
         for row in rows:
             if row.shape.is_exact and repetition:
                 continue
             start = repetition % len(contenders)
-            for contender in contenders[start:] + contenders[:start]:
+            for contender in [*contenders[start:], *contenders[:start]]:
                 number = row.shape.measure(contender, sizes)
                 row.numbers[contender.name].append(number)
             print(f"[{repetition + 1}/{repeat}] {row.shape.title}: {_latest(row)}", file=sys.stderr, flush=True)
@@ -56,27 +99,27 @@ def measured(chosen: list[Shape], contenders: list[Contender], sizes: Sizes, rep
 
 def _latest(row: Row) -> str:
     last = {name: numbers[-1] for name, numbers in row.numbers.items()}
-    shown = (f"{name} {'-' if number is None else f'{number:,.1f}'}" for name, number in last.items())
+    shown = (f"{name} {number:,.1f}" for name, number in last.items() if number is not None)
     return f"{', '.join(shown)} {row.shape.unit}"
 
 
-def _parser(group: str | None) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
+    every = sections(FULL)
+    groups = [*dict.fromkeys(shape.group for section in every for shape in section.shapes), CURVES]
+    names = list(dict.fromkeys(entry.name for section in every for entry in section.entries))
     parser = argparse.ArgumentParser(
-        f"python -m benchmarks.{group or 'run'}", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        "python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="repetitions (default 3)")
+    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions (default 5)")
     parser.add_argument("--quick", action="store_true", help="tiny numbers, only to see that everything works")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="worker processes of each (default 1)")
-    parser.add_argument("--pool", default="prefork", help="their Celery pool (default prefork)")
-    parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="of each process (default 2)")
+    parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.parent.name}/{DOCUMENT.name}")
     parser.add_argument(
-        "--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS), metavar="NAME",
-        help=f"of {', '.join(map(repr, CONTENDERS))} (default all)",
+        "--only", nargs="+", choices=groups, default=[], metavar="GROUP", help=f"of {', '.join(groups)} (default all)"
+    )
+    parser.add_argument(
+        "--contenders", nargs="+", choices=names, default=[], metavar="NAME",
+        help=f"beside umbel, of {', '.join(map(repr, names))} (default all)",
     )  # fmt: skip
-    if group is None:
-        parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.parent.name}/{DOCUMENT.name}")
-    else:
-        parser.set_defaults(write=False)
     return parser
 
 

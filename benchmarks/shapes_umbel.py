@@ -126,7 +126,7 @@ class Fan(Workflow):
         return StopEvent(result=len(parts))
 
 
-class Task(Event):
+class Stint(Event):
     """One of many that take a while."""
 
     seconds: float
@@ -136,12 +136,12 @@ class Await(Workflow):
     """A fan-out whose steps wait, all at once."""
 
     @step
-    async def split(self, ev: FanStart) -> list[Task]:
+    async def split(self, ev: FanStart) -> list[Stint]:
         """Fan out."""
-        return [Task(seconds=ev.seconds) for _ in range(ev.width)]
+        return [Stint(seconds=ev.seconds) for _ in range(ev.width)]
 
     @step(num_workers=1000)
-    async def work(self, ev: Task) -> PartDone:
+    async def work(self, ev: Stint) -> PartDone:
         """Wait, as for an answer from elsewhere."""
         await asyncio.sleep(ev.seconds)
         return PartDone(number=0)
@@ -156,12 +156,12 @@ class Compute(Workflow):
     """A fan-out whose steps compute."""
 
     @step
-    async def split(self, ev: FanStart) -> list[Task]:
+    async def split(self, ev: FanStart) -> list[Stint]:
         """Fan out."""
-        return [Task(seconds=ev.seconds) for _ in range(ev.width)]
+        return [Stint(seconds=ev.seconds) for _ in range(ev.width)]
 
     @step(num_workers=1000)
-    def work(self, ev: Task) -> PartDone:
+    def work(self, ev: Stint) -> PartDone:
         """Use so much processor time."""
         enough = time.thread_time() + ev.seconds
         while time.thread_time() < enough:

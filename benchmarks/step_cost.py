@@ -23,7 +23,7 @@ from umbel.workers.local import worker_environment
 from umbel.workers.targets import load_target
 from umbel.workers.watchdog import Watchdog
 
-from .contenders import SHAPES_UMBEL, Umbel, end
+from .contend_umbel import SHAPES_UMBEL, Umbel
 from .processor_time import processor_seconds
 from .shapes_umbel import CHAIN_STEPS
 
@@ -94,7 +94,8 @@ def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, fl
             command = [sys.executable, "-m", "benchmarks.step_cost", "--serve", str(profile)]
         with open(os.devnull, "wb") as silence:
             process = watchdog.spawn(command, env=environment, output=silence.fileno(), grace_seconds=30)
-        umbel = Umbel(server.url)
+        umbel = Umbel(processes=1, pool="solo")
+        umbel.connect(server.url)
         for _ in range(5):
             umbel.single()
         assert server.pid is not None
@@ -114,7 +115,8 @@ def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, fl
         if profile is None:
             print(f"Redis commands: {_commands(umbel, steps)}")
         umbel.close()
-        end(process)
+        process.terminate()  # only a worker that ends by itself leaves its profile
+        process.wait()
         worker, redis_server = ((late - early) / steps * 1e6 for early, late in zip(before, after, strict=True))
         return steps, seconds, worker, redis_server
 

@@ -33,7 +33,7 @@ Client: TypeAlias = Any
 
 #: Faults of Redis that pass: it is restarting, failing over, full or busy.
 PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
-_PASSING_WORDS = ("BUSY ", "LOADING", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+_PASSING_WORDS = ("BUSY ", "LOADING", "READONLY", "OOM ", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
 
 
 def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:

@@ -1,8 +1,8 @@
-"""Scripts of many coroutines in few round trips: what is asked during one turn of the event loop rides in one pipeline.
+"""Scripts of many coroutines in few round trips: what is asked during one turn of the event loop goes out as one write.
 
-While a pipeline is under way the next one gathers, so the group grows with the load and a lone question waits for
-nobody. Each reply is judged for its own asker: a script that fails, or that Redis has forgotten, is nobody else's
-matter, nor is one that Redis does not want to carry out just now.
+Replies come back in the order of the questions, and each is judged for its own asker: a script that fails, or that
+Redis has forgotten, is nobody else's matter. redis-py makes the connection (TLS, credentials, database); from then on
+its transport is used directly, because awaiting reply by reply costs more than the scripts themselves.
 """
 
 from __future__ import annotations
@@ -14,44 +14,62 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, ResponseError
+from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
 
 from .asks import Ask
 from .connection import is_passing, refused_credentials, unavailable
 
 T = TypeVar("T")
 
-#: Scripts in one pipeline at most: Redis executes them one after the other, and others wait meanwhile.
-MOST = 64
+#: Silence while something is asked, after which the connection counts as broken.
+SILENCE_SECONDS = 10.0
 
-#: How long a command that nobody waits for is tried.
-_BRIEFLY = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
 
-def _packed(*command: Any) -> bytes:
+def _packed(command: tuple[Any, ...]) -> bytes:
     packed: bytes = pack_command(command)
     return packed
 
 
-def _script(ask: Ask[Any], *script: str) -> bytes:
-    return _packed(*script, len(ask.keys), *ask.keys, *ask.args)
-
-
 @dataclass(slots=True)
 class _Waiting:
-    """A question, or a command that nobody waits for; as it is sent."""
+    """A question, or a command that nobody waits for."""
 
     deadline: float
-    packed: bytes
     ask: Ask[Any] | None = None
     future: asyncio.Future[Any] | None = None
+    command: tuple[Any, ...] = ()
     failed: Callable[[Exception], None] | None = None
-    pause: float = _FIRST_PAUSE
+    by_text: bool = False
+
+    def packed(self) -> bytes:
+        """As it is sent."""
+        ask = self.ask
+        if ask is None:
+            return _packed(self.command)
+        script = ("EVAL", ask.script.text) if self.by_text else ("EVALSHA", ask.script.sha)
+        return _packed((*script, len(ask.keys), *ask.keys, *ask.args))
+
+
+class _Replies(asyncio.Protocol):
+    """Reads what Redis answers."""
+
+    def __init__(self, heard: Callable[[Reader], None], lost: asyncio.Future[None]) -> None:
+        self._reader = Reader(replyError=ResponseError)
+        self._heard, self._lost = heard, lost
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        self._heard(self._reader)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._lost.done():
+            self._lost.set_result(None)
 
 
 class GroupedConnection:
@@ -66,13 +84,15 @@ class GroupedConnection:
         url: Where Redis is.
         patience_seconds: How long an outage is waited out.
         """
-        self._url = url
-        self._patience = patience_seconds
-        options: dict[str, Any] = {"protocol": 2, "socket_timeout": 10.0, "socket_connect_timeout": 5.0}
-        pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
-        self._connection: Any = pool.make_connection()
-        self._waiting: deque[_Waiting] = deque()
-        self._sender: asyncio.Task[None] | None = None
+        self._url, self._patience = url, patience_seconds
+        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0}
+        self._pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
+        self._waiting: deque[_Waiting] = deque()  # to be sent
+        self._asked: deque[_Waiting] = deque()  # sent, in order
+        self._heard_at = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._is_flushing = False
 
     async def do(self, ask: Ask[T]) -> T:
         """The answer to one ask.
@@ -82,88 +102,117 @@ class GroupedConnection:
             ConfigurationError: Redis refuses the credentials.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        packed = _script(ask, "EVALSHA", ask.script.sha)  # here: what cannot be sent is its asker's fault alone
-        self._enqueue(_Waiting(time.monotonic() + self._patience, packed, ask, future))
+        self._enqueue(_Waiting(time.monotonic() + self._patience, ask, future))
         return ask.read(await future)
 
     def post(self, command: tuple[Any, ...], failed: Callable[[Exception], None]) -> None:
-        """Send a command that nobody waits for; for a second, until Redis takes it.
+        """Send a command that nobody waits for, once.
 
         Args:
-            command: Its name and arguments. It may be carried out twice.
+            command: Its name and arguments.
             failed: Told when Redis did not take it.
         """
-        self._enqueue(_Waiting(time.monotonic() + _BRIEFLY, _packed(*command), failed=failed))
+        self._enqueue(_Waiting(0.0, command=command, failed=failed))
+
+    async def close(self) -> None:
+        """Close the connection. What is asked is not answered any more."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait([self._serving])
+
+    # -- sending ---------------------------------------------------------------------------------------------------
 
     def _enqueue(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
-        if self._sender is None:
-            self._sender = asyncio.get_running_loop().create_task(self._send())
+        if self._is_flushing:
+            return
+        loop = asyncio.get_running_loop()
+        if self._serving is None:
+            self._serving = loop.create_task(self._serve())
+        if self._transport is not None and not self._asked:
+            self._flush()  # nobody else is asking: waiting for company would only take time
+        else:
+            self._is_flushing = True
+            loop.call_soon(self._flush)
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._connection.disconnect()
+    def _flush(self) -> None:
+        self._is_flushing = False
+        if self._transport is None or not self._waiting:
+            return
+        if not self._asked:
+            self._heard_at = time.monotonic()
+        group, self._waiting = self._waiting, deque()
+        self._asked.extend(group)
+        self._transport.write(b"".join(waiting.packed() for waiting in group))
 
-    async def _send(self) -> None:
+    # -- receiving -------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Keep a connection, for as long as the loop lives."""
         pause = _FIRST_PAUSE
-        try:
-            while self._waiting:
-                group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
-                if await self._exchange(group):
-                    pause = _FIRST_PAUSE
-                else:
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-        finally:
-            self._sender = None
+        while True:
+            connection = self._pool.make_connection()
+            error: Exception = ConnectionError("Connection closed by server.")
+            try:
+                await connection.connect()
+                pause = _FIRST_PAUSE
+                await self._converse(connection)
+            except Exception as failure:
+                error = failure
+            finally:
+                self._transport = None
+                await connection.disconnect(nowait=True)
+            # What was asked and not answered may have been applied or not; asked again, it is answered all the same.
+            unanswered, self._asked = [*self._asked, *self._waiting], deque()
+            self._waiting = deque(waiting for waiting in unanswered if not self._settle(waiting, error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _exchange(self, group: list[_Waiting]) -> bool:
-        """Ask one group; False when the connection has failed, and those without a reply are asked again."""
-        replies: list[Any] = []
-        failed: Exception | None = None
-        try:
-            await self._connection.connect()  # does nothing if it is
-            await self._connection.send_packed_command(b"".join(waiting.packed for waiting in group))
-            for _ in group:
-                replies.append(await self._reply())
-        except Exception as error:  # what has no reply is not known to have been applied
-            await self._connection.disconnect(nowait=True)
-            failed = error
-        again = []
-        for waiting, reply in zip(group, replies, strict=False):
-            if isinstance(reply, NoScriptError) and waiting.ask is not None:
-                waiting.packed = _script(waiting.ask, "EVAL", waiting.ask.script.text)
-                again.append(waiting)
-            elif not self._settle(waiting, reply):  # Redis will not just now: that holds up nobody else
-                asyncio.get_running_loop().call_later(waiting.pause, self._enqueue, waiting)
-                waiting.pause = min(2 * waiting.pause, _LONGEST_PAUSE)
-        again += [waiting for waiting in group[len(replies) :] if not self._settle(waiting, failed)]
-        self._waiting.extendleft(reversed(again))
-        return failed is None
+    async def _converse(self, connection: Any) -> None:
+        transport: asyncio.Transport = connection._writer.transport
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        transport.set_protocol(_Replies(self._heard, lost))
+        self._transport = transport
+        self._flush()
+        while not lost.done():
+            await asyncio.wait([lost], timeout=SILENCE_SECONDS / 4)
+            # Half of a connection may be gone: nothing comes although something was asked.
+            if self._asked and time.monotonic() - self._heard_at > SILENCE_SECONDS:
+                transport.abort()
 
-    async def _reply(self) -> Any:
-        try:
-            return await self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
-        except (ResponseError, BusyLoadingError) as error:  # Redis has answered, if only that it will not
-            return error
+    def _heard(self, replies: Reader) -> None:
+        self._heard_at = time.monotonic()
+        while (reply := replies.gets(False)) is not False:
+            self._take(self._asked.popleft(), reply)
+
+    def _take(self, waiting: _Waiting, reply: Any) -> None:
+        if self._settle(waiting, reply):
+            return
+        if waiting.by_text and str(reply).startswith("NOSCRIPT"):
+            self._enqueue(waiting)
+        else:
+            asyncio.get_running_loop().call_later(_FIRST_PAUSE, self._enqueue, waiting)
 
     def _settle(self, waiting: _Waiting, reply: Any) -> bool:
         """Give an asker its answer; False when it has to be asked again."""
         future, ask = waiting.future, waiting.ask
-        if future is not None and future.done():  # nobody waits any more; it is applied or not, as with a lost reply
+        if future is None or ask is None:
+            if isinstance(reply, Exception) and waiting.failed is not None:
+                waiting.failed(reply)
+            return True
+        if future.done():  # nobody waits any more; what was asked is applied or not, as with any lost reply
             return True
         if not isinstance(reply, Exception):
-            if future is not None:
-                future.set_result(reply)
-        elif is_passing(reply) and time.monotonic() <= waiting.deadline:
-            return False
-        elif future is None or ask is None:
-            if waiting.failed is not None:
-                waiting.failed(reply)
+            future.set_result(reply)
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self._url, reply))
-        elif is_passing(reply):
+        elif isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):
+            waiting.by_text = True
+            return False
+        elif not is_passing(reply) and isinstance(reply, ResponseError):
+            future.set_exception(reply)
+        elif time.monotonic() > waiting.deadline:
             future.set_exception(unavailable(self._url, ask.what, self._patience, reply))
         else:
-            future.set_exception(reply)
+            return False
         return True

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -83,8 +82,6 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
     "at:<run_id>": ("STRING", "state id of a run that shares another run's state, hence its shard"),
 }
-
-_SUFFIXES = {name: suffix for name, (suffix, _, _) in RUN_KEYS.items()}
 
 _RUN_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$")
 
@@ -162,14 +159,6 @@ class RunKeys:
     run_id: str
     shard: int
     tag: str
-
-    def many(self, names: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
-        """Keys by their logical names, in order; some of them stand for others, as `owner` for `owner:w1`."""
-        stem = f"{self.tag}run:{self.run_id}"
-        return [
-            self[renamed[name]] if name in renamed else stem + _SUFFIXES[name] if name in _SUFFIXES else self.tag + name
-            for name in names
-        ]
 
     def __getitem__(self, name: str) -> str:
         """A key by its logical name, as used in the `--!keys` line of a Lua file."""

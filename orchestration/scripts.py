@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -32,12 +32,14 @@ class Script:
         keys: Logical names of its fixed keys, in KEYS order.
         text: What Redis runs.
         sha: Its SHA-1, by which Redis knows it.
+        positions: Where each of the keys stands.
     """
 
     name: str
     keys: tuple[str, ...]
     text: str
     sha: str
+    positions: Mapping[str, int]
 
 
 @cache
@@ -49,7 +51,8 @@ def load(name: str) -> Script:
     parts = [_LUA.joinpath("lib", f"{part}.lua").read_text() for part in directives.get("include", "").split()]
     table = ", ".join(f"['{key}'] = KEYS[{position}]" for position, key in enumerate(keys, 1))
     text = "\n".join([f"local FIXED_KEYS = {len(keys)}", f"local K = {{ {table} }}", *parts, body])
-    return Script(name, keys, text, hashlib.sha1(text.encode()).hexdigest())
+    positions = {key: position for position, key in enumerate(keys)}
+    return Script(name, keys, text, hashlib.sha1(text.encode()).hexdigest(), positions)
 
 
 def names() -> list[str]:

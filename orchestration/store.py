@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar, cast
 
 from .asks import Ask
@@ -18,6 +18,7 @@ from .commands import Command, EndStatus
 from .decide import Decision
 from .envelope import Envelope
 from .errors import RunNotFound
+from .keys import RunKeys
 from .plan import Plan
 from .records import (
     STUCK,
@@ -38,6 +39,12 @@ from .work import Work
 T = TypeVar("T")
 
 _STUCK = STUCK.to_bytes()
+
+
+@lru_cache(2048)
+def _fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of a run that goes on in one process the same are asked for again and again."""
+    return tuple(keys[name] for name in names)
 
 
 def _as_is(reply: Any) -> list[Any]:
@@ -71,7 +78,10 @@ class Store(StoreReads):
         """
         script = load(verb)
         keys = self.locate(run_id)
-        named = keys.many(script.keys, {"state": f"state:{run_id}"} | (names or {}))
+        named = list(_fixed_keys(keys, script.keys))
+        for name, renamed in ({"state": f"state:{run_id}"} | (names or {})).items():
+            if name in script.positions:
+                named[script.positions[name]] = keys[renamed]
         extra: dict[str, str] = args.pop("extra", {})
         if extra:
             args["x"] = list(extra)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from .connection import Client, persist
@@ -34,6 +34,7 @@ class StoreReads:
         self.keys = Keys(settings.key_prefix, settings.shards)
         self.patience_seconds = patience_seconds
         self._plans: dict[str, Plan] = {}
+        self._located = lru_cache(4096)(self.keys.of_run)
 
     def read(self, what: str, call: Callable[[], Any]) -> Any:
         """Ask Redis, again and again while it does not answer.
@@ -49,7 +50,7 @@ class StoreReads:
 
     def locate(self, run_id: str) -> RunKeys:
         """The keys of a run."""
-        return self.keys.of_run(run_id)
+        return self._located(run_id)
 
     def members(self, work: Work) -> list[Envelope]:
         """The events a fan-in has gathered, in arrival order, read in pages."""

@@ -32,6 +32,8 @@ logger = logging.getLogger("umbel.execution")
 
 #: Threads for exchanges that block (large fan-outs, waiters, other brokers); they take a millisecond or two each.
 _EXCHANGE_THREADS = 8
+#: How soon it is noticed that this worker may no longer go on with a step.
+_ASK_AGAIN_SECONDS = 0.5
 
 
 class Reporter(Protocol):
@@ -70,6 +72,7 @@ class LoopExecutor(Executor):
         self._threads = threads or ThreadPoolExecutor(thread_name_prefix="umbel-step")
         self._turn = asyncio.Lock()
         self._takes, self._reporter = takes, reporter
+        self._not_steps: dict[str, tuple[float, tuple[str, ...]]] = {}  # plan digest -> when asked, steps
         self._ringing: set[asyncio.Future[Any]] = set()
 
     async def execute_on_loop(self, run_id: str, work_id: str, dispatch_no: int) -> str:
@@ -160,10 +163,13 @@ class LoopExecutor(Executor):
     def _carry_on(self, plan: Plan, until: float) -> CarryOn | None:
         if time.monotonic() >= until:
             return None
-        registered = self.registry.find(plan.workflow)
-        known = registered.steps if registered is not None else {}
-        # Asked each time: rate limits and consumed queues change while a worker runs.
-        not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(step))
+        # Asked every now and then: rate limits and consumed queues change while a worker runs.
+        asked_at, not_steps = self._not_steps.get(plan.digest, (0.0, ()))
+        if time.monotonic() - asked_at > _ASK_AGAIN_SECONDS:
+            registered = self.registry.find(plan.workflow)
+            known = registered.steps if registered is not None else {}
+            not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(step))
+            self._not_steps[plan.digest] = time.monotonic(), not_steps
         claim_id = new_nonce()
         self.owner.offer(claim_id)
         return CarryOn(claim_id, not_steps)

@@ -18,6 +18,7 @@ from .codec import decode_event, encode_event
 from .context import Context, current_context
 from .decorators import StepConfig
 from .events import CollectionReleaseEvent, Event, StepFailedEvent
+from .isolated_context import Isolated
 from .registry import Registered
 from .resource_manager import drive, drive_on_loop
 from .step_face import StepFace, WaitingForEvent
@@ -99,7 +100,7 @@ async def call_step_on_loop(
     on_cancel: OnCancel,
     exchanges: Executor,
 ) -> Outcome:
-    """As `call_step` for an `async def` step, awaited on the running loop, in a task of its own.
+    """As `call_step` for an `async def` step, awaited on the running loop, within the current task.
 
     Args:
         work, registered, face, store, on_cancel: As there.
@@ -138,19 +139,41 @@ async def call_step_on_loop(
         except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
             raise StepExit(f"step {work.step!r} raised {exit!r}") from exit
 
-    task = loop.create_task(body())
-
-    def cancel() -> None:
-        loop.call_soon_threadsafe(task.cancel)
-
-    on_cancel(cancel)
+    driver = asyncio.current_task()
+    assert driver is not None
+    state = _Cancelling(driver)
+    on_cancel(lambda: state.ask(loop))
     try:
-        returned = await task
+        returned = await Isolated(body())
     except WaitingForEvent as waiting:
         return waiting.suspended
     finally:
         on_cancel(None)
+        state.settle()
     return _judge(config, returned, face)
+
+
+class _Cancelling:
+    """Cancels the step that a task is executing, and not what the task does afterwards."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self._is_over = self._has_cancelled = False
+
+    def ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel it; from any thread."""
+        loop.call_soon_threadsafe(self._cancel)
+
+    def settle(self) -> None:
+        """The step has ended: the task goes on as if it had never been cancelled, unless somebody else did."""
+        self._is_over = True
+        if self._has_cancelled:
+            self._task.uncancel()
+
+    def _cancel(self) -> None:
+        if not self._is_over and not self._has_cancelled:
+            self._has_cancelled = True
+            self._task.cancel()
 
 
 def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dict[str, Any]:

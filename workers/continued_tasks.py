@@ -108,7 +108,7 @@ class ContinuedTasks:
             einfo = ExceptionInfo((type(failed), failed, failed.__traceback__))
             if failed.retry_delay_seconds is None:
                 state = states.FAILURE
-                about = {"exception": failed, "traceback": failed.__traceback__, "einfo": einfo}
+                about: dict[str, Any] = {"exception": failed, "traceback": failed.__traceback__, "einfo": einfo}
                 signals.task_failure.send(sender=task, task_id=task_id, **given, **about)
             else:
                 state = states.RETRY

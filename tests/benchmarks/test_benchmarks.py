@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,61 +9,82 @@ from pathlib import Path
 import pytest
 from benchmarks_folder import ROOT
 
-from benchmarks.contenders import CONTENDERS
-from benchmarks.measure import QUICK, Shape, shapes
-from benchmarks.table import BEGIN, END, Row, markdown, plain, write_section
+from benchmarks.document import BEGIN, END, write_section
+from benchmarks.run import sections_of
+from benchmarks.sections import Entry, sections
+from benchmarks.shape import QUICK, Shape
+from benchmarks.table import HEADS, Row, markdown, plain
 
-NUMBER = r"\d[\d,.]*"
 
-
-def run(module: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "benchmarks.run", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=110).stdout
 
 
-def row(title: str, unit: str, numbers: dict[str, list[float | None]], better: str) -> Row:
-    shape = Shape("group", title, unit, "higher" if better == "higher" else "lower", lambda *_: None)
-    return Row(shape, numbers)
+def latency(numbers: dict[str, list[float | None]], **targets: dict[str, float]) -> Row:
+    return Row(Shape("group", "chain", "ms", "lower", lambda *_: None, **targets), numbers)
 
 
 @pytest.mark.timeout(120)
-def test_a_quick_run_has_a_number_in_every_row_for_every_contender() -> None:
-    printed = run("run", "--quick", "--repeat", "1")
+def test_a_quick_run_has_a_number_of_umbel_in_every_row_and_a_point_on_every_curve() -> None:
+    printed = run("--quick", "--repeat", "1")
 
-    head, *lines = printed.strip().splitlines()
-    assert all(name in head for name in CONTENDERS)
-    rows = {line[: head.index("unit")].strip(): line[head.index("unit") :].split() for line in lines}
-    for shape in shapes(QUICK):
-        unit, *cells = rows[shape.title]
-        assert unit == shape.unit
-        is_missing = shape.group == "progress"  # canvas has no such thing
-        assert re.fullmatch(NUMBER, cells[0])
-        assert re.fullmatch(NUMBER, cells[1])
-        assert re.fullmatch("-" if is_missing else NUMBER, cells[2])
+    for section in sections(QUICK):
+        for shape in section.shapes:
+            [line] = [line for line in printed.splitlines() if line.startswith(f"{shape.title}  ")]
+            assert section.entries[0].name in line
+    for at in (*QUICK.run_sizes, *QUICK.live_runs, *QUICK.worker_processes):
+        assert f"  {at}  " in printed
 
 
-@pytest.mark.timeout(120)
-def test_one_group_is_measured_alone_for_the_chosen_contenders() -> None:
-    printed = run("single", "--quick", "--repeat", "2", "--contenders", "umbel", "by hand")
+def test_a_peer_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "benchmarks.contend_dramatiq", raising=False)
+    monkeypatch.setitem(sys.modules, "dramatiq", None)
 
-    head, only, *_ = printed.strip().splitlines()
-    assert head.split() == ["shape", "unit", "umbel", "by", "hand", "vs", "by", "hand"]
-    assert re.search(rf"^one step, start to result +ms +{NUMBER} \[{NUMBER} to {NUMBER}\] ", only)
+    assert Entry("dramatiq", "contend_dramatiq:Dramatiq").make() is None
 
 
-def test_ratios_compare_the_numbers_of_one_repetition_and_more_is_always_better() -> None:
-    latency = row("chain", "ms", {"umbel": [10.0, 20.0, 40.0], "canvas": [20.0, 60.0, 20.0]}, "lower")
-    throughput = row("chains", "steps/s", {"umbel": [300.0, 100.0], "canvas": [100.0, 100.0]}, "higher")
-    without = row("progress", "ms", {"umbel": [1.0], "canvas": [None]}, "lower")
+def test_groups_and_contenders_can_be_chosen_and_umbel_is_always_there() -> None:
+    [chosen] = sections_of(QUICK, only={"single", "chain"}, names={"taskiq"})
 
-    assert latency.times_better("umbel", "canvas") == 2.0
-    assert throughput.times_better("umbel", "canvas") == 2.0
-    assert without.times_better("umbel", "canvas") is None
-    assert markdown([latency, without], ["umbel", "canvas"]).splitlines()[2:] == [
-        "| chain | ms | 20.0 [10.0 to 40.0] | 20.0 [20.0 to 60.0] | **2.00** |",
-        "| progress | ms | 1.00 | - | - |",
+    assert [entry.name for entry in chosen.entries] == ["umbel", "taskiq"]
+    assert {shape.group for shape in chosen.shapes} == {"single", "chain"}
+
+
+def test_ratios_compare_the_numbers_of_one_repetition() -> None:
+    row = latency({"umbel": [10.0, 20.0, 40.0], "canvas": [20.0, 50.0, 20.0], "peer": [None, None, None]})
+
+    assert row.ratio("canvas") == 0.5
+    assert row.lines() == [
+        ("chain", "ms", "umbel", "20.0 [10.0 to 40.0]", "", "", ""),
+        ("", "", "canvas", "20.0 [20.0 to 50.0]", "0.50 x", "", ""),
     ]
-    assert plain([without], ["umbel", "canvas"]).splitlines()[1].split() == ["progress", "ms", "1.00", "-", "-"]
+
+
+def test_a_target_stands_beside_its_row_and_whether_it_is_met() -> None:
+    numbers: dict[str, list[float | None]] = {"umbel": [3.0], "canvas": [4.0], "peer": [1.0]}
+    slow = latency(numbers, targets={"canvas": 0.8, "peer": 2.0}, limits={"umbel": 5.0})
+    throughput = Row(Shape("g", "chains", "steps/s", "higher", lambda *_: None, {"peer": 4.0}), numbers)
+
+    assert [line[-2:] for line in slow.lines()] == [
+        ("at most 5 ms", "met"),
+        ("at most 0.8 x", "met"),
+        ("at most 2 x", "not met"),
+    ]
+    assert throughput.lines()[-1][-2:] == ("at least 4 x", "not met")
+
+
+def test_a_table_is_the_same_for_a_document_and_a_terminal() -> None:
+    lines = [HEADS, *latency({"umbel": [1.0], "canvas": [2.0]}).lines()]
+
+    assert markdown(lines).splitlines()[2:] == [
+        "| chain | ms | umbel | 1.00 |  |  |  |",
+        "|  |  | canvas | 2.00 | 0.50 x |  |  |",
+    ]
+    assert [line.split() for line in plain(lines).splitlines()[1:]] == [
+        ["chain", "ms", "umbel", "1.00"],
+        ["canvas", "2.00", "0.50", "x"],
+    ]
 
 
 def test_writing_the_document_replaces_only_the_section_between_its_marks(tmp_path: Path) -> None:

@@ -158,9 +158,11 @@ class Deployment:
         pool: str = "prefork",
         concurrency: int = 2,
         queues: str | None = None,
+        events: bool = False,
     ) -> WorkerUnderTest:
         """Start a worker, by default for all of `process_flows`. It need not be ready yet."""
         options = ["--name", name, "--pool", pool, "--concurrency", str(concurrency), "--loglevel", "INFO"]
+        options += ["--task-events"] if events else []
         if queues is not None:
             options += ["--queues", queues]
         return self.launch(name, "umbel.workers.cli", "worker", *(targets or ("process_flows",)), *options)

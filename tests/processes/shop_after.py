@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from umbel import StartEvent, StopEvent, Workflow, step
+from umbel import Event, StartEvent, StopEvent, Workflow, step
 
 
 class Order(Workflow):
@@ -28,3 +28,22 @@ class Refund(Workflow):
     @step
     async def pay_back(self, ev: StartEvent) -> StopEvent:
         return StopEvent(result="paid back")
+
+
+class Picked(Event):
+    pass
+
+
+class Bundle(Workflow):
+    """Its first step is known before the deploy."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, workflow_name="shop.Bundle")
+
+    @step
+    async def pick(self, ev: StartEvent) -> Picked:
+        return Picked()
+
+    @step
+    async def tie(self, ev: Picked) -> StopEvent:
+        return StopEvent(result="tied")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel import StartEvent, StopEvent, Workflow, step
+from umbel import Event, StartEvent, StopEvent, Workflow, step
 
 
 class Order(Workflow):
@@ -22,3 +22,22 @@ class Parcel(Workflow):
     @step
     async def pack(self, ev: StartEvent) -> StopEvent:
         return StopEvent(result="packed by the old code")
+
+
+class Picked(Event):
+    pass
+
+
+class Bundle(Workflow):
+    """`shop_after.Bundle` before a step was renamed that comes after one that was not."""
+
+    def __init__(self) -> None:
+        super().__init__(workflow_name="shop.Bundle")
+
+    @step
+    async def pick(self, ev: StartEvent) -> Picked:
+        return Picked()
+
+    @step
+    async def staple(self, ev: Picked) -> StopEvent:
+        return StopEvent(result="stapled by the old code")

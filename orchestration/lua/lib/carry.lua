@@ -1,11 +1,11 @@
 -- Local continuation: the committing process goes on with one work item that its commit makes ready. What dispatch and
 -- claim do for it happens at once, without a doorbell: A.carry is the claim id, A.deny the steps it does not take.
 
-local carried                    -- work id of what it goes on with
+local carried, carried_record     -- what it goes on with
 
 function carry_on(wid, record)
   if not A.carry or carried or record.u == 1 or (A.deny and A.deny[record.s]) then return false end
-  carried = wid
+  carried, carried_record = wid, record
   record.st = 'running'
   record.d = (record.d or 0) + 1
   record.da, record.ca, record.fa = NOW, NOW, record.fa or NOW
@@ -20,9 +20,9 @@ function carry_on(wid, record)
   return true
 end
 
--- The answer of a commit, with what the caller goes on with for as long as it has it.
+-- The answer of a commit, with what the caller goes on with. Asked again it is given for as long as the caller has it.
 local function committed(body, wid)
-  local record = wid and get(wid)
+  local record = wid and (carried_record or get(wid))
   if not record or record.st ~= 'running' or record.c ~= A.carry then return { 'committed', body } end
   record.wv = counter('wv')
   return claimed({ 'committed', body, wid }, record)

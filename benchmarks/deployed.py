@@ -1,0 +1,58 @@
+"""Redis servers and worker processes of several contenders, for as long as they are measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+from umbel import Settings
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.local import worker_environment
+from umbel.workers.watchdog import Watchdog
+
+from .contender import Contender
+
+
+@contextmanager
+def deployed(contenders: Sequence[Contender]) -> Iterator[None]:
+    """Start all, and go on once each has answered; afterwards nothing is left of them."""
+    with ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog())
+        for contender in contenders:
+            if contender.has_redis:
+                _start(contender, watchdog, stack)
+            else:
+                stack.callback(contender.close)
+        for contender in contenders:
+            print(f"starting {contender.name}", file=sys.stderr, flush=True)
+            contender.warm_up()
+        yield
+
+
+def _start(contender: Contender, watchdog: Watchdog, stack: ExitStack) -> None:
+    server = stack.enter_context(EmbeddedRedis.temporary(watchdog=watchdog))
+    environment = worker_environment(Settings.from_environment(redis_url=server.url))
+    environment["BENCHMARK_REDIS"] = server.url
+    contender.server_pid = server.pid or 0
+    stack.callback(contender.close)
+    contender.connect(server.url)
+    with open(os.devnull, "wb") as silence:
+        processes = [
+            watchdog.spawn(contender.command(number), env=environment, output=silence.fileno())
+            for number in range(contender.processes)
+        ]
+    stack.callback(_kill, processes, watchdog)
+    contender.worker_pids = tuple(process.pid for process in processes)
+
+
+def _kill(processes: Sequence[subprocess.Popen[bytes]], watchdog: Watchdog) -> None:
+    # With their pool children. Their Redis goes too, so there is nothing that a clean end would save.
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        watchdog.forget(process.pid)
