@@ -115,7 +115,10 @@ class FaultyWorld(World):
     def late_loss(self, run: LiveRun) -> None:
         """A sweep that stood still for long hands back a claim that has moved on since."""
         if run.stale:
-            work = self.rng.choice(run.stale)
+            items = run.model.items
+            # Most telling: the same owner has claimed the same work anew since.
+            again = [w for w in run.stale if w.work_id in items and items[w.work_id].owner == w.owner]
+            work = self.rng.choice(again or run.stale)
             self.handed_back(work.owner, self.shard(run), [Held.parse(work.member)], charge=True)
 
     def handed_back(self, owner: str, shard: int, some: list[Held], *, charge: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from umbel import Event, StartEvent, StopEvent, Workflow, step
+from process_flows import Number
+
+from umbel import StartEvent, StopEvent, Workflow, step
 
 
 class Order(Workflow):
@@ -30,10 +32,6 @@ class Refund(Workflow):
         return StopEvent(result="paid back")
 
 
-class Picked(Event):
-    pass
-
-
 class Bundle(Workflow):
     """Its first step is known before the deploy."""
 
@@ -41,9 +39,9 @@ class Bundle(Workflow):
         super().__init__(**options, workflow_name="shop.Bundle")
 
     @step
-    async def pick(self, ev: StartEvent) -> Picked:
-        return Picked()
+    async def pick(self, ev: StartEvent) -> Number:
+        return Number(n=1)
 
     @step
-    async def tie(self, ev: Picked) -> StopEvent:
+    async def tie(self, ev: Number) -> StopEvent:
         return StopEvent(result="tied")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from umbel import Event, StartEvent, StopEvent, Workflow, step
+from process_flows import Number
+
+from umbel import StartEvent, StopEvent, Workflow, step
 
 
 class Order(Workflow):
@@ -24,10 +26,6 @@ class Parcel(Workflow):
         return StopEvent(result="packed by the old code")
 
 
-class Picked(Event):
-    pass
-
-
 class Bundle(Workflow):
     """`shop_after.Bundle` before a step was renamed that comes after one that was not."""
 
@@ -35,9 +33,9 @@ class Bundle(Workflow):
         super().__init__(workflow_name="shop.Bundle")
 
     @step
-    async def pick(self, ev: StartEvent) -> Picked:
-        return Picked()
+    async def pick(self, ev: StartEvent) -> Number:
+        return Number(n=1)
 
     @step
-    async def staple(self, ev: Picked) -> StopEvent:
+    async def staple(self, ev: Number) -> StopEvent:
         return StopEvent(result="stapled by the old code")
