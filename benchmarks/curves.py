@@ -22,8 +22,6 @@ from .shapes_umbel import CHAIN_STEPS
 from .table import plain, short
 from .waiting import ask
 
-#: Worker processes of the curves that are not about them.
-USUAL_PROCESSES = 2
 HEADS = ("curve", "unit", "at", "median [spread]")
 
 
@@ -54,10 +52,11 @@ class Curve:
 
 def curves(sizes: Sizes, repeat: int) -> list[Curve]:
     """All of them. Within a repetition one size comes right after the other."""
-    umbels = [Umbel(f"umbel x {processes}", processes=processes) for processes in sizes.worker_processes]
+    counts = sorted({*sizes.worker_processes, sizes.processes})
+    umbels = [Umbel(f"umbel x {processes}", processes=processes) for processes in counts]
     with deployed(umbels):
         by_workers = _by_workers(umbels, sizes, repeat)
-        usual = next(umbel for umbel in umbels if umbel.processes == USUAL_PROCESSES)
+        usual = next(umbel for umbel in umbels if umbel.processes == sizes.processes)
         return [*by_workers, *_by_load(usual, sizes, repeat)]
 
 

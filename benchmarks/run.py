@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .contender import Contender
 from .curves import curves, lines_of
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
     sizes = QUICK if options.quick else FULL
+    if options.processes is not None:
+        sizes = replace(sizes, processes=options.processes)
     only = set(options.only)
     report = Report(sizes, options.repeat)
     for section in sections_of(sizes, only, set(options.contenders)):
@@ -113,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions (default 5)")
     parser.add_argument("--quick", action="store_true", help="tiny numbers, only to see that everything works")
     parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.parent.name}/{DOCUMENT.name}")
+    parser.add_argument("--processes", type=int, metavar="N", help="umbel's worker processes (default 2)")
     parser.add_argument(
         "--only", nargs="+", choices=groups, default=[], metavar="GROUP", help=f"of {', '.join(groups)} (default all)"
     )

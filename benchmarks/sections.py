@@ -45,9 +45,9 @@ class Section:
     shapes: Sequence[Shape]
 
 
-def umbel(name: str = UMBEL, **options: Any) -> Entry:
-    """umbel, by default with a worker per processor of a small machine."""
-    return Entry(name, "contend_umbel:Umbel", options)
+def umbel(sizes: Sizes, **options: Any) -> Entry:
+    """umbel, as its users start it."""
+    return Entry(UMBEL, "contend_umbel:Umbel", {"processes": sizes.processes, **options})
 
 
 def by_hand(name: str = BY_HAND, **options: Any) -> Entry:
@@ -62,7 +62,7 @@ def sections(sizes: Sizes) -> list[Section]:
 
 def _peers(sizes: Sizes) -> Section:
     entries = [
-        umbel(),
+        umbel(sizes),
         by_hand(),
         by_hand(TWO_SOLO, processes=2, pool="solo", concurrency=1),
         Entry(CANVAS, "contend_celery:Canvas"),
@@ -132,7 +132,7 @@ def _task_events(sizes: Sizes) -> Section:
             measure.fans_at_once,
         ),
     ]  # fmt: skip
-    return Section([umbel(task_events=True), by_hand(task_events=True)], shapes)
+    return Section([umbel(sizes, task_events=True), by_hand(task_events=True)], shapes)
 
 
 def _fsync(sizes: Sizes) -> Section:
@@ -148,7 +148,7 @@ def _fsync(sizes: Sizes) -> Section:
             measure.fans_at_once,
         ),
     ]  # fmt: skip
-    return Section([umbel(appendfsync="always"), Entry(DBOS, "contend_dbos:Dbos")], shapes)
+    return Section([umbel(sizes, appendfsync="always"), Entry(DBOS, "contend_dbos:Dbos")], shapes)
 
 
 def _workers(sizes: Sizes) -> Section:
@@ -172,4 +172,4 @@ def _workers(sizes: Sizes) -> Section:
             limits={UMBEL: 1.2},
         ),
     ]  # fmt: skip
-    return Section([umbel(), umbel(ONE_WORKER, processes=1)], shapes)
+    return Section([umbel(sizes), Entry(ONE_WORKER, "contend_umbel:Umbel", {"processes": 1})], shapes)

@@ -9,8 +9,13 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything; `QUICK` only shows that all of it works."""
+    """How much of everything; `QUICK` only shows that all of it works.
 
+    Attributes:
+        processes: umbel's workers, where nothing else is said.
+    """
+
+    processes: int = 2
     alone: int = 30
     fans_alone: int = 10
     chains_at_once: int = 200
@@ -35,9 +40,9 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    alone=1, fans_alone=1, chains_at_once=2, fans_at_once=2, fan=5, wide=10, widest=20, ticks=2, burst=10,
+    processes=1, alone=1, fans_alone=1, chains_at_once=2, fans_at_once=2, fan=5, wide=10, widest=20, ticks=2, burst=10,
     stored_runs=2, stored_fans=1, settle_seconds=0.1, awaiting=5, awaited_seconds=0.01, computing=4,
-    computed_seconds=0.001, idle_seconds=0.1, run_sizes=(10, 20), live_runs=(1, 2), worker_processes=(1, 2),
+    computed_seconds=0.001, idle_seconds=0.1, run_sizes=(10, 20), live_runs=(1, 2), worker_processes=(1,),
 )  # fmt: skip
 
 #: Takes a contender. Gives None where that has no such thing.

@@ -71,7 +71,11 @@ class ContinuedTasks:
         task, arguments = self._app.tasks[name], (bell.run_id, bell.work_id, bell.dispatch_no)
         follow_contexts(task.request_stack)  # no message of it need ever have come here
         _task_stack.push(task)
-        about = {"hostname": getattr(self._consumer, "hostname", None), "headers": {}, "called_directly": False}
+        about: dict[str, Any] = {
+            "hostname": getattr(self._consumer, "hostname", None),
+            "headers": {},
+            "called_directly": False,
+        }
         task.push_request(id=task_id, args=arguments, kwargs={}, root_id=task_id, **about)
         if signals.task_prerun.receivers:
             signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=arguments, kwargs={})
