@@ -18,7 +18,14 @@ from hiredis import Reader, pack_command
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from .asks import Ask
 from .connection import is_passing, refused_credentials, unavailable
@@ -30,37 +37,46 @@ SILENCE_SECONDS = 10.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
+#: Refusals that are no mistake of the script's.
+_REFUSALS: dict[str, type[RedisError]] = {
+    "OOM": OutOfMemoryError,
+    "READONLY": ReadOnlyError,
+    "NOAUTH": AuthenticationError,
+    "WRONGPASS": AuthenticationError,
+}
 
-def _packed(command: tuple[Any, ...]) -> bytes:
+
+def _packed(*command: Any) -> bytes:
     packed: bytes = pack_command(command)
     return packed
 
 
+def _script(ask: Ask[Any], *script: str) -> bytes:
+    return _packed(*script, len(ask.keys), *ask.keys, *ask.args)
+
+
+def _refusal(text: str) -> Exception:
+    """What Redis answers instead of a result."""
+    return _REFUSALS.get(text.partition(" ")[0], ResponseError)(text)
+
+
 @dataclass(slots=True)
 class _Waiting:
-    """A question, or a command that nobody waits for."""
+    """A question, or a command that nobody waits for, as it is sent."""
 
     deadline: float
+    packed: bytes
     ask: Ask[Any] | None = None
     future: asyncio.Future[Any] | None = None
-    command: tuple[Any, ...] = ()
     failed: Callable[[Exception], None] | None = None
     by_text: bool = False
-
-    def packed(self) -> bytes:
-        """As it is sent."""
-        ask = self.ask
-        if ask is None:
-            return _packed(self.command)
-        script = ("EVAL", ask.script.text) if self.by_text else ("EVALSHA", ask.script.sha)
-        return _packed((*script, len(ask.keys), *ask.keys, *ask.args))
 
 
 class _Replies(asyncio.Protocol):
     """Reads what Redis answers."""
 
     def __init__(self, heard: Callable[[Reader], None], lost: asyncio.Future[None]) -> None:
-        self._reader = Reader(replyError=ResponseError)
+        self._reader = Reader(replyError=_refusal)
         self._heard, self._lost = heard, lost
 
     def data_received(self, data: bytes) -> None:
@@ -102,7 +118,9 @@ class GroupedConnection:
             ConfigurationError: Redis refuses the credentials.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Waiting(time.monotonic() + self._patience, ask, future))
+        # Packed here: what cannot be sent is its asker's fault, and must not break up what goes out in one write.
+        packed = _script(ask, "EVALSHA", ask.script.sha)
+        self._enqueue(_Waiting(time.monotonic() + self._patience, packed, ask, future))
         return ask.read(await future)
 
     def post(self, command: tuple[Any, ...], failed: Callable[[Exception], None]) -> None:
@@ -112,7 +130,7 @@ class GroupedConnection:
             command: Its name and arguments.
             failed: Told when Redis did not take it.
         """
-        self._enqueue(_Waiting(0.0, command=command, failed=failed))
+        self._enqueue(_Waiting(0.0, _packed(*command), failed=failed))
 
     async def close(self) -> None:
         """Close the connection. What is asked is not answered any more."""
@@ -143,7 +161,7 @@ class GroupedConnection:
             self._heard_at = time.monotonic()
         group, self._waiting = self._waiting, deque()
         self._asked.extend(group)
-        self._transport.write(b"".join(waiting.packed() for waiting in group))
+        self._transport.write(b"".join(waiting.packed for waiting in group))
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -207,7 +225,7 @@ class GroupedConnection:
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self._url, reply))
         elif isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):
-            waiting.by_text = True
+            waiting.packed, waiting.by_text = _script(ask, "EVAL", ask.script.text), True
             return False
         elif not is_passing(reply) and isinstance(reply, ResponseError):
             future.set_exception(reply)

@@ -1,4 +1,4 @@
-"""A worker goes on with what its commits make ready, past the broker: all that holds for messages holds for that too."""
+"""A worker goes on with what its commits make ready, past the broker: what holds for messages holds for that too."""
 
 from __future__ import annotations
 
@@ -221,8 +221,8 @@ def test_a_chain_without_end_leaves_others_their_turn_in_the_only_slot(deploy: D
 def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_what_it_had_in_hand(deploy: Deploy) -> None:
     deployment = deploy(**WITHOUT_END)
     victim = deployment.worker("victim", FLOWS, pool="asyncio", concurrency=100).wait_ready()
-    held = [deployment.start(flows.Links, n=30, held=[n]) for n in (7, 9)]  # an async and a plain one
-    for chain, n in zip(held, (7, 9), strict=True):
+    held = [deployment.start(flows.Links, n=30, held=[n]) for n in (7, 10)]  # an async and a plain one
+    for chain, n in zip(held, (7, 10), strict=True):
         eventually(lambda chain=chain, n=n: links(deployment, chain)[n] == 1, "it is held")
     chains = [deployment.start(flows.Links, n=30) for _ in range(20)]
     deployment.await_effects("link", 200)
@@ -231,7 +231,7 @@ def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_what_it_had_
     assert messages_before <= 22  # all but the first steps were gone on with
 
     deployment.worker("heir", FLOWS, pool="asyncio", concurrency=100).wait_ready()
-    for chain, n in zip(held, (7, 9), strict=True):
+    for chain, n in zip(held, (7, 10), strict=True):
         deployment.open_gate(f"{chain.run_id}-{n}")
     assert [chain.result(40) for chain in [*held, *chains]] == [30] * 22
     for chain in [*held, *chains]:
@@ -243,20 +243,20 @@ def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_what_it_had_
         lost = [each for each in found if each.outcome == "lost"]
         assert len(lost) <= 1, "only one step of a chain was in hand"
         assert executed.total() <= 30 + len(lost)
-    for chain, n in zip(held, (7, 9), strict=True):
+    for chain, n in zip(held, (7, 10), strict=True):
         assert links(deployment, chain)[n] == 2
 
 
 def test_a_stopped_worker_that_comes_back_finds_its_steps_given_away(deploy: Deploy) -> None:
     deployment = deploy(continuation_seconds=1000.0)
     sleeper = deployment.worker("sleeper", FLOWS, pool="asyncio", concurrency=100).wait_ready()
-    held = deployment.start(flows.Links, n=30, held=[9, 20])  # the ninth is a plain step, which nothing interrupts
-    eventually(lambda: links(deployment, held)[9] == 1, "it is held")
+    held = deployment.start(flows.Links, n=30, held=[10, 20])  # the tenth is a plain step, which nothing interrupts
+    eventually(lambda: links(deployment, held)[10] == 1, "it is held")
     chains = [deployment.start(flows.Links, n=30) for _ in range(10)]
     deployment.await_effects("link", 100)
     os.kill(sleeper.pid, signal.SIGSTOP)
     deployment.worker("heir", FLOWS, pool="asyncio", concurrency=100).wait_ready()
-    deployment.open_gate(f"{held.run_id}-9")
+    deployment.open_gate(f"{held.run_id}-10")
     assert [chain.result(40) for chain in chains] == [30] * 10
     eventually(lambda: links(deployment, held)[20] == 1, "the other worker has come further")
 
@@ -266,7 +266,7 @@ def test_a_stopped_worker_that_comes_back_finds_its_steps_given_away(deploy: Dep
     deployment.open_gate(f"{held.run_id}-20")
     assert held.result(40) == 30
     released = [(each["n"], each["pid"] == sleeper.pid) for each in deployment.effects("released", held.run_id)]
-    assert sorted(released) == [(9, False), (9, True), (20, False)]
+    assert sorted(released) == [(10, False), (10, True), (20, False)]
     for chain in [held, *chains]:
         found = deployment.executions(chain.run_id)
         assert_committed_once(found)
@@ -283,19 +283,19 @@ def test_a_stopped_worker_that_comes_back_finds_its_steps_given_away(deploy: Dep
 def test_a_terminated_worker_ends_the_step_in_hand_and_hands_the_chain_on(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES)  # nobody rings again for a minute
     leaving = deployment.worker("leaving", FLOWS, pool="asyncio", concurrency=10).wait_ready()
-    chains = [deployment.start(flows.Links, n=30, held=[n]) for n in (9, 11, 12)]
-    for chain, n in zip(chains, (9, 11, 12), strict=True):
+    chains = [deployment.start(flows.Links, n=30, held=[n]) for n in (10, 11, 12)]
+    for chain, n in zip(chains, (10, 11, 12), strict=True):
         eventually(lambda chain=chain, n=n: links(deployment, chain)[n] == 1, "it is held")
     unending = [deployment.start(flows.Unending) for _ in range(3)]
     eventually(lambda: goings_on(leaving, "Unending") >= 50, "they are under way")
     leaving.terminate()
     eventually(lambda: "Warm shutdown" in leaving.log(), "the worker is shutting down")
-    for chain, n in zip(chains, (9, 11, 12), strict=True):
+    for chain, n in zip(chains, (10, 11, 12), strict=True):
         deployment.open_gate(f"{chain.run_id}-{n}")
     assert leaving.process.wait(40) == 0
     deployment.worker("heir", FLOWS, pool="asyncio", concurrency=10).wait_ready()
     assert [chain.result(40) for chain in chains] == [30] * 3
-    for chain, n in zip(chains, (9, 11, 12), strict=True):
+    for chain, n in zip(chains, (10, 11, 12), strict=True):
         assert links(deployment, chain) == dict.fromkeys(range(1, 31), 1)
         by_worker = {each["n"]: each["pid"] for each in deployment.effects("link", chain.run_id)}
         assert {by_worker[each] for each in range(1, n + 1)} == {leaving.pid}
@@ -368,10 +368,7 @@ def test_a_context_offers_the_same_to_async_and_to_plain_steps(lone: Deployment)
 
 @pytest.mark.parametrize("ends_by", ["cancelling", "time"])
 def test_a_run_that_is_over_stops_the_step_that_was_gone_on_with(lone: Deployment, ends_by: str) -> None:
-    if ends_by == "time":
-        handler = flows.Shield(runtime=lone.runtime, timeout=1.0).start()
-    else:
-        handler = lone.start(flows.Shield)
+    handler = flows.Shield(runtime=lone.runtime, timeout=1.0 if ends_by == "time" else None).start()
     lone.await_effects("waiting", run_id=handler.run_id)
     if ends_by == "cancelling":
         assert handler.cancel()

@@ -22,7 +22,8 @@ def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: D
         "This worker cannot run step 'pay_back' of workflow 'shop_after.Refund': the workflow is not loaded here.",
         "This worker cannot run step 'charge' of workflow 'shop_after.Order': the workflow is not loaded here.",
         "This worker cannot run step 'wrap' of workflow 'shop.Parcel': the workflow has no such step here.",
-        "The work is parked until a worker that has the code starts. Loaded here: shop_before.Order, shop.Parcel, shop.Bundle.",
+        "The work is parked until a worker that has the code starts. Loaded here: shop_before.Order, shop.Parcel, "
+        "shop.Bundle.",
     ):
         assert said in old.log()
 
