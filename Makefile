@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS_INSTALLED := $(VENV)/.peers-installed
 
 .PHONY: help
 help:  ## List the targets
@@ -21,7 +22,7 @@ install: $(INSTALLED)  ## Make .venv and install umbel with everything for devel
 
 .PHONY: demo
 demo: $(INSTALLED)  ## Audit the standard library's sources on an embedded Redis and worker
-	$(BIN)/umbel run examples/code_audit.py
+	$(BIN)/umbel run --pool prefork examples/code_audit.py
 
 .PHONY: test
 test: check  ## Everything that must pass: check, then all tests on a real Redis and real workers
@@ -40,8 +41,12 @@ format: $(INSTALLED)  ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 .PHONY: bench
-bench: $(INSTALLED)  ## Measure against bare Celery and Celery canvas; prints ratios of one run
-	$(BIN)/python -m benchmarks.run
+bench: $(PEERS_INSTALLED)  ## Measure beside Celery and other peers (half an hour; BENCH=--quick: a minute; BENCH=--write)
+	$(BIN)/python -m benchmarks.run $(BENCH)
+
+$(PEERS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m benchmarks.install_peers
+	@touch $@
 
 .PHONY: waiting
 waiting: $(INSTALLED)  ## 10,000 runs wait for a human, everything is killed, all are answered

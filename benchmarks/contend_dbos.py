@@ -38,7 +38,7 @@ class Dbos(Contender):
         super().__init__(name)
         self._folder = tempfile.TemporaryDirectory(prefix="benchmark-dbos-")
         url = f"sqlite:///{Path(self._folder.name, 'dbos.sqlite')}"
-        DBOS(config={"name": "benchmark", "system_database_url": url, "log_level": "ERROR", "run_admin_server": False})
+        DBOS(config={"name": "benchmark", "system_database_url": url, "log_level": "ERROR"})
         DBOS.launch()
 
     @property

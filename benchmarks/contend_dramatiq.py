@@ -1,5 +1,5 @@
 # dramatiq is an optional peer.
-# mypy: disable-error-code="import-not-found"
+# mypy: disable-error-code="import-not-found,no-untyped-call"
 """dramatiq as its command line starts it: a process per processor, eight threads each."""
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from taskiq.kicker import AsyncKicker
-from taskiq_redis import ListQueueBroker
+from taskiq_redis import RedisStreamBroker
 
 from .contender import Chained
 
@@ -25,7 +25,7 @@ class Taskiq(Chained):
 
     @property
     def about(self) -> str:
-        return "`taskiq worker --workers 2 --no-parse`, list broker, no results"
+        return "`taskiq worker --workers 2 --no-parse`, stream broker, no results"
 
     def command(self, number: int) -> list[str]:
         options = ["--workers", "2", "--no-parse", "--log-level", "WARNING"]
@@ -33,7 +33,7 @@ class Taskiq(Chained):
 
     def connect(self, url: str) -> None:
         super().connect(url)
-        self._broker = ListQueueBroker(url)
+        self._broker = RedisStreamBroker(url)
         self._loop.run(self._broker.startup())
 
     def send(self, task: str, calls: Sequence[tuple[Any, ...]]) -> None:

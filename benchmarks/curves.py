@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from . import measure
 from .contend_umbel import Umbel
 from .deployed import deployed
-from .measure import chains_per_second, seconds_of
 from .measure_memory import settled_bytes
 from .shape import FULL, QUICK, Sizes
 from .shapes_umbel import CHAIN_STEPS
@@ -33,9 +32,9 @@ class Curve:
     unit: str
     points: dict[int, list[float]] = field(default_factory=dict)
 
-    def measure(self, at: int, act: Callable[[], float | None]) -> None:
-        """Add a number."""
-        number = act()
+    def measure(self, at: int, act: Callable[..., float | None], *arguments: object) -> None:
+        """Add the number that a call gives."""
+        number = act(*arguments)
         assert number is not None
         self.points.setdefault(at, []).append(number)
         print(f"{self.title}, {at:,}: {short(number)} {self.unit}", file=sys.stderr, flush=True)
@@ -65,8 +64,8 @@ def _by_workers(umbels: Sequence[Umbel], sizes: Sizes, repeat: int) -> list[Curv
     fans = Curve(f"fan-outs of {sizes.fan}, {sizes.fans_at_once} at once, by worker processes", "steps/s")
     for _ in range(repeat):
         for umbel in umbels:
-            chains.measure(umbel.processes, lambda umbel=umbel: measure.chains_at_once(umbel, sizes))
-            fans.measure(umbel.processes, lambda umbel=umbel: measure.fans_at_once(umbel, sizes))
+            chains.measure(umbel.processes, measure.chains_at_once, umbel, sizes)
+            fans.measure(umbel.processes, measure.fans_at_once, umbel, sizes)
     return [chains, fans]
 
 
@@ -77,20 +76,24 @@ def _by_load(umbel: Umbel, sizes: Sizes, repeat: int) -> list[Curve]:
     at_once = Curve("chains of 10, by runs at once", "steps/s")
     beside = Curve(f"chains of 10, {sizes.chains_at_once} at once, by other runs that wait", "steps/s")
     for steps in sizes.run_sizes:
-        stored.measure(steps, lambda steps=steps: _stored_per_step(umbel, sizes, steps))
+        stored.measure(steps, _stored_per_step, umbel, sizes, steps)
     for _ in range(repeat):
         for steps in sizes.run_sizes:
-            fans.measure(steps, lambda steps=steps: steps / seconds_of(lambda: umbel.fans(1, steps - 2)))
-            loops.measure(steps, lambda steps=steps: steps / seconds_of(lambda: umbel.loop(steps)))
+            fans.measure(steps, _per_second, steps, umbel.fans, 1, steps - 2)
+            loops.measure(steps, _per_second, steps, umbel.loop, steps)
         for runs in sizes.live_runs:
-            at_once.measure(runs, lambda runs=runs: chains_per_second(umbel, runs) * CHAIN_STEPS)
+            at_once.measure(runs, _per_second, runs * CHAIN_STEPS, measure.run_chains, umbel, runs)
     waiting = 0
     for runs in sizes.live_runs:
         ask(umbel.runtime, runs - waiting)
         waiting = runs
         for _ in range(repeat):
-            beside.measure(runs, lambda: measure.chains_at_once(umbel, sizes))
+            beside.measure(runs, measure.chains_at_once, umbel, sizes)
     return [fans, loops, at_once, beside, stored]
+
+
+def _per_second(steps: int, act: Callable[..., None], *arguments: object) -> float:
+    return steps / measure.seconds_of(lambda: act(*arguments))
 
 
 def _stored_per_step(umbel: Umbel, sizes: Sizes, steps: int) -> float:
@@ -99,7 +102,7 @@ def _stored_per_step(umbel: Umbel, sizes: Sizes, steps: int) -> float:
     return (settled_bytes(umbel, sizes) - before) / steps
 
 
-def lines_of(found: Iterable[Curve]) -> list[Sequence[str]]:
+def lines_of(found: Iterable[Curve]) -> list[tuple[str, ...]]:
     """All curves as one table."""
     return [HEADS, *(line for curve in found for line in curve.lines())]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 #: Between these lines of it stands what `--write` writes.
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-PACKAGES = ("celery", "kombu", "dramatiq", "taskiq", "taskiq-redis", "llama-index-workflows", "dbos", "umbel")
+PACKAGES = ("celery", "kombu", "dramatiq", "taskiq", "taskiq-redis", "llama-index-workflows", "dbos", "uvloop", "umbel")
 
 
 def circumstances(repeat: int, redis_version: str) -> str:

@@ -19,7 +19,8 @@ def chain_alone(contender: Contender, sizes: Sizes) -> float:
 
 def chains_at_once(contender: Contender, sizes: Sizes) -> float:
     """Steps per second of many chains."""
-    return chains_per_second(contender, sizes.chains_at_once) * CHAIN_STEPS
+    runs = sizes.chains_at_once
+    return runs * CHAIN_STEPS / seconds_of(lambda: run_chains(contender, runs))
 
 
 def fan_alone(contender: Contender, sizes: Sizes) -> float | None:
@@ -84,11 +85,6 @@ def run_chains(contender: Contender, runs: int) -> None:
     """Chains at once, from the start of the first to the end of the last."""
     for _ in contender.chains(runs):
         pass
-
-
-def chains_per_second(contender: Contender, runs: int) -> float:
-    """Of so many at once."""
-    return runs / seconds_of(lambda: run_chains(contender, runs))
 
 
 def seconds_of(act: Callable[[], None]) -> float:

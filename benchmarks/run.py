@@ -31,7 +31,10 @@ CURVES = "curves"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.write and (options.quick or options.only or options.contenders):
+        parser.error("--write writes everything: leave out --quick, --only and --contenders")
     sizes = QUICK if options.quick else FULL
     if options.processes is not None:
         sizes = replace(sizes, processes=options.processes)
@@ -39,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = Report(sizes, options.repeat)
     for section in sections_of(sizes, only, set(options.contenders)):
         report.measure(section)
-    tables = [[HEADS, *(line for row in report.rows for line in row.lines())]]
+    tables: list[list[tuple[str, ...]]] = [[HEADS, *(line for row in report.rows for line in row.lines())]]
     if not only or CURVES in only:
         tables.append(lines_of(curves(sizes, min(options.repeat, 3))))
-    about = [circumstances(options.repeat, report.redis_version), *report.about]
+    about = [circumstances(options.repeat, report.redis_version), "\n".join(f"- {each}" for each in report.about)]
     print("\n" + "\n\n".join([*map(plain, tables), *about]))
     if options.write:
         write_section(DOCUMENT, "\n\n".join([*about, *map(markdown, tables)]))

@@ -1,6 +1,6 @@
 # taskiq is an optional peer.
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""The shapes in taskiq, chained by hand. Its list broker acknowledges nothing: it is taskiq's quickest."""
+"""The shapes in taskiq, chained by hand. Of its Redis brokers the one on a stream is the quickest."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import os
 from typing import Any
 
 import redis.asyncio
-from taskiq_redis import ListQueueBroker
+from taskiq_redis import RedisStreamBroker
 
 from .shapes_umbel import CHAIN_STEPS
 
 URL = os.environ.get("BENCHMARK_REDIS", "redis://localhost:6379/0")
 client: Any = redis.asyncio.Redis.from_url(URL)
-broker = ListQueueBroker(URL)
+broker = RedisStreamBroker(URL)
 
 
 async def tell_done(run: str) -> None:

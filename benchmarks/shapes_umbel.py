@@ -108,14 +108,17 @@ class FanStart(StartEvent):
 
 
 class Fan(Workflow):
-    """One step, `width` steps, one step with all their events."""
+    """One step, `width` steps, one step with all their events.
+
+    As the parts take no time, eight of them at once keep two workers busy; more would only queue elsewhere.
+    """
 
     @step
     async def split(self, ev: FanStart) -> list[Part]:
         """Fan out."""
         return [Part(number=number) for number in range(ev.width)]
 
-    @step(num_workers=1000)
+    @step(num_workers=8)
     async def work(self, ev: Part) -> PartDone:
         """Do nothing."""
         return PartDone(number=ev.number, data=ev.data)
@@ -160,7 +163,7 @@ class Compute(Workflow):
         """Fan out."""
         return [Stint(seconds=ev.seconds) for _ in range(ev.width)]
 
-    @step(num_workers=1000)
+    @step(num_workers=16)
     def work(self, ev: Stint) -> PartDone:
         """Use so much processor time."""
         enough = time.thread_time() + ev.seconds

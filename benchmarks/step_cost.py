@@ -44,6 +44,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.step_cost", description=__doc__)
     parser.add_argument("--shape", choices=["chain", "fan"], default="chain")
+    parser.add_argument(
+        "--pool", default="asyncio", help="of the worker whose processor time is told (default asyncio)"
+    )
     parser.add_argument("--runs", type=int, default=200, metavar="N", help="chains (default 200)")
     parser.add_argument(
         "--width", type=int, default=100, metavar="N", help="of fan-outs, which together make 2,000 steps"
@@ -57,7 +60,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         steps, seconds, worker, redis_server = measured(options, None)
-        print(f"{steps} steps in {seconds:.2f} s: {steps / seconds:,.0f} steps/s with one solo worker")
+        print(f"{steps} steps in {seconds:.2f} s: {steps / seconds:,.0f} steps/s with one worker")
         print(f"processor time per step: worker {worker:,.0f} us, Redis {redis_server:,.0f} us")
         profile = Path(folder, "profile")
         steps, *_ = measured(options, profile)
@@ -88,13 +91,13 @@ def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, fl
     """Steps, seconds, and microseconds of processor time per step of worker and Redis."""
     with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as server:
         environment = worker_environment(Settings.from_environment(redis_url=server.url))
-        command = [sys.executable, "-m", "umbel.workers.cli", "worker", SHAPES_UMBEL, "--pool", "solo"]
+        command = [sys.executable, "-m", "umbel.workers.cli", "worker", SHAPES_UMBEL, "--pool", options.pool]
         command += ["--loglevel", "WARNING"]
         if profile is not None:
             command = [sys.executable, "-m", "benchmarks.step_cost", "--serve", str(profile)]
         with open(os.devnull, "wb") as silence:
             process = watchdog.spawn(command, env=environment, output=silence.fileno(), grace_seconds=30)
-        umbel = Umbel(processes=1, pool="solo")
+        umbel = Umbel(processes=1)
         umbel.connect(server.url)
         for _ in range(5):
             umbel.single()

@@ -1,6 +1,8 @@
 """Audit a tree of Python sources, by default the standard library: one step per file, joined into a ranked report.
 
-$ umbel run examples/code_audit.py path=src top=20
+Parsing is computing, and plain steps that compute want processes: the prefork pool.
+
+$ umbel run --pool prefork examples/code_audit.py path=src top=20
 $ python examples/code_audit.py
 """
 
@@ -142,7 +144,7 @@ def table(title: str, ranking: Ranking) -> str:
 code_audit = CodeAudit(timeout=600)  # the instance that `umbel run` and the workers take
 
 if __name__ == "__main__":
-    with local():
+    with local(pool="prefork"):
         run = code_audit.start()
         for progress in run.events(types=[Progress]):
             print(progress.msg)

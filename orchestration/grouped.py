@@ -8,6 +8,7 @@ its transport is used directly, because awaiting reply by reply costs more than 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,13 +38,17 @@ SILENCE_SECONDS = 10.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
-#: Refusals that are no mistake of the script's.
+#: Refusals that are no mistake of the script's. They come before its first write: nothing of it is applied.
 _REFUSALS: dict[str, type[RedisError]] = {
     "OOM": OutOfMemoryError,
     "READONLY": ReadOnlyError,
+    "MISCONF": ReadOnlyError,
+    "NOREPLICAS": ReadOnlyError,
     "NOAUTH": AuthenticationError,
     "WRONGPASS": AuthenticationError,
 }
+#: How Redis before 7 tells of one that a command inside of a script met with.
+_IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
 
 
 def _packed(*command: Any) -> bytes:
@@ -57,7 +62,8 @@ def _script(ask: Ask[Any], *script: str) -> bytes:
 
 def _refusal(text: str) -> Exception:
     """What Redis answers instead of a result."""
-    return _REFUSALS.get(text.partition(" ")[0], ResponseError)(text)
+    inside = _IN_SCRIPT.search(text)
+    return _REFUSALS.get(inside[1] if inside else text.partition(" ")[0], ResponseError)(text)
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ from ..orchestration.store import Store
 from ..orchestration.sweep import Dispatcher
 from ..orchestration.upkeep import Held, Upkeep
 from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Surroundings, Suspended, Work
+from .at_work import AtWork
 from .attempt import Abandoned, AttemptFailed, Running, Told
 from .emissions import Emissions, Flusher
 from .failure import failed_outcome
@@ -94,11 +95,11 @@ class Executor:
         upkeep = Upkeep(Store(connect(settings.redis_url), settings, patience_seconds=settings.heartbeat_seconds))
         self.upkeep = Upkeep(self.store)
         self.places = Places(self.store, dispatcher.ring)
-        self.owner = Owner(worker, upkeep, self._cancel_claim)
+        self._at_work = AtWork()
+        self.owner = Owner(worker, upkeep, self._at_work.cancel)
         self.flusher = Flusher(settings.flush_seconds)
         self._own_loop = LoopThread()
         self._loop_of = loop_of
-        self._running: dict[Held, Running] = {}
 
     def close(self) -> None:
         """Stop the threads; leases are left to run out."""
@@ -108,14 +109,7 @@ class Executor:
 
     def run_ended(self, run_id: str) -> None:
         """A run has ended: its steps here are told at once."""
-        for held, running in list(self._running.items()):
-            if held.run_id == run_id:
-                running.cancel("its run has ended")
-
-    def _cancel_claim(self, held: Held, reason: str) -> None:
-        running = self._running.get(held)
-        if running is not None:
-            running.cancel(reason)
+        self._at_work.run_ended(run_id)
 
     def _loop(self, run_id: str) -> asyncio.AbstractEventLoop:
         chosen = self._loop_of(run_id) if self._loop_of is not None else None
@@ -179,6 +173,7 @@ class Executor:
         for _ in range(2):
             held = Held(run_id, work_id, new_nonce())
             self.owner.hold(held)
+            self._at_work.enter(held)
             owner = self.owner.name
             try:
                 reply: Work | Refusal = yield Send(
@@ -192,12 +187,12 @@ class Executor:
                     )
                 )
             except BaseException:
-                self.owner.drop(held)
+                self._let_go(held)
                 raise
             if isinstance(reply, Work):
                 self.owner.confirm(held)
                 return reply
-            self.owner.drop(held)
+            self._let_go(held)
             if reply is not Refusal.GONE:
                 return reply
             self.owner.reincarnate(owner)
@@ -225,13 +220,16 @@ class Executor:
 
     def _attempt(self, work: Work, until: float) -> Flow[_Ended]:
         held = Held(work.run_id, work.work_id, work.claim_id)
-        running = self._running[held] = Running(held)
+        running = self._at_work.enter(held)
         try:
             return (yield from self._execute(work, running, until))
         finally:
             # What ended without a commit (cancelled, or Redis stayed away) is given back by the next heartbeat.
-            self._running.pop(held, None)
-            self.owner.drop(held)
+            self._let_go(held)
+
+    def _let_go(self, held: Held) -> None:
+        self._at_work.leave(held)
+        self.owner.drop(held)
 
     def _execute(self, work: Work, running: Running, until: float) -> Flow[_Ended]:
         registered = self.registry.find(work.workflow)
@@ -265,6 +263,8 @@ class Executor:
         reply = yield from self._commit(work, plan, outcome, emissions, face, until)
         if isinstance(reply, Refusal):
             return _Ended(reply.value)
+        if (gained := reply.continued) is not None:
+            self._at_work.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
         if isinstance(outcome, Failed):
             error, running.error = running.error, None
             failed = AttemptFailed(f"attempt {work.attempt}: {_told(outcome)['error']}", outcome.retry_delay_seconds)
@@ -297,6 +297,9 @@ class Executor:
 
     def _call(self, work: Work, registered: Registered, face: StepFace, running: Running) -> Flow[Outcome | None]:
         """Execute user code; None when the attempt was cancelled from outside."""
+        if running.reason is not None:
+            self._say_cancelled(work, running.reason)
+            return None
         try:
             if work.charged_losses >= self.settings.max_losses:
                 raise WorkerLost(

@@ -15,5 +15,7 @@ import umbel
 def workers() -> Iterator[umbel.Runtime]:
     """A Redis and one worker process of two for all examples that tests import."""
     targets = [str(EXAMPLES / f"{name}.py") for name in ("code_audit", "parallel", "approval")]
-    with umbel.local(*targets, str(Path(__file__).with_name("timed_streaming.py")), concurrency=2) as runtime:
+    with umbel.local(
+        *targets, str(Path(__file__).with_name("timed_streaming.py")), pool="prefork", concurrency=2
+    ) as runtime:
         yield runtime

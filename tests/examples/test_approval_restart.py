@@ -75,6 +75,12 @@ class Terminal:
             yield background
         finally:
             background.kill_everything()
+            self._kill_server()
+
+    def _kill_server(self) -> None:
+        """Another command may have started the Redis, which then is nobody's child and has lost its last watchdog."""
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int((self.folder / "state" / "default" / "server.pid").read_text()), signal.SIGKILL)
 
 
 class Background:

@@ -10,6 +10,7 @@ from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, wa
 from umbel.orchestration.envelope import START, STEP_FAILED, Envelope
 from umbel.orchestration.errors import RunNotFound
 from umbel.orchestration.records import Applied, Doorbell, Refusal
+from umbel.orchestration.scripts import unpack
 from umbel.orchestration.store import Store
 from umbel.orchestration.work import FannedOut, Returned, Work
 
@@ -105,7 +106,9 @@ def test_an_end_is_published_last_and_told_to_the_workers(store: Store) -> None:
     assert listener.get_message(timeout=30)["type"] == "subscribe"
     run.commit(run.claim("begin"), stop(1))
 
-    assert listener.get_message(timeout=30)["data"] == run.run_id.encode()
+    run_id, _, told = listener.get_message(timeout=30)["data"].partition(b"\0")
+    assert run_id == run.run_id.encode()
+    assert unpack(told) == ["completed", run.content("run")[b"ending"].decode()]
     listener.close()
     ids = [entry[0] for name in ("stream", "trace") for entry in run.content(name)]
     assert run.content("stream")[-1][0] == max(ids, key=lambda entry: int(entry.split(b"-")[0]))

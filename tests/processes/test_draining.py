@@ -7,7 +7,9 @@ import pytest
 from process_driving import LONG_LEASES, Deploy, eventually
 
 
-@pytest.mark.parametrize(("pool", "workflow"), [("prefork", flows.Held), ("threads", flows.HeldOnLoop)])
+@pytest.mark.parametrize(
+    ("pool", "workflow"), [("prefork", flows.Held), ("threads", flows.HeldOnLoop), ("asyncio", flows.Held)]
+)
 def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
     deploy: Deploy, pool: str, workflow: type[flows.Held]
 ) -> None:
@@ -38,9 +40,10 @@ def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
             assert len(deployment.effects(what, handler.run_id)) == 1
 
 
-def test_a_doorbell_in_hand_is_not_filed_with_the_broker(deploy: Deploy) -> None:
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_a_doorbell_in_hand_is_not_filed_with_the_broker(deploy: Deploy, pool: str) -> None:
     deployment = deploy(**LONG_LEASES)
-    deployment.worker("one", pool="threads").wait_ready()
+    deployment.worker("one", pool=pool).wait_ready()
     handler = deployment.start(flows.HeldOnLoop)
     deployment.await_effects("begun", run_id=handler.run_id)
 

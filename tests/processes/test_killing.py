@@ -28,10 +28,14 @@ def holder(deployment: Deployment, run_id: str) -> tuple[WorkerUnderTest, int]:
     return next(each for each in deployment.workers if pid in descendants(each.pid) | {each.pid}), pid
 
 
-@pytest.mark.parametrize("only_main", [False, True], ids=["its whole process group", "only its main process"])
-def test_a_killed_worker_costs_no_run_anything_but_time(deploy: Deploy, only_main: bool) -> None:
+@pytest.mark.parametrize(
+    ("pool", "only_main"),
+    [("prefork", False), ("prefork", True), ("asyncio", True)],
+    ids=["its whole process group", "only its main process", "its event loop and all"],
+)
+def test_a_killed_worker_costs_no_run_anything_but_time(deploy: Deploy, pool: str, only_main: bool) -> None:
     deployment = deploy()
-    workers = [deployment.worker("one"), deployment.worker("two")]
+    workers = [deployment.worker(name, pool=pool) for name in ("one", "two")]
     for worker in workers:
         worker.wait_ready()
     held = deployment.start(flows.Held)
@@ -58,7 +62,7 @@ def test_a_killed_worker_costs_no_run_anything_but_time(deploy: Deploy, only_mai
     settings = deployment.settings
     assert recovery_seconds < 10 + settings.lease_seconds + settings.sweep_seconds
     survivor = next(worker for worker in workers if worker is not victim)
-    assert again["pid"] in descendants(survivor.pid)
+    assert again["pid"] in descendants(survivor.pid) | {survivor.pid}
     assert survivor.process.poll() is None
     assert [each.outcome for each in deployment.executions(held.run_id) if each.step == "held"] == ["lost", "done"]
     assert deployment.counter("losses") >= 1

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import process_flows as flows
-from process_driving import Deploy, assert_committed_once, descendants
+import pytest
+from continuation_flows import Links
+from process_driving import LONG_LEASES, Deploy, assert_committed_once, descendants
 
 from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.watchdog import Watchdog
 
+#: As many as make the runs last a second.
+SLOTS = {"prefork": 2, "asyncio": 50}
 
+
+@pytest.mark.parametrize("pool", ["prefork", "asyncio"])
 def test_runs_outlive_a_killed_redis_and_so_do_the_worker_processes(
-    deploy: Deploy, watchdog: Watchdog, tmp_path: Path
+    deploy: Deploy, watchdog: Watchdog, tmp_path: Path, pool: str
 ) -> None:
     with EmbeddedRedis.in_folder(tmp_path / "redis", watchdog=watchdog) as server:
         deployment = deploy(server.url)
-        workers = [deployment.worker("one"), deployment.worker("two")]
+        workers = [deployment.worker(name, pool=pool, concurrency=SLOTS[pool]) for name in ("one", "two")]
         for worker in workers:
             worker.wait_ready()
         processes = {pid for worker in workers for pid in descendants(worker.pid)}
@@ -43,3 +50,43 @@ def test_runs_outlive_a_killed_redis_and_so_do_the_worker_processes(
                 assert_committed_once(deployment.executions(handler.run_id))
             assert len({each.work_id for each in deployment.executions(fan.run_id) if each.step == "total"}) == 1
             deployment.close()
+
+
+def test_outages_amid_the_commits_of_an_asyncio_worker_repeat_no_step(
+    deploy: Deploy, watchdog: Watchdog, tmp_path: Path
+) -> None:
+    folder = tmp_path / "redis"
+    with ExitStack() as servers:
+        server = servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        deployment = deploy(server.url, lease_seconds=30.0)
+        worker = deployment.worker("one", "continuation_flows", pool="asyncio", concurrency=100).wait_ready()
+        chains = [deployment.start(Links, n=60) for _ in range(20)]
+        for count in (150, 500):
+            deployment.await_effects("link", count)
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+            server = servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        assert [chain.result(50) for chain in chains] == [60] * 20
+        assert worker.process.poll() is None
+        for chain in chains:
+            found = deployment.executions(chain.run_id)
+            assert_committed_once(found)
+            assert [each.outcome for each in found] == ["done"] * 61
+            assert sorted(each["n"] for each in deployment.effects("link", chain.run_id)) == list(range(1, 61))
+        deployment.close()
+
+
+def test_scripts_that_redis_forgets_are_only_sent_again(deploy: Deploy) -> None:
+    deployment = deploy(**LONG_LEASES)
+    deployment.worker("one", "continuation_flows", pool="asyncio", concurrency=100).wait_ready()
+    chains = [deployment.start(Links, n=50) for _ in range(20)]
+    client = deployment.runtime.store.client
+    flushes = 0
+    while not all(chain.is_done() for chain in chains):
+        client.script_flush()
+        flushes += 1
+    assert flushes > 20
+    assert [chain.result(40) for chain in chains] == [50] * 20
+    for chain in chains:
+        links = [each["n"] for each in deployment.effects("link", chain.run_id)]
+        assert sorted(links) == list(range(1, 51))

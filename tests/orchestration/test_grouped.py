@@ -1,0 +1,255 @@
+"""One connection for all coroutines of a loop: each gets its own answer, whatever becomes of others and of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from redis.exceptions import ResponseError
+
+from umbel.orchestration.asks import Ask
+from umbel.orchestration.connection import Client, connect
+from umbel.orchestration.errors import ConfigurationError, StoreUnavailable
+from umbel.orchestration.grouped import GroupedConnection
+from umbel.orchestration.scripts import Script
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.redis_binary import find_server
+
+
+def ask(lua: str, key: str = "k", *args: str, what: str = "try") -> Ask[Any]:
+    """A script as an ask, whose answer is given as it is."""
+    script = Script("test", ("key",), lua, hashlib.sha1(lua.encode()).hexdigest(), {"key": 0})
+    return Ask(what, script, [key], [arg.encode() for arg in args], lambda reply: reply)
+
+
+def echo(text: str) -> Ask[Any]:
+    return ask("return ARGV[1]", "k", text)
+
+
+def put(key: str, value: str) -> Ask[Any]:
+    return ask("redis.call('SET', KEYS[1], ARGV[1]) return 'put'", key, value)
+
+
+def append(text: str) -> Ask[Any]:
+    return ask("return redis.call('RPUSH', KEYS[1], ARGV[1])", "list", text)
+
+
+@pytest.fixture(scope="module", params=["oldest", "newest"])
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
+    """A Redis of this file's own, whose configuration may be changed: they word refusals differently."""
+    binary = find_server(search_path="") if request.param == "oldest" else None
+    with EmbeddedRedis.temporary(append_only=False, binary=binary) as made:
+        yield made
+
+
+@pytest.fixture
+def control(server: EmbeddedRedis) -> Iterator[Client]:
+    """Another connection, of an operator."""
+    client = connect(server.url)
+    client.flushdb()
+    yield client
+    client.close()
+
+
+@pytest_asyncio.fixture
+async def group(server: EmbeddedRedis, control: Client) -> AsyncIterator[GroupedConnection]:
+    made = GroupedConnection(server.url, patience_seconds=20)
+    yield made
+    await made.close()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_each_gets_the_answer_to_its_own_question(group: GroupedConnection) -> None:
+    answers = await asyncio.gather(*(group.do(echo(str(n))) for n in range(500)))
+    assert answers == [str(n).encode() for n in range(500)]
+
+
+async def test_what_is_asked_in_one_turn_goes_out_together_on_one_connection(
+    group: GroupedConnection, control: Client
+) -> None:
+    await group.do(echo("connected"))
+    before = control.info("stats")
+    await asyncio.gather(*(group.do(echo(str(n))) for n in range(300)))
+    after = control.info("stats")
+    assert after["total_commands_processed"] - before["total_commands_processed"] >= 300
+    assert after["total_reads_processed"] - before["total_reads_processed"] <= 30  # Redis reads 16 KB at a time
+    assert after["total_connections_received"] == before["total_connections_received"]
+
+
+async def test_questions_are_answered_in_the_order_they_are_asked_in(group: GroupedConnection, control: Client) -> None:
+    def never(error: Exception) -> None:
+        raise AssertionError(error)
+
+    await group.do(append("Redis knows the script"))
+    control.delete("list")
+    asking = []
+    for n in range(0, 100, 2):
+        asking.append(asyncio.ensure_future(group.do(append(str(n)))))
+        await asyncio.sleep(0)
+        group.post(("RPUSH", "list", str(n + 1)), never)
+    assert await asyncio.gather(*asking) == list(range(1, 101, 2))
+    await until(lambda: control.llen("list") == 100)
+    assert control.lrange("list", 0, -1) == [str(n).encode() for n in range(100)]
+
+
+async def test_a_script_that_fails_is_nobody_elses_matter(group: GroupedConnection) -> None:
+    asks = [echo(str(n)) for n in range(20)]
+    asks[7] = ask("return redis.error_reply('ERR of its own')")
+    asks[13] = ask("return redis.call('INCR', KEYS[1]) + nothing")
+    answers = await asyncio.gather(*map(group.do, asks), return_exceptions=True)
+    for n, answer in enumerate(answers):
+        assert isinstance(answer, ResponseError) if n in (7, 13) else answer == str(n).encode()
+    assert "of its own" in str(answers[7])
+
+
+async def test_a_question_that_cannot_be_sent_is_nobody_elses_matter(group: GroupedConnection) -> None:
+    asks = [echo(str(n)) for n in range(20)]
+    asks[7] = ask("return 1", "half a surrogate \ud800")
+    for _ in range(2):
+        answers = await asyncio.gather(*map(group.do, asks), return_exceptions=True)
+        for n, answer in enumerate(answers):
+            assert isinstance(answer, UnicodeEncodeError) if n == 7 else answer == str(n).encode()
+
+
+async def test_who_does_not_wait_any_more_takes_nobodys_answer(group: GroupedConnection) -> None:
+    await group.do(echo("connected"))
+    for gone in range(10):
+        asking = [asyncio.ensure_future(group.do(echo(str(n)))) for n in range(10)]
+        await asyncio.sleep(0)
+        asking[gone].cancel()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        for n, answer in enumerate(answers):
+            assert isinstance(answer, asyncio.CancelledError) if n == gone else answer == str(n).encode()
+
+
+async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(
+    group: GroupedConnection, control: Client
+) -> None:
+    await group.do(append("0"))
+    for n in range(20):
+        asking = [asyncio.ensure_future(group.do(append(str(n)))) for _ in range(20)]
+        await asyncio.sleep(0)
+        control.script_flush()
+        asking += [asyncio.ensure_future(group.do(append(str(n)))) for _ in range(20)]
+        asking.append(asyncio.ensure_future(group.do(echo("another"))))
+        assert (await asyncio.gather(*asking))[-1] == b"another"
+    assert control.llen("list") == 1 + 20 * 40
+
+
+@pytest.mark.parametrize(
+    ("refusing", "mended"),
+    [
+        ({"maxmemory": "1", "maxmemory-policy": "noeviction"}, {"maxmemory": "0"}),
+        ({"min-replicas-to-write": "1"}, {"min-replicas-to-write": "0"}),
+    ],
+    ids=["full", "without replicas"],
+)
+async def test_a_write_that_redis_refuses_for_now_waits_while_others_are_answered(
+    group: GroupedConnection, control: Client, refusing: dict[str, str], mended: dict[str, str]
+) -> None:
+    for name, value in refusing.items():
+        control.config_set(name, value)
+    try:
+        writing = [asyncio.ensure_future(group.do(put(str(n), "x"))) for n in range(10)]
+        for n in range(50):
+            assert await group.do(echo(str(n))) == str(n).encode()
+        assert not any(each.done() for each in writing)
+    finally:
+        for name, value in mended.items():
+            control.config_set(name, value)
+    assert await asyncio.gather(*writing) == [b"put"] * 10
+
+
+async def test_a_write_waits_while_redis_is_a_replica(group: GroupedConnection, control: Client) -> None:
+    await group.do(put("before", "x"))
+    control.replicaof("127.0.0.1", 1)
+    writing = asyncio.ensure_future(group.do(put("after", "x")))
+    try:
+        assert await group.do(echo("reading")) == b"reading"
+        assert not writing.done()
+    finally:
+        control.replicaof("NO", "ONE")
+    assert await writing == b"put"
+
+
+async def test_all_wait_while_a_strangers_script_occupies_redis(
+    group: GroupedConnection, control: Client, server: EmbeddedRedis
+) -> None:
+    await group.do(echo("connected"))
+    control.config_set("lua-time-limit", "20")
+    stranger = connect(server.url)
+    endless = asyncio.get_running_loop().run_in_executor(None, stranger.eval, "while true do end", 0)
+
+    def is_busy() -> bool:
+        try:
+            control.ping()
+        except ResponseError as error:
+            return str(error).startswith("BUSY")
+        return False
+
+    await until(is_busy)
+    asking = [asyncio.ensure_future(group.do(append(str(n)))) for n in range(10)]
+    done, _ = await asyncio.wait(asking, timeout=0.1)
+    assert not done
+    control.script_kill()
+    with pytest.raises(ResponseError):
+        await endless
+    stranger.close()
+    assert sorted(await asyncio.gather(*asking)) == list(range(1, 11))
+
+
+async def test_an_outage_is_waited_out_on_a_new_connection(tmp_path: Path) -> None:
+    with EmbeddedRedis.in_folder(tmp_path / "redis") as first:
+        url = first.url
+        group = GroupedConnection(url, patience_seconds=30)
+        assert first.pid is not None
+        written = 0
+
+        async def write(lane: int) -> None:
+            nonlocal written
+            for n in range(200):
+                assert await group.do(put(f"{lane}:{n}", "x")) == b"put"
+                written += 1
+
+        lanes = [asyncio.ensure_future(write(lane)) for lane in range(20)]
+        await until(lambda: written > 400)
+        os.kill(first.pid, signal.SIGKILL)
+        told: list[Exception] = []
+        group.post(("LPUSH", "list", "x"), told.append)
+        await until(lambda: told)
+        with await asyncio.to_thread(EmbeddedRedis.in_folder(tmp_path / "redis").start) as again:
+            assert again.url == url
+            await asyncio.gather(*lanes)
+            client = connect(url)
+            assert client.dbsize() == 20 * 200
+            client.close()
+            await group.close()
+
+
+async def test_patience_ends_and_says_what_was_wanted() -> None:
+    with EmbeddedRedis.temporary(append_only=False) as gone:
+        url = gone.url
+        group = GroupedConnection(url, patience_seconds=0.2)
+        await group.do(echo("connected"))
+    with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.2 s while umbel wanted to fly"):
+        await group.do(ask("return 1", what="fly"))
+    await group.close()
+
+
+async def test_refused_credentials_are_no_outage(server: EmbeddedRedis) -> None:
+    group = GroupedConnection(server.url.replace("redis://:", "redis://:wrong"), patience_seconds=20)
+    with pytest.raises(ConfigurationError, match="refuses the credentials"):
+        await group.do(echo("hello"))
+    await group.close()
