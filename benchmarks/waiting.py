@@ -96,7 +96,7 @@ class Findings:
 class Fleet:
     """The workers, which are killed and replaced."""
 
-    def __init__(self, settings: Settings, watchdog: Watchdog, count: int, pool: str, concurrency: int) -> None:
+    def __init__(self, settings: Settings, watchdog: Watchdog, count: int, pool: str, concurrency: int | None) -> None:
         self._settings, self._watchdog, self._count = settings, watchdog, count
         self._command = worker_command(["benchmarks.shapes_waiting"], pool=pool, concurrency=concurrency)
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -207,7 +207,7 @@ def stored_bytes(client: Any) -> int:
     return used
 
 
-def measured(sizes: Sizes, workers: int, pool: str, concurrency: int, folder: Path) -> Findings:
+def measured(sizes: Sizes, workers: int, pool: str, concurrency: int | None, folder: Path) -> Findings:
     """Ask, kill everything, answer."""
     runs = sizes.runs
     with Watchdog() as watchdog:
@@ -254,8 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=10_000, metavar="N", help="runs that wait (default 10,000)")
     parser.add_argument("--quick", action="store_true", help="tiny numbers, only to see that everything works")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="workers (default 2)")
-    parser.add_argument("--pool", default="prefork", help="their Celery pool (default prefork)")
-    parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="of each (default 2)")
+    parser.add_argument("--pool", default="asyncio", help="their Celery pool (default asyncio)")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="of each (default the pool's)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="umbel-waiting-") as folder:
         sizes = QUICK if options.quick else Sizes(options.runs)

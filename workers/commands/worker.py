@@ -30,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., object])
 #: Names of pools, and what Celery calls them.
 POOLS = {"asyncio": "umbel.workers.pool:AsyncPool", "prefork": "prefork", "threads": "threads", "solo": "solo"}
 
+#: How long a step may keep the other threads of an asyncio worker waiting: those that take messages and send events.
+_SWITCH_SECONDS = 0.001
+
 pool_option = click.option(
     "--pool",
     type=click.Choice(list(POOLS)),
@@ -120,6 +123,8 @@ def worker(
         _introduce(
             controller.hostname, f"{pool}, {controller.concurrency} at once", consumed, settings, app.umbel.registry
         )
+    if pool == "asyncio":
+        sys.setswitchinterval(_SWITCH_SECONDS)
     sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # where Celery says goodbye; stdout is for what steps print
     controller.start()
     sys.exit(controller.exitcode)
