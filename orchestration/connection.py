@@ -6,6 +6,7 @@ patience lasts. redis-py's own silent retry is switched off: one place decides.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -33,7 +34,19 @@ Client: TypeAlias = Any
 
 #: Faults of Redis that pass: it is restarting, failing over, full or busy.
 PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
-_PASSING_WORDS = ("BUSY ", "LOADING", "READONLY", "OOM ", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+#: How a Redis before version 7 words it when a script was refused in its middle (it then has written nothing).
+_REFUSED_WITHIN = re.compile(r"@user_script: ?\d+: -(?:OOM|READONLY|MISCONF|NOREPLICAS) ")
+_PASSING_WORDS = (
+    "BUSY ",
+    "LOADING",
+    "READONLY",
+    "OOM ",
+    "NOREPLICAS",
+    "MISCONF",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "TRYAGAIN",
+)
 
 
 def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
@@ -67,7 +80,9 @@ def is_passing(error: Exception) -> bool:
         return False
     if isinstance(error, PASSING):
         return True
-    return isinstance(error, ResponseError) and str(error).startswith(_PASSING_WORDS)
+    if not isinstance(error, ResponseError):
+        return False
+    return str(error).startswith(_PASSING_WORDS) or _REFUSED_WITHIN.search(str(error)) is not None
 
 
 def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:

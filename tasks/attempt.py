@@ -48,6 +48,10 @@ class Running:
             cancel()
 
 
+#: With this word the asyncio pool cancels what has reached Celery's hard time limit.
+TIME_LIMIT = "hard time limit"
+
+
 class Abandoned(BaseException):
     """Whoever drives an attempt stops doing so: the worker ends, or the event loop that the step runs on is closed.
 

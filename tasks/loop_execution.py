@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
+from ..orchestration.errors import StepTimeoutError
 from ..orchestration.grouped import GroupedConnection
 from ..orchestration.keys import new_nonce
 from ..orchestration.plan import Plan, StepPlan
 from ..orchestration.records import Applied, CarryOn, Doorbell, Refusal
 from ..orchestration.upkeep import Held
 from ..orchestration.work import Outcome, Work
-from .attempt import Abandoned, AttemptFailed
+from .attempt import TIME_LIMIT, Abandoned, AttemptFailed
 from .dispatch import CeleryDispatcher
 from .execution import PATIENCE_SECONDS, Executor
 from .flow import Block, CallStep, Flow, Request, Ring, Send, TakeTurn
@@ -88,9 +89,16 @@ class LoopExecutor(Executor):
                 except asyncio.CancelledError as error:
                     task = asyncio.current_task()
                     if task is not None and task.cancelling():
-                        self._unwind(flow)
-                        raise
-                    resume, value = flow.throw, error
+                        if error.args != (TIME_LIMIT,):
+                            self._unwind(flow)
+                            raise
+                        task.uncancel()
+                        text = (
+                            f"Celery's hard time limit of its task was reached (run {run_id!r}, doorbell {work_id!r})."
+                        )
+                        resume, value = flow.throw, StepTimeoutError(text)
+                    else:
+                        resume, value = flow.throw, error
                 except BaseException as error:  # the flow puts things in order, then lets it pass
                     resume, value = flow.throw, error
         except StopIteration as end:

@@ -122,10 +122,18 @@ class Owner:
             self._cancel(held, "its lease ran out")
 
     def close(self) -> None:
-        """Stop the heartbeat."""
+        """Stop the heartbeat, and give back what is left: no process has died, so nothing is counted as a loss."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
+        if self._thread is None:
+            return
+        self._thread.join(5)
+        with self._lock:
+            shards = {self._upkeep.store.locate(each.run_id).shard for each in self._held} | set(self._lately)
+        try:
+            self._upkeep.heartbeat(self.name, (), shards=shards)
+        except UmbelError as error:
+            about = {"action": "heartbeat_failed", "owner": self.name}
+            logger.info("leases are left to run out: %s", error, extra=about)
 
     def _beat(self) -> None:
         pause = self._upkeep.settings.heartbeat_seconds

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from billiard.common import terminate_handler_fired
+
 from ..orchestration.errors import StepTimeoutError, WorkflowRuntimeError
 from ..orchestration.store import Store
 from ..orchestration.work import FannedOut, Outcome, Returned, Work
@@ -86,7 +88,7 @@ def call_step(
     except WaitingForEvent as waiting:
         return waiting.suspended
     except SystemExit as exit:
-        if type(exit) is not SystemExit:  # Celery stops workers with subclasses of it
+        if type(exit) is not SystemExit or terminate_handler_fired():  # Celery and its pool stop workers with it
             raise
         raise StepExit(f"step {work.step!r} called sys.exit({exit.code!r})") from exit
     return _judge(config, returned, face)

@@ -11,6 +11,8 @@ import threading
 from typing import Any
 
 from celery import Celery, signals
+from celery.utils.time import rate
+from celery.worker import state as worker_state
 
 from ..orchestration.errors import ConfigurationError, NotConfigured
 from ..orchestration.plan import StepPlan
@@ -111,9 +113,11 @@ class Installation:
 
     def _takes(self, step: StepPlan) -> bool:
         """Whether this worker may go on with a step that it has not got from a queue: it might have, at any rate."""
+        if worker_state.should_stop is not None or worker_state.should_terminate is not None:
+            return False  # it drains
         task = self.app.tasks.get(step.task)
         queue = step.queue or self.settings.queue
-        return task is not None and task.rate_limit is None and queue in self.app.amqp.queues.consume_from
+        return task is not None and not rate(task.rate_limit) and queue in self.app.amqp.queues.consume_from
 
     def child_lost(self) -> None:
         """A pool child died; called in the worker's main process."""

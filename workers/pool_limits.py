@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from ..tasks.attempt import TIME_LIMIT
 from .async_limits import Stopped
 from .pool_job import Job, State
 from .pool_loop import PoolLoop
@@ -34,12 +35,12 @@ class TimeLimits:
         for timer in job.timers:
             timer.cancel()
 
-    def cut_short(self, job: Job) -> None:
-        """End what a job does, wherever it is."""
+    def cut_short(self, job: Job, why: str | None = None) -> None:
+        """End what a job does, wherever it is; a coroutine that wants to know is told why."""
         if job.thread is not None:
             job.thread.interrupt(Stopped)
         elif job.task is not None and job.in_body:
-            job.task.cancel()
+            job.task.cancel(why)
 
     def _on_soft(self, job: Job) -> None:
         if job.state is not State.RUNNING or job.stopped_at is not None:
@@ -57,4 +58,4 @@ class TimeLimits:
         job.timed_out = True
         job.stop()
         self._outbox.limit_reached(job, is_soft=False, seconds=job.hard_seconds)
-        self.cut_short(job)
+        self.cut_short(job, TIME_LIMIT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import process_flows as flows
 import pytest
 from process_driving import LONG_LEASES, Deploy, eventually
@@ -53,3 +55,19 @@ def test_a_doorbell_in_hand_is_not_filed_with_the_broker(deploy: Deploy, pool: s
 
     assert filed == 0
     assert handler.result(40) == 1
+
+
+def test_a_prefork_worker_in_a_cold_shutdown_leaves_its_steps_to_others_and_fails_none(deploy: Deploy) -> None:
+    times = {"lease_seconds": 2.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.2, "ring_seconds": 1.0}
+    deployment = deploy(**times, drain_seconds=0.5)
+    leaving = deployment.worker("leaving", pool="prefork").wait_ready()
+    held = deployment.start(flows.Held)
+    deployment.await_effects("begun", run_id=held.run_id)
+
+    leaving.process.send_signal(signal.SIGQUIT)  # the soft shutdown, whose end is a cold one
+    leaving.process.wait(40)
+    deployment.worker("staying", pool="solo").wait_ready()
+    deployment.open_gate(held.run_id)
+
+    assert held.result(40) >= 1
+    assert len(deployment.effects("ended", held.run_id)) == 1

@@ -13,7 +13,7 @@ from celery import Celery
 from process_driving import Deploy, Deployment
 
 import umbel
-from umbel import ConfigurationError, NotConfigured, Settings
+from umbel import ConfigurationError, NotConfigured, Settings, StepTimeoutError
 from umbel.tasks.runtime import set_default_runtime
 
 
@@ -101,3 +101,21 @@ def test_an_app_without_redis_must_be_told_where_the_state_is() -> None:
     with pytest.raises(NotConfigured, match="neither UMBEL_REDIS_URL nor the app's broker") as refused:
         umbel.install(app, flows.Chain, settings=Settings())
     assert "secret" not in str(refused.value)
+
+
+def test_celerys_hard_time_limit_fails_a_step_of_the_asyncio_pool_instead_of_repeating_it(
+    deploy_for_module: Deploy,
+) -> None:
+    made = deploy_for_module()
+    made.launch("limited", "celery", "-A", "time_limited_app", "worker", "--loglevel", "INFO").wait_ready()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("UMBEL_REDIS_URL", "UMBEL_KEY_PREFIX"):
+            patch.setenv(name, made.environment[name])
+        module = importlib.import_module("time_limited_app")
+    try:
+        with pytest.raises(StepTimeoutError, match="hard time limit"):
+            module.Endless(timeout=30).start().result(timeout=40)
+    finally:
+        set_default_runtime(None)
+        module.installation.close()
+        module.app.close()

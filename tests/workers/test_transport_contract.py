@@ -178,7 +178,7 @@ def test_every_override_is_watched_and_takes_what_kombu_gives(ours: type) -> Non
 
 def test_no_override_has_lost_its_counterpart() -> None:
     new = {
-        transport.Channel: {"admit", "set_aside", "_task_fault"},
+        transport.Channel: {"_fetch_doorbells", "admit", "set_aside", "_task_fault"},
         unacked.QoS: {"settle", "_file", "_file_doorbells", "_send_acks", "_release_if_settled"},
     }
     for ours, theirs in OVERRIDDEN.items():
