@@ -101,12 +101,13 @@ class GroupedConnection:
     not known whether the last try was applied.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float) -> None:
+    def __init__(self, url: str, *, patience_seconds: float, grouped: bool = True) -> None:
         """Args:
         url: Where Redis is.
         patience_seconds: How long an outage is waited out.
+        grouped: Else one is asked after the other, each when the one before is answered.
         """
-        self._url, self._patience = url, patience_seconds
+        self._url, self._patience, self._is_grouped = url, patience_seconds, grouped
         options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0}
         self._pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
         self._waiting: deque[_Waiting] = deque()  # to be sent
@@ -165,7 +166,12 @@ class GroupedConnection:
             return
         if not self._asked:
             self._heard_at = time.monotonic()
-        group, self._waiting = self._waiting, deque()
+        if self._is_grouped:
+            group, self._waiting = self._waiting, deque()
+        elif not self._asked:
+            group = deque([self._waiting.popleft()])
+        else:
+            return
         self._asked.extend(group)
         self._transport.write(b"".join(waiting.packed for waiting in group))
 
@@ -208,6 +214,8 @@ class GroupedConnection:
         self._heard_at = time.monotonic()
         while (reply := replies.gets(False)) is not False:
             self._take(self._asked.popleft(), reply)
+        if not self._is_grouped:
+            self._flush()
 
     def _take(self, waiting: _Waiting, reply: Any) -> None:
         if self._settle(waiting, reply):

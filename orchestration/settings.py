@@ -47,6 +47,10 @@ class Settings(BaseModel):
     continuation_seconds: float = Field(
         default=0.2, ge=0, description="How long a worker may go on with what it makes ready, past the broker; 0 never"
     )
+    grouped_scripts: bool = Field(
+        default=True, description="Whether an asyncio worker sends what its steps ask Redis for together"
+    )
+    batched_fetch: bool = Field(default=True, description="Whether a worker takes many doorbells at once off a queue")
     flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
     max_losses: int = Field(default=3, ge=1, description="Losses charged to a suspect before it fails as WorkerLost")
     retention_seconds: float = Field(default=7 * 86400.0, gt=0)

@@ -180,4 +180,5 @@ def transport_options(settings: Settings) -> dict[str, object]:
         "health_check_interval": 10,
         "retry_on_timeout": False,
         "global_keyprefix": f"{settings.key_prefix}:broker:",
+        "batched_fetch": settings.batched_fetch,
     }

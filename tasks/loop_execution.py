@@ -66,7 +66,7 @@ class LoopExecutor(Executor):
         """
         super().__init__(*args, **more)
         assert self.settings.redis_url is not None
-        self._group = GroupedConnection(self.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
+        self._group = self._connection(self.settings.redis_url)
         self._broker: GroupedConnection | None = None
         self._bells: dict[str, list[str]] = {}
         self._exchanges = ThreadPoolExecutor(_EXCHANGE_THREADS, thread_name_prefix="umbel-exchange")
@@ -151,13 +151,16 @@ class LoopExecutor(Executor):
         for key, waiting in messages.items():
             self._bells.setdefault(key, []).extend(waiting)
 
+    def _connection(self, url: str) -> GroupedConnection:
+        return GroupedConnection(url, patience_seconds=PATIENCE_SECONDS, grouped=self.settings.grouped_scripts)
+
     def _push_bells(self) -> None:
         bells, self._bells = self._bells, {}
         if self._broker is None:
             assert isinstance(self.dispatcher, CeleryDispatcher)  # it made the messages
             url = self.dispatcher.redis_url
             is_shared = url == self.settings.redis_url
-            self._broker = self._group if is_shared else GroupedConnection(url, patience_seconds=PATIENCE_SECONDS)
+            self._broker = self._group if is_shared else self._connection(url)
         for key, messages in bells.items():
             self._broker.post(("LPUSH", key, *messages), partial(self._not_rung, len(messages)))
 

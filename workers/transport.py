@@ -168,6 +168,9 @@ class Channel(stock.Channel):
 
     Message = Message
     QoS = QoS
+    #: Whether umbel's own messages are taken many at a time; a transport option.
+    batched_fetch = True
+    from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._synchronous: Any = None
@@ -203,7 +206,8 @@ class Channel(stock.Channel):
             queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
             self.admit(raw, queue)
-            self._fetch_doorbells(bytes_to_str(key), queue)
+            if self.batched_fetch:
+                self._fetch_doorbells(bytes_to_str(key), queue)
             return True
         finally:
             self._in_poll = None  # type: ignore[assignment]  # kombu takes False, None and a connection

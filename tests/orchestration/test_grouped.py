@@ -88,6 +88,23 @@ async def test_what_is_asked_in_one_turn_goes_out_together_on_one_connection(
     assert after["total_connections_received"] == before["total_connections_received"]
 
 
+async def test_ungrouped_each_question_waits_for_the_answer_before_it(server: EmbeddedRedis, control: Client) -> None:
+    group = GroupedConnection(server.url, patience_seconds=20, grouped=False)
+    await group.do(append("connected"))
+    before = control.info("stats")["total_reads_processed"]
+    asking = [asyncio.ensure_future(group.do(append(str(n)))) for n in range(99)]
+    await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    control.client_kill_filter(_type="normal", skipme=True)
+    answers = await asyncio.gather(*asking)
+    assert control.info("stats")["total_reads_processed"] - before >= 99
+    assert answers == sorted(set(answers))
+    assert len(answers) == 99
+    told = control.lrange("list", 0, -1)
+    assert list(dict.fromkeys(told)) == [b"connected", *(str(n).encode() for n in range(99))]
+    assert len(told) <= 101  # the one that was under way may have been applied before the connection broke
+    await group.close()
+
+
 async def test_questions_are_answered_in_the_order_they_are_asked_in(group: GroupedConnection, control: Client) -> None:
     def never(error: Exception) -> None:
         raise AssertionError(error)

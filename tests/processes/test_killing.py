@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Any
 
 import process_flows as flows
 import pytest
@@ -28,13 +29,19 @@ def holder(deployment: Deployment, run_id: str) -> tuple[WorkerUnderTest, int]:
     return next(each for each in deployment.workers if pid in descendants(each.pid) | {each.pid}), pid
 
 
+#: Everything that is quicker than a message, a fetch and a round trip for each step, switched off.
+UNHURRIED = {"continuation_seconds": 0.0, "batched_fetch": False, "grouped_scripts": False}
+
+
 @pytest.mark.parametrize(
-    ("pool", "only_main"),
-    [("prefork", False), ("prefork", True), ("asyncio", True)],
-    ids=["its whole process group", "only its main process", "its event loop and all"],
+    ("pool", "only_main", "settings"),
+    [("prefork", False, {}), ("prefork", True, {}), ("asyncio", True, {}), ("asyncio", True, UNHURRIED)],
+    ids=["its whole process group", "only its main process", "its event loop and all", "an unhurried event loop"],
 )
-def test_a_killed_worker_costs_no_run_anything_but_time(deploy: Deploy, pool: str, only_main: bool) -> None:
-    deployment = deploy()
+def test_a_killed_worker_costs_no_run_anything_but_time(
+    deploy: Deploy, pool: str, only_main: bool, settings: dict[str, Any]
+) -> None:
+    deployment = deploy(**settings)
     workers = [deployment.worker(name, pool=pool) for name in ("one", "two")]
     for worker in workers:
         worker.wait_ready()
@@ -59,8 +66,7 @@ def test_a_killed_worker_costs_no_run_anything_but_time(deploy: Deploy, pool: st
     assert [chain.result(40) for chain in chains] == [n * n for n in range(30)]
 
     print(f"the killed worker's step was at work again after {recovery_seconds:.1f} s")
-    settings = deployment.settings
-    assert recovery_seconds < 10 + settings.lease_seconds + settings.sweep_seconds
+    assert recovery_seconds < 10 + deployment.settings.lease_seconds + deployment.settings.sweep_seconds
     survivor = next(worker for worker in workers if worker is not victim)
     assert again["pid"] in descendants(survivor.pid) | {survivor.pid}
     assert survivor.process.poll() is None

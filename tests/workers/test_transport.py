@@ -12,6 +12,7 @@ import pytest
 import transport_app
 from transport_place import Place, Server, Worker, eventually, running_place
 
+from umbel.tasks.doorbell_messages import HEADER
 from umbel.workers.redis_serving import free_port
 
 
@@ -204,6 +205,30 @@ def test_a_redis_that_became_a_replica_ends_no_worker_and_gets_its_acks_later(pl
     place.await_all_acknowledged()
     assert len(place.effects()) == 3
     assert worker.is_alive()
+
+
+# Many at a time
+
+
+@pytest.mark.parametrize(
+    ("headers", "options", "is_batched"),
+    [({HEADER: "Any"}, {}, True), ({HEADER: "Any"}, {"batched_fetch": False}, False), ({}, {}, False)],
+    ids=["umbel's own", "switched off", "those of others"],
+)
+def test_only_messages_of_umbels_own_are_taken_many_at_a_time_unless_that_is_switched_off(
+    headers: dict[str, str], options: dict[str, bool], is_batched: bool, place: Place
+) -> None:
+    names = [str(n) for n in range(60)]
+    place.send("note", *names, headers=headers)
+    place.options = options
+    place.worker("--pool", "threads", "--concurrency", "60", "--prefetch-multiplier", "1")
+    place.await_effects(*(f"note {name}" for name in names))
+
+    with place.server.client as client:
+        single = client.info("commandstats")["cmdstat_brpop"]["calls"]
+    assert single < 40 if is_batched else single >= 60
+    assert len(place.effects()) == 60
+    place.await_all_acknowledged()
 
 
 # Beside kombu's own transport
