@@ -12,7 +12,7 @@ import redis
 from .shapes_umbel import PAYLOAD
 
 #: Seconds after which whatever is waited for counts as hung.
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 90.0
 
 
 class Contender(ABC):

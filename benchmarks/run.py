@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .contender import Contender
@@ -81,15 +81,27 @@ class Report:
                 contenders.append(contender)
         with deployed(contenders):
             self.redis_version = contenders[0].redis.info("server")["redis_version"]
-            self.rows += measured(section.shapes, contenders, self._sizes, self._repeat)
+            self.rows += measured(section.shapes, contenders, self._sizes, self._repeat, self._tell)
 
     def _tell(self, text: str) -> None:
         if text not in self.about:
             self.about.append(text)
 
 
-def measured(shapes: Sequence[Shape], contenders: Sequence[Contender], sizes: Sizes, repeat: int) -> list[Row]:
-    """All numbers. For each shape and repetition one contender right after the other, each time another one first."""
+def measured(
+    shapes: Sequence[Shape],
+    contenders: Sequence[Contender],
+    sizes: Sizes,
+    repeat: int,
+    tell: Callable[[str], None] = print,
+) -> list[Row]:
+    """All numbers. For each shape and repetition one contender right after the other, each time another one first.
+
+    A peer that fails has no number for that repetition, and `tell` hears of it.
+
+    Raises:
+        Exception: umbel, the first contender, failed.
+    """
     rows = [Row(shape, {contender.name: [] for contender in contenders}) for shape in shapes]
     for repetition in range(repeat):
         for row in rows:
@@ -97,7 +109,13 @@ def measured(shapes: Sequence[Shape], contenders: Sequence[Contender], sizes: Si
                 continue
             start = repetition % len(contenders)
             for contender in [*contenders[start:], *contenders[:start]]:
-                number = row.shape.measure(contender, sizes)
+                number = None
+                try:
+                    number = row.shape.measure(contender, sizes)
+                except Exception as error:
+                    if contender is contenders[0]:
+                        raise
+                    tell(f"{contender.name} failed at {row.shape.title!r}, repetition {repetition + 1}: {error!r}.")
                 row.numbers[contender.name].append(number)
             print(f"[{repetition + 1}/{repeat}] {row.shape.title}: {_latest(row)}", file=sys.stderr, flush=True)
     return rows

@@ -170,7 +170,7 @@ class Channel(stock.Channel):
     QoS = QoS
     #: Whether umbel's own messages are taken many at a time; a transport option.
     batched_fetch = True
-    from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")
+    from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._synchronous: Any = None

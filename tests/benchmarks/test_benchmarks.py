@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from benchmarks_folder import ROOT
 
+from benchmarks.contender import Contender
 from benchmarks.document import BEGIN, END, write_section
-from benchmarks.run import sections_of
+from benchmarks.run import measured, sections_of
 from benchmarks.sections import BY_HAND, CANVAS, DBOS, DRAMATIQ, LLAMA_INDEX, TASKIQ, Entry, sections
-from benchmarks.shape import QUICK, Shape
+from benchmarks.shape import QUICK, Shape, Sizes
 from benchmarks.table import HEADS, Row, markdown, plain
 
 
@@ -43,6 +44,25 @@ def test_a_peer_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "dramatiq", None)
 
     assert Entry("dramatiq", "contend_dramatiq:Dramatiq").make() is None
+
+
+def test_a_peer_that_fails_is_told_of_and_the_others_are_measured() -> None:
+    def one_breaks(contender: Contender, _: Sizes) -> float:
+        if contender.name == "breaks":
+            raise TimeoutError("no answer")
+        return 1.0
+
+    umbel, breaks = Entry("umbel", "contend_umbel:Umbel").make(), Entry("umbel", "contend_umbel:Umbel").make()
+    assert umbel is not None
+    assert breaks is not None
+    breaks.name = "breaks"
+    shape, told = Shape("group", "chain", "ms", "lower", one_breaks), list[str]()
+
+    [row] = measured([shape], [umbel, breaks], QUICK, 2, told.append)
+    assert row.numbers == {"umbel": [1.0, 1.0], "breaks": [None, None]}
+    assert told[1] == "breaks failed at 'chain', repetition 2: TimeoutError('no answer')."
+    with pytest.raises(TimeoutError, match="no answer"):
+        measured([shape], [breaks, umbel], QUICK, 2, told.append)
 
 
 def test_groups_and_contenders_can_be_chosen_and_umbel_is_always_there() -> None:
