@@ -8,6 +8,7 @@ $ python examples/code_audit.py
 
 import ast
 import sysconfig
+import threading
 import warnings
 from heapq import nlargest
 from pathlib import Path
@@ -21,6 +22,9 @@ Branch = (
     ast.If | ast.IfExp | ast.For | ast.AsyncFor | ast.While | ast.ExceptHandler | ast.match_case | ast.comprehension
 )
 Ranking = list[tuple[int, str]]
+
+#: With a pool of threads, one file at a time: neither `ast.parse` (CPython issue 106905) nor warning filters bear two.
+parsing = threading.Lock()
 
 
 class AuditRequest(StartEvent):
@@ -89,7 +93,7 @@ class CodeAudit(Workflow):
             ctx.write_event_to_stream(Progress(msg=f"file {file.number:,}: {file.name}"))
         try:
             source = Path(file.root, file.name).read_bytes()
-            with warnings.catch_warnings():
+            with parsing, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about odd literals in what is audited
                 tree = ast.parse(source, filename=file.name)
         except (OSError, SyntaxError, ValueError, RecursionError) as error:
