@@ -59,7 +59,7 @@ def exception_text(encoded: dict[str, Any]) -> str:
     """An exception as Python shows it: `CardDeclined('limit reached')`."""
     name = str(encoded.get("exception_type") or "an unknown error").rpartition(".")[2]
     arguments = encoded.get("exception_args")
-    if not isinstance(arguments, list):
+    if not isinstance(arguments, list) or not arguments:  # pydantic's errors have a text and no arguments
         arguments = [encoded["exception_message"]] if encoded.get("exception_message") else []
     text = f"{name}({', '.join(map(repr, arguments))})"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
