@@ -18,8 +18,9 @@ from ..orchestration.errors import NotConfigured, RunExists, WorkflowRuntimeErro
 from ..orchestration.keys import check_run_id, new_id, new_nonce
 from ..orchestration.places import Places
 from ..orchestration.records import Refusal
+from ..orchestration.restoring import begin_from
 from ..orchestration.settings import Settings
-from ..orchestration.snapshots import RunSnapshot, begin_from
+from ..orchestration.snapshots import RunSnapshot
 from ..orchestration.store import Store
 from ..orchestration.streams import StreamHub
 from .codec import encode_event

@@ -17,8 +17,9 @@ from umbel.orchestration.decide import CHUNK, Decision, decide, decide_start, ro
 from umbel.orchestration.envelope import START
 from umbel.orchestration.places import Places, Ticket
 from umbel.orchestration.records import Applied, Refusal
+from umbel.orchestration.restoring import begin_from
 from umbel.orchestration.scripts import names
-from umbel.orchestration.snapshots import begin_from, take_snapshot
+from umbel.orchestration.snapshots import take_snapshot
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Held, Pulse
 from umbel.orchestration.work import FannedOut, Origin, Outcome, Surroundings, Work

@@ -19,8 +19,9 @@ from umbel.orchestration.keys import new_id
 from umbel.orchestration.places import Places, Ticket
 from umbel.orchestration.plan import Plan
 from umbel.orchestration.records import Applied, Doorbell, Refusal
+from umbel.orchestration.restoring import begin_from
 from umbel.orchestration.settings import Settings
-from umbel.orchestration.snapshots import begin_from, take_snapshot
+from umbel.orchestration.snapshots import take_snapshot
 from umbel.orchestration.store import Store
 from umbel.orchestration.sweep import Sweep
 

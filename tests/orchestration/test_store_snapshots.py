@@ -12,7 +12,8 @@ from umbel.orchestration.decide import CHUNK, decide_start
 from umbel.orchestration.envelope import START, Envelope
 from umbel.orchestration.errors import RunNotFound
 from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.snapshots import PART, RunSnapshot, begin_from, take_snapshot
+from umbel.orchestration.restoring import PART, begin_from
+from umbel.orchestration.snapshots import RunSnapshot, take_snapshot
 from umbel.orchestration.store import Store
 from umbel.orchestration.work import FannedOut, Outcome, Returned, Work, buffer_name
 
