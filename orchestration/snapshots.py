@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from .envelope import Envelope
 from .errors import RunNotFound
@@ -23,8 +23,6 @@ from .records import not_found, unpack_raw
 from .scripts import unpack
 from .store import Store
 from .work import Waiter
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
