@@ -14,6 +14,7 @@ UmbelError
 │   ├── WorkflowCancelledByUser      somebody cancelled it
 │   ├── WorkflowFailed               it failed for a reason that is no step's exception
 │   ├── RunNotFound                  no such run (or its retention is over)
+│   ├── NotRetried                   nothing about the run could be taken up again
 │   └── RunExists                    the requested run id is taken
 ├── StepTimeoutError                 one step ran out of its own time (also a TimeoutError)
 ├── WorkerLost                       a step's process died too often
@@ -88,6 +89,10 @@ class WorkflowFailed(RunError):
 
 class RunNotFound(RunError):
     """No run has this id, or its retention time is over."""
+
+
+class NotRetried(RunError):
+    """There is nothing about the run that could be taken up again: it goes on, has completed, or has no open step."""
 
 
 class RunExists(RunError, RuntimeError):

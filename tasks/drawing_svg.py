@@ -61,7 +61,7 @@ _LINES = (("thick", "one of a list"), ("dashed", "failure"))
 
 def as_svg(picture: Picture) -> str:
     """The drawing alone, styled by classes."""
-    placed = _best(picture)
+    placed = best_layout(picture)
     boxes = {box.id: box for box in picture.boxes}
     width, height = placed.width + 2 * MARGIN, placed.height + 2 * MARGIN
     words = f"{len(boxes)} boxes and {len(picture.arrows)} arrows. The table below tells of each step in words."
@@ -77,9 +77,9 @@ def as_svg(picture: Picture) -> str:
     return "\n".join(parts)
 
 
-def _best(picture: Picture) -> Placed:
-    """Upright if it fits the screen, else the direction that needs less scrolling."""
-    sizes = {box.id: _size(box) for box in picture.boxes}
+def best_layout(picture: Picture) -> Placed:
+    """Where its boxes and arrows go: upright if that fits the screen, else the direction that needs less scrolling."""
+    sizes = {box.id: box_size(box) for box in picture.boxes}
     ends = [(arrow.source, arrow.target) for arrow in picture.arrows]
     upright = lay_out(sizes, ends)
     if _scrolling(upright) <= 1:
@@ -98,7 +98,8 @@ def _units(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _size(box: Box) -> tuple[float, float]:
+def box_size(box: Box) -> tuple[float, float]:
+    """Width and height that its text needs."""
     details = box.detail.splitlines()
     width = max(_units(box.label) * LABEL_CHARACTER, *(_units(line) * DETAIL_CHARACTER for line in details), 0) + 28
     height = (28.0 if box.look in _FLAT else 36.0) + DETAIL_LINE * len(details)
@@ -106,7 +107,7 @@ def _size(box: Box) -> tuple[float, float]:
 
 
 def _box(box: Box, center: Point) -> str:
-    width, height = _size(box)
+    width, height = box_size(box)
     x, y = center[0] - width / 2, center[1] - height / 2
     details = box.detail.splitlines()
     lines = [f'<g class="box {box.look}" data-id="{escape(box.id)}"><title>{escape(box.title or box.label)}</title>']
@@ -148,16 +149,26 @@ def _marker(line: str) -> str:
 
 
 def _arrow(arrow: Arrow, path: Sequence[Point], sideways: bool) -> str:
-    is_loop = arrow.source == arrow.target
     drawn = (
         f'<g class="arrow {arrow.line}" data-from="{escape(arrow.source)}" data-to="{escape(arrow.target)}">'
-        f'<path d="{_loop(path) if is_loop else _curve(path, sideways)}" marker-end="url(#head-{arrow.line})"/>'
+        f'<path d="{arrow_path(arrow, path, sideways)}" marker-end="url(#head-{arrow.line})"/>'
     )
     if arrow.label:
-        middle = len(path) // 2
-        x, y = ((a + b) / 2 for a, b in zip(path[middle - 1], path[middle], strict=True))
-        drawn += f'<text x="{x:.1f}" y="{y + 4:.1f}">{escape(arrow.label)}</text>'
+        x, y = label_place(path)
+        drawn += f'<text x="{x:.1f}" y="{y:.1f}">{escape(arrow.label)}</text>'
     return f"{drawn}</g>"
+
+
+def arrow_path(arrow: Arrow, path: Sequence[Point], sideways: bool) -> str:
+    """The line as SVG draws it, from the points it passes."""
+    return _loop(path) if arrow.source == arrow.target else _curve(path, sideways)
+
+
+def label_place(path: Sequence[Point]) -> Point:
+    """Where an arrow's label stands: on the middle of its way."""
+    middle = len(path) // 2
+    x, y = ((a + b) / 2 for a, b in zip(path[middle - 1], path[middle], strict=True))
+    return x, y + 4
 
 
 def _loop(path: Sequence[Point]) -> str:

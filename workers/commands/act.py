@@ -9,10 +9,10 @@ from typing import Any
 import click
 from pydantic import ValidationError, create_model
 
-from ...orchestration.errors import RunNotFound, WorkflowRuntimeError
+from ...orchestration.errors import WorkflowRuntimeError
 from ...orchestration.keys import check_run_id
-from ...orchestration.records import Applied, not_found
 from ...tasks.events import BUILT_IN_EVENTS, Event, event_name
+from ...tasks.retrying import retry_run
 from ...tasks.runtime import Runtime
 from ..fleet import seen_workers
 from ..targets import build, load_target
@@ -121,27 +121,12 @@ def retry(run_id: str, redis_url: str | None, state: str) -> None:
     """Take up RUN again, which failed, timed out or was cancelled: its unfinished steps anew, the rest is kept."""
     check_run_id(run_id)
     with existing(redis_url, state) as runtime:
+        reply = retry_run(runtime, run_id)
         record = runtime.store.run(run_id)
-        reply = runtime.store.revive(run_id, timeout_seconds=record.options.get("timeout"))
-        if not isinstance(reply, Applied):
-            raise _not_retried(run_id, reply)
-        runtime.dispatcher.ring(runtime.store.plan_of(run_id), reply.doorbells)
-        runtime.places.take(run_id)
-        waits = runtime.store.run(run_id).waits_for_place
+        waits = record.waits_for_place
         steps = len(reply.doorbells) or len(unfinished(runtime.store, run_id))
         served = any(worker.serves(record.workflow) for worker in seen_workers(runtime.store))
     how = "waits for a place of its workflow" if waits else f"goes on with {counted(steps, 'step')}"
     note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
     if not served:
         note(f"No live worker serves {record.workflow!r}; the run waits for one (umbel worker, umbel dev).")
-
-
-def _not_retried(run_id: str, reason: str) -> Exception:
-    if reason == "unknown":
-        return RunNotFound(not_found(run_id))
-    texts = {
-        "running": f"Run {run_id!r} is running; there is nothing to retry. See it with: umbel show {run_id}",
-        "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one: umbel start TARGET",
-        "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
-    }
-    return WorkflowRuntimeError(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))

@@ -11,8 +11,8 @@ from ...orchestration.keys import check_run_id
 from ...orchestration.store import Store
 from ...orchestration.stream_log import EVENT, read_page
 from ...orchestration.streams import StreamEvent
+from ...tasks.endings import untagged
 from ...tasks.runtime import Runtime
-from ..endings import untagged
 from .deployment import deployment_options, existing
 from .output import note
 

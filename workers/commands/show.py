@@ -10,8 +10,8 @@ import click
 from ...orchestration.keys import check_run_id
 from ...orchestration.records import RunRecord
 from ...orchestration.store import Store
+from ...tasks.endings import result_of, why_not_completed
 from ...tasks.timeline import OUTCOMES, Execution, duration, executions
-from ..endings import result_of, why_not_completed
 from ..unfinished import Unfinished, running, unfinished
 from .deployment import deployment_options, existing
 from .output import clock, counted, instant, iso, note, print_json, print_table

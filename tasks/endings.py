@@ -6,7 +6,7 @@ from typing import Any
 
 from ..orchestration.envelope import FAILED, STOP, TIMED_OUT
 from ..orchestration.records import RunRecord
-from ..tasks.json_values import TAG
+from .json_values import TAG
 
 #: Characters of an exception that are shown; `umbel show --json` has all of it.
 _LONGEST = 1000

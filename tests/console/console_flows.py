@@ -1,0 +1,129 @@
+"""Workflows to look at: they ask, fan out, fail, keep state."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+from umbel.resource import Resource
+from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
+
+#: Gates that are closed: steps wait before them.
+CLOSED: set[str] = set()
+
+
+async def opened(gate: str) -> None:
+    """Wait until the gate is open."""
+    while gate in CLOSED:
+        await asyncio.sleep(0.01)
+
+
+class Limits(BaseModel):
+    """How much may be spent."""
+
+    euros: int = 500
+
+
+async def limits() -> Limits:
+    """The limits of this quarter."""
+    return Limits()
+
+
+class Traveller(BaseModel):
+    name: str = Field(description="As in the passport")
+    seat: Literal["window", "aisle"] = "window"
+
+
+class Trip(StartEvent):
+    """A journey to be booked."""
+
+    city: str = Field(description="Where to", min_length=2)
+    nights: int = Field(default=2, ge=1, le=30)
+    budget: float = 420.5
+    refundable: bool = True
+    traveller: Traveller
+    stops: list[str] = Field(default_factory=list, description="On the way")
+    notes: dict[str, str] | None = None
+
+
+class Offer(Event):
+    hotel: str
+    euros: float
+
+
+class Checked(Event):
+    hotel: str
+    euros: float
+
+
+class Question(InputRequiredEvent):
+    text: str
+
+
+class Decision(HumanResponseEvent):
+    approved: bool = Field(description="May it be booked?")
+    by: str = Field(min_length=1)
+
+
+class Chosen(Event):
+    hotel: str
+
+
+class Booking(Workflow):
+    """Finds hotels, asks before it books one."""
+
+    @step
+    async def search(self, ctx: Context, ev: Trip) -> list[Offer]:
+        """One offer for each hotel."""
+        await ctx.store.set("city", ev.city)
+        await ctx.store.set("asked", {"nights": ev.nights, "traveller": ev.traveller.name})
+        ctx.write_event_to_stream(Event(told=f"looking for hotels in {ev.city}"))
+        return [Offer(hotel=name, euros=90.0 + 20 * n) for n, name in enumerate(("Aurora", "Bristol", "Central"))]
+
+    @step(num_workers=2)
+    async def check(self, ctx: Context, ev: Offer) -> Checked:
+        """Whether it has a room."""
+        await opened(f"check {ev.hotel}")
+        ctx.write_event_to_stream(Event(told=f"{ev.hotel} has a room"))
+        return Checked(hotel=ev.hotel, euros=ev.euros)
+
+    @step
+    async def choose(self, evs: list[Checked]) -> Chosen:
+        """The cheapest."""
+        return Chosen(hotel=min(evs, key=lambda ev: ev.euros).hotel)
+
+    @step
+    async def ask(self, ctx: Context, ev: Chosen, limit: Annotated[Limits, Resource(limits)]) -> StopEvent:
+        """Somebody has to agree."""
+        decision = await ctx.wait_for_event(Decision, waiter_event=Question(text=f"Book {ev.hotel}?"))
+        if not decision.approved:
+            return StopEvent(result=f"{decision.by} refused")
+        return StopEvent(result={"hotel": ev.hotel, "by": decision.by, "limit": limit.euros})
+
+
+class Charge(StartEvent):
+    euros: int = 10
+    note: str = ""
+
+
+class Charged(Event):
+    euros: int
+
+
+class Payment(Workflow):
+    """Fails as long as the bank is closed."""
+
+    @step(retry_policy=retry_policy(wait=wait_fixed(0.01), stop=stop_after_attempt(2)))
+    async def charge(self, ctx: Context, ev: Charge) -> Charged:
+        ctx.write_event_to_stream(Event(note=ev.note))
+        if "bank" in CLOSED:
+            raise RuntimeError("the bank is closed")
+        return Charged(euros=ev.euros)
+
+    @step
+    async def thank(self, ev: Charged) -> StopEvent:
+        await opened("thank")
+        return StopEvent(result=f"paid {ev.euros}")

@@ -1,0 +1,113 @@
+"""One run as people look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import console_flows
+import pytest
+from console_driving import eventually
+from console_flows import Booking, Decision, Payment, Traveller, Trip
+
+import umbel
+from umbel.errors import NotRetried
+from umbel.orchestration import run_detail
+from umbel.orchestration.run_detail import LiveStep, RunDetail, read_detail
+from umbel.tasks.retrying import retry_run
+from umbel.tasks.runtime import Runtime
+
+
+@pytest.fixture(autouse=True)
+def gates() -> Iterator[set[str]]:
+    """Gates of the workflows; all are open at the end."""
+    console_flows.CLOSED.clear()
+    yield console_flows.CLOSED
+    console_flows.CLOSED.clear()
+
+
+def trip() -> Trip:
+    return Trip(city="Oslo", traveller=Traveller(name="Ada"))
+
+
+def detail_when(deployment: Runtime, run_id: str, state: str, step: str, count: int = 1) -> RunDetail:
+    """The run as soon as so many work items of a step are in this state."""
+
+    def reached() -> RunDetail | None:
+        found = read_detail(deployment.store, run_id)
+        return found if getattr(found.steps.get(step, LiveStep()), state) == count else None
+
+    return eventually(reached, f"{count} {state} of {step}")  # type: ignore[no-any-return]
+
+
+def test_it_tells_what_steps_do_and_how_many_wait_for_a_slot(deployment: Runtime, gates: set[str]) -> None:
+    gates |= {"check Aurora", "check Bristol"}
+    handler = Booking(timeout=None).start(start_event=trip())
+    found = detail_when(deployment, handler.run_id, "running", "check", 2)
+    assert found.steps == {"check": LiveStep(running=2, queued=1)}
+    assert [each.step for each in found.at_work] == ["check", "check"]
+    gates.clear()
+    handler.cancel()
+
+
+def test_it_tells_who_waits_and_what_was_asked(deployment: Runtime) -> None:
+    handler = Booking(timeout=None).start(start_event=trip())
+    found = detail_when(deployment, handler.run_id, "waiting", "ask")
+    (question,) = found.questions
+    assert question.waiter.step == "ask"
+    assert question.waiter.event_type == "console_flows.Decision"
+    assert question.asked is not None
+    assert question.asked.value() == {"text": "Book Aurora?"}
+    assert found.record.live == found.asleep == 1
+    handler.send_event(Decision(approved=True, by="Ada"))
+    assert handler.result(20)["hotel"] == "Aurora"
+    assert read_detail(deployment.store, handler.run_id).questions == ()
+
+
+def test_without_a_full_journal_the_only_question_of_a_step_is_found_in_the_stream(
+    deployment: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = Booking(timeout=None).start(start_event=trip())
+    detail_when(deployment, handler.run_id, "waiting", "ask")
+    monkeypatch.setattr(run_detail, "JOURNAL_ENTRIES", 0)
+    found = read_detail(deployment.store, handler.run_id)
+    assert found.journal == ()
+    assert found.journal_left_out > 0
+    assert found.questions[0].asked is not None
+    handler.cancel()
+
+
+def test_what_is_too_much_to_be_shown_is_left_out_and_told(
+    deployment: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = Booking(timeout=None).start(start_event=trip())
+    detail_when(deployment, handler.run_id, "waiting", "ask")
+    monkeypatch.setattr(run_detail, "STATE_VALUE_BYTES", 10)
+    found = read_detail(deployment.store, handler.run_id)
+    assert [(each.key, each.json) for each in found.state] == [("asked", None), ("city", b'"Oslo"')]
+    monkeypatch.setattr(run_detail, "STATE_KEYS", 1)
+    found = read_detail(deployment.store, handler.run_id)
+    assert [each.key for each in found.state] == ["asked"]
+    assert found.state_left_out == 1
+    handler.cancel()
+
+
+def test_a_failed_run_keeps_the_work_it_failed_on(deployment: Runtime, gates: set[str]) -> None:
+    gates.add("bank")
+    handler = Payment().start(euros=3)
+    with pytest.raises(RuntimeError, match="closed"):
+        handler.result(20)
+    found = read_detail(deployment.store, handler.run_id)
+    assert found.steps == {"charge": LiveStep(failed=1)}
+    assert found.record.status == "failed"
+
+
+def test_a_failed_run_is_taken_up_again_once(deployment: Runtime, gates: set[str]) -> None:
+    gates.add("bank")
+    handler = Payment().start(euros=3)
+    with pytest.raises(RuntimeError, match="closed"):
+        handler.result(20)
+    gates.clear()
+    retry_run(deployment, handler.run_id)
+    assert umbel.attach(handler.run_id).result(20) == "paid 3"
+    with pytest.raises(NotRetried, match="has completed"):
+        retry_run(deployment, handler.run_id)

@@ -1,0 +1,107 @@
+"""Pages of runs."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from console_driving import Keep
+
+from umbel.errors import WorkflowRuntimeError
+from umbel.orchestration import run_list
+from umbel.orchestration.run_list import RunQuery, list_runs
+from umbel.tasks.runtime import Runtime
+
+
+def walked(runtime: Runtime, **query: object) -> list[str]:
+    """The ids of all pages, in order."""
+    ids: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = list_runs(runtime.store, RunQuery(cursor=cursor, **query))  # type: ignore[arg-type]
+        ids += [run.run_id for run in page.runs]
+        cursor = page.cursor
+        if cursor is None:
+            return ids
+
+
+def test_pages_go_from_the_newest_to_the_oldest_and_lose_nothing(runtime: Runtime, keep: Keep) -> None:
+    instants = [random.Random(7).randrange(1_000, 1_040) for _ in range(90)]  # many at the same instant
+    made = [keep(f"run{n}", random.Random(n).choice(run_list.STATUSES), at=at) for n, at in enumerate(instants)]
+    ids = walked(runtime, limit=7)
+    assert sorted(ids) == sorted(made)
+    found = [instants[int(run_id.removeprefix("run"))] for run_id in ids]
+    assert found == sorted(instants, reverse=True)
+
+
+def test_a_filter_that_fits_rarely_finds_all_that_fit(
+    runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_list, "STRETCH", 3)  # so that many stretches are looked through
+    for n in range(200):
+        keep(f"run{n:03}", workflow="shop.Order" if n % 40 else "shop.Refund", at=1_000 + n // 3)
+    wanted = ["run160", "run120", "run080", "run040", "run000"]
+    assert walked(runtime, workflows=("shop.Refund",), limit=2) == wanted
+    assert walked(runtime, search="REFUND", limit=50) == wanted
+    assert walked(runtime, search="run16", limit=3) == [f"run16{n}" for n in reversed(range(10))]
+    assert walked(runtime, search="no such run") == []
+
+
+def test_a_page_ends_where_enough_was_looked_through_and_the_next_goes_on(
+    runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_list, "STRETCH", 2)
+    monkeypatch.setattr(run_list, "REACH", 20)
+    for n in range(120):
+        keep(f"run{n:03}", at=1_000 + n)
+    first = list_runs(runtime.store, RunQuery(search="run000"))
+    assert first.runs == ()
+    assert first.cursor is not None
+    assert walked(runtime, search="run000") == ["run000"]
+
+
+def test_counts_are_of_all_runs_whatever_the_filter(runtime: Runtime, keep: Keep) -> None:
+    for n in range(5):
+        keep(f"a{n}", "failed")
+    keep("b", "running")
+    page = list_runs(runtime.store, RunQuery(statuses=("running",)))
+    assert [run.run_id for run in page.runs] == ["b"]
+    assert page.counts == {"running": 1, "completed": 0, "failed": 5, "cancelled": 0, "timed_out": 0}
+
+
+def test_a_run_whose_retention_is_over_is_not_listed(runtime: Runtime, keep: Keep) -> None:
+    keep("gone")
+    keep("kept")
+    runtime.store.client.delete(runtime.store.locate("gone")["run"])
+    assert walked(runtime) == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        (RunQuery(statuses=("finished",)), "'finished'"),
+        (RunQuery(limit=0), "not 0"),
+        (RunQuery(limit=100_000), "not 100000"),
+        (RunQuery(cursor="yesterday"), "'yesterday' is no cursor"),
+        (RunQuery(cursor="²5.x"), "is no cursor"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_told_so(runtime: Runtime, query: RunQuery, what: str) -> None:
+    with pytest.raises(WorkflowRuntimeError, match=what):
+        list_runs(runtime.store, query)
+
+
+def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtime, keep: Keep) -> None:
+    # What it takes in time is measured by `python -m benchmarks.run_list`; here it is that nothing grows with the runs.
+    store = runtime.store
+    pipe = store.client.pipeline(transaction=False)
+    for n in range(10_000):
+        keys = store.locate(f"run{n}")
+        pipe.hset(keys["run"], mapping={"status": "completed", "workflow": "shop.Order", "created_at": n, "live": 0})
+        pipe.zadd(keys["runs:completed"], {f"run{n}": n})
+    pipe.execute()
+    before = store.client.info("commandstats")
+    assert list_runs(store, RunQuery(search="nowhere")).runs == ()
+    after = store.client.info("commandstats")
+    asked = sum(each["calls"] for each in after.values()) - sum(each["calls"] for each in before.values())
+    assert asked < 1_000
