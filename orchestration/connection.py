@@ -68,10 +68,13 @@ def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
             max_connections=10_000,
         )
     except ValueError as error:
+        # A password that was not percent-encoded is taken for a port, and the error quotes it.
+        reason = "its port is not a number" if "Port could not be cast" in str(error) else str(error)
         raise ConfigurationError(
-            f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({error}). "
-            "Expected redis://[[user]:password@]host:port/db, rediss://… or unix://path."
-        ) from error
+            f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
+            "redis://[[user]:password@]host:port/db, rediss://… or unix://path; in a password, write / ? # @ % as %2F "
+            "%3F %23 %40 %25."
+        ) from None
 
 
 def is_passing(error: Exception) -> bool:

@@ -83,7 +83,7 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "at:<run_id>": ("STRING", "state id of a run that shares another run's state, hence its shard"),
 }
 
-_RUN_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$")
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
 
 
 def new_id() -> str:
@@ -114,7 +114,7 @@ def check_run_id(run_id: str) -> str:
         WorkflowRuntimeError: It contains something other than letters, digits, `_` and `-`, begins with `-` (a shell
             command would take it for an option), or is too long.
     """
-    if not isinstance(run_id, str) or not _RUN_ID.match(run_id):
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
         raise WorkflowRuntimeError(
             f"{run_id!r} cannot be a run id: expected 1 to 128 letters, digits, '_' or '-', not beginning "
             "with '-'. Choose such an id, or leave it out to get a generated one."

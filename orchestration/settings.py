@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigurationError
 
+#: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
+#: has a `/` or `?` in it goes further.
+_CREDENTIALS = re.compile(r"(?P<user>[a-z+]+://[^:@/?#]*):(?:[^/?#]*@|[^?]*@|.*@)", re.IGNORECASE)
+#: A value of the query that is named like a secret: `?password=…`, `&ssl_password=…`.
+_SECRET_VALUE = re.compile(r"(?P<name>[?&][^=&#]*(?:password|passwd|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
+#: What switches the verification of a TLS server off: redis-py's words and kombu's.
+_UNVERIFIED = re.compile(
+    r"[?&](?:ssl_cert_reqs=(?:cert_)?(?:none|optional)|ssl_check_hostname=(?:false|no|0|f|n))(?=&|#|$)", re.IGNORECASE
+)
+
 
 def redact_url(url: str) -> str:
-    """The URL with its password replaced, fit for logs and errors."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = parts.username or ""
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}{port}"))
+    """The URL with its passwords replaced, fit for logs and errors.
+
+    Passwords are what follows the user, and values of the query that are named like one. Several URLs separated by `;`,
+    as kombu has them for failover and Sentinel, are redacted one by one.
+    """
+    return ";".join(
+        _SECRET_VALUE.sub(r"\g<name>***", _CREDENTIALS.sub(r"\g<user>:***@", each, count=1))
+        for each in re.split(";(?=[a-z+]+://)", url)
+    )
+
+
+def verifies_server(url: str) -> bool:
+    """Whether a TLS connection to this URL would prove that the server is who it says it is; True without TLS."""
+    return _UNVERIFIED.search(url) is None
 
 
 class Settings(BaseModel):
@@ -30,11 +46,13 @@ class Settings(BaseModel):
     fractions, which is how the tests run whole recoveries in a moment.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What does not fit is not shown in errors: it may be a URL with a password.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     redis_url: str | None = Field(default=None, description="State: redis:// or rediss:// or unix://")
     broker_url: str | None = Field(default=None, description="Celery's broker; None is the state Redis")
     broker_transport: Literal["umbel", "stock"] = "umbel"
+    unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")
     key_prefix: str = Field(default="umbel", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
     default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")
     shards: int = Field(default=16, ge=1, le=1024)
@@ -75,6 +93,14 @@ class Settings(BaseModel):
                 f"payload_warn_bytes ({self.payload_warn_bytes}) must not exceed payload_max_bytes "
                 f"({self.payload_max_bytes}): the warning would never be seen."
             )
+        for name in ("redis_url", "broker_url"):
+            url = getattr(self, name)
+            if url is not None and not self.unverified_tls and not verifies_server(url):
+                raise ValueError(
+                    f"{name} {redact_url(url)!r} switches the verification of the server's certificate off: whoever "
+                    f"sits on the way can read the password and change runs. Name the authority's certificate instead "
+                    f"(?ssl_ca_certs=/path/ca.pem), or say unverified_tls=True if the network is all your own."
+                )
         return self
 
     @classmethod
@@ -107,8 +133,12 @@ class Settings(BaseModel):
         """The queue of steps that name none."""
         return self.default_queue or "umbel"
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What `repr`, `str`, and rich's tracebacks and printing show: no passwords."""
+        for name, value in self.model_dump().items():
+            yield name, redact_url(value) if name.endswith("_url") and value else value
+
     def __repr__(self) -> str:
-        shown = {k: redact_url(v) if k.endswith("_url") and v else v for k, v in self.model_dump().items()}
-        return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__repr_args__())})"
 
     __str__ = __repr__

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from ..orchestration.records import Doorbell
 from ..orchestration.settings import Settings
 from .doorbell_messages import HEADER, Template, send_options, shown_arguments, task_id_of
 
-__all__ = ["HEADER", "CeleryDispatcher", "publishing_app", "transport_options"]
+__all__ = ["HEADER", "CeleryDispatcher", "publishing_app", "tls_options", "transport_options"]
 
 logger = logging.getLogger("umbel.dispatch")
 
@@ -161,8 +162,15 @@ def publishing_app(settings: Settings) -> Celery:
         task_default_queue=settings.queue,
         task_create_missing_queues=True,
         broker_transport_options=transport_options(settings),
+        broker_use_ssl=tls_options(settings),
     )
     return app
+
+
+def tls_options(settings: Settings) -> dict[str, object] | None:
+    """TLS of the broker connection: kombu verifies a `rediss://` server only when it is told to. The URL goes first."""
+    broker = settings.broker_url or settings.redis_url or ""
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker.startswith("rediss://") else None
 
 
 def transport_options(settings: Settings) -> dict[str, object]:

@@ -18,7 +18,7 @@ from ..orchestration.errors import ConfigurationError, NotConfigured
 from ..orchestration.plan import StepPlan
 from ..orchestration.settings import Settings, redact_url
 from ..orchestration.streams import EndedWatch
-from ..tasks.dispatch import CeleryDispatcher, transport_options
+from ..tasks.dispatch import CeleryDispatcher, tls_options, transport_options
 from ..tasks.execution import Executor
 from ..tasks.loop_execution import LoopExecutor
 from ..tasks.registry import Registered, Registrable, Registry
@@ -181,6 +181,7 @@ def create_app(settings: Settings, *workflows: Registrable) -> Celery:
         APP_SETTINGS,
         task_default_queue=settings.queue,
         broker_transport_options=transport_options(settings),
+        broker_use_ssl=tls_options(settings),
         worker_soft_shutdown_timeout=settings.drain_seconds,
     )
     broker = settings.broker_url or settings.redis_url or ""

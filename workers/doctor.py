@@ -95,6 +95,11 @@ def _settings_of(app: Celery) -> Iterator[Finding]:
             "Set it to 1.",
         ),
         (
+            _takes_any_certificate(conf),
+            "Celery does not verify the certificate of a rediss:// broker unless it is told to",
+            "Set broker_use_ssl = {'ssl_cert_reqs': ssl.CERT_REQUIRED}, or add ?ssl_cert_reqs=required to the URL.",
+        ),
+        (
             conf.task_default_rate_limit,
             "task_default_rate_limit holds umbel's steps back as well",
             "Use task_annotations for the tasks that are meant.",
@@ -104,6 +109,11 @@ def _settings_of(app: Celery) -> Iterator[Finding]:
         for is_so, text, mend in conditions:
             if is_so:
                 yield Finding("danger" if level == "danger" else "warning", "celery", f"{text}.", mend)
+
+
+def _takes_any_certificate(conf: Any) -> bool:
+    url = conf.broker_read_url or conf.broker_url
+    return isinstance(url, str) and url.startswith("rediss://") and not conf.broker_use_ssl and "ssl_" not in url
 
 
 def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:

