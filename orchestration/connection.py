@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -49,23 +49,42 @@ _PASSING_WORDS = (
 )
 
 
-def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
+class WaryPool(ConnectionPool):
+    """Connections of equal age share their fate: when one is found broken, the idle ones are made anew before use.
+
+    Otherwise, where a machine on the way has gone without a word, each of them would cost a time-out of its own.
+    """
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        super().release(connection)
+        if not connection.is_connected:
+            self.disconnect(inuse_connections=False)
+
+
+def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
     """A client for the state Redis. No command is sent yet.
+
+    Args:
+        url: Where it is.
+        timeout_seconds: How long one answer may take; a connection that is silent for longer counts as broken.
 
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
     over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
-        return Redis.from_url(
-            url,
-            protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=5.0,
-            **over_tcp,
-            health_check_interval=15,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=10_000,
+        return Redis.from_pool(
+            WaryPool.from_url(
+                url,
+                protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
+                socket_timeout=timeout_seconds,
+                socket_connect_timeout=5.0,
+                **over_tcp,
+                health_check_interval=15,
+                retry=Retry(NoBackoff(), 0),
+                max_connections=10_000,
+            )
         )
     except ValueError as error:
         # A password that was not percent-encoded is taken for a port, and the error quotes it.
@@ -106,6 +125,9 @@ def refused_credentials(url: str, error: Exception) -> ConfigurationError:
 def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: float) -> T:
     """Call until Redis answers; only for calls that may be repeated.
 
+    A connection that has gone silent may use up all the patience before that is noticed, with Redis in the best of
+    health; so after the first time-out there is one more try, over a fresh connection, however late it is.
+
     Args:
         call: One idempotent exchange with Redis.
         what: What is being done, for the error.
@@ -118,6 +140,7 @@ def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: flo
     """
     deadline = time.monotonic() + patience_seconds
     pause = 0.02
+    has_timed_out = patience_seconds <= 0
     while True:
         try:
             return call()
@@ -126,6 +149,9 @@ def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: flo
         except (ConnectionError, TimeoutError, ResponseError) as error:
             if not is_passing(error):
                 raise
+            if isinstance(error, TimeoutError) and not has_timed_out:
+                has_timed_out = True
+                continue
             if time.monotonic() + pause > deadline:
                 raise unavailable(url, what, patience_seconds, error) from error
             time.sleep(pause)

@@ -34,7 +34,7 @@ from .connection import is_passing, refused_credentials, unavailable
 T = TypeVar("T")
 
 #: Silence while something is asked, after which the connection counts as broken.
-SILENCE_SECONDS = 10.0
+SILENCE_SECONDS = 5.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 

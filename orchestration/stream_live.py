@@ -28,7 +28,7 @@ logger = logging.getLogger("umbel.streams")
 #: Seconds before the first and, doubling, the slowest attempt to connect again.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 #: Seconds between two PINGs; a connection that has not answered one by the next is given up.
-KEEPALIVE = 10.0
+KEEPALIVE = 5.0
 #: Messages handled before anything else gets its turn.
 BURST = 1_000
 #: Channels per SUBSCRIBE: a process that follows thousands of runs sends no megabyte at once.

@@ -92,7 +92,9 @@ class Executor:
         client = connect(settings.redis_url)
         self.store = Store(client, settings, patience_seconds=PATIENCE_SECONDS)
         self.collecting = Store(connect(settings.redis_url, timeout_seconds=1.0), settings, patience_seconds=1.0)
-        upkeep = Upkeep(Store(connect(settings.redis_url), settings, patience_seconds=settings.heartbeat_seconds))
+        # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
+        beating = connect(settings.redis_url, timeout_seconds=settings.lease_seconds / 3)
+        upkeep = Upkeep(Store(beating, settings, patience_seconds=settings.heartbeat_seconds))
         self.upkeep = Upkeep(self.store)
         self.places = Places(self.store, dispatcher.ring)
         self._at_work = AtWork()

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from celery import bootsteps
+from redis.exceptions import RedisError
 
 from ..orchestration.connection import connect
 from ..orchestration.errors import UmbelError
@@ -81,7 +82,7 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                 self._announce(store)
                 sweep.sweep()
                 first = False
-            except UmbelError as error:
+            except (UmbelError, RedisError) as error:
                 logger.warning("the sweep waits for Redis: %s", error, extra={"action": "sweep_postponed"})
             except Exception:
                 logger.exception("the sweep failed; trying again", extra={"action": "sweep_error"})

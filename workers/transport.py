@@ -11,6 +11,8 @@ What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`)
 - `Channel._connparams` (redis.py:1956): after a lost connection the transport has no client any more; an ack or a
   restore then ends in AttributeError, which counts as no connection error and ends the worker. Here a channel
   remembers how it connected, and acks go by tag over a fresh connection.
+- `Channel._get_pool` (redis.py:2064): where a machine on the way has gone without a word, each idle connection costs
+  the consumer a time-out of its own, one after the other. Here one that breaks takes the idle ones with it.
 - `QoS.restore_unacked_once` (virtual/base.py:277) and `QoS.restore_unacked` (redis.py:493): closing a channel, which is
   what every reconnect does, puts every un-acked message back and so runs again what is running; with Redis down it
   fails, and messages lie idle until the visibility timeout. Here those whose task runs in this process stay as they
@@ -59,6 +61,7 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from ..orchestration.connection import WaryPool
 from ..orchestration.errors import ConfigurationError
 from ..tasks.doorbell_messages import HEADER
 from .quarantine import Quarantine, SetAside, Undecodable, body_fault, envelope_fault, quarantined, set_aside
@@ -185,6 +188,10 @@ class Channel(stock.Channel):
         if self._synchronous is None or self._synchronous.connection_pool is not pool:
             self._synchronous = super()._create_client()
         return self._synchronous
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        stock_pool = super()._get_pool(asynchronous)
+        return WaryPool(stock_pool.connection_class, **stock_pool.connection_kwargs)
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is not None and self.connection.client is not None:

@@ -51,6 +51,7 @@ SOURCES = {
     "kombu.transport.redis:Channel._disconnect_pools": "db50da048a22",
     "kombu.transport.redis:Channel._do_restore_message": "8b430df94e45",
     "kombu.transport.redis:Channel._get": "be26a9f1eb4c",
+    "kombu.transport.redis:Channel._get_pool": "d6e689f654ff",
     "kombu.transport.redis:Channel.close": "101e9b9cdad4",
     "kombu.transport.redis:Channel.conn_or_acquire": "25883caca6c4",
     "kombu.transport.redis:MultiChannelPoller.maybe_restore_messages": "6c267815d521",

@@ -1,0 +1,168 @@
+"""Meddles with what waits in a broker's queue: doubles, reverses, delays, damages and drops messages.
+
+A queue of Celery's on Redis is a list: `LPUSH` puts a message in, the right end is served next. umbel's transport and
+kombu's own use the same lists and the same messages.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from umbel.orchestration.connection import connect
+from umbel.orchestration.settings import Settings
+from umbel.tasks.dispatch import transport_options
+
+
+class Meddler:
+    """One queue of a deployment's Redis broker."""
+
+    def __init__(self, settings: Settings, chosen: random.Random, *, queue: str | None = None) -> None:
+        """Args:
+        settings: Of the deployment.
+        chosen: Decides what happens to which message.
+        queue: By default that of steps which name none.
+        """
+        self.client = connect(settings.broker_url or settings.redis_url or "")
+        self.key = f"{transport_options(settings)['global_keyprefix']}{queue or settings.queue}"
+        self.chosen = chosen
+        self.doubled = self.dropped = self.delayed = self.reversed = 0
+        self._held: list[bytes] = []
+
+    def close(self) -> None:
+        """Put back what is held, and disconnect."""
+        self.release()
+        self.client.close()
+
+    def waiting(self) -> list[bytes]:
+        """The messages, the one that is served next first."""
+        found: list[bytes] = self.client.lrange(self.key, 0, -1)
+        return found[::-1]
+
+    def take(self) -> list[bytes]:
+        """Take all messages out of the queue."""
+        found, _ = self.client.pipeline(transaction=True).lrange(self.key, 0, -1).delete(self.key).execute()
+        return list(found[::-1])
+
+    def put(self, *messages: bytes | str) -> None:
+        """Put messages in, the first to be served first."""
+        if messages:
+            self.client.lpush(self.key, *messages)
+
+    # -- what is done to them --------------------------------------------------------------------------------------
+
+    def double(self, times: int = 2) -> int:
+        """Each message is there so many times."""
+        found = self.waiting()
+        for _ in range(times - 1):
+            self.put(*found)
+        self.doubled += len(found) * (times - 1)
+        return len(found)
+
+    def reverse(self) -> int:
+        """The last one is served first."""
+        found = self.take()
+        self.put(*reversed(found))
+        self.reversed += len(found)
+        return len(found)
+
+    def shuffle(self) -> int:
+        """Any one is served first."""
+        found = self.take()
+        self.chosen.shuffle(found)
+        self.put(*found)
+        self.reversed += len(found)
+        return len(found)
+
+    def drop(self, chance: float = 1.0) -> int:
+        """Lose messages."""
+        found = self.take()
+        kept = [message for message in found if self.chosen.random() >= chance]
+        self.put(*kept)
+        self.dropped += len(found) - len(kept)
+        return len(found) - len(kept)
+
+    def hold(self) -> list[bytes]:
+        """Take the messages away until `release`."""
+        found = self.take()
+        self._held += found
+        self.delayed += len(found)
+        return found
+
+    def release(self) -> None:
+        """Put back what was held."""
+        held, self._held = self._held, []
+        self.put(*held)
+
+    def damage(self) -> int:
+        """Each message is something else: cut off, another body, a missing field, or noise."""
+        found = self.take()
+        self.put(*(self.chosen.choice(_DAMAGES)(message, self.chosen) for message in found))
+        return len(found)
+
+    @contextmanager
+    def at_work(self, *, every_seconds: float = 0.05) -> Iterator[None]:
+        """Within the block do one thing or another to the queue, again and again; nothing is held at its end."""
+        stop = threading.Event()
+
+        def meddle() -> None:
+            while not stop.wait(every_seconds):
+                self.chosen.choice([self.double, self.reverse, self.shuffle, lambda: self.drop(0.2), self.hold])()
+                if self.chosen.random() < 0.5:
+                    self.release()
+
+        thread = threading.Thread(target=meddle, name="meddler", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.release()
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def opened(message: bytes) -> tuple[dict[str, Any], list[Any]]:
+    """A message's envelope, and its body: arguments, keyword arguments, the rest."""
+    envelope = json.loads(message)
+    return envelope, json.loads(base64.b64decode(envelope["body"]))
+
+
+def closed(envelope: dict[str, Any], body: Any) -> bytes:
+    """The message of these."""
+    return json.dumps(envelope | {"body": base64.b64encode(json.dumps(body).encode()).decode()}).encode()
+
+
+def addressed(message: bytes, *arguments: Any) -> bytes:
+    """The same message with other arguments."""
+    envelope, (_, keywords, rest) = opened(message)
+    return closed(envelope, [list(arguments), keywords, rest])
+
+
+def _cut(message: bytes, chosen: random.Random) -> bytes:
+    return message[: chosen.randrange(len(message))]
+
+
+def _flipped(message: bytes, chosen: random.Random) -> bytes:
+    at = chosen.randrange(len(message))
+    return message[:at] + bytes([message[at] ^ (1 << chosen.randrange(8))]) + message[at + 1 :]
+
+
+def _poorer(message: bytes, chosen: random.Random) -> bytes:
+    envelope = json.loads(message)
+    del envelope[chosen.choice(sorted(envelope))]
+    return json.dumps(envelope).encode()
+
+
+def _misaddressed(message: bytes, chosen: random.Random) -> bytes:
+    return addressed(message, *(chosen.choice([None, 7, "no-such-run", [], {}, "x" * 300]) for _ in range(3)))
+
+
+_DAMAGES = [_cut, _flipped, _poorer, _misaddressed]

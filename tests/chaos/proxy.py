@@ -1,0 +1,323 @@
+"""A TCP proxy in front of a Redis, which loses, delays and cuts what passes; switched while it runs.
+
+It understands just enough of the protocol to know which answer belongs to which command: that is what it takes to lose
+the answer to a chosen command *after* Redis has applied it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import hiredis
+
+from umbel.orchestration.scripts import load
+
+#: Looks at a command as it was sent: its name and arguments.
+Match = Callable[[list[bytes]], bool]
+
+_CHUNK = 1 << 16
+#: Closing with this lingering sends a reset instead of an orderly end.
+_RESET = struct.pack("ii", 1, 0)
+
+
+def script(verb: str) -> Match:
+    """Matches one of umbel's scripts, by its digest and by its text."""
+    known = load(verb)
+    return lambda command: len(command) > 1 and command[1] in (known.sha.encode(), known.text.encode())
+
+
+def command(name: str) -> Match:
+    """Matches a Redis command by its name."""
+    return lambda sent: bool(sent) and sent[0].upper() == name.encode()
+
+
+@dataclass(eq=False)
+class LostReplies:
+    """Which answers are to be lost.
+
+    Attributes:
+        match: The commands that are meant.
+        most: Lose no more than so many.
+        chance: How likely each of them is lost.
+        when_lost: Called after Redis has applied the command and before the client can ask again.
+        lost: How many were.
+    """
+
+    match: Match
+    most: int
+    chance: float
+    chosen: random.Random
+    when_lost: Callable[[], None]
+    lost: int = 0
+    under_way: int = 0
+
+    def takes(self, sent: list[bytes]) -> bool:
+        if self.lost + self.under_way >= self.most or not self.match(sent) or self.chosen.random() >= self.chance:
+            return False
+        self.under_way += 1
+        return True
+
+
+@dataclass(eq=False)
+class _Connection:
+    """A client, and the server that it believes to talk to."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter | None = None
+    is_silent: bool = False
+    is_half_closed: bool = False
+    asked: deque[LostReplies | None] = field(default_factory=deque)  # per command under way: who loses its answer
+    requests: Any = field(default_factory=hiredis.Reader)
+    replies: Any = field(default_factory=hiredis.Reader)
+
+    def reset(self) -> None:
+        for side in (self.client, self.server):
+            if side is not None and side.transport is not None and not side.transport.is_closing():
+                sock = side.get_extra_info("socket")
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                side.transport.abort()
+
+
+class Proxy:
+    """Listens on a port of its own for as long as the `with` block lasts; one thread, any number of connections.
+
+    All methods may be called from any thread and have taken effect when they return.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Args:
+        url: The Redis behind it.
+        """
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._losing: list[LostReplies] = []
+        self._delay_seconds = 0.0
+        self._refuses = self._swallows_new = False
+        self.accepted = 0
+        self.port = 0
+        self.aim(url)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = self._do(lambda: asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_CHUNK))
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        async def end() -> None:
+            self._server.close()
+            for connection in tuple(self._connections):
+                connection.reset()
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+        self._do(end)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        """The Redis, as seen through this proxy."""
+        parts = urlsplit(self.behind)
+        login = parts.netloc.rpartition("@")[0]
+        return urlunsplit(
+            parts._replace(netloc=f"{login}@127.0.0.1:{self.port}" if login else f"127.0.0.1:{self.port}")
+        )
+
+    def aim(self, url: str) -> None:
+        """Lead new connections to this server."""
+        self.behind = url
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or 6379)
+
+    # -- faults ----------------------------------------------------------------------------------------------------
+
+    def reset(self, chance: float = 1.0, chosen: random.Random | None = None) -> int:
+        """Break connections off with a TCP reset; returns how many."""
+
+        async def act() -> int:
+            found = [each for each in self._connections if chosen is None or chosen.random() < chance]
+            for connection in found:
+                connection.reset()
+            return len(found)
+
+        return self._do(act)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Within the block all connections are broken off, and new ones at once."""
+        self._set("_refuses", True)
+        self.reset()
+        try:
+            yield
+        finally:
+            self._set("_refuses", False)
+
+    def blackhole(self, *, new: bool = False) -> int:
+        """Carry nothing more over the existing connections, and tell neither side; returns how many.
+
+        The server keeps its side open, as it does when a machine in between is gone: what it sends there is lost.
+
+        Args:
+            new: New connections are accepted and as silent, until `heal`.
+        """
+
+        async def act() -> int:
+            for connection in self._connections:
+                connection.is_silent = True
+            self._swallows_new = new
+            return len(self._connections)
+
+        return self._do(act)
+
+    def half_close(self) -> int:
+        """Tell each client that the server has ended its side; what clients send still arrives."""
+
+        async def act() -> int:
+            for connection in self._connections:
+                connection.is_half_closed = True
+                with contextlib.suppress(OSError):
+                    connection.client.write_eof()
+            return len(self._connections)
+
+        return self._do(act)
+
+    def delay(self, seconds: float) -> None:
+        """Hold everything up for so long, in both directions."""
+        self._set("_delay_seconds", seconds)
+
+    def lose_replies(
+        self,
+        match: Match,
+        *,
+        most: int = 1,
+        chance: float = 1.0,
+        chosen: random.Random | None = None,
+        when_lost: Callable[[], None] = lambda: None,
+    ) -> LostReplies:
+        """Cut the connection when Redis has applied such a command, before the client learns of it.
+
+        An answer that is an error is let through: nothing was applied.
+        """
+        losing = LostReplies(match, most, chance, chosen or random.Random(0), when_lost)
+
+        async def act() -> None:
+            self._losing.append(losing)
+
+        self._do(act)
+        return losing
+
+    def heal(self) -> None:
+        """No more faults. What is silent stays silent, as connections do whose other end is gone."""
+
+        async def act() -> None:
+            self._losing.clear()
+            self._delay_seconds = 0.0
+            self._refuses = self._swallows_new = False
+
+        self._do(act)
+
+    # -- on the proxy's thread -------------------------------------------------------------------------------------
+
+    def _do(self, act: Callable[[], Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(act(), self._loop).result(10)
+
+    def _set(self, name: str, value: Any) -> None:
+        async def act() -> None:
+            setattr(self, name, value)
+
+        self._do(act)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        connection = _Connection(writer, is_silent=self._swallows_new)
+        self._connections.add(connection)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        answers: asyncio.Task[None] | None = None
+        try:
+            if self._refuses:
+                return
+            server_reader, connection.server = await asyncio.open_connection(*self._target, limit=_CHUNK)
+            answers = asyncio.ensure_future(self._answers(connection, server_reader))
+            self._tasks.add(answers)
+            await self._questions(connection, reader)
+            if connection.is_silent:
+                # The server does not learn that the client has gone.
+                await answers
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            if answers is not None:
+                answers.cancel()
+                await asyncio.wait([answers])
+                self._tasks.discard(answers)
+            connection.reset()
+            for losing in connection.asked:
+                if losing is not None:
+                    losing.under_way -= 1
+            self._connections.discard(connection)
+            self._tasks.discard(task)
+
+    async def _questions(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+        assert connection.server is not None
+        while data := await reader.read(_CHUNK):
+            if self._delay_seconds:
+                await asyncio.sleep(self._delay_seconds)
+            if connection.is_silent:
+                continue
+            connection.requests.feed(data)
+            while (sent := connection.requests.gets()) is not False:
+                connection.asked.append(next((each for each in self._losing if each.takes(sent)), None))
+            connection.server.write(data)
+            await connection.server.drain()
+
+    async def _answers(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK):
+                if self._delay_seconds:
+                    await asyncio.sleep(self._delay_seconds)
+                if connection.is_silent or connection.is_half_closed:
+                    continue
+                if self._is_lost(connection, data):
+                    break
+                connection.client.write(data)
+                await connection.client.drain()
+        if not connection.is_silent:
+            connection.reset()
+
+    def _is_lost(self, connection: _Connection, data: bytes) -> bool:
+        """Whether these bytes complete an answer that is to be lost."""
+        connection.replies.feed(data)
+        is_lost = False
+        while (reply := connection.replies.gets()) is not False:
+            # What is published to subscribers answers nothing.
+            losing = connection.asked.popleft() if connection.asked else None
+            if losing is None:
+                continue
+            losing.under_way -= 1
+            if not isinstance(reply, hiredis.ReplyError):
+                losing.lost += 1
+                losing.when_lost()
+                is_lost = True
+        return is_lost

@@ -1,0 +1,132 @@
+"""The answer is lost after Redis has applied the command: what is asked again is applied once, for each verb."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from core_driving import DrivenRun, dump
+from proxy import Proxy, script
+from test_idempotence import CASES, PLAN
+
+from umbel.orchestration.connection import Client, connect, persist
+from umbel.orchestration.records import Refusal
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.state import Change, StateHash
+from umbel.orchestration.store import Store
+from umbel.workers.embedded import EmbeddedRedis
+
+#: Verbs that these cases ask several times in a row.
+IN_PARTS = {"restore", "stage", "unstage"}
+
+#: Every asking counts, and moves a lease on.
+UNMATCHED = ("counters", "leases")
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[Proxy]:
+    with EmbeddedRedis.temporary(append_only=False) as server, Proxy(server.url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def past(proxy: Proxy) -> Iterator[Client]:
+    """A connection that does not go through the proxy."""
+    client = connect(proxy.behind)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def store(proxy: Proxy) -> Iterator[Store]:
+    """Through the proxy; times so long that nothing falls due by itself."""
+    settings = Settings(
+        redis_url=proxy.url,
+        key_prefix=f"t{secrets.token_hex(6)}",
+        shards=2,
+        lease_seconds=600,
+        heartbeat_seconds=200,
+        ring_seconds=600,
+        ring_max_seconds=20_000,
+    )
+    client = connect(proxy.url)
+    yield Store(client, settings)
+    proxy.heal()
+    client.close()
+
+
+def losing_one(proxy: Proxy, past: Client, store: Store, verb: str) -> list[Any]:
+    """From now on the first answer to a verb is lost; gives a list which gets the state as that one has left it."""
+    left: list[Any] = []
+
+    def look() -> None:
+        left.append(dump(past, store.settings.key_prefix, without=UNMATCHED))
+
+    proxy.lose_replies(script(verb), when_lost=look)
+    return left
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_verb_whose_answer_is_lost_is_applied_once(proxy: Proxy, past: Client, store: Store, name: str) -> None:
+    case = CASES[name](store)
+    left = losing_one(proxy, past, store, case.verb)
+
+    answer = case.ask()
+
+    assert not isinstance(answer, Refusal), answer
+    (state,) = left
+    if name in IN_PARTS:  # the others come after the one whose answer was lost
+        state = dump(past, store.settings.key_prefix, without=UNMATCHED)
+        assert case.ask() == answer
+    assert dump(past, store.settings.key_prefix, without=UNMATCHED) == state
+
+
+def test_a_state_write_whose_answer_is_lost_is_written_and_journaled_once(
+    proxy: Proxy, past: Client, store: Store
+) -> None:
+    run = DrivenRun(store, PLAN).start()
+    work = run.claim("begin")
+    state = StateHash(store, run.run_id, work.state_id, work)
+    for verb, ask in (
+        ("state_lock", lambda: state.lock("me")),
+        ("state_renew", lambda: state.renew("me")),
+        ("state_write", lambda: state.write(Change("edit", {"n": b"1"}), lock="me")),
+        ("state_unlock", lambda: state.unlock("me")),
+    ):
+        left = losing_one(proxy, past, store, verb)
+        assert ask() in ({}, True, "written", None)
+        assert len(left) == 1, f"the answer of {verb} was not lost"
+    assert state.read_all() == {"n": b"1"}
+    assert [kind for _, kind, _ in store.journal(run.run_id)].count("state") == 1
+
+
+def test_ringing_again_whose_answer_is_lost_rings_the_newest(proxy: Proxy, past: Client, store: Store) -> None:
+    run = DrivenRun(store, PLAN).start()
+    bell = run.bells[0]
+    left = losing_one(proxy, past, store, "rering")
+
+    (again,) = run.upkeep.ring_again(run.run_id, [(bell.work_id, "umbel/0")]).doorbells
+
+    assert len(left) == 1
+    assert again.dispatch_no == 3
+    assert not isinstance(run.ask(again), Refusal)
+    assert run.ask(bell) is Refusal.BUSY
+
+
+def test_a_connection_that_has_gone_silent_costs_one_time_out_and_no_failure(proxy: Proxy) -> None:
+    client = connect(proxy.url, timeout_seconds=0.3)
+    for connection in [client.connection_pool.get_connection() for _ in range(5)]:
+        client.connection_pool.release(connection)
+    calls = []
+
+    def ask() -> bool:
+        calls.append(1)
+        return bool(client.ping())
+
+    assert proxy.blackhole() >= 5
+    # The patience is over before the silence is noticed, and Redis is well.
+    assert persist(ask, what="look", url=proxy.url, patience_seconds=0.1)
+    assert len(calls) == 2
+    client.close()
