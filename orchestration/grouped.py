@@ -30,6 +30,7 @@ from redis.exceptions import (
 
 from .asks import Ask
 from .connection import is_passing, refused_credentials, unavailable
+from .failpoints import failpoint
 
 T = TypeVar("T")
 
@@ -76,6 +77,11 @@ class _Waiting:
     future: asyncio.Future[Any] | None = None
     failed: Callable[[Exception], None] | None = None
     by_text: bool = False
+
+    @property
+    def verb(self) -> str:
+        """What it is called at failpoints."""
+        return self.ask.script.name if self.ask is not None else "push"
 
 
 class _Replies(asyncio.Protocol):
@@ -173,6 +179,12 @@ class GroupedConnection:
         else:
             return
         self._asked.extend(group)
+        try:
+            for waiting in group:
+                failpoint(waiting.verb, "before")
+        except ConnectionError:
+            self._transport.abort()
+            return
         self._transport.write(b"".join(waiting.packed for waiting in group))
 
     # -- receiving -------------------------------------------------------------------------------------------------
@@ -218,6 +230,10 @@ class GroupedConnection:
             self._flush()
 
     def _take(self, waiting: _Waiting, reply: Any) -> None:
+        try:
+            failpoint(waiting.verb, "after")
+        except ConnectionError as error:
+            reply = error
         if self._settle(waiting, reply):
             return
         if waiting.by_text and str(reply).startswith("NOSCRIPT"):

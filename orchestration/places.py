@@ -30,6 +30,7 @@ from functools import partial
 
 from .commands import Fill
 from .errors import RunNotFound, UmbelError
+from .failpoints import failpoint
 from .plan import Plan
 from .records import Doorbell
 from .scripts import unpack
@@ -174,7 +175,9 @@ class Places:
         """Give back a ticket's place, or leave the line, and begin whoever has got a place by that."""
         self._begin_all(self.leave(ticket))
         key = self.store.locate(ticket.run_id)["leaving"]
+        failpoint("give_back", "before")
         self.store.read("give back a place", lambda: self.store.client.zrem(key, ticket.leaving))
+        failpoint("give_back", "after")
 
     def _begin_all(self, admitted: list[Ticket]) -> None:
         waiting = deque(admitted)

@@ -18,6 +18,7 @@ import msgpack
 from redis.exceptions import NoScriptError
 
 from .connection import Client
+from .failpoints import failpoint
 
 _DIRECTIVE = re.compile(r"^--!(keys|include) (.+)$", re.MULTILINE)
 _LUA = files(__package__).joinpath("lua")
@@ -73,7 +74,10 @@ def unpack(data: bytes) -> Any:
 
 def evaluate(client: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
     """Run a script by its SHA; a Redis that has forgotten it (restart, SCRIPT FLUSH) is given the text."""
+    failpoint(script.name, "before")
     try:
-        return client.evalsha(script.sha, len(keys), *keys, *args)
+        reply = client.evalsha(script.sha, len(keys), *keys, *args)
     except NoScriptError:
-        return client.eval(script.text, len(keys), *keys, *args)
+        reply = client.eval(script.text, len(keys), *keys, *args)
+    failpoint(script.name, "after")
+    return reply

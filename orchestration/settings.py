@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigurationError
+from .failpoints import VARIABLE as FAILPOINTS
 
 #: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
 #: has a `/` or `?` in it goes further.
@@ -112,7 +113,7 @@ class Settings(BaseModel):
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        not_settings = {"UMBEL_STATE_DIR", "UMBEL_TARGETS", "UMBEL_LOG_LEVEL"}
+        not_settings = {"UMBEL_STATE_DIR", "UMBEL_TARGETS", "UMBEL_LOG_LEVEL", FAILPOINTS}
         for variable, value in environ.items():
             if variable.startswith("UMBEL_") and variable not in not_settings:
                 values[variable.removeprefix("UMBEL_").lower()] = value

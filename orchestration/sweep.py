@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from .envelope import TIMED_OUT, ending
 from .errors import RunNotFound
+from .failpoints import failpoint
 from .places import Places, Ticket
 from .plan import Plan
 from .records import Doorbell
@@ -69,7 +70,9 @@ class Sweep:
         for shard in shards:
             pipe.set(keys.in_shard(shard, "beat:sweep"), 1, nx=True, px=period)
         pipe.time()
+        failpoint("sweep_turn", "before")
         *won, (seconds, micros) = pipe.execute()
+        failpoint("sweep_turn", "after")
         now = seconds * 1000 + micros // 1000
         mine = [shard for shard in shards if everything or won[shard]]
         if not mine:
@@ -218,4 +221,6 @@ class Sweep:
         for shard in range(self.store.settings.shards):
             for status in ("completed", "failed", "cancelled", "timed_out"):
                 pipe.zremrangebyscore(self.store.keys.in_shard(shard, f"runs:{status}"), "-inf", over)
+        failpoint("trim", "before")
         pipe.execute()
+        failpoint("trim", "after")

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from ..orchestration.commands import Command, Deliver
 from ..orchestration.connection import Client, connect
+from ..orchestration.failpoints import failpoint
 from ..orchestration.plan import Plan
 from ..orchestration.records import Doorbell
 from ..orchestration.settings import Settings
@@ -48,11 +49,13 @@ class CeleryDispatcher:
             return
         try:
             messages = self.messages(plan, doorbells)
-            if messages is None:
-                self._send(plan, doorbells)
-            else:
-                for key, waiting in messages.items():
-                    self._client().lpush(key, *waiting)
+            for _ in range(failpoint("ring", "before")):
+                if messages is None:
+                    self._send(plan, doorbells)
+                else:
+                    for key, waiting in messages.items():
+                        self._client().lpush(key, *waiting)
+            failpoint("ring", "after")
         except (RedisError, OperationalError, OSError, *self.app.connection_for_write().connection_errors) as error:
             logger.warning(
                 "%d doorbells of workflow %s were not sent (%s); the sweep rings again",

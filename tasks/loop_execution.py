@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..orchestration.errors import StepTimeoutError
+from ..orchestration.failpoints import failpoint
 from ..orchestration.grouped import GroupedConnection
 from ..orchestration.keys import new_nonce
 from ..orchestration.plan import Plan, StepPlan
@@ -162,7 +163,8 @@ class LoopExecutor(Executor):
             is_shared = url == self.settings.redis_url
             self._broker = self._group if is_shared else self._connection(url)
         for key, messages in bells.items():
-            self._broker.post(("LPUSH", key, *messages), partial(self._not_rung, len(messages)))
+            for _ in range(failpoint("push", "before")):
+                self._broker.post(("LPUSH", key, *messages), partial(self._not_rung, len(messages)))
 
     @staticmethod
     def _not_rung(count: int, error: Exception) -> None:

@@ -12,6 +12,13 @@ for variable in [name for name in os.environ if name.startswith("UMBEL_") and na
     del os.environ[variable]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the chaos suite; pytest wants them here."""
+    group = parser.getgroup("chaos")
+    group.addoption("--chaos-full", action="store_true", help="the whole matrix of faults, as `make chaos` has it")
+    group.addoption("--chaos-seeds", default="1", help="seeds of the chaos suite, parted by commas")
+
+
 @pytest.fixture(scope="session")
 def deployment() -> Iterator[object]:
     """A real Redis and a real worker thread for the whole session, with times that make recoveries quick."""

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from ..orchestration.connection import connect
 from ..orchestration.errors import UmbelError
+from ..orchestration.failpoints import failpoint
 from ..orchestration.store import Store
 from ..orchestration.sweep import Sweep
 from ..orchestration.upkeep import Upkeep
@@ -125,7 +126,9 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
             "queues": self._queues,
             "seen_at": seconds * 1000 + micros // 1000,
         }
+        failpoint("announce", "before")
         store.client.hset(store.keys.in_shard(0, "workers"), self.installation.worker_name, json.dumps(about))
+        failpoint("announce", "after")
 
     def _leave(self, store: Store) -> None:
         try:

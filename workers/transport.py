@@ -63,6 +63,7 @@ from kombu.utils.json import loads
 
 from ..orchestration.connection import WaryPool
 from ..orchestration.errors import ConfigurationError
+from ..orchestration.failpoints import failpoint
 from ..tasks.doorbell_messages import HEADER
 from .quarantine import Quarantine, SetAside, Undecodable, body_fault, envelope_fault, quarantined, set_aside
 from .unacked import REFUSED, QoS
@@ -264,7 +265,9 @@ class Channel(stock.Channel):
             envelope.update(decoded)
             decoded = envelope
         try:
-            self.connection._deliver(decoded, queue)
+            for _ in range(failpoint("deliver", "before")):
+                self.connection._deliver(decoded, queue)
+            failpoint("deliver", "after")
         except Undecodable as fault:
             self.set_aside(envelope, str(fault))
         except _MISREAD as error:

@@ -23,6 +23,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
+from ..orchestration.failpoints import failpoint
 from ..tasks.doorbell_messages import HEADER
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class QoS(stock.QoS):
         Never fails: an ack that Redis does not take is owed, and `settle` repeats it, which is harmless. If the
         process dies before that, the message is delivered again.
         """
+        failpoint("ack", "before")
         if self._doorbells.pop(delivery_tag, None) is not None:
             self.requests.pop(delivery_tag, None)
             virtual.QoS.ack(self, delivery_tag)
@@ -188,7 +190,9 @@ class QoS(stock.QoS):
             for tag, message in filed.items():
                 pipeline.zadd(self.unacked_index_key, {tag: time.time()})
                 pipeline.hset(self.unacked_key, tag, dumps([message._raw, *_source_of(message)]))
+            failpoint("file", "before")
             pipeline.execute()
+            failpoint("file", "after")
         for tag in filed:
             self._unfiled.pop(tag, None)
 
@@ -201,7 +205,9 @@ class QoS(stock.QoS):
         with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
             pipeline.hdel(self.unacked_key, *tags)
             pipeline.zrem(self.unacked_index_key, *tags)
+            failpoint("acks", "before")
             pipeline.execute()
+            failpoint("acks", "after")
         for tag in tags:
             self._owed_acks.pop(tag, None)
 

@@ -39,7 +39,7 @@ add('commits', 1)
 local claimed_at = record.ca
 apply(BODY, record)
 redis.call('SREM', K.owner, A.member)      -- after what it goes on with has come in: the set must not look empty
-A.entry.ca, A.entry.o = claimed_at, A.owner
+A.entry.ca, A.entry.o, A.entry.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
 journal('commit', A.entry)
 local body = answer('committed')[2]
 if carried and ended then                  -- the run has ended: nobody goes on with anything

@@ -133,15 +133,15 @@ class Deployment:
             process_flows.FOLDER: str(self.folder),
         }
 
-    def launch(self, name: str, *command: str) -> WorkerUnderTest:
-        """Start a process that is gone at the end, with its output in a file."""
+    def launch(self, name: str, *command: str, more: dict[str, str] | None = None) -> WorkerUnderTest:
+        """Start a process that is gone at the end, with its output in a file; `more` is for its environment."""
         log = self.folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             process = self._watchdog.spawn(
                 [sys.executable, "-m", *command],
                 cwd=self.folder,
-                env=self.environment,
+                env=self.environment | (more or {}),
                 output=descriptor,
                 grace_seconds=1,
             )
@@ -159,13 +159,14 @@ class Deployment:
         concurrency: int = 2,
         queues: str | None = None,
         events: bool = False,
+        more: dict[str, str] | None = None,
     ) -> WorkerUnderTest:
         """Start a worker, by default for all of `process_flows`. It need not be ready yet."""
         options = ["--name", name, "--pool", pool, "--concurrency", str(concurrency), "--loglevel", "INFO"]
         options += ["--task-events"] if events else []
         if queues is not None:
             options += ["--queues", queues]
-        return self.launch(name, "umbel.workers.cli", "worker", *(targets or ("process_flows",)), *options)
+        return self.launch(name, "umbel.workers.cli", "worker", *(targets or ("process_flows",)), *options, more=more)
 
     def start(self, workflow: type[Workflow], run_id: str | None = None, **fields: Any) -> WorkflowHandler:
         """Start a run here, without a time limit."""

@@ -1,0 +1,86 @@
+"""Fixtures of the chaos suite: a Redis of each test's own, deployments on it, seeds, and the table of recoveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos_deployment import ChaosDeployment, DeployChaos
+from deployment_fixtures import kept_for_reports, pytest_runtest_makereport, watchdog
+from recovery_report import RecoveryReport
+from redis_under_test import RedisUnderTest
+
+from umbel.workers.watchdog import Watchdog
+
+__all__ = ["pytest_runtest_makereport", "watchdog"]
+
+REPORT = pytest.StashKey[RecoveryReport]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the suite adds to pytest's own."""
+    config.addinivalue_line("markers", "full_matrix: too long for `make test`; executed by `make chaos`")
+    config.stash[REPORT] = RecoveryReport()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of `make test` what belongs to the full matrix only."""
+    if config.getoption("--chaos-full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full_matrix")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for a seed is executed with each."""
+    if "seed" in metafunc.fixturenames:
+        seeds = metafunc.config.getoption("--chaos-seeds").split(",")
+        metafunc.parametrize("seed", [int(seed) for seed in seeds], ids=lambda seed: f"seed{seed}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of what was done and how long recoveries took."""
+    lines = config.stash[REPORT].lines()
+    if lines:
+        terminalreporter.section("chaos")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def report(pytestconfig: pytest.Config) -> RecoveryReport:
+    """Gathers what the table at the end of the session shows."""
+    return pytestconfig.stash[REPORT]
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path, watchdog: Watchdog) -> Iterator[RedisUnderTest]:
+    """A Redis of this test's own, with an append-only file."""
+    server = RedisUnderTest(tmp_path / "redis", watchdog)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def deploy_chaos(redis_server: RedisUnderTest, watchdog: Watchdog, tmp_path: Path) -> Iterator[DeployChaos]:
+    """Makes deployments of the chaos workflows that end with the test."""
+    made: list[ChaosDeployment] = []
+
+    def deploy(url: str | None = None, *, seed: int = 1, **settings: Any) -> ChaosDeployment:
+        folder = tmp_path / f"deployment-{len(made)}"
+        deployment = ChaosDeployment(url or redis_server.url, folder, watchdog, **settings)
+        deployment.seed = seed
+        made.append(deployment)
+        return deployment
+
+    with kept_for_reports(made):
+        try:
+            yield deploy
+        finally:
+            for deployment in made:
+                deployment.close()

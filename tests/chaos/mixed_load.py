@@ -1,0 +1,105 @@
+"""Runs of all kinds at once: started, answered when they ask, read along, and judged when they have ended."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from chaos_deployment import ChaosDeployment, await_idle
+from chaos_flows import KINDS, Answer, Asks, Chaotic
+from invariants import Violation, violations
+from observed import RunSeen, see_leftovers, see_runs
+
+from umbel import WorkflowHandler
+
+#: How large a run of a kind is at most: steps of a chain, branches of a fan-out.
+MOST = {"chain": 8, "nested": 4, "wait": 3, "retry": 1, "join": 5, "stream": 20}
+
+
+class Load:
+    """The runs that a test has started."""
+
+    def __init__(self, deployment: ChaosDeployment, seed: int) -> None:
+        self.deployment = deployment
+        self.random = random.Random(f"load {seed}")
+        self.seen: dict[str, RunSeen] = {}
+        self._handlers: dict[str, WorkflowHandler] = {}
+        self._unanswered: dict[str, list[int]] = {}
+
+    def start(self, count: int, kinds: Sequence[type[Chaotic]] = KINDS, *, seconds: float = 0.02) -> list[str]:
+        """Start runs of these kinds in turn, of sizes by chance; the steps of each last up to `seconds`."""
+        started = []
+        for number in range(count):
+            kind = kinds[number % len(kinds)]
+            n = self.random.randint(1, MOST.get(kind.KIND, 12))
+            started.append(self.start_one(kind, n, self.random.uniform(0, seconds)))
+        return started
+
+    def start_one(self, kind: type[Chaotic], n: int, seconds: float = 0.0) -> str:
+        """Start one run."""
+        handler = self.deployment.start(kind, n=n, seconds=seconds)
+        run_id = handler.run_id
+        commits = kind.commits(n)
+        self.seen[run_id] = RunSeen(run_id, kind.KIND, expected=kind.expected(n), commits=commits)
+        self._handlers[run_id] = handler
+        if issubclass(kind, Asks):
+            self._unanswered[run_id] = list(range(n))
+        return run_id
+
+    def answer(self) -> None:
+        """Answer all that is or will be asked; an answer may be there before the question."""
+        for run_id, numbers in list(self._unanswered.items()):
+            while numbers:
+                self._handlers[run_id].send_event(Answer(n=numbers[-1], text=f"answer {numbers[-1]}"))
+                numbers.pop()
+            del self._unanswered[run_id]
+
+    def handler(self, run_id: str) -> WorkflowHandler:
+        """The handler of a run."""
+        return self._handlers[run_id]
+
+    def ended(self) -> list[str]:
+        """The runs that are not going on any more."""
+        return [run_id for run_id, handler in self._handlers.items() if handler.is_done()]
+
+    def await_all(self, seconds: float = 50.0) -> None:
+        """Wait until all runs have ended; what has not by then is a violation of I1."""
+        self.answer()
+        deadline = time.monotonic() + seconds
+        for run_id, handler in self._handlers.items():
+            with suppress(TimeoutError):
+                self.seen[run_id].result = self._result(handler, deadline)
+
+    def _result(self, handler: WorkflowHandler, deadline: float) -> Any:
+        try:
+            return handler.result(max(0.01, deadline - time.monotonic()))
+        except TimeoutError:
+            raise
+        except Exception as error:
+            return error
+
+    def judge(self, *, at_rest: bool = True, most: int | None = None) -> list[Violation]:
+        """Wait until nothing goes on, and say what does not hold.
+
+        Args:
+            at_rest: Whether the deployment has come to rest, so that nothing may be left.
+            most: How often a step may have been executed.
+        """
+        if at_rest:
+            with suppress(AssertionError):  # what is left is found and named below
+                await_idle(self.deployment)
+        runs = see_runs(self.deployment, self.seen.values())
+        return violations(runs, see_leftovers(self.deployment) if at_rest else None, most=most)
+
+    def executions(self) -> int:
+        """How often steps were executed, by the effect log."""
+        tokens = {(line["run"], line["work"], line["token"]) for line in self.deployment.effects()}
+        return len({token for token in tokens if token[0] in self.seen})
+
+    def absorbed(self) -> int:
+        """Doorbells, commits and sends that came twice or late and changed nothing."""
+        names = ("stale_doorbells", "duplicate_doorbells", "stale_commits", "absorbed_sends")
+        return sum(self.deployment.counter(name) for name in names)

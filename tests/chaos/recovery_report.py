@@ -1,0 +1,81 @@
+"""What the chaos suite measured, as the table at its end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Line:
+    """What is known of one fault over all tests and seeds."""
+
+    seeds: set[int] = field(default_factory=set)
+    runs: int = 0
+    executions: int = 0
+    absorbed: int = 0
+    recovery_seconds: list[float] = field(default_factory=list)
+    violations: int = 0
+
+
+HEAD = ("fault", "seeds", "runs", "executions", "absorbed", "p50 s", "p99 s", "max s", "violations")
+
+
+class RecoveryReport:
+    """One line per fault."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, Line] = defaultdict(Line)
+
+    def add(
+        self,
+        fault: str,
+        *,
+        seed: int,
+        runs: int = 0,
+        executions: int = 0,
+        absorbed: int = 0,
+        recovery_seconds: list[float] | tuple[float, ...] = (),
+        violations: int = 0,
+    ) -> None:
+        """Note what came of injecting a fault.
+
+        Args:
+            fault: Its number and what it is, as in `F1 pool child killed`.
+            seed: With which seed.
+            runs: How many runs lived through it.
+            executions: How often steps were executed in them.
+            absorbed: Doorbells, commits and sends that came twice or late and changed nothing.
+            recovery_seconds: From the fault to the next progress, for each time it was injected.
+            violations: Invariants that did not hold.
+        """
+        line = self._faults[fault]
+        line.seeds.add(seed)
+        line.runs += runs
+        line.executions += executions
+        line.absorbed += absorbed
+        line.recovery_seconds.extend(recovery_seconds)
+        line.violations += violations
+
+    def lines(self) -> list[str]:
+        """The table, aligned."""
+        rows = [HEAD]
+        for fault, line in sorted(self._faults.items(), key=lambda item: _number(item[0])):
+            times = [f"{at(line.recovery_seconds, share):.2f}" for share in (0.5, 0.99, 1.0)]
+            counts = (str(len(line.seeds)), str(line.runs), str(line.executions), str(line.absorbed))
+            rows.append((fault, *counts, *(times if line.recovery_seconds else "---"), str(line.violations)))
+        if len(rows) == 1:
+            return []
+        widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+        return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _number(fault: str) -> tuple[int, str]:
+    digits = fault.split()[0].lstrip("F")
+    return (int(digits) if digits.isdigit() else 1000, fault)
+
+
+def at(values: list[float], share: float) -> float:
+    """The value below which this share of all lies; 0 of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -1,0 +1,84 @@
+"""A Redis of one test, with its append-only file, to be killed, cut off from power, frozen and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.watchdog import Watchdog
+
+
+class RedisUnderTest:
+    """One server in one folder; it keeps its address from one life to the next."""
+
+    def __init__(self, folder: Path, watchdog: Watchdog) -> None:
+        self.folder, self._watchdog = folder, watchdog
+        self._server = self._started()
+
+    def _started(self) -> EmbeddedRedis:
+        return EmbeddedRedis.in_folder(self.folder, watchdog=self._watchdog).start()
+
+    @property
+    def url(self) -> str:
+        """Where it is, in all its lives."""
+        return self._url if self._server is None else self._server.url
+
+    @property
+    def pid(self) -> int:
+        """Of the server process."""
+        assert self._server is not None
+        assert self._server.pid is not None
+        return self._server.pid
+
+    def kill(self) -> None:
+        """SIGKILL; what the kernel had been given is on disk."""
+        assert self._server is not None
+        self._url = self._server.url
+        os.kill(self.pid, signal.SIGKILL)
+        self._server.close()
+        self._server = None
+
+    def start(self) -> None:
+        """Start it again on what it has on disk."""
+        assert self._server is None
+        self._server = self._started()
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    @property
+    def log_file(self) -> Path:
+        """The append-only file that is being written."""
+        parts = sorted(self.folder.glob("appendonlydir/*.incr.aof"), key=lambda part: part.stat().st_mtime)
+        return parts[-1] if parts else self.folder / "appendonly.aof"
+
+    def power_cut(self, log_bytes: int) -> None:
+        """Kill it, and take back all it wrote to its log beyond so many bytes, as if the disk had not got that."""
+        self.kill()
+        os.truncate(self.log_file, min(log_bytes, self.log_file.stat().st_size))
+
+    def lose_everything(self) -> None:
+        """Kill it and remove its data."""
+        self.kill()
+        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+        for name in ("appendonly.aof", "dump.rdb"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End it for good."""
+        if self._server is not None:
+            self.thaw()
+            self._server.close()
