@@ -113,7 +113,14 @@ class Settings(BaseModel):
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        not_settings = {"UMBEL_STATE_DIR", "UMBEL_TARGETS", "UMBEL_LOG_LEVEL", FAILPOINTS}
+        not_settings = {
+            "UMBEL_STATE_DIR",
+            "UMBEL_TARGETS",
+            "UMBEL_LOG_LEVEL",
+            "UMBEL_LOG_FORMAT",
+            "UMBEL_SERVER_TOKEN",
+            FAILPOINTS,
+        }
         for variable, value in environ.items():
             if variable.startswith("UMBEL_") and variable not in not_settings:
                 values[variable.removeprefix("UMBEL_").lower()] = value

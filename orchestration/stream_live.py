@@ -185,7 +185,9 @@ class LiveChannels:
             except (RedisError, OSError) as error:
                 self._lose(error)
             except Exception as error:
-                logger.exception("the stream thread met an error of its own; connecting again")
+                logger.exception(
+                    "the stream thread met an error of its own; connecting again", extra={"action": "live_error"}
+                )
                 self._lose(error)
         self._stopped = True
         self._read_notes(lambda action: self._tell(action))

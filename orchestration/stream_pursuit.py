@@ -96,7 +96,7 @@ class Board:
             heads = read_heads(self.store, run_ids)
             self.live.post(lambda: self.live.tell_checked(heads))
         except (UmbelError, RedisError) as error:
-            logger.debug("could not look at the runs that are followed: %s", error)
+            logger.debug("could not look at the runs that are followed: %s", error, extra={"action": "look_failed"})
         finally:
             self._is_checking = False
 

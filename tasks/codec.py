@@ -154,6 +154,7 @@ def _check_size(header: _Header, size: int, limits: PayloadLimits) -> None:
             header.name,
             f"{size:,}",
             f"{limits.payload_warn_bytes:,}",
+            extra={"action": "large_event"},
         )
 
 

@@ -124,8 +124,8 @@ def _summary(event: Envelope) -> str:
 
 def _say(line: str) -> None:
     if logger.isEnabledFor(logging.DEBUG):
-        logger.debug(line)
+        logger.debug(line, extra={"action": "told"})
     elif logger.isEnabledFor(logging.INFO):
-        logger.info(line)
+        logger.info(line, extra={"action": "told"})
     else:
         print(line, flush=True)

@@ -63,7 +63,7 @@ class ContinuedTasks:
         name = plan.by_name[work.step].task
         bell = _bell(work)
         task_id = task_id_of(bell)
-        logger.debug("Task %s[%s] goes on here", name, task_id)
+        logger.debug("Task %s[%s] goes on here", name, task_id, extra={"action": "step_continued"})
         if self._is_wanted:
             shown = {"name": name, "args": shown_arguments(bell), "kwargs": "{}", "retries": 0}
             self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
@@ -85,7 +85,14 @@ class ContinuedTasks:
         name = plan.by_name[work.step].task
         bell = _bell(work)
         task_id = task_id_of(bell)
-        logger.info("Task %s[%s] went on here and ended in %ss: %s", name, task_id, seconds, failed or text)
+        logger.info(
+            "Task %s[%s] went on here and ended in %ss: %s",
+            name,
+            task_id,
+            seconds,
+            failed or text,
+            extra={"action": "step_continued"},
+        )
         if self._is_wanted:
             if failed is None:
                 self._send("task-succeeded", uuid=task_id, result=repr(text), runtime=seconds)

@@ -136,7 +136,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         self._is_stopping = True
         self._forget_waiting()
         if self._running and not self._has_stopped:
-            logger.info("Waiting for %d running tasks to end.", len(self._running))
+            logger.info("Waiting for %d running tasks to end.", len(self._running), extra={"action": "pool_draining"})
         give_up_at: float | None = None
         while not self._has_stopped:
             self._outbox.receive()
@@ -166,7 +166,9 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             self._hub.fire_timers()
             _run_ready_callbacks(self._hub)
         except Exception:
-            logger.warning("What is due while tasks end has failed; going on.", exc_info=True)
+            logger.warning(
+                "What is due while tasks end has failed; going on.", exc_info=True, extra={"action": "pool_error"}
+            )
 
     def _end_threads(self) -> None:
         for job in self._running:
@@ -242,7 +244,13 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             try:
                 job.accept_callback(os.getpid(), time.monotonic())  # it may say that the job was revoked meanwhile
             except Exception as error:  # such as a lost connection: the job counts as accepted
-                logger.error("What follows the start of %s failed: %r", job.label, error, exc_info=True)
+                logger.error(
+                    "What follows the start of %s failed: %r",
+                    job.label,
+                    error,
+                    exc_info=True,
+                    extra={"action": "pool_error"},
+                )
         if job.stopped_at is not None:
             self._finish(job)
         elif job.tracer is None:

@@ -76,7 +76,12 @@ class PoolLoop:
                 self.loop.run_forever()
             except BaseException as error:
                 # asyncio re-raises SystemExit and KeyboardInterrupt here, which a task's own child task may raise.
-                logger.error("%r came out of a child task; the loop goes on.", error, exc_info=error)
+                logger.error(
+                    "%r came out of a child task; the loop goes on.",
+                    error,
+                    exc_info=error,
+                    extra={"action": "pool_error"},
+                )
         self.loop.close()
 
 

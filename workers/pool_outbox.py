@@ -89,7 +89,13 @@ class Outbox:
                 except (SystemExit, KeyboardInterrupt, MemoryError):
                     raise
                 except Exception as error:
-                    logger.error("What follows the end of %s failed: %r", job.label, error, exc_info=True)
+                    logger.error(
+                        "What follows the end of %s failed: %r",
+                        job.label,
+                        error,
+                        exc_info=True,
+                        extra={"action": "pool_error"},
+                    )
             if self._items:
                 self._wake_up()
 

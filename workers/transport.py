@@ -239,7 +239,7 @@ class Channel(stock.Channel):
             client = redis.Redis(connection_pool=self.pool)
             found = client.eval(_FETCH, 1, f"{self.global_keyprefix}{key}", most, f'"{HEADER}"')
         except REFUSED as error:
-            logger.info("Messages are fetched one by one for now: %r", error)
+            logger.info("Messages are fetched one by one for now: %r", error, extra={"action": "single_fetch"})
             found = []
         self._looks_apart = 0 if found else min(2 * self._looks_apart + 1, _LOOKS_APART_MOST)
         self._empty_looks = self._looks_apart
@@ -287,13 +287,23 @@ class Channel(stock.Channel):
         raw, envelope.raw = envelope.raw, None
         if raw is None:
             return
-        logger.error("Set aside a message of queue %r that cannot be understood: %s.", envelope.queue, reason)
+        logger.error(
+            "Set aside a message of queue %r that cannot be understood: %s.",
+            envelope.queue,
+            reason,
+            extra={"action": "message_set_aside"},
+        )
         # Not kombu's client: it prefixes the keys of some commands and leaves others.
         client = redis.Redis(connection_pool=self.pool)
         try:
             set_aside(client, self.global_keyprefix, envelope.queue, raw, reason)
         except REFUSED as error:
-            logger.error("Redis did not keep that message, and it is lost: %r. It was: %r", error, raw[:4096])
+            logger.error(
+                "Redis did not keep that message, and it is lost: %r. It was: %r",
+                error,
+                raw[:4096],
+                extra={"action": "message_lost"},
+            )
 
     def _get(self, queue: str) -> Any:  # type: ignore[override]  # as in kombu's own channel
         decoded = super()._get(queue)
@@ -315,7 +325,12 @@ class Channel(stock.Channel):
         try:
             return bool(super()._deliver_fanout_message(message, exchange))
         except Undecodable as fault:
-            logger.warning("Dropped a broadcast on %r that cannot be understood: %s.", exchange, fault)
+            logger.warning(
+                "Dropped a broadcast on %r that cannot be understood: %s.",
+                exchange,
+                fault,
+                extra={"action": "broadcast_dropped"},
+            )
             return False
 
 

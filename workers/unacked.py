@@ -85,7 +85,12 @@ class QoS(stock.QoS):
             self._file()
         except REFUSED as error:
             _unsettled.add(self)
-            logger.warning("Redis did not file message %s as un-acked; it runs unprotected: %r", delivery_tag, error)
+            logger.warning(
+                "Redis did not file message %s as un-acked; it runs unprotected: %r",
+                delivery_tag,
+                error,
+                extra={"action": "unacked_not_filed"},
+            )
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message, over a fresh connection when the channel is closed.
@@ -107,7 +112,12 @@ class QoS(stock.QoS):
             self._send_acks()
         except REFUSED as error:
             _unsettled.add(self)
-            logger.warning("Redis did not take the ack of message %s; it is owed: %r", delivery_tag, error)
+            logger.warning(
+                "Redis did not take the ack of message %s; it is owed: %r",
+                delivery_tag,
+                error,
+                extra={"action": "ack_owed"},
+            )
         else:
             self._release_if_settled()
 
@@ -141,7 +151,11 @@ class QoS(stock.QoS):
                     _unsettled.add(self)
         self.requests.clear()
         if self._adrift:
-            logger.info("A broker connection is closed while %d of its tasks run; they go on.", len(self._adrift))
+            logger.info(
+                "A broker connection is closed while %d of its tasks run; they go on.",
+                len(self._adrift),
+                extra={"action": "tasks_adrift"},
+            )
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
@@ -173,7 +187,13 @@ class QoS(stock.QoS):
                     self._adrift.pop(tag, None)
         except REFUSED as error:
             owed, adrift = len(self._owed_acks), len(self._adrift)
-            logger.warning("%d acks and %d messages to put back wait for Redis: %r", owed, adrift, error)
+            logger.warning(
+                "%d acks and %d messages to put back wait for Redis: %r",
+                owed,
+                adrift,
+                error,
+                extra={"action": "ack_owed"},
+            )
         else:
             self._release_if_settled()
 

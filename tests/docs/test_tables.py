@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -10,16 +11,25 @@ from celery import Celery
 from pages import ROOT, page, spans, table
 
 from umbel.orchestration.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
+from umbel.orchestration.log_actions import ACTIONS
 from umbel.orchestration.scripts import load, names
 from umbel.orchestration.settings import Settings
 from umbel.workers.app import APP_SETTINGS, create_app
 from umbel.workers.cli import COMMANDS
 
 PRODUCTION = "docs/running-in-production.md"
-FOLDERS = ("orchestration", "tasks", "workers")
+FOLDERS = ("orchestration", "tasks", "workers", "server")
 SETTINGS = ("variable", "default", "meaning")
 CELERY_SETTINGS = ("setting", "value", "why")
-ACTIONS = ("action", "when")
+ACTION_TABLE = ("action", "when")
+LOGGER_CALLS = {
+    *(
+        f"{logger}.{level}"
+        for logger in ("logger", "_log")
+        for level in ("debug", "info", "warning", "error", "exception")
+    ),
+    "log",
+}
 #: Stands for None.
 NO_DEFAULT = "\N{EN DASH}"
 
@@ -104,15 +114,37 @@ def test_an_app_has_the_settings_of_the_table(app: Celery) -> None:
 # -- log actions -------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_log_actions_has_exactly_those_of_the_code() -> None:
-    documented = [action for cell in table(PRODUCTION, *ACTIONS) for action in coded(cell)]
+def test_the_table_of_log_actions_is_that_of_the_code() -> None:
+    documented = {coded(cell)[0]: when for cell, (when,) in table(PRODUCTION, *ACTION_TABLE).items()}
 
-    assert documented == sorted(set(re.findall(r'"action": "(\w+)"', source())))
+    assert documented == dict(ACTIONS)
+    assert list(documented) == sorted(documented)
+
+
+def test_every_action_of_the_list_is_logged_and_no_other() -> None:
+    assert sorted(set(re.findall(r'"action": "(\w+)"', source()))) == sorted(ACTIONS)
 
 
 def test_no_log_action_is_put_together() -> None:
     """Else the test above would not see it."""
     assert source().count('"action":') == len(re.findall(r'"action": "\w+"', source()))
+
+
+def test_every_record_of_our_own_loggers_has_an_action() -> None:
+    without = []
+    for path in (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))):
+        text = path.read_text()
+        if "logging.getLogger(" not in text:
+            continue  # it borrows Celery's logger, and says what Celery says
+        for node in ast.walk(ast.parse(text)):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and ast.unparse(node.func) in LOGGER_CALLS
+                and not any(each.arg == "extra" for each in node.keywords)
+            ):
+                without.append(f"{path.name}:{node.lineno}")
+    assert without == []
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

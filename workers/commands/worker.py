@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import TypeVar
 
@@ -17,12 +17,14 @@ from ...orchestration.errors import NotConfigured, WorkflowValidationError
 from ...orchestration.settings import Settings, redact_url
 from ...tasks.registry import Registry
 from ..app import Installation, create_app
+from ..log_format import LogFormat, log_as_json
 from ..pool import DEFAULT_CONCURRENCY
 from ..server_folder import state_folder
 from ..targets import companions, load_targets
 from ..watchdog import Watchdog
 from ..worker_process import WorkerProcess
 from .deployment import configured, deployment_options, embedded
+from .log_options import log_format_option, teller
 from .output import note
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -78,6 +80,7 @@ def _worker_options(command: F) -> F:
 @_worker_options
 @click.option("-n", "--name", metavar="NAME", help="The worker's name; its host is added. Else umbel-<process id>.")
 @loglevel_option("INFO")
+@log_format_option
 @click.option("--quiet", is_flag=True, help="Do not say at the start what is served.")
 @click.option("--redis", "redis_url", metavar="URL", help="The state Redis; else UMBEL_REDIS_URL.")
 def worker(
@@ -88,6 +91,7 @@ def worker(
     task_events: bool,
     name: str | None,
     loglevel: str,
+    log_format: LogFormat,
     quiet: bool,
     redis_url: str | None,
 ) -> None:
@@ -106,6 +110,8 @@ def worker(
     app = create_app(settings, *workflows)
     consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
     _add_companions(app.umbel, _given(targets))
+    if log_format == "json":
+        log_as_json()
     # It warns root of pickle, which this app accepts from nobody.
     warnings.simplefilter("ignore", SecurityWarning)
     controller = app.Worker(
@@ -120,9 +126,9 @@ def worker(
         quiet=True,
     )
     if not quiet:
-        _introduce(
-            controller.hostname, f"{pool}, {controller.concurrency} at once", consumed, settings, app.umbel.registry
-        )
+        served = f"umbel worker {controller.hostname} ({pool}, {controller.concurrency} at once)"
+        for line in _introduction(served, consumed, settings, app.umbel.registry):
+            teller(log_format)(line)
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)
     sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # where Celery says goodbye; stdout is for what steps print
@@ -198,10 +204,10 @@ def _queues_of(settings: Settings, registry: Registry) -> list[str]:
     return [settings.queue, *sorted(named - {settings.queue})]
 
 
-def _introduce(name: str, pool: str, queues: Sequence[str], settings: Settings, registry: Registry) -> None:
-    note(f"umbel worker {name} ({pool}), queues: {', '.join(queues)}")
-    note(f"Redis {redact_url(settings.redis_url or '')}")
+def _introduction(served: str, queues: Sequence[str], settings: Settings, registry: Registry) -> Iterator[str]:
+    yield f"{served}, queues: {', '.join(queues)}"
+    yield f"Redis {redact_url(settings.redis_url or '')}"
     if settings.broker_url:
-        note(f"Broker {redact_url(settings.broker_url)}")
+        yield f"Broker {redact_url(settings.broker_url)}"
     for registered in registry:
-        note(f"Serves {registered.name}: {', '.join(registered.steps)}")
+        yield f"Serves {registered.name}: {', '.join(registered.steps)}"
