@@ -38,6 +38,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "place_postponed": "a limited run's place was neither taken nor passed on at once; the sweep does it",
         "pool_draining": "an asyncio worker waits for its running tasks before it ends",
         "pool_error": "a callback around a task failed in the asyncio pool; it goes on",
+        "redis_unfit": "a worker starts on a Redis that is set to lose data; the text says how to mend it",
         "redispatch": "unclaimed work was rung for again",
         "ring_failed": "doorbells were not sent; the sweep rings",
         "run_started": "a run was started by this process",

@@ -25,6 +25,8 @@ from ..orchestration.upkeep import Upkeep
 from ..tasks.dispatch import HEADER, CeleryDispatcher
 from ..tasks.owner import process_is_dead
 from .pool import AsyncPool
+from .redis_answers import ask_server
+from .redis_health import what_loses_data
 
 logger = logging.getLogger("umbel.worker")
 
@@ -71,9 +73,13 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         store = Store(connect(settings.redis_url), settings, patience_seconds=settings.sweep_seconds)
         sweep = Sweep(store, dispatcher, dispatcher.backlog)
         first = True
+        is_examined = False
         take_up_at = 0.0
         while not self._stop.is_set():
             try:
+                if not is_examined:
+                    self._examine(store)
+                    is_examined = True
                 if first or self._dead:
                     self._dead = False
                     self._bury(sweep)
@@ -90,6 +96,13 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
             self._wake.wait(settings.sweep_seconds)
             self._wake.clear()
         self._leave(store)
+
+    def _examine(self, store: Store) -> None:
+        """Say once, at the start, which settings of Redis may lose what it acknowledges."""
+        for finding in what_loses_data(ask_server(store.client)):
+            if finding.level in ("warning", "danger"):
+                level = logging.ERROR if finding.level == "danger" else logging.WARNING
+                logger.log(level, "%s %s", finding.text, finding.mend, extra={"action": "redis_unfit"})
 
     def _bury(self, sweep: Sweep) -> None:
         """Fence owners whose process was on this very host and is dead, whatever worker it belonged to."""

@@ -25,7 +25,8 @@ from ..tasks.dispatch import transport_options
 from .findings import Finding
 from .fleet import SeenWorker, seen_workers
 from .quarantine import quarantined
-from .redis_health import ask_server, judge_server
+from .redis_answers import ask_server
+from .redis_health import judge_server
 
 #: Members of an index looked at per shard.
 _SAMPLE = 200

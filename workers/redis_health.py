@@ -1,16 +1,11 @@
-"""Whether a Redis server is one that state can be entrusted to. Reads only; works where CONFIG is forbidden."""
+"""Whether a Redis server is one that state can be entrusted to, judged by what it says of itself."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from redis.exceptions import RedisError
-
-from ..orchestration.connection import Client
 from .findings import Finding
+from .redis_answers import Server
 from .redis_binary import OLDEST_VERSION
 
 #: Releases that first had the fixes of October 2025 for Lua (CVE-2025-49844, -46817, -46818, -46819), per series. A
@@ -24,56 +19,6 @@ _LUA_FIXES = {
 _NEARLY_FULL = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What a server says of itself; None is what it does not say."""
-
-    product: str
-    version: tuple[int, ...]
-    role: str
-    appends: bool
-    append_failed: bool
-    appendfsync: str | None
-    policy: str | None
-    memory: int
-    memory_limit: int
-
-    @property
-    def dotted(self) -> str:
-        """The version as text."""
-        return ".".join(map(str, self.version))
-
-
-def ask_server(client: Client) -> Server:
-    """Ask a server about itself.
-
-    Raises:
-        RedisError: It does not answer.
-    """
-    info: dict[str, Any] = client.info("everything")
-    is_valkey = "valkey_version" in info
-    version = str(info["valkey_version"] if is_valkey else info["redis_version"])
-    appendfsync = None
-    with contextlib.suppress(RedisError):  # hosted servers forbid CONFIG
-        found = client.config_get("appendfsync")
-        appendfsync = next((_text(value) for value in found.values()), None)
-    return Server(
-        product="Valkey" if is_valkey else "Redis",
-        version=tuple(int(part) for part in version.split(".") if part.isdigit()),
-        role=str(info.get("role", "master")),
-        appends=bool(info.get("aof_enabled")),
-        append_failed="err" in (info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status")),
-        appendfsync=appendfsync,
-        policy=info.get("maxmemory_policy"),
-        memory=int(info.get("used_memory", 0)),
-        memory_limit=int(info.get("maxmemory", 0)),
-    )
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def judge_server(server: Server, *, is_private: bool) -> Iterator[Finding]:
     """What is to be said of a server that keeps the state.
 
@@ -82,8 +27,17 @@ def judge_server(server: Server, *, is_private: bool) -> Iterator[Finding]:
         is_private: It is umbel's own embedded one, which nobody else has the password of.
     """
     yield from _version(server, is_private=is_private)
+    yield from what_loses_data(server)
+    yield from _access(server)
+    if not is_private:
+        yield from _limit(server)
+
+
+def what_loses_data(server: Server) -> Iterator[Finding]:
+    """Of that, what decides whether acknowledged changes stay."""
     yield from _role(server)
     yield from _durability(server)
+    yield from _replicas(server)
     yield from _memory(server)
 
 
@@ -129,14 +83,25 @@ def _role(server: Server) -> Iterator[Finding]:
             f"The server is a {server.role}: it takes no writes, and what it is ahead of others is thrown away.",
             "Point UMBEL_REDIS_URL at the primary.",
         )
+    if server.is_cluster:
+        yield Finding(
+            "danger",
+            "role",
+            "The server is a node of a Redis Cluster, whose other nodes umbel does not ask.",
+            "Point UMBEL_REDIS_URL at a server that is no cluster.",
+        )
 
 
 def _durability(server: Server) -> Iterator[Finding]:
     if not server.appends:
+        lost = {
+            None: "loses runs that were acknowledged",
+            "": "loses every run: it writes no snapshots either (save is empty)",
+        }.get(server.saves, "loses what was acknowledged since its last snapshot")
         yield Finding(
             "danger",
             "durability",
-            "The append-only file is off: a restart of the server loses runs that were acknowledged.",
+            f"The append-only file is off: a restart of the server {lost}.",
             "Set `appendonly yes` in its configuration (CONFIG SET appendonly yes does it at once, until a restart).",
         )
         return
@@ -146,6 +111,22 @@ def _durability(server: Server) -> Iterator[Finding]:
             "durability",
             "The server could not write its append-only file lately.",
             "Look into its log; most often the disk is full.",
+        )
+    if server.skips_fsync:
+        yield Finding(
+            "warning",
+            "durability",
+            "no-appendfsync-on-rewrite is `yes`: a power cut while the log is rewritten may take half a minute of "
+            "acknowledged changes with it, whatever appendfsync says.",
+            "Set `no-appendfsync-on-rewrite no`.",
+        )
+    if not server.loads_cut_log:
+        yield Finding(
+            "warning",
+            "durability",
+            "aof-load-truncated is `no`: after a power cut the server may not start before somebody has repaired its "
+            "log by hand.",
+            "Set `aof-load-truncated yes`: the log then ends at its last whole transaction.",
         )
     if server.appendfsync == "no":
         yield Finding(
@@ -164,6 +145,48 @@ def _durability(server: Server) -> Iterator[Finding]:
             "durability",
             bounds.get(server.appendfsync or "", "append-only file on; the server does not tell its appendfsync"),
         )
+
+
+def _replicas(server: Server) -> Iterator[Finding]:
+    if server.replicas and server.min_replicas == 0:
+        yield Finding(
+            "warning",
+            "replicas",
+            f"The server has {server.replicas} replicas and takes writes without them (min-replicas-to-write is 0): "
+            "cut off from them it goes on acknowledging what a failover then throws away, without a bound.",
+            "Set `min-replicas-to-write 1` and `min-replicas-max-lag 10`: it then stops after ten seconds.",
+        )
+    elif server.replicas:
+        yield Finding(
+            "note",
+            "replicas",
+            f"{server.replicas} replicas follow, a moment behind: a failover may lose what was acknowledged last.",
+        )
+
+
+def _access(server: Server) -> Iterator[Finding]:
+    if server.has_password is not False or _is_loopback(server.bind):
+        return
+    if server.is_protected:
+        yield Finding(
+            "note",
+            "access",
+            "The server has no password; in its protected mode it answers nobody but its own machine.",
+            "Before other machines are to reach it, set `requirepass` or ACL users.",
+        )
+    elif server.is_protected is not None:
+        yield Finding(
+            "danger",
+            "access",
+            "The server has no password, no protected mode, and listens on more than the loopback interface: whoever "
+            "reaches it owns the workflows, and the machine if its Lua is not patched.",
+            "Set `requirepass` or ACL users, `protected-mode yes`, and `bind` to a private address.",
+        )
+
+
+def _is_loopback(bind: str | None) -> bool:
+    addresses = [address.lstrip("-") for address in (bind or "").split()]
+    return bool(addresses) and all(each.startswith("127.") or each in ("::1", "localhost") for each in addresses)
 
 
 def _memory(server: Server) -> Iterator[Finding]:
@@ -190,3 +213,14 @@ def _memory(server: Server) -> Iterator[Finding]:
         )
     else:
         yield Finding("fine", "memory", f"{server.memory / 2**20:.0f} MiB in use, nothing is evicted")
+
+
+def _limit(server: Server) -> Iterator[Finding]:
+    if not server.memory_limit and server.policy in (None, "noeviction"):
+        yield Finding(
+            "note",
+            "limit",
+            "maxmemory is not set: a server that outgrows its machine is killed by the kernel, where one with a limit "
+            "only refuses writes until there is room.",
+            "Set `maxmemory` to what the machine can spare, for its log's rewriting too.",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.findings import Finding
 from umbel.workers.fleet import seen_workers
 from umbel.workers.quarantine import set_aside
-from umbel.workers.redis_health import Server, has_lua_fixes, judge_server
+from umbel.workers.redis_answers import Server, ask_server
+from umbel.workers.redis_health import has_lua_fixes, judge_server
 
 PLAN = Plan(
     workflow="shop.Order",
@@ -172,6 +174,69 @@ def test_a_server_that_is_too_old_or_a_replica_is_a_danger() -> None:
 
     assert [each.about for each in found if each.level == "danger"] == ["version", "role", "durability"]
     assert "95 % of maxmemory" in the(found, "memory").text
+
+
+#: A sound server; each test makes it unsound in one way.
+SOUND = Server("Redis", (8, 4, 0), "master", True, False, "always", "noeviction", 1, 100, 0, 0, "", False, True, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "text"),
+    [
+        ({"appends": False, "saves": ""}, "danger", "loses every run: it writes no snapshots either"),
+        ({"appends": False, "saves": "3600 1"}, "danger", "loses what was acknowledged since its last snapshot"),
+        ({"appends": False, "saves": None}, "danger", "loses runs that were acknowledged"),
+        ({"append_failed": True}, "danger", "could not write its append-only file"),
+        ({"appendfsync": "no"}, "warning", "a power cut may take half a minute"),
+        ({"skips_fsync": True}, "warning", "while the log is rewritten"),
+        ({"loads_cut_log": False}, "warning", "may not start before somebody has repaired its log"),
+        ({"role": "slave"}, "danger", "it takes no writes"),
+        ({"is_cluster": True}, "danger", "a node of a Redis Cluster"),
+        ({"replicas": 2, "min_replicas": 0}, "warning", "cut off from them it goes on acknowledging"),
+        ({"replicas": 2, "min_replicas": 1}, "note", "a failover may lose what was acknowledged last"),
+        ({"policy": "allkeys-lru"}, "danger", "a full server throws runs away"),
+        ({"policy": "allkeys-lru", "memory_limit": 0}, "warning", "would throw runs away, if it had a limit"),
+        ({"memory": 90}, "warning", "90 % of maxmemory is in use"),
+        ({"memory_limit": 0}, "note", "maxmemory is not set"),
+        ({"has_password": False, "is_protected": True}, "note", "nobody but its own machine"),
+        ({"has_password": False, "is_protected": False}, "danger", "whoever reaches it owns the workflows"),
+        ({"version": (6, 0, 16)}, "danger", "is too old"),
+        ({"version": (7, 0, 15)}, "warning", "CVE-2025-49844"),
+    ],
+)
+def test_each_way_of_being_unfit_is_found_and_nothing_else(changes: dict[str, Any], level: str, text: str) -> None:
+    (found,) = [each for each in judge_server(replace(SOUND, **changes), is_private=False) if each.level != "fine"]
+
+    assert found.level == level
+    assert text in found.text
+    assert found.mend or level == "note"
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1 -::1", "127.0.0.1", "::1 localhost"])
+def test_a_server_without_a_password_that_only_its_own_machine_reaches_is_fit(bind: str) -> None:
+    server = replace(SOUND, has_password=False, is_protected=False, bind=bind)
+
+    assert [each for each in judge_server(server, is_private=False) if each.level != "fine"] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("no-appendfsync-on-rewrite", "yes", "while the log is rewritten"),
+        ("aof-load-truncated", "no", "may not start before"),
+        ("save", "", ""),
+    ],
+)
+def test_what_a_server_is_set_to_is_what_is_judged(settings: Settings, option: str, value: str, text: str) -> None:
+    with client(settings.redis_url or "") as connected:
+        connected.config_set(option, value)
+        told = ask_server(connected)
+
+    found = [each.text for each in judge_server(told, is_private=False) if each.about == "durability"]
+
+    assert any(text in each for each in found)
+    assert (told.has_password, told.is_protected, told.bind) == (True, True, "127.0.0.1")
+    assert (told.is_cluster, told.replicas, told.min_replicas, told.saves) == (False, 0, 0, "")
 
 
 def test_workers_are_live_or_silent(settings: Settings, store: Store) -> None:
