@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from umbel import Runtime, Settings
-from umbel.workers.fleet import seen_workers
+from umbel.orchestration.fleet import seen_workers
 from umbel.workers.local import worker_command
 
 from .contender import PATIENCE_SECONDS, Contender, Progress

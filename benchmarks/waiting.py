@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from umbel import Runtime, Settings
+from umbel.orchestration.fleet import seen_workers
 from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.fleet import seen_workers
 from umbel.workers.local import worker_command, worker_environment
 from umbel.workers.watchdog import Watchdog
 

@@ -15,7 +15,8 @@ UmbelError
 │   ├── WorkflowFailed               it failed for a reason that is no step's exception
 │   ├── RunNotFound                  no such run (or its retention is over)
 │   ├── NotRetried                   nothing about the run could be taken up again
-│   └── RunExists                    the requested run id is taken
+│   ├── RunExists                    the requested run id is taken
+│   └── HandlerRunning               the handler's run has not ended, so it cannot begin another
 ├── StepTimeoutError                 one step ran out of its own time (also a TimeoutError)
 ├── WorkerLost                       a step's process died too often
 ├── RunClosed                        the run ended while this step was still at work
@@ -97,6 +98,10 @@ class NotRetried(RunError):
 
 class RunExists(RunError, RuntimeError):
     """A run with the requested id exists already."""
+
+
+class HandlerRunning(RunError):
+    """A named handler is asked for another run while its run goes on."""
 
 
 class StepTimeoutError(UmbelError, TimeoutError):

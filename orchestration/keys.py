@@ -80,10 +80,12 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "places:<workflow>": ("ZSET", "ticket of each run that has a place -> next look; in the shard of the name"),
     "waiting:<workflow>": ("ZSET", "ticket of each run that waits for a place -> its start in us; likewise"),
     "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
-    "at:<run_id>": ("STRING", "state id of a run that shares another run's state, hence its shard"),
+    "handler:<state_id>": ("STRING", "the run that a named handler is at; lives as long as its runs"),
 }
 
-_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
+_CHOSEN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
+#: Also `<state id>.<random>`: the run of a named handler (`handlers.py`), whose name may have made it longer.
+_RUN_ID = re.compile(r"[A-Za-z0-9_~][A-Za-z0-9_~-]{0,383}\.[A-Za-z0-9_-]{1,64}")
 
 
 def new_id() -> str:
@@ -107,14 +109,28 @@ _numbers = count()
 os.register_at_fork(after_in_child=_process_nonce.cache_clear)
 
 
+def state_id_of(run_id: str) -> str:
+    """What a run's state is called: its own id, or what stands before the dot in the id of a handler's run."""
+    return run_id.partition(".")[0]
+
+
 def check_run_id(run_id: str) -> str:
-    """Return `run_id` when it may be part of a key.
+    """Return `run_id` when it may be the id of a run, whoever started it.
+
+    Raises:
+        WorkflowRuntimeError: No run can be called so.
+    """
+    return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else check_chosen_id(run_id)
+
+
+def check_chosen_id(run_id: str) -> str:
+    """Return `run_id` when somebody may choose it for a new run.
 
     Raises:
         WorkflowRuntimeError: It contains something other than letters, digits, `_` and `-`, begins with `-` (a shell
             command would take it for an option), or is too long.
     """
-    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+    if not isinstance(run_id, str) or not _CHOSEN_ID.fullmatch(run_id):
         raise WorkflowRuntimeError(
             f"{run_id!r} cannot be a run id: expected 1 to 128 letters, digits, '_' or '-', not beginning "
             "with '-'. Choose such an id, or leave it out to get a generated one."
@@ -147,8 +163,8 @@ class Keys:
         return self.tag(shard) + name
 
     def of_run(self, run_id: str) -> RunKeys:
-        """The keys of a run whose state id is its own id."""
-        shard = self.shard_of(run_id)
+        """The keys of a run. All runs that share a state live in one shard: the id says which."""
+        shard = self.shard_of(state_id_of(run_id))
         return RunKeys(run_id, shard, self.tag(shard))
 
 

@@ -72,6 +72,22 @@ class Refusal(StrEnum):
     CHANGED = "changed"
     MISSING = "missing"
     EXISTS = "exists"
+    MOVED = "moved"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """What a run that is started for a named handler comes after.
+
+    Attributes:
+        at: The run that the handler's key names; empty when there is none.
+        before: The run that must have ended; empty when there is none. Without a key it is the run called as the
+            handler is, which somebody started under that id.
+    """
+
+    at: str
+    before: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ from .commands import Command, EndStatus
 from .decide import Decision
 from .envelope import Envelope
 from .errors import RunNotFound
-from .keys import RunKeys
+from .keys import RunKeys, state_id_of
 from .plan import Plan
 from .records import (
     STUCK,
     Applied,
     CarryOn,
     Doorbell,
+    Follows,
     Refusal,
     claimed_work,
     continued_work,
@@ -79,7 +80,9 @@ class Store(StoreReads):
         script = load(verb)
         keys = self.locate(run_id)
         named = list(_fixed_keys(keys, script.keys))
-        for name, renamed in ({"state": f"state:{run_id}"} | (names or {})).items():
+        state_id = state_id_of(run_id)
+        own = {"state": f"state:{state_id}", "handler": f"handler:{state_id}"}
+        for name, renamed in (own | (names or {})).items():
             if name in script.positions:
                 named[script.positions[name]] = keys[renamed]
         extra: dict[str, str] = args.pop("extra", {})
@@ -157,17 +160,21 @@ class Store(StoreReads):
         num_concurrent_runs: int | None = None,
         restored: Sequence[str] = (),
         push: Mapping[str, tuple[str, str]] | None = None,
+        follows: Follows | None = None,
     ) -> Applied | Refusal:
         """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken.
 
+        With `follows` it becomes the run of its handler by the same script, unless that is at another run than was
+        thought (`MOVED`) or its run has not ended (`RUNNING`).
         With `num_concurrent_runs` it waits until `Places` have let it begin.
         `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared. `push` gives for
         work ids the Redis list and message of their doorbells, which go out with the same script.
         """
-        meta = ["workflow", plan.workflow, "plan", plan.digest, "state_id", run_id]
+        meta = ["workflow", plan.workflow, "plan", plan.digest, "state_id", state_id_of(run_id)]
         meta += ["options", json.dumps(options or {}, separators=(",", ":"))]
         if parent is not None:
             meta += ["parent", parent]
+        before = {"before": self.locate(follows.before)["run"]} if follows is not None and follows.before else {}
         status, body = self.verb(
             "start",
             run_id,
@@ -179,10 +186,13 @@ class Store(StoreReads):
             timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
             limit=num_concurrent_runs,
             push=dict(push) if push else None,
+            handler=None if follows is None else follows.at,
+            before=bool(before) or None,
             extra={name: self.locate(run_id)[name] for name in restored}
-            | {key: key for key, _ in (push or {}).values()},
+            | {key: key for key, _ in (push or {}).values()}
+            | before,
         )
-        return self.applied(run_id, body) if status == b"started" else Refusal.EXISTS
+        return self.applied(run_id, body) if status == b"started" else Refusal(status.decode())
 
     def claim(
         self,
@@ -409,6 +419,13 @@ class Store(StoreReads):
             extra={name.decode(): name.decode() for name in dynamic},
         )
         return self.applied(run_id, rest[0]) if status == b"revived" else cast(str, status.decode())
+
+    def purge(self, run_id: str) -> bool:
+        """Forget an ended run, and its handler and state where the handler is at it; False while it goes on."""
+        keys = self.locate(run_id)
+        dynamic = self.read("list keys", lambda: self.client.smembers(keys["extra"]))
+        reply = self.verb("purge", run_id, extra={name.decode(): name.decode() for name in dynamic})
+        return bool(reply[0] != b"running")
 
     def collect(
         self,

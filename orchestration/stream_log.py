@@ -121,7 +121,7 @@ class Page:
         return self.settled >= self.head
 
 
-def read_page(store: Store, run_id: str, after: int, *, with_traces: bool) -> Page:
+def read_page(store: Store, run_id: str, after: int, *, with_traces: bool, most: int = PAGE) -> Page:
     """The next entries after number `after`, with the run's state at the same instant.
 
     *Promise:* one transaction, so an entry published before this call is in the page or beyond its end.
@@ -135,9 +135,9 @@ def read_page(store: Store, run_id: str, after: int, *, with_traces: bool) -> Pa
 
     def read() -> Any:
         pipe = store.client.pipeline(transaction=True)
-        pipe.hmget(keys["run"], "status", "seq").xlen(keys["stream"]).xrange(keys["stream"], start, count=PAGE)
+        pipe.hmget(keys["run"], "status", "seq").xlen(keys["stream"]).xrange(keys["stream"], start, count=most)
         if with_traces:
-            pipe.xrange(keys["trace"], start, count=PAGE)
+            pipe.xrange(keys["trace"], start, count=most)
         return pipe.execute()
 
     (status, seq), kept, *found = _once(store, f"read the events of run {run_id!r}", read)
@@ -145,7 +145,7 @@ def read_page(store: Store, run_id: str, after: int, *, with_traces: bool) -> Pa
         raise RunNotFound(not_found(run_id))
     head = int(seq or 0) - 1
     logs = [[_entry(kind, raw) for raw in log] for kind, log in zip((EVENT, TRACE), found, strict=False)]
-    settled = min((log[-1].seq for log in logs if len(log) == PAGE), default=head)
+    settled = min((log[-1].seq for log in logs if len(log) == most), default=head)
     entries = sorted((entry for log in logs for entry in log if entry.seq <= settled), key=attrgetter("seq"))
     missing = None
     if with_traces:

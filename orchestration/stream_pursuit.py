@@ -40,12 +40,11 @@ RETRY = 1.0
 class Board:
     """What all pursuits of one process share: the live connection, and a thread that asks Redis for event loops."""
 
-    def __init__(self, store: Store, poll_seconds: float, buffer_events: int) -> None:
+    def __init__(self, store: Store, poll_seconds: float) -> None:
         """Starts and connects nothing. The arguments are those of `StreamHub`."""
         self.pid = os.getpid()
         self.store = store
         self.poll_seconds = poll_seconds
-        self.buffer_events = buffer_events
         self.where = redact_url(store.settings.redis_url or "")
         self.live = LiveChannels(store.client, where=self.where, tick_seconds=poll_seconds, on_tick=self._check)
         self._errands: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()

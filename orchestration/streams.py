@@ -27,7 +27,7 @@ from .errors import WorkflowRuntimeError
 from .records import RunEnd, RunRecord
 from .store import Store
 from .stream_live import CLOSED, Listener
-from .stream_log import TRACE, Entry, Page, StreamEvent, read_page
+from .stream_log import PAGE, TRACE, Entry, Page, StreamEvent, read_page
 from .stream_pursuit import Board, LoopWake, Pursuit, follow, follow_on_loop
 
 __all__ = ["EndedWatch", "StreamEvent", "StreamHub", "StreamReader"]
@@ -45,15 +45,27 @@ class StreamHub:
     begins anew there.
     """
 
-    def __init__(self, store: Store, *, poll_seconds: float = 2.0, buffer_events: int = 1_000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        poll_seconds: float = 2.0,
+        buffer_events: int = 1_000,
+        buffer_bytes: int = BUFFER_BYTES,
+        page_events: int = PAGE,
+    ) -> None:
         """Args:
         store: The runs.
         poll_seconds: How often the runs that are followed are looked at, in case messages were lost.
         buffer_events: Live events kept for a reader that is slower than its run, before it goes back to the log.
+        buffer_bytes: The same in bytes; one event is kept whatever its size.
+        page_events: How many entries of the log a reader holds at once.
         """
         self.store = store
         self.poll_seconds = poll_seconds
         self.buffer_events = buffer_events
+        self.buffer_bytes = buffer_bytes
+        self.page_events = page_events
         self._boards: dict[int, Board] = {}
         self._is_closed = False
 
@@ -113,7 +125,7 @@ class StreamHub:
         pid = os.getpid()
         known = self._boards.get(pid)
         # No lock: another thread of the parent may have held it at the fork. setdefault picks one winner as well.
-        return known or self._boards.setdefault(pid, Board(self.store, self.poll_seconds, self.buffer_events))
+        return known or self._boards.setdefault(pid, Board(self.store, self.poll_seconds))
 
 
 class StreamReader:
@@ -157,12 +169,12 @@ class StreamReader:
             StoreUnavailable: Redis did not answer to begin with.
         """
         wake = threading.Event()
-        return follow(_Following(self._hub.board(), self, wake.set, timeout), wake)
+        return follow(_Following(self._hub, self, wake.set, timeout), wake)
 
     def aevents(self, timeout: float | None = None) -> AsyncGenerator[StreamEvent, None]:
         """`events` on the running event loop, which is not blocked."""
         wake = LoopWake()
-        return follow_on_loop(_Following(self._hub.board(), self, wake.set, timeout), wake)
+        return follow_on_loop(_Following(self._hub, self, wake.set, timeout), wake)
 
 
 class EndedWatch(Listener):
@@ -198,8 +210,9 @@ class EndedWatch(Listener):
 class _Following(Pursuit[StreamEvent]):
     """One iteration of a `StreamReader`: a page of the log that is handed out, and live entries behind it."""
 
-    def __init__(self, board: Board, reader: StreamReader, wake: Callable[[], None], timeout: float | None) -> None:
-        super().__init__(board, reader.run_id, board.store.locate(reader.run_id)["stream"], wake, timeout)
+    def __init__(self, hub: StreamHub, reader: StreamReader, wake: Callable[[], None], timeout: float | None) -> None:
+        super().__init__(hub.board(), reader.run_id, hub.store.locate(reader.run_id)["stream"], wake, timeout)
+        self._hub = hub
         self._reader = reader
         self._page: deque[Entry] = deque()
         self._page_end = -1
@@ -222,8 +235,8 @@ class _Following(Pursuit[StreamEvent]):
 
     def _keep(self, entry: Entry) -> None:
         size = len(entry.data)
-        too_large = bool(self._buffer) and self._bytes_in - self._bytes_out + size > BUFFER_BYTES
-        if too_large or len(self._buffer) >= self.board.buffer_events:
+        too_large = bool(self._buffer) and self._bytes_in - self._bytes_out + size > self._hub.buffer_bytes
+        if too_large or len(self._buffer) >= self._hub.buffer_events:
             self.mark_stale()
         else:
             self._bytes_in += size
@@ -238,7 +251,10 @@ class _Following(Pursuit[StreamEvent]):
         self._buffer.clear()
 
     def look(self) -> Page:
-        return read_page(self.board.store, self.run_id, self._reader.position, with_traces=self._reader.internal)
+        reader = self._reader
+        return read_page(
+            self.board.store, self.run_id, reader.position, with_traces=reader.internal, most=self._hub.page_events
+        )
 
     def learn(self, seen: Page) -> None:
         reader = self._reader

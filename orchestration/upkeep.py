@@ -124,8 +124,7 @@ class Upkeep:
     def wake(self, run_id: str, timer: str, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
         """A timer of a work item is due. None when it fired already or was postponed."""
         verb = "deadline" if kind == "deadline" else "wake"
-        names = {"state": f"state:{run_id}"}
-        reply = self.store.verb(verb, run_id, names, timer=timer, kind=kind, w=work_id, wt=waiter_id)
+        reply = self.store.verb(verb, run_id, {}, timer=timer, kind=kind, w=work_id, wt=waiter_id)
         return self.store.applied(run_id, reply[1]) if reply[0] == b"woken" else None
 
     def ring_again(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:

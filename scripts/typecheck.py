@@ -13,6 +13,6 @@ with tempfile.TemporaryDirectory() as folder:
     Path(folder, "umbel").symlink_to(root)
     command = [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml")]
     command += ["--cache-dir", str(root / ".mypy_cache")]
-    for package in ("orchestration", "tasks", "workers"):
+    for package in ("orchestration", "tasks", "server", "workers"):
         command += ["-p", f"umbel.{package}"]
     sys.exit(subprocess.run(command, cwd=folder, env=os.environ | {"MYPYPATH": folder}, check=False).returncode)

@@ -23,7 +23,7 @@ from ..orchestration.keys import new_id
 from ..orchestration.places import Places
 from ..orchestration.records import Refusal, RunEnd
 from ..orchestration.store import Store
-from ..orchestration.streams import StreamEvent, StreamHub
+from ..orchestration.streams import StreamEvent, StreamHub, StreamReader
 from ..orchestration.sweep import Dispatcher
 from ..orchestration.work import Origin, Surroundings, derive_id
 from .codec import EventRegistry, decode_event, encode_event
@@ -234,6 +234,15 @@ class WorkflowHandler:
             exhausted = True
         finally:
             self._stopped_at = None if exhausted else position
+
+    def published(self, after: int = -1, expose_internal: bool = False) -> StreamReader:
+        """The run's events as data, with their numbers: for those who hand them on to others.
+
+        Args:
+            after: Begin behind this number; -1 is the beginning.
+            expose_internal: Also step state changes, idleness and unhandled events.
+        """
+        return self._hub.reader(self.run_id, after, expose_internal)
 
     def _take_position(self) -> int:
         position, self._stopped_at = self._stopped_at, None

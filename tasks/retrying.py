@@ -34,6 +34,7 @@ def _not_retried(run_id: str, reason: str) -> RunError:
     texts = {
         "running": f"Run {run_id!r} is running; there is nothing to retry. See it with: umbel show {run_id}",
         "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one: umbel start TARGET",
+        "superseded": f"Run {run_id!r} cannot be retried: its handler has gone on to another run.",
         "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
     }
     return NotRetried(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..orchestration.errors import ContextSerdeError, ContextStateError
+from ..orchestration.keys import state_id_of
 from ..orchestration.settings import Settings
 from ..orchestration.snapshots import RunSnapshot, take_snapshot
 from ..orchestration.store import Store
@@ -122,7 +123,7 @@ class RunFace:
         self.store, self.run_id, self.registry = store, run_id, registry
         self.send, self.stream, self.result = send, stream, result
         self.state_class = state_class or DictState
-        self.state = StateStore(store, run_id, run_id, self.state_class, None)
+        self.state = StateStore(store, run_id, state_id_of(run_id), self.state_class, None)
 
     @property
     def is_running(self) -> bool:

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from ..orchestration.connection import connect
 from ..orchestration.decide import Limits, decide_start
-from ..orchestration.errors import NotConfigured, RunExists, WorkflowRuntimeError
-from ..orchestration.keys import check_run_id, new_id, new_nonce
+from ..orchestration.errors import HandlerRunning, NotConfigured, RunExists, WorkflowRuntimeError
+from ..orchestration.handlers import current_run, new_run_of
+from ..orchestration.keys import check_chosen_id, check_run_id, new_id, new_nonce
 from ..orchestration.places import Places
-from ..orchestration.records import Refusal
+from ..orchestration.records import Applied, Refusal
 from ..orchestration.restoring import begin_from
 from ..orchestration.settings import Settings
 from ..orchestration.snapshots import RunSnapshot
@@ -80,6 +81,7 @@ class Runtime:
         options: dict[str, Any] | None = None,
         parent: str | None = None,
         num_concurrent_runs: int | None = None,
+        handler_id: str | None = None,
     ) -> WorkflowHandler:
         """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
 
@@ -87,11 +89,20 @@ class Runtime:
         that run's `ctx.store`. With `num_concurrent_runs` it may have to wait for its place first; its time-out counts
         from then.
 
+        With a `handler_id` it is the next run of that handler and has its `ctx.store`. *Promise:* of any number of
+        processes that start one at the same time one does; a crash leaves a handler that is at a run which exists.
+
         Raises:
             RunExists: The id is taken.
+            HandlerRunning: The handler's run has not ended.
             StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
         """
-        run_id = new_id() if run_id is None else check_run_id(run_id)
+        if handler_id is not None:
+            assert run_id is None, "a handler's runs get their ids from it"
+            assert begin_with is None, "a handler's run has the handler's state, none from elsewhere"
+            run_id = new_run_of(handler_id)
+        else:
+            run_id = new_id() if run_id is None else check_chosen_id(run_id)
         plan = self.registry.of(workflow).plan
         self.prepare(workflow, run_id)
         limits = self.limits_of(plan.workflow)
@@ -104,9 +115,14 @@ class Runtime:
         }
         if begin_with is None:
             push = self.dispatcher.pushes(plan, run_id, commands, self.settings.redis_url)
-            reply = self.store.start(run_id, plan, commands, parent=parent, push=push, **about)
+            reply: Applied | Refusal = Refusal.MOVED
+            while reply is Refusal.MOVED:
+                follows = None if handler_id is None else current_run(self.store, handler_id)
+                reply = self.store.start(run_id, plan, commands, parent=parent, push=push, follows=follows, **about)
         else:
             reply = begin_from(self.store, run_id, plan, begin_with, commands, limits, **about)
+        if reply is Refusal.RUNNING:
+            raise HandlerRunning(f"Handler {handler_id!r} is already running")
         if isinstance(reply, Refusal):
             raise RunExists(
                 f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "

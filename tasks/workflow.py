@@ -82,19 +82,24 @@ class Workflow(WorkflowDefinition):
         beginning = None if ctx is None else ctx.beginning_of_run(self, has_new_input=has_new_input)
         goes_on = beginning is not None and beginning.goes_on
         event = None if goes_on else start_event_for(self, start_event, kwargs)
-        options = {"timeout": self._timeout, "verbose": self._verbose}
         handler = self.runtime.start(
             self,
             event,
             begin_with=None if beginning is None else beginning.snapshot,
             run_id=run_id,
-            timeout_seconds=self._timeout,
-            options=options,
-            num_concurrent_runs=self._num_concurrent_runs,
+            **self.run_arguments(),
         )
         if ctx is not None:
             handler.give_context(ctx)
         return handler
+
+    def run_arguments(self) -> dict[str, Any]:
+        """What of this instance travels with its runs, as arguments of `Runtime.start`."""
+        return {
+            "timeout_seconds": self._timeout,
+            "options": {"timeout": self._timeout, "verbose": self._verbose},
+            "num_concurrent_runs": self._num_concurrent_runs,
+        }
 
     def start(
         self, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any

@@ -18,12 +18,12 @@ from redis.exceptions import RedisError
 
 from ..orchestration.connection import connect
 from ..orchestration.errors import UmbelError
+from ..orchestration.fleet import SeenWorker, seen_workers
 from ..orchestration.scripts import unpack
 from ..orchestration.settings import Settings, redact_url
 from ..orchestration.store import Store
 from ..tasks.dispatch import transport_options
 from .findings import Finding
-from .fleet import SeenWorker, seen_workers
 from .quarantine import quarantined
 from .redis_answers import ask_server
 from .redis_health import judge_server

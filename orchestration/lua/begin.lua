@@ -1,7 +1,7 @@
 -- A run that waited has its place: what has queued up at its steps goes on, and its time-out begins.
 -- Args: run, ticket, and the common limits. Body: commands that fill the slots of its steps.
 -- Answers: begun {bells} | closed | unknown. Asked again it answers the same; `closed` when this life of the run is over.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
 --!include record publish slots scopes joins finish apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'ticket', 'unbegun', 'begun', 'timeout')

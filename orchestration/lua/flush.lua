@@ -4,7 +4,7 @@
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {bells, ended} | changed | missing {have} | stale |
 -- closed. A burst that arrives twice is applied once; a send
 -- whose identity an earlier attempt has sent is absorbed.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended sent counters state
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended sent counters state handler
 --!include record publish slots scopes joins finish apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'wv')

@@ -2,7 +2,7 @@
 -- what can go on waits in the FIFO of its step until `start` fills the slots.
 -- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
 -- Answers: restored | exists. Repeating a part changes nothing. A restoring that is given up leaves keys that expire.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers ended state
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers ended state handler
 --!include record publish slots scopes joins
 
 local ABANDONED_AFTER = 3600000
@@ -12,6 +12,7 @@ if known[1] and (known[1] ~= A.nonce or known[3] ~= 'restoring') then
   return { known[1] == A.nonce and 'restored' or 'exists' }
 end
 if tonumber(known[2] or 0) >= A.part then return { 'restored' } end
+if redis.call('EXISTS', K.handler) == 1 then return { 'exists' } end   -- a handler is called so, and its state is in use
 
 local PUT = {}
 

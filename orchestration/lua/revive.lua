@@ -1,18 +1,22 @@
 -- Take up an ended run again: its failed and interrupted work items anew, everything else as it was. A run of a
 -- limited workflow has to get a place again first.
--- Args: run, timeout (ms or absent), common limits. Answers: revived {bells} | running | completed | unknown | nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state
+-- Args: run, timeout (ms or absent), common limits. Answers: revived {bells} | running | completed | unknown | nothing
+-- | superseded (its handler has gone on to another run).
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
 --!include record publish slots scopes joins finish apply unbegun
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
 if not status then return { 'unknown' } end
 if status == 'running' or status == 'completed' then return { status } end
+local at = redis.call('GET', K.handler)
+if at and at ~= RUN then return { 'superseded' } end
 local flat = redis.call('HGETALL', K.work)
 if #flat == 0 and (has_begun or not limit) then return { 'nothing' } end
 for _, name in ipairs(RETAINED) do redis.call('PERSIST', K[name]) end
 for _, key in pairs(X) do redis.call('PERSIST', key) end
 redis.call('PERSIST', K.state)
+redis.call('PERSIST', K.handler)
 redis.call('HSET', K.run, 'status', 'running')
 redis.call('HDEL', K.run, 'ended_at', 'ending')
 redis.call('ZREM', K['runs:' .. status], RUN)

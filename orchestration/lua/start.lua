@@ -3,13 +3,24 @@
 --   timeout (ms or absent), limit (how many runs of its workflow may go on at once, or absent; with it the run has to
 --   `begin` before anything is dispatched), and the common limits.
 -- push {work id = {list, message} …}: doorbells for the broker, which is this very Redis.
--- Body: commands. Answers: started | exists. Atomic; a repeated call changes nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state
+-- handler (of a run that continues a named handler: the run which that is at, '' for none) and x.before, that run's
+--   record: whether the handler may go on and the start are one decision.
+-- Body: commands. Answers: started | exists | moved (the handler is at another run by now) | running (its run has not
+-- ended). Atomic; a repeated call changes nothing.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state handler
 --!include record publish slots scopes joins finish apply unbegun
 
 local known = redis.call('HMGET', K.run, 'nonce', 'started', 'parts')
 if known[1] and known[1] ~= A.nonce then return { 'exists', cmsgpack.pack({}) } end
 if known[2] then return { 'started', known[2] } end
+local at = redis.call('GET', K.handler)
+if A.handler then
+  if (at or '') ~= A.handler then return { 'moved', cmsgpack.pack({}) } end
+  local status = A.before and redis.call('HGET', X['before'], 'status')
+  if status == 'running' or status == 'restoring' then return { 'running', cmsgpack.pack({}) } end
+elseif at then
+  return { 'exists', cmsgpack.pack({}) }    -- a handler is called so
+end
 if known[3] then
   for _, name in ipairs(RETAINED) do redis.call('PERSIST', K[name]) end
   for _, key in pairs(X) do redis.call('PERSIST', key) end
@@ -22,6 +33,7 @@ begin_or_wait(A.limit)
 apply(BODY)
 redis.call('PERSIST', K.state)             -- what was written before the start had the retention as lifetime
 redis.call('PERSIST', K.journal)
+if A.handler then redis.call('SET', K.handler, RUN) end
 journal('start', { a = 0 })
 local reply = answer('started')
 redis.call('HSET', K.run, 'started', reply[2])

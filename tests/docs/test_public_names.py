@@ -16,7 +16,7 @@ from pages import ROOT
 
 import umbel
 
-FOLDERS = ("orchestration", "tasks", "workers")
+FOLDERS = ("orchestration", "server", "tasks", "workers")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 #: The folders of names that are installed directly below `umbel`.

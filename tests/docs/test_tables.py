@@ -18,7 +18,7 @@ from umbel.workers.app import APP_SETTINGS, create_app
 from umbel.workers.cli import COMMANDS
 
 PRODUCTION = "docs/running-in-production.md"
-FOLDERS = ("orchestration", "tasks", "workers", "server")
+FOLDERS = ("orchestration", "server", "tasks", "workers")
 SETTINGS = ("variable", "default", "meaning")
 CELERY_SETTINGS = ("setting", "value", "why")
 ACTION_TABLE = ("action", "when")
@@ -32,9 +32,6 @@ LOGGER_CALLS = {
 }
 #: Stands for None.
 NO_DEFAULT = "\N{EN DASH}"
-
-#: Laid down for runs that share one state, which there are none of yet.
-RESERVED_KEYS = {"at:<run_id>"}
 
 
 def coded(cell: str) -> list[str]:
@@ -158,17 +155,12 @@ def test_a_key_of_the_table_is_used(key: str) -> None:
     assert key in in_scripts or re.search(rf'keys?\S*, ?"{key}"\)|\["{key}"\]', source()), key
 
 
-@pytest.mark.parametrize("key", sorted(set(OTHER_KEYS) - RESERVED_KEYS))
+@pytest.mark.parametrize("key", sorted(OTHER_KEYS))
 def test_a_key_that_is_named_after_something_is_used(key: str) -> None:
     elsewhere = source().replace((ROOT / "orchestration" / "keys.py").read_text(), "")
 
     for part in re.split("<[a-z_]+>", key):
         assert part in elsewhere
-
-
-@pytest.mark.parametrize("key", RESERVED_KEYS)
-def test_a_reserved_key_is_not_used(key: str) -> None:
-    assert f'"{key.partition("<")[0]}{{' not in source()
 
 
 # -- command line ------------------------------------------------------------------------------------------------------

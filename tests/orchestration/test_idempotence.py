@@ -219,6 +219,13 @@ def retire(store: Store) -> Case:
     return Case("retire", lambda: run.upkeep.retire(run.run_id))
 
 
+def purge(store: Store) -> Case:
+    run, work = claimed(store)
+    run.flush(work, 1, ("x", event("A")))
+    store.finish(run.run_id, "cancelled", event("x"))
+    return Case("purge", lambda: store.purge(run.run_id))
+
+
 def places(store: Store) -> tuple[Places, list[Ticket]]:
     """Two runs of which one may go on, and which have not asked yet."""
     commands = decide_start(PLAN, "r", event(START), LIMITS)
@@ -295,6 +302,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "unpark": unpark,
     "revive": revive,
     "retire": retire,
+    "purge": purge,
     "admit": admit,
     "admit to the line": admit_to_the_line,
     "leave": leave,

@@ -15,6 +15,7 @@ from umbel.orchestration.commands import Command
 from umbel.orchestration.connection import connect
 from umbel.orchestration.decide import Limits, decide_start
 from umbel.orchestration.envelope import START, STOP, Envelope
+from umbel.orchestration.fleet import seen_workers
 from umbel.orchestration.plan import Plan, StepPlan
 from umbel.orchestration.records import Applied
 from umbel.orchestration.settings import Settings
@@ -25,7 +26,6 @@ from umbel.workers.app import create_app
 from umbel.workers.doctor import examine
 from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.findings import Finding
-from umbel.workers.fleet import seen_workers
 from umbel.workers.quarantine import set_aside
 from umbel.workers.redis_answers import Server, ask_server
 from umbel.workers.redis_health import has_lua_fixes, judge_server

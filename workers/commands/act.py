@@ -10,11 +10,11 @@ import click
 from pydantic import ValidationError, create_model
 
 from ...orchestration.errors import WorkflowRuntimeError
+from ...orchestration.fleet import seen_workers
 from ...orchestration.keys import check_run_id
 from ...tasks.events import BUILT_IN_EVENTS, Event, event_name
 from ...tasks.retrying import retry_run
 from ...tasks.runtime import Runtime
-from ..fleet import seen_workers
 from ..targets import build, load_target
 from ..unfinished import unfinished
 from .deployment import deployment_options, existing

@@ -11,13 +11,13 @@ from typing import NoReturn
 import click
 
 from ...orchestration.envelope import IDLE
+from ...orchestration.fleet import seen_workers
 from ...orchestration.records import RunRecord
 from ...tasks.endings import result_of, why_not_completed
 from ...tasks.events import StartEvent, StopEvent
 from ...tasks.handler import WorkflowHandler
 from ...tasks.runtime import Runtime, start_event_for, use_runtime
 from ...tasks.workflow import Workflow
-from ..fleet import seen_workers
 from ..targets import load_workflow
 from ..worker_process import WorkerProcess
 from .deployment import configured, deployment_options, embedded, existing

@@ -23,7 +23,10 @@ local function finish(status, event)
     for _, name in ipairs(SPENT) do redis.call('UNLINK', K[name]) end
   end
   for _, name in ipairs(RETAINED) do redis.call('PEXPIRE', K[name], A.keep) end
-  if A.state then redis.call('PEXPIRE', K.state, A.keep) end
+  if A.state then
+    redis.call('PEXPIRE', K.state, A.keep)
+    redis.call('PEXPIRE', K.handler, A.keep)
+  end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, NOW, RUN) end
   -- 'run' NUL {status, event}: whoever waits for the end need not ask for it; a large event they read themselves.
   redis.call('PUBLISH', K.ended, RUN .. '\0' .. cmsgpack.pack({ status, #event <= 65536 and event or '' }))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from ..orchestration.store import Store
-from .looking import look
+from .store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ def seen_workers(store: Store) -> list[SeenWorker]:
     """All workers that are announced, by name; those that were killed stay for a while and are not live."""
     pipe = store.client.pipeline(transaction=False)
     pipe.hgetall(store.keys.in_shard(0, "workers")).time()
-    announced, (seconds, _) = look(store, "look at the workers", pipe.execute)
+    announced, (seconds, _) = store.read("look at the workers", pipe.execute)
     patience = max(store.settings.lease_seconds, 4 * store.settings.sweep_seconds)
     found = []
     for name, data in sorted(announced.items()):

@@ -1,0 +1,221 @@
+"""The one door: every request and every websocket passes here before anything else looks at it.
+
+Pure ASGI, in front of all routes, decided on the scope: no path, no method and no protocol goes around it. In this
+order: the host that was asked for (DNS rebinding), where a changing request comes from (cross-site requests), the
+token, the size of the body. It also gives every answer the headers that keep a browser careful.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import json
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .access import PRINCIPAL, Principal
+
+__all__ = ["Guard", "Principal", "is_loopback"]
+
+_READING = ("GET", "HEAD", "OPTIONS")
+_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    b"form-action 'self'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware, see the module."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        tokens: Mapping[str, str],
+        is_authorized_elsewhere: bool,
+        allowed_hosts: Collection[str] | None,
+        allowed_origins: Collection[str],
+        public_paths: Collection[str],
+        max_body_bytes: int,
+    ) -> None:
+        """Args:
+        app: What is guarded.
+        tokens: Name -> token; empty asks for none.
+        is_authorized_elsewhere: An `authorize` hook looks at every request.
+        allowed_hosts: Names this server may be asked for as, without port. None: with a token or a hook any (a foreign
+            page has neither), without only this machine's own.
+        allowed_origins: Other sites whose pages may call, such as `https://app.example`.
+        public_paths: Exact paths that need no token.
+        max_body_bytes: Of one request.
+        """
+        self._app = app
+        self._tokens = {name: token.encode() for name, token in tokens.items()}
+        self._any_host = allowed_hosts is None and (bool(tokens) or is_authorized_elsewhere)
+        self._hosts = frozenset(host.lower() for host in allowed_hosts or ())
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
+        self._public_paths = frozenset(public_paths)
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        refused = self._refusal(scope, headers)
+        if refused is not None:
+            await _refuse(scope, receive, send, *refused)
+            return
+        counted = _Counted(receive, self._max_body_bytes)
+        await self._app(scope, counted.receive, _with_headers(send))
+
+    # -- may it pass? ----------------------------------------------------------------------------------------------
+
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        """Status and text, if it may not; else the scope says who asks."""
+        host = headers.get("host", "")
+        if not self._is_our_name(host):
+            return 421, (
+                f"This server does not answer to the host {_short(host)!r}. Ask for it by a name of its own, or name "
+                "this one in allowed_hosts."
+            )
+        if not self._may_come_from(scope, headers, host):
+            return 403, (
+                f"Requests from {_short(headers.get('origin', 'another site'))!r} are refused. Call from the server's "
+                "own page or from no page, or name the site in allowed_origins."
+            )
+        principal = self._principal(scope, headers)
+        if principal is None:
+            return 401, "A token is needed: send it as `Authorization: Bearer <token>`."
+        scope[PRINCIPAL] = principal
+        try:
+            declared = int(headers.get("content-length", 0))
+        except ValueError:
+            return 400, "The content-length of the request is no number."
+        if declared > self._max_body_bytes:
+            return 413, _too_large(self._max_body_bytes)
+        return None
+
+    def _is_our_name(self, host: str) -> bool:
+        if self._any_host:
+            return True
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        return name in self._hosts or is_loopback(name)
+
+    def _may_come_from(self, scope: Scope, headers: Mapping[str, str], host: str) -> bool:
+        if scope["type"] == "http" and scope["method"] in _READING:
+            return True  # without CORS headers, no foreign page can read the answer
+        origin = headers.get("origin")
+        if origin is None:
+            return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        if origin.lower() in self._origins:
+            return True
+        try:
+            return urlsplit(origin).netloc.lower() == host.lower() != ""
+        except ValueError:
+            return False
+
+    def _principal(self, scope: Scope, headers: Mapping[str, str]) -> Principal | None:
+        credentials = _credentials(headers.get("authorization", ""))
+        client = scope.get("client")
+        name = self._named(credentials)
+        if name is None:
+            path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+            if self._tokens and path not in self._public_paths:
+                return None
+            name = ""
+        return Principal(name, credentials, headers, client[0] if client else None)
+
+    def _named(self, credentials: str | None) -> str | None:
+        """The name of the token that was shown; all are compared, each in constant time."""
+        shown = (credentials or "").encode()
+        names = [name for name, token in self._tokens.items() if hmac.compare_digest(shown, token)]
+        return names[0] if names and credentials else None
+
+
+def _credentials(authorization: str) -> str | None:
+    """The token of a header; of Basic authentication, which browsers know, the password is the token."""
+    scheme, _, rest = authorization.strip().partition(" ")
+    rest = rest.strip()
+    if scheme.lower() == "bearer":
+        return rest or None
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+
+
+class _Counted:
+    """Reads a request, and stops when its body becomes too large, declared or not."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._most, self._seen = receive, most, 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._seen += len(message.get("body", b""))
+            if self._seen > self._most:
+                raise HTTPException(413, _too_large(self._most))
+        return message
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            present = {name.lower() for name, _ in message.get("headers", ())}
+            added = [(name, value) for name, value in _HEADERS.items() if name not in present]
+            message["headers"] = [*message.get("headers", ()), *added]
+        await send(message)
+
+    return sending
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str) -> None:
+    if scope["type"] == "websocket":
+        await receive()  # the opening message; closing before accepting answers the handshake with 403
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        return
+    body = json.dumps({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        # Basic too: browsers can ask for that, and send it with everything the page loads or streams.
+        headers += [(b"www-authenticate", b'Bearer realm="umbel"'), (b"www-authenticate", b'Basic realm="umbel"')]
+    await _with_headers(send)({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _too_large(most: int) -> str:
+    return (
+        f"The request body is larger than {most:,} bytes (max_body_bytes). Keep large data in a file, a bucket or a "
+        "database, and send where they are."
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -1,0 +1,187 @@
+"""The OpenAPI document: made of what the endpoints say of themselves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from starlette.routing import BaseRoute, Route
+
+_JSON = "application/json"
+_HANDLER = {"$ref": "#/components/schemas/Handler"}
+_TEXT = {"type": "string"}
+_DETAIL = {"type": "object", "properties": {"detail": _TEXT}, "required": ["detail"]}
+
+_RUN_BODY = {
+    "type": "object",
+    "properties": {
+        "start_event": {
+            "description": "Fields of the start event, an envelope {type, value}, or JSON text of either.",
+            "oneOf": [{"type": "object"}, _TEXT],
+        },
+        "handler_id": {**_TEXT, "description": "Name of the handler whose next run this is; its state is kept."},
+        "kwargs": {"type": "object", "description": "Fields of the start event, where start_event is absent."},
+        "context": {"type": "object", "description": "A snapshot to begin with, where the server accepts it."},
+    },
+}
+_EVENT_BODY = {
+    "type": "object",
+    "properties": {
+        "event": {
+            "description": "An envelope {type, value}, or JSON text of one.",
+            "oneOf": [{"type": "object"}, _TEXT],
+        },
+        "step": {**_TEXT, "description": "Only to this step."},
+    },
+    "required": ["event"],
+}
+
+
+def _parameter(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
+    return {"in": "query", "name": name, "required": False, "schema": schema, "description": about}
+
+
+_BOOLEAN = {"type": "boolean", "default": False}
+_LIST = {"type": "array", "items": _TEXT}
+_QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("/handlers", "get"): [
+        _parameter("status", _LIST, "running, completed, failed, cancelled; repeatable."),
+        _parameter("workflow_name", _LIST, "Repeatable."),
+        _parameter("limit", {"type": "integer", "default": 1000}, "At most so many, newest first."),
+    ],
+    ("/handlers/{handler_id}/cancel", "post"): [_parameter("purge", _BOOLEAN, "Also forget the handler.")],
+    ("/events/{handler_id}", "get"): [
+        _parameter("sse", {"type": "boolean", "default": True}, "Server-sent events; else one JSON object per line."),
+        _parameter("include_internal", _BOOLEAN, "Also step state changes and the like."),
+        _parameter("include_qualified_name", {"type": "boolean", "default": True}, "Fill qualified_name."),
+        _parameter(
+            "after_sequence",
+            {"oneOf": [{"type": "integer"}, {"type": "string", "enum": ["now"]}], "default": "now"},
+            "Begin behind this number; -1 is the beginning. The header Last-Event-ID goes before it.",
+        ),
+        _parameter("event_type", _LIST, "Only events of these classes or below them; repeatable."),
+    ],
+}
+_BODIES = {
+    ("/workflows/{name}/run", "post"): _RUN_BODY,
+    ("/workflows/{name}/run-nowait", "post"): _RUN_BODY,
+    ("/events/{handler_id}", "post"): _EVENT_BODY,
+}
+_ANSWERS: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
+    ("/workflows/{name}/run", "post"): {
+        200: ("The run completed", _HANDLER),
+        409: ("The handler's run has not ended", _DETAIL),
+        413: ("The body or the event is too large", _DETAIL),
+        500: ("The run failed, timed out or was cancelled", _HANDLER),
+        503: ("No live worker serves the workflow; the run is stored", _HANDLER),
+    },
+    ("/workflows/{name}/run-nowait", "post"): {
+        200: ("The run is started", _HANDLER),
+        409: ("The handler's run has not ended", _DETAIL),
+        413: ("The body or the event is too large", _DETAIL),
+    },
+    ("/handlers", "get"): {200: ("The handlers", {"$ref": "#/components/schemas/HandlersList"})},
+    ("/handlers/{handler_id}", "get"): {
+        200: ("Completed", _HANDLER),
+        202: ("Running", _HANDLER),
+        500: ("Failed or cancelled", _HANDLER),
+    },
+    ("/results/{handler_id}", "get"): {
+        200: ("Completed", {"type": "object"}),
+        202: ("Running", {"type": "object"}),
+        500: ("Failed or cancelled", {"type": "object"}),
+    },
+    ("/events/{handler_id}", "get"): {204: ("The run has ended, and nothing is left to read", None)},
+    ("/events/{handler_id}", "post"): {
+        200: ("The event is in the run", {"type": "object", "properties": {"status": _TEXT}}),
+        409: ("The run has ended", _DETAIL),
+    },
+    ("/health", "get"): {503: ("Stopped, or not configured", {"type": "object"})},
+}
+
+_COMPONENTS = {
+    "EventEnvelopeWithMetadata": {
+        "type": "object",
+        "properties": {
+            "value": {"type": "object"},
+            "types": {"type": "array", "items": _TEXT, "nullable": True},
+            "type": _TEXT,
+            "qualified_name": {**_TEXT, "nullable": True},
+        },
+        "required": ["value", "type"],
+    },
+    "Handler": {
+        "type": "object",
+        "properties": {
+            "handler_id": _TEXT,
+            "workflow_name": _TEXT,
+            "run_id": {**_TEXT, "nullable": True},
+            "status": {"type": "string", "enum": ["running", "completed", "failed", "cancelled"]},
+            "started_at": {"type": "string", "format": "date-time"},
+            "updated_at": {"type": "string", "format": "date-time", "nullable": True},
+            "completed_at": {"type": "string", "format": "date-time", "nullable": True},
+            "error": {**_TEXT, "nullable": True},
+            "result": {
+                "description": "The event that completed the run",
+                "oneOf": [{"$ref": "#/components/schemas/EventEnvelopeWithMetadata"}, {"type": "null"}],
+            },
+        },
+        "required": ["handler_id", "workflow_name", "status", "started_at"],
+    },
+    "HandlersList": {
+        "type": "object",
+        "properties": {"handlers": {"type": "array", "items": _HANDLER}},
+        "required": ["handlers"],
+    },
+}
+
+
+def openapi_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """The document of these routes."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        if isinstance(route, Route) and route.include_in_schema:
+            for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
+                paths.setdefault(route.path, {})[method.lower()] = _operation(route, method.lower())
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Workflows API", "version": _version()},
+        "components": {"schemas": _COMPONENTS},
+        "paths": paths,
+    }
+
+
+def _operation(route: Route, method: str) -> dict[str, Any]:
+    at = (route.path, method)
+    about = inspect.getdoc(route.endpoint) or route.name
+    operation: dict[str, Any] = {"summary": about.splitlines()[0], "operationId": f"{route.name}_{method}"}
+    path = [{"in": "path", "name": name, "required": True, "schema": _TEXT} for name in sorted(route.param_convertors)]
+    if parameters := [*path, *_QUERIES.get(at, [])]:
+        operation["parameters"] = parameters
+    if at in _BODIES:
+        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": _BODIES[at]}}}
+    answers = {200: ("Success", {"type": "object"})} | _ANSWERS.get(at, {})
+    if at in _BODIES:
+        answers[400] = ("What was sent does not fit; the text says why", _DETAIL)
+    if path:
+        answers[404] = ("There is no such workflow or handler", _DETAIL)
+    answers |= {401: ("A token is needed", _DETAIL), 403: ("Not allowed", _DETAIL)}
+    operation["responses"] = {
+        str(status): {"description": text}
+        | ({} if schema is None else {"content": {_content_type(at, status): {"schema": schema}}})
+        for status, (text, schema) in sorted(answers.items())
+    }
+    return operation
+
+
+def _content_type(at: tuple[str, str], status: int) -> str:
+    return "text/event-stream" if at == ("/events/{handler_id}", "get") and status == 200 else _JSON
+
+
+def _version() -> str:
+    try:
+        return version("umbel")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,52 @@
+"""A server's app beside the session's deployment, and real server processes over one Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from served_flows import WORKFLOWS
+
+from umbel.server import WorkflowServer
+
+Ask = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture(autouse=True)
+def runtime(deployment: Any) -> Iterator[Any]:
+    """The deployment is the default runtime, whatever other tests made it."""
+    with deployment.registering():
+        yield deployment
+
+
+def make_server(runtime: Any, **options: Any) -> WorkflowServer:
+    """A server with all workflows of these tests."""
+    server = WorkflowServer(runtime=runtime, **options)
+    for name, (workflow, additional) in WORKFLOWS.items():
+        server.add_workflow(name, workflow(), additional_events=additional)
+    return server
+
+
+@pytest.fixture
+async def asking(runtime: Any) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
+    """Makes clients of servers with the given options, without sockets in between."""
+    made: list[tuple[WorkflowServer, httpx.AsyncClient]] = []
+
+    def ask(server: WorkflowServer | None = None, **options: Any) -> httpx.AsyncClient:
+        server = make_server(runtime, **options) if server is None else server
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost", timeout=30)
+        made.append((server, client))
+        return client
+
+    yield ask
+    for server, client in made:
+        await client.aclose()
+        await server.stop()
+
+
+@pytest.fixture
+def client(asking: Callable[..., httpx.AsyncClient]) -> httpx.AsyncClient:
+    """A client of a server as it is by default."""
+    return asking()

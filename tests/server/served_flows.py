@@ -1,0 +1,113 @@
+"""The workflows that these tests serve."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+
+
+class Greeting(StartEvent):
+    name: str = "world"
+
+
+class Progress(Event):
+    done: int
+
+
+class Nearly(Progress):
+    pass
+
+
+class Asked(InputRequiredEvent):
+    question: str
+
+
+class Answer(HumanResponseEvent):
+    text: str
+
+
+class Greeted(StopEvent):
+    text: str
+
+
+class Greet(Workflow):
+    """Says hello."""
+
+    @step
+    async def greet(self, ctx: Context, ev: Greeting) -> StopEvent:
+        ctx.write_event_to_stream(Progress(done=1))
+        ctx.write_event_to_stream(Nearly(done=2))
+        return StopEvent(result={"hello": ev.name})
+
+
+class Typed(Workflow):
+    """Ends with an event of its own."""
+
+    @step
+    async def greet(self, ev: StartEvent) -> Greeted:
+        return Greeted(text=f"hello {ev.get('name')}")
+
+
+class Valued(StartEvent):
+    value: int
+
+
+class HasValue(Workflow):
+    """Its start event has a field called `value`."""
+
+    @step
+    async def double(self, ev: Valued) -> StopEvent:
+        return StopEvent(result=2 * ev.value)
+
+
+class Count(Workflow):
+    """Counts the runs that share its state."""
+
+    @step
+    async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        async with ctx.store.edit_state() as state:
+            state["n"] = state.get("n", 0) + 1
+        return StopEvent(result=await ctx.store.get("n"))
+
+
+class Interview(Workflow):
+    """Asks, and answers with what it was told."""
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        answer = await ctx.wait_for_event(Answer, waiter_event=Asked(question="Who are you?"))
+        return StopEvent(result=answer.text)
+
+
+class Fails(Workflow):
+    """Raises."""
+
+    @step
+    async def fail(self, ev: StartEvent) -> StopEvent:
+        raise ValueError("boom")
+
+
+class Slow(Workflow):
+    """Ends when its time is up."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**({"timeout": 0.3} | options))
+
+    @step
+    async def wait(self, ev: StartEvent) -> StopEvent:
+        await asyncio.sleep(60)
+        return StopEvent()
+
+
+#: Name -> class and additional events.
+WORKFLOWS: dict[str, tuple[type[Workflow], list[type[Event]]]] = {
+    "greet": (Greet, []),
+    "typed": (Typed, []),
+    "valued": (HasValue, []),
+    "count": (Count, []),
+    "interview": (Interview, [Answer]),
+    "fails": (Fails, []),
+    "slow": (Slow, []),
+}
