@@ -197,7 +197,7 @@ def claimed_work(
         losses=record.get("lt", 0),
         charged_losses=record.get("l", 0),
         resumptions=record.get("r", 0),
-        suspect=record.get("u") == 1,
+        suspicion=record.get("u", 0),
         late=bool(record.get("late")),
         dispatches=record.get("d", 0),
         bound=bound,

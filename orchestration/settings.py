@@ -71,7 +71,7 @@ class Settings(BaseModel):
     )
     batched_fetch: bool = Field(default=True, description="Whether a worker takes many doorbells at once off a queue")
     flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
-    max_losses: int = Field(default=3, ge=1, description="Losses charged to a suspect before it fails as WorkerLost")
+    max_losses: int = Field(default=3, ge=1, description="Losses alone, as a suspect, before it fails as WorkerLost")
     retention_seconds: float = Field(default=7 * 86400.0, gt=0)
     drain_seconds: float = Field(default=20.0, ge=0, description="Soft shutdown: running steps may end within this")
 

@@ -35,6 +35,7 @@ from .records import (
 )
 from .scripts import Script, evaluate, load, pack, unpack
 from .store_reads import StoreReads
+from .suspicion import NO_SUSPECTS, Room
 from .work import Work
 
 T = TypeVar("T")
@@ -202,19 +203,18 @@ class Store(StoreReads):
         *,
         claim_id: str,
         owner: str,
-        takes_suspects: bool,
+        room: Room = NO_SUSPECTS,
     ) -> Work | Refusal:
         """Take the right to execute one work item, or learn why not.
 
         Of all who hold a doorbell exactly one gets the `Work`; the attempt is counted before this returns. A claim
-        whose answer was lost is asked again with the same `claim_id`.
+        whose answer was lost is asked again with the same `claim_id`. A suspect is refused (`SUSPECT`) to whom has no
+        `room` for it.
         """
-        return self.do(
-            self.claiming(run_id, work_id, dispatch_no, claim_id=claim_id, owner=owner, takes_suspects=takes_suspects)
-        )
+        return self.do(self.claiming(run_id, work_id, dispatch_no, claim_id=claim_id, owner=owner, room=room))
 
     def claiming(
-        self, run_id: str, work_id: str, dispatch_no: int, *, claim_id: str, owner: str, takes_suspects: bool
+        self, run_id: str, work_id: str, dispatch_no: int, *, claim_id: str, owner: str, room: Room = NO_SUSPECTS
     ) -> Ask[Work | Refusal]:
         """`claim`, to be sent."""
 
@@ -232,7 +232,8 @@ class Store(StoreReads):
             d=dispatch_no,
             c=claim_id,
             owner=owner,
-            suspects=takes_suspects or None,
+            suspicion=room.suspicion,
+            alone=room.alone or None,
             lease=self._lease,
             member=f"{run_id}|{work_id}|{claim_id}",
             grace=self._lease,

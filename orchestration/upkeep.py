@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .records import Applied
 from .scripts import unpack
 from .store import Store
+from .suspicion import MOST
 from .work import Work
 
 
@@ -104,7 +105,7 @@ class Upkeep:
         return [Held.parse(member) for member in unpack(reply[1])] if reply[0] == b"held" else []
 
     def hand_back(self, owner: str, held: Sequence[Held], *, charge: bool) -> list[tuple[str, Applied]]:
-        """Dispatch again what `owner` will not finish; with `charge` it died at it, and the items become suspects."""
+        """Dispatch again what `owner` will not finish; with `charge` it died at it, and they are suspected more."""
         by_run: dict[str, list[Held]] = defaultdict(list)
         for each in held:
             by_run[each.run_id].append(each)
@@ -115,7 +116,7 @@ class Upkeep:
                 run_id,
                 {"owner": f"owner:{owner}"},
                 owner=owner,
-                charge=charge or None,
+                charge=MOST if charge else None,
                 items=[{"w": i.work_id, "c": i.claim_id, "member": i.member} for i in items],
             )
             done.append((run_id, self.store.applied(run_id, reply[1])))

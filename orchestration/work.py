@@ -130,6 +130,7 @@ class Work:
     Attributes:
         dispatches: How often a doorbell was asked for, or would have been.
         failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
+        suspicion: How much it is suspected of killing processes; 0 is not at all, see `suspicion.py`.
         late: The last attempt outlived its time limit without reporting.
         exhausted: Charged losses have reached the limit; the code must not run again.
         bound: The events: one, or one per slot of a join; empty for a fan-in, whose members are read in pages.
@@ -155,7 +156,7 @@ class Work:
     losses: int
     charged_losses: int
     resumptions: int
-    suspect: bool
+    suspicion: int
     late: bool
     dispatches: int
     bound: tuple[Envelope, ...]

@@ -28,6 +28,7 @@ from ..orchestration.plan import Plan
 from ..orchestration.records import Applied, CarryOn, Refusal
 from ..orchestration.settings import Settings
 from ..orchestration.store import Store
+from ..orchestration.suspicion import MOST, NO_SUSPECTS, Room
 from ..orchestration.sweep import Dispatcher
 from ..orchestration.upkeep import Held, Upkeep
 from ..orchestration.work import Failed, FannedOut, Outcome, Returned, Surroundings, Suspended, Work
@@ -41,6 +42,7 @@ from .owner import Owner
 from .registry import Registered, Registry
 from .step_call import call_step
 from .step_face import StepFace
+from .suspects import Suspects, Turn, give_up_turn
 from .verbose import TellingEmissions, is_verbose, tell_enqueued, tell_outcome, tell_started
 
 logger = logging.getLogger("umbel.execution")
@@ -78,6 +80,7 @@ class Executor:
         *,
         worker: str,
         loop_of: Callable[[str], asyncio.AbstractEventLoop | None] | None = None,
+        one_at_a_time: bool = False,
     ) -> None:
         """Args:
         settings: Of the deployment.
@@ -85,6 +88,7 @@ class Executor:
         dispatcher: Rings the next doorbells.
         worker: The worker's node name, for leases and the journal.
         loop_of: The event loop a run's async steps belong on, if not this process's own.
+        one_at_a_time: This process executes one step at a time: it is a child of a prefork pool.
         """
         assert settings.redis_url is not None
         self.settings, self.registry, self.dispatcher = settings, registry, dispatcher
@@ -99,6 +103,7 @@ class Executor:
         self.places = Places(self.store, dispatcher.ring)
         self._at_work = AtWork()
         self.owner = Owner(worker, upkeep, self._at_work.cancel)
+        self.suspects = Suspects(one_at_a_time=one_at_a_time)
         self.flusher = Flusher(settings.flush_seconds)
         self._own_loop = LoopThread()
         self._loop_of = loop_of
@@ -152,26 +157,32 @@ class Executor:
                 return context.run(call_step, work, registered, face, self.store, loop, on_cancel)
             case Ring(plan, doorbells):
                 return self.dispatcher.ring(plan, doorbells)
-            case TakeTurn():
-                self.owner.suspects.acquire()
-                return self.owner.suspects.release
+            case TakeTurn(level):
+                asked = self.suspects.ask(level)
+                try:
+                    return asked.result()
+                except BaseException:
+                    give_up_turn(asked)
+                    raise
 
     # -- claim -----------------------------------------------------------------------------------------------------
 
     def follow(self, run_id: str, work_id: str, dispatch_no: int) -> Flow[str]:
         """The flow of one doorbell; see `execute`."""
-        work = yield from self._claim(run_id, work_id, dispatch_no, takes_suspects=False)
+        work = yield from self._claim(run_id, work_id, dispatch_no, NO_SUSPECTS)
         if work is not Refusal.SUSPECT:
             return (yield from self._carry_out(work))
-        # One suspect at a time: if it kills this process, it alone is charged.
-        release = yield TakeTurn()
-        try:
-            work = yield from self._claim(run_id, work_id, dispatch_no, takes_suspects=True)
-            return (yield from self._carry_out(work, goes_on=False))  # the next suspect waits for this one only
-        finally:
-            release()
+        for level in range(1, MOST + 1):
+            turn: Turn = yield TakeTurn(level)
+            try:
+                work = yield from self._claim(run_id, work_id, dispatch_no, turn.room)
+                if work is not Refusal.SUSPECT:
+                    return (yield from self._carry_out(work, goes_on=False))  # who waits, waits for this one only
+            finally:
+                turn.end(went_well=isinstance(work, Work))
+        return Refusal.SUSPECT
 
-    def _claim(self, run_id: str, work_id: str, dispatch_no: int, *, takes_suspects: bool) -> Flow[Work | Refusal]:
+    def _claim(self, run_id: str, work_id: str, dispatch_no: int, room: Room) -> Flow[Work | Refusal]:
         for _ in range(2):
             held = Held(run_id, work_id, new_nonce())
             self.owner.hold(held)
@@ -185,7 +196,7 @@ class Executor:
                         dispatch_no,
                         claim_id=held.claim_id,
                         owner=owner,
-                        takes_suspects=takes_suspects,
+                        room=room,
                     )
                 )
             except BaseException:

@@ -55,7 +55,9 @@ class Ring:
 
 @dataclass(frozen=True, slots=True)
 class TakeTurn:
-    """Wait until no other suspect is executed in this process; hand back what lets the next one begin."""
+    """Wait until a suspect of this level may be executed in this process; hand back its `Turn`."""
+
+    level: int
 
 
 Request: TypeAlias = Send | Block | CallStep | Ring | TakeTurn

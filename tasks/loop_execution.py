@@ -29,6 +29,7 @@ from .dispatch import CeleryDispatcher
 from .execution import PATIENCE_SECONDS, Executor
 from .flow import Block, CallStep, Flow, Request, Ring, Send, TakeTurn
 from .step_call import call_step, call_step_on_loop
+from .suspects import give_up_turn
 
 logger = logging.getLogger("umbel.execution")
 
@@ -72,7 +73,6 @@ class LoopExecutor(Executor):
         self._bells: dict[str, list[str]] = {}
         self._exchanges = ThreadPoolExecutor(_EXCHANGE_THREADS, thread_name_prefix="umbel-exchange")
         self._threads = threads or ThreadPoolExecutor(thread_name_prefix="umbel-step")
-        self._turn = asyncio.Lock()
         self._takes, self._reporter = takes, reporter
         self._not_steps: dict[str, tuple[float, tuple[str, ...]]] = {}  # plan digest -> when asked, steps
         self._ringing: set[asyncio.Future[Any]] = set()
@@ -125,9 +125,13 @@ class LoopExecutor(Executor):
                 return self._ring_soon(plan, doorbells)
             case Block(call):
                 return await asyncio.get_running_loop().run_in_executor(self._exchanges, call)
-            case TakeTurn():
-                await self._turn.acquire()
-                return self._turn.release
+            case TakeTurn(level):
+                asked = self.suspects.ask(level)
+                try:
+                    return await asyncio.wrap_future(asked)
+                except BaseException:
+                    give_up_turn(asked)
+                    raise
 
     async def _call_here(self, request: CallStep) -> Outcome:
         work, registered, face, on_cancel = request.work, request.registered, request.face, request.on_cancel

@@ -59,7 +59,6 @@ class Owner:
         """
         self.worker = worker
         self.name = owner_name(worker)
-        self.suspects = threading.Lock()
         self._upkeep = upkeep
         self._cancel = cancel
         self._lately: dict[int, float] = {}  # shard -> when something was last held there

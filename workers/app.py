@@ -91,6 +91,7 @@ class Installation:
                     CeleryDispatcher(self.app),
                     worker=self.worker_name,
                     loop_of=self.loop_of,
+                    one_at_a_time=self.upkeep is not None and self.upkeep.pid != os.getpid(),
                 )
                 self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
             return self._executor

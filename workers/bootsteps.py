@@ -42,6 +42,7 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         self.installation = parent.app.umbel
         self.installation.worker_name = parent.hostname
         self.installation.upkeep = self
+        self.pid = os.getpid()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._dead = False

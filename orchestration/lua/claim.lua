@@ -1,6 +1,7 @@
 -- Take the right to execute one work item, or learn why not. The attempt is counted here, before user code runs.
--- Args: run, w work id, d dispatch number of the doorbell, c claim id (caller's), owner, suspects (this process may
---   take a suspect), lease (ms), grace (ms beyond a step's own limit), member (what the owner's set holds).
+-- Args: run, w work id, d dispatch number of the doorbell, c claim id (caller's), owner, suspicion (the caller has room for
+--   suspects up to this level), alone (for this one only), lease (ms), grace (ms beyond a step's own limit), member (what
+--   the owner's set holds).
 -- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
 --!keys run work events stream trace ring unclaimed timers leases gone watermark owner counters
@@ -28,7 +29,7 @@ if record.st ~= 'running' then
     redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
     return { 'stale' }
   end
-  if record.u == 1 and not A.suspects then return { 'suspect' } end
+  if (record.u or 0) > A.suspicion then return { 'suspect' } end
   counters = { tokens = tonumber(meta[5] or 0), seq = tonumber(meta[9] or 0) }
   local n = whole(add('tokens', 1))
   record.st = 'running'
@@ -36,6 +37,7 @@ if record.st ~= 'running' then
   record.o, record.c, record.ca = A.owner, A.c, NOW
   record.fb = 0
   if not record.fa then record.fa = NOW end
+  record.al = record.u and A.alone  -- if its process dies, it was this one
   record.k = nil                    -- the next dispatch backs off from the beginning
   put(A.w, record)
   local line = line_of(record)

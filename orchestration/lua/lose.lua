@@ -1,6 +1,7 @@
 -- Hand back work of one run that an owner will not finish. Slots are kept; each item is dispatched again.
--- Args: run, owner, items {{w, c claim id, member}}, charge (the process died: make it a suspect, and charge a
---   suspect's further loss), limits. Answers: lost {bells}. Items that moved on meanwhile are only forgotten.
+-- Args: run, owner, items {{w, c claim id, member}}, charge (the process died: each is suspected more, up to this level,
+--   and a suspect that was alone is charged), limits. Answers: lost {bells}. Items that moved on meanwhile are only
+--   forgotten.
 --!keys run work trace stream journal ring unclaimed timers owner counters
 --!include record publish slots
 
@@ -12,7 +13,8 @@ for _, item in ipairs(A.items) do
   if record and record.st == 'running' and record.o == A.owner and record.c == item.c then
     if A.charge then
       record.lt = (record.lt or 0) + 1
-      if record.u == 1 then record.l = (record.l or 0) + 1 else record.u = 1 end
+      if record.al then record.l = (record.l or 0) + 1 end
+      record.u = math.min(A.charge, (record.u or 0) + 1)
       redis.call('HINCRBY', K.counters, 'losses', 1)
     end
     redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. item.w)

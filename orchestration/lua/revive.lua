@@ -26,7 +26,7 @@ begin_or_wait(limit)
 for i = 1, #flat, 2 do
   local record = cmsgpack.unpack(flat[i + 1])
   if record.st ~= 'suspended' then          -- parked work too: who took it up meanwhile found the run ended
-    record.f, record.l, record.lt, record.u, record.late = nil, nil, nil, nil, nil
+    record.f, record.l, record.lt, record.u, record.al, record.late = nil, nil, nil, nil, nil, nil
     record.fa, record.le, record.la = nil, nil, nil
     if unbegun and record.sl then
       give_slot(record.s, record.sl, flat[i])

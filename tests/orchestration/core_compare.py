@@ -76,7 +76,7 @@ def compare(store: Store, run: ModelRun) -> None:
 def _seen(record: dict[str, Any]) -> tuple[Any, ...]:
     counts = tuple(record.get(name) or 0 for name in ("d", "f", "lt", "l", "r"))
     claim = tuple(record.get(name) for name in ("t", "c", "o")) if record["st"] == "running" else (None, None, None)
-    flags = bool(record.get("u")), bool(record.get("late")), bool(record.get("sent"))
+    flags = record.get("u", 0), bool(record.get("al")), bool(record.get("late")), bool(record.get("sent"))
     ids = record.get("ev") or ([record["e"]] if "e" in record else [])
     answers = {name: event_id or None for name, event_id in dict(record.get("wr") or {}).items()}
     gathered = (record["sid"], record["jn"]) if "sid" in record else None
@@ -86,7 +86,7 @@ def _seen(record: dict[str, Any]) -> tuple[Any, ...]:
 def _expected(item: Item) -> tuple[Any, ...]:
     counts = item.dispatches, item.failures, item.losses, item.charged, item.resumptions
     claim = (item.token, item.claim_id, item.owner) if item.state == "running" else (None, None, None)
-    flags = item.suspect, item.late, item.sent is not None
+    flags = item.suspicion, item.alone, item.late, item.sent is not None
     gathered = None if item.gathered is None else (item.gathered[0], len(item.gathered[1]))
     return (
         item.step.name, item.state, item.slot, counts, claim, flags, item.event_ids, item.answers, gathered, item.scope

@@ -16,6 +16,7 @@ from umbel.orchestration.keys import new_id
 from umbel.orchestration.plan import Plan, StepPlan
 from umbel.orchestration.records import Applied, Doorbell, Refusal
 from umbel.orchestration.store import Store
+from umbel.orchestration.suspicion import ONE_SUSPECT, Room
 from umbel.orchestration.upkeep import Upkeep
 from umbel.orchestration.work import (
     Failed,
@@ -86,7 +87,7 @@ def work_on(step_name: str, *, scope: str = "", recoveries: dict[str, int] | Non
         losses=0,
         charged_losses=0,
         resumptions=0,
-        suspect=False,
+        suspicion=0,
         late=False,
         dispatches=1,
         bound=(),
@@ -141,7 +142,7 @@ class DrivenRun:
         return found
 
     def ask(
-        self, bell: Doorbell, *, claim_id: str | None = None, owner: str = "o1", takes_suspects: bool = True
+        self, bell: Doorbell, *, claim_id: str | None = None, owner: str = "o1", room: Room = ONE_SUSPECT
     ) -> Work | Refusal:
         """Follow a doorbell."""
         return self.store.claim(
@@ -150,7 +151,7 @@ class DrivenRun:
             bell.dispatch_no,
             claim_id=claim_id or new_id(),
             owner=owner,
-            takes_suspects=takes_suspects,
+            room=room,
         )
 
     def claim(self, step_name: str, *, owner: str = "o1", claim_id: str | None = None) -> Work:

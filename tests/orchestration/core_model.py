@@ -57,7 +57,8 @@ class Item:
     losses: int = 0
     charged: int = 0
     resumptions: int = 0
-    suspect: bool = False
+    suspicion: int = 0
+    alone: bool = False
     late: bool = False
     batches: int = 0
     sent: set[str] | None = None
@@ -159,7 +160,7 @@ class ModelRun:
     # -- slots -----------------------------------------------------------------------------------------------------
 
     def dispatch(self, item: Item) -> None:
-        if self.carry and self.carried is None and not item.suspect and item.step.name not in self.carry[2]:
+        if self.carry and self.carried is None and not item.suspicion and item.step.name not in self.carry[2]:
             item.dispatches += 1
             self.claimed(item, *self.carry[:2])
             self.carried = item
@@ -376,7 +377,8 @@ class ModelRun:
             if item.state in ("suspended", "queued"):
                 continue
             item.failures = item.losses = item.charged = 0
-            item.suspect = item.late = False
+            item.suspicion = 0
+            item.alone = item.late = False
             if item.slot is None:
                 self.place(item)
             else:

@@ -13,6 +13,7 @@ from umbel.orchestration.commands import Resume
 from umbel.orchestration.decide import route
 from umbel.orchestration.keys import RUN_KEYS
 from umbel.orchestration.records import Applied, Doorbell, Refusal
+from umbel.orchestration.suspicion import MOST
 from umbel.orchestration.upkeep import Held
 from umbel.orchestration.work import Origin, Work, derive_id
 
@@ -145,8 +146,8 @@ class FaultyWorld(World):
             return
         if charge:
             item.losses += 1
-            item.charged += item.suspect
-            item.suspect = True
+            item.charged += item.alone
+            item.suspicion = min(MOST, item.suspicion + 1)
         run.model.timers.discard(run.model.timer("deadline", item.work_id))
         run.model.dispatch(item)
 
@@ -181,9 +182,7 @@ class FaultyWorld(World):
         if not mine:
             return
         work = self.rng.choice(mine)
-        again = self.store.claim(
-            work.run_id, work.work_id, 1, claim_id=work.claim_id, owner=work.owner, takes_suspects=False
-        )
+        again = self.store.claim(work.run_id, work.work_id, 1, claim_id=work.claim_id, owner=work.owner)
         assert isinstance(again, Work), again
         agree(
             "a claim repeated late", (again.token, again.bound, again.answers), (work.token, work.bound, work.answers)

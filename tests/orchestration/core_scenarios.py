@@ -11,6 +11,7 @@ from umbel.orchestration.decide import CHUNK, decide, route
 from umbel.orchestration.envelope import START
 from umbel.orchestration.records import Applied, Doorbell, Refusal
 from umbel.orchestration.store import Store
+from umbel.orchestration.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.upkeep import Held
 from umbel.orchestration.work import FannedOut, Origin, Returned, Work
 
@@ -71,7 +72,7 @@ def the_dead_claim_nothing(store: Store) -> None:
 
 def a_suspect_needs_room(store: Store) -> None:
     run, work = begun(store)
-    assert run.ask(lost(run, work), owner="o2", takes_suspects=False) is Refusal.SUSPECT
+    assert run.ask(lost(run, work), owner="o2", room=NO_SUSPECTS) is Refusal.SUSPECT
 
 
 def a_first_loss_is_not_charged(store: Store) -> None:
@@ -81,13 +82,23 @@ def a_first_loss_is_not_charged(store: Store) -> None:
     assert (again.losses, again.charged_losses) == (1, 0)
 
 
-def a_suspects_further_loss_is_charged(store: Store) -> None:
+def _lost_twice(store: Store, room: Room) -> Work:
     run, work = begun(store)
-    again = run.ask(lost(run, work), owner="o2")
+    again = run.ask(lost(run, work), owner="o2", room=room)
     assert isinstance(again, Work)
     third = run.ask(lost(run, again), owner="o3")
     assert isinstance(third, Work)
-    assert (third.losses, third.charged_losses) == (2, 1)
+    return third
+
+
+def a_suspects_loss_is_charged_if_it_was_alone(store: Store) -> None:
+    work = _lost_twice(store, ONE_SUSPECT)
+    assert (work.losses, work.charged_losses) == (2, 1)
+
+
+def a_suspects_loss_in_a_crowd_is_not_charged(store: Store) -> None:
+    work = _lost_twice(store, Room(1))
+    assert (work.losses, work.charged_losses) == (2, 0)
 
 
 def a_loss_leaves_the_next_claim_alone(store: Store) -> None:

@@ -20,11 +20,15 @@ from umbel.orchestration.envelope import START
 from umbel.orchestration.records import Applied, CarryOn, Doorbell, Refusal
 from umbel.orchestration.scripts import Script, load, names, unpack
 from umbel.orchestration.settings import Settings
+from umbel.orchestration.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.upkeep import Upkeep
 from umbel.orchestration.work import Origin, Outcome, Work, derive_id
 
 #: A small inbox, so that it overflows.
 LIMITS = Limits(inbox_max_events=4)
+
+#: What a process may have room for: nobody, a crowd, a smaller crowd, one; the last is the most usual.
+ROOMS = (NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
 
 #: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
 SECOND = {b"ended": b"closed", b"parked": b"stale", b"revived": b"running"}
@@ -170,9 +174,9 @@ class World:
             return
         bell = self.rng.choice(wanted if wanted and self.rng.random() < 0.8 else run.bells)
         run.bells = run.bells[-200:]
-        self.follow(run, bell, self.rng.choice(self.owners), takes_suspects=self.rng.random() < 0.8)
+        self.follow(run, bell, self.rng.choice(self.owners), self.rng.choice(ROOMS))
 
-    def follow(self, run: LiveRun, bell: Doorbell, owner: str, *, takes_suspects: bool = True) -> None:
+    def follow(self, run: LiveRun, bell: Doorbell, owner: str, room: Room = ONE_SUSPECT) -> None:
         model, shard = run.model, self.shard(run)
         claim_id = f"c{self.rng.randrange(10**12)}"
         item = model.items.get(bell.work_id)
@@ -187,10 +191,10 @@ class World:
             expected = Refusal.BUSY
         elif bell.dispatch_no > item.dispatches:
             expected = Refusal.STALE
-        elif item.suspect and not takes_suspects:
+        elif item.suspicion > room.suspicion:
             expected = Refusal.SUSPECT
         reply = self.store.claim(
-            model.run_id, bell.work_id, bell.dispatch_no, claim_id=claim_id, owner=owner, takes_suspects=takes_suspects
+            model.run_id, bell.work_id, bell.dispatch_no, claim_id=claim_id, owner=owner, room=room
         )
         self.note(f"{model.run_id} claim {bell.step} {bell.work_id} by {owner}: {expected or 'claimed'}")
         if expected is Refusal.GONE:
@@ -200,6 +204,7 @@ class World:
             return
         assert isinstance(reply, Work), f"claim of {bell.work_id}: {reply!r}"
         model.claimed(item, claim_id, owner)
+        item.alone = bool(item.suspicion) and room.alone
         self.took(run, item, reply)
 
     def took(self, run: LiveRun, item: Item, reply: Work) -> None:

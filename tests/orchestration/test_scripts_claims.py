@@ -98,7 +98,7 @@ def test_a_doorbell_from_the_future_is_stale(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     bell = run.bells[0]
 
-    assert store.claim(run.run_id, bell.work_id, 9, claim_id="c", owner="o", takes_suspects=True) is Refusal.STALE
+    assert store.claim(run.run_id, bell.work_id, 9, claim_id="c", owner="o") is Refusal.STALE
 
 
 def test_an_older_doorbell_of_a_ready_item_is_as_good_as_the_newest(store: Store) -> None:
@@ -119,7 +119,7 @@ def test_a_claim_in_an_ended_run_is_closed_and_clears_the_ring(store: Store) -> 
 
 
 def test_a_claim_in_a_run_that_never_was_is_unknown(store: Store) -> None:
-    assert store.claim("nowhere", "w", 1, claim_id="c", owner="o", takes_suspects=True) is Refusal.UNKNOWN
+    assert store.claim("nowhere", "w", 1, claim_id="c", owner="o") is Refusal.UNKNOWN
     assert dump(store.client, store.settings.key_prefix) == {}
 
 

@@ -8,6 +8,7 @@ from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, wa
 from umbel.orchestration.envelope import START
 from umbel.orchestration.records import Applied, Refusal
 from umbel.orchestration.store import Store
+from umbel.orchestration.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.upkeep import Held, Pulse, Upkeep
 from umbel.orchestration.work import FannedOut, Returned, Work
 
@@ -169,17 +170,29 @@ def test_the_dead_are_remembered_for_a_day(run: DrivenRun) -> None:
 # -- losses ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_first_loss_makes_a_suspect_and_only_its_further_losses_are_charged(run: DrivenRun) -> None:
+def lose_again_and_again(run: DrivenRun, *rooms: Room) -> list[tuple[int, ...]]:
+    """Of one work item: each attempt with its losses, those charged, failures, and how much it is suspected."""
     wanted = run.bells[0].work_id
     counts = []
-    for n in range(4):
+    for n, room in enumerate(rooms):
         bell = next(bell for bell in reversed(run.bells) if bell.work_id == wanted)
-        work = run.ask(bell, owner=f"dies{n}")
+        work = run.ask(bell, owner=f"dies{n}", room=room)
         assert isinstance(work, Work)
-        counts.append((work.attempt, work.losses, work.charged_losses, work.failures, work.suspect))
+        counts.append((work.attempt, work.losses, work.charged_losses, work.failures, work.suspicion))
         lose(run, f"dies{n}", work)
+    return counts
 
-    assert counts == [(1, 0, 0, 0, False), (2, 1, 0, 0, True), (3, 2, 1, 0, True), (4, 3, 2, 0, True)]
+
+def test_a_first_loss_makes_a_suspect_and_only_losses_of_a_suspect_that_was_alone_are_charged(run: DrivenRun) -> None:
+    counts = lose_again_and_again(run, *[ONE_SUSPECT] * 4)
+
+    assert counts == [(1, 0, 0, 0, 0), (2, 1, 0, 0, 1), (3, 2, 1, 0, 2), (4, 3, 2, 0, 3)]
+
+
+def test_whoever_is_lost_in_a_crowd_is_suspected_more_and_not_charged(run: DrivenRun) -> None:
+    counts = lose_again_and_again(run, NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
+
+    assert counts == [(1, 0, 0, 0, 0), (2, 1, 0, 0, 1), (3, 2, 0, 0, 2), (4, 3, 0, 0, 3), (5, 4, 1, 0, 3)]
 
 
 def test_the_innocent_beside_a_killer_are_not_charged_for_it(run: DrivenRun) -> None:
@@ -188,16 +201,21 @@ def test_the_innocent_beside_a_killer_are_not_charged_for_it(run: DrivenRun) -> 
 
     again = [run.claim("work", owner="o2") for _ in range(3)]
 
-    assert [(work.suspect, work.charged_losses) for work in again] == [(True, 0)] * 3
+    assert [(work.suspicion, work.charged_losses) for work in again] == [(1, 0)] * 3
 
 
-def test_a_suspect_is_refused_to_whom_has_one_already(run: DrivenRun) -> None:
-    work = run.claim("work")
-    lose(run, "o1", work)
-    bell = next(bell for bell in run.bells if bell.work_id == work.work_id)
+def test_a_suspect_is_refused_to_whom_has_no_room_for_one_of_its_level(run: DrivenRun) -> None:
+    works = [run.claim("work") for _ in range(3)]
+    lose(run, "o1", *works)
+    again = run.ask(run.bells[0], owner="o2", room=Room(1))
+    assert isinstance(again, Work)
+    lose(run, "o2", again)
+    bell = next(bell for bell in reversed(run.bells) if bell.work_id == again.work_id)
 
-    assert run.ask(bell, owner="o2", takes_suspects=False) is Refusal.SUSPECT
-    assert isinstance(run.ask(bell, owner="o2", takes_suspects=True), Work)
+    assert run.ask(run.bells[1], owner="o3", room=NO_SUSPECTS) is Refusal.SUSPECT
+    assert isinstance(run.ask(run.bells[1], owner="o3", room=Room(1)), Work)
+    assert run.ask(bell, owner="o3", room=Room(1)) is Refusal.SUSPECT
+    assert isinstance(run.ask(bell, owner="o3", room=Room(2)), Work)
 
 
 def test_losing_twice_counts_once(run: DrivenRun, store: Store) -> None:
@@ -282,7 +300,7 @@ def test_a_claim_can_be_parked_by_who_holds_it_and_by_nobody_else(run: DrivenRun
     [(_, applied)] = run.upkeep.unpark("W", ["work"])
     again = run.ask(applied.doorbells[0])
     assert isinstance(again, Work)
-    assert (again.attempt, again.suspect) == (1, False)
+    assert (again.attempt, again.suspicion) == (1, 0)
 
 
 def test_parking_is_idempotent_and_ends_with_the_run(run: DrivenRun, store: Store) -> None:

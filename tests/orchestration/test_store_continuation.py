@@ -93,7 +93,7 @@ def test_a_suspect_is_not_gone_on_with(store: Store) -> None:
     [(_, applied)] = run.upkeep.hand_back("o1", [Held.parse(work.member)], charge=True)
     run.heard(applied)
     suspect = run.claim("begin", owner="o2")
-    assert suspect.suspect
+    assert suspect.suspicion
 
     tried_again = commit(run, suspect, failed(0))
 

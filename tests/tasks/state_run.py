@@ -80,9 +80,7 @@ class Run:
 
     def claim(self, step: str, owner: str = "o") -> Work:
         bell = self.bells[step]
-        work = self.store.claim(
-            self.run_id, bell.work_id, bell.dispatch_no, claim_id=new_id(), owner=owner, takes_suspects=True
-        )
+        work = self.store.claim(self.run_id, bell.work_id, bell.dispatch_no, claim_id=new_id(), owner=owner)
         assert isinstance(work, Work)
         return work
 

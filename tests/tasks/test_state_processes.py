@@ -88,7 +88,7 @@ from umbel.tasks.state_store import DictState, StateStore
 
 url, prefix, run_id, work_id, dispatch_no, lock_seconds = sys.argv[1:7]
 store = Store(connect(url), Settings(redis_url=url, key_prefix=prefix, shards=2))
-work = store.claim(run_id, work_id, int(dispatch_no), claim_id=new_id(), owner=new_id(), takes_suspects=True)
+work = store.claim(run_id, work_id, int(dispatch_no), claim_id=new_id(), owner=new_id())
 state = StateStore(store, run_id, run_id, DictState, work, lock_seconds=float(lock_seconds))
 print("ready", flush=True)
 sys.stdin.readline()

@@ -4,7 +4,7 @@
 local carried, carried_record     -- what it goes on with
 
 function carry_on(wid, record)
-  if not A.carry or carried or record.u == 1 or (A.deny and A.deny[record.s]) then return false end
+  if not A.carry or carried or record.u or (A.deny and A.deny[record.s]) then return false end
   carried, carried_record = wid, record
   record.st = 'running'
   record.d = (record.d or 0) + 1

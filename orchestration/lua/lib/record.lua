@@ -1,6 +1,6 @@
 -- Work records, the clock, and the answer being built. Included first by every script that touches a run.
 -- A record is a msgpack map: s step, q queue, p priority, st state (ready running delayed suspended parked failed),
--- d dispatch number, da dispatched at, f failures, l losses charged, u 1 for a suspect, r resumptions, t token, o owner, c claim id,
+-- d dispatch number, da dispatched at, f failures, l losses charged, u level of suspicion, al claimed with no other suspect beside it, r resumptions, t token, o owner, c claim id,
 -- sl slot, nw num_workers, to time limit (ms), e event id | ev event ids | sid+jn fan-out and member count, en event name, sc scope path,
 -- rc recoveries (opaque), ed the event itself where it is small and nobody else refers to it, fa first attempt at, ca claimed at, le last error (opaque), la last failed at,
 -- fb flushed batches, wr waiter id -> event id or false.
