@@ -138,7 +138,7 @@ class Owner:
         pause = self._upkeep.settings.heartbeat_seconds
         while not self._stop.wait(pause):
             with self._lock:
-                name, held = self.name, set(self._held)
+                name, held = self.name, dict(self._held)
                 since = time.monotonic() - 2 * self._upkeep.settings.lease_seconds
                 self._lately = {shard: at for shard, at in self._lately.items() if at > since}
                 lately = list(self._lately)
@@ -152,11 +152,7 @@ class Owner:
             if pulse.gone:
                 self.reincarnate(name)
             for each in pulse.lost:
-                if self._confirmed(each):
+                # A claim that was still on its way when the heartbeat was asked is not lost: Redis did not know it yet.
+                if held[each] and self.holds(each):
                     self.drop(each)
                     self._cancel(each, "it was given to another process")
-
-    def _confirmed(self, held: Held) -> bool:
-        # A claim still on its way is unknown to Redis and not lost.
-        with self._lock:
-            return self._held.get(held, False)

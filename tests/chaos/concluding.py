@@ -1,0 +1,69 @@
+"""How a fault test ends: all runs are awaited and judged, what was measured goes into the table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from chaos_deployment import ChaosDeployment
+from mixed_load import Load
+from recovery_report import RecoveryReport
+
+#: One worker of each kind: scripts are sent one by one by the one, and grouped by the other.
+POOLS = {"prefork": 2, "asyncio": 30}
+
+
+def start_workers(deployment: ChaosDeployment, *pools: str) -> None:
+    """Start a worker of each pool and wait until all take messages."""
+    made = [deployment.worker(pool, pool=pool, concurrency=POOLS[pool]) for pool in pools or POOLS]
+    for worker in made:
+        worker.wait_ready()
+
+
+def conclude(
+    report: RecoveryReport,
+    fault: str,
+    load: Load,
+    *,
+    seed: int,
+    recovery_seconds: list[float] | tuple[float, ...] = (),
+    seconds: float = 50.0,
+    at_rest: bool = True,
+) -> None:
+    """Await all runs, judge them, note what was measured; fails when an invariant does not hold.
+
+    Args:
+        report: The table of the session.
+        fault: Its number and what it is.
+        load: The runs.
+        seed: Of this test.
+        recovery_seconds: From the fault to the next progress.
+        seconds: How long the runs may take.
+        at_rest: Whether nothing may be left.
+    """
+    load.await_all(seconds)
+    found = load.judge(at_rest=at_rest)
+    report.add(
+        fault,
+        seed=seed,
+        runs=len(load.seen),
+        executions=load.executions(),
+        absorbed=load.absorbed(),
+        recovery_seconds=recovery_seconds,
+        violations=len(found),
+    )
+    assert found == []
+
+
+def next_progress(deployment: ChaosDeployment, after: float) -> float:
+    """Seconds from an instant (of `time.monotonic`) to the next beginning of a step."""
+    return min(line["at"] for line in deployment.effects() if line["at"] > after) - after
+
+
+def nothing_is_lost_or_repeated(deployment: ChaosDeployment) -> None:
+    """No process was taken for dead, and no step was begun by two."""
+    assert deployment.counter("losses") == 0
+    begun: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for line in deployment.effects():
+        begun[line["run"], line["work"], line["what"], line["attempt"]].append(f"{line['token']} in {line['pid']}")
+    twice = {item: tokens for item, tokens in begun.items() if len(tokens) > 1}
+    assert not twice, f"steps were begun more than once in one attempt: {twice}"

@@ -1,0 +1,71 @@
+"""What a heartbeat may take from its owner, and what not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from core_driving import DrivenRun, plan_of, step
+
+from umbel.orchestration.connection import connect
+from umbel.orchestration.envelope import START
+from umbel.orchestration.scripts import Script
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.store import Store
+from umbel.orchestration.upkeep import Held, Upkeep
+from umbel.orchestration.work import Work
+from umbel.tasks.owner import Owner
+from umbel.workers.embedded import EmbeddedRedis
+
+PLAN = plan_of(step("begin", START))
+
+
+class SlowStore(Store):
+    """Something happens after Redis has answered a heartbeat and before the owner reads the answer."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
+        reply = super().evaluate(script, keys, args)
+        if script.name == "heartbeat":
+            self.meanwhile()
+        return reply
+
+
+@pytest.fixture
+def settings() -> Iterator[Settings]:
+    with EmbeddedRedis.temporary(append_only=False) as server:
+        yield Settings(redis_url=server.url, heartbeat_seconds=0.05, lease_seconds=60)
+
+
+def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_for_lost(settings: Settings) -> None:
+    store = SlowStore(connect(settings.redis_url or ""), settings)
+    run = DrivenRun(Store(store.client, settings), PLAN).start()
+    cancelled: list[Held] = []
+    owner = Owner("w", Upkeep(store), lambda held, _: cancelled.append(held))
+    bell = run.bell("begin")
+    held = Held(run.run_id, bell.work_id, "c1")
+    beaten = threading.Semaphore(0)
+
+    def claim() -> None:
+        assert isinstance(run.ask(bell, claim_id="c1", owner=owner.name), Work)
+        owner.confirm(held)
+
+    to_come = [claim]
+
+    def meanwhile() -> None:
+        if to_come:
+            to_come.pop()()
+        beaten.release()
+
+    store.meanwhile = meanwhile
+    owner.hold(held)  # its claim is on its way, and the first heartbeat overtakes it
+    for _ in range(3):
+        assert beaten.acquire(timeout=20)
+
+    assert cancelled == []
+    assert owner.holds(held)
+    owner.close()
+    store.client.close()
