@@ -38,7 +38,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "place_postponed": "a limited run's place was neither taken nor passed on at once; the sweep does it",
         "pool_draining": "an asyncio worker waits for its running tasks before it ends",
         "pool_error": "a callback around a task failed in the asyncio pool; it goes on",
-        "reader_cut": "a stream's reader took nothing for long and was cut off; it may come back",
+        "reader_cut": "an HTTP stream was broken off before its run ended; its reader may come back",
         "redis_unfit": "a worker starts on a Redis that is set to lose data; the text says how to mend it",
         "redispatch": "unclaimed work was rung for again",
         "request_failed": "a request met an error of the server's own",

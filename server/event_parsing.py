@@ -98,7 +98,8 @@ def _is_plain(data: Mapping[str, Any], registry: Mapping[str, type[Event]], star
     if not data.keys() <= _ENVELOPE:
         return True
     # The start event may itself have a field called `value`.
-    names_a_class = _as_text(data.get("type")) in registry or bool(data.get("qualified_name"))
+    name = _as_text(data.get("type"))
+    names_a_class = name in registry or bool((name and "type" not in start.model_fields) or data.get("qualified_name"))
     return "value" in start.model_fields and not (names_a_class and isinstance(data["value"], dict))
 
 

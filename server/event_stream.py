@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from functools import lru_cache
 
@@ -19,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..orchestration.envelope import Envelope
+from ..orchestration.errors import UmbelError
 from ..orchestration.streams import StreamReader
 from ..tasks.handler import WorkflowHandler
 from .protocol import event_json, qualified, short_name
@@ -28,6 +28,8 @@ logger = logging.getLogger("umbel.server")
 HEARTBEAT = b": heartbeat\n\n"
 SSE = "text/event-stream; charset=utf-8"
 NDJSON = "application/x-ndjson"
+#: An event above this is made anew for each reader, so that nothing large is kept.
+LARGE_BYTES = 1 << 16
 
 
 async def sse_events(
@@ -96,9 +98,18 @@ def names_of(envelope: Envelope) -> frozenset[str]:
     return _names(envelope.type, envelope.parents)
 
 
-# Many readers of one run get the same bytes: they are made once. Few and recent ones, so that it stays small.
-@lru_cache(32)
 def _sse_frame(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes:
+    make = _new_sse_frame if len(envelope.payload) > LARGE_BYTES else _shared_sse_frame
+    return make(seq, envelope, with_qualified_name)
+
+
+# Many readers of one run get the same bytes: they are made once. Few, recent and small ones, which cost little to keep.
+@lru_cache(32)
+def _shared_sse_frame(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes:
+    return _new_sse_frame(seq, envelope, with_qualified_name)
+
+
+def _new_sse_frame(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (seq, event_json(envelope, with_qualified_name=with_qualified_name))
 
 
@@ -114,7 +125,7 @@ class EventStreamResponse(Response):
         pieces: AsyncGenerator[bytes, None],
         *,
         media_type: str,
-        may_go_on: Callable[[], Awaitable[bool]],
+        may_go_on: Callable[[], Awaitable[bool]] | None,
         check_seconds: float,
         slow_seconds: float,
         on_open: Callable[[int], None],
@@ -122,7 +133,7 @@ class EventStreamResponse(Response):
         """Args:
         pieces: What is sent.
         media_type: Of the whole.
-        may_go_on: Asked again and again: whether who reads may still do so.
+        may_go_on: Asked again and again: whether who reads may still do so. None: there is nobody to ask.
         check_seconds: How often.
         slow_seconds: A reader that takes nothing for so long is cut off; it may come back.
         on_open: Told +1 when the stream begins and -1 when it is over.
@@ -136,42 +147,45 @@ class EventStreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._on_open(1)
-        sending = asyncio.create_task(self._send_all(send))
-        gone = asyncio.create_task(_until_gone(receive))
-        checking = asyncio.create_task(self._until_refused())
+        tasks = [asyncio.create_task(self._send_all(send)), asyncio.create_task(_until_gone(receive))]
+        if self._may_go_on is not None:
+            tasks.append(asyncio.create_task(self._until_refused(self._may_go_on)))
         try:
-            await asyncio.wait((sending, gone, checking), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in (sending, gone, checking):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(sending, gone, checking, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._pieces.aclose()
             self._on_open(-1)
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b"", "more_body": True})  # the headers go out now
-        async for piece in self._pieces:
-            try:
-                async with asyncio.timeout(self._slow_seconds):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError:
-                logger.warning(
-                    "a reader took nothing for %g s and is cut off; it may come back with the last id it has seen",
-                    self._slow_seconds,
-                    extra={"action": "reader_cut"},
-                )
-                return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        try:
+            async for piece in self._pieces:
+                await self._send_in_time(send, piece)
+        except UmbelError as error:  # the run was purged, Redis is away, this server is being stopped
+            _cut(str(error))
+        except TimeoutError:
+            _cut(f"its reader took nothing for {self._slow_seconds:g} s")
+        else:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _until_refused(self) -> None:
-        while True:
-            next_look = time.monotonic() + self._check_seconds
-            await asyncio.sleep(max(0.0, next_look - time.monotonic()))
-            if not await self._may_go_on():
-                return
+    async def _send_in_time(self, send: Send, piece: bytes) -> None:
+        async with asyncio.timeout(self._slow_seconds):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def _until_refused(self, may_go_on: Callable[[], Awaitable[bool]]) -> None:
+        while await may_go_on():
+            await asyncio.sleep(self._check_seconds)
+        _cut("its reader may not read it any longer")
+
+
+def _cut(why: str) -> None:
+    logger.warning("a stream was cut: %s", why, extra={"action": "reader_cut"})
 
 
 async def _until_gone(receive: Receive) -> None:

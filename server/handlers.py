@@ -19,8 +19,8 @@ from ..orchestration.streams import StreamReader
 from .access import ACCESS, Access, acts
 from .event_parsing import EventProblem, parse_event, read_object, read_text, registry_of
 from .event_stream import NDJSON, SSE, EventStreamResponse, frames
-from .protocol import RUN_STATUSES, HandlerData, handler_data, is_status_completed, plain_result
-from .serving import Served, Serving
+from .protocol import RUN_STATUSES, HandlerData, is_status_completed, plain_result
+from .serving import Serving
 
 #: Handlers in a list when the request does not say how many.
 MOST_LISTED = 1_000
@@ -63,7 +63,7 @@ class HandlerEndpoints:
             return served is not None and (not names or served.name in names)
 
         found = newest_handlers(self._serving.store, is_wanted, statuses=statuses, limit=limit)
-        return [self._data(record, served) for record in found if (served := self._serving.served_of(record))]
+        return [self._serving.data(record, served) for record in found if (served := self._serving.served_of(record))]
 
     @acts("read")
     async def get(self, request: Request) -> Response:
@@ -79,11 +79,7 @@ class HandlerEndpoints:
 
     def _look(self, handler_id: str) -> tuple[HandlerData, Any]:
         record, served = self._serving.record(handler_id)
-        return self._data(record, served), plain_result(record)
-
-    def _data(self, record: RunRecord, served: Served) -> HandlerData:
-        no_worker = self._serving.no_worker_for(record.workflow) if record.status == "running" else None
-        return handler_data(record, served.name, no_worker=no_worker)
+        return self._serving.data(record, served), plain_result(record)
 
     # -- what is sent to them --------------------------------------------------------------------------------------
 
@@ -168,7 +164,7 @@ class HandlerEndpoints:
         return EventStreamResponse(
             pieces,
             media_type=SSE if sse else NDJSON,
-            may_go_on=lambda: access.allows("stream", handler_id),
+            may_go_on=None if access.authorize is None else lambda: access.allows("stream", handler_id),
             check_seconds=serving.reauthorize_seconds,
             slow_seconds=serving.slow_reader_seconds,
             on_open=serving.count_reader,

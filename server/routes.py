@@ -19,7 +19,6 @@ from ..orchestration.errors import (
     PayloadTooLarge,
     WorkflowRuntimeError,
 )
-from ..orchestration.records import RunRecord
 from ..tasks.context import Context
 from ..tasks.events import StartEvent
 from ..tasks.representation_builder import get_workflow_representation
@@ -27,7 +26,7 @@ from ..tasks.runtime import start_event_for
 from .access import ACCESS, acts
 from .event_parsing import EventProblem, parse_event, read_object, read_text, registry_of
 from .openapi import openapi_document
-from .protocol import HandlerData, handler_data, is_status_completed
+from .protocol import HandlerData, is_status_completed
 from .serving import Served, Serving
 
 #: How often a waiting request looks whether its client is still there and a worker is alive.
@@ -194,6 +193,4 @@ class WorkflowEndpoints:
         return self._data(run_id, served)
 
     def _data(self, run_id: str, served: Served) -> HandlerData:
-        record: RunRecord = self._serving.store.run(run_id)
-        no_worker = self._serving.no_worker_for(record.workflow) if record.status == "running" else None
-        return handler_data(record, served.name, no_worker=no_worker)
+        return self._serving.data(self._serving.store.run(run_id), served)

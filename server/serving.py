@@ -20,6 +20,7 @@ from ..tasks.events import Event, StartEvent
 from ..tasks.handler import WorkflowHandler
 from ..tasks.runtime import Runtime, current_runtime
 from ..tasks.workflow import Workflow
+from .protocol import HandlerData, handler_data
 
 logger = logging.getLogger("umbel.server")
 
@@ -212,17 +213,29 @@ class Serving:
         """A stream was opened (1) or has ended (-1)."""
         self.readers += change
 
-    def no_worker_for(self, workflow: str) -> str | None:
-        """Why a run of this workflow does not go on: no worker with its code is alive; None when one is. Blocks."""
+    def data(self, record: RunRecord, served: Served) -> HandlerData:
+        """A run as its handler; of one that goes on also whether nobody is there to execute it. Blocks."""
+        return handler_data(record, served.name, no_worker=self._no_worker_for(record))
+
+    def _no_worker_for(self, record: RunRecord) -> str | None:
+        """Why a run does not go on: no worker with its code is alive; None when one is, or it has only just begun."""
+        if record.status != "running" or self._is_served(record.workflow):
+            return None
+        seconds, microseconds = self.store.read("ask for the time", self.store.client.time)
+        # A worker that begins announces itself with its first sweeps.
+        patience = max(1.0, 2 * self.store.settings.sweep_seconds)
+        if seconds + microseconds / 1e6 - record.created_at / 1000 < patience:
+            return None
+        return (
+            f"No live worker serves {record.workflow!r}. The run is stored and goes on as soon as one does: "
+            "start it with `umbel worker`."
+        )
+
+    def _is_served(self, workflow: str) -> bool:
         now = time.monotonic()
         seen_at, names = self._workers
-        if now - seen_at > WORKERS_SECONDS:
+        if now - seen_at > WORKERS_SECONDS or workflow not in names:
             seen = seen_workers(self.store)
             names = frozenset(name for each in seen if each.is_live for name in each.workflows)
             self._workers = (now, names)
-        if workflow in names:
-            return None
-        return (
-            f"No live worker serves {workflow!r}. The run is stored and goes on as soon as one does: "
-            "start it with `umbel worker`."
-        )
+        return workflow in names

@@ -7,7 +7,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DEVIATIONS = HERE.parents[1] / "docs" / "deviations.md"
-ROWS = range(1, 83)
+#: Row 97 is the console page, which is tested in a browser.
+ROWS = [row for row in range(1, 100) if row != 97]
 
 
 def rows_tested() -> set[int]:
