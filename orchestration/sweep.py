@@ -27,6 +27,9 @@ logger = logging.getLogger("umbel.sweep")
 #: At most this much is taken up per shard, kind and pass; the rest is due in the next one.
 BATCH = 500
 
+#: So many batches of unclaimed dispatches are looked through per shard and pass for those that count as lost.
+PAGES = 4
+
 #: At most so many runs per shard and pass are looked at because they have had or waited for a place for long. Nothing
 #: is wrong with most of them, and what is urgent must not wait for that.
 LOOKS = 50
@@ -53,6 +56,7 @@ class Sweep:
         self.places = Places(store, dispatcher.ring)
         self.dispatcher = dispatcher
         self.backlog = backlog
+        self._looked: dict[int, int] = {}  # shard -> how much of its ring the last pass has looked through
 
     def sweep(self, *, everything: bool = False) -> int:
         """One pass over the shards that no other process has swept within the period.
@@ -192,27 +196,46 @@ class Sweep:
         return horizons
 
     def _ring(self, shard: int, horizons: dict[str, int]) -> int:
+        by_run = self._unclaimed(shard, horizons)
+        return self._each(
+            [run_id.encode() for run_id in by_run], lambda run_id: self._ring_again(run_id, by_run[run_id])
+        )
+
+    def _unclaimed(self, shard: int, horizons: dict[str, int]) -> dict[str, list[tuple[str, str]]]:
+        """What counts as lost, by run.
+
+        What waits in a queue that is merely long must not hide what another queue has lost: the ring is looked
+        through page by page, and in the next pass from where this one left off.
+        """
         key = self.store.keys.in_shard(shard, "ring")
         horizon = max(horizons.values(), default=0)
-        by_run: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for raw, score in self.store.client.zrange(key, 0, horizon, byscore=True, offset=0, num=BATCH, withscores=True):
-            run_id, work_id, line = raw.decode().split("|", 2)
-            if score <= horizons.get(line, 0):
-                by_run[run_id].append((work_id, line))
-        for run_id, items in by_run.items():
-            applied = self.upkeep.ring_again(run_id, items)
-            if applied.doorbells:
-                logger.info(
-                    "rang again for %d steps of run %s that nobody had claimed",
-                    len(applied.doorbells),
-                    run_id,
-                    extra={"action": "redispatch", "run_id": run_id},
-                )
-            try:
-                self.rung(run_id, applied.doorbells)
-            except RunNotFound:
-                continue
-        return len(by_run)
+        lost: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        taken, looked = 0, self._looked.pop(shard, 0)
+        for _ in range(PAGES):
+            page = self.store.client.zrange(key, 0, horizon, byscore=True, offset=looked, num=BATCH, withscores=True)
+            for raw, score in page:
+                run_id, work_id, line = raw.decode().split("|", 2)
+                if score <= horizons.get(line, 0):
+                    lost[run_id].append((work_id, line))
+                    taken += 1
+            looked += len(page)
+            if len(page) < BATCH:
+                return lost
+            if taken >= BATCH:
+                break
+        self._looked[shard] = looked - taken  # what is rung for moves on
+        return lost
+
+    def _ring_again(self, run_id: str, items: Sequence[tuple[str, str]]) -> None:
+        applied = self.upkeep.ring_again(run_id, items)
+        if applied.doorbells:
+            logger.info(
+                "rang again for %d steps of run %s that nobody had claimed",
+                len(applied.doorbells),
+                run_id,
+                extra={"action": "redispatch", "run_id": run_id},
+            )
+        self.rung(run_id, applied.doorbells)
 
     def _trim(self, now: int) -> None:
         """Forget ended runs in the indexes once their keys are gone."""

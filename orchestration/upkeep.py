@@ -43,10 +43,12 @@ class Pulse:
     Attributes:
         gone: The owner was declared lost somewhere; it must cancel all it runs and begin a new incarnation.
         lost: Claims it believed it held and does not.
+        handed_back: What it held beyond that, run by run: doorbells to be rung.
     """
 
     gone: bool
     lost: frozenset[Held]
+    handed_back: tuple[tuple[str, Applied], ...] = ()
 
 
 class Upkeep:
@@ -80,6 +82,7 @@ class Upkeep:
         for each in held:
             by_shard[self.store.locate(each.run_id).shard].append(each)
         lost: set[Held] = set()
+        handed_back: list[tuple[str, Applied]] = []
         for shard, mine in by_shard.items():
             reply = self.store.shard_verb(
                 "heartbeat",
@@ -90,13 +93,13 @@ class Upkeep:
                 held=[each.member for each in mine],
             )
             if reply[0] == b"gone":
-                return Pulse(True, frozenset())
+                return Pulse(True, frozenset(), tuple(handed_back))
             answer = unpack(reply[1])
             lost.update(Held.parse(member) for member in answer["lost"] or ())
             beyond = [each for each in map(Held.parse, answer["beyond"] or ()) if not is_held(each)]
             if beyond:
-                self.hand_back(owner, beyond, charge=False)
-        return Pulse(False, frozenset(lost))
+                handed_back += self.hand_back(owner, beyond, charge=False)
+        return Pulse(False, frozenset(lost), tuple(handed_back))
 
     def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:
         """Declare an owner lost and learn what it held; empty when nothing is left or its lease still runs."""

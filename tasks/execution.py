@@ -14,7 +14,7 @@ import contextvars
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from ..orchestration.errors import StepTimeoutError, UmbelError, WorkerLost
 from ..orchestration.keys import new_nonce
 from ..orchestration.places import Places
 from ..orchestration.plan import Plan
-from ..orchestration.records import Applied, CarryOn, Refusal
+from ..orchestration.records import Applied, CarryOn, Doorbell, Refusal
 from ..orchestration.settings import Settings
 from ..orchestration.store import Store
 from ..orchestration.suspicion import MOST, NO_SUSPECTS, Room
@@ -102,7 +102,7 @@ class Executor:
         self.upkeep = Upkeep(self.store)
         self.places = Places(self.store, dispatcher.ring)
         self._at_work = AtWork()
-        self.owner = Owner(worker, upkeep, self._at_work.cancel)
+        self.owner = Owner(worker, upkeep, self._at_work.cancel, self._ring_given_back)
         self.suspects = Suspects(one_at_a_time=one_at_a_time)
         self.flusher = Flusher(settings.flush_seconds)
         self._own_loop = LoopThread()
@@ -405,6 +405,15 @@ class Executor:
     def _carry_on(self, plan: Plan, until: float) -> CarryOn | None:
         """What the commit may give to this process at once; a thread takes everything from its queue."""
         return None
+
+    def _ring_given_back(self, run_id: str, doorbells: Sequence[Doorbell]) -> None:
+        if not doorbells:
+            return
+        try:
+            self.dispatcher.ring(self.store.plan_of(run_id), doorbells)
+        except UmbelError as error:
+            about = {"action": "ring_failed", "run_id": run_id}
+            logger.warning("%d doorbells were not sent (%s); the sweep rings again", len(doorbells), error, extra=about)
 
     def _settle_offer(self, carry_on: CarryOn | None, reply: Applied | Refusal | None) -> None:
         """The commit was answered, or never will be."""

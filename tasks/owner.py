@@ -12,9 +12,10 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..orchestration.errors import UmbelError
+from ..orchestration.records import Applied, Doorbell
 from ..orchestration.upkeep import Held, Upkeep
 
 logger = logging.getLogger("umbel.owner")
@@ -51,16 +52,23 @@ def process_is_dead(owner: str) -> bool:
 class Owner:
     """What one execution process holds, and the thread that keeps its leases alive."""
 
-    def __init__(self, worker: str, upkeep: Upkeep, cancel: Callable[[Held, str], None]) -> None:
+    def __init__(
+        self,
+        worker: str,
+        upkeep: Upkeep,
+        cancel: Callable[[Held, str], None],
+        ring: Callable[[str, Sequence[Doorbell]], None],
+    ) -> None:
         """Args:
         worker: The worker's node name.
         upkeep: Lease verbs, on a connection of its own.
         cancel: Called from the heartbeat thread with a claim that is lost and why; must not block.
+        ring: Rings for work of a run that was given back; may block, must not raise.
         """
         self.worker = worker
         self.name = owner_name(worker)
         self._upkeep = upkeep
-        self._cancel = cancel
+        self._cancel, self._ring = cancel, ring
         self._lately: dict[int, float] = {}  # shard -> when something was last held there
         self._held: dict[Held, bool] = {}  # claim -> answered
         self._offered: set[str] = set()  # claim ids that commits under way may use
@@ -129,10 +137,16 @@ class Owner:
         with self._lock:
             shards = {self._upkeep.store.locate(each.run_id).shard for each in self._held} | set(self._lately)
         try:
-            self._upkeep.heartbeat(self.name, (), shards=shards)
+            pulse = self._upkeep.heartbeat(self.name, (), shards=shards)
         except UmbelError as error:
             about = {"action": "heartbeat_failed", "owner": self.name}
             logger.info("leases are left to run out: %s", error, extra=about)
+            return
+        self._ring_all(pulse.handed_back)
+
+    def _ring_all(self, handed_back: Iterable[tuple[str, Applied]]) -> None:
+        for run_id, applied in handed_back:
+            self._ring(run_id, applied.doorbells)
 
     def _beat(self) -> None:
         pause = self._upkeep.settings.heartbeat_seconds
@@ -149,6 +163,9 @@ class Owner:
             except UmbelError as error:
                 logger.warning("heartbeat failed: %s", error, extra={"action": "heartbeat_failed", "owner": name})
                 continue
+            if pulse.handed_back:  # in a thread of its own: a broker that is away must not hold up the heartbeat
+                ringing = (pulse.handed_back,)
+                threading.Thread(target=self._ring_all, args=ringing, name="umbel-ring", daemon=True).start()
             if pulse.gone:
                 self.reincarnate(name)
             for each in pulse.lost:

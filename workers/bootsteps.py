@@ -83,7 +83,11 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                     is_examined = True
                 if first or self._dead:
                     self._dead = False
-                    self._bury(sweep)
+                    try:
+                        self._bury(sweep)
+                    except BaseException:
+                        self._dead = True  # they are still to be found
+                        raise
                 if time.monotonic() >= take_up_at:
                     self._take_up_parked(sweep)
                     take_up_at = time.monotonic() + settings.ring_seconds

@@ -166,9 +166,13 @@ class FaultyWorld(World):
             other = next((run for run in self.runs if run.model.run_id == each.run_id), None)
             if other is not None:
                 self._lost(other, each, owner, charge=False)
-                # The heartbeat keeps these doorbells to itself; the ring remembers them.
-                other.model.rung()
         pulse = self.upkeep.heartbeat(owner, believed | extra)
+        for run_id, applied in pulse.handed_back:
+            other = next((run for run in self.runs if run.model.run_id == run_id), None)
+            if other is None:
+                agree("doorbells of a forgotten run", applied.doorbells, ())
+            else:
+                self.heard(other, applied, "a heartbeat that hands back")
         self.note(f"heartbeat {owner} in {shard}: {len(beyond)} beyond, gone={gone}")
         agree("heartbeat hears of its death", pulse.gone, gone)
         if gone:

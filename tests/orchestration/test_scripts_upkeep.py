@@ -64,8 +64,13 @@ def test_a_heartbeat_tells_what_was_lost(run: DrivenRun) -> None:
 def test_a_claim_whose_answer_never_came_is_handed_back_uncharged(run: DrivenRun) -> None:
     mine, orphan = run.claim("work"), run.claim("work")
 
-    run.upkeep.heartbeat("o1", [of(mine)])
+    pulse = run.upkeep.heartbeat("o1", [of(mine)])
 
+    [(run_id, applied)] = pulse.handed_back
+    assert (run_id, [(bell.work_id, bell.dispatch_no) for bell in applied.doorbells]) == (
+        run.run_id,
+        [(orphan.work_id, 2)],
+    )
     record = run.record(orphan.work_id)
     assert record is not None
     assert (record["st"], record.get("lt"), record.get("u"), record["d"]) == ("ready", None, None, 2)

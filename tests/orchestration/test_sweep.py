@@ -13,7 +13,7 @@ from umbel.orchestration.plan import Plan
 from umbel.orchestration.records import Doorbell
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.store import Store
-from umbel.orchestration.sweep import Sweep
+from umbel.orchestration.sweep import BATCH, PAGES, Sweep
 from umbel.orchestration.work import FannedOut, Returned, Work
 
 PLAN = plan_of(
@@ -137,6 +137,22 @@ def test_each_queue_is_judged_by_itself(run: DrivenRun, bells: Bells) -> None:
     sweeping(run, bells, lambda queue: {"umbel": 5, "gpu": 0}[queue])
 
     assert bells.steps() == ["gpu"]
+
+
+def test_a_long_queue_does_not_hide_what_another_has_lost(run: DrivenRun, bells: Bells) -> None:
+    fan(run, "G")
+    dispatched(run, run.bells[0], 2000)
+    waiting = {f"{run.run_id}|w{n}|umbel/0": 1000 for n in range((PAGES + 2) * BATCH)}
+    run.store.client.zadd(run.keys["ring"], waiting)
+    run.store.client.hset(run.keys["unclaimed"], "umbel/0", len(waiting))
+    claimed_until(run, "umbel/0", 10)
+    sweep = Sweep(run.store, bells, lambda queue: {"umbel": 5, "gpu": 0}[queue])
+
+    sweep.sweep(everything=True)
+    sweep.sweep(everything=True)
+
+    assert bells.steps() == ["gpu"]
+    assert run.store.client.zcount(run.keys["ring"], 1000, 1000) == len(waiting)
 
 
 def test_a_broker_that_cannot_tell_how_long_a_queue_is_gets_the_longest_patience(

@@ -71,3 +71,21 @@ def test_a_prefork_worker_in_a_cold_shutdown_leaves_its_steps_to_others_and_fail
 
     assert held.result(40) >= 1
     assert len(deployment.effects("ended", held.run_id)) == 1
+
+
+def test_what_an_asyncio_worker_gives_back_in_a_cold_shutdown_is_rung_for_at_once(deploy: Deploy) -> None:
+    deployment = deploy(**LONG_LEASES, drain_seconds=0.5)  # neither lease nor ring would bring it back in time
+    leaving = deployment.worker("leaving", pool="asyncio").wait_ready()
+    held = [deployment.start(flows.HeldOnLoop) for _ in range(2)]
+    for handler in held:
+        deployment.await_effects("begun", run_id=handler.run_id)
+    staying = deployment.worker("staying", pool="asyncio").wait_ready()
+
+    leaving.process.send_signal(signal.SIGQUIT)
+    for handler in held:
+        deployment.await_effects("begun", 2, handler.run_id)
+        deployment.open_gate(handler.run_id)
+
+    assert [handler.result(40) for handler in held] == [1, 1]
+    assert deployment.counter("losses") == 0
+    assert staying.process.poll() is None

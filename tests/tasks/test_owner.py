@@ -1,4 +1,4 @@
-"""What a heartbeat may take from its owner, and what not."""
+"""What a heartbeat may take from its owner and what not; what it gives back is rung for."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from core_driving import DrivenRun, plan_of, step
+from core_driving import DrivenRun, event, plan_of, step
 
 from umbel.orchestration.connection import connect
 from umbel.orchestration.envelope import START
+from umbel.orchestration.keys import new_id
+from umbel.orchestration.records import Doorbell
 from umbel.orchestration.scripts import Script
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Held, Upkeep
-from umbel.orchestration.work import Work
+from umbel.orchestration.work import FannedOut, Work
 from umbel.tasks.owner import Owner
 from umbel.workers.embedded import EmbeddedRedis
 
-PLAN = plan_of(step("begin", START))
+PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10))
 
 
 class SlowStore(Store):
@@ -44,7 +46,7 @@ def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_fo
     store = SlowStore(connect(settings.redis_url or ""), settings)
     run = DrivenRun(Store(store.client, settings), PLAN).start()
     cancelled: list[Held] = []
-    owner = Owner("w", Upkeep(store), lambda held, _: cancelled.append(held))
+    owner = Owner("w", Upkeep(store), lambda held, _: cancelled.append(held), lambda *_: None)
     bell = run.bell("begin")
     held = Held(run.run_id, bell.work_id, "c1")
     beaten = threading.Semaphore(0)
@@ -69,3 +71,28 @@ def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_fo
     assert owner.holds(held)
     owner.close()
     store.client.close()
+
+
+def test_a_claim_whose_answer_never_came_is_given_back_and_rung_for(settings: Settings) -> None:
+    store = Store(connect(settings.redis_url or ""), settings)
+    run = DrivenRun(store, PLAN).start()
+    run.commit(run.claim("begin"), FannedOut((event("A"),) * 2))
+    rung: list[str] = []
+    has_rung = threading.Event()
+
+    def ring(run_id: str, doorbells: Sequence[Doorbell]) -> None:
+        assert run_id == run.run_id
+        rung.extend(bell.work_id for bell in doorbells)
+        has_rung.set()
+
+    owner = Owner("worker", Upkeep(store), lambda held, why: None, ring)
+    mine, orphan = run.bell("work"), run.bell("work")
+    claim_id = new_id()
+    owner.hold(Held(run.run_id, mine.work_id, claim_id))
+    run.ask(mine, claim_id=claim_id, owner=owner.name)
+    run.ask(orphan, owner=owner.name)
+
+    assert has_rung.wait(30)
+    owner.close()
+
+    assert rung == [orphan.work_id, mine.work_id]  # what it still has when it ends is given back too
