@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..orchestration.handlers import handler_id_of
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Where the guard leaves who asks.
@@ -91,7 +93,8 @@ class _Asked:
         access = Access(scope[PRINCIPAL], self._authorize)
         scope[ACCESS] = access
         params = scope.get("path_params", {})
-        await access.check(self._action, params.get("handler_id") or params.get("run_id"))
+        about = params.get("handler_id") or (handler_id_of(params["run_id"]) if "run_id" in params else None)
+        await access.check(self._action, about)
         await self._app(scope, receive, send)
 
 

@@ -20,6 +20,7 @@ from ..tasks.events import Event
 from ..tasks.runtime import Runtime
 from ..tasks.workflow import Workflow
 from .access import Authorize, guarded
+from .console_page import page_paths
 from .console_routes import console_routes
 from .guard import Guard, is_loopback
 from .handlers import HandlerEndpoints
@@ -96,7 +97,7 @@ class WorkflowServer:
             is_authorized_elsewhere=authorize is not None,
             allowed_hosts=allowed_hosts,
             allowed_origins=allowed_origins,
-            public_paths=public_paths,
+            public_paths=[*page_paths(), *public_paths],
             max_body_bytes=max_body_bytes,
         )
         self.app = Starlette(

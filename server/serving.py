@@ -215,11 +215,11 @@ class Serving:
 
     def data(self, record: RunRecord, served: Served) -> HandlerData:
         """A run as its handler; of one that goes on also whether nobody is there to execute it. Blocks."""
-        return handler_data(record, served.name, no_worker=self._no_worker_for(record))
+        return handler_data(record, served.name, no_worker=self.no_worker_for(record))
 
-    def _no_worker_for(self, record: RunRecord) -> str | None:
+    def no_worker_for(self, record: RunRecord) -> str | None:
         """Why a run does not go on: no worker with its code is alive; None when one is, or it has only just begun."""
-        if record.status != "running" or self._is_served(record.workflow):
+        if record.status != "running" or self.is_served(record.workflow):
             return None
         seconds, microseconds = self.store.read("ask for the time", self.store.client.time)
         # A worker that begins announces itself with its first sweeps.
@@ -231,7 +231,8 @@ class Serving:
             "start it with `umbel worker`."
         )
 
-    def _is_served(self, workflow: str) -> bool:
+    def is_served(self, workflow: str) -> bool:
+        """Whether a live worker has the code of this workflow, by its own name. Blocks."""
         now = time.monotonic()
         seen_at, names = self._workers
         if now - seen_at > WORKERS_SECONDS or workflow not in names:

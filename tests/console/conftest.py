@@ -1,14 +1,20 @@
-"""One Redis for all tests of the console; what they keep there is apart by key prefix."""
+"""One deployment, one server and one browser for all tests of the console."""
 
 from __future__ import annotations
 
 import secrets
+import shutil
+import threading
 from collections.abc import Iterator
 
+import console_flows
 import pytest
-from console_driving import Keep
+import uvicorn
+from console_driving import CHROMIUM_ARGUMENTS, Keep, Site, eventually
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from umbel import Settings
+from umbel.server import WorkflowServer
 from umbel.tasks.runtime import Runtime
 from umbel.workers.embedded import EmbeddedRedis
 
@@ -43,3 +49,79 @@ def keep(runtime: Runtime) -> Keep:
         return run_id
 
     return make
+
+
+@pytest.fixture
+def gates() -> Iterator[set[str]]:
+    """Gates of the workflows; all are open before and after."""
+    console_flows.CLOSED.clear()
+    yield console_flows.CLOSED
+    console_flows.CLOSED.clear()
+
+
+# -- a server and a browser ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site(deployment: Runtime) -> Iterator[Site]:
+    """A real server of the workflows, beside the session's worker."""
+    with serving(deployment) as made:
+        yield made
+
+
+def serving(deployment: Runtime, **options: object) -> Serving:
+    return Serving(deployment, **options)
+
+
+class Serving:
+    """A server in a thread, for a `with` block."""
+
+    def __init__(self, deployment: Runtime, **options: object) -> None:
+        self.server = WorkflowServer(runtime=deployment, **options)  # type: ignore[arg-type]
+        for name, workflow in console_flows.WORKFLOWS.items():
+            self.server.add_workflow(name, workflow(timeout=None))
+        config = self.server.uvicorn_config("127.0.0.1", 0, {"log_level": "warning"})
+        self.uvicorn = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.uvicorn.run, daemon=True)
+
+    def __enter__(self) -> Site:
+        self.thread.start()
+        eventually(lambda: self.uvicorn.started, "the server listens")
+        port = self.uvicorn.servers[0].sockets[0].getsockname()[1]
+        return Site(f"http://127.0.0.1:{port}/", self.server)
+
+    def __exit__(self, *_: object) -> None:
+        self.uvicorn.should_exit = True
+        self.thread.join(20)
+
+
+# Playwright's plain API has an event loop running in this thread while it is open, which asynchronous tests and
+# runs started here do not bear: so it is open for one file at a time, and its tests start runs over HTTP.
+@pytest.fixture(scope="module")
+def browser(site: Site) -> Iterator[Browser]:
+    """A real Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("There is no Chromium here; `apt-get install chromium` brings one.")
+    expect.set_options(timeout=15_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(site: Site, browser: Browser, gates: set[str]) -> Iterator[Page]:
+    """A fresh tab; what its scripts complain of fails the test."""
+    context = browser.new_context(base_url=site.url, viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    foreign: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: None if asked.url.startswith((site.url, "data:")) else foreign.append(asked.url))
+    page.set_default_timeout(15_000)
+    yield page
+    context.close()
+    assert not [each for each in complaints if "Failed to load resource" not in each]
+    assert not foreign, "the page asks other hosts"

@@ -127,3 +127,7 @@ class Payment(Workflow):
     async def thank(self, ev: Charged) -> StopEvent:
         await opened("thank")
         return StopEvent(result=f"paid {ev.euros}")
+
+
+#: As they are served.
+WORKFLOWS: dict[str, type[Workflow]] = {"booking": Booking, "payment": Payment}

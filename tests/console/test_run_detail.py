@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import console_flows
 import pytest
 from console_driving import eventually
 from console_flows import Booking, Decision, Payment, Traveller, Trip
@@ -18,11 +15,8 @@ from umbel.tasks.runtime import Runtime
 
 
 @pytest.fixture(autouse=True)
-def gates() -> Iterator[set[str]]:
-    """Gates of the workflows; all are open at the end."""
-    console_flows.CLOSED.clear()
-    yield console_flows.CLOSED
-    console_flows.CLOSED.clear()
+def open_gates(gates: set[str]) -> None:
+    """Every test begins with open gates."""
 
 
 def trip() -> Trip:

@@ -1,0 +1,117 @@
+// A run's events as they come: filtered, each with its JSON.
+
+import { fill, h } from "./dom.js";
+import { count } from "./format.js";
+import { gist, jsonView } from "./json_view.js";
+
+/** Events that are kept, and rows that are drawn; older ones are told of. */
+const KEPT = 5000;
+const DRAWN = 300;
+
+/** Whether an envelope is one of umbel's own: a step's change of state, idleness. */
+export function isInternal(envelope) {
+  return ["StepStateChanged", "WorkflowIdleEvent", "UnhandledEvent", "InternalDispatchEvent"].includes(envelope.type) || (envelope.types ?? []).includes("InternalDispatchEvent");
+}
+
+/** What an event carries, its dynamic fields among the declared ones. */
+export function fieldsOf(envelope) {
+  const { _data: dynamic, ...declared } = envelope.value ?? {};
+  return { ...declared, ...(dynamic ?? {}) };
+}
+
+/** The list; `add(sequence, envelope)` for each event, in order. */
+export function eventList() {
+  const events = [];
+  let dropped = 0;
+  let limit = DRAWN;
+  let isDue = false;
+  const search = h("input", { type: "search", placeholder: "type or content", "aria-label": "Filter events", oninput: () => redraw() });
+  const internal = h("input", { type: "checkbox", onchange: () => redraw() });
+  const told = h("span", { class: "muted", role: "status" });
+  const rows = h("ol", { class: "events" });
+  const element = h(
+    "div",
+    { class: "event-list" },
+    h("div", { class: "toolbar" }, search, h("label", { class: "inline-label" }, internal, " internal events"), told),
+    rows,
+  );
+
+  function fits({ envelope, text }) {
+    if (!internal.checked && isInternal(envelope)) return false;
+    const wanted = search.value.trim().toLowerCase();
+    return !wanted || text.includes(wanted);
+  }
+
+  function redraw() {
+    const fitting = events.filter(fits);
+    const shown = fitting.slice(-limit);
+    const more =
+      fitting.length > shown.length
+        ? h("li", { class: "more" }, h("button", { type: "button", class: "quiet", onclick: () => ((limit *= 4), redraw()) }, `${count(fitting.length - shown.length, "earlier event")} …`))
+        : null;
+    fill(rows, more, shown.map((event) => row(event)));
+    tell(fitting.length);
+  }
+
+  function tell(fitting) {
+    const left = dropped ? `, ${dropped.toLocaleString("en")} older ones not kept` : "";
+    told.textContent = events.length ? `${fitting.toLocaleString("en")} of ${count(events.length, "event")}${left}` : "No event yet.";
+  }
+
+  function draw() {
+    isDue = false;
+    const isBelow = rows.scrollHeight - rows.scrollTop - rows.clientHeight < 40;
+    redraw();
+    if (isBelow) rows.scrollTop = rows.scrollHeight;
+  }
+
+  redraw();
+  return {
+    element,
+    add(sequence, envelope) {
+      const text = `${envelope.type} ${gist(fieldsOf(envelope), 4000)}`.toLowerCase();
+      events.push({ sequence, envelope, text, row: null });
+      if (events.length > KEPT) {
+        events.shift();
+        dropped += 1;
+      }
+      if (!isDue) {
+        isDue = true;
+        requestAnimationFrame(draw);
+      }
+    },
+  };
+}
+
+/** A row is made once, so that what the reader has opened stays open. */
+function row(event) {
+  event.row ??= made(event);
+  return event.row;
+}
+
+function made({ sequence, envelope }) {
+  const details = h("details", {}, h("summary", {}, h("span", { class: "sequence" }, `#${sequence}`), h("span", { class: `event-type ${kind(envelope)}` }, envelope.type), h("span", { class: "gist" }, line(envelope))));
+  details.addEventListener("toggle", () => {
+    if (details.open && details.childElementCount === 1) details.append(jsonView(envelope, 3));
+  });
+  return h("li", {}, details);
+}
+
+function kind(envelope) {
+  const types = [envelope.type, ...(envelope.types ?? [])];
+  if (types.includes("WorkflowFailedEvent") || types.includes("WorkflowTimedOutEvent")) return "failure";
+  if (types.includes("StopEvent")) return "stop";
+  if (types.includes("InputRequiredEvent")) return "question";
+  return isInternal(envelope) ? "internal" : "plain";
+}
+
+function line(envelope) {
+  const fields = fieldsOf(envelope);
+  if (envelope.type === "StepStateChanged") {
+    const state = String(fields.step_state ?? "").replace("not_running", "ended");
+    return [fields.name, state, fields.input_event_name, fields.output_event_name ? `→ ${fields.output_event_name}` : ""].filter(Boolean).join("  ");
+  }
+  const entries = Object.entries(fields);
+  if (entries.length === 1 && typeof entries[0][1] === "string") return gist(entries[0][1]);
+  return entries.map(([name, value]) => `${name}: ${gist(value, 80)}`).join(", ");
+}

@@ -1,0 +1,95 @@
+// The workflows that are served; one of them with the form that starts a run.
+
+import { blank, fill, h, panel, trouble } from "./dom.js";
+import { count } from "./format.js";
+import { graphView } from "./graph.js";
+import { get, post } from "./http.js";
+import { schemaForm } from "./schema_form.js";
+
+/** All of them. */
+export function workflowListView(_, signal) {
+  const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
+  const load = async () => {
+    try {
+      const { workflows } = await get("console/workflows", signal);
+      if (workflows.length === 0) {
+        fill(place, blank("This server serves no workflow.", "Name some when you start it: umbel serve module:Workflow, or server.add_workflow(…)."));
+      } else {
+        fill(place, h("ul", { class: "cards" }, workflows.map(card)));
+      }
+    } catch (error) {
+      if (!signal.aborted) fill(place, trouble(error, load));
+    }
+    place.removeAttribute("aria-busy");
+  };
+  load();
+  return { element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Workflows"), place), title: "Workflows" };
+}
+
+function card(workflow) {
+  return h(
+    "li",
+    { class: "card" },
+    h("h2", {}, h("a", { href: `#/workflows/${encodeURIComponent(workflow.name)}` }, workflow.name)),
+    h("p", {}, workflow.description || h("span", { class: "muted" }, "No description.")),
+    h("p", { class: "muted" }, `${count(workflow.steps, "step")} · ${workflow.workflow_name}`),
+    workflow.trouble ? h("p", { class: "warning" }, h("span", { "aria-hidden": "true" }, "⚠ "), workflow.trouble) : null,
+  );
+}
+
+/** One of them. */
+export function workflowView(name, signal) {
+  const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
+  const load = async () => {
+    try {
+      const workflow = await get(`console/workflows/${encodeURIComponent(name)}`, signal);
+      fill(place, shown(workflow));
+    } catch (error) {
+      if (!signal.aborted) fill(place, trouble(error, error.status === 404 ? null : load));
+    }
+    place.removeAttribute("aria-busy");
+  };
+  load();
+  const above = h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "Workflows"), " / ");
+  return { element: h("div", { class: "view" }, above, h("h1", { tabindex: "-1" }, name), place), title: name };
+}
+
+function shown(workflow) {
+  const form = schemaForm({
+    schema: workflow.start.schema,
+    action: "Start a run",
+    submit: async (fields) => {
+      const body = { start_event: { type: workflow.start.type, value: fields } };
+      const run = await post(`workflows/${encodeURIComponent(workflow.name)}/run-nowait`, body);
+      location.hash = `#/runs/${encodeURIComponent(run.run_id)}`;
+    },
+  });
+  const about = workflow.start.schema?.description;
+  const graph = graphView(workflow.graph);
+  graph.show(new Map());
+  return [
+    workflow.description ? h("p", { class: "lead" }, workflow.description) : null,
+    workflow.trouble ? h("p", { class: "warning", role: "note" }, h("span", { "aria-hidden": "true" }, "⚠ "), workflow.trouble) : null,
+    h(
+      "div",
+      { class: "columns form-and-graph" },
+      panel("Start", h("p", { class: "muted" }, h("code", {}, workflow.start.type), about ? ` – ${about}` : ""), form),
+      h("div", { class: "column" }, panel("Graph", graph.element), panel("Steps", steps(workflow.graph))),
+    ),
+    h("p", {}, h("a", { href: `#/runs?workflow=${encodeURIComponent(workflow.name)}` }, `Runs of ${workflow.name}`)),
+  ];
+}
+
+function steps(graph) {
+  return h(
+    "div",
+    { class: "table-scroll" },
+    h(
+      "table",
+      {},
+      h("caption", { class: "unseen" }, "Steps"),
+      h("thead", {}, h("tr", {}, graph.headings.map((each) => h("th", { scope: "col" }, each)))),
+      h("tbody", {}, graph.rows.map(([first, ...others]) => h("tr", {}, h("th", { scope: "row" }, first), others.map((cell) => h("td", {}, cell))))),
+    ),
+  );
+}
