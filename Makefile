@@ -52,6 +52,16 @@ $(PEERS_INSTALLED): $(INSTALLED)
 waiting: $(INSTALLED)  ## 10,000 runs wait for a human, everything is killed, all are answered
 	$(BIN)/python -m benchmarks.waiting
 
+# One seed replays what failed: make chaos SEED=2, make soak SEED=815 MINUTES=3
+comma := ,
+.PHONY: chaos
+chaos: $(INSTALLED)  ## Every fault with three seeds, every failpoint, every guard taken out (under 20 minutes; SEED=…)
+	$(BIN)/pytest tests/chaos --chaos-full --chaos-seeds=$(or $(SEED),1$(comma)2$(comma)3)
+
+.PHONY: soak
+soak: $(INSTALLED)  ## Random faults over thousands of mixed runs (MINUTES=15, SEED=…)
+	PYTHONPATH=tests/processes $(BIN)/python tests/chaos/soak.py --minutes $(or $(MINUTES),15) $(addprefix --seed ,$(SEED))
+
 .PHONY: clean
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

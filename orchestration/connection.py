@@ -111,7 +111,8 @@ def unavailable(url: str, what: str, patience_seconds: float, error: Exception) 
     """What is raised when an outage outlasts the patience."""
     return StoreUnavailable(
         f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel wanted to {what}: "
-        f"{str(error).rstrip('.')}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try again."
+        f"{str(error).rstrip('.')}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try again.",
+        redact_url(url),
     )
 
 

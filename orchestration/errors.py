@@ -125,4 +125,12 @@ class NotConfigured(ConfigurationError):
 
 
 class StoreUnavailable(UmbelError):
-    """Redis did not answer. Whether the last command was applied is not known; repeating it is safe."""
+    """Redis did not answer. Whether the last command was applied is not known; repeating it is safe.
+
+    Attributes:
+        where: The Redis, as a URL without its password; empty if that is not known.
+    """
+
+    def __init__(self, text: str, where: str = "") -> None:
+        super().__init__(text)
+        self.where = where

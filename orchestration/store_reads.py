@@ -8,7 +8,7 @@ from typing import Any
 
 from .connection import Client, persist
 from .envelope import Envelope
-from .errors import RunNotFound
+from .errors import RunClosed, RunNotFound
 from .keys import Keys, RunKeys
 from .plan import Plan
 from .records import RunRecord, not_found, run_record, unpack_raw
@@ -53,7 +53,11 @@ class StoreReads:
         return self._located(run_id)
 
     def members(self, work: Work) -> list[Envelope]:
-        """The events a fan-in has gathered, in arrival order, read in pages."""
+        """The events a fan-in has gathered, in arrival order, read in pages.
+
+        Raises:
+            RunClosed: They are not there any more: another attempt has committed. Nobody may work on what is left.
+        """
         assert work.scope_id is not None
         assert work.members is not None
         key = self.locate(work.run_id)[f"members:{work.scope_id}:{work.step}"]
@@ -62,6 +66,11 @@ class StoreReads:
             stop = min(start + PAGE, work.members) - 1
             page = self.read("read a fan-in", partial(self.client.lrange, key, start, stop))
             gathered.extend(Envelope.from_bytes(raw) for raw in page)
+        if len(gathered) != work.members:
+            raise RunClosed(
+                f"Step {work.step!r} of run {work.run_id!r} (attempt {work.attempt}) is no longer wanted: of the "
+                f"{work.members} events it was to be given {len(gathered)} are left."
+            )
         return gathered
 
     def surroundings(self, run_id: str) -> Surroundings:

@@ -259,7 +259,8 @@ class Pursuit(Listener, Generic[T]):
         if not self._has_seen and now - self._failing_since >= patience:
             raise StoreUnavailable(
                 f"Redis at {self.board.where} did not answer for {patience:g} s when umbel wanted to follow run "
-                f"{self.run_id!r}: {seen.__cause__}. Start Redis or mend UMBEL_REDIS_URL, then try again."
+                f"{self.run_id!r}: {seen.__cause__}. Start Redis or mend UMBEL_REDIS_URL, then try again.",
+                self.board.where,
             ) from seen
         self.is_stale = True
         self.look_at = now + min(self.board.poll_seconds, RETRY)

@@ -21,12 +21,12 @@ from typing import Any
 
 from ..orchestration.connection import connect
 from ..orchestration.decide import CHUNK, Decision, Limits, decide
-from ..orchestration.errors import StepTimeoutError, UmbelError, WorkerLost
+from ..orchestration.errors import RunClosed, StepTimeoutError, StoreUnavailable, UmbelError, WorkerLost
 from ..orchestration.keys import new_nonce
 from ..orchestration.places import Places
 from ..orchestration.plan import Plan
 from ..orchestration.records import Applied, CarryOn, Doorbell, Refusal
-from ..orchestration.settings import Settings
+from ..orchestration.settings import Settings, redact_url
 from ..orchestration.store import Store
 from ..orchestration.suspicion import MOST, NO_SUSPECTS, Room
 from ..orchestration.sweep import Dispatcher
@@ -327,14 +327,23 @@ class Executor:
             self._say_cancelled(work, str(abandoned))
             return None
         except (Exception, asyncio.CancelledError) as error:
-            if running.reason is not None:
-                self._say_cancelled(work, running.reason)
+            reason = running.reason or self._what_breaks_off(error)
+            if reason is not None:
+                self._say_cancelled(work, reason)
                 return None
             running.error = error
             if registered.plan.handlers and work.members is not None:  # the handler is told what had been gathered
                 failed: Outcome = yield Block(partial(failed_outcome, work, registered, error, self.store))
                 return failed
             return failed_outcome(work, registered, error, self.store)
+
+    def _what_breaks_off(self, error: BaseException) -> str | None:
+        """Why a step that raised this has not failed: it is not wanted any more, or its own Redis is away.
+
+        In both cases the work is somebody else's, or is given back once Redis is there.
+        """
+        is_away = isinstance(error, StoreUnavailable) and error.where == redact_url(self.settings.redis_url or "")
+        return str(error) if is_away or isinstance(error, RunClosed) else None
 
     @staticmethod
     def _say_cancelled(work: Work, reason: str) -> None:

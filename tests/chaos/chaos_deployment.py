@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,8 +31,10 @@ class ChaosDeployment(Deployment):
         self, name: str, *targets: str, pool: str = "prefork", failpoints: str | None = None, **more: Any
     ) -> WorkerUnderTest:
         """Start a worker of the chaos workflows; with failpoints as `orchestration/failpoints.py` says."""
-        armed = {} if failpoints is None else {"UMBEL_FAILPOINTS": self.armed(failpoints, name)}
-        return super().worker(name, *(targets or (TARGET,)), pool=pool, more=armed, **more)
+        environment: dict[str, str] = more.pop("more", {})
+        if failpoints is not None:
+            environment = environment | {"UMBEL_FAILPOINTS": self.armed(failpoints, name)}
+        return super().worker(name, *(targets or (TARGET,)), pool=pool, more=environment, **more)
 
     def armed(self, failpoints: str, name: str) -> str:
         """A specification with the seed of this process and the common log."""
@@ -60,12 +63,17 @@ class ChaosDeployment(Deployment):
         """The living worker that a process belongs to."""
         return next(worker for worker in self.workers if pid in descendants(worker.pid) | {worker.pid})
 
-    def respawn(self, worker: WorkerUnderTest, again: Callable[[], WorkerUnderTest]) -> WorkerUnderTest:
-        """Forget a worker that has ended, and start another one in its place."""
+    def dismiss(self, worker: WorkerUnderTest) -> None:
+        """Forget a worker that has ended: it is nobody whose end must be explained."""
         worker.process.wait()
         self.workers.remove(worker)
         self._watchdog.forget(worker.pid)
-        return again()
+
+    def killed_by_failpoints(self) -> dict[int, float]:
+        """Processes that a failpoint has killed, and when, on the clock of the effects."""
+        behind = time.time() - time.monotonic()
+        told = [line.split() for line in self._failpoint_lines()]
+        return {int(pid): float(at) - behind for _, action, pid, at in told if action == "kill"}
 
 
 #: Makes deployments; what the fixture `deploy_chaos` hands out.
@@ -82,7 +90,7 @@ def continue_group(worker: WorkerUnderTest) -> None:
     os.killpg(worker.pid, signal.SIGCONT)
 
 
-def await_idle(deployment: Deployment) -> None:
+def await_idle(deployment: Deployment, seconds: float = 40.0) -> None:
     """Wait until no lease, dispatch or due timer is left in any shard."""
     store = deployment.runtime.store
 
@@ -93,4 +101,4 @@ def await_idle(deployment: Deployment) -> None:
                 pipe.exists(store.keys.in_shard(shard, name))
         return any(pipe.execute())
 
-    eventually(lambda: not left(), "no lease, dispatch or ended run is left to be looked after")
+    eventually(lambda: not left(), "no lease, dispatch or ended run is left to be looked after", seconds=seconds)

@@ -489,5 +489,75 @@ class Held(Chaotic):
         return Counter(begin=1, held=1)
 
 
+class Limited(Chaotic):
+    """A plain step that may not take long, and is tried again when it does."""
+
+    KIND = "limited"
+
+    @step(timeout=1.0, retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(20)))
+    def limited(self, ctx: Context, ev: Started) -> StopEvent:
+        began(ctx, "limited")
+        time.sleep(ev.seconds)
+        return StopEvent(result=ev.n)
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return n
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(limited=1)
+
+
+class Patient(Chaotic):
+    """Fails twice and waits a second before each new try: long enough for a fault in between."""
+
+    KIND = "back-off"
+
+    @step(retry_policy=retry_policy(wait=wait_fixed(1.0), stop=stop_after_attempt(3)))
+    async def falter(self, ctx: Context, ev: Started) -> StopEvent:
+        began(ctx, "falter", failures=ctx.retry_info().retry_number)
+        if ctx.retry_info().retry_number < 2:
+            raise Broken("not yet")
+        return StopEvent(result=ctx.retry_info().retry_number)
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return 2
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(falter=1)
+
+
+class Crowd(Chaotic):
+    """A wide fan-out of steps that do next to nothing: their commits race for the fan-in."""
+
+    KIND = "crowd"
+
+    @step
+    async def begin(self, ctx: Context, ev: Started) -> list[Task]:
+        began(ctx, "begin")
+        return [Task(n=n) for n in range(ev.n)]
+
+    @step(num_workers=1000)
+    async def work(self, ctx: Context, ev: Task) -> Outcome:
+        began(ctx, "work", n=ev.n)
+        return Outcome(n=ev.n)
+
+    @step
+    async def gather(self, ctx: Context, evs: list[Outcome]) -> StopEvent:
+        began(ctx, "gather", members=sorted(ev.n for ev in evs))
+        return StopEvent(result=sorted(ev.n for ev in evs))
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return list(range(n))
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(begin=1, work=n, gather=1)
+
+
 #: What a mixed load is made of.
 KINDS: tuple[type[Chaotic], ...] = (Links, Spread, Nested, Pairs, Gathers, Falters, Caught, Asks, Counts, Tells)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from chaos_deployment import ChaosDeployment
 from mixed_load import Load
+from recoveries import recovery_seconds as seconds_until_again
 from recovery_report import RecoveryReport
 
 #: One worker of each kind: scripts are sent one by one by the one, and grouped by the other.
@@ -26,6 +28,7 @@ def conclude(
     *,
     seed: int,
     recovery_seconds: list[float] | tuple[float, ...] = (),
+    deaths: Mapping[int, float] | None = None,
     seconds: float = 50.0,
     at_rest: bool = True,
 ) -> None:
@@ -37,6 +40,7 @@ def conclude(
         load: The runs.
         seed: Of this test.
         recovery_seconds: From the fault to the next progress.
+        deaths: Processes that were killed, and when: how long their steps lay idle is measured.
         seconds: How long the runs may take.
         at_rest: Whether nothing may be left.
     """
@@ -48,7 +52,7 @@ def conclude(
         runs=len(load.seen),
         executions=load.executions(),
         absorbed=load.absorbed(),
-        recovery_seconds=recovery_seconds,
+        recovery_seconds=[*recovery_seconds, *seconds_until_again(load.seen.values(), deaths or {})],
         violations=len(found),
     )
     assert found == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -31,16 +31,15 @@ class Load:
 
     def start(self, count: int, kinds: Sequence[type[Chaotic]] = KINDS, *, seconds: float = 0.02) -> list[str]:
         """Start runs of these kinds in turn, of sizes by chance; the steps of each last up to `seconds`."""
-        started = []
-        for number in range(count):
-            kind = kinds[number % len(kinds)]
-            n = self.random.randint(1, MOST.get(kind.KIND, 12))
-            started.append(self.start_one(kind, n, self.random.uniform(0, seconds)))
-        return started
+        return [self.start_some(kinds[number % len(kinds)], seconds=seconds) for number in range(count)]
 
-    def start_one(self, kind: type[Chaotic], n: int, seconds: float = 0.0) -> str:
+    def start_some(self, kind: type[Chaotic], *, seconds: float) -> str:
+        """Start one run, of a size by chance; its steps last up to `seconds`."""
+        return self.start_one(kind, self.random.randint(1, MOST.get(kind.KIND, 12)), self.random.uniform(0, seconds))
+
+    def start_one(self, kind: type[Chaotic], n: int, seconds: float = 0.0, *, timeout: float | None = None) -> str:
         """Start one run."""
-        handler = self.deployment.start(kind, n=n, seconds=seconds)
+        handler = kind(runtime=self.deployment.runtime, timeout=timeout).start(n=n, seconds=seconds)
         run_id = handler.run_id
         commits = kind.commits(n)
         self.seen[run_id] = RunSeen(run_id, kind.KIND, expected=kind.expected(n), commits=commits)
@@ -49,21 +48,23 @@ class Load:
             self._unanswered[run_id] = list(range(n))
         return run_id
 
-    def answer(self) -> None:
-        """Answer all that is or will be asked; an answer may be there before the question."""
+    def answer(self, *, chance: float = 1.0) -> None:
+        """Answer what is or will be asked, or some of it; an answer may be there before the question."""
         for run_id, numbers in list(self._unanswered.items()):
-            while numbers:
-                self._handlers[run_id].send_event(Answer(n=numbers[-1], text=f"answer {numbers[-1]}"))
-                numbers.pop()
-            del self._unanswered[run_id]
+            for number in list(numbers):
+                if self.random.random() < chance:
+                    self._handlers[run_id].send_event(Answer(n=number, text=f"answer {number}"))
+                    numbers.remove(number)
+            if not numbers:
+                del self._unanswered[run_id]
 
     def handler(self, run_id: str) -> WorkflowHandler:
         """The handler of a run."""
         return self._handlers[run_id]
 
-    def ended(self) -> list[str]:
-        """The runs that are not going on any more."""
-        return [run_id for run_id, handler in self._handlers.items() if handler.is_done()]
+    def ended(self, of: Collection[str]) -> list[str]:
+        """Those of these runs that are not going on any more."""
+        return [run_id for run_id in of if self._handlers[run_id].is_done()]
 
     def await_all(self, seconds: float = 50.0) -> None:
         """Wait until all runs have ended; what has not by then is a violation of I1."""
@@ -81,16 +82,17 @@ class Load:
         except Exception as error:
             return error
 
-    def judge(self, *, at_rest: bool = True, most: int | None = None) -> list[Violation]:
+    def judge(self, *, at_rest: bool = True, most: int | None = None, seconds: float = 40.0) -> list[Violation]:
         """Wait until nothing goes on, and say what does not hold.
 
         Args:
             at_rest: Whether the deployment has come to rest, so that nothing may be left.
             most: How often a step may have been executed.
+            seconds: How long that may take.
         """
         if at_rest:
             with suppress(AssertionError):  # what is left is found and named below
-                await_idle(self.deployment)
+                await_idle(self.deployment, seconds)
         runs = see_runs(self.deployment, self.seen.values())
         return violations(runs, see_leftovers(self.deployment) if at_rest else None, most=most)
 

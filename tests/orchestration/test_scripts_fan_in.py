@@ -9,6 +9,7 @@ from core_driving import Body, DrivenRun, event, failed, plan_of, step, stop, wa
 
 from umbel.orchestration.decide import CHUNK
 from umbel.orchestration.envelope import START, STEP_FAILED
+from umbel.orchestration.errors import RunClosed
 from umbel.orchestration.plan import Plan
 from umbel.orchestration.records import Applied, Refusal
 from umbel.orchestration.store import Store
@@ -73,6 +74,20 @@ def test_members_come_in_order_of_arrival(store: Store) -> None:
     run.commit(first, pass_on(first))
 
     assert gathered(store, run.claim("all")) == [1, 0]
+
+
+def test_members_that_another_attempt_has_used_up_are_refused_to_an_earlier_one(store: Store) -> None:
+    run = DrivenRun(store, GATHER).start()
+    run.commit(run.claim("begin"), many("M", 3))
+    earlier = run.claim("all")
+    for _, applied in run.upkeep.hand_back("o1", [Held.parse(earlier.member)], charge=False):
+        run.heard(applied)
+    later = run.claim("all")
+    assert gathered(store, earlier) == gathered(store, later) == [0, 1, 2]
+    run.commit(later, Returned(None))
+
+    with pytest.raises(RunClosed, match="of the 3 events it was to be given 0 are left"):
+        store.members(earlier)
 
 
 def test_a_dead_branch_shrinks_the_set(store: Store) -> None:

@@ -88,12 +88,17 @@ class WorkerUnderTest:
         """What it has printed so far."""
         return self.log_file.read_text(errors="replace")
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes messages."""
+        return " ready." in self.log()
+
     def wait_ready(self) -> WorkerUnderTest:
         """Wait until it takes messages."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, f"worker {self.name} ended: {self.log()}"
-            return " ready." in self.log()
+            return self.is_ready
 
         eventually(is_ready, f"worker {self.name} is ready")
         return self

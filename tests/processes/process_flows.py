@@ -230,6 +230,17 @@ class HeldOnLoop(Workflow):
         return StopEvent(result=ctx.attempt)
 
 
+class Gathering(Workflow):
+    """A step that asks Redis in its middle, when the test says so."""
+
+    @step
+    async def gather(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("begun", ctx)
+        await hold_on_loop(ctx.run_id)
+        found = ctx.collect_events(Number(n=1), [Number])
+        return StopEvent(result=[each.n for each in found])
+
+
 class Suicidal(Workflow):
     """A step that ends its own process."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import process_flows as flows
 import pytest
 from continuation_flows import Links
-from process_driving import LONG_LEASES, Deploy, assert_committed_once, descendants
+from process_driving import LONG_LEASES, Deploy, assert_committed_once, descendants, eventually
 
 from umbel.workers.embedded import EmbeddedRedis
 from umbel.workers.watchdog import Watchdog
@@ -72,6 +72,29 @@ def test_an_outage_amid_the_commits_of_an_asyncio_worker_repeats_no_step(
             assert_committed_once(found)
             assert [each.outcome for each in found] == ["done"] * 61
             assert sorted(each["n"] for each in deployment.effects("link", chain.run_id)) == list(range(1, 61))
+        deployment.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "asyncio"])
+def test_an_outage_that_a_step_notices_is_no_failure_of_the_step(
+    deploy: Deploy, watchdog: Watchdog, tmp_path: Path, pool: str
+) -> None:
+    folder = tmp_path / "redis"
+    with ExitStack() as servers:
+        server = servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        deployment = deploy(server.url)
+        worker = deployment.worker("one", pool=pool).wait_ready()
+        run = deployment.start(flows.Gathering)
+        deployment.await_effects("begun")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        deployment.open_gate(run.run_id)
+        eventually(lambda: "was cancelled: Redis at" in worker.log(), "the step has given up waiting for Redis")
+        servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        assert run.result(50) == [1]
+        found = deployment.executions(run.run_id)
+        assert_committed_once(found)
+        assert "failed" not in {each.outcome for each in found}
         deployment.close()
 
 

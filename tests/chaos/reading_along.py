@@ -1,0 +1,47 @@
+"""Readers of running runs who break off and come back with the last number they were given, again and again."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from umbel.orchestration.errors import UmbelError
+from umbel.tasks.runtime import Runtime
+
+
+class ReadingAlong:
+    """One reader of one run, in a thread of its own."""
+
+    def __init__(self, runtime: Runtime, run_id: str, seed: int) -> None:
+        self.run_id = run_id
+        #: The numbers of all events it was given, in the order in which it was.
+        self.numbers: list[int] = []
+        self._runtime, self._random = runtime, random.Random(f"reader {seed} {run_id}")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, name=f"reader-{run_id}", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            after = self.numbers[-1] if self.numbers else -1
+            reader = self._runtime.hub.reader(self.run_id, after, False, None)
+            leave_after = self._random.randint(1, 6)
+            try:
+                for event in reader.events(timeout=0.5):
+                    self.numbers.append(event.seq)
+                    leave_after -= 1
+                    if leave_after == 0:
+                        break
+                else:
+                    return
+            except TimeoutError:
+                continue
+            except UmbelError:  # Redis is away
+                time.sleep(0.1)
+
+    def finish(self, seconds: float = 20.0) -> list[int]:
+        """Wait until it has read to the end; what it was given."""
+        self._thread.join(seconds)
+        self._stop.set()
+        return self.numbers

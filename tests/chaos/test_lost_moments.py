@@ -1,0 +1,88 @@
+"""A process dies at the worst of moments: a message in its hand, an outcome recorded and nobody told, or told twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from chaos_deployment import ChaosDeployment, DeployChaos
+from chaos_flows import Links
+from concluding import POOLS, conclude
+from mixed_load import Load
+from process_driving import WorkerUnderTest, eventually
+from recovery_report import RecoveryReport
+
+
+def _replace_killed(deployment: ChaosDeployment, pool: str, failpoints: str) -> None:
+    """Start a worker for each that a failpoint has killed."""
+    for worker in list(deployment.workers):
+        if worker.process.poll() is not None:
+            assert worker.pid in deployment.killed_by_failpoints(), worker.log()
+            deployment.dismiss(worker)
+            deployment.worker(f"{worker.name}.", pool=pool, concurrency=POOLS[pool], failpoints=failpoints)
+
+
+def _is_blocked_on_the_queue(deployment: ChaosDeployment, worker: WorkerUnderTest) -> bool:
+    """Whether a worker's BRPOP waits at Redis."""
+    waiting = [each for each in deployment.runtime.store.client.client_list() if each["cmd"] == "brpop"]
+    return any(each["age"] and "b" in each["flags"] for each in waiting)
+
+
+@pytest.mark.full_matrix
+def test_messages_that_die_with_who_had_just_fetched_them_are_sent_again(
+    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    [victim] = deployment.workers_at("one", pool="prefork", concurrency=2)
+    eventually(lambda: _is_blocked_on_the_queue(deployment, victim), "the worker waits for a message")
+    os.kill(victim.pid, signal.SIGSTOP)
+    load = Load(deployment, seed)
+    queue = f"{deployment.settings.key_prefix}:broker:{deployment.settings.queue}"
+    client = deployment.runtime.store.client
+    lost = load.start_one(Links, 3)
+    eventually(lambda: client.llen(queue) == 0, "Redis has handed out the message")
+    victim.kill_group()
+    deployment.dismiss(victim)
+    came_back_at = time.monotonic()
+    deployment.workers_at("two", pool="prefork", concurrency=2)
+    began_at = deployment.await_effects("begin", run_id=lost)[0]["at"]
+    conclude(report, "F6 message lost in BRPOP", load, seed=seed, recovery_seconds=[max(0.0, began_at - came_back_at)])
+    assert deployment.counter("redispatches") >= 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "pool", "failpoints"),
+    [
+        ("F7 killed between commit and publish", "prefork", "commit.after=kill@1/20*4"),
+        pytest.param(
+            "F7 killed between commit and publish",
+            "asyncio",
+            "commit.after=kill@1/40*2;push.before=kill@1/40*2",
+            marks=pytest.mark.full_matrix,
+        ),
+        pytest.param("F8 killed after the publish", "prefork", "ring.after=kill@1/20*4", marks=pytest.mark.full_matrix),
+        pytest.param("F8 killed after the publish", "asyncio", "push.after=kill@1/8*3", marks=pytest.mark.full_matrix),
+    ],
+    ids=["before-prefork", "before-asyncio", "after-prefork", "after-asyncio"],
+)
+def test_a_death_beside_a_publish_loses_nothing_and_repeats_no_outcome(
+    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, fault: str, pool: str, failpoints: str
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    most = sum(int(rule.rpartition("*")[2]) for rule in failpoints.split(";"))
+    for name in ("one", "two"):
+        deployment.worker(name, pool=pool, concurrency=POOLS[pool], failpoints=failpoints)
+    load = Load(deployment, seed)
+    load.start(40)
+
+    def has_happened() -> bool:
+        _replace_killed(deployment, pool, failpoints)
+        if len(load.seen) < 300 and load.ended(load.seen):
+            load.start(2)
+        return len(deployment.killed_by_failpoints()) >= most
+
+    eventually(has_happened, "all deaths have happened", seconds=50)
+    _replace_killed(deployment, pool, failpoints)
+    conclude(report, fault, load, seed=seed, deaths=deployment.killed_by_failpoints())
