@@ -64,7 +64,10 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "runs:failed": ("ZSET", "run id -> ended_at"),
     "runs:cancelled": ("ZSET", "run id -> ended_at"),
     "runs:timed_out": ("ZSET", "run id -> ended_at"),
-    "counters": ("HASH", "name -> how often: losses, duplicates, stale commits, re-dispatches"),
+    "counters": (
+        "HASH",
+        "name -> how often, for monitors: losses, duplicates, re-dispatches, …; what|n and what|sum: histograms",
+    ),
     "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
     "ended": ("channel", "run id NUL {status, terminal event unless it is large}, published when a run ends"),
 }

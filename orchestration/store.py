@@ -346,6 +346,7 @@ class Store(StoreReads):
             read=read,
             w=work.work_id,
             t=work.token,
+            wf=work.workflow,
             member=work.member,
             owner=work.owner,
             batches=batches,

@@ -5,7 +5,7 @@
 -- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
 --!keys run work events stream trace ring unclaimed timers leases gone watermark owner counters
---!include record publish slots claimed
+--!include record publish slots claimed measure
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options',
   'seq')
@@ -41,6 +41,7 @@ if record.st ~= 'running' then
   record.k = nil                    -- the next dispatch backs off from the beginning
   put(A.w, record)
   local line = line_of(record)
+  measure('wait|' .. record.q, NOW - record.da)
   ring_drop(A.w, line)
   if record.da > tonumber(redis.call('HGET', K.watermark, line) or 0) then
     redis.call('HSET', K.watermark, line, whole(record.da))

@@ -1,19 +1,21 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
--- Args: run, w, t token, member, batches (early flushes that must have arrived), wv (waiters' version the decision
---   was made with, or absent when it does not depend on it), entry (journal), and the common limits.
+-- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), wv (waiters'
+--   version the decision was made with, or absent when it does not depend on it), entry (journal), and the common limits.
 --   carry (claim id: the caller goes on with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
 -- Body: commands. Answers: committed {bells, ended}, and if it goes on: work id, record, payload… | changed |
 -- missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is as true.
 --!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state handler
---!include record publish slots claimed carry scopes joins finish apply
+--!include record publish slots claimed carry scopes joins finish apply measure
 
 -- Asked again, because the answer was lost: the first time has used up the token, or has ended the run.
 local function remembered()
   local packed = redis.call('GET', K.answer)
   local known = packed and cmsgpack.unpack(packed)
-  return known and known.t == A.t and committed(known.body, known.w)
+  if not (known and known.t == A.t) then return nil end
+  redis.call('HINCRBY', K.counters, 'repeated_commits', 1)
+  return committed(known.body, known.w)
 end
 
 local status = run_status()
@@ -36,8 +38,12 @@ if A.wv and A.wv ~= counter('wv') then return { 'changed' } end
 
 if record.to then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end
 add('commits', 1)
-local claimed_at = record.ca
+local claimed_at, failures = record.ca, record.f or 0
 apply(BODY, record)
+measure('took|' .. A.wf .. '|' .. record.s, NOW - claimed_at)
+if (record.f or 0) > failures then
+  redis.call('HINCRBY', K.counters, record.st == 'failed' and 'dead_letters' or 'retries', 1)
+end
 redis.call('SREM', K.owner, A.member)      -- after what it goes on with has come in: the set must not look empty
 A.entry.ca, A.entry.o, A.entry.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
 journal('commit', A.entry)
