@@ -31,6 +31,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "loop_stuck": "a step still blocked an asyncio worker's event loop when the worker ended; it was left behind",
         "message_lost": "a message that could not be understood could not be kept either; only this line is left of it",
         "message_set_aside": "a broker message could not be understood; it is in the quarantine",
+        "metrics_incomplete": "the broker did not say how many messages it has in quarantine",
         "needs_code": "work was parked because no code for it is loaded",
         "owner_gone": "this process was declared lost and begins anew",
         "owner_lost": "another process was declared lost; its work is handed on",

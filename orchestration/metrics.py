@@ -19,20 +19,20 @@ BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_
 
 STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
 
-#: counter -> what it counts. Which of them exist is up to the scripts; what is not listed is not told.
-COUNTERS: Mapping[str, str] = {
-    "retries": "Attempts of steps that failed and are tried again",
-    "dead_letters": "Steps that failed for good, and with them their run; `umbel retry` revives it",
-    "losses": "Attempts that were lost with their process",
-    "lost_owners": "Processes whose lease ran out, or that were found dead, with steps in hand",
-    "deadlines": "Attempts taken from a process that hung beyond the step's timeout",
-    "redispatches": "Doorbells rung again because nobody had come for the step",
-    "stale_commits": "Outcomes refused because the step had been given to another process",
-    "duplicate_doorbells": "Doorbells for a step that was being executed",
-    "stale_doorbells": "Doorbells for a step that was done or dispatched anew",
-    "absorbed_sends": "Events that a retried step sent again",
-    "repeated_commits": "Outcomes that were told again because the answer was lost",
-}
+#: What scripts count. The texts for people are in `server/exposition.py`.
+COUNTERS = (
+    "retries",
+    "dead_letters",
+    "losses",
+    "lost_owners",
+    "deadlines",
+    "redispatches",
+    "stale_commits",
+    "duplicate_doorbells",
+    "stale_doorbells",
+    "absorbed_sends",
+    "repeated_commits",
+)
 
 #: Members of a shard's ring that are looked at to find the oldest.
 _SAMPLE = 50

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -19,7 +18,7 @@ from redis.exceptions import RedisError
 from ..orchestration.connection import connect
 from ..orchestration.errors import UmbelError
 from ..orchestration.fleet import SeenWorker, seen_workers
-from ..orchestration.scripts import unpack
+from ..orchestration.metrics import unclaimed
 from ..orchestration.settings import Settings, redact_url
 from ..orchestration.store import Store
 from ..tasks.dispatch import transport_options
@@ -212,17 +211,9 @@ def _parked_step(member: str) -> str:
     return f"{step!r} of {workflow}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """Dispatches of one queue that nobody has claimed."""
-
-    number: int
-    oldest_seconds: float
-
-
 def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
     consumed = {queue for worker in workers if worker.is_live for queue in worker.queues}
-    for queue, waiting in sorted(_waiting(store).items()):
+    for queue, waiting in unclaimed(store, sample=_SAMPLE).items():
         age = f"{waiting.oldest_seconds:.0f} s"
         about = f"{waiting.number} steps dispatched to {queue!r} are unclaimed, the oldest for {age}."
         if queue not in consumed:
@@ -238,38 +229,5 @@ def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
             yield Finding("fine", "queue", about)
 
 
-def _waiting(store: Store) -> dict[str, _Waiting]:
-    """Per queue what is dispatched and unclaimed, with the age of the oldest of a sample."""
-    pipe = store.client.pipeline(transaction=False)
-    for shard in range(store.settings.shards):
-        pipe.hgetall(store.keys.in_shard(shard, "unclaimed"))
-        pipe.zrange(store.keys.in_shard(shard, "ring"), 0, _SAMPLE - 1)
-    pipe.time()
-    *answers, (seconds, _) = pipe.execute()
-    numbers: Counter[str] = Counter()
-    for counts in answers[::2]:
-        for line, number in counts.items():
-            numbers[_queue_of(line.decode())] += int(number)
-    members = [member.decode().split("|", 2) for page in answers[1::2] for member in page]
-    pipe = store.client.pipeline(transaction=False)
-    for run_id, work_id, _line in members:
-        pipe.hget(store.locate(run_id)["work"], work_id)
-    oldest: dict[str, int] = {}
-    for (_, _, line), raw in zip(members, pipe.execute(), strict=True):
-        if raw is not None:
-            queue, at = _queue_of(line), int(unpack(raw)["da"])
-            oldest[queue] = min(at, oldest.get(queue, at))
-    return {
-        queue: _Waiting(number, max(0.0, seconds - oldest[queue] / 1000) if queue in oldest else 0.0)
-        for queue, number in numbers.items()
-        if number > 0
-    }
-
-
 def _said(error: BaseException) -> str:
     return str(error).rstrip(".")
-
-
-def _queue_of(line: str) -> str:
-    """The queue of a line `queue/priority`."""
-    return line.rpartition("/")[0]

@@ -16,16 +16,13 @@ from typing import Any
 import redis
 
 from ..orchestration.errors import UmbelError
+from ..tasks.quarantine_counts import QUARANTINE_KEY
 
 #: Messages kept per queue. Enough to see what a faulty publisher sends; beyond that they are only counted.
 KEPT_PER_QUEUE = 1000
 
 #: Bytes kept of one message, so that the list of a queue can never hold more than KEPT_PER_QUEUE times this.
 KEPT_BYTES = 256 * 1024
-
-#: HASH, queue -> how many messages were ever set aside. A LIST per queue is named after it, with `:<queue>` behind.
-#: Both live until an operator deletes them.
-QUARANTINE_KEY = "umbel:quarantine"
 
 
 class Undecodable(UmbelError):

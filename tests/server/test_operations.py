@@ -1,0 +1,184 @@
+"""`/ready` and `/metrics`: what operators, and the machines that watch for them, ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from served_flows import Greet
+
+from umbel import Settings, StartEvent, StopEvent, Workflow, step
+from umbel.server import WorkflowServer
+from umbel.tasks.runtime import Runtime
+from umbel.workers.quarantine import set_aside
+from umbel.workers.redis_serving import free_port
+
+Ask = Callable[..., httpx.AsyncClient]
+
+
+class Unserved(Workflow):
+    """No worker has its code."""
+
+    @step
+    async def never(self, ev: StartEvent) -> StopEvent:
+        return StopEvent()
+
+
+def samples(page: str) -> dict[str, float]:
+    """`name{value,value}`, in the order of the labels' names, -> value, of a page as Prometheus would parse it."""
+    return {
+        f"{each.name}{{{','.join(value for _, value in sorted(each.labels.items()))}}}": each.value
+        for family in text_string_to_metric_families(page)
+        for each in family.samples
+    }
+
+
+async def answers(client: httpx.AsyncClient, path: str, expected: object) -> None:
+    """Ask until it answers so: workers announce what they serve with every sweep."""
+    async with asyncio.timeout(30):
+        while (await client.get(path)).json() != expected:
+            await asyncio.sleep(0.05)
+
+
+async def figures(client: httpx.AsyncClient) -> dict[str, float]:
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return samples(answer.text)
+
+
+# -- ready -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_whose_workflows_are_all_served_is_ready(runtime: Any, asking: Ask) -> None:
+    server = WorkflowServer(runtime=runtime)
+    server.add_workflow("greet", Greet())
+    client = asking(server)
+    await client.post("/workflows/greet/run", json={})  # a local deployment has the code of what has been run
+
+    await answers(client, "/ready", {"status": "ready", "problems": []})
+    assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_workflow_without_a_live_worker_is_named(runtime: Any, asking: Ask) -> None:
+    server = WorkflowServer(runtime=runtime)
+    server.add_workflow("greet", Greet())
+    server.add_workflow("orders", Unserved())
+    client = asking(server)
+    await client.post("/workflows/greet/run", json={})
+
+    problem = f"No live worker serves 'orders' ({Unserved().workflow_name}): start one with `umbel worker`."
+    await answers(client, "/ready", {"status": "not ready", "problems": [problem]})
+    assert (await client.get("/ready")).status_code == 503
+
+
+async def test_a_redis_that_is_away_is_told_soon_and_without_its_password(asking: Ask) -> None:
+    settings = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+    away = Runtime(settings)
+    client = asking(WorkflowServer(runtime=away))
+
+    answer = await client.get("/ready")
+
+    assert answer.status_code == 503
+    assert "did not answer within 0.8 s" in answer.json()["problems"][0]
+    assert "hunter2" not in answer.text
+    assert (await client.get("/health")).status_code == 200  # this process is well; it is Redis that is not
+    away.close()
+
+
+async def test_a_stopped_server_is_not_ready(runtime: Any, asking: Ask) -> None:
+    server = WorkflowServer(runtime=runtime)
+    client = asking(server)
+    await server.stop()
+
+    assert (await client.get("/ready")).status_code == 503
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_is_in_the_figures_of_every_replica(runtime: Any, asking: Ask) -> None:
+    one, other = asking(), asking()
+    before = await figures(other)
+
+    assert (await one.post("/workflows/greet/run", json={})).status_code == 200
+
+    after = await figures(other)
+    name = Greet().workflow_name
+
+    def more(sample: str) -> float:
+        return after[sample] - before.get(sample, 0.0)
+
+    assert more("umbel_runs{completed}") == 1
+    assert more(f"umbel_step_seconds_count{{greet,{name}}}") == 1
+    assert more(f"umbel_step_seconds_bucket{{+Inf,greet,{name}}}") == 1
+    assert more("umbel_queue_wait_seconds_count{umbel}") == 1
+    assert after["umbel_workers{live}"] == 1
+    assert set(await figures(one)) == set(await figures(other))
+
+
+async def test_every_figure_is_there_from_the_beginning(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/metrics")).text
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+
+    assert all(family.documentation for family in families.values())
+    found = await figures(client)
+    for counter in ("retries", "dead_letters", "losses", "lease_expiries", "redispatches", "stale_commits"):
+        assert f"umbel_{counter}_total{{}}" in found
+    assert {f"umbel_absorbed_duplicates_total{{{kind}}}" for kind in ("doorbell", "send", "commit")} <= set(found)
+    assert {"umbel_parked_steps{}", "umbel_sweep_lag_seconds{}", "umbel_runs{running}"} <= set(found)
+
+
+async def test_open_streams_of_this_process_are_counted(runtime: Any, asking: Ask) -> None:
+    server = WorkflowServer(runtime=runtime)
+    server.serving.count_reader(1)
+
+    assert (await figures(asking(server)))["umbel_stream_readers{}"] == 1
+
+
+async def test_messages_in_quarantine_are_told_by_queue(runtime: Any, client: httpx.AsyncClient) -> None:
+    prefix = f"{runtime.settings.key_prefix}:broker:"
+    set_aside(runtime.store.client, prefix, "umbel", b"nonsense", "expected JSON")
+
+    assert (await figures(client))["umbel_quarantined_messages_total{umbel}"] == 1
+    runtime.store.client.delete(f"{prefix}umbel:quarantine", f"{prefix}umbel:quarantine:umbel")
+
+
+async def test_payloads_are_in_no_figure(client: httpx.AsyncClient) -> None:
+    await client.post("/workflows/greet/run", json={"start_event": {"name": "a-secret-name"}})
+
+    assert "a-secret-name" not in (await client.get("/metrics")).text
+
+
+# -- who may ask -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/ready", "/metrics"])
+async def test_it_takes_the_token_unless_the_path_is_made_public(runtime: Any, asking: Ask, path: str) -> None:
+    closed, opened = (
+        WorkflowServer(runtime=runtime, token="t"),
+        WorkflowServer(runtime=runtime, token="t", public_paths=["/health", path]),
+    )
+
+    assert (await asking(closed).get(path)).status_code == 401
+    assert (await asking(closed).get(path, headers={"authorization": "Bearer t"})).status_code == 200
+    assert (await asking(opened).get(path)).status_code == 200
+    assert (await asking(opened).get("/workflows")).status_code == 401
+
+
+async def test_the_hook_is_asked_about_them_in_words_of_their_own(runtime: Any, asking: Ask) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def authorize(principal: object, action: str, run_id: str | None) -> bool:
+        asked.append((action, run_id))
+        return action == "ready"
+
+    client = asking(WorkflowServer(runtime=runtime, authorize=authorize))
+
+    assert (await client.get("/ready")).status_code == 200
+    assert (await client.get("/metrics")).status_code == 403
+    assert asked == [("ready", None), ("metrics", None)]
