@@ -65,7 +65,7 @@ def test_a_second_doorbell_finds_the_item_busy(store: Store) -> None:
 
     assert run.ask(bell) is Refusal.BUSY
     assert run.ask(bell, owner="o2") is Refusal.BUSY
-    assert run.content("counters") == {b"duplicate_doorbells": b"2"}
+    assert run.content("counters")[b"duplicate_doorbells"] == b"2"
 
 
 def test_a_doorbell_of_a_finished_item_is_stale(store: Store) -> None:
@@ -169,12 +169,12 @@ def test_a_repeated_commit_gives_its_first_answer(store: Store) -> None:
     work = run.claim("first")
     decision = decide(TWO, work, Returned(event("A")), NOTHING, LIMITS)
     first = store.commit(work, TWO, decision, version=0, batches=0, entry={})
-    before = dump(store.client, store.settings.key_prefix)
+    before = dump(store.client, store.settings.key_prefix, without=("counters",))
 
     assert store.commit(work, TWO, decision, version=0, batches=0, entry={}) == first
     assert isinstance(first, Applied)
     assert first.doorbells
-    assert dump(store.client, store.settings.key_prefix) == before
+    assert dump(store.client, store.settings.key_prefix, without=("counters",)) == before
 
 
 def test_a_commit_under_an_old_token_is_stale(store: Store) -> None:

@@ -74,7 +74,7 @@ def test_what_an_earlier_attempt_has_sent_is_absorbed_and_what_it_has_not_is_del
     assert len(reply.doorbells) == 1
     assert [run.claim("work").bound[0].value()["n"] for _ in range(3)] == [1, 2, 3]
     assert len(published(run)) == 2
-    assert run.content("counters") == {b"absorbed_sends": b"1"}
+    assert run.content("counters")[b"absorbed_sends"] == b"1"
 
 
 def test_a_burst_under_an_old_token_changes_nothing(run: DrivenRun, store: Store) -> None:
