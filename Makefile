@@ -26,7 +26,7 @@ demo: $(INSTALLED)  ## Audit the standard library's sources on an embedded Redis
 
 .PHONY: test
 test: check  ## Everything that must pass: check, then all tests on a real Redis and real workers
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: $(INSTALLED)  ## Formatting, lint, types, import contracts (half a minute)
