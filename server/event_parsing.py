@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from ..tasks.events import Event, event_name
 from ..tasks.field_problems import field_problems
-from ..tasks.json_values import TAG
+from ..tasks.json_values import TAG, NotJson, dump_json
 from .protocol import qualified, short_name
 
 #: Keys an envelope may have. An object with others is the plain form of a start event.
@@ -131,9 +131,9 @@ def make_event(cls: type[Event], value: Any) -> Event:
     """
     try:
         # From text, so that what JSON has no type for, such as dates, is accepted by strict models too.
-        return cls.model_validate_json(json.dumps(value))
-    except RecursionError:
-        raise EventProblem(f"Failed to deserialize event: {cls.__name__} is nested too deeply") from None
+        return cls.model_validate_json(dump_json(value))
+    except NotJson as flaw:
+        raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {flaw}") from flaw
     except Exception as error:  # a user's validators may raise anything
         raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {field_problems(error)}") from error
 

@@ -1,0 +1,174 @@
+"""Servers as processes over one Redis, any of which may be killed: the published client notices nothing but a cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import httpx
+import pytest
+from llama_agents.client import WorkflowClient
+from process_driving import Deploy, Deployment
+from served_flows import Counting, Reply
+from serving_replicas import Balancer, Replica
+
+from umbel import attach
+from umbel.orchestration.handlers import current_run
+
+
+def client_of(http: httpx.AsyncClient) -> WorkflowClient:
+    return WorkflowClient(httpx_client=http)
+
+
+def calling(address: str, timeout: float = 30) -> httpx.AsyncClient:
+    """Calls over a connection each, so that a balancer chooses anew every time."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=address, timeout=timeout, limits=limits, verify=False)
+
+
+@pytest.fixture(scope="module")
+def deployment(deploy_for_module: Deploy) -> Deployment:
+    """One asyncio worker that can execute all of it."""
+    made = deploy_for_module()
+    made.worker("w", "served_flows", pool="asyncio", concurrency=10).wait_ready()
+    return made
+
+
+@pytest.mark.timeout(120)
+async def test_a_client_that_follows_a_run_loses_nothing_when_its_server_is_killed(deployment: Deployment) -> None:
+    first, second = Replica(deployment, "a1"), Replica(deployment, "a2")
+    balancer = Balancer([first, second])
+    async with balancer.listening() as address, calling(address) as http:
+        client = client_of(http)
+        handler = await client.run_workflow_nowait(
+            "ticking", handler_id="followed", start_event={"many": 40, "pause": 0.005}
+        )
+        stream = client.get_workflow_events(handler.handler_id)
+        seen: list[tuple[int | str, int]] = []
+        async for event in stream:
+            if event.type != "Tick":
+                break
+            seen.append((stream.last_sequence, event.value["n"]))
+            if event.value["n"] == 15:
+                first.kill()
+                deployment.open_gate("half")
+
+        assert [n for _, n in seen] == list(range(40))
+        assert len({number for number, _ in seen}) == 40
+        assert balancer.used[-1] is second
+        # Everything that was known to the one is known to the other.
+        done = await client.get_handler("followed")
+        assert (done.status, done.result and done.result.value) == ("completed", {"result": 40})
+        assert [effect["what"] for effect in deployment.effects("tick", handler.run_id)] == ["tick"]
+
+
+@pytest.mark.timeout(120)
+async def test_every_call_of_the_client_works_against_either_server(deployment: Deployment) -> None:
+    first, second = Replica(deployment, "b1"), Replica(deployment, "b2")
+    async with calling(first.address) as one, calling(second.address) as two:
+        here, there = client_of(one), client_of(two)
+        assert (await here.is_healthy()).status == (await there.is_healthy()).status == "healthy"
+        assert (await there.list_workflows()).workflows == ["ticking", "counting", "asking"]
+
+        asked = await here.run_workflow_nowait("asking")
+        async for event in there.get_workflow_events(asked.handler_id):
+            if event.type == "Question":
+                await there.send_event(asked.handler_id, Reply(text="yes"))
+        assert event.value == {"result": "yes"}
+        assert (await here.get_handler(asked.handler_id)).status == "completed"
+
+        counts = [await each.run_workflow("counting", handler_id="shared") for each in (here, there, here)]
+        assert [each.result.value["result"] for each in counts if each.result] == [1, 2, 3]
+        listed = await there.get_handlers(status=["completed"], workflow_name=["counting"])
+        assert [each.handler_id for each in listed.handlers] == ["shared"]
+
+        left = await there.run_workflow_nowait("asking", handler_id="left")
+        with pytest.raises(httpx.HTTPStatusError, match="Handler 'left' is already running"):
+            await here.run_workflow_nowait("asking", handler_id="left")
+        assert (await here.cancel_handler(left.handler_id)).status == "cancelled"
+        assert (await there.cancel_handler(left.handler_id, purge=True)).status == "deleted"
+        assert (await one.get(f"/handlers/{left.handler_id}")).status_code == 404
+
+
+@pytest.mark.timeout(120)
+async def test_of_many_requests_to_two_servers_one_continues_the_handler(deployment: Deployment) -> None:
+    replicas = [Replica(deployment, "c1"), Replica(deployment, "c2")]
+    async with calling(replicas[0].address) as one, calling(replicas[1].address) as two:
+        for lap in (1, 2):
+            body = {"handler_id": "raced", "start_event": {"gate": f"raced-{lap}"}}
+            answers = await asyncio.gather(
+                *(each.post("/workflows/counting/run-nowait", json=body) for each in [one, two] * 10)
+            )
+            assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 19}
+            [winner] = [answer.json()["run_id"] for answer in answers if answer.status_code == 200]
+            assert current_run(deployment.runtime.store, "raced").at == winner
+            deployment.open_gate(f"raced-{lap}")
+            assert await deployment.runtime.attach(winner) == lap
+
+
+@pytest.mark.timeout(120)
+async def test_a_client_that_goes_away_does_not_cancel_its_run(deployment: Deployment) -> None:
+    replica = Replica(deployment, "d1")
+    async with calling(replica.address) as http:
+        waiting = asyncio.create_task(
+            http.post("/workflows/counting/run", json={"handler_id": "left-alone", "start_event": {"gate": "alone"}})
+        )
+        while (await http.get("/handlers/left-alone")).status_code != 202:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        deployment.open_gate("alone")
+        done = await client_of(http).wait_for_handler("left-alone", poll_interval=0.02, backoff="constant")
+
+    assert done.result is not None
+    assert done.result.value == {"result": 1}
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_that_is_asked_to_end_cuts_its_streams_and_readers_go_on_elsewhere(
+    deployment: Deployment,
+) -> None:
+    first, second = Replica(deployment, "e1"), Replica(deployment, "e2")
+    balancer = Balancer([first, second])
+    async with balancer.listening() as address, calling(address) as http:
+        client = client_of(http)
+        asked = await client.run_workflow_nowait("asking")
+        seen = []
+        async for event in client.get_workflow_events(asked.handler_id):
+            seen.append(event.type)
+            if event.type == "Question":
+                first.process.terminate()
+                await asyncio.to_thread(first.process.process.wait, 30)
+                await client.send_event(asked.handler_id, Reply(text="after"))
+
+    assert seen == ["Question", "StopEvent"]
+    assert first.process.process.returncode is not None
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_without_a_worker_is_told_of_and_goes_on_when_one_comes(deploy: Deploy) -> None:
+    deployment = deploy()
+    replica = Replica(deployment, "lonely", "no_worker_seconds=0.5")
+    async with calling(replica.address) as http:
+        answer = await http.post("/workflows/counting/run", json={"handler_id": "h"})
+
+        assert answer.status_code == 503
+        data = answer.json()
+        assert (data["handler_id"], data["status"]) == ("h", "running")
+        assert "No live worker serves 'served_flows.Counting'" in data["error"]
+        assert (await http.get("/handlers/h")).json()["error"] == data["error"]
+
+        deployment.worker("late", "served_flows", pool="asyncio", concurrency=2).wait_ready()
+        done = await client_of(http).wait_for_handler("h", poll_interval=0.05, backoff="constant")
+        assert (done.status, done.error) == ("completed", None)
+
+
+def test_a_run_cannot_be_called_as_a_handler_is(deployment: Deployment) -> None:
+    runtime = deployment.runtime
+    flow = Counting(runtime=runtime, timeout=None)
+    with runtime.registering():
+        runtime.start(flow, flow.start_event_class(), handler_id="taken").result(timeout=30)
+        assert attach(current_run(runtime.store, "taken").at).status() == "completed"
+
+    with pytest.raises(RuntimeError, match="already exists"):
+        flow.run(run_id="taken")

@@ -1,0 +1,123 @@
+"""Whatever a client sends, the answer says what is wrong with it; it is never an error of the server's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+BODIES: list[tuple[bytes, str]] = [
+    (b"", "Invalid JSON body"),
+    (b"{", "Invalid JSON body"),
+    (b"\xff\xfe{}", "Invalid JSON body"),
+    (b"[]", "expected an object, got an array"),
+    (b'"x"', "expected an object, got a string"),
+    (b"1", "expected an object, got a number"),
+    (b"null", "expected an object, got null"),
+    (b'{"start_event": NaN}', "NaN is no JSON"),
+    (b'{"start_event": {"name": Infinity}}', "Infinity is no JSON"),
+    (b'{"start_event": {"name": "\\ud800"}}', "'name'"),
+    (b'{"start_event": {"x": "\\ud800"}}', "surrogate"),
+    (b'{"start_event": {"name": 5}}', "name: Input should be a valid string"),
+    (b'{"start_event": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested"),
+    (b'{"start_event": {"x": ' + b"[" * 300 + b"]" * 300 + b"}}", "levels"),
+    (b'{"start_event": {"x": ' + b"9" * 5000 + b"}}", ""),
+    (b'{"handler_id": 5}', "'handler_id' must be a string"),
+    (b'{"handler_id": "a/b"}', "cannot be a handler id"),
+    (b'{"handler_id": "a\\nb"}', "cannot be a handler id"),
+    (b'{"handler_id": ".."}', "cannot be a handler id"),
+    (b'{"handler_id": "\\ud800"}', "cannot be a handler id"),
+    (b'{"handler_id": "' + b"x" * 129 + b'"}', "cannot be a handler id"),
+    (b'{"context": {"version": 2}}', "Context API is disabled"),
+    (b'{"kwargs": 5}', "Must be a json object"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), BODIES, ids=[str(number) for number in range(len(BODIES))])
+async def test_a_run_request_that_does_not_fit_is_a_400_that_says_why(
+    client: httpx.AsyncClient, body: bytes, says: str
+) -> None:
+    for path in ("run", "run-nowait"):
+        answer = await client.post(f"/workflows/greet/{path}", content=body)
+
+        assert answer.status_code == 400, answer.text
+        assert list(answer.json()) == ["detail"]
+        assert says in answer.json()["detail"]
+        assert len(answer.content) < 5_000
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["type", "value", "data", "qualified_name", "__is_pydantic", "_data", "name", "types", "result", "event", "step"]
+)
+OBJECTS = st.dictionaries(NAMES, ANYTHING | st.sampled_from(["Greeting", "StopEvent", "umbel.events.StopEvent", "{}"]))
+BODY = st.fixed_dictionaries(
+    {},
+    optional={
+        "start_event": ANYTHING | OBJECTS,
+        "kwargs": ANYTHING | OBJECTS,
+        "handler_id": ANYTHING,
+        "context": ANYTHING | OBJECTS,
+        "event": ANYTHING | OBJECTS,
+        "step": ANYTHING,
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=BODY, raw=st.binary(max_size=30), query=st.text(max_size=20))
+def test_no_body_makes_the_server_fail(
+    asking: Callable[..., httpx.AsyncClient], body: Any, raw: bytes, query: str
+) -> None:
+    async def ask() -> None:
+        http = asking(accept_context_api=True)
+        for content in (json.dumps(body).encode(), raw):
+            for path in ("/workflows/greet/run-nowait", "/events/nosuch"):
+                answer = await http.post(path, content=content)
+                assert answer.status_code in (200, 400, 404, 409), (path, answer.text)
+        for path in ("/handlers", "/events/nosuch", "/handlers/nosuch"):
+            params = {"status": query, "limit": query, "after_sequence": query, "workflow_name": query}
+            answer = await http.get(path, params=params)
+            assert answer.status_code in (200, 400, 404), (path, answer.text)
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("handler_id", ["x" * 500, "%00", "%ff%fe", "..%2f..", "a%2Fb", "~FF.x", "{07}", "*", "h:h"])
+async def test_strange_handler_ids_are_not_found(client: httpx.AsyncClient, handler_id: str) -> None:
+    for method, path in (
+        ("GET", "/handlers/{}"),
+        ("GET", "/results/{}"),
+        ("GET", "/events/{}"),
+        ("POST", "/handlers/{}/cancel"),
+    ):
+        answer = await client.request(method, path.format(handler_id))
+        assert answer.status_code in (400, 404), (path, answer.text)
+        assert answer.json()["detail"]
+
+
+async def test_redis_being_away_is_a_503_that_names_no_password() -> None:
+    import umbel
+    from umbel.server import WorkflowServer
+    from umbel.tasks.runtime import Runtime
+
+    runtime = Runtime(umbel.Settings(redis_url="redis://:hunter2@127.0.0.1:1/0"))
+    runtime.store.patience_seconds = 0.05
+    server = WorkflowServer(runtime=runtime)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost") as http:
+        answer = await http.get("/handlers")
+    runtime.close()
+
+    assert answer.status_code == 503
+    assert "did not answer" in answer.json()["detail"]
+    assert "hunter2" not in answer.text
