@@ -55,7 +55,7 @@ def conclude(
         recovery_seconds=[*recovery_seconds, *seconds_until_again(load.seen.values(), deaths or {})],
         violations=len(found),
     )
-    assert found == []
+    assert not found, "\n".join([f"{len(found)} violations", *map(str, found[:40])])
 
 
 def next_progress(deployment: ChaosDeployment, after: float) -> float:

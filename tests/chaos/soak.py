@@ -31,7 +31,7 @@ from umbel.orchestration.errors import UmbelError
 from umbel.workers.watchdog import Watchdog
 
 #: Runs that go on at once, and those of a round.
-BACKLOG, ROUND = 60, 240
+BACKLOG, ROUND = 60, 400
 WORKERS = ("prefork", "asyncio", "asyncio")
 
 
@@ -85,7 +85,7 @@ class Soak:
             load.answer(chance=0.2)
             if time.monotonic() > strike_at and len(load.seen) < ROUND:
                 self.monkey.strike()
-                strike_at = time.monotonic() + self.random.uniform(0.3, 3.0)
+                strike_at = time.monotonic() + self.random.uniform(0.2, 1.6)
             if len(load.seen) >= ROUND or time.monotonic() > until:
                 self.monkey.heal()
             for run_id in load.ended(going):
