@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -31,24 +30,13 @@ ERROR_CHARACTERS = 500
 
 
 class ConsoleJSON(Response):
-    """JSON that any browser reads: ASCII, so that half a surrogate pair does no harm, and no NaN."""
+    """JSON that any browser reads: in ASCII, so that half a surrogate pair does no harm."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """The bytes."""
-        try:
-            return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-        except ValueError:
-            return json.dumps(_finite(content), separators=(",", ":")).encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
 # -- lists -----------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refused = self._refusal(scope, headers)
         if refused is not None:
-            await _refuse(scope, receive, send, *refused)
+            await _refuse(scope, receive, send, *refused, is_script=_is_script(headers))
             return
         counted = _Counted(receive, self._max_body_bytes)
         await self._app(scope, counted.receive, _with_headers(send))
@@ -196,7 +196,14 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str) -> None:
+def _is_script(headers: Mapping[str, str]) -> bool:
+    """Whether a page's script asks, not a person who follows a link."""
+    return headers.get("sec-fetch-mode", "navigate") != "navigate"
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, status: int, detail: str, *, is_script: bool = False
+) -> None:
     if scope["type"] == "websocket":
         await receive()  # the opening message; closing before accepting answers the handshake with 403
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
@@ -204,8 +211,10 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, detai
     body = json.dumps({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
-        # Basic too: browsers can ask for that, and send it with everything the page loads or streams.
-        headers += [(b"www-authenticate", b'Bearer realm="umbel"'), (b"www-authenticate", b'Basic realm="umbel"')]
+        headers.append((b"www-authenticate", b'Bearer realm="umbel"'))
+        if not is_script:
+            # Browsers can ask for that, and send it with all they load. For a script they would ask over its own page.
+            headers.append((b"www-authenticate", b'Basic realm="umbel"'))
     await _with_headers(send)({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -126,7 +126,7 @@ function light(boxes, steps) {
 /** The most urgent state in words, the next one as a figure. */
 function detail(words) {
   const [first, second] = words.map(([sign, number, word]) => [`${sign} ${number.toLocaleString("en")}`, word]);
-  if (!first) return "";
+  if (!first) return "–";
   return second ? `${first.join(" ")}  ${second[0]}` : first.join(" ");
 }
 

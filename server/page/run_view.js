@@ -74,6 +74,16 @@ export function runView(runId, signal) {
   async function act(what) {
     await post(`${path}/${what}`);
     await load();
+    wake();
+  }
+
+  /** A pause that ends early when something was done here. */
+  let wake = () => {};
+  function calm() {
+    return new Promise((resolve) => {
+      wake = resolve;
+      setTimeout(resolve, CALM);
+    });
   }
 
   function again() {
@@ -97,8 +107,9 @@ export function runView(runId, signal) {
             const now = await load();
             if (signal.aborted || now === null) return false;
             if (now.status === "running" || now.head > last) return true;
+            if (now.status === "completed") return false;
             parts.connection("ended");
-            await new Promise((resolve) => setTimeout(resolve, CALM));
+            await calm();
           }
         },
       });

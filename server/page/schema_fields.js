@@ -59,15 +59,15 @@ function labelled(input, schema, facts, { inline = false } = {}) {
   if (hint) notes.push(hint.id);
   const error = h("p", { class: "field-error", id: `${id}-error`, hidden: true });
   notes.push(error.id);
-  input.setAttribute("aria-describedby", notes.join(" "));
   const isRequired = !facts.optional && !facts.hasAnswer;
   if (isRequired) input.setAttribute("aria-required", "true");
-  const label = h("label", { for: id }, facts.title, !isRequired ? null : h("span", { class: "required", "aria-hidden": "true" }, " *"));
-  const kind = kindOf(schema, facts);
-  if (kind) put(label, h("span", { class: "kind" }, kind));
+  const label = h("label", { for: id }, facts.title);
+  const kind = h("span", { class: "kind", id: `${id}-kind` }, kindOf(schema, facts));
+  const row = h("div", { class: "label-row" }, label, isRequired ? h("span", { class: "required", "aria-hidden": "true" }, "*") : null, kind);
+  input.setAttribute("aria-describedby", [kind.id, ...notes].join(" "));
   const element = inline
-    ? h("div", { class: "field inline" }, input, label, hint, error)
-    : h("div", { class: "field" }, label, hint, input, error);
+    ? h("div", { class: "field inline" }, input, row, hint, error)
+    : h("div", { class: "field" }, row, hint, input, error);
   const complain = (message) => {
     error.textContent = message ?? "";
     error.hidden = !message;
@@ -106,7 +106,7 @@ function text(schema, initial, facts) {
     if (value === "") {
       if (facts.nullable) return { value: facts.required ? null : UNSET };
       if (!facts.required && schema.default === undefined) return { value: UNSET };
-      if (facts.required && (schema.minLength ?? 0) > 0) return { value, problem: "is required." };
+      if (facts.required) return { value, problem: "is required." };
     }
     if (schema.minLength > value.length) return { value, problem: `needs at least ${schema.minLength} characters.` };
     if (schema.maxLength < value.length) return { value, problem: `takes at most ${schema.maxLength} characters.` };

@@ -86,7 +86,7 @@ function furtherField(values) {
     element: h(
       "div",
       { class: "field" },
-      h("label", { for: id }, "Fields", h("span", { class: "kind" }, "JSON object")),
+      h("div", { class: "label-row" }, h("label", { for: id }, "Fields"), h("span", { class: "kind" }, "JSON object")),
       h("p", { class: "hint", id: `${id}-hint` }, "It declares no fields and takes any."),
       input,
       error,

@@ -52,7 +52,7 @@ export function timelineView() {
 function drawn(run, width) {
   const bars = run.timeline.slice(-DRAWN);
   const begin = run.timeline_left_out ? Math.min(...bars.map((bar) => bar.started_at)) : run.created_at;
-  const end = Math.max(begin + 1, ...bars.map((bar) => bar.ended_at ?? run.now));
+  const end = Math.max(begin + 1, run.ended_at ?? run.now, ...bars.map((bar) => bar.ended_at ?? run.now));
   const inner = Math.max(200, width - 2);
   const x = (at) => (Math.max(0, at - begin) / (end - begin)) * (inner - 2) + 1;
   const bands = banded(bars, run.now);
@@ -62,7 +62,10 @@ function drawn(run, width) {
     parts.push(s("text", { class: "worker", x: 2, y: y + 12 }, process));
     y += 18;
     lanes.forEach((lane, number) => {
-      for (const bar of lane) parts.push(drawnBar(bar, x, y + number * (BAR + GAP), run));
+      for (const bar of lane) {
+        const top = y + number * (BAR + GAP);
+        parts.push(drawnWait(bar, bars, x, top + BAR / 2, run), drawnBar(bar, x, top, run, inner));
+      }
     });
     y += lanes.length * (BAR + GAP) + BAND;
     parts.push(s("line", { class: "rule", x1: 0, x2: inner, y1: y - BAND / 2, y2: y - BAND / 2 }));
@@ -90,9 +93,17 @@ function banded(bars, now) {
   return [...bands];
 }
 
-function drawnBar(bar, x, y, run) {
-  const left = x(bar.started_at);
-  const width = Math.max(3, x(bar.ended_at ?? run.now) - left);
+/** A line from where a step began to wait to where it went on: nothing is executed meanwhile. */
+function drawnWait(bar, bars, x, y, run) {
+  if (bar.outcome !== "waiting") return null;
+  const next = bars.find((each) => each.work_id === bar.work_id && each.started_at >= bar.ended_at && each !== bar);
+  const until = next?.started_at ?? run.ended_at ?? run.now;
+  return s("line", { class: "wait", x1: x(bar.ended_at), x2: x(until), y1: y, y2: y });
+}
+
+function drawnBar(bar, x, y, run, inner) {
+  const width = Math.max(4, x(bar.ended_at ?? run.now) - x(bar.started_at));
+  const left = Math.min(x(bar.started_at), inner - width - 1);
   const [sign, words] = OUTCOMES[bar.outcome] ?? ["·", bar.outcome];
   const text = `${sign} ${bar.step}${bar.attempt > 1 ? ` (${bar.attempt})` : ""}`;
   const took = duration((bar.ended_at ?? run.now) - bar.started_at);

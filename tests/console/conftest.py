@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import threading
 from collections.abc import Iterator
 
 import console_flows
 import pytest
-import uvicorn
-from console_driving import CHROMIUM_ARGUMENTS, Keep, Site, eventually
+from console_driving import CHROMIUM_ARGUMENTS, Keep, Site
+from console_serving import Serving
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from umbel import Settings
-from umbel.server import WorkflowServer
 from umbel.tasks.runtime import Runtime
 from umbel.workers.embedded import EmbeddedRedis
 
@@ -65,34 +63,8 @@ def gates() -> Iterator[set[str]]:
 @pytest.fixture(scope="session")
 def site(deployment: Runtime) -> Iterator[Site]:
     """A real server of the workflows, beside the session's worker."""
-    with serving(deployment) as made:
+    with Serving(deployment) as made:
         yield made
-
-
-def serving(deployment: Runtime, **options: object) -> Serving:
-    return Serving(deployment, **options)
-
-
-class Serving:
-    """A server in a thread, for a `with` block."""
-
-    def __init__(self, deployment: Runtime, **options: object) -> None:
-        self.server = WorkflowServer(runtime=deployment, **options)  # type: ignore[arg-type]
-        for name, workflow in console_flows.WORKFLOWS.items():
-            self.server.add_workflow(name, workflow(timeout=None))
-        config = self.server.uvicorn_config("127.0.0.1", 0, {"log_level": "warning"})
-        self.uvicorn = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.uvicorn.run, daemon=True)
-
-    def __enter__(self) -> Site:
-        self.thread.start()
-        eventually(lambda: self.uvicorn.started, "the server listens")
-        port = self.uvicorn.servers[0].sockets[0].getsockname()[1]
-        return Site(f"http://127.0.0.1:{port}/", self.server)
-
-    def __exit__(self, *_: object) -> None:
-        self.uvicorn.should_exit = True
-        self.thread.join(20)
 
 
 # Playwright's plain API has an event loop running in this thread while it is open, which asynchronous tests and
@@ -119,7 +91,8 @@ def page(site: Site, browser: Browser, gates: set[str]) -> Iterator[Page]:
     foreign: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    page.on("request", lambda asked: None if asked.url.startswith((site.url, "data:")) else foreign.append(asked.url))
+    own = ("http://127.0.0.1:", "data:")
+    page.on("request", lambda asked: None if asked.url.startswith(own) else foreign.append(asked.url))
     page.set_default_timeout(15_000)
     yield page
     context.close()

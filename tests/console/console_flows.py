@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 from umbel.resource import Resource
@@ -47,6 +47,14 @@ class Trip(StartEvent):
     traveller: Traveller
     stops: list[str] = Field(default_factory=list, description="On the way")
     notes: dict[str, str] | None = None
+
+    @field_validator("city")
+    @classmethod
+    def is_found_on_maps(cls, city: str) -> str:
+        """What no schema says."""
+        if city == "Atlantis":
+            raise ValueError("it has sunk")
+        return city
 
 
 class Offer(Event):
@@ -129,5 +137,36 @@ class Payment(Workflow):
         return StopEvent(result=f"paid {ev.euros}")
 
 
+class Ask(InputRequiredEvent):
+    question: str
+
+
+class Reply(HumanResponseEvent):
+    text: str
+
+
+class Quiz(Workflow):
+    """Asks by returning an event; another step takes the answer."""
+
+    @step
+    async def begin(self, ctx: Context, ev: StartEvent) -> Ask:
+        """What was given is kept, whatever it is."""
+        for name, value in ev.items():
+            await ctx.store.set(name, value)
+        return Ask(question="Which river?")
+
+    @step
+    async def judge(self, ev: Reply) -> StopEvent:
+        return StopEvent(result=ev.text)
+
+
+class Unserved(Workflow):
+    """This server does not know it."""
+
+    @step
+    async def only(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result="done")
+
+
 #: As they are served.
-WORKFLOWS: dict[str, type[Workflow]] = {"booking": Booking, "payment": Payment}
+WORKFLOWS: dict[str, type[Workflow]] = {"booking": Booking, "payment": Payment, "quiz": Quiz}
