@@ -15,6 +15,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "backlog_unknown": "the broker did not say how long a queue is",
         "broadcast_dropped": "a remote control message could not be understood",
         "commit_refused": "an outcome came after its run had ended or its work was given away",
+        "doorbell_refused": "a message that calls itself a doorbell of umbel is none; it was counted and set aside",
         "events_not_sent": "task events of steps that a worker went on with did not reach the broker",
         "fell_behind": "a stream reader asked for events that are no longer kept",
         "flush_postponed": "progress events wait for Redis",

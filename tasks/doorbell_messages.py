@@ -21,6 +21,8 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.transport import memory, virtual
 
+from ..orchestration.errors import WorkflowRuntimeError
+from ..orchestration.keys import check_run_id
 from ..orchestration.records import Doorbell
 
 #: Stand for what differs from message to message; no user text ever gets into a template.
@@ -28,6 +30,8 @@ _TASK_ID, _SHOWN, _BODY, _TAG = "\x02task-id\x03", "\x02shown\x03", "\x02body\x0
 
 #: Message header by which a consumer knows umbel's messages, also those whose task it lacks: the workflow's name.
 HEADER = "umbel_workflow"
+
+_WORK_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 def send_options(bell: Doorbell, workflow: str, task_id: str, shown: str) -> dict[str, Any]:
@@ -43,6 +47,26 @@ def send_options(bell: Doorbell, workflow: str, task_id: str, shown: str) -> dic
         "serializer": "json",
         "retry": False,
     }
+
+
+def doorbell_fault(body: object) -> str | None:
+    """Say what makes a task's decoded body no doorbell, or None. Whoever reaches the broker may have written it.
+
+    A doorbell that passes is still only a hint: what is not there, or not to be had, is not executed.
+    """
+    arguments = body[0] if isinstance(body, list | tuple) and len(body) == 3 else None
+    if not isinstance(arguments, list | tuple) or len(arguments) != 3 or body[1]:  # type: ignore[index]
+        return "expected three arguments: run id, work id, dispatch number"
+    run_id, work_id, dispatch_no = arguments
+    try:
+        check_run_id(run_id)
+    except WorkflowRuntimeError as error:
+        return f"expected a run id: {error}"
+    if not isinstance(work_id, str) or not _WORK_ID.fullmatch(work_id):
+        return f"expected a work id of run {run_id!r}, found {work_id!r:.80}"
+    if not isinstance(dispatch_no, int) or isinstance(dispatch_no, bool) or not 0 < dispatch_no < 2**53:
+        return f"expected a dispatch number for work item {work_id!r} of run {run_id!r}, found {dispatch_no!r:.80}"
+    return None
 
 
 def task_id_of(bell: Doorbell) -> str:

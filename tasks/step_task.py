@@ -9,10 +9,11 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import Celery, Task
-from celery.exceptions import Retry
+from celery.exceptions import InvalidTaskError, Retry
 from celery.worker.request import Request
 
 from .attempt import AttemptFailed, Told
+from .doorbell_messages import doorbell_fault
 from .execution import Executor
 from .loop_execution import LoopExecutor
 from .registry import Registered
@@ -24,6 +25,22 @@ ExecutorOf = Callable[[], Executor]
 
 class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
     """Celery's view of a delivered doorbell, in the worker's main process."""
+
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        """As Celery's own.
+
+        Raises:
+            InvalidTaskError: The message is no doorbell.
+        """
+        super().__init__(message, *args, **options)
+        try:
+            fault = doorbell_fault(message.payload)
+        except MemoryError:  # says nothing about the message
+            raise
+        except Exception as error:
+            raise InvalidTaskError(f"its body does not deserialize: {error!r:.200}") from error
+        if fault is not None:
+            raise InvalidTaskError(fault)
 
     def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
         """Report how long the step took, not the steps that its worker went on with in the same slot."""

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from celery import bootsteps
+from celery.exceptions import InvalidTaskError
 from redis.exceptions import RedisError
 
 from ..orchestration.connection import connect
@@ -23,12 +24,27 @@ from ..orchestration.store import Store
 from ..orchestration.sweep import Sweep
 from ..orchestration.upkeep import Upkeep
 from ..tasks.dispatch import HEADER, CeleryDispatcher
+from ..tasks.doorbell_messages import doorbell_fault
 from ..tasks.owner import process_is_dead
 from .pool import AsyncPool
 from .redis_answers import ask_server
 from .redis_health import what_loses_data
+from .transport import Envelope
 
 logger = logging.getLogger("umbel.worker")
+
+
+def refuse_doorbell(store: Store, message: Any, fault: str) -> None:
+    """Tell of a message that calls itself a doorbell and is none; count it, and keep it where the broker is a Redis."""
+    about = {"action": "doorbell_refused"}
+    logger.error("A doorbell of task %r was refused: %s.", message.headers.get("task"), fault, extra=about)
+    set_aside = getattr(message.channel, "set_aside", None)
+    if set_aside is not None and isinstance(message._raw, Envelope):
+        set_aside(message._raw, fault)
+    try:
+        store.client.hincrby(store.keys.in_shard(0, "counters"), "refused_doorbells", 1)
+    except RedisError as error:
+        logger.info("a refused doorbell was not counted: %s", error, extra=about)
 
 
 class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
@@ -161,28 +177,40 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        """Put ourselves before Celery's handling of unknown tasks."""
+        """Put ourselves before Celery's handling of unknown tasks and of messages that are no tasks."""
         stock = type(consumer).on_unknown_task.__get__(consumer)
+        stock_invalid = type(consumer).on_invalid_task.__get__(consumer)
         installation = consumer.app.umbel
         installation.continued.attach(consumer)
+
+        def on_invalid_task(body: Any, message: Any, exc: Exception) -> None:
+            if HEADER in (message.headers or {}):
+                refuse_doorbell(installation.runtime.store, message, str(exc))
+                message.reject_log_error(logger, consumer.connection_errors)
+            else:
+                stock_invalid(body, message, exc)
 
         def on_unknown_task(body: Any, message: Any, exc: Exception) -> None:
             workflow = (message.headers or {}).get(HEADER)
             if workflow is None:
                 stock(body, message, exc)
                 return
+            if (fault := doorbell_fault(message.payload)) is not None:
+                on_invalid_task(body, message, InvalidTaskError(fault))
+                return
             try:
-                run_id, work_id, *_ = message.payload[0]
+                run_id, work_id, _ = message.payload[0]
                 step = message.headers["task"].rpartition(".")[2]
                 store = installation.runtime.store
-                Upkeep(store).park(run_id, work_id, workflow, step)
+                is_parked = Upkeep(store).park(run_id, work_id, workflow, step)
             except Exception as error:
                 # Not acknowledged for now would mean again and again: the ring index looks after the work.
                 about = {"action": "park_failed"}
                 logger.warning("could not park %s: %s", message.headers.get("id"), error, extra=about)
             else:
                 is_loaded = installation.registry.find(workflow) is not None
-                logger.error(
+                logger.log(
+                    logging.ERROR if is_parked else logging.DEBUG,  # else a doorbell of work that is not there any more
                     "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
                     "code starts. Loaded here: %s.",
                     step,
@@ -194,6 +222,7 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
             message.ack_log_error(logger, consumer.connection_errors)
 
         consumer.on_unknown_task = on_unknown_task
+        consumer.on_invalid_task = on_invalid_task
 
     def stop(self, consumer: Any) -> None:
         """Nothing to undo: a consumer is not reused."""

@@ -9,11 +9,15 @@
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options',
   'seq')
-if not meta[1] then return { 'unknown' } end
+if not meta[1] then
+  redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
+  return { 'unknown' }
+end
 if redis.call('ZSCORE', K.gone, A.owner) then return { 'gone' } end
 local record = get(A.w)
 if meta[1] ~= 'running' then
   if record then ring_drop(A.w, line_of(record)) end
+  redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
   return { 'closed' }
 end
 if not record then

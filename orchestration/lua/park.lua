@@ -4,10 +4,13 @@
 --!keys run work stream trace journal ring unclaimed parked owner
 --!include record publish slots
 
-if redis.call('HGET', K.run, 'status') ~= 'running' then return { 'closed' } end
+local run = redis.call('HMGET', K.run, 'status', 'workflow')
+if run[1] ~= 'running' then return { 'closed' } end
 local record = get(A.w)
 local mine = record and record.st == 'running' and record.c == A.c
 if not record or not (mine or record.st == 'ready') then return { 'stale' } end
+-- What a message says of its step is believed only if it is so: parked under another name, nobody would take it up.
+if A.name ~= run[2] .. '|' .. record.s then return { 'stale' } end
 if mine then redis.call('SREM', K.owner, A.member) end
 record.st = 'parked'
 ring_drop(A.w, line_of(record))

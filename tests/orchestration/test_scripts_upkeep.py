@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
@@ -323,12 +325,21 @@ def test_parking_is_idempotent_and_ends_with_the_run(run: DrivenRun, store: Stor
 
 
 def test_hostile_names_park_and_unpark_only_themselves(store: Store) -> None:
-    run = DrivenRun(store, plan_of(step("begin", START))).start()
-    run.upkeep.park(run.run_id, run.bells[0].work_id, "W[a]*", "begin?")
+    run = DrivenRun(store, replace(plan_of(step("begin?", START)), workflow="W[a]*")).start()
+    assert run.upkeep.park(run.run_id, run.bells[0].work_id, "W[a]*", "begin?")
 
     assert run.upkeep.unpark("W*", ["begin?"]) == []
     assert run.upkeep.unpark("W[a]*", ["begin*"]) == []
     assert len(run.upkeep.unpark("W[a]*", ["begin?"])) == 1
+
+
+def test_work_is_parked_under_no_name_but_its_own(run: DrivenRun) -> None:
+    bell = run.bells[0]
+
+    assert not run.upkeep.park(run.run_id, bell.work_id, "Forged", bell.step)
+    assert not run.upkeep.park(run.run_id, bell.work_id, run.plan.workflow, "forged")
+
+    assert isinstance(run.ask(bell), Work)
 
 
 # -- revival -----------------------------------------------------------------------------------------------------------
