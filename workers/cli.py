@@ -12,8 +12,9 @@ from .commands.lazy_group import Lazy, LazyGroup
 COMMANDS = {
     "run": Lazy(".run", "run", "Run a workflow here and print its result."),
     "exec": Lazy(".exec_program", "exec_program", "Execute an unchanged Python program, everything it needs embedded."),
-    "dev": Lazy(".worker", "dev", "Embedded Redis and a worker in one terminal."),
+    "dev": Lazy(".dev", "dev", "Embedded Redis, a worker, and the HTTP server with its console, in one terminal."),
     "worker": Lazy(".worker", "worker", "Start a worker."),
+    "serve": Lazy(".serve", "serve", "Serve workflows over HTTP, with a console page."),
     "start": Lazy(".run", "start", "Start a run, print its id and return."),
     "runs": Lazy(".show", "runs", "List the newest runs."),
     "show": Lazy(".show", "show", "Show what happened in a run: steps, attempts, workers, timings."),

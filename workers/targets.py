@@ -80,6 +80,16 @@ def load_target(text: str) -> list[Registrable]:
     return _all_in(target, module, [*own, *declared[known:]])
 
 
+def load_module(text: str) -> tuple[Target, ModuleType]:
+    """Import a target's module, whatever is in it.
+
+    Raises:
+        TargetError: No such file or module, or the import fails.
+    """
+    target = parse_target(text)
+    return target, _import(target)
+
+
 def companions(texts: Iterable[str]) -> list[type[Workflow]]:
     """The other workflows in the modules of loaded targets that name one: steps may start them as runs of their own."""
     found: dict[type[Workflow], None] = {}

@@ -1,4 +1,4 @@
-"""`umbel worker` and `umbel dev`: processes that carry out steps."""
+"""`umbel worker`: a process that carries out steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TypeVar
 
 import click
@@ -19,13 +19,9 @@ from ...tasks.registry import Registry
 from ..app import Installation, create_app
 from ..log_format import LogFormat, log_as_json
 from ..pool import DEFAULT_CONCURRENCY
-from ..server_folder import state_folder
 from ..targets import companions, load_targets
-from ..watchdog import Watchdog
-from ..worker_process import WorkerProcess
-from .deployment import configured, deployment_options, embedded
+from .deployment import configured
 from .log_options import log_format_option, teller
-from .output import note
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -48,7 +44,7 @@ concurrency_option = click.option(
     metavar="N",
     help="Steps at once; else 1000 on an event loop, and the number of processors in processes or threads.",
 )
-_targets = click.argument("targets", nargs=-1, metavar="[TARGET]...", envvar="UMBEL_TARGETS")
+targets_argument = click.argument("targets", nargs=-1, metavar="[TARGET]...", envvar="UMBEL_TARGETS")
 
 
 def loglevel_option(default: str) -> Callable[[F], F]:
@@ -63,7 +59,7 @@ def loglevel_option(default: str) -> Callable[[F], F]:
     )
 
 
-def _worker_options(command: F) -> F:
+def worker_options(command: F) -> F:
     options = (
         click.option(
             "--queues", metavar="A,B", help="Take messages only from these; else from all that the steps name."
@@ -76,8 +72,8 @@ def _worker_options(command: F) -> F:
 
 
 @click.command()
-@_targets
-@_worker_options
+@targets_argument
+@worker_options
 @click.option("-n", "--name", metavar="NAME", help="The worker's name; its host is added. Else umbel-<process id>.")
 @loglevel_option("INFO")
 @log_format_option
@@ -106,10 +102,10 @@ def worker(
             "A worker needs the Redis of its deployment, and neither --redis nor UMBEL_REDIS_URL names one. Set "
             "UMBEL_REDIS_URL=redis://host:6379/0; or, to try things out without any set-up, use `umbel dev TARGET`."
         )
-    workflows = load_targets(_given(targets))
+    workflows = load_targets(given_targets(targets))
     app = create_app(settings, *workflows)
     consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
-    _add_companions(app.umbel, _given(targets))
+    _add_companions(app.umbel, given_targets(targets))
     if log_format == "json":
         log_as_json()
     # It warns root of pickle, which this app accepts from nobody.
@@ -136,49 +132,6 @@ def worker(
     sys.exit(controller.exitcode)
 
 
-@click.command()
-@_targets
-@_worker_options
-@loglevel_option("INFO")
-@deployment_options
-def dev(
-    targets: tuple[str, ...],
-    pool: str,
-    concurrency: int | None,
-    queues: str | None,
-    task_events: bool,
-    loglevel: str,
-    redis_url: str | None,
-    state: str,
-) -> None:
-    """Serve TARGET… in this terminal until Ctrl-C: an embedded Redis and a worker.
-
-    Runs are kept in a state folder; start and watch them from another terminal with `umbel start`, `umbel show`,
-    `umbel events`. With a Redis (--redis, UMBEL_REDIS_URL) only the worker is started.
-    """
-    given = _given(targets)
-    load_targets(given)  # what is wrong with them is better told before anything is started
-    options = ["--loglevel", loglevel, *(["--queues", queues] if queues else []), *(["-E"] if task_events else [])]
-    settings = configured(redis_url)
-    with ExitStack() as stack:
-        if settings.redis_url is None:
-            settings, watchdog = stack.enter_context(embedded(settings, state))
-            note(f"Runs are kept in {state_folder(state)}. Ctrl-C ends this; nothing is lost.")
-        else:
-            watchdog = stack.enter_context(Watchdog())
-        note(f"Start a run from another terminal with: umbel start {given[0]} key=value")
-        process = WorkerProcess(
-            settings, given, watchdog, pool=pool, concurrency=concurrency, options=options, say=note
-        )
-        stack.enter_context(process)
-        try:
-            process.process.wait()
-        except KeyboardInterrupt:
-            note("Running steps may finish …")
-            return
-        process.check()
-
-
 def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
     """Serve what steps of the named workflows may start, as far as it can be built; else its work would be parked."""
     for workflow in companions(targets):
@@ -187,10 +140,10 @@ def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
                 installation.add(workflow)
 
 
-def _given(targets: Sequence[str]) -> list[str]:
+def given_targets(targets: Sequence[str]) -> list[str]:
     if not targets:
         raise click.UsageError(
-            "No TARGET is given, and UMBEL_TARGETS is not set. A worker needs to know what to serve."
+            "No TARGET is given, and UMBEL_TARGETS is not set. It needs to know what to serve."
         )
     return list(targets)
 
