@@ -134,6 +134,11 @@ class WorkflowServer:
         """The workflows by the name they are served under."""
         return {name: served.workflow for name, served in self.serving.workflows.items()}
 
+    @property
+    def is_protected(self) -> bool:
+        """Whether a token or a hook stands between callers and runs."""
+        return bool(self._tokens) or self._authorize is not None
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> WorkflowServer:
@@ -186,7 +191,7 @@ class WorkflowServer:
         }
         given |= dict(more or {})
         reachable = "fd" not in given and given.get("uds") is None and not is_loopback(str(given["host"]))
-        if reachable and not self._tokens and self._authorize is None:
+        if reachable and not self.is_protected:
             raise ConfigurationError(
                 f"This server would be open to everybody who can reach {given['host']}: it has neither a token nor an "
                 "authorizer. Give WorkflowServer(token=…) or authorize=…, or serve on localhost."

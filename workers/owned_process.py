@@ -34,6 +34,7 @@ class OwnedProcess:
         *,
         stop_seconds: float,
         say: Callable[[str], None],
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start it.
 
@@ -44,6 +45,7 @@ class OwnedProcess:
             watchdog: Ends it if this process is killed.
             stop_seconds: How long it may take to end after SIGTERM.
             say: Gets each line that it prints, on a thread of its own.
+            pass_fds: Descriptors it inherits under the same number.
         """
         self.name = name
         self._watchdog, self._stop_seconds, self._say = watchdog, stop_seconds, say
@@ -51,7 +53,7 @@ class OwnedProcess:
         reading, writing = os.pipe()
         try:
             self.process: subprocess.Popen[bytes] = watchdog.spawn(
-                command, env=dict(environment) | {"PYTHONUNBUFFERED": "1"}, output=writing
+                command, env=dict(environment) | {"PYTHONUNBUFFERED": "1"}, output=writing, pass_fds=pass_fds
             )
         except BaseException:
             os.close(reading)

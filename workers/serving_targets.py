@@ -59,7 +59,9 @@ def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> Loa
     for server in own.values():
         served = list(server.get_workflows().values())
         if not served and not others:
-            raise TargetError(f"The server in {texts[0]!r} has no workflow. Give it some with add_workflow(name, flow).")
+            raise TargetError(
+                f"The server in {texts[0]!r} has no workflow. Give it some with add_workflow(name, flow)."
+            )
         worker_targets = [*others, *dict.fromkeys(target_of(workflow) for workflow in served)]
         _add(server, [build(each) for each in load_targets(others)])
         return Loaded(server, worker_targets, is_own=True)

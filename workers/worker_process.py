@@ -1,4 +1,4 @@
-"""`umbel worker` and `umbel serve` as processes that belong to this one."""
+"""`umbel worker` and other commands as processes that belong to this one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .local import worker_command, worker_environment
 from .owned_process import OwnedProcess
 from .watchdog import Watchdog
 
-#: Seconds that a server may take to end: its open streams are cut sooner.
-_SERVER_STOP_SECONDS = 10.0
+#: Seconds that another command may take to end: a server cuts open streams sooner.
+_STOP_SECONDS = 10.0
 
 
 class WorkerProcess(OwnedProcess):
@@ -54,14 +54,31 @@ class CommandProcess(OwnedProcess):
     """Another command of umbel's, such as `umbel serve`."""
 
     def __init__(
-        self, settings: Settings, command: str, options: Sequence[str], watchdog: Watchdog, say: Callable[[str], None]
+        self,
+        settings: Settings,
+        command: str,
+        options: Sequence[str],
+        watchdog: Watchdog,
+        *,
+        say: Callable[[str], None],
+        pass_fds: Sequence[int] = (),
     ) -> None:
-        """Start it; arguments as of `WorkerProcess`, with the command's name and all its arguments."""
+        """Start it.
+
+        Args:
+            settings: Of the deployment; the process gets exactly these.
+            command: Its name.
+            options: All its arguments.
+            watchdog: Ends it if this process is killed.
+            say: Gets each line that it prints, on a thread of its own.
+            pass_fds: Descriptors it inherits under the same number.
+        """
         super().__init__(
             command,
             [sys.executable, "-m", "umbel.workers.cli", command, *options],
             worker_environment(settings),
             watchdog,
-            stop_seconds=_SERVER_STOP_SECONDS,
+            stop_seconds=_STOP_SECONDS,
             say=say,
+            pass_fds=pass_fds,
         )

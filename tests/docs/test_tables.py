@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from celery import Celery
 from pages import ROOT, page, spans, table
+from prometheus_client.parser import text_string_to_metric_families
 
 from umbel.orchestration.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
 from umbel.orchestration.log_actions import ACTIONS
+from umbel.orchestration.metrics import COUNTERS, Metrics
 from umbel.orchestration.scripts import load, names
 from umbel.orchestration.settings import Settings
+from umbel.server.exposition import exposition
 from umbel.workers.app import APP_SETTINGS, create_app
 from umbel.workers.cli import COMMANDS
 
@@ -167,6 +170,31 @@ def test_a_key_that_is_named_after_something_is_used(key: str) -> None:
 
 
 def test_every_command_is_in_a_page() -> None:
-    pages = "\n".join(page(name) for name in ("README.md", PRODUCTION, "docs/tutorial.md", "docs/troubleshooting.md"))
+    pages = "\n".join(
+        page(name)
+        for name in (
+            "README.md",
+            PRODUCTION,
+            "docs/guides/operations.md",
+            "docs/tutorial.md",
+            "docs/troubleshooting.md",
+        )
+    )
 
     assert [name for name in COMMANDS if f"umbel {name}" not in pages] == []
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_metrics_is_what_a_server_tells() -> None:
+    nothing = Metrics(dict.fromkeys(COUNTERS, 0), {}, {}, {}, {}, 0, 0, 0.0)
+    page = exposition(nothing, [], {}, 0).decode()
+    told = {
+        family.name + ("_total" if family.type == "counter" else ""): family.documentation
+        for family in text_string_to_metric_families(page)
+    }
+
+    rows = table("docs/guides/operations.md", "metric", "labels", "what it is")
+
+    assert {coded(cell)[0]: text for cell, (_, text) in rows.items()} == told

@@ -6,14 +6,19 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
-from cli_process import FLOWS, Cli
+from cli_process import FLOWS, Background, Cli
 from owner_process import eventually, processes_mentioning
 
+from umbel.workers.redis_serving import free_port
 from umbel.workers.server_folder import ServerFolder, is_locked
 
 
@@ -97,10 +102,63 @@ def test_dev_serves_until_it_is_interrupted_and_other_terminals_attach_to_it(cli
         run_id = cli("start", "flows.py:Squares", "count=2")
         assert "No live worker" not in run_id.err
         assert '{"result": {"total": 1}}' in cli("events", run_id.out.strip(), "--follow").out
+        with httpx.Client(base_url=console(dev), timeout=30) as client:
+            assert client.get("/").headers["content-type"].startswith("text/html")
+            answer = client.post("/workflows/Squares/run", json={"start_event": {"count": 3}})
+            assert answer.json()["result"]["value"]["result"] == {"total": 5}
         dev.interrupt()
         done = dev.wait()
 
     assert done.code == 0
+    assert nothing_is_left(cli)
+
+
+def console(dev: Background) -> str:
+    """Where the server of a dev command listens."""
+    dev.says("Console and HTTP API: ")
+    return dev.err.partition("Console and HTTP API: ")[2].split()[0]
+
+
+def test_dev_takes_the_next_port_and_ends_on_sigterm_with_everything_it_has_started(cli: Cli) -> None:
+    flower_port = free_port()
+    with taking(8080):
+        options = ["--pool", "solo", "--flower", "--flower-port", str(flower_port), "--log-format", "json"]
+        with cli.background("dev", f"{cli.folder}/flows.py:Squares", *options) as dev:
+            dev.says(" ready.")
+            url = json.loads(dev.err.splitlines()[1])["message"].rpartition(" ")[2]
+            assert url != "http://127.0.0.1:8080"
+            assert httpx.get(f"{url}/workflows").json() == {"workflows": ["Squares"]}
+            eventually(lambda: answers(f"http://127.0.0.1:{flower_port}/healthcheck"), "Flower answers")
+            dev.process.terminate()
+            done = dev.wait()
+
+    assert done.code == 0, done
+    assert nothing_is_left(cli)
+    assert not answers(f"http://127.0.0.1:{flower_port}/healthcheck")
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+@contextmanager
+def taking(port: int) -> Iterator[None]:
+    """The port is in use: by us, or by whoever has it already."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield
+
+
+def test_a_port_that_is_taken_and_asked_for_ends_dev(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli("dev", f"{cli.folder}/flows.py:Squares", "--pool", "solo", "--port", port, fails=True)
+
+    assert f"Error: Port {port} of this machine is in use. Choose another one with --port." in done.err
     assert nothing_is_left(cli)
 
 

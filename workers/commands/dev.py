@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from types import FrameType
 
 import click
@@ -21,7 +20,7 @@ from ..targets import load_targets
 from ..watchdog import Watchdog
 from ..worker_process import CommandProcess, WorkerProcess
 from .deployment import configured, deployment_options, embedded
-from .log_options import log_format_option, teller
+from .log_options import log_format_option, pass_on, teller
 from .worker import given_targets, loglevel_option, targets_argument, worker_options
 
 #: Where server and Flower listen unless it is said, and how many ports further on are tried.
@@ -32,7 +31,9 @@ _LOOK_SECONDS = 0.2
 @click.command()
 @targets_argument
 @worker_options
-@click.option("--port", type=click.IntRange(1, 65535), help=f"Of the server; else {_SERVER_PORT}, or the next free one.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help=f"Of the server; else {_SERVER_PORT}, or the next free one."
+)
 @click.option("--no-server", is_flag=True, help="Start no HTTP server.")
 @click.option("--flower", is_flag=True, help="Start Flower, Celery's monitor, too.")
 @click.option(
@@ -84,20 +85,22 @@ def dev(
         try:
             start(
                 WorkerProcess(
-                    settings, given, watchdog, pool=pool, concurrency=concurrency, options=options, say=_pass_on
+                    settings, given, watchdog, pool=pool, concurrency=concurrency, options=options, say=pass_on
                 )
             )
             if has_server:
-                chosen = _free_port(port, _SERVER_PORT, "--port")
-                start(CommandProcess(settings, "serve", [*given, *logs, "--port", str(chosen)], watchdog, _pass_on))
-                say(f"Console and HTTP API: http://127.0.0.1:{chosen}")
+                # It listens before the server does: who calls early waits, and nobody takes the port meanwhile.
+                listening = stack.enter_context(closing(_listen(port, _SERVER_PORT, "--port")))
+                fd = listening.fileno()
+                arguments = [*given, *logs, "--fd", str(fd)]
+                start(CommandProcess(settings, "serve", arguments, watchdog, say=pass_on, pass_fds=[fd]))
+                say(f"Console and HTTP API: http://127.0.0.1:{listening.getsockname()[1]}")
             elif not no_server:
                 say("The HTTP server and its console are not installed: pip install 'umbel[server]'")
             if flower:
-                chosen = _free_port(flower_port, _FLOWER_PORT, "--flower-port")
-                url = ["--redis", settings.redis_url or ""]
-                start(CommandProcess(settings, "flower", ["--port", str(chosen)], watchdog, _pass_on))
-                say(f"Flower: http://127.0.0.1:{chosen}")
+                with closing(_listen(flower_port, _FLOWER_PORT, "--flower-port")) as tried:
+                    found = tried.getsockname()[1]  # Flower takes no socket
+                start(CommandProcess(settings, "flower", ["--port", str(found)], watchdog, say=pass_on))
             say(f"Start a run from another terminal with: umbel start {given[0]} key=value")
             while all(process.process.poll() is None for process in started):
                 time.sleep(_LOOK_SECONDS)
@@ -108,23 +111,19 @@ def dev(
             process.check()
 
 
-def _pass_on(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def _is_installed(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
-def _free_port(wanted: int | None, first: int, option: str) -> int:
-    """The port that was asked for, or the first free one; whoever takes it a moment later is told by the process.
+def _listen(wanted: int | None, first: int, option: str) -> socket.socket:
+    """A socket on the port that was asked for, or on the first free one.
 
     Raises:
         ConfigurationError: The wanted port is taken, or all that were tried.
     """
     for port in [wanted] if wanted is not None else range(first, first + _PORTS_TRIED):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        with suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
     ports = str(wanted) if wanted is not None else f"{first} to {first + _PORTS_TRIED - 1}"
     raise ConfigurationError(f"Port {ports} of this machine is in use. Choose another one with {option}.")
 

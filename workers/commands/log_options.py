@@ -28,3 +28,8 @@ def log_format_option(command: F) -> F:
 def teller(log_format: LogFormat) -> Callable[[str], None]:
     """`note`, in the format of the log."""
     return note if log_format == "text" else lambda text: note(json_line(text))
+
+
+def pass_on(line: str) -> None:
+    """Tell a line of a process that belongs to this one, in whatever format it has."""
+    note(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging.config
 import signal
 import socket
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from ..log_format import LogFormat
 from ..watchdog import Watchdog
 from ..worker_process import WorkerProcess
 from .deployment import configured
-from .log_options import log_format_option, teller
+from .log_options import log_format_option, pass_on, teller
 from .worker import concurrency_option, given_targets, loglevel_option, pool_option, targets_argument
 
 try:
@@ -40,7 +39,7 @@ except ModuleNotFoundError as missing:
 @click.option(
     "--token",
     envvar="UMBEL_SERVER_TOKEN",
-    help="What callers have to show as `Authorization: Bearer`; better as UMBEL_SERVER_TOKEN, since others see commands.",
+    help="What callers have to show as `Authorization: Bearer`; better UMBEL_SERVER_TOKEN: others see command lines.",
 )
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="A name it may be asked for as.")
 @click.option(
@@ -58,6 +57,7 @@ except ModuleNotFoundError as missing:
 @click.option("--with-worker", is_flag=True, help="Start a worker for the workflows too; it ends with the server.")
 @pool_option
 @concurrency_option
+@click.option("--fd", type=int, hidden=True, help="A socket that listens already.")
 @click.option("--access-log", is_flag=True, help="Tell each request.")
 @loglevel_option("INFO")
 @log_format_option
@@ -73,6 +73,7 @@ def serve(
     with_worker: bool,
     pool: str,
     concurrency: int | None,
+    fd: int | None,
     access_log: bool,
     loglevel: str,
     log_format: LogFormat,
@@ -101,14 +102,14 @@ def serve(
     loaded = load_server(given_targets(targets), lambda: WorkflowServer(runtime=runtime, **options))
     if loaded.is_own and token and not loaded.server.is_protected:
         raise ConfigurationError(
-            "A token is given, but the WorkflowServer of this program has none and would not ask for it. Give it there: "
-            "WorkflowServer(token=os.environ['UMBEL_SERVER_TOKEN'])."
+            "A token is given, but the WorkflowServer of this program has none and would not ask for it. Give it "
+            "there: WorkflowServer(token=os.environ['UMBEL_SERVER_TOKEN'])."
         )
     log_config = _log_config(log_format, loglevel.upper())
     config = loaded.server.uvicorn_config(host, port, {"log_config": log_config, "access_log": access_log})
     with ExitStack() as stack:
         stack.callback(runtime.close)
-        listening = stack.enter_context(closing(_listen(host, port)))
+        listening = stack.enter_context(closing(_listen(host, port) if fd is None else socket.socket(fileno=fd)))
         worker: WorkerProcess | None = None
         if with_worker:
             watchdog = stack.enter_context(Watchdog())
@@ -120,7 +121,7 @@ def serve(
                 pool=pool,
                 concurrency=concurrency,
                 options=format_option,
-                say=say_as_it_is,
+                say=pass_on,
             )
             stack.enter_context(worker)
         signal.signal(signal.SIGTERM, _interrupt)
@@ -155,11 +156,6 @@ class _Server(uvicorn.Server):
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """SIGTERM ends as Ctrl-C does: what was started is stopped on the way."""
     raise KeyboardInterrupt
-
-
-def say_as_it_is(line: str) -> None:
-    """A line of a process that belongs to this one, in whatever format it has."""
-    click.echo(line, err=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

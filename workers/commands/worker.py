@@ -142,9 +142,7 @@ def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
 
 def given_targets(targets: Sequence[str]) -> list[str]:
     if not targets:
-        raise click.UsageError(
-            "No TARGET is given, and UMBEL_TARGETS is not set. It needs to know what to serve."
-        )
+        raise click.UsageError("No TARGET is given, and UMBEL_TARGETS is not set. It needs to know what to serve.")
     return list(targets)
 
 
