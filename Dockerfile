@@ -3,7 +3,7 @@ FROM python:3.12-slim
 RUN useradd --create-home umbel
 WORKDIR /app
 COPY --chown=umbel . /src
-RUN pip install --no-cache-dir "/src[flower]" && cp -r /src/examples /app/examples && rm -rf /src
+RUN pip install --no-cache-dir "/src[server,flower]" && cp -r /src/examples /app/examples && rm -rf /src
 USER umbel
 ENV PYTHONUNBUFFERED=1
 ENTRYPOINT ["umbel"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 import pytest
 import redis
 import yaml
@@ -89,7 +90,7 @@ def test_a_worker_has_the_time_to_drain() -> None:
 def test_nothing_is_published_beyond_this_machine() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
 
-    assert len(published) == 2
+    assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
@@ -98,6 +99,15 @@ def test_flower_asks_for_a_login() -> None:
 
     assert user
     assert password
+
+
+def test_the_server_asks_for_a_token_and_is_looked_after() -> None:
+    service = SERVICES["server"]
+
+    assert service["environment"]["UMBEL_SERVER_TOKEN"]
+    assert service["healthcheck"]["test"][:2] == ["CMD", "python"]
+    assert ":8080/health'" in service["healthcheck"]["test"][3]
+    assert "--public-path" not in " ".join(service["command"])  # by default /health needs no token
 
 
 def test_every_service_comes_up_again_by_itself() -> None:
@@ -132,7 +142,7 @@ def test_the_image_has_what_the_services_need() -> None:
 
     assert extras is not None
     assert python is not None
-    assert "flower" in extras[1].split(",")
+    assert {"server", "flower"} <= set(extras[1].split(","))
     assert set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
     assert int(python[1]) >= int(PROJECT["requires-python"].removeprefix(">=3."))
     assert instruction("USER") != "root"
@@ -184,18 +194,19 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     folder = tmp_path_factory.mktemp("app")
     shutil.copytree(ROOT / "examples", folder / "examples")
     (folder / "data").mkdir()
-    ports = {"redis": free_port(), "flower": free_port()}
+    ports = {"redis": free_port(), "flower": free_port(), "server": free_port()}
 
     def environment(name: str) -> dict[str, str]:
         values: dict[str, str] = SERVICES[name]["environment"]
         return {key: value.replace("@redis:6379/", f"@127.0.0.1:{ports['redis']}/") for key, value in values.items()}
 
     def command(name: str) -> list[str]:
-        words = [word.replace("--port=5555", f"--port={ports['flower']}") for word in SERVICES[name]["command"]]
+        ours = f"--port={ports.get(name)}"
+        words = [ours if word.startswith("--port=") else word for word in SERVICES[name]["command"]]
         if name != "redis":
             return [UMBEL, *words]
-        ours = ["--bind", "127.0.0.1", "--port", str(ports["redis"]), "--dir", str(folder / "data")]
-        return [str(find_server()), *words[1:], *ours]
+        here = ["--bind", "127.0.0.1", "--port", str(ports["redis"]), "--dir", str(folder / "data")]
+        return [str(find_server()), *words[1:], *here]
 
     def served(name: str, number: int = 1) -> Served:
         return Served(watchdog, folder, f"{name}-{number}", command(name), environment(name))
@@ -203,9 +214,10 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     with Watchdog() as watchdog, served("redis"):
         password = SERVICES["redis"]["environment"]["REDISCLI_AUTH"]
         eventually(lambda: is_healthy(ports["redis"], password), "redis is healthy")
-        with served("worker", 1) as first, served("worker", 2) as second, served("flower"):
+        with served("worker", 1) as first, served("worker", 2) as second, served("flower"), served("server") as server:
             for worker in (first, second):
                 worker.says(" ready.")
+            server.says("the console page and the HTTP API)")
             yield Composed(folder, ports, [first, second])
 
 
@@ -275,3 +287,16 @@ def test_flower_shows_the_steps_of_all_workers_after_a_login(composed: Composed)
     poet = {f"Poet.{step}": "SUCCESS" for step in ("plan", "write", "polish")}
     eventually(lambda: poet.items() <= states().items(), "Flower shows the steps")
     assert len(flower.json("/api/workers?refresh=1")) == 2
+
+
+def test_the_server_runs_what_the_workers_have_after_a_token(composed: Composed) -> None:
+    url = f"http://127.0.0.1:{composed.ports['server']}"
+    token = {"authorization": f"Bearer {SERVICES['server']['environment']['UMBEL_SERVER_TOKEN']}"}
+    assert httpx.get(f"{url}/health").status_code == 200
+    assert httpx.get(f"{url}/workflows").status_code == 401
+    eventually(lambda: httpx.get(f"{url}/ready", headers=token).status_code == 200, "the workers are announced")
+
+    body = {"start_event": {"amount": 50}}
+    answer = httpx.post(f"{url}/workflows/Approval/run", json=body, headers=token, timeout=40)
+
+    assert "small sums need no asking" in answer.json()["result"]["value"]["result"]
