@@ -210,8 +210,7 @@ class StateAccess(Generic[StateT]):
             raw = yield from self._lock(token, what)
             wanted = change(raw if key is None else {key: raw[key]} if key in raw else {})
             if wanted is not None:
-                answer = yield Exchange(partial(self.hash.write, wanted, lock=token))
-                self._refuse_lost(answer)
+                answer = yield from self._write_locked(wanted, token, raw, what)
         finally:
             if answer is None:
                 yield from self._unlock(token)
@@ -262,8 +261,7 @@ class StateAccess(Generic[StateT]):
         try:
             change = self.fields.difference(edit.raw, edit.state, "edit_state")
             if change is not None:
-                answer = yield Exchange(partial(self.hash.write, change, lock=edit.token))
-                self._refuse_lost(answer)
+                answer = yield from self._write_locked(change, edit.token, edit.raw, "edit_state()")
         finally:
             yield from self._end(edit, locked=answer is None)
 
@@ -289,13 +287,22 @@ class StateAccess(Generic[StateT]):
         finally:
             self.line.leave(edit.turn)
 
-    def _refuse_lost(self, answer: str) -> None:
+    def _write_locked(
+        self, change: Change, token: str, raw: Mapping[str, bytes], what: str
+    ) -> Procedure[Literal["written", "changed", "lost"]]:
+        """Write what was made from `raw` under a lock; should that have run out, only if nobody else wrote since."""
+        answer = yield Exchange(partial(self.hash.write, change, lock=token))
         if answer == "lost":
+            expect = {name: raw.get(name) for name in {*raw, *change.set}}
+            answer = yield from self._write(change, what, expect)
+        if answer != "written":
             raise StateEditLost(
-                f"An edit of the state of run {self.hash.run_id!r} was not saved: its lock had run out. This process "
-                f"or Redis stood still for more than {self.hash.lock_seconds:g} s, and the state may have been changed "
-                "by others meanwhile. Edit it again."
+                f"An edit of the state of run {self.hash.run_id!r} was not saved: its lock had run out, because this "
+                f"process or Redis stood still for more than {self.hash.lock_seconds:g} s, and the state has been "
+                "changed by others meanwhile. Edit it again."
             )
+        written: Literal["written", "changed", "lost"] = answer
+        return written
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,11 @@ class Load:
         """The handler of a run."""
         return self._handlers[run_id]
 
+    def forget(self, run_id: str) -> None:
+        """Expect nothing of a run any more."""
+        for known in (self.seen, self._handlers, self._unanswered):
+            known.pop(run_id, None)
+
     def ended(self, of: Collection[str]) -> list[str]:
         """Those of these runs that are not going on any more."""
         return [run_id for run_id in of if self._handlers[run_id].is_done()]

@@ -21,6 +21,7 @@ from umbel.orchestration.records import Applied
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.state import StateHash
 from umbel.orchestration.store import Store
+from umbel.orchestration.suspicion import ONE_SUSPECT
 from umbel.orchestration.upkeep import Held, Upkeep
 from umbel.orchestration.work import Work
 from umbel.tasks.memory_state import InMemoryStateStore
@@ -80,7 +81,9 @@ class Run:
 
     def claim(self, step: str, owner: str = "o") -> Work:
         bell = self.bells[step]
-        work = self.store.claim(self.run_id, bell.work_id, bell.dispatch_no, claim_id=new_id(), owner=owner)
+        work = self.store.claim(
+            self.run_id, bell.work_id, bell.dispatch_no, claim_id=new_id(), owner=owner, room=ONE_SUSPECT
+        )
         assert isinstance(work, Work)
         return work
 

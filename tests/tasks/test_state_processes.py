@@ -62,19 +62,35 @@ async def test_a_lost_step_neither_writes_nor_ends_its_edit(run: Run) -> None:
     assert await state.get("n") == 2
 
 
-async def test_an_edit_whose_lock_has_run_out_is_not_saved(run: Run) -> None:
+async def test_an_edit_whose_lock_has_run_out_is_saved_if_nobody_has_written_meanwhile(run: Run) -> None:
     state = run.state()
+    await state.set("m", 7)
+
+    async with state.edit_state() as edited:
+        edited.n = edited.m + 1
+        run.store.client.delete(run.lock_key())
+
+    assert run.raw() == {"m": b"7", "n": b"8"}
+
+
+@pytest.mark.parametrize("changed", [{"m": "8"}, {"n": "1"}])
+async def test_an_edit_whose_lock_has_run_out_is_not_saved_over_what_others_wrote(
+    run: Run, changed: dict[str, str]
+) -> None:
+    state = run.state()
+    await state.set("m", 7)
 
     async def edit() -> None:
         async with state.edit_state() as edited:
-            edited.n = 1
+            edited.n = edited.m + 1
             run.store.client.delete(run.lock_key())
+            run.store.client.hset(run.store.locate(run.run_id)[f"state:{run.run_id}"], mapping=changed)
 
     with pytest.raises(StateEditLost, match="was not saved") as caught:
         await edit()
 
     assert run.run_id in str(caught.value)
-    assert run.raw() == {}
+    assert run.raw() == {"m": b"7"} | {name: text.encode() for name, text in changed.items()}
     await state.set("n", 1)
 
 

@@ -1,0 +1,146 @@
+"""Redis is killed, cut off from power, emptied: what it still has goes on in the same workers, and never torn."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from chaos_deployment import ChaosDeployment, DeployChaos
+from chaos_flows import Held, Links
+from concluding import conclude, next_progress, start_workers
+from invariants import violations
+from mixed_load import Load
+from observed import see_leftovers, see_runs
+from process_driving import eventually
+from recovery_report import RecoveryReport
+from redis_under_test import RedisUnderTest
+
+from umbel import RunNotFound
+
+
+def await_progress(deployment: ChaosDeployment, steps: int) -> None:
+    """Wait until so many more steps have begun."""
+    before = len(deployment.effects())
+    eventually(lambda: len(deployment.effects()) >= before + steps, f"{steps} more steps have begun")
+
+
+@pytest.mark.full_matrix
+@pytest.mark.timeout(120)
+def test_a_redis_killed_again_and_again_loses_nothing_and_work_goes_on_soon_after_its_return(
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    start_workers(deployment)
+    load = Load(deployment, seed)
+    chosen = random.Random(seed)
+    recoveries = []
+    for _ in range(5):
+        load.start(15, seconds=0.1)
+        load.start_one(Links, 8, seconds=0.5)
+        await_progress(deployment, chosen.randint(5, 60))
+        redis_server.restart()
+        at = time.monotonic()
+        load.start_one(Held, 1)
+        await_progress(deployment, 10)
+        recoveries.append(next_progress(deployment, at))
+    conclude(report, "F10 Redis killed, restarted", load, seed=seed, recovery_seconds=recoveries)
+    assert max(recoveries) < 5
+
+
+@pytest.mark.full_matrix
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("share", [0.98, 0.7, 0.3])
+def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_go_on(
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport, share: float
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    start_workers(deployment)
+    load = Load(deployment, seed)
+    load.start(20, seconds=0.1)
+    certain = list(load.seen)
+    await_progress(deployment, 10)
+    kept = redis_server.log_file.stat().st_size  # on disk; what follows is not
+    load.start(10, seconds=0.1)
+    await_progress(deployment, 60)
+    # The log ends anywhere, in the middle of a transaction too.
+    written = redis_server.log_file.stat().st_size
+    redis_server.power_cut(kept + round((written - kept) * (1 - share)))
+    redis_server.start()
+    at = time.monotonic()
+    gone = [run_id for run_id in load.seen if not exists(deployment, run_id)]
+    assert not set(gone) & set(certain)
+    for run_id in gone:
+        load.forget(run_id)
+    load.await_all()
+    recovery = next_progress(deployment, at)
+    eventually(lambda: not see_leftovers(deployment).indexed, "nothing is under way")
+    runs = see_runs(deployment, load.seen.values())
+    for run in runs:
+        # What steps did in the second that never was is in the effect log and in nobody's memory.
+        run.effects = []
+    found = violations(runs, see_leftovers(deployment))
+    report.add(
+        "F11 power cut", seed=seed, runs=len(runs), executions=load.executions(), absorbed=load.absorbed(),
+        recovery_seconds=[recovery], violations=len(found),
+    )  # fmt: skip
+    assert found == []
+
+
+def exists(deployment: ChaosDeployment, run_id: str) -> bool:
+    """Whether Redis knows the run."""
+    try:
+        deployment.runtime.store.run(run_id)
+    except RunNotFound:
+        return False
+    return True
+
+
+@pytest.mark.full_matrix
+def test_with_appendfsync_always_nothing_acknowledged_is_lost_in_a_power_cut(
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    deployment.runtime.store.client.config_set("appendfsync", "always")
+    start_workers(deployment)
+    load = Load(deployment, seed)
+    load.start(20, seconds=0.05)
+    # The last start is acknowledged, so the log that was on disk by now has it, and all before it.
+    kept = redis_server.log_file.stat().st_size
+    await_progress(deployment, 5)
+    redis_server.power_cut(kept)
+    redis_server.start()
+    assert [run_id for run_id in load.seen if not exists(deployment, run_id)] == []
+    load.await_all()
+    runs = see_runs(deployment, load.seen.values())
+    for run in runs:
+        run.effects = []
+    found = violations(runs)
+    report.add("F11 power cut, fsync always", seed=seed, runs=len(runs), violations=len(found))
+    assert found == []
+
+
+@pytest.mark.full_matrix
+@pytest.mark.parametrize("how", ["flushed", "restarted empty"])
+def test_an_emptied_redis_is_told_clearly_and_serves_new_runs_in_the_same_workers(
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport, how: str
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    start_workers(deployment)
+    lost = Load(deployment, seed)
+    lost.start(20, seconds=0.1)
+    held = lost.start_one(Held, 1, seconds=1.0)
+    deployment.await_effects("held", run_id=held)
+    if how == "flushed":
+        deployment.runtime.store.client.flushall()
+    else:
+        redis_server.lose_everything()
+        redis_server.start()
+    at = time.monotonic()
+    for run_id in lost.seen:
+        with pytest.raises(RunNotFound, match=run_id):
+            lost.handler(run_id).result(30)
+    load = Load(deployment, seed)
+    load.start(20)
+    load.await_all()
+    conclude(report, f"F12 Redis {how}", load, seed=seed, recovery_seconds=[next_progress(deployment, at)])
