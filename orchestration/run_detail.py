@@ -7,7 +7,7 @@ What was left out is told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -131,6 +131,7 @@ class RunDetail:
         record: Its record.
         plan: What it runs by.
         now: Redis time in ms.
+        began_with: Its start event; None when it began with a snapshot, or the journal does not have it.
         asleep: Work items that wait for an event.
         head: The last number given to an event; -1 when there is none.
         steps: Of each step that has work.
@@ -146,6 +147,7 @@ class RunDetail:
     record: RunRecord
     plan: Plan
     now: int
+    began_with: Envelope | None
     asleep: int
     head: int
     steps: dict[str, LiveStep]
@@ -178,6 +180,7 @@ def read_detail(store: StoreReads, run_id: str) -> RunDetail:
         record=record,
         plan=plan,
         now=counters.now,
+        began_with=_began_with(store, run_id, journal, journal_left_out),
         asleep=counters.asleep,
         head=counters.head,
         steps=steps,
@@ -303,6 +306,18 @@ def _asked_last(store: StoreReads, run_id: str, steps: set[str]) -> dict[str, En
     return asked
 
 
+def _began_with(
+    store: StoreReads, run_id: str, journal: Sequence[JournalEntry], journal_left_out: int
+) -> Envelope | None:
+    if journal_left_out or not journal:
+        key = store.locate(run_id)["journal"]
+        journal = [_entry(*raw) for raw in store.read("read a journal", lambda: store.client.xrange(key, count=1))]
+    if not journal or journal[0].kind != "start":
+        return None
+    kept = (command["d"] for command in journal[0].commands if command["o"] == "keep")
+    return next((Envelope.from_bytes(data.encode("utf-8", "surrogateescape")) for data in kept), None)
+
+
 # -- journal and state -----------------------------------------------------------------------------------------------
 
 
@@ -315,13 +330,16 @@ def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, ...], 
         page = store.read("read a journal", partial(store.client.xrevrange, key, before, count=_PAGE))
         for entry_id, fields in page:
             size += sum(map(len, fields.values()))
-            commands = unpack(fields[b"c"]) if b"c" in fields else []
-            at = int(entry_id.partition(b"-")[0])
-            found.append(JournalEntry(at, fields[b"k"].decode(), unpack(fields[b"d"]), commands))
+            found.append(_entry(entry_id, fields))
         if len(page) < _PAGE:
             break
         before = f"({page[-1][0].decode()}"
     return tuple(reversed(found)), max(0, total - len(found))
+
+
+def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> JournalEntry:
+    commands = unpack(fields[b"c"]) if b"c" in fields else []
+    return JournalEntry(int(entry_id.partition(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"]), commands)
 
 
 def _state(store: StoreReads, record: RunRecord) -> tuple[tuple[StateValue, ...], int]:

@@ -1,18 +1,20 @@
 """Pages of runs for people: newest first, filtered, counted. Reads the indexes there are; nothing is written for it.
 
 A run stands in one index per status: a running one by its start, an ended one by its end. Newest first therefore means
-by what happened last, start or end. A filter is applied while walking down the indexes, a bounded stretch at a time:
-Redis brings the workflows' names along (`SORT … GET`), so ten thousand runs are looked through in a few milliseconds.
+by what happened last, start or end. A filter is applied while walking down the indexes, a bounded stretch at a time;
+one script per shard tells the workflows' names of a stretch, so ten thousand runs are looked through in some 40 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from .errors import WorkflowRuntimeError
-from .store_reads import StoreReads
+from .scripts import load, pack
+from .store import Store
 
 #: In the order in which people are told of them.
 STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
@@ -89,7 +91,7 @@ class RunPage:
     cursor: str | None
 
 
-def list_runs(store: StoreReads, query: RunQuery) -> RunPage:
+def list_runs(store: Store, query: RunQuery) -> RunPage:
     """One page.
 
     *Promise:* changes nothing. Asks Redis a handful of times, however many runs there are, and looks through at most
@@ -114,14 +116,14 @@ def _check(query: RunQuery) -> None:
 class _Walk:
     """Down all indexes at once, from the cursor on."""
 
-    def __init__(self, store: StoreReads, query: RunQuery) -> None:
+    def __init__(self, store: Store, query: RunQuery) -> None:
         self.store = store
         self.query = query
         self.search = query.search.casefold()
         statuses = query.statuses or STATUSES
-        shards = range(store.settings.shards)
-        self.indexes = [store.keys.in_shard(shard, f"runs:{status}") for shard in shards for status in statuses]
-        self.patterns = [f"{store.keys.tag(shard)}run:*->workflow" for shard in shards for _ in statuses]
+        self.shards = [shard for shard in range(store.settings.shards) for _ in statuses]
+        names = [f"runs:{status}" for _ in range(store.settings.shards) for status in statuses]
+        self.indexes = [store.keys.in_shard(shard, name) for shard, name in zip(self.shards, names, strict=True)]
 
     def page(self) -> RunPage:
         position = None if self.query.cursor is None else _parsed(self.query.cursor)
@@ -171,46 +173,48 @@ class _Walk:
         size = STRETCH if self.query.has_filter else self.query.limit + 1
 
         def read() -> Any:
-            pipe = self.store.client.pipeline(transaction=True)
-            for index, pattern, offset in zip(self.indexes, self.patterns, offsets, strict=True):
+            pipe = self.store.client.pipeline(transaction=False)
+            for index, offset in zip(self.indexes, offsets, strict=True):
                 pipe.zrange(index, offset, offset + size - 1, desc=True, withscores=True)
-                if self.query.has_filter:
-                    pipe.sort(index, start=offset, num=size, by="nosort", get=[pattern], desc=True)
             return pipe.execute()
 
-        answers = self.store.read("list runs", read)
-        entries: list[tuple[Position, bytes | None]] = []
+        found: dict[int, list[Position]] = {}
         horizon: Position | None = None
         looked = 0
-        for number in range(len(self.indexes)):
-            if self.query.has_filter:
-                members, workflows = answers[2 * number], answers[2 * number + 1]
-            else:
-                members, workflows = answers[number], [None] * len(answers[number])
+        for shard, members in zip(self.shards, self.store.read("list runs", read), strict=True):
             placed = [(int(score), run_id.decode()) for run_id, score in members]
-            looked += len(placed)
             if len(placed) == size:
                 horizon = placed[-1] if horizon is None else max(horizon, placed[-1])
-            entries += zip(placed, workflows, strict=True)
-        kept = sorted(
-            (
-                place
-                for place, workflow in entries
-                if (position is None or place < position)
-                and (horizon is None or place >= horizon)
-                and self._fits(place[1], workflow)
-            ),
-            reverse=True,
-        )
-        return kept, looked, horizon
+            looked += len(placed)
+            found.setdefault(shard, []).extend(each for each in placed if position is None or each < position)
+        if horizon is not None:
+            found = {shard: [each for each in some if each >= horizon] for shard, some in found.items()}
+        if self.query.has_filter:
+            found = self._fitting({shard: some for shard, some in found.items() if some})
+        return sorted(chain.from_iterable(found.values()), reverse=True), looked, horizon
 
-    def _fits(self, run_id: str, workflow: bytes | None) -> bool:
-        if not self.query.has_filter:
-            return True
-        name = (workflow or b"").decode()
-        if self.query.workflows and name not in self.query.workflows:
+    def _fitting(self, found: dict[int, list[Position]]) -> dict[int, list[Position]]:
+        """Those that fit, by shard. One exchange for all shards."""
+        script = load("workflows_of")
+
+        def read() -> Any:
+            pipe = self.store.client.pipeline(transaction=False)
+            for shard, some in found.items():
+                keys = [self.store.keys.run_in_shard(shard, run_id) for _, run_id in some]
+                args = pack({"run": some[0][1], "x": list(range(1, len(keys) + 1))})
+                pipe.eval(script.text, len(keys) + 1, keys[0], *keys, args)
+            return pipe.execute()
+
+        names = self.store.read("read runs", read) if found else []
+        return {
+            shard: [each for each, name in zip(some, workflows, strict=True) if self._fits(each[1], name.decode())]
+            for (shard, some), workflows in zip(found.items(), names, strict=True)
+        }
+
+    def _fits(self, run_id: str, workflow: str) -> bool:
+        if self.query.workflows and workflow not in self.query.workflows:
             return False
-        return not self.search or self.search in run_id.casefold() or self.search in name.casefold()
+        return not self.search or self.search in run_id.casefold() or self.search in workflow.casefold()
 
     def _rows(self, found: Sequence[Position]) -> tuple[ListedRun, ...]:
         if not found:

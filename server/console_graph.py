@@ -68,7 +68,7 @@ def drawn(picture: Picture, num_workers: Mapping[str, int]) -> dict[str, Any]:
 
 
 #: The longest line that a step says of itself in usual runs: it decides how wide the boxes are.
-_ROOM = "\u25b6 88 running  \u2713 888"
+_ROOM = "▶ 8 running  ✓ 88 done"
 
 
 def _with_room(box: Box) -> Box:

@@ -112,6 +112,7 @@ def run_shape(
         "waits_for_place": record.waits_for_place,
         "is_asleep": record.status == "running" and 0 < record.live == found.asleep,
         "head": found.head,
+        "began_with": _fields(found.began_with),
         "result": _result(record),
         "error": why_not_completed(record),
         "trouble": trouble,
@@ -196,7 +197,7 @@ def _waiting(questions: Iterable[Question], classes: Mapping[str, type[Event]]) 
         yield {
             "id": f"{waiter.work_id}|{waiter.waiter_id}",
             "step": waiter.step,
-            "asked": _asked(question.asked),
+            "asked": _fields(question.asked),
             "answers": [_event_class(answer) if answer else _unknown_class(waiter.event_type)],
             "requirements": waiter.requirements,
         }
@@ -218,7 +219,7 @@ def _returned(found: RunDetail, classes: Mapping[str, type[Event]]) -> Iterable[
         yield {
             "id": f"returned|{found.record.run_id}|{number}",
             "step": step,
-            "asked": _asked(asked),
+            "asked": _fields(asked),
             "answers": [_event_class(cls) for cls in answers],
             "requirements": {},
         }
@@ -242,7 +243,8 @@ def _published(entry: JournalEntry) -> Iterable[Envelope]:
                 yield event
 
 
-def _asked(event: Envelope | None) -> dict[str, Any] | None:
+def _fields(event: Envelope | None) -> dict[str, Any] | None:
+    """An event's type and what it carries, dynamic fields among the declared ones."""
     if event is None:
         return None
 

@@ -25,7 +25,7 @@ export function eventList() {
   let dropped = 0;
   let limit = DRAWN;
   let isDue = false;
-  const search = h("input", { type: "search", placeholder: "type or content", "aria-label": "Filter events", oninput: () => redraw() });
+  const search = h("input", { type: "search", placeholder: "filter by type or content", "aria-label": "Filter events", oninput: () => redraw() });
   const internal = h("input", { type: "checkbox", onchange: () => redraw() });
   const told = h("span", { class: "muted", role: "status" });
   const rows = h("ol", { class: "events" });

@@ -123,11 +123,10 @@ function light(boxes, steps) {
   }
 }
 
-/** The most urgent state in words, the next one as a figure. */
+/** The most urgent state, and how much is done; where nothing is, the next state. */
 function detail(words) {
-  const [first, second] = words.map(([sign, number, word]) => [`${sign} ${number.toLocaleString("en")}`, word]);
-  if (!first) return "–";
-  return second ? `${first.join(" ")}  ${second[0]}` : first.join(" ");
+  const shown = [words[0], words.slice(1).find(([, , word]) => word === "done") ?? words[1]].filter(Boolean);
+  return shown.map(([sign, number, word]) => `${sign} ${number.toLocaleString("en")} ${word}`).join("  ") || "–";
 }
 
 /** What a step does, as (sign, number, word), most urgent first. */

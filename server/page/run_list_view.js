@@ -128,7 +128,7 @@ function table(runs) {
       "table",
       { class: "runs" },
       h("caption", { class: "unseen" }, "Runs, newest first"),
-      h("thead", {}, h("tr", {}, ["Status", "Run", "Workflow", "Started", "Took"].map((each) => h("th", { scope: "col" }, each)))),
+      h("thead", {}, h("tr", {}, ["Status", "Run", "Workflow", "Started", "Took"].map((each) => h("th", { scope: "col", class: each === "Took" ? "figure" : null }, each)))),
       h("tbody", {}, runs.map(row)),
     ),
   );

@@ -240,15 +240,17 @@ function runParts(first, graphData, { act, sent }) {
   }
 
   function showState(run) {
-    const text = jsonText([run.state, run.state_left_out]);
+    const text = jsonText([run.state, run.state_left_out, run.began_with]);
     if (text === shownState) return;
     shownState = text;
-    if (run.state.length === 0) {
-      fill(state, h("p", { class: "muted" }, "ctx.store is empty."));
-      return;
-    }
+    const began = run.began_with;
     const rows = run.state.map((each) => h("div", {}, h("dt", {}, each.key, h("span", { class: "kind" }, bytes(each.size))), h("dd", {}, shownValue(each, 2))));
-    fill(state, h("dl", { class: "state" }, rows), run.state_left_out ? h("p", { class: "muted" }, `${count(run.state_left_out, "more key")} not shown.`) : null);
+    fill(
+      state,
+      began ? h("section", { class: "part", "aria-label": "Started with" }, h("h3", {}, "Started with ", h("code", {}, began.type)), shownValue(began, 3)) : null,
+      h("section", { class: "part", "aria-label": "ctx.store" }, h("h3", {}, h("code", {}, "ctx.store")), rows.length ? h("dl", { class: "state" }, rows) : h("p", { class: "muted" }, "Nothing is in it.")),
+      run.state_left_out ? h("p", { class: "muted" }, `${count(run.state_left_out, "more key")} not shown.`) : null,
+    );
   }
 
   function showSteps(run) {

@@ -113,7 +113,7 @@ function drawnBar(bar, x, y, run, inner) {
     { class: `bar ${bar.outcome}` },
     s("title", {}, title.filter(Boolean).join("\n")),
     s("rect", { x: left, y, width, height: BAR, rx: 3 }),
-    width > text.length * 6.4 + 8 ? s("text", { x: left + 5, y: y + 13 }, text) : null,
+    width > 16 ? s("text", { x: left + 5, y: y + 13 }, width > text.length * 6.7 + 8 ? text : sign) : null,
   );
 }
 

@@ -51,6 +51,8 @@ def test_it_tells_who_waits_and_what_was_asked(deployment: Runtime) -> None:
     assert question.waiter.event_type == "console_flows.Decision"
     assert question.asked is not None
     assert question.asked.value() == {"text": "Book Aurora?"}
+    assert found.began_with is not None
+    assert found.began_with.value()["city"] == "Oslo"
     assert found.record.live == found.asleep == 1
     handler.send_event(Decision(approved=True, by="Ada"))
     assert handler.result(20)["hotel"] == "Aurora"
@@ -67,6 +69,7 @@ def test_without_a_full_journal_the_only_question_of_a_step_is_found_in_the_stre
     assert found.journal == ()
     assert found.journal_left_out > 0
     assert found.questions[0].asked is not None
+    assert found.began_with is not None
     handler.cancel()
 
 

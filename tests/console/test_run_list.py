@@ -100,8 +100,11 @@ def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtim
         pipe.hset(keys["run"], mapping={"status": "completed", "workflow": "shop.Order", "created_at": n, "live": 0})
         pipe.zadd(keys["runs:completed"], {f"run{n}": n})
     pipe.execute()
-    before = store.client.info("commandstats")
+
+    def asked() -> int:
+        counts = store.client.info("commandstats")
+        return sum(each["calls"] for name, each in counts.items() if name != "cmdstat_hget")  # those are in scripts
+
+    before = asked()
     assert list_runs(store, RunQuery(search="nowhere")).runs == ()
-    after = store.client.info("commandstats")
-    asked = sum(each["calls"] for each in after.values()) - sum(each["calls"] for each in before.values())
-    assert asked < 1_000
+    assert asked() - before < 500
