@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -26,6 +27,9 @@ T = TypeVar("T")
 PAGE = 200
 #: Runs looked at in one trip.
 CHUNK = 500
+
+#: An entry above this is decoded anew for each reader, so that nothing large is kept.
+LARGE_BYTES = 1 << 16
 
 #: Kinds of entries, as the live channel spells them.
 EVENT = b"e"
@@ -58,13 +62,18 @@ class Entry:
     kind: bytes
     data: bytes
 
+    # All readers of a run hear a message one after the other: it is unpacked once, and what they keep of it is shared.
     @staticmethod
-    def all_of(message: bytes) -> list[Entry]:
+    @lru_cache(1)
+    def all_of(message: bytes) -> tuple[Entry, ...]:
         """The entries in a message of the live channel: what one script has told, in order."""
-        return [Entry(*entry) for entry in msgpack.unpackb(message, raw=True)]
+        return tuple(Entry(*entry) for entry in msgpack.unpackb(message, raw=True))
 
     def decoded(self) -> StreamEvent:
         """What the entry says."""
+        return self._decode() if len(self.data) > LARGE_BYTES else _decoded(self)
+
+    def _decode(self) -> StreamEvent:
         fields = msgpack.unpackb(self.data, raw=True)
         if self.kind == EVENT:
             return StreamEvent(self.seq, Envelope.from_bytes(fields[0]), fields[1].decode(), fields[2])
@@ -95,6 +104,12 @@ def _as_shown(name: str) -> str:
     """What `str(cls)` gives for a class of this wire name; a built-in one stands for what is in `umbel.events`."""
     root, _, last = name.partition(".")
     return f"<class 'umbel.events.{last}'>" if root == "umbel" and "." not in last else f"<class '{name}'>"
+
+
+# Likewise; recent and small ones, which cost little to keep.
+@lru_cache(64)
+def _decoded(entry: Entry) -> StreamEvent:
+    return entry._decode()
 
 
 @dataclass(frozen=True, slots=True)

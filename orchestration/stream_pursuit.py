@@ -14,12 +14,15 @@ import os
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from redis.exceptions import RedisError
 
@@ -37,6 +40,29 @@ logger = logging.getLogger("umbel.streams")
 RETRY = 1.0
 
 
+@dataclass(eq=False, slots=True)
+class _Errand:
+    """Something to ask Redis, and those who want the answer."""
+
+    act: Callable[[], Any]
+    key: Hashable
+    askers: list[Future[Any]]
+
+    def run(self) -> None:
+        """Do it, unless nobody waits any more."""
+        askers = [asker for asker in self.askers if asker.set_running_or_notify_cancel()]
+        if not askers:
+            return
+        try:
+            answer = self.act()
+        except BaseException as error:
+            for asker in askers:
+                asker.set_exception(error)
+        else:
+            for asker in askers:
+                asker.set_result(answer)
+
+
 class Board:
     """What all pursuits of one process share: the live connection, and a thread that asks Redis for event loops."""
 
@@ -47,13 +73,19 @@ class Board:
         self.poll_seconds = poll_seconds
         self.where = redact_url(store.settings.redis_url or "")
         self.live = LiveChannels(store.client, where=self.where, tick_seconds=poll_seconds, on_tick=self._check)
-        self._errands: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._errands: SimpleQueue[_Errand | None] = SimpleQueue()
+        self._waiting: dict[Hashable, _Errand] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_checking = self._is_closed = False
 
-    def errand(self, act: Callable[[], T]) -> Future[T]:
+    def errand(self, act: Callable[[], T], key: Hashable = None) -> Future[T]:
         """Have `act`, which may block, run on the errand thread.
+
+        Args:
+            act: What to do.
+            key: Errands of one key give one answer: those that have not begun yet are done once for all who asked. So
+                a thousand readers that go back to the log at one place do not stand in each other's way.
 
         Raises:
             WorkflowRuntimeError: Closed.
@@ -62,7 +94,13 @@ class Board:
         with self._lock:
             if self._is_closed:
                 raise WorkflowRuntimeError(CLOSED)
-            self._errands.put((future, act))
+            if key is not None and key in self._waiting:
+                self._waiting[key].askers.append(future)
+                return future
+            errand = _Errand(act, key, [future])
+            if key is not None:
+                self._waiting[key] = errand
+            self._errands.put(errand)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run_errands, name="umbel-stream-log", daemon=True)
                 self._thread.start()
@@ -77,13 +115,10 @@ class Board:
 
     def _run_errands(self) -> None:
         while (errand := self._errands.get()) is not None:
-            future, act = errand
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(act())
-                except BaseException as error:
-                    future.set_exception(error)
-            del errand, future, act  # an idle thread keeps nobody's reader alive
+            with self._lock:
+                self._waiting.pop(errand.key, None)
+            errand.run()
+            del errand  # an idle thread keeps nobody's reader alive
 
     def _check(self, run_ids: Sequence[str]) -> None:
         if run_ids and not self._is_checking:
@@ -166,6 +201,10 @@ class Pursuit(Listener, Generic[T]):
     @abstractmethod
     def look(self) -> Any:
         """Ask Redis, once, and change nothing here: a caller who is cancelled meanwhile goes on elsewhere."""
+
+    @abstractmethod
+    def look_key(self) -> Hashable:
+        """What `look` would ask: for equal keys it gives the same answer at the same time."""
 
     @abstractmethod
     def learn(self, seen: Any) -> None:
@@ -271,12 +310,49 @@ class Pursuit(Listener, Generic[T]):
             self.board.live.leave(self._channel, self)
 
 
+class _Alarm:
+    """Wakes one loop for all who wait on it: a thousand readers of one run cost one call into the loop."""
+
+    def __init__(self) -> None:
+        self._due: deque[asyncio.Event] = deque()
+        self._is_rung = False
+
+    def wake(self, loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+        """Have `event` set on the loop. From any thread.
+
+        Raises:
+            RuntimeError: The loop is closed.
+        """
+        self._due.append(event)
+        if not self._is_rung:
+            self._is_rung = True
+            loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        self._is_rung = False  # first: what comes from now on rings again
+        while self._due:
+            self._due.popleft().set()
+
+
+_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = WeakKeyDictionary()
+_alarms_lock = threading.Lock()
+
+
+def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
+    with _alarms_lock:
+        known = _alarms.get(loop)
+        if known is None:
+            known = _alarms[loop] = _Alarm()
+        return known
+
+
 class LoopWake:
     """A `threading.Event` for an event loop: set from any thread, awaited on the loop that made it."""
 
     def __init__(self) -> None:
         """Belongs to the running loop."""
         self._loop = asyncio.get_running_loop()
+        self._alarm = _alarm_of(self._loop)
         self._event = asyncio.Event()
         self._is_set = False
 
@@ -290,7 +366,7 @@ class LoopWake:
             raise RuntimeError("the event loop is closed")
         if not self._is_set:
             self._is_set = True
-            self._loop.call_soon_threadsafe(self._event.set)
+            self._alarm.wake(self._loop, self._event)
 
     def clear(self) -> None:
         """Forget what was set; look for its reason after this, not before."""
@@ -299,6 +375,9 @@ class LoopWake:
 
     async def wait(self, seconds: float | None) -> None:
         """Wait until set, at most so long."""
+        if seconds is None:
+            await self._event.wait()
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -328,7 +407,7 @@ async def follow_on_loop(pursuit: Pursuit[T], wake: LoopWake) -> AsyncGenerator[
         is_armed = False
         while (move := pursuit.step()) is not Move.END:
             if move is Move.LOOK:
-                pursuit.answer(await asyncio.wrap_future(pursuit.board.errand(pursuit.ask)))
+                pursuit.answer(await asyncio.wrap_future(pursuit.board.errand(pursuit.ask, pursuit.look_key())))
             elif not isinstance(move, Move):
                 yield move
             elif is_armed:

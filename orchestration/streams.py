@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Hashable
 
 import msgpack
 
@@ -256,6 +256,9 @@ class _Following(Pursuit[StreamEvent]):
             self.board.store, self.run_id, reader.position, with_traces=reader.internal, most=self._hub.page_events
         )
 
+    def look_key(self) -> Hashable:
+        return self.run_id, self._reader.position, self._reader.internal, self._hub.page_events
+
     def learn(self, seen: Page) -> None:
         reader = self._reader
         if seen.head < reader.position:
@@ -357,6 +360,9 @@ class _UntilEnded(Pursuit[RunEnd]):
 
     def look(self) -> RunRecord:
         return self._impatient.run(self.run_id)
+
+    def look_key(self) -> Hashable:
+        return self.run_id
 
     def learn(self, seen: RunRecord) -> None:
         if seen.status != "running":

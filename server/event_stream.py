@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from functools import lru_cache
 
@@ -144,12 +145,12 @@ class EventStreamResponse(Response):
         self.init_headers({"cache-control": "no-cache, no-store", "x-accel-buffering": "no"})
         self._pieces, self._may_go_on, self._on_open = pieces, may_go_on, on_open
         self._check_seconds, self._slow_seconds = check_seconds, slow_seconds
+        self._sending_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._on_open(1)
-        tasks = [asyncio.create_task(self._send_all(send)), asyncio.create_task(_until_gone(receive))]
-        if self._may_go_on is not None:
-            tasks.append(asyncio.create_task(self._until_refused(self._may_go_on)))
+        works = (self._send_all(send), _until_gone(receive), self._until_to_be_cut())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -166,22 +167,28 @@ class EventStreamResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": True})  # the headers go out now
         try:
             async for piece in self._pieces:
-                await self._send_in_time(send, piece)
+                self._sending_since = time.monotonic()
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                self._sending_since = None
         except UmbelError as error:  # the run was purged, Redis is away, this server is being stopped
             _cut(str(error))
-        except TimeoutError:
-            _cut(f"its reader took nothing for {self._slow_seconds:g} s")
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_in_time(self, send: Send, piece: bytes) -> None:
-        async with asyncio.timeout(self._slow_seconds):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    async def _until_refused(self, may_go_on: Callable[[], Awaitable[bool]]) -> None:
-        while await may_go_on():
-            await asyncio.sleep(self._check_seconds)
-        _cut("its reader may not read it any longer")
+    async def _until_to_be_cut(self) -> None:
+        """One watch for the whole stream: a timer around each piece would cost more than the piece."""
+        asked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(min(self._slow_seconds, self._check_seconds) / 2)
+            now, since = time.monotonic(), self._sending_since
+            if since is not None and now - since >= self._slow_seconds:
+                _cut(f"its reader took nothing for {self._slow_seconds:g} s")
+                return
+            if self._may_go_on is not None and now - asked_at >= self._check_seconds / 2:
+                asked_at = now
+                if not await self._may_go_on():
+                    _cut("its reader may not read it any longer")
+                    return
 
 
 def _cut(why: str) -> None:

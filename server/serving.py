@@ -25,7 +25,7 @@ from .protocol import HandlerData, handler_data
 logger = logging.getLogger("umbel.server")
 
 #: Live events, and bytes of them, that wait here for one slow reader; beyond it the reader goes back to the log.
-READER_EVENTS, READER_BYTES = 50, 1 << 18
+READER_EVENTS, READER_BYTES = 25, 1 << 17
 #: How long what was seen of the workers is believed.
 WORKERS_SECONDS = 1.0
 #: The name a run is served under stands in its options: one workflow may be served under several.
