@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=1_000)
     parser.add_argument("--quick", action="store_true", help="only show that it works")
     given = parser.parse_args()
-    sizes = Sizes(10, events=5, single_runs=5, slow_events=20) if given.quick else Sizes(given.readers)
+    sizes = Sizes(10, events=5, single_runs=5, slow_events=6) if given.quick else Sizes(given.readers)
     print(run(sizes).table())
 
 

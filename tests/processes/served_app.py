@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
-from served_flows import Asking, Counting, Reply, Ticking
+from served_flows import Asking, Counting, Held, Reply, Ticking
 
 from umbel.server import WorkflowServer
 
@@ -19,6 +19,7 @@ async def main(port_file: Path, *options: str) -> None:
     server = WorkflowServer(**given)
     server.add_workflow("ticking", Ticking(timeout=None))
     server.add_workflow("counting", Counting(timeout=None))
+    server.add_workflow("held", Held(timeout=None))
     server.add_workflow("asking", Asking(timeout=None), additional_events=[Reply])
     served = uvicorn.Server(server.uvicorn_config("127.0.0.1", 0, {"log_level": "warning"}))
     serving = asyncio.create_task(served.serve())

@@ -23,14 +23,14 @@ class Reply(HumanResponseEvent):
 
 
 class Ticking(Workflow):
-    """Publishes until told to stop: half before the gate `half`, half behind it."""
+    """Publishes until told to stop: half of it before its gate, half behind it."""
 
     @step
     async def tick(self, ctx: Context, ev: StartEvent) -> StopEvent:
         effect("tick", ctx)
         for n in range(ev.many):
             if n == ev.many // 2:
-                await hold_on_loop("half")
+                await hold_on_loop(ev.get("gate", "half"))
             ctx.write_event_to_stream(Tick(n=n, text="." * ev.get("size", 0)))
             await asyncio.sleep(ev.get("pause", 0.0))
         return StopEvent(result=ev.many)
@@ -46,6 +46,16 @@ class Counting(Workflow):
         if ev.get("gate"):
             await hold_on_loop(ev.gate)
         return StopEvent(result=await ctx.store.get("n"))
+
+
+class Held(Workflow):
+    """Publishes, and is at work until the gate opens."""
+
+    @step
+    async def hold(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ctx.write_event_to_stream(Tick(n=0))
+        await hold_on_loop(ev.gate)
+        return StopEvent()
 
 
 class Asking(Workflow):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import socket
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
@@ -68,7 +72,7 @@ async def test_every_call_of_the_client_works_against_either_server(deployment: 
     async with calling(first.address) as one, calling(second.address) as two:
         here, there = client_of(one), client_of(two)
         assert (await here.is_healthy()).status == (await there.is_healthy()).status == "healthy"
-        assert (await there.list_workflows()).workflows == ["ticking", "counting", "asking"]
+        assert (await there.list_workflows()).workflows == ["ticking", "counting", "held", "asking"]
 
         asked = await here.run_workflow_nowait("asking")
         async for event in there.get_workflow_events(asked.handler_id):
@@ -172,3 +176,82 @@ def test_a_run_cannot_be_called_as_a_handler_is(deployment: Deployment) -> None:
 
     with pytest.raises(RuntimeError, match="already exists"):
         flow.run(run_id="taken")
+
+
+class Raw:
+    """A connection that reads a run's events when it is told to, with small buffers in the kernel."""
+
+    def __init__(self, port: int, handler_id: str) -> None:
+        self._port, self._handler_id = port, handler_id
+
+    async def open(self) -> None:
+        """Ask, and take the head of the answer."""
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self._port))
+        self._in, self._out = await asyncio.open_connection(sock=connection, limit=1 << 17)
+        ask = f"GET /events/{self._handler_id}?after_sequence=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        self._out.write(ask.encode())
+        await self._in.readuntil(b"\r\n\r\n")
+        self._out.transport.pause_reading()  # type: ignore[attr-defined]
+
+    async def read(self) -> list[int]:
+        """Take all there is: the numbers of the ticks."""
+        self._out.transport.resume_reading()  # type: ignore[attr-defined]
+        found = []
+        while line := await self._in.readline():
+            if line.startswith(b"data: "):
+                event = json.loads(line[6:])
+                if event["type"] != "Tick":
+                    return found
+                found.append(event["value"]["n"])
+        return found
+
+    def close(self) -> None:
+        """Go away."""
+        self._out.transport.abort()
+
+
+@pytest.mark.timeout(120)
+async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_go_on(deployment: Deployment) -> None:
+    """Together they would have to be sent 96 MB."""
+    replica = Replica(deployment, "f1")
+    many, size, readers = 120, 20_000, 40
+    async with calling(replica.address) as http:
+        body = {"start_event": {"many": many, "size": size, "pause": 0.001, "gate": "wide"}, "handler_id": "wide"}
+        await http.post("/workflows/ticking/run-nowait", json=body)
+        slow = [Raw(replica.port, "wide") for _ in range(readers)]
+        for reader in slow:
+            await reader.open()
+        before = resident_bytes(replica.process.pid)
+        deployment.open_gate("wide")
+        awake = Raw(replica.port, "wide")
+        await awake.open()
+
+        assert await awake.read() == list(range(many))
+        assert resident_bytes(replica.process.pid) - before < 50e6
+        for reader in slow[:3]:
+            assert await reader.read() == list(range(many))
+        for reader in (*slow, awake):
+            reader.close()
+
+
+@pytest.mark.timeout(120)
+async def test_what_a_step_publishes_is_read_while_it_still_runs(deployment: Deployment) -> None:
+    replica = Replica(deployment, "g1")
+    async with calling(replica.address) as http:
+        client = client_of(http)
+        flow = {"gate": "held"}
+        handler = await client.run_workflow_nowait("held", start_event=flow)
+        async for event in client.get_workflow_events(handler.handler_id):
+            if event.type == "Tick":
+                assert (await client.get_handler(handler.handler_id)).status == "running"
+                deployment.open_gate("held")
+
+    assert event.type == "StopEvent"
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of one process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
