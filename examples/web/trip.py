@@ -1,0 +1,43 @@
+"""The workflow that the web applications beside this file serve: it tells how far it is, asks, and ends.
+
+$ umbel worker examples/web/trip.py        # with UMBEL_REDIS_URL, as the applications have it
+"""
+
+import asyncio
+
+from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+
+
+class Wish(StartEvent):
+    city: str
+
+
+class Searched(Event):
+    place: str
+    offers: int
+
+
+class Offer(InputRequiredEvent):
+    text: str
+
+
+class Choice(HumanResponseEvent):
+    accepted: bool
+
+
+class Trip(Workflow):
+    @step
+    async def search(self, ctx: Context, wish: Wish) -> Offer:
+        for place in ("trains", "hotels", "museums"):
+            await asyncio.sleep(0.05)  # somebody else's API
+            ctx.write_event_to_stream(Searched(place=place, offers=len(place)))
+        await ctx.store.set("city", wish.city)
+        return Offer(text=f"Three days in {wish.city} for 320 euros?")
+
+    @step
+    async def book(self, ctx: Context, choice: Choice) -> StopEvent:
+        city = await ctx.store.get("city")
+        return StopEvent(result=f"{city} is booked" if choice.accepted else "then not")
+
+
+trip = Trip(timeout=None)
