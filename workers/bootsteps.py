@@ -61,7 +61,6 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         self.pid = os.getpid()
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._dead = False
         self._thread: threading.Thread | None = None
 
     def start(self, parent: Any) -> None:
@@ -80,8 +79,7 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
             self._thread.join(5)
 
     def look_for_dead(self) -> None:
-        """A process of this worker has died: find out which, and hand back what it held."""
-        self._dead = True
+        """A process of this worker has died: find out which, and hand back what it held, now instead of soon."""
         self._wake.set()
 
     def _run(self) -> None:
@@ -89,7 +87,6 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         dispatcher = CeleryDispatcher(self.installation.app)
         store = Store(connect(settings.redis_url), settings, patience_seconds=settings.sweep_seconds)
         sweep = Sweep(store, dispatcher, dispatcher.backlog)
-        first = True
         is_examined = False
         take_up_at = 0.0
         while not self._stop.is_set():
@@ -97,19 +94,12 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                 if not is_examined:
                     self._examine(store)
                     is_examined = True
-                if first or self._dead:
-                    self._dead = False
-                    try:
-                        self._bury(sweep)
-                    except BaseException:
-                        self._dead = True  # they are still to be found
-                        raise
+                self._bury(sweep)
                 if time.monotonic() >= take_up_at:
                     self._take_up_parked(sweep)
                     take_up_at = time.monotonic() + settings.ring_seconds
                 self._announce(store)
                 sweep.sweep()
-                first = False
             except (UmbelError, RedisError) as error:
                 logger.warning("the sweep waits for Redis: %s", error, extra={"action": "sweep_postponed"})
             except Exception:
@@ -126,13 +116,25 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                 logger.log(level, "%s %s", finding.text, finding.mend, extra={"action": "redis_unfit"})
 
     def _bury(self, sweep: Sweep) -> None:
-        """Fence owners whose process was on this very host and is dead, whatever worker it belonged to."""
+        """Fence owners whose process was on this very host and is dead, whatever worker it belonged to.
+
+        In each pass: nobody need wait for the lease of a worker that was killed beside a living one, nor for a pool
+        that has not noticed yet that a child is dead.
+        """
         store = sweep.store
-        for shard in range(store.settings.shards):
-            for raw in store.client.zrange(store.keys.in_shard(shard, "leases"), 0, -1):
-                owner = raw.decode()
-                if process_is_dead(owner):
-                    sweep.lose_owner(owner, shard=shard, known_dead=True)
+
+        def owners_by_shard() -> Any:
+            pipe = store.client.pipeline(transaction=False)
+            for shard in range(store.settings.shards):
+                pipe.zrange(store.keys.in_shard(shard, "leases"), 0, -1)
+            return pipe.execute()
+
+        found = store.read("look for the dead", owners_by_shard)
+        dead = {owner for owner in {raw for owners in found for raw in owners} if process_is_dead(owner.decode())}
+        for shard, owners in enumerate(found):
+            for raw in owners:
+                if raw in dead:
+                    sweep.lose_owner(raw.decode(), shard=shard, known_dead=True)
 
     def _take_up_parked(self, sweep: Sweep) -> None:
         """Dispatch again what is parked and can be executed here.

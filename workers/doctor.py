@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -21,9 +20,8 @@ from ..orchestration.fleet import SeenWorker, seen_workers
 from ..orchestration.metrics import unclaimed
 from ..orchestration.settings import Settings, redact_url
 from ..orchestration.store import Store
-from ..tasks.dispatch import transport_options
 from .findings import Finding
-from .quarantine import quarantined
+from .quarantine import quarantine_prefix, quarantined_of
 from .redis_answers import ask_server
 from .redis_health import judge_server
 
@@ -130,21 +128,15 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
         )
         return
     yield Finding("fine", "broker", f"{redact_url(url)} answers")
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        yield from _set_aside(settings, url)
-
-
-def _set_aside(settings: Settings, url: str) -> Iterator[Finding]:
-    prefix = str(transport_options(settings).get("global_keyprefix", ""))
-    with redis.Redis.from_url(url, socket_timeout=5) as client:
-        for queue, found in quarantined(client, prefix).items():
-            reason = f" The last one: {found.latest.reason}." if found.latest is not None else ""
-            yield Finding(
-                "warning",
-                "messages",
-                f"{found.count} messages of queue {queue!r} could not be understood and were set aside.{reason}",
-                f"Find out who sends them; they lie in {prefix}umbel:quarantine:{queue}. Delete that list when done.",
-            )
+    for queue, found in quarantined_of(settings).items():
+        reason = f" The last one: {found.latest.reason}." if found.latest is not None else ""
+        kept = f"{quarantine_prefix(settings)}umbel:quarantine:{queue}"
+        yield Finding(
+            "warning",
+            "messages",
+            f"{found.count} messages of queue {queue!r} could not be understood and were set aside.{reason}",
+            f"Find out who sends them; they lie in {kept}. Delete that list when done.",
+        )
 
 
 # -- what the state tells ----------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from typing import Any
 import redis
 
 from ..orchestration.errors import UmbelError
+from ..orchestration.settings import Settings
+from ..tasks.dispatch import transport_options
 from ..tasks.quarantine_counts import QUARANTINE_KEY
 
 #: Messages kept per queue. Enough to see what a faulty publisher sends; beyond that they are only counted.
@@ -81,6 +83,24 @@ def quarantined(client: redis.Redis, keyprefix: str = "") -> dict[str, Quarantin
         _text(queue): Quarantine(int(count), answers[2 * i], answers[2 * i + 1] and _read(answers[2 * i + 1]))
         for i, (queue, count) in enumerate(counts.items())
     }
+
+
+def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
+    """`quarantined` for a deployment's broker; empty for a broker that is no Redis, which keeps none.
+
+    Raises:
+        redis.RedisError: The broker does not answer.
+    """
+    url = settings.broker_url or settings.redis_url or ""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        return {}
+    with redis.Redis.from_url(url, socket_timeout=5) as client:
+        return quarantined(client, quarantine_prefix(settings))
+
+
+def quarantine_prefix(settings: Settings) -> str:
+    """What stands before the quarantine's keys."""
+    return str(transport_options(settings).get("global_keyprefix", ""))
 
 
 def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reason: str) -> None:

@@ -33,6 +33,8 @@ for i = 1, #flat, 2 do
       record.sl = nil
     end
     if record.sl then dispatch(flat[i], record) else place(record) end
+  elseif record.wd then                     -- its timer may have run out while the run had ended: it waits anew
+    redis.call('ZADD', K.timers, whole(NOW + record.wd[2]), 'waiter|' .. RUN .. '|' .. flat[i] .. '|' .. record.wd[1])
   end
 end
 journal('revived', { status = status })

@@ -59,6 +59,7 @@ class Item:
     resumptions: int = 0
     suspicion: int = 0
     alone: bool = False
+    waits_until: str | None = None
     late: bool = False
     batches: int = 0
     sent: set[str] | None = None
@@ -352,8 +353,9 @@ class ModelRun:
                 f"{me.work_id}|{command.waiter_id}", command.waiter
             )
             self.version += 1
-            if command.timeout_ms is not None:
-                self.timers.add(self.timer("waiter", me.work_id, command.waiter_id))
+            me.waits_until = None if command.timeout_ms is None else command.waiter_id
+            if me.waits_until is not None:
+                self.timers.add(self.timer("waiter", me.work_id, me.waits_until))
         else:
             assert isinstance(command, Fail)
             me.failures += 1
@@ -374,6 +376,8 @@ class ModelRun:
         """Take up an ended run."""
         self.status = "running"
         for item in self.items.values():
+            if item.state == "suspended" and item.waits_until is not None:
+                self.timers.add(self.timer("waiter", item.work_id, item.waits_until))
             if item.state in ("suspended", "queued"):
                 continue
             item.failures = item.losses = item.charged = 0

@@ -202,3 +202,19 @@ def test_a_retry_timer_of_an_item_that_has_moved_on_does_nothing(store: Store) -
 
     assert applied is not None
     assert applied.doorbells == ()
+
+
+def test_a_wait_whose_time_ran_out_while_the_run_had_ended_begins_anew_with_a_retry(
+    run: DrivenRun, store: Store
+) -> None:
+    work = run.claim("only")
+    run.commit(work, waiting(work, timeout_seconds=50))
+    timer = f"waiter|{run.run_id}|{work.work_id}|w"
+    store.finish(run.run_id, "cancelled", event("x"))
+    run.make_due(f"waiter|{work.work_id}|w")
+    assert run.upkeep.wake(run.run_id, timer, "waiter", work.work_id, "w") is None
+    assert timer not in timers(run)
+
+    store.revive(run.run_id, timeout_seconds=None)
+
+    assert 40_000 < timers(run)[timer] - work.claimed_at < 60_000

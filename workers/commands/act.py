@@ -9,9 +9,10 @@ from typing import Any
 import click
 from pydantic import ValidationError, create_model
 
-from ...orchestration.errors import WorkflowRuntimeError
+from ...orchestration.errors import NotRetried, RunNotFound, WorkflowRuntimeError
 from ...orchestration.fleet import seen_workers
 from ...orchestration.keys import check_run_id
+from ...tasks.dead_letters import dead_runs
 from ...tasks.events import BUILT_IN_EVENTS, Event, event_name
 from ...tasks.retrying import retry_run
 from ...tasks.runtime import Runtime
@@ -115,18 +116,46 @@ def cancel(run_id: str, redis_url: str | None, state: str) -> None:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_ids", nargs=-1, metavar="[RUN]...")
+@click.option("--all", "every", is_flag=True, help="All failed runs, as `umbel dead` lists them.")
+@click.option("--workflow", metavar="NAME", help="With --all: only runs of this workflow.")
+@click.option("--yes", is_flag=True, help="With --all: do not ask.")
 @deployment_options
-def retry(run_id: str, redis_url: str | None, state: str) -> None:
-    """Take up RUN again, which failed, timed out or was cancelled: its unfinished steps anew, the rest is kept."""
-    check_run_id(run_id)
+def retry(
+    run_ids: tuple[str, ...], every: bool, workflow: str | None, yes: bool, redis_url: str | None, state: str
+) -> None:
+    """Take up each RUN again that failed, timed out or was cancelled: its unfinished steps anew, the rest is kept."""
+    if every == bool(run_ids) or (workflow is not None and not every):
+        raise click.UsageError(
+            "Name the runs, or say --all for those that `umbel dead` lists (and --workflow with it)."
+        )
     with existing(redis_url, state) as runtime:
+        if every:
+            run_ids = tuple(each.run_id for each in dead_runs(runtime.store, workflow=workflow, limit=_MOST_AT_ONCE))
+            if not run_ids:
+                note("No run has failed.")
+                return
+            if not yes:
+                click.confirm(f"Take up {counted(len(run_ids), 'failed run')} again?", abort=True, err=True)
+        problems = [problem for run_id in run_ids if (problem := _retry(runtime, run_id)) is not None]
+    if problems:
+        raise WorkflowRuntimeError(" ".join(problems))
+
+
+#: Runs that `--all` takes up in one go; called again it goes on with the next.
+_MOST_AT_ONCE = 10_000
+
+
+def _retry(runtime: Runtime, run_id: str) -> str | None:
+    """Take one run up again and say so; else why that cannot be."""
+    try:
         reply = retry_run(runtime, run_id)
         record = runtime.store.run(run_id)
-        waits = record.waits_for_place
-        steps = len(reply.doorbells) or len(unfinished(runtime.store, run_id))
-        served = any(worker.serves(record.workflow) for worker in seen_workers(runtime.store))
-    how = "waits for a place of its workflow" if waits else f"goes on with {counted(steps, 'step')}"
+    except (RunNotFound, NotRetried) as error:
+        return str(error)
+    steps = len(reply.doorbells) or len(unfinished(runtime.store, run_id))
+    how = "waits for a place of its workflow" if record.waits_for_place else f"goes on with {counted(steps, 'step')}"
     note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
-    if not served:
+    if not any(worker.serves(record.workflow) for worker in seen_workers(runtime.store)):
         note(f"No live worker serves {record.workflow!r}; the run waits for one (umbel worker, umbel dev).")
+    return None

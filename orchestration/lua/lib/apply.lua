@@ -135,7 +135,7 @@ end
 function APPLY.suspend(c, self)             -- wt waiter id, d what it waits for, delay until its time-out
   vacate(self)
   self.st = 'suspended'
-  self.t, self.o, self.c = nil, nil, nil
+  self.t, self.o, self.c, self.wd = nil, nil, nil, c.delay and { c.wt, c.delay }
   put(self.id, self)
   local field = self.id .. '|' .. c.wt
   redis.call('HSET', K.waiters, field, c.d)
