@@ -20,10 +20,12 @@ FOLDERS = ("orchestration", "server", "tasks", "workers")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 #: The folders of names that are installed directly below `umbel`.
-PUBLIC = ROOT / "tasks" / "public"
-PUBLIC_MODULES = sorted(
-    path.relative_to(PUBLIC).parent.as_posix().replace("/", ".") for path in PUBLIC.rglob("*/__init__.py")
-)
+PUBLIC = {
+    path.relative_to(folder).parent.as_posix().replace("/", "."): path.relative_to(ROOT).parent.as_posix()
+    for folder in (ROOT / "server" / "public", ROOT / "tasks" / "public")
+    for path in folder.rglob("*/__init__.py")
+}
+PUBLIC_MODULES = sorted(PUBLIC)
 
 MODULES = sorted(
     ["umbel", *(f"umbel.{name}" for name in PUBLIC_MODULES)]
@@ -32,7 +34,7 @@ MODULES = sorted(
         each.name
         for folder in FOLDERS
         for each in pkgutil.walk_packages([str(ROOT / folder)], prefix=f"umbel.{folder}.")
-        if not each.name.startswith("umbel.tasks.public")
+        if not each.name.startswith(("umbel.server.public", "umbel.tasks.public"))
     ]
 )
 
@@ -119,9 +121,7 @@ def test_every_folder_of_modules_is_packed() -> None:
 def test_the_public_modules_are_installed_below_umbel() -> None:
     places = PROJECT["tool"]["setuptools"]["package-dir"]
 
-    assert places == {"umbel": "."} | {
-        f"umbel.{name}": f"tasks/public/{name.replace('.', '/')}" for name in PUBLIC_MODULES
-    }
+    assert places == {"umbel": "."} | {f"umbel.{name}": folder for name, folder in PUBLIC.items()}
 
 
 def is_package(name: str) -> bool:

@@ -1,0 +1,1 @@
+"""The modules of the server that users import directly below `umbel`; see `tasks/public`."""
