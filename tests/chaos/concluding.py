@@ -6,7 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from chaos_deployment import ChaosDeployment
+from invariants import Violation, violations
 from mixed_load import Load
+from observed import see_leftovers, see_runs
+from process_driving import eventually
 from recoveries import recovery_seconds as seconds_until_again
 from recovery_report import RecoveryReport
 
@@ -30,7 +33,7 @@ def conclude(
     recovery_seconds: list[float] | tuple[float, ...] = (),
     deaths: Mapping[int, float] | None = None,
     seconds: float = 50.0,
-    at_rest: bool = True,
+    is_set_back: bool = False,
 ) -> None:
     """Await all runs, judge them, note what was measured; fails when an invariant does not hold.
 
@@ -42,10 +45,11 @@ def conclude(
         recovery_seconds: From the fault to the next progress.
         deaths: Processes that were killed, and when: how long their steps lay idle is measured.
         seconds: How long the runs may take.
-        at_rest: Whether nothing may be left.
+        is_set_back: Redis has gone back to an earlier point: what steps did in the moment that never was is in the
+            effect log and in nobody's memory.
     """
     load.await_all(seconds)
-    found = load.judge(at_rest=at_rest)
+    found = judge_without_effects(load) if is_set_back else load.judge()
     report.add(
         fault,
         seed=seed,
@@ -56,6 +60,16 @@ def conclude(
         violations=len(found),
     )
     assert not found, "\n".join([f"{len(found)} violations", *map(str, found[:40])])
+
+
+def judge_without_effects(load: Load) -> list[Violation]:
+    """Judge by what Redis tells alone."""
+    deployment = load.deployment
+    eventually(lambda: not see_leftovers(deployment).indexed, "nothing is under way")
+    runs = see_runs(deployment, load.seen.values())
+    for run in runs:
+        run.effects = []
+    return violations(runs, see_leftovers(deployment))
 
 
 def next_progress(deployment: ChaosDeployment, after: float) -> float:

@@ -9,9 +9,7 @@ import pytest
 from chaos_deployment import ChaosDeployment, DeployChaos
 from chaos_flows import Held, Links
 from concluding import conclude, next_progress, start_workers
-from invariants import violations
 from mixed_load import Load
-from observed import see_leftovers, see_runs
 from process_driving import eventually
 from recovery_report import RecoveryReport
 from redis_under_test import RedisUnderTest
@@ -74,17 +72,7 @@ def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_go_on(
         load.forget(run_id)
     load.await_all()
     recovery = next_progress(deployment, at)
-    eventually(lambda: not see_leftovers(deployment).indexed, "nothing is under way")
-    runs = see_runs(deployment, load.seen.values())
-    for run in runs:
-        # What steps did in the second that never was is in the effect log and in nobody's memory.
-        run.effects = []
-    found = violations(runs, see_leftovers(deployment))
-    report.add(
-        "F11 power cut", seed=seed, runs=len(runs), executions=load.executions(), absorbed=load.absorbed(),
-        recovery_seconds=[recovery], violations=len(found),
-    )  # fmt: skip
-    assert found == []
+    conclude(report, "F11 power cut", load, seed=seed, recovery_seconds=[recovery], is_set_back=True)
 
 
 def exists(deployment: ChaosDeployment, run_id: str) -> bool:
@@ -111,13 +99,7 @@ def test_with_appendfsync_always_nothing_acknowledged_is_lost_in_a_power_cut(
     redis_server.power_cut(kept)
     redis_server.start()
     assert [run_id for run_id in load.seen if not exists(deployment, run_id)] == []
-    load.await_all()
-    runs = see_runs(deployment, load.seen.values())
-    for run in runs:
-        run.effects = []
-    found = violations(runs)
-    report.add("F11 power cut, fsync always", seed=seed, runs=len(runs), violations=len(found))
-    assert found == []
+    conclude(report, "F11 power cut, fsync always", load, seed=seed, is_set_back=True)
 
 
 @pytest.mark.full_matrix

@@ -1,0 +1,226 @@
+"""Redis answers, but refuses: it is full, a replica, loading, busy, forgetful or anxious. Nothing is half applied."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from chaos_deployment import ChaosDeployment, DeployChaos
+from concluding import conclude, next_progress, start_workers
+from mixed_load import Load
+from process_driving import eventually
+from proxy import Proxy
+from recovery_report import RecoveryReport
+from redis.exceptions import RedisError, ResponseError
+from redis_under_test import RedisUnderTest
+
+from umbel import StoreUnavailable
+from umbel.orchestration.connection import Client, connect
+from umbel.workers.redis_serving import free_port
+from umbel.workers.watchdog import Watchdog
+
+Refusing = Callable[[Client, RedisUnderTest], object]
+
+
+@contextmanager
+def full(client: Client, server: RedisUnderTest) -> Iterator[str]:
+    client.config_set("maxmemory", 1)
+    yield "OOM"
+    client.config_set("maxmemory", 0)
+
+
+@contextmanager
+def a_replica(client: Client, server: RedisUnderTest) -> Iterator[str]:
+    client.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
+    yield "READONLY"
+    client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@contextmanager
+def short_of_replicas(client: Client, server: RedisUnderTest) -> Iterator[str]:
+    client.config_set("min-replicas-to-write", 1)
+    yield "NOREPLICAS"
+    client.config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def unable_to_save(client: Client, server: RedisUnderTest) -> Iterator[str]:
+    (server.folder / "dump.rdb").mkdir()  # where its snapshot should go
+    client.config_set("save", "3600 1")
+    with suppress(ResponseError):  # one may be under way
+        client.bgsave()
+    eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "a snapshot has failed")
+    yield "MISCONF"
+    client.config_set("save", "")
+    (server.folder / "dump.rdb").rmdir()
+
+
+@contextmanager
+def busy(client: Client, server: RedisUnderTest) -> Iterator[str]:
+    client.config_set("lua-time-limit", 50)
+
+    def occupy() -> None:
+        with suppress(RedisError):
+            connect(server.url, timeout_seconds=30).eval("while true do end", 0)
+
+    stranger = threading.Thread(target=occupy, daemon=True)
+    stranger.start()
+    yield "BUSY"
+    eventually(lambda: _killed(client), "the stranger's script is killed")
+    stranger.join()
+    client.config_set("lua-time-limit", 5000)
+
+
+def _killed(client: Client) -> bool:
+    try:
+        client.script_kill()
+    except ResponseError as error:
+        return str(error).startswith("NOTBUSY")
+    return False
+
+
+REFUSALS = (full, a_replica, short_of_replicas, unable_to_save, busy)
+
+
+def told(client: Client) -> str:
+    """What Redis says to a write."""
+    try:
+        client.set("somebody:elses:key", "1")
+    except RedisError as error:
+        return f"{type(error).__name__} {error}".upper()
+    return ""
+
+
+#: Begins of what redis-py shows of each refusal.
+SHOWN = {
+    "OOM": "COMMAND NOT ALLOWED",
+    "READONLY": "READ ONLY REPLICA",
+    "NOREPLICAS": "NOREPLICAS",
+    "MISCONF": "MISCONF",
+    "BUSY": "BUSY",
+}
+
+
+@pytest.mark.full_matrix
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.__name__)
+def test_what_redis_refuses_for_a_while_is_waited_out_and_nothing_is_half_applied(
+    deploy_chaos: DeployChaos,
+    redis_server: RedisUnderTest,
+    seed: int,
+    report: RecoveryReport,
+    refusal: Callable[..., object],
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    start_workers(deployment)
+    load = Load(deployment, seed)
+    load.start(20, seconds=0.1)
+    await_effects(deployment, 20)
+    client = connect(redis_server.url)
+    chosen = random.Random(seed)
+    with refusal(client, redis_server) as word:  # type: ignore[attr-defined]
+        eventually(lambda: SHOWN[word] in told(client), f"Redis answers {word}")
+        impatient = deployment.runtime.store
+        impatient.patience_seconds = 0.2
+        with pytest.raises(StoreUnavailable, match="did not answer within 0.2 s while umbel wanted to start run"):
+            load.start(1)
+        impatient.patience_seconds = 5.0
+        time.sleep(chosen.uniform(0.5, 3.0))  # how long it lasts is part of what is tried, nothing is waited for
+    client.delete("somebody:elses:key")
+    at = time.monotonic()
+    load.start(5)
+    load.await_all()
+    conclude(report, f"F29 Redis {word}", load, seed=seed, recovery_seconds=[next_progress(deployment, at)])
+    client.close()
+
+
+def await_effects(deployment: ChaosDeployment, steps: int) -> None:
+    """Wait until so many steps have begun."""
+    eventually(lambda: len(deployment.effects()) >= steps, f"{steps} steps have begun")
+
+
+@pytest.mark.full_matrix
+def test_scripts_forgotten_in_the_middle_of_everything_are_only_sent_again(
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    start_workers(deployment)
+    load = Load(deployment, seed)
+    load.start(30, seconds=0.02)
+    load.answer()
+    flushes = 0
+    while len(load.ended(list(load.seen))) < len(load.seen):
+        deployment.runtime.store.client.script_flush()
+        flushes += 1
+    conclude(report, "F29 Redis NOSCRIPT", load, seed=seed)
+    assert flushes > 10
+    assert deployment.counter("losses") == 0
+
+
+@pytest.mark.full_matrix
+@pytest.mark.timeout(120)
+def test_a_redis_that_loads_for_a_while_is_waited_for(
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    start_workers(deployment)
+    client = deployment.runtime.store.client
+    for part in range(10):
+        client.eval("for i = 1, 50000 do redis.call('SET', ARGV[1] .. i, 'x') end", 0, f"somebody:elses:{part}:")
+    load = Load(deployment, seed)
+    load.start(20, seconds=0.1)
+    await_effects(deployment, 20)
+    redis_server.kill()
+    redis_server.start()
+    at = time.monotonic()
+    load.start(5)
+    conclude(report, "F29 Redis LOADING", load, seed=seed, recovery_seconds=[next_progress(deployment, at)])
+
+
+@pytest.mark.full_matrix
+@pytest.mark.timeout(120)
+def test_a_failover_to_a_replica_goes_on_from_a_consistent_point(
+    deploy_chaos: DeployChaos,
+    redis_server: RedisUnderTest,
+    watchdog: Watchdog,
+    tmp_path: Path,
+    seed: int,
+    report: RecoveryReport,
+) -> None:
+    replica = RedisUnderTest(tmp_path / "replica", watchdog)
+    try:
+        with Proxy(redis_server.url) as address:
+            following = connect(replica.url)
+            primary, _, port = redis_server.url.rpartition(":")
+            password = primary.partition("//:")[2].partition("@")[0]
+            following.config_set("masterauth", password)
+            following.execute_command("REPLICAOF", "127.0.0.1", port.partition("/")[0])
+            eventually(lambda: following.info("replication")["master_link_status"] == "up", "the replica follows")
+            mine = replica.url.partition("//:")[2].partition("@")[0]
+            deployment = deploy_chaos(address.url, seed=seed)
+            start_workers(deployment)
+            load = Load(deployment, seed)
+            load.start(20, seconds=0.1)
+            await_effects(deployment, 40)
+            # Both take the same password, as servers of one set do.
+            following.config_set("requirepass", password)
+            load.start(5, seconds=0.1)
+            deployment.runtime.store.client.wait(1, 5_000)  # what was started is on both
+            redis_server.kill()
+            address.aim(replica.url)
+            address.reset()
+            following = connect(replica.url.replace(mine, password))
+            following.execute_command("REPLICAOF", "NO", "ONE")
+            at = time.monotonic()
+            load.start(5)
+            load.await_all()
+            recovery = [next_progress(deployment, at)]
+            conclude(report, "F29 failover", load, seed=seed, recovery_seconds=recovery, is_set_back=True)
+            following.config_set("requirepass", mine)
+            deployment.close()
+    finally:
+        replica.close()
