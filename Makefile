@@ -57,6 +57,7 @@ comma := ,
 .PHONY: chaos
 chaos: $(INSTALLED)  ## Every fault with three seeds, every failpoint, every guard taken out (under 20 minutes; SEED=…)
 	$(BIN)/pytest tests/chaos --chaos-full --chaos-seeds=$(or $(SEED),1$(comma)2$(comma)3)
+	$(BIN)/python tests/chaos/mutations.py
 
 .PHONY: soak
 soak: $(INSTALLED)  ## Random faults over thousands of mixed runs (MINUTES=15, SEED=…)

@@ -154,8 +154,7 @@ class Places:
             settings = self.store.settings
             age = now - ticket.since // 1000
             pause = min(max(age, settings.ring_seconds * 1000), settings.ring_max_seconds * 1000)
-            key = self.store.locate(run_id)["unbegun"]
-            self.store.client.zadd(key, {run_id: now + round(pause)}, xx=True, gt=True)
+            self._look_later(self.store.locate(run_id)["unbegun"], run_id, now + round(pause))
 
     def look_at_holder(self, ticket: Ticket, now: int) -> None:
         """A ticket has had a place for a while: it may have to begin, or be over without anybody having said so."""
@@ -169,7 +168,13 @@ class Places:
         else:
             later = now + round(self.store.settings.ring_max_seconds * 1000)
             shard, name = self.store.keys.shard_of(ticket.workflow), f"places:{ticket.workflow}"
-            self.store.client.zadd(self.store.keys.in_shard(shard, name), {ticket.member: later}, xx=True, gt=True)
+            self._look_later(self.store.keys.in_shard(shard, name), ticket.member, later)
+
+    def _look_later(self, key: str, member: str, at: int) -> None:
+        """Put off the next look; one that is put off further already, or is not wanted any more, stays as it is."""
+        failpoint("look_later", "before")
+        self.store.client.zadd(key, {member: at}, xx=True, gt=True)
+        failpoint("look_later", "after")
 
     def give_back(self, ticket: Ticket) -> None:
         """Give back a ticket's place, or leave the line, and begin whoever has got a place by that."""

@@ -168,7 +168,9 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
 
     def _leave(self, store: Store) -> None:
         try:
+            failpoint("goodbye", "before")
             store.client.hdel(store.keys.in_shard(0, "workers"), self.installation.worker_name)
+            failpoint("goodbye", "after")
         except Exception as error:
             logger.info("could not say goodbye: %s", error, extra={"action": "goodbye_failed"})
 

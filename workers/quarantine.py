@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from ..orchestration.errors import UmbelError
+from ..orchestration.failpoints import failpoint
 from ..orchestration.settings import Settings
 from ..tasks.dispatch import transport_options
 from ..tasks.quarantine_counts import QUARANTINE_KEY
@@ -121,7 +122,9 @@ def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reaso
     pipeline.lpush(f"{key}:{queue}", entry)
     pipeline.ltrim(f"{key}:{queue}", 0, KEPT_PER_QUEUE - 1)
     pipeline.hincrby(key, queue, 1)
+    failpoint("quarantine", "before")
     pipeline.execute()
+    failpoint("quarantine", "after")
 
 
 def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:

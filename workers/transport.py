@@ -237,7 +237,9 @@ class Channel(stock.Channel):
         try:
             # Not kombu's client: it prefixes the keys of some commands and leaves others.
             client = redis.Redis(connection_pool=self.pool)
+            failpoint("fetch", "before")
             found = client.eval(_FETCH, 1, f"{self.global_keyprefix}{key}", most, f'"{HEADER}"')
+            failpoint("fetch", "after")
         except REFUSED as error:
             logger.info("Messages are fetched one by one for now: %r", error, extra={"action": "single_fetch"})
             found = []

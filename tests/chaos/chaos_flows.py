@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from effect_log import began, deposit
@@ -97,6 +98,8 @@ class Chaotic(Workflow):
     """Says what a run of it must come to."""
 
     KIND: ClassVar[str] = ""
+    #: Of its runs.
+    OPTIONS: ClassVar[dict[str, Any]] = {}
 
     @staticmethod
     def expected(n: int) -> Any:
@@ -507,6 +510,55 @@ class Limited(Chaotic):
     @staticmethod
     def commits(n: int) -> Counter[str]:
         return Counter(limited=1)
+
+
+class Hangs(Chaotic):
+    """A plain step that no time limit can interrupt, in its first attempt only: somebody else has to notice."""
+
+    KIND = "hanging"
+
+    @step(timeout=0.5, retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(20)))
+    def hang(self, ctx: Context, ev: Started) -> StopEvent:
+        began(ctx, "hang")
+        if ctx.attempt == 1:
+            until = time.monotonic() + 5.0
+            while time.monotonic() < until:
+                with suppress(BaseException):
+                    time.sleep(0.05)
+        return StopEvent(result=ev.n)
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return n
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(hang=1)
+
+
+class Few(Chaotic):
+    """Few of its runs may go on at once."""
+
+    KIND = "few"
+    OPTIONS: ClassVar[dict[str, Any]] = {"num_concurrent_runs": 2}
+
+    @step
+    async def begin(self, ctx: Context, ev: Started) -> Task:
+        began(ctx, "begin")
+        return Task(n=ev.n)
+
+    @step
+    def end(self, ctx: Context, ev: Task) -> StopEvent:
+        began(ctx, "end")
+        return StopEvent(result=ev.n)
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return n
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(begin=1, end=1)
 
 
 class Patient(Chaotic):

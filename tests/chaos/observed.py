@@ -153,5 +153,7 @@ def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
             found.held[key] = [member.decode() for member in client.smembers(key)]
         elif not name.startswith(LASTING) and client.pttl(key) == -1:
             found.for_good.append(key)
-    found.missing_workers = [worker.name for worker in deployment.workers if worker.process.poll() is not None]
+    killed = deployment.killed_by_failpoints()
+    ended = [worker for worker in deployment.workers if worker.process.poll() is not None]
+    found.missing_workers = [worker.name for worker in ended if worker.pid not in killed]
     return found

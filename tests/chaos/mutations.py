@@ -1,0 +1,148 @@
+"""Every guard taken out on purpose, in a copy of the package: the tests must turn red, and stay green without that.
+
+`make chaos` ends with it. What is copied is the work tree; the work tree itself is never touched. Each text must be
+found exactly once, so this table cannot rot unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: The quick part of the suite that has to notice: single scripts, repeated scripts, and random ones beside a model.
+SUITE = (
+    "test_scenarios.py",
+    "test_scripts_early.py",
+    "test_scripts_claims.py",
+    "test_scripts_slots.py",
+    "test_scripts_staging.py",
+    "test_idempotence.py",
+    "test_model.py",
+)
+#: Scripts that each world of the model test runs.
+MODEL_SCRIPTS = "3000"
+LUA = "orchestration/lua/"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A guard, the file and the text it consists of, and what stands there without it."""
+
+    guard: str
+    file: str
+    text: str
+    without: str
+
+
+MUTATIONS = (
+    Mutation("token check", LUA + "commit.lua", "or record.t ~= A.t then", "then"),
+    Mutation("token check of an early flush", LUA + "flush.lua", "or record.t ~= A.t then", "then"),
+    Mutation(
+        "claim id: one of all doorbells",
+        LUA + "claim.lua",
+        "if record.st == 'running' and record.c ~= A.c then",
+        "if false then",
+    ),
+    Mutation("emit count", LUA + "commit.lua", "if (record.fb or 0) ~= A.batches then", "if false then"),
+    Mutation("dedup of sent events", LUA + "flush.lua", "redis.call('SADD', K.sent, send.id) == 1", "true"),
+    Mutation(
+        "dedup of outside events", LUA + "send.lua", "if redis.call('ZSCORE', K.received, A.id) then", "if false then"
+    ),
+    Mutation("slot ownership", LUA + "lib/slots.lua", "if found[1] ~= wid then return false end", ""),
+    Mutation("hold of a staged fan-out", LUA + "lib/apply.lua", "  count(c.sc, c.n)\n", ""),
+    Mutation(
+        "waiter version", LUA + "commit.lua", "if A.wv and A.wv ~= counter('wv') then return { 'changed' } end", ""
+    ),
+    Mutation(
+        "inbox",
+        LUA + "lib/apply.lua",
+        "  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))\n",
+        "",
+    ),
+    Mutation(
+        "remembered commit",
+        LUA + "commit.lua",
+        "if not (known and known.t == A.t) then return nil end",
+        "if true then return nil end",
+    ),
+)
+
+
+def copied(to: Path) -> Path:
+    """A copy of the work tree that is imported as `umbel` from its parent."""
+    wanted = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\n")  # fmt: skip
+    package = to / "umbel"
+    for name in filter(None, wanted):
+        if (ROOT / name).is_file():
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, package / name)
+    return package
+
+
+def suite(package: Path) -> tuple[bool, str]:
+    """Whether the suite is green on this copy, and the first test that is not."""
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "MODEL_SCRIPTS": MODEL_SCRIPTS}
+    environment["UMBEL_MODEL_SEED"] = "7"
+    where = subprocess.run(
+        [sys.executable, "-c", "from umbel.orchestration import scripts; print(scripts.__file__)"],
+        env=environment, cwd=package, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    if Path(where) != package / "orchestration" / "scripts.py":
+        raise RuntimeError(f"The tests would import {where} and not the copy in {package}.")
+    tests = [str(Path("tests/orchestration", name)) for name in SUITE]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, env=environment, cwd=package, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"The tests could not be executed on {package}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    found = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    return done.returncode == 0, found[1].rpartition("/")[2] if found else ""
+
+
+def mutated(package: Path, mutation: Mutation) -> None:
+    """Take a guard out of a copy.
+
+    Raises:
+        LookupError: Its text is not there exactly once.
+    """
+    file = package / mutation.file
+    text = file.read_text()
+    if text.count(mutation.text) != 1:
+        raise LookupError(f"{mutation.file} has {mutation.text!r} {text.count(mutation.text)} times, not once.")
+    file.write_text(text.replace(mutation.text, mutation.without))
+
+
+def main() -> int:
+    """Print which test notices what; 1 when a guard may go unnoticed, or the tests fail without any mutation."""
+    failures = 0
+    width = max(len(mutation.guard) for mutation in MUTATIONS)
+    for mutation in (None, *MUTATIONS):
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="umbel-mutant-") as folder:
+            package = copied(Path(folder))
+            if mutation is not None:
+                mutated(package, mutation)
+            is_green, first = suite(package)
+        seconds = f"{time.monotonic() - began:5.1f} s"
+        guard = "(none)" if mutation is None else mutation.guard
+        if mutation is None:
+            verdict = "green, as it should be" if is_green else f"RED WITHOUT A MUTATION: {first}"
+        else:
+            verdict = "NOT NOTICED" if is_green else f"noticed by {first}"
+        failures += is_green == (mutation is not None)
+        print(f"{guard.ljust(width)}  {seconds}  {verdict}", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

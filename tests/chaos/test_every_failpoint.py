@@ -1,0 +1,166 @@
+"""A process dies once before and once after everything that leaves it: each script, publish, acknowledgement and write.
+
+Many places in one life: workers are armed with all of them, each fires once, and whoever died is replaced, until all
+have fired. The seeds of a full run divide the places among them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from chaos_deployment import ChaosDeployment, DeployChaos
+from chaos_flows import KINDS, Crowd, Few, Hangs, Held
+from concluding import POOLS, conclude
+from mixed_load import Load
+from process_driving import eventually
+from recovery_report import RecoveryReport
+
+from umbel.errors import WorkflowTimeoutError
+from umbel.orchestration.scripts import names
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Places that workers pass while they do this load, by what passes them.
+OF_STEPS = [
+    "claim",
+    "commit",
+    "flush",
+    "collect",
+    "stage",
+    "unstage",
+    "state_lock",
+    "state_write",
+    "heartbeat",
+    "begin",
+    "leave",
+    "give_back",
+    "ring",
+]
+OF_MAIN = [
+    "fence",
+    "lose",
+    "wake",
+    "deadline",
+    "rering",
+    "retire",
+    "finish",
+    "sweep_turn",
+    "trim",
+    "announce",
+    "deliver",
+]
+#: Only by workers whose pool is an event loop: a prefork pool has no room for more messages than one at a time.
+OF_LOOPS = ["push", "fetch"]
+#: Passed by a worker of another target, by clients and servers, or rarely; `test_lost_replies` has what are verbs.
+OF_OTHERS = [
+    "park",
+    "unpark",
+    "start",
+    "send",
+    "admit",
+    "revive",
+    "snapshot",
+    "restore",
+    "purge",
+    "state_unlock",
+    "state_renew",
+    "look_later",
+    "ack",
+    "file",
+    "acks",
+    "quarantine",
+    "goodbye",
+]
+
+
+def test_every_place_in_the_sources_is_spoken_for() -> None:
+    sources = [path for folder in ("orchestration", "tasks", "workers") for path in (ROOT / folder).rglob("*.py")]
+    marked = {name for path in sources for name in re.findall(r'failpoint\("(\w+)"', path.read_text())}
+    listed = [*OF_STEPS, *OF_MAIN, *OF_LOOPS, *OF_OTHERS]
+    assert sorted(listed) == sorted(set(listed))
+    assert set(listed) == marked | set(names())
+
+
+def _places(pool: str, seed: int) -> list[str]:
+    """The places that are this seed's, of three."""
+    verbs = [*OF_STEPS, *OF_MAIN, *(OF_LOOPS if pool == "asyncio" else [])]
+    if pool == "asyncio":
+        verbs.remove("ring")  # from a loop they are pushed
+    every = [f"{verb}.{moment}" for verb in verbs for moment in ("before", "after")]
+    return every[(seed - 1) % 3 :: 3]
+
+
+def _keep_up(deployment: ChaosDeployment, pool: str, arms: str) -> None:
+    """Replace the dead; nobody may have ended by himself."""
+    killed = deployment.killed_by_failpoints()
+    for worker in list(deployment.workers):
+        if worker.process.poll() is not None:
+            assert worker.pid in killed, f"{worker.name} ended by itself: {worker.log()[-2000:]}"
+            deployment.dismiss(worker)
+            deployment.worker(f"{worker.name}.", pool=pool, concurrency=POOLS[pool], failpoints=arms)
+
+
+def _some_of_all(load: Load) -> None:
+    load.start(len(KINDS))
+    load.start_one(Crowd, 260)
+    load.start_one(Hangs, 1)
+    for _ in range(4):
+        load.start_one(Few, 1)
+    load.start_one(Held, 1, 30.0, timeout=0.3)
+    load.answer()
+
+
+@pytest.mark.full_matrix
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("pool", ["prefork", "asyncio"])
+def test_a_death_before_and_after_every_exchange_costs_no_run_anything_but_time(
+    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, pool: str
+) -> None:
+    deployment = deploy_chaos(seed=seed, max_losses=50)
+    places = _places(pool, seed)
+    # What is staged is cleared only after a death in its middle.
+    arms = ";".join([*(f"{place}=kill@#1*1" for place in places), "stage.after=kill@1/4*6"])
+    for name in ("one", "two", "three"):
+        deployment.worker(name, pool=pool, concurrency=POOLS[pool], failpoints=arms)
+    load = Load(deployment, seed, excused=WorkflowTimeoutError)
+
+    def fired() -> set[str]:
+        return {place for place, action in deployment.failpoints_fired() if action == "kill"}
+
+    def all_have_fired() -> bool:
+        _keep_up(deployment, pool, arms)
+        if len(load.seen) - len(load.ended(load.seen)) < 30:
+            _some_of_all(load)
+        return fired() >= set(places)
+
+    try:
+        eventually(all_have_fired, "every place has killed once", seconds=120)
+    except AssertionError:
+        pytest.fail(f"never reached: {sorted(set(places) - fired())}; reached: {sorted(deployment.failpoints_hit())}")
+    _keep_up(deployment, pool, arms)
+    conclude(
+        report,
+        f"F7/F8 every place kills, {pool}",
+        load,
+        seed=seed,
+        deaths=deployment.killed_by_failpoints(),
+        seconds=90,
+    )
+
+
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("asyncio", marks=pytest.mark.full_matrix)])
+def test_connections_lost_before_and_after_every_script_repeat_no_outcome(
+    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, pool: str
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    scripts = [verb for verb in (*OF_STEPS, *OF_MAIN) if verb in names()]
+    arms = ";".join(f"{verb}.*=raise@1/8" for verb in scripts)
+    for name in ("one", "two"):
+        deployment.worker(name, pool=pool, concurrency=POOLS[pool], failpoints=arms)
+    load = Load(deployment, seed)
+    load.start(3 * len(KINDS))
+    conclude(report, f"F14 reply lost at failpoints, {pool}", load, seed=seed)
+    assert {"claim.after", "commit.after", "commit.before"} <= {name for name, _ in deployment.failpoints_fired()}
+    assert len(deployment.failpoints_fired()) > 50

@@ -1,0 +1,25 @@
+"""The scenarios that need one guard each, on the scripts as they are; `test_guards` takes the guards out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import core_scenarios
+import pytest
+from core_checks import CheckedStore
+
+from umbel.orchestration.connection import Client
+from umbel.orchestration.settings import Settings
+from umbel.orchestration.store import Store
+
+SCENARIOS = [
+    function
+    for name, function in inspect.getmembers(core_scenarios, inspect.isfunction)
+    if function.__module__ == core_scenarios.__name__ and list(inspect.signature(function).parameters) == ["store"]
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_it_holds_that(client: Client, settings: Settings, scenario: Callable[[Store], None]) -> None:
+    scenario(CheckedStore(client, settings))
