@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,23 @@ def deployment() -> Iterator[tuple[Settings, Watchdog]]:
             yield settings, watchdog
 
 
+@pytest.fixture(scope="module")
+def serving(
+    deployment: tuple[Settings, Watchdog], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], httpx.Client]]:
+    """A client of an application, which is started when it is first asked for."""
+    with ExitStack() as stack:
+
+        @cache
+        def served(name: str) -> httpx.Client:
+            return stack.enter_context(_served(name, *deployment, tmp_path_factory.mktemp(name)))
+
+        yield served
+
+
 @contextmanager
-def serving(name: str, deployment: tuple[Settings, Watchdog], folder: Path) -> Iterator[httpx.Client]:
+def _served(name: str, settings: Settings, watchdog: Watchdog, folder: Path) -> Iterator[httpx.Client]:
     """The application as a process, and a client of it."""
-    settings, watchdog = deployment
     port = free_port()
     command = [sys.executable, *(word.format(port=port) for word in COMMANDS[name])]
     with ExitStack() as stack:
@@ -86,39 +100,35 @@ def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_trip_is_started_followed_asked_and_answered(
-    name: str, deployment: tuple[Settings, Watchdog], tmp_path: Path
-) -> None:
-    with serving(name, deployment, tmp_path) as client:
-        run_id = client.post("/trips", json={"city": "Ghent"}).json()["id"]
-        seen: list[dict[str, Any]] = []
-        with client.stream("GET", f"/trips/{run_id}/events") as answer:
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            for event in events(answer):
-                seen.append(event["data"])
-                if "320 euros" in str(event["data"]):  # the run waits, and the stream stays open
-                    assert client.post(f"/trips/{run_id}/choice", json={"accepted": True}).is_success
+def test_a_trip_is_started_followed_asked_and_answered(name: str, serving: Callable[[str], httpx.Client]) -> None:
+    client = serving(name)
+    run_id = client.post("/trips", json={"city": "Ghent"}).json()["id"]
+    seen: list[dict[str, Any]] = []
+    with client.stream("GET", f"/trips/{run_id}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for event in events(answer):
+            seen.append(event["data"])
+            if "320 euros" in str(event["data"]):  # the run waits, and the stream stays open
+                assert client.post(f"/trips/{run_id}/choice", json={"accepted": True}).is_success
 
-        text = json.dumps(seen)
-        assert [place for place in ("trains", "hotels", "museums") if place in text] == ["trains", "hotels", "museums"]
-        assert "Ghent is booked" in json.dumps(seen[-1])
-        assert client.get("/trips/never-started/events").status_code == 404
+    text = json.dumps(seen)
+    assert [place for place in ("trains", "hotels", "museums") if place in text] == ["trains", "hotels", "museums"]
+    assert "Ghent is booked" in json.dumps(seen[-1])
+    assert client.get("/trips/never-started/events").status_code == 404
 
 
 @pytest.mark.parametrize("name", ["fastapi", "django"])
-def test_a_browser_that_comes_back_gets_what_it_has_missed(
-    name: str, deployment: tuple[Settings, Watchdog], tmp_path: Path
-) -> None:
-    with serving(name, deployment, tmp_path) as client:
-        run_id = client.post("/trips", json={"city": "Ghent"}).json()["id"]
-        with client.stream("GET", f"/trips/{run_id}/events") as answer:
-            first = next(events(answer))
-        rest = []
-        with client.stream("GET", f"/trips/{run_id}/events", headers={"Last-Event-ID": first["id"]}) as answer:
-            for event in events(answer):
-                rest.append(event)
-                if "320 euros" in str(event["data"]):
-                    client.post(f"/trips/{run_id}/choice", json={"accepted": False})
+def test_a_browser_that_comes_back_gets_what_it_has_missed(name: str, serving: Callable[[str], httpx.Client]) -> None:
+    client = serving(name)
+    run_id = client.post("/trips", json={"city": "Ghent"}).json()["id"]
+    with client.stream("GET", f"/trips/{run_id}/events") as answer:
+        first = next(events(answer))
+    rest = []
+    with client.stream("GET", f"/trips/{run_id}/events", headers={"Last-Event-ID": first["id"]}) as answer:
+        for event in events(answer):
+            rest.append(event)
+            if "320 euros" in str(event["data"]):
+                client.post(f"/trips/{run_id}/choice", json={"accepted": False})
 
     assert "trains" in json.dumps(first)
     assert "trains" not in json.dumps(rest)
@@ -127,14 +137,12 @@ def test_a_browser_that_comes_back_gets_what_it_has_missed(
     assert ids == sorted(set(ids))
 
 
-def test_the_protocol_and_the_console_are_mounted_in_fastapi(
-    deployment: tuple[Settings, Watchdog], tmp_path: Path
-) -> None:
-    with serving("fastapi", deployment, tmp_path) as client:
-        assert client.get("/umbel/workflows").json() == {"workflows": ["trip"]}
-        assert client.get("/umbel/").headers["content-type"].startswith("text/html")
-        started = client.post("/umbel/workflows/trip/run-nowait", json={"start_event": {"city": "Bruges"}}).json()
-        assert client.get(f"/umbel/handlers/{started['handler_id']}").json()["workflow_name"] == "trip"
+def test_the_protocol_and_the_console_are_mounted_in_fastapi(serving: Callable[[str], httpx.Client]) -> None:
+    client = serving("fastapi")
+    assert client.get("/umbel/workflows").json() == {"workflows": ["trip"]}
+    assert client.get("/umbel/").headers["content-type"].startswith("text/html")
+    started = client.post("/umbel/workflows/trip/run-nowait", json={"start_event": {"city": "Bruges"}}).json()
+    assert client.get(f"/umbel/handlers/{started['handler_id']}").json()["workflow_name"] == "trip"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umbel import Context, Event, HumanResponseEvent, StartEvent, StopEvent, Workflow, retry_policy, step
-from umbel.retry_policy import stop_after_attempt
+from umbel.retry_policy import stop_after_attempt, wait_fixed
 
 SECRET = "value-nobody-else-may-see"
 
@@ -28,7 +28,7 @@ class Leaky(Workflow):
         answer = await ctx.wait_for_event(Answer)
         return [Piece(secret=answer.secret), Piece(secret=answer.secret)]
 
-    @step(retry_policy=retry_policy(stop=stop_after_attempt(2)))
+    @step(retry_policy=retry_policy(wait=wait_fixed(0.01), stop=stop_after_attempt(2)))
     async def fail_once(self, ctx: Context, ev: Piece) -> Kept:
         if ctx.attempt == 1:
             raise ValueError("of the first attempt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,14 +33,12 @@ def test_payloads_and_passwords_are_in_no_log_and_no_monitor_event(deployment: D
     """At the most talkative level, over a run that fans out, waits, keeps state, streams, retries and warns of size."""
     app = create_app(deployment.settings)
     seen: list[dict[str, Any]] = []
-    receiving = threading.Event()
+    receivers: list[Any] = []
 
     def receive() -> None:
-        with app.connection_for_read() as connection, suppress(Exception):
-            receiver = app.events.Receiver(connection, handlers={"*": seen.append})
-            for _ in receiver.itercapture(limit=None, timeout=60, wakeup=False):
-                if receiving.is_set():
-                    return
+        with app.connection_for_read() as connection:
+            receivers.append(app.events.Receiver(connection, handlers={"*": seen.append}))
+            receivers[0].capture(limit=None, timeout=None, wakeup=False)
 
     listener = threading.Thread(target=receive, daemon=True)
     listener.start()
@@ -53,10 +50,10 @@ def test_payloads_and_passwords_are_in_no_log_and_no_monitor_event(deployment: D
     assert handler.result(40) == SECRET
 
     eventually(lambda: any(each["type"] == "task-succeeded" for each in seen), "task events have come")
-    receiving.set()
-    worker.terminate()
-    worker.process.wait(20)
+    receivers[0].should_stop = True
+    worker.kill_group()
     listener.join(20)
+    assert not listener.is_alive()
     log = worker.log()
     assert "more than 2,000 (payload_warn_bytes)" in log
     assert "failed on attempt 1" in log

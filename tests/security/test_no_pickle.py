@@ -122,7 +122,7 @@ sys.addaudithook(hook)
 
 import umbel
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, retry_policy, step
-from umbel.retry_policy import stop_after_attempt
+from umbel.retry_policy import stop_after_attempt, wait_fixed
 
 
 class Piece(Event):
@@ -140,7 +140,7 @@ class Flow(Workflow):
         ctx.write_event_to_stream(Event(told="trap_for_stream.Evil"))
         return [Piece(n=n) for n in range(3)]
 
-    @step(retry_policy=retry_policy(stop=stop_after_attempt(2)))
+    @step(retry_policy=retry_policy(wait=wait_fixed(0.01), stop=stop_after_attempt(2)))
     def work(self, ev: Piece, ctx: Context) -> Done:
         if ctx.attempt == 1:
             raise ValueError("trap_for_exceptions.Evil")

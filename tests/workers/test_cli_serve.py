@@ -112,6 +112,16 @@ def test_a_server_whose_worker_ends_ends_too_and_says_why(cli: Cli) -> None:
     assert "Error: The worker process ended with code -9." in done.err
 
 
+def test_a_killed_server_takes_its_worker_with_it(cli: Cli) -> None:
+    flows = f"{cli.folder}/flows.py"
+    with cli.background("serve", f"{flows}:Squares", "--port", "0", "--with-worker") as command:
+        command.says(" ready.")
+        command.process.kill()
+        command.wait()
+
+    eventually(lambda: not processes_mentioning(flows), "nothing is left")
+
+
 def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
@@ -129,6 +139,10 @@ def test_a_token_that_the_programs_own_server_would_not_ask_for_is_an_error(cli:
     (cli.folder / "open.py").write_text(program())
 
     assert "would not ask for it" in cli.error("serve", "open.py", "--token", "x")
+
+
+def test_an_empty_token_is_no_token_that_was_forgotten_but_an_error(cli: Cli) -> None:
+    assert "A token of the server is empty" in cli.error("serve", "flows.py:Squares", "--token", "")
 
 
 def test_a_port_that_is_taken_is_told(cli: Cli) -> None:

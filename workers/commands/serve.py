@@ -94,7 +94,7 @@ def serve(
     runtime = Runtime(settings)
     set_default_runtime(runtime)
     options: dict[str, Any] = {
-        "token": token or None,
+        "token": token,
         "allowed_hosts": allowed_hosts or None,
         "allowed_origins": allowed_origins,
         "public_paths": public_paths,
