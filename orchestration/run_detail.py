@@ -25,7 +25,7 @@ WORK_ITEMS = 2_000
 #: Entries of a step's queue that are looked at one by one, to count what is staged behind them.
 QUEUE_ENTRIES = 200
 #: Journal entries, newest first, and their bytes.
-JOURNAL_ENTRIES, JOURNAL_BYTES = 2_000, 8 << 20
+JOURNAL_ENTRIES, JOURNAL_BYTES = 1_000, 8 << 20
 #: Top-level keys of `ctx.store`, bytes of one value and of all.
 STATE_KEYS, STATE_VALUE_BYTES, STATE_BYTES = 500, 64 << 10, 1 << 20
 #: Waiters.

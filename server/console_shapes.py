@@ -99,7 +99,7 @@ def run_shape(
     """
     record = found.record
     past = executions((entry.at, entry.kind, entry.data) for entry in found.journal)
-    timeline = [*past, *(_at_work(found))][-EXECUTIONS:]
+    timeline = [*past, *_at_work(found)]
     return {
         "run_id": record.run_id,
         "workflow": record.workflow,
@@ -119,8 +119,8 @@ def run_shape(
         "steps": _steps(found, past),
         "is_partial": found.work_left_out or found.journal_left_out > 0,
         "questions": [*_waiting(found.questions, classes), *_returned(found, classes)],
-        "timeline": [_execution(each) for each in timeline],
-        "timeline_left_out": len(past) - len(timeline) + found.journal_left_out,
+        "timeline": [_execution(each) for each in timeline[-EXECUTIONS:]],
+        "timeline_left_out": max(0, len(timeline) - EXECUTIONS) + found.journal_left_out,
         "state": [_state_value(each) for each in found.state if each.key],  # the empty key names the state's class
         "state_left_out": found.state_left_out,
         "sendable": _sendable(classes),

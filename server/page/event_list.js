@@ -1,6 +1,6 @@
 // A run's events as they come: filtered, each with its JSON.
 
-import { fill, h } from "./dom.js";
+import { fill, h, put } from "./dom.js";
 import { count } from "./format.js";
 import { gist, jsonView } from "./json_view.js";
 
@@ -29,10 +29,12 @@ export function eventList() {
   const internal = h("input", { type: "checkbox", onchange: () => redraw() });
   const told = h("span", { class: "muted", role: "status" });
   const rows = h("ol", { class: "events" });
+  const earlier = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => ((limit *= 4), redraw()) });
   const element = h(
     "div",
     { class: "event-list" },
     h("div", { class: "toolbar" }, search, h("label", { class: "inline-label" }, internal, " internal events"), told),
+    earlier,
     rows,
   );
 
@@ -42,27 +44,37 @@ export function eventList() {
     return !wanted || text.includes(wanted);
   }
 
+  let fitting = 0; // among those that are kept
+  let drawn = 0; // events that have been looked at
+
+  /** All anew: the filter has changed, or more is wanted. */
   function redraw() {
-    const fitting = events.filter(fits);
-    const shown = fitting.slice(-limit);
-    const more =
-      fitting.length > shown.length
-        ? h("li", { class: "more" }, h("button", { type: "button", class: "quiet", onclick: () => ((limit *= 4), redraw()) }, `${count(fitting.length - shown.length, "earlier event")} …`))
-        : null;
-    fill(rows, more, shown.map((event) => row(event)));
-    tell(fitting.length);
+    const found = events.filter(fits);
+    fitting = found.length;
+    drawn = events.length;
+    fill(rows, found.slice(-limit).map(row));
+    tell();
   }
 
-  function tell(fitting) {
-    const left = dropped ? `, ${dropped.toLocaleString("en")} older ones not kept` : "";
-    told.textContent = events.length ? `${fitting.toLocaleString("en")} of ${count(events.length, "event")}${left}` : "No event yet.";
-  }
-
+  /** Only what has come since. */
   function draw() {
     isDue = false;
     const isBelow = rows.scrollHeight - rows.scrollTop - rows.clientHeight < 40;
-    redraw();
+    const found = events.slice(drawn).filter(fits);
+    drawn = events.length;
+    fitting += found.length;
+    put(rows, found.slice(-limit).map(row));
+    while (rows.childElementCount > limit) rows.firstElementChild.remove();
+    tell();
     if (isBelow) rows.scrollTop = rows.scrollHeight;
+  }
+
+  function tell() {
+    const left = dropped ? `, ${dropped.toLocaleString("en")} older ones not kept` : "";
+    told.textContent = events.length ? `${fitting.toLocaleString("en")} of ${count(events.length, "event")}${left}` : "No event yet.";
+    const above = fitting - rows.childElementCount;
+    earlier.hidden = above <= 0;
+    earlier.textContent = `${count(above, "earlier event")} …`;
   }
 
   redraw();
@@ -72,7 +84,8 @@ export function eventList() {
       const text = `${envelope.type} ${gist(fieldsOf(envelope), 4000)}`.toLowerCase();
       events.push({ sequence, envelope, text, row: null });
       if (events.length > KEPT) {
-        events.shift();
+        if (fits(events.shift())) fitting -= drawn > 0 ? 1 : 0;
+        drawn = Math.max(0, drawn - 1);
         dropped += 1;
       }
       if (!isDue) {

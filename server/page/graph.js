@@ -51,7 +51,7 @@ export function graphView(graph) {
     svg.append(drawn.element);
   }
   const element = h("div", { class: "graph" }, h("div", { class: "graph-scroll", tabindex: "0", role: "group", "aria-label": "Graph" }, svg), legend(graph));
-  return { element, show: (steps) => light(boxes, steps) };
+  return { element, show: (steps, isPartial) => light(boxes, steps, isPartial) };
 }
 
 function head(line) {
@@ -110,14 +110,14 @@ function legend(graph) {
   );
 }
 
-/** Light the boxes. @param steps Map of name -> counts by state, as the server gives them. */
-function light(boxes, steps) {
+/** Light the boxes. @param steps Map of name -> counts by state, as the server gives them; lower bounds if partial. */
+function light(boxes, steps, isPartial) {
   for (const [name, drawn] of boxes) {
     if (!drawn.detail) continue;
     const step = steps.get(name);
     const state = step ? (STATES.find(([key]) => step[key] > 0)?.[0] ?? "idle") : "idle";
     drawn.element.setAttribute("data-state", state);
-    const words = stepWords(step);
+    const words = stepWords(step).map(([sign, number, word]) => [sign, number.toLocaleString("en") + (isPartial && word === "done" ? "+" : ""), word]);
     drawn.detail.textContent = steps.size ? detail(words) : drawn.box.detail;
     drawn.title.textContent = [drawn.box.title || drawn.box.label, ...words.map(([, number, word]) => `${number} ${word}`)].join("\n");
   }
@@ -126,7 +126,7 @@ function light(boxes, steps) {
 /** The most urgent state, and how much is done; where nothing is, the next state. */
 function detail(words) {
   const shown = [words[0], words.slice(1).find(([, , word]) => word === "done") ?? words[1]].filter(Boolean);
-  return shown.map(([sign, number, word]) => `${sign} ${number.toLocaleString("en")} ${word}`).join("  ") || "–";
+  return shown.map((words) => words.join(" ")).join("  ") || "–";
 }
 
 /** What a step does, as (sign, number, word), most urgent first. */

@@ -14,6 +14,8 @@ import { timelineView } from "./timeline.js";
 const SOON = 300;
 const PAUSE = 700;
 const CALM = 5000;
+/** Of a large run an answer takes its time: the pause is so many times as long, so that it stays a small burden. */
+const SHARE = 6;
 
 /** @param runId of the run. */
 export function runView(runId, signal) {
@@ -26,6 +28,7 @@ export function runView(runId, signal) {
   let asking = false;
   let askAgain = false;
   let lastAsked = 0;
+  let took = 0;
 
   const load = async () => {
     if (asking) {
@@ -36,6 +39,7 @@ export function runView(runId, signal) {
     lastAsked = Date.now();
     try {
       const found = await get(path, signal);
+      took = Date.now() - lastAsked;
       const before = run?.status;
       if (run === null) await build(found);
       run = found;
@@ -58,7 +62,7 @@ export function runView(runId, signal) {
   /** Ask for the details again, not too often. */
   function soon() {
     if (due || signal.aborted) return;
-    const wait = Math.max(SOON, PAUSE - (Date.now() - lastAsked));
+    const wait = Math.max(SOON, PAUSE - (Date.now() - lastAsked), SHARE * took);
     due = setTimeout(() => {
       due = 0;
       load();
@@ -305,10 +309,20 @@ function runParts(first, graphData, { act, sent }) {
 /** The graph's lights: what the server has counted, moved on by the events that came since. */
 function liveSteps(graph) {
   let steps = new Map();
-  const show = () => graph.show(steps);
+  let isDue = false;
+  let isPartial = false;
+  const draw = () => {
+    isDue = false;
+    graph.show(steps, isPartial);
+  };
+  const show = () => {
+    if (!isDue) requestAnimationFrame(draw);
+    isDue = true;
+  };
   return {
     settle(run) {
       steps = new Map(run.steps.map((step) => [step.name, { ...step }]));
+      isPartial = run.is_partial;
       show();
     },
     event(envelope) {

@@ -8,6 +8,8 @@ from typing import Any
 import console_flows
 import uvicorn
 from console_driving import Site, eventually
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from umbel.server import WorkflowServer
 from umbel.tasks.runtime import Runtime
@@ -16,11 +18,13 @@ from umbel.tasks.runtime import Runtime
 class Serving:
     """A server in a thread, for a `with` block."""
 
-    def __init__(self, deployment: Runtime, *, port: int = 0, **options: Any) -> None:
+    def __init__(self, deployment: Runtime, *, port: int = 0, below: str = "", **options: Any) -> None:
         self.server = WorkflowServer(runtime=deployment, **options)
         for name, workflow in console_flows.WORKFLOWS.items():
             self.server.add_workflow(name, workflow(timeout=None))
         config = self.server.uvicorn_config("127.0.0.1", port, {"log_level": "warning"})
+        if below:
+            config.app = Starlette(routes=[Mount(below, self.server.app)])
         self.uvicorn = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.uvicorn.run, daemon=True)
 

@@ -146,6 +146,15 @@ def test_the_page_goes_on_when_the_server_is_back(browser: Browser, deployment: 
     page.close()
 
 
+def test_it_works_below_a_path_of_another_app(browser: Browser, deployment: Runtime) -> None:
+    with Serving(deployment, below="/flows") as site:
+        page = browser.new_page()
+        page.goto(f"{site.url}flows/#/workflows/payment")
+        page.get_by_role("button", name="Start a run").click()
+        expect(page.locator(".outcome")).to_contain_text("paid 10")
+        page.close()
+
+
 def test_it_is_dark_where_the_system_is_and_where_it_is_wanted(browser: Browser, site: Site) -> None:
     def ground(page: Page) -> int:
         return int(page.evaluate("Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"))
