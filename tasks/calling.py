@@ -18,7 +18,7 @@ OnCancel = Callable[[Callable[[], None] | None], None]
 
 
 class StepExit(RuntimeError):
-    """A step tried to end the process (`sys.exit()`); it ends only the attempt."""
+    """A step raised what is no `Exception` and would end more than it (`sys.exit()`); it ends only the attempt."""
 
 
 def over(step: str, run_id: str, timeout_seconds: float | None) -> str:

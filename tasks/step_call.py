@@ -15,6 +15,7 @@ from billiard.common import terminate_handler_fired
 from ..orchestration.errors import StepTimeoutError, WorkflowRuntimeError
 from ..orchestration.store import Store
 from ..orchestration.work import FannedOut, Outcome, Returned, Work
+from .attempt import Abandoned
 from .calling import Calling, OnCancel, StepExit, over
 from .codec import decode_event, encode_event
 from .context import Context, current_context
@@ -91,6 +92,10 @@ def call_step(
         if type(exit) is not SystemExit or terminate_handler_fired():  # Celery and its pool stop workers with it
             raise
         raise StepExit(f"step {work.step!r} called sys.exit({exit.code!r})") from exit
+    except (Exception, asyncio.CancelledError, Abandoned):
+        raise
+    except BaseException as ending:  # nobody further up would record it: the step would be executed again for ever
+        raise StepExit(f"step {work.step!r} raised {ending!r}, which is no Exception") from ending
     return _judge(config, returned, face)
 
 
@@ -140,6 +145,12 @@ async def call_step_on_loop(
             raise
         except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
             raise StepExit(f"step {work.step!r} raised {exit!r}") from exit
+        except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
+            raise
+        except BaseException as ending:
+            if not loop.is_running():  # Python closes what stood on a loop that is no more
+                raise
+            raise StepExit(f"step {work.step!r} raised {ending!r}, which is no Exception") from ending
 
     driver = asyncio.current_task()
     assert driver is not None

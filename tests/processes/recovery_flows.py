@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
+import resource
 import signal
+import sys
 import time
 
 from process_flows import effect
@@ -42,4 +45,58 @@ class Poison(Workflow):
         effect("dying", ctx)
         await asyncio.sleep(ev.seconds)
         os.kill(os.getpid(), signal.SIGKILL)
+        return StopEvent()
+
+
+class Strange(BaseException):
+    """What no `except Exception` catches."""
+
+
+def _recurse(n: int) -> int:
+    return _recurse(n + 1) + 1
+
+
+def misbehave(how: str) -> None:
+    """Do what no step should."""
+    match how:
+        case "exit":
+            sys.exit(3)
+        case "os._exit":
+            os._exit(0)
+        case "abort":
+            os.abort()
+        case "keyboard interrupt":
+            raise KeyboardInterrupt
+        case "generator exit":
+            raise GeneratorExit
+        case "cancelled":
+            raise asyncio.CancelledError
+        case "base exception":
+            raise Strange("boo")
+        case "recursion":
+            _recurse(0)
+        case "memory error":
+            limit = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, limit[1]))
+            try:
+                bytearray(8 << 30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, limit)
+        case "thread exit":
+            _thread.exit()
+
+
+class Misbehaves(Workflow):
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("misbehaving", ctx)
+        misbehave(ev.how)
+        return StopEvent()
+
+
+class PlainlyMisbehaves(Workflow):
+    @step
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("misbehaving", ctx)
+        misbehave(ev.how)
         return StopEvent()
