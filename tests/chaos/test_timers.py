@@ -52,6 +52,7 @@ def _waits(deployment: ChaosDeployment, run_id: str) -> bool:
     return any(run_id.encode() in member for member in timers)
 
 
+@pytest.mark.full_matrix
 def test_a_timer_that_fell_due_while_nobody_was_there_fires_once(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
