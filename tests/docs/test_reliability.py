@@ -1,4 +1,4 @@
-"""What the page on reliability names as proof is there: each test it names exists, under that name."""
+"""What the pages on reliability and security name as proof is there: each test exists, under that name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import cache
 import pytest
 from pages import ROOT, page, spans, table
 
-PAGE = "docs/reliability.md"
-NAMED = sorted({span for span in spans(PAGE) if re.fullmatch(r"[\w/]+\.py::\w+", span)})
+PAGE, SECURITY = "docs/reliability.md", "docs/security.md"
+NAMED = sorted({span for name in (PAGE, SECURITY) for span in spans(name) if re.fullmatch(r"[\w/]+\.py::\w+", span)})
 
 
 @cache
@@ -33,6 +33,13 @@ def test_every_promise_has_a_proof() -> None:
 
     assert len(promises) > 10
     assert [promise for promise, (proof,) in promises.items() if "::" not in proof] == []
+
+
+def test_every_threat_has_an_answer_and_a_proof() -> None:
+    threats = table(SECURITY, "threat", "what umbel does", "proved by")
+
+    assert len(threats) > 10
+    assert [threat for threat, (answer, proof) in threats.items() if not answer or "::" not in proof] == []
 
 
 def test_the_readme_promises_nothing_that_the_page_does_not_take_up() -> None:
