@@ -76,12 +76,16 @@ async def frames(
     """
     wanted = frozenset(event_types)
     frame = _sse_frame if sse else _line
+    told_missing: int | None = None
     is_over = False
     while not is_over:
         found = reader.aevents(heartbeat_seconds if sse else None)
         try:
             async with contextlib.aclosing(found):
                 async for event in found:
+                    if sse and reader.first_missing is not None and reader.first_missing != told_missing:
+                        told_missing = reader.first_missing
+                        yield b": events from number %d on are no longer kept\n\n" % told_missing
                     if not wanted or wanted & names_of(event.envelope):
                         yield frame(event.seq, event.envelope, with_qualified_name)
             is_over = True

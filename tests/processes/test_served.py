@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 from collections import Counter
 from pathlib import Path
@@ -13,11 +14,12 @@ import httpx
 import pytest
 from llama_agents.client import WorkflowClient
 from process_driving import Deploy, Deployment
-from served_flows import Counting, Reply
+from served_flows import Counting, Reply, Ticking
 from serving_replicas import Balancer, Replica
 
 from umbel import attach
 from umbel.orchestration.handlers import current_run
+from umbel.server import sse_events
 
 
 def client_of(http: httpx.AsyncClient) -> WorkflowClient:
@@ -255,3 +257,17 @@ async def test_what_a_step_publishes_is_read_while_it_still_runs(deployment: Dep
 def resident_bytes(pid: int) -> int:
     """Memory of one process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.timeout(120)
+async def test_a_reader_that_comes_too_late_for_some_events_is_told(deploy: Deploy) -> None:
+    deployment = deploy(stream_max_events=10)
+    deployment.worker("w", "served_flows", pool="asyncio", concurrency=2).wait_ready()
+    deployment.open_gate("half")
+    handler = deployment.start(Ticking, many=500)
+    await asyncio.to_thread(handler.result, 40)
+
+    first, second, *_ = [frame async for frame in sse_events(handler)]
+
+    assert re.match(r": events from number [01] on are no longer kept\n\n", first)
+    assert second.startswith("id: ")
