@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -165,3 +166,26 @@ async def test_row_99_runs_outlive_the_server_that_started_them(deployment: Any)
     assert done.result is not None
     assert done.result.value == {"result": "still here"}
     assert events[-1] == "StopEvent"
+
+
+# -- 97 ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_97_the_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+    """What it does is tested in a browser, in tests/console."""
+    page = await http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+
+    looked_at, todo = {""}, re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    while todo:
+        path = todo.pop()
+        if path.startswith("./"):
+            path = path.replace("./", "/console/page/", 1)
+        assert re.match(r"/console/|console/|#", path), path
+        if path not in looked_at and not path.startswith("#"):
+            looked_at.add(path)
+            found = await http.get(path)
+            assert found.status_code == 200, path
+            todo += re.findall(r'from "([^"]+)"', found.text)
+            assert re.findall(r"https?://(?!www\.w3\.org/)[^\s\"'`]+", found.text) == [], path
+    assert len(looked_at) > 10
