@@ -101,6 +101,7 @@ function text(schema, initial, facts) {
   const isLong = schema.format === undefined && ((schema.maxLength ?? 0) > 200 || String(initial ?? "").includes("\n"));
   const input = isLong ? h("textarea", { rows: "4" }) : h("input", { type: typeOf(schema.format), spellcheck: "false" });
   input.value = initial ?? "";
+  if (EXAMPLES[schema.format]) input.placeholder = EXAMPLES[schema.format];
   return reading(labelled(input, schema, facts), facts, () => {
     const value = input.value;
     if (value === "") {
@@ -114,6 +115,9 @@ function text(schema, initial, facts) {
     return { value };
   });
 }
+
+/** How texts of a format are written. */
+const EXAMPLES = { "date-time": "2026-01-31T09:30:00Z", time: "09:30:00", duration: "P1DT2H", uuid: "00000000-0000-4000-8000-000000000000" };
 
 function typeOf(format) {
   return { date: "date", email: "email", password: "password", uri: "url" }[format] ?? "text";

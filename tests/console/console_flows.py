@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -160,6 +162,42 @@ class Quiz(Workflow):
         return StopEvent(result=ev.text)
 
 
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Branch(BaseModel):
+    name: str
+    branches: list[Branch] = Field(default_factory=list)
+
+
+class Odd(StartEvent):
+    """Whatever a field may be."""
+
+    value: str = "a name that envelopes have, too"
+    colour: Colour
+    when: datetime
+    maybe: Traveller | None = None
+    people: list[Traveller] = Field(default_factory=list, max_length=2)
+    tree: Branch
+    pair: tuple[int, str] = (1, "one")
+    either: int | str = 3
+    sure: bool | None = None
+    code: str = Field(default="AB-1", pattern=r"^[A-Z]{2}-\d$")
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+    anything: Any = None
+    wire: int = Field(default=7, alias="wire-name")
+
+
+class Oddities(Workflow):
+    """Gives back what it was given."""
+
+    @step
+    async def echo(self, ev: Odd) -> StopEvent:
+        return StopEvent(result=ev.model_dump(mode="json"))
+
+
 class Unserved(Workflow):
     """This server does not know it."""
 
@@ -169,4 +207,4 @@ class Unserved(Workflow):
 
 
 #: As they are served.
-WORKFLOWS: dict[str, type[Workflow]] = {"booking": Booking, "payment": Payment, "quiz": Quiz}
+WORKFLOWS: dict[str, type[Workflow]] = {"booking": Booking, "payment": Payment, "quiz": Quiz, "oddities": Oddities}

@@ -50,6 +50,60 @@ def test_every_kind_of_field_is_sent_as_what_it_is(page: Page, gates: set[str]) 
     assert bodies == [{"start_event": {"type": "Trip", "value": event}}]
 
 
+def test_what_schemas_say_in_other_ways_is_understood_too(page: Page, site: Site) -> None:
+    page.goto("#/workflows/oddities")
+    form = page.locator("form.schema-form")
+    form.get_by_label("colour").select_option(label="blue")
+    form.get_by_label("when").fill("2026-11-21T14:30:00Z")
+    form.get_by_label("give maybe").check()
+    form.get_by_role("group", name="maybe").get_by_label("name").fill("Ada")
+    form.get_by_role("button", name="Add to people").click()
+    form.get_by_role("group", name="people 1").get_by_label("name").fill("Grace")
+    tree = form.get_by_role("group", name="tree")
+    tree.get_by_label("name").fill("root")
+    tree.get_by_role("button", name="Add to branches").click()
+    tree.get_by_role("group", name="branches 1").get_by_label("name").fill("twig")
+    form.get_by_label("either").fill('"text"')
+    form.get_by_label("sure").select_option(label="false")
+    form.get_by_label("anything").fill("[1, null]")
+    form.get_by_label("wire-name").fill("8")
+    page.get_by_role("button", name="Start a run").click()
+    page.wait_for_url("**/#/runs/*")
+    run_id = page.url.rpartition("/")[2]
+    assert site.await_status(run_id, "completed")["result"]["value"] == {
+        "value": "a name that envelopes have, too",
+        "colour": "blue",
+        "when": "2026-11-21T14:30:00Z",
+        "maybe": {"name": "Ada", "seat": "window"},
+        "people": [{"name": "Grace", "seat": "window"}],
+        "tree": {"name": "root", "branches": [{"name": "twig", "branches": []}]},
+        "pair": [1, "one"],
+        "either": "text",
+        "sure": False,
+        "code": "AB-1",
+        "ratio": 0.5,
+        "anything": [1, None],
+        "wire": 8,
+    }
+
+
+def test_bounds_and_patterns_of_a_schema_are_kept(page: Page) -> None:
+    bodies = sent(page)
+    page.goto("#/workflows/oddities")
+    form = page.locator("form.schema-form")
+    form.get_by_label("when").fill("2026-11-21T14:30:00Z")
+    form.get_by_label("code").fill("ab-1")
+    form.get_by_label("ratio").fill("1")
+    for _ in range(3):
+        form.get_by_role("button", name="Add to people").click()
+    form.get_by_role("button", name="Start a run").click()
+    expect(form.get_by_text("has to match ^[A-Z]{2}-\\d$")).to_be_visible()
+    expect(form.get_by_text("has to be less than 1.")).to_be_visible()
+    expect(form.get_by_text("takes at most 2.")).to_be_visible()
+    expect(form.get_by_text("has to be chosen.")).to_be_visible()
+    assert bodies == []
+
+
 def test_what_was_left_empty_is_not_sent(page: Page, gates: set[str]) -> None:
     gates.add("check Aurora")
     bodies = sent(page)
