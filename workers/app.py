@@ -27,6 +27,7 @@ from ..tasks.step_task import register_tasks
 from .bootsteps import NeedsCodeStep, UpkeepStep
 from .continued_tasks import ContinuedTasks
 from .daemon_threads import DaemonThreads
+from .own_doorbells import OwnDoorbells
 from .transport import use_transport
 
 #: What `create_app` sets, and why: docs/running-in-production.md. An app of your own is not touched.
@@ -63,6 +64,7 @@ class Installation:
         self.loop_of: Any = None
         self.upkeep: UpkeepStep | None = None
         self.continued = ContinuedTasks(app)
+        self.own_doorbells = OwnDoorbells()
         self._executor: Executor | None = None
         self._loop_executor: LoopExecutor | None = None
         self._watch: EndedWatch | None = None

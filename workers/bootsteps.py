@@ -96,7 +96,7 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                     is_examined = True
                 self._bury(sweep)
                 if time.monotonic() >= take_up_at:
-                    self._take_up_parked(sweep)
+                    self._take_up_parked(sweep, dispatcher)
                     take_up_at = time.monotonic() + settings.ring_seconds
                 self._announce(store)
                 sweep.sweep()
@@ -136,11 +136,11 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                 if raw in dead:
                     sweep.lose_owner(raw.decode(), shard=shard, known_dead=True)
 
-    def _take_up_parked(self, sweep: Sweep) -> None:
+    def _take_up_parked(self, sweep: Sweep, dispatcher: CeleryDispatcher) -> None:
         """Dispatch again what is parked and can be executed here.
 
-        Not only at the start: while a worker without the code takes messages from the same queue, as in a rolling
-        deploy, it may be the one that gets them, and it parks the work once more.
+        Not only at the start: while workers without the code take messages from the same queue, as in a rolling
+        deploy, they go on parking. So what this worker has room for it takes itself, past the queue.
         """
         store = sweep.store
         pipe = store.client.pipeline(transaction=False)
@@ -150,7 +150,10 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
             return
         for registered in self.installation.registry:
             for run_id, applied in sweep.upkeep.unpark(registered.name, registered.steps):
-                sweep.rung(run_id, applied.doorbells)
+                if applied.doorbells:
+                    plan = store.plan_of(run_id)
+                    left = self.installation.own_doorbells.ring(plan, applied.doorbells, dispatcher)
+                    dispatcher.ring(plan, left)
 
     def _announce(self, store: Store) -> None:
         seconds, micros = store.client.time()
@@ -186,6 +189,7 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
         stock_invalid = type(consumer).on_invalid_task.__get__(consumer)
         installation = consumer.app.umbel
         installation.continued.attach(consumer)
+        installation.own_doorbells.attach(consumer)
 
         def on_invalid_task(body: Any, message: Any, exc: Exception) -> None:
             if HEADER in (message.headers or {}):

@@ -51,7 +51,7 @@ def test_in_a_mixed_fleet_work_that_the_old_code_lacks_goes_on_soon_and_never_fa
     deployment = deploy_chaos(ring_seconds=1.0)
     deployment.worker("old-1", "shop_before", pool=pool).wait_ready()
     deployment.worker("old-2", "shop_before", pool=pool).wait_ready()
-    deployment.worker("new", "shop_after", pool=pool).wait_ready()
+    deployment.worker("new", "shop_after", pool=pool, concurrency=50).wait_ready()
     at = time.monotonic()
     kinds = {shop_after.Parcel: "wrapped", shop_after.Refund: "paid back", shop_after.Bundle: "tied"}
     handlers = [(deployment.start(kind), result) for _ in range(10) for kind, result in kinds.items()]
@@ -59,7 +59,8 @@ def test_in_a_mixed_fleet_work_that_the_old_code_lacks_goes_on_soon_and_never_fa
         assert handler.result(50) == result
     seconds = time.monotonic() - at
     bounced = sum(deployment.journal_kinds(handler.run_id).count("parked") for handler, _ in handlers)
-    print(f"{len(handlers)} runs, {bounced} times parked, {seconds:.1f} s")
+    if pool == "asyncio":  # which has room for all: what is parked is taken up past the queue, and not parked again
+        assert bounced <= len(handlers)
     for handler, _ in handlers:
         found = deployment.executions(handler.run_id)
         assert_committed_once(found)
