@@ -66,7 +66,7 @@ class Guard:
         allowed_hosts: Names this server may be asked for as, without port. None: with a token or a hook any (a foreign
             page has neither), without only this machine's own.
         allowed_origins: Other sites whose pages may call, such as `https://app.example`.
-        public_paths: Exact paths that need no token.
+        public_paths: Exact paths that may be read without a token.
         max_body_bytes: Of one request.
         """
         self._app = app
@@ -144,7 +144,8 @@ class Guard:
         name = self._named(credentials)
         if name is None:
             path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-            if self._tokens and path not in self._public_paths:
+            reads = scope["type"] == "http" and scope["method"] in _READING
+            if self._tokens and not (reads and path in self._public_paths):
                 return None
             name = ""
         return Principal(name, credentials, headers, client[0] if client else None)
