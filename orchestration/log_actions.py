@@ -55,6 +55,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "step_cancelled": "a running step was cancelled",
         "step_continued": "a worker went on with a step past the broker, as a Celery task of its own",
         "step_failed": "an attempt failed",
+        "step_hung": "a step did not react to its time limit; it counts as failed and may still occupy its worker",
         "step_left": "a continued step was broken off by an error of umbel's own; it is executed again",
         "sweep_error": "one thing could not be settled; the next sweep tries again",
         "sweep_orphan": "something of a run that is gone was found and left",

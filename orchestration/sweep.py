@@ -145,8 +145,18 @@ class Sweep:
             return
         run_id, work_id, *waiter = rest.split("|", 2)
         applied = self.upkeep.wake(run_id, member, kind, work_id, waiter[0] if waiter else "")
-        if applied is not None:
-            self.rung(run_id, applied.doorbells)
+        if applied is None:
+            return
+        if kind == "deadline":
+            for bell in applied.doorbells:
+                logger.warning(
+                    "step %s of run %s did not react to its time limit; it is given up and counts as failed, though it "
+                    "may still occupy its worker",
+                    bell.step,
+                    run_id,
+                    extra={"action": "step_hung", "run_id": run_id, "step": bell.step},
+                )
+        self.rung(run_id, applied.doorbells)
 
     def _time_out(self, run_id: str) -> None:
         try:

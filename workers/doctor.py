@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from ..orchestration.connection import connect
 from ..orchestration.errors import UmbelError
 from ..orchestration.fleet import SeenWorker, seen_workers
+from ..orchestration.long_running import long_running
 from ..orchestration.metrics import unclaimed
 from ..orchestration.settings import Settings, redact_url
 from ..orchestration.store import Store
@@ -29,6 +30,8 @@ from .redis_health import judge_server
 _SAMPLE = 200
 #: Seconds after which a dispatch that nobody took is worth a word.
 _OVERDUE_SECONDS = 60.0
+#: A step without a time limit that is executed for longer is told of.
+_LONG_SECONDS = 600.0
 #: Running runs looked at, to find workflows that nobody serves.
 _RUNS = 1_000
 
@@ -148,6 +151,7 @@ def _state(store: Store) -> Iterator[Finding]:
     yield from _unserved(store, workers)
     yield from _parked(store)
     yield from _unclaimed(store, workers)
+    yield from _long_running(store)
 
 
 def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
@@ -219,6 +223,22 @@ def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
             yield Finding("warning", "queue", about, "The workers are behind: start more of them.")
         else:
             yield Finding("fine", "queue", about)
+
+
+def _long_running(store: Store) -> Iterator[Finding]:
+    without_limit = [each for each in long_running(store, _LONG_SECONDS) if not each.has_time_limit]
+    if without_limit:
+        longest = without_limit[0]
+        worker, *process = longest.owner.split("|")
+        yield Finding(
+            "note",
+            "steps",
+            f"{len(without_limit)} executions have gone on for more than {_LONG_SECONDS / 60:.0f} minutes and have no "
+            f"time limit. The longest: step {longest.step!r} of run {longest.run_id!r}, for {longest.seconds / 60:.0f} "
+            f"minutes, on {worker} (process {':'.join(process[:2])}).",
+            "If it hangs, `umbel cancel` its run, or kill that process: the step is executed again. "
+            "@step(timeout=…) ends such a step by itself.",
+        )
 
 
 def _said(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import itertools
 import os
 import resource
 import signal
@@ -99,4 +100,16 @@ class PlainlyMisbehaves(Workflow):
     def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
         effect("misbehaving", ctx)
         misbehave(ev.how)
+        return StopEvent()
+
+
+class Hangs(Workflow):
+    """A plain step that reacts to nothing: in a call that Python cannot interrupt, or holding Python's lock."""
+
+    @step(timeout=1.0)
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("hanging", ctx)
+        if ev.holds_lock:
+            sum(itertools.repeat(0))
+        time.sleep(600)
         return StopEvent()

@@ -10,6 +10,7 @@ import recovery_flows as flows
 from process_driving import Deploy, Deployment, eventually
 
 from umbel import WorkerLost, Workflow, WorkflowHandler
+from umbel.orchestration.errors import StepTimeoutError
 
 #: What a step may do that must end only its attempt, and what the run's failure says then.
 HARMLESS = {
@@ -74,5 +75,35 @@ def test_a_step_that_ends_its_pool_process_is_given_up_after_as_many_losses_as_a
         deadly.result(50)
 
     assert len(deployment.effects("misbehaving", deadly.run_id)) == 3
+    assert [chain.result(40) for chain in chains] == [n * n for n in range(5)]
+    assert worker.process.poll() is None
+
+
+def test_a_step_that_hangs_in_a_thread_fails_at_its_time_limit_and_that_is_told(deploy: Deploy) -> None:
+    deployment = deploy()
+    worker = deployment.worker("one", "recovery_flows", "process_flows", pool="asyncio", concurrency=20).wait_ready()
+    hanging = deployment.start(flows.Hangs, holds_lock=False)
+
+    with pytest.raises(StepTimeoutError, match=r"did not end within its timeout of 1\.0 s and did not react"):
+        hanging.result(40)
+
+    assert len(deployment.effects("hanging", hanging.run_id)) == 1
+    assert f"step go of run {hanging.run_id} did not react to its time limit" in worker.log()
+    assert deployment.start(process_flows.Chain, n=3).result(40) == 9
+
+
+def test_a_step_that_never_lets_go_of_pythons_lock_occupies_few_processes_and_harms_no_other_run(
+    deploy: Deploy,
+) -> None:
+    deployment = deploy(max_losses=1)
+    worker = deployment.worker("one", "recovery_flows", "process_flows", pool="prefork", concurrency=4).wait_ready()
+    hanging = deployment.start(flows.Hangs, holds_lock=True)
+    deployment.await_effects("hanging")
+    chains = [deployment.start(process_flows.Chain, n=n) for n in range(5)]
+
+    with pytest.raises((WorkerLost, StepTimeoutError)):
+        hanging.result(50)
+
+    assert len(deployment.effects("hanging", hanging.run_id)) <= 1 + deployment.settings.max_losses
     assert [chain.result(40) for chain in chains] == [n * n for n in range(5)]
     assert worker.process.poll() is None

@@ -16,11 +16,15 @@ from umbel.orchestration.connection import connect
 from umbel.orchestration.decide import Limits, decide_start
 from umbel.orchestration.envelope import START, STOP, Envelope
 from umbel.orchestration.fleet import seen_workers
+from umbel.orchestration.keys import new_id
+from umbel.orchestration.long_running import long_running
 from umbel.orchestration.plan import Plan, StepPlan
 from umbel.orchestration.records import Applied
+from umbel.orchestration.scripts import pack, unpack
 from umbel.orchestration.settings import Settings
 from umbel.orchestration.store import Store
 from umbel.orchestration.upkeep import Upkeep
+from umbel.orchestration.work import Work
 from umbel.tasks.dispatch import transport_options
 from umbel.workers.app import create_app
 from umbel.workers.doctor import examine
@@ -273,6 +277,24 @@ def test_parked_work_is_found_by_workflow_and_step(settings: Settings, store: St
 
     assert found.level == "warning"
     assert "1 steps wait for a worker that has their code: 'ship' of shop.Order (1)" in found.text
+
+
+def test_steps_that_are_executed_for_very_long_without_a_limit_are_told_of(settings: Settings, store: Store) -> None:
+    for run_id in ("r1", "r2"):
+        work_id = begin(store, run_id)
+        work = store.claim(run_id, work_id, 1, claim_id=new_id(), owner="w@h|host|42|x")
+        assert isinstance(work, Work)
+    assert long_running(store, 600) == []
+    key = store.locate("r1")["work"]
+    [(work_id, packed)] = store.client.hgetall(key).items()
+    record = unpack(packed)
+    store.client.hset(key, work_id, pack(record | {"ca": record["ca"] - 3_600_000}))
+
+    found = the(findings(settings), "steps")
+
+    assert "1 executions have gone on for more than 10 minutes" in found.text
+    assert "of run 'r1', for 60 minutes, on w@h (process host:42)" in found.text
+    assert [each.run_id for each in long_running(store, 0)] == ["r1", "r2"]
 
 
 def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:
