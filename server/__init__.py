@@ -3,8 +3,20 @@
 Needs the extra: `pip install 'umbel[server]'`.
 """
 
+try:
+    import prometheus_client as _prometheus
+    import starlette as _starlette
+    import uvicorn as _uvicorn
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"umbel.server needs {error.name}, which is not installed. Install it with: pip install 'umbel[server]'",
+        name=error.name,
+    ) from error
+
 from .event_stream import sse_events
 from .guard import Principal
 from .server import WorkflowServer
 
 __all__ = ["Principal", "WorkflowServer", "sse_events"]
+
+del _prometheus, _starlette, _uvicorn

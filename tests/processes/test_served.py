@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from llama_agents.client import WorkflowClient
-from process_driving import Deploy, Deployment
+from process_driving import Deploy, Deployment, eventually
 from served_flows import Counting, Reply, Ticking
 from serving_replicas import Balancer, Replica
 
@@ -271,3 +271,40 @@ async def test_a_reader_that_comes_too_late_for_some_events_is_told(deploy: Depl
 
     assert re.match(r": events from number [01] on are no longer kept\n\n", first)
     assert second.startswith("id: ")
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_that_is_purged_while_a_step_is_at_work_leaves_nothing_and_harms_nobody(deploy: Deploy) -> None:
+    deployment = deploy()
+    worker = deployment.worker("w", "served_flows", pool="asyncio", concurrency=5).wait_ready()
+    replica = Replica(deployment, "h1")
+    client_redis = deployment.runtime.store.client
+
+    def left() -> list[bytes]:
+        found = client_redis.scan_iter(match=f"{deployment.settings.key_prefix}:*purged*", count=1000)
+        return [key for key in found if b":answer:" not in key]
+
+    async with calling(replica.address) as http:
+        client = client_of(http)
+        run = {"start_event": {"gate": "purged"}}
+        handler = await client.run_workflow_nowait("counting", handler_id="purged", **run)
+        while "count" not in deployment.runtime.store.active_steps(str(handler.run_id)):
+            await asyncio.sleep(0.01)
+        assert left()
+        assert (await client.cancel_handler("purged", purge=True)).status == "deleted"
+        deployment.open_gate("purged")
+        again = await client.run_workflow("counting", handler_id="another")
+
+    assert again.result is not None
+    assert again.result.value == {"result": 1}
+    eventually(lambda: not left(), "nothing of it is left")
+    store = deployment.runtime.store
+    owners = [
+        key
+        for shard in range(store.settings.shards)
+        for key in client_redis.scan_iter(match=store.keys.in_shard(shard, "owner:*"))
+        if client_redis.smembers(key)
+    ]
+    eventually(lambda: not [key for key in owners if client_redis.smembers(key)], "no worker believes to hold it")
+    assert worker.process.poll() is None
+    assert "Traceback" not in worker.log()
