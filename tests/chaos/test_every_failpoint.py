@@ -7,9 +7,11 @@ have fired. The seeds of a full run divide the places among them.
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
+from chaos_client import RUNS
 from chaos_deployment import ChaosDeployment, DeployChaos
 from chaos_flows import KINDS, Crowd, Few, Hangs, Held
 from concluding import POOLS, conclude
@@ -54,6 +56,8 @@ OF_MAIN = [
 #: Only by workers whose pool is an event loop: a prefork pool has no room for more messages than one at a time.
 OF_LOOPS = ["push", "fetch"]
 #: Passed rarely, or by clients; verbs that are not listed here lose their answers in `test_lost_replies`.
+OF_CLIENTS = ["start", "send", "admit", "begin", "finish", "revive", "snapshot", "restore", "state_lock", "state_write"]
+OF_CLIENTS += ["state_unlock", "ring"]
 OF_OTHERS = ["look_later", "ack", "file", "acks", "quarantine", "goodbye"]
 
 
@@ -146,3 +150,27 @@ def test_connections_lost_before_and_after_every_script_repeat_no_outcome(
     conclude(report, f"F14 reply lost at failpoints, {pool}", load, seed=seed)
     assert {"claim.after", "commit.after", "commit.before"} <= {name for name, _ in deployment.failpoints_fired()}
     assert len(deployment.failpoints_fired()) > 50
+
+
+@pytest.mark.full_matrix
+@pytest.mark.timeout(180)
+def test_a_client_that_dies_before_and_after_every_exchange_goes_on_when_it_is_started_again(
+    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
+) -> None:
+    deployment = deploy_chaos(seed=seed)
+    deployment.workers_at("one", pool="asyncio", concurrency=30)
+    every = [f"{verb}.{moment}" for verb in OF_CLIENTS for moment in ("before", "after")]
+    places = every[(seed - 1) % 3 :: 3]
+    arms = deployment.armed(";".join(f"{place}=kill@#1*1" for place in places), "client")
+    for life in range(len(places) + 1):
+        client = deployment.launch(f"client{life}", "chaos_client", more={"UMBEL_FAILPOINTS": arms})
+        code = client.process.wait(30)
+        assert code in (0, -signal.SIGKILL), client.log()
+        deployment.dismiss(client)
+        if code == 0:
+            break
+    assert {place for place, action in deployment.failpoints_fired() if action == "kill"} == set(places)
+    copy = (deployment.folder / "copy").read_text()
+    found = {run_id: deployment.runtime.attach(run_id).result(40) for run_id in (*RUNS, copy)}
+    assert found == RUNS | {copy: RUNS["c-copied"]}
+    report.add("F7/F8 every place kills, client", seed=seed, runs=len(RUNS))
