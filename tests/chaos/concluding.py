@@ -13,6 +13,9 @@ from process_driving import eventually
 from recoveries import recovery_seconds as seconds_until_again
 from recovery_report import RecoveryReport
 
+#: Of tests in which chance has no part: executed once, not with every seed.
+ONE_SEED = 1
+
 #: One worker of each kind: scripts are sent one by one by the one, and grouped by the other.
 POOLS = {"prefork": 2, "asyncio": 30}
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from chaos_deployment import DeployChaos
 from chaos_flows import KINDS, Asks, Falters, Held, Tells
-from concluding import conclude, next_progress, nothing_is_lost_or_repeated, start_workers
+from concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
 from mixed_load import Load
 from process_driving import eventually
 from proxy import Proxy, command
@@ -108,11 +108,11 @@ def test_doorbells_pushed_twice_because_an_answer_was_lost_run_nothing_twice(
 @pytest.mark.parametrize("fault", ["silent", "half closed"])
 @pytest.mark.timeout(120)
 def test_dead_connections_are_noticed_and_replaced_by_workers_clients_and_readers(
-    deploy_chaos: DeployChaos, proxy: Proxy, seed: int, report: RecoveryReport, fault: str
+    deploy_chaos: DeployChaos, proxy: Proxy, report: RecoveryReport, fault: str
 ) -> None:
-    deployment = deploy_chaos(proxy.url, seed=seed)
+    deployment = deploy_chaos(proxy.url, seed=ONE_SEED)
     start_workers(deployment)
-    load = Load(deployment, seed)
+    load = Load(deployment, ONE_SEED)
     told = load.start_one(Tells, 20, seconds=2.0)
     events = iter(load.handler(told).events())
     first = next(events)
@@ -128,7 +128,7 @@ def test_dead_connections_are_noticed_and_replaced_by_workers_clients_and_reader
         report,
         f"F15 connections {fault}",
         load,
-        seed=seed,
+        seed=ONE_SEED,
         recovery_seconds=[next_progress(deployment, at + 0.5), recovery],
     )
     assert recovery < 25
@@ -137,11 +137,11 @@ def test_dead_connections_are_noticed_and_replaced_by_workers_clients_and_reader
 @pytest.mark.full_matrix
 @pytest.mark.timeout(150)
 def test_a_network_that_swallows_everything_for_half_a_minute_costs_no_run_anything_but_time(
-    deploy_chaos: DeployChaos, proxy: Proxy, seed: int, report: RecoveryReport
+    deploy_chaos: DeployChaos, proxy: Proxy, report: RecoveryReport
 ) -> None:
-    deployment = deploy_chaos(proxy.url, seed=seed)
+    deployment = deploy_chaos(proxy.url, seed=ONE_SEED)
     start_workers(deployment)
-    load = Load(deployment, seed)
+    load = Load(deployment, ONE_SEED)
     load.start(20, seconds=0.1)
     proxy.blackhole(new=True)
     over = threading.Event()
@@ -151,19 +151,17 @@ def test_a_network_that_swallows_everything_for_half_a_minute_costs_no_run_anyth
     at = time.monotonic()
     load.start(5)
     load.await_all(60)
-    conclude(report, "F15 network away for 30 s", load, seed=seed, recovery_seconds=[next_progress(deployment, at)])
+    conclude(report, "F15 network away for 30 s", load, seed=ONE_SEED, recovery_seconds=[next_progress(deployment, at)])
 
 
 @pytest.mark.full_matrix
-def test_a_slow_network_only_makes_runs_slow(
-    deploy_chaos: DeployChaos, proxy: Proxy, seed: int, report: RecoveryReport
-) -> None:
-    deployment = deploy_chaos(proxy.url, seed=seed)
+def test_a_slow_network_only_makes_runs_slow(deploy_chaos: DeployChaos, proxy: Proxy, report: RecoveryReport) -> None:
+    deployment = deploy_chaos(proxy.url, seed=ONE_SEED)
     start_workers(deployment)
     proxy.delay(0.02)
-    load = Load(deployment, seed)
+    load = Load(deployment, ONE_SEED)
     load.start(len(ONCE), ONCE)
     load.await_all()
     proxy.delay(0.0)
-    conclude(report, "F15 network slow", load, seed=seed)
+    conclude(report, "F15 network slow", load, seed=ONE_SEED)
     nothing_is_lost_or_repeated(deployment)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from chaos_deployment import ChaosDeployment, DeployChaos
 from chaos_flows import KINDS, Asks, Falters, Held
-from concluding import conclude, next_progress, nothing_is_lost_or_repeated, start_workers
+from concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
 from meddler import Meddler, addressed, closed, opened
 from mixed_load import Load
 from process_driving import eventually
@@ -78,12 +78,12 @@ def test_messages_lost_doubled_shuffled_and_held_at_random_cost_no_run_anything_
 
 @pytest.mark.full_matrix
 def test_messages_held_beyond_leases_and_the_ends_of_their_runs_are_dropped(
-    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
+    deploy_chaos: DeployChaos, report: RecoveryReport
 ) -> None:
-    deployment = deploy_chaos(seed=seed, **THROUGH_THE_BROKER, heartbeat_seconds=0.4)
-    load = Load(deployment, seed)
+    deployment = deploy_chaos(seed=ONE_SEED, **THROUGH_THE_BROKER, heartbeat_seconds=0.4)
+    load = Load(deployment, ONE_SEED)
     load.start(len(ONCE), ONCE)
-    with meddling(deployment, seed) as meddler:
+    with meddling(deployment, ONE_SEED) as meddler:
         held = meddler.hold()
         assert len(held) >= len(ONCE)
         start_workers(deployment)
@@ -91,7 +91,7 @@ def test_messages_held_beyond_leases_and_the_ends_of_their_runs_are_dropped(
         before = load.executions()
         meddler.release()
         drained(meddler)
-        conclude(report, "F18 messages delayed", load, seed=seed)
+        conclude(report, "F18 messages delayed", load, seed=ONE_SEED)
     assert load.executions() == before
     assert load.absorbed() >= len(held)
     nothing_is_lost_or_repeated(deployment)
@@ -141,12 +141,12 @@ WRONG_ARGUMENTS = [
 
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])
 def test_malformed_forged_and_foreign_messages_are_set_aside_and_cost_nothing(
-    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, pool: str
+    deploy_chaos: DeployChaos, report: RecoveryReport, pool: str
 ) -> None:
-    deployment = deploy_chaos(seed=seed, **THROUGH_THE_BROKER)
-    load = Load(deployment, seed)
+    deployment = deploy_chaos(seed=ONE_SEED, **THROUGH_THE_BROKER)
+    load = Load(deployment, ONE_SEED)
     load.start(len(ONCE), ONCE)
-    with meddling(deployment, seed) as meddler:
+    with meddling(deployment, ONE_SEED) as meddler:
         sample = meddler.waiting()[0]
         bad = forged(sample)
         meddler.put(*bad)
@@ -157,7 +157,7 @@ def test_malformed_forged_and_foreign_messages_are_set_aside_and_cost_nothing(
         load.await_all()
         drained(meddler)
         (aside,) = quarantined(meddler.client, f"{deployment.settings.key_prefix}:broker:").values()
-    conclude(report, "F21 messages forged", load, seed=seed)
+    conclude(report, "F21 messages forged", load, seed=ONE_SEED)
     nothing_is_lost_or_repeated(deployment)
     refused = deployment.counter("refused_doorbells")
     assert refused == 2 * (len(WRONG_ARGUMENTS) + 2)
@@ -182,16 +182,16 @@ def test_messages_damaged_at_random_cost_no_run_anything_but_time(
 @pytest.mark.full_matrix
 @pytest.mark.timeout(120)
 def test_forged_messages_in_rabbitmq_cost_nothing_either(
-    deploy_chaos: DeployChaos, watchdog: Watchdog, tmp_path: Path, seed: int, report: RecoveryReport
+    deploy_chaos: DeployChaos, watchdog: Watchdog, tmp_path: Path, report: RecoveryReport
 ) -> None:
     program = find_rabbitmq()
     if program is None:
         pytest.skip("There is no rabbitmq-server on this machine; install it (apt-get install rabbitmq-server).")
     (tmp_path / "rabbitmq").mkdir()
     with rabbitmq(program, tmp_path / "rabbitmq", watchdog) as url:
-        deployment = deploy_chaos(seed=seed, broker_url=url)
+        deployment = deploy_chaos(seed=ONE_SEED, broker_url=url)
         start_workers(deployment)
-        load = Load(deployment, seed)
+        load = Load(deployment, ONE_SEED)
         load.start(len(ONCE), ONCE)
         app, queue = deployment.runtime.app, deployment.settings.queue
         for arguments in WRONG_ARGUMENTS:
@@ -204,12 +204,12 @@ def test_forged_messages_in_rabbitmq_cost_nothing_either(
             ):
                 message = channel.prepare_message(body, content_type=kind, content_encoding=encoding)
                 channel.basic_publish(message, exchange="", routing_key=queue)
-        conclude(report, "F21 forged in RabbitMQ", load, seed=seed)
+        conclude(report, "F21 forged in RabbitMQ", load, seed=ONE_SEED)
         eventually(
             lambda: deployment.counter("refused_doorbells") == len(WRONG_ARGUMENTS), "all forged doorbells are refused"
         )
         load.start(len(ONCE), ONCE)
-        conclude(report, "F21 forged in RabbitMQ", load, seed=seed)
+        conclude(report, "F21 forged in RabbitMQ", load, seed=ONE_SEED)
         nothing_is_lost_or_repeated(deployment)
         deployment.close()
 
@@ -217,12 +217,12 @@ def test_forged_messages_in_rabbitmq_cost_nothing_either(
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("transport", ["stock", "umbel"])
 def test_a_message_whose_acknowledgement_was_lost_and_that_comes_back_a_day_later_runs_nothing(
-    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, transport: str
+    deploy_chaos: DeployChaos, report: RecoveryReport, transport: str
 ) -> None:
-    deployment = deploy_chaos(seed=seed, broker_transport=transport, **THROUGH_THE_BROKER)
-    load = Load(deployment, seed)
+    deployment = deploy_chaos(seed=ONE_SEED, broker_transport=transport, **THROUGH_THE_BROKER)
+    load = Load(deployment, ONE_SEED)
     load.start(len(ONCE), ONCE)
-    with meddling(deployment, seed) as meddler:
+    with meddling(deployment, ONE_SEED) as meddler:
         kept = meddler.waiting()
         start_workers(deployment)
         load.await_all()
@@ -236,27 +236,27 @@ def test_a_message_whose_acknowledgement_was_lost_and_that_comes_back_a_day_late
         late = deployment.worker("late", pool="solo").wait_ready()
         eventually(lambda: not meddler.client.exists(f"{broker}unacked"), "all are put back and acknowledged")
         drained(meddler)
-        conclude(report, "F33 acknowledgement lost", load, seed=seed)
+        conclude(report, "F33 acknowledgement lost", load, seed=ONE_SEED)
     assert late.process.poll() is None
     assert load.executions() == before
     assert load.absorbed() >= len(kept)
 
 
 def test_a_lost_message_is_rung_for_again_soon_after_its_queue_is_empty(
-    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
+    deploy_chaos: DeployChaos, report: RecoveryReport
 ) -> None:
     times = {"lease_seconds": 15.0, "heartbeat_seconds": 5.0, "sweep_seconds": 2.0, "ring_seconds": 5.0}
-    deployment = deploy_chaos(seed=seed, **times)
-    load = Load(deployment, seed)
+    deployment = deploy_chaos(seed=ONE_SEED, **times)
+    load = Load(deployment, ONE_SEED)
     for _ in range(3):
         load.start_one(Held, 1)
-    with meddling(deployment, seed) as meddler:
+    with meddling(deployment, ONE_SEED) as meddler:
         assert meddler.drop() == 3
         at = time.monotonic()
         start_workers(deployment, "asyncio")
         load.await_all(30)
         recovery = next_progress(deployment, at)
-    conclude(report, "F6 message lost, default times", load, seed=seed, recovery_seconds=[recovery])
+    conclude(report, "F6 message lost, default times", load, seed=ONE_SEED, recovery_seconds=[recovery])
     assert recovery < 15
 
 

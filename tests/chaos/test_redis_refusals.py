@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from chaos_deployment import ChaosDeployment, DeployChaos
-from concluding import conclude, next_progress, start_workers
+from concluding import ONE_SEED, conclude, next_progress, start_workers
 from mixed_load import Load
 from process_driving import eventually
 from proxy import Proxy
@@ -145,18 +145,18 @@ def await_effects(deployment: ChaosDeployment, steps: int) -> None:
 
 @pytest.mark.full_matrix
 def test_scripts_forgotten_in_the_middle_of_everything_are_only_sent_again(
-    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, report: RecoveryReport
 ) -> None:
-    deployment = deploy_chaos(seed=seed)
+    deployment = deploy_chaos(seed=ONE_SEED)
     start_workers(deployment)
-    load = Load(deployment, seed)
+    load = Load(deployment, ONE_SEED)
     load.start(30, seconds=0.02)
     load.answer()
     flushes = 0
     while len(load.ended(list(load.seen))) < len(load.seen):
         deployment.runtime.store.client.script_flush()
         flushes += 1
-    conclude(report, "F29 Redis NOSCRIPT", load, seed=seed)
+    conclude(report, "F29 Redis NOSCRIPT", load, seed=ONE_SEED)
     assert flushes > 10
     assert deployment.counter("losses") == 0
 
@@ -164,21 +164,21 @@ def test_scripts_forgotten_in_the_middle_of_everything_are_only_sent_again(
 @pytest.mark.full_matrix
 @pytest.mark.timeout(120)
 def test_a_redis_that_loads_for_a_while_is_waited_for(
-    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
+    deploy_chaos: DeployChaos, redis_server: RedisUnderTest, report: RecoveryReport
 ) -> None:
-    deployment = deploy_chaos(seed=seed)
+    deployment = deploy_chaos(seed=ONE_SEED)
     start_workers(deployment)
     client = deployment.runtime.store.client
     for part in range(10):
         client.eval("for i = 1, 50000 do redis.call('SET', ARGV[1] .. i, 'x') end", 0, f"somebody:elses:{part}:")
-    load = Load(deployment, seed)
+    load = Load(deployment, ONE_SEED)
     load.start(20, seconds=0.1)
     await_effects(deployment, 20)
     redis_server.kill()
     redis_server.start()
     at = time.monotonic()
     load.start(5)
-    conclude(report, "F29 Redis LOADING", load, seed=seed, recovery_seconds=[next_progress(deployment, at)])
+    conclude(report, "F29 Redis LOADING", load, seed=ONE_SEED, recovery_seconds=[next_progress(deployment, at)])
 
 
 @pytest.mark.full_matrix

@@ -10,7 +10,7 @@ import pytest
 import shop_after
 from chaos_deployment import ChaosDeployment, DeployChaos
 from chaos_flows import KINDS, Asks, Falters, Held
-from concluding import POOLS, conclude, nothing_is_lost_or_repeated, start_workers
+from concluding import ONE_SEED, POOLS, conclude, nothing_is_lost_or_repeated, start_workers
 from mixed_load import Load
 from process_driving import assert_committed_once, eventually
 from recovery_report import RecoveryReport
@@ -79,12 +79,12 @@ def namesake(deployment: ChaosDeployment, file: str) -> None:
 
 @pytest.mark.full_matrix
 def test_two_workers_of_the_same_name_do_not_take_each_other_for_dead(
-    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
+    deploy_chaos: DeployChaos, report: RecoveryReport
 ) -> None:
-    deployment = deploy_chaos(seed=seed, **PATIENT)
+    deployment = deploy_chaos(seed=ONE_SEED, **PATIENT)
     namesake(deployment, "same-1")
     namesake(deployment, "same-2")
-    load = Load(deployment, seed)
+    load = Load(deployment, ONE_SEED)
     held = [load.start_one(Held, 1, seconds=3.0) for _ in range(4)]
     for run_id in held:
         deployment.await_effects("held", run_id=run_id)
@@ -94,23 +94,22 @@ def test_two_workers_of_the_same_name_do_not_take_each_other_for_dead(
     leaving = deployment.workers[-1]
     leaving.kill_group()
     deployment.dismiss(leaving)
-    conclude(report, "F30 workers of one name", load, seed=seed)
+    conclude(report, "F30 workers of one name", load, seed=ONE_SEED)
     nothing_is_lost_or_repeated(deployment)
 
 
 @pytest.mark.full_matrix
-@pytest.mark.parametrize("skew_seconds", [3600, -3600])
-@pytest.mark.parametrize("pool", ["prefork", "asyncio"])
+@pytest.mark.parametrize(("pool", "skew_seconds"), [("prefork", 3600), ("asyncio", -3600)])
 def test_a_worker_whose_clock_is_an_hour_wrong_changes_nothing(
-    deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, pool: str, skew_seconds: int
+    deploy_chaos: DeployChaos, report: RecoveryReport, pool: str, skew_seconds: int
 ) -> None:
-    deployment = deploy_chaos(seed=seed, **PATIENT)
+    deployment = deploy_chaos(seed=ONE_SEED, **PATIENT)
     path = os.pathsep.join([str(Path(__file__).parent / "skewed"), deployment.environment["PYTHONPATH"]])
     skewed = {"PYTHONPATH": path, "SKEW_SECONDS": str(skew_seconds)}
     deployment.worker("skewed", pool=pool, concurrency=POOLS[pool], more=skewed).wait_ready()
     start_workers(deployment, pool)
-    load = Load(deployment, seed)
+    load = Load(deployment, ONE_SEED)
     load.start(3 * len(KINDS), seconds=0.1)
-    conclude(report, "F19 clock an hour wrong", load, seed=seed)
+    conclude(report, "F19 clock an hour wrong", load, seed=ONE_SEED)
     assert deployment.counter("losses") == 0
     assert {deployment.worker_of(line["pid"]).name for line in deployment.effects()} == {"skewed", pool}
