@@ -152,6 +152,7 @@ def _state(store: Store) -> Iterator[Finding]:
     yield from _parked(store)
     yield from _unclaimed(store, workers)
     yield from _long_running(store)
+    yield from _refused(store)
 
 
 def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
@@ -181,6 +182,18 @@ def _unserved(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
                 f"{number} running runs of {workflow} are served by no live worker.",
                 "Start a worker that loads it: umbel worker TARGET",
             )
+
+
+def _refused(store: Store) -> Iterator[Finding]:
+    number = int(store.client.hget(store.keys.in_shard(0, "counters"), "refused_doorbells") or 0)
+    if number:
+        yield Finding(
+            "warning",
+            "doorbells",
+            f"{number} messages called themselves doorbells of umbel and were none; nothing came of them.",
+            "Find out who else writes to the broker, and let only umbel's processes do so. The log tells what was "
+            "wrong (doorbell_refused).",
+        )
 
 
 def _parked(store: Store) -> Iterator[Finding]:

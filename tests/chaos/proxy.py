@@ -13,8 +13,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -107,8 +106,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._losing: list[LostReplies] = []
         self._delay_seconds = 0.0
-        self._refuses = self._swallows_new = False
-        self.accepted = 0
+        self._swallows_new = False
         self.port = 0
         self.aim(url)
 
@@ -161,16 +159,6 @@ class Proxy:
             return len(found)
 
         return self._do(act)
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Within the block all connections are broken off, and new ones at once."""
-        self._set("_refuses", True)
-        self.reset()
-        try:
-            yield
-        finally:
-            self._set("_refuses", False)
 
     def blackhole(self, *, new: bool = False) -> int:
         """Carry nothing more over the existing connections, and tell neither side; returns how many.
@@ -232,7 +220,7 @@ class Proxy:
         async def act() -> None:
             self._losing.clear()
             self._delay_seconds = 0.0
-            self._refuses = self._swallows_new = False
+            self._swallows_new = False
 
         self._do(act)
 
@@ -248,7 +236,6 @@ class Proxy:
         self._do(act)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
         connection = _Connection(writer, is_silent=self._swallows_new)
         self._connections.add(connection)
         task = asyncio.current_task()
@@ -256,8 +243,6 @@ class Proxy:
         self._tasks.add(task)
         answers: asyncio.Task[None] | None = None
         try:
-            if self._refuses:
-                return
             server_reader, connection.server = await asyncio.open_connection(*self._target, limit=_CHUNK)
             answers = asyncio.ensure_future(self._answers(connection, server_reader))
             self._tasks.add(answers)

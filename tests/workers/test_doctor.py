@@ -297,6 +297,13 @@ def test_steps_that_are_executed_for_very_long_without_a_limit_are_told_of(setti
     assert [each.run_id for each in long_running(store, 0)] == ["r1", "r2"]
 
 
+def test_forged_doorbells_are_found(settings: Settings, store: Store) -> None:
+    assert [each for each in findings(settings) if each.about == "doorbells"] == []
+    store.client.hset(store.keys.in_shard(0, "counters"), "refused_doorbells", 3)
+
+    assert the(findings(settings), "doorbells").text.startswith("3 messages called themselves doorbells of umbel")
+
+
 def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:
     prefix = str(transport_options(settings)["global_keyprefix"])
     with client(settings.redis_url or "") as connected:
