@@ -11,7 +11,7 @@ from core_driving import DrivenRun, event, failed, plan_of, step, stop
 import umbel.orchestration.scripts as scripts
 from umbel.orchestration.envelope import START
 from umbel.orchestration.metrics import BOUNDS, COUNTERS, Histogram, Metrics, read_metrics
-from umbel.orchestration.records import Refusal
+from umbel.orchestration.records import CarryOn, Refusal
 from umbel.orchestration.store import Store
 from umbel.orchestration.work import Returned, Work
 
@@ -44,6 +44,18 @@ def test_each_attempt_is_one_observation_of_its_step_and_of_its_queue(store: Sto
     assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 3, "umbel": 3}
     assert metrics.runs["completed"] == 3
     assert counted(store) == {}
+
+
+def test_a_continued_step_was_executed_but_has_not_waited(store: Store) -> None:
+    run = DrivenRun(store, TWO).start()
+    following = run.commit(run.claim("first"), Returned(event("A")), carry_on=CarryOn("carried")).continued
+    assert following is not None
+    run.commit(following, stop())
+
+    metrics = read_metrics(store)
+
+    assert {name: each.count for name, each in metrics.steps.items()} == {("W", "first"): 1, ("W", "second"): 1}
+    assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 1}
 
 
 def test_how_long_a_step_took_falls_into_its_bucket(store: Store) -> None:

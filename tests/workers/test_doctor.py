@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -324,3 +325,23 @@ def test_a_celery_app_of_ones_own_is_examined_too(settings: Settings) -> None:
     assert [each.level for each in found] == ["danger", "danger", "warning"]
     assert "task_always_eager" in found[0].text
     assert "task_time_limit" in found[2].text
+
+
+@pytest.mark.parametrize(
+    ("url", "tls", "is_told"),
+    [
+        ("rediss://127.0.0.1:1/0", None, True),
+        ("rediss://127.0.0.1:1/0?ssl_cert_reqs=required", None, False),
+        ("rediss://127.0.0.1:1/0", {"ssl_cert_reqs": ssl.CERT_REQUIRED}, False),
+        ("redis://127.0.0.1:1/0", None, False),
+    ],
+)
+def test_a_broker_of_ones_own_that_takes_any_certificate_is_told(
+    settings: Settings, url: str, tls: dict[str, Any] | None, is_told: bool
+) -> None:
+    app = Celery("shop", broker=url, set_as_current=False)
+    app.conf.update(worker_prefetch_multiplier=1, broker_use_ssl=tls)
+
+    found = [each.text for each in findings(settings, app, is_own_app=False) if each.about == "celery"]
+
+    assert any("does not verify the certificate" in text for text in found) == is_told
