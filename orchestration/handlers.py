@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 from .errors import RunNotFound, WorkflowRuntimeError
 from .keys import check_chosen_id, new_id, state_id_of
 from .records import Follows, RunRecord, run_record
+from .run_list import MAX_LIMIT, RunQuery, list_runs
 from .store import Store
 
 #: Bytes of UTF-8 that a handler's name may have; escaped it is at most three times as long.
 LONGEST_NAME = 128
-#: Runs read in one trip.
-PAGE = 500
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]")
 _ESCAPED = re.compile(r"~([0-9A-F]{2})")
@@ -86,37 +86,30 @@ def handler_record(store: Store, handler_id: str) -> RunRecord:
 
 
 def newest_handlers(
-    store: Store, wanted: Callable[[RunRecord], bool], *, statuses: Collection[str], limit: int
+    store: Store,
+    wanted: Callable[[RunRecord], bool],
+    *,
+    statuses: Collection[str],
+    workflows: Collection[str] = (),
+    limit: int,
 ) -> list[RunRecord]:
-    """The run each handler is at, newest first.
+    """The run each handler is at; the one that started (while it goes on) or ended last is first.
 
     Args:
         store: The deployment.
         wanted: Whether a run is to be listed.
         statuses: Of runs: running, completed, failed, cancelled, timed_out.
+        workflows: Only runs of these; empty is any.
         limit: At most so many.
     """
-    ids = newest_run_ids(store, statuses)
     found: list[RunRecord] = []
-    for start in range(0, len(ids), PAGE):
-        found.extend(record for record in _current(store, ids[start : start + PAGE]) if wanted(record))
-        if len(found) >= limit:
-            break
+    query = RunQuery(tuple(statuses), tuple(workflows), limit=MAX_LIMIT)
+    more = bool(statuses)
+    while more and len(found) < limit:
+        page = list_runs(store, query)
+        found.extend(record for record in _current(store, [run.run_id for run in page.runs]) if wanted(record))
+        query, more = replace(query, cursor=page.cursor), page.cursor is not None
     return found[:limit]
-
-
-def newest_run_ids(store: Store, statuses: Collection[str]) -> list[str]:
-    """The ids of all runs of these statuses; the one that was started (while running) or ended last is first."""
-
-    def ids() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for shard in range(store.settings.shards):
-            for status in statuses:
-                pipe.zrange(store.keys.in_shard(shard, f"runs:{status}"), 0, -1, desc=True, withscores=True)
-        return pipe.execute()
-
-    pairs = [pair for page in store.read("list runs", ids) for pair in page]
-    return [run_id.decode() for run_id, _ in sorted(pairs, key=lambda pair: -pair[1])]
 
 
 def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:

@@ -62,7 +62,10 @@ class HandlerEndpoints:
             served = self._serving.served_of(record)
             return served is not None and (not names or served.name in names)
 
-        found = newest_handlers(self._serving.store, is_wanted, statuses=statuses, limit=limit)
+        workflows = {each.workflow.workflow_name for each in self._serving.workflows.values()}
+        found = newest_handlers(
+            self._serving.store, is_wanted, statuses=statuses if workflows else (), workflows=workflows, limit=limit
+        )
         return [self._serving.data(record, served) for record in found if (served := self._serving.served_of(record))]
 
     @acts("read")

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from served_flows import WORKFLOWS
+from http_flows import make_server
 
 from umbel.server import WorkflowServer
 
@@ -19,14 +19,6 @@ def runtime(deployment: Any) -> Iterator[Any]:
     """The deployment is the default runtime, whatever other tests made it."""
     with deployment.registering():
         yield deployment
-
-
-def make_server(runtime: Any, **options: Any) -> WorkflowServer:
-    """A server with all workflows of these tests."""
-    server = WorkflowServer(runtime=runtime, **options)
-    for name, (workflow, additional) in WORKFLOWS.items():
-        server.add_workflow(name, workflow(), additional_events=additional)
-    return server
 
 
 @pytest.fixture

@@ -9,8 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from http_flows import make_server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from umbel import Settings
+from umbel.tasks.runtime import Runtime
 
 BODIES: list[tuple[bytes, str]] = [
     (b"", "Invalid JSON body"),
@@ -107,13 +111,9 @@ async def test_strange_handler_ids_are_not_found(client: httpx.AsyncClient, hand
 
 
 async def test_redis_being_away_is_a_503_that_names_no_password() -> None:
-    import umbel
-    from umbel.server import WorkflowServer
-    from umbel.tasks.runtime import Runtime
-
-    runtime = Runtime(umbel.Settings(redis_url="redis://:hunter2@127.0.0.1:1/0"))
+    runtime = Runtime(Settings(redis_url="redis://:hunter2@127.0.0.1:1/0"))
     runtime.store.patience_seconds = 0.05
-    server = WorkflowServer(runtime=runtime)
+    server = make_server(runtime)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost") as http:
         answer = await http.get("/handlers")
     runtime.close()

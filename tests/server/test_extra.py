@@ -14,7 +14,7 @@ def run_without(package: str, program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", lacking + program], capture_output=True, text=True, timeout=50)
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn", "prometheus_client"])
+@pytest.mark.parametrize("package", ["starlette"])
 def test_what_is_missing_is_named_with_the_command_that_installs_it(package: str) -> None:
     done = run_without(package, "import umbel; print('umbel is there'); import umbel.server")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import make_server
+from http_flows import make_server
 from starlette.routing import Route
 from starlette.types import Message
 

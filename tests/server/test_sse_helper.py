@@ -7,8 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import make_server
-from served_flows import Asked, Greet, Interview
+from http_flows import Asked, Greet, Interview, make_server
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+from umbel.server import WorkflowServer
 
 
 class Greeting(StartEvent):
@@ -111,3 +112,11 @@ WORKFLOWS: dict[str, tuple[type[Workflow], list[type[Event]]]] = {
     "fails": (Fails, []),
     "slow": (Slow, []),
 }
+
+
+def make_server(runtime: Any, **options: Any) -> WorkflowServer:
+    """A server with all workflows of these tests."""
+    server = WorkflowServer(runtime=runtime, **options)
+    for name, (workflow, additional) in WORKFLOWS.items():
+        server.add_workflow(name, workflow(), additional_events=additional)
+    return server
