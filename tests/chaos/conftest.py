@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("chaos")
         for line in lines:
             terminalreporter.write_line(line)
+    for failed in terminalreporter.stats.get("failed", []):
+        seed = re.search(r"seed(\d+)", failed.nodeid)
+        if seed is not None:
+            options = f"--chaos-full --chaos-seeds={seed[1]}"
+            terminalreporter.write_line(
+                f"replay: .venv/bin/pytest {options} '{failed.nodeid}'  (all: make chaos SEED={seed[1]})"
+            )
 
 
 @pytest.fixture

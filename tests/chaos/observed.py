@@ -146,13 +146,19 @@ def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
             raw = client.hkeys(key) if name == "unclaimed" else client.zrange(key, 0, -1)
             if raw:
                 found.indexed[key] = [member.decode() for member in raw]
+    others = []
     for raw in client.scan_iter(match=f"{prefix}:{{*", count=1000):
         key = raw.decode()
         name = key.partition("}:")[2]
         if name.startswith("owner:"):
             found.held[key] = [member.decode() for member in client.smembers(key)]
-        elif not name.startswith(LASTING) and client.pttl(key) == -1:
-            found.for_good.append(key)
+        elif not name.startswith(LASTING):
+            others.append(key)
+    for start in range(0, len(others), 1000):
+        pipe = client.pipeline(transaction=False)
+        for key in others[start : start + 1000]:
+            pipe.pttl(key)
+        found.for_good += [key for key, life in zip(others[start:], pipe.execute(), strict=False) if life == -1]
     killed = deployment.killed_by_failpoints()
     ended = [worker for worker in deployment.workers if worker.process.poll() is not None]
     found.missing_workers = [worker.name for worker in ended if worker.pid not in killed]

@@ -57,7 +57,7 @@ class Soak:
         self.random = random.Random(f"soak {seed}")
         self.server = RedisUnderTest(folder / "redis", watchdog)
         # Losses are counted against steps that run alone when their process dies; here that happens all the time.
-        settings = {"max_losses": 50, "retention_seconds": 600.0}
+        settings = {"max_losses": 50, "retention_seconds": 120.0}
         self.deployment = ChaosDeployment(self.server.url, folder / "deployment", watchdog, **settings)
         self.deployment.runtime.store.patience_seconds = 60.0
         self.deployment.seed = seed
@@ -95,7 +95,7 @@ class Soak:
             if stuck:
                 self.sums.violations += [f"I9: run {run_id} has been going on for 90 s" for run_id in stuck]
                 break
-            time.sleep(0.05)
+            time.sleep(0.1)
         self._rest(load, readers)
         if len(self.sums.violations) > known:
             self._keep(load)

@@ -85,10 +85,9 @@ class Monkey:
     def replace_the_dead(self) -> list[str]:
         """Start a worker for each that was killed; names of those that ended by themselves."""
         unexplained = []
-        killed = self.deployment.killed_by_failpoints()
-        for worker in list(self.deployment.workers):
-            if worker.process.poll() is None:
-                continue
+        ended = [worker for worker in self.deployment.workers if worker.process.poll() is not None]
+        killed = self.deployment.killed_by_failpoints() if ended else {}
+        for worker in ended:
             if worker.pid in killed:
                 self.done["killed by failpoint"] += 1
                 self.deaths.setdefault(worker.pid, killed[worker.pid])
