@@ -122,7 +122,7 @@ class Soak:
     def _idle_workers(self, load: Load) -> list[str]:
         """Every worker must still take work: give them some until each has."""
         try:
-            eventually(self._none_is_leaving, "all workers that were asked to end have ended", seconds=30)
+            eventually(self._none_is_leaving, "all workers that were asked to end have ended", seconds=60)
         except AssertionError as error:
             return [f"I10: {error}: {[each.name for each in self.deployment.workers]}"]
         for worker in self.deployment.workers:
