@@ -201,6 +201,8 @@ class _RunData:
         reader = await run_in_threadpool(self._reader, run_id, _after(request))
         if reader is None:
             return Response(status_code=204)
+        if request.method == "HEAD":
+            return Response(media_type=SSE)
         serving = self._serving
         access: Access = request.scope[ACCESS]
         return EventStreamResponse(

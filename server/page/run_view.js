@@ -92,24 +92,36 @@ export function runView(runId, signal) {
 
   function again() {
     run = null;
+    last = -1;
     start();
   }
 
   async function start() {
     await load();
-    if (run === null || signal.aborted) return;
+    if (run !== null && !signal.aborted && !document.hidden) listen();
+  }
+
+  let last = -1;
+  let listening = new AbortController();
+
+  /** Follow the events from where it was broken off. */
+  async function listen() {
+    listening.abort();
+    listening = new AbortController();
+    const { signal: mine } = listening;
     try {
-      await follow(`${path}/events`, -1, signal, {
+      await follow(`${path}/events`, last, mine, {
         event: (sequence, envelope) => {
+          last = sequence;
           parts.event(sequence, envelope, run);
           soon();
         },
         state: (state) => parts.connection(state),
-        goesOn: async (last) => {
+        goesOn: async () => {
           // The stream ends with the run; a run that was taken up again has more to tell.
           for (;;) {
             const now = await load();
-            if (signal.aborted || now === null) return false;
+            if (mine.aborted || now === null) return false;
             if (now.status === "running" || now.head > last) return true;
             if (now.status === "completed") return false;
             parts.connection("ended");
@@ -118,17 +130,30 @@ export function runView(runId, signal) {
         },
       });
     } catch (error) {
-      if (!signal.aborted) parts.connection("refused", error.message);
+      if (!mine.aborted) parts.connection("refused", error.message);
+    }
+  }
+
+  // A browser has few connections to one server: a tab that nobody looks at gives its own back.
+  function onVisibility() {
+    if (document.hidden) {
+      listening.abort();
+      parts?.connection("paused");
+    } else {
+      start();
     }
   }
 
   start();
+  document.addEventListener("visibilitychange", onVisibility);
   const timer = setInterval(() => {
     if (document.hidden || run === null) return;
     parts.tick(run);
     if (run.status === "running" && Date.now() - lastAsked > CALM) load();
   }, 500);
   signal.addEventListener("abort", () => {
+    listening.abort();
+    document.removeEventListener("visibilitychange", onVisibility);
     clearInterval(timer);
     clearTimeout(due);
   });
@@ -299,7 +324,7 @@ function runParts(first, graphData, { act, sent }) {
       if (sequence > run.head) live.event(envelope);
     },
     connection(now, why) {
-      const words = { live: "live", waiting: "reconnecting …", ended: "ended", refused: why };
+      const words = { live: "live", waiting: "reconnecting …", ended: "ended", paused: "paused", refused: why };
       link.dataset.state = now;
       link.textContent = words[now] ?? "";
     },

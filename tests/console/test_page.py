@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from console_driving import Site
+from console_driving import Site, eventually
 from playwright.sync_api import Locator, Page, expect
 
 TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
@@ -77,6 +77,31 @@ def test_a_reload_in_mid_run_loses_nothing(page: Page, gates: set[str]) -> None:
     assert len(texts) == len(set(texts)), "an event is shown twice"
 
 
+def test_a_tab_that_nobody_looks_at_holds_no_connection_and_misses_nothing(
+    page: Page, site: Site, gates: set[str]
+) -> None:
+    def look(is_hidden: bool) -> None:
+        hidden = "true" if is_hidden else "false"
+        page.evaluate(f"Object.defineProperty(document, 'hidden', {{configurable: true, get: () => {hidden}}})")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    gates.add("check Aurora")
+    run_id = site.start("booking", **TRIP)
+    page.goto(f"#/runs/{run_id}")
+    expect(page.get_by_text("Central has a room")).to_be_visible()
+    look(True)
+    eventually(lambda: site.server.serving.readers == 0, "the stream is given back")
+    gates.clear()
+    eventually(lambda: site.get(f"console/runs/{run_id}").json()["questions"], "the run has gone on")
+    expect(page.get_by_text("Aurora has a room")).to_have_count(0)
+    look(False)
+    expect(page.get_by_text("Aurora has a room")).to_be_visible()
+    expect(page.locator(".events li").last).to_contain_text("Question")
+    texts = page.locator(".events li").all_inner_texts()
+    assert len(texts) == len(set(texts)) == 5
+    site.post(f"console/runs/{run_id}/cancel")
+
+
 def test_a_half_written_answer_stays_while_the_run_goes_on(page: Page, site: Site) -> None:
     run_id = site.start("booking", **TRIP)
     page.goto(f"#/runs/{run_id}")
@@ -93,7 +118,7 @@ def test_a_question_that_a_step_returned_is_answered_in_place(page: Page) -> Non
     page.get_by_label("Fields").fill('{"topic": "rivers"}')
     page.get_by_role("button", name="Start a run").click()
     expect(page.get_by_role("heading", name="Which river?")).to_be_visible()
-    page.get_by_label("text", exact=False).first.fill("Inn")
+    page.locator(".question").get_by_label("text").fill("Inn")
     page.get_by_role("button", name="Answer", exact=True).click()
     expect(page.locator(".outcome")).to_contain_text("Inn")
 

@@ -96,7 +96,7 @@ def test_what_events_and_results_contain_is_text_and_nothing_else(page: Page, si
     page.goto(f"#/runs/{quiz}")
     page.get_by_role("tab", name="State").click()
     expect(page.locator(".state")).to_contain_text("onerror")
-    page.get_by_label("text", exact=False).first.fill(HOSTILE)
+    page.locator(".question").get_by_label("text").fill(HOSTILE)
     page.get_by_role("button", name="Answer", exact=True).click()
     expect(page.locator(".outcome")).to_contain_text("onerror")
     page.goto("#/runs?q=%3Cimg%20src=x%20onerror=window.hacked=1%3E")
