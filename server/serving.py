@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,8 +78,8 @@ class Serving:
     workflows: dict[str, Served] = field(default_factory=dict)
     is_stopped: bool = False
     readers: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _hub: StreamHub | None = None
-    _hub_of: Runtime | None = None
     _workers: tuple[float, frozenset[str]] = (0.0, frozenset())
 
     @property
@@ -97,18 +98,29 @@ class Serving:
 
     @property
     def hub(self) -> StreamHub:
-        """Where streams are read: one connection for all readers of this server, with small buffers for each."""
+        """Where streams are read: one connection for all readers of this server, with small buffers for each.
+
+        Raises:
+            HTTPException: 503, the server has been stopped.
+        """
         runtime = self.runtime
-        if self._hub is None or self._hub_of is not runtime:
-            self._hub = StreamHub(
-                runtime.store, buffer_events=READER_EVENTS, buffer_bytes=READER_BYTES, page_events=READER_EVENTS
-            )
-            self._hub_of = runtime
-        return self._hub
+        with self._lock:
+            if self.is_stopped:
+                raise HTTPException(503, "This server is being stopped. Ask another one, or ask again.")
+            if self._hub is None or self._hub.store is not runtime.store:
+                self._close_hub()
+                self._hub = StreamHub(
+                    runtime.store, buffer_events=READER_EVENTS, buffer_bytes=READER_BYTES, page_events=READER_EVENTS
+                )
+            return self._hub
 
     def stop(self) -> None:
         """Take up nothing more. Runs go on: they are the workers'."""
-        self.is_stopped = True
+        with self._lock:
+            self.is_stopped = True
+            self._close_hub()
+
+    def _close_hub(self) -> None:
         hub, self._hub = self._hub, None
         if hub is not None:
             hub.close()
