@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..orchestration.envelope import Envelope
-from ..orchestration.errors import RunClosed, WorkflowRuntimeError
+from ..orchestration.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
 from ..orchestration.plan import Plan
 from ..orchestration.records import Refusal
 from ..orchestration.store import Store
@@ -19,9 +19,14 @@ from ..orchestration.work import Suspended, Waiter, Work, buffer_name, derive_id
 from .codec import EventRegistry, decode_event, encode_event
 from .emissions import Emissions
 from .events import Event, event_name
+from .json_values import NotJson, dump_json, to_json_object
 from .state_store import DictState, StateStore, SyncStateStore
 
 logger = logging.getLogger("umbel.steps")
+
+
+#: Whoever commits reads all waiters of the run.
+_REQUIREMENTS_BYTES = 64 * 1024
 
 
 class WaitingForEvent(BaseException):
@@ -140,7 +145,15 @@ class StepFace:
         requirements: dict[str, Any],
         timeout: float | None,
     ) -> Event:
-        """Give the answer if there is one, else unwind the step."""
+        """Give the answer if there is one, else unwind the step.
+
+        Raises:
+            UnserializableValue: A requirement could never be met: an event's JSON has no such value.
+            PayloadTooLarge: The requirements are.
+            TimeoutError: No answer came in time.
+            WaitingForEvent: There is none yet.
+        """
+        requirements = self._requirements(event_type, requirements)
         if waiter_id is None:
             wanted = json.dumps(requirements, sort_keys=True, default=str)
             stem = f"waiter_{event_name(event_type)}_{wanted}"
@@ -164,6 +177,20 @@ class StepFace:
         )
         told = None if announce is None else encode_event(announce, self.settings)
         raise WaitingForEvent(Suspended(waiter, told, timeout))
+
+    def _requirements(self, event_type: type[Event], given: dict[str, Any]) -> dict[str, Any]:
+        about = f"The requirements of step {self.work.step!r} of run {self.work.run_id!r} for {event_type.__name__}"
+        try:
+            wanted = to_json_object(given)
+            size = len(dump_json(wanted))
+        except NotJson as flaw:
+            raise UnserializableValue(f"{about} cannot be met by any event: {flaw}") from flaw
+        if size > _REQUIREMENTS_BYTES:
+            raise PayloadTooLarge(
+                f"{about} have {size:,} bytes, at most {_REQUIREMENTS_BYTES:,} are allowed: each event of the run is "
+                "compared with them. Require an id."
+            )
+        return wanted
 
 
 def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
