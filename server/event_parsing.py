@@ -108,7 +108,7 @@ def _class_of(data: Mapping[str, Any], registry: Mapping[str, type[Event]]) -> t
     if name := _as_text(data.get("type")):
         if name in registry:
             return registry[name]
-        problems.append(f"Invalid event type: {name}. Expected one of {', '.join(registry)}")
+        problems.append(f"Invalid event type: {_short(name)}. Expected one of {', '.join(registry)}")
     if name := _as_text(data.get("qualified_name")):
         for cls in registry.values():
             known = event_name(cls)
@@ -117,10 +117,12 @@ def _class_of(data: Mapping[str, Any], registry: Mapping[str, type[Event]]) -> t
             ):
                 return cls
         problems.append(
-            f"Event type {name} is not declared by this workflow. "
+            f"Event type {_short(name)} is not declared by this workflow. "
             "Register it with add_workflow(..., additional_events=[...])."
         )
-    raise EventProblem(" ".join(problems) or f"Invalid client data. Must have a type or a qualified name, got {data}")
+    raise EventProblem(
+        " ".join(problems) or f"Invalid client data. Must have a type or a qualified name, got {_short(data)}"
+    )
 
 
 def make_event(cls: type[Event], value: Any) -> Event:
@@ -136,6 +138,11 @@ def make_event(cls: type[Event], value: Any) -> Event:
         raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {flaw}") from flaw
     except Exception as error:  # a user's validators may raise anything
         raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {field_problems(error)}") from error
+
+
+def _short(value: Any) -> str:
+    shown = str(value)
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 
 def _as_text(value: Any) -> str:

@@ -27,8 +27,8 @@ logger = logging.getLogger("umbel.server")
 
 #: Live events, and bytes of them, that wait here for one slow reader; beyond it the reader goes back to the log.
 READER_EVENTS, READER_BYTES = 25, 1 << 17
-#: How long what was seen of the workers is believed.
-WORKERS_SECONDS = 1.0
+#: How long what was seen of the workers is believed: that one is there, and that none is.
+WORKERS_SECONDS, NO_WORKERS_SECONDS = 1.0, 0.2
 #: The name a run is served under stands in its options: one workflow may be served under several.
 ROUTE = "served_as"
 
@@ -247,7 +247,7 @@ class Serving:
         """Whether a live worker has the code of this workflow, by its own name. Blocks."""
         now = time.monotonic()
         seen_at, names = self._workers
-        if now - seen_at > WORKERS_SECONDS or workflow not in names:
+        if now - seen_at > (WORKERS_SECONDS if workflow in names else NO_WORKERS_SECONDS):
             seen = seen_workers(self.store)
             names = frozenset(name for each in seen if each.is_live for name in each.workflows)
             self._workers = (now, names)

@@ -40,6 +40,8 @@ BODIES: list[tuple[bytes, str]] = [
     (b'{"handler_id": "' + b"x" * 129 + b'"}', "cannot be a handler id"),
     (b'{"context": {"version": 2}}', "Context API is disabled"),
     (b'{"kwargs": 5}', "Must be a json object"),
+    (b'{"start_event": {"type": "' + b"x" * 9000 + b'", "value": {}}}', "Invalid event type: xxx"),
+    (b'{"start_event": {"value": "' + b"x" * 9000 + b'"}}', "Must have a type or a qualified name"),
 ]
 
 
