@@ -14,12 +14,15 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from chaos_deployment import ChaosDeployment
 from chaos_flows import KINDS, Links, Spread, Tells
 from invariants import Violation
 from mixed_load import Load
+from observed import RunSeen
 from process_driving import descendants, eventually
 from reading_along import ReadingAlong
 from recoveries import recovery_seconds
@@ -32,6 +35,8 @@ from umbel.workers.watchdog import Watchdog
 
 #: Runs that go on at once, and those of a round.
 BACKLOG, ROUND = 60, 400
+#: A run that lasts longer is told of: nothing may stand still without a reason.
+SLOW_SECONDS = 15.0
 WORKERS = ("prefork", "asyncio", "asyncio")
 
 
@@ -70,6 +75,7 @@ class Soak:
         known = len(self.sums.violations)
         load, readers = Load(self.deployment, self.random.randrange(10**9)), list[ReadingAlong]()
         begun: dict[str, float] = {}
+        lasted: dict[str, float] = {}
         going: set[str] = set()
         strike_at = time.monotonic() + 1.0
         while (len(load.seen) < ROUND and time.monotonic() < until) or going:
@@ -90,13 +96,17 @@ class Soak:
                 self.monkey.heal()
             for run_id in load.ended(going):
                 going.discard(run_id)
-                self.sums.lasted.append(time.monotonic() - begun[run_id])
+                lasted[run_id] = time.monotonic() - begun[run_id]
             stuck = [run_id for run_id in going if time.monotonic() - begun[run_id] > 90]
             if stuck:
                 self.sums.violations += [f"I9: run {run_id} has been going on for 90 s" for run_id in stuck]
                 break
             time.sleep(0.1)
         self._rest(load, readers)
+        self.sums.lasted += lasted.values()
+        for run_id, seconds in lasted.items():
+            if seconds > SLOW_SECONDS:
+                print(f"slow: {seconds:.0f} s, {longest_pause(load.seen[run_id])}", flush=True)
         if len(self.sums.violations) > known:
             self._keep(load)
             print("\n".join(self.sums.violations[known:]), flush=True)
@@ -161,6 +171,14 @@ class Soak:
         self.monkey.close()
         self.deployment.close()
         self.server.close()
+
+
+def longest_pause(run: RunSeen) -> str:
+    """Between which two entries of its journal a run stood still for longest, and when."""
+    pauses = [(later[0] - earlier[0], earlier, later) for earlier, later in pairwise(run.journal)]
+    milliseconds, (at, *before), (_, *after) = max(pauses, key=lambda pause: pause[0])
+    when = f"{datetime.fromtimestamp(at / 1000):%H:%M:%S}"
+    return f"run {run.run_id} ({run.kind}) stood still for {milliseconds / 1000:.1f} s from {when}: {before} to {after}"
 
 
 def told(sums: Sums, seed: int, seconds: float) -> list[str]:
