@@ -35,8 +35,8 @@ from umbel.workers.watchdog import Watchdog
 
 #: Runs that go on at once, and those of a round.
 BACKLOG, ROUND = 60, 400
-#: A run that lasts longer is told of: nothing may stand still without a reason.
-SLOW_SECONDS = 15.0
+#: The slowest run of a round is told of if it lasted longer: nothing may stand still without a reason.
+SLOW_SECONDS = 20.0
 WORKERS = ("prefork", "asyncio", "asyncio")
 
 
@@ -104,9 +104,9 @@ class Soak:
             time.sleep(0.1)
         self._rest(load, readers)
         self.sums.lasted += lasted.values()
-        for run_id, seconds in lasted.items():
-            if seconds > SLOW_SECONDS:
-                print(f"slow: {seconds:.0f} s, {longest_pause(load.seen[run_id])}", flush=True)
+        slowest = max(lasted, key=lasted.__getitem__, default=None)
+        if slowest is not None and lasted[slowest] > SLOW_SECONDS:
+            print(f"slow: {lasted[slowest]:.0f} s, {longest_pause(load.seen[slowest])}", flush=True)
         if len(self.sums.violations) > known:
             self._keep(load)
             print("\n".join(self.sums.violations[known:]), flush=True)
@@ -176,9 +176,9 @@ class Soak:
 def longest_pause(run: RunSeen) -> str:
     """Between which two entries of its journal a run stood still for longest, and when."""
     pauses = [(later[0] - earlier[0], earlier, later) for earlier, later in pairwise(run.journal)]
-    milliseconds, (at, *before), (_, *after) = max(pauses, key=lambda pause: pause[0])
+    milliseconds, (at, before, _), (_, after, _) = max(pauses, key=lambda pause: pause[0])
     when = f"{datetime.fromtimestamp(at / 1000):%H:%M:%S}"
-    return f"run {run.run_id} ({run.kind}) stood still for {milliseconds / 1000:.1f} s from {when}: {before} to {after}"
+    return f"run {run.run_id} ({run.kind}) stood still for {milliseconds / 1000:.1f} s from {when}, {before} to {after}"
 
 
 def told(sums: Sums, seed: int, seconds: float) -> list[str]:

@@ -19,7 +19,7 @@ from umbel import WorkflowCancelledByUser
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("runs", [100, pytest.param(400, marks=pytest.mark.full_matrix)])
+@pytest.mark.parametrize("runs", [100, pytest.param(340, marks=pytest.mark.full_matrix)])
 def test_a_run_that_is_cancelled_as_it_ends_ends_once(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, runs: int
 ) -> None:
