@@ -23,9 +23,15 @@ async function viewOf(address, signal) {
   const [path, query] = (address.replace(/^#/, "") || "/runs").split("?");
   const [section, ...rest] = path.split("/").filter(Boolean);
   const name = rest.length ? part(rest.join("/")) : null;
-  if ((section ?? "runs") === "runs") return name === null ? runListView(new URLSearchParams(query), signal, await names()) : runView(name, signal);
+  if ((section ?? "runs") === "runs")
+    return name === null ? runListView(new URLSearchParams(query), signal, await names()) : runView(name, signal);
   if (section === "workflows") return name === null ? workflowListView(null, signal) : workflowView(name, signal);
-  const element = h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Not found"), blank("There is nothing at this address.", null, h("a", { href: "#/runs", class: "button" }, "Runs")));
+  const element = h(
+    "div",
+    { class: "view" },
+    h("h1", { tabindex: "-1" }, "Not found"),
+    blank("There is nothing at this address.", null, h("a", { href: "#/runs", class: "button" }, "Runs")),
+  );
   return { element, title: "Not found" };
 }
 

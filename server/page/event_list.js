@@ -10,7 +10,10 @@ const DRAWN = 300;
 
 /** Whether an envelope is one of umbel's own: a step's change of state, idleness. */
 export function isInternal(envelope) {
-  return ["StepStateChanged", "WorkflowIdleEvent", "UnhandledEvent", "InternalDispatchEvent"].includes(envelope.type) || (envelope.types ?? []).includes("InternalDispatchEvent");
+  return (
+    ["StepStateChanged", "WorkflowIdleEvent", "UnhandledEvent", "InternalDispatchEvent"].includes(envelope.type) ||
+    (envelope.types ?? []).includes("InternalDispatchEvent")
+  );
 }
 
 /** What an event carries, its dynamic fields among the declared ones. */
@@ -25,11 +28,21 @@ export function eventList() {
   let dropped = 0;
   let limit = DRAWN;
   let isDue = false;
-  const search = h("input", { type: "search", placeholder: "filter by type or content", "aria-label": "Filter events", oninput: () => redraw() });
+  const search = h("input", {
+    type: "search",
+    placeholder: "filter by type or content",
+    "aria-label": "Filter events",
+    oninput: () => redraw(),
+  });
   const internal = h("input", { type: "checkbox", onchange: () => redraw() });
   const told = h("span", { class: "muted", role: "status" });
   const rows = h("ol", { class: "events" });
-  const earlier = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => ((limit *= 4), redraw()) });
+  const earlier = h("button", {
+    type: "button",
+    class: "quiet",
+    hidden: true,
+    onclick: () => ((limit *= 4), redraw()),
+  });
   const element = h(
     "div",
     { class: "event-list" },
@@ -71,7 +84,9 @@ export function eventList() {
 
   function tell() {
     const left = dropped ? `, ${dropped.toLocaleString("en")} older ones not kept` : "";
-    told.textContent = events.length ? `${fitting.toLocaleString("en")} of ${count(events.length, "event")}${left}` : "No event yet.";
+    told.textContent = events.length
+      ? `${fitting.toLocaleString("en")} of ${count(events.length, "event")}${left}`
+      : "No event yet.";
     const above = fitting - rows.childElementCount;
     earlier.hidden = above <= 0;
     earlier.textContent = `${count(above, "earlier event")} …`;
@@ -103,7 +118,17 @@ function row(event) {
 }
 
 function made({ sequence, envelope }) {
-  const details = h("details", {}, h("summary", {}, h("span", { class: "sequence" }, `#${sequence}`), h("span", { class: `event-type ${kind(envelope)}` }, envelope.type), h("span", { class: "gist" }, line(envelope))));
+  const details = h(
+    "details",
+    {},
+    h(
+      "summary",
+      {},
+      h("span", { class: "sequence" }, `#${sequence}`),
+      h("span", { class: `event-type ${kind(envelope)}` }, envelope.type),
+      h("span", { class: "gist" }, line(envelope)),
+    ),
+  );
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) details.append(jsonView(envelope, 3));
   });
@@ -122,7 +147,14 @@ function line(envelope) {
   const fields = fieldsOf(envelope);
   if (envelope.type === "StepStateChanged") {
     const state = String(fields.step_state ?? "").replace("not_running", "ended");
-    return [fields.name, state, fields.input_event_name, fields.output_event_name ? `→ ${fields.output_event_name}` : ""].filter(Boolean).join("  ");
+    return [
+      fields.name,
+      state,
+      fields.input_event_name,
+      fields.output_event_name ? `→ ${fields.output_event_name}` : "",
+    ]
+      .filter(Boolean)
+      .join("  ");
   }
   const entries = Object.entries(fields);
   if (entries.length === 1 && typeof entries[0][1] === "string") return gist(entries[0][1]);

@@ -50,14 +50,29 @@ export function graphView(graph) {
     boxes.set(box.id, drawn);
     svg.append(drawn.element);
   }
-  const element = h("div", { class: "graph" }, h("div", { class: "graph-scroll", tabindex: "0", role: "group", "aria-label": "Graph" }, svg), legend(graph));
+  const element = h(
+    "div",
+    { class: "graph" },
+    h("div", { class: "graph-scroll", tabindex: "0", role: "group", "aria-label": "Graph" }, svg),
+    legend(graph),
+  );
   return { element, show: (steps, isPartial) => light(boxes, steps, isPartial) };
 }
 
 function head(line) {
   return s(
     "marker",
-    { id: `head-${line}`, class: `head ${line}`, viewBox: "0 0 8 8", refX: "7.5", refY: "4", markerWidth: "8", markerHeight: "8", markerUnits: "userSpaceOnUse", orient: "auto" },
+    {
+      id: `head-${line}`,
+      class: `head ${line}`,
+      viewBox: "0 0 8 8",
+      refX: "7.5",
+      refY: "4",
+      markerWidth: "8",
+      markerHeight: "8",
+      markerUnits: "userSpaceOnUse",
+      orient: "auto",
+    },
     s("path", { d: "M0 0.5 L8 4 L0 7.5 z" }),
   );
 }
@@ -82,7 +97,12 @@ function drawnBox(box) {
       ? s("polygon", { points: hexagon(box) })
       : s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: FLAT.has(box.look) ? 14 : 7 });
   const label = s("text", { x: middle, y: isStep ? center - 7.5 : center }, box.label);
-  return { element: s("g", { class: `box ${box.look}`, "data-step": isStep ? box.id : null }, title, shape, label, detail), title, detail, box };
+  return {
+    element: s("g", { class: `box ${box.look}`, "data-step": isStep ? box.id : null }, title, shape, label, detail),
+    title,
+    detail,
+    box,
+  };
 }
 
 function hexagon({ x, y, width, height }) {
@@ -117,9 +137,16 @@ function light(boxes, steps, isPartial) {
     const step = steps.get(name);
     const state = step ? (STATES.find(([key]) => step[key] > 0)?.[0] ?? "idle") : "idle";
     drawn.element.setAttribute("data-state", state);
-    const words = stepWords(step).map(([sign, number, word]) => [sign, number.toLocaleString("en") + (isPartial && word === "done" ? "+" : ""), word]);
+    const words = stepWords(step).map(([sign, number, word]) => [
+      sign,
+      number.toLocaleString("en") + (isPartial && word === "done" ? "+" : ""),
+      word,
+    ]);
     drawn.detail.textContent = steps.size ? detail(words) : drawn.box.detail;
-    drawn.title.textContent = [drawn.box.title || drawn.box.label, ...words.map(([, number, word]) => `${number} ${word}`)].join("\n");
+    drawn.title.textContent = [
+      drawn.box.title || drawn.box.label,
+      ...words.map(([, number, word]) => `${number} ${word}`),
+    ].join("\n");
   }
 }
 

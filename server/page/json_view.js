@@ -40,7 +40,12 @@ function node(value, depth) {
   const holder = h(
     "details",
     { open: depth > 0, ontoggle: () => holder.open && unfold() },
-    h("summary", {}, h("span", { class: "json-mark" }, `${open}…${close} `), h("span", { class: "muted" }, what(value, entries))),
+    h(
+      "summary",
+      {},
+      h("span", { class: "json-mark" }, `${open}…${close} `),
+      h("span", { class: "muted" }, what(value, entries)),
+    ),
     list,
   );
   let shown = 0;
@@ -49,12 +54,24 @@ function node(value, depth) {
   };
   const more = () => {
     for (const [key, item] of entries.slice(shown, shown + PAGE)) {
-      list.append(h("li", {}, h("span", { class: "json-key" }, String(key)), h("span", { class: "json-mark" }, ": "), node(item, depth - 1)));
+      list.append(
+        h(
+          "li",
+          {},
+          h("span", { class: "json-key" }, String(key)),
+          h("span", { class: "json-mark" }, ": "),
+          node(item, depth - 1),
+        ),
+      );
     }
     shown += PAGE;
     if (shown < entries.length) {
       const rest = count(entries.length - shown, "more");
-      const button = h("button", { type: "button", class: "quiet", onclick: () => (button.remove(), more()) }, `${rest} …`);
+      const button = h(
+        "button",
+        { type: "button", class: "quiet", onclick: () => (button.remove(), more()) },
+        `${rest} …`,
+      );
       list.append(button);
     }
   };
@@ -67,10 +84,15 @@ function what(value, entries) {
 }
 
 function scalar(value) {
-  if (typeof value !== "string") return h("span", { class: `json-${value === null ? "null" : typeof value}` }, String(value));
+  if (typeof value !== "string")
+    return h("span", { class: `json-${value === null ? "null" : typeof value}` }, String(value));
   if (value.length <= TEXT) return h("span", { class: "json-string" }, JSON.stringify(value));
   const text = h("span", { class: "json-string" }, `${JSON.stringify(value.slice(0, TEXT))}…`);
-  const all = h("button", { type: "button", class: "quiet", onclick: () => (text.replaceChildren(JSON.stringify(value)), all.remove()) });
+  const all = h("button", {
+    type: "button",
+    class: "quiet",
+    onclick: () => (text.replaceChildren(JSON.stringify(value)), all.remove()),
+  });
   all.textContent = `all ${count(value.length, "character")}`;
   return h("span", {}, text, all);
 }

@@ -13,7 +13,11 @@ export function questionCard(run, question, sent) {
   put(
     card,
     h("p", { class: "eyebrow" }, h("span", { "aria-hidden": "true" }, "◔ "), `${question.step} waits for an answer`),
-    h("h2", { id }, headline(asked) ?? `${question.step} waits for ${question.answers.map((each) => each.type).join(" or ")}`),
+    h(
+      "h2",
+      { id },
+      headline(asked) ?? `${question.step} waits for ${question.answers.map((each) => each.type).join(" or ")}`,
+    ),
     rest(asked),
     answering(run, question, sent),
   );
@@ -39,7 +43,11 @@ function rest(asked) {
   const told = tellingField(asked)?.[0];
   const others = Object.entries(asked.value ?? {}).filter(([name]) => name !== told);
   if (others.length === 0) return null;
-  return h("dl", { class: "facts" }, others.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, shownValue({ value }, 1)))));
+  return h(
+    "dl",
+    { class: "facts" },
+    others.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, shownValue({ value }, 1)))),
+  );
 }
 
 function answering(run, question, sent) {
@@ -82,7 +90,14 @@ export function sendPanel(run, sent) {
     );
   const events = run.sendable;
   if (events.length) show(events[0]);
-  return h("details", { class: "panel send" }, h("summary", {}, "Send an event"), events.length > 1 ? chooser(events, show) : null, place, note);
+  return h(
+    "details",
+    { class: "panel send" },
+    h("summary", {}, "Send an event"),
+    events.length > 1 ? chooser(events, show) : null,
+    place,
+    note,
+  );
 }
 
 function chooser(events, show) {

@@ -15,7 +15,12 @@ export function runListView(query, signal, workflows) {
   let isOnFirstPage = true;
   let asked = 0;
 
-  const search = h("input", { type: "search", id: "run-search", placeholder: "part of an id or a workflow", value: query.get("q") ?? "" });
+  const search = h("input", {
+    type: "search",
+    id: "run-search",
+    placeholder: "part of an id or a workflow",
+    value: query.get("q") ?? "",
+  });
   const workflow = h("select", { id: "run-workflow" }, h("option", { value: "" }, "all workflows"));
   for (const name of workflows) workflow.append(h("option", { value: name }, name));
   workflow.value = query.get("workflow") ?? "";
@@ -44,7 +49,13 @@ export function runListView(query, signal, workflows) {
   function chip(value, isChosen) {
     const input = h("input", { type: "radio", name: "status", value, checked: isChosen, onchange: () => filter() });
     const number = h("span", { class: "number", "data-count": value });
-    return h("label", { class: `chip ${value}` }, input, h("span", {}, value === "" ? "all" : statusWord(value)), number);
+    return h(
+      "label",
+      { class: `chip ${value}` },
+      input,
+      h("span", {}, value === "" ? "all" : statusWord(value)),
+      number,
+    );
   }
 
   const chosen = () => element.querySelector("input[name=status]:checked")?.value ?? "";
@@ -85,7 +96,11 @@ export function runListView(query, signal, workflows) {
     } catch (error) {
       if (signal.aborted || mine !== asked) return;
       place.removeAttribute("aria-busy");
-      if (runs.length === 0 || error.status >= 400) fill(place, trouble(error, () => load(false)));
+      if (runs.length === 0 || error.status >= 400)
+        fill(
+          place,
+          trouble(error, () => load(false)),
+        );
     }
   }
 
@@ -100,9 +115,18 @@ export function runListView(query, signal, workflows) {
     if (runs.length === 0) {
       told.textContent = "";
       const isFiltered = search.value.trim() || workflow.value || chosen();
-      if (isFiltered && cursor) fill(place, blank("Nothing among the newest runs.", "Older ones have not been looked through yet."));
+      if (isFiltered && cursor)
+        fill(place, blank("Nothing among the newest runs.", "Older ones have not been looked through yet."));
       else if (isFiltered) fill(place, blank("No run fits.", "Try another status, or fewer letters."));
-      else fill(place, blank("No run yet.", "Start one: choose a workflow.", h("a", { href: "#/workflows", class: "button" }, "Workflows")));
+      else
+        fill(
+          place,
+          blank(
+            "No run yet.",
+            "Start one: choose a workflow.",
+            h("a", { href: "#/workflows", class: "button" }, "Workflows"),
+          ),
+        );
       return;
     }
     told.textContent = `${count(runs.length, "run")}${cursor === null ? "" : " so far"}`;
@@ -128,7 +152,17 @@ function table(runs) {
       "table",
       { class: "runs" },
       h("caption", { class: "unseen" }, "Runs, newest first"),
-      h("thead", {}, h("tr", {}, ["Status", "Run", "Workflow", "Started", "Took"].map((each) => h("th", { scope: "col", class: each === "Took" ? "figure" : null }, each)))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          ["Status", "Run", "Workflow", "Started", "Took"].map((each) =>
+            h("th", { scope: "col", class: each === "Took" ? "figure" : null }, each),
+          ),
+        ),
+      ),
       h("tbody", {}, runs.map(row)),
     ),
   );

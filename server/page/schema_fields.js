@@ -10,7 +10,10 @@ export const UNSET = Symbol("unset");
 export function resolved(schema, root) {
   let found = schema ?? {};
   for (let hops = 0; found.$ref && hops < 20; hops += 1) {
-    const target = found.$ref.split("/").slice(1).reduce((at, key) => at?.[key.replaceAll("~1", "/").replaceAll("~0", "~")], root);
+    const target = found.$ref
+      .split("/")
+      .slice(1)
+      .reduce((at, key) => at?.[key.replaceAll("~1", "/").replaceAll("~0", "~")], root);
     const { $ref, ...beside } = found;
     found = { ...(target ?? {}), ...beside };
   }
@@ -40,11 +43,14 @@ export function fieldFor(given, root, value, about) {
   const initial = value === undefined ? schema.default : value;
   if (schema.const !== undefined) return choice([schema.const], schema, schema.const, facts);
   if (Array.isArray(schema.enum)) return choice(schema.enum, schema, initial, facts);
-  if (schema.type === "boolean") return nullable ? choice([true, false], schema, initial, facts) : toggle(schema, initial, facts);
+  if (schema.type === "boolean")
+    return nullable ? choice([true, false], schema, initial, facts) : toggle(schema, initial, facts);
   if (schema.type === "integer" || schema.type === "number") return number(schema, initial, facts);
   if (schema.type === "string") return text(schema, initial, facts);
-  if (about.depth < DEEPEST && schema.type === "object" && schema.properties) return nested(schema, root, initial, facts);
-  if (about.depth < DEEPEST && schema.type === "array" && schema.items && !schema.prefixItems) return list(schema, root, initial, facts);
+  if (about.depth < DEEPEST && schema.type === "object" && schema.properties)
+    return nested(schema, root, initial, facts);
+  if (about.depth < DEEPEST && schema.type === "array" && schema.items && !schema.prefixItems)
+    return list(schema, root, initial, facts);
   return json(schema, initial, facts);
 }
 
@@ -63,7 +69,13 @@ function labelled(input, schema, facts, { inline = false } = {}) {
   if (isRequired) input.setAttribute("aria-required", "true");
   const label = h("label", { for: id }, facts.title);
   const kind = h("span", { class: "kind", id: `${id}-kind` }, kindOf(schema, facts));
-  const row = h("div", { class: "label-row" }, label, isRequired ? h("span", { class: "required", "aria-hidden": "true" }, "*") : null, kind);
+  const row = h(
+    "div",
+    { class: "label-row" },
+    label,
+    isRequired ? h("span", { class: "required", "aria-hidden": "true" }, "*") : null,
+    kind,
+  );
   input.setAttribute("aria-describedby", [kind.id, ...notes].join(" "));
   const element = inline
     ? h("div", { class: "field inline" }, input, row, hint, error)
@@ -99,7 +111,9 @@ function reading(field, facts, look) {
 
 function text(schema, initial, facts) {
   const isLong = schema.format === undefined && ((schema.maxLength ?? 0) > 200 || String(initial ?? "").includes("\n"));
-  const input = isLong ? h("textarea", { rows: "4" }) : h("input", { type: typeOf(schema.format), spellcheck: "false" });
+  const input = isLong
+    ? h("textarea", { rows: "4" })
+    : h("input", { type: typeOf(schema.format), spellcheck: "false" });
   input.value = initial ?? "";
   if (EXAMPLES[schema.format]) input.placeholder = EXAMPLES[schema.format];
   return reading(labelled(input, schema, facts), facts, () => {
@@ -117,7 +131,12 @@ function text(schema, initial, facts) {
 }
 
 /** How texts of a format are written. */
-const EXAMPLES = { "date-time": "2026-01-31T09:30:00Z", time: "09:30:00", duration: "P1DT2H", uuid: "00000000-0000-4000-8000-000000000000" };
+const EXAMPLES = {
+  "date-time": "2026-01-31T09:30:00Z",
+  time: "09:30:00",
+  duration: "P1DT2H",
+  uuid: "00000000-0000-4000-8000-000000000000",
+};
 
 function typeOf(format) {
   return { date: "date", email: "email", password: "password", uri: "url" }[format] ?? "text";
@@ -133,7 +152,12 @@ function matches(pattern, value) {
 
 function number(schema, initial, facts) {
   const isWhole = schema.type === "integer";
-  const input = h("input", { type: "text", inputmode: isWhole ? "numeric" : "decimal", spellcheck: "false", class: "number" });
+  const input = h("input", {
+    type: "text",
+    inputmode: isWhole ? "numeric" : "decimal",
+    spellcheck: "false",
+    class: "number",
+  });
   input.value = initial ?? "";
   return reading(labelled(input, schema, facts), facts, () => {
     const given = input.value.trim();
@@ -144,7 +168,8 @@ function number(schema, initial, facts) {
     const value = Number(given);
     if (!Number.isFinite(value)) return { value, problem: `is no number: ${given}` };
     if (isWhole && !/^[+-]?\d+$/.test(given)) return { value, problem: "has to be a whole number." };
-    if (isWhole && !Number.isSafeInteger(value)) return { value, problem: "is too large for this page; send it by a program." };
+    if (isWhole && !Number.isSafeInteger(value))
+      return { value, problem: "is too large for this page; send it by a program." };
     const problem = beyond(schema, value);
     return { value, problem };
   });
@@ -167,7 +192,8 @@ function toggle(schema, initial, facts) {
 
 function choice(options, schema, initial, facts) {
   const select = h("select");
-  if (facts.optional || initial === undefined) select.append(h("option", { value: "" }, facts.optional ? "–" : "Choose …"));
+  if (facts.optional || initial === undefined)
+    select.append(h("option", { value: "" }, facts.optional ? "–" : "Choose …"));
   options.forEach((option, at) => select.append(h("option", { value: String(at + 1) }, String(option))));
   const known = options.findIndex((option) => option === initial);
   select.value = known < 0 ? (select.options[0]?.value ?? "") : String(known + 1);
@@ -196,13 +222,25 @@ function json(schema, initial, facts) {
 
 /** A fieldset with a field for each property. */
 function nested(schema, root, initial, facts) {
-  const body = h("fieldset", { class: "nested" }, h("legend", {}, facts.title, h("span", { class: "kind" }, facts.optional ? "optional" : "")));
+  const body = h(
+    "fieldset",
+    { class: "nested" },
+    h("legend", {}, facts.title, h("span", { class: "kind" }, facts.optional ? "optional" : "")),
+  );
   if (schema.description) put(body, h("p", { class: "hint" }, schema.description));
   const fields = propertiesOf(schema, root, initial ?? {}, facts.path, facts.depth + 1);
-  const inner = h("div", { class: "nested-fields" }, fields.map((each) => each.element));
+  const inner = h(
+    "div",
+    { class: "nested-fields" },
+    fields.map((each) => each.element),
+  );
   let isGiven = { checked: true };
   if (facts.optional) {
-    isGiven = h("input", { type: "checkbox", checked: initial !== undefined && initial !== null, onchange: () => (inner.hidden = !isGiven.checked) });
+    isGiven = h("input", {
+      type: "checkbox",
+      checked: initial !== undefined && initial !== null,
+      onchange: () => (inner.hidden = !isGiven.checked),
+    });
     inner.hidden = !isGiven.checked;
     put(body, h("label", { class: "inline-label" }, isGiven, ` give ${facts.title}`));
   }
@@ -213,7 +251,8 @@ function nested(schema, root, initial, facts) {
     children: fields,
     complain: () => {},
     focus: () => fields[0]?.focus(),
-    read: (problems) => (isGiven.checked ? valuesOf(fields, problems) : facts.nullable && facts.required ? null : UNSET),
+    read: (problems) =>
+      isGiven.checked ? valuesOf(fields, problems) : facts.nullable && facts.required ? null : UNSET,
   };
 }
 
@@ -224,7 +263,13 @@ function list(schema, root, initial, facts) {
   const error = h("p", { class: "field-error", hidden: true });
   const add = (value) => {
     const at = items.length;
-    const about = { name: String(at), title: `${facts.title} ${at + 1}`, path: [...facts.path, at], required: true, depth: facts.depth + 1 };
+    const about = {
+      name: String(at),
+      title: `${facts.title} ${at + 1}`,
+      path: [...facts.path, at],
+      required: true,
+      depth: facts.depth + 1,
+    };
     const field = fieldFor(schema.items, root, value, about);
     const remove = h("button", { type: "button", class: "quiet", "aria-label": `Remove ${about.title}` }, "Remove");
     const row = h("div", { class: "list-item" }, field.element, remove);
@@ -238,10 +283,22 @@ function list(schema, root, initial, facts) {
     rows.append(row);
     return field;
   };
-  const more = h("button", { type: "button", class: "quiet", onclick: () => add(undefined).focus() }, `Add to ${facts.title}`);
+  const more = h(
+    "button",
+    { type: "button", class: "quiet", onclick: () => add(undefined).focus() },
+    `Add to ${facts.title}`,
+  );
   for (const value of Array.isArray(initial) ? initial : []) add(value);
   const kind = h("span", { class: "kind" }, `list${facts.optional ? ", optional" : ""}`);
-  const element = h("fieldset", { class: "nested" }, h("legend", {}, facts.title, kind), schema.description ? h("p", { class: "hint" }, schema.description) : null, rows, more, error);
+  const element = h(
+    "fieldset",
+    { class: "nested" },
+    h("legend", {}, facts.title, kind),
+    schema.description ? h("p", { class: "hint" }, schema.description) : null,
+    rows,
+    more,
+    error,
+  );
   const field = {
     element,
     path: facts.path,
@@ -260,7 +317,8 @@ function list(schema, root, initial, facts) {
       if (values.length > schema.maxItems) problem = `takes at most ${schema.maxItems}.`;
       field.complain(problem);
       if (problem) problems.push({ field, message: `${facts.title}: ${problem}` });
-      if (values.length === 0 && !facts.required) return schema.default === undefined || facts.nullable ? UNSET : values;
+      if (values.length === 0 && !facts.required)
+        return schema.default === undefined || facts.nullable ? UNSET : values;
       return values;
     },
   };

@@ -17,7 +17,8 @@ export function schemaForm({ schema, values = {}, hidden = [], action, submit })
   const root = schema ?? {};
   const fields = propertiesOf(root, root, values, [], 0).filter((field) => !hidden.includes(field.name));
   const fixed = Object.fromEntries(hidden.filter((name) => name in values).map((name) => [name, values[name]]));
-  const takesMore = schema === null || (fields.length === 0 && root.additionalProperties !== false && hidden.length === 0);
+  const takesMore =
+    schema === null || (fields.length === 0 && root.additionalProperties !== false && hidden.length === 0);
   const further = takesMore ? furtherField(schema === null ? values : {}) : null;
   const errors = h("div", { class: "form-errors", role: "alert" });
   const button = h("button", { type: "submit", class: "primary" }, action);
@@ -35,7 +36,10 @@ export function schemaForm({ schema, values = {}, hidden = [], action, submit })
     const read = { ...fixed, ...valuesOf(fields, problems), ...(further ? further.read(problems) : {}) };
     fill(errors);
     if (problems.length) {
-      fill(errors, h("p", {}, problems.length === 1 ? problems[0].message : `${problems.length} fields need another value.`));
+      fill(
+        errors,
+        h("p", {}, problems.length === 1 ? problems[0].message : `${problems.length} fields need another value.`),
+      );
       problems[0].field.focus();
       return;
     }
@@ -59,7 +63,9 @@ function showRefusal(message, fields, errors) {
   const named = [];
   const visit = (field) => {
     const path = field.path.join(".");
-    const found = message.match(new RegExp(`(?:^|[\\s;:'"(\`])${escaped(path)}['"\`]?: (.+?)(?=;|\\n|\\. Its fields|$)`, "u"));
+    const found = message.match(
+      new RegExp(`(?:^|[\\s;:'"(\`])${escaped(path)}['"\`]?: (.+?)(?=;|\\n|\\. Its fields|$)`, "u"),
+    );
     for (const child of field.children) visit(child);
     if (found && !named.some((each) => each.path.join(".").startsWith(`${path}.`))) {
       field.complain(found[1]);
@@ -103,7 +109,8 @@ function furtherField(values) {
       let problem = null;
       try {
         value = input.value.trim() === "" ? {} : JSON.parse(input.value);
-        if (value === null || typeof value !== "object" || Array.isArray(value)) problem = "has to be a JSON object: {…}";
+        if (value === null || typeof value !== "object" || Array.isArray(value))
+          problem = "has to be a JSON object: {…}";
       } catch (reason) {
         problem = `is no JSON: ${reason.message}`;
       }
@@ -114,4 +121,3 @@ function furtherField(values) {
   };
   return field;
 }
-

@@ -7,8 +7,16 @@ export function tabs(label, pages) {
   const list = h("div", { role: "tablist", "aria-label": label, class: "tabs" });
   const made = pages.map(([title, page], at) => {
     const id = freshId("tab");
-    const tab = h("button", { type: "button", role: "tab", id, "aria-controls": `${id}-page`, onclick: () => choose(at) }, title);
-    const panel = h("div", { role: "tabpanel", id: `${id}-page`, "aria-labelledby": id, class: "tab-page", tabindex: "0" }, page);
+    const tab = h(
+      "button",
+      { type: "button", role: "tab", id, "aria-controls": `${id}-page`, onclick: () => choose(at) },
+      title,
+    );
+    const panel = h(
+      "div",
+      { role: "tabpanel", id: `${id}-page`, "aria-labelledby": id, class: "tab-page", tabindex: "0" },
+      page,
+    );
     list.append(tab);
     return { tab, panel };
   });
@@ -31,5 +39,13 @@ export function tabs(label, pages) {
     made[next].tab.focus();
   });
   choose(0);
-  return { element: h("section", { class: "panel tabbed", "aria-label": label }, list, made.map(({ panel }) => panel)), choose };
+  return {
+    element: h(
+      "section",
+      { class: "panel tabbed", "aria-label": label },
+      list,
+      made.map(({ panel }) => panel),
+    ),
+    choose,
+  };
 }

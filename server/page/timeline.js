@@ -75,9 +75,18 @@ function drawn(run, width) {
     s("text", { class: "tick-label", x: Math.min(x(begin + at) + 3, inner - 40), y: 13 }, duration(at)),
   ]);
   const label = `Timeline: ${count(run.timeline.length, "execution")} on ${count(bands.length, "process", "processes")}. The table below has the same.`;
-  const svg = s("svg", { role: "img", "aria-label": label, width: inner, height: y, viewBox: `0 0 ${inner} ${y}` }, ticks, parts);
+  const svg = s(
+    "svg",
+    { role: "img", "aria-label": label, width: inner, height: y, viewBox: `0 0 ${inner} ${y}` },
+    ticks,
+    parts,
+  );
   const left = run.timeline_left_out + run.timeline.length - bars.length;
-  return [left ? h("p", { class: "muted" }, `${count(left, "earlier entry", "earlier entries")} not drawn.`) : null, svg, legend(bars)];
+  return [
+    left ? h("p", { class: "muted" }, `${count(left, "earlier entry", "earlier entries")} not drawn.`) : null,
+    svg,
+    legend(bars),
+  ];
 }
 
 /** Bars by process, and within it in lanes where none overlap. */
@@ -107,7 +116,12 @@ function drawnBar(bar, x, y, run, inner) {
   const [sign, words] = OUTCOMES[bar.outcome] ?? ["·", bar.outcome];
   const text = `${sign} ${bar.step}${bar.attempt > 1 ? ` (${bar.attempt})` : ""}`;
   const took = duration((bar.ended_at ?? run.now) - bar.started_at);
-  const title = [`${bar.step}, attempt ${bar.attempt}: ${words}`, `after ${duration(bar.started_at - run.created_at)}, took ${took}`, bar.event ? `→ ${bar.event}` : "", bar.error ?? ""];
+  const title = [
+    `${bar.step}, attempt ${bar.attempt}: ${words}`,
+    `after ${duration(bar.started_at - run.created_at)}, took ${took}`,
+    bar.event ? `→ ${bar.event}` : "",
+    bar.error ?? "",
+  ];
   return s(
     "g",
     { class: `bar ${bar.outcome}` },
@@ -122,7 +136,10 @@ function tickMarks(span, width) {
   const wanted = span / Math.max(1, Math.floor(width / 90));
   const power = 10 ** Math.floor(Math.log10(Math.max(1, wanted)));
   const minutes = [60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000, 21_600_000, 86_400_000];
-  const step = wanted > 30_000 ? (minutes.find((each) => each >= wanted) ?? Math.ceil(wanted / 86_400_000) * 86_400_000) : [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= wanted);
+  const step =
+    wanted > 30_000
+      ? (minutes.find((each) => each >= wanted) ?? Math.ceil(wanted / 86_400_000) * 86_400_000)
+      : [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= wanted);
   const marks = [];
   for (let at = 0; at <= span; at += step) marks.push(at);
   return marks;
@@ -130,7 +147,18 @@ function tickMarks(span, width) {
 
 function legend(bars) {
   const found = Object.keys(OUTCOMES).filter((outcome) => bars.some((bar) => bar.outcome === outcome));
-  return h("ul", { class: "legend" }, found.map((outcome) => h("li", {}, h("span", { class: `swatch bar-${outcome}`, "aria-hidden": "true" }), `${OUTCOMES[outcome][0]} ${OUTCOMES[outcome][1]}`)));
+  return h(
+    "ul",
+    { class: "legend" },
+    found.map((outcome) =>
+      h(
+        "li",
+        {},
+        h("span", { class: `swatch bar-${outcome}`, "aria-hidden": "true" }),
+        `${OUTCOMES[outcome][0]} ${OUTCOMES[outcome][1]}`,
+      ),
+    ),
+  );
 }
 
 function asTable(run) {
@@ -141,13 +169,33 @@ function asTable(run) {
     bar.worker,
     duration(bar.started_at - run.created_at),
     duration((bar.ended_at ?? run.now) - bar.started_at),
-    (OUTCOMES[bar.outcome]?.[1] ?? bar.outcome) + (bar.event ? ` → ${short(bar.event)}` : "") + (bar.error ? `: ${bar.error}` : ""),
+    (OUTCOMES[bar.outcome]?.[1] ?? bar.outcome) +
+      (bar.event ? ` → ${short(bar.event)}` : "") +
+      (bar.error ? `: ${bar.error}` : ""),
   ];
   return h(
     "table",
     {},
     h("caption", { class: "unseen" }, "Executions"),
-    h("thead", {}, h("tr", {}, headings.map((each) => h("th", { scope: "col" }, each)))),
-    h("tbody", {}, run.timeline.map((bar) => h("tr", {}, row(bar).map((cell) => h("td", {}, cell))))),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        headings.map((each) => h("th", { scope: "col" }, each)),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      run.timeline.map((bar) =>
+        h(
+          "tr",
+          {},
+          row(bar).map((cell) => h("td", {}, cell)),
+        ),
+      ),
+    ),
   );
 }

@@ -13,7 +13,13 @@ export function workflowListView(_, signal) {
     try {
       const { workflows } = await get("console/workflows", signal);
       if (workflows.length === 0) {
-        fill(place, blank("This server serves no workflow.", "Name some when you start it: umbel serve module:Workflow, or server.add_workflow(…)."));
+        fill(
+          place,
+          blank(
+            "This server serves no workflow.",
+            "Name some when you start it: umbel serve module:Workflow, or server.add_workflow(…).",
+          ),
+        );
       } else {
         fill(place, h("ul", { class: "cards" }, workflows.map(card)));
       }
@@ -33,7 +39,9 @@ function card(workflow) {
     h("h2", {}, h("a", { href: `#/workflows/${encodeURIComponent(workflow.name)}` }, workflow.name)),
     h("p", {}, workflow.description || h("span", { class: "muted" }, "No description.")),
     h("p", { class: "muted" }, `${count(workflow.steps, "step")} · ${workflow.workflow_name}`),
-    workflow.trouble ? h("p", { class: "warning" }, h("span", { "aria-hidden": "true" }, "⚠ "), workflow.trouble) : null,
+    workflow.trouble
+      ? h("p", { class: "warning" }, h("span", { "aria-hidden": "true" }, "⚠ "), workflow.trouble)
+      : null,
   );
 }
 
@@ -69,7 +77,9 @@ function shown(workflow) {
   graph.show(new Map());
   return [
     workflow.description ? h("p", { class: "lead" }, workflow.description) : null,
-    workflow.trouble ? h("p", { class: "warning", role: "note" }, h("span", { "aria-hidden": "true" }, "⚠ "), workflow.trouble) : null,
+    workflow.trouble
+      ? h("p", { class: "warning", role: "note" }, h("span", { "aria-hidden": "true" }, "⚠ "), workflow.trouble)
+      : null,
     h(
       "div",
       { class: "columns form-and-graph" },
@@ -88,8 +98,27 @@ function steps(graph) {
       "table",
       {},
       h("caption", { class: "unseen" }, "Steps"),
-      h("thead", {}, h("tr", {}, graph.headings.map((each) => h("th", { scope: "col" }, each)))),
-      h("tbody", {}, graph.rows.map(([first, ...others]) => h("tr", {}, h("th", { scope: "row" }, first), others.map((cell) => h("td", {}, cell))))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          graph.headings.map((each) => h("th", { scope: "col" }, each)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        graph.rows.map(([first, ...others]) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, first),
+            others.map((cell) => h("td", {}, cell)),
+          ),
+        ),
+      ),
     ),
   );
 }

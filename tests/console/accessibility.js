@@ -2,30 +2,53 @@
 () => {
   const problems = [];
   const isVisible = (element) => element.checkVisibility({ visibilityProperty: true });
-  const told = (element) => `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ""}.${element.getAttribute("class") ?? ""}`;
-  const byIds = (ids) => (ids ?? "").split(/\s+/).filter(Boolean).map((id) => document.getElementById(id));
+  const told = (element) =>
+    `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ""}.${element.getAttribute("class") ?? ""}`;
+  const byIds = (ids) =>
+    (ids ?? "")
+      .split(/\s+/)
+      .filter(Boolean)
+      .map((id) => document.getElementById(id));
   const nameOf = (element) =>
     element.getAttribute("aria-label") ||
-    byIds(element.getAttribute("aria-labelledby")).map((each) => each?.textContent).join(" ").trim() ||
-    [...(element.labels ?? [])].map((each) => each.textContent).join(" ").trim() ||
+    byIds(element.getAttribute("aria-labelledby"))
+      .map((each) => each?.textContent)
+      .join(" ")
+      .trim() ||
+    [...(element.labels ?? [])]
+      .map((each) => each.textContent)
+      .join(" ")
+      .trim() ||
     element.textContent.trim() ||
     element.getAttribute("title") ||
     [...element.querySelectorAll("img[alt]")].map((each) => each.alt).join("");
 
   for (const input of document.querySelectorAll("input, select, textarea")) {
-    if (isVisible(input) && !input.labels?.length && !input.getAttribute("aria-label") && !input.getAttribute("aria-labelledby")) problems.push(`${told(input)} has no label`);
+    if (
+      isVisible(input) &&
+      !input.labels?.length &&
+      !input.getAttribute("aria-label") &&
+      !input.getAttribute("aria-labelledby")
+    )
+      problems.push(`${told(input)} has no label`);
   }
-  for (const control of document.querySelectorAll("button, a[href], summary, [role=tab], [role=tabpanel], [role=img], section, dialog, [role=tablist], nav")) {
+  for (const control of document.querySelectorAll(
+    "button, a[href], summary, [role=tab], [role=tabpanel], [role=img], section, dialog, [role=tablist], nav",
+  )) {
     if (isVisible(control) && !nameOf(control)) problems.push(`${told(control)} has no name`);
   }
   for (const image of document.querySelectorAll("img:not([alt])")) problems.push(`${told(image)} has no alt`);
-  for (const element of document.querySelectorAll("[aria-controls], [aria-labelledby], [aria-describedby], label[for]")) {
+  for (const element of document.querySelectorAll(
+    "[aria-controls], [aria-labelledby], [aria-describedby], label[for]",
+  )) {
     for (const attribute of ["aria-controls", "aria-labelledby", "aria-describedby", "for"]) {
-      if (byIds(element.getAttribute(attribute)).some((each) => each === null)) problems.push(`${told(element)}: ${attribute} leads nowhere`);
+      if (byIds(element.getAttribute(attribute)).some((each) => each === null))
+        problems.push(`${told(element)}: ${attribute} leads nowhere`);
     }
   }
   const ids = [...document.querySelectorAll("[id]")].map((each) => each.id);
-  for (const id of new Set(ids.filter((each, at) => ids.indexOf(each) !== at))) problems.push(`two elements have the id ${id}`);
+  for (const id of new Set(ids.filter((each, at) => ids.indexOf(each) !== at)))
+    problems.push(`two elements have the id ${id}`);
   if (document.querySelectorAll("h1").length !== 1) problems.push("there is not exactly one h1");
   let level = 1;
   for (const heading of document.querySelectorAll("main h1, main h2, main h3, main h4")) {
@@ -35,7 +58,8 @@
   }
   for (const table of document.querySelectorAll("table")) {
     if (!table.caption) problems.push(`${told(table)} has no caption`);
-    if ([...table.querySelectorAll("th")].some((each) => !each.scope)) problems.push(`${told(table)} has a th without scope`);
+    if ([...table.querySelectorAll("th")].some((each) => !each.scope))
+      problems.push(`${told(table)} has a th without scope`);
   }
   if (!document.documentElement.lang) problems.push("the page has no language");
   for (const positive of document.querySelectorAll("[tabindex]")) {
@@ -67,7 +91,13 @@
   const seen = new Set();
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.parentElement;
-    if (!node.data.trim() || seen.has(element) || !isVisible(element) || ["SCRIPT", "STYLE", "NOSCRIPT", "TITLE", "title", "OPTION"].includes(element.tagName)) continue;
+    if (
+      !node.data.trim() ||
+      seen.has(element) ||
+      !isVisible(element) ||
+      ["SCRIPT", "STYLE", "NOSCRIPT", "TITLE", "title", "OPTION"].includes(element.tagName)
+    )
+      continue;
     seen.add(element);
     if (element.closest(":disabled, .unseen")) continue;
     const style = getComputedStyle(element);
@@ -75,7 +105,8 @@
     const size = parseFloat(style.fontSize);
     const isLarge = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
     const ratio = contrast(ink, ground(element));
-    if (ratio < (isLarge ? 3 : 4.5)) problems.push(`${told(element)} "${node.data.trim().slice(0, 30)}" has a contrast of ${ratio.toFixed(2)}`);
+    if (ratio < (isLarge ? 3 : 4.5))
+      problems.push(`${told(element)} "${node.data.trim().slice(0, 30)}" has a contrast of ${ratio.toFixed(2)}`);
   }
   return problems;
-}
+};
