@@ -235,7 +235,7 @@ class Serving:
             return None
         seconds, microseconds = self.store.read("ask for the time", self.store.client.time)
         # A worker that begins announces itself with its first sweeps.
-        patience = max(1.0, 2 * self.store.settings.sweep_seconds)
+        patience = max(2.0, 2 * self.store.settings.sweep_seconds)
         if seconds + microseconds / 1e6 - record.created_at / 1000 < patience:
             return None
         return (

@@ -183,8 +183,9 @@ def test_a_run_cannot_be_called_as_a_handler_is(deployment: Deployment) -> None:
 class Raw:
     """A connection that reads a run's events when it is told to, with small buffers in the kernel."""
 
-    def __init__(self, port: int, handler_id: str) -> None:
+    def __init__(self, port: int, handler_id: str, after: int = -1) -> None:
         self._port, self._handler_id = port, handler_id
+        self.last = after
 
     async def open(self) -> None:
         """Ask, and take the head of the answer."""
@@ -193,7 +194,7 @@ class Raw:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self._port))
         self._in, self._out = await asyncio.open_connection(sock=connection, limit=1 << 17)
-        ask = f"GET /events/{self._handler_id}?after_sequence=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ask = f"GET /events/{self._handler_id}?after_sequence={self.last} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         self._out.write(ask.encode())
         await self._in.readuntil(b"\r\n\r\n")
         self._out.transport.pause_reading()  # type: ignore[attr-defined]
@@ -202,9 +203,13 @@ class Raw:
         """Take all there is: the numbers of the ticks."""
         self._out.transport.resume_reading()  # type: ignore[attr-defined]
         found = []
-        while line := await self._in.readline():
-            if line.startswith(b"data: "):
+        number = -1
+        while (line := await self._in.readline()).endswith(b"\n"):
+            if line.startswith(b"id: "):
+                number = int(line[4:])
+            elif line.startswith(b"data: "):
                 event = json.loads(line[6:])
+                self.last = number
                 if event["type"] != "Tick":
                     return found
                 found.append(event["value"]["n"])
@@ -237,6 +242,27 @@ async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_go_on(d
             assert await reader.read() == list(range(many))
         for reader in (*slow, awake):
             reader.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_reader_that_takes_nothing_for_long_is_cut_off_and_may_come_back(deployment: Deployment) -> None:
+    replica = Replica(deployment, "i1", "slow_reader_seconds=0.5")
+    many = 200
+    async with calling(replica.address) as http:
+        body = {"start_event": {"many": many, "size": 50_000, "gate": "cut"}, "handler_id": "cut"}
+        await http.post("/workflows/ticking/run-nowait", json=body)
+        slow = Raw(replica.port, "cut")
+        await slow.open()
+        deployment.open_gate("cut")
+        await asyncio.to_thread(eventually, lambda: "took nothing for 0.5 s" in replica.process.log(), "it is cut off")
+
+        seen = await slow.read()
+        slow.close()
+        assert 0 < len(seen) < many
+        back = Raw(replica.port, "cut", slow.last)
+        await back.open()
+        assert seen + await back.read() == list(range(many))
+        back.close()
 
 
 @pytest.mark.timeout(120)
