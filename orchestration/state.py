@@ -76,6 +76,12 @@ class StateHash:
     state_id: str
     work: Work | None = None
     lock_seconds: float = LOCK_SECONDS
+    _written: list[None] = field(default_factory=list, compare=False)
+
+    @property
+    def writes(self) -> int:
+        """How many writes Redis has answered."""
+        return len(self._written)
 
     @property
     def key(self) -> str:
@@ -156,6 +162,8 @@ class StateHash:
         )
         if reply[0] == b"held":
             return Occupied(reply[1].decode())
+        if reply[0] == b"written":
+            self._written.append(None)  # whole at one stroke, also by several threads
         return cast(Literal["written", "changed", "lost"], reply[0].decode())
 
     @property

@@ -296,6 +296,7 @@ class Store(StoreReads):
         version: int,
         batches: int,
         entry: dict[str, Any],
+        exchanges: int = 0,
         taken: Iterable[str] = (),
         carry_on: CarryOn | None = None,
     ) -> Applied | Refusal:
@@ -307,13 +308,23 @@ class Store(StoreReads):
             decision: What to apply.
             version: Version of the surroundings the decision was made with; `CHANGED` when it has moved.
             batches: How many early flushes must have arrived; `MISSING` when one did not.
+            exchanges: How many state writes and collect_events calls of this attempt Redis has answered; `MISSING`
+                when it has forgotten one, because it was set back.
             entry: The journal's summary of this attempt.
             taken: Logical names of completed collect_events sets to drop with the work item.
             carry_on: The caller would go on with a work item that this makes ready. It is claimed by the same script:
                 a lost reply orphans nothing, because asking again gives the same work.
         """
         ask = self.committing(
-            work, plan, decision, version=version, batches=batches, entry=entry, taken=taken, carry_on=carry_on
+            work,
+            plan,
+            decision,
+            version=version,
+            batches=batches,
+            entry=entry,
+            exchanges=exchanges,
+            taken=taken,
+            carry_on=carry_on,
         )
         return self.do(ask)
 
@@ -326,6 +337,7 @@ class Store(StoreReads):
         version: int,
         batches: int,
         entry: dict[str, Any],
+        exchanges: int = 0,
         taken: Iterable[str] = (),
         carry_on: CarryOn | None = None,
     ) -> Ask[Applied | Refusal]:
@@ -350,6 +362,7 @@ class Store(StoreReads):
             member=work.member,
             owner=work.owner,
             batches=batches,
+            xs=exchanges or None,
             wv=version if decision.sensitive else None,
             body=[command.wire() for command in decision.commands],
             entry={"w": work.work_id, "s": work.step, "a": work.attempt} | entry,

@@ -380,6 +380,7 @@ class Executor:
                             decision,
                             version=surroundings.version,
                             batches=emissions.batches,
+                            exchanges=face.exchanges,
                             entry={"out": type(outcome).__name__.lower()} | _told(outcome),
                             taken=face.taken,
                             carry_on=carry_on,

@@ -53,6 +53,11 @@ class _Store(Generic[StateT]):
             store, run_id, state_id, state_class, work, lock_seconds=lock_seconds, patience_seconds=patience_seconds
         )
 
+    @property
+    def writes(self) -> int:
+        """How many writes Redis has answered."""
+        return self._access.hash.writes
+
     def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
         """The state as it stands in a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.
 

@@ -68,6 +68,7 @@ class StepFace:
         self._store, self._state_class, self._is_async = store, state_class or DictState, is_async
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
         self.taken: list[str] = []
+        self._collected = 0
         self._collect_calls: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
         self._warned: set[tuple[str, str]] = set()
@@ -79,6 +80,11 @@ class StepFace:
             colour = StateStore if self._is_async else SyncStateStore
             self._state = colour(self._store, self.work.run_id, self.work.state_id, self._state_class, self.work)
         return self._state
+
+    @property
+    def exchanges(self) -> int:
+        """How many writes to `ctx.store` and calls of `collect_events` Redis has answered."""
+        return self._collected + (0 if self._state is None else self._state.writes)
 
     @property
     def run_id(self) -> str:
@@ -119,16 +125,19 @@ class StepFace:
         call = f"{buffer}|{self.work.work_id}|{self._collect_calls[buffer]}"
         self._collect_calls[buffer] += 1
         taken = f"taken:{derive_id(call)}"
+        member = encode_event(event, self.settings)
         answer = self.collecting.collect(
             self.work,
             buffer=f"{self.work.step}|{buffer_id}",
             call=call,
-            event=encode_event(event, self.settings),
+            event=member,
             expected=[(name, n, buffer_name(self.work.step, buffer_id, name)) for name, n in needed.items()],
             taken=taken,
         )
         if isinstance(answer, Refusal):
             raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is no longer wanted ({answer}).")
+        if member.type in needed:
+            self._collected += 1
         if answer is None:
             return None
         self.taken.append(taken)

@@ -1,6 +1,7 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
--- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), wv (waiters'
---   version the decision was made with, or absent when it does not depend on it), entry (journal), and the common limits.
+-- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), xs (state
+--   writes and collect_events calls that were answered), wv (waiters' version the decision was made with, or absent when
+--   it does not depend on it), entry (journal), and the common limits.
 --   carry (claim id: the caller goes on with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
 -- Body: commands. Answers: committed {bells, ended}, and if it goes on: work id, record, payload… | changed |
@@ -34,6 +35,8 @@ if not record or record.st ~= 'running' or record.t ~= A.t then
   return { 'stale' }
 end
 if (record.fb or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ have = record.fb or 0 }) } end
+-- A Redis that was set back has forgotten what this attempt did before: its outcome must not stand without that.
+if A.xs and (record.xs or 0) < A.xs then return { 'missing', cmsgpack.pack({ have = record.xs or 0 }) } end
 if A.wv and A.wv ~= counter('wv') then return { 'changed' } end
 
 if record.to then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end

@@ -24,6 +24,10 @@ for field, digest in pairs(A.expect or {}) do
   if (value and redis.sha1hex(value) or '') ~= digest then return { 'changed' } end
 end
 
+if record then
+  record.xs = (record.xs or 0) + 1
+  put(A.w, record)
+end
 local life = redis.call('PTTL', K.state)     -- -2 no such key, -1 it lives on
 if BODY.replace then redis.call('UNLINK', K.state) end
 for _, field in ipairs(BODY.del) do redis.call('HDEL', K.state, field) end

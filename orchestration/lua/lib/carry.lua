@@ -10,7 +10,7 @@ function carry_on(wid, record)
   record.d = (record.d or 0) + 1
   record.da, record.ca, record.fa = NOW, NOW, record.fa or NOW
   record.t = whole(add('tokens', 1)) .. '-' .. A.carry
-  record.o, record.c, record.fb, record.k = A.owner, A.carry, 0, nil
+  record.o, record.c, record.fb, record.xs, record.xc, record.k = A.owner, A.carry, 0, nil, nil, nil
   put(wid, record)
   redis.call('SADD', K.owner, RUN .. '|' .. wid .. '|' .. A.carry)
   if record.to then
