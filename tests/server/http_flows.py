@@ -102,6 +102,17 @@ class Slow(Workflow):
         return StopEvent()
 
 
+class Deep(Workflow):
+    """Ends with a result of many levels."""
+
+    @step
+    async def nest(self, ev: StartEvent) -> StopEvent:
+        result: list[Any] = []
+        for _ in range(ev.levels - 1):
+            result = [result]
+        return StopEvent(result=result)
+
+
 #: Name -> class and additional events.
 WORKFLOWS: dict[str, tuple[type[Workflow], list[type[Event]]]] = {
     "greet": (Greet, []),
@@ -111,6 +122,7 @@ WORKFLOWS: dict[str, tuple[type[Workflow], list[type[Event]]]] = {
     "interview": (Interview, [Answer]),
     "fails": (Fails, []),
     "slow": (Slow, []),
+    "deep": (Deep, []),
 }
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umbel import Settings
+from umbel.tasks.json_values import MAX_DEPTH
 from umbel.tasks.runtime import Runtime
 
 BODIES: list[tuple[bytes, str]] = [
@@ -123,3 +124,15 @@ async def test_redis_being_away_is_a_503_that_names_no_password() -> None:
     assert answer.status_code == 503
     assert "did not answer" in answer.json()["detail"]
     assert "hunter2" not in answer.text
+
+
+async def test_what_a_run_may_hold_can_be_told_of_however_deep_it_is(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/workflows/deep/run", json={"start_event": {"levels": MAX_DEPTH - 1}})
+
+    assert answer.status_code == 200, answer.text
+    handler_id = answer.json()["handler_id"]
+    nested = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    for path in ("/handlers/{}", "/results/{}", "/events/{}?after_sequence=-1", "/handlers"):
+        found = await client.get(path.format(handler_id))
+        assert found.status_code == 200, (path, found.text)
+        assert nested in found.text, path
