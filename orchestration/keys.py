@@ -54,7 +54,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "timers": ("ZSET", "kind|run|… -> due instant"),
     "leases": ("ZSET", "owner -> instant its lease runs out"),
     "gone": ("ZSET", "owner -> instant it was declared lost"),
-    "parked": ("ZSET", "workflow|step|run|work without a worker that has the code"),
+    "parked": ("ZSET", "workflow|step[@event]|run|work without a worker that has the code, or that event's class"),
     "unbegun": ("ZSET", "run that waits for a place of its workflow -> instant of the next look at it"),
     "leaving": ("ZSET", "ticket|workflow of an ended run whose place is still to be given back -> ended_at"),
     "limits": ("HASH", "workflow -> how many of its runs may go on, who said so when; in the shard of its name"),

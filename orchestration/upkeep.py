@@ -142,7 +142,16 @@ class Upkeep:
         )
         return self.store.applied(run_id, reply[1])
 
-    def park(self, run_id: str, work_id: str, workflow: str, step: str, work: Work | None = None) -> bool:
+    def park(
+        self,
+        run_id: str,
+        work_id: str,
+        workflow: str,
+        step: str,
+        work: Work | None = None,
+        *,
+        lacks: str | None = None,
+    ) -> bool:
         """Set aside work whose code this worker lacks. It is not failed: a worker that has the code takes it up.
 
         Args:
@@ -151,23 +160,29 @@ class Upkeep:
             workflow: Its workflow's name.
             step: Its step's name.
             work: The claim, when it was claimed before the code was found missing.
+            lacks: The wire name of an event of it whose class is missing, where the step is there.
         """
         names = {"owner": f"owner:{work.owner if work else ''}"}
         member = work.member if work else None
         claim_id = work.claim_id if work else None
-        reply = self.store.verb("park", run_id, names, w=work_id, name=f"{workflow}|{step}", c=claim_id, member=member)
+        name = f"{workflow}|{step}"
+        reply = self.store.verb("park", run_id, names, w=work_id, name=name, lacks=lacks, c=claim_id, member=member)
         return bool(reply[0] == b"parked")
 
-    def unpark(self, workflow: str, steps: Iterable[str]) -> list[tuple[str, Applied]]:
-        """Take up everything that is parked for these steps."""
+    def unpark(
+        self, workflow: str, steps: Iterable[str], knows: Callable[[str], bool] = lambda _: True
+    ) -> list[tuple[str, Applied]]:
+        """Take up everything that is parked for these steps, and for want of an event's class if that is known here."""
+        wanted = set(steps)
         done: list[tuple[str, Applied]] = []
         for shard in range(self.settings.shards):
             key = self.store.keys.in_shard(shard, "parked")
             by_run: dict[str, list[dict[str, str]]] = defaultdict(list)
-            for step in steps:
-                for raw in self.store.client.zscan_iter(key, match=f"{_literal(workflow)}|{_literal(step)}|*"):
-                    member = raw[0].decode()
-                    _, _, run_id, work_id = member.split("|", 3)
+            for raw in self.store.client.zscan_iter(key, match=f"{_literal(workflow)}|*"):
+                member = raw[0].decode()
+                _, name, run_id, work_id = member.split("|", 3)
+                step, _, lacks = name.partition("@")
+                if step in wanted and (not lacks or knows(lacks)):
                     by_run[run_id].append({"w": work_id, "member": member})
             for run_id, items in by_run.items():
                 reply = self.store.verb("unpark", run_id, {}, items=items)

@@ -84,6 +84,10 @@ class EventRegistry:
                 )
         return cls(MappingProxyType(known))
 
+    def knows(self, name: str) -> bool:
+        """Whether `find` finds a class of this wire name."""
+        return name in self.classes or loaded_event(name) is not None
+
     def find(self, name: str) -> type[Event]:
         """The class of this wire name: registered here, else loaded in this process.
 

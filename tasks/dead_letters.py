@@ -113,8 +113,8 @@ def parked_work(store: Store) -> list[ParkedWork]:
 
     found: list[ParkedWork] = []
     for member, parked_at in (each for page in store.read("list parked work", members) for each in page):
-        workflow, step, run_id, _ = member.decode().split("|", 3)
-        found.append(ParkedWork(run_id, workflow, step, int(parked_at)))
+        workflow, name, run_id, _ = member.decode().split("|", 3)
+        found.append(ParkedWork(run_id, workflow, name.partition("@")[0], int(parked_at)))
 
     def statuses() -> Any:  # what was parked of a run that has ended stays listed in Redis for a while
         pipe = store.client.pipeline(transaction=False)

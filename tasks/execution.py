@@ -40,7 +40,7 @@ from .flow import Block, CallStep, Flow, Request, Ring, Send, TakeTurn
 from .loop import LoopThread
 from .owner import Owner
 from .registry import Registered, Registry
-from .step_call import call_step
+from .step_call import InputUnknown, call_step
 from .step_face import StepFace
 from .suspects import Suspects, Turn, give_up_turn
 from .verbose import TellingEmissions, is_verbose, tell_enqueued, tell_outcome, tell_started
@@ -268,7 +268,11 @@ class Executor:
         )
         if isinstance(emissions, TellingEmissions):
             tell_started(work)
-        outcome = yield from self._call(work, registered, face, running)
+        try:
+            outcome = yield from self._call(work, registered, face, running)
+        except InputUnknown as unknown:
+            yield Block(partial(self._park, work, registered, unknown.event))
+            return _Ended("needs_code")
         if outcome is None:
             return _Ended("cancelled")
         if isinstance(emissions, TellingEmissions):
@@ -285,14 +289,15 @@ class Executor:
             return _Ended("failed", failed, reply.continued)
         return _Ended(f"attempt {work.attempt} {_WORDS[type(outcome)]}", None, reply.continued)
 
-    def _park(self, work: Work, registered: Registered | None) -> None:
-        self.upkeep.park(work.run_id, work.work_id, work.workflow, work.step, work)
+    def _park(self, work: Work, registered: Registered | None, lacks: str | None = None) -> None:
+        self.upkeep.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
+        why = "the workflow has no such step here" if registered else "the workflow is not loaded here"
         logger.error(
             "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
             "code starts. Loaded here: %s.",
             work.step,
             work.workflow,
-            "the workflow has no such step here" if registered else "the workflow is not loaded here",
+            why if lacks is None else f"the class of its event {lacks!r} is not loaded here",
             ", ".join(each.name for each in self.registry) or "nothing",
             extra={"action": "needs_code", "run_id": work.run_id, "step": work.step},
         )

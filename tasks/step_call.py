@@ -27,9 +27,29 @@ from .resource_manager import drive, drive_on_loop
 from .step_face import StepFace, WaitingForEvent
 
 
+class InputUnknown(BaseException):
+    """The class of an event that a step is for is not loaded here. No failure of the step: its work is parked.
+
+    Attributes:
+        event: Its wire name.
+    """
+
+    def __init__(self, event: str) -> None:
+        super().__init__(f"no event class {event!r} is loaded in this process")
+        self.event = event
+
+
 def input_events(work: Work, registered: Registered, store: Store) -> list[Event]:
-    """The events a work item is for, decoded: one, one per slot of a join, or the members of a fan-in."""
+    """The events a work item is for, decoded: one, one per slot of a join, or the members of a fan-in.
+
+    Raises:
+        InputUnknown: The class of one of them is not loaded here.
+        EventMismatch: One does not fit its class.
+    """
     envelopes = work.bound if work.members is None else store.members(work)
+    for name in {envelope.type for envelope in envelopes}:
+        if not registered.events.knows(name):
+            raise InputUnknown(name)
     return [decode_event(envelope, registered.events) for envelope in envelopes]
 
 

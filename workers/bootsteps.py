@@ -149,7 +149,7 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         if not any(pipe.execute()):
             return
         for registered in self.installation.registry:
-            for run_id, applied in sweep.upkeep.unpark(registered.name, registered.steps):
+            for run_id, applied in sweep.upkeep.unpark(registered.name, registered.steps, registered.events.knows):
                 if applied.doorbells:
                     plan = store.plan_of(run_id)
                     left = self.installation.own_doorbells.ring(plan, applied.doorbells, dispatcher)

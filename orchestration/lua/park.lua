@@ -1,5 +1,5 @@
--- Set work aside whose code no worker here has; parked is not failed. Args: run, w, name (workflow|step), and when
--- it was claimed already: c claim id, owner, member.
+-- Set work aside whose code no worker here has; parked is not failed. Args: run, w, name (workflow|step), lacks (the
+-- event whose class is not there, if it is that), and when it was claimed already: c claim id, owner, member.
 -- Answers: parked | stale | closed.
 --!keys run work stream trace journal ring unclaimed parked owner
 --!include record publish slots
@@ -15,7 +15,7 @@ if mine then redis.call('SREM', K.owner, A.member) end
 record.st = 'parked'
 ring_drop(A.w, line_of(record))
 put(A.w, record)
-redis.call('ZADD', K.parked, NOW, A.name .. '|' .. RUN .. '|' .. A.w)
+redis.call('ZADD', K.parked, NOW, A.name .. (A.lacks and '@' .. A.lacks or '') .. '|' .. RUN .. '|' .. A.w)
 trace(record.s, 'parked', '<needs_code>', record.en)
 save()
 journal('parked', { w = A.w, s = record.s })

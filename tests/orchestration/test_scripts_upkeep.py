@@ -405,3 +405,13 @@ def test_parked_delayed_and_suspended_work_survives_a_revival(store: Store) -> N
     run.send(event("Answer"))
     assert sorted(bell.step for bell in run.bells) == ["asleep", "delayed", "parked"]
     assert run.play(dict.fromkeys(["asleep", "delayed", "parked"], lambda _: Returned(None))) == 3
+
+
+def test_what_is_parked_for_want_of_an_events_class_waits_for_a_worker_that_knows_it(run: DrivenRun) -> None:
+    work = run.claim("work")
+    assert run.upkeep.park(run.run_id, work.work_id, "W", "work", work, lacks="shop.A")
+
+    assert run.upkeep.unpark("W", ["work"], lambda name: name != "shop.A") == []
+    [(_, applied)] = run.upkeep.unpark("W", ["work"], lambda name: name == "shop.A")
+
+    assert [bell.work_id for bell in applied.doorbells] == [work.work_id]
