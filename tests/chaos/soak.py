@@ -175,6 +175,8 @@ class Soak:
 
 def longest_pause(run: RunSeen) -> str:
     """Between which two entries of its journal a run stood still for longest, and when."""
+    if len(run.journal) < 2:
+        return f"run {run.run_id} ({run.kind}) has no journal: {run.journal}"
     pauses = [(later[0] - earlier[0], earlier, later) for earlier, later in pairwise(run.journal)]
     milliseconds, (at, before, _), (_, after, _) = max(pauses, key=lambda pause: pause[0])
     when = f"{datetime.fromtimestamp(at / 1000):%H:%M:%S}"
