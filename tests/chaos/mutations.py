@@ -28,7 +28,7 @@ SUITE = (
     "test_model.py",
 )
 #: Scripts that each world of the model test runs.
-MODEL_SCRIPTS = "3000"
+MODEL_SCRIPTS = "2000"
 LUA = "orchestration/lua/"
 
 
