@@ -31,7 +31,8 @@ _TASK_ID, _SHOWN, _BODY, _TAG = "\x02task-id\x03", "\x02shown\x03", "\x02body\x0
 #: Message header by which a consumer knows umbel's messages, also those whose task it lacks: the workflow's name.
 HEADER = "umbel_workflow"
 
-_WORK_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+#: Those of runs that were begun with a snapshot are made of names, arrows and what not; `|` parts them from others.
+_WORK_ID = re.compile(r"[^|\x00-\x1f\x7f]{1,1024}")
 
 
 def send_options(bell: Doorbell, workflow: str, task_id: str, shown: str) -> dict[str, Any]:
