@@ -56,8 +56,8 @@ waiting: $(INSTALLED)  ## 10,000 runs wait for a human, everything is killed, al
 comma := ,
 .PHONY: chaos
 chaos: $(INSTALLED)  ## Every fault with three seeds, every failpoint, every guard taken out (under 20 minutes; SEED=…)
-	$(BIN)/pytest tests/chaos --chaos-full --chaos-seeds=$(or $(SEED),1$(comma)2$(comma)3)
-	$(BIN)/python tests/chaos/mutations.py
+	$(BIN)/pytest tests/chaos --chaos-full --chaos-seeds=$(or $(SEED),1$(comma)2$(comma)3) \
+	  --numprocesses 2 --dist worksteal; matrix=$$?; $(BIN)/python tests/chaos/mutations.py && exit $$matrix
 
 .PHONY: soak
 soak: $(INSTALLED)  ## Random faults over thousands of mixed runs (MINUTES=15, SEED=…)

@@ -42,6 +42,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", [int(seed) for seed in seeds], ids=lambda seed: f"seed{seed}")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where tests run in several processes (xdist), each hands over what it has measured …"""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["chaos"] = session.config.stash[REPORT].added
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """… to the one that prints the table."""
+    for added in getattr(node, "workeroutput", {}).get("chaos", []):
+        node.config.stash[REPORT].add(**added)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table of what was done and how long recoveries took."""
     lines = config.stash[REPORT].lines()

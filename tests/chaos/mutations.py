@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,15 @@ SUITE = (
     "test_scripts_claims.py",
     "test_scripts_slots.py",
     "test_scripts_staging.py",
+    "test_scripts_set_back.py",
     "test_idempotence.py",
     "test_model.py",
 )
 #: Scripts that each world of the model test runs.
 MODEL_SCRIPTS = "2000"
 LUA = "orchestration/lua/"
+#: Copies that are tested at the same time.
+AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ MUTATIONS = (
         LUA + "lib/apply.lua",
         "  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))\n",
         "",
+    ),
+    Mutation(
+        "count of exchanges, for a Redis that was set back",
+        LUA + "commit.lua",
+        "if A.xs and (record.xs or 0) < A.xs then",
+        "if false then",
     ),
     Mutation(
         "remembered commit",
@@ -122,25 +132,31 @@ def mutated(package: Path, mutation: Mutation) -> None:
     file.write_text(text.replace(mutation.text, mutation.without))
 
 
+def judged(mutation: Mutation | None) -> tuple[bool, str, float]:
+    """Whether the suite is green with this mutation, the first test that is not, and how long that took in seconds."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="umbel-mutant-") as folder:
+        package = copied(Path(folder))
+        if mutation is not None:
+            mutated(package, mutation)
+        is_green, first = suite(package)
+    return is_green, first, time.monotonic() - began
+
+
 def main() -> int:
     """Print which test notices what; 1 when a guard may go unnoticed, or the tests fail without any mutation."""
     failures = 0
     width = max(len(mutation.guard) for mutation in MUTATIONS)
-    for mutation in (None, *MUTATIONS):
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="umbel-mutant-") as folder:
-            package = copied(Path(folder))
-            if mutation is not None:
-                mutated(package, mutation)
-            is_green, first = suite(package)
-        seconds = f"{time.monotonic() - began:5.1f} s"
-        guard = "(none)" if mutation is None else mutation.guard
-        if mutation is None:
-            verdict = "green, as it should be" if is_green else f"RED WITHOUT A MUTATION: {first}"
-        else:
-            verdict = "NOT NOTICED" if is_green else f"noticed by {first}"
-        failures += is_green == (mutation is not None)
-        print(f"{guard.ljust(width)}  {seconds}  {verdict}", flush=True)
+    every = (None, *MUTATIONS)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for mutation, (is_green, first, seconds) in zip(every, threads.map(judged, every), strict=True):
+            guard = "(none)" if mutation is None else mutation.guard
+            if mutation is None:
+                verdict = "green, as it should be" if is_green else f"RED WITHOUT A MUTATION: {first}"
+            else:
+                verdict = "NOT NOTICED" if is_green else f"noticed by {first}"
+            failures += is_green == (mutation is not None)
+            print(f"{guard.ljust(width)}  {seconds:5.1f} s  {verdict}", flush=True)
     return 1 if failures else 0
 
 

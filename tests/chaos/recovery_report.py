@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -22,9 +23,14 @@ HEAD = ("fault", "seeds", "runs", "executions", "absorbed", "p50 s", "p99 s", "m
 
 
 class RecoveryReport:
-    """One line per fault."""
+    """One line per fault.
+
+    Attributes:
+        added: What was noted, to be added to the report of another process.
+    """
 
     def __init__(self) -> None:
+        self.added: list[dict[str, Any]] = []
         self._faults: dict[str, Line] = defaultdict(Line)
 
     def add(
@@ -49,6 +55,17 @@ class RecoveryReport:
             recovery_seconds: From the fault to the next progress, for each time it was injected.
             violations: Invariants that did not hold.
         """
+        self.added.append(
+            {
+                "fault": fault,
+                "seed": seed,
+                "runs": runs,
+                "executions": executions,
+                "absorbed": absorbed,
+                "recovery_seconds": list(recovery_seconds),
+                "violations": violations,
+            }
+        )
         line = self._faults[fault]
         line.seeds.add(seed)
         line.runs += runs
