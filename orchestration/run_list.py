@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from .errors import WorkflowRuntimeError
-from .scripts import load, pack
+from .scripts import enqueue, load, pack
 from .store import Store
 
 #: In the order in which people are told of them.
@@ -202,7 +202,7 @@ class _Walk:
             for shard, some in found.items():
                 keys = [self.store.keys.run_in_shard(shard, run_id) for _, run_id in some]
                 args = pack({"run": some[0][1], "x": list(range(1, len(keys) + 1))})
-                pipe.eval(script.text, len(keys) + 1, keys[0], *keys, args)
+                enqueue(pipe, script, [keys[0], *keys], [args])
             return pipe.execute()
 
         names = self.store.read("read runs", read) if found else []

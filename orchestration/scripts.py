@@ -72,6 +72,11 @@ def unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="surrogateescape")
 
 
+def enqueue(pipe: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> None:
+    """Put a script into a pipeline, with its text: there, one that Redis has forgotten is found out too late."""
+    pipe.eval(script.text, len(keys), *keys, *args)
+
+
 def evaluate(client: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
     """Run a script by its SHA; a Redis that has forgotten it (restart, SCRIPT FLUSH) is given the text."""
     failpoint(script.name, "before")

@@ -268,7 +268,7 @@ def test_a_run_is_asked_something_and_answered_from_the_host(composed: Composed)
 def test_the_workers_audit_what_lies_in_their_image(composed: Composed) -> None:
     report = composed.umbel("run", "examples/code_audit.py", "path=examples", "top=3")
 
-    files = len(list((ROOT / "examples").glob("*.py")))
+    files = len(list((ROOT / "examples").rglob("*.py")))
     assert report.startswith(f"{files} files, ")
     assert "Files that do not parse: 0" in report
 

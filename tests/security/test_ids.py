@@ -7,7 +7,7 @@ import re
 import pytest
 
 from umbel.orchestration.errors import WorkflowRuntimeError
-from umbel.orchestration.keys import Keys, check_run_id, new_id
+from umbel.orchestration.keys import Keys, check_chosen_id, check_run_id, new_id
 from umbel.orchestration.settings import Settings
 from umbel.tasks.runtime import Runtime
 
@@ -30,7 +30,9 @@ HOSTILE = [
     "a/b",
     "a\\b",
     "..",
-    "a.b",
+    "a.b.c",
+    ".a",
+    "a.",
     "%2e%2e",
     "'; drop --",
     "<script>",
@@ -59,6 +61,12 @@ def test_a_hostile_run_id_is_refused_before_redis_is_asked(run_id: str) -> None:
     with pytest.raises(WorkflowRuntimeError, match="cannot be a run id"):
         runtime.attach(run_id)
     runtime.close()
+
+
+def test_nobody_chooses_an_id_that_only_a_handlers_runs_have() -> None:
+    assert check_run_id("order.x1") == "order.x1"
+    with pytest.raises(WorkflowRuntimeError, match="cannot be a run id"):
+        check_chosen_id("order.x1")
 
 
 @pytest.mark.parametrize("run_id", ["a", "_", "A-b_9", "x" * 128])

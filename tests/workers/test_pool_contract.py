@@ -162,7 +162,7 @@ def alone(
     request: pytest.FixtureRequest, server: Server, tmp_path: Path
 ) -> Iterator[tuple[Place, Callable[[str], Worker]]]:
     """A place without a worker, and how to start one there."""
-    settings = {"worker_soft_shutdown_timeout": 1.0, "broker_transport_options": {"visibility_timeout": 2}}
+    settings = {"worker_soft_shutdown_timeout": 1.0}
     made = Place(request.param, tmp_path, server, 10 + ALL.index(request.param), settings)
     made.ask("FLUSHDB")  # of this module's own server
     workers = []
@@ -527,6 +527,7 @@ def test_a_second_signal_ends_a_worker_that_waits_for_a_task(alone: tuple[Place,
 @of("asyncio", fixture="alone")
 def test_what_a_killed_worker_ran_runs_again(alone: tuple[Place, Callable[[str], Worker]]) -> None:
     place, start = alone
+    place.settings["broker_transport_options"] = {"visibility_timeout": 2}
     worker = start("w")
     sent = place.send("until_open", "one")
     place.await_notes("one", "start")
