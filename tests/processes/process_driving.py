@@ -184,7 +184,9 @@ class Deployment:
     def effects(self, what: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
         """What steps have noted so far."""
         with suppress(FileNotFoundError):
-            lines = [json.loads(line) for line in (self.folder / "effects").read_text().splitlines()]
+            written = (self.folder / "effects").read_text()
+            # What stands behind the last line's end is a line that is being written.
+            lines = [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
             return [
                 line
                 for line in lines
