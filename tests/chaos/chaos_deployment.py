@@ -30,10 +30,11 @@ class ChaosDeployment(Deployment):
     def worker(
         self, name: str, *targets: str, pool: str = "prefork", failpoints: str | None = None, **more: Any
     ) -> WorkerUnderTest:
-        """Start a worker of the chaos workflows; with failpoints as `orchestration/failpoints.py` says."""
-        environment: dict[str, str] = more.pop("more", {})
-        if failpoints is not None:
-            environment = environment | {"UMBEL_FAILPOINTS": self.armed(failpoints, name)}
+        """Start a worker of the chaos workflows; with failpoints as `orchestration/failpoints.py` says.
+
+        Without any, it only notes what it passes.
+        """
+        environment = {"UMBEL_FAILPOINTS": self.armed(failpoints or "", name)} | more.pop("more", {})
         return super().worker(name, *(targets or (TARGET,)), pool=pool, more=environment, **more)
 
     def armed(self, failpoints: str, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from chaos_deployment import ChaosDeployment, DeployChaos
 from deployment_fixtures import kept_for_reports, pytest_runtest_makereport, watchdog
+from failpoint_places import every_place
 from recovery_report import RecoveryReport
 from redis_under_test import RedisUnderTest
 
@@ -45,14 +46,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where tests run in several processes (xdist), each hands over what it has measured …"""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["chaos"] = session.config.stash[REPORT].added
+        session.config.workeroutput["chaos"] = session.config.stash[REPORT].told()
+        return
+    never = never_passed(session.config)
+    if never:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """… to the one that prints the table."""
-    for added in getattr(node, "workeroutput", {}).get("chaos", []):
-        node.config.stash[REPORT].add(**added)
+    node.config.stash[REPORT].take(getattr(node, "workeroutput", {}).get("chaos", {}))
+
+
+def never_passed(config: pytest.Config) -> list[str]:
+    """Failpoints that the whole matrix, with seeds enough to have all of them fire, has never come by."""
+    is_whole = config.getoption("--chaos-full") and config.args == ["tests/chaos"]
+    if not is_whole or len(config.getoption("--chaos-seeds").split(",")) < 3:
+        return []
+    return sorted(every_place() - config.stash[REPORT].passed)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -62,6 +74,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("chaos")
         for line in lines:
             terminalreporter.write_line(line)
+        passed = config.stash[REPORT].passed & every_place()
+        terminalreporter.write_line(f"{len(passed)} of {len(every_place())} failpoints were passed")
+    for place in never_passed(config):
+        terminalreporter.write_line(f"NEVER PASSED: {place}")
     for failed in terminalreporter.stats.get("failed", []):
         seed = re.search(r"seed(\d+)", failed.nodeid)
         if seed is not None:
@@ -88,7 +104,9 @@ def redis_server(tmp_path: Path, watchdog: Watchdog) -> Iterator[RedisUnderTest]
 
 
 @pytest.fixture
-def deploy_chaos(redis_server: RedisUnderTest, watchdog: Watchdog, tmp_path: Path) -> Iterator[DeployChaos]:
+def deploy_chaos(
+    redis_server: RedisUnderTest, watchdog: Watchdog, tmp_path: Path, report: RecoveryReport
+) -> Iterator[DeployChaos]:
     """Makes deployments of the chaos workflows that end with the test."""
     made: list[ChaosDeployment] = []
 
@@ -105,3 +123,4 @@ def deploy_chaos(redis_server: RedisUnderTest, watchdog: Watchdog, tmp_path: Pat
         finally:
             for deployment in made:
                 deployment.close()
+                report.passed |= deployment.failpoints_hit()

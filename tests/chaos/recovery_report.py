@@ -26,11 +26,12 @@ class RecoveryReport:
     """One line per fault.
 
     Attributes:
-        added: What was noted, to be added to the report of another process.
+        passed: Failpoints that some process has come by.
     """
 
     def __init__(self) -> None:
-        self.added: list[dict[str, Any]] = []
+        self.passed: set[str] = set()
+        self._added: list[dict[str, Any]] = []
         self._faults: dict[str, Line] = defaultdict(Line)
 
     def add(
@@ -55,7 +56,7 @@ class RecoveryReport:
             recovery_seconds: From the fault to the next progress, for each time it was injected.
             violations: Invariants that did not hold.
         """
-        self.added.append(
+        self._added.append(
             {
                 "fault": fault,
                 "seed": seed,
@@ -73,6 +74,16 @@ class RecoveryReport:
         line.absorbed += absorbed
         line.recovery_seconds.extend(recovery_seconds)
         line.violations += violations
+
+    def told(self) -> dict[str, Any]:
+        """All of it, for the report of another process."""
+        return {"added": self._added, "passed": sorted(self.passed)}
+
+    def take(self, told: dict[str, Any]) -> None:
+        """Add what another process tells."""
+        for added in told.get("added", []):
+            self.add(**added)
+        self.passed |= set(told.get("passed", []))
 
     def lines(self) -> list[str]:
         """The table, aligned."""

@@ -6,23 +6,20 @@ have fired. The seeds of a full run divide the places among them.
 
 from __future__ import annotations
 
-import re
 import signal
-from pathlib import Path
 
 import pytest
 from chaos_client import RUNS
 from chaos_deployment import ChaosDeployment, DeployChaos
 from chaos_flows import KINDS, Crowd, Few, Hangs, Held
 from concluding import POOLS, conclude
+from failpoint_places import marked
 from mixed_load import Load
 from process_driving import eventually
 from recovery_report import RecoveryReport
 
 from umbel.errors import WorkflowTimeoutError
 from umbel.orchestration.scripts import names
-
-ROOT = Path(__file__).resolve().parents[2]
 
 #: Places that workers pass while they do this load, by what passes them.
 OF_STEPS = [
@@ -62,11 +59,10 @@ OF_OTHERS = ["look_later", "ack", "file", "acks", "quarantine", "goodbye"]
 
 
 def test_every_place_in_the_sources_is_spoken_for() -> None:
-    sources = [path for folder in ("orchestration", "tasks", "workers") for path in (ROOT / folder).rglob("*.py")]
-    marked = {name for path in sources for name in re.findall(r'failpoint\("(\w+)"', path.read_text())}
+    alone = {name for name, _ in marked()}
     listed = [*OF_STEPS, *OF_MAIN, *OF_LOOPS, *OF_OTHERS]
     assert sorted(listed) == sorted(set(listed))
-    assert marked <= set(listed) <= marked | set(names())
+    assert alone <= set(listed) <= alone | set(names())
 
 
 def _places(pool: str, seed: int) -> list[str]:
