@@ -13,6 +13,7 @@ from process_flows import FOLDER
 
 from umbel import Context, Settings, Workflow, WorkflowHandler
 from umbel.errors import RunExists
+from umbel.orchestration.state import LOCK_SECONDS
 from umbel.tasks.retrying import retry_run
 from umbel.tasks.runtime import Runtime
 
@@ -52,7 +53,7 @@ class Client:
     def live(self) -> None:
         """All of it."""
         self.start("c-chain", Links(runtime=self.runtime, timeout=None), n=3, seconds=0.0)
-        Few(runtime=self.runtime, timeout=None, **Few.OPTIONS).start(n=5)  # another one in each life
+        few = Few(runtime=self.runtime, timeout=None, **Few.OPTIONS).start(n=5)  # another one in each life
         self.answer(self.asks("c-asks", 2), 2)
         state = self.asks("c-state", 1)
         asyncio.run(self._edit(state))
@@ -61,6 +62,8 @@ class Client:
         original = self.asks("c-copied", 2)
         self._copy(original)
         self.answer(original, 2)
+        few.result(30)
+        assert self.runtime.store.purge(few.run_id)
 
     @staticmethod
     async def _edit(handler: WorkflowHandler) -> None:
@@ -70,6 +73,12 @@ class Client:
         with suppress(LookupError):
             async with handler.ctx.store.edit_state():
                 raise LookupError("this edit is given up")
+        done = Path(os.environ[FOLDER], "edited")
+        if not done.exists():
+            async with handler.ctx.store.edit_state() as state:
+                await asyncio.sleep(LOCK_SECONDS / 3)  # its lock has to be renewed
+                state["told"] += 1
+            done.touch()
 
     def _revive(self, handler: WorkflowHandler) -> None:
         done = Path(os.environ[FOLDER], "revived")

@@ -54,7 +54,7 @@ OF_MAIN = [
 OF_LOOPS = ["push", "fetch"]
 #: Passed rarely, or by clients; verbs that are not listed here lose their answers in `test_lost_replies`.
 OF_CLIENTS = ["start", "send", "admit", "begin", "finish", "revive", "snapshot", "restore", "state_lock", "state_write"]
-OF_CLIENTS += ["state_unlock", "ring"]
+OF_CLIENTS += ["state_unlock", "state_renew", "purge", "ring"]
 OF_OTHERS = ["look_later", "ack", "file", "acks", "quarantine", "goodbye"]
 
 
