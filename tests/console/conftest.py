@@ -17,6 +17,13 @@ from umbel.tasks.runtime import Runtime
 from umbel.workers.embedded import EmbeddedRedis
 
 
+@pytest.fixture(autouse=True)
+def default_runtime(deployment: Runtime) -> Iterator[None]:
+    """The deployment is the default runtime, whatever other tests made it."""
+    with deployment.registering():
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A real Redis."""
