@@ -19,6 +19,7 @@ import os
 import random
 import re
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -63,6 +64,7 @@ class Failpoints:
     log: str | None = None
     hits: Counter[str] = field(default_factory=Counter)
     chances: dict[str, random.Random] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     forks: int = 0
 
     @staticmethod
@@ -94,12 +96,15 @@ class Failpoints:
         if self.hits[name] == 1:
             self._note(name, "hit")
         rule = next((rule for rule in self.rules if fnmatchcase(name, rule.name)), None)
-        if rule is None or rule.action == "hit" or not self._is_due(rule, name):
+        if rule is None or rule.action == "hit":
             return 1
-        self._note(name, rule.action)
-        match rule.action:
-            case "kill":
+        with self.lock:
+            if not self._is_due(rule, name):
+                return 1
+            self._note(name, rule.action)
+            if rule.action == "kill":  # under the lock: another thread must not use up its rule while this one kills
                 os.kill(os.getpid(), signal.SIGKILL)
+        match rule.action:
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
             case "raise":
@@ -140,6 +145,7 @@ class Failpoints:
 
     def begin_in_child(self) -> None:
         """A forked child counts for itself."""
+        self.lock = threading.Lock()
         self.hits.clear()
         self.chances.clear()
 

@@ -77,7 +77,8 @@ def judge_without_effects(load: Load) -> list[Violation]:
 
 def next_progress(deployment: ChaosDeployment, after: float) -> float:
     """Seconds from an instant (of `time.monotonic`) to the next beginning of a step."""
-    return min(line["at"] for line in deployment.effects() if line["at"] > after) - after
+    begun = eventually(lambda: [line["at"] for line in deployment.effects() if line["at"] > after], "a step begins")
+    return float(min(begun)) - after
 
 
 def nothing_is_lost_or_repeated(deployment: ChaosDeployment) -> None:
