@@ -82,4 +82,5 @@ def test_a_poison_step_beside_a_thousand_innocents_kills_few_processes_and_conde
     bound = 1 + (len(CROWDS) - 1) + deployment.settings.max_losses
     assert len(deployment.effects("dying")) <= bound
     assert supervisor.deaths <= bound
-    assert {handler.status() for handler in innocents} == {"completed"}
+    # A worker that dies between a step's last line and its commit leaves that step to be executed once more.
+    assert all(handler.result(60) >= 1 for handler in innocents)
