@@ -341,7 +341,9 @@ def test_a_step_that_kills_an_asyncio_worker_is_found_out_and_the_innocent_finis
             WorkerLost, match=f"Step 'go' of run '{suicidal.run_id}' was executing when its process died"
         ):
             suicidal.result(40)
-        assert [handler.result(40) for handler in [*beside, *chains]] == [2, 2, 2, *[30] * 5]
+        # An innocent may be lost in a crowd more than once before the guilty one is found out; it never fails.
+        assert all(handler.result(40) >= 2 for handler in beside)
+        assert [handler.result(40) for handler in chains] == [30] * 5
     finally:
         ended.set()
         supervisor.join()

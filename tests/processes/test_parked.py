@@ -25,7 +25,7 @@ def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: D
         "The work is parked until a worker that has the code starts. Loaded here: shop_before.Order, shop.Parcel, "
         "shop.Bundle.",
     ):
-        assert said in old.log()
+        eventually(lambda said=said: said in old.log(), said)
 
     deployment.worker("new", "shop_after", pool="solo").wait_ready()
     assert [handler.result(40) for handler in handlers] == ["paid back", "charged", "wrapped"]

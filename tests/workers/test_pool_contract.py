@@ -500,7 +500,7 @@ def test_sigquit_lets_short_tasks_end_and_puts_long_ones_back(alone: tuple[Place
     eventually(lambda: worker.says("Initiating Soft Shutdown"), "it is ending")
     place.open("short")
 
-    assert worker.process.wait(20) is not None
+    assert worker.process.wait(45) is not None
     assert short.get(timeout=5) is None
     assert long.state == "PENDING"
     assert place.queued() == 1
