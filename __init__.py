@@ -1,6 +1,6 @@
 """umbel: event-driven workflows on Celery. The public names; what they do is said where they are defined."""
 
-from .orchestration.errors import (
+from .orchestration.model.errors import (
     ConfigurationError,
     ContextSerdeError,
     ContextStateError,
@@ -26,12 +26,13 @@ from .orchestration.errors import (
     WorkflowTimeoutError,
     WorkflowValidationError,
 )
-from .orchestration.settings import Settings
-from .tasks.collect import All, Cardinality, Collect, Take
-from .tasks.context import Context
-from .tasks.decorators import StepConfig, catch_error, step
-from .tasks.drawing import draw_all_possible_flows, draw_most_recent_execution
-from .tasks.events import (
+from .orchestration.store.settings import Settings
+from .tasks.client.handler import WorkflowHandler
+from .tasks.client.runtime import Runtime, attach
+from .tasks.client.workflow import Workflow
+from .tasks.context.ctx import Context
+from .tasks.drawing.draw import draw_all_possible_flows, draw_most_recent_execution
+from .tasks.events.event import (
     DictLikeModel,
     Event,
     HumanResponseEvent,
@@ -48,18 +49,17 @@ from .tasks.events import (
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
-from .tasks.handler import WorkflowHandler
-from .tasks.registry import register
-from .tasks.remote_exceptions import UnreconstructedException
-from .tasks.resource_config import ResourceConfig
-from .tasks.resources import Resource
-from .tasks.retry_policy import RetryInfo, RetryPolicy, retry_policy
-from .tasks.runtime import Runtime, attach
-from .tasks.serializers import JsonPickleSerializer, JsonSerializer
-from .tasks.state_store import DictState
-from .tasks.workflow import Workflow
-from .workers.app import create_app, install
-from .workers.local import local
+from .tasks.events.exceptions import UnreconstructedException
+from .tasks.events.serializers import JsonPickleSerializer, JsonSerializer
+from .tasks.resources.config import ResourceConfig
+from .tasks.resources.resource import Resource
+from .tasks.retry.policy import RetryInfo, RetryPolicy, retry_policy
+from .tasks.state.store import DictState
+from .tasks.steps.collect import All, Cardinality, Collect, Take
+from .tasks.steps.decorators import StepConfig, catch_error, step
+from .tasks.workflow.registry import register
+from .workers.celery_app.app import create_app, install
+from .workers.local.deployment import local
 
 __all__ = [
     "All",

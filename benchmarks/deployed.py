@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from umbel import Settings
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.local import worker_environment
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.local.deployment import worker_environment
 
 from .contender import Contender
 

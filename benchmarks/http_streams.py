@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umbel import Runtime, Settings, WorkflowHandler
-from umbel.orchestration.fleet import seen_workers
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.local import worker_command, worker_environment
-from umbel.workers.watchdog import Watchdog
+from umbel.orchestration.engine.worker_directory import seen_workers
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.local.deployment import worker_command, worker_environment
 
 from .resident import resident_bytes
 from .shapes_served import Go, Ticking

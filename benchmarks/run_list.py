@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterator
 
 from umbel import Settings
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.run_list import STATUSES, RunQuery, list_runs
-from umbel.orchestration.store import Store
-from umbel.tasks.runtime import Runtime
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.orchestration.inspection.run_list import STATUSES, RunQuery, list_runs
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 #: Of a hundred runs so many are of each status, in the order of STATUSES.
 SHARES = (1, 80, 10, 5, 4)

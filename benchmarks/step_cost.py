@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 from umbel import Settings, create_app
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.local import worker_environment
-from umbel.workers.targets import load_target
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.cli.targets import load_target
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.local.deployment import worker_environment
 
 from .contend_umbel import SHAPES_UMBEL, Umbel
 from .processor_time import processor_seconds
@@ -29,14 +29,14 @@ from .shapes_umbel import CHAIN_STEPS
 
 #: Functions whose share of the profile is told, by file and name.
 PHASES = [
-    ("claim", "orchestration/store.py", "claim"),
-    ("decode and bind events", "tasks/step_call.py", "input_events"),
-    ("the whole call of the step", "tasks/step_call.py", "call_step"),
-    ("decide", "orchestration/decide.py", "decide"),
-    ("commit", "orchestration/store.py", "commit"),
-    ("ring doorbells", "tasks/dispatch.py", "ring"),
-    ("execute, all of the above", "tasks/execution.py", "execute"),
-    ("scripts, waiting included", "orchestration/scripts.py", "evaluate"),
+    ("claim", "orchestration/store/verbs.py", "claim"),
+    ("decode and bind events", "tasks/attempt/step_call.py", "input_events"),
+    ("the whole call of the step", "tasks/attempt/step_call.py", "call_step"),
+    ("decide", "orchestration/model/decide.py", "decide"),
+    ("commit", "orchestration/store/verbs.py", "commit"),
+    ("ring doorbells", "tasks/messages/dispatcher.py", "ring"),
+    ("execute, all of the above", "tasks/attempt/executor.py", "execute"),
+    ("scripts, waiting included", "orchestration/store/scripts.py", "evaluate"),
 ]
 
 
@@ -127,7 +127,7 @@ def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, fl
 def report(stats: pstats.Stats, steps: int, order: str, lines: int) -> None:
     """Print shares of the phases, then the profile."""
     table = stats.stats  # type: ignore[attr-defined]  # not in the stubs
-    whole = next((row[3] for place, row in table.items() if _is(place, "tasks/execution.py", "execute")), 0.0)
+    whole = next((row[3] for place, row in table.items() if _is(place, "tasks/attempt/executor.py", "execute")), 0.0)
     print(f"\nUnder the profiler, {whole / steps * 1e6:,.0f} us per step in execute():")
     for title, file, name in PHASES:
         for place, (_, calls, _, cumulative, _) in table.items():

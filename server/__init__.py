@@ -13,8 +13,8 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .event_stream import sse_events
-from .guard import Principal
+from .http.event_stream import sse_events
+from .http.guard import Principal
 from .server import WorkflowServer
 
 __all__ = ["Principal", "WorkflowServer", "sse_events"]

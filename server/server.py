@@ -15,19 +15,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..orchestration.errors import ConfigurationError, RunNotFound, StoreUnavailable
-from ..tasks.events import Event
-from ..tasks.runtime import Runtime
-from ..tasks.workflow import Workflow
-from .access import Authorize, guarded
-from .console_page import page_paths
-from .console_routes import console_routes
-from .guard import Guard, is_loopback
-from .handlers import HandlerEndpoints
-from .openapi import openapi_document
-from .operations import operation_routes
-from .routes import WorkflowEndpoints
-from .serving import Served, Serving
+from ..orchestration.model.errors import ConfigurationError, RunNotFound, StoreUnavailable
+from ..tasks.client.runtime import Runtime
+from ..tasks.client.workflow import Workflow
+from ..tasks.events.event import Event
+from .console.page_files import page_paths
+from .console.routes import console_routes
+from .http.access import Authorize, guarded
+from .http.deployment import Served, Serving
+from .http.guard import Guard, is_loopback
+from .http.handler_routes import HandlerEndpoints
+from .http.openapi import openapi_document
+from .http.workflow_routes import WorkflowEndpoints
+from .operations.routes import operation_routes
 
 logger = logging.getLogger("umbel.server")
 

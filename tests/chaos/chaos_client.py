@@ -13,9 +13,9 @@ from process_flows import FOLDER
 
 from umbel import Context, Settings, Workflow, WorkflowHandler
 from umbel.errors import RunExists
-from umbel.orchestration.state import LOCK_SECONDS
-from umbel.tasks.retrying import retry_run
-from umbel.tasks.runtime import Runtime
+from umbel.orchestration.state.redis_hash import LOCK_SECONDS
+from umbel.tasks.client.retrying import retry_run
+from umbel.tasks.client.runtime import Runtime
 
 #: Run -> what it must come to.
 RUNS: dict[str, Any] = {

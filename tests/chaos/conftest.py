@@ -14,7 +14,7 @@ from failpoint_places import every_place
 from recovery_report import RecoveryReport
 from redis_under_test import RedisUnderTest
 
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
 
 __all__ = ["pytest_runtest_makereport", "watchdog"]
 

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from umbel.orchestration.scripts import names
+from umbel.orchestration.store.scripts import names
 
 ROOT = Path(__file__).resolve().parents[2]
 

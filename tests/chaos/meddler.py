@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from umbel.orchestration.connection import connect
-from umbel.orchestration.settings import Settings
-from umbel.tasks.dispatch import transport_options
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.settings import Settings
+from umbel.tasks.messages.dispatcher import transport_options
 
 
 class Meddler:

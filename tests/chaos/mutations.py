@@ -31,7 +31,7 @@ SUITE = (
 )
 #: Scripts that each world of the model test runs.
 MODEL_SCRIPTS = "2000"
-LUA = "orchestration/lua/"
+LUA = "orchestration/store/lua/"
 #: Copies that are tested at the same time.
 AT_ONCE = 2
 
@@ -105,10 +105,10 @@ def suite(package: Path) -> tuple[bool, str]:
     environment = os.environ | {"PYTHONPATH": str(package.parent), "MODEL_SCRIPTS": MODEL_SCRIPTS}
     environment["UMBEL_MODEL_SEED"] = "7"
     where = subprocess.run(
-        [sys.executable, "-c", "from umbel.orchestration import scripts; print(scripts.__file__)"],
+        [sys.executable, "-c", "from umbel.orchestration.store import scripts; print(scripts.__file__)"],
         env=environment, cwd=package, capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    if Path(where) != package / "orchestration" / "scripts.py":
+    if Path(where) != package / "orchestration" / "store" / "scripts.py":
         raise RuntimeError(f"The tests would import {where} and not the copy in {package}.")
     tests = [str(Path("tests/orchestration", name)) for name in SUITE]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]

@@ -11,8 +11,8 @@ import msgpack
 from chaos_deployment import ChaosDeployment
 from effect_log import bookings
 
-from umbel.orchestration.envelope import STOP, Envelope
-from umbel.tasks.timeline import Execution, executions
+from umbel.orchestration.inspection.timeline import Execution, executions
+from umbel.orchestration.model.envelope import STOP, Envelope
 
 
 @dataclass

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import hiredis
 
-from umbel.orchestration.scripts import load
+from umbel.orchestration.store.scripts import load
 
 #: Looks at a command as it was sent: its name and arguments.
 Match = Callable[[list[bytes]], bool]

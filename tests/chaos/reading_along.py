@@ -6,8 +6,8 @@ import random
 import threading
 import time
 
-from umbel.orchestration.errors import UmbelError
-from umbel.tasks.runtime import Runtime
+from umbel.orchestration.model.errors import UmbelError
+from umbel.tasks.client.runtime import Runtime
 
 
 class ReadingAlong:

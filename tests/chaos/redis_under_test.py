@@ -7,8 +7,8 @@ import shutil
 import signal
 from pathlib import Path
 
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 
 class RedisUnderTest:

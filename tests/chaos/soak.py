@@ -30,8 +30,8 @@ from recovery_report import at
 from redis_under_test import RedisUnderTest
 from soak_faults import Monkey
 
-from umbel.orchestration.errors import UmbelError
-from umbel.workers.watchdog import Watchdog
+from umbel.orchestration.model.errors import UmbelError
+from umbel.workers.embedded.watchdog import Watchdog
 
 #: Runs that go on at once, and those of a round.
 BACKLOG, ROUND = 60, 400

@@ -19,7 +19,7 @@ from process_driving import eventually
 from recovery_report import RecoveryReport
 
 from umbel.errors import WorkflowTimeoutError
-from umbel.orchestration.scripts import names
+from umbel.orchestration.store.scripts import names
 
 #: Places that workers pass while they do this load, by what passes them.
 OF_STEPS = [

@@ -11,12 +11,12 @@ from core_driving import DrivenRun, dump
 from proxy import Proxy, script
 from test_idempotence import CASES, PLAN
 
-from umbel.orchestration.connection import Client, connect, persist
-from umbel.orchestration.records import Refusal
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.state import Change, StateHash
-from umbel.orchestration.store import Store
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.store.connection import Client, connect, persist
+from umbel.orchestration.store.replies import Refusal
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 #: Verbs that these cases ask several times in a row.
 IN_PARTS = {"restore", "stage", "unstage"}

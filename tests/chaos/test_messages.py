@@ -19,8 +19,8 @@ from process_driving import eventually
 from rabbitmq_server import find_rabbitmq, rabbitmq
 from recovery_report import RecoveryReport
 
-from umbel.workers.quarantine import quarantined
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.transport.quarantine import quarantined
 
 #: Leases that do not run out by themselves, and each step through the broker.
 THROUGH_THE_BROKER = {"lease_seconds": 6.0, "ring_seconds": 1.0, "ring_max_seconds": 4.0, "continuation_seconds": 0.0}

@@ -20,9 +20,9 @@ from redis.exceptions import RedisError, ResponseError
 from redis_under_test import RedisUnderTest
 
 from umbel import StoreUnavailable
-from umbel.orchestration.connection import Client, connect
-from umbel.workers.redis_serving import free_port
-from umbel.workers.watchdog import Watchdog
+from umbel.orchestration.store.connection import Client, connect
+from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.watchdog import Watchdog
 
 Refusing = Callable[[Client, RedisUnderTest], object]
 

@@ -13,7 +13,7 @@ from llama_agents.client import WorkflowClient
 from serving import Ans, Ask, Named, Valued, listening, make_server
 
 from umbel import attach
-from umbel.orchestration.errors import UmbelError
+from umbel.orchestration.model.errors import UmbelError
 
 KEYS = [
     "handler_id",

@@ -13,8 +13,8 @@ from console_serving import Serving
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from umbel import Settings
-from umbel.tasks.runtime import Runtime
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from umbel.server import WorkflowServer
-from umbel.tasks.runtime import Runtime
+from umbel.tasks.client.runtime import Runtime
 
 
 class Serving:

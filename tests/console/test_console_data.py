@@ -10,8 +10,8 @@ from console_driving import Keep, Site, eventually
 from console_serving import Serving
 
 from umbel.server import Principal
-from umbel.server.console_page import page_files
-from umbel.tasks.runtime import Runtime
+from umbel.server.console.page_files import page_files
+from umbel.tasks.client.runtime import Runtime
 
 TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
 

@@ -15,7 +15,7 @@ from console_driving import eventually
 from playwright.sync_api import Browser, expect
 
 import umbel
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
 
 APPROVAL = Path(umbel.__file__).parent / "examples" / "approval.py"
 

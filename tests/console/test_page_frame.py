@@ -11,7 +11,7 @@ from console_driving import Keep, Site, eventually
 from console_serving import Serving
 from playwright.sync_api import Browser, Page, expect
 
-from umbel.tasks.runtime import Runtime
+from umbel.tasks.client.runtime import Runtime
 
 HERE = Path(__file__).parent
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"`${alert(1)}'

@@ -8,10 +8,10 @@ from console_flows import Booking, Decision, Payment, Traveller, Trip
 
 import umbel
 from umbel.errors import NotRetried
-from umbel.orchestration import run_detail
-from umbel.orchestration.run_detail import LiveStep, RunDetail, read_detail
-from umbel.tasks.retrying import retry_run
-from umbel.tasks.runtime import Runtime
+from umbel.orchestration.inspection import run_detail
+from umbel.orchestration.inspection.run_detail import LiveStep, RunDetail, read_detail
+from umbel.tasks.client.retrying import retry_run
+from umbel.tasks.client.runtime import Runtime
 
 
 @pytest.fixture(autouse=True)

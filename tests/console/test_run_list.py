@@ -8,9 +8,9 @@ import pytest
 from console_driving import Keep
 
 from umbel.errors import WorkflowRuntimeError
-from umbel.orchestration import run_list
-from umbel.orchestration.run_list import RunQuery, list_runs
-from umbel.tasks.runtime import Runtime
+from umbel.orchestration.inspection import run_list
+from umbel.orchestration.inspection.run_list import RunQuery, list_runs
+from umbel.tasks.client.runtime import Runtime
 
 
 def walked(runtime: Runtime, **query: object) -> list[str]:

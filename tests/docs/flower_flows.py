@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, retry_policy, step
-from umbel.tasks.retry_policy import stop_after_attempt, wait_fixed
+from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Item(Event):

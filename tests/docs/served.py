@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
 
 #: The entry point of the virtual environment the tests run in: what a container's `umbel` is.
 UMBEL = str(Path(sys.executable).with_name("umbel"))

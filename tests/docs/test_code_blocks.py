@@ -19,10 +19,10 @@ import pytest
 from pages import PAGES, ROOT, Block, blocks, code, page, spans
 from served import UMBEL, Served, eventually
 
-from umbel.orchestration.settings import Settings
-from umbel.workers.cli import cli
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.orchestration.store.settings import Settings
+from umbel.workers.cli.main import cli
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 PROGRAMS = [block for name in PAGES for block in blocks(name) if block.is_program]
 EVERY_PROGRAM = pytest.mark.parametrize("block", PROGRAMS, ids=str)

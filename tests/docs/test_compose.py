@@ -24,9 +24,9 @@ from redis.retry import Retry
 from served import UMBEL, FlowerApi, Served, eventually, free_port
 
 from umbel import Settings
-from umbel.workers.cli import cli
-from umbel.workers.redis_binary import find_server
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.cli.main import cli
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.watchdog import Watchdog
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

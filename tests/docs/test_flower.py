@@ -14,9 +14,9 @@ import pytest
 from served import UMBEL, FlowerApi, Served, eventually, free_port
 
 from umbel import Settings
-from umbel.tasks.runtime import Runtime
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 LOGIN = "florist:s3cret"
 

@@ -112,7 +112,10 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def test_every_folder_of_modules_is_packed() -> None:
     packages = {name for name in MODULES if is_package(name)}
-    scripts = {"umbel.orchestration.lua", "umbel.orchestration.lua.lib"}  # folders of data, which setuptools names too
+    scripts = {
+        "umbel.orchestration.store.lua",
+        "umbel.orchestration.store.lua.lib",
+    }  # folders of data, which setuptools names too
     packages |= {f"umbel.{name}" for name in PUBLIC_MODULES}
 
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(packages | scripts)

@@ -11,14 +11,14 @@ from celery import Celery
 from pages import ROOT, page, spans, table
 from prometheus_client.parser import text_string_to_metric_families
 
-from umbel.orchestration.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
-from umbel.orchestration.log_actions import ACTIONS
-from umbel.orchestration.metrics import COUNTERS, Metrics
-from umbel.orchestration.scripts import load, names
-from umbel.orchestration.settings import Settings
-from umbel.server.exposition import exposition
-from umbel.workers.app import APP_SETTINGS, create_app
-from umbel.workers.cli import COMMANDS
+from umbel.orchestration.inspection.metrics import COUNTERS, Metrics
+from umbel.orchestration.model.log_actions import ACTIONS
+from umbel.orchestration.store.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
+from umbel.orchestration.store.scripts import load, names
+from umbel.orchestration.store.settings import Settings
+from umbel.server.operations.prometheus import exposition
+from umbel.workers.celery_app.app import APP_SETTINGS, create_app
+from umbel.workers.cli.main import COMMANDS
 
 PRODUCTION = "docs/running-in-production.md"
 FOLDERS = ("orchestration", "server", "tasks", "workers")
@@ -160,7 +160,7 @@ def test_a_key_of_the_table_is_used(key: str) -> None:
 
 @pytest.mark.parametrize("key", sorted(OTHER_KEYS))
 def test_a_key_that_is_named_after_something_is_used(key: str) -> None:
-    elsewhere = source().replace((ROOT / "orchestration" / "keys.py").read_text(), "")
+    elsewhere = source().replace((ROOT / "orchestration" / "store" / "keys.py").read_text(), "")
 
     for part in re.split("<[a-z_]+>", key):
         assert part in elsewhere

@@ -15,7 +15,7 @@ from typing import Any
 
 import approval
 
-from umbel.workers.server_folder import ServerFolder, is_locked
+from umbel.workers.embedded.folder import ServerFolder, is_locked
 
 EXAMPLE = Path(approval.__file__)
 UMBEL = str(Path(sys.executable).with_name("umbel"))

@@ -21,7 +21,7 @@ from streaming import Progress, Word
 from timed_streaming import TimedPoet, Written
 
 import umbel
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

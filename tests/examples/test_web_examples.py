@@ -17,11 +17,11 @@ import pytest
 from examples_folder import EXAMPLES
 
 from umbel import Settings
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.local import worker_environment
-from umbel.workers.redis_serving import free_port
-from umbel.workers.watchdog import Watchdog
-from umbel.workers.worker_process import WorkerProcess
+from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.local.deployment import worker_environment
+from umbel.workers.local.worker_process import WorkerProcess
 
 WEB = EXAMPLES / "web"
 

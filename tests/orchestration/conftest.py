@@ -10,11 +10,11 @@ import pytest
 from core_checks import CheckedStore
 from model_report import MODEL_REPORTS
 
-from umbel.orchestration.connection import Client, connect
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.store import Store
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.redis_binary import find_server
+from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @pytest.fixture(scope="session")

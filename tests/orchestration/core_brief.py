@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from umbel.orchestration.commands import (
+from umbel.orchestration.model.commands import (
     Absorb,
     Command,
     Deliver,

@@ -8,8 +8,8 @@ from typing import Any
 import msgpack
 from core_model import Item, ModelRun
 
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.store.verbs import Store
 
 #: Keys of a run that go when it completes.
 SPENT = ("work", "events", "slots", "free", "queue", "scopes", "joins", "inbox", "waiters", "received", "collect")

@@ -10,15 +10,12 @@ from typing import Any
 
 import msgpack
 
-from umbel.orchestration.decide import CHUNK, Limits, decide, decide_start, route
-from umbel.orchestration.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.plan import Plan, StepPlan
-from umbel.orchestration.records import Applied, Doorbell, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.suspicion import ONE_SUSPECT, Room
-from umbel.orchestration.upkeep import Upkeep
-from umbel.orchestration.work import (
+from umbel.orchestration.engine.leases import Upkeep
+from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
+from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.suspicion import ONE_SUSPECT, Room
+from umbel.orchestration.model.work_item import (
     Failed,
     Origin,
     Outcome,
@@ -30,6 +27,9 @@ from umbel.orchestration.work import (
     Work,
     derive_id,
 )
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.verbs import Store
 
 LIMITS = Limits()
 Body = Callable[[Work], Outcome]

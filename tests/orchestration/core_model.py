@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from umbel.orchestration.commands import (
+from umbel.orchestration.model.commands import (
     Absorb,
     Command,
     Deliver,
@@ -31,10 +31,10 @@ from umbel.orchestration.commands import (
     TakeFromInbox,
     Trace,
 )
-from umbel.orchestration.decide import Decision
-from umbel.orchestration.envelope import Envelope
-from umbel.orchestration.plan import Plan, StepPlan
-from umbel.orchestration.work import InboxEvent, Surroundings, Waiter
+from umbel.orchestration.model.decide import Decision
+from umbel.orchestration.model.envelope import Envelope
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.work_item import InboxEvent, Surroundings, Waiter
 
 
 @dataclass

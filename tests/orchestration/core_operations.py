@@ -9,13 +9,13 @@ from core_driving import event
 from core_plans import random_event
 from core_world import LIMITS, LiveRun, World
 
-from umbel.orchestration.commands import Resume
-from umbel.orchestration.decide import route
-from umbel.orchestration.keys import RUN_KEYS
-from umbel.orchestration.records import Applied, Doorbell, Refusal
-from umbel.orchestration.suspicion import MOST
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import Origin, Work, derive_id
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.commands import Resume
+from umbel.orchestration.model.decide import route
+from umbel.orchestration.model.suspicion import MOST
+from umbel.orchestration.model.work_item import Origin, Work, derive_id
+from umbel.orchestration.store.keys import RUN_KEYS
+from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
 
 
 class FaultyWorld(World):

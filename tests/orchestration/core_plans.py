@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from core_driving import event, failed, plan_of, step
 
-from umbel.orchestration.decide import CHUNK
-from umbel.orchestration.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP, Envelope
-from umbel.orchestration.plan import Plan, StepPlan
-from umbel.orchestration.work import FannedOut, Outcome, Returned, Suspended, Waiter, Work
+from umbel.orchestration.model.decide import CHUNK
+from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP, Envelope
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Suspended, Waiter, Work
 
 TYPES = ("A", "B", "C", "D", "M", "N")
 

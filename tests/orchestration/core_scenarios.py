@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from core_driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.commands import Publish
-from umbel.orchestration.decide import CHUNK, decide, route
-from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Applied, Doorbell, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import FannedOut, Origin, Returned, Work
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.decide import CHUNK, decide, route
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
+from umbel.orchestration.model.work_item import FannedOut, Origin, Returned, Work
+from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all", "first"), timeout_seconds=50),

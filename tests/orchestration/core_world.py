@@ -13,16 +13,16 @@ from core_driving import event
 from core_model import Ahead, Item, ModelRun
 from core_plans import random_event, random_outcome, random_plan
 
-from umbel.orchestration.commands import Publish
-from umbel.orchestration.connection import Client
-from umbel.orchestration.decide import CHUNK, Limits, decide, decide_start, route
-from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Applied, CarryOn, Doorbell, Refusal
-from umbel.orchestration.scripts import Script, load, names, unpack
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
-from umbel.orchestration.upkeep import Upkeep
-from umbel.orchestration.work import Origin, Outcome, Work, derive_id
+from umbel.orchestration.engine.leases import Upkeep
+from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
+from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.replies import Applied, CarryOn, Doorbell, Refusal
+from umbel.orchestration.store.scripts import Script, load, names, unpack
+from umbel.orchestration.store.settings import Settings
 
 #: A small inbox, so that it overflows.
 LIMITS = Limits(inbox_max_events=4)

@@ -14,15 +14,15 @@ from queue import SimpleQueue
 import msgpack
 from core_driving import DrivenRun, event, plan_of, step, stop
 
-from umbel.orchestration.commands import Command, Publish
-from umbel.orchestration.connection import Client, connect
-from umbel.orchestration.envelope import START, Envelope
-from umbel.orchestration.records import Applied
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.store import Store
-from umbel.orchestration.streams import StreamEvent, StreamReader
-from umbel.workers.redis_binary import find_server
-from umbel.workers.redis_serving import free_port
+from umbel.orchestration.model.commands import Command, Publish
+from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.replies import Applied
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.streams.reader import StreamEvent, StreamReader
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.configuration import free_port
 
 PROGRESS = "app.Progress"
 PATIENCE = 20.0

@@ -6,11 +6,11 @@ import pytest
 from core_brief import brief
 from core_driving import LIMITS, NOTHING, event, plan_of, step
 
-from umbel.orchestration.commands import Absorb, Deliver, Join, KeepInInbox, Resume, Trace
-from umbel.orchestration.decide import decide_start, route
-from umbel.orchestration.envelope import INPUT_REQUIRED, START, Envelope
-from umbel.orchestration.plan import Plan
-from umbel.orchestration.work import Origin, Scope, Surroundings, Waiter
+from umbel.orchestration.model.commands import Absorb, Deliver, Join, KeepInInbox, Resume, Trace
+from umbel.orchestration.model.decide import decide_start, route
+from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, Envelope
+from umbel.orchestration.model.plan import Plan
+from umbel.orchestration.model.work_item import Origin, Scope, Surroundings, Waiter
 
 PLAN = plan_of(
     step("begin", START, joins=("outer",)),

@@ -6,11 +6,11 @@ import pytest
 from core_brief import brief
 from core_driving import LIMITS, NOTHING, event, failed, plan_of, step, stop, work_on
 
-from umbel.orchestration.commands import Deliver, Finish, OpenScope, Publish, Resume, Retry, Splice, Suspend
-from umbel.orchestration.decide import CHUNK, Decision, decide
-from umbel.orchestration.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP
-from umbel.orchestration.plan import StepPlan
-from umbel.orchestration.work import (
+from umbel.orchestration.model.commands import Deliver, Finish, OpenScope, Publish, Resume, Retry, Splice, Suspend
+from umbel.orchestration.model.decide import CHUNK, Decision, decide
+from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP
+from umbel.orchestration.model.plan import StepPlan
+from umbel.orchestration.model.work_item import (
     FannedOut,
     InboxEvent,
     Outcome,

@@ -9,7 +9,7 @@ from core_driving import LIMITS, event, failed, plan_of, step, work_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.orchestration.commands import (
+from umbel.orchestration.model.commands import (
     Absorb,
     Command,
     Deliver,
@@ -23,10 +23,10 @@ from umbel.orchestration.commands import (
     Splice,
     Suspend,
 )
-from umbel.orchestration.decide import CHUNK, Decision, decide, route
-from umbel.orchestration.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP, Envelope
-from umbel.orchestration.plan import Plan, StepPlan
-from umbel.orchestration.work import (
+from umbel.orchestration.model.decide import CHUNK, Decision, decide, route
+from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP, Envelope
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.work_item import (
     FannedOut,
     InboxEvent,
     Origin,

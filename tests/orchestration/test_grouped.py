@@ -14,13 +14,13 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import ResponseError
 
-from umbel.orchestration.asks import Ask
-from umbel.orchestration.connection import Client, connect
-from umbel.orchestration.errors import ConfigurationError, StoreUnavailable
-from umbel.orchestration.grouped import GroupedConnection
-from umbel.orchestration.scripts import Script
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.redis_binary import find_server
+from umbel.orchestration.model.errors import ConfigurationError, StoreUnavailable
+from umbel.orchestration.store.asks import Ask
+from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.pipeline import GroupedConnection
+from umbel.orchestration.store.scripts import Script
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 def ask(lua: str, key: str = "k", *args: str, what: str = "try") -> Ask[Any]:

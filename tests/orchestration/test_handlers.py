@@ -10,24 +10,24 @@ from core_driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.orchestration.decide import decide_start
-from umbel.orchestration.envelope import CANCELLED, START, ending
-from umbel.orchestration.errors import RunNotFound, WorkflowRuntimeError
-from umbel.orchestration.handlers import (
+from umbel.orchestration.engine.sessions import (
     LONGEST_NAME,
     current_run,
     handler_id_of,
     handler_record,
     new_run_of,
-    newest_handlers,
     state_id_for,
 )
-from umbel.orchestration.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
-from umbel.orchestration.records import Applied, Follows, Refusal
-from umbel.orchestration.restoring import begin_from
-from umbel.orchestration.snapshots import RunSnapshot
-from umbel.orchestration.state import Change, StateHash
-from umbel.orchestration.store import Store
+from umbel.orchestration.inspection.run_list import newest_handlers
+from umbel.orchestration.model.decide import decide_start
+from umbel.orchestration.model.envelope import CANCELLED, START, ending
+from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
+from umbel.orchestration.snapshots.restore import begin_from
+from umbel.orchestration.snapshots.take import RunSnapshot
+from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
+from umbel.orchestration.store.replies import Applied, Follows, Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START))
 ALL = ("running", "completed", "failed", "cancelled", "timed_out")

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from core_driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.commands import Publish
-from umbel.orchestration.decide import CHUNK, Decision, decide, decide_start, route
-from umbel.orchestration.envelope import START
-from umbel.orchestration.places import Places, Ticket
-from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.restoring import begin_from
-from umbel.orchestration.scripts import names
-from umbel.orchestration.snapshots import take_snapshot
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held, Pulse
-from umbel.orchestration.work import FannedOut, Origin, Outcome, Surroundings, Work
+from umbel.orchestration.engine.concurrency import Places, Ticket
+from umbel.orchestration.engine.leases import Held, Pulse
+from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Surroundings, Work
+from umbel.orchestration.snapshots.restore import begin_from
+from umbel.orchestration.snapshots.take import take_snapshot
+from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.scripts import names
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",), timeout_seconds=50),

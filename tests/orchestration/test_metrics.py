@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from core_driving import DrivenRun, event, failed, plan_of, step, stop
 
-import umbel.orchestration.scripts as scripts
-from umbel.orchestration.envelope import START
-from umbel.orchestration.metrics import BOUNDS, COUNTERS, Histogram, Metrics, read_metrics
-from umbel.orchestration.records import CarryOn, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.work import Returned, Work
+import umbel.orchestration.store.scripts as scripts
+from umbel.orchestration.inspection.metrics import BOUNDS, COUNTERS, Histogram, Metrics, read_metrics
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import Returned, Work
+from umbel.orchestration.store.replies import CarryOn, Refusal
+from umbel.orchestration.store.verbs import Store
 
 ONE = plan_of(step("only", START))
 TWO = plan_of(step("first", START, queue="slow"), step("second", "A"))

@@ -13,8 +13,8 @@ import pytest
 from core_operations import FaultyWorld
 from model_report import MODEL_REPORTS
 
-from umbel.orchestration.connection import Client
-from umbel.orchestration.settings import Settings
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.settings import Settings
 
 SEED = int(os.environ.get("UMBEL_MODEL_SEED") or secrets.randbelow(10**9))
 WORLDS = 8

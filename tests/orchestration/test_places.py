@@ -12,18 +12,18 @@ from core_checks import CheckedStore, MutantStore
 from core_driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from redis.exceptions import ResponseError
 
-from umbel.orchestration.connection import Client
-from umbel.orchestration.decide import decide_start
-from umbel.orchestration.envelope import CANCELLED, START, ending
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.places import Places, Ticket
-from umbel.orchestration.plan import Plan
-from umbel.orchestration.records import Applied, Doorbell, Refusal
-from umbel.orchestration.restoring import begin_from
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.snapshots import take_snapshot
-from umbel.orchestration.store import Store
-from umbel.orchestration.sweep import Sweep
+from umbel.orchestration.engine.concurrency import Places, Ticket
+from umbel.orchestration.engine.sweep import Sweep
+from umbel.orchestration.model.decide import decide_start
+from umbel.orchestration.model.envelope import CANCELLED, START, ending
+from umbel.orchestration.model.plan import Plan
+from umbel.orchestration.snapshots.restore import begin_from
+from umbel.orchestration.snapshots.take import take_snapshot
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=1), step("asks", "Q"))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import umbel.orchestration.scripts as scripts
-from umbel.orchestration.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
-from umbel.orchestration.scripts import load, names
+import umbel.orchestration.store.scripts as scripts
+from umbel.orchestration.store.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
+from umbel.orchestration.store.scripts import load, names
 
 LUA = Path(scripts.__file__).with_name("lua")
 FILES = sorted(LUA.rglob("*.lua"))

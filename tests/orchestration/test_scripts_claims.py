@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from core_driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.decide import decide
-from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import FannedOut, Returned, Surroundings, Work
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.decide import decide
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Returned, Surroundings, Work
+from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.verbs import Store
 
 ONE = plan_of(step("only", START))
 TWO = plan_of(step("first", START), step("second", "A"))

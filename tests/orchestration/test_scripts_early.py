@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.commands import Publish
-from umbel.orchestration.decide import Limits, route
-from umbel.orchestration.envelope import START, Envelope
-from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.work import Origin, Returned, Work
+from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.decide import Limits, route
+from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.model.work_item import Origin, Returned, Work
+from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START), step("work", "A"))
 

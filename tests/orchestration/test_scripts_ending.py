@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.envelope import START, STEP_FAILED, Envelope
-from umbel.orchestration.errors import RunNotFound
-from umbel.orchestration.records import Applied, Doorbell, Refusal
-from umbel.orchestration.scripts import unpack
-from umbel.orchestration.store import Store
-from umbel.orchestration.work import FannedOut, Returned, Work
+from umbel.orchestration.model.envelope import START, STEP_FAILED, Envelope
+from umbel.orchestration.model.errors import RunNotFound
+from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.scripts import unpack
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",)),

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from core_driving import Body, DrivenRun, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.decide import CHUNK
-from umbel.orchestration.envelope import START, STEP_FAILED
-from umbel.orchestration.errors import RunClosed
-from umbel.orchestration.plan import Plan
-from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import FannedOut, Returned, Work
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.decide import CHUNK
+from umbel.orchestration.model.envelope import START, STEP_FAILED
+from umbel.orchestration.model.errors import RunClosed
+from umbel.orchestration.model.plan import Plan
+from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.verbs import Store
 
 GATHER = plan_of(
     step("begin", START, joins=("all",)),

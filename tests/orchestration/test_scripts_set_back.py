@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from core_driving import DrivenRun, event, plan_of, step, stop
 
-from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.state import Change, StateHash
-from umbel.orchestration.store import Store
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.verbs import Store
 
 
 @pytest.fixture

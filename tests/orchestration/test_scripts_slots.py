@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from core_driving import DrivenRun, event, failed, plan_of, step, waiting
 
-from umbel.orchestration.decide import CHUNK
-from umbel.orchestration.envelope import START
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import FannedOut, Returned, Work
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.decide import CHUNK
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.verbs import Store
 
 
 def fan(store: Store, n: int, workers: int) -> DrivenRun:

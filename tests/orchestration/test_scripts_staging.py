@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from core_driving import LIMITS, DrivenRun, event, plan_of, step, stop, waiting
 
-from umbel.orchestration.decide import CHUNK, Decision, decide
-from umbel.orchestration.envelope import START, Envelope
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import FannedOut, Outcome, Returned, Work
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.decide import CHUNK, Decision, decide
+from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",)),

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import Returned
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import Returned
+from umbel.orchestration.store.replies import Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("only", START, timeout_seconds=30.0))
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
-from umbel.orchestration.upkeep import Held, Pulse, Upkeep
-from umbel.orchestration.work import FannedOut, Returned, Work
+from umbel.orchestration.engine.leases import Held, Pulse, Upkeep
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
+from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10, timeout_seconds=60))
 

@@ -12,15 +12,15 @@ from core_checks import CheckedStore
 from core_driving import DrivenRun, plan_of, step, stop
 from redis.exceptions import ConnectionError
 
-from umbel.orchestration.connection import Client
-from umbel.orchestration.envelope import START
-from umbel.orchestration.errors import RunClosed
-from umbel.orchestration.scripts import Script, unpack
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.state import Change, Occupied, StateHash
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import Returned, Work
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.errors import RunClosed
+from umbel.orchestration.model.work_item import Returned, Work
+from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.scripts import Script, unpack
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("a", START), step("b", START))
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from core_driving import LIMITS, DrivenRun, event, failed, plan_of, step, stop
 
-from umbel.orchestration.decide import decide
-from umbel.orchestration.envelope import START
-from umbel.orchestration.records import Applied, CarryOn, Refusal
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held
-from umbel.orchestration.work import FannedOut, Outcome, Returned, Work
+from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.model.decide import decide
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
+from umbel.orchestration.store.replies import Applied, CarryOn, Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",)),

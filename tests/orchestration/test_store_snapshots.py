@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from core_driving import LIMITS, Body, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.commands import Command
-from umbel.orchestration.decide import CHUNK, decide_start
-from umbel.orchestration.envelope import START, Envelope
-from umbel.orchestration.errors import RunNotFound
-from umbel.orchestration.records import Applied, Refusal
-from umbel.orchestration.restoring import PART, begin_from
-from umbel.orchestration.snapshots import RunSnapshot, take_snapshot
-from umbel.orchestration.store import Store
-from umbel.orchestration.work import FannedOut, Outcome, Returned, Work, buffer_name
+from umbel.orchestration.model.commands import Command
+from umbel.orchestration.model.decide import CHUNK, decide_start
+from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.model.errors import RunNotFound
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work, buffer_name
+from umbel.orchestration.snapshots.restore import PART, begin_from
+from umbel.orchestration.snapshots.take import RunSnapshot, take_snapshot
+from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("gather",)),

@@ -23,8 +23,8 @@ from stream_telling import (
     types,
 )
 
-from umbel.orchestration.commands import Trace
-from umbel.orchestration.envelope import (
+from umbel.orchestration.model.commands import Trace
+from umbel.orchestration.model.envelope import (
     CANCELLED,
     IDLE,
     INTERNAL,
@@ -34,10 +34,10 @@ from umbel.orchestration.envelope import (
     ending,
     internal,
 )
-from umbel.orchestration.errors import RunNotFound
-from umbel.orchestration.records import Applied
-from umbel.orchestration.store import Store
-from umbel.orchestration.streams import StreamHub
+from umbel.orchestration.model.errors import RunNotFound
+from umbel.orchestration.store.replies import Applied
+from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.streams.reader import StreamHub
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,12 @@ from stream_telling import (
     types,
 )
 
-from umbel.orchestration.commands import Trace
-from umbel.orchestration.envelope import STOP
-from umbel.orchestration.errors import StoreUnavailable
-from umbel.orchestration.store import Store
-from umbel.orchestration.streams import EndedWatch, StreamHub
-from umbel.workers.redis_serving import free_port
+from umbel.orchestration.model.commands import Trace
+from umbel.orchestration.model.envelope import STOP
+from umbel.orchestration.model.errors import StoreUnavailable
+from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.streams.reader import EndedWatch, StreamHub
+from umbel.workers.embedded.configuration import free_port
 
 #: So long that nothing is found by looking now and then.
 NEVER = 600.0
@@ -152,7 +152,7 @@ async def test_readers_and_waiters_on_a_loop_survive_a_cut(hub: StreamHub, run: 
 def test_a_connection_that_answers_is_kept_and_one_that_went_dead_is_replaced(
     redis: KillableRedis, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("umbel.orchestration.stream_live.KEEPALIVE", 0.2)
+    monkeypatch.setattr("umbel.orchestration.streams.pubsub.KEEPALIVE", 0.2)
     wire, run = Wire(redis.port), Telling(store)
     afar = store_on(wire.url, store.settings.key_prefix)
     hub = StreamHub(afar, poll_seconds=0.05)

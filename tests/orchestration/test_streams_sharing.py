@@ -25,10 +25,10 @@ from stream_telling import (
     types,
 )
 
-from umbel.orchestration.envelope import STOP
-from umbel.orchestration.errors import WorkflowRuntimeError
-from umbel.orchestration.store import Store
-from umbel.orchestration.streams import EndedWatch, StreamHub
+from umbel.orchestration.model.envelope import STOP
+from umbel.orchestration.model.errors import WorkflowRuntimeError
+from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.streams.reader import EndedWatch, StreamHub
 
 
 @pytest.fixture(scope="module")

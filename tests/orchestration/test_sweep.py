@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import pytest
 from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.connection import Client
-from umbel.orchestration.envelope import START
-from umbel.orchestration.plan import Plan
-from umbel.orchestration.records import Doorbell
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.store import Store
-from umbel.orchestration.sweep import BATCH, PAGES, Sweep
-from umbel.orchestration.work import FannedOut, Returned, Work
+from umbel.orchestration.engine.sweep import BATCH, PAGES, Sweep
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.plan import Plan
+from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.replies import Doorbell
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START),

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from umbel.orchestration.renewal import RenewedLock
-from umbel.orchestration.turns import Line, Turn
+from umbel.orchestration.state.local_queue import Line, Turn
+from umbel.orchestration.state.lock_renewal import RenewedLock
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

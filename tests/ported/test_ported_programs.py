@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 from umbel import Runtime, Settings
-from umbel.tasks.timeline import Execution, executions
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.orchestration.inspection.timeline import Execution, executions
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 PROGRAMS = Path(__file__).with_name("programs")
 UMBEL = str(Path(sys.executable).with_name("umbel"))

@@ -11,7 +11,7 @@ from celery import current_task, signals
 from process_flows import FOLDER, Broken, Number, Squared, Told, effect, hold, hold_on_loop, is_open
 
 from umbel import Context, Event, HumanResponseEvent, StartEvent, StopEvent, Workflow, retry_policy, step
-from umbel.tasks.retry_policy import stop_after_attempt, wait_fixed
+from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Links(Workflow):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from process_driving import Deploy, Deployment
 
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ from typing import Any
 import process_flows
 
 from umbel import Settings, Workflow, WorkflowHandler
-from umbel.tasks.runtime import Runtime
-from umbel.tasks.timeline import Execution, executions
-from umbel.workers.local import worker_environment
-from umbel.workers.watchdog import Watchdog
+from umbel.orchestration.inspection.timeline import Execution, executions
+from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.local.deployment import worker_environment
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, retry_policy, step
-from umbel.tasks.retry_policy import stop_after_attempt, wait_fixed
+from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 #: Names the folder of the log and the gates.
 FOLDER = "EFFECTS_FOLDER"

@@ -13,8 +13,8 @@ from pathlib import Path
 import kombu
 from process_driving import eventually
 
-from umbel.workers.redis_serving import free_port
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.watchdog import Watchdog
 
 #: Debian's own wrapper in /usr/sbin changes user and folder; this is the program behind it.
 _BEHIND_WRAPPER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import umbel
 from umbel import Event, StartEvent, StopEvent, Workflow, step
-from umbel.tasks.resources import Resource
+from umbel.tasks.resources.resource import Resource
 
 
 class Connection:

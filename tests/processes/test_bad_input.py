@@ -25,8 +25,8 @@ from umbel import (
     WorkflowRuntimeError,
     step,
 )
-from umbel.tasks.runtime import Runtime, use_runtime
-from umbel.workers.redis_serving import free_port
+from umbel.tasks.client.runtime import Runtime, use_runtime
+from umbel.workers.embedded.configuration import free_port
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from process_driving import Deploy, Deployment, eventually
 
 from umbel import WorkflowRuntimeError
-from umbel.tasks.retrying import retry_run
+from umbel.tasks.client.retrying import retry_run
 
 CODE = """
 from typing import Optional

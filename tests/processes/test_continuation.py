@@ -18,7 +18,7 @@ import shop_after
 from process_driving import LONG_LEASES, Deploy, Deployment, WorkerUnderTest, assert_committed_once, eventually
 
 from umbel import WorkerLost, WorkflowCancelledByUser, WorkflowHandler, WorkflowTimeoutError
-from umbel.workers.app import create_app
+from umbel.workers.celery_app.app import create_app
 
 FLOWS = "continuation_flows"
 

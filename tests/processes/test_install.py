@@ -14,7 +14,7 @@ from process_driving import Deploy, Deployment
 
 import umbel
 from umbel import ConfigurationError, NotConfigured, Settings, StepTimeoutError
-from umbel.tasks.runtime import set_default_runtime
+from umbel.tasks.client.runtime import set_default_runtime
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from itertools import groupby
 import process_flows as flows
 from process_driving import Deploy, descendants
 
-from umbel.tasks.runtime import Runtime
+from umbel.tasks.client.runtime import Runtime
 
 
 def test_the_place_of_a_run_whose_worker_is_killed_is_kept_for_it_and_passed_on_after_it(deploy: Deploy) -> None:

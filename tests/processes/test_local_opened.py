@@ -10,7 +10,7 @@ from process_driving import QUICK, descendants, eventually
 
 import umbel
 from umbel import ConfigurationError, NotConfigured
-from umbel.tasks.runtime import Runtime
+from umbel.tasks.client.runtime import Runtime
 
 
 def default_runtime() -> Runtime | None:

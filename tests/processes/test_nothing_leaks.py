@@ -10,9 +10,9 @@ import leaky_flows as flows
 import pytest
 from process_driving import Deploy, Deployment, eventually
 
-from umbel.tasks.doorbell_messages import HEADER
-from umbel.workers.app import create_app
-from umbel.workers.doctor import examine
+from umbel.tasks.messages.template import HEADER
+from umbel.workers.celery_app.app import create_app
+from umbel.workers.doctor.examine import examine
 
 SECRET = flows.SECRET
 

@@ -10,7 +10,7 @@ import recovery_flows as flows
 from process_driving import Deploy, Deployment, eventually
 
 from umbel import WorkerLost, Workflow, WorkflowHandler
-from umbel.orchestration.errors import StepTimeoutError
+from umbel.orchestration.model.errors import StepTimeoutError
 
 #: What a step may do that must end only its attempt, and what the run's failure says then.
 HARMLESS = {

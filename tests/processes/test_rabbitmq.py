@@ -10,7 +10,7 @@ import pytest
 from process_driving import Deploy, Deployment, assert_committed_once, descendants, eventually
 from rabbitmq_server import find_rabbitmq, rabbitmq
 
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
 
 pytestmark = pytest.mark.timeout(120)  # RabbitMQ starts at its leisure
 

@@ -10,7 +10,7 @@ import recovery_flows as flows
 from process_driving import Deploy, Deployment, WorkerUnderTest, eventually
 
 from umbel import WorkerLost
-from umbel.orchestration.suspicion import CROWDS
+from umbel.orchestration.model.suspicion import CROWDS
 
 FLOWS = "recovery_flows"
 

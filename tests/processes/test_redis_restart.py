@@ -12,8 +12,8 @@ import pytest
 from continuation_flows import Links
 from process_driving import LONG_LEASES, Deploy, assert_committed_once, descendants, eventually
 
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 #: As many as make the runs last a second.
 SLOTS = {"prefork": 2, "asyncio": 50}

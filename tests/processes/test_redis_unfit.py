@@ -5,8 +5,8 @@ from __future__ import annotations
 import process_flows as flows
 from process_driving import Deploy, eventually
 
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 
 def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_mend_it(deploy: Deploy, watchdog: Watchdog) -> None:

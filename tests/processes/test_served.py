@@ -18,7 +18,7 @@ from served_flows import Counting, Reply, Ticking
 from serving_replicas import Balancer, Replica
 
 from umbel import attach
-from umbel.orchestration.handlers import current_run
+from umbel.orchestration.engine.sessions import current_run
 from umbel.server import sse_events
 
 

@@ -13,9 +13,9 @@ import waiting_flows as flows
 from process_driving import Deploy, Deployment, assert_committed_once, eventually
 
 from umbel import WorkflowRuntimeError
-from umbel.tasks.runtime import Runtime
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 
 def waiters(deployment: Deployment, run_ids: Iterable[str]) -> int:

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from umbel.orchestration.errors import WorkflowRuntimeError
-from umbel.orchestration.keys import Keys, check_chosen_id, check_run_id, new_id
-from umbel.orchestration.settings import Settings
-from umbel.tasks.runtime import Runtime
+from umbel.orchestration.model.errors import WorkflowRuntimeError
+from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id
+from umbel.orchestration.store.settings import Settings
+from umbel.tasks.client.runtime import Runtime
 
 HOSTILE = [
     "",

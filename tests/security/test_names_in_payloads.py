@@ -16,10 +16,10 @@ from pydantic import BaseModel
 
 from umbel import Context, Settings, StartEvent, StopEvent, Workflow, step
 from umbel.context import JsonSerializer
-from umbel.orchestration.envelope import Envelope
-from umbel.tasks.codec import EventRegistry, decode_event
-from umbel.tasks.json_values import TAG, from_json_value
-from umbel.tasks.remote_exceptions import UnreconstructedException, decode_exception
+from umbel.orchestration.model.envelope import Envelope
+from umbel.tasks.events.codec import EventRegistry, decode_event
+from umbel.tasks.events.exceptions import UnreconstructedException, decode_exception
+from umbel.tasks.events.json_values import TAG, from_json_value
 
 TRAP = "umbel_trap_module"
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
-from umbel.orchestration.connection import connect
-from umbel.orchestration.errors import ConfigurationError
-from umbel.orchestration.settings import Settings, redact_url
-from umbel.tasks.dispatch import publishing_app
-from umbel.tasks.runtime import Runtime
-from umbel.workers.app import create_app
+from umbel.orchestration.model.errors import ConfigurationError
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.settings import Settings, redact_url
+from umbel.tasks.client.runtime import Runtime
+from umbel.tasks.messages.dispatcher import publishing_app
+from umbel.workers.celery_app.app import create_app
 
 SECRET = "hunter2secret"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import umbel
-from umbel.orchestration.scripts import load, names
+from umbel.orchestration.store.scripts import load, names
 
 PACKAGE = Path(umbel.__file__).parent
 FILES = sorted(
     path for folder in ("orchestration", "tasks", "workers", "server") for path in (PACKAGE / folder).rglob("*.py")
 )
-LUA = sorted((PACKAGE / "orchestration" / "lua").rglob("*.lua"))
+LUA = sorted((PACKAGE / "orchestration" / "store" / "lua").rglob("*.lua"))
 
 
 def strings(path: Path) -> list[ast.Constant | ast.JoinedStr]:
@@ -31,7 +31,7 @@ def test_lua_is_never_put_together() -> None:
     """One script is not in a file of its own: what takes doorbells off the broker's list."""
     with_lua = [(path.name, node) for path in FILES for node in strings(path) if "redis.call" in ast.unparse(node)]
 
-    assert [(name, type(node).__name__) for name, node in with_lua] == [("transport.py", "Constant")]
+    assert [(name, type(node).__name__) for name, node in with_lua] == [("channel.py", "Constant")]
 
 
 def test_scripts_are_sent_from_few_places_that_know_only_these() -> None:
@@ -43,7 +43,7 @@ def test_scripts_are_sent_from_few_places_that_know_only_these() -> None:
         or (isinstance(node, ast.Constant) and node.value in ("EVAL", "EVALSHA", "FCALL"))
     }
 
-    assert senders == {"scripts.py", "grouped.py", "transport.py"}
+    assert senders == {"scripts.py", "pipeline.py", "channel.py"}
 
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.name)
@@ -70,4 +70,4 @@ def test_nothing_lists_or_flushes_a_database() -> None:
     assert [
         path.name for path, text in code.items() if re.search(r"client\.keys\(|\.flushall\(|\.flushdb\(", text)
     ] == []
-    assert {path.name for path, text in code.items() if re.search(r"scan\w*\(.*match=", text)} <= {"upkeep.py"}
+    assert {path.name for path, text in code.items() if re.search(r"scan\w*\(.*match=", text)} <= {"leases.py"}

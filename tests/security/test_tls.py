@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError
 
-from umbel.orchestration.connection import connect
-from umbel.orchestration.errors import ConfigurationError
-from umbel.orchestration.settings import Settings
-from umbel.tasks.dispatch import publishing_app
-from umbel.workers.app import create_app
-from umbel.workers.redis_serving import free_port
-from umbel.workers.watchdog import Watchdog
+from umbel.orchestration.model.errors import ConfigurationError
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.settings import Settings
+from umbel.tasks.messages.dispatcher import publishing_app
+from umbel.workers.celery_app.app import create_app
+from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.watchdog import Watchdog
 
 UNVERIFIED = [
     "rediss://here/0?ssl_cert_reqs=none",

@@ -24,6 +24,6 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(package: str
 
 
 def test_the_command_line_needs_no_server() -> None:
-    done = run_without("starlette", "from umbel.workers.cli import cli; cli(['runs', '--help'])")
+    done = run_without("starlette", "from umbel.workers.cli.main import cli; cli(['runs', '--help'])")
 
     assert done.returncode == 0, done.stderr

@@ -13,9 +13,9 @@ from http_flows import make_server
 from starlette.routing import Route
 from starlette.types import Message
 
-from umbel.orchestration.errors import ConfigurationError
+from umbel.orchestration.model.errors import ConfigurationError
 from umbel.server import Principal, WorkflowServer
-from umbel.server.console_page import page_paths
+from umbel.server.console.page_files import page_paths
 
 Asking = Callable[..., httpx.AsyncClient]
 

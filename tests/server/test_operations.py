@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from umbel import Settings, StartEvent, StopEvent, Workflow, step
 from umbel.server import WorkflowServer
-from umbel.tasks.runtime import Runtime
-from umbel.workers.quarantine import set_aside
-from umbel.workers.redis_serving import free_port
+from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.configuration import free_port
+from umbel.workers.transport.quarantine import set_aside
 
 Ask = Callable[..., httpx.AsyncClient]
 

@@ -12,20 +12,20 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from umbel.orchestration.connection import connect
-from umbel.orchestration.decide import Limits, decide_start
-from umbel.orchestration.envelope import START, Envelope
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.plan import Plan, StepPlan
-from umbel.orchestration.records import Applied
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.state import StateHash
-from umbel.orchestration.store import Store
-from umbel.orchestration.suspicion import ONE_SUSPECT
-from umbel.orchestration.upkeep import Held, Upkeep
-from umbel.orchestration.work import Work
-from umbel.tasks.memory_state import InMemoryStateStore
-from umbel.tasks.state_store import DictState, StateStore
+from umbel.orchestration.engine.leases import Held, Upkeep
+from umbel.orchestration.model.decide import Limits, decide_start
+from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.suspicion import ONE_SUSPECT
+from umbel.orchestration.model.work_item import Work
+from umbel.orchestration.state.redis_hash import StateHash
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.replies import Applied
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.state.memory import InMemoryStateStore
+from umbel.tasks.state.store import DictState, StateStore
 
 PLAN = Plan(
     workflow="W",

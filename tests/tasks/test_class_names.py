@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from umbel.tasks.class_names import loaded_class, module_path, qualified_name
-from umbel.tasks.codec import event_name
-from umbel.tasks.events import Event
+from umbel.tasks.events.class_names import loaded_class, module_path, qualified_name
+from umbel.tasks.events.codec import event_name
+from umbel.tasks.events.event import Event
 
 
 def _main(spec_name: str | None, file: str | None) -> types.ModuleType:
@@ -49,8 +49,8 @@ def test_the_main_module_is_named_as_others_import_it(
 def test_a_program_and_a_module_give_a_class_the_same_name(tmp_path: Path) -> None:
     program = tmp_path / "shop_flows.py"
     program.write_text(
-        "from umbel.tasks.codec import event_name\n"
-        "from umbel.tasks.events import Event\n"
+        "from umbel.tasks.events.codec import event_name\n"
+        "from umbel.tasks.events.event import Event\n"
         "class Placed(Event): ...\n"
         "print(event_name(Placed))\n"
     )

@@ -22,13 +22,13 @@ from pydantic import (
     computed_field,
 )
 
-from umbel.orchestration.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending, internal
-from umbel.orchestration.errors import UnserializableValue
-from umbel.orchestration.settings import Settings
-from umbel.tasks import events
-from umbel.tasks.codec import EventRegistry, decode_event, encode_event, encode_exception, event_name
-from umbel.tasks.events import BUILT_IN_EVENTS, Event, StartEvent, StepFailedEvent, StopEvent, UnhandledEvent
-from umbel.tasks.json_values import from_json_value, to_json_value
+from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending, internal
+from umbel.orchestration.model.errors import UnserializableValue
+from umbel.orchestration.store.settings import Settings
+from umbel.tasks.events import event as events
+from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event, encode_exception, event_name
+from umbel.tasks.events.event import BUILT_IN_EVENTS, Event, StartEvent, StepFailedEvent, StopEvent, UnhandledEvent
+from umbel.tasks.events.json_values import from_json_value, to_json_value
 
 LIMITS = Settings()
 T = TypeVar("T")

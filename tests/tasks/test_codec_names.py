@@ -9,12 +9,12 @@ import types
 import pytest
 from pydantic import BaseModel, Field
 
-from umbel.orchestration.envelope import Envelope
-from umbel.orchestration.errors import UnknownEvent, WorkflowValidationError
-from umbel.orchestration.settings import Settings
-from umbel.tasks.codec import EventMismatch, EventRegistry, decode_event, encode_event, event_name
-from umbel.tasks.events import BUILT_IN_EVENTS, Event, StopEvent
-from umbel.tasks.json_values import from_json_value
+from umbel.orchestration.model.envelope import Envelope
+from umbel.orchestration.model.errors import UnknownEvent, WorkflowValidationError
+from umbel.orchestration.store.settings import Settings
+from umbel.tasks.events.codec import EventMismatch, EventRegistry, decode_event, encode_event, event_name
+from umbel.tasks.events.event import BUILT_IN_EVENTS, Event, StopEvent
+from umbel.tasks.events.json_values import from_json_value
 
 
 class Customer(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from umbel.tasks.collect import All, Cardinality, Collect, Take
+from umbel.tasks.steps.collect import All, Cardinality, Collect, Take
 
 
 def test_collect_gathers_everything_unless_told_otherwise() -> None:

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Generic, List, Optional, TypeVar, Union  # no
 import pytest
 from pydantic import BaseModel
 
-from umbel.orchestration.errors import WorkflowValidationError
-from umbel.tasks.collect import All, Collect, Take
-from umbel.tasks.decorators import StepConfig, catch_error, step
-from umbel.tasks.events import Event, StartEvent, StepFailedEvent, StopEvent
-from umbel.tasks.markers import ResourceMarker, StepContextMarker
-from umbel.tasks.retry_policy import retry_policy
-from umbel.tasks.workflow import Workflow
+from umbel.orchestration.model.errors import WorkflowValidationError
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.events.event import Event, StartEvent, StepFailedEvent, StopEvent
+from umbel.tasks.retry.policy import retry_policy
+from umbel.tasks.steps.collect import All, Collect, Take
+from umbel.tasks.steps.decorators import StepConfig, catch_error, step
+from umbel.tasks.steps.markers import ResourceMarker, StepContextMarker
 
 StateT = TypeVar("StateT")
 
@@ -240,9 +240,9 @@ def test_postponed_annotations_see_classes_of_the_surrounding_functions() -> Non
 def test_postponed_annotations_see_classes_of_a_notebook_cell() -> None:
     cell = """
 from __future__ import annotations
-from umbel.tasks.decorators import step
-from umbel.tasks.events import Event, StartEvent
-from umbel.tasks.workflow import Workflow
+from umbel.tasks.steps.decorators import step
+from umbel.tasks.events.event import Event, StartEvent
+from umbel.tasks.client.workflow import Workflow
 class Cell(Event): ...
 class Flow(Workflow):
     @step

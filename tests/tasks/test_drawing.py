@@ -12,14 +12,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from umbel.tasks.decorators import step
-from umbel.tasks.drawing import draw_all_possible_flows, draw_all_possible_flows_mermaid
-from umbel.tasks.drawing_layout import Placed, lay_out
-from umbel.tasks.drawing_svg import as_html, as_svg
-from umbel.tasks.events import Event, StartEvent, StopEvent
-from umbel.tasks.mermaid import as_mermaid
-from umbel.tasks.picture import Arrow, Box, Picture
-from umbel.tasks.workflow import Workflow
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.drawing.draw import draw_all_possible_flows, draw_all_possible_flows_mermaid
+from umbel.tasks.drawing.html import as_html, as_svg
+from umbel.tasks.drawing.layout import Placed, lay_out
+from umbel.tasks.drawing.mermaid import as_mermaid
+from umbel.tasks.drawing.picture import Arrow, Box, Picture
+from umbel.tasks.events.event import Event, StartEvent, StopEvent
+from umbel.tasks.steps.decorators import step
 
 
 class Guess(Event):

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from umbel import Event
-from umbel.tasks.endings import exception_text
-from umbel.tasks.remote_exceptions import encode_exception
+from umbel.orchestration.inspection.endings import exception_text
+from umbel.tasks.events.exceptions import encode_exception
 
 
 class Drafted(Event):

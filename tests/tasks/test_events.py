@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, computed_field, model_validator
 
-from umbel.tasks.events import (
+from umbel.tasks.events.event import (
     CollectionReleaseEvent,
     Event,
     HumanResponseEvent,

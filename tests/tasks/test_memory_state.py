@@ -17,18 +17,18 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 from state_run import Base, Customer, Derived, Needy, Run, Unrelated, connected_store
 
-from umbel.orchestration.errors import ContextSerdeError, PayloadTooLarge, StoreUnavailable, UnserializableValue
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.state import StateHash
-from umbel.orchestration.store import Store
-from umbel.tasks.isolated_copy import isolated_copy
-from umbel.tasks.memory_state import InMemoryStateStore
-from umbel.tasks.serializers import JsonSerializer, PickleSerializer
-from umbel.tasks.state_fields import StateFields
-from umbel.tasks.state_snapshot import UnserializableKeyWarning
-from umbel.tasks.state_store import DictState, StateStore, SyncStateStore
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.redis_binary import find_server
+from umbel.orchestration.model.errors import ContextSerdeError, PayloadTooLarge, StoreUnavailable, UnserializableValue
+from umbel.orchestration.state.redis_hash import StateHash
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.events.serializers import JsonSerializer, PickleSerializer
+from umbel.tasks.state.fields import StateFields
+from umbel.tasks.state.isolated_copy import isolated_copy
+from umbel.tasks.state.memory import InMemoryStateStore
+from umbel.tasks.state.snapshot import UnserializableKeyWarning
+from umbel.tasks.state.store import DictState, StateStore, SyncStateStore
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 class Client:

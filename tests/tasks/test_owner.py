@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from core_driving import DrivenRun, event, plan_of, step
 
-from umbel.orchestration.connection import connect
-from umbel.orchestration.envelope import START
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.records import Doorbell
-from umbel.orchestration.scripts import Script
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Held, Upkeep
-from umbel.orchestration.work import FannedOut, Work
-from umbel.tasks.owner import Owner
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.orchestration.engine.leases import Held, Upkeep
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Work
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.replies import Doorbell
+from umbel.orchestration.store.scripts import Script
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.attempt.heartbeat import Owner
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10))
 

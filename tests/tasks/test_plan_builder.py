@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from umbel.orchestration.plan import Plan, StepPlan
-from umbel.tasks.collect import Collect, Take
-from umbel.tasks.decorators import catch_error, step
-from umbel.tasks.events import Event, StartEvent, StepFailedEvent, StopEvent
-from umbel.tasks.plan_builder import build_plan, task_name
-from umbel.tasks.retry_policy import retry_policy
-from umbel.tasks.workflow import Workflow
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.events.event import Event, StartEvent, StepFailedEvent, StopEvent
+from umbel.tasks.retry.policy import retry_policy
+from umbel.tasks.steps.collect import Collect, Take
+from umbel.tasks.steps.decorators import catch_error, step
+from umbel.tasks.workflow.plan_builder import build_plan, task_name
 
 
 class A(Event):

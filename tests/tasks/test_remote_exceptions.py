@@ -8,8 +8,8 @@ import pickle
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from umbel.tasks.events import UnreconstructedException, WorkflowFailedEvent
-from umbel.tasks.remote_exceptions import decode_exception, encode_exception
+from umbel.tasks.events.event import UnreconstructedException, WorkflowFailedEvent
+from umbel.tasks.events.exceptions import decode_exception, encode_exception
 
 
 class Numbered(BaseModel):

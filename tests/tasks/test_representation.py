@@ -12,13 +12,20 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel
 
-from umbel.tasks.decorators import catch_error, step
-from umbel.tasks.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
-from umbel.tasks.representation import WorkflowEventNode, WorkflowGenericNode, WorkflowGraph, WorkflowStepNode
-from umbel.tasks.representation_builder import get_workflow_representation
-from umbel.tasks.resource_config import ResourceConfig
-from umbel.tasks.resources import Resource
-from umbel.tasks.workflow import Workflow
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.drawing.representation import WorkflowEventNode, WorkflowGenericNode, WorkflowGraph, WorkflowStepNode
+from umbel.tasks.drawing.representation_builder import get_workflow_representation
+from umbel.tasks.events.event import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from umbel.tasks.resources.config import ResourceConfig
+from umbel.tasks.resources.resource import Resource
+from umbel.tasks.steps.decorators import catch_error, step
 
 
 class Line(Event):

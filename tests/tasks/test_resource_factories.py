@@ -13,13 +13,13 @@ from typing import Annotated, Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from umbel.orchestration.errors import WorkflowValidationError
-from umbel.tasks.decorators import StepConfig, step
-from umbel.tasks.events import StartEvent, StopEvent
-from umbel.tasks.resource_config import ResourceConfig
-from umbel.tasks.resource_manager import ResourceManager
-from umbel.tasks.resources import Resource
-from umbel.tasks.workflow import Workflow
+from umbel.orchestration.model.errors import WorkflowValidationError
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.events.event import StartEvent, StopEvent
+from umbel.tasks.resources.config import ResourceConfig
+from umbel.tasks.resources.resolution import ResourceManager
+from umbel.tasks.resources.resource import Resource
+from umbel.tasks.steps.decorators import StepConfig, step
 
 T = TypeVar("T")
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, TypeVar
 
 import pytest
 
-from umbel.orchestration.errors import StepTimeoutError
-from umbel.tasks.calling import Calling
-from umbel.tasks.loop import LoopThread
-from umbel.tasks.resource_manager import ResourceManager, drive
-from umbel.tasks.resources import Resource
-from umbel.tasks.signature import ResourceDefinition
+from umbel.orchestration.model.errors import StepTimeoutError
+from umbel.tasks.attempt.calling import Calling
+from umbel.tasks.attempt.step_loop import LoopThread
+from umbel.tasks.resources.resolution import ResourceManager, drive
+from umbel.tasks.resources.resource import Resource
+from umbel.tasks.steps.signature import ResourceDefinition
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.orchestration.errors import WorkflowRuntimeError
-from umbel.tasks import retry_policy as module
-from umbel.tasks.retry_policy import (
+from umbel.orchestration.model.errors import WorkflowRuntimeError
+from umbel.tasks.retry import policy as module
+from umbel.tasks.retry.policy import (
     ConstantDelayRetryPolicy,
     ExponentialBackoffRetryPolicy,
     RetryCondition,

@@ -17,10 +17,10 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, computed_field, field_validator
 
-from umbel.orchestration.errors import ContextSerdeError
-from umbel.tasks.dict_state import DictState
-from umbel.tasks.events import Event, StartEvent, StepFailedEvent, StopEvent
-from umbel.tasks.serializers import BaseSerializer, JsonPickleSerializer, JsonSerializer, PickleSerializer
+from umbel.orchestration.model.errors import ContextSerdeError
+from umbel.tasks.events.dict_state import DictState
+from umbel.tasks.events.event import Event, StartEvent, StepFailedEvent, StopEvent
+from umbel.tasks.events.serializers import BaseSerializer, JsonPickleSerializer, JsonSerializer, PickleSerializer
 
 
 class Customer(BaseModel):

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from umbel.orchestration.errors import ContextSerdeError
-from umbel.tasks.events import StartEvent
-from umbel.tasks.serializers import JsonSerializer
-from umbel.tasks.snapshot_shape import Attempt, Snapshot, StatePart, StepSnapshot, Waiter
-from umbel.tasks.snapshot_versions import load_snapshot, upgraded
+from umbel.orchestration.model.errors import ContextSerdeError
+from umbel.tasks.events.event import StartEvent
+from umbel.tasks.events.serializers import JsonSerializer
+from umbel.tasks.snapshots.shape import Attempt, Snapshot, StatePart, StepSnapshot, Waiter
+from umbel.tasks.snapshots.versions import load_snapshot, upgraded
 
 
 def event(name: str = "StartEvent", **dynamic: Any) -> str:

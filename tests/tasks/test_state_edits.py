@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from state_run import Derived, Run, connected_store
 
-from umbel.orchestration.scripts import Script
-from umbel.orchestration.state import Change, Occupied, StateHash
-from umbel.orchestration.store import Store
-from umbel.tasks.state_access import OPTIMISTIC_TRIES
-from umbel.tasks.state_store import DictState, StateBusy, StateStore, SyncStateStore
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.redis_binary import find_server
+from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
+from umbel.orchestration.store.scripts import Script
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.state.access import OPTIMISTIC_TRIES
+from umbel.tasks.state.store import DictState, StateBusy, StateStore, SyncStateStore
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")

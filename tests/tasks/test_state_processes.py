@@ -14,11 +14,11 @@ from itertools import pairwise
 import pytest
 from state_run import Run, connected_store, eventually
 
-from umbel.orchestration.errors import RunClosed
-from umbel.orchestration.store import Store
-from umbel.tasks.state_store import StateEditLost
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.redis_binary import find_server
+from umbel.orchestration.model.errors import RunClosed
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.state.store import StateEditLost
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,11 @@ async def test_an_edit_whose_lock_has_run_out_is_not_saved_over_what_others_wrot
 
 CHILD = """
 import asyncio, sys, time
-from umbel.orchestration.connection import connect
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.store import Store
-from umbel.tasks.state_store import DictState, StateStore
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.state.store import DictState, StateStore
 
 url, prefix, run_id, work_id, dispatch_no, lock_seconds = sys.argv[1:7]
 store = Store(connect(url), Settings(redis_url=url, key_prefix=prefix, shards=2))
@@ -197,7 +197,7 @@ async def test_a_killed_editor_changes_nothing_and_blocks_for_seconds_at_most(ru
 
 FORKED = """
 import contextvars, os
-from umbel.tasks.state_store import SyncStateStore
+from umbel.tasks.state.store import SyncStateStore
 
 async def edits(name):
     async def edit(number):

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from state_run import Customer, Derived, Memory, Run, connected_store
 
-from umbel.orchestration.envelope import Envelope
-from umbel.orchestration.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.state import StateHash
-from umbel.orchestration.store import Store
-from umbel.tasks.dict_like_model import DictLikeModel
-from umbel.tasks.state_store import DictState, StateStore
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.redis_binary import find_server
+from umbel.orchestration.model.envelope import Envelope
+from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
+from umbel.orchestration.state.redis_hash import StateHash
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.events.dict_like_model import DictLikeModel
+from umbel.tasks.state.store import DictState, StateStore
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")

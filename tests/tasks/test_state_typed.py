@@ -11,10 +11,10 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 from state_run import Base, Customer, Derived, Memory, Needy, Run, Unrelated, connected_store
 
-from umbel.orchestration.store import Store
-from umbel.tasks.state_store import DictState, StateMismatch
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.redis_binary import find_server
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.state.store import DictState, StateMismatch
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError, model_serializer
 
-from umbel.orchestration.settings import Settings
-from umbel.tasks.codec import EventRegistry, decode_event, encode_event
-from umbel.tasks.events import StopEvent
+from umbel.orchestration.store.settings import Settings
+from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event
+from umbel.tasks.events.event import StopEvent
 
 
 class Report(StopEvent):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import Future, wait
 
-from umbel.orchestration.suspicion import CROWDS, ONE_SUSPECT, Room
-from umbel.tasks.suspects import Suspects, Turn, give_up_turn
+from umbel.orchestration.model.suspicion import CROWDS, ONE_SUSPECT, Room
+from umbel.tasks.attempt.suspects import Suspects, Turn, give_up_turn
 
 
 def granted(asked: list[Future[Turn]]) -> list[Turn]:

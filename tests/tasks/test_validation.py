@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
-from umbel.orchestration.errors import WorkflowConfigurationError, WorkflowValidationError
-from umbel.tasks.decorators import catch_error, step
-from umbel.tasks.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
-from umbel.tasks.validation import check_workflow
-from umbel.tasks.workflow import Workflow
+from umbel.orchestration.model.errors import WorkflowConfigurationError, WorkflowValidationError
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.events.event import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from umbel.tasks.steps.decorators import catch_error, step
+from umbel.tasks.workflow.validation import check_workflow
 
 
 class A(Event):

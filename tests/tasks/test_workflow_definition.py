@@ -10,16 +10,23 @@ from typing import Any, Generic, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from umbel.orchestration.errors import (
+from umbel.orchestration.model.errors import (
     WorkflowConfigurationError,
     WorkflowStepDoesNotExistError,
     WorkflowValidationError,
 )
-from umbel.tasks.decorators import catch_error, step
-from umbel.tasks.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
-from umbel.tasks.markers import StepContextMarker
-from umbel.tasks.plan_builder import build_plan
-from umbel.tasks.workflow import Workflow
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.events.event import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from umbel.tasks.steps.decorators import catch_error, step
+from umbel.tasks.steps.markers import StepContextMarker
+from umbel.tasks.workflow.plan_builder import build_plan
 
 StateT = TypeVar("StateT")
 

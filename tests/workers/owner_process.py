@@ -50,8 +50,8 @@ def client(url: str) -> Iterator[redis.Redis]:
 OWNER = """
 import json, sys
 from pathlib import Path
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
 
 folder, workers = sys.argv[1], json.loads(sys.argv[2])
 with Watchdog() as watchdog:

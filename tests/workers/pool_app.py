@@ -18,7 +18,7 @@ import celery
 from celery import current_task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from umbel.workers.transport import use_transport
+from umbel.workers.transport.channel import use_transport
 
 POOLS = {"prefork": "prefork", "threads": "threads", "asyncio": "umbel.workers.pool:AsyncPool"}
 

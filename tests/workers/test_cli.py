@@ -16,7 +16,7 @@ import pytest
 from cli_process import FLOWS, Cli, environment
 from owner_process import eventually
 
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +328,7 @@ def test_flower_serves_the_deployment_and_is_asked_for_where_it_is_missing(cli: 
 
         eventually(answers, "Flower answers")
 
-    missing = "import sys; sys.modules['flower'] = None; from umbel.workers.cli import main; main()"
+    missing = "import sys; sys.modules['flower'] = None; from umbel.workers.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", missing, "flower"], env=environment(), capture_output=True, text=True, timeout=30
     )

@@ -18,8 +18,8 @@ import pytest
 from cli_process import FLOWS, Background, Cli
 from owner_process import eventually, processes_mentioning
 
-from umbel.workers.redis_serving import free_port
-from umbel.workers.server_folder import ServerFolder, is_locked
+from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.folder import ServerFolder, is_locked
 
 
 @pytest.fixture

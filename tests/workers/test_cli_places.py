@@ -10,8 +10,8 @@ import pytest
 from cli_process import Cli
 
 from umbel import Settings, StartEvent, StopEvent, Workflow, step
-from umbel.tasks.runtime import Runtime
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 class Limited(Workflow):

@@ -15,7 +15,7 @@ import pytest
 from cli_process import FLOWS, Background, Cli
 from owner_process import eventually, processes_mentioning
 
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 def program(arguments: str = "", more: str = "") -> str:

@@ -12,7 +12,7 @@ import redis
 from cli_process import Cli
 from owner_process import eventually
 
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 FLOWS = '''
 import os

@@ -65,9 +65,18 @@ def installed_with(requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("modules", "extras"),
     [
-        (["umbel", "umbel.workers.app", "umbel.workers.transport", "umbel.workers.pool", "kombu.transport.redis"], []),
-        (["umbel.workers.commands.worker", "umbel.workers.commands.dev", "umbel.workers.doctor"], []),
-        (["umbel.server", "umbel.workers.commands.serve"], ["server"]),
+        (
+            [
+                "umbel",
+                "umbel.workers.celery_app.app",
+                "umbel.workers.transport.channel",
+                "umbel.workers.pool.taskpool",
+                "kombu.transport.redis",
+            ],
+            [],
+        ),
+        (["umbel.workers.cli.commands.worker", "umbel.workers.cli.commands.dev", "umbel.workers.doctor.examine"], []),
+        (["umbel.server", "umbel.workers.cli.commands.serve"], ["server"]),
         (["flower.command", "flower.urls"], ["flower"]),
     ],
     ids=["worker", "commands", "server", "flower"],

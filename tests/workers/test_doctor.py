@@ -12,28 +12,28 @@ import pytest
 from celery import Celery
 from owner_process import client
 
-from umbel.orchestration.commands import Command
-from umbel.orchestration.connection import connect
-from umbel.orchestration.decide import Limits, decide_start
-from umbel.orchestration.envelope import START, STOP, Envelope
-from umbel.orchestration.fleet import seen_workers
-from umbel.orchestration.keys import new_id
-from umbel.orchestration.long_running import long_running
-from umbel.orchestration.plan import Plan, StepPlan
-from umbel.orchestration.records import Applied
-from umbel.orchestration.scripts import pack, unpack
-from umbel.orchestration.settings import Settings
-from umbel.orchestration.store import Store
-from umbel.orchestration.upkeep import Upkeep
-from umbel.orchestration.work import Work
-from umbel.tasks.dispatch import transport_options
-from umbel.workers.app import create_app
-from umbel.workers.doctor import examine
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.findings import Finding
-from umbel.workers.quarantine import set_aside
-from umbel.workers.redis_answers import Server, ask_server
-from umbel.workers.redis_health import has_lua_fixes, judge_server
+from umbel.orchestration.engine.leases import Upkeep
+from umbel.orchestration.engine.worker_directory import seen_workers
+from umbel.orchestration.inspection.long_running import long_running
+from umbel.orchestration.model.commands import Command
+from umbel.orchestration.model.decide import Limits, decide_start
+from umbel.orchestration.model.envelope import START, STOP, Envelope
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.work_item import Work
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.replies import Applied
+from umbel.orchestration.store.scripts import pack, unpack
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.messages.dispatcher import transport_options
+from umbel.workers.celery_app.app import create_app
+from umbel.workers.doctor.examine import examine
+from umbel.workers.doctor.findings import Finding
+from umbel.workers.doctor.redis_info import Server, ask_server
+from umbel.workers.doctor.redis_rules import has_lua_fixes, judge_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.transport.quarantine import set_aside
 
 PLAN = Plan(
     workflow="shop.Order",

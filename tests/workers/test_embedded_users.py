@@ -10,7 +10,7 @@ from pathlib import Path
 
 from owner_process import Owner, client, eventually, is_gone, owner, processes_mentioning
 
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 def test_a_second_user_of_a_folder_is_given_the_same_server_and_the_last_one_stops_it(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_users_who_come_and_go_at_random_always_find_a_server_with_all_data(tmp_
     visitor = """
 import sys, redis
 from pathlib import Path
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 for _ in range(8):
     with EmbeddedRedis.in_folder(Path(sys.argv[1])) as server, redis.Redis.from_url(server.url) as connected:
         connected.incr("visits")
@@ -160,14 +160,14 @@ app.worker_main(["worker", "--pool=prefork", "--concurrency=2", "--loglevel=ERRO
 def test_an_owner_killed_at_any_line_of_its_life_leaves_nothing(tmp_path: Path) -> None:
     lives = """
 import itertools, os, signal, sys, tempfile
-from umbel.workers.embedded import EmbeddedRedis
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 tempfile.tempdir = sys.argv[1]
 
 def live_until_line(last):
     lines = 0
     def trace(frame, event, _):
         nonlocal lines
-        if not frame.f_code.co_filename.rpartition("/")[0].endswith("workers"):
+        if not frame.f_code.co_filename.rpartition("/")[0].endswith("embedded"):
             return None
         lines += event == "line"
         if lines == last:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from umbel.workers.commands.fields import read_fields
+from umbel.workers.cli.fields import read_fields
 
 
 def test_a_value_is_json_if_it_can_be_read_as_such_and_text_otherwise() -> None:

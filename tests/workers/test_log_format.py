@@ -13,8 +13,8 @@ import pytest
 from cli_process import FLOWS, Cli
 from owner_process import eventually
 
-from umbel.workers.embedded import EmbeddedRedis
-from umbel.workers.log_format import JsonFormatter, json_line
+from umbel.workers.cli.log_format import JsonFormatter, json_line
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 def record(text: str = "run %s failed", *arguments: object, **extra: object) -> logging.LogRecord:

@@ -24,13 +24,16 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.threads import LocalStack, _FastLocalStack
 from transport_place import eventually
 
-from umbel.orchestration.errors import ConfigurationError
-from umbel.workers import async_tracer, pool, pool_loop, task_context
-from umbel.workers.async_limits import InterruptibleThread, SoftLimit, Stopped
-from umbel.workers.daemon_threads import DaemonThreads
-from umbel.workers.loop_lag import LoopWatch
-from umbel.workers.pool_loop import PoolLoop
-from umbel.workers.pool_settings import PoolSettings
+from umbel.orchestration.model.errors import ConfigurationError
+from umbel.workers.pool import loop as pool_loop
+from umbel.workers.pool import task_context
+from umbel.workers.pool import taskpool as pool
+from umbel.workers.pool import tracer as async_tracer
+from umbel.workers.pool.daemon_threads import DaemonThreads
+from umbel.workers.pool.interrupts import InterruptibleThread, SoftLimit, Stopped
+from umbel.workers.pool.loop import PoolLoop
+from umbel.workers.pool.loop_lag import LoopWatch
+from umbel.workers.pool.settings import PoolSettings
 
 #: What is overridden, followed line by line, or counted on -> how the SHA-256 of its source begins.
 SOURCES = {
@@ -107,7 +110,7 @@ def test_the_lines_of_celery_that_comments_name_are_the_right_ones() -> None:
     }
     sources = "".join(
         inspect.getsource(importlib.import_module(f"umbel.workers.{name}"))
-        for name in ("pool", "pool_outbox", "async_tracer", "task_context")
+        for name in ("pool.taskpool", "pool.callback_queue", "pool.tracer", "pool.task_context")
     )
     assert set(re.findall(r"(?:celery|kombu)/[\w/]+\.py:\d+", sources)) == set(expected)
     for place, text in expected.items():
@@ -272,7 +275,7 @@ def test_threads_are_made_as_needed_and_no_more_than_allowed() -> None:
 def test_a_stuck_thread_does_not_keep_the_interpreter() -> None:
     program = """
 from threading import Event
-from umbel.workers.daemon_threads import DaemonThreads
+from umbel.workers.pool.daemon_threads import DaemonThreads
 entered = Event()
 DaemonThreads(1, "test").submit(lambda: (entered.set(), Event().wait()))
 entered.wait()

@@ -13,7 +13,8 @@ import pytest
 import redis
 from transport_place import Place, eventually, running_place
 
-from umbel.workers import quarantine, transport
+from umbel.workers.transport import channel as transport
+from umbel.workers.transport import quarantine
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from umbel.orchestration.errors import WorkflowValidationError
-from umbel.tasks.registry import declared
-from umbel.tasks.workflow import Workflow
-from umbel.workers.targets import TargetError, build, load_target, load_targets, load_workflow, parse_target
+from umbel.orchestration.model.errors import WorkflowValidationError
+from umbel.tasks.client.workflow import Workflow
+from umbel.tasks.workflow.registry import declared
+from umbel.workers.cli.targets import TargetError, build, load_target, load_targets, load_workflow, parse_target
 
 HEAD = """
 from umbel import StartEvent, StopEvent, Workflow, register, step

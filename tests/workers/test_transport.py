@@ -12,8 +12,8 @@ import pytest
 import transport_app
 from transport_place import Place, Server, Worker, eventually, running_place
 
-from umbel.tasks.doorbell_messages import HEADER
-from umbel.workers.redis_serving import free_port
+from umbel.tasks.messages.template import HEADER
+from umbel.workers.embedded.configuration import free_port
 
 
 @pytest.fixture

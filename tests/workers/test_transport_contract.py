@@ -18,8 +18,9 @@ from celery.worker.request import Request
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
-from umbel.orchestration.errors import ConfigurationError
-from umbel.workers import transport, unacked
+from umbel.orchestration.model.errors import ConfigurationError
+from umbel.workers.transport import channel as transport
+from umbel.workers.transport import unacked
 
 #: Our class -> the one it changes.
 OVERRIDDEN: dict[type, type] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from owner_process import eventually, is_gone
 
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
 
 
 def test_nothing_is_started_while_there_is_nothing_to_watch() -> None:
@@ -58,7 +58,7 @@ def test_what_is_forgotten_is_left_alone(tmp_path: Path) -> None:
 def test_an_owner_that_ends_without_closing_leaves_nothing() -> None:
     code = """
 import os
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
 watchdog = Watchdog()
 print(watchdog.spawn(["sleep", "600"]).pid, watchdog.pid, flush=True)
 os._exit(0)
@@ -71,7 +71,7 @@ os._exit(0)
 def test_a_child_forked_by_the_owner_does_not_keep_the_watchdog_waiting() -> None:
     code = """
 import os, signal
-from umbel.workers.watchdog import Watchdog
+from umbel.workers.embedded.watchdog import Watchdog
 watchdog = Watchdog()
 sleeper = watchdog.spawn(["sleep", "600"]).pid
 child = os.fork()

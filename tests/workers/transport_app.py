@@ -17,7 +17,7 @@ import kombu
 from celery.utils.log import get_logger
 from celery.worker.request import Request
 
-from umbel.workers.transport import TRANSPORT, use_transport
+from umbel.workers.transport.channel import TRANSPORT, use_transport
 
 #: The class put in place, the class named by setting, or kombu's own.
 Kind = Literal["umbel", "umbel by setting", "stock"]

@@ -19,8 +19,8 @@ from typing import Any
 import redis
 import transport_app
 
-from umbel.workers.redis_binary import find_server
-from umbel.workers.redis_serving import free_port
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.configuration import free_port
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = 25) -> None:

@@ -19,7 +19,7 @@ from umbel import (
     attach,
     step,
 )
-from umbel.tasks.runtime import Runtime
+from umbel.tasks.client.runtime import Runtime
 
 
 class Go(HumanResponseEvent):

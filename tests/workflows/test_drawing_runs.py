@@ -22,11 +22,11 @@ from umbel import (
     retry_policy,
     step,
 )
-from umbel.orchestration.errors import RunNotFound
-from umbel.tasks.drawing import draw_most_recent_execution, draw_most_recent_execution_mermaid
-from umbel.tasks.past_run import OUTSIDE, START, STOP, PastRun, past_run
-from umbel.tasks.retry_policy import stop_after_attempt, wait_fixed
-from umbel.tasks.run_picture import run_picture
+from umbel.orchestration.inspection.run_trace import OUTSIDE, START, STOP, PastRun, past_run
+from umbel.orchestration.model.errors import RunNotFound
+from umbel.tasks.drawing.draw import draw_most_recent_execution, draw_most_recent_execution_mermaid
+from umbel.tasks.drawing.run_picture import run_picture
+from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 
 from umbel import Context, Event, StartEvent, StepTimeoutError, StopEvent, Workflow, WorkflowValidationError, step
 from umbel import retry_policy as policy
-from umbel.tasks.resource_config import ResourceConfig
-from umbel.tasks.resource_manager import ResourceManager
-from umbel.tasks.resources import Resource
-from umbel.tasks.retry_policy import stop_after_attempt, wait_fixed
+from umbel.tasks.resources.config import ResourceConfig
+from umbel.tasks.resources.resolution import ResourceManager
+from umbel.tasks.resources.resource import Resource
+from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Item(Event):

@@ -18,7 +18,7 @@ from umbel import (
     retry_policy,
     step,
 )
-from umbel.tasks.retry_policy import stop_after_attempt, wait_fixed
+from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Item(Event):

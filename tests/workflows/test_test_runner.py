@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from umbel import Context, Event, StartEvent, StepStateChanged, StopEvent, Workflow, step
-from umbel.tasks.testing import WorkflowTestRunner
+from umbel.tasks.client.testing import WorkflowTestRunner
 
 
 class Begin(StartEvent):

@@ -1,6 +1,6 @@
 """`umbel.protocol`: the shapes that travel between a server and its clients."""
 
-from umbel.server.protocol import (
+from umbel.server.http.protocol import (
     CancelHandlerResponse,
     EventEnvelopeWithMetadata,
     HandlerData,

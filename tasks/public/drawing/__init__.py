@@ -1,6 +1,6 @@
 """`umbel.drawing`: drawings of workflows and of runs."""
 
-from umbel.tasks.drawing import (
+from umbel.tasks.drawing.draw import (
     NotebookDrawing,
     draw_all_possible_flows,
     draw_all_possible_flows_mermaid,

@@ -1,6 +1,6 @@
-"""`umbel.errors`: every error umbel raises; the tree is drawn in `umbel.orchestration.errors`."""
+"""`umbel.errors`: every error umbel raises; the tree is drawn in `umbel.orchestration.model.errors`."""
 
-from umbel.orchestration.errors import (
+from umbel.orchestration.model.errors import (
     ConfigurationError,
     ContextSerdeError,
     ContextStateError,

@@ -1,6 +1,6 @@
 """`umbel.events`: what steps hand each other, and what a run tells of itself."""
 
-from umbel.tasks.events import (
+from umbel.tasks.events.event import (
     DictLikeModel,
     Event,
     HumanResponseEvent,
@@ -17,7 +17,7 @@ from umbel.tasks.events import (
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
-from umbel.tasks.remote_exceptions import UnreconstructedException
+from umbel.tasks.events.exceptions import UnreconstructedException
 
 __all__ = [
     "DictLikeModel",

@@ -1,5 +1,5 @@
 """`umbel.handler`: the caller's view of a run."""
 
-from umbel.tasks.handler import WorkflowHandler
+from umbel.tasks.client.handler import WorkflowHandler
 
 __all__ = ["WorkflowHandler"]

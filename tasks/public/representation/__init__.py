@@ -1,6 +1,6 @@
 """`umbel.representation`: a workflow's structure as data."""
 
-from umbel.tasks.representation import (
+from umbel.tasks.drawing.representation import (
     WorkflowEventNode,
     WorkflowExternalNode,
     WorkflowGenericNode,
@@ -12,7 +12,7 @@ from umbel.tasks.representation import (
     WorkflowResourceNode,
     WorkflowStepNode,
 )
-from umbel.tasks.representation_builder import get_workflow_representation
+from umbel.tasks.drawing.representation_builder import get_workflow_representation
 
 __all__ = [
     "WorkflowEventNode",

@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from umbel.tasks.retry_policy import (
+from umbel.tasks.retry.policy import (
     ConstantDelayRetryPolicy,
     ExponentialBackoffRetryPolicy,
     RetryCondition,
@@ -89,7 +89,7 @@ class _CallableModule(ModuleType):
     """A module that is the function it is named after."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> RetryPolicy:
-        """Make a policy, see `umbel.tasks.retry_policy.retry_policy`."""
+        """Make a policy, see `umbel.tasks.retry.policy.retry_policy`."""
         return retry_policy(*args, **kwargs)
 
 

@@ -1,5 +1,5 @@
 """`umbel.testing`: running workflows in tests."""
 
-from umbel.tasks.testing import WorkflowTestResult, WorkflowTestRunner
+from umbel.tasks.client.testing import WorkflowTestResult, WorkflowTestRunner
 
 __all__ = ["WorkflowTestResult", "WorkflowTestRunner"]

@@ -1,5 +1,5 @@
 """`umbel.workflow`: the class a user derives from."""
 
-from umbel.tasks.workflow import Workflow
+from umbel.tasks.client.workflow import Workflow
 
 __all__ = ["Workflow"]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from umbel.tasks.runtime import Runtime, current_runtime
+from umbel.tasks.client.runtime import Runtime, current_runtime
 
 BasicRuntime = Runtime
 

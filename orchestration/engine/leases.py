@@ -1,0 +1,201 @@
+"""Verbs of keeping runs alive: leases, losses, timers, the ring, parked work. One script per run and verb.
+
+Used by the heartbeat of every execution process and by the sweep; no process is special, and each verb may be
+repeated or raced without harm.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..model.suspicion import MOST
+from ..model.work_item import Work
+from ..store.replies import Applied
+from ..store.scripts import unpack
+from ..store.verbs import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claim as an owner's set lists it."""
+
+    run_id: str
+    work_id: str
+    claim_id: str
+
+    @property
+    def member(self) -> str:
+        """Its spelling in Redis."""
+        return f"{self.run_id}|{self.work_id}|{self.claim_id}"
+
+    @staticmethod
+    def parse(member: str) -> Held:
+        """The inverse of `member`."""
+        return Held(*member.split("|", 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a heartbeat learned.
+
+    Attributes:
+        gone: The owner was declared lost somewhere; it must cancel all it runs and begin a new incarnation.
+        lost: Claims it believed it held and does not.
+        handed_back: What it held beyond that, run by run: doorbells to be rung.
+    """
+
+    gone: bool
+    lost: frozenset[Held]
+    handed_back: tuple[tuple[str, Applied], ...] = ()
+
+
+class Upkeep:
+    """Lease and sweep verbs over a `Store`'s connection."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.settings = store.settings
+
+    def heartbeat(
+        self,
+        owner: str,
+        held: Iterable[Held],
+        *,
+        shards: Iterable[int] = (),
+        is_held: Callable[[Held], bool] = lambda _: False,
+    ) -> Pulse:
+        """Renew the lease of everything `owner` holds; one command per shard that it has dealings with.
+
+        What Redis believes it holds beyond `held` (a claim whose answer never arrived, or that was given up without
+        a commit) is handed back.
+
+        Args:
+            owner: The execution process.
+            held: All it believes to hold, claims under way included.
+            shards: Shards to visit although nothing is held there, because something was until lately. A claim that
+                was given up there would keep a lease which nobody renews, and the owner would be taken for dead.
+            is_held: Asked before anything is handed back: a claim made since `held` was listed is no surplus.
+        """
+        by_shard: dict[int, list[Held]] = defaultdict(list, {shard: [] for shard in shards})
+        for each in held:
+            by_shard[self.store.locate(each.run_id).shard].append(each)
+        lost: set[Held] = set()
+        handed_back: list[tuple[str, Applied]] = []
+        for shard, mine in by_shard.items():
+            reply = self.store.shard_verb(
+                "heartbeat",
+                shard,
+                {"owner": f"owner:{owner}"},
+                owner=owner,
+                lease=round(self.settings.lease_seconds * 1000),
+                held=[each.member for each in mine],
+            )
+            if reply[0] == b"gone":
+                return Pulse(True, frozenset(), tuple(handed_back))
+            answer = unpack(reply[1])
+            lost.update(Held.parse(member) for member in answer["lost"] or ())
+            beyond = [each for each in map(Held.parse, answer["beyond"] or ()) if not is_held(each)]
+            if beyond:
+                handed_back += self.hand_back(owner, beyond, charge=False)
+        return Pulse(False, frozenset(lost), tuple(handed_back))
+
+    def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:
+        """Declare an owner lost and learn what it held; empty when nothing is left or its lease still runs."""
+        names = {"owner": f"owner:{owner}"}
+        reply = self.store.shard_verb("fence", shard, names, owner=owner, known_dead=known_dead or None)
+        return [Held.parse(member) for member in unpack(reply[1])] if reply[0] == b"held" else []
+
+    def hand_back(self, owner: str, held: Sequence[Held], *, charge: bool) -> list[tuple[str, Applied]]:
+        """Dispatch again what `owner` will not finish; with `charge` it died at it, and they are suspected more."""
+        by_run: dict[str, list[Held]] = defaultdict(list)
+        for each in held:
+            by_run[each.run_id].append(each)
+        done: list[tuple[str, Applied]] = []
+        for run_id, items in by_run.items():
+            reply = self.store.verb(
+                "lose",
+                run_id,
+                {"owner": f"owner:{owner}"},
+                owner=owner,
+                charge=MOST if charge else None,
+                items=[{"w": i.work_id, "c": i.claim_id, "member": i.member} for i in items],
+            )
+            done.append((run_id, self.store.applied(run_id, reply[1])))
+        return done
+
+    def wake(self, run_id: str, timer: str, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
+        """A timer of a work item is due. None when it fired already or was postponed."""
+        verb = "deadline" if kind == "deadline" else "wake"
+        reply = self.store.verb(verb, run_id, {}, timer=timer, kind=kind, w=work_id, wt=waiter_id)
+        return self.store.applied(run_id, reply[1]) if reply[0] == b"woken" else None
+
+    def ring_again(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
+        """Dispatch again, with back-off, what nobody has claimed; items are (work id, queue/priority)."""
+        reply = self.store.verb(
+            "rering",
+            run_id,
+            {},
+            items=[{"w": work_id, "q": line} for work_id, line in items],
+            ring_max=round(self.settings.ring_max_seconds * 1000),
+        )
+        return self.store.applied(run_id, reply[1])
+
+    def park(
+        self,
+        run_id: str,
+        work_id: str,
+        workflow: str,
+        step: str,
+        work: Work | None = None,
+        *,
+        lacks: str | None = None,
+    ) -> bool:
+        """Set aside work whose code this worker lacks. It is not failed: a worker that has the code takes it up.
+
+        Args:
+            run_id: The run.
+            work_id: The work item.
+            workflow: Its workflow's name.
+            step: Its step's name.
+            work: The claim, when it was claimed before the code was found missing.
+            lacks: The wire name of an event of it whose class is missing, where the step is there.
+        """
+        names = {"owner": f"owner:{work.owner if work else ''}"}
+        member = work.member if work else None
+        claim_id = work.claim_id if work else None
+        name = f"{workflow}|{step}"
+        reply = self.store.verb("park", run_id, names, w=work_id, name=name, lacks=lacks, c=claim_id, member=member)
+        return bool(reply[0] == b"parked")
+
+    def unpark(
+        self, workflow: str, steps: Iterable[str], knows: Callable[[str], bool] = lambda _: True
+    ) -> list[tuple[str, Applied]]:
+        """Take up everything that is parked for these steps, and for want of an event's class if that is known here."""
+        wanted = set(steps)
+        done: list[tuple[str, Applied]] = []
+        for shard in range(self.settings.shards):
+            key = self.store.keys.in_shard(shard, "parked")
+            by_run: dict[str, list[dict[str, str]]] = defaultdict(list)
+            for raw in self.store.client.zscan_iter(key, match=f"{_literal(workflow)}|*"):
+                member = raw[0].decode()
+                _, name, run_id, work_id = member.split("|", 3)
+                step, _, lacks = name.partition("@")
+                if step in wanted and (not lacks or knows(lacks)):
+                    by_run[run_id].append({"w": work_id, "member": member})
+            for run_id, items in by_run.items():
+                reply = self.store.verb("unpark", run_id, {}, items=items)
+                done.append((run_id, self.store.applied(run_id, reply[1])))
+        return done
+
+    def retire(self, run_id: str) -> None:
+        """Give the dynamic keys of an ended run the run's own lifetime."""
+        keys = self.store.locate(run_id)
+        names = [name.decode() for name in self.store.client.smembers(keys["extra"])]
+        self.store.verb("retire", run_id, {}, extra={name: name for name in names})
+
+
+def _literal(text: str) -> str:
+    """Text as a glob pattern that matches only itself."""
+    return "".join(f"\\{c}" if c in "*?[]\\^-" else c for c in text)

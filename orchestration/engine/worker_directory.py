@@ -1,0 +1,59 @@
+"""Which workers a deployment has, as they announce themselves with every sweep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from ..store.verbs import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SeenWorker:
+    """One worker that has announced itself and not said goodbye.
+
+    Attributes:
+        name: Its Celery node name.
+        host: Where it runs.
+        pid: Its main process there.
+        workflows: Names of the workflows it has the code of.
+        queues: The queues it takes messages from.
+        silent_seconds: Since its last announcement.
+        is_live: It announced itself recently enough to be believed.
+    """
+
+    name: str
+    host: str
+    pid: int
+    workflows: tuple[str, ...]
+    queues: tuple[str, ...]
+    silent_seconds: float
+    is_live: bool
+
+    def serves(self, workflow: str) -> bool:
+        """Whether runs of this workflow may go on here."""
+        return self.is_live and workflow in self.workflows
+
+
+def seen_workers(store: Store) -> list[SeenWorker]:
+    """All workers that are announced, by name; those that were killed stay for a while and are not live."""
+    pipe = store.client.pipeline(transaction=False)
+    pipe.hgetall(store.keys.in_shard(0, "workers")).time()
+    announced, (seconds, _) = store.read("look at the workers", pipe.execute)
+    patience = max(store.settings.lease_seconds, 4 * store.settings.sweep_seconds)
+    found = []
+    for name, data in sorted(announced.items()):
+        about = json.loads(data)
+        silent = max(0.0, seconds - about["seen_at"] / 1000)
+        found.append(
+            SeenWorker(
+                name=name.decode(),
+                host=about["host"],
+                pid=about["pid"],
+                workflows=tuple(about["workflows"]),
+                queues=tuple(about["queues"]),
+                silent_seconds=silent,
+                is_live=silent <= patience,
+            )
+        )
+    return found

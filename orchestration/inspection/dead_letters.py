@@ -1,0 +1,127 @@
+"""Dead letters: what has come to a stand and does not go on by itself, for people to look at and to take up again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..model.errors import WorkerLost
+from ..store.replies import RunRecord
+from ..store.verbs import Store
+from .endings import exception_text
+from .timeline import Execution, executions
+
+Reason = Literal["worker lost", "retries exhausted", "failed", "stuck"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadRun:
+    """A run that failed for good.
+
+    Attributes:
+        run_id: The run.
+        workflow: Its workflow.
+        step: On which step it failed; empty for a fan-out that could not close.
+        reason: `worker lost` again and again, `retries exhausted`, `failed` at the first attempt and none was to
+            follow, or `stuck`: a fan-out is open and no step left that could close it.
+        attempts: Of that step, lost ones included; 0 if there was no step.
+        error: The last exception.
+        failed_at: Redis ms.
+    """
+
+    run_id: str
+    workflow: str
+    step: str
+    reason: Reason
+    attempts: int
+    error: str
+    failed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedWork:
+    """A work item that waits for a worker which has its code; its run goes on when one starts.
+
+    Attributes:
+        run_id: The run.
+        workflow: Its workflow.
+        step: Its step.
+        parked_at: When it was last set aside, in Redis ms.
+    """
+
+    run_id: str
+    workflow: str
+    step: str
+    parked_at: int
+
+
+def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 100) -> list[DeadRun]:
+    """Runs that failed for good, the latest first; `retry_run` takes one up again.
+
+    Args:
+        store: The runs.
+        workflow: Only of this workflow; the last part of its name suffices.
+        limit: At most this many.
+    """
+    asked = limit
+    while True:
+        records = store.runs(status="failed", limit=asked)
+        found = [each for each in records if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
+        if len(found) >= limit or len(records) < asked:
+            return [_dead(record) for record in found[:limit]]
+        asked *= 4
+
+
+def _dead(record: RunRecord) -> DeadRun:
+    value = record.ending.value() if record.ending is not None else {}
+    exception = value.get("exception") or {}
+    attempts = value.get("attempts") or 0
+    lost = str(exception.get("exception_type", "")).rpartition(".")[2] == WorkerLost.__name__
+    reason: Reason = "failed"
+    if lost:
+        reason = "worker lost"
+    elif not value.get("step_name"):
+        reason = "stuck"
+    elif attempts > 1:
+        reason = "retries exhausted"
+    return DeadRun(
+        record.run_id,
+        record.workflow,
+        value.get("step_name") or "",
+        reason,
+        attempts,
+        exception_text(exception),
+        record.ended_at or record.created_at,
+    )
+
+
+def history(store: Store, dead: DeadRun) -> list[Execution]:
+    """All executions of the work item on which a run failed, oldest first."""
+    found = [each for each in executions(store.journal(dead.run_id)) if each.step == dead.step]
+    failed = next((each.work_id for each in reversed(found) if each.outcome == "failed"), None)
+    return [each for each in found if each.work_id == failed]
+
+
+def parked_work(store: Store) -> list[ParkedWork]:
+    """All parked work of running runs, what has been parked longest first."""
+
+    def members() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        for shard in range(store.settings.shards):
+            pipe.zrange(store.keys.in_shard(shard, "parked"), 0, -1, withscores=True)
+        return pipe.execute()
+
+    found: list[ParkedWork] = []
+    for member, parked_at in (each for page in store.read("list parked work", members) for each in page):
+        workflow, name, run_id, _ = member.decode().split("|", 3)
+        found.append(ParkedWork(run_id, workflow, name.partition("@")[0], int(parked_at)))
+
+    def statuses() -> Any:  # what was parked of a run that has ended stays listed in Redis for a while
+        pipe = store.client.pipeline(transaction=False)
+        for each in found:
+            pipe.hget(store.locate(each.run_id)["run"], "status")
+        return pipe.execute()
+
+    alive = store.read("look at runs", statuses) if found else []
+    running = [each for each, status in zip(found, alive, strict=True) if status == b"running"]
+    return sorted(running, key=lambda each: each.parked_at)

@@ -1,0 +1,64 @@
+"""How a run ended, told from its record alone: no class of the user's is needed, so any command can tell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model.envelope import FAILED, STOP, TAG, TIMED_OUT
+from ..store.replies import RunRecord
+
+#: Characters of an exception that are shown; `umbel show --json` has all of it.
+_LONGEST = 1000
+
+
+def result_of(record: RunRecord) -> Any:
+    """The result of a completed run as JSON: of a plain StopEvent what it was given, of a subclass its fields."""
+    if record.ending is None:
+        return None
+    value = record.ending.value()
+    if record.ending.type == STOP:
+        return untagged(value.get("result"))
+    fields = {name: untagged(field) for name, field in value.items() if name != "_data"}
+    return fields | untagged(value.get("_data") or {})
+
+
+def untagged(value: Any) -> Any:
+    """A stored value with the marks of its classes taken off: what pydantic itself writes as JSON."""
+    if isinstance(value, list):
+        return [untagged(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TAG in value and "value" in value:
+        inner = value["value"]
+        if value[TAG] is True or not isinstance(inner, dict):
+            return untagged(inner)
+        value = inner  # a dict of the user's own that has this key
+    return {name: untagged(item) for name, item in value.items()}
+
+
+def why_not_completed(record: RunRecord) -> str | None:
+    """One sentence that says how a run ended that did not complete; None if it completed or goes on."""
+    run = f"Run {record.run_id!r}"
+    if record.status == "cancelled":
+        return f"{run} was cancelled."
+    value = record.ending.value() if record.ending is not None else {}
+    if record.ending is not None and record.ending.type == TIMED_OUT:
+        active = ", ".join(value.get("active_steps") or ())
+        at_work = f"At work were: {active}" if active else "No step was at work"
+        return f"{run} did not end within its timeout of {value.get('timeout')} s. {at_work}."
+    if record.ending is not None and record.ending.type == FAILED:
+        error = exception_text(value.get("exception") or {})
+        where = f" in step {value['step_name']!r}" if value.get("step_name") else ""
+        attempt = f" on attempt {value['attempts']}" if value.get("attempts") else ""
+        return f"{run} failed{where}{attempt}: {error}."
+    return None if record.status in ("running", "completed") else f"{run} ended as {record.status}."
+
+
+def exception_text(encoded: dict[str, Any]) -> str:
+    """An exception as Python shows it: `CardDeclined('limit reached')`."""
+    name = str(encoded.get("exception_type") or "an unknown error").rpartition(".")[2]
+    arguments = encoded.get("exception_args")
+    if not isinstance(arguments, list) or not arguments:  # pydantic's errors have a text and no arguments
+        arguments = [encoded["exception_message"]] if encoded.get("exception_message") else []
+    text = f"{name}({', '.join(map(repr, arguments))})"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,0 +1,77 @@
+"""Steps that are executed for long: most are busy, some hang. Nobody can tell from outside, so people are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine.leases import Held
+from ..store.scripts import unpack
+from ..store.verbs import Store
+
+#: Claims that are looked at.
+_SAMPLE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class LongRunning:
+    """One execution that goes on.
+
+    Attributes:
+        run_id: Its run.
+        step: Its step.
+        owner: The process, as `worker|host|pid|incarnation`.
+        seconds: Since it was claimed.
+        has_time_limit: It will be ended (`@step(timeout=…)`).
+    """
+
+    run_id: str
+    step: str
+    owner: str
+    seconds: float
+    has_time_limit: bool
+
+
+def long_running(store: Store, seconds: float) -> list[LongRunning]:
+    """Executions that have gone on for this long, the longest first; of very many claims not all are looked at."""
+    shards = range(store.settings.shards)
+
+    def owners() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        pipe.time()
+        for shard in shards:
+            pipe.zrange(store.keys.in_shard(shard, "leases"), 0, -1)
+        return pipe.execute()
+
+    (whole_seconds, micros), *found = store.read("look who is at work", owners)
+    now = whole_seconds + micros / 1e6
+    places = [(shard, owner.decode()) for shard, names in zip(shards, found, strict=True) for owner in names]
+
+    def members() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        for shard, owner in places:
+            pipe.srandmember(store.keys.in_shard(shard, f"owner:{owner}"), _SAMPLE)
+        return pipe.execute()
+
+    held = [
+        (Held.parse(member.decode()), owner)
+        for (_, owner), page in zip(places, store.read("look who is at work", members) if places else (), strict=True)
+        for member in page
+    ][:_SAMPLE]
+
+    def records() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        for each, _ in held:
+            pipe.hget(store.locate(each.run_id)["work"], each.work_id)
+        return pipe.execute()
+
+    answers: Iterable[bytes | None] = store.read("look at steps at work", records) if held else ()
+    going_on = []
+    for (each, owner), packed in zip(held, answers, strict=True):
+        record = unpack(packed) if packed is not None else {}
+        if record.get("st") == "running" and record["c"] == each.claim_id:
+            age = now - record["ca"] / 1000
+            if age >= seconds:
+                going_on.append(LongRunning(each.run_id, record["s"], owner, age, "to" in record))
+    return sorted(going_on, key=lambda step: -step.seconds)

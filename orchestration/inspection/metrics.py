@@ -1,0 +1,201 @@
+"""What a deployment has done and how it stands, in figures: read from Redis, so that any process can tell for all.
+
+Scripts count as they go, in the `counters` hash of each shard, at the cost of two commands per step and histogram.
+Whoever wants to know adds the shards up here, in three round trips however many runs there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..store.scripts import unpack
+from ..store.verbs import Store
+
+#: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/measure.lua` has the same.
+BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)
+
+STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
+
+#: What scripts count. The texts for people are in `server/operations/prometheus.py`.
+COUNTERS = (
+    "retries",
+    "dead_letters",
+    "losses",
+    "lost_owners",
+    "deadlines",
+    "redispatches",
+    "stale_commits",
+    "duplicate_doorbells",
+    "stale_doorbells",
+    "absorbed_sends",
+    "repeated_commits",
+)
+
+#: Members of a shard's ring that are looked at to find the oldest.
+_SAMPLE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How long something took.
+
+    Attributes:
+        counts: Observations per bucket, of BOUNDS and beyond; not cumulated.
+        total_ms: The sum of all.
+    """
+
+    counts: tuple[int, ...]
+    total_ms: int
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Unclaimed:
+    """Dispatches of one queue that nobody has claimed.
+
+    Attributes:
+        number: How many.
+        oldest_seconds: Since the latest dispatch of the one that has waited longest, of a sample.
+    """
+
+    number: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """A deployment in figures.
+
+    Attributes:
+        counters: Of COUNTERS, since the deployment began.
+        steps: (workflow, step) -> how long its attempts took, from claim to commit.
+        waits: queue -> how long its steps waited from dispatch to claim; those that a worker went on with did not.
+        runs: status -> how many runs there are; ended ones as long as they are kept.
+        unclaimed: queue -> what waits there now.
+        parked: Steps that wait for a worker that has their code.
+        waiting_for_place: Runs that wait because of `num_concurrent_runs`.
+        sweep_lag_seconds: How long the timer or lease that should have been looked at first is overdue.
+    """
+
+    counters: Mapping[str, int]
+    steps: Mapping[tuple[str, str], Histogram]
+    waits: Mapping[str, Histogram]
+    runs: Mapping[str, int]
+    unclaimed: Mapping[str, Unclaimed]
+    parked: int
+    waiting_for_place: int
+    sweep_lag_seconds: float
+
+
+def read_metrics(store: Store) -> Metrics:
+    """The figures of a deployment as they stand. Reads only; shards are not read at one instant.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    shards = range(store.settings.shards)
+
+    def read() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        for shard in shards:
+            pipe.hgetall(store.keys.in_shard(shard, "counters"))
+            for status in STATUSES:
+                pipe.zcard(store.keys.in_shard(shard, f"runs:{status}"))
+            pipe.zcard(store.keys.in_shard(shard, "parked")).zcard(store.keys.in_shard(shard, "unbegun"))
+            pipe.zrange(store.keys.in_shard(shard, "timers"), 0, 0, withscores=True)
+            pipe.zrange(store.keys.in_shard(shard, "leases"), 0, 0, withscores=True)
+        pipe.time()
+        return pipe.execute()
+
+    *answers, (seconds, micros) = store.read("read the counters", read)
+    width = len(STATUSES) + 5
+    now = seconds * 1000 + micros / 1000
+    counted: Counter[str] = Counter()
+    runs: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
+    parked = waiting = 0
+    lag = 0.0
+    for shard in shards:
+        counters, *rest = answers[width * shard : width * (shard + 1)]
+        counted.update({name.decode(): int(value) for name, value in counters.items()})
+        runs.update(dict(zip(STATUSES, rest, strict=False)))
+        parked += rest[-4]
+        waiting += rest[-3]
+        for first in (*rest[-2], *rest[-1]):
+            lag = max(lag, (now - first[1]) / 1000 if first[1] else 0.0)  # a lease of 0 is one that is being handed on
+    return Metrics(
+        counters={name: counted[name] for name in COUNTERS},
+        steps={tuple(name.rsplit("|", 1)): of for name, of in _histograms(counted, "took|")},  # type: ignore[misc]
+        waits=dict(_histograms(counted, "wait|")),
+        runs=runs,
+        unclaimed=unclaimed(store, sample=_SAMPLE),
+        parked=parked,
+        waiting_for_place=waiting,
+        sweep_lag_seconds=lag,
+    )
+
+
+def _histograms(counted: Mapping[str, int], prefix: str) -> Iterable[tuple[str, Histogram]]:
+    counts: dict[str, list[int]] = defaultdict(lambda: [0] * (len(BOUNDS) + 1))
+    sums: dict[str, int] = {}
+    for field, value in counted.items():
+        if field.startswith(prefix):
+            name, _, part = field.removeprefix(prefix).rpartition("|")
+            if part == "sum":
+                sums[name] = value
+            else:
+                counts[name][int(part) - 1] = value
+    return [(name, Histogram(tuple(found), sums.get(name, 0))) for name, found in sorted(counts.items())]
+
+
+def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
+    """Per queue what is dispatched and unclaimed, with the age of the oldest among `sample` members of each ring.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+
+    def read_indexes() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        for shard in range(store.settings.shards):
+            pipe.hgetall(store.keys.in_shard(shard, "unclaimed"))
+            pipe.zrange(store.keys.in_shard(shard, "ring"), 0, sample - 1)
+        pipe.time()
+        return pipe.execute()
+
+    *answers, (seconds, micros) = store.read("look at unclaimed steps", read_indexes)
+    numbers: Counter[str] = Counter()
+    for counts in answers[::2]:
+        for line, number in counts.items():
+            numbers[_queue_of(line.decode())] += int(number)
+    members = [member.decode().split("|", 2) for page in answers[1::2] for member in page]
+
+    def read_records() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        for run_id, work_id, _line in members:
+            pipe.hget(store.locate(run_id)["work"], work_id)
+        return pipe.execute()
+
+    oldest: dict[str, int] = {}
+    found = store.read("look at unclaimed steps", read_records) if members else []
+    for (_, _, line), raw in zip(members, found, strict=True):
+        if raw is not None:
+            queue, at = _queue_of(line), int(unpack(raw)["da"])
+            oldest[queue] = min(at, oldest.get(queue, at))
+    now = seconds + micros / 1_000_000
+    return {
+        queue: Unclaimed(number, max(0.0, now - oldest[queue] / 1000) if queue in oldest else 0.0)
+        for queue, number in sorted(numbers.items())
+        if number > 0
+    }
+
+
+def _queue_of(line: str) -> str:
+    """The queue of a line `queue/priority`."""
+    return line.rpartition("/")[0]

@@ -1,0 +1,302 @@
+"""Pages of runs for people: newest first, filtered, counted. Reads the indexes there are; nothing is written for it.
+
+A run stands in one index per status: a running one by its start, an ended one by its end. Newest first therefore means
+by what happened last, start or end. A filter is applied while walking down the indexes, a bounded stretch at a time;
+one script per shard tells the workflows' names of a stretch, so ten thousand runs are looked through in some 40 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from ..model.errors import WorkflowRuntimeError
+from ..store.keys import state_id_of
+from ..store.replies import RunRecord, run_record
+from ..store.scripts import enqueue, load, pack
+from ..store.verbs import Store
+
+#: In the order in which people are told of them.
+STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
+
+#: Entries of one index that are looked through at once when there is a filter.
+STRETCH = 2_000
+#: Runs that are looked through for one page; what is beyond is looked through for the next one.
+REACH = 100_000
+#: Most runs of one page.
+MAX_LIMIT = 500
+
+_FIELDS = ("status", "workflow", "created_at", "ended_at", "parent", "unbegun", "live", "asleep")
+
+#: Where a page ends: (instant in Redis ms, run id); the next one has what sorts below.
+Position = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """What is asked for.
+
+    Attributes:
+        statuses: Only these; empty is any.
+        workflows: Only these workflow names; empty is any.
+        search: Only where this is part of the run's id or of the workflow's name, in any case.
+        limit: Most runs of the page.
+        cursor: `RunPage.cursor` of the page before.
+    """
+
+    statuses: tuple[str, ...] = ()
+    workflows: tuple[str, ...] = ()
+    search: str = ""
+    limit: int = 50
+    cursor: str | None = None
+
+    @property
+    def has_filter(self) -> bool:
+        """Whether runs have to be looked at one by one."""
+        return bool(self.workflows or self.search)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """One row. Instants are Redis time in ms.
+
+    Attributes:
+        is_asleep: It goes on, and all that is left of it waits for an event.
+        waits_for_place: It is started and has not begun, because its workflow limits how many go on.
+    """
+
+    run_id: str
+    workflow: str
+    status: str
+    created_at: int
+    ended_at: int | None
+    parent: str | None
+    is_asleep: bool
+    waits_for_place: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A page of runs.
+
+    Attributes:
+        runs: Newest first.
+        counts: Status -> how many runs there are of it, filters aside.
+        cursor: For the next page; None when nothing is left. A page may be short, even empty, and still have one:
+            then much was looked through and little fitted.
+    """
+
+    runs: tuple[ListedRun, ...]
+    counts: dict[str, int]
+    cursor: str | None
+
+
+def list_runs(store: Store, query: RunQuery) -> RunPage:
+    """One page.
+
+    *Promise:* changes nothing. Asks Redis a handful of times, however many runs there are, and looks through at most
+    `REACH` of them. A run that starts or ends meanwhile moves to the top and is on the first page then.
+
+    Raises:
+        WorkflowRuntimeError: An unknown status, a limit out of bounds or a cursor that no page has given.
+        StoreUnavailable: Redis did not answer.
+    """
+    _check(query)
+    return _Walk(store, query).page()
+
+
+def _check(query: RunQuery) -> None:
+    unknown = [status for status in query.statuses if status not in STATUSES]
+    if unknown:
+        raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(STATUSES)}.")
+    if not 1 <= query.limit <= MAX_LIMIT:
+        raise WorkflowRuntimeError(f"A page has 1 to {MAX_LIMIT} runs, not {query.limit}.")
+
+
+class _Walk:
+    """Down all indexes at once, from the cursor on."""
+
+    def __init__(self, store: Store, query: RunQuery) -> None:
+        self.store = store
+        self.query = query
+        self.search = query.search.casefold()
+        statuses = query.statuses or STATUSES
+        self.shards = [shard for shard in range(store.settings.shards) for _ in statuses]
+        names = [f"runs:{status}" for _ in range(store.settings.shards) for status in statuses]
+        self.indexes = [store.keys.in_shard(shard, name) for shard, name in zip(self.shards, names, strict=True)]
+
+    def page(self) -> RunPage:
+        position = None if self.query.cursor is None else _parsed(self.query.cursor)
+        counts, offsets = self._counted(position)
+        found: list[Position] = []
+        looked = 0
+        more = True
+        while more and len(found) < self.query.limit and looked < REACH:
+            stretch, seen, horizon = self._stretch(offsets, position)
+            found += stretch
+            looked += seen
+            more = horizon is not None
+            if horizon is not None:
+                position = horizon
+                _, offsets = self._counted(position)
+        left = len(found) > self.query.limit
+        found = found[: self.query.limit]
+        cursor = _spelled(found[-1]) if left else _spelled(position) if more and position else None
+        return RunPage(self._rows(found), counts, cursor)
+
+    def _counted(self, position: Position | None) -> tuple[dict[str, int], list[int]]:
+        """Runs of each status, and how many entries of each index stand above the position."""
+
+        def read() -> Any:
+            pipe = self.store.client.pipeline(transaction=False)
+            for shard in range(self.store.settings.shards):
+                for status in STATUSES:
+                    pipe.zcard(self.store.keys.in_shard(shard, f"runs:{status}"))
+            if position is not None:
+                for index in self.indexes:
+                    pipe.zcount(index, f"({position[0]}", "+inf")
+            return pipe.execute()
+
+        answers = self.store.read("count runs", read)
+        cards = self.store.settings.shards * len(STATUSES)
+        counts = {status: sum(answers[number : cards : len(STATUSES)]) for number, status in enumerate(STATUSES)}
+        return counts, answers[cards:] or [0] * len(self.indexes)
+
+    def _stretch(
+        self, offsets: Sequence[int], position: Position | None
+    ) -> tuple[list[Position], int, Position | None]:
+        """The next entries of all indexes that fit, newest first; how many were looked at; where to go on, if at all.
+
+        Below the newest of the last entries of those indexes that have more, something may be missing: the rest is
+        left to the next stretch.
+        """
+        size = STRETCH if self.query.has_filter else self.query.limit + 1
+
+        def read() -> Any:
+            pipe = self.store.client.pipeline(transaction=False)
+            for index, offset in zip(self.indexes, offsets, strict=True):
+                pipe.zrange(index, offset, offset + size - 1, desc=True, withscores=True)
+            return pipe.execute()
+
+        found: dict[int, list[Position]] = {}
+        horizon: Position | None = None
+        looked = 0
+        for shard, members in zip(self.shards, self.store.read("list runs", read), strict=True):
+            placed = [(int(score), run_id.decode()) for run_id, score in members]
+            if len(placed) == size:
+                horizon = placed[-1] if horizon is None else max(horizon, placed[-1])
+            looked += len(placed)
+            found.setdefault(shard, []).extend(each for each in placed if position is None or each < position)
+        if horizon is not None:
+            found = {shard: [each for each in some if each >= horizon] for shard, some in found.items()}
+        if self.query.has_filter:
+            found = self._fitting({shard: some for shard, some in found.items() if some})
+        return sorted(chain.from_iterable(found.values()), reverse=True), looked, horizon
+
+    def _fitting(self, found: dict[int, list[Position]]) -> dict[int, list[Position]]:
+        """Those that fit, by shard. One exchange for all shards."""
+        script = load("workflows_of")
+
+        def read() -> Any:
+            pipe = self.store.client.pipeline(transaction=False)
+            for shard, some in found.items():
+                keys = [self.store.keys.run_in_shard(shard, run_id) for _, run_id in some]
+                args = pack({"run": some[0][1], "x": list(range(1, len(keys) + 1))})
+                enqueue(pipe, script, [keys[0], *keys], [args])
+            return pipe.execute()
+
+        names = self.store.read("read runs", read) if found else []
+        return {
+            shard: [each for each, name in zip(some, workflows, strict=True) if self._fits(each[1], name.decode())]
+            for (shard, some), workflows in zip(found.items(), names, strict=True)
+        }
+
+    def _fits(self, run_id: str, workflow: str) -> bool:
+        if self.query.workflows and workflow not in self.query.workflows:
+            return False
+        return not self.search or self.search in run_id.casefold() or self.search in workflow.casefold()
+
+    def _rows(self, found: Sequence[Position]) -> tuple[ListedRun, ...]:
+        if not found:
+            return ()
+
+        def read() -> Any:
+            pipe = self.store.client.pipeline(transaction=False)
+            for _, run_id in found:
+                pipe.hmget(self.store.locate(run_id)["run"], *_FIELDS)
+            return pipe.execute()
+
+        rows = zip(found, self.store.read("read runs", read), strict=True)
+        return tuple(_row(run_id, raw) for (_, run_id), raw in rows if raw[0] is not None)
+
+
+def _row(run_id: str, raw: Sequence[bytes | None]) -> ListedRun:
+    status, workflow, created_at, ended_at, parent, unbegun, live, asleep = raw
+    return ListedRun(
+        run_id=run_id,
+        workflow=(workflow or b"").decode(),
+        status=(status or b"").decode(),
+        created_at=int(created_at or 0),
+        ended_at=None if ended_at is None else int(ended_at),
+        parent=None if parent is None else parent.decode(),
+        is_asleep=status == b"running" and int(live or 0) > 0 and live == asleep,
+        waits_for_place=unbegun is not None,
+    )
+
+
+def _spelled(position: Position) -> str:
+    return f"{position[0]}.{position[1]}"
+
+
+def _parsed(cursor: str) -> Position:
+    instant, _, run_id = cursor.partition(".")
+    if not instant.isdigit() or not instant.isascii() or len(instant) > 15 or len(run_id) > 500:
+        raise WorkflowRuntimeError(f"{cursor[:100]!r} is no cursor. Give the one that came with the page before.")
+    return int(instant), run_id
+
+
+def newest_handlers(
+    store: Store,
+    wanted: Callable[[RunRecord], bool],
+    *,
+    statuses: Collection[str],
+    workflows: Collection[str] = (),
+    limit: int,
+) -> list[RunRecord]:
+    """The run each handler is at; the one that started (while it goes on) or ended last is first.
+
+    Args:
+        store: The deployment.
+        wanted: Whether a run is to be listed.
+        statuses: Of runs: running, completed, failed, cancelled, timed_out.
+        workflows: Only runs of these; empty is any.
+        limit: At most so many.
+    """
+    found: list[RunRecord] = []
+    query = RunQuery(tuple(statuses), tuple(workflows), limit=MAX_LIMIT)
+    more = bool(statuses)
+    while more and len(found) < limit:
+        page = list_runs(store, query)
+        found.extend(record for record in _current(store, [run.run_id for run in page.runs]) if wanted(record))
+        query, more = replace(query, cursor=page.cursor), page.cursor is not None
+    return found[:limit]
+
+
+def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:
+    """Those of these runs that their handlers are at."""
+
+    def read() -> Any:
+        pipe = store.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            keys = store.locate(run_id)
+            pipe.hgetall(keys["run"]).get(keys[f"handler:{state_id_of(run_id)}"])
+        return pipe.execute()
+
+    found = store.read("read runs", read) if run_ids else []
+    return [
+        run_record(run_id, raw)
+        for run_id, raw, at in zip(run_ids, found[::2], found[1::2], strict=True)
+        if b"created_at" in raw and (at.decode() == run_id if at else "." not in run_id)
+    ]

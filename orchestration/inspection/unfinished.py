@@ -1,0 +1,77 @@
+"""What a run still has to do, read from its work records. For people to look at; nothing is decided by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..model.work_item import Waiter
+from ..store.scripts import unpack
+from ..store.verbs import Store
+from .timeline import Execution
+
+WorkState = Literal["ready", "running", "delayed", "suspended", "parked", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """One work item that has left its step's queue and not ended.
+
+    Attributes:
+        step: The step.
+        work_id: The work item.
+        attempt: The attempt that runs or comes next, from 1.
+        state: `ready` is dispatched and not claimed yet; `delayed` waits for its next attempt, `suspended` for an
+            event.
+        owner: The process that runs it.
+        since: When that was claimed, or dispatched, in Redis ms.
+        queue: The broker queue it is dispatched to.
+        awaits: Wire names of the events it waits for.
+    """
+
+    step: str
+    work_id: str
+    attempt: int
+    state: WorkState
+    owner: str
+    since: int | None
+    queue: str
+    awaits: tuple[str, ...] = ()
+
+
+def unfinished(store: Store, run_id: str) -> list[Unfinished]:
+    """The run's unfinished work items, oldest first; not those that still wait for a slot of their step."""
+    keys = store.locate(run_id)
+    pipe = store.client.pipeline(transaction=False)
+    pipe.hgetall(keys["work"]).hgetall(keys["waiters"])
+    records, waiters = store.read("look at unfinished work", pipe.execute)
+    awaited: dict[str, list[str]] = {}
+    for name, data in waiters.items():
+        waiter = Waiter.from_bytes(name.decode(), data)
+        awaited.setdefault(waiter.work_id, []).append(waiter.event_type)
+    found = [_item(raw_id.decode(), unpack(raw), awaited) for raw_id, raw in records.items()]
+    return sorted(found, key=lambda item: (item.since or 0, item.step))
+
+
+def _item(work_id: str, record: dict[str, Any], awaited: dict[str, list[str]]) -> Unfinished:
+    is_running = record["st"] == "running"
+    return Unfinished(
+        step=record["s"],
+        work_id=work_id,
+        attempt=record.get("f", 0) + record.get("lt", 0) + 1,
+        state=record["st"],
+        owner=(record.get("o") or "") if is_running else "",
+        since=record.get("ca") if is_running else record.get("da"),
+        queue=record.get("q") or "",
+        awaits=tuple(sorted(awaited.get(work_id, ()))),
+    )
+
+
+def running(items: Iterable[Unfinished]) -> list[Execution]:
+    """The executions that go on right now, to be shown after those that have ended."""
+    return [
+        Execution(item.step, item.work_id, item.attempt, item.owner, item.since, None, "running")
+        for item in items
+        if item.state == "running" and item.since is not None
+    ]

@@ -1,0 +1,282 @@
+"""Decide what follows from an outcome. Pure: plan + work item + outcome -> commands; no I/O, clock or randomness.
+
+Reading order of one event: `decide_start` (run) -> `route` -> … a step executes … -> `decide` -> `route` -> … -> a
+`StopEvent` becomes `Finish`. Redis applies the commands of one decision atomically.
+
+Rules that live here (the contract is LlamaIndex Workflows', see docs/how-an-event-travels.md):
+
+* an event goes to every step that accepts its exact class, as one work item each;
+* an event inside a fan-out that a `collect` step accepts is gathered by the innermost fan-out that feeds this step;
+* a `StopEvent` ends the run, an `InputRequiredEvent` is published as well as routed;
+* an event that answers a waiter goes to the waiting step only as that answer;
+* what nobody accepts is reported as unhandled and kept in the inbox, in case a waiter comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import envelope as names
+from .commands import (
+    Absorb,
+    Command,
+    Deliver,
+    Done,
+    Fail,
+    Finish,
+    Join,
+    KeepEvent,
+    KeepInInbox,
+    OpenScope,
+    Publish,
+    Resume,
+    Retry,
+    Splice,
+    Suspend,
+    TakeFromInbox,
+    Trace,
+)
+from .envelope import Envelope
+from .plan import Plan, StepPlan
+from .work_item import Failed, FannedOut, Origin, Outcome, Returned, Scope, Surroundings, Suspended, Work, derive_id
+
+#: Fan-outs above this many events are staged in chunks of this size, which keeps every script under 5 ms.
+CHUNK = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a decision needs to know of the deployment."""
+
+    queue: str = "umbel"
+    inbox_max_events: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """One event of a large fan-out, brought to Redis ahead of the commit.
+
+    Exactly one of `deliver` (position `index` of the segment of its step) and `member_of` (position `index` among the
+    members of this collect step) is set.
+    """
+
+    index: int
+    event_id: str
+    event: Envelope
+    uses: int = 1
+    deliver: Deliver | None = None
+    member_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        commands: Applied by the commit, in order.
+        staged: Per step name, what has to be staged before the commit.
+        scope_id: The fan-out that `staged` members belong to.
+        sensitive: The decision looked at waiters or inbox; the commit must check their version.
+        opens: Fan-outs opened, as (scope id, opener step).
+    """
+
+    commands: list[Command] = field(default_factory=list)
+    staged: dict[str, list[Staged]] = field(default_factory=dict)
+    scope_id: str | None = None
+    sensitive: bool = False
+    opens: tuple[tuple[str, str], ...] = ()
+
+
+def route(
+    plan: Plan,
+    event: Envelope,
+    origin: Origin,
+    emit_id: str,
+    surroundings: Surroundings,
+    limits: Limits,
+    *,
+    target: str | None = None,
+) -> list[Command]:
+    """Where one event goes.
+
+    Args:
+        plan: The run's plan.
+        event: What was emitted.
+        origin: Who emitted it, and in which fan-out.
+        emit_id: The event's identity; equal identities give equal work ids.
+        surroundings: Waiters to look at.
+        limits: Deployment limits.
+        target: Only this step, when the sender named one.
+    """
+    commands: list[Command] = []
+    if event.is_a(names.INPUT_REQUIRED):
+        commands.append(Publish(event))
+    answered = [waiter for waiter in surroundings.waiters if waiter.matches(event)]
+    resumed_steps = {waiter.step for waiter in answered}
+    uses: list[Command] = [Resume(waiter.work_id, waiter.waiter_id, emit_id) for waiter in answered]
+    gathered: list[Command] = []
+    unhandled_by: str | None = None
+    for step in plan.accepting(event):
+        if step.name in resumed_steps or (target is not None and step.name != target):
+            continue
+        if step.kind == "each":
+            uses.append(_deliver(step, event, origin, emit_id, limits))
+        elif step.kind == "join":
+            uses.append(_fill_slot(step, event, origin, emit_id, limits))
+        else:
+            level = _gathering_scope(plan, step, origin.scope)
+            if level is None:
+                unhandled_by = step.name
+            else:
+                gathered.append(Absorb(level, step.name, event))
+    if uses:
+        commands.append(KeepEvent(emit_id, event, len(uses), len(uses) == 1 and isinstance(uses[0], Deliver)))
+        commands.extend(uses)
+    commands.extend(gathered)
+    if not uses and not gathered and not event.is_a(names.INPUT_REQUIRED):
+        commands.append(Trace(unhandled_by or target or "", "unhandled", "", event.type))
+        commands.append(KeepInInbox(emit_id, event, limits.inbox_max_events))
+    return commands
+
+
+def _deliver(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limits: Limits) -> Deliver:
+    return Deliver(
+        work_id=derive_id(origin.run_id, origin.work_id, emit_id, step.name),
+        step=step,
+        queue=limits.queue,
+        event_id=emit_id,
+        event_name=event.type,
+        scope=origin.scope.path,
+        recoveries=origin.packed_recoveries(),
+    )
+
+
+def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limits: Limits) -> Join:
+    slot = step.slot_of(event)
+    assert slot is not None  # accepts_event said so
+    return Join(
+        work_stem=derive_id(origin.run_id, "join", step.name, origin.scope.path),
+        step=step,
+        queue=limits.queue,
+        slot=slot,
+        event_id=emit_id,
+        event_name=event.type,
+        scope=origin.scope.path,
+        recoveries=origin.packed_recoveries(),
+    )
+
+
+def _gathering_scope(plan: Plan, step: StepPlan, scope: Scope) -> str | None:
+    """The innermost fan-out around the emitter that feeds this collect step."""
+    for scope_id, opener, _ in scope.levels():
+        if step.name in plan.by_name[opener].joins:
+            return scope_id
+    return None
+
+
+def decide_start(plan: Plan, run_id: str, event: Envelope, limits: Limits) -> list[Command]:
+    """The first commands of a run: its start event to every step that accepts it."""
+    return route(plan, event, Origin(run_id, "start"), derive_id(run_id, "start"), Surroundings(), limits)
+
+
+def decide(plan: Plan, work: Work, outcome: Outcome, surroundings: Surroundings, limits: Limits) -> Decision:
+    """What follows from one executed attempt."""
+    match outcome:
+        case Returned(event):
+            return _decide_returned(plan, work, event, surroundings, limits)
+        case FannedOut(events):
+            return _decide_fan_out(plan, work, events, surroundings, limits)
+        case Failed():
+            return _decide_failed(plan, work, outcome, limits)
+        case Suspended():
+            return _decide_suspended(work, outcome, surroundings)
+
+
+def _stopped(work: Work, output: str = "") -> Trace:
+    return Trace(work.step, "not_running", str(work.slot), work.event_name, output)
+
+
+def _decide_returned(
+    plan: Plan, work: Work, event: Envelope | None, surroundings: Surroundings, limits: Limits
+) -> Decision:
+    if event is None:
+        return Decision([_stopped(work), Done()])
+    if event.is_a(names.STOP):
+        return Decision([_stopped(work, event.type), Finish("completed", event)])
+    emit_id = derive_id(work.work_id, "returned", 0)
+    routed = route(plan, event, work.origin, emit_id, surroundings, limits)
+    return Decision([_stopped(work, event.type), *routed, Done()], sensitive=True)
+
+
+def _decide_fan_out(
+    plan: Plan, work: Work, events: tuple[Envelope, ...], surroundings: Surroundings, limits: Limits
+) -> Decision:
+    step = plan.by_name[work.step]
+    stop = next((event for event in events if event.is_a(names.STOP)), None)
+    if stop is not None:
+        return Decision([_stopped(work, stop.type), Finish("completed", stop)])
+    scope_id = derive_id(work.run_id, work.work_id, "scope")
+    inside = Origin(work.run_id, work.work_id, work.scope.enter(scope_id, step.name), work.recoveries)
+    joins = tuple((derive_id(work.run_id, scope_id, name), plan.by_name[name]) for name in step.joins)
+    opening = OpenScope(scope_id, work.scope.path, joins, limits.queue, work.origin.packed_recoveries())
+    commands: list[Command] = [_stopped(work, events[0].type if events else ""), opening]
+    staged: dict[str, list[Staged]] = {}
+    for index, event in enumerate(events):
+        routed = route(plan, event, inside, derive_id(work.work_id, "returned", index), surroundings, limits)
+        surroundings = surroundings.after(event)
+        if len(events) <= CHUNK or not _stageable(routed):
+            commands.extend(routed)
+        else:
+            _stage(routed, staged)
+    commands.extend(
+        Splice(plan.by_name[name], f"{work.token}:{name}", len(items), inside.scope.path)
+        for name, items in staged.items()
+        if items[0].deliver is not None
+    )
+    commands.append(Done())
+    return Decision(commands, staged, scope_id, sensitive=True, opens=((scope_id, step.name),))
+
+
+def _stageable(routed: list[Command]) -> bool:
+    return all(isinstance(command, KeepEvent | Deliver | Absorb) for command in routed)
+
+
+def _stage(routed: list[Command], staged: dict[str, list[Staged]]) -> None:
+    stored = next((command for command in routed if isinstance(command, KeepEvent)), None)
+    for command in routed:
+        if isinstance(command, Deliver):
+            assert stored is not None
+            items = staged.setdefault(command.step.name, [])
+            items.append(Staged(len(items) + 1, stored.event_id, stored.event, stored.uses, deliver=command))
+        elif isinstance(command, Absorb):
+            items = staged.setdefault(command.step, [])
+            items.append(Staged(len(items), "", command.event, member_of=command.step))
+
+
+def _decide_failed(plan: Plan, work: Work, outcome: Failed, limits: Limits) -> Decision:
+    if outcome.retry_delay_seconds is not None:
+        delay = max(0, round(outcome.retry_delay_seconds * 1000))
+        return Decision([_stopped(work), Retry(delay, outcome.error)])
+    handler = plan.handler_of(work.step)
+    if handler is not None and work.recoveries.get(handler.name, 0) < handler.max_recoveries:
+        recoveries = work.recoveries | {handler.name: work.recoveries.get(handler.name, 0) + 1}
+        origin = Origin(work.run_id, work.work_id, work.scope, recoveries)
+        emit_id = derive_id(work.work_id, "failed")
+        delivery = _deliver(handler, outcome.failed_event, origin, emit_id, limits)
+        return Decision([_stopped(work), KeepEvent(emit_id, outcome.failed_event, 1, True), delivery, Done()])
+    return Decision([_stopped(work), Fail(outcome.error), Finish("failed", outcome.ending)])
+
+
+def _decide_suspended(work: Work, outcome: Suspended, surroundings: Surroundings) -> Decision:
+    waiter = outcome.waiter
+    commands: list[Command] = [_stopped(work)]
+    if outcome.announce is not None:
+        commands.append(Publish(outcome.announce, work.step, work.attempt))
+    timeout = None if outcome.timeout_seconds is None else max(0, round(outcome.timeout_seconds * 1000))
+    commands.append(Suspend(waiter.waiter_id, waiter.to_bytes(), timeout))
+    early = next((kept for kept in surroundings.inbox if waiter.matches(kept.event)), None)
+    if early is not None:
+        commands.append(TakeFromInbox(early.event_id))
+        commands.append(KeepEvent(early.event_id, early.event, 1))
+        commands.append(Resume(work.work_id, waiter.waiter_id, early.event_id))
+    return Decision(commands, sensitive=True)

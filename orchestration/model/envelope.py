@@ -1,0 +1,83 @@
+"""An event as data: what the orchestrator routes, stores and publishes without knowing its class."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+#: Wire names of the built-in events that routing itself has to know.
+EVENT = "umbel.Event"
+START = "umbel.StartEvent"
+STOP = "umbel.StopEvent"
+INPUT_REQUIRED = "umbel.InputRequiredEvent"
+STEP_FAILED = "umbel.StepFailedEvent"
+STEP_STATE_CHANGED = "umbel.StepStateChanged"
+UNHANDLED = "umbel.UnhandledEvent"
+IDLE = "umbel.WorkflowIdleEvent"
+TIMED_OUT = "umbel.WorkflowTimedOutEvent"
+CANCELLED = "umbel.WorkflowCancelledEvent"
+FAILED = "umbel.WorkflowFailedEvent"
+INTERNAL = "umbel.InternalDispatchEvent"
+
+#: Marks a dict in a payload that stands for a value of the class it names.
+TAG = "__is_pydantic"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One event: its wire name, the names of its parent events, and its payload as opaque JSON bytes.
+
+    `parents` are the Event classes between this one and `Event`, nearest first, both excluded. The payload is
+    never parsed by Redis and parsed here only where a decision looks into it (a waiter's requirements).
+    """
+
+    type: str
+    parents: tuple[str, ...]
+    payload: bytes
+
+    def is_a(self, name: str) -> bool:
+        """True when the event's class is `name` or derives from it."""
+        return self.type == name or name in self.parents
+
+    def value(self) -> dict[str, Any]:
+        """The payload, parsed."""
+        parsed: dict[str, Any] = json.loads(self.payload)
+        return parsed
+
+    def to_bytes(self) -> bytes:
+        """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload goes in as it is."""
+        return _head(self.type, self.parents) + self.payload + b"}"
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Envelope:
+        """The inverse of `to_bytes`.
+
+        The header is parsed alone: it always precedes `,"value":`, which cannot occur inside a class name.
+        """
+        cut = data.index(b',"value":')
+        return Envelope(*_read_head(data[:cut]), data[cut + 9 : -1])
+
+
+# A deployment has few event classes and many events.
+@lru_cache(4096)
+def _head(name: str, parents: tuple[str, ...]) -> bytes:
+    head = json.dumps({"type": name, "parents": parents}, separators=(",", ":"))
+    return head[:-1].encode() + b',"value":'
+
+
+@lru_cache(4096)
+def _read_head(head: bytes) -> tuple[str, tuple[str, ...]]:
+    found = json.loads(head + b"}")
+    return found["type"], tuple(found["parents"])
+
+
+def internal(name: str, /, **fields: Any) -> Envelope:
+    """An event that umbel itself publishes (step states, idleness, …)."""
+    return Envelope(name, (INTERNAL,), json.dumps(fields, separators=(",", ":")).encode())
+
+
+def ending(name: str, /, **fields: Any) -> Envelope:
+    """A built-in event that ends a run (timed out, cancelled, failed)."""
+    return Envelope(name, (STOP,), json.dumps(fields, separators=(",", ":")).encode())

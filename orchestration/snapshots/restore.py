@@ -1,0 +1,179 @@
+"""A new run that begins with the live state of another: what `snapshots` took is put back in parts, then started.
+
+The parts lie in Redis without effect until `start` brings the run to life; those of one that is given up expire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from ..model.commands import Command, Fill, where
+from ..model.decide import Limits
+from ..model.envelope import Envelope
+from ..model.plan import Plan
+from ..model.work_item import buffer_name, derive_id
+from ..store.replies import Applied, Refusal
+from ..store.verbs import Store
+from .take import RunSnapshot, SavedItem
+
+T = TypeVar("T")
+
+#: How many work items (and how many list elements) one script of a restoration handles.
+PART = 200
+
+
+def begin_from(
+    store: Store,
+    run_id: str,
+    plan: Plan,
+    snapshot: RunSnapshot,
+    commands: Sequence[Command],
+    limits: Limits,
+    *,
+    nonce: str,
+    timeout_seconds: float | None,
+    options: dict[str, Any],
+    num_concurrent_runs: int | None = None,
+) -> Applied | Refusal:
+    """Begin a run with the live state of another one.
+
+    The snapshot is brought to Redis in parts, each a short script, and lies there without effect until `start` brings
+    it to life at once. *Promise:* asked again with the same nonce it goes on where it was interrupted; a restoration
+    that is given up leaves keys that expire within an hour, and no run.
+
+    Args:
+        store: The deployment.
+        run_id: The new run.
+        plan: The workflow as it is now; it has all the steps that the snapshot's work is for.
+        snapshot: What to begin with.
+        commands: Applied at the start, such as the routing of a start event.
+        limits: For the default queue.
+        nonce: Names this restoration.
+        timeout_seconds: The new run's time-out, which begins now.
+        options: Of the new run.
+        num_concurrent_runs: As in `Store.start`.
+
+    Returns:
+        What `Store.start` returns; `EXISTS` when the id is taken.
+    """
+    puts = list(_puts(run_id, plan, snapshot, limits))
+    for part, chunk in enumerate(_chunks(puts, PART), 1):
+        names = {put["n"] for put in chunk if put["o"] in ("list", "sent")}
+        extra = {name: store.locate(run_id)[name] for name in names}
+        if store.verb("restore", run_id, nonce=nonce, part=part, body=chunk, extra=extra)[0] != b"restored":
+            return Refusal.EXISTS
+    fills = [Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in snapshot.items)]
+    return store.start(
+        run_id,
+        plan,
+        [*fills, *commands],
+        nonce=nonce,
+        timeout_seconds=timeout_seconds,
+        options=options,
+        num_concurrent_runs=num_concurrent_runs,
+        restored=sorted({put["n"] for put in puts if put["o"] in ("list", "sent")}),
+    )
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iterator[dict[str, Any]]:
+    """What the parts are made of: the commands of `restore.lua`."""
+    for fields in _chunks(list(snapshot.state.items()), PART):
+        yield {"o": "state", "f": [part for pair in fields for part in pair]}
+    for scope in snapshot.scopes:
+        joins = []
+        for work_id, step in scope.joins:
+            join = plan.by_name[step]
+            joins.append(
+                where(join, limits.queue) | {"w": work_id} | ({} if join.take is None else {"take": join.take})
+            )
+        yield {
+            "o": "scope",
+            "id": scope.scope_id,
+            "p": scope.parent,
+            "j": joins,
+            "rc": scope.recoveries,
+            "fired": list(scope.fired),
+        }
+        for step, members in scope.members.items():
+            yield from _list(f"members:{scope.scope_id}:{step}", members)
+    for number, slot in enumerate(snapshot.slots):
+        yield {
+            "o": "slot",
+            "sc": slot.scope,
+            "s": slot.step,
+            "ty": slot.accepted_as,
+            "e": derive_id(run_id, "slot", number),
+            "d": slot.event.to_bytes(),
+            "rc": slot.recoveries,
+        }
+    for buffer in snapshot.buffers:
+        name = buffer_name(buffer.step, buffer.buffer_id, buffer.members[0].type)
+        yield from _list(name, buffer.members)
+        yield {"o": "call", "n": name, "a": f"{buffer.step}|{buffer.buffer_id}"}
+    for number, event in enumerate(snapshot.inbox):
+        yield {"o": "inbox", "e": derive_id(run_id, "inbox", number), "d": event.to_bytes()}
+    open_scopes = {scope.scope_id for scope in snapshot.scopes}
+    for item in snapshot.items:
+        yield from _item_puts(plan, item, limits, gathered=item.fan_in not in open_scopes)
+    for saved in snapshot.waiters:
+        waiter = saved.waiter
+        put: dict[str, Any] = {"o": "waiter", "w": waiter.work_id, "wt": waiter.waiter_id, "d": waiter.to_bytes()}
+        yield put if saved.due_at is None else put | {"at": saved.due_at}
+
+
+def _list(name: str, members: Sequence[Envelope]) -> Iterator[dict[str, Any]]:
+    for chunk in _chunks(members, PART):
+        yield {"o": "list", "n": name, "d": [event.to_bytes() for event in chunk]}
+
+
+def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -> Iterator[dict[str, Any]]:
+    record: dict[str, Any] = where(plan.by_name[item.step], limits.queue) | {
+        "id": item.work_id,
+        "en": item.event_name,
+        "sc": item.scope,
+        "rc": item.recoveries[0],
+        "st": "suspended" if item.suspended else "delayed" if item.due_at is not None else "queued",
+    }
+    stored: list[str | bytes] = []
+
+    def keep(event: Envelope, *about: str | int) -> str:
+        event_id = derive_id(item.work_id, *about)
+        stored.extend((event_id, event.to_bytes()))
+        return event_id
+
+    if item.fan_in is not None:
+        record |= {"sid": item.fan_in, "jn": len(item.events)}
+        if gathered:  # the fan-out has closed; what it gathered belongs to this item alone
+            yield from _list(f"members:{item.fan_in}:{item.step}", item.events)
+    elif plan.by_name[item.step].kind == "join":
+        record |= {"ev": [keep(event, "event", i) for i, event in enumerate(item.events)], "rcs": list(item.recoveries)}
+    else:
+        record["e"] = keep(item.events[0], "event", 0)
+    counted = {"f": item.failures, "r": item.resumptions}
+    record |= {name: n for name, n in counted.items() if n}
+    told = {"fa": item.first_attempt_at, "la": item.last_failed_at, "le": item.last_error}
+    record |= {name: value for name, value in told.items() if value is not None}
+    if item.answers:
+        record["wr"] = {
+            waiter: False if event is None else keep(event, "answer", waiter) for waiter, event in item.answers.items()
+        }
+    if item.sent:
+        record["sent"] = 1
+        for chunk in _chunks(item.sent, PART):
+            yield {"o": "sent", "n": f"sent:{item.work_id}", "d": list(chunk)}
+    if item.calls:
+        record["calls"] = list(item.calls)
+        for name, reply in item.calls.items():
+            yield {"o": "call", "n": name, "a": reply}
+    if item.taken:
+        record["taken"] = list(item.taken)
+        for name, members in item.taken.items():
+            yield from _list(name, members)
+    put: dict[str, Any] = {"o": "item", "r": record, "ev": stored}
+    yield put if item.due_at is None else put | {"at": item.due_at}

@@ -1,0 +1,309 @@
+"""Snapshots: a run's live state as one value, and a new run made from it.
+
+    take_snapshot(store, run_id) -> RunSnapshot -> restoring.begin_from(store, new run id, …)
+
+A snapshot holds what the run would need to go on: work items that have not ended, open fan-outs and what their joins
+have gathered, waiters, collect buffers, the inbox, the state. Not the past: neither streams nor journal. So it costs as
+much as the run has live state, however long it has been running. Work that was executing goes back to the queue: what
+is restored is executed at least once.
+
+A restored run is a new run. It keeps the work items' ids (and so their idempotency of what they sent), under its own
+run id; the original is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..model.envelope import Envelope
+from ..model.errors import RunNotFound
+from ..model.work_item import Waiter
+from ..store.replies import not_found, unpack_raw
+from ..store.scripts import unpack
+from ..store.verbs import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedItem:
+    """One work item that has not ended.
+
+    Attributes:
+        work_id: Its id, which a restored run keeps.
+        step: The step that executes it.
+        events: What it is for: one event, one per slot of a join, or what a fan-in has gathered.
+        fan_in: Id of the fan-out it gathers, for a fan-in.
+        event_name: What traces call its input.
+        scope: Path of the fan-outs it stands in.
+        recoveries: Packed recovery counts, one per event.
+        running: An attempt was in progress.
+        suspended: It waits for an event.
+        due_at: When a delayed retry is due, ms.
+        failures, resumptions: Counted so far.
+        first_attempt_at, last_failed_at: ms.
+        last_error: The last failure, as JSON.
+        answers: Waiter id -> the event that answered it, None when it ran out of time.
+        sent: Identities of events an attempt has sent early.
+        calls: Answers its collect_events calls were given.
+        taken: Names and members of the collect_events sets it was given.
+    """
+
+    work_id: str
+    step: str
+    events: tuple[Envelope, ...]
+    fan_in: str | None = None
+    event_name: str = ""
+    scope: str = ""
+    recoveries: tuple[str, ...] = ("",)
+    running: bool = False
+    suspended: bool = False
+    due_at: int | None = None
+    failures: int = 0
+    resumptions: int = 0
+    first_attempt_at: int | None = None
+    last_failed_at: int | None = None
+    last_error: bytes | None = None
+    answers: Mapping[str, Envelope | None] = field(default_factory=dict)
+    sent: tuple[str, ...] = ()
+    calls: Mapping[str, str] = field(default_factory=dict)
+    taken: Mapping[str, tuple[Envelope, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedWaiter:
+    """What a suspended work item waits for, and until when (ms; None is without end)."""
+
+    waiter: Waiter
+    due_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedScope:
+    """An open fan-out.
+
+    Attributes:
+        scope_id: Its id.
+        parent: Path of the fan-outs around it.
+        joins: (work id of the fan-in to come, its step).
+        fired: Steps of joins that have fired already (`Take(n)`).
+        recoveries: Packed recovery counts of what its joins emit.
+        members: Per join's step what it has gathered so far, in order of arrival.
+    """
+
+    scope_id: str
+    parent: str = ""
+    joins: tuple[tuple[str, str], ...] = ()
+    fired: tuple[str, ...] = ()
+    recoveries: str = ""
+    members: Mapping[str, tuple[Envelope, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedSlot:
+    """An event in the buffer of a multi-parameter join."""
+
+    step: str
+    scope: str
+    accepted_as: str
+    event: Envelope
+    recoveries: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedBuffer:
+    """What a step's collect_events buffer holds of one event type, in order of arrival."""
+
+    step: str
+    buffer_id: str
+    members: tuple[Envelope, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSnapshot:
+    """A run's live state.
+
+    Attributes:
+        workflow: The run's workflow.
+        status: As it was.
+        state: Fields of `ctx.store`, as JSON.
+        items: Work items: those being executed first, then each step's queue in order.
+        waiters, scopes, slots: See there; scopes outermost first.
+        buffers: What collect_events has gathered.
+        inbox: Events that nobody accepted yet.
+    """
+
+    workflow: str
+    status: str
+    state: Mapping[str, bytes] = field(default_factory=dict)
+    items: tuple[SavedItem, ...] = ()
+    waiters: tuple[SavedWaiter, ...] = ()
+    scopes: tuple[SavedScope, ...] = ()
+    slots: tuple[SavedSlot, ...] = ()
+    buffers: tuple[SavedBuffer, ...] = ()
+    inbox: tuple[Envelope, ...] = ()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is something to go on with: the run was running, or was cancelled on the way."""
+        return self.status in ("running", "cancelled")
+
+
+# -- taking -------------------------------------------------------------------------------------------------------
+
+
+def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
+    """The live state of a run, as of one instant. *Promise:* the run is only read.
+
+    Raises:
+        RunNotFound: No such run, or its retention is over.
+        StoreUnavailable: Redis did not answer.
+    """
+    keys = store.locate(run_id)
+    while True:
+        dynamic = store.read("list a run's keys", lambda: store.client.smembers(keys["extra"]))
+        stem = keys["run"] + ":"
+        extra = {name.decode().removeprefix(stem): name.decode() for name in dynamic}
+        status, *found = store.verb("snapshot", run_id, extra=extra)
+        if status == b"unknown":
+            raise RunNotFound(not_found(run_id))
+        if status == b"taken":
+            return _Reading(*found[:11], lists=found[11:]).snapshot()
+
+
+def _flat(found: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+class _Reading:
+    """Takes apart what `snapshot.lua` answers."""
+
+    def __init__(self, *found: Sequence[bytes], lists: Sequence[Any]) -> None:
+        hashes = [_flat(part) for part in (*found[:9], found[10])]
+        self.run, self.state, self.work, self.events, self.queue, self.scopes, self.joins, self.waiters = hashes[:8]
+        self.collect, timers = hashes[8:]
+        self.inbox = found[9]
+        self.timers = {member.decode().split("|", 2)[2]: int(float(at)) for member, at in timers.items()}
+        self.lists: dict[str, list[bytes]] = {
+            name.decode(): content for name, content in zip(lists[::2], lists[1::2], strict=True)
+        }
+
+    def snapshot(self) -> RunSnapshot:
+        live = RunSnapshot(
+            workflow=self.run[b"workflow"].decode(),
+            status=self.run[b"status"].decode(),
+            state={key.decode(): value for key, value in self.state.items()},
+        )
+        if not live.goes_on:
+            return live
+        records = [unpack(packed) | {"id": name.decode()} for name, packed in self.work.items()]
+        return replace(
+            live,
+            items=tuple(self._item(record) for record in (*records, *self._queued())),
+            waiters=tuple(
+                SavedWaiter(waiter=Waiter.from_bytes(name.decode(), data), due_at=self.timers.get(name.decode()))
+                for name, data in self.waiters.items()
+            ),
+            scopes=tuple(self._open_scopes()),
+            slots=tuple(self._join_slots()),
+            buffers=tuple(self._buffers()),
+            inbox=tuple(Envelope.from_bytes(unpack_raw(raw)[b"d"]) for raw in self.inbox),
+        )
+
+    def _envelopes(self, name: str) -> tuple[Envelope, ...]:
+        return tuple(Envelope.from_bytes(raw) for raw in self.lists.get(name, ()))
+
+    def _event(self, event_id: str) -> Envelope:
+        return Envelope.from_bytes(self.events[event_id.encode()])
+
+    def _buffers(self) -> Iterator[SavedBuffer]:
+        for name in self.lists:
+            if name.startswith("buffer:"):
+                step, _, buffer_id = self.collect[name.encode()].decode().partition("|")
+                yield SavedBuffer(step=step, buffer_id=buffer_id, members=self._envelopes(name))
+
+    def _queued(self) -> Iterator[dict[str, Any]]:
+        """The records in the FIFOs, step by step; a staged segment record by record."""
+        for name in self.queue:
+            if not name.endswith(b":t"):
+                continue
+            step = name[:-2]
+            first = int(self.queue.get(step + b":h", 0)) + 1
+            for index in range(first, int(self.queue[name]) + 1):
+                entry = unpack(self.queue[step + b":%d" % index])
+                if "seg" not in entry:
+                    yield entry
+                    continue
+                for member in range(entry["i"] + 1, entry["n"] + 1):
+                    yield unpack(self.queue[f"{entry['seg']}#{member}".encode()])
+
+    def _item(self, record: dict[str, Any]) -> SavedItem:
+        work_id, fan_in = record["id"], record.get("sid")
+        if fan_in is not None:
+            events = self._envelopes(f"members:{fan_in}:{record['s']}")[: record["jn"]]
+        elif "ed" in record:
+            events = (Envelope.from_bytes(record["ed"].encode("utf-8", "surrogateescape")),)
+        else:
+            events = tuple(self._event(event_id) for event_id in record.get("ev") or [record["e"]])
+        error = record.get("le")
+        return SavedItem(
+            work_id=work_id,
+            step=record["s"],
+            events=events,
+            fan_in=fan_in,
+            event_name=record.get("en", ""),
+            scope=record.get("sc", ""),
+            recoveries=tuple(record.get("rcs") or [record.get("rc") or ""]),
+            running=record.get("st") == "running",
+            suspended=record.get("st") == "suspended",
+            due_at=self.timers.get(work_id) if record.get("st") == "delayed" else None,
+            failures=record.get("f", 0),
+            resumptions=record.get("r", 0),
+            first_attempt_at=record.get("fa"),
+            last_failed_at=record.get("la"),
+            last_error=None if error is None else error.encode("utf-8", "surrogateescape"),
+            answers={waiter: self._event(e) if e else None for waiter, e in (record.get("wr") or {}).items()},
+            sent=tuple(sorted(raw.decode() for raw in self.lists.get(f"sent:{work_id}", ()))),
+            calls={name: self.collect[name.encode()].decode() for name in record.get("calls") or ()},
+            taken={name: self._envelopes(name) for name in record.get("taken") or ()},
+        )
+
+    def _open_scopes(self) -> Iterator[SavedScope]:
+        found: list[SavedScope] = []
+        for name, packed in self.scopes.items():
+            scope_id = name.decode()
+            if ":" in scope_id or "/" in scope_id:
+                continue
+            meta = unpack(packed)
+            joins = meta["j"] or []
+            steps = [join["s"] for join in joins]
+            found.append(
+                SavedScope(
+                    scope_id=scope_id,
+                    parent=meta["p"],
+                    joins=tuple((join["w"], join["s"]) for join in joins),
+                    fired=tuple(step for step in steps if f"{scope_id}/{step}".encode() in self.scopes),
+                    recoveries=meta["rc"],
+                    members={
+                        step: members for step in steps if (members := self._envelopes(f"members:{scope_id}:{step}"))
+                    },
+                )
+            )
+        return iter(sorted(found, key=lambda scope: (scope.parent.count("/"), scope.parent, scope.scope_id)))
+
+    def _join_slots(self) -> Iterator[SavedSlot]:
+        """The entries of the joins' FIFOs, whose fields are `step|scope|type:index`."""
+        entries = []
+        for name, packed in self.joins.items():
+            stem, _, index = name.decode().rpartition(":")
+            if index.isdigit():
+                entries.append((stem, int(index), unpack(packed)))
+        for stem, _, entry in sorted(entries, key=lambda each: each[:2]):
+            step, scope, accepted_as = stem.split("|")
+            yield SavedSlot(
+                step=step,
+                scope=scope,
+                accepted_as=accepted_as,
+                event=self._event(entry["e"]),
+                recoveries=entry["rc"],
+            )

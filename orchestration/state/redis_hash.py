@@ -1,0 +1,198 @@
+"""`ctx.store` in Redis: a hash per state, one field per top-level key, values as opaque JSON.
+
+*Invariants.*
+
+1. A write from a step is applied only while its run is running and its work item still has the token it was claimed
+   with; a process that was declared lost never writes.
+2. While an edit is in progress nobody else writes. The lock expires by itself a few seconds after its editor died.
+3. A write is applied once, also when its reply was lost and it is sent again, and its journal entry is part of it.
+
+Readers never wait: they see what was written last. What a value means is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast
+
+from ..model.errors import RunClosed
+from ..model.work_item import Work
+from ..store.connection import persist
+from ..store.keys import new_id
+from ..store.verbs import Store
+from .local_queue import process_id
+
+T = TypeVar("T")
+
+#: Life of an edit's lock, renewed while its block is open: how long a killed editor keeps the others waiting.
+LOCK_SECONDS = 5.0
+
+_REFUSED = {
+    b"closed": "the run has ended",
+    b"stale": "this attempt has reported its outcome already, or was given to another process",
+    b"unknown": "the run is not in Redis any more",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Somebody else is editing the state, or is to go first.
+
+    Attributes:
+        holder: Names that turn; another name means that there was progress.
+    """
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one write does.
+
+    Attributes:
+        how: What the user called, for the journal.
+        set: Top-level key -> JSON.
+        delete: Top-level keys that go.
+        replace: Whether all keys go that are not in `set`.
+    """
+
+    how: str
+    set: Mapping[str, bytes] = field(default_factory=dict)
+    delete: Sequence[str] = ()
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StateHash:
+    """One state as one writer sees it: a step's attempt, or a caller outside of the run (`work` is None).
+
+    All methods block for one exchange with Redis, and may raise `StoreUnavailable`.
+    """
+
+    store: Store
+    run_id: str
+    state_id: str
+    work: Work | None = None
+    lock_seconds: float = LOCK_SECONDS
+    _written: list[None] = field(default_factory=list, compare=False)
+
+    @property
+    def writes(self) -> int:
+        """How many writes Redis has answered."""
+        return len(self._written)
+
+    @property
+    def key(self) -> str:
+        """The hash's name in Redis."""
+        return self.store.locate(self.run_id)[f"state:{self.state_id}"]
+
+    def read(self, name: str) -> bytes | None:
+        """The JSON of one top-level key."""
+        key = self.key
+        return cast("bytes | None", self._read(lambda: self.store.client.hget(key, name)))
+
+    def read_all(self) -> dict[str, bytes]:
+        """All top-level keys, as of one instant."""
+        key = self.key
+        raw: dict[bytes, bytes] = self._read(lambda: self.store.client.hgetall(key))
+        return {name.decode(): value for name, value in raw.items()}
+
+    def lock(self, token: str, *, reserve: bool = False) -> dict[str, bytes] | Occupied:
+        """Begin an edit and read all top-level keys.
+
+        *Promise:* with an equal token it may be asked again. A caller that dies afterwards blocks other writers for
+        `lock_seconds`; one that lives renews.
+
+        Args:
+            token: The caller's, unguessable.
+            reserve: The caller has waited long: whoever holds the lock must not take it twice in a row.
+
+        Raises:
+            RunClosed: The writer's step may not write any more.
+        """
+        reply = self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
+        if reply[0] == b"held":
+            return Occupied(reply[1].decode())
+        flat: list[bytes] = reply[1]
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    def renew(self, token: str) -> bool:
+        """Prolong the lock by `lock_seconds` from now; False when it is lost for good."""
+        try:
+            return bool(self._verb("state_renew", lock=token, px=self._px)[0] == b"renewed")
+        except RunClosed:
+            return False
+
+    def unlock(self, token: str) -> None:
+        """End an edit without writing. A lock that is somebody else's by now stays."""
+        self._verb("state_unlock", lock=token)
+
+    def write(
+        self,
+        change: Change,
+        *,
+        lock: str | None = None,
+        expect: Mapping[str, bytes | None] | None = None,
+        reserve: bool = False,
+    ) -> Literal["written", "changed", "lost"] | Occupied:
+        """Write all of a change and its journal entry, or nothing.
+
+        Args:
+            change: What to do.
+            lock: The token of the edit that this write ends. `lost` when it has expired meanwhile.
+            expect: Without a lock: the keys that the change was made from, with their JSON as it was read. `changed`
+                when one of them is another by now.
+            reserve: As in `lock`.
+
+        Raises:
+            RunClosed: The writer's step may not write any more.
+        """
+        reply = self._verb(
+            "state_write",
+            id=new_id(),
+            lock=lock,
+            expect={name: hashlib.sha1(raw).hexdigest() if raw is not None else "" for name, raw in expect.items()}
+            if expect
+            else None,
+            reserve=reserve or None,
+            how=change.how,
+            body={"set": dict(change.set), "del": list(change.delete), "replace": change.replace or None},
+        )
+        if reply[0] == b"held":
+            return Occupied(reply[1].decode())
+        if reply[0] == b"written":
+            self._written.append(None)  # whole at one stroke, also by several threads
+        return cast(Literal["written", "changed", "lost"], reply[0].decode())
+
+    @property
+    def _px(self) -> int:
+        return max(1, round(self.lock_seconds * 1000))
+
+    def _verb(self, verb: str, **args: Any) -> list[Any]:
+        state, me = f"state:{self.state_id}", process_id()
+        names = {
+            "state": state,
+            "lock": f"{state}:lock",
+            "next": f"{state}:lock:next",
+            "answer": f"{state}:answer:{me}",
+        }
+        if self.work is not None:
+            args |= {"w": self.work.work_id, "t": self.work.token}
+        reply = self.store.verb(verb, self.run_id, names, me=me, **args)
+        if reply[0] in _REFUSED:
+            step = f"step {self.work.step!r} (attempt {self.work.attempt})" if self.work else "a caller"
+            raise RunClosed(
+                f"ctx.store of run {self.run_id!r} was not written by {step}: {_REFUSED[reply[0]]}. What the step does "
+                "from here on is not wanted any more; it should end."
+            )
+        return reply
+
+    def _read(self, call: Callable[[], Any]) -> Any:
+        return persist(
+            call,
+            what=f"read the state of run {self.run_id!r}",
+            url=self.store.settings.redis_url or "",
+            patience_seconds=self.store.patience_seconds,
+        )

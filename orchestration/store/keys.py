@@ -1,0 +1,195 @@
+"""Every Redis key umbel uses, in one table: name, type, lifetime.
+
+All keys of one run and the indexes it appears in carry the hash tag of one *shard*, so a script may touch a run and
+the indexes together and the layout is ready for Redis Cluster. Lua files name the keys they touch by the logical
+names below (`--!keys run work …`); nothing else builds a key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+
+from ..model.errors import WorkflowRuntimeError
+
+#: logical name -> (suffix, type, content). Lifetime: as long as the run, then `retention_seconds`.
+RUN_KEYS: dict[str, tuple[str, str, str]] = {
+    "run": ("", "HASH", "status, workflow, plan digest, instants, counters, terminal event"),
+    "work": (":work", "HASH", "work id -> record of each unfinished work item that has left its step's queue"),
+    "events": (":events", "HASH", "event id -> envelope; `#`id -> how many work items still refer to it, when > 1"),
+    "slots": (":slots", "HASH", "step -> slots in use below this number; step/n -> work id in slot n"),
+    "free": (":free", "ZSET", "step/n of free slots below that number"),
+    "queue": (":queue", "HASH", "per step a FIFO of work items without a slot; staged fan-out segments"),
+    "scopes": (":scopes", "HASH", "per open fan-out: open count, parent, joins, which joins have fired"),
+    "joins": (":joins", "HASH", "buffers of multi-parameter joins"),
+    "stream": (":stream", "STREAM", "published events; id `seq-1`; also the name of the live channel"),
+    "trace": (":trace", "STREAM", "step state changes, numbered in the same sequence as the stream"),
+    "journal": (":journal", "STREAM", "one entry per applied change"),
+    "inbox": (":inbox", "LIST", "events nobody accepted yet, bounded"),
+    "waiters": (":waiters", "HASH", "work id|waiter id -> what it waits for"),
+    "extra": (":extra", "SET", "names of the run's dynamic keys (members, sent, collect), for their expiry"),
+    "received": (":received", "ZSET", "ids of external sends seen lately"),
+    "collect": (":collect", "HASH", "bookkeeping of collect_events buffers"),
+}
+
+#: Keys named after something within the run; listed in `extra` while they exist.
+DYNAMIC_KEYS: dict[str, tuple[str, str, str]] = {
+    "members": (":members:", "LIST", "events gathered for one collect step of one fan-out"),
+    "sent": (":sent:", "SET", "identities of events a running work item has sent early"),
+    "answer": (":answer:", "STRING", "answer of a work item's last commit; lives 60 s"),
+    "buffer": (":buffer:", "LIST", "one event type of one collect_events buffer"),
+    "taken": (":taken:", "LIST", "a completed collect_events set, until its work item commits"),
+}
+
+#: Keys of a shard; they live as long as the deployment.
+SHARD_KEYS: dict[str, tuple[str, str]] = {
+    "ring": ("ZSET", "run|work|queue/priority -> instant of the next look at a dispatch nobody has claimed"),
+    "unclaimed": ("HASH", "queue/priority -> number of members in ring"),
+    "watermark": ("HASH", "queue/priority -> dispatch instant of the newest claim: what is older was passed over"),
+    "timers": ("ZSET", "kind|run|… -> due instant"),
+    "leases": ("ZSET", "owner -> instant its lease runs out"),
+    "gone": ("ZSET", "owner -> instant it was declared lost"),
+    "parked": ("ZSET", "workflow|step[@event]|run|work without a worker that has the code, or that event's class"),
+    "unbegun": ("ZSET", "run that waits for a place of its workflow -> instant of the next look at it"),
+    "leaving": ("ZSET", "ticket|workflow of an ended run whose place is still to be given back -> ended_at"),
+    "limits": ("HASH", "workflow -> how many of its runs may go on, who said so when; in the shard of its name"),
+    "retire": ("ZSET", "ended runs whose dynamic keys still have to be expired"),
+    "runs:running": ("ZSET", "run id -> created_at"),
+    "runs:completed": ("ZSET", "run id -> ended_at"),
+    "runs:failed": ("ZSET", "run id -> ended_at"),
+    "runs:cancelled": ("ZSET", "run id -> ended_at"),
+    "runs:timed_out": ("ZSET", "run id -> ended_at"),
+    "counters": (
+        "HASH",
+        "name -> how often, for monitors: losses, duplicates, re-dispatches, …; what|n and what|sum: histograms",
+    ),
+    "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
+    "ended": ("channel", "run id NUL {status, terminal event unless it is large}, published when a run ends"),
+}
+
+#: Named after something outside a run: owner -> SET of run|work|token it holds; plan digest -> STRING; state.
+OTHER_KEYS: dict[str, tuple[str, str]] = {
+    "owner:<owner>": ("SET", "run|work|token of every work item the owner holds"),
+    "plan:<digest>": ("STRING", "the plan's canonical JSON; kept for good, a few kB per version of a workflow"),
+    "state:<state_id>": ("HASH", "ctx.store: top-level key -> JSON; lives as long as the runs that use it"),
+    "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
+    "state:<state_id>:lock:next": ("STRING", "process that edits next because it waited long; expires by itself"),
+    "state:<state_id>:answer:<process>": ("STRING", "id of a process's last write; lives 60 s"),
+    "places:<workflow>": ("ZSET", "ticket of each run that has a place -> next look; in the shard of the name"),
+    "waiting:<workflow>": ("ZSET", "ticket of each run that waits for a place -> its start in us; likewise"),
+    "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
+    "handler:<state_id>": ("STRING", "the run that a named handler is at; lives as long as its runs"),
+}
+
+_CHOSEN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
+#: Also `<state id>.<random>`: the run of a named handler (`handlers.py`), whose name may have made it longer.
+_RUN_ID = re.compile(r"[A-Za-z0-9_~][A-Za-z0-9_~-]{0,383}\.[A-Za-z0-9_-]{1,64}")
+
+
+def new_id() -> str:
+    """An unguessable id of 128 random bits. It never begins with `-`: a shell command would take it for an option."""
+    while (made := secrets.token_urlsafe(16)).startswith("-"):
+        pass
+    return made
+
+
+def new_nonce() -> str:
+    """An id that nobody else makes, but that need not be a secret: ten times cheaper than `new_id`."""
+    return f"{_process_nonce()}{next(_numbers):x}"
+
+
+@cache
+def _process_nonce() -> str:
+    return secrets.token_urlsafe(9)
+
+
+_numbers = count()
+os.register_at_fork(after_in_child=_process_nonce.cache_clear)
+
+
+def state_id_of(run_id: str) -> str:
+    """What a run's state is called: its own id, or what stands before the dot in the id of a handler's run."""
+    return run_id.partition(".")[0]
+
+
+def check_run_id(run_id: str) -> str:
+    """Return `run_id` when it may be the id of a run, whoever started it.
+
+    Raises:
+        WorkflowRuntimeError: No run can be called so.
+    """
+    return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else check_chosen_id(run_id)
+
+
+def check_chosen_id(run_id: str) -> str:
+    """Return `run_id` when somebody may choose it for a new run.
+
+    Raises:
+        WorkflowRuntimeError: It contains something other than letters, digits, `_` and `-`, begins with `-` (a shell
+            command would take it for an option), or is too long.
+    """
+    if not isinstance(run_id, str) or not _CHOSEN_ID.fullmatch(run_id):
+        raise WorkflowRuntimeError(
+            f"{run_id!r} cannot be a run id: expected 1 to 128 letters, digits, '_' or '-', not beginning "
+            "with '-'. Choose such an id, or leave it out to get a generated one."
+        )
+    return run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Builds key names for one deployment.
+
+    Attributes:
+        prefix: The deployment's key prefix.
+        shards: Number of shards, fixed for the life of the deployment.
+    """
+
+    prefix: str = "umbel"
+    shards: int = 16
+
+    def shard_of(self, state_id: str) -> int:
+        """The shard of everything that shares `state_id`."""
+        return zlib.crc32(state_id.encode()) % self.shards
+
+    def tag(self, shard: int) -> str:
+        """Common beginning of all keys of a shard, with its hash tag."""
+        return f"{self.prefix}:{{{shard:02d}}}:"
+
+    def in_shard(self, shard: int, name: str) -> str:
+        """A key of the shard: one of SHARD_KEYS or OTHER_KEYS."""
+        return self.tag(shard) + name
+
+    def run_in_shard(self, shard: int, run_id: str) -> str:
+        """The record of a run that is known to be in this shard."""
+        return f"{self.tag(shard)}run:{run_id}{RUN_KEYS['run'][0]}"
+
+    def of_run(self, run_id: str) -> RunKeys:
+        """The keys of a run. All runs that share a state live in one shard: the id says which."""
+        shard = self.shard_of(state_id_of(run_id))
+        return RunKeys(run_id, shard, self.tag(shard))
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """Key names of one run and of the shard it lives in."""
+
+    run_id: str
+    shard: int
+    tag: str
+
+    def __getitem__(self, name: str) -> str:
+        """A key by its logical name, as used in the `--!keys` line of a Lua file."""
+        if name in RUN_KEYS:
+            return f"{self.tag}run:{self.run_id}{RUN_KEYS[name][0]}"
+        if name in SHARD_KEYS:
+            return self.tag + name
+        kind, _, rest = name.partition(":")
+        if kind in DYNAMIC_KEYS:
+            return f"{self.tag}run:{self.run_id}{DYNAMIC_KEYS[kind][0]}{rest}"
+        return self.tag + name

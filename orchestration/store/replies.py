@@ -1,0 +1,253 @@
+"""What Redis answers, as values: doorbells, refusals, runs, claimed work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
+
+import msgpack
+
+from ..model.decide import Decision, Staged
+from ..model.envelope import FAILED, Envelope, ending
+from ..model.plan import Plan
+from ..model.work_item import Scope, Work
+from .keys import RunKeys
+from .scripts import unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Doorbell:
+    """What a Celery message says: look at this work item. Losing or doubling it changes nothing."""
+
+    run_id: str
+    work_id: str
+    dispatch_no: int
+    step: str
+    queue: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class CarryOn:
+    """A committing process offers to go on with one work item that its commit makes ready; the answer is the claim.
+
+    Attributes:
+        claim_id: Names the claim, as in `Store.claim`.
+        not_steps: Steps that it cannot or may not execute.
+    """
+
+    claim_id: str
+    not_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A verb was applied (now, or earlier and this is its remembered answer).
+
+    Attributes:
+        doorbells: To be rung.
+        ended: The run has ended by it.
+        leaving: The place of a limited workflow that the run makes free by its end; see `places.py`.
+        continued: Work that the caller has claimed by it.
+    """
+
+    doorbells: tuple[Doorbell, ...] = ()
+    ended: bool = False
+    leaving: str | None = None
+    continued: Work | None = None
+
+
+class Refusal(StrEnum):
+    """Why a verb was not applied. None of them is an error: each says somebody else was first."""
+
+    BUSY = "busy"
+    STALE = "stale"
+    CLOSED = "closed"
+    GONE = "gone"
+    SUSPECT = "suspect"
+    UNKNOWN = "unknown"
+    CHANGED = "changed"
+    MISSING = "missing"
+    EXISTS = "exists"
+    MOVED = "moved"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """What a run that is started for a named handler comes after.
+
+    Attributes:
+        at: The run that the handler's key names; empty when there is none.
+        before: The run that must have ended; empty when there is none. Without a key it is the run called as the
+            handler is, which somebody started under that id.
+    """
+
+    at: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended: its status, and the event that brought the end."""
+
+    status: str
+    ending: Envelope | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run as it stands.
+
+    `ending` is the terminal event, `status` one of running, completed, failed, cancelled, timed_out; instants are
+    Redis time in ms. `waits_for_place`: it is started and has not begun, because its workflow limits how many go on.
+    """
+
+    run_id: str
+    workflow: str
+    plan_digest: str
+    status: str
+    created_at: int
+    ended_at: int | None
+    ending: Envelope | None
+    state_id: str
+    parent: str | None
+    options: dict[str, Any]
+    commits: int
+    live: int
+    waits_for_place: bool
+
+
+#: How a run ends whose fan-out can no longer close.
+STUCK = ending(
+    FAILED,
+    step_name="",
+    exception={
+        "exception_type": "umbel.WorkflowRuntimeError",
+        "exception_message": "A fan-out is still open, but no step is left that could complete it. An event of it was "
+        "sent where no join gathers it.",
+    },
+    attempts=None,
+    elapsed_seconds=None,
+)
+
+
+def not_found(run_id: str) -> str:
+    return (
+        f"No run {run_id!r}: it was never started on this Redis and key prefix, or its retention is over. "
+        "`umbel runs` lists the runs there are."
+    )
+
+
+def unpack_raw(data: bytes) -> dict[bytes, Any]:
+    """msgpack whose values may be payloads, as bytes."""
+    return cast(dict[bytes, Any], msgpack.unpackb(data, raw=True))
+
+
+def run_record(run_id: str, raw: dict[bytes, bytes]) -> RunRecord:
+    def text(name: bytes) -> str | None:
+        return raw[name].decode() if name in raw else None
+
+    return RunRecord(
+        run_id=run_id,
+        workflow=text(b"workflow") or "",
+        plan_digest=text(b"plan") or "",
+        status=text(b"status") or "",
+        created_at=int(raw[b"created_at"]),
+        ended_at=int(raw[b"ended_at"]) if b"ended_at" in raw else None,
+        ending=Envelope.from_bytes(raw[b"ending"]) if b"ending" in raw else None,
+        state_id=text(b"state_id") or run_id,
+        parent=text(b"parent"),
+        options=json.loads(raw.get(b"options") or b"{}"),
+        commits=int(raw.get(b"commits", 0)),
+        live=int(raw.get(b"live", 0)),
+        waits_for_place=b"unbegun" in raw,
+    )
+
+
+def claimed_work(
+    run_id: str, work_id: str, record: dict[str, Any], meta: dict[str, Any], payloads: list[bytes]
+) -> Work:
+    events = record.get("ev") or ([record["e"]] if "e" in record else [])
+    bound = tuple(Envelope.from_bytes(raw) for raw in payloads[: len(events)])
+    pairs = payloads[len(events) :]
+    answers = {
+        pairs[i].decode(): Envelope.from_bytes(pairs[i + 1]) if pairs[i + 1] else None for i in range(0, len(pairs), 2)
+    }
+    recoveries: dict[str, int] = {}
+    for packed in record.get("rcs") or [record.get("rc") or ""]:
+        for handler, n in (json.loads(packed) if packed else {}).items():
+            recoveries[handler] = max(n, recoveries.get(handler, 0))
+    error = record.get("le")
+    return Work(
+        run_id=run_id,
+        work_id=work_id,
+        step=record["s"],
+        token=record["t"],
+        claim_id=record["c"],
+        owner=record["o"],
+        slot=record.get("sl", 0),
+        scope=Scope(record.get("sc", "")),
+        recoveries=recoveries,
+        event_name=record.get("en", ""),
+        failures=record.get("f", 0),
+        losses=record.get("lt", 0),
+        charged_losses=record.get("l", 0),
+        resumptions=record.get("r", 0),
+        suspicion=record.get("u", 0),
+        late=bool(record.get("late")),
+        dispatches=record.get("d", 0),
+        bound=bound,
+        scope_id=record.get("sid"),
+        members=record.get("jn"),
+        answers=answers,
+        first_attempt_at=record["fa"],
+        claimed_at=record["ca"],
+        last_error=error.encode("utf-8", "surrogateescape") if error is not None else None,
+        last_failed_at=record.get("la"),
+        sent_early=bool(record.get("sent")),
+        taken=tuple(record.get("taken") or ()),
+        segments=dict(record.get("segs") or {}),
+        plan_digest=meta["plan"],
+        workflow=meta["workflow"],
+        state_id=meta["state_id"],
+        created_at=meta["created_at"],
+        options=meta["options"],
+        version=meta["wv"],
+    )
+
+
+def continued_work(before: Work, reply: list[bytes]) -> Work:
+    """The work that a commit gave to the process that made it: of the same run, so most of it is known."""
+    record = unpack(reply[1])
+    meta = {
+        "plan": before.plan_digest,
+        "workflow": before.workflow,
+        "state_id": before.state_id,
+        "created_at": before.created_at,
+        "options": before.options,
+        "wv": record.pop("wv"),
+    }
+    return claimed_work(before.run_id, reply[0].decode(), record, meta, reply[2:])
+
+
+def staged_item(item: Staged) -> dict[str, Any]:
+    if item.deliver is not None:
+        record = item.deliver.record()
+        record["st"] = "queued"
+        return {"i": item.index, "e": item.event_id, "d": item.event.to_bytes(), "uses": item.uses, "rec": record}
+    return {"at": item.index, "d": item.event.to_bytes()}
+
+
+def touched_keys(keys: RunKeys, plan: Plan, work: Work, decision: Decision, taken: Iterable[str]) -> dict[str, str]:
+    """The dynamic keys a commit may touch: its own, and the members of every fan-out it stands in or opens."""
+    names = [f"sent:{work.work_id}", *taken]
+    if work.scope_id is not None:
+        names.append(f"members:{work.scope_id}:{work.step}")
+    around = [(scope_id, opener) for scope_id, opener, _ in work.scope.levels()]
+    for scope_id, opener in (*around, *decision.opens):
+        names.extend(f"members:{scope_id}:{step}" for step in plan.by_name[opener].joins)
+    return {name: keys[name] for name in names}

@@ -1,0 +1,152 @@
+"""All settings in one frozen model, read from `UMBEL_*` and validated as a whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..model.errors import ConfigurationError
+from .failpoints import VARIABLE as FAILPOINTS
+
+#: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
+#: has a `/` or `?` in it goes further.
+_CREDENTIALS = re.compile(r"(?P<user>[a-z+]+://[^:@/?#]*):(?:[^/?#]*@|[^?]*@|.*@)", re.IGNORECASE)
+#: A value of the query that is named like a secret: `?password=…`, `&ssl_password=…`.
+_SECRET_VALUE = re.compile(r"(?P<name>[?&][^=&#]*(?:password|passwd|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
+#: What switches the verification of a TLS server off: redis-py's words and kombu's.
+_UNVERIFIED = re.compile(
+    r"[?&](?:ssl_cert_reqs=(?:cert_)?(?:none|optional)|ssl_check_hostname=(?:false|no|0|f|n))(?=&|#|$)", re.IGNORECASE
+)
+
+
+def redact_url(url: str) -> str:
+    """The URL with its passwords replaced, fit for logs and errors.
+
+    Passwords are what follows the user, and values of the query that are named like one. Several URLs separated by `;`,
+    as kombu has them for failover and Sentinel, are redacted one by one.
+    """
+    return ";".join(
+        _SECRET_VALUE.sub(r"\g<name>***", _CREDENTIALS.sub(r"\g<user>:***@", each, count=1))
+        for each in re.split(";(?=[a-z+]+://)", url)
+    )
+
+
+def verifies_server(url: str) -> bool:
+    """Whether a TLS connection to this URL would prove that the server is who it says it is; True without TLS."""
+    return _UNVERIFIED.search(url) is None
+
+
+class Settings(BaseModel):
+    """How this process reaches Redis and the broker, and the time limits of the whole deployment.
+
+    Everything but the URLs must be equal in all processes of one deployment. Durations are seconds and may be
+    fractions, which is how the tests run whole recoveries in a moment.
+    """
+
+    # What does not fit is not shown in errors: it may be a URL with a password.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    redis_url: str | None = Field(default=None, description="State: redis:// or rediss:// or unix://")
+    broker_url: str | None = Field(default=None, description="Celery's broker; None is the state Redis")
+    broker_transport: Literal["umbel", "stock"] = "umbel"
+    unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")
+    key_prefix: str = Field(default="umbel", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")
+    shards: int = Field(default=16, ge=1, le=1024)
+
+    lease_seconds: float = Field(default=15.0, gt=0)
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+    sweep_seconds: float = Field(default=2.0, gt=0)
+    ring_seconds: float = Field(default=5.0, gt=0, description="First look at a dispatch nobody has claimed")
+    ring_max_seconds: float = Field(default=300.0, gt=0, description="Longest back-off of re-dispatch")
+    continuation_seconds: float = Field(
+        default=0.2, ge=0, description="How long a worker may go on with what it makes ready, past the broker; 0 never"
+    )
+    grouped_scripts: bool = Field(
+        default=True, description="Whether an asyncio worker sends what its steps ask Redis for together"
+    )
+    batched_fetch: bool = Field(default=True, description="Whether a worker takes many doorbells at once off a queue")
+    flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
+    max_losses: int = Field(default=3, ge=1, description="Losses alone, as a suspect, before it fails as WorkerLost")
+    retention_seconds: float = Field(default=7 * 86400.0, gt=0)
+    drain_seconds: float = Field(default=20.0, ge=0, description="Soft shutdown: running steps may end within this")
+
+    payload_warn_bytes: int = Field(default=1 << 20, gt=0)
+    payload_max_bytes: int = Field(default=16 << 20, gt=0)
+    stream_max_events: int = Field(default=10_000, gt=0, description="Replayable events kept per run")
+    journal_max_entries: int = Field(default=100_000, gt=0)
+    inbox_max_events: int = Field(default=1_000, gt=0)
+    history: Literal["full", "summary"] = "full"
+
+    @model_validator(mode="after")
+    def _times_fit_together(self) -> Self:
+        if self.lease_seconds <= self.heartbeat_seconds:
+            raise ValueError(
+                f"lease_seconds must exceed heartbeat_seconds ({self.heartbeat_seconds:g}), got "
+                f"{self.lease_seconds:g}. With a shorter lease the sweep would restart steps whose worker is alive."
+            )
+        if self.payload_warn_bytes > self.payload_max_bytes:
+            raise ValueError(
+                f"payload_warn_bytes ({self.payload_warn_bytes}) must not exceed payload_max_bytes "
+                f"({self.payload_max_bytes}): the warning would never be seen."
+            )
+        for name in ("redis_url", "broker_url"):
+            url = getattr(self, name)
+            if url is not None and not self.unverified_tls and not verifies_server(url):
+                raise ValueError(
+                    f"{name} {redact_url(url)!r} switches the verification of the server's certificate off: whoever "
+                    f"sits on the way can read the password and change runs. Name the authority's certificate instead "
+                    f"(?ssl_ca_certs=/path/ca.pem), or say unverified_tls=True if the network is all your own."
+                )
+        return self
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Read `UMBEL_REDIS_URL`, `UMBEL_LEASE_SECONDS`, … ; explicit keyword arguments win.
+
+        Raises:
+            ConfigurationError: A variable is unknown or its value does not fit, naming each of them.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        not_settings = {
+            "UMBEL_STATE_DIR",
+            "UMBEL_TARGETS",
+            "UMBEL_LOG_LEVEL",
+            "UMBEL_LOG_FORMAT",
+            "UMBEL_SERVER_TOKEN",
+            FAILPOINTS,
+        }
+        for variable, value in environ.items():
+            if variable.startswith("UMBEL_") and variable not in not_settings:
+                values[variable.removeprefix("UMBEL_").lower()] = value
+        values.update(overrides)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'UMBEL_' + '_'.join(map(str, e['loc'])).upper() if e['loc'] else 'settings'}: {e['msg']}"
+                for e in error.errors(include_input=False)
+            )
+            raise ConfigurationError(
+                f"The umbel settings are not usable: {problems}. Known settings: {', '.join(sorted(cls.model_fields))}."
+            ) from error
+
+    @property
+    def queue(self) -> str:
+        """The queue of steps that name none."""
+        return self.default_queue or "umbel"
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What `repr`, `str`, and rich's tracebacks and printing show: no passwords."""
+        for name, value in self.model_dump().items():
+            yield name, redact_url(value) if name.endswith("_url") and value else value
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__repr_args__())})"
+
+    __str__ = __repr__

@@ -1,0 +1,5 @@
+"""Published events of a run: the log, live pub/sub, and readers that combine both.
+
+What publishes is the commit, see `store/lua`.
+Read `reader.py` first.
+"""

@@ -1,0 +1,231 @@
+"""A run's events as its log keeps them: what an entry says, and pages of entries that are consistent in themselves.
+
+Not here: the live channel (`stream_live.py`) and readers (`streams.py`). Every function asks Redis once and lets the
+caller decide how long an outage is waited out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import msgpack
+
+from ..model.envelope import IDLE, STEP_STATE_CHANGED, UNHANDLED, Envelope, internal
+from ..model.errors import RunNotFound
+from ..store.connection import persist
+from ..store.keys import RunKeys
+from ..store.replies import not_found
+from ..store.verbs import Store
+
+T = TypeVar("T")
+
+#: Entries read at once per log: long replays go in few trips, and a page of large events still fits into memory.
+PAGE = 200
+#: Runs looked at in one trip.
+CHUNK = 500
+
+#: An entry above this is decoded anew for each reader, so that nothing large is kept.
+LARGE_BYTES = 1 << 16
+
+#: Kinds of entries, as the live channel spells them.
+EVENT = b"e"
+TRACE = b"t"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One published event.
+
+    Attributes:
+        seq: Its number within the run, from 0. Internal events are numbered in the same sequence, so a reader that
+            does not ask for them sees gaps.
+        envelope: The event.
+        step: The step it comes from; empty when routing or the end of the run published it.
+        attempt: The attempt that wrote it; 0 when no step's code did.
+    """
+
+    seq: int
+    envelope: Envelope
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a run's logs, not yet decoded: an event (`e`) or a step's change of state (`t`)."""
+
+    seq: int
+    kind: bytes
+    data: bytes
+
+    # All readers of a run hear a message one after the other: it is unpacked once, and what they keep of it is shared.
+    @staticmethod
+    @lru_cache(1)
+    def all_of(message: bytes) -> tuple[Entry, ...]:
+        """The entries in a message of the live channel: what one script has told, in order."""
+        return tuple(Entry(*entry) for entry in msgpack.unpackb(message, raw=True))
+
+    def decoded(self) -> StreamEvent:
+        """What the entry says."""
+        return self._decode() if len(self.data) > LARGE_BYTES else _decoded(self)
+
+    def _decode(self) -> StreamEvent:
+        fields = msgpack.unpackb(self.data, raw=True)
+        if self.kind == EVENT:
+            return StreamEvent(self.seq, Envelope.from_bytes(fields[0]), fields[1].decode(), fields[2])
+        step, state, worker, taken, given = (field.decode() for field in fields)
+        return StreamEvent(self.seq, _trace_event(step, state, worker, taken, given), step, 0)
+
+
+def _trace_event(step: str, state: str, worker: str, taken: str, given: str) -> Envelope:
+    if state == "idle":
+        return internal(IDLE)
+    if state == "unhandled":
+        name = taken.rpartition(".")[2]
+        idle = worker == "idle"
+        return internal(UNHANDLED, event_type=name, qualified_name=taken, step_name=step or None, idle=idle)
+    # LlamaIndex Workflows names a class by its bare name until the step has ended, from then on as `str()` shows it.
+    ended = state == "not_running"
+    return internal(
+        STEP_STATE_CHANGED,
+        name=step,
+        step_state="preparing" if state == "parked" else state,
+        worker_id=worker,
+        input_event_name=_as_shown(taken) if ended else taken.rpartition(".")[2],
+        output_event_name=_as_shown(given) if given else None,
+    )
+
+
+def _as_shown(name: str) -> str:
+    """What `str(cls)` gives for a class of this wire name; a built-in one stands for what is in `umbel.events`."""
+    root, _, last = name.partition(".")
+    return f"<class 'umbel.events.{last}'>" if root == "umbel" and "." not in last else f"<class '{name}'>"
+
+
+# Likewise; recent and small ones, which cost little to keep.
+@lru_cache(64)
+def _decoded(entry: Entry) -> StreamEvent:
+    return entry._decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the log holds after some number, as of one instant.
+
+    Attributes:
+        entries: In order.
+        settled: Up to this number nothing else is in the log.
+        head: The last number given to anything; -1 when nothing was published yet.
+        running: Whether the run goes on.
+        first_missing: The first number asked for that the log has dropped already.
+    """
+
+    entries: Sequence[Entry]
+    settled: int
+    head: int
+    running: bool
+    first_missing: int | None
+
+    @property
+    def is_last(self) -> bool:
+        """Nothing was published beyond this page."""
+        return self.settled >= self.head
+
+
+def read_page(store: Store, run_id: str, after: int, *, with_traces: bool, most: int = PAGE) -> Page:
+    """The next entries after number `after`, with the run's state at the same instant.
+
+    *Promise:* one transaction, so an entry published before this call is in the page or beyond its end.
+
+    Raises:
+        RunNotFound: No such run, or its retention is over.
+        StoreUnavailable: Redis did not answer; asked once only.
+    """
+    keys = store.locate(run_id)
+    start = f"{after + 1}-0"
+
+    def read() -> Any:
+        pipe = store.client.pipeline(transaction=True)
+        pipe.hmget(keys["run"], "status", "seq").xlen(keys["stream"]).xrange(keys["stream"], start, count=most)
+        if with_traces:
+            pipe.xrange(keys["trace"], start, count=most)
+        return pipe.execute()
+
+    (status, seq), kept, *found = _once(store, f"read the events of run {run_id!r}", read)
+    if status is None:
+        raise RunNotFound(not_found(run_id))
+    head = int(seq or 0) - 1
+    logs = [[_entry(kind, raw) for raw in log] for kind, log in zip((EVENT, TRACE), found, strict=False)]
+    settled = min((log[-1].seq for log in logs if len(log) == most), default=head)
+    entries = sorted((entry for log in logs for entry in log if entry.seq <= settled), key=attrgetter("seq"))
+    missing = None
+    if with_traces:
+        missing = _first_hole((entry.seq for entry in entries), after + 1, settled)
+    elif entries and entries[0].seq > after + 1 and kept >= store.settings.stream_max_events:
+        missing = _once(store, "look for trimmed events", lambda: _trimmed(store, keys, after, entries[0].seq))
+    return Page(entries, settled, head, status == b"running", missing)
+
+
+def _entry(kind: bytes, raw: tuple[bytes, dict[bytes, bytes]]) -> Entry:
+    return Entry(_seq(raw), kind, raw[1][b"d"])
+
+
+def _seq(raw: tuple[bytes, dict[bytes, bytes]]) -> int:
+    return int(raw[0].partition(b"-")[0])
+
+
+def _first_hole(numbers: Iterator[int], start: int, end: int) -> int | None:
+    """The first number of start … end that is not among `numbers`, which ascend from `start`."""
+    expected = start
+    for number in numbers:
+        if number != expected:
+            return expected
+        expected += 1
+    return expected if expected <= end else None
+
+
+def _trimmed(store: Store, keys: RunKeys, after: int, first: int) -> int | None:
+    """The first number between `after` and `first`, the next event there is, that may have been an event.
+
+    The log was long enough to be trimmed. What stands in between was a step's change of state if the trace still has
+    it; if that was trimmed too, nobody knows, and the reader is told rather than left in the belief to have it all.
+    """
+    if after >= 0 and store.client.xrevrange(keys["stream"], f"{after}-1", "-", count=1):
+        return None  # trimming takes the oldest first
+    expected = after + 1
+    while expected < first:
+        page = store.client.xrange(keys["trace"], f"{expected}-0", f"{first - 1}-1", count=PAGE)
+        hole = _first_hole(map(_seq, page), expected, expected + len(page) - 1)
+        if hole is not None or not page:
+            return expected if hole is None else hole
+        expected += len(page)
+    return None
+
+
+def read_heads(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    """Per run the last number given and whether it goes on; an unknown run reads as ended.
+
+    Raises:
+        StoreUnavailable: Redis did not answer; asked once only.
+    """
+    heads: dict[str, tuple[int, bool]] = {}
+    for start in range(0, len(run_ids), CHUNK):
+        chunk = run_ids[start : start + CHUNK]
+
+        def read(some: Sequence[str] = chunk) -> Any:
+            pipe = store.client.pipeline(transaction=False)
+            for run_id in some:
+                pipe.hmget(store.locate(run_id)["run"], "status", "seq")
+            return pipe.execute()
+
+        for run_id, (status, seq) in zip(chunk, _once(store, "look at runs", read), strict=True):
+            heads[run_id] = (int(seq or 0) - 1, status == b"running")
+    return heads
+
+
+def _once(store: Store, what: str, call: Callable[[], T]) -> T:
+    return persist(call, what=what, url=store.settings.redis_url or "", patience_seconds=0.0)

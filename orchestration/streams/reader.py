@@ -1,0 +1,375 @@
+"""Reading a run's events, live and replayed, and waiting for its end.
+
+A reader goes through the log first and then follows the live channel. Numbers are what keeps it honest: the channel
+carries everything that gets a number, so a number that was skipped is a message that was lost, and the log is read
+again from there. The same happens after every (re)subscription, when a buffer ran over, and when a look at the run
+every few seconds shows that it is further than what was heard. So each event within the log's bound is seen once, in
+order, whatever happens to connections.
+
+Not here: what the log holds (`stream_log.py`), the one connection all readers share (`stream_live.py`), and how they
+wait (`stream_pursuit.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Hashable
+
+import msgpack
+
+from ..model.envelope import INTERNAL, STOP, Envelope
+from ..model.errors import WorkflowRuntimeError
+from ..store.replies import RunEnd, RunRecord
+from ..store.verbs import Store
+from .follower import Board, LoopWake, Pursuit, follow, follow_on_loop
+from .log import PAGE, TRACE, Entry, Page, StreamEvent, read_page
+from .pubsub import CLOSED, Listener
+
+__all__ = ["EndedWatch", "StreamEvent", "StreamHub", "StreamReader"]
+
+logger = logging.getLogger("umbel.streams")
+
+#: Bytes of live events that wait for one slow reader; beyond this it goes back to the log.
+BUFFER_BYTES = 8 << 20
+
+
+class StreamHub:
+    """All reading of events in one process: one live connection, however many runs, readers and event loops.
+
+    Nothing is connected before the first reader. A forked child does not use what its parent has connected: the hub
+    begins anew there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        poll_seconds: float = 2.0,
+        buffer_events: int = 1_000,
+        buffer_bytes: int = BUFFER_BYTES,
+        page_events: int = PAGE,
+    ) -> None:
+        """Args:
+        store: The runs.
+        poll_seconds: How often the runs that are followed are looked at, in case messages were lost.
+        buffer_events: Live events kept for a reader that is slower than its run, before it goes back to the log.
+        buffer_bytes: The same in bytes; one event is kept whatever its size.
+        page_events: How many entries of the log a reader holds at once.
+        """
+        self.store = store
+        self.poll_seconds = poll_seconds
+        self.buffer_events = buffer_events
+        self.buffer_bytes = buffer_bytes
+        self.page_events = page_events
+        self._boards: dict[int, Board] = {}
+        self._is_closed = False
+
+    def reader(
+        self, run_id: str, after: int = -1, internal: bool = False, types: Collection[str] | None = None
+    ) -> StreamReader:
+        """A reader of one run. Asks Redis nothing yet, so it may be made on an event loop.
+
+        Args:
+            run_id: The run; whether it exists shows when reading begins.
+            after: Begin behind this number; -1 is the beginning.
+            internal: Also step state changes, idleness and unhandled events.
+            types: Only events of exactly these wire names. The end is noticed all the same.
+        """
+        return StreamReader(self, run_id, after, internal, types)
+
+    def wait_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
+        """Block until the run is no longer running.
+
+        Woken by Redis; a look every few seconds makes up for a message that was lost. An outage is waited out.
+
+        Args:
+            run_id: The run.
+            timeout: Seconds to wait; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: It is still running.
+            RunNotFound: No such run, or its retention is over.
+            StoreUnavailable: Redis did not answer to begin with.
+        """
+        wake = threading.Event()
+        with contextlib.closing(follow(_UntilEnded(self.board(), run_id, wake.set, timeout), wake)) as found:
+            return next(found)
+
+    async def await_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
+        """`wait_ended` on an event loop, which is not blocked."""
+        wake = LoopWake()
+        pursuit = _UntilEnded(self.board(), run_id, wake.set, timeout)
+        async with contextlib.aclosing(follow_on_loop(pursuit, wake)) as found:
+            return await anext(found)
+
+    def close(self) -> None:
+        """End the connection. Readers and waiters still at work get a `WorkflowRuntimeError`."""
+        self._is_closed = True
+        board = self._boards.pop(os.getpid(), None)
+        if board is not None:
+            board.close()
+
+    def board(self) -> Board:
+        """What all readers of this process share.
+
+        Raises:
+            WorkflowRuntimeError: The hub is closed.
+        """
+        if self._is_closed:
+            raise WorkflowRuntimeError(CLOSED)
+        pid = os.getpid()
+        known = self._boards.get(pid)
+        # No lock: another thread of the parent may have held it at the fork. setdefault picks one winner as well.
+        return known or self._boards.setdefault(pid, Board(self.store, self.poll_seconds))
+
+
+class StreamReader:
+    """One reader of one run. Iterating again after breaking off goes on where it stopped; one iteration at a time.
+
+    Attributes:
+        run_id: The run.
+        position: Everything up to this number was handed out, or was not asked for.
+        internal: Whether internal events are read.
+        types: The wire names that are read; None reads all.
+        first_missing: The first number that was asked for but had left the log already, if any.
+    """
+
+    def __init__(self, hub: StreamHub, run_id: str, after: int, internal: bool, types: Collection[str] | None) -> None:
+        """Made by `StreamHub.reader`."""
+        self._hub = hub
+        self.run_id = run_id
+        self.position = after
+        self.internal = internal
+        self.types = None if types is None else frozenset(types)
+        self.first_missing: int | None = None
+
+    @property
+    def fell_behind(self) -> bool:
+        """Events are missing here because the log no longer had them when they were asked for."""
+        return self.first_missing is not None
+
+    def events(self, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
+        """The events in order, each once, blocking for the next; ends when the run has ended.
+
+        *Promise:* nothing that the log still holds is left out, also over lost connections and a restarted Redis,
+        which are waited out. Redis set back to an earlier state (`appendfsync everysec`) is followed from there, and
+        logged. A `StopEvent` that a step wrote to the stream is an event like any other.
+
+        Args:
+            timeout: Longest wait for an event in seconds; None waits as long as the run lives.
+
+        Raises:
+            TimeoutError: No event in time; a further call goes on from here.
+            RunNotFound: No such run, or its retention is over.
+            StoreUnavailable: Redis did not answer to begin with.
+        """
+        wake = threading.Event()
+        return follow(_Following(self._hub, self, wake.set, timeout), wake)
+
+    def aevents(self, timeout: float | None = None) -> AsyncGenerator[StreamEvent, None]:
+        """`events` on the running event loop, which is not blocked."""
+        wake = LoopWake()
+        return follow_on_loop(_Following(self._hub, self, wake.set, timeout), wake)
+
+
+class EndedWatch(Listener):
+    """Calls back for every run of the deployment that ends, as it ends.
+
+    *Promise:* none but promptness. What ends while the connection is interrupted is not reported: this may only hasten
+    what comes to light anyway.
+    """
+
+    def __init__(self, hub: StreamHub, callback: Callable[[str], None]) -> None:
+        """Begin to watch, on the hub's connection.
+
+        Args:
+            hub: The process's hub.
+            callback: Gets the run id, on the hub's thread; it must be quick and must not block.
+        """
+        self._callback = callback
+        self._live = hub.board().live
+        keys = hub.store.keys
+        self._channels = [keys.in_shard(shard, "ended") for shard in range(keys.shards)]
+        for channel in self._channels:
+            self._live.join(channel, self)
+
+    def heard(self, message: bytes) -> None:
+        self._callback(message.partition(b"\0")[0].decode())
+
+    def close(self) -> None:
+        """Stop watching. A callback that has begun may still be running."""
+        for channel in self._channels:
+            self._live.leave(channel, self)
+
+
+class _Following(Pursuit[StreamEvent]):
+    """One iteration of a `StreamReader`: a page of the log that is handed out, and live entries behind it."""
+
+    def __init__(self, hub: StreamHub, reader: StreamReader, wake: Callable[[], None], timeout: float | None) -> None:
+        super().__init__(hub.board(), reader.run_id, hub.store.locate(reader.run_id)["stream"], wake, timeout)
+        self._hub = hub
+        self._reader = reader
+        self._page: deque[Entry] = deque()
+        self._page_end = -1
+        self._has_ended = False
+        self._buffer: deque[Entry] = deque()
+        self._received = -1
+        # Two counters with one writer each, the live thread and the reader: they share no lock.
+        self._bytes_in = self._bytes_out = 0
+
+    def heard(self, message: bytes) -> None:
+        shows = False
+        for entry in Entry.all_of(message):
+            self._received = entry.seq
+            is_shown = self._reader.internal or entry.kind != TRACE
+            if not self.is_stale:  # else the log is read soon, and this entry is in it
+                self._keep(entry if is_shown else Entry(entry.seq, TRACE, b""))
+            shows = shows or is_shown
+        if shows:
+            self.wake()
+
+    def _keep(self, entry: Entry) -> None:
+        size = len(entry.data)
+        too_large = bool(self._buffer) and self._bytes_in - self._bytes_out + size > self._hub.buffer_bytes
+        if too_large or len(self._buffer) >= self._hub.buffer_events:
+            self.mark_stale()
+        else:
+            self._bytes_in += size
+            self._buffer.append(entry)
+
+    def checked(self, head: int, running: bool) -> None:
+        if not running or head != max(self._received, self._reader.position):
+            self.mark_stale()
+
+    def before_look(self) -> None:
+        self._bytes_out = self._bytes_in
+        self._buffer.clear()
+
+    def look(self) -> Page:
+        reader = self._reader
+        return read_page(
+            self.board.store, self.run_id, reader.position, with_traces=reader.internal, most=self._hub.page_events
+        )
+
+    def look_key(self) -> Hashable:
+        return self.run_id, self._reader.position, self._reader.internal, self._hub.page_events
+
+    def learn(self, seen: Page) -> None:
+        reader = self._reader
+        if seen.head < reader.position:
+            logger.warning(
+                "Redis was set back: run %s had come to event number %d and is now at %d; its events are read on "
+                "from there",
+                self.run_id,
+                reader.position,
+                seen.head,
+                extra={"action": "set_back", "run_id": self.run_id},
+            )
+            reader.position = self._received = seen.head
+        if seen.first_missing is not None:
+            if reader.first_missing is None:
+                reader.first_missing = seen.first_missing
+            logger.warning(
+                "a reader of run %s fell behind the log: what was published from number %d on was trimmed before it "
+                "was read. Read sooner, or raise UMBEL_STREAM_MAX_EVENTS.",
+                self.run_id,
+                seen.first_missing,
+                extra={"action": "fell_behind", "run_id": self.run_id, "seq": seen.first_missing},
+            )
+        self._page.extend(seen.entries)
+        self._page_end = seen.settled
+        if not self._page:
+            reader.position = max(reader.position, seen.settled)
+        self._has_ended = seen.is_last and not seen.running
+        if not seen.is_last:
+            self.is_stale = True
+
+    def next_found(self) -> StreamEvent | None:
+        while (entry := self._next_entry()) is not None:
+            found = self._shown(entry)
+            if found is not None:
+                return found
+        return None
+
+    def _next_entry(self) -> Entry | None:
+        reader = self._reader
+        if self._page:
+            entry = self._page.popleft()
+            reader.position = entry.seq if self._page else self._page_end
+            return entry
+        while self._buffer and not self.is_stale:
+            entry = self._buffer.popleft()
+            self._bytes_out += len(entry.data)
+            if entry.seq == reader.position + 1:
+                reader.position = entry.seq
+                return entry
+            if entry.seq > reader.position:
+                self.is_stale = True
+        return None
+
+    def _shown(self, entry: Entry) -> StreamEvent | None:
+        reader = self._reader
+        if entry.kind == TRACE and not reader.internal:
+            return None
+        event = entry.decoded()
+        if event.envelope.is_a(STOP) and not self._has_ended:
+            self.is_stale = True  # the run's end? The log knows
+        if event.envelope.is_a(INTERNAL) and not reader.internal:
+            return None
+        return event if reader.types is None or event.envelope.type in reader.types else None
+
+    def is_over(self) -> bool:
+        return self._has_ended
+
+    def late(self) -> str:
+        return (
+            f"Run {self.run_id!r} published nothing for {self.timeout:g} s after number {self._reader.position}. "
+            "It may be at work all the same: read on, or wait longer."
+        )
+
+
+class _UntilEnded(Pursuit[RunEnd]):
+    """One wait for a run's end."""
+
+    def __init__(self, board: Board, run_id: str, wake: Callable[[], None], timeout: float | None) -> None:
+        super().__init__(board, run_id, board.store.locate(run_id)["ended"], wake, timeout)
+        self._prefix = run_id.encode() + b"\0"
+        self._impatient = Store(board.store.client, board.store.settings, patience_seconds=0.0)
+        self._end: RunEnd | None = None
+        # Joining first saves one look: `joined` brings it forward, unless there is no connection.
+        self.look_at = time.monotonic() + board.poll_seconds
+
+    def heard(self, message: bytes) -> None:
+        if not message.startswith(self._prefix):
+            return
+        status, event = msgpack.unpackb(message[len(self._prefix) :], raw=True)
+        if event:
+            self._end = RunEnd(status.decode(), Envelope.from_bytes(event))
+            self.wake()
+        else:
+            self.mark_stale()
+
+    def checked(self, head: int, running: bool) -> None:
+        if not running:
+            self.mark_stale()
+
+    def look(self) -> RunRecord:
+        return self._impatient.run(self.run_id)
+
+    def look_key(self) -> Hashable:
+        return self.run_id
+
+    def learn(self, seen: RunRecord) -> None:
+        if seen.status != "running":
+            self._end = RunEnd(seen.status, seen.ending)
+
+    def next_found(self) -> RunEnd | None:
+        return self._end
+
+    def late(self) -> str:
+        return f"Run {self.run_id!r} has not ended within {self.timeout:g} s. It goes on: wait again, or cancel it."

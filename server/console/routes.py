@@ -1,0 +1,319 @@
+"""The console page and its data: `/` and what is below `/console`.
+
+Everything here goes by the id of a run, so that runs of workflows which this server does not serve, and the earlier
+runs of a handler, can be looked at as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ...orchestration.engine.sessions import handler_id_of
+from ...orchestration.inspection.run_detail import read_detail
+from ...orchestration.inspection.run_list import RunPage, RunQuery, list_runs
+from ...orchestration.model.errors import (
+    NotRetried,
+    PayloadTooLarge,
+    RunNotFound,
+    UnserializableValue,
+    WorkflowRuntimeError,
+)
+from ...orchestration.store.replies import RunRecord
+from ...orchestration.streams.log import read_heads
+from ...orchestration.streams.reader import StreamReader
+from ...tasks.client.retrying import retry_run
+from ...tasks.events.event import Event, event_name, loaded_event
+from ..http.access import ACCESS, Access, acts
+from ..http.deployment import Served, Serving
+from ..http.event_stream import SSE, EventStreamResponse, frames
+from ..http.parsing import EventProblem, make_event, read_object, read_text
+from .graph import graph_of, graph_of_plan
+from .page_files import FILE_PATH, PAGE_PATH, PageFile, page_files
+from .shapes import ConsoleJSON, page_of_runs, run_shape, workflow_shape
+
+
+def console_routes(serving: Serving) -> list[Route]:
+    """What the console adds to the server."""
+    return [*_page_routes(), *_WorkflowData(serving).routes(), *_RunData(serving).routes()]
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def _page_routes() -> list[Route]:
+    return [
+        Route(PAGE_PATH, _page, methods=["GET"], include_in_schema=False),
+        Route(FILE_PATH + "{name}", _file, methods=["GET"], include_in_schema=False),
+    ]
+
+
+@acts("page")
+async def _page(request: Request) -> Response:
+    """`GET /`: the page. It holds no data, and no token is needed for it."""
+    return _sent(request, page_files()["index.html"])
+
+
+@acts("page")
+async def _file(request: Request) -> Response:
+    """`GET /console/page/{name}`: a style, a script, a picture."""
+    found = page_files().get(request.path_params["name"])
+    if found is None:
+        raise HTTPException(404, "Not Found")
+    return _sent(request, found)
+
+
+def _sent(request: Request, file: PageFile) -> Response:
+    headers = {"etag": file.etag, "cache-control": "no-cache"}
+    if file.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+# -- workflows -------------------------------------------------------------------------------------------------------
+
+
+class _WorkflowData:
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/console/workflows", self.all, methods=["GET"], include_in_schema=False),
+            Route("/console/workflows/{name}", self.get, methods=["GET"], include_in_schema=False),
+        ]
+
+    @acts("describe")
+    async def all(self, _: Request) -> Response:
+        """`GET /console/workflows`: what is served, with a word about each."""
+        return ConsoleJSON({"workflows": await run_in_threadpool(self._shapes)})
+
+    def _shapes(self) -> list[dict[str, Any]]:
+        return [self._shape(served) for served in self._serving.workflows.values()]
+
+    @acts("describe")
+    async def get(self, request: Request) -> Response:
+        """`GET /console/workflows/{name}`: its start event's schema, and its graph with places."""
+        served = self._serving.served(request.path_params["name"])
+        return ConsoleJSON(await run_in_threadpool(self._whole, served))
+
+    def _shape(self, served: Served) -> dict[str, Any]:
+        return workflow_shape(
+            served.name, served.workflow, has_worker=self._serving.is_served(served.workflow.workflow_name)
+        )
+
+    def _whole(self, served: Served) -> dict[str, Any]:
+        return self._shape(served) | {"graph": graph_of(served.workflow)}
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+class _RunData:
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def routes(self) -> list[Route]:
+        run = "/console/runs/{run_id}"
+        return [
+            Route("/console/runs", self.list, methods=["GET"], include_in_schema=False),
+            Route(run, self.get, methods=["GET"], include_in_schema=False),
+            Route(f"{run}/graph", self.graph, methods=["GET"], include_in_schema=False),
+            Route(f"{run}/events", self.events, methods=["GET"], include_in_schema=False),
+            Route(f"{run}/send", self.send, methods=["POST"], include_in_schema=False),
+            Route(f"{run}/cancel", self.cancel, methods=["POST"], include_in_schema=False),
+            Route(f"{run}/retry", self.retry, methods=["POST"], include_in_schema=False),
+        ]
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    @acts("list")
+    async def list(self, request: Request) -> Response:
+        """`GET /console/runs`: a page of runs, newest first.
+
+        Query: `status` and `workflow` (the name it is served under, or its whole name), both repeatable, `search`,
+        `limit`, `cursor`. How many runs there are is told only where no hook decides who may see which.
+        """
+        access: Access = request.scope[ACCESS]
+        page = await run_in_threadpool(self._page, self._query(request))
+        seen = [run for run in page.runs if await access.allows("read", handler_id_of(run.run_id))]
+        counts = page.counts if access.authorize is None else None
+        return ConsoleJSON(page_of_runs(seen, counts, page.cursor, self._routes()))
+
+    def _query(self, request: Request) -> RunQuery:
+        given = request.query_params
+        limit = given.get("limit") or "50"
+        if not limit.isascii() or not limit.isdigit() or len(limit) > 9:
+            raise HTTPException(400, f"Invalid limit: {limit[:100]!r}")
+        return RunQuery(
+            statuses=tuple(each for each in given.getlist("status") if each),
+            workflows=tuple(self._whole_name(each) for each in given.getlist("workflow") if each),
+            search=given.get("search", "").strip()[:200],
+            limit=int(limit),
+            cursor=given.get("cursor") or None,
+        )
+
+    def _whole_name(self, given: str) -> str:
+        served = self._serving.workflows.get(given)
+        return served.workflow.workflow_name if served else given
+
+    def _page(self, query: RunQuery) -> RunPage:
+        try:
+            return list_runs(self._serving.store, query)
+        except WorkflowRuntimeError as error:
+            raise HTTPException(400, str(error)) from error
+
+    def _routes(self) -> dict[str, str]:
+        """Workflow name -> the first name it is served under."""
+        return {each.workflow.workflow_name: each.name for each in reversed(self._serving.workflows.values())}
+
+    @acts("read")
+    async def get(self, request: Request) -> Response:
+        """`GET /console/runs/{run_id}`: how it stands, what its steps do, whom it waits for, its state and timeline."""
+        return ConsoleJSON(await run_in_threadpool(self._shape, _id(request)))
+
+    def _shape(self, run_id: str) -> dict[str, Any]:
+        try:
+            found = read_detail(self._serving.store, run_id)
+        except (RunNotFound, WorkflowRuntimeError) as error:
+            raise HTTPException(404, str(error)) from error
+        served = self._serving.served_of(found.record)
+        classes = {event_name(cls): cls for cls in served.events} if served else {}
+        trouble = None if found.at_work else self._serving.no_worker_for(found.record)
+        return run_shape(found, classes, served.name if served else None, trouble)
+
+    @acts("read")
+    async def graph(self, request: Request) -> Response:
+        """`GET /console/runs/{run_id}/graph`: of its workflow's code, or of its plan where the code is not here."""
+        return ConsoleJSON(await run_in_threadpool(self._graph, _id(request)))
+
+    def _graph(self, run_id: str) -> dict[str, Any]:
+        record = self._record(run_id)
+        plan = self._serving.store.plan(run_id, record.plan_digest)
+        served = self._serving.served_of(record)
+        if served is None or {step.name for step in plan.steps} != set(served.workflow.steps):
+            return graph_of_plan(plan)
+        return graph_of(served.workflow)
+
+    @acts("stream")
+    async def events(self, request: Request) -> Response:
+        """`GET /console/runs/{run_id}/events`: as `GET /events/{handler_id}` in the protocol, internal events too."""
+        run_id = _id(request)
+        reader = await run_in_threadpool(self._reader, run_id, _after(request))
+        if reader is None:
+            return Response(status_code=204)
+        if request.method == "HEAD":
+            return Response(media_type=SSE)
+        serving = self._serving
+        access: Access = request.scope[ACCESS]
+        return EventStreamResponse(
+            frames(reader, heartbeat_seconds=serving.heartbeat_seconds),
+            media_type=SSE,
+            may_go_on=lambda: access.allows("stream", handler_id_of(run_id)),
+            check_seconds=serving.reauthorize_seconds,
+            slow_seconds=serving.slow_reader_seconds,
+            on_open=serving.count_reader,
+        )
+
+    def _reader(self, run_id: str, after: int) -> StreamReader | None:
+        self._record(run_id)
+        head, is_running = read_heads(self._serving.store, [run_id])[run_id]
+        if not is_running and after >= head:
+            return None
+        return self._serving.hub.reader(run_id, max(-1, min(after, head)), True)
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    @acts("send")
+    async def send(self, request: Request) -> Response:
+        """`POST /console/runs/{run_id}/send`: an event `{type, qualified_name, value}` into the run.
+
+        Unlike in the protocol, what a step of the run waits for right now may be sent although no signature mentions
+        it: that class is looked up among what is loaded here, by the name that stands with the waiting step.
+        """
+        body = read_object(await request.body(), "Invalid JSON body")
+        await run_in_threadpool(self._send, _id(request), body)
+        return ConsoleJSON({"status": "sent"})
+
+    def _send(self, run_id: str, body: dict[str, Any]) -> None:
+        record = self._record(run_id)
+        if record.status != "running":
+            raise HTTPException(409, f"Run {run_id!r} has ended: it is {record.status}.")
+        name = read_text(body, "qualified_name") or read_text(body, "type") or ""
+        try:
+            event = make_event(self._event_class(record, name), body.get("value"))
+            self._serving.runtime.attach(run_id).send_event(event)
+        except (EventProblem, UnserializableValue) as error:
+            raise HTTPException(400, str(error)) from error
+        except PayloadTooLarge as error:
+            raise HTTPException(413, str(error)) from error
+        except WorkflowRuntimeError as error:
+            raise HTTPException(409, str(error)) from error
+
+    def _event_class(self, record: RunRecord, name: str) -> type[Event]:
+        served = self._serving.served_of(record)
+        known = {event_name(cls): cls for cls in served.events} if served else {}
+        awaited = {each.event_type for each in self._serving.store.surroundings(record.run_id).waiters}
+        for each in sorted(awaited - known.keys()):
+            found = loaded_event(each)
+            if found is not None:
+                known[each] = found
+        fitting = [cls for each, cls in known.items() if name in (each, cls.__name__)]
+        if not fitting:
+            raise HTTPException(
+                400,
+                f"No event {name[:200]!r} can be sent to this run from here. It takes: {', '.join(sorted(known))}. "
+                "Its module has to be loaded by the server.",
+            )
+        return fitting[0]
+
+    @acts("cancel")
+    async def cancel(self, request: Request) -> Response:
+        """`POST /console/runs/{run_id}/cancel`."""
+        await run_in_threadpool(self._cancel, _id(request))
+        return ConsoleJSON({"status": "cancelled"})
+
+    def _cancel(self, run_id: str) -> None:
+        self._record(run_id)
+        handler = self._serving.runtime.attach(run_id)
+        handler.cancel()
+        if (status := handler.status()) != "cancelled":
+            raise HTTPException(409, f"Run {run_id!r} had ended before: it is {status}.")
+
+    @acts("retry")
+    async def retry(self, request: Request) -> Response:
+        """`POST /console/runs/{run_id}/retry`: its unfinished steps anew; what has been done is kept."""
+        await run_in_threadpool(self._retry, _id(request))
+        return ConsoleJSON({"status": "running"})
+
+    def _retry(self, run_id: str) -> None:
+        self._record(run_id)
+        try:
+            retry_run(self._serving.runtime, run_id)
+        except NotRetried as error:
+            raise HTTPException(409, str(error)) from error
+
+    def _record(self, run_id: str) -> RunRecord:
+        try:
+            return self._serving.store.run(run_id)
+        except (RunNotFound, WorkflowRuntimeError) as error:
+            raise HTTPException(404, str(error)) from error
+
+
+def _id(request: Request) -> str:
+    run_id: str = request.path_params["run_id"]
+    return run_id
+
+
+def _after(request: Request) -> int:
+    """The number that was seen last; -1 for none."""
+    text = request.headers.get("last-event-id") or request.query_params.get("after_sequence") or "-1"
+    try:
+        return int(text[:20])
+    except ValueError:
+        raise HTTPException(400, f"Invalid after_sequence: {text[:100]!r}") from None

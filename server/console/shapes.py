@@ -1,0 +1,270 @@
+"""What the console page is told of runs and workflows, as JSON. Only shapes: what is read is in `orchestration`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from starlette.responses import Response
+
+from ...orchestration.inspection.endings import result_of, untagged, why_not_completed
+from ...orchestration.inspection.run_detail import JournalEntry, Question, RunDetail, StateValue
+from ...orchestration.inspection.run_list import ListedRun
+from ...orchestration.inspection.timeline import Execution, executions
+from ...orchestration.model.envelope import INPUT_REQUIRED, STOP, Envelope
+from ...orchestration.store.replies import RunRecord
+from ...tasks.drawing.representation_resources import model_schema
+from ...tasks.events.event import Event, HumanResponseEvent, StartEvent, StopEvent, event_name, loaded_event
+from ...tasks.workflow.definition import WorkflowDefinition
+
+#: Bytes of a result or a question that are shown; more is told by its size alone.
+SHOWN_BYTES = 256 << 10
+#: Executions in a timeline.
+EXECUTIONS = 1_000
+#: Characters of a step's error in a timeline.
+ERROR_CHARACTERS = 500
+
+
+class ConsoleJSON(Response):
+    """JSON that any browser reads: in ASCII, so that half a surrogate pair does no harm."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+
+
+# -- lists -----------------------------------------------------------------------------------------------------------
+
+
+def page_of_runs(
+    runs: Iterable[ListedRun], counts: dict[str, int] | None, cursor: str | None, routes: dict[str, str]
+) -> dict[str, Any]:
+    """A page of the list.
+
+    Args:
+        runs: Those that may be seen.
+        counts: How many there are of each status; None when that is not told.
+        cursor: For the next page.
+        routes: Workflow name -> the name under which it is served here.
+    """
+    return {"runs": [_row(run, routes) for run in runs], "counts": counts, "cursor": cursor}
+
+
+def _row(run: ListedRun, routes: dict[str, str]) -> dict[str, Any]:
+    return asdict(run) | {"route": routes.get(run.workflow)}
+
+
+def workflow_shape(name: str, workflow: WorkflowDefinition, *, has_worker: bool) -> dict[str, Any]:
+    """A workflow without its graph.
+
+    Args:
+        name: What it is served as.
+        workflow: What is run.
+        has_worker: Whether a live worker has its code.
+    """
+    cls = type(workflow)
+    start = workflow.start_event_class
+    return {
+        "name": name,
+        "workflow_name": workflow.workflow_name,
+        "description": inspect.cleandoc(cls.__doc__) if cls.__doc__ else "",
+        "steps": len(workflow.steps),
+        "start": {"type": start.__name__, "schema": model_schema(start)},
+        "trouble": None if has_worker else _NO_WORKER,
+    }
+
+
+_NO_WORKER = "No live worker serves this workflow. Its runs are stored, and go on as soon as one does: `umbel worker`."
+
+
+# -- one run ---------------------------------------------------------------------------------------------------------
+
+
+def run_shape(
+    found: RunDetail, classes: Mapping[str, type[Event]], route: str | None, trouble: str | None
+) -> dict[str, Any]:
+    """Everything about a run but its events and its graph.
+
+    Args:
+        found: What was read.
+        classes: The event classes of its workflow by wire name; none where its code is not here.
+        route: The name its workflow is served under here.
+        trouble: Why it does not go on.
+    """
+    record = found.record
+    past = executions((entry.at, entry.kind, entry.data) for entry in found.journal)
+    timeline = [*past, *_at_work(found)]
+    return {
+        "run_id": record.run_id,
+        "workflow": record.workflow,
+        "route": route,
+        "status": record.status,
+        "created_at": record.created_at,
+        "ended_at": record.ended_at,
+        "now": found.now,
+        "parent": record.parent,
+        "waits_for_place": record.waits_for_place,
+        "is_asleep": record.status == "running" and 0 < record.live == found.asleep,
+        "head": found.head,
+        "began_with": _fields(found.began_with),
+        "result": _result(record),
+        "error": why_not_completed(record),
+        "trouble": trouble,
+        "steps": _steps(found, past),
+        "is_partial": found.work_left_out or found.journal_left_out > 0,
+        "questions": [*_waiting(found.questions, classes), *_returned(found, classes)],
+        "timeline": [_execution(each) for each in timeline[-EXECUTIONS:]],
+        "timeline_left_out": max(0, len(timeline) - EXECUTIONS) + found.journal_left_out,
+        "state": [_state_value(each) for each in found.state if each.key],  # the empty key names the state's class
+        "state_left_out": found.state_left_out,
+        "sendable": _sendable(classes),
+    }
+
+
+def _at_work(found: RunDetail) -> Iterable[Execution]:
+    for each in found.at_work:
+        yield Execution(each.step, each.work_id, each.attempt, each.owner, each.since, None, "running")
+
+
+def _result(record: RunRecord) -> dict[str, Any] | None:
+    if record.status != "completed" or record.ending is None:
+        return None
+    event = "" if record.ending.type == STOP else record.ending.type.rpartition(".")[2]
+    return {"event": event} | _shown(record.ending.payload, lambda: result_of(record))
+
+
+def _shown(payload: bytes, value: Any) -> dict[str, Any]:
+    """A value as far as it is shown: `value`, and `size` with `why_not` when it is left out."""
+    if len(payload) > SHOWN_BYTES:
+        return {"value": None, "size": len(payload), "why_not": "too large to be shown here"}
+    try:
+        return {"value": value(), "size": len(payload), "why_not": None}
+    except RecursionError:
+        return {"value": None, "size": len(payload), "why_not": "nested too deeply to be shown here"}
+
+
+def _steps(found: RunDetail, past: Iterable[Execution]) -> list[dict[str, Any]]:
+    done = Counter(each.step for each in past if each.outcome == "done")
+    failures = Counter(each.step for each in past if each.outcome in ("retrying", "failed", "lost", "hung"))
+    names = dict.fromkeys([*(step.name for step in found.plan.steps), *found.steps])
+    nothing = dict.fromkeys(("queued", "ready", "running", "retrying", "waiting", "parked", "failed"), 0)
+    return [
+        {"name": name, "num_workers": found.plan.by_name[name].num_workers if name in found.plan.by_name else None}
+        | (asdict(found.steps[name]) if name in found.steps else nothing)
+        | {"done": done[name], "failures": failures[name]}
+        for name in names
+    ]
+
+
+def _execution(each: Execution) -> dict[str, Any]:
+    error = None if each.error is None else each.error.removeprefix("builtins.")[:ERROR_CHARACTERS]
+    return {
+        "step": each.step,
+        "work_id": each.work_id,
+        "attempt": each.attempt,
+        "worker": each.worker,
+        "process": each.process,
+        "started_at": each.started_at,
+        "ended_at": each.ended_at,
+        "outcome": each.outcome,
+        "event": None if each.event is None else each.event.rpartition(".")[2],
+        "error": error,
+    }
+
+
+def _state_value(each: StateValue) -> dict[str, Any]:
+    if each.json is None:
+        return {"key": each.key, "value": None, "size": each.size, "why_not": "too large to be shown here"}
+    stored = each.json
+    return {"key": each.key} | _shown(stored, lambda: untagged(json.loads(stored)))
+
+
+# -- questions -------------------------------------------------------------------------------------------------------
+
+
+def _waiting(questions: Iterable[Question], classes: Mapping[str, type[Event]]) -> Iterable[dict[str, Any]]:
+    """Steps that wait within `wait_for_event`."""
+    for question in questions:
+        waiter = question.waiter
+        # `wait_for_event` may name a class that no signature does; nothing is imported to find it.
+        answer = classes.get(waiter.event_type) or loaded_event(waiter.event_type)
+        yield {
+            "id": f"{waiter.work_id}|{waiter.waiter_id}",
+            "step": waiter.step,
+            "asked": _fields(question.asked),
+            "answers": [_event_class(answer) if answer else _unknown_class(waiter.event_type)],
+            "requirements": waiter.requirements,
+        }
+
+
+def _returned(found: RunDetail, classes: Mapping[str, type[Event]]) -> Iterable[dict[str, Any]]:
+    """Questions that a step returned, for other steps to take the answer.
+
+    Nothing in Redis ties such a question to its answer. The oldest that is open counts as answered by the next event
+    that came from outside and reached a step.
+    """
+    if found.record.status != "running":
+        return
+    taken = {name for step in found.plan.steps for name in step.accepts}
+    answers = [cls for name, cls in classes.items() if issubclass(cls, HumanResponseEvent) and name in taken]
+    if not answers:
+        return
+    for number, (step, asked) in enumerate(_open(found.journal)):
+        yield {
+            "id": f"returned|{found.record.run_id}|{number}",
+            "step": step,
+            "asked": _fields(asked),
+            "answers": [_event_class(cls) for cls in answers],
+            "requirements": {},
+        }
+
+
+def _open(journal: Iterable[JournalEntry]) -> list[tuple[str, Envelope]]:
+    left: list[tuple[str, Envelope]] = []
+    for entry in journal:
+        if entry.kind == "commit" and entry.data.get("out") in ("returned", "fannedout"):
+            left += [(entry.data["s"], asked) for asked in _published(entry)]
+        elif entry.kind == "send" and left and any(each["o"] == "deliver" for each in entry.commands):
+            left.pop(0)
+    return left
+
+
+def _published(entry: JournalEntry) -> Iterable[Envelope]:
+    for command in entry.commands:
+        if command["o"] == "publish":
+            event = Envelope.from_bytes(command["d"].encode("utf-8", "surrogateescape"))
+            if event.is_a(INPUT_REQUIRED):
+                yield event
+
+
+def _fields(event: Envelope | None) -> dict[str, Any] | None:
+    """An event's type and what it carries, dynamic fields among the declared ones."""
+    if event is None:
+        return None
+
+    def fields() -> Any:
+        value = untagged(event.value())
+        return {name: item for name, item in value.items() if name != "_data"} | (value.get("_data") or {})
+
+    return {"type": event.type.rpartition(".")[2]} | _shown(event.payload, fields)
+
+
+def _sendable(classes: Mapping[str, type[Event]]) -> list[dict[str, Any]]:
+    """What may be sent into a run: the workflow's events without those that begin or end a run; answers first."""
+    own = [cls for cls in classes.values() if not issubclass(cls, StartEvent | StopEvent)]
+    own.sort(key=lambda cls: (not issubclass(cls, HumanResponseEvent), cls.__name__))
+    return [_event_class(cls) for cls in own]
+
+
+def _event_class(cls: type[Event]) -> dict[str, Any]:
+    return {"type": cls.__name__, "qualified_name": event_name(cls), "schema": model_schema(cls)}
+
+
+def _unknown_class(name: str) -> dict[str, Any]:
+    return {"type": name.rpartition(".")[2], "qualified_name": name, "schema": None}

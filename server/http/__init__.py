@@ -1,0 +1,5 @@
+"""LlamaIndex' server protocol: routes, parsing, streams, access control, OpenAPI.
+
+The page's own routes are in `console`.
+Read `protocol.py` first.
+"""

@@ -1,0 +1,224 @@
+"""Handlers over HTTP: how they stand, what is sent to them, how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ...orchestration.inspection.run_list import newest_handlers
+from ...orchestration.model.errors import PayloadTooLarge, RunNotFound, UnserializableValue, WorkflowRuntimeError
+from ...orchestration.store.replies import RunRecord
+from ...orchestration.streams.log import read_heads
+from ...orchestration.streams.reader import StreamReader
+from .access import ACCESS, Access, acts
+from .deployment import Serving
+from .event_stream import NDJSON, SSE, EventStreamResponse, frames
+from .parsing import EventProblem, parse_event, read_object, read_text, registry_of
+from .protocol import RUN_STATUSES, HandlerData, is_status_completed, plain_result
+
+#: Handlers in a list when the request does not say how many.
+MOST_LISTED = 1_000
+
+
+class HandlerEndpoints:
+    """The endpoints below `/handlers`, `/events` and `/results`."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def routes(self) -> list[Route]:
+        """In the order of the protocol."""
+        return [
+            Route("/handlers", self.listing, methods=["GET"]),
+            Route("/handlers/{handler_id}", self.get, methods=["GET"]),
+            Route("/handlers/{handler_id}/cancel", self.cancel, methods=["POST"]),
+            Route("/results/{handler_id}", self.result, methods=["GET"]),
+            Route("/events/{handler_id}", self.stream, methods=["GET"]),
+            Route("/events/{handler_id}", self.send, methods=["POST"]),
+        ]
+
+    # -- how they stand --------------------------------------------------------------------------------------------
+
+    @acts("list")
+    async def listing(self, request: Request) -> Response:
+        """`GET /handlers`, newest first; of several with one name the run it is at."""
+        statuses = _filter(request, "status")
+        names = _filter(request, "workflow_name")
+        limit = _number(request, "limit", MOST_LISTED)
+        wanted = [run for status, runs in RUN_STATUSES.items() if not statuses or status in statuses for run in runs]
+        found = await run_in_threadpool(self._newest, wanted, names, limit)
+        access: Access = request.scope[ACCESS]
+        rows = [row for row in found if await access.allows("read", row.handler_id)]
+        return JSONResponse({"handlers": [row.model_dump() for row in rows]})
+
+    def _newest(self, statuses: list[str], names: Collection[str], limit: int) -> list[HandlerData]:
+        def is_wanted(record: RunRecord) -> bool:
+            served = self._serving.served_of(record)
+            return served is not None and (not names or served.name in names)
+
+        workflows = {each.workflow.workflow_name for each in self._serving.workflows.values()}
+        found = newest_handlers(
+            self._serving.store, is_wanted, statuses=statuses if workflows else (), workflows=workflows, limit=limit
+        )
+        return [self._serving.data(record, served) for record in found if (served := self._serving.served_of(record))]
+
+    @acts("read")
+    async def get(self, request: Request) -> Response:
+        """`GET /handlers/{id}`: 200 completed, 202 running, 500 failed or cancelled."""
+        data, _ = await run_in_threadpool(self._look, request.path_params["handler_id"])
+        return JSONResponse(data.model_dump(), _status_code(data))
+
+    @acts("read")
+    async def result(self, request: Request) -> Response:
+        """`GET /results/{id}`, deprecated: the same with the bare result."""
+        data, plain = await run_in_threadpool(self._look, request.path_params["handler_id"])
+        return JSONResponse(data.model_dump() | {"result": plain}, _status_code(data))
+
+    def _look(self, handler_id: str) -> tuple[HandlerData, Any]:
+        record, served = self._serving.record(handler_id)
+        return self._serving.data(record, served), plain_result(record)
+
+    # -- what is sent to them --------------------------------------------------------------------------------------
+
+    @acts("send")
+    async def send(self, request: Request) -> Response:
+        """`POST /events/{id}`: an event into the run, to all that accept it or to one step."""
+        body = read_object(await request.body(), "Error processing request")
+        step = read_text(body, "step")
+        event = body.get("event")
+        if not event:
+            raise HTTPException(400, "Event data is required")
+        await run_in_threadpool(self._send, request.path_params["handler_id"], event, step)
+        return JSONResponse({"status": "sent"})
+
+    def _send(self, handler_id: str, data: Any, step: str | None) -> None:
+        record, served = self._serving.record(handler_id)
+        if record.status != "running":
+            raise HTTPException(409, "Workflow already completed")
+        try:
+            event = parse_event(data, registry_of(served.events))
+        except EventProblem as problem:
+            raise HTTPException(400, str(problem)) from problem
+        handler = self._serving.handler(record, served)
+        try:
+            handler.send_event(event, step)
+        except RunNotFound as error:
+            raise HTTPException(404, "Handler not found") from error
+        except PayloadTooLarge as error:
+            raise HTTPException(413, str(error)) from error
+        except UnserializableValue as error:
+            raise HTTPException(400, str(error)) from error
+        except WorkflowRuntimeError as error:
+            if handler.is_done():
+                raise HTTPException(409, "Workflow already completed") from error
+            raise HTTPException(400, f"Failed to send event: {error}") from error
+
+    @acts("cancel")
+    async def cancel(self, request: Request) -> Response:
+        """`POST /handlers/{id}/cancel`: end the run; with `purge=true` forget the handler and all it holds."""
+        handler_id = request.path_params["handler_id"]
+        purge = _flag(request, "purge", False)
+        if purge:
+            await request.scope[ACCESS].check("purge", handler_id)
+        status = await run_in_threadpool(self._cancel, handler_id, purge)
+        return JSONResponse({"status": status})
+
+    def _cancel(self, handler_id: str, purge: bool) -> str:
+        record, served = self._serving.record(handler_id)
+        if record.status == "running":
+            self._serving.handler(record, served).cancel()
+        elif not purge:
+            raise HTTPException(404, "Handler not found")
+        if not purge:
+            return "cancelled"
+        self._serving.purge(handler_id)
+        return "deleted"
+
+    # -- what they tell --------------------------------------------------------------------------------------------
+
+    @acts("stream")
+    async def stream(self, request: Request) -> Response:
+        """`GET /events/{id}`: the run's events from a cursor on, until it ends; 204 when there are no more."""
+        handler_id = request.path_params["handler_id"]
+        sse = _flag(request, "sse", True)
+        after = _cursor(request, sse=sse)
+        reader = await run_in_threadpool(
+            self._reader, handler_id, after, include_internal=_flag(request, "include_internal", False)
+        )
+        if reader is None:
+            return Response(status_code=204)
+        if request.method == "HEAD":
+            return Response(media_type=SSE if sse else NDJSON)
+        serving = self._serving
+        access: Access = request.scope[ACCESS]
+        pieces = frames(
+            reader,
+            sse=sse,
+            with_qualified_name=_flag(request, "include_qualified_name", True),
+            event_types=_filter(request, "event_type"),
+            heartbeat_seconds=serving.heartbeat_seconds,
+        )
+        return EventStreamResponse(
+            pieces,
+            media_type=SSE if sse else NDJSON,
+            may_go_on=None if access.authorize is None else lambda: access.allows("stream", handler_id),
+            check_seconds=serving.reauthorize_seconds,
+            slow_seconds=serving.slow_reader_seconds,
+            on_open=serving.count_reader,
+        )
+
+    def _reader(self, handler_id: str, after: int | None, *, include_internal: bool) -> StreamReader | None:
+        record, _ = self._serving.record(handler_id)
+        head, is_running = read_heads(self._serving.store, [record.run_id])[record.run_id]
+        position = head if after is None else max(-1, min(after, head))
+        if not is_running and position >= head:
+            return None
+        return self._serving.hub.reader(record.run_id, position, include_internal)
+
+
+def _status_code(data: HandlerData) -> int:
+    if not is_status_completed(data.status):
+        return 202
+    return 200 if data.status == "completed" else 500
+
+
+def _flag(request: Request, name: str, default: bool) -> bool:
+    """Only `true` is true."""
+    return request.query_params.get(name, str(default)).lower() == "true"
+
+
+def _filter(request: Request, name: str) -> list[str]:
+    """The values of a repeatable parameter, also given with commas; none means no filter."""
+    values = (part for value in request.query_params.getlist(name) for part in value.split(","))
+    return [value.strip() for value in values if value.strip()]
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise HTTPException(400, f"Invalid {name}: {text[:100]!r}")
+    return int(text)
+
+
+def _cursor(request: Request, *, sse: bool) -> int | None:
+    """Where a stream begins; None is now. A browser that comes back says what it has seen in `Last-Event-ID`."""
+    text = request.query_params.get("after_sequence", "now")
+    seen = request.headers.get("last-event-id", "") if sse else ""
+    after = None if text.lower() == "now" else _integer(text)
+    if after is None and text.lower() != "now":
+        raise HTTPException(400, f"Invalid after_sequence: {text[:100]!r}")
+    last = _integer(seen)
+    return after if last is None else last
+
+
+def _integer(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None

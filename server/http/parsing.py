@@ -1,0 +1,150 @@
+"""Requests as values: JSON that may be anything, and the events in it. What does not fit is a 400 that says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from starlette.exceptions import HTTPException
+
+from ...orchestration.model.envelope import TAG
+from ...tasks.events.event import Event, event_name
+from ...tasks.events.field_problems import field_problems
+from ...tasks.events.json_values import NotJson, dump_json
+from .protocol import qualified, short_name
+
+#: Keys an envelope may have. An object with others is the plain form of a start event.
+_ENVELOPE = {"value", "data", "type", "qualified_name", "types", TAG}
+#: Module of the built-in events where LlamaIndex' clients have them.
+_THEIRS = "workflows.events."
+
+
+class EventProblem(ValueError):
+    """What a client sent is no event that can be made here."""
+
+
+def read_object(body: bytes, what: str) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    Raises:
+        HTTPException: 400, it is something else.
+    """
+    try:
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise HTTPException(400, f"{what}: it is nested too deeply") from None
+    except ValueError as error:
+        raise HTTPException(400, f"{what}: {error}") from None
+    if not isinstance(value, dict):
+        raise HTTPException(400, f"{what}: expected an object, got {_kind(value)}")
+    return value
+
+
+def read_text(body: Mapping[str, Any], name: str) -> str | None:
+    """A field that is a text if it is there; an empty one counts as absent.
+
+    Raises:
+        HTTPException: 400, it is something else.
+    """
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise HTTPException(400, f"{name!r} must be a string, got {_kind(value)}")
+    return value or None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def registry_of(classes: list[type[Event]]) -> dict[str, type[Event]]:
+    """Event classes by the name clients know them by."""
+    return {cls.__name__: cls for cls in classes}
+
+
+def parse_event(data: Any, registry: Mapping[str, type[Event]], *, start: type[Event] | None = None) -> Event:
+    """An event from what a client sent: an envelope, or JSON text of one.
+
+    An envelope has a `value` and the class, as `type` or as `qualified_name`, which is looked up and never imported.
+
+    Args:
+        data: Anything that JSON can be.
+        registry: The classes that may be sent, by name.
+        start: A start event is expected: an object that is no envelope holds this class's fields.
+
+    Raises:
+        EventProblem: Saying what is wrong.
+    """
+    if isinstance(data, str):
+        try:
+            data = json.loads(data, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            data = None
+    if not isinstance(data, dict):
+        raise EventProblem("Failed to deserialize event. Must be a json object, or stringified json object")
+    if start is not None and _is_plain(data, registry, start):
+        return make_event(start, data)
+    value = data["value"] if "value" in data else data.get("data")
+    return make_event(_class_of(data, registry), value)
+
+
+def _is_plain(data: Mapping[str, Any], registry: Mapping[str, type[Event]], start: type[Event]) -> bool:
+    if "value" not in data:
+        return not {"type", "qualified_name"} <= data.keys()
+    if not data.keys() <= _ENVELOPE:
+        return True
+    # The start event may itself have a field called `value`.
+    name = _as_text(data.get("type"))
+    names_a_class = name in registry or bool((name and "type" not in start.model_fields) or data.get("qualified_name"))
+    return "value" in start.model_fields and not (names_a_class and isinstance(data["value"], dict))
+
+
+def _class_of(data: Mapping[str, Any], registry: Mapping[str, type[Event]]) -> type[Event]:
+    problems = []
+    if name := _as_text(data.get("type")):
+        if name in registry:
+            return registry[name]
+        problems.append(f"Invalid event type: {_short(name)}. Expected one of {', '.join(registry)}")
+    if name := _as_text(data.get("qualified_name")):
+        for cls in registry.values():
+            known = event_name(cls)
+            if name in (known, qualified(known), _THEIRS + short_name(known)) and (
+                not name.startswith(_THEIRS) or known.startswith("umbel.")
+            ):
+                return cls
+        problems.append(
+            f"Event type {_short(name)} is not declared by this workflow. "
+            "Register it with add_workflow(..., additional_events=[...])."
+        )
+    raise EventProblem(
+        " ".join(problems) or f"Invalid client data. Must have a type or a qualified name, got {_short(data)}"
+    )
+
+
+def make_event(cls: type[Event], value: Any) -> Event:
+    """An event of this class.
+
+    Raises:
+        EventProblem: The fields do not make one.
+    """
+    try:
+        # From text, so that what JSON has no type for, such as dates, is accepted by strict models too.
+        return cls.model_validate_json(dump_json(value))
+    except NotJson as flaw:
+        raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {flaw}") from flaw
+    except Exception as error:  # a user's validators may raise anything
+        raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {field_problems(error)}") from error
+
+
+def _short(value: Any) -> str:
+    shown = str(value)
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

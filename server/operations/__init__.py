@@ -1,0 +1,4 @@
+"""Health, readiness and Prometheus metrics.
+
+Read `routes.py` first.
+"""

@@ -1,0 +1,124 @@
+"""A deployment's figures in the text format of Prometheus. The table in docs/guides/operations.md lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ...orchestration.engine.worker_directory import SeenWorker
+from ...orchestration.inspection.metrics import BOUNDS, Histogram, Metrics
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+#: metric -> counter and what it counts. A counter of Redis that is not here is told as one kind of absorbed duplicate.
+_PLAIN = {
+    "retries": ("retries", "Attempts of steps that failed and are tried again"),
+    "dead_letters": ("dead_letters", "Steps that failed for good, and their run with them; umbel retry revives it"),
+    "losses": ("losses", "Attempts that were lost with their process"),
+    "lease_expiries": ("lost_owners", "Processes that were declared lost with steps in hand"),
+    "deadlines": ("deadlines", "Attempts taken from a process that hung beyond the step's timeout"),
+    "redispatches": ("redispatches", "Doorbells rung again because nobody had come for the step"),
+    "stale_commits": ("stale_commits", "Outcomes refused because the step had been given to another process"),
+}
+_DUPLICATES = {
+    "doorbell": "duplicate_doorbells",
+    "stale_doorbell": "stale_doorbells",
+    "send": "absorbed_sends",
+    "commit": "repeated_commits",
+}
+
+
+def exposition(
+    metrics: Metrics, workers: Iterable[SeenWorker], quarantined: Mapping[str, int], stream_readers: int
+) -> bytes:
+    """The page that `/metrics` answers.
+
+    Args:
+        metrics: Of the whole deployment.
+        workers: That have announced themselves.
+        quarantined: queue -> broker messages that were set aside, ever.
+        stream_readers: Open streams of this server process; the only figure that is not the deployment's.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Told([*_families(metrics, list(workers), quarantined, stream_readers)]))
+    return generate_latest(registry)
+
+
+class _Told(Collector):
+    """What was read, as the library asks for it."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(
+    metrics: Metrics, workers: list[SeenWorker], quarantined: Mapping[str, int], stream_readers: int
+) -> Iterator[Metric]:
+    runs = GaugeMetricFamily("umbel_runs", "Runs by status; ended ones as long as they are kept", labels=["status"])
+    for status, number in metrics.runs.items():
+        runs.add_metric([status], number)
+    yield runs
+
+    took = HistogramMetricFamily(
+        "umbel_step_seconds", "From the claim of a step to the commit of its outcome", labels=["workflow", "step"]
+    )
+    for (workflow, step), histogram in metrics.steps.items():
+        took.add_metric([workflow, step], *_buckets(histogram))
+    yield took
+
+    waited = HistogramMetricFamily(
+        "umbel_queue_wait_seconds", "From the dispatch of a step to its claim by a worker", labels=["queue"]
+    )
+    for queue, histogram in metrics.waits.items():
+        waited.add_metric([queue], *_buckets(histogram))
+    yield waited
+
+    for name, (counter, text) in _PLAIN.items():
+        yield CounterMetricFamily(f"umbel_{name}", text, value=metrics.counters[counter])
+    duplicates = CounterMetricFamily(
+        "umbel_absorbed_duplicates", "What came twice and changed nothing the second time", labels=["kind"]
+    )
+    for kind, counter in _DUPLICATES.items():
+        duplicates.add_metric([kind], metrics.counters[counter])
+    yield duplicates
+    aside = CounterMetricFamily(
+        "umbel_quarantined_messages", "Broker messages that could not be understood", labels=["queue"]
+    )
+    for queue, number in quarantined.items():
+        aside.add_metric([queue], number)
+    yield aside
+
+    waiting = GaugeMetricFamily("umbel_unclaimed_steps", "Dispatched steps that nobody has claimed", labels=["queue"])
+    oldest = GaugeMetricFamily(
+        "umbel_unclaimed_oldest_seconds", "How long the oldest of them has waited", labels=["queue"]
+    )
+    for queue, unclaimed in metrics.unclaimed.items():
+        waiting.add_metric([queue], unclaimed.number)
+        oldest.add_metric([queue], unclaimed.oldest_seconds)
+    yield waiting
+    yield oldest
+    yield GaugeMetricFamily("umbel_parked_steps", "Steps that wait for a worker with their code", value=metrics.parked)
+    yield GaugeMetricFamily(
+        "umbel_runs_waiting_for_place", "Runs held back by num_concurrent_runs", value=metrics.waiting_for_place
+    )
+    yield GaugeMetricFamily(
+        "umbel_sweep_lag_seconds", "How long the first due timer or lease is overdue", value=metrics.sweep_lag_seconds
+    )
+    alive = GaugeMetricFamily("umbel_workers", "Workers that have announced themselves", labels=["state"])
+    alive.add_metric(["live"], sum(worker.is_live for worker in workers))
+    alive.add_metric(["silent"], sum(not worker.is_live for worker in workers))
+    yield alive
+    yield GaugeMetricFamily("umbel_stream_readers", "Open event streams of this server process", value=stream_readers)
+
+
+def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
+    """Cumulated counts by upper bound in seconds, and the sum in seconds."""
+    bounds = [*(str(bound / 1000) for bound in BOUNDS), "+Inf"]
+    return list(zip(bounds, accumulate(histogram.counts), strict=True)), histogram.total_ms / 1000

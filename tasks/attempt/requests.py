@@ -1,0 +1,64 @@
+"""What an attempt asks of whoever carries it out: written once, driven by a thread or by an event loop.
+
+The flow of an attempt (`execution.py`) is a generator. It yields these requests and is given the results. A thread
+does them on the spot; a loop awaits them, so that a thousand attempts need one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from ...orchestration.model.plan import Plan
+from ...orchestration.model.work_item import Work
+from ...orchestration.store.asks import Ask
+from ...orchestration.store.replies import Doorbell
+from ..context.step_context import StepFace
+from ..workflow.registry import Registered
+from .calling import OnCancel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this script and hand back what its reply says."""
+
+    ask: Ask[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Call this, which blocks for an exchange with Redis or two, and hand back what it returns."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallStep:
+    """Execute the step's function and hand back the outcome, or raise what it raised."""
+
+    work: Work
+    registered: Registered
+    face: StepFace
+    on_cancel: OnCancel
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Send doorbells. Never fails, and need not be waited for."""
+
+    plan: Plan
+    doorbells: Sequence[Doorbell]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Wait until a suspect of this level may be executed in this process; hand back its `Turn`."""
+
+    level: int
+
+
+Request: TypeAlias = Send | Block | CallStep | Ring | TakeTurn
+Flow: TypeAlias = Generator[Request, Any, T]

@@ -1,0 +1,127 @@
+"""The Celery task: one per step. Its message is a doorbell; everything else is `execution.py`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
+from celery import Celery, Task
+from celery.exceptions import InvalidTaskError, Retry
+from celery.worker.request import Request
+
+from ..messages.template import doorbell_fault
+from ..workflow.registry import Registered
+from .executor import Executor
+from .loop_executor import LoopExecutor
+from .running import AttemptFailed, Told
+
+logger = logging.getLogger("umbel.step_task")
+
+ExecutorOf = Callable[[], Executor]
+
+
+class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
+    """Celery's view of a delivered doorbell, in the worker's main process."""
+
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        """As Celery's own.
+
+        Raises:
+            InvalidTaskError: The message is no doorbell.
+        """
+        super().__init__(message, *args, **options)
+        try:
+            fault = doorbell_fault(message.payload)
+        except MemoryError:  # says nothing about the message
+            raise
+        except Exception as error:
+            raise InvalidTaskError(f"its body does not deserialize: {error!r:.200}") from error
+        if fault is not None:
+            raise InvalidTaskError(fault)
+
+    def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
+        """Report how long the step took, not the steps that its worker went on with in the same slot."""
+        failed, told, runtime = failed__retval__runtime
+        if isinstance(told, Told) and told.seconds is not None:
+            runtime = told.seconds
+        return super().on_success((failed, told, runtime), **kwargs)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """A pool child died: hand back at once what it held, instead of waiting for its lease."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, WorkerLostError):
+            self.task.child_lost()
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+
+class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
+    """Executes doorbells of one step. All options are this task's own; nothing is set app-wide."""
+
+    Request = StepRequest
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+    store_errors_even_if_ignored = False
+    serializer = "json"
+    max_retries = 0
+    acks_on_failure_or_timeout = True
+    throws = (AttemptFailed,)  # it is in the log already, with its traceback
+    typing = False
+    executor: ExecutorOf
+    loop_executor: Callable[[], LoopExecutor]
+    child_lost: Callable[[], None]
+
+    def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
+        """Follow one doorbell; the result (for logs only) says what became of it.
+
+        Raises:
+            AttemptFailed: The step has failed for good: Celery's state of this task is FAILURE.
+            Retry: It has failed and will be tried again: the state is RETRY. The next attempt is a task of its own.
+        """
+        try:
+            return self.executor().execute(run_id, work_id, dispatch_no)
+        except AttemptFailed as failed:
+            raise _as_celery_has_it(failed) from None
+
+    async def run_async(self, run_id: str, work_id: str, dispatch_no: int) -> str:
+        """The same on the event loop of umbel's asyncio pool, which calls this instead."""
+        try:
+            return await self.loop_executor().execute_on_loop(run_id, work_id, dispatch_no)
+        except AttemptFailed as failed:
+            raise _as_celery_has_it(failed) from None
+
+
+def _as_celery_has_it(failed: AttemptFailed) -> Exception:
+    if failed.retry_delay_seconds is None:
+        return failed
+    # Only the state: nothing is sent again, as `Task.retry` would.
+    retry: Exception = Retry(exc=failed, when=failed.retry_delay_seconds)
+    return retry.with_traceback(failed.__traceback__)
+
+
+def register_tasks(
+    app: Celery,
+    registered: Registered,
+    executor: ExecutorOf,
+    loop_executor: Callable[[], LoopExecutor],
+    child_lost: Callable[[], None],
+) -> list[str]:
+    """Register one task per step and return their names. Doing it again replaces nothing."""
+    names = []
+    for step in registered.plan.steps:
+        names.append(step.task)
+        if step.task in app._tasks:  # two workflows may share a last name: the message says which run it is
+            continue
+        # Queue and priority are no attributes of the task, which Celery deprecates: every doorbell carries them.
+        options: dict[str, Any] = {"name": step.task, "executor": staticmethod(executor)}
+        options["loop_executor"] = staticmethod(loop_executor)
+        options["child_lost"] = staticmethod(child_lost)
+        task_class = type(f"StepTask_{step.name}", (StepTask,), {**options, "__module__": __name__})
+        app.register_task(task_class())
+    return names

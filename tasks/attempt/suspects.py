@@ -1,0 +1,93 @@
+"""Who of the suspects may be executed in this process, and beside how many others.
+
+After a loss most of what is claimed here is suspect, and one of it may kill this process too. So suspects begin with
+one, and more are let in with each that ends well and with each second they all survive.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+
+from ...orchestration.model.suspicion import CROWDS, ONE_SUSPECT, Room
+
+#: How long suspects are at work without harm until twice as many may be.
+_SURVIVED_SECONDS = 1.0
+
+
+class Turn:
+    """Leave to execute one suspect; `room` is what its claim is asked with."""
+
+    __slots__ = ("_suspects", "level", "room")
+
+    def __init__(self, suspects: Suspects, level: int, room: Room) -> None:
+        self._suspects, self.level, self.room = suspects, level, room
+
+    def end(self, *, went_well: bool) -> None:
+        """It is not at work any more; `went_well` if it was executed and this process has survived it."""
+        self._suspects.ended(self, went_well=went_well)
+
+
+def give_up_turn(asked: Future[Turn]) -> None:
+    """Nobody waits for this turn any more; it may have been given meanwhile."""
+    if not asked.cancel():
+        asked.result().end(went_well=False)
+
+
+class Suspects:
+    """The suspects of one process. May be asked from any thread."""
+
+    def __init__(self, *, one_at_a_time: bool = False) -> None:
+        """Args:
+        one_at_a_time: This process executes one step at a time anyway, so each suspect is alone.
+        """
+        self._one_at_a_time = one_at_a_time
+        self._window = 1
+        self._at_work = [0] * len(CROWDS)
+        self._waiting: list[deque[Future[Turn]]] = [deque() for _ in CROWDS]
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, level: int) -> Future[Turn]:
+        """Ask for a turn for a suspect of a level, from 1. See `give_up_turn`."""
+        asked: Future[Turn] = Future()
+        with self._lock:
+            self._waiting[level - 1].append(asked)
+            self._admit()
+        return asked
+
+    def ended(self, turn: Turn, *, went_well: bool) -> None:
+        """A turn is over; see `Turn.end`."""
+        with self._lock:
+            self._at_work[turn.level - 1] -= 1
+            if went_well:
+                self._grow_to(self._window + 1)
+            self._admit()
+
+    def _room_for(self, level: int) -> int:
+        strictest = max([n for n, count in enumerate(self._at_work, 1) if count] + [level])
+        return min(self._window, CROWDS[strictest - 1])
+
+    def _admit(self) -> None:
+        # The least suspected first: there are many of them, and the others may have to wait for one that kills.
+        for level, waiting in enumerate(self._waiting, 1):
+            while waiting and sum(self._at_work) < self._room_for(level):
+                asked = waiting.popleft()
+                if asked.set_running_or_notify_cancel():
+                    self._at_work[level - 1] += 1
+                    is_alone = self._one_at_a_time or CROWDS[level - 1] == 1
+                    asked.set_result(Turn(self, level, ONE_SUSPECT if is_alone else Room(level)))
+        if self._timer is None and not self._one_at_a_time and any(self._waiting) and self._window < CROWDS[0]:
+            self._timer = threading.Timer(_SURVIVED_SECONDS, self._survived)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _survived(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._grow_to(2 * self._window)
+            self._admit()
+
+    def _grow_to(self, window: int) -> None:
+        self._window = 1 if self._one_at_a_time else min(window, CROWDS[0])

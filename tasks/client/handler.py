@@ -1,0 +1,361 @@
+"""`WorkflowHandler`: the caller's view of a run, awaited or blocking, from any process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from ...orchestration.engine.concurrency import Places
+from ...orchestration.engine.sweep import Dispatcher
+from ...orchestration.model.decide import Limits, route
+from ...orchestration.model.envelope import CANCELLED, ending
+from ...orchestration.model.errors import (
+    RunNotFound,
+    WorkflowCancelledByUser,
+    WorkflowFailed,
+    WorkflowRuntimeError,
+    WorkflowTimeoutError,
+)
+from ...orchestration.model.work_item import Origin, Surroundings, derive_id
+from ...orchestration.store.keys import new_id
+from ...orchestration.store.replies import Refusal, RunEnd
+from ...orchestration.store.verbs import Store
+from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
+from ..context.ctx import Context
+from ..context.run_context import RunFace
+from ..context.step_context import check_target
+from ..events.codec import EventRegistry, decode_event, encode_event
+from ..events.event import Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
+
+
+class _Settled(Awaitable[Any]):
+    """A value that may also be awaited: what the blocking face returns where the other face returns a coroutine."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.value
+        yield
+
+
+class _Reading(AsyncIterator[Event]):
+    """One reading of a run's stream. A generator would not do: what breaks off is only told of it some time later."""
+
+    def __init__(self, handler: WorkflowHandler, found: AsyncGenerator[StreamEvent]) -> None:
+        self._handler, self._found = handler, found
+        self._position: int | None = None
+
+    async def __anext__(self) -> Event:
+        try:
+            found = await anext(self._found)
+        except StopAsyncIteration:
+            self._position = None
+            raise
+        self._position = found.seq
+        return self._handler.decoded(found)
+
+    async def aclose(self) -> None:
+        """Break off."""
+        self.__del__()
+        await self._found.aclose()
+
+    def __del__(self) -> None:
+        position, self._position = self._position, None
+        if position is not None:
+            self._handler.broke_off(position)
+
+
+class WorkflowHandler:
+    """A run: `await handler` for its result, or `handler.result()` where there is no event loop.
+
+    Any number of handlers, in any processes, may look at one run.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        store: Store,
+        hub: StreamHub,
+        dispatcher: Dispatcher,
+        limits: Limits,
+        events: EventRegistry | None,
+        state_class: type[BaseModel] | None,
+    ) -> None:
+        """Made by `Workflow.run()` and `umbel.attach()`."""
+        self.run_id = run_id
+        self._store, self._hub, self._dispatcher, self._limits = store, hub, dispatcher, limits
+        self._events = events or EventRegistry.of()
+        self._state_class = state_class
+        self._stopped_at: int | None = None
+        self._ctx: Context[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandler(run_id={self.run_id!r})"
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's context as its caller sees it: the state, sending events, snapshots."""
+        if self._ctx is None:
+            self._ctx = Context.over(self._face())
+        return self._ctx
+
+    def give_context(self, ctx: Context[Any]) -> None:
+        """Make the context that the run was started with its context."""
+        ctx.becomes(self._face())
+        self._ctx = ctx
+
+    def _face(self) -> RunFace:
+        return RunFace(
+            self._store,
+            self.run_id,
+            self._state_class,
+            self._events,
+            send=self._send,
+            stream=lambda: self.stream_events(expose_internal=True),
+            result=self._awaited,
+        )
+
+    # -- result ----------------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        return self._outcome(await self._hub.await_ended(self.run_id))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the run's result, blocking.
+
+        A `StopEvent` gives its `result`; of a subclass the event itself is the result.
+
+        Args:
+            timeout: Seconds to wait. The run goes on when they are over.
+
+        Raises:
+            TimeoutError: Not ended in time.
+            WorkflowTimeoutError, WorkflowCancelledByUser: How the run ended.
+            Exception: The run failed: what its step raised, in its own type.
+        """
+        self._refuse_blocking("result", "await handler")
+        return self._outcome(self._hub.wait_ended(self.run_id, timeout))
+
+    async def stop_event_result(self) -> StopEvent:
+        """Wait for the end and give the event that brought it, also for runs that failed or were cancelled."""
+        await self._hub.await_ended(self.run_id)
+        event = self.get_stop_event()
+        assert event is not None  # it has ended
+        return event
+
+    def get_stop_event(self) -> StopEvent | None:
+        """The event that ended the run; None while it goes on."""
+        record = self._store.run(self.run_id)
+        if record.ending is None:
+            return None
+        event = decode_event(record.ending, self._events)
+        assert isinstance(event, StopEvent)  # only such events end a run
+        return event
+
+    def is_done(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return self.status() != "running"
+
+    def status(self) -> str:
+        """running, completed, failed, cancelled or timed_out."""
+        return self._store.run(self.run_id).status
+
+    def _outcome(self, end: RunEnd) -> Any:
+        if end.ending is None:
+            raise WorkflowFailed(f"Run {self.run_id!r} ended as {end.status} without saying how.")
+        if end.status == "cancelled":
+            raise WorkflowCancelledByUser(f"Run {self.run_id!r} was cancelled.")
+        event = decode_event(end.ending, self._events)
+        if isinstance(event, WorkflowTimedOutEvent):
+            active = ", ".join(event.active_steps)
+            tail = f"Currently active steps: {active}" if active else "No steps active"
+            raise WorkflowTimeoutError(f"Operation timed out after {event.timeout} seconds. {tail}")
+        if isinstance(event, WorkflowFailedEvent):
+            raise event.exception
+        return event.result if type(event) is StopEvent else event
+
+    # -- stream ----------------------------------------------------------------------------------------------------
+
+    def stream_events(
+        self, expose_internal: bool = False, types: Collection[type[Event]] | None = None
+    ) -> AsyncIterator[Event]:
+        """The run's events as they are published, from the first one; ends with the run's end.
+
+        Every call reads from the log, so late and second readers see everything; a call after one that was broken
+        off goes on where that stopped.
+
+        Args:
+            expose_internal: Also step state changes, idleness and unhandled events.
+            types: Only events of exactly these classes (and the end is noticed all the same).
+        """
+        reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
+        return _Reading(self, reader.aevents())
+
+    def broke_off(self, position: int) -> None:
+        """A reading stopped behind this number; the next one goes on there."""
+        self._stopped_at = position
+
+    def decoded(self, found: StreamEvent) -> Event:
+        """A published event as an instance of its class."""
+        return decode_event(found.envelope, self._events)
+
+    def events(
+        self,
+        expose_internal: bool = False,
+        types: Collection[type[Event]] | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Event]:
+        """`stream_events` without an event loop; blocks for each event.
+
+        Raises:
+            TimeoutError: No event within `timeout` seconds.
+        """
+        self._refuse_blocking("events", "stream_events")
+        reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
+        position: int | None = None
+        exhausted = False
+        try:
+            for found in reader.events(timeout):
+                position = found.seq
+                yield self.decoded(found)
+            exhausted = True
+        finally:
+            self._stopped_at = None if exhausted else position
+
+    def published(self, after: int = -1, expose_internal: bool = False) -> StreamReader:
+        """The run's events as data, with their numbers: for those who hand them on to others.
+
+        Args:
+            after: Begin behind this number; -1 is the beginning.
+            expose_internal: Also step state changes, idleness and unhandled events.
+        """
+        return self._hub.reader(self.run_id, after, expose_internal)
+
+    def _take_position(self) -> int:
+        position, self._stopped_at = self._stopped_at, None
+        return -1 if position is None else position
+
+    @staticmethod
+    def _names(types: Collection[type[Event]] | None) -> frozenset[str] | None:
+        return None if types is None else frozenset(event_name(cls) for cls in types)
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    def send_event(self, event: Event, step: str | None = None) -> Awaitable[None]:
+        """Send an event into the run, to all accepting steps and waiters or to one step.
+
+        May be awaited, and need not be: without a running event loop it blocks until the event is in Redis.
+        *Promise:* applied once, also when a lost answer makes us ask again.
+
+        Raises:
+            WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event.
+            RunNotFound: No such run.
+        """
+        return self._coloured(lambda: self._send(event, step))
+
+    def _send(self, event: Event, step: str | None = None) -> None:
+        envelope = encode_event(event, self._store.settings)
+        plan = self._store.plan_of(self.run_id)
+        check_target(plan, envelope, step)
+        send_id = new_id()
+        origin = Origin(self.run_id, "outside")
+        emit_id = derive_id(self.run_id, "outside", send_id)
+        while True:
+            surroundings: Surroundings = self._store.surroundings(self.run_id)
+            commands = route(plan, envelope, origin, emit_id, surroundings, self._limits, target=step)
+            reply = self._store.send(self.run_id, send_id, commands, version=surroundings.version)
+            if reply is Refusal.CHANGED:
+                continue
+            if reply is Refusal.UNKNOWN:
+                raise RunNotFound(f"No run {self.run_id!r}; its retention may be over.")
+            if isinstance(reply, Refusal):
+                raise WorkflowRuntimeError(
+                    f"Run {self.run_id!r} has ended; {type(event).__name__} was not delivered. Start a new run."
+                )
+            self._dispatcher.ring(plan, reply.doorbells)
+            return
+
+    async def cancel_run(self, *, timeout: float = 5.0) -> None:
+        """Cancel the run and wait, at most `timeout` seconds, until its end is visible. Never raises."""
+        try:
+            await asyncio.to_thread(self._cancel)
+            await self._hub.await_ended(self.run_id, timeout)
+        except Exception:  # the contract of the reference: whoever wants to know awaits the handler
+            return
+
+    def cancel(self) -> Awaitable[bool]:
+        """Cancel the run; True when this ended it. Blocking without an event loop, to be awaited with one."""
+        return self._coloured(self._cancel)
+
+    def _cancel(self) -> bool:
+        ended = self._store.finish(self.run_id, "cancelled", ending(CANCELLED))
+        if ended:
+            Places(self._store, self._dispatcher.ring).pass_on_of(self.run_id)
+        return ended
+
+    # -- deprecated ------------------------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Deprecated: `is_done()`."""
+        _deprecated("done()", "is_done()")
+        return self.is_done()
+
+    def cancelled(self) -> bool:
+        """Deprecated: `status()` is "cancelled"."""
+        _deprecated("cancelled()", "status()")
+        return self.status() == "cancelled"
+
+    def exception(self) -> BaseException | None:
+        """Deprecated: what awaiting raises, None if the run has a result.
+
+        Raises:
+            asyncio.InvalidStateError: The run has not ended.
+            asyncio.CancelledError: It was cancelled.
+        """
+        _deprecated("exception()", "await")
+        record = self._store.run(self.run_id)
+        if record.status == "running":
+            raise asyncio.InvalidStateError(f"Run {self.run_id!r} has not ended.")
+        try:
+            self._outcome(RunEnd(record.status, record.ending))
+        except WorkflowCancelledByUser as error:
+            raise asyncio.CancelledError(str(error)) from error
+        except Exception as error:
+            return error
+        return None
+
+    # -- colours ---------------------------------------------------------------------------------------------------
+
+    def _coloured(self, act: Callable[[], Any]) -> Awaitable[Any]:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return _Settled(act())
+        return loop.run_in_executor(None, contextvars.copy_context().run, act)
+
+    def _refuse_blocking(self, method: str, instead: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise WorkflowRuntimeError(
+            f"handler.{method}() blocks, and this is code on an event loop, where it would stop everything. "
+            f"Use `{instead}`."
+        )
+
+
+def _deprecated(name: str, instead: str) -> None:
+    warnings.warn(f"handler.{name} is deprecated: use {instead}.", DeprecationWarning, stacklevel=3)

@@ -1,0 +1,273 @@
+"""The runtime: one process's way to a deployment. Where runs are started, attached to and streamed from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from pydantic import ValidationError
+
+from ...orchestration.engine.concurrency import Places
+from ...orchestration.engine.sessions import current_run, new_run_of
+from ...orchestration.model.decide import Limits, decide_start
+from ...orchestration.model.errors import HandlerRunning, NotConfigured, RunExists, WorkflowRuntimeError
+from ...orchestration.snapshots.restore import begin_from
+from ...orchestration.snapshots.take import RunSnapshot
+from ...orchestration.store.connection import connect
+from ...orchestration.store.keys import check_chosen_id, check_run_id, new_id, new_nonce
+from ...orchestration.store.replies import Applied, Refusal
+from ...orchestration.store.settings import Settings
+from ...orchestration.store.verbs import Store
+from ...orchestration.streams.reader import StreamHub
+from ..events.codec import encode_event
+from ..events.event import StartEvent
+from ..messages.dispatcher import CeleryDispatcher, publishing_app
+from ..workflow.definition import WorkflowDefinition
+from ..workflow.registry import Registry
+from .handler import WorkflowHandler
+
+logger = logging.getLogger("umbel.runtime")
+
+
+class Runtime:
+    """Connections of one process, made when first needed; safe to share between threads and event loops."""
+
+    def __init__(
+        self, settings: Settings | None = None, *, app: Celery | None = None, registry: Registry | None = None
+    ) -> None:
+        """Args:
+        settings: Equal in all processes of the deployment; by default those of the environment.
+        app: A Celery app whose broker is used; by default one that only sends.
+        registry: Workflows known here; a worker shares its own.
+
+        Raises:
+            NotConfigured: The settings have no Redis URL.
+        """
+        settings = Settings.from_environment() if settings is None else settings
+        if settings.redis_url is None:
+            raise NotConfigured(_NOT_CONFIGURED)
+        self.settings = settings
+        self.app = publishing_app(settings) if app is None else app
+        self.registry = Registry() if registry is None else registry
+        self.store = Store(connect(settings.redis_url), settings)
+        self.dispatcher = CeleryDispatcher(self.app)
+        self.places = Places(self.store, self.dispatcher.ring)
+        self.limits = Limits(settings.queue, settings.inbox_max_events)
+        self._hub: StreamHub | None = None
+        self._hub_pid = 0
+        self._lock = threading.Lock()
+
+    @property
+    def hub(self) -> StreamHub:
+        """The one live connection of this process; a forked child gets its own."""
+        with self._lock:
+            if self._hub is None or self._hub_pid != os.getpid():
+                self._hub, self._hub_pid = StreamHub(self.store), os.getpid()
+            return self._hub
+
+    def start(
+        self,
+        workflow: WorkflowDefinition,
+        event: StartEvent | None,
+        *,
+        begin_with: RunSnapshot | None = None,
+        run_id: str | None = None,
+        timeout_seconds: float | None = None,
+        options: dict[str, Any] | None = None,
+        parent: str | None = None,
+        num_concurrent_runs: int | None = None,
+        handler_id: str | None = None,
+    ) -> WorkflowHandler:
+        """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
+
+        Without an event the run takes up the work of `begin_with`, the live state of another run; with one it has only
+        that run's `ctx.store`. With `num_concurrent_runs` it may have to wait for its place first; its time-out counts
+        from then.
+
+        With a `handler_id` it is the next run of that handler and has its `ctx.store`. *Promise:* of any number of
+        processes that start one at the same time one does; a crash leaves a handler that is at a run which exists.
+
+        Raises:
+            RunExists: The id is taken.
+            HandlerRunning: The handler's run has not ended.
+            StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
+        """
+        if handler_id is not None:
+            assert run_id is None, "a handler's runs get their ids from it"
+            assert begin_with is None, "a handler's run has the handler's state, none from elsewhere"
+            run_id = new_run_of(handler_id)
+        else:
+            run_id = new_id() if run_id is None else check_chosen_id(run_id)
+        plan = self.registry.of(workflow).plan
+        self.prepare(workflow, run_id)
+        limits = self.limits_of(plan.workflow)
+        commands = [] if event is None else decide_start(plan, run_id, encode_event(event, self.settings), limits)
+        about: dict[str, Any] = {
+            "nonce": new_nonce(),
+            "timeout_seconds": timeout_seconds,
+            "options": options or {},
+            "num_concurrent_runs": num_concurrent_runs,
+        }
+        if begin_with is None:
+            push = self.dispatcher.pushes(plan, run_id, commands, self.settings.redis_url)
+            reply: Applied | Refusal = Refusal.MOVED
+            while reply is Refusal.MOVED:
+                follows = None if handler_id is None else current_run(self.store, handler_id)
+                reply = self.store.start(run_id, plan, commands, parent=parent, push=push, follows=follows, **about)
+        else:
+            reply = begin_from(self.store, run_id, plan, begin_with, commands, limits, **about)
+        if reply is Refusal.RUNNING:
+            raise HandlerRunning(f"Handler {handler_id!r} is already running")
+        if isinstance(reply, Refusal):
+            raise RunExists(
+                f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "
+                f"umbel.attach({run_id!r})."
+            )
+        self.dispatcher.ring(plan, reply.doorbells)
+        if num_concurrent_runs is not None:
+            self.places.take(run_id)
+        logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
+        return self.handler(run_id, workflow)
+
+    def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
+        """Called before a run is started; a runtime that brings its own worker makes sure it knows the workflow."""
+
+    def limits_of(self, workflow: str) -> Limits:
+        """For routing the events of a workflow's runs; a runtime with several workers of its own tells them apart."""
+        return self.limits
+
+    def handler(self, run_id: str, workflow: WorkflowDefinition | None = None) -> WorkflowHandler:
+        """A handler for a run that is known to exist."""
+        registered = None if workflow is None else self.registry.find(workflow.workflow_name)
+        return WorkflowHandler(
+            run_id,
+            store=self.store,
+            hub=self.hub,
+            dispatcher=self.dispatcher,
+            limits=self.limits if workflow is None else self.limits_of(workflow.workflow_name),
+            events=registered.events if registered else None,
+            state_class=registered.state_class if registered else None,
+        )
+
+    def attach(self, run_id: str) -> WorkflowHandler:
+        """A handler for any run, started by whatever process.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        record = self.store.run(check_run_id(run_id))
+        registered = self.registry.find(record.workflow)
+        return self.handler(run_id, registered.workflow if registered else None)
+
+    @contextmanager
+    def registering(self) -> Iterator[None]:
+        """Within the block, workflows that name no runtime are run on this one: it is the default runtime."""
+        with use_runtime(self):
+            yield
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            hub, self._hub = self._hub, None
+        if hub is not None and self._hub_pid == os.getpid():
+            hub.close()
+        self.store.client.close()
+
+
+_NOT_CONFIGURED = (
+    "umbel does not know where Redis is. Set UMBEL_REDIS_URL=redis://host:6379/0 (and start workers with `umbel "
+    "worker`), or try things out without any set-up: `umbel exec program.py`, `umbel run module:Workflow`, or "
+    "`with umbel.local(in_process=True):` around your code."
+)
+
+_default: Runtime | None = None
+_default_lock = threading.Lock()
+
+
+def current_runtime() -> Runtime:
+    """The default runtime: the one in use, else one made from `UMBEL_*`.
+
+    Raises:
+        NotConfigured: Neither exists. umbel never starts a Redis that nobody asked for.
+    """
+    global _default
+    with _default_lock:
+        if _default is None:
+            settings = Settings.from_environment()
+            if settings.redis_url is None:
+                raise NotConfigured(_NOT_CONFIGURED)
+            _default = Runtime(settings)
+        return _default
+
+
+def set_default_runtime(runtime: Runtime | None) -> Runtime | None:
+    """Make this the default runtime; returns the one before."""
+    global _default
+    with _default_lock:
+        before, _default = _default, runtime
+        return before
+
+
+@contextmanager
+def keep_default_runtime() -> Iterator[None]:
+    """Whatever becomes the default runtime within a block, afterwards it is the one from before."""
+    with _default_lock:
+        before = _default
+    try:
+        yield
+    finally:
+        set_default_runtime(before)
+
+
+@contextmanager
+def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
+    """Make this the default runtime within a block."""
+    with keep_default_runtime():
+        set_default_runtime(runtime)
+        yield runtime
+
+
+def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fields: dict[str, Any]) -> StartEvent:
+    """The start event of a run, from an instance or from fields.
+
+    Raises:
+        ValueError: `given` is not a start event.
+        WorkflowRuntimeError: The fields do not make one.
+    """
+    if given is not None:
+        if not isinstance(given, StartEvent):
+            raise ValueError(f"start_event must be a StartEvent, got {type(given).__name__}.")
+        if fields:
+            logger.warning(
+                "run() of %s got a start event and keyword arguments; %s ignored",
+                workflow.workflow_name,
+                ", ".join(fields),
+                extra={"action": "start_arguments_ignored"},
+            )
+        return given
+    cls = workflow.start_event_class
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)
+        )
+        raise WorkflowRuntimeError(
+            f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: "
+            f"{problems}. Its fields: {', '.join(cls.model_fields) or 'none'}."
+        ) from error
+
+
+def attach(run_id: str) -> WorkflowHandler:
+    """A handler for any run of the default runtime, from any process.
+
+    Raises:
+        RunNotFound: There is no such run.
+        NotConfigured: Nothing says where Redis is.
+    """
+    return current_runtime().attach(run_id)

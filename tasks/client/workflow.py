@@ -1,0 +1,108 @@
+"""`Workflow`: the class a user derives from. Its definition half is `definition.py`; here it is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..context.ctx import Context
+from ..events.event import StartEvent
+from ..workflow.definition import WorkflowDefinition
+from .handler import WorkflowHandler
+from .runtime import Runtime, current_runtime, start_event_for
+
+
+class Workflow(WorkflowDefinition):
+    """A process made of steps that hand each other events.
+
+    Steps are methods decorated with `@step`, and free functions registered with `@step(workflow=...)`. Inherited
+    methods count, and a subclass that overrides one wins; free functions belong to the class they name and to no
+    other.
+
+    The `self` of a step is the instance of the worker that executes it, never the one a client called `run()` on: the
+    time-out, limits and verbosity given here travel with the run, other attributes do not.
+
+    Args:
+        timeout: Seconds a run may take from its start; None is no limit.
+        disable_validation: Do not check the steps before a run. `@catch_error` handlers work nevertheless.
+        verbose: Print what the steps do.
+        resource_manager: Where resources are kept; by default each instance has its own.
+        num_concurrent_runs: How many runs of this workflow may go on at once, whichever processes started them; further
+            ones wait in the order of their starts, and their timeout counts from when they begin. The newest limit
+            given counts. None is no limit.
+        runtime: What executes the runs; by default what umbel is configured with.
+        workflow_name: The name runs are stored under; by default the class's module and qualified name.
+        skip_graph_checks: Graph checks to leave out: "reachability", "terminal_event", "dead_end".
+
+    Raises:
+        WorkflowConfigurationError: The steps do not have exactly one StartEvent and one StopEvent class.
+        WorkflowValidationError: An argument is not usable.
+    """
+
+    @property
+    def runtime(self) -> Runtime:
+        """What executes the runs.
+
+        Raises:
+            NotConfigured: Nothing says where Redis is.
+        """
+        return self._runtime if self._runtime is not None else current_runtime()
+
+    def run(
+        self,
+        ctx: Context[Any] | None = None,
+        start_event: StartEvent | None = None,
+        *,
+        run_id: str | None = None,
+        **kwargs: Any,
+    ) -> WorkflowHandler:
+        """Start a run and return its handler at once; await the handler for the result.
+
+        Works with and without a running event loop; without one use the handler's blocking methods.
+
+        Args:
+            ctx: What to begin with: `Context(workflow)` with a state of your own making, `Context.from_dict(…)`, or the
+                context of a run that has ended. The run is a new one and has a copy of that state. If the context
+                holds unfinished work and neither `start_event` nor keyword arguments are given, it goes on with that
+                work; otherwise it drops it, with a warning, and answers the new input. Afterwards `ctx` is the
+                context of the new run.
+            start_event: The start event; else it is made of the keyword arguments.
+            run_id: An id of your own; by default an unguessable one.
+            **kwargs: Fields of the start event.
+
+        Raises:
+            WorkflowValidationError: The steps do not fit together.
+            WorkflowRuntimeError: The start event cannot be made of the arguments.
+            ContextStateError: `ctx` is a step's, or that of a run which goes on.
+            ContextSerdeError: `ctx` holds unfinished work of another workflow.
+            RunExists: `run_id` is taken.
+            NotConfigured, StoreUnavailable: There is no Redis to run on.
+        """
+        self.ensure_valid()
+        has_new_input = start_event is not None or bool(kwargs)
+        beginning = None if ctx is None else ctx.beginning_of_run(self, has_new_input=has_new_input)
+        goes_on = beginning is not None and beginning.goes_on
+        event = None if goes_on else start_event_for(self, start_event, kwargs)
+        handler = self.runtime.start(
+            self,
+            event,
+            begin_with=None if beginning is None else beginning.snapshot,
+            run_id=run_id,
+            **self.run_arguments(),
+        )
+        if ctx is not None:
+            handler.give_context(ctx)
+        return handler
+
+    def run_arguments(self) -> dict[str, Any]:
+        """What of this instance travels with its runs, as arguments of `Runtime.start`."""
+        return {
+            "timeout_seconds": self._timeout,
+            "options": {"timeout": self._timeout, "verbose": self._verbose},
+            "num_concurrent_runs": self._num_concurrent_runs,
+        }
+
+    def start(
+        self, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
+    ) -> WorkflowHandler:
+        """The same as `run()`, under the name that reads well without an event loop: `flow.start(x=1).result()`."""
+        return self.run(start_event=start_event, run_id=run_id, **kwargs)

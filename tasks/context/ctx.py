@@ -1,0 +1,274 @@
+"""`Context`: what a step may do besides returning an event, and what a caller may do with a run from outside.
+
+One class, three faces: before a run it holds the state to begin with, in a step it emits, collects and waits
+(`step_face.py`), beside a run it reads the state, sends events and takes snapshots (`run_faces.py`). A method on the
+wrong face raises `ContextStateError`.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Generic, Self, cast
+
+from pydantic import BaseModel
+from typing_extensions import TypeVar
+
+from ...orchestration.model.errors import ContextStateError, WorkflowRuntimeError
+from ..events.codec import encode_event
+from ..events.event import Event
+from ..events.exceptions import decode_exception
+from ..events.serializers import BaseSerializer
+from ..retry.policy import RetryInfo
+from ..state.store import DictState
+from ..steps.markers import StepContextMarker
+from ..workflow.definition import WorkflowDefinition
+from .run_context import Beginning, PreRunFace, RunFace
+from .step_context import StepFace
+
+StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
+EventT = TypeVar("EventT", bound=Event)
+
+Face = PreRunFace | StepFace | RunFace
+
+#: The context of the step this thread or task executes.
+current_context: ContextVar[Context[Any] | None] = ContextVar("umbel_step_context", default=None)
+
+_WHERE = {
+    PreRunFace: "this context has no run yet",
+    StepFace: "this is the context of a running step",
+    RunFace: "this is the context of a run as its caller sees it",
+}
+
+
+class Context(StepContextMarker, Generic[StateT]):
+    """Declare a parameter of this type in a step to get the step's context; `Context[MyState]` types its state.
+
+    Outside of steps, `Context(workflow)` is a context to run with: seed its `store`, then `workflow.run(ctx=ctx)`.
+    From then on it is that run's context as its caller sees it, the same as `handler.ctx`.
+
+    Args:
+        workflow: What will be run.
+        previous_context: What `to_dict()` returned, to go on from there.
+        serializer: What that was written with; None is JSON.
+
+    Raises:
+        ContextSerdeError: `previous_context` is damaged, of another workflow, or newer than this version of umbel.
+    """
+
+    def __init__(
+        self,
+        workflow: WorkflowDefinition,
+        previous_context: Mapping[str, Any] | None = None,
+        serializer: BaseSerializer | None = None,
+    ) -> None:
+        if previous_context is None:
+            self._face: Face = PreRunFace(workflow)
+        else:
+            self._face = PreRunFace.load(workflow, previous_context, serializer)
+
+    @classmethod
+    def over(cls, face: Face) -> Self:
+        """A context with this behind it: how the library makes them."""
+        context = cls.__new__(cls)
+        context._face = face
+        return context
+
+    @classmethod
+    def from_dict(
+        cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer | None = None
+    ) -> Self:
+        """A context to run with, that goes on from a snapshot: `workflow.run(ctx=Context.from_dict(workflow, data))`.
+
+        The run it is given to is a new one; the original is left alone. Work that was under way is taken up again,
+        executed at least once; with a start event or keyword arguments only the state is.
+
+        Raises:
+            ContextSerdeError: The data are damaged, of another workflow, or newer than this version of umbel.
+        """
+        return cls(workflow, data, serializer)
+
+    def _step(self, method: str) -> StepFace:
+        if isinstance(self._face, StepFace):
+            return self._face
+        raise self._misplaced(method, "It belongs to a running step: call it on the ctx parameter of a step.")
+
+    def _beside(self, method: str) -> RunFace:
+        if isinstance(self._face, RunFace):
+            return self._face
+        raise self._misplaced(method, "It belongs to a run that was started: call it on handler.ctx.")
+
+    def _misplaced(self, method: str, advice: str) -> ContextStateError:
+        run = "" if isinstance(self._face, PreRunFace) else f" (run {self.run_id!r})"
+        return ContextStateError(f"Context.{method}() cannot be used here: {_WHERE[type(self._face)]}{run}. {advice}")
+
+    @staticmethod
+    def get_step_context() -> Context[Any]:
+        """The context of the step that is being executed, without declaring a parameter.
+
+        Raises:
+            WorkflowRuntimeError: Not called from within a step.
+        """
+        context = current_context.get()
+        if context is None:
+            raise WorkflowRuntimeError("Context.get_step_context() was called outside of a step; there is no context.")
+        return context
+
+    @property
+    def store(self) -> Any:
+        """The run's state, shared by all its steps: `get`, `set`, `edit_state`, `clear`.
+
+        In an `async def` step and outside of steps its methods are awaited; in a plain `def` step they block. Before
+        the run it is what the run will begin with.
+        """
+        return self._face.state
+
+    @property
+    def run_id(self) -> str:
+        """The run's id.
+
+        Raises:
+            ContextStateError: There is no run yet.
+        """
+        if isinstance(self._face, PreRunFace):
+            raise self._misplaced("run_id", "It belongs to a run.")
+        return self._face.run_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the run goes on; before a run, whether the snapshot was taken of one that did."""
+        if isinstance(self._face, StepFace):
+            warnings.warn("Context.is_running is always true in a step.", DeprecationWarning, stacklevel=2)
+            return True
+        return self._face.is_running
+
+    # -- in a step -------------------------------------------------------------------------------------------------
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1: failures + losses + 1."""
+        return self._step("attempt").work.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """Equal in all attempts of this step execution, unique among all others: for effects outside of umbel."""
+        work = self._step("idempotency_key").work
+        return f"{work.run_id}/{work.work_id}"
+
+    def send_event(self, message: Event, step: str | None = None) -> None:
+        """Emit an event now, to all accepting steps or to one.
+
+        In a step it is on its way within milliseconds, also when the step fails later. *Promise:* a later attempt that
+        sends the same again delivers nothing twice.
+
+        Raises:
+            WorkflowRuntimeError: There is no such step, or it does not accept this event.
+            ContextStateError: There is no run yet.
+        """
+        if isinstance(self._face, PreRunFace):
+            raise self._misplaced("send_event", "Start the run first, or send with handler.send_event().")
+        self._face.send(message, step)
+
+    def write_event_to_stream(self, ev: Event | None) -> None:
+        """Publish an event to whoever streams the run. *Promise:* in order; attempts are not merged."""
+        if ev is not None:
+            face = self._step("write_event_to_stream")
+            face.emissions.publish(encode_event(ev, face.settings))
+
+    def collect_events(
+        self, ev: Event, expected: Sequence[type[Event]], buffer_id: str | None = None
+    ) -> list[Event] | None:
+        """Add `ev` to a buffer of this step; the call that completes the set gets it, in the order of `expected`.
+
+        *Promise:* one atomic exchange with Redis (it blocks, at most about a second when Redis is slow). A set goes to
+        exactly one step execution, also after a crash; no step is executed again because another event arrived;
+        surplus events stay for the next set.
+        """
+        return self._step("collect_events").collect(ev, expected, buffer_id)
+
+    async def wait_for_event(
+        self,
+        event_type: type[EventT],
+        waiter_event: Event | None = None,
+        waiter_id: str | None = None,
+        requirements: dict[str, Any] | None = None,
+        timeout: float | None = 2000,
+    ) -> EventT:
+        """Wait for an event from outside; the step holds no slot and no process meanwhile.
+
+        The step is executed again from the top when the event is there, so what stands before the wait happens
+        twice. `waiter_event` is published once, when the wait begins.
+
+        Raises:
+            asyncio.TimeoutError: Nothing came within `timeout` seconds; raised in the repeated execution.
+        """
+        face = self._step("wait_for_event")
+        return cast(EventT, face.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
+
+    def retry_info(self) -> RetryInfo:
+        """What came before this attempt."""
+        work = self._step("retry_info").work
+        if work.last_failed_at is None or work.last_error is None:
+            return RetryInfo()
+        elapsed = max(0.0, (work.claimed_at - work.first_attempt_at) / 1000)
+        error = decode_exception(json.loads(work.last_error))
+        return RetryInfo(work.failures, elapsed, error, datetime.fromtimestamp(work.last_failed_at / 1000, UTC))
+
+    # -- beside a run ----------------------------------------------------------------------------------------------
+
+    def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
+        """A snapshot of the run: its state, and if it has not ended (or was cancelled) what it needs to go on.
+
+        It is JSON, in the shape of LlamaIndex Workflows' version 2, and costs as much as the run has live work and
+        state, however long it has been running. Blocks for one exchange with Redis. *Promise:* as of one instant;
+        the run is only read.
+
+        Args:
+            serializer: Writes events and state; None is JSON. A `PickleSerializer` is for data of your own keeping.
+
+        Raises:
+            ContextStateError: There is no run yet, or this is a step.
+            ValueError: The serializer cannot write something, naming it.
+        """
+        return self._beside("to_dict").to_dict(serializer)
+
+    async def running_steps(self) -> list[str]:
+        """Names of the steps that are being executed or about to be.
+
+        Raises:
+            ContextStateError: There is no run yet, or this is a step.
+        """
+        return await self._beside("running_steps").running_steps()
+
+    def stream_events(self) -> AsyncIterator[Event]:
+        """The run's events as they are published, with umbel's own: `handler.stream_events(expose_internal=True)`.
+
+        Raises:
+            ContextStateError: There is no run yet, or this is a step.
+        """
+        return self._beside("stream_events").stream()
+
+    async def get_result(self) -> Any:
+        """The run's result; deprecated: await the handler."""
+        warnings.warn("Context.get_result() is deprecated: await the handler.", DeprecationWarning, stacklevel=2)
+        return await self._beside("get_result").result()
+
+    # -- how a run begins with a context ---------------------------------------------------------------------------
+
+    def beginning_of_run(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
+        """What a run that is given this context begins with.
+
+        Raises:
+            ContextStateError: It is a step's, or its run goes on.
+            ContextSerdeError: It holds unfinished work of another workflow.
+        """
+        if isinstance(self._face, StepFace):
+            raise self._misplaced("run", "A step that starts a run of its own gives it a Context(workflow) of its own.")
+        return self._face.beginning(workflow, has_new_input=has_new_input)
+
+    def becomes(self, face: RunFace) -> None:
+        """From now on this is the context of that run."""
+        self._face = face

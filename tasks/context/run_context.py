@@ -1,0 +1,194 @@
+"""What a context does outside of a step: before a run, and beside one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from ...orchestration.model.errors import ContextSerdeError, ContextStateError
+from ...orchestration.snapshots.take import RunSnapshot, take_snapshot
+from ...orchestration.store.keys import state_id_of
+from ...orchestration.store.settings import Settings
+from ...orchestration.store.verbs import Store
+from ..events.codec import EventRegistry
+from ..events.event import Event
+from ..events.serializers import BaseSerializer, JsonSerializer
+from ..snapshots.event_texts import EventTexts
+from ..snapshots.reading import checked, read
+from ..snapshots.writing import written
+from ..state.fields import StateFields, check_replaceable, merge
+from ..state.memory import InMemoryStateStore
+from ..state.snapshot import dump_stored_state
+from ..state.store import DictState, StateStore
+from ..workflow.definition import WorkflowDefinition
+from ..workflow.plan_builder import build_plan
+
+logger = logging.getLogger("umbel.context")
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run begins with besides its start event.
+
+    Attributes:
+        snapshot: State, and work to go on with.
+        goes_on: There is such work, so no start event is sent.
+    """
+
+    snapshot: RunSnapshot
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run takes up saved work, and so gets no start event."""
+        return self.snapshot.goes_on
+
+
+class PreRunFace:
+    """A context that has no run yet: a state to begin with, and perhaps the rest of another run."""
+
+    def __init__(
+        self,
+        workflow: WorkflowDefinition,
+        snapshot: RunSnapshot | None = None,
+        state: InMemoryStateStore[Any] | None = None,
+    ) -> None:
+        """Args:
+        workflow: What will be run.
+        snapshot: What another run left to go on with.
+        state: What its state begins with.
+        """
+        self.workflow = workflow
+        self.snapshot = snapshot
+        self.state = InMemoryStateStore.of_class(workflow.state_class or DictState) if state is None else state
+
+    @classmethod
+    def load(
+        cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer | None
+    ) -> PreRunFace:
+        """The context that a snapshot was taken of.
+
+        Raises:
+            ContextSerdeError: The snapshot cannot be used, saying why.
+        """
+        serializer = serializer or JsonSerializer()
+        shape = checked(data, workflow.workflow_name)
+        texts = EventTexts(serializer, EventRegistry.of(workflow.events))
+        snapshot = read(shape, build_plan(workflow), texts)
+        if shape.state is None:
+            return cls(workflow, snapshot)
+        found: InMemoryStateStore[Any] = InMemoryStateStore.from_dict(shape.state.model_dump(), serializer)
+        return cls(workflow, snapshot, _fitting(workflow, found))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is work to go on with."""
+        return self.snapshot is not None and self.snapshot.goes_on
+
+    def beginning(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
+        """See `Context.beginning_of_run`."""
+        fields = StateFields(workflow.state_class or DictState, "new", Settings())
+        state = self.state.to_fields(fields)
+        saved = self.snapshot or RunSnapshot(workflow=workflow.workflow_name, status="completed")
+        return _beginning(workflow, replace(saved, state=state), has_new_input)
+
+
+class RunFace:
+    """Everything behind a context beside a run: the run as its caller sees it."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        state_class: type[BaseModel] | None,
+        registry: EventRegistry,
+        *,
+        send: Callable[[Event, str | None], None],
+        stream: Callable[[], AsyncIterator[Event]],
+        result: Callable[[], Awaitable[Any]],
+    ) -> None:
+        """Args:
+        store: Where the run lives.
+        run_id: The run.
+        state_class: Model of the state.
+        registry: Classes of the run's events.
+        send: Sends an event into the run: (event, step name or None).
+        stream: All the run's events, umbel's own too.
+        result: The run's result.
+        """
+        self.store, self.run_id, self.registry = store, run_id, registry
+        self.send, self.stream, self.result = send, stream, result
+        self.state_class = state_class or DictState
+        self.state = StateStore(store, run_id, state_id_of(run_id), self.state_class, None)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the run has not ended."""
+        return self.store.run(self.run_id).status == "running"
+
+    async def running_steps(self) -> list[str]:
+        """Names of the steps that hold a slot."""
+        return await asyncio.to_thread(self.store.active_steps, self.run_id)
+
+    def to_dict(self, serializer: BaseSerializer | None) -> dict[str, Any]:
+        """See `Context.to_dict`."""
+        serializer = serializer or JsonSerializer()
+        snapshot = take_snapshot(self.store, self.run_id)
+        fields = StateFields(self.state_class, self.run_id, self.store.settings)
+        state = dump_stored_state(fields, snapshot.state, serializer)
+        return written(snapshot, self.store.plan_of(self.run_id), state, EventTexts(serializer, self.registry))
+
+    def beginning(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
+        """See `Context.beginning_of_run`."""
+        snapshot = take_snapshot(self.store, self.run_id)
+        if snapshot.status == "running":
+            raise ContextStateError(
+                f"run(ctx=…) was given the context of run {self.run_id!r}, which is still going on. Await its handler "
+                "or cancel it first; to go on from where it is now, give Context.from_dict(workflow, ctx.to_dict())."
+            )
+        return _beginning(workflow, snapshot, has_new_input)
+
+
+def _beginning(workflow: WorkflowDefinition, snapshot: RunSnapshot, has_new_input: bool) -> Beginning:
+    name = workflow.workflow_name
+    if not snapshot.goes_on:
+        return Beginning(replace(snapshot, workflow=name))
+    if has_new_input:
+        logger.warning(
+            "A run of %s begins with the state of a run that had not ended and with new input: the %d work items "
+            "left of that run are dropped. Leave the input out to go on with them.",
+            name,
+            len(snapshot.items),
+            extra={"action": "saved_work_dropped"},
+        )
+        return Beginning(RunSnapshot(workflow=name, status="completed", state=snapshot.state))
+    if snapshot.workflow != name:
+        raise ContextSerdeError(
+            f"run(ctx=…) of {name!r} was given a context with unfinished work of {snapshot.workflow!r}. Give it to "
+            "the workflow it is of, or give new input, which keeps only the state."
+        )
+    return Beginning(snapshot)
+
+
+def _fitting(workflow: WorkflowDefinition, found: InMemoryStateStore[Any]) -> InMemoryStateStore[Any]:
+    """A loaded state as the class that the workflow's steps declare.
+
+    Raises:
+        ContextSerdeError: It is of an unrelated class.
+    """
+    state_class = workflow.state_class or DictState
+    state = found.current_state()
+    try:
+        if check_replaceable(state_class, state):
+            return found
+        whole = state_class()
+        merge(whole, state)
+    except ValueError as error:
+        raise ContextSerdeError(
+            f"The state in the snapshot does not fit workflow {workflow.workflow_name!r}: {error}"
+        ) from error
+    return InMemoryStateStore(whole)

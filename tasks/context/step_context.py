@@ -1,0 +1,227 @@
+"""What a context does inside a step: emit, collect, wait. One attempt of one work item stands behind it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ...orchestration.model.envelope import Envelope
+from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
+from ...orchestration.model.plan import Plan
+from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_name, derive_id
+from ...orchestration.store.replies import Refusal
+from ...orchestration.store.verbs import Store
+from ..events.codec import EventRegistry, decode_event, encode_event
+from ..events.event import Event, event_name
+from ..events.json_values import NotJson, dump_json, to_json_object
+from ..state.store import DictState, StateStore, SyncStateStore
+from .emissions import Emissions
+
+logger = logging.getLogger("umbel.steps")
+
+
+#: Whoever commits reads all waiters of the run.
+_REQUIREMENTS_BYTES = 64 * 1024
+
+
+class WaitingForEvent(BaseException):
+    """Unwinds a step that waits. Not an Exception, so that a step's own `except Exception` does not swallow it."""
+
+    def __init__(self, suspended: Suspended) -> None:
+        super().__init__(f"waiting for {suspended.waiter.event_type}")
+        self.suspended = suspended
+
+
+class StepFace:
+    """Everything behind a context inside a step: one attempt of one work item."""
+
+    def __init__(
+        self,
+        work: Work,
+        emissions: Emissions,
+        store: Store,
+        collecting: Store,
+        registry: EventRegistry,
+        state_class: type[BaseModel] | None,
+        accepts_subclasses: bool,
+        is_async: bool,
+    ) -> None:
+        """Args:
+        work: The attempt.
+        emissions: Its buffer of early events.
+        store: For reading and the state.
+        collecting: For `collect_events`: a connection of its own with a short time-out, because the call blocks.
+        registry: Classes of stored events.
+        state_class: Model of the state.
+        accepts_subclasses: The step's way of matching, which its waiters share.
+        is_async: Which colour `ctx.store` has.
+        """
+        self.work, self.emissions = work, emissions
+        self.registry, self.settings = registry, store.settings
+        self.collecting = collecting
+        self.accepts_subclasses = accepts_subclasses
+        self._store, self._state_class, self._is_async = store, state_class or DictState, is_async
+        self._state: StateStore[Any] | SyncStateStore[Any] | None = None
+        self.taken: list[str] = []
+        self._collected = 0
+        self._collect_calls: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
+        self._warned: set[tuple[str, str]] = set()
+
+    @property
+    def state(self) -> Any:
+        """`ctx.store`, in the step's colour."""
+        if self._state is None:
+            colour = StateStore if self._is_async else SyncStateStore
+            self._state = colour(self._store, self.work.run_id, self.work.state_id, self._state_class, self.work)
+        return self._state
+
+    @property
+    def exchanges(self) -> int:
+        """How many writes to `ctx.store` and calls of `collect_events` Redis has answered."""
+        return self._collected + (0 if self._state is None else self._state.writes)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.work.run_id
+
+    def send(self, event: Event, target: str | None) -> None:
+        """Check the target, then buffer."""
+        envelope = encode_event(event, self.settings)
+        check_target(self.emissions.plan, envelope, target)
+        if target is None:
+            self._warn_of_gathering(envelope)
+        self.emissions.send(envelope, target)
+
+    def _warn_of_gathering(self, envelope: Envelope) -> None:
+        """Say, once an attempt, that a step which could gather the event will not get it."""
+        for step in self.emissions.plan.steps:
+            told = (step.name, envelope.type)
+            if step.kind == "collect" and told not in self._warned and step.accepts_event(envelope):
+                self._warned.add(told)
+                logger.warning(
+                    "step %r gathers the events of a fan-out and does not get the %s that step %r of run %s sent; "
+                    "return a list of events instead",
+                    step.name,
+                    envelope.type.rpartition(".")[2],
+                    self.work.step,
+                    self.work.run_id,
+                    extra={"action": "sent_event_not_gathered", "run_id": self.work.run_id, "step": self.work.step},
+                )
+
+    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Event] | None:
+        """One atomic exchange; see `Context.collect_events`."""
+        if not expected:
+            return []
+        buffer_id = buffer_id or "default"
+        buffer = derive_id(self.work.step, buffer_id)
+        needed = Counter(event_name(cls) for cls in expected)
+        call = f"{buffer}|{self.work.work_id}|{self._collect_calls[buffer]}"
+        self._collect_calls[buffer] += 1
+        taken = f"taken:{derive_id(call)}"
+        member = encode_event(event, self.settings)
+        answer = self.collecting.collect(
+            self.work,
+            buffer=f"{self.work.step}|{buffer_id}",
+            call=call,
+            event=member,
+            expected=[(name, n, buffer_name(self.work.step, buffer_id, name)) for name, n in needed.items()],
+            taken=taken,
+        )
+        if isinstance(answer, Refusal):
+            raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is no longer wanted ({answer}).")
+        if member.type in needed:
+            self._collected += 1
+        if answer is None:
+            return None
+        self.taken.append(taken)
+        by_type: dict[str, list[Event]] = {}
+        for envelope in answer:
+            by_type.setdefault(envelope.type, []).append(decode_event(envelope, self.registry))
+        return [by_type[event_name(cls)].pop(0) for cls in expected]
+
+    def wait(
+        self,
+        event_type: type[Event],
+        announce: Event | None,
+        waiter_id: str | None,
+        requirements: dict[str, Any],
+        timeout: float | None,
+    ) -> Event:
+        """Give the answer if there is one, else unwind the step.
+
+        Raises:
+            UnserializableValue: A requirement could never be met: an event's JSON has no such value.
+            PayloadTooLarge: The requirements are.
+            TimeoutError: No answer came in time.
+            WaitingForEvent: There is none yet.
+        """
+        requirements = self._requirements(event_type, requirements)
+        if waiter_id is None:
+            wanted = json.dumps(requirements, sort_keys=True, default=str)
+            stem = f"waiter_{event_name(event_type)}_{wanted}"
+            waiter_id = f"{stem}_{self._waits[stem]}"
+            self._waits[stem] += 1
+        if waiter_id in self.work.answers:
+            answer = self.work.answers[waiter_id]
+            if answer is None:
+                raise TimeoutError(
+                    f"No {event_type.__name__} arrived within {timeout} s for step {self.work.step!r} of run "
+                    f"{self.work.run_id!r}."
+                )
+            return decode_event(answer, self.registry)
+        waiter = Waiter(
+            self.work.work_id,
+            waiter_id,
+            self.work.step,
+            event_name(event_type),
+            requirements,
+            self.accepts_subclasses,
+        )
+        told = None if announce is None else encode_event(announce, self.settings)
+        raise WaitingForEvent(Suspended(waiter, told, timeout))
+
+    def _requirements(self, event_type: type[Event], given: dict[str, Any]) -> dict[str, Any]:
+        about = f"The requirements of step {self.work.step!r} of run {self.work.run_id!r} for {event_type.__name__}"
+        try:
+            wanted = to_json_object(given)
+            size = len(dump_json(wanted))
+        except NotJson as flaw:
+            raise UnserializableValue(f"{about} cannot be met by any event: {flaw}") from flaw
+        if size > _REQUIREMENTS_BYTES:
+            raise PayloadTooLarge(
+                f"{about} have {size:,} bytes, at most {_REQUIREMENTS_BYTES:,} are allowed: each event of the run is "
+                "compared with them. Require an id."
+            )
+        return wanted
+
+
+def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
+    """Refuse a target that cannot take the event.
+
+    Raises:
+        WorkflowRuntimeError: There is no such step, it does not accept this event, or it only gathers returned ones.
+    """
+    if target is None:
+        return
+    step = plan.by_name.get(target)
+    if step is None:
+        raise WorkflowRuntimeError(
+            f"Step {target} does not exist in workflow {plan.workflow!r}. Its steps: {', '.join(plan.by_name)}."
+        )
+    if not step.accepts_event(envelope):
+        accepted = ", ".join(name.rpartition(".")[2] for name in step.accepts)
+        raise WorkflowRuntimeError(
+            f"Step {target} does not accept event of type {envelope.type.rpartition('.')[2]}. It accepts: {accepted}."
+        )
+    if step.kind == "collect":
+        raise WorkflowRuntimeError(
+            f"Step {target!r} gathers the events of a fan-out, but {envelope.type.rpartition('.')[2]} was sent to it. "
+            "Only returned events can be gathered: return a list of events."
+        )

@@ -1,0 +1,4 @@
+"""Workflows and runs as pictures: a neutral representation, layout, HTML and Mermaid.
+
+Read `draw.py` first.
+"""

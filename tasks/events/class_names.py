@@ -1,0 +1,97 @@
+"""Names of classes in stored data, and the way back that never imports anything.
+
+A name is `module.qualname`. Stored data may come from another release or another program, so a name is looked up
+only among what this process has loaded already, and only below a root class that the caller states.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: What Python calls the program's module: in the program itself, and in a spawned child of it.
+_MAIN_NAMES = ("__main__", "__mp_main__")
+
+#: How the names of umbel's own classes begin. What follows may be a module path of an older release.
+_OWN = f"{__name__.partition('.')[0]}."
+
+
+def module_path(module: str) -> str:
+    """The name under which other processes import `module`; only `__main__` has a different one.
+
+    A program started with `python -m shop.flows` is `shop.flows`, one started with `python shop.py` is `shop`.
+    A notebook has neither name nor file and stays `__main__`.
+    """
+    if module not in _MAIN_NAMES:
+        return module
+    main = sys.modules.get("__main__")
+    spec_name = getattr(getattr(main, "__spec__", None), "name", None)
+    if isinstance(spec_name, str):
+        return spec_name
+    file = getattr(main, "__file__", None)
+    return PurePath(file).stem if isinstance(file, str) else "__main__"
+
+
+def qualified_name(cls: type) -> str:
+    """`module.qualname` of a class, equal in every process that loads it from the same place.
+
+    A class of umbel itself is `umbel.qualname`, whichever of its modules defines it: stored names outlive moves.
+    """
+    if cls.__module__.startswith(_OWN):
+        return f"{_OWN}{cls.__qualname__}"
+    return f"{module_path(cls.__module__)}.{cls.__qualname__}"
+
+
+def loaded_class(name: str, root: type[T]) -> type[T] | None:
+    """The subclass of `root` that bears this name here, or None; nothing is ever imported.
+
+    It is found through the modules loaded so far; a class that no module holds (defined inside a function, a
+    parametrised generic) is found among the living subclasses of `root`, the youngest first.
+    """
+    for candidate in _at_path(name):
+        if isinstance(candidate, type) and issubclass(candidate, root):
+            return candidate
+    # The short comparison comes first: there may be thousands of subclasses.
+    alive = [cls for cls in _subclasses(root) if name.endswith(cls.__qualname__) and _bears(cls, name)]
+    return alive[-1] if alive else None
+
+
+def _bears(cls: type, name: str) -> bool:
+    if cls.__module__.startswith(_OWN):
+        return name.startswith(_OWN) and name.endswith(f".{cls.__qualname__}")
+    return qualified_name(cls) == name
+
+
+def _at_path(name: str) -> Iterator[Any]:
+    """What loaded modules hold at this dotted path, longest module name first."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        for source in dict.fromkeys(["__main__", module] if module == module_path("__main__") else [module]):
+            found: Any = sys.modules.get(source)
+            for part in parts[cut:]:
+                found = _namespace(found).get(part)
+            yield found
+
+
+def _namespace(owner: object) -> Mapping[str, Any]:
+    """The owner's own names. Not getattr: a lazy module answers that with an import."""
+    try:
+        names: Mapping[str, Any] = object.__getattribute__(owner, "__dict__")
+    except AttributeError:
+        return {}
+    return names
+
+
+def _subclasses(root: type[T]) -> list[type[T]]:
+    """`root` and all its living subclasses, those of one class in the order of their definition."""
+    found, seen = [root], {root}
+    for cls in found:  # grows on the way
+        new = [sub for sub in type.__subclasses__(cls) if sub not in seen]
+        found.extend(new)
+        seen.update(new)
+    return found

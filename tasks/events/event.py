@@ -1,0 +1,343 @@
+"""Events: the typed messages between steps, and those that umbel itself publishes about a run.
+
+A class below `Event` declares fields like any pydantic model. Keyword arguments it does not declare are kept as
+*dynamic data*, reachable as attributes and like a dict:
+
+    ev = Event(topic="ships", limit=3)
+    ev.topic, ev["limit"], "limit" in ev, ev.get("page", 1)
+
+The dict face shows dynamic data only, never declared fields. Events cross processes as JSON: declared fields as
+pydantic writes them, dynamic data as `json_values` does; private attributes stay behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from pydantic import (
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from ...orchestration.model.envelope import TAG
+from .class_names import loaded_class, qualified_name
+from .dict_like_model import DictLikeModel
+from .exceptions import UnreconstructedException, decode_exception, encode_exception
+from .json_values import dump_model, from_json_value, load_model, to_json_object, to_json_value
+
+__all__ = [
+    "CollectionReleaseEvent",
+    "DictLikeModel",
+    "Event",
+    "HumanResponseEvent",
+    "IdleReleasedEvent",
+    "InputRequiredEvent",
+    "InternalDispatchEvent",
+    "RunResultT",
+    "StartEvent",
+    "StepFailedEvent",
+    "StepState",
+    "StepStateChanged",
+    "StopEvent",
+    "StopEventT",
+    "UnhandledEvent",
+    "UnreconstructedException",
+    "WorkflowCancelledEvent",
+    "WorkflowFailedEvent",
+    "WorkflowIdleEvent",
+    "WorkflowTimedOutEvent",
+]
+
+
+class Event(DictLikeModel):
+    """The root of all events. Subclasses declare fields; further keyword arguments become dynamic data."""
+
+
+class StartEvent(Event):
+    """Begins a run. `workflow.run(topic="ships")` makes one with these fields or dynamic data."""
+
+
+class StopEvent(Event):
+    """Ends the run; the first one wins.
+
+    `StopEvent(result=value)` (or `StopEvent(value)`) gives `await handler` that value. Of a subclass the event itself
+    is the result, so it is the place for declared, typed results.
+
+    The attribute `result` is what was given, None if nothing was. A subclass may declare a field of that name, or
+    override `_get_result` to compute it.
+    """
+
+    _kept_private: ClassVar[Mapping[str, str]] = {"result": "_result"}
+    _result: Any = PrivateAttr(default=None)
+
+    def __init__(self, result: Any = None, /, **fields: Any) -> None:
+        """Make the event that ends the run.
+
+        Args:
+            result: What `await handler` returns; also possible by name.
+            **fields: Declared fields and dynamic data.
+        """
+        super().__init__(**({"result": result} if result is not None else {}), **fields)
+
+    # Validation need not come this way: nothing above is lost when it goes straight to the fields.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    if TYPE_CHECKING:
+
+        @property
+        def result(self) -> Any:
+            """The result of the run."""
+
+    def _get_result(self) -> Any:
+        """What the attribute `result` shows; may be overridden."""
+        return self._result
+
+    def __getattr__(self, name: str) -> Any:
+        # No property, so that a subclass may declare a field of this name.
+        return self._get_result() if name == "result" else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        undeclared_result = name == "result" and name not in type(self).model_fields
+        super().__setattr__("_result" if undeclared_result else name, value)
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        dumped = super()._dump(handler, info)
+        if self._result is not None and "result" not in (info.exclude or ()):
+            dumped["result"] = self._result
+        return dumped
+
+    def __repr__(self) -> str:
+        shown = dict(self._data)
+        shown.update((name, getattr(self, name)) for name in type(self).model_fields)
+        if self._result is not None:
+            shown["result"] = self._result
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def __str__(self) -> str:
+        return str(self.result)
+
+
+class InputRequiredEvent(Event):
+    """Asks a human for input: returned by a step, it is also published. Nothing has to consume it."""
+
+
+class HumanResponseEvent(Event):
+    """A human's answer, sent from outside. No step has to produce it."""
+
+
+def _as_exception(value: Any) -> Exception:
+    if isinstance(value, Exception):
+        return value
+    if isinstance(value, dict):
+        return decode_exception(value)
+    raise ValueError(f"expected an exception or what encode_exception makes of one, got {type(value).__qualname__}")
+
+
+SerializableException = Annotated[
+    Exception, PlainValidator(_as_exception), PlainSerializer(encode_exception, return_type=dict[str, Any])
+]
+
+
+class WorkflowTimedOutEvent(StopEvent):
+    """The run did not end in time.
+
+    Attributes:
+        timeout: The limit, in seconds.
+        active_steps: Steps that were at work when it passed.
+    """
+
+    timeout: float
+    active_steps: list[str]
+
+
+class WorkflowCancelledEvent(StopEvent):
+    """The run was cancelled."""
+
+
+class WorkflowFailedEvent(StopEvent):
+    """The run failed: a step's failure was final, or a stream could never close.
+
+    Attributes:
+        step_name: The step that failed.
+        exception: What it raised; in dumps `{"exception_type": …, "exception_message": …}`.
+        attempts: Attempts made; None when it was not a step's own failure.
+        elapsed_seconds: From the first attempt to the failure; None likewise.
+    """
+
+    step_name: str
+    exception: SerializableException
+    attempts: int | None = None
+    elapsed_seconds: float | None = None
+
+
+class IdleReleasedEvent(StopEvent):
+    """The run was put aside while it waits. A result of umbel's own, never in a stream."""
+
+
+class InternalDispatchEvent(Event):
+    """The root of events that tell how a run proceeds; streams show them only with `expose_internal=True`."""
+
+
+class StepState(Enum):
+    """What a step execution is doing."""
+
+    PREPARING = "preparing"
+    RUNNING = "running"
+    NOT_RUNNING = "not_running"
+
+
+class StepStateChanged(InternalDispatchEvent):
+    """A step execution was queued, began or ended.
+
+    Attributes:
+        name: The step.
+        step_state: Its new state.
+        worker_id: The slot it runs in; `<enqueued>` while it waits for one.
+        input_event_name: The class of the event it consumes: its bare name (`StartEvent`) until the step has ended,
+            then as `str(cls)` shows it (`<class 'umbel.events.StartEvent'>`), as in LlamaIndex Workflows.
+        output_event_name: The class of the event it returned, as `str(cls)` shows it; None if it returned none or has
+            not ended.
+    """
+
+    name: str
+    step_state: StepState
+    worker_id: str
+    input_event_name: str
+    output_event_name: str | None = None
+
+
+class WorkflowIdleEvent(InternalDispatchEvent):
+    """No step of the run is queued or running, and the run has not ended."""
+
+
+class UnhandledEvent(InternalDispatchEvent):
+    """An event was emitted that no step accepts.
+
+    Attributes:
+        event_type: The event's class name.
+        qualified_name: The same with its module.
+        step_name: The step it was addressed to, if any.
+        idle: Whether no step was queued or running when it came.
+    """
+
+    event_type: str
+    qualified_name: str
+    step_name: str | None = None
+    idle: bool
+
+
+def event_name(cls: type[Event]) -> str:
+    """The name of an event class on the wire: `umbel.StopEvent` for those of this module, else `module.qualname`."""
+    return f"umbel.{cls.__qualname__}" if cls.__module__ == __name__ else qualified_name(cls)
+
+
+def loaded_event(name: str) -> type[Event] | None:
+    """The event class of this wire name, if it is built in or loaded here; never imports."""
+    return BUILT_IN_EVENTS.get(name) or loaded_class(name, Event)
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """The event as strict JSON that restores exactly: declared fields, `_data` and a StopEvent's `result`.
+
+    Raises:
+        NotJson: A value cannot be sent.
+    """
+    dynamic = to_json_object(event._data)
+    result = to_json_value(event._result, "result") if isinstance(event, StopEvent) else None
+    undeclared = {*event._data, *(() if result is None else ("result",))}
+    value = dump_model(event, exclude=undeclared or None)
+    if result is not None:
+        value["result"] = result
+    if dynamic:
+        value["_data"] = dynamic
+    return value
+
+
+def untag_event(event: Event) -> None:
+    """Restore tagged values in an event that was just built from `event_to_json`'s answer, in place.
+
+    Raises:
+        pydantic.ValidationError: A tagged value no longer fits its class.
+    """
+    for name, value in event._data.items():
+        event._data[name] = from_json_value(value)
+    if isinstance(event, StopEvent):
+        event._result = from_json_value(event._result)
+
+
+def _tagged_event(event: Event) -> dict[str, Any]:
+    return {TAG: True, "value": event_to_json(event), "qualified_name": event_name(type(event))}
+
+
+def _as_event(value: Any) -> Event:
+    """An event, from itself, from a tagged dict, or from an envelope (`type` instead of `qualified_name`)."""
+    if isinstance(value, Event):
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("value"), dict):
+        raise ValueError(f"expected an event or one as tagged JSON, got {type(value).__qualname__}")
+    name = str(value.get("qualified_name") or value.get("type"))
+    cls = loaded_event(name)
+    if cls is None:
+        raise ValueError(f"the event class {name!r} is not loaded in this process")
+    event = load_model(cls, value["value"])
+    untag_event(event)
+    return event
+
+
+SerializableEvent = Annotated[
+    Event, PlainValidator(_as_event), PlainSerializer(_tagged_event, return_type=dict[str, Any])
+]
+
+
+class CollectionReleaseEvent(Event):
+    """What a step with a `list[E]` parameter was called with; seen only as `StepFailedEvent.input_event`.
+
+    Attributes:
+        events: The gathered events, in order of arrival.
+        stream_id: The fan-out they come from.
+        binding_id: The parameter that gathers them.
+    """
+
+    events: list[SerializableEvent] = Field(default_factory=list)
+    stream_id: str = ""
+    binding_id: str = ""
+
+
+class StepFailedEvent(Event):
+    """A step's failure is final: handed to the `@catch_error` step that covers it.
+
+    Attributes:
+        step_name: The step that failed.
+        input_event: The event it failed on.
+        exception: What it raised in the last attempt, without traceback.
+        attempts: Attempts made.
+        elapsed_seconds: From the first attempt to the failure.
+        failed_at: When it failed, in UTC.
+    """
+
+    step_name: str
+    input_event: SerializableEvent
+    exception: SerializableException
+    attempts: int
+    elapsed_seconds: float
+    failed_at: datetime
+
+
+#: The event classes of this module by their wire names.
+BUILT_IN_EVENTS: dict[str, type[Event]] = {
+    event_name(cls): cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Event)
+}
+
+
+#: For code that is generic over workflows: the class of the event a run ends with, and what awaiting a run gives.
+StopEventT = TypeVar("StopEventT", bound=StopEvent)
+RunResultT = TypeVar("RunResultT")

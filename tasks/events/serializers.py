@@ -1,0 +1,315 @@
+"""How a snapshot writes values as text: events, and what is in the state.
+
+A pydantic model travels with the name of its class, in the form that LlamaIndex Workflows writes too:
+
+    {"__is_pydantic": true, "value": …, "qualified_name": "shop.models.Customer"}
+
+A class that data name is never imported. It is found among what this process has loaded, and must be a pydantic model:
+making one validates data, while any other class could do anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from ...orchestration.model.envelope import TAG
+from ...orchestration.model.errors import ContextSerdeError
+from .class_names import loaded_class, qualified_name
+from .dict_like_model import DictLikeModel
+from .dict_state import DictState
+from .event import BUILT_IN_EVENTS, Event, StopEvent, event_name
+from .field_problems import field_problems
+from .json_values import NotJson, dump_model, from_json_value, load_model, to_json_object, to_json_value
+
+#: Marks a dict that stands for a component: an object with `class_name`, `to_dict` and `from_dict`.
+COMPONENT_TAG = "__is_component"
+
+#: Types of Python's own that travel tagged like models.
+_STANDARD_TYPES = frozenset(map(qualified_name, (bytes, date, datetime, time, timedelta, Decimal, UUID)))
+
+#: Every pickle of protocol 2 or later begins so. No JSON text is base64 of it.
+_PICKLE_START = b"\x80"
+
+#: Roots of module paths under which snapshots name the built-in classes: ours, and those of LlamaIndex Workflows.
+_ROOTS = ("umbel", "umbel.tasks", "workflows", "llama_agents.workflows", "llama_index.core.workflow")
+_BUILT_IN: dict[str, type[BaseModel]] = {
+    **BUILT_IN_EVENTS,
+    **{f"{root}.events.{cls.__name__}": cls for root in _ROOTS for cls in BUILT_IN_EVENTS.values()},
+    **{f"{root}.context.state_store.DictState": DictState for root in _ROOTS},
+    qualified_name(DictState): DictState,
+    "umbel.tasks.dict_state.DictState": DictState,  # written by umbel before its modules had rooms
+}
+
+
+class UnreadableValue(ContextSerdeError, ValueError):
+    """A text that no serializer wrote, or that names a class which cannot be made here."""
+
+
+class BaseSerializer(ABC):
+    """Values as text, and back."""
+
+    @abstractmethod
+    def serialize(self, value: Any) -> str:
+        """The value as text.
+
+        Raises:
+            ValueError: It cannot be written, or could not come back.
+        """
+
+    @abstractmethod
+    def deserialize(self, value: str) -> Any:
+        """The inverse of `serialize`.
+
+        Raises:
+            ContextSerdeError: The text is none of this serializer, or names a class that is not available.
+        """
+
+
+class JsonSerializer(BaseSerializer):
+    """JSON, with pydantic models (events among them), dates, decimals, UUIDs and bytes tagged by their class.
+
+    Private attributes and computed fields stay behind, tuples become lists. A dict with keys that are no text is
+    refused rather than changed.
+
+    *Components* (objects with `class_name`, `to_dict` and `from_dict`) are written as `to_dict` says. To read one
+    that is no pydantic model its class must be in `allowed_types`: its `from_dict` may do whatever it likes.
+    """
+
+    def __init__(self, *, allowed_types: Iterable[type[Any] | str] | None = None) -> None:
+        """Args:
+        allowed_types: Classes, or their names as `module.Class`, that may be read beside the built-in events and
+            `DictState`. None allows every pydantic model that is loaded. A class given by name must be loaded too.
+
+        Raises:
+            TypeError: An entry is neither a class nor a text.
+        """
+        self._classes: dict[str, type[Any]] = {}
+        self._allowed: set[str] | None = None if allowed_types is None else set()
+        for entry in allowed_types or ():
+            self._allow(entry)
+
+    def _allow(self, entry: type[Any] | str) -> None:
+        assert self._allowed is not None
+        if isinstance(entry, str):
+            self._allowed.add(entry)
+        elif isinstance(entry, type):
+            names = {qualified_name(entry), f"{entry.__module__}.{entry.__name__}", _class_name(entry)}
+            self._allowed |= names
+            self._classes |= dict.fromkeys(names, entry)
+        else:
+            raise TypeError(
+                f"allowed_types takes classes and their names, not {entry!r}. Give the class itself, or 'module.Class'."
+            )
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def serialize(self, value: Any) -> str:
+        """The value as JSON text.
+
+        Raises:
+            ValueError: Something in it is neither JSON nor a pydantic model nor a component, naming the place.
+        """
+        try:
+            return json.dumps(self._write(value), allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"A {type(value).__qualname__} cannot be written as JSON: {error}") from error
+
+    def _write(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            to_json_object(dict.fromkeys(value))  # refuses keys that are no text
+            plain = {key: self._write_inside(key, item) for key, item in value.items()}
+            return {TAG: False, "value": plain} if TAG in plain or COMPONENT_TAG in plain else plain
+        if isinstance(value, list | tuple):
+            return [self._write_inside(f"[{index}]", item) for index, item in enumerate(value)]
+        if _is_component(value):
+            return {COMPONENT_TAG: True, "value": value.to_dict(), "qualified_name": qualified_name(type(value))}
+        if isinstance(value, BaseModel):
+            return {TAG: True, "value": self._write_model(value), "qualified_name": _class_name(type(value))}
+        return to_json_value(value)
+
+    def _write_inside(self, place: str, value: Any) -> Any:
+        try:
+            return self._write(value)
+        except NotJson as flaw:
+            flaw.inside(place)
+            raise
+
+    def _write_model(self, model: BaseModel) -> dict[str, Any]:
+        if not isinstance(model, DictLikeModel):
+            return dump_model(model)
+        dynamic = {name: self._write_inside(name, item) for name, item in model._data.items()}
+        result = model._result if isinstance(model, StopEvent) else None
+        value = dump_model(model, exclude={*dynamic, *(() if result is None else ("result",))} or None)
+        if result is not None:
+            value["result"] = self._write_inside("result", result)
+        if dynamic:
+            value["_data"] = dynamic
+        return value
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def deserialize(self, value: str) -> Any:
+        """The value that `serialize` was given.
+
+        Raises:
+            ContextSerdeError: The text is no JSON; it names a class that is not loaded or not allowed; or a value no
+                longer fits its class.
+        """
+        try:
+            return self._read(json.loads(value))
+        except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+            raise UnreadableValue(f"{_shown(value)} is no JSON text: {error}.") from error
+        except RecursionError as error:
+            raise UnreadableValue(f"{_shown(value)} nests lists and objects too deeply to be read.") from error
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._read(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        name = value.get("qualified_name")
+        if isinstance(name, str) and "value" in value:
+            if value.get(TAG):
+                return self._read_model(name, value)
+            if value.get(COMPONENT_TAG):
+                return self._read_component(name, value["value"])
+        if value.get(TAG) is False and value.keys() == {TAG, "value"} and isinstance(value["value"], dict):
+            value = value["value"]
+        return {key: self._read(item) for key, item in value.items()}
+
+    def _read_model(self, name: str, tagged: dict[str, Any]) -> Any:
+        try:
+            if name in _STANDARD_TYPES:
+                return from_json_value(tagged)
+            model = load_model(self._find(name, BaseModel), tagged["value"])
+            if isinstance(model, DictLikeModel):
+                model._data.update({key: self._read(item) for key, item in model._data.items()})
+            if isinstance(model, StopEvent):
+                model._result = self._read(model._result)
+            return model
+        except UnreadableValue:
+            raise
+        except Exception as error:  # a user's validators may raise anything
+            raise _misfit(name, error) from error
+
+    def _read_component(self, name: str, value: Any) -> Any:
+        listed = self._allowed is not None and name in self._allowed
+        cls: Any = self._find(name, object if listed else BaseModel)
+        if not callable(getattr(cls, "from_dict", None)):
+            raise UnreadableValue(f"A stored component is of class {name!r}, which has no from_dict to make it with.")
+        try:
+            return cls.from_dict(value)
+        except Exception as error:  # user code
+            raise _misfit(name, error) from error
+
+    def _find(self, name: str, root: type[Any]) -> type[Any]:
+        """The class of this name: listed, built in, or loaded.
+
+        Raises:
+            UnreadableValue: It is not allowed, or there is none.
+        """
+        if known := self._classes.get(name):
+            return known
+        allowed = self._allowed is None or name in self._allowed
+        found = loaded_class(name, root) if allowed else None
+        # A module of the user's may bear one of these names too; then it is the user's class that is meant.
+        if (built_in := _BUILT_IN.get(name)) and not (found and issubclass(found, DictLikeModel)):
+            return built_in
+        if found is not None:
+            return found
+        module, _, short = name.rpartition(".")
+        if not allowed:
+            others = ", ".join(sorted(self._allowed or ())) or "the built-in events only"
+            raise UnreadableValue(
+                f"A stored value is of class {name!r}, which this serializer does not allow. Allowed: {others}. "
+                f"To allow it add {short} to allowed_types."
+            )
+        what = "pydantic model" if root is BaseModel else "class"
+        raise UnreadableValue(
+            f"A stored value is of class {name!r}, and no {what} of this name is loaded in this process. Classes that "
+            f"data name are never imported: import {module or 'the module that defines it'} first, or give the class "
+            "itself in allowed_types."
+        )
+
+
+class PickleSerializer(JsonSerializer):
+    """JSON where that is possible, else a pickle as base64. **For data that you wrote yourself, and nobody else.**
+
+    Whoever can change a pickle can run any code where it is read; `allowed_types` does not hold for pickles. It is
+    for a program that keeps its own snapshots: umbel reads no pickle from Redis, a broker or an HTTP request, and
+    nothing of a run may need one.
+    """
+
+    def serialize(self, value: Any) -> str:
+        """The value as JSON text, else as base64 of its pickle.
+
+        Raises:
+            ValueError: It cannot be pickled either.
+        """
+        try:
+            return super().serialize(value)
+        except ValueError as no_json:
+            try:
+                return base64.b64encode(pickle.dumps(value)).decode()
+            except Exception as error:  # a user's __reduce__ may raise anything
+                raise ValueError(
+                    f"{no_json} It cannot be pickled either: {type(error).__qualname__}: {error}."
+                ) from error
+
+    def deserialize(self, value: str) -> Any:
+        """The inverse of `serialize`. Text that is no pickle is read as JSON.
+
+        Raises:
+            ContextSerdeError: It is neither, or what it names cannot be made here.
+        """
+        try:
+            pickled = base64.b64decode(value, validate=True)
+        except (ValueError, TypeError):
+            return super().deserialize(value)
+        if not pickled.startswith(_PICKLE_START):
+            return super().deserialize(value)
+        try:
+            return pickle.loads(pickled)
+        except Exception as error:  # a user's __setstate__ may raise anything
+            raise UnreadableValue(
+                f"{_shown(value)} is a pickle that cannot be read here: {type(error).__qualname__}: {error}. "
+                "It was cut short, or a class in it has moved since."
+            ) from error
+
+
+#: The name of older releases of LlamaIndex Workflows.
+JsonPickleSerializer = PickleSerializer
+
+
+def _class_name(cls: type[Any]) -> str:
+    return event_name(cls) if issubclass(cls, Event) else qualified_name(cls)
+
+
+def _is_component(value: Any) -> bool:
+    """Whether its class says how to write it. An event may have a field called `class_name`."""
+    cls = type(value)
+    return not isinstance(value, DictLikeModel) and all(
+        callable(getattr(cls, name, None)) for name in ("class_name", "to_dict", "from_dict")
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _misfit(name: str, error: Exception) -> UnreadableValue:
+    return UnreadableValue(
+        f"A stored {name} does not fit its class: {field_problems(error)}. If the class has changed since, give new "
+        "fields a default and keep accepting the old ones."
+    )

@@ -1,0 +1,73 @@
+"""What reading and writing of snapshots share: events as text, and the seal by which damage is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ...orchestration.model.envelope import TAG, Envelope
+from ...orchestration.model.errors import ContextSerdeError, UmbelError
+from ...orchestration.store.settings import Settings
+from ..events.codec import EventRegistry, decode_event, encode_event
+from ..events.event import CollectionReleaseEvent, Event
+from ..events.serializers import BaseSerializer, JsonSerializer
+
+#: Version of what stands under `umbel`.
+FORMAT = 1
+
+_LIMITS = Settings()
+
+#: Stands for the input of a fan-in, whose events are in its release payload.
+RELEASE = encode_event(CollectionReleaseEvent(events=[], stream_id=""), _LIMITS)
+
+
+class EventTexts:
+    """Events as a serializer's text, and back."""
+
+    def __init__(self, serializer: BaseSerializer, registry: EventRegistry) -> None:
+        """Args:
+        serializer: Writes and reads them.
+        registry: The classes of stored events.
+        """
+        self.serializer, self.registry = serializer, registry
+
+    def write(self, event: Envelope) -> str:
+        """The text of an event.
+
+        Raises:
+            ValueError: The serializer cannot write it.
+        """
+        if type(self.serializer) is JsonSerializer:  # what it would write, without making the event
+            name = json.dumps(event.type)
+            return f'{{"{TAG}":true,"value":{event.payload.decode()},"qualified_name":{name}}}'
+        return self.serializer.serialize(decode_event(event, self.registry))
+
+    def read(self, text: str, where: str) -> Envelope:
+        """The event of a text.
+
+        Raises:
+            ContextSerdeError: It is none, or its class is not available here; says it belongs to `where`.
+        """
+        try:
+            event = self.serializer.deserialize(text)
+            if not isinstance(event, Event):
+                raise ContextSerdeError(f"it is no event but {type(event).__name__}")
+            return encode_event(event, _LIMITS)
+        except (UmbelError, ValueError, TypeError) as error:
+            raise ContextSerdeError(
+                f"The snapshot cannot be read: an event of {where} is not usable: {error}"
+            ) from error
+
+
+def sealed(body: dict[str, Any]) -> dict[str, Any]:
+    """The snapshot with a digest of all it says."""
+    return body | {"umbel": body["umbel"] | {"digest": digest(body)}}
+
+
+def digest(body: Mapping[str, Any]) -> str:
+    """A digest of all that a snapshot says, but for the digest itself."""
+    about = {key: value for key, value in body["umbel"].items() if key != "digest"}
+    text = json.dumps(dict(body) | {"umbel": about}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

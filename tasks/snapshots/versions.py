@@ -1,0 +1,149 @@
+"""Snapshots of older versions, brought to the shape of `snapshot_shape.py`.
+
+* Version 2 is that shape.
+* Version 1 has of work in progress the events alone, and knows no fan-outs. Its waiters may have `requirements`.
+* Version 0, which bears no number, is lists of events as JSON texts inside the JSON:
+  `queues` (by step, or by the id of a waiter), `in_progress` and `event_buffers` (by step and class). Waiters, attempts
+  and what has been shown of the stream (`streaming_queue`, `broker_log`, `accepted_events`) are not taken over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...orchestration.model.errors import ContextSerdeError
+from ..events.field_problems import field_problems
+from .shape import VERSION, Snapshot
+
+
+def load_snapshot(data: Mapping[str, Any]) -> Snapshot:
+    """A snapshot of any version that is known here. What it is made from stays as it is.
+
+    Raises:
+        ContextSerdeError: Its version is newer or no version at all, it is damaged, or it contains what umbel does
+            not have; saying what was found where.
+    """
+    try:
+        return Snapshot.model_validate(upgraded(data))
+    except ValidationError as error:
+        raise ContextSerdeError(
+            f"This is no snapshot of a context: {field_problems(error)}. Give what Context.to_dict() returned."
+        ) from error
+
+
+def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, as a dict whose entries have not been looked at.
+
+    Raises:
+        ContextSerdeError: As in `load_snapshot`, as far as the version and the places of older ones are concerned.
+    """
+    if not isinstance(data, Mapping):
+        raise ContextSerdeError(
+            f"A snapshot of a context is a dict, this is a {type(data).__qualname__}. Give what Context.to_dict() "
+            "returned; of JSON text, what json.loads makes of it."
+        )
+    version = data.get("version", 0)
+    if version is None:
+        version = 0
+    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+        raise ContextSerdeError(
+            f"This snapshot of a context says it has version {version!r}; expected is a whole number from 0 to "
+            f"{VERSION}, or none for the oldest kind. It is damaged, or something else."
+        )
+    if version > VERSION:
+        raise ContextSerdeError(
+            f"This snapshot of a context has version {version}; this release reads up to version {VERSION}. It was "
+            "written by a newer one: load it with that."
+        )
+    if data.get("child_brokers"):
+        raise ContextSerdeError(
+            f"This snapshot of a context has child workflows at work ({', '.join(map(repr, data['child_brokers']))}), "
+            "which umbel does not have. Let them end before taking the snapshot."
+        )
+    if version == 0:
+        return from_version_1(from_version_0(data))
+    return from_version_1(data) if version == 1 else dict(data)
+
+
+def from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 1 as version 2: what was in progress becomes attempts without a past."""
+    workers: dict[str, Any] = {}
+    for step, worker in _dict(data, "workers").items():
+        if not isinstance(worker, Mapping):
+            raise _damaged(f"workers.{step}", "a dict", worker)
+        in_progress = [
+            {"event": entry} if isinstance(entry, str) else entry
+            for entry in _list(worker, "in_progress", f"workers.{step}.")
+        ]
+        workers[step] = {**worker, "in_progress": in_progress}
+    return {**data, "version": VERSION, "workers": workers}
+
+
+def from_version_0(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 0 as version 1: what was in progress is queued, before what was queued already."""
+    queues, in_progress, buffers = (_dict(data, name) for name in ("queues", "in_progress", "event_buffers"))
+    waiters = set(_list(data, "waiting_ids"))
+    workers = {
+        step: {
+            "queue": [{"event": event} for event in [*_list(in_progress, step, "in_progress."), *_queue(queues, step)]],
+            "collected_events": _collected(buffers, step),
+        }
+        for step in {**queues, **in_progress, **buffers}
+        if step not in waiters
+    }
+    return {
+        "version": 1,
+        "state": _dict(data, "state"),
+        "is_running": data.get("is_running", False),
+        "workers": workers,
+    }
+
+
+def _queue(queues: Mapping[str, Any], step: str) -> list[Any]:
+    text = queues.get(step, "[]")
+    try:
+        events = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise _damaged(f"queues.{step}", "the JSON text of a list", text) from error
+    if not isinstance(events, list):
+        raise _damaged(f"queues.{step}", "the JSON text of a list", text)
+    return events
+
+
+def _collected(buffers: Mapping[str, Any], step: str) -> dict[str, list[Any]]:
+    """All of a step's buffers as the default one: their ids were not kept."""
+    by_class = _dict(buffers, step, "event_buffers.")
+    place = f"event_buffers.{step}."
+    events = [event for name in by_class for event in _list(by_class, name, place)]
+    return {"default": events} if events else {}
+
+
+def _dict(data: Mapping[str, Any], name: str, place: str = "") -> Mapping[str, Any]:
+    value = data.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _damaged(f"{place}{name}", "a dict", value)
+    return value
+
+
+def _list(data: Mapping[str, Any], name: str, place: str = "") -> list[Any]:
+    value = data.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple):
+        raise _damaged(f"{place}{name}", "a list", value)
+    return list(value)
+
+
+def _damaged(place: str, expected: str, found: Any) -> ContextSerdeError:
+    text = repr(found)
+    shown = text if len(text) <= 60 else f"{text[:60]}…"
+    return ContextSerdeError(
+        f"This snapshot of a context is damaged: {place} should be {expected}, found {shown}. Give what "
+        "Context.to_dict() returned."
+    )

@@ -1,0 +1,307 @@
+"""States as the fields of a Redis hash, one JSON value per top-level key, and back.
+
+A model with declared fields is written and validated by pydantic. The keys of a `DictState` have no declared type:
+pydantic models among their values are tagged with the name of their class, which is looked up among what is loaded
+already and never imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from ...orchestration.model.envelope import TAG
+from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
+from ...orchestration.state.redis_hash import Change
+from ...orchestration.store.settings import Settings
+from ..events.class_names import loaded_class, qualified_name
+from ..events.dict_state import DictState
+from ..events.field_problems import field_problems
+from ..events.json_values import NotJson, dump_json, dump_model, from_json_value, load_model, to_json_object
+from .paths import assign
+
+_log = logging.getLogger(__name__)
+
+StateT = TypeVar("StateT", bound=BaseModel)
+
+#: Field that names the state's class, when it is a subclass of the one that the workflow's steps declare.
+CLASS_FIELD = ""
+
+#: Keys whose size the log has told of, and how many are remembered.
+_warned: set[str] = set()
+_MOST_WARNED = 1_000
+
+_TAG_BYTES = f'"{TAG}":true'.encode()
+
+
+class StateMismatch(WorkflowRuntimeError):
+    """A stored state no longer fits its class."""
+
+
+class StateFields(Generic[StateT]):
+    """Writes and reads the states of one class and run."""
+
+    def __init__(self, cls: type[StateT], run_id: str, settings: Settings) -> None:
+        """Args:
+        cls: The class that the workflow's steps declare.
+        run_id: For errors.
+        settings: How large a value may be.
+        """
+        self.cls = cls
+        self.run_id = run_id
+        self.settings = settings
+
+    def is_dynamic(self, key: str) -> bool:
+        """Whether a top-level key stands for itself: it is no declared field of a model."""
+        return issubclass(self.cls, DictState) and key not in self.cls.model_fields
+
+    def stored_class(self, raw: Mapping[str, bytes]) -> type[StateT]:
+        """The class of a stored state: the declared one, or a subclass of it that is loaded here."""
+        name = raw.get(CLASS_FIELD)
+        return (loaded_class(json.loads(name), self.cls) if name is not None else None) or self.cls
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def load(self, raw: Mapping[str, bytes]) -> StateT:
+        """The state of these fields; what is not among them has its default.
+
+        Raises:
+            ValueError: Nothing is stored and the class needs more than defaults.
+            StateMismatch: What is stored does not fit the class.
+        """
+        try:
+            return self._build(raw)
+        except ValidationError as error:
+            if not raw:
+                raise ValueError("State must have defaults for all fields") from error
+            raise StateMismatch(
+                f"The state of run {self.run_id!r} does not fit {qualified_name(self.stored_class(raw))}: "
+                f"{field_problems(error)}. If the class has changed since, give new fields a default and keep "
+                "accepting the old ones."
+            ) from error
+
+    def _build(self, raw: Mapping[str, bytes]) -> StateT:
+        cls = self.stored_class(raw)
+        undeclared = cls.model_config.get("extra") == "allow"
+        declared: dict[str, Any] = {}
+        dynamic: dict[str, Any] = {}
+        for key, data in raw.items():
+            if key == CLASS_FIELD:
+                continue
+            if issubclass(cls, DictState) and key not in cls.model_fields:
+                dynamic[key] = self.load_value(key, data)
+            elif undeclared or key in cls.model_fields:
+                value = json.loads(data)
+                declared[key] = _untagged(value) if _TAG_BYTES in data else value
+        state = load_model(cls, declared)
+        for key, value in dynamic.items():
+            cast(DictState, state)[key] = value
+        return state
+
+    def load_value(self, key: str, data: bytes) -> Any:
+        """The value of a dynamic key. A tagged value whose class is not loaded here is a plain dict.
+
+        Raises:
+            StateMismatch: A model in it no longer fits its class.
+        """
+        try:
+            return from_json_value(json.loads(data))
+        except ValidationError as error:
+            raise StateMismatch(
+                f"Key {key!r} of the state of run {self.run_id!r} does not fit its class {error.title}: "
+                f"{field_problems(error)}. If the class has changed since, give new fields a default and keep "
+                "accepting the old ones."
+            ) from error
+
+    def default(self, cls: type[StateT]) -> StateT:
+        """A state with nothing but defaults.
+
+        Raises:
+            ValueError: Some field has none.
+        """
+        return default_state(cls)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def one_value(self, key: str, value: Any, how: str) -> Change:
+        """What puts a value under a dynamic key, whatever is there.
+
+        Raises:
+            UnserializableValue: The value is neither JSON nor a pydantic model.
+            PayloadTooLarge: It is larger than the settings allow.
+        """
+        try:
+            return self._change(how, {key: dump_json(to_json_object({key: value})[key])})
+        except NotJson as flaw:
+            raise self._unserializable(flaw) from flaw
+
+    def whole(self, state: BaseModel, how: str) -> Change:
+        """What puts this state in the place of whatever is there.
+
+        Raises:
+            UnserializableValue, PayloadTooLarge: As in `one_value`, for any of its values.
+            pydantic.ValidationError: A field holds what its type forbids.
+        """
+        return self._change(how, self._dump(state), replace=True)
+
+    def difference(self, raw: Mapping[str, bytes], state: BaseModel, how: str) -> Change | None:
+        """What makes the state out of these fields; None when it is what they say.
+
+        Fields that the class does not know stay as they are.
+
+        Raises:
+            UnserializableValue, PayloadTooLarge: As in `one_value`, for values that are new.
+            pydantic.ValidationError: A field holds what its type forbids.
+            WorkflowRuntimeError: A changed value contains a model whose class is not loaded here.
+        """
+        fields = self._dump(state)
+        if fields == raw:
+            return None
+        # JSON may differ without a difference in value: another version of the class wrote it, or of umbel. Dynamic
+        # keys are independent of each other, so only those that differ are looked at twice.
+        whole = bool(type(state).model_fields)
+        before = self._dump(self.load({key: data for key, data in raw.items() if whole or fields.get(key) != data}))
+        changed = {key: data for key, data in fields.items() if data not in (raw.get(key), before.get(key))}
+        deleted = [key for key in raw if key in before and key not in fields]
+        for key in changed:
+            self._refuse_unloaded(key, raw.get(key))
+        return self._change(how, changed, deleted) if changed or deleted else None
+
+    def _dump(self, state: BaseModel) -> dict[str, bytes]:
+        """All fields of a state, and its class if that is a subclass."""
+        try:
+            values = self._declared(state)
+            if isinstance(state, DictState):
+                values |= to_json_object(state.to_dict())
+            fields = {key: _encode(key, value) for key, value in values.items()}
+        except NotJson as flaw:
+            raise self._unserializable(flaw) from flaw
+        if CLASS_FIELD in fields:
+            raise UnserializableValue(
+                f"The state of run {self.run_id!r} cannot be written: it has the key ''. Give the key a name."
+            )
+        if type(state) is not self.cls:
+            fields[CLASS_FIELD] = dump_json(qualified_name(type(state)))
+        if type(state).model_fields:
+            self._build(fields)  # refused here and now, rather than at whoever reads it next
+        return fields
+
+    def _change(
+        self, how: str, fields: dict[str, bytes], deleted: Sequence[str] = (), *, replace: bool = False
+    ) -> Change:
+        for key, data in fields.items():
+            if len(data) > self.settings.payload_warn_bytes:
+                self._check_size(key, len(data))
+        return Change(how, fields, deleted, replace)
+
+    def _refuse_unloaded(self, key: str, data: bytes | None) -> None:
+        """Refuse to change a value that was read as a plain dict because its class is not loaded here.
+
+        Raises:
+            WorkflowRuntimeError: It is one; writing it back would lose what class it is of.
+        """
+        if data is not None and _TAG_BYTES in data and (name := _unloaded(json.loads(data))):
+            raise WorkflowRuntimeError(
+                f"Key {key!r} of the state of run {self.run_id!r} cannot be changed here: it holds a {name}, and no "
+                "such class is loaded in this process. Import the module that defines it."
+            )
+
+    def _declared(self, state: BaseModel) -> dict[str, Any]:
+        if not isinstance(state, DictState):
+            return dump_model(state)
+        return dump_model(state, exclude=set(state)) if type(state).model_fields else {}
+
+    def _check_size(self, key: str, size: int) -> None:
+        if size > self.settings.payload_max_bytes:
+            raise PayloadTooLarge(
+                f"The state of run {self.run_id!r} cannot be written: key {key!r} has {size:,} bytes, at most "
+                f"{self.settings.payload_max_bytes:,} are allowed (payload_max_bytes). Keep the data in a file, a "
+                "bucket or a database, and in the state where they are."
+            )
+        if key in _warned:
+            return
+        if len(_warned) >= _MOST_WARNED:
+            _warned.clear()
+        _warned.add(key)
+        _log.warning(
+            "Key %r of the state of run %s has %s bytes, more than %s (payload_warn_bytes). Every write of the key "
+            "stores all of it; better keep the data elsewhere and in the state where they are. This is said once per "
+            "key and process.",
+            key,
+            self.run_id,
+            f"{size:,}",
+            f"{self.settings.payload_warn_bytes:,}",
+            extra={"action": "large_state", "run_id": self.run_id},
+        )
+
+    def _unserializable(self, flaw: NotJson) -> UnserializableValue:
+        return UnserializableValue(f"The state of run {self.run_id!r} cannot be written: {flaw}")
+
+
+def _encode(key: str, value: Any) -> bytes:
+    try:
+        return dump_json(value)
+    except NotJson as flaw:
+        raise flaw.inside(key) from None
+
+
+def default_state(cls: type[StateT]) -> StateT:
+    """A state with nothing but defaults.
+
+    Raises:
+        ValueError: Some field has none.
+    """
+    try:
+        return cls()
+    except ValidationError as error:
+        raise ValueError("State must have defaults for all fields") from error
+
+
+def check_replaceable(current: type[BaseModel], state: Any) -> bool:
+    """Whether a state may take the place of one of the class `current`; if not, it can be merged into it.
+
+    Raises:
+        ValueError: It can do neither.
+    """
+    if isinstance(state, current):
+        return True
+    if not isinstance(state, BaseModel) or not issubclass(current, type(state)):
+        raise ValueError(
+            f"State must be of type {current.__name__}, a subclass or a parent of it, got {type(state).__name__}"
+        )
+    return False
+
+
+def merge(state: BaseModel, other: BaseModel) -> None:
+    """Take over all fields of a state of a parent class."""
+    for key in type(other).model_fields:
+        assign(state, [key], getattr(other, key))
+    if isinstance(other, DictState):
+        for key, value in other.to_dict().items():
+            assign(state, [key], value)
+
+
+def _untagged(value: Any) -> Any:
+    """JSON without tags: what a typed field expects of a value that was written to a `DictState`."""
+    if isinstance(value, list):
+        return [_untagged(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TAG in value and "value" in value:
+        return _untagged(value["value"])
+    return {key: _untagged(item) for key, item in value.items()}
+
+
+def _unloaded(value: Any) -> str | None:
+    """The name of a class in tagged JSON that is not loaded here."""
+    if isinstance(value, list):
+        return next((name for item in value if (name := _unloaded(item))), None)
+    if not isinstance(value, dict):
+        return None
+    if value.get(TAG) is True and from_json_value(value) is value.get("value"):
+        return str(value.get("qualified_name"))
+    return _unloaded(list(value.values()))

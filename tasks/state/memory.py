@@ -1,0 +1,231 @@
+"""A state in this process alone: that of a context which has not run yet, and of programs that want no Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Generic, Self, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from ..events.serializers import BaseSerializer
+from .edit_blocks import EditBlock, refuse_inside_edit
+from .fields import StateFields, check_replaceable, default_state, merge
+from .isolated_copy import isolated_copy
+from .paths import Absent, assign, follow, split_path
+from .snapshot import dump_state, load_state
+
+StateT = TypeVar("StateT", bound=BaseModel)
+
+
+class InMemoryStateStore(Generic[StateT]):
+    """A state kept in memory, with the methods of `StateStore`.
+
+    It holds any Python values, and holds them by reference: what `get` returns, and what is inside the copy that
+    `get_state` returns, is the state itself. To change something use `set` or `edit_state` all the same: in a step
+    the state is in Redis, and everything is a copy.
+
+    Belongs to one event loop at a time.
+    """
+
+    def __init__(self, initial_state: StateT) -> None:
+        """Args:
+        initial_state: What it begins with; it is copied, the values in it are not.
+        """
+        self._begin(type(initial_state), _shallow_copy(initial_state))
+
+    def _begin(self, state_class: type[StateT], state: StateT | None) -> None:
+        self._class = state_class
+        self._state = state
+        self._lock = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def of_class(cls, state_class: type[StateT]) -> InMemoryStateStore[StateT]:
+        """A store that begins with the defaults of a class.
+
+        One whose fields need more than defaults has no state until `set_state`; everything else is a `ValueError`
+        until then.
+        """
+        try:
+            return cls(state_class())
+        except ValidationError:
+            store = cls.__new__(cls)
+            store._begin(state_class, None)
+            return store
+
+    @property
+    def state_type(self) -> type[StateT]:
+        """The class of the state."""
+        return self._class
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def get(self, path: str, default: Any = ...) -> Any:
+        """The value at a path. Sees nothing of an open edit.
+
+        Args:
+            path: Dotted; `""` is the whole state.
+            default: What to return when nothing is there.
+
+        Raises:
+            ValueError: Nothing is there and no default was given.
+        """
+        segments = split_path(path)
+        if not segments:
+            return await self.get_state()
+        try:
+            return follow(self.current_state(), segments)
+        except Absent:
+            if default is ...:
+                raise ValueError(f"Path {path!r} not found in state") from None
+            return default
+
+    async def get_state(self) -> StateT:
+        """The whole state, as a copy. The values in it are not copied."""
+        return _shallow_copy(self.current_state())
+
+    def current_state(self) -> StateT:
+        """The state itself, without waiting for anybody: for code that is not on an event loop.
+
+        Raises:
+            ValueError: It has none, and its class needs more than defaults.
+        """
+        return default_state(self._class) if self._state is None else self._state
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    async def set(self, path: str, value: Any) -> None:
+        """Put a value at a path, with a dict for each missing segment on the way.
+
+        Raises:
+            ValueError: The path is empty, or what is there cannot hold it; a typed field refuses the value.
+            RuntimeError: It was called inside an `edit_state` block for the same state.
+        """
+        refuse_inside_edit(id(self))
+        segments = split_path(path)
+        if not segments or not segments[0]:
+            raise ValueError(f"Path {path!r} names no key. To replace the whole state call set_state().")
+        async with self._writing():
+            assign(self.current_state(), segments, value)
+
+    async def set_state(self, state: BaseModel) -> None:
+        """Replace the whole state. One of a parent class replaces only the fields it has.
+
+        Raises:
+            ValueError: It is of an unrelated class.
+            RuntimeError: It was called inside an `edit_state` block for the same state.
+        """
+        refuse_inside_edit(id(self))
+        async with self._writing():
+            if check_replaceable(self._class, state):
+                new = _shallow_copy(cast(StateT, state))
+            else:
+                new = _shallow_copy(self.current_state())
+                merge(new, state)
+            self._replace(new)
+
+    async def clear(self) -> None:
+        """Reset the state to the defaults of its class.
+
+        Raises:
+            ValueError: Some field has no default.
+            RuntimeError: It was called inside an `edit_state` block for the same state.
+        """
+        refuse_inside_edit(id(self))
+        async with self._writing():
+            self._replace(default_state(self._class))
+
+    @asynccontextmanager
+    async def edit_state(self) -> AsyncIterator[StateT]:
+        """Change the state while nobody else does: `async with store.edit_state() as state: state.n += 1`.
+
+        The block gets a copy that shares nothing with the state, except what cannot be copied and fields with
+        `exclude=True`. At its end the copy becomes the state; if it raises, nothing changes. Readers see the state as
+        it was until then, writers wait.
+
+        Raises:
+            RuntimeError: It was called inside such a block for the same state.
+        """
+        refuse_inside_edit(id(self))
+        async with self._writing():
+            edited = isolated_copy(self.current_state())
+            block = EditBlock(id(self))
+            block.enter()
+            try:
+                yield edited
+            finally:
+                block.open = False
+            self._replace(edited)
+
+    # -- other forms -----------------------------------------------------------------------------------------------
+
+    def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
+        """The state as it stands in a snapshot; `{}` if it has none.
+
+        Of a `DictState` a key named `memory` is left out, with an `UnserializableKeyWarning`, if it cannot be written.
+
+        Args:
+            serializer: Writes the values; None is JSON.
+
+        Raises:
+            ValueError: A value cannot be written, naming its key.
+        """
+        return {} if self._state is None else dump_state(self._state, serializer)
+
+    @classmethod
+    def from_dict(cls, serialized_state: Mapping[str, Any], serializer: BaseSerializer | None = None) -> Self:
+        """The store that `to_dict` was called on. Nothing at all is an empty `DictState`.
+
+        Raises:
+            ContextSerdeError: The data are damaged, or the serializer cannot read them.
+        """
+        return cls(cast(StateT, load_state(serialized_state, serializer)))
+
+    def to_fields(self, fields: StateFields[Any]) -> dict[str, bytes]:
+        """The state as it is stored in Redis: top-level key -> JSON; nothing if it has none.
+
+        Args:
+            fields: Of the class that the workflow's steps declare; the state may be of another one.
+
+        Raises:
+            UnserializableValue: A value is neither JSON nor a pydantic model, naming its key.
+            PayloadTooLarge: A value is larger than the settings allow, likewise.
+            pydantic.ValidationError: A field holds what its type forbids.
+        """
+        return {} if self._state is None else dict(fields.whole(self._state, "set_state").set)
+
+    @classmethod
+    def from_fields(cls, fields: StateFields[StateT], raw: Mapping[str, bytes]) -> InMemoryStateStore[StateT]:
+        """A store with a state as it is stored in Redis, or with the defaults of its class if nothing is.
+
+        Args:
+            fields: Of the class that the workflow's steps declare.
+            raw: Top-level key -> JSON.
+
+        Raises:
+            StateMismatch: What is stored does not fit the class.
+        """
+        return cls(fields.load(raw)) if raw else cls.of_class(fields.cls)
+
+    # --------------------------------------------------------------------------------------------------------------
+
+    def _replace(self, state: StateT) -> None:
+        self._class, self._state = type(state), state
+
+    def _writing(self) -> asyncio.Lock:
+        """What one writer at a time holds. A lock belongs to the loop on which somebody waited for it."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._lock.locked():
+                raise RuntimeError(
+                    "this state is being edited on another event loop; use an InMemoryStateStore on one loop at a time"
+                )
+            self._lock, self._loop = asyncio.Lock(), loop
+        return self._lock
+
+
+def _shallow_copy(state: StateT) -> StateT:
+    # Not state.model_copy(): a DictState may have a key of that name.
+    return BaseModel.model_copy(state)

@@ -1,0 +1,114 @@
+"""Dotted paths into a state: `cart.items.0.price`.
+
+Each segment is looked up as a dict's key, else as a key of a model with dynamic data, a list's index, an attribute.
+A key that contains a dot cannot be addressed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..events.dict_like_model import DictLikeModel
+
+#: Segments of one path.
+MAX_SEGMENTS = 1000
+
+
+class Absent(LookupError):
+    """Nothing is there."""
+
+
+def split_path(path: str) -> list[str]:
+    """The segments of a path; none for `""`, which is the whole state.
+
+    Raises:
+        ValueError: It has more than `MAX_SEGMENTS`.
+    """
+    segments = path.split(".") if path else []
+    if len(segments) > MAX_SEGMENTS:
+        raise ValueError(
+            f"Path {path[:40]!r}… has {len(segments)} segments, at most {MAX_SEGMENTS} are allowed. "
+            "Keep such a structure as one value and walk it in Python."
+        )
+    return segments
+
+
+def follow(value: Any, segments: Sequence[str]) -> Any:
+    """What is at the end of a path.
+
+    Raises:
+        Absent: Some segment does not exist.
+    """
+    for segment in segments:
+        value = _child(value, segment)
+    return value
+
+
+def assign(root: Any, segments: Sequence[str], value: Any) -> None:
+    """Put a value at the end of a path, with a dict for each segment that is missing on the way.
+
+    A field of a model is validated, whatever the model's configuration says about assignment.
+
+    Raises:
+        ValueError: Something on the way cannot hold the next segment. pydantic's `ValidationError` is one.
+    """
+    holder = root
+    for position, segment in enumerate(segments[:-1]):
+        try:
+            holder = _child(holder, segment)
+        except Absent:
+            _put(holder, segment, {}, segments[: position + 1])
+            holder = _child(holder, segment)  # a model may have made something else of the dict
+    _put(holder, segments[-1], value, segments)
+
+
+def _child(holder: Any, segment: str) -> Any:
+    try:
+        if isinstance(holder, dict):
+            return holder[segment]
+        if isinstance(holder, DictLikeModel) and segment in holder:
+            return holder[segment]
+        if isinstance(holder, list | tuple):
+            return holder[int(segment)]
+        if segment.startswith("_"):
+            raise Absent(segment)
+        child = getattr(holder, segment)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise Absent(segment) from error
+    if inspect.isroutine(child):  # a method is no part of the state
+        raise Absent(segment)
+    return child
+
+
+def _put(holder: Any, segment: str, value: Any, path: Sequence[str]) -> None:
+    if isinstance(holder, dict):
+        holder[segment] = value
+    elif isinstance(holder, list):
+        try:
+            holder[int(segment)] = value
+        except (ValueError, IndexError) as error:
+            raise _cannot(path, f"there is a list of {len(holder)} and {segment!r} is no index of it") from error
+    elif isinstance(holder, BaseModel) and not segment.startswith("_"):
+        _put_on_model(holder, segment, value)
+    elif holder is None or isinstance(holder, str | int | float | bytes | tuple | set | frozenset | BaseModel):
+        raise _cannot(path, f"a {type(holder).__name__} cannot hold {segment!r}")
+    else:
+        setattr(holder, segment, value)
+
+
+def _put_on_model(model: BaseModel, name: str, value: Any) -> None:
+    cls = type(model)
+    if name in cls.model_fields:
+        cls.__pydantic_validator__.validate_assignment(model, name, value)
+    elif isinstance(model, DictLikeModel) and cls.model_config.get("extra") == "allow":
+        model[name] = value
+    else:
+        setattr(model, name, value)  # pydantic refuses a name that the model does not have
+
+
+def _cannot(path: Sequence[str], why: str) -> ValueError:
+    return ValueError(f"Path {'.'.join(path)!r} cannot be set: {why}")

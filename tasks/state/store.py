@@ -1,0 +1,201 @@
+"""`ctx.store`: the state that all steps of a run share, wherever they execute.
+
+Two faces of the same: `StateStore` for `async def` steps and callers, whose methods are awaited, and `SyncStateStore`
+for plain `def` steps, whose methods block. What they do is in `state_access.py`, how states are stored in
+`state_fields.py` and `orchestration/state/redis_hash.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from ...orchestration.model.work_item import Work
+from ...orchestration.state.redis_hash import LOCK_SECONDS
+from ...orchestration.store.exchanges import run_async, run_blocking
+from ...orchestration.store.verbs import Store
+from ..events.dict_state import DictState
+from ..events.serializers import BaseSerializer
+from .access import PATIENCE_SECONDS, StateAccess, StateBusy, StateEditLost
+from .fields import StateMismatch
+from .snapshot import dump_stored_state
+
+__all__ = ["DictState", "StateBusy", "StateEditLost", "StateMismatch", "StateStore", "SyncStateStore"]
+
+StateT = TypeVar("StateT", bound=BaseModel)
+
+
+class _Store(Generic[StateT]):
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        state_id: str,
+        state_class: type[StateT],
+        work: Work | None,
+        *,
+        lock_seconds: float = LOCK_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """Args:
+        store: Where the run lives.
+        run_id: The run; its journal tells of every write.
+        state_id: The state, which several runs may share.
+        state_class: What the workflow's steps declare, or `DictState`.
+        work: The attempt that writes; None for a caller outside of the run.
+        lock_seconds: How long an editor that died keeps others waiting.
+        patience_seconds: How long a writer waits for one and the same edit to end.
+        """
+        self._access = StateAccess(
+            store, run_id, state_id, state_class, work, lock_seconds=lock_seconds, patience_seconds=patience_seconds
+        )
+
+    @property
+    def writes(self) -> int:
+        """How many writes Redis has answered."""
+        return self._access.hash.writes
+
+    def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
+        """The state as it stands in a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.
+
+        Blocks for one exchange with Redis, also on an event loop.
+
+        Args:
+            serializer: Writes the values; None is JSON.
+
+        Raises:
+            ValueError: The serializer cannot write a value, naming its key.
+            StoreUnavailable: Redis did not answer.
+        """
+        return dump_stored_state(self._access.fields, self._access.hash.read_all(), serializer)
+
+
+class StateStore(_Store[StateT]):
+    """The state of a run, for `async def` steps and callers. Works on any event loop and never blocks it.
+
+    Paths are dotted: `cart.items.0.price`. The first segment is a top-level key of a `DictState` or a field of the
+    state model. Values are JSON or pydantic models; live objects (clients, connections) belong in a `Resource`.
+
+    *Promise:* a write is applied once, with an entry in the run's journal, or not at all. A step whose attempt has
+    ended, was given to another process, or whose run has ended, cannot write any more (`RunClosed`). The writes of an
+    attempt that fails or dies stay: a step that is executed again finds them.
+
+    Every method that writes may raise:
+
+    * `RunClosed`: see above.
+    * `StateBusy`: one `edit_state` block stayed open for longer than a minute.
+    * `UnserializableValue`, `PayloadTooLarge`: naming the key.
+    * `RuntimeError`: it was called inside an `edit_state` block for the same state.
+    * `StoreUnavailable`: Redis did not answer; whether the write was applied is not known.
+    """
+
+    async def get(self, path: str, default: Any = ...) -> Any:
+        """The value at a path, as a copy. Never waits for writers, and sees nothing of an open edit.
+
+        Args:
+            path: Dotted; `""` is the whole state.
+            default: What to return when nothing is there.
+
+        Raises:
+            ValueError: Nothing is there and no default was given.
+        """
+        return await run_async(self._access.get(path, default))
+
+    async def set(self, path: str, value: Any) -> None:
+        """Put a value at a path, with a dict for each missing segment on the way.
+
+        *Promise:* atomic across processes; of two that set different paths below one key, none is lost. To change a
+        value depending on what it was, use `edit_state`.
+
+        Raises:
+            ValueError: The path is empty, or what is there cannot hold it; a typed field refuses the value.
+        """
+        await run_async(self._access.set(path, value))
+
+    async def get_state(self) -> StateT:
+        """The whole state as of one instant, as a copy: changes to it are not stored."""
+        return await run_async(self._access.get_state())
+
+    async def set_state(self, state: BaseModel) -> None:
+        """Replace the whole state. One of a parent class replaces only the fields it has.
+
+        Raises:
+            ValueError: It is of an unrelated class.
+        """
+        await run_async(self._access.set_state(state))
+
+    async def clear(self) -> None:
+        """Reset the state to the defaults of its class.
+
+        Raises:
+            ValueError: Some field has no default.
+        """
+        await run_async(self._access.clear())
+
+    @asynccontextmanager
+    async def edit_state(self) -> AsyncIterator[StateT]:
+        """Change the state while nobody else does: `async with ctx.store.edit_state() as state: state.n += 1`.
+
+        The block gets a copy. At its end all that differs is written at once; if it raises, nothing is. Readers see
+        the state as it was until then.
+
+        *Promise:* atomic across processes. A process that dies in the block has changed nothing and keeps other
+        writers waiting for a few seconds. Waiting writers of one process get in first come, first served.
+
+        Raises:
+            StateEditLost: This process or Redis stood still for so long that others were let in; nothing was written.
+        """
+        edit = await run_async(self._access.open_edit())
+        try:
+            yield edit.state
+        except GeneratorExit:  # the coroutine was dropped in the block, and nothing can be awaited any more
+            self._access.forget_edit(edit)
+            raise
+        except BaseException:
+            await run_async(self._access.abandon_edit(edit))
+            raise
+        await run_async(self._access.close_edit(edit))
+
+
+class SyncStateStore(_Store[StateT]):
+    """The state of a run, for plain `def` steps: as `StateStore`, with methods that block until they are done.
+
+    Not for a thread that runs an event loop.
+    """
+
+    def get(self, path: str, default: Any = ...) -> Any:
+        """See `StateStore.get`."""
+        return run_blocking(self._access.get(path, default))
+
+    def set(self, path: str, value: Any) -> None:
+        """See `StateStore.set`."""
+        run_blocking(self._access.set(path, value))
+
+    def get_state(self) -> StateT:
+        """See `StateStore.get_state`."""
+        return run_blocking(self._access.get_state())
+
+    def set_state(self, state: BaseModel) -> None:
+        """See `StateStore.set_state`."""
+        run_blocking(self._access.set_state(state))
+
+    def clear(self) -> None:
+        """See `StateStore.clear`."""
+        run_blocking(self._access.clear())
+
+    @contextmanager
+    def edit_state(self) -> Iterator[StateT]:
+        """See `StateStore.edit_state`: `with ctx.store.edit_state() as state: state.n += 1`."""
+        edit = run_blocking(self._access.open_edit())
+        try:
+            yield edit.state
+        except GeneratorExit:  # the frame was dropped in the block
+            self._access.forget_edit(edit)
+            raise
+        except BaseException:
+            run_blocking(self._access.abandon_edit(edit))
+            raise
+        run_blocking(self._access.close_edit(edit))

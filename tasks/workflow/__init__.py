@@ -1,0 +1,5 @@
+"""A workflow class as a graph: definition, validation, plan, and the registry of what can run here.
+
+`Workflow` itself, with `run`, is in `client`.
+Read `definition.py` first.
+"""

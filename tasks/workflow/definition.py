@@ -1,0 +1,198 @@
+"""What can be known of a workflow before it runs: its steps, its events, and whether they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from ...orchestration.model.errors import WorkflowStepDoesNotExistError, WorkflowValidationError
+from ..events.class_names import qualified_name
+from ..events.event import Event, StartEvent, StopEvent
+from ..resources.checks import failing_resources, unreadable_configs
+from ..resources.resolution import ResourceManager
+from ..steps.decorators import StepConfig
+from ..steps.discovery import bound_step, config_of, free_steps, register_free_step, steps_of
+from .graph_checks import GraphCheck
+from .validation import check_workflow, start_event_class, stop_event_class
+
+
+class WorkflowDefinition:
+    """The definition half of `Workflow`, which documents the arguments; `workflow.py` adds running."""
+
+    def __init__(
+        self,
+        timeout: float | None = 45.0,
+        disable_validation: bool = False,
+        verbose: bool = False,
+        resource_manager: ResourceManager | None = None,
+        num_concurrent_runs: int | None = None,
+        runtime: Any = None,
+        workflow_name: str | None = None,
+        skip_graph_checks: Collection[GraphCheck] | None = None,
+    ) -> None:
+        _check_num_concurrent_runs(num_concurrent_runs)
+        _check_resource_manager(resource_manager)
+        self._timeout = timeout
+        self._disable_validation = disable_validation
+        self._verbose = verbose
+        self._resource_manager = resource_manager
+        self._own_resources = ResourceManager()
+        self._num_concurrent_runs = num_concurrent_runs
+        self._runtime = runtime
+        self._workflow_name = workflow_name
+        self._skip_graph_checks = _checked_skips(skip_graph_checks)
+        steps = steps_of(type(self))
+        self._start_event_class = start_event_class(type(self).__name__, steps)
+        self._stop_event_class = stop_event_class(type(self).__name__, steps)
+        self._validated: tuple[int, bool] | None = None
+
+    @classmethod
+    def add_step(cls, func: Callable[..., Any], /) -> None:
+        """Register a decorated free function as a step of this class (not of its subclasses).
+
+        Raises:
+            WorkflowValidationError: It is not decorated, or the class has a step of that name.
+        """
+        name = func.__name__
+        if config_of(func) is None:
+            raise WorkflowValidationError(
+                f"Step function {name} is missing the `@step` decorator. Decorate it before adding it to "
+                f"{cls.__name__!r}; @step(workflow={cls.__name__}) does both."
+            )
+        if name in (taken := steps_of(cls)):
+            raise WorkflowValidationError(
+                f"A step {name} is already part of this workflow, please choose another name. Workflow "
+                f"{cls.__name__!r} has: {', '.join(taken)}."
+            )
+        register_free_step(cls, func)
+
+    @property
+    def workflow_name(self) -> str:
+        """The name runs are stored and found under, on every machine."""
+        return self._workflow_name or qualified_name(type(self))
+
+    @property
+    def steps(self) -> dict[str, StepConfig]:
+        """The steps by name, in alphabetical order."""
+        return steps_of(type(self))
+
+    def step_function(self, name: str) -> Callable[..., Any]:
+        """The callable of a step: methods bound to this instance, free functions as they are.
+
+        Raises:
+            WorkflowStepDoesNotExistError: There is no such step.
+        """
+        bound = bound_step(self, name)
+        if bound is None:
+            raise WorkflowStepDoesNotExistError(
+                f"Step {name} does not exist. Workflow {type(self).__name__!r} has: {', '.join(self.steps)}."
+            )
+        return bound
+
+    @property
+    def resource_manager(self) -> ResourceManager:
+        """What keeps the resources of this instance's steps: the one it was given, else its own."""
+        return self._own_resources if self._resource_manager is None else self._resource_manager
+
+    @property
+    def start_event_class(self) -> type[StartEvent]:
+        """The event class a run begins with."""
+        return self._start_event_class
+
+    @property
+    def stop_event_class(self) -> type[StopEvent]:
+        """The event class a run ends with."""
+        return self._stop_event_class
+
+    @property
+    def events(self) -> list[type[Event]]:
+        """Every event class the steps accept or return."""
+        found: dict[type[Event], None] = {}
+        for config in steps_of(type(self)).values():
+            found |= dict.fromkeys([*config.accepted_events, *config.emits])
+        return list(found)
+
+    @property
+    def state_class(self) -> type[BaseModel] | None:
+        """The state model that the steps' `Context[State]` annotations agree on: the most derived one; None if none.
+
+        Raises:
+            ValueError: The annotated models are not one line of inheritance.
+        """
+        steps = steps_of(type(self))
+        named = {config.state_class: name for name, config in steps.items() if config.state_class is not None}
+        ordered = sorted(named, key=lambda model: len(model.__mro__), reverse=True)
+        if not ordered:
+            return None
+        if strangers := [model for model in ordered if not issubclass(ordered[0], model)]:
+            raise ValueError(
+                f"The steps of workflow {type(self).__name__!r} must share one state, but {ordered[0].__name__} (step "
+                f"{named[ordered[0]]!r}) does not derive from {strangers[0].__name__} (step {named[strangers[0]]!r}). "
+                "Annotate them with one model, or with models that derive from each other."
+            )
+        return ordered[0]
+
+    def validate(self, *, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
+        """Check that the steps fit together; always done anew, also with `disable_validation=True`.
+
+        Args:
+            validate_resource_configs: Also read the files of every `ResourceConfig`.
+            validate_resources: Also call the factories of every `Resource`. Blocks until they are done, on an event
+                loop of its own, also where one is running. What plain factories make is kept for the steps of this
+                process; what belongs to an event loop is made again for theirs.
+
+        Returns:
+            Whether the workflow has a human in the loop.
+
+        Raises:
+            WorkflowValidationError: They do not fit, a config cannot be read or a resource not be made; every problem
+                found is in the text.
+            ValueError: The steps' state models do not fit, see `state_class`; or the dependencies of a resource go in a
+                circle.
+        """
+        steps = steps_of(type(self))
+        human_in_the_loop = check_workflow(type(self).__name__, steps, self._skip_graph_checks)
+        self.state_class  # noqa: B018  # raises when the models do not fit
+        if validate_resource_configs:
+            self._refuse("has configs that cannot be read", list(unreadable_configs(steps)))
+        if validate_resources:
+            self._refuse("has resources that cannot be made", failing_resources(steps, self.resource_manager))
+        if validate_resource_configs:
+            self._validated = (len(free_steps(type(self))), human_in_the_loop)
+        return human_in_the_loop
+
+    def _refuse(self, fault: str, problems: list[str]) -> None:
+        if problems:
+            listed = "\n".join(problems)
+            raise WorkflowValidationError(f"Workflow {type(self).__name__!r} {fault}:\n{listed}")
+
+    def ensure_valid(self) -> bool:
+        """Validate unless that was done since the last `add_step`, or is disabled (then it says False)."""
+        if self._disable_validation:
+            return False
+        # The registry only ever grows, so its length tells whether a step was added.
+        if self._validated is None or self._validated[0] != len(free_steps(type(self))):
+            return self.validate()
+        return self._validated[1]
+
+
+def _check_resource_manager(manager: object) -> None:
+    if manager is not None and not isinstance(manager, ResourceManager):
+        raise WorkflowValidationError(f"resource_manager must be a ResourceManager or None, got {manager!r}.")
+
+
+def _check_num_concurrent_runs(limit: object) -> None:
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
+        raise WorkflowValidationError(f"num_concurrent_runs must be an integer greater than 0 or None, got {limit!r}.")
+
+
+def _checked_skips(skips: Collection[GraphCheck] | None) -> frozenset[GraphCheck]:
+    valid = get_args(GraphCheck)
+    unknown = sorted({skips} if isinstance(skips, str) else set(skips or ()) - set(valid))
+    if unknown:
+        raise WorkflowValidationError(
+            f"Unknown graph check names: {', '.join(unknown)}. Valid names are: {', '.join(sorted(valid))}"
+        )
+    return frozenset(skips or ())

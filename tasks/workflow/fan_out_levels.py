@@ -1,0 +1,106 @@
+"""Which steps run inside which fan-out: the analysis behind joins and behind two rules of validation.
+
+A step that returns a list opens a *stream* for its elements. All that comes of an element, step by step, happens at
+the *level* of that stream, until a `collect` step takes it in. The whole list of a stream makes one call of each
+`collect` step at its level, and what that call returns belongs to the level of the step that opened the stream.
+
+    split(StartEvent) -> list[Page]
+    scan(Page) -> list[Line]                # opens a stream inside each of split's
+    read(Line) -> Word
+    count(list[Word]) -> Total              # takes in what happens at the level of scan
+    report(list[Total]) -> StopEvent        # takes in what happens at the level of split
+
+Level of `scan`: Line and Word; `count` collects there. Level of `split`: Page, and, because `scan` runs there, what
+`count` returns: Total; `report` collects there. So `scan` joins at `count`, and `split` joins at `report`.
+
+The rule, for the level of one fan-out step; `top` starts with the start event and human responses instead:
+
+1. The classes inside its `list[…]` are at the level.
+2. A step whose event is at the level runs there, and its single returns are at the level. A `join` runs there once
+   all its parameters can be filled there.
+3. A fan-out step that runs there has its `collect` steps run there too; its list elements are on a level of their own.
+4. The `@catch_error` handler of a step that runs there runs there.
+5. A `collect` step whose event is at the level takes it in: it collects there, and does not by that run there.
+
+All levels are found together, by applying the rules until nothing changes, which also settles steps that feed
+themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..events.event import Event, HumanResponseEvent, StartEvent
+from ..steps.decorators import StepConfig
+
+#: The level outside all fan-outs. Not a Python identifier, so no step is called like it.
+TOP = "<top>"
+
+
+@dataclass
+class StreamLevel:
+    """What can happen at one level.
+
+    Attributes:
+        events: Event classes that can occur.
+        runs: Steps that can run.
+        collects: `collect` steps that take in events of this level.
+    """
+
+    events: set[type[Event]]
+    runs: set[str] = field(default_factory=set)
+    collects: set[str] = field(default_factory=set)
+
+    def size(self) -> int:
+        """How much is known; it only ever grows."""
+        return len(self.events) + len(self.runs) + len(self.collects)
+
+
+def stream_levels(steps: Mapping[str, StepConfig]) -> dict[str, StreamLevel]:
+    """The level of each fan-out step by its name, and the one outside all of them as `TOP`."""
+    levels = {TOP: StreamLevel(set(_arriving(steps.values())))}
+    levels.update(
+        {name: StreamLevel(set(config.list_returns)) for name, config in steps.items() if config.list_returns}
+    )
+    handlers = handler_by_step(steps)
+    known = -1
+    while known != (known := sum(level.size() for level in levels.values())):
+        for level in levels.values():
+            _grow(level, levels, steps, handlers)
+    return levels
+
+
+def handler_by_step(steps: Mapping[str, StepConfig]) -> dict[str, str]:
+    """The `@catch_error` handler of each covered step: the one that names it, else the one that covers the rest."""
+    handlers = {name: config.recovers for name, config in steps.items() if config.recovers}
+    named = {covered: name for name, recovers in reversed(handlers.items()) for covered in recovers}
+    found = {name: named.get(name, named.get("*")) for name in steps if name not in handlers}
+    return {name: handler for name, handler in found.items() if handler is not None}
+
+
+def _arriving(steps: Iterable[StepConfig]) -> Iterable[type[Event]]:
+    """The event classes that reach a run from outside."""
+    for config in steps:
+        yield from (event for event in config.accepted_events if issubclass(event, StartEvent | HumanResponseEvent))
+
+
+def _grow(
+    level: StreamLevel,
+    levels: Mapping[str, StreamLevel],
+    steps: Mapping[str, StepConfig],
+    handlers: Mapping[str, str],
+) -> None:
+    for name, config in steps.items():
+        filled = [
+            any(config.matches(event, accepted) for event in level.events for accepted in parameter.accepts)
+            for parameter in config.event_parameters
+        ]
+        if all(filled):
+            (level.collects if config.kind == "collect" else level.runs).add(name)
+    for name in tuple(level.runs):
+        level.events.update(steps[name].single_returns)
+        if name in levels:
+            level.runs |= levels[name].collects
+        if name in handlers:
+            level.runs.add(handlers[name])

@@ -1,0 +1,63 @@
+"""Turns a workflow class into its `Plan`: the same steps as names and numbers, for the orchestrator."""
+
+from __future__ import annotations
+
+from ...orchestration.model.plan import Plan, StepPlan
+from ..events.event import event_name
+from ..steps.collect import Take
+from ..steps.decorators import StepConfig
+from ..steps.discovery import steps_of
+from .definition import WorkflowDefinition
+from .fan_out_levels import stream_levels
+
+
+def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan:
+    """Build the plan of a workflow; equal workflows give equal plans.
+
+    A fan-out step's `joins` are the `collect` steps at the level of its stream; module `stream_levels` says which
+    those are. `@catch_error` routing is part of the plan, whether or not the workflow is validated.
+
+    Args:
+        workflow: The workflow; it need not be valid.
+        qualified: Name tasks by the workflow's whole name, because another workflow has the same last part.
+    """
+    steps = steps_of(type(workflow))
+    levels = stream_levels(steps)
+    return Plan(
+        workflow=workflow.workflow_name,
+        start_event=event_name(workflow.start_event_class),
+        stop_events=(event_name(workflow.stop_event_class),),
+        steps=tuple(
+            _step_plan(
+                config,
+                task=task_name(workflow.workflow_name, name, qualified=qualified),
+                joins=tuple(sorted(levels[name].collects)) if name in levels else (),
+            )
+            for name, config in steps.items()
+        ),
+    )
+
+
+def task_name(workflow_name: str, step_name: str, *, qualified: bool = False) -> str:
+    """The Celery task name of a step: `Order.charge`, or `shop.flows.Order.charge` when qualified."""
+    return f"{workflow_name if qualified else workflow_name.rpartition('.')[2]}.{step_name}"
+
+
+def _step_plan(config: StepConfig, *, task: str, joins: tuple[str, ...]) -> StepPlan:
+    return StepPlan(
+        name=config.name,
+        task=task,
+        kind=config.kind,
+        accepts=tuple(event_name(event) for event in config.accepted_events),
+        take=config.cardinality.n if isinstance(config.cardinality, Take) else None,
+        returns=tuple(event_name(event) for event in config.single_returns),
+        fans_out=tuple(event_name(event) for event in config.list_returns),
+        joins=joins,
+        num_workers=config.num_workers,
+        queue=config.queue,
+        priority=config.priority,
+        timeout_seconds=config.timeout_seconds,
+        accepts_subclasses=config.accept_event_subclasses,
+        recovers=config.recovers,
+        max_recoveries=config.max_recoveries,
+    )

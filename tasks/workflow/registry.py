@@ -1,0 +1,152 @@
+"""What this process can execute: workflows by name, registered as instance, class or factory.
+
+A step's `self` is the worker's own instance, built here once and never sent over the wire. What cannot be built is an
+error at start, saying how to register it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from ...orchestration.model.errors import WorkflowValidationError
+from ...orchestration.model.plan import Plan
+from ..events.codec import EventRegistry
+from ..steps.decorators import StepConfig
+from ..steps.discovery import free_steps
+from .definition import WorkflowDefinition
+from .plan_builder import build_plan
+
+Registrable = WorkflowDefinition | type[WorkflowDefinition] | Callable[[], WorkflowDefinition]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """One workflow as this process runs it; what executing a step looks up is looked up once."""
+
+    workflow: WorkflowDefinition
+    plan: Plan
+    events: EventRegistry
+    steps: dict[str, StepConfig]
+    functions: dict[str, Callable[..., Any]]
+    state_class: type[BaseModel] | None
+
+    @property
+    def name(self) -> str:
+        """The workflow's name, by which runs find it."""
+        return self.workflow.workflow_name
+
+
+class Registry:
+    """Workflows by name. Reading is safe from any thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Registered] = {}
+        self._lock = threading.Lock()
+
+    def add(self, workflow: Registrable) -> Registered:
+        """Register an instance, a class that needs no arguments, or a function that makes an instance.
+
+        Registering the same class or instance again replaces it (a worker's `register(MyFlow(llm=…))` wins over the
+        bare class).
+
+        Raises:
+            WorkflowValidationError: It cannot be built, or another class has its name.
+        """
+        instance = self._build(workflow)
+        name = instance.workflow_name
+        with self._lock:
+            known = self._known.get(name)
+            if known is not None and _identity(known.workflow) != _identity(instance):
+                raise WorkflowValidationError(
+                    f"Two workflows are called {name!r}: {_identity(known.workflow)} and {_identity(instance)}. "
+                    "A name is how stored runs find their code; give one of them workflow_name=…"
+                )
+            if known is not None and _is_same_code(known, instance):
+                registered = replace(known, workflow=instance, functions=_functions(instance, known.steps))
+            else:
+                registered = self._read(instance)
+            self._known[name] = registered
+        return registered
+
+    def of(self, workflow: WorkflowDefinition) -> Registered:
+        """What is known of a workflow that is about to be run; the instance that executes its steps stays."""
+        known = self._known.get(workflow.workflow_name)
+        return known if known is not None and _is_same_code(known, workflow) else self.add(workflow)
+
+    def _read(self, instance: WorkflowDefinition) -> Registered:
+        name = instance.workflow_name
+        last = name.rpartition(".")[2]
+        shared = any(other != name and other.rpartition(".")[2] == last for other in self._known)
+        steps = instance.steps
+        return Registered(
+            instance,
+            build_plan(instance, qualified=shared),
+            EventRegistry.of(instance.events),
+            steps,
+            _functions(instance, steps),
+            instance.state_class,
+        )
+
+    @staticmethod
+    def _build(workflow: Registrable) -> WorkflowDefinition:
+        if isinstance(workflow, WorkflowDefinition):
+            return workflow
+        try:
+            instance = workflow()
+        except TypeError as error:
+            name = getattr(workflow, "__qualname__", repr(workflow))
+            raise WorkflowValidationError(
+                f"Workflow {name} cannot be built in the worker: {error}. Register an instance, "
+                f"umbel.register({name}(…)), or a function that makes one, in a module the worker loads."
+            ) from error
+        if not isinstance(instance, WorkflowDefinition):
+            raise WorkflowValidationError(
+                f"umbel.register() takes a Workflow, a Workflow class or a function that returns one; "
+                f"{workflow!r} gave {type(instance).__name__}."
+            )
+        return instance
+
+    def find(self, name: str) -> Registered | None:
+        """The workflow of this name, if this process can run it."""
+        return self._known.get(name)
+
+    def __iter__(self) -> Iterator[Registered]:
+        return iter(list(self._known.values()))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+def _functions(instance: WorkflowDefinition, steps: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    return {name: instance.step_function(name) for name in steps}
+
+
+def _is_same_code(known: Registered, workflow: WorkflowDefinition) -> bool:
+    cls = type(workflow)
+    return type(known.workflow) is cls and all(name in known.steps for name in free_steps(cls))
+
+
+def _identity(workflow: WorkflowDefinition) -> str:
+    cls = type(workflow)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+#: What `umbel.register()` was given, before any worker exists: target modules call it while they are loaded.
+declared: list[Registrable] = []
+
+
+def register(workflow: Registrable) -> Registrable:
+    """Say how workers build a workflow: an instance, a class that needs no arguments, or a factory.
+
+    Call it at module level of a module that the worker loads. A class that needs no arguments registers itself.
+
+    Returns:
+        What was given, so that it can decorate a factory.
+    """
+    declared.append(workflow)
+    return workflow

@@ -1,0 +1,225 @@
+"""umbel inside a Celery app: `install()` on one of your own, `create_app()` for one of umbel's.
+
+Celery stays Celery: options are set on umbel's own tasks, never app-wide; what would break umbel is refused with the
+reason, and everything else is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from celery import Celery, signals
+from celery.utils.time import rate
+from celery.worker import state as worker_state
+
+from ...orchestration.model.errors import ConfigurationError, NotConfigured
+from ...orchestration.model.plan import StepPlan
+from ...orchestration.store.settings import Settings, redact_url
+from ...orchestration.streams.reader import EndedWatch
+from ...tasks.attempt.executor import Executor
+from ...tasks.attempt.loop_executor import LoopExecutor
+from ...tasks.attempt.step_task import register_tasks
+from ...tasks.client.runtime import Runtime, set_default_runtime
+from ...tasks.messages.dispatcher import CeleryDispatcher, tls_options, transport_options
+from ...tasks.workflow.registry import Registered, Registrable, Registry
+from ..pool.daemon_threads import DaemonThreads
+from ..transport.channel import use_transport
+from .bootsteps import NeedsCodeStep, UpkeepStep
+from .continued_tasks import ContinuedTasks
+from .self_delivery import OwnDoorbells
+
+#: What `create_app` sets, and why: docs/running-in-production.md. An app of your own is not touched.
+APP_SETTINGS: dict[str, Any] = {
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "event_serializer": "json",
+    "result_accept_content": ["json"],
+    "task_ignore_result": True,
+    "result_backend": None,
+    "task_store_errors_even_if_ignored": False,
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_disable_prefetch": False,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+    "worker_enable_soft_shutdown_on_idle": True,
+    "worker_max_tasks_per_child": None,
+    "worker_send_task_events": False,
+    "worker_hijack_root_logger": False,
+}
+
+
+class Installation:
+    """umbel in one Celery app: what it can execute, and the executor of each process."""
+
+    def __init__(self, app: Celery, settings: Settings, registry: Registry) -> None:
+        self.app, self.settings, self.registry = app, settings, registry
+        self.runtime = Runtime(settings, app=app, registry=registry)
+        self.worker_name = "client"
+        self.loop_of: Any = None
+        self.upkeep: UpkeepStep | None = None
+        self.continued = ContinuedTasks(app)
+        self.own_doorbells = OwnDoorbells()
+        self._executor: Executor | None = None
+        self._loop_executor: LoopExecutor | None = None
+        self._watch: EndedWatch | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def add(self, workflow: Registrable) -> Registered:
+        """Make a workflow executable here: its steps become tasks of the app.
+
+        Raises:
+            WorkflowValidationError: It cannot be built or does not fit together.
+        """
+        registered = self.registry.add(workflow)
+        registered.workflow.ensure_valid()
+        register_tasks(self.app, registered, self.executor, self.loop_executor, self.child_lost)
+        return registered
+
+    def executor(self) -> Executor:
+        """The executor of this process; a forked child makes its own."""
+        with self._lock:
+            if self._executor is None or self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._executor = Executor(
+                    self.settings,
+                    self.registry,
+                    CeleryDispatcher(self.app),
+                    worker=self.worker_name,
+                    loop_of=self.loop_of,
+                    one_at_a_time=self.upkeep is not None and self.upkeep.pid != os.getpid(),
+                )
+                self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
+            return self._executor
+
+    def loop_executor(self) -> LoopExecutor:
+        """The executor of this process's event loop, for umbel's asyncio pool; called on that loop."""
+        if self._loop_executor is None:
+            conf = self.app.conf
+            self._loop_executor = LoopExecutor(
+                self.settings,
+                self.registry,
+                CeleryDispatcher(self.app),
+                worker=self.worker_name,
+                threads=DaemonThreads(conf.get("worker_asyncio_threads") or 8, "umbel-step"),
+                takes=self._takes,
+                reporter=self.continued,
+            )
+            self._watch = EndedWatch(self.runtime.hub, self._loop_executor.run_ended)
+        return self._loop_executor
+
+    def _takes(self, step: StepPlan) -> bool:
+        """Whether this worker may go on with a step that it has not got from a queue: it might have, at any rate."""
+        if worker_state.should_stop is not None or worker_state.should_terminate is not None:
+            return False  # it drains
+        task = self.app.tasks.get(step.task)
+        queue = step.queue or self.settings.queue
+        return task is not None and not rate(task.rate_limit) and queue in self.app.amqp.queues.consume_from
+
+    def child_lost(self) -> None:
+        """A pool child died; called in the worker's main process."""
+        if self.upkeep is not None:
+            self.upkeep.look_for_dead()
+
+    def close(self) -> None:
+        """End this process's executor and connections."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+            on_loop, self._loop_executor = self._loop_executor, None
+        if executor is not None and self._pid == os.getpid():
+            executor.close()
+        if on_loop is not None:
+            on_loop.close()
+        self.runtime.close()
+
+
+def install(app: Celery, *workflows: Registrable, settings: Settings | None = None) -> Installation:
+    """Add umbel to a Celery app; `celery -A proj worker`, inspect, Flower, routing and signals go on working.
+
+    Call it where the app is made, in a module that clients and workers both import. Runs started in this process go
+    through this app from then on.
+
+    Args:
+        app: Any Celery app with a Redis or AMQP broker.
+        *workflows: Instances, classes or factories. A class without arguments needs no more than this.
+        settings: By default from `UMBEL_*`; without a Redis URL there, the app's broker is used if it is a Redis.
+
+    Raises:
+        ConfigurationError: The app is configured in a way that breaks umbel; the text says how to mend it.
+        NotConfigured: There is no Redis for the state.
+        WorkflowValidationError: A workflow cannot be built or does not fit together.
+    """
+    settings = Settings.from_environment() if settings is None else settings
+    settings = _completed(app, settings)
+    _refuse_what_breaks(app)
+    installation = Installation(app, settings, Registry())
+    app.umbel = installation
+
+    def close_executor(**_: Any) -> None:
+        installation.close()
+
+    signals.worker_process_shutdown.connect(close_executor, weak=False)
+    app.steps["worker"].add(UpkeepStep)
+    app.steps["consumer"].add(NeedsCodeStep)
+    for workflow in workflows:
+        installation.add(workflow)
+    set_default_runtime(installation.runtime)
+    return installation
+
+
+def create_app(settings: Settings, *workflows: Registrable) -> Celery:
+    """A Celery app for umbel alone, with the settings that reliability asks for.
+
+    Raises:
+        NotConfigured: The settings have no Redis URL.
+    """
+    app = Celery("umbel", broker=settings.broker_url or settings.redis_url, set_as_current=False)
+    app.conf.update(
+        APP_SETTINGS,
+        task_default_queue=settings.queue,
+        broker_transport_options=transport_options(settings),
+        broker_use_ssl=tls_options(settings),
+        worker_soft_shutdown_timeout=settings.drain_seconds,
+    )
+    broker = settings.broker_url or settings.redis_url or ""
+    if settings.broker_transport == "umbel" and broker.startswith(("redis://", "rediss://")):
+        use_transport(app)
+    install(app, *workflows, settings=settings)
+    return app
+
+
+def _completed(app: Celery, settings: Settings) -> Settings:
+    """Fill in from the app what the settings leave open."""
+    missing: dict[str, Any] = {}
+    broker = app.conf.broker_url
+    if settings.redis_url is None:
+        if not isinstance(broker, str) or not broker.startswith(("redis://", "rediss://")):
+            raise NotConfigured(
+                f"umbel keeps its state in Redis, and neither UMBEL_REDIS_URL nor the app's broker "
+                f"({redact_url(broker) if isinstance(broker, str) else broker!r}) names one. Set UMBEL_REDIS_URL."
+            )
+        missing["redis_url"] = broker
+    if settings.broker_url is None and isinstance(broker, str):
+        missing["broker_url"] = broker
+    if settings.default_queue is None:
+        missing["default_queue"] = app.conf.task_default_queue
+    return settings.model_copy(update=missing)
+
+
+def _refuse_what_breaks(app: Celery) -> None:
+    conf = app.conf
+    problems = []
+    if conf.task_always_eager:
+        problems.append("task_always_eager executes tasks in the caller, past broker and leases; set it to False")
+    if not {"json", "application/json"} & set(conf.accept_content or ()):
+        problems.append("accept_content lacks 'json', which umbel's messages are written in; add it")
+    if conf.task_protocol == 1:
+        problems.append("task_protocol 1 has no message headers; use 2")
+    if problems:
+        raise ConfigurationError(f"umbel cannot be installed on this Celery app: {'; '.join(problems)}.")

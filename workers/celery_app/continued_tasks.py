@@ -1,0 +1,159 @@
+"""Steps that a worker goes on with past the broker, shown to monitors as what they are: Celery tasks of their own.
+
+Celery makes task events and signals for messages. For a step that no message was sent for they are made here, with the
+id its message would have had. Signals are sent on the loop's thread, as for its other tasks; events by the thread that
+sends all others, with one wake-up for what happens in one moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+from collections import deque
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import Celery, signals, states
+from celery._state import _task_stack
+
+from ...orchestration.model.plan import Plan
+from ...orchestration.model.work_item import Work
+from ...orchestration.store.replies import Doorbell
+from ...tasks.attempt.running import AttemptFailed
+from ...tasks.messages.template import shown_arguments, task_id_of
+from ..pool.task_context import follow_contexts
+
+logger = logging.getLogger("umbel.worker")
+
+_SIGNALS = (
+    signals.task_postrun,
+    signals.task_success,
+    signals.task_failure,
+    signals.task_retry,
+)
+
+
+class ContinuedTasks:
+    """Reports them, if anybody wants events. Called by the loop's thread."""
+
+    def __init__(self, app: Celery) -> None:
+        """Args:
+        app: The worker's app.
+        """
+        self._app = app
+        self._consumer: Any = None
+        self._events: deque[tuple[str, dict[str, Any]]] = deque()
+        self._asked = False
+        self._lock = threading.Lock()
+
+    def attach(self, consumer: Any) -> None:
+        """The consumer of the worker, which has the event dispatcher and the hub; another one after a reconnect."""
+        self._consumer = consumer
+
+    @property
+    def _is_wanted(self) -> bool:
+        dispatcher = getattr(self._consumer, "event_dispatcher", None)
+        if dispatcher is None or not dispatcher.enabled:
+            return False
+        return not dispatcher.groups or "task" in dispatcher.groups  # without -E it sends those of the worker alone
+
+    def began(self, work: Work, plan: Plan) -> None:
+        """An attempt begins. `ended` follows, whatever becomes of it."""
+        name = plan.by_name[work.step].task
+        bell = _bell(work)
+        task_id = task_id_of(bell)
+        logger.debug("Task %s[%s] goes on here", name, task_id, extra={"action": "step_continued"})
+        if self._is_wanted:
+            shown = {"name": name, "args": shown_arguments(bell), "kwargs": "{}", "retries": 0}
+            self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
+            self._send("task-started", uuid=task_id)
+        task, arguments = self._app.tasks[name], (bell.run_id, bell.work_id, bell.dispatch_no)
+        follow_contexts(task.request_stack)  # no message of it need ever have come here
+        _task_stack.push(task)
+        about: dict[str, Any] = {
+            "hostname": getattr(self._consumer, "hostname", None),
+            "headers": {},
+            "called_directly": False,
+        }
+        task.push_request(id=task_id, args=arguments, kwargs={}, root_id=task_id, **about)
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=arguments, kwargs={})
+
+    def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
+        """It has ended: with these words, or failed."""
+        name = plan.by_name[work.step].task
+        bell = _bell(work)
+        task_id = task_id_of(bell)
+        logger.info(
+            "Task %s[%s] went on here and ended in %ss: %s",
+            name,
+            task_id,
+            seconds,
+            failed or text,
+            extra={"action": "step_continued"},
+        )
+        if self._is_wanted:
+            if failed is None:
+                self._send("task-succeeded", uuid=task_id, result=repr(text), runtime=seconds)
+            else:
+                kind = "task-failed" if failed.retry_delay_seconds is None else "task-retried"
+                told = "".join(traceback.format_exception(failed))
+                self._send(kind, uuid=task_id, exception=repr(failed), traceback=told)
+        task = self._app.tasks[name]
+        try:
+            if _has_receivers():
+                self._signal_end(task, bell, text, failed)
+        finally:
+            _task_stack.pop()
+            task.pop_request()
+
+    @staticmethod
+    def _signal_end(task: Any, bell: Doorbell, text: str, failed: AttemptFailed | None) -> None:
+        task_id, arguments = task_id_of(bell), (bell.run_id, bell.work_id, bell.dispatch_no)
+        given = {"args": arguments, "kwargs": {}}
+        if failed is None:
+            state = states.SUCCESS
+            signals.task_success.send(sender=task, result=text)
+        else:
+            einfo = ExceptionInfo((type(failed), failed, failed.__traceback__))
+            if failed.retry_delay_seconds is None:
+                state = states.FAILURE
+                about: dict[str, Any] = {"exception": failed, "traceback": failed.__traceback__, "einfo": einfo}
+                signals.task_failure.send(sender=task, task_id=task_id, **given, **about)
+            else:
+                state = states.RETRY
+                signals.task_retry.send(sender=task, request=task.request, reason=failed, einfo=einfo)
+        signals.task_postrun.send(sender=task, task_id=task_id, task=task, **given, retval=text, state=state)
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        with self._lock:
+            self._events.append((kind, fields))
+            asked, self._asked = self._asked, True
+        if asked:
+            return
+        if self._consumer.hub is None:
+            self._flush()
+        else:
+            self._consumer.hub.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._asked = False
+            events, self._events = self._events, deque()
+        try:
+            for kind, fields in events:
+                self._consumer.event_dispatcher.send(kind, retry=True, **fields)
+        except Exception as error:  # they are for monitors, and the hub's thread must go on
+            about = {"action": "events_not_sent"}
+            logger.warning("%d task events were not sent: %r", len(events), error, extra=about)
+
+
+def _has_receivers() -> bool:
+    """Whether anybody listens to Celery's signals of tasks: tracing, error trackers, code of the user's own."""
+    return any(signal.receivers for signal in _SIGNALS)
+
+
+def _bell(work: Work) -> Doorbell:
+    """The doorbell that would have been rung for it."""
+    return Doorbell(work.run_id, work.work_id, work.dispatches, work.step, "", 0)

@@ -1,0 +1,115 @@
+"""`umbel dead`: what has come to a stand and needs somebody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ....orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, history, parked_work
+from ....tasks.client.runtime import Runtime
+from ...transport.quarantine import Quarantine, quarantined_of
+from ..deployment import deployment_options, existing
+from ..output import counted, instant, iso, note, print_json, print_table
+
+#: Characters of an error that stand in the table; `--json` and `umbel show` have all of it.
+_LONGEST = 100
+
+
+@click.command()
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with each attempt.")
+@deployment_options
+def dead(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
+    """List what does not go on by itself: failed runs, parked work, messages that were set aside; the latest first."""
+    with existing(redis_url, state) as runtime:
+        runs = dead_runs(runtime.store, workflow=workflow, limit=limit)
+        parked = [
+            each
+            for each in parked_work(runtime.store)
+            if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])
+        ]
+        messages = quarantined_of(runtime.settings) if workflow is None else {}
+        if as_json:
+            print_json(_whole(runtime, runs, parked, messages))
+            return
+    if not (runs or parked or messages):
+        note("Nothing is dead.")
+        return
+    rows = sorted([*map(_run_row, runs), *map(_parked_row, parked), *map(_message_row, messages.items())], reverse=True)
+    print_table(
+        ("WHEN", "WHAT", "RUN OR QUEUE", "STEP", "TIMES", "WHY"),
+        ((instant(at), *cells) for at, *cells in rows),
+    )
+    if runs:
+        note(f"{counted(len(runs), 'run')} failed. Take them up again with: umbel retry RUN… (or --all)")
+    if parked:
+        note(f"{counted(len(parked), 'step')} waits for a worker that has its code; start one, and it goes on.")
+
+
+def _run_row(run: DeadRun) -> tuple[int, str, str, str, str, str]:
+    error = run.error if len(run.error) <= _LONGEST else f"{run.error[:_LONGEST]}…"
+    why = f"{run.reason}: {' '.join(error.split())}"
+    return run.failed_at, "run", run.run_id, run.step, str(run.attempts or ""), why
+
+
+def _parked_row(work: ParkedWork) -> tuple[int, str, str, str, str, str]:
+    return work.parked_at, "parked", work.run_id, work.step, "", f"no worker that was asked has it: {work.workflow}"
+
+
+def _message_row(found: tuple[str, Quarantine]) -> tuple[int, str, str, str, str, str]:
+    queue, quarantine = found
+    latest = quarantine.latest
+    at = 0 if latest is None else round(latest.at * 1000)
+    why = "not understood" if latest is None else f"not understood: {' '.join(latest.reason.split())}"
+    return at, "messages", queue, "", str(quarantine.count), why
+
+
+def _whole(
+    runtime: Runtime, runs: list[DeadRun], parked: list[ParkedWork], messages: dict[str, Quarantine]
+) -> dict[str, Any]:
+    return {
+        "runs": [
+            {
+                "run_id": each.run_id,
+                "workflow": each.workflow,
+                "step": each.step,
+                "reason": each.reason,
+                "attempts": each.attempts,
+                "error": each.error,
+                "failed_at": iso(each.failed_at),
+                "history": [
+                    {
+                        "attempt": execution.attempt,
+                        "worker": execution.worker,
+                        "started_at": iso(execution.started_at),
+                        "ended_at": iso(execution.ended_at),
+                        "outcome": execution.outcome,
+                        "error": execution.error,
+                    }
+                    for execution in history(runtime.store, each)
+                ],
+            }
+            for each in runs
+        ],
+        "parked": [
+            {
+                "run_id": each.run_id,
+                "workflow": each.workflow,
+                "step": each.step,
+                "parked_at": iso(each.parked_at),
+            }
+            for each in parked
+        ],
+        "messages": [
+            {
+                "queue": queue,
+                "count": each.count,
+                "kept": each.kept,
+                "latest_at": None if each.latest is None else iso(round(each.latest.at * 1000)),
+                "latest_reason": None if each.latest is None else each.latest.reason,
+            }
+            for queue, each in messages.items()
+        ],
+    }

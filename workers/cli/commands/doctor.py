@@ -1,0 +1,66 @@
+"""`umbel doctor`: examine a deployment and print the findings."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+
+import click
+from celery import Celery
+from celery.app.utils import find_app
+
+from ....orchestration.model.errors import ConfigurationError
+from ...celery_app.app import create_app
+from ...doctor.examine import examine
+from ...doctor.findings import Finding, Level
+from ..deployment import configured, deployment_options, existing_settings
+from ..output import print_json
+
+_MARKS: dict[Level, tuple[str, str]] = {
+    "fine": ("ok", "green"),
+    "note": ("note", "cyan"),
+    "warning": ("warning", "yellow"),
+    "danger": ("DANGER", "red"),
+}
+
+
+@click.command()
+@click.option("--app", "app_name", metavar="MODULE:APP", help="Your own Celery app, if umbel is installed in one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@deployment_options
+def doctor(app_name: str | None, as_json: bool, redis_url: str | None, state: str) -> None:
+    """Examine Redis, broker and workers; each finding says how to mend it.
+
+    Exits with 1 if something would lose data, or does not answer at all.
+    """
+    with ExitStack() as stack:
+        is_embedded = configured(redis_url).redis_url is None
+        settings = stack.enter_context(existing_settings(redis_url, state))
+        own = None if app_name is None else _load(app_name)
+        app = create_app(settings) if own is None else own
+        findings = examine(settings, app, is_embedded=is_embedded, is_own_app=own is None)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            _print(finding)
+    if any(finding.level == "danger" for finding in findings):
+        sys.exit(1)
+
+
+def _load(name: str) -> Celery:
+    sys.path.insert(0, "")
+    try:
+        return find_app(name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"The Celery app {name!r} cannot be loaded: {error}. Name it as module:app."
+        ) from error
+
+
+def _print(finding: Finding) -> None:
+    mark, colour = _MARKS[finding.level]
+    click.echo(f"{click.style(f'{mark:<8}', fg=colour)} {finding.about}: {finding.text}")
+    if finding.mend:
+        click.echo(f"{'':<8} → {finding.mend}")

@@ -1,0 +1,84 @@
+"""`umbel events`: what a run publishes, from its log and, with `--follow`, as it happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import click
+
+from ....orchestration.inspection.endings import untagged
+from ....orchestration.store.keys import check_run_id
+from ....orchestration.store.verbs import Store
+from ....orchestration.streams.log import EVENT, read_page
+from ....orchestration.streams.reader import StreamEvent
+from ....tasks.client.runtime import Runtime
+from ..deployment import deployment_options, existing
+from ..output import note
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
+@click.option("--after", type=int, default=-1, metavar="N", help="Only events behind number N.")
+@click.option("--internal", is_flag=True, help="Also what umbel itself tells: step states, idleness, unhandled events.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@deployment_options
+def events(
+    run_id: str, follow: bool, after: int, internal: bool, as_json: bool, redis_url: str | None, state: str
+) -> None:
+    """Print the events that RUN has published, one per line: number, event, step, fields."""
+    check_run_id(run_id)
+    with existing(redis_url, state) as runtime:
+        found = (
+            _followed(runtime, run_id, after, internal) if follow else _logged(runtime.store, run_id, after, internal)
+        )
+        for event in found:
+            click.echo(_as_json(event) if as_json else _as_text(event))
+
+
+def _logged(store: Store, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
+    """What the log holds now."""
+    while True:
+        page = read_page(store, run_id, after, with_traces=internal)
+        if page.first_missing is not None:
+            _tell_missing(page.first_missing)
+        yield from (entry.decoded() for entry in page.entries if internal or entry.kind == EVENT)
+        if page.is_last:
+            return
+        after = page.settled
+
+
+def _followed(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
+    reader = runtime.hub.reader(run_id, after, internal)
+    is_told = False
+    for event in reader.events():
+        if reader.first_missing is not None and not is_told:
+            is_told = True
+            _tell_missing(reader.first_missing)
+        yield event
+
+
+def _tell_missing(first: int) -> None:
+    note(f"The log no longer has everything: events from number {first} on were dropped (see stream_max_events).")
+
+
+def _as_json(event: StreamEvent) -> str:
+    found = {
+        "seq": event.seq,
+        "type": event.envelope.type,
+        "step": event.step or None,
+        "attempt": event.attempt or None,
+        "value": untagged(event.envelope.value()),
+    }
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _as_text(event: StreamEvent) -> str:
+    name = event.envelope.type.rpartition(".")[2]
+    value = untagged(event.envelope.value())
+    fields = {name: field for name, field in value.items() if name != "_data"} | (value.get("_data") or {})
+    words = [str(event.seq), name, *([f"from {event.step}"] if event.step else [])]
+    if fields:
+        words.append(json.dumps(fields, ensure_ascii=False))
+    return "  ".join(words)

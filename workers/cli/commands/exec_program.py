@@ -1,0 +1,39 @@
+"""`umbel exec`: an unchanged program, with everything it needs started around it."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from ...local.deployment import local
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("program", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def exec_program(program: Path, arguments: tuple[str, ...]) -> None:
+    """Execute the Python program PROGRAM, which runs workflows, with an embedded Redis and an in-process worker.
+
+    The program itself needs no change and no configuration. Everything lives in a temporary folder and is gone when
+    the program ends, as it ends with `python PROGRAM`.
+    """
+    sys.argv = [str(program), *arguments]
+    sys.path.insert(0, str(program.absolute().parent))
+    with local(in_process=True):
+        try:
+            runpy.run_path(str(program), run_name="__main__")
+        except Exception as error:
+            _show(error, program)
+            sys.exit(1)
+
+
+def _show(error: Exception, program: Path) -> None:
+    """Print the traceback as `python PROGRAM` would: from the program on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != str(program):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace or error.__traceback__)

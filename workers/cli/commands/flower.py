@@ -1,0 +1,30 @@
+"""`umbel flower`: Celery's monitor on this deployment's broker."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import click
+
+from ....orchestration.model.errors import ConfigurationError
+from ...celery_app.app import create_app
+from ..deployment import deployment_options, existing_settings
+from ..output import note
+
+
+@click.command()
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True)
+@deployment_options
+def flower(address: str, port: int, redis_url: str | None, state: str) -> None:
+    """Start Flower: workers, queues, and every step as a Celery task. It switches the workers' task events on.
+
+    Flower's own settings are FLOWER_… variables. Whoever reaches it may stop workers: FLOWER_BASIC_AUTH=user:password
+    asks for a login.
+    """
+    if importlib.util.find_spec("flower") is None:
+        raise ConfigurationError("Flower is not installed. Install it with: pip install umbel[flower]")
+    with existing_settings(redis_url, state) as settings:
+        app = create_app(settings)
+        note(f"Flower: http://{address}:{port}")
+        app.start(["flower", f"--address={address}", f"--port={port}"])

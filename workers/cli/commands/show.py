@@ -1,0 +1,203 @@
+"""`umbel runs` and `umbel show`: what runs there are, and what happened in one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import click
+
+from ....orchestration.inspection.endings import result_of, why_not_completed
+from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
+from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
+from ....orchestration.store.keys import check_run_id
+from ....orchestration.store.replies import RunRecord
+from ....orchestration.store.verbs import Store
+from ..deployment import deployment_options, existing
+from ..output import clock, counted, instant, iso, note, print_json, print_table
+
+STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
+
+
+@click.command()
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs of this status.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@deployment_options
+def runs(
+    status: str | None, workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str
+) -> None:
+    """List the newest runs, newest first."""
+    with existing(redis_url, state) as runtime:
+        found = _newest(runtime.store, status, workflow, limit)
+    if as_json:
+        print_json([_summary(record) for record in found])
+        return
+    if not found:
+        note("There are no such runs." if status or workflow else "There are no runs yet.")
+        return
+    print_table(
+        ("RUN", "STATUS", "STARTED", "TOOK", "WORKFLOW"),
+        (
+            (each.run_id, _status(each), instant(each.created_at), duration(_seconds(each)), each.workflow)
+            for each in found
+        ),
+    )
+
+
+def _status(record: RunRecord) -> str:
+    return f"{record.status}, waits for a place" if record.waits_for_place else record.status
+
+
+def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
+    if workflow is None:
+        return store.runs(status=status, limit=limit)
+    asked = max(100, limit)
+    while True:
+        records = store.runs(status=status, limit=asked)
+        found = [each for each in records if workflow in (each.workflow, each.workflow.rpartition(".")[2])]
+        if len(found) >= limit or len(records) < asked:
+            return found[:limit]
+        asked *= 4
+
+
+def _seconds(record: RunRecord) -> float | None:
+    return None if record.ended_at is None else (record.ended_at - record.created_at) / 1000
+
+
+def _summary(record: RunRecord) -> dict[str, Any]:
+    return {
+        "run_id": record.run_id,
+        "workflow": record.workflow,
+        "status": record.status,
+        "waits_for_place": record.waits_for_place,
+        "created_at": iso(record.created_at),
+        "ended_at": iso(record.ended_at),
+        "seconds": _seconds(record),
+        "parent": record.parent,
+    }
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Latest executions; 0 is all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@deployment_options
+def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
+    """Show what happened in RUN: each execution of a step, on which worker, when, and what came of it."""
+    with existing(redis_url, state) as runtime:
+        record = runtime.store.run(check_run_id(run_id))
+        left = unfinished(runtime.store, run_id) if record.status == "running" else []
+        found = [*executions(runtime.store.journal(run_id)), *running(left)]
+    if as_json:
+        print_json(_whole(record, found, left))
+        return
+    _print_head(record, found, left)
+    shown = found[-limit:] if limit else found
+    if len(shown) < len(found):
+        note(f"… {len(found) - len(shown)} earlier ones are left out; --limit 0 shows all.")
+    if shown:
+        click.echo()
+        print_table(("STEP", "ATTEMPT", "WORKER", "STARTED", "TOOK", "OUTCOME"), (_row(each, record) for each in shown))
+
+
+def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished]) -> None:
+    lines = [
+        ("Run", record.run_id),
+        ("Workflow", record.workflow),
+        ("Status", _status(record)),
+        ("Started", instant(record.created_at)),
+        ("Ended", f"{instant(record.ended_at)}, after {duration(_seconds(record))}" if record.ended_at else ""),
+        ("Parent", record.parent or ""),
+        ("Executions", _counts(found)),
+    ]
+    failure = why_not_completed(record)
+    if failure is not None:
+        lines.append(("Error", failure))
+    elif record.status == "completed":
+        lines.append(("Result", repr(result_of(record))))
+    lines.extend(("Open", text) for text in _open(left))
+    width = max(len(name) for name, _ in lines) + 2
+    for name, text in lines:
+        if text:
+            click.echo(f"{name + ':':<{width}}{text}")
+
+
+def _counts(found: list[Execution]) -> str:
+    counts = Counter(each.outcome for each in found)
+    return ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+
+
+def _open(left: list[Unfinished]) -> list[str]:
+    """What goes on besides running, one line per kind and step."""
+    groups: Counter[tuple[str, str]] = Counter()
+    for item in left:
+        match item.state:
+            case "ready":
+                groups[item.step, f"dispatched to queue {item.queue!r}, taken by no worker yet"] += 1
+            case "delayed":
+                groups[item.step, "waiting for the next attempt"] += 1
+            case "suspended":
+                groups[item.step, f"waiting for {' or '.join(item.awaits) or 'an event'}"] += 1
+            case "parked":
+                groups[item.step, "parked: no worker that was asked has its code"] += 1
+    return [f"{step}: {counted(number, 'execution')} {what}" for (step, what), number in groups.items()]
+
+
+def _row(execution: Execution, record: RunRecord) -> tuple[str, ...]:
+    started = instant(execution.started_at)
+    if started[:10] == instant(record.created_at)[:10]:  # the day is in the head already
+        started = clock(execution.started_at)
+    outcome = OUTCOMES[execution.outcome]
+    if execution.retry_delay_seconds:
+        outcome += f" after {duration(execution.retry_delay_seconds)}"
+    if execution.error:
+        outcome += f": {execution.error.removeprefix('builtins.')}"
+    if execution.event:
+        outcome += f" → {execution.event.rpartition('.')[2]}"
+    return (
+        execution.step,
+        str(execution.attempt),
+        execution.worker,
+        started,
+        duration(execution.seconds),
+        outcome,
+    )
+
+
+def _whole(record: RunRecord, found: list[Execution], left: list[Unfinished]) -> dict[str, Any]:
+    return _summary(record) | {
+        "result": result_of(record) if record.status == "completed" else None,
+        "error": why_not_completed(record),
+        "executions": [
+            {
+                "step": each.step,
+                "work_id": each.work_id,
+                "attempt": each.attempt,
+                "worker": each.worker,
+                "process": each.process,
+                "started_at": iso(each.started_at),
+                "ended_at": iso(each.ended_at),
+                "seconds": each.seconds,
+                "outcome": each.outcome,
+                "event": each.event,
+                "error": each.error,
+                "retry_delay_seconds": each.retry_delay_seconds,
+            }
+            for each in found
+        ],
+        "open": [
+            {
+                "step": item.step,
+                "work_id": item.work_id,
+                "attempt": item.attempt,
+                "state": item.state,
+                "awaits": list(item.awaits),
+            }
+            for item in left
+            if item.state != "running"
+        ],
+    }

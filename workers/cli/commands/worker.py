@@ -1,0 +1,164 @@
+"""`umbel worker`: a process that carries out steps."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import click
+from celery.exceptions import SecurityWarning
+from celery.utils.nodenames import host_format
+
+from ....orchestration.model.errors import NotConfigured, WorkflowValidationError
+from ....orchestration.store.settings import Settings, redact_url
+from ....tasks.workflow.registry import Registry
+from ...celery_app.app import Installation, create_app
+from ...pool.taskpool import DEFAULT_CONCURRENCY
+from ..deployment import configured
+from ..log_format import LogFormat, log_as_json
+from ..log_options import log_format_option, teller
+from ..targets import companions, load_targets
+
+F = TypeVar("F", bound=Callable[..., object])
+
+#: Names of pools, and what Celery calls them.
+POOLS = {"asyncio": "umbel.workers.pool:AsyncPool", "prefork": "prefork", "threads": "threads", "solo": "solo"}
+
+#: How long a step may keep the other threads of an asyncio worker waiting: those that take messages and send events.
+_SWITCH_SECONDS = 0.001
+
+pool_option = click.option(
+    "--pool",
+    type=click.Choice(list(POOLS)),
+    default="asyncio",
+    show_default=True,
+    help="How a worker executes several steps at once: on an event loop, or in processes or threads.",
+)
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Steps at once; else 1000 on an event loop, and the number of processors in processes or threads.",
+)
+targets_argument = click.argument("targets", nargs=-1, metavar="[TARGET]...", envvar="UMBEL_TARGETS")
+
+
+def loglevel_option(default: str) -> Callable[[F], F]:
+    """Add `--loglevel`; it is the worker's."""
+    return click.option(
+        "--loglevel",
+        type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+        default=default,
+        envvar="UMBEL_LOG_LEVEL",
+        show_default=True,
+        help="How much the worker tells; else UMBEL_LOG_LEVEL.",
+    )
+
+
+def worker_options(command: F) -> F:
+    options = (
+        click.option(
+            "--queues", metavar="A,B", help="Take messages only from these; else from all that the steps name."
+        ),
+        click.option("-E", "--task-events", is_flag=True, help="Send Celery's task events, for monitors."),
+    )
+    for option in options:
+        command = option(command)
+    return concurrency_option(pool_option(command))
+
+
+@click.command()
+@targets_argument
+@worker_options
+@click.option("-n", "--name", metavar="NAME", help="The worker's name; its host is added. Else umbel-<process id>.")
+@loglevel_option("INFO")
+@log_format_option
+@click.option("--quiet", is_flag=True, help="Do not say at the start what is served.")
+@click.option("--redis", "redis_url", metavar="URL", help="The state Redis; else UMBEL_REDIS_URL.")
+def worker(
+    targets: tuple[str, ...],
+    pool: str,
+    concurrency: int | None,
+    queues: str | None,
+    task_events: bool,
+    name: str | None,
+    loglevel: str,
+    log_format: LogFormat,
+    quiet: bool,
+    redis_url: str | None,
+) -> None:
+    """Start a worker that carries out the steps of the workflows TARGET….
+
+    Any number of workers on any number of machines share the work. UMBEL_TARGETS names the targets when no argument
+    does. Ctrl-C or SIGTERM lets running steps finish; a worker that is killed loses nothing either.
+    """
+    settings = configured(redis_url)
+    if settings.redis_url is None:
+        raise NotConfigured(
+            "A worker needs the Redis of its deployment, and neither --redis nor UMBEL_REDIS_URL names one. Set "
+            "UMBEL_REDIS_URL=redis://host:6379/0; or, to try things out without any set-up, use `umbel dev TARGET`."
+        )
+    workflows = load_targets(given_targets(targets))
+    app = create_app(settings, *workflows)
+    consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
+    _add_companions(app.umbel, given_targets(targets))
+    if log_format == "json":
+        log_as_json()
+    # It warns root of pickle, which this app accepts from nobody.
+    warnings.simplefilter("ignore", SecurityWarning)
+    controller = app.Worker(
+        hostname=host_format(f"{name or f'umbel-{os.getpid()}'}@%h"),
+        pool_cls=POOLS[pool],
+        concurrency=concurrency or (DEFAULT_CONCURRENCY if pool == "asyncio" else None),
+        loglevel=loglevel.upper(),
+        queues=consumed,
+        task_events=task_events or None,
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    if not quiet:
+        served = f"umbel worker {controller.hostname} ({pool}, {controller.concurrency} at once)"
+        for line in _introduction(served, consumed, settings, app.umbel.registry):
+            teller(log_format)(line)
+    if pool == "asyncio":
+        sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # where Celery says goodbye; stdout is for what steps print
+    controller.start()
+    sys.exit(controller.exitcode)
+
+
+def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
+    """Serve what steps of the named workflows may start, as far as it can be built; else its work would be parked."""
+    for workflow in companions(targets):
+        if not any(type(served.workflow) is workflow for served in installation.registry):
+            with suppress(WorkflowValidationError):
+                installation.add(workflow)
+
+
+def given_targets(targets: Sequence[str]) -> list[str]:
+    if not targets:
+        raise click.UsageError("No TARGET is given, and UMBEL_TARGETS is not set. It needs to know what to serve.")
+    return list(targets)
+
+
+def _split(queues: str | None) -> list[str]:
+    return [queue for queue in (queues or "").split(",") if queue]
+
+
+def _queues_of(settings: Settings, registry: Registry) -> list[str]:
+    named = {step.queue for registered in registry for step in registered.plan.steps if step.queue}
+    return [settings.queue, *sorted(named - {settings.queue})]
+
+
+def _introduction(served: str, queues: Sequence[str], settings: Settings, registry: Registry) -> Iterator[str]:
+    yield f"{served}, queues: {', '.join(queues)}"
+    yield f"Redis {redact_url(settings.redis_url or '')}"
+    if settings.broker_url:
+        yield f"Broker {redact_url(settings.broker_url)}"
+    for registered in registry:
+        yield f"Serves {registered.name}: {', '.join(registered.steps)}"

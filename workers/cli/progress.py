@@ -1,0 +1,206 @@
+"""Live progress of one run on standard error: per step how many executions run, are done, failed, are retried.
+
+Counting is `Progress`, which knows no terminal. That something began is told by the run's stream, how it ended by the
+run's journal: only the journal tells a failure from a step that returned nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ...orchestration.inspection.timeline import Execution, duration, ended
+from ...orchestration.model.envelope import STEP_STATE_CHANGED
+from ...orchestration.store.scripts import unpack
+from ...orchestration.store.verbs import Store
+from ...orchestration.streams.reader import StreamEvent
+
+#: Journal entries read in one trip.
+_PAGE = 1_000
+#: Seconds between two pictures on a terminal, and between two lines elsewhere.
+LIVE_SECONDS, LINES_SECONDS = 0.1, 1.0
+
+
+@dataclass(slots=True)
+class StepCount:
+    """What has happened in one step so far; instants are this process's own clock."""
+
+    started: int = 0
+    over: int = 0
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    lost: int = 0
+    waiting: int = 0
+    first_at: float = 0.0
+    last_at: float = 0.0
+
+    @property
+    def running(self) -> int:
+        """Executions going on now."""
+        return max(0, self.started - self.over)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters of all steps, in the order in which they began."""
+
+    steps: dict[str, StepCount] = field(default_factory=dict)
+
+    def began(self, events: Iterable[StreamEvent]) -> None:
+        """Take in what the stream says."""
+        for event in events:
+            if event.envelope.type == STEP_STATE_CHANGED and event.envelope.value()["step_state"] == "running":
+                self._step(event.envelope.value()["name"]).started += 1
+
+    def ended(self, executions: Iterable[Execution]) -> None:
+        """Take in what the journal says."""
+        for execution in executions:
+            step = self._step(execution.step)
+            step.over += 1
+            step.last_at = time.monotonic()
+            match execution.outcome:
+                case "done":
+                    step.done += 1
+                case "failed":
+                    step.failed += 1
+                case "retrying":
+                    step.retried += 1
+                case "waiting":
+                    step.waiting += 1
+                case "lost" | "hung":
+                    step.lost += 1
+
+    def _step(self, name: str) -> StepCount:
+        if name not in self.steps:
+            self.steps[name] = StepCount(first_at=time.monotonic())
+        return self.steps[name]
+
+
+class JournalTail:
+    """Reads a run's journal piece by piece as it grows."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
+        self._key = store.locate(run_id)["journal"]
+        self._after = "-"
+
+    def new(self) -> list[Execution]:
+        """The executions that have ended since the last call."""
+        found: list[Execution] = []
+        while True:
+            entries: Any = self._store.read(
+                f"read the journal of run {self._run_id!r}",
+                lambda: self._store.client.xrange(self._key, min=self._after, count=_PAGE),
+            )
+            for entry_id, fields in entries:
+                at = int(entry_id.split(b"-")[0])
+                found.extend(ended(at, fields[b"k"].decode(), unpack(fields[b"d"]), {}))
+                self._after = f"({entry_id.decode()}"
+            if len(entries) < _PAGE:
+                return found
+
+
+class Display(Protocol):
+    """How progress is shown."""
+
+    def show(self, progress: Progress, *, is_last: bool = False) -> None:
+        """Show it, unless it was shown a moment ago."""
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+
+    def close(self) -> None:
+        """Leave the terminal as it is to be left."""
+
+
+class LiveTable:
+    """A table that is redrawn in place."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._live.start()
+        self._shown_at = 0.0
+
+    def show(self, progress: Progress, *, is_last: bool = False) -> None:
+        now = time.monotonic()
+        if is_last or now - self._shown_at >= LIVE_SECONDS:
+            self._shown_at = now
+            self._live.update(_table(progress, now), refresh=True)
+
+    def say(self, text: str) -> None:
+        self._console.print(Text.from_ansi(text))
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def _table(progress: Progress, now: float) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("step")
+    for name in ("running", "done", "retried", "failed", "time"):
+        table.add_column(name, justify="right")
+    for name, step in progress.steps.items():
+        seconds = (now if step.running else step.last_at) - step.first_at
+        table.add_row(
+            Text(name, style="bold" if step.running else ""),
+            Text(str(step.running or ""), style="cyan"),
+            Text(str(step.done or ""), style="green"),
+            Text(str(step.retried + step.lost or ""), style="yellow"),
+            Text(str(step.failed or ""), style="red"),
+            Text(duration(max(0.0, seconds)), style="dim"),
+        )
+    return table
+
+
+class Lines:
+    """A line per step and change, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+        self._shown_at = 0.0
+
+    def show(self, progress: Progress, *, is_last: bool = False) -> None:
+        now = time.monotonic()
+        if not is_last and now - self._shown_at < LINES_SECONDS:
+            return
+        self._shown_at = now
+        for name, step in progress.steps.items():
+            line = _line(step)
+            if self._shown.get(name) != line:
+                self._shown[name] = line
+                seconds = (now if step.running else step.last_at) - step.first_at
+                self.say(f"{name}: {line} ({duration(max(0.0, seconds))})")
+
+    def say(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def _line(step: StepCount) -> str:
+    counts = {
+        "running": step.running,
+        "done": step.done,
+        "waiting": step.waiting,
+        "retried": step.retried,
+        "lost": step.lost,
+        "failed": step.failed,
+    }
+    return ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "begun"
+
+
+def display() -> Display:
+    """What suits standard error."""
+    return LiveTable() if sys.stderr.isatty() else Lines()

@@ -1,0 +1,94 @@
+"""What `umbel serve` serves: the workflows of its targets, or the `WorkflowServer` that a target makes itself."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from ...server import WorkflowServer
+from ...tasks.client.workflow import Workflow
+from ...tasks.events.event import Event
+from ..local.deployment import target_of
+from .targets import TargetError, build, load_module, load_targets
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A server with its workflows.
+
+    Attributes:
+        server: The server.
+        worker_targets: What a worker has to load for it.
+        is_own: A target made the server, with options of its own.
+    """
+
+    server: WorkflowServer
+    worker_targets: list[str]
+    is_own: bool
+
+
+def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> Loaded:
+    """Load targets and make a server of them.
+
+    Each workflow is served under the last part of its name, or the whole where two end alike. Clients may send the
+    events of its steps and all others that its module defines.
+
+    Args:
+        texts: Targets; one of them may be a module with a `WorkflowServer` in it, or `module:name` of one.
+        make: Makes a server when no target has one.
+
+    Raises:
+        TargetError: A target cannot be loaded, has nothing to serve, or there are several servers.
+        WorkflowValidationError: A workflow cannot be built; the text says how to register it.
+    """
+    own: dict[int, WorkflowServer] = {}
+    others: list[str] = []
+    for text in texts:
+        target, module = load_module(text)
+        found = _servers_in(module, target.name)
+        own.update((id(server), server) for server in found)
+        if not found:
+            others.append(text)
+    if len(own) > 1:
+        raise TargetError(
+            f"There are {len(own)} servers in {', '.join(map(repr, texts))}. Name the one you mean, as module:name."
+        )
+    for server in own.values():
+        served = list(server.get_workflows().values())
+        if not served and not others:
+            raise TargetError(
+                f"The server in {texts[0]!r} has no workflow. Give it some with add_workflow(name, flow)."
+            )
+        worker_targets = [*others, *dict.fromkeys(target_of(workflow) for workflow in served)]
+        _add(server, [build(each) for each in load_targets(others)])
+        return Loaded(server, worker_targets, is_own=True)
+    server = make()
+    _add(server, [build(each) for each in load_targets(others)])
+    return Loaded(server, others, is_own=False)
+
+
+def _servers_in(module: ModuleType, name: str | None) -> list[WorkflowServer]:
+    if name is not None:
+        found = getattr(module, name, None)
+        return [found] if isinstance(found, WorkflowServer) else []
+    return list({id(each): each for each in vars(module).values() if isinstance(each, WorkflowServer)}.values())
+
+
+def _add(server: WorkflowServer, workflows: Sequence[Workflow]) -> None:
+    short = Counter(type(workflow).__name__ for workflow in workflows)
+    for workflow in workflows:
+        name = type(workflow).__name__
+        server.add_workflow(
+            name if short[name] == 1 else workflow.workflow_name, workflow, additional_events=_events_beside(workflow)
+        )
+
+
+def _events_beside(workflow: Workflow) -> list[type[Event]]:
+    """Event classes of the workflow's module: steps may wait for some that no signature shows."""
+    cls = type(workflow)
+    namespace = vars(sys.modules[cls.__module__])
+    own = (each for each in namespace.values() if isinstance(each, type) and issubclass(each, Event))
+    return [each for each in dict.fromkeys(own) if each.__module__ == cls.__module__]

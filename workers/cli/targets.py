@@ -1,0 +1,285 @@
+"""TARGET: how the command line names workflows, and how such a name becomes code.
+
+    package.module            all workflows of a module
+    package.module:Order      one of them
+    path/to/file.py           all workflows of a file
+    path/to/file.py:Order     one of them
+
+A module is always imported under its real name, the one every other process would import it by: a file inside a
+package gets the package's name in front, and the `if __name__ == "__main__"` part of a script does not run. So the
+workflow has the same name here, in the worker and in the program that starts runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import NoReturn
+
+from ...orchestration.model.errors import ConfigurationError
+from ...tasks.client.workflow import Workflow
+from ...tasks.steps.discovery import steps_of
+from ...tasks.workflow.registry import Registrable, Registry, declared
+
+_FORMS = "Write it as package.module:Workflow, path/file.py:Workflow, or without `:Workflow` for all in it."
+
+
+class TargetError(ConfigurationError):
+    """A TARGET names nothing that can be run; the text says what was looked for and what is there instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A TARGET, taken apart.
+
+    Attributes:
+        text: As it was given.
+        file: The file, when it names one.
+        module: The dotted name to import.
+        root: The folder that has to be on `sys.path` for it.
+        name: What to take from the module; None takes all workflows.
+    """
+
+    text: str
+    file: Path | None
+    module: str
+    root: Path
+    name: str | None
+
+
+def load_targets(texts: Iterable[str]) -> list[Registrable]:
+    """Load several targets; see `load_target`. A workflow that two of them name comes once."""
+    found: dict[int, Registrable] = {}
+    for text in texts:
+        found.update((id(each), each) for each in load_target(text))
+    return list(found.values())
+
+
+def load_target(text: str) -> list[Registrable]:
+    """Import a target and find its workflows.
+
+    An instance stands for its class: one that the module holds, or better one given to `umbel.register()` by any
+    module that is loaded. Classes are not built here, so that what is wrong with them can be told one by one.
+
+    Raises:
+        TargetError: No such file or module, the import fails, or there is no such workflow in it.
+        WorkflowValidationError: A registered factory does not make a workflow.
+    """
+    target = parse_target(text)
+    known = len(declared)
+    module = _import(target)
+    if target.name is not None:
+        return [_preferred(_named(target, module, target.name))]
+    own = [each for each in declared[:known] if each.__module__ == module.__name__]
+    return _all_in(target, module, [*own, *declared[known:]])
+
+
+def load_module(text: str) -> tuple[Target, ModuleType]:
+    """Import a target's module, whatever is in it.
+
+    Raises:
+        TargetError: No such file or module, or the import fails.
+    """
+    target = parse_target(text)
+    return target, _import(target)
+
+
+def companions(texts: Iterable[str]) -> list[type[Workflow]]:
+    """The other workflows in the modules of loaded targets that name one: steps may start them as runs of their own."""
+    found: dict[type[Workflow], None] = {}
+    for text in texts:
+        target = parse_target(text)
+        if target.name is not None:
+            found |= dict.fromkeys(cls for cls in _classes_of(_import(target)) if steps_of(cls))
+    return list(found)
+
+
+def load_workflow(text: str) -> Workflow:
+    """Load a target that is exactly one workflow, and build it.
+
+    Raises:
+        TargetError: As `load_target`, or there are several workflows.
+        WorkflowValidationError: It cannot be built; the text says how to register it.
+    """
+    found = load_target(text)
+    if len(found) > 1:
+        names = ", ".join(sorted(_label(each) for each in found))
+        raise TargetError(f"{text!r} has {len(found)} workflows: {names}. Name the one you mean, as {text}:Workflow.")
+    return build(found[0])
+
+
+def build(workflow: Registrable) -> Workflow:
+    """The instance that a worker would use.
+
+    Raises:
+        WorkflowValidationError: It cannot be built; the text says how to register it.
+    """
+    built = Registry().add(workflow).workflow
+    assert isinstance(built, Workflow)  # its definition half alone is nothing that users meet
+    return built
+
+
+def parse_target(text: str) -> Target:
+    """Take a target apart, without importing anything.
+
+    Raises:
+        TargetError: It has none of the known forms, or the file is not there.
+    """
+    place, _, name = text.partition(":")
+    if not place:
+        raise TargetError(f"{text!r} is no target. {_FORMS}")
+    if place.endswith(".py") or "/" in place or os.sep in place:
+        return _file_target(text, Path(place).expanduser().absolute(), name or None)
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise TargetError(f"{text!r} is no target: {place!r} is neither a module's name nor a .py file. {_FORMS}")
+    return Target(text, None, place, Path.cwd(), name or None)
+
+
+def _file_target(text: str, file: Path, name: str | None) -> Target:
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise TargetError(f"{text!r} cannot be loaded: {file} {what}. {_FORMS}")
+    if file.suffix != ".py":
+        raise TargetError(f"{text!r} cannot be loaded: {file} is not a .py file. {_FORMS}")
+    parts = [] if file.stem == "__init__" else [file.stem]
+    root = file.parent
+    while (root / "__init__.py").is_file() and root.name.isidentifier():
+        parts.insert(0, root.name)
+        root = root.parent
+    if any("." in part for part in parts):
+        raise TargetError(f"{text!r} cannot be loaded: Python cannot import a file with a dot in its name. Rename it.")
+    return Target(text, file, ".".join(parts), root, name)
+
+
+# -- importing ---------------------------------------------------------------------------------------------------------
+
+
+def _import(target: Target) -> ModuleType:
+    if str(target.root) not in sys.path:
+        sys.path.insert(0, str(target.root))
+        importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(target.module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{target.module}.".startswith(f"{error.name}."):
+            raise TargetError(
+                f"{target.text!r} cannot be loaded: there is no module {error.name!r} on sys.path, which begins with "
+                f"{sys.path[0] or os.getcwd()}. Start the command in the folder above it, or name a file."
+            ) from error
+        _import_failed(target, error)
+    except (Exception, SystemExit) as error:
+        _import_failed(target, error)
+    file = getattr(module, "__file__", None)
+    if target.file is not None and (file is None or not target.file.samefile(file)):
+        raise TargetError(
+            f"{target.text!r} cannot be loaded: another module is called {target.module!r} already, "
+            f"{file or 'a built-in one'}. Rename the file."
+        )
+    return module
+
+
+def _import_failed(target: Target, error: BaseException) -> NoReturn:
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename}, line {error.lineno}"
+    else:
+        *_, (frame, line) = [at for at in traceback.walk_tb(error.__traceback__) if _is_of_the_user(at[0])]
+        place = f"{frame.f_code.co_filename}, line {line}"
+    last_line = traceback.format_exception_only(error)[-1].strip()
+    hint = ""
+    if isinstance(error, SystemExit):
+        hint = ' The module ends the program while it is loaded; put that under `if __name__ == "__main__":`.'
+    raise TargetError(f"{target.text!r} cannot be loaded: {place}: {last_line}{hint}") from error
+
+
+def _is_of_the_user(frame: FrameType) -> bool:
+    """Not Python's import machinery, and not a decorator of ours that complains; at least the import itself is."""
+    module = str(frame.f_globals.get("__name__"))
+    return module == __name__ or not module.startswith(("importlib.", "umbel."))
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+
+
+def _preferred(chosen: Registrable) -> Registrable:
+    """What was registered in place of a class; the latest wins."""
+    instances = (_built(each) for each in reversed(declared))
+    return next((each for each in instances if type(each) is chosen), chosen)
+
+
+def _built(registered: Registrable) -> Registrable:
+    """A factory's instance; classes stay as they are, so that what is wrong with them can be told one by one."""
+    return registered if isinstance(registered, type) else build(registered)
+
+
+def _named(target: Target, module: ModuleType, name: str) -> Registrable:
+    found: object = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, Workflow):
+        return found
+    if isinstance(found, type) and issubclass(found, Workflow):
+        return found
+    if callable(found) and not isinstance(found, type):
+        factory: Callable[[], Workflow] = found
+        return factory
+    what = "there is no such name in it" if found is None else f"that is {_article(type(found).__name__)}"
+    raise TargetError(f"{target.text!r} cannot be loaded: {what}. {_there_is(module)}")
+
+
+def _all_in(target: Target, module: ModuleType, registered: list[Registrable]) -> list[Registrable]:
+    given = [_built(each) for each in reversed(registered)]
+    held = [each for each in vars(module).values() if isinstance(each, Workflow)]
+    instances: dict[str, Workflow] = {}
+    for each in (*given, *held):
+        if isinstance(each, Workflow):
+            instances.setdefault(each.workflow_name, each)
+    stood_for = {type(each) for each in instances.values()}
+    named = [each for each in given if isinstance(each, type)]
+    classes = [cls for cls in dict.fromkeys([*named, *_classes_of(module)]) if cls not in stood_for and steps_of(cls)]
+    found: list[Registrable] = [*instances.values(), *classes]
+    if not found:
+        raise TargetError(f"{target.text!r} has no workflow in it. {_there_is(module)}")
+    return found
+
+
+def _classes_of(module: ModuleType) -> list[type[Workflow]]:
+    """The workflow classes that the module itself defines, in order of definition."""
+    own = [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Workflow) and each.__module__ == module.__name__
+    ]
+    return list(dict.fromkeys(own))
+
+
+def _there_is(module: ModuleType) -> str:
+    """What a reader who got the name wrong wants to see."""
+    own = [cls.__qualname__ + ("" if steps_of(cls) else " (which has no steps)") for cls in _classes_of(module)]
+    instances = [name for name, each in vars(module).items() if isinstance(each, Workflow)]
+    imported = [
+        f"{name} (defined in {each.__module__})"
+        for name, each in vars(module).items()
+        if isinstance(each, type)
+        and issubclass(each, Workflow)
+        and each.__module__ != module.__name__
+        and not each.__module__.startswith("umbel.")
+    ]
+    found = ", ".join([*own, *instances, *imported])
+    if found:
+        return f"Workflows found in {module.__name__}: {found}."
+    return f"Found in {module.__name__}: no subclass and no instance of umbel.Workflow."
+
+
+def _label(workflow: Registrable) -> str:
+    cls = type(workflow) if isinstance(workflow, Workflow) else workflow
+    return getattr(cls, "__qualname__", repr(cls))
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

@@ -1,0 +1,119 @@
+"""What a Redis server says of itself. Reads only; works where CONFIG and ACL are forbidden."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from ...orchestration.store.connection import Client
+
+#: Settings that are asked for one by one: `CONFIG GET` of several is for Redis 7.
+_ASKED = (
+    "appendfsync",
+    "no-appendfsync-on-rewrite",
+    "aof-load-truncated",
+    "save",
+    "bind",
+    "protected-mode",
+    "min-replicas-to-write",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server says of itself; None is what it does not say.
+
+    Attributes:
+        replicas: How many replicas are connected to it.
+        min_replicas: Without so many replicas that keep up it takes no writes.
+        saves: When it writes snapshots; empty for never.
+        is_cluster: It is a node of a Redis Cluster.
+        has_password: Whether who connects has to log in.
+        bind: Addresses it listens on; empty or `*` for all.
+        is_protected: Whether it answers only this very machine as long as it has no password.
+        skips_fsync: It does not care for `appendfsync` while it rewrites its log.
+        loads_cut_log: It starts on a log whose end is missing, as a power cut leaves it.
+    """
+
+    product: str
+    version: tuple[int, ...]
+    role: str
+    appends: bool
+    append_failed: bool
+    appendfsync: str | None
+    policy: str | None
+    memory: int
+    memory_limit: int
+    replicas: int = 0
+    min_replicas: int | None = None
+    saves: str | None = None
+    is_cluster: bool = False
+    has_password: bool | None = None
+    bind: str | None = None
+    is_protected: bool | None = None
+    skips_fsync: bool = False
+    loads_cut_log: bool = True
+
+    @property
+    def dotted(self) -> str:
+        """The version as text."""
+        return ".".join(map(str, self.version))
+
+
+def ask_server(client: Client) -> Server:
+    """Ask a server about itself.
+
+    Raises:
+        RedisError: It does not answer.
+    """
+    info: dict[str, Any] = client.info("everything")
+    is_valkey = "valkey_version" in info
+    version = str(info["valkey_version"] if is_valkey else info["redis_version"])
+    told = _configuration(client)
+    min_replicas = told.get("min-replicas-to-write")
+    protected = told.get("protected-mode")
+    return Server(
+        product="Valkey" if is_valkey else "Redis",
+        version=tuple(int(part) for part in version.split(".") if part.isdigit()),
+        role=str(info.get("role", "master")),
+        appends=bool(info.get("aof_enabled")),
+        append_failed="err" in (info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status")),
+        appendfsync=told.get("appendfsync"),
+        policy=info.get("maxmemory_policy"),
+        memory=int(info.get("used_memory", 0)),
+        memory_limit=int(info.get("maxmemory", 0)),
+        replicas=int(info.get("connected_slaves", 0)),
+        min_replicas=None if min_replicas is None else int(min_replicas),
+        saves=told.get("save"),
+        is_cluster=bool(info.get("cluster_enabled")),
+        has_password=_has_password(client),
+        bind=told.get("bind"),
+        is_protected=None if protected is None else protected == "yes",
+        skips_fsync=told.get("no-appendfsync-on-rewrite") == "yes",
+        loads_cut_log=told.get("aof-load-truncated") != "no",
+    )
+
+
+def _configuration(client: Client) -> dict[str, str]:
+    told: dict[str, str] = {}
+    with contextlib.suppress(RedisError):  # hosted servers forbid CONFIG
+        for name in _ASKED:
+            found = client.config_get(name)
+            told |= {_text(key): _text(value) for key, value in found.items()}
+    return told
+
+
+def _has_password(client: Client) -> bool | None:
+    try:
+        user = client.acl_getuser("default")
+    except RedisError:
+        return None
+    flags = {_text(flag) for flag in (user or {}).get("flags", ())}
+    return "off" in flags or "nopass" not in flags
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

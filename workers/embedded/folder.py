@@ -1,0 +1,129 @@
+"""The folder of an embedded server: what lies in it, and the locks on it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...orchestration.model.errors import ConfigurationError, UmbelError
+from .configuration import read_address
+
+#: Lines of the server's log shown in an error.
+_LOG_TAIL_LINES = 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class EmbeddedRedisFailed(UmbelError):
+    """An embedded server did not start, answer or stop; where it wrote a log, the text ends with its last lines."""
+
+
+def state_folder(name: str = "default", *, environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of a named embedded server: `$UMBEL_STATE_DIR/<name>`, else `~/.local/state/umbel/<name>`.
+
+    Raises:
+        ConfigurationError: The name does not fit a folder name.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"A state folder cannot be named {name!r}: a name is up to 64 letters, digits, '_', '.' and '-', beginning "
+            f"with a letter or digit. Choose such a name."
+        )
+    root = (os.environ if environ is None else environ).get("UMBEL_STATE_DIR")
+    return (Path(root) if root else Path("~/.local/state/umbel")).expanduser() / name
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFolder:
+    """Names of the files in a server's folder; none of them need exist."""
+
+    path: Path
+
+    @property
+    def server_lock(self) -> Path:
+        """Held exclusively by the server process."""
+        return self.path / "server.lock"
+
+    @property
+    def users_lock(self) -> Path:
+        """Held shared by each user of the server; exclusively by the one who stops it."""
+        return self.path / "users.lock"
+
+    @property
+    def configuration(self) -> Path:
+        """What the server was last started with."""
+        return self.path / "server.conf"
+
+    @property
+    def log(self) -> Path:
+        """The log of the server's last start."""
+        return self.path / "server.log"
+
+    @property
+    def has_multi_part_log(self) -> bool:
+        """Whether the data is in the form that servers before version 7 do not see."""
+        return (self.path / "appendonlydir").exists()
+
+    def is_served_from(self, working_folder: Path) -> bool:
+        """Whether a server that names this working folder serves this folder, and not one it was copied from."""
+        try:
+            return working_folder.samefile(self.path)
+        except OSError:
+            return False
+
+    def read_log(self) -> str:
+        """The log of the server's last start, as far as it is there."""
+        with contextlib.suppress(OSError):
+            return self.log.read_text(errors="replace")
+        return ""
+
+    def log_tail(self) -> str:
+        """The last lines of the log as the end of an error's text, without the password."""
+        text = self.read_log()
+        address = read_address(self.configuration)
+        if address is not None:
+            text = text.replace(address.password, "***")
+        lines = text.splitlines()[-_LOG_TAIL_LINES:]
+        return "\nThe end of its log:\n" + "\n".join(lines) if lines else " Its log is empty."
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, which is made if missing; the lock is not taken yet.
+
+    Raises:
+        EmbeddedRedisFailed: This user may not.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EmbeddedRedisFailed(
+            f"The lock file {path} of the embedded Redis cannot be opened: {error}. Use a state folder of your own."
+        ) from error
+
+
+def try_lock(descriptor: int, *, is_shared: bool) -> bool:
+    """Take, or change to, a shared or exclusive lock without waiting.
+
+    A refused change has given the former lock up already.
+    """
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether anybody holds a lock on this file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not try_lock(descriptor, is_shared=False)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,15 @@
+"""The asyncio pool: async steps on one event loop, plain ones in threads.
+
+Prefork, threads and solo are Celery's own.
+Read `taskpool.py` first.
+"""
+
+import importlib
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """`umbel.workers.pool:AsyncPool` is how Celery configurations name the pool; importing it costs only them."""
+    if name == "AsyncPool":
+        return importlib.import_module(".taskpool", __package__).AsyncPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,128 @@
+"""What happened in other threads, on its way to the hub's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .job import Job
+from .loop import PoolLoop
+
+logger = logging.getLogger("umbel.worker")
+
+_Item = tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]
+
+
+class Outbox:
+    """Calls Celery's callbacks in the hub's thread, in batches, woken by one byte per batch.
+
+    It is a reader of the hub's, and no `hub.call_soon`: what a timer or a ready item queues there would wait for the
+    next poll, up to a second (kombu/asynchronous/hub.py:391). Without a hub, for brokers that cannot be polled, they
+    are called in the thread that has something to tell.
+    """
+
+    def __init__(self, finish: Callable[[Job], None], loop: PoolLoop) -> None:
+        """Make it.
+
+        Args:
+            finish: Told of each job that is over, before Celery is.
+            loop: Where coroutine tasks run.
+        """
+        self._finish, self._loop = finish, loop
+        self._items: deque[_Item] = deque()
+        #: A byte is on its way to the hub; the loop will send one.
+        self._is_woken = self._is_due = False
+        self._hub: Any = None
+        #: Held while Celery's callbacks run. The hub's thread may enter again, in a signal handler.
+        self.callbacks = threading.RLock()
+        self._awake, self._wake = socket.socketpair()
+        self._awake.setblocking(False)
+        self._wake.setblocking(False)
+
+    def register(self, hub: Any) -> None:
+        """Let the hub wake up for this; to be repeated whenever its readers were dropped."""
+        self._hub = hub
+        hub.add_reader(self._awake, self.receive)
+
+    def ended(self, job: Job, callback: Callable[..., Any] | None, *args: Any) -> None:
+        """A job is over. The callback, if any, is not called for one that was reported as timed out."""
+        self._send((job, callback, args, True))
+
+    def limit_reached(self, job: Job, *, is_soft: bool, seconds: float | None) -> None:
+        """A job's time limit was reached."""
+        self._send((job, job.timeout_callback, (is_soft, seconds), False))
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something has happened, and tell Celery."""
+        # A signal handler may close it meanwhile.
+        with selectors.DefaultSelector() as selector, contextlib.suppress(ValueError, OSError):
+            selector.register(self._awake, selectors.EVENT_READ)
+            selector.select(seconds)
+        self.receive()
+
+    def receive(self) -> None:
+        """Tell Celery about what has happened until now; what comes meanwhile has its turn after the hub's."""
+        with contextlib.suppress(OSError):
+            self._awake.recv(4096)
+        with self.callbacks:
+            self._is_woken = False
+            for _ in range(len(self._items)):
+                try:
+                    job, callback, args, is_over = self._items.popleft()
+                except IndexError:  # a signal handler has taken it
+                    break
+                if is_over:
+                    # First: a signal handler that waits for running jobs must not wait for the callback it interrupted.
+                    self._finish(job)
+                    if job.timed_out:
+                        continue
+                if callback is None:
+                    continue
+                try:
+                    callback(*args)
+                except (SystemExit, KeyboardInterrupt, MemoryError):
+                    raise
+                except Exception as error:
+                    logger.error(
+                        "What follows the end of %s failed: %r",
+                        job.label,
+                        error,
+                        exc_info=True,
+                        extra={"action": "pool_error"},
+                    )
+            if self._items:
+                self._wake_up()
+
+    def close(self) -> None:
+        """Tell nobody any more."""
+        if self._hub is not None:
+            self._hub.remove(self._awake)
+        self._awake.close()
+        self._wake.close()
+
+    def _send(self, item: _Item) -> None:
+        self._items.append(item)
+        if self._hub is None:
+            self.receive()
+        if threading.get_ident() != self._loop.thread_id:
+            self._wake_up()
+        elif not self._is_due:
+            # After all else that this turn of the loop brings: a wake-up costs more than an outcome.
+            self._is_due = True
+            self._loop.loop.call_soon(self._turn_is_over)
+
+    def _turn_is_over(self) -> None:
+        self._is_due = False
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        if not self._is_woken:  # who finds it woken was early enough for that wake-up
+            self._is_woken = True
+            with contextlib.suppress(OSError):  # it is full, and wakes up the hub anyway
+                self._wake.send(b"\0")

@@ -1,0 +1,347 @@
+"""Celery's Redis transport, made to outlive Redis outages, broken connections and messages that make no sense.
+
+Same keys and same wire format as kombu's own: stock workers, producers and monitors share queues with this one, and
+either restores what the other left un-acknowledged. `use_transport(app)` switches it on for one Celery app; not
+calling it is the off switch.
+
+What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`):
+
+- `Channel._create_client` (redis.py:2047): a new client object for every append, ack and publish, a quarter of a
+  millisecond each. Here one per channel and connection pool.
+- `Channel._connparams` (redis.py:1956): after a lost connection the transport has no client any more; an ack or a
+  restore then ends in AttributeError, which counts as no connection error and ends the worker. Here a channel
+  remembers how it connected, and acks go by tag over a fresh connection.
+- `Channel._get_pool` (redis.py:2064): where a machine on the way has gone without a word, each idle connection costs
+  the consumer a time-out of its own, one after the other. Here one that breaks takes the idle ones with it.
+- `QoS.restore_unacked_once` (virtual/base.py:277) and `QoS.restore_unacked` (redis.py:493): closing a channel, which is
+  what every reconnect does, puts every un-acked message back and so runs again what is running; with Redis down it
+  fails, and messages lie idle until the visibility timeout. Here those whose task runs in this process stay as they
+  are, and what could not be put back is put back after the reconnect.
+- `QoS.ack` (redis.py:499) and `QoS.reject` (redis.py:503): an ack that fails is logged and forgotten, and its finished
+  task runs again; being a MULTI, it fails whenever Redis is out of memory. Here it is owed until Redis has it, and is
+  no MULTI.
+- `QoS.append` (redis.py:476): a message is popped first and filed as un-acked afterwards; when that fails it is lost.
+  Here it is delivered all the same and filed later. It is filed under the queue it came from, not under its exchange,
+  whose bindings may not be declared yet, or be several, when it is put back.
+  A doorbell of umbel's is not filed at all while its channel lives, which spares two round trips: its loss is harmless.
+- `QoS.restore_visible` (redis.py:523): called after each connect and every `unacked_restore_interval` seconds; here
+  it also settles what is owed.
+- `Channel._brpop_read` (redis.py:1476) takes one message per round trip. Of umbel's own it takes up to fifty here.
+- `Channel._brpop_read` (redis.py:1476) and `Message.__init__` (virtual/base.py:331): a message is parsed outside of any
+  handler, so bad JSON or base64 ends the worker; a missing field is a KeyError, which counts as a connection error and
+  runs again what is in flight. Here such a message goes to the quarantine, and the next one is served.
+- `Message._decode` (../message.py:204): a body that does not deserialize is logged and acknowledged away by Celery.
+  Here it goes to the quarantine first.
+- `Channel._get` (redis.py:1645): what `basic_get` fetches is also filed under its queue.
+- `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts; those are only logged.
+- `Transport.connection_errors` (redis.py:234): an error reply (a replica's READONLY after a failover, OOM) ends the
+  worker unless the app sets `broker_channel_error_retry`. Here it is a reason to reconnect.
+- `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
+
+Not mended here: a message that Redis has sent and this process has not yet read is lost with the process, because
+BRPOP removes it at once; and a prefork child that has just been handed a job when the connection breaks may run it
+although Celery takes it back. umbel's steps stand both: lost work is dispatched again, and claimed before it is done.
+Sentinel and cluster brokers stay with kombu.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+# kombu is a typed package whose transports carry no annotations.
+
+from __future__ import annotations
+
+import logging
+from queue import Empty
+from typing import Any
+
+import celery
+import redis
+from kombu import connection as kombu_connection
+from kombu.transport import redis as stock
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from ...orchestration.model.errors import ConfigurationError
+from ...orchestration.store.connection import WaryPool
+from ...orchestration.store.failpoints import failpoint
+from ...tasks.messages.template import HEADER
+from .quarantine import Quarantine, SetAside, Undecodable, body_fault, envelope_fault, quarantined, set_aside
+from .unacked import REFUSED, QoS
+
+__all__ = ["TRANSPORT", "Channel", "Quarantine", "SetAside", "Transport", "quarantined", "use_transport"]
+
+logger = logging.getLogger(__name__)
+
+#: For Celery's `broker_transport` where `use_transport` cannot be called. Meant for one redis:// URL: after a failover
+#: kombu takes its own transport, and rediss:// needs `broker_use_ssl`, because the name hides the scheme from kombu.
+TRANSPORT = "umbel.workers.transport:Transport"
+
+#: Messages taken at once at most, and how many single ones come between two looks that find nothing.
+_FETCH_MOST = 50
+_LOOKS_APART_MOST = 31
+
+#: Take messages off the end of a list that is served next, as long as they have a text in them.
+_FETCH = """
+local most = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', KEYS[1]) / 4))
+if most < 1 then return {} end
+local found, taken = redis.call('LRANGE', KEYS[1], -most, -1), {}
+for i = #found, 1, -1 do
+  if not string.find(found[i], ARGV[2], 1, true) then break end
+  taken[#taken + 1] = found[i]
+end
+if #taken > 0 then redis.call('LTRIM', KEYS[1], 0, -#taken - 1) end
+return taken
+"""
+
+#: What Celery raises on a task message it cannot unpack (celery/worker/strategy.py, celery/worker/request.py).
+_MISREAD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+def use_transport(app: celery.Celery) -> None:
+    """Let an app reach redis://, rediss:// and redis+socket:// brokers through this module's transport.
+
+    To be called before the app's first connection; changes none of its settings. All other brokers, Sentinel among
+    them, stay with kombu, and what monitors show of the URL stays as it is.
+
+    Raises:
+        ConfigurationError: The app connects through a connection class of its own.
+    """
+    if app.amqp.Connection not in (kombu_connection.Connection, Connection):
+        raise ConfigurationError(
+            f"The Celery app {app.main!r} cannot use umbel's Redis transport: app.amqp.Connection was expected to be "
+            f"kombu.Connection and is {app.amqp.Connection!r}. Set broker_transport={TRANSPORT!r} instead."
+        )
+    app.amqp.Connection = Connection
+
+
+class Connection(kombu_connection.Connection):
+    """A broker connection that takes this module's transport for kombu's Redis transport.
+
+    It replaces the class, not its name, so a URL's scheme goes on deciding TLS, failover and what `as_uri` shows.
+    """
+
+    def get_transport_cls(self) -> Any:
+        """The class that speaks to the broker."""
+        found = super().get_transport_cls()
+        return Transport if found is stock.Transport else found
+
+
+class Envelope(dict[str, Any]):
+    """A decoded message that knows the queue it came from, and, until it is delivered, its bytes."""
+
+    queue: str = ""
+    raw: bytes | None = None
+
+
+class Message(virtual.Message):
+    """A message that is checked before anything is done with it."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        """Check the envelope and undo the body's encoding.
+
+        Raises:
+            Undecodable: It is not a message; the text says what was expected and what was found.
+        """
+        fault = envelope_fault(payload, channel.codecs)
+        if fault is not None:
+            raise Undecodable(fault)
+        try:
+            super().__init__(payload, channel=channel, **kwargs)
+            if "headers" not in payload:
+                fault = body_fault({}, super()._decode())
+        except MemoryError:  # says nothing about the message
+            raise
+        except Exception as error:
+            raise Undecodable(f"its body does not decode: {error!r:.200}") from error
+        if self.errors:
+            fault = f"its body does not decompress: {self.errors[0][1]!r:.200}"
+        if fault is not None:
+            raise Undecodable(fault)
+
+    def _decode(self) -> Any:
+        try:
+            return super()._decode()
+        except Exception as error:
+            if isinstance(self._raw, Envelope):
+                self.channel.set_aside(self._raw, f"its body does not deserialize: {error!r:.200}")
+            raise
+
+
+class Channel(stock.Channel):
+    """A channel that checks what it takes in, and that can still acknowledge when it is closed."""
+
+    Message = Message
+    QoS = QoS
+    #: Whether umbel's own messages are taken many at a time; a transport option.
+    batched_fetch = True
+    from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._synchronous: Any = None
+        self._looks_apart = self._empty_looks = 0
+        super().__init__(*args, **kwargs)
+        self._remembered = super()._connparams()
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        pool = self.pool
+        if self._synchronous is None or self._synchronous.connection_pool is not pool:
+            self._synchronous = super()._create_client()
+        return self._synchronous
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        stock_pool = super()._get_pool(asynchronous)
+        return WaryPool(stock_pool.connection_class, **stock_pool.connection_kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        if self.connection is not None and self.connection.client is not None:
+            return super()._connparams(asynchronous)
+        if asynchronous:
+            raise redis.ConnectionError("This channel is closed, and nothing can be consumed over it.")
+        return dict(self._remembered)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            try:
+                reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not reply:
+                raise Empty
+            key, raw = reply
+            queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self.admit(raw, queue)
+            if self.batched_fetch:
+                self._fetch_doorbells(bytes_to_str(key), queue)
+            return True
+        finally:
+            self._in_poll = None  # type: ignore[assignment]  # kombu takes False, None and a connection
+            self._flush_brpop_reauth()
+
+    def _fetch_doorbells(self, key: str, queue: str) -> None:
+        """Take more of umbel's own messages from a list that has just given one: many in one round trip.
+
+        Only a quarter of what is there, so that other workers get theirs. It asks less often while it finds nothing.
+        Nobody else's messages are taken: they are filed one by one. What is lost with this process is rung for again.
+        """
+        if self._empty_looks > 0:
+            self._empty_looks -= 1
+            return
+        room = self.qos.can_consume_max_estimate()
+        most = _FETCH_MOST if room is None else min(room, _FETCH_MOST)
+        if most < 2:
+            return
+        try:
+            # Not kombu's client: it prefixes the keys of some commands and leaves others.
+            client = redis.Redis(connection_pool=self.pool)
+            failpoint("fetch", "before")
+            found = client.eval(_FETCH, 1, f"{self.global_keyprefix}{key}", most, f'"{HEADER}"')
+            failpoint("fetch", "after")
+        except REFUSED as error:
+            logger.info("Messages are fetched one by one for now: %r", error, extra={"action": "single_fetch"})
+            found = []
+        self._looks_apart = 0 if found else min(2 * self._looks_apart + 1, _LOOKS_APART_MOST)
+        self._empty_looks = self._looks_apart
+        for raw in found:
+            self.admit(raw, queue)
+
+    def admit(self, raw: bytes, queue: str) -> None:
+        """Deliver a message taken from a queue, or set it aside if it cannot be understood.
+
+        Raises:
+            Exception: What the consumer raised on a message that is as it should be.
+        """
+        envelope = Envelope()
+        envelope.queue, envelope.raw = queue, raw
+        try:
+            decoded = loads(bytes_to_str(raw))
+        except MemoryError:  # says nothing about the message
+            raise
+        except Exception as error:
+            self.set_aside(envelope, f"expected JSON: {error!r:.200}")
+            return
+        if isinstance(decoded, dict):
+            envelope.update(decoded)
+            decoded = envelope
+        try:
+            for _ in range(failpoint("deliver", "before")):
+                self.connection._deliver(decoded, queue)
+            failpoint("deliver", "after")
+        except Undecodable as fault:
+            self.set_aside(envelope, str(fault))
+        except _MISREAD as error:
+            misread = self._task_fault(envelope)
+            if misread is None:
+                raise
+            self.set_aside(envelope, f"{misread} ({error!r:.200})")
+            self.qos.ack(envelope["properties"]["delivery_tag"])
+        finally:
+            envelope.raw = None  # the message may stay here for hours
+
+    def set_aside(self, envelope: Envelope, reason: str) -> None:
+        """Move a message that cannot be used into the quarantine; a second call does nothing.
+
+        Never fails: when Redis does not take the message, the log line that says so is all that is left of it.
+        """
+        raw, envelope.raw = envelope.raw, None
+        if raw is None:
+            return
+        logger.error(
+            "Set aside a message of queue %r that cannot be understood: %s.",
+            envelope.queue,
+            reason,
+            extra={"action": "message_set_aside"},
+        )
+        # Not kombu's client: it prefixes the keys of some commands and leaves others.
+        client = redis.Redis(connection_pool=self.pool)
+        try:
+            set_aside(client, self.global_keyprefix, envelope.queue, raw, reason)
+        except REFUSED as error:
+            logger.error(
+                "Redis did not keep that message, and it is lost: %r. It was: %r",
+                error,
+                raw[:4096],
+                extra={"action": "message_lost"},
+            )
+
+    def _get(self, queue: str) -> Any:  # type: ignore[override]  # as in kombu's own channel
+        decoded = super()._get(queue)
+        if not isinstance(decoded, dict):
+            return decoded
+        envelope = Envelope(decoded)
+        envelope.queue = queue
+        return envelope
+
+    def _task_fault(self, envelope: Envelope) -> str | None:
+        """What makes Celery fail on a message, or None if that is not the message's fault."""
+        try:
+            message = virtual.Message(envelope, channel=self)
+            return body_fault(message.headers, message.decode())
+        except Exception as error:
+            return f"its body does not deserialize: {error!r:.200}"
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
+        try:
+            return bool(super()._deliver_fanout_message(message, exchange))
+        except Undecodable as fault:
+            logger.warning(
+                "Dropped a broadcast on %r that cannot be understood: %s.",
+                exchange,
+                fault,
+                extra={"action": "broadcast_dropped"},
+            )
+            return False
+
+
+class Transport(stock.Transport):
+    """kombu's Redis transport with this module's channels."""
+
+    Channel = Channel
+    connection_errors = (*stock.Transport.connection_errors, redis.ResponseError, redis.InvalidResponse)
+
+
+# For connections made with TRANSPORT: monitors connect to the URL they are shown, and know `redis` but not this class.
+kombu_connection.resolve_aliases[TRANSPORT] = "redis"

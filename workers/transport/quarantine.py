@@ -1,0 +1,203 @@
+"""Broker messages that cannot be understood: what is wrong with one, where it is kept, and how to read them back.
+
+One such message must cost neither a worker nor the messages beside it. It is moved into a bounded list next to its
+queue, with the bytes as they arrived, and counted; nothing is thrown away silently. Taking messages from the broker
+is `transport`'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from ...orchestration.model.errors import UmbelError
+from ...orchestration.store.failpoints import failpoint
+from ...orchestration.store.settings import Settings
+from ...tasks.messages.dispatcher import transport_options
+from ...tasks.messages.quarantine_counts import QUARANTINE_KEY
+
+#: Messages kept per queue. Enough to see what a faulty publisher sends; beyond that they are only counted.
+KEPT_PER_QUEUE = 1000
+
+#: Bytes kept of one message, so that the list of a queue can never hold more than KEPT_PER_QUEUE times this.
+KEPT_BYTES = 256 * 1024
+
+
+class Undecodable(UmbelError):
+    """A broker message is not what it has to be; the text says what was expected and what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """One message that was set aside.
+
+    Attributes:
+        reason: What was expected and what was found.
+        at: When it was set aside, in seconds since 1970, by the clock of the worker that did it.
+        raw: The message as it arrived, cut off after KEPT_BYTES.
+        size: Its whole length in bytes.
+    """
+
+    reason: str
+    at: float
+    raw: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What was set aside of one queue.
+
+    Attributes:
+        count: How many messages ever.
+        kept: How many of them can still be read.
+        latest: The last one, or None if somebody deleted the list.
+    """
+
+    count: int
+    kept: int
+    latest: SetAside | None
+
+
+def quarantined(client: redis.Redis, keyprefix: str = "") -> dict[str, Quarantine]:
+    """Tell for every queue what was set aside; empty is how it should be.
+
+    Reads only, in two round trips. The figures of one queue belong to one instant, those of two queues may not.
+
+    Args:
+        client: A client of the broker's Redis database.
+        keyprefix: The broker's `global_keyprefix`, if it has one.
+    """
+    key = keyprefix + QUARANTINE_KEY
+    counts: Any = client.hgetall(key)
+    pipeline = client.pipeline(transaction=False)
+    for queue in counts:
+        pipeline.llen(f"{key}:{_text(queue)}")
+        pipeline.lindex(f"{key}:{_text(queue)}", 0)
+    answers = pipeline.execute()
+    return {
+        _text(queue): Quarantine(int(count), answers[2 * i], answers[2 * i + 1] and _read(answers[2 * i + 1]))
+        for i, (queue, count) in enumerate(counts.items())
+    }
+
+
+def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
+    """`quarantined` for a deployment's broker; empty for a broker that is no Redis, which keeps none.
+
+    Raises:
+        redis.RedisError: The broker does not answer.
+    """
+    url = settings.broker_url or settings.redis_url or ""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        return {}
+    with redis.Redis.from_url(url, socket_timeout=5) as client:
+        return quarantined(client, quarantine_prefix(settings))
+
+
+def quarantine_prefix(settings: Settings) -> str:
+    """What stands before the quarantine's keys."""
+    return str(transport_options(settings).get("global_keyprefix", ""))
+
+
+def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reason: str) -> None:
+    """Keep a message that was taken from `queue` and cannot be used.
+
+    The newest comes first; what is older than KEPT_PER_QUEUE others is dropped but stays counted. Three commands that
+    are not atomic: a crash between them leaves one entry too many or one not counted, which the next call trims.
+    Repeating a call keeps the message twice.
+
+    Raises:
+        redis.RedisError: Redis did not take it. The message then exists nowhere but with the caller.
+    """
+    key = keyprefix + QUARANTINE_KEY
+    # Latin-1 maps every byte to one character and back, so the list can be read by eye and restored exactly.
+    kept = raw[:KEPT_BYTES].decode("latin-1")
+    entry = json.dumps({"reason": reason, "at": time.time(), "raw": kept, "size": len(raw)})
+    pipeline = client.pipeline(transaction=False)
+    pipeline.lpush(f"{key}:{queue}", entry)
+    pipeline.ltrim(f"{key}:{queue}", 0, KEPT_PER_QUEUE - 1)
+    pipeline.hincrby(key, queue, 1)
+    failpoint("quarantine", "before")
+    pipeline.execute()
+    failpoint("quarantine", "after")
+
+
+def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:
+    """Say what makes a decoded message unusable before its body is looked at, or None.
+
+    Looks at what kombu and Celery use without asking: each of these faults ends a worker or its connection otherwise.
+    What they tolerate passes, above all the leaner envelopes of Celery clients in other languages.
+
+    Args:
+        envelope: What the message's JSON stands for.
+        encodings: Body encodings that the channel can decode.
+    """
+    if not isinstance(envelope, dict):
+        return f"expected a JSON object, found {_kind(envelope)}"
+    properties = envelope.get("properties")
+    if not isinstance(properties, dict):
+        return f"expected an object as 'properties', found {_kind(properties)}"
+    tag = properties.get("delivery_tag")
+    if not isinstance(tag, str) or not tag:
+        return f"expected a text as 'properties.delivery_tag', found {_kind(tag)}"
+    if not isinstance(properties.get("delivery_info", {}), dict):
+        return f"expected an object as 'properties.delivery_info', found {_kind(properties['delivery_info'])}"
+    encoding = properties.get("body_encoding")
+    if not (encoding is None or (isinstance(encoding, str) and encoding.lower() in {"", "utf-8", *encodings})):
+        return f"expected a known 'properties.body_encoding' ({', '.join(sorted(encodings))}), found {encoding!r:.80}"
+    if not isinstance(envelope.get("body"), str):
+        return f"expected a text as 'body', found {_kind(envelope.get('body'))}"
+    for name in ("content-type", "content-encoding"):
+        if not isinstance(envelope.get(name), str | None):
+            return f"expected a text as {name!r}, found {_kind(envelope[name])}"
+    headers = envelope.get("headers", {})
+    if not isinstance(headers, dict):
+        return f"expected an object as 'headers', found {_kind(headers)}"
+    return _task_header_fault(headers) if "task" in headers else None
+
+
+def body_fault(headers: Mapping[str, Any], body: object) -> str | None:
+    """Say what makes a decoded body unusable for Celery, or None.
+
+    With a `task` header it has to be Celery's protocol 2, without one its protocol 1.
+    """
+    if "task" in headers:
+        if not isinstance(body, list | tuple) or len(body) != 3:
+            return f"expected [args, kwargs, embed] as the body of task {headers['task']!r:.80}, found {_kind(body)}"
+        args, kwargs, embed = body
+        if not (isinstance(args, list | tuple) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
+            found = f"[{_kind(args)}, {_kind(kwargs)}, {_kind(embed)}]"
+            return f"expected [list, object, object] as the body of task {headers['task']!r:.80}, found {found}"
+        return None
+    if not isinstance(body, dict) or not isinstance(body.get("task"), str) or not isinstance(body.get("id"), str):
+        return f"expected a task: a 'task' and an 'id' in 'headers' or in the body, found a body of {_kind(body)}"
+    return None
+
+
+def _task_header_fault(headers: Mapping[str, Any]) -> str | None:
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str):
+            return f"expected a text as 'headers.{name}', found {_kind(headers.get(name))}"
+    limits = headers.get("timelimit")
+    if limits and not (isinstance(limits, list) and len(limits) == 2):
+        return f"expected two time limits as 'headers.timelimit', found {_kind(limits)}"
+    return None
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "nothing"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _read(entry: str | bytes) -> SetAside:
+    fields = json.loads(entry)
+    return SetAside(fields["reason"], fields["at"], fields["raw"].encode("latin-1"), fields["size"])
