@@ -34,7 +34,7 @@ PHASES = [
     ("the whole call of the step", "tasks/attempt/step_call.py", "call_step"),
     ("decide", "orchestration/model/decide.py", "decide"),
     ("commit", "orchestration/store/verbs.py", "commit"),
-    ("ring doorbells", "tasks/messages/dispatcher.py", "ring"),
+    ("ring dispatches", "tasks/messages/dispatcher.py", "ring"),
     ("execute, all of the above", "tasks/attempt/executor.py", "execute"),
     ("scripts, waiting included", "orchestration/store/scripts.py", "evaluate"),
 ]

@@ -25,7 +25,7 @@ def deployment() -> Iterator[object]:
     import umbel
 
     settings = umbel.Settings(
-        lease_seconds=2.0, heartbeat_seconds=0.5, sweep_seconds=0.2, ring_seconds=1.0, flush_seconds=0.0
+        lease_seconds=2.0, heartbeat_seconds=0.5, sweep_seconds=0.2, redispatch_seconds=1.0, flush_seconds=0.0
     )
     with umbel.local(in_process=True, settings=settings) as runtime:
         yield runtime

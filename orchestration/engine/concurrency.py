@@ -1,4 +1,4 @@
-"""Places: at most so many runs of a workflow go on at once, in the whole deployment, whoever started them.
+"""RunQuota: at most so many runs of a workflow go on at once, in the whole deployment, whoever started them.
 
     start ── unbegun ──> admit ── has a place ──> begin ── … ──> its end: leaving ──> leave ──> the next one's begin
     (run's shard)        (workflow's shard)       (run's shard)  (run's shard)        (workflow's shard)
@@ -32,7 +32,7 @@ from ..model.commands import Fill
 from ..model.errors import RunNotFound, UmbelError
 from ..model.plan import Plan
 from ..store.failpoints import failpoint
-from ..store.replies import Doorbell
+from ..store.replies import Dispatch
 from ..store.scripts import unpack
 from ..store.verbs import Store
 
@@ -40,7 +40,7 @@ logger = logging.getLogger("umbel.places")
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class Admission:
     """What one life of a run asks for a place with.
 
     Attributes:
@@ -59,10 +59,10 @@ class Ticket:
         return f"{self.run_id}|{self.since}"
 
     @staticmethod
-    def of(workflow: str, member: str) -> Ticket:
+    def of(workflow: str, member: str) -> Admission:
         """The inverse of `member`."""
         run_id, _, since = member.partition("|")
-        return Ticket(workflow, run_id, int(since))
+        return Admission(workflow, run_id, int(since))
 
     @property
     def leaving(self) -> str:
@@ -70,21 +70,21 @@ class Ticket:
         return f"{self.member}|{self.workflow}"
 
     @staticmethod
-    def of_leaving(text: str) -> Ticket:
+    def of_leaving(text: str) -> Admission:
         """The inverse of `leaving`."""
         run_id, since, workflow = text.split("|", 2)
-        return Ticket(workflow, run_id, int(since))
+        return Admission(workflow, run_id, int(since))
 
 
-class Places:
+class RunQuota:
     """Gives runs of limited workflows their places. *Promise:* every method may be repeated, raced and broken off."""
 
-    def __init__(self, store: Store, ring: Callable[[Plan, Sequence[Doorbell]], None]) -> None:
+    def __init__(self, store: Store, dispatch: Callable[[Plan, Sequence[Dispatch]], None]) -> None:
         """Args:
         store: The runs.
-        ring: Rings the doorbells of what begins.
+        dispatch: Sends the messages for what begins.
         """
-        self.store, self.ring = store, ring
+        self.store, self.dispatch = store, dispatch
 
     # -- at once ---------------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Places:
             leaving: As its end was answered; None when it had no place.
         """
         if leaving is not None:
-            self._now(partial(self.give_back, Ticket.of_leaving(leaving)))
+            self._now(partial(self.give_back, Admission.of_leaving(leaving)))
 
     def pass_on_of(self, run_id: str) -> None:
         """The same for a run that was ended from outside its steps."""
@@ -110,20 +110,20 @@ class Places:
         try:
             act()
         except UmbelError as error:
-            logger.warning("a place is left to the sweep: %s", error, extra={"action": "place_postponed"})
+            logger.warning("a place is left to the sweep: %s", error, extra={"action": "admission_postponed"})
         except Exception:
-            logger.exception("a place is left to the sweep", extra={"action": "place_postponed"})
+            logger.exception("a place is left to the sweep", extra={"action": "admission_postponed"})
 
     def _settle(self, run_id: str) -> None:
         key = self.store.locate(run_id)["run"]
         names = ["ticket", "workflow"]
         member, workflow = self.store.read("read a run's ticket", lambda: self.store.client.hmget(key, names))
         if member is not None:
-            self.give_back(Ticket.of(workflow.decode(), member.decode()))
+            self.give_back(Admission.of(workflow.decode(), member.decode()))
 
     # -- steps of the way, for the sweep ---------------------------------------------------------------------------
 
-    def ask(self, run_id: str) -> Ticket | None:
+    def ask(self, run_id: str) -> Admission | None:
         """Ask for the place of a run that has not begun, and begin whoever has got one by that.
 
         Returns:
@@ -135,10 +135,10 @@ class Places:
             "read a run's ticket", lambda: client.hmget(keys["run"], names)
         )
         if status is None:
-            self.store.read("forget a run", lambda: client.zrem(keys["unbegun"], run_id))
+            self.store.read("forget a run", lambda: client.zrem(keys["awaiting_admission"], run_id))
         if unbegun is None:
             return None
-        ticket = Ticket.of(workflow.decode(), member.decode())
+        ticket = Admission.of(workflow.decode(), member.decode())
         self._begin_all(self.admit(ticket, int(limit), said_at=int(created_at)))
         return ticket
 
@@ -153,10 +153,10 @@ class Places:
         if ticket is not None:
             settings = self.store.settings
             age = now - ticket.since // 1000
-            pause = min(max(age, settings.ring_seconds * 1000), settings.ring_max_seconds * 1000)
+            pause = min(max(age, settings.redispatch_seconds * 1000), settings.redispatch_max_seconds * 1000)
             self._look_later(self.store.locate(run_id)["unbegun"], run_id, now + round(pause))
 
-    def look_at_holder(self, ticket: Ticket, now: int) -> None:
+    def look_at_holder(self, ticket: Admission, now: int) -> None:
         """A ticket has had a place for a while: it may have to begin, or be over without anybody having said so."""
         key = self.store.locate(ticket.run_id)["run"]
         names = ["status", "ticket", "unbegun"]
@@ -166,8 +166,8 @@ class Places:
         elif unbegun is not None:
             self._begin_all([ticket])
         else:
-            later = now + round(self.store.settings.ring_max_seconds * 1000)
-            shard, name = self.store.keys.shard_of(ticket.workflow), f"places:{ticket.workflow}"
+            later = now + round(self.store.settings.redispatch_max_seconds * 1000)
+            shard, name = self.store.keys.shard_of(ticket.workflow), f"admitted:{ticket.workflow}"
             self._look_later(self.store.keys.in_shard(shard, name), ticket.member, later)
 
     def _look_later(self, key: str, member: str, at: int) -> None:
@@ -176,7 +176,7 @@ class Places:
         self.store.client.zadd(key, {member: at}, xx=True, gt=True)
         failpoint("look_later", "after")
 
-    def give_back(self, ticket: Ticket) -> None:
+    def give_back(self, ticket: Admission) -> None:
         """Give back a ticket's place, or leave the line, and begin whoever has got a place by that."""
         self._begin_all(self.leave(ticket))
         key = self.store.locate(ticket.run_id)["leaving"]
@@ -184,7 +184,7 @@ class Places:
         self.store.read("give back a place", lambda: self.store.client.zrem(key, ticket.leaving))
         failpoint("give_back", "after")
 
-    def _begin_all(self, admitted: list[Ticket]) -> None:
+    def _begin_all(self, admitted: list[Admission]) -> None:
         waiting = deque(admitted)
         while waiting:
             ticket = waiting.popleft()
@@ -193,7 +193,7 @@ class Places:
 
     # -- verbs, one script each ------------------------------------------------------------------------------------
 
-    def admit(self, ticket: Ticket, limit: int, *, said_at: int) -> list[Ticket]:
+    def admit(self, ticket: Admission, limit: int, *, said_at: int) -> list[Admission]:
         """Get a place for the ticket, or a place in the line.
 
         Args:
@@ -206,11 +206,11 @@ class Places:
         """
         return self._change("admit", ticket, since=ticket.since, limit=limit, said_at=said_at)
 
-    def leave(self, ticket: Ticket) -> list[Ticket]:
+    def leave(self, ticket: Admission) -> list[Admission]:
         """Take the ticket's place, or its place in the line, away; returns who has got a place by that."""
         return self._change("leave", ticket)
 
-    def begin(self, ticket: Ticket) -> bool:
+    def begin(self, ticket: Admission) -> bool:
         """Begin a run that has its place, and ring for it; False when that life of it is over."""
         try:
             plan = self.store.plan_of(ticket.run_id)
@@ -220,14 +220,14 @@ class Places:
         status, *rest = self.store.verb("begin", ticket.run_id, ticket=ticket.member, body=fills)
         if status != b"begun":
             return False
-        self.ring(plan, self.store.applied(ticket.run_id, rest[0]).doorbells)
+        self.dispatch(plan, self.store.applied(ticket.run_id, rest[0]).dispatches)
         return True
 
-    def _change(self, verb: str, ticket: Ticket, **args: int) -> list[Ticket]:
+    def _change(self, verb: str, ticket: Admission, **args: int) -> list[Admission]:
         shard = self.store.keys.shard_of(ticket.workflow)
-        names = {name: f"{name}:{ticket.workflow}" for name in ("places", "waiting")}
-        look = round(self.store.settings.ring_seconds * 1000)
+        names = {name: f"{name}:{ticket.workflow}" for name in ("admitted", "waiting")}
+        look = round(self.store.settings.redispatch_seconds * 1000)
         reply = self.store.shard_verb(
             verb, shard, names, workflow=ticket.workflow, ticket=ticket.member, look=look, **args
         )
-        return [Ticket.of(ticket.workflow, member) for member in unpack(reply[1])]
+        return [Admission.of(ticket.workflow, member) for member in unpack(reply[1])]

@@ -43,7 +43,7 @@ class Pulse:
     Attributes:
         gone: The owner was declared lost somewhere; it must cancel all it runs and begin a new incarnation.
         lost: Claims it believed it held and does not.
-        handed_back: What it held beyond that, run by run: doorbells to be rung.
+        handed_back: What it held beyond that, run by run: dispatches to be rung.
     """
 
     gone: bool
@@ -51,7 +51,7 @@ class Pulse:
     handed_back: tuple[tuple[str, Applied], ...] = ()
 
 
-class Upkeep:
+class Leases:
     """Lease and sweep verbs over a `Store`'s connection."""
 
     def __init__(self, store: Store) -> None:
@@ -92,7 +92,7 @@ class Upkeep:
                 lease=round(self.settings.lease_seconds * 1000),
                 held=[each.member for each in mine],
             )
-            if reply[0] == b"gone":
+            if reply[0] == b"fenced":
                 return Pulse(True, frozenset(), tuple(handed_back))
             answer = unpack(reply[1])
             lost.update(Held.parse(member) for member in answer["lost"] or ())
@@ -131,14 +131,14 @@ class Upkeep:
         reply = self.store.verb(verb, run_id, {}, timer=timer, kind=kind, w=work_id, wt=waiter_id)
         return self.store.applied(run_id, reply[1]) if reply[0] == b"woken" else None
 
-    def ring_again(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
+    def redispatch(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
         """Dispatch again, with back-off, what nobody has claimed; items are (work id, queue/priority)."""
         reply = self.store.verb(
-            "rering",
+            "redispatch",
             run_id,
             {},
             items=[{"w": work_id, "q": line} for work_id, line in items],
-            ring_max=round(self.settings.ring_max_seconds * 1000),
+            redispatch_max=round(self.settings.redispatch_max_seconds * 1000),
         )
         return self.store.applied(run_id, reply[1])
 

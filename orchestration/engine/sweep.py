@@ -17,10 +17,10 @@ from ..model.envelope import TIMED_OUT, ending
 from ..model.errors import RunNotFound
 from ..model.plan import Plan
 from ..store.failpoints import failpoint
-from ..store.replies import Doorbell
+from ..store.replies import Dispatch
 from ..store.verbs import Store
-from .concurrency import Places, Ticket
-from .leases import Upkeep
+from .concurrency import Admission, RunQuota
+from .leases import Leases
 
 logger = logging.getLogger("umbel.sweep")
 
@@ -36,14 +36,14 @@ LOOKS = 50
 
 
 class Dispatcher(Protocol):
-    """Rings doorbells: sends the Celery messages. May lose or double any of them."""
+    """Rings dispatches: sends the Celery messages. May lose or double any of them."""
 
-    def ring(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
-        """Send one message per doorbell."""
+    def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """Send one message per dispatch."""
 
 
 class Sweep:
-    """One deployment's upkeep, a pass at a time."""
+    """One deployment's leases, a pass at a time."""
 
     def __init__(self, store: Store, dispatcher: Dispatcher, backlog: Callable[[str], int | None]) -> None:
         """Args:
@@ -52,8 +52,8 @@ class Sweep:
         backlog: Messages waiting in a broker queue; None when the broker cannot say.
         """
         self.store = store
-        self.upkeep = Upkeep(store)
-        self.places = Places(store, dispatcher.ring)
+        self.leases = Leases(store)
+        self.quota = RunQuota(store, dispatcher.dispatch)
         self.dispatcher = dispatcher
         self.backlog = backlog
         self._looked: dict[int, int] = {}  # shard -> how much of its ring the last pass has looked through
@@ -83,15 +83,15 @@ class Sweep:
             return 0
         pipe = client.pipeline(transaction=False)
         for shard in shards:
-            pipe.hgetall(keys.in_shard(shard, "unclaimed"))
+            pipe.hgetall(keys.in_shard(shard, "unclaimed_counts"))
             pipe.hgetall(keys.in_shard(shard, "watermark"))
         for shard in mine:
             pipe.zrange(keys.in_shard(shard, "timers"), 0, now, byscore=True, offset=0, num=BATCH)
             pipe.zrange(keys.in_shard(shard, "leases"), 0, now, byscore=True, offset=0, num=BATCH)
-            pipe.zrange(keys.in_shard(shard, "ring"), 0, now, byscore=True, offset=0, num=1, withscores=True)
+            pipe.zrange(keys.in_shard(shard, "unclaimed"), 0, now, byscore=True, offset=0, num=1, withscores=True)
             pipe.zrange(keys.in_shard(shard, "retire"), 0, BATCH - 1)
-            pipe.zrange(keys.in_shard(shard, "leaving"), 0, BATCH - 1)
-            pipe.zrange(keys.in_shard(shard, "unbegun"), 0, now, byscore=True, offset=0, num=LOOKS)
+            pipe.zrange(keys.in_shard(shard, "releasing"), 0, BATCH - 1)
+            pipe.zrange(keys.in_shard(shard, "awaiting_admission"), 0, now, byscore=True, offset=0, num=LOOKS)
             pipe.hkeys(keys.in_shard(shard, "limits"))
         answers = pipe.execute()
         waiting = answers[: 2 * settings.shards]
@@ -105,9 +105,9 @@ class Sweep:
             if ring:
                 horizons = self._horizons(waiting, now) if horizons is None else horizons
                 done += self._ring(shard, horizons)
-            done += self._each(retired, self.upkeep.retire)
-            done += self._each(leaving, lambda text: self.places.give_back(Ticket.of_leaving(text)))
-            done += self._each(unbegun, partial(self.places.look_at, now=now))
+            done += self._each(retired, self.leases.retire)
+            done += self._each(leaving, lambda text: self.quota.give_back(Admission.of_leaving(text)))
+            done += self._each(unbegun, partial(self.quota.look_at, now=now))
             for workflow in limited:
                 done += self._holders(shard, workflow.decode(), now)
         if mine and mine[0] == 0:
@@ -131,12 +131,12 @@ class Sweep:
         """Look at the runs that have had a place of a limited workflow for a while."""
         key = self.store.keys.in_shard(shard, f"places:{workflow}")
         found = self.store.client.zrange(key, 0, now, byscore=True, offset=0, num=LOOKS)
-        return self._each(found, lambda member: self.places.look_at_holder(Ticket.of(workflow, member), now))
+        return self._each(found, lambda member: self.quota.look_at_holder(Admission.of(workflow, member), now))
 
-    def rung(self, run_id: str, doorbells: Sequence[Doorbell]) -> None:
-        """Ring the doorbells that a verb asked for."""
-        if doorbells:
-            self.dispatcher.ring(self.store.plan_of(run_id), doorbells)
+    def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
+        """Ring the dispatches that a verb asked for."""
+        if dispatches:
+            self.dispatcher.dispatch(self.store.plan_of(run_id), dispatches)
 
     def _timer(self, member: str) -> None:
         kind, _, rest = member.partition("|")
@@ -144,19 +144,19 @@ class Sweep:
             self._time_out(rest)
             return
         run_id, work_id, *waiter = rest.split("|", 2)
-        applied = self.upkeep.wake(run_id, member, kind, work_id, waiter[0] if waiter else "")
+        applied = self.leases.wake(run_id, member, kind, work_id, waiter[0] if waiter else "")
         if applied is None:
             return
         if kind == "deadline":
-            for bell in applied.doorbells:
+            for dispatch in applied.dispatches:
                 logger.warning(
                     "step %s of run %s did not react to its time limit; it is given up and counts as failed, though it "
                     "may still occupy its worker",
-                    bell.step,
+                    dispatch.step,
                     run_id,
-                    extra={"action": "step_hung", "run_id": run_id, "step": bell.step},
+                    extra={"action": "step_hung", "run_id": run_id, "step": dispatch.step},
                 )
-        self.rung(run_id, applied.doorbells)
+        self.dispatch(run_id, applied.dispatches)
 
     def _time_out(self, run_id: str) -> None:
         try:
@@ -166,20 +166,20 @@ class Sweep:
             timeout, active = None, []
         event = ending(TIMED_OUT, timeout=timeout, active_steps=active)
         if self.store.finish(run_id, "timed_out", event, if_due=True):
-            self.places.pass_on_of(run_id)
+            self.quota.pass_on_of(run_id)
 
     def lose_owner(self, owner: str, *, shard: int, known_dead: bool = False) -> int:
         """Hand back everything a lost owner held in a shard; returns how many runs were touched."""
         touched = 0
-        while held := self.upkeep.fence(owner, shard, known_dead=known_dead):
+        while held := self.leases.fence(owner, shard, known_dead=known_dead):
             logger.warning(
                 "owner %s is lost with %d steps in hand",
                 owner,
                 len(held),
                 extra={"action": "owner_lost", "owner": owner},
             )
-            for run_id, applied in self.upkeep.hand_back(owner, held, charge=True):
-                self.rung(run_id, applied.doorbells)
+            for run_id, applied in self.leases.hand_back(owner, held, charge=True):
+                self.dispatch(run_id, applied.dispatches)
                 touched += 1
         return touched
 
@@ -189,7 +189,7 @@ class Sweep:
         An empty broker queue has lost everything unclaimed that is due. In a queue that is merely long, only what
         its FIFO has passed over was lost: dispatched (and its patience over) before the newest claimed dispatch of
         the same priority. A more urgent one overtakes without anything being lost. When the broker does not say how
-        long a queue is, nothing counts as lost before `ring_max_seconds`.
+        long a queue is, nothing counts as lost before `redispatch_max_seconds`.
         """
         lines = {name.decode() for counts in waiting[::2] for name in counts}
         watermark: dict[str, int] = {}
@@ -197,7 +197,7 @@ class Sweep:
             for name, instant in marks.items():
                 watermark[name.decode()] = max(watermark.get(name.decode(), 0), int(instant))
         lengths = {queue: self.backlog(queue) for queue in {line.rpartition("/")[0] for line in lines}}
-        patient = now - round(self.store.settings.ring_max_seconds * 1000)
+        patient = now - round(self.store.settings.redispatch_max_seconds * 1000)
         horizons: dict[str, int] = {}
         for line in lines:
             length = lengths[line.rpartition("/")[0]]
@@ -208,7 +208,7 @@ class Sweep:
     def _ring(self, shard: int, horizons: dict[str, int]) -> int:
         by_run = self._unclaimed(shard, horizons)
         return self._each(
-            [run_id.encode() for run_id in by_run], lambda run_id: self._ring_again(run_id, by_run[run_id])
+            [run_id.encode() for run_id in by_run], lambda run_id: self._redispatch_run(run_id, by_run[run_id])
         )
 
     def _unclaimed(self, shard: int, horizons: dict[str, int]) -> dict[str, list[tuple[str, str]]]:
@@ -217,7 +217,7 @@ class Sweep:
         What waits in a queue that is merely long must not hide what another queue has lost: the ring is looked
         through page by page, and in the next pass from where this one left off.
         """
-        key = self.store.keys.in_shard(shard, "ring")
+        key = self.store.keys.in_shard(shard, "unclaimed")
         horizon = max(horizons.values(), default=0)
         lost: dict[str, list[tuple[str, str]]] = defaultdict(list)
         taken, looked = 0, self._looked.pop(shard, 0)
@@ -236,16 +236,16 @@ class Sweep:
         self._looked[shard] = looked - taken  # what is rung for moves on
         return lost
 
-    def _ring_again(self, run_id: str, items: Sequence[tuple[str, str]]) -> None:
-        applied = self.upkeep.ring_again(run_id, items)
-        if applied.doorbells:
+    def _redispatch_run(self, run_id: str, items: Sequence[tuple[str, str]]) -> None:
+        applied = self.leases.redispatch(run_id, items)
+        if applied.dispatches:
             logger.info(
                 "rang again for %d steps of run %s that nobody had claimed",
-                len(applied.doorbells),
+                len(applied.dispatches),
                 run_id,
                 extra={"action": "redispatch", "run_id": run_id},
             )
-        self.rung(run_id, applied.doorbells)
+        self.dispatch(run_id, applied.dispatches)
 
     def _trim(self, now: int) -> None:
         """Forget ended runs in the indexes once their keys are gone."""

@@ -108,7 +108,7 @@ def read_metrics(store: Store) -> Metrics:
             pipe.hgetall(store.keys.in_shard(shard, "counters"))
             for status in STATUSES:
                 pipe.zcard(store.keys.in_shard(shard, f"runs:{status}"))
-            pipe.zcard(store.keys.in_shard(shard, "parked")).zcard(store.keys.in_shard(shard, "unbegun"))
+            pipe.zcard(store.keys.in_shard(shard, "parked")).zcard(store.keys.in_shard(shard, "awaiting_admission"))
             pipe.zrange(store.keys.in_shard(shard, "timers"), 0, 0, withscores=True)
             pipe.zrange(store.keys.in_shard(shard, "leases"), 0, 0, withscores=True)
         pipe.time()
@@ -164,8 +164,8 @@ def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
     def read_indexes() -> Any:
         pipe = store.client.pipeline(transaction=False)
         for shard in range(store.settings.shards):
-            pipe.hgetall(store.keys.in_shard(shard, "unclaimed"))
-            pipe.zrange(store.keys.in_shard(shard, "ring"), 0, sample - 1)
+            pipe.hgetall(store.keys.in_shard(shard, "unclaimed_counts"))
+            pipe.zrange(store.keys.in_shard(shard, "unclaimed"), 0, sample - 1)
         pipe.time()
         return pipe.execute()
 

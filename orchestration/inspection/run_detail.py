@@ -70,7 +70,7 @@ _STATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class AtWork:
+class ActiveStep:
     """One work item that a worker executes right now.
 
     Attributes:
@@ -151,7 +151,7 @@ class RunDetail:
     asleep: int
     head: int
     steps: dict[str, LiveStep]
-    at_work: tuple[AtWork, ...]
+    at_work: tuple[ActiveStep, ...]
     work_left_out: bool
     questions: tuple[Question, ...]
     journal: tuple[JournalEntry, ...]
@@ -216,10 +216,10 @@ def _counters(store: StoreReads, run_id: str) -> _Counters:
 # -- work ------------------------------------------------------------------------------------------------------------
 
 
-def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, LiveStep], tuple[AtWork, ...], bool]:
+def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, LiveStep], tuple[ActiveStep, ...], bool]:
     key = store.locate(run_id)["work"]
     counts: Counter[tuple[str, str]] = Counter()
-    at_work: list[AtWork] = []
+    at_work: list[ActiveStep] = []
     seen: set[bytes] = set()
     cursor = 0
     while True:
@@ -232,7 +232,7 @@ def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, LiveSte
             counts[record["s"], _STATES.get(record["st"], "ready")] += 1
             if record["st"] == "running":
                 attempt = record.get("f", 0) + record.get("lt", 0) + 1
-                at_work.append(AtWork(record["s"], work_id.decode(), attempt, record.get("o") or "", record["ca"]))
+                at_work.append(ActiveStep(record["s"], work_id.decode(), attempt, record.get("o") or "", record["ca"]))
         if cursor == 0 or len(seen) >= WORK_ITEMS:
             break
     for step, queued in _queued(store, run_id, [each.name for each in plan.steps]).items():

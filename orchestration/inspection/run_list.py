@@ -64,7 +64,7 @@ class ListedRun:
 
     Attributes:
         is_asleep: It goes on, and all that is left of it waits for an event.
-        waits_for_place: It is started and has not begun, because its workflow limits how many go on.
+        waits_for_admission: It is started and has not begun, because its workflow limits how many go on.
     """
 
     run_id: str
@@ -74,7 +74,7 @@ class ListedRun:
     ended_at: int | None
     parent: str | None
     is_asleep: bool
-    waits_for_place: bool
+    waits_for_admission: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ def _row(run_id: str, raw: Sequence[bytes | None]) -> ListedRun:
         ended_at=None if ended_at is None else int(ended_at),
         parent=None if parent is None else parent.decode(),
         is_asleep=status == b"running" and int(live or 0) > 0 and live == asleep,
-        waits_for_place=unbegun is not None,
+        waits_for_admission=unbegun is not None,
     )
 
 

@@ -199,7 +199,7 @@ class _Trace:
         """Find what the commands do not say; whether they have said everything."""
         orphans = set(executed) - {hop.target for hop in self.hops}
         for source, (total, steps) in self._spliced.items():
-            # Places of the list that were not staged lie between; there are no more than other work items came of it.
+            # RunQuota of the list that were not staged lie between; there are no more than other work items came of it.
             places = total + sum(hop.source == source for hop in self.hops)
             for place in range(places):
                 self._derive_child(source, derive_id(source, "returned", place), steps, orphans, in_list=True)

@@ -128,7 +128,7 @@ class Work:
     """One claimed work item: what to execute and under which token.
 
     Attributes:
-        dispatches: How often a doorbell was asked for, or would have been.
+        dispatches: How often a dispatch was asked for, or would have been.
         failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
         suspicion: How much it is suspected of killing processes; 0 is not at all, see `suspicion.py`.
         late: The last attempt outlived its time limit without reporting.

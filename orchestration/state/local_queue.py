@@ -17,7 +17,7 @@ from collections.abc import Callable
 from ..store.keys import new_id
 
 
-class Turn:
+class Ticket:
     """A place in a line, held by the one who waits or whose turn it is, and by nobody else.
 
     Attributes:
@@ -33,7 +33,7 @@ class Turn:
         self.left = False
 
 
-class Line:
+class FifoQueue:
     """A first-come queue for one thing.
 
     It refers to its turns weakly: one whose owner vanished (an abandoned event loop, a coroutine that was dropped)
@@ -55,20 +55,20 @@ class Line:
         """Forget everybody."""
         self._busy = threading.Lock()
         self._look_again = False
-        self._current: weakref.ref[Turn] | None = None
-        self._waiting: deque[weakref.ref[Turn]] = deque()
+        self._current: weakref.ref[Ticket] | None = None
+        self._waiting: deque[weakref.ref[Ticket]] = deque()
         self.moved_at = time.monotonic()
         self.holder = ""
         self.holder_since = 0.0
 
-    def join(self, wake: Callable[[], None]) -> Turn:
+    def join(self, wake: Callable[[], None]) -> Ticket:
         """Queue up. `wake` is called, from any thread, when `granted` has become True; that may be at once."""
-        turn = Turn(wake)
+        turn = Ticket(wake)
         self._waiting.append(weakref.ref(turn))
         self.advance()
         return turn
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, turn: Ticket) -> None:
         """Give up one's turn or place. May be called twice."""
         turn.left = True
         self.advance()
@@ -97,17 +97,17 @@ class Line:
                     current.left = True
 
 
-_lines: weakref.WeakValueDictionary[tuple[str, str], Line] = weakref.WeakValueDictionary()
+_lines: weakref.WeakValueDictionary[tuple[str, str], FifoQueue] = weakref.WeakValueDictionary()
 _lines_mutex = threading.Lock()
 _process_id = new_id()
 
 
-def line_for(url: str, key: str) -> Line:
+def line_for(url: str, key: str) -> FifoQueue:
     """The line of this process for one key of one Redis; it lives as long as somebody refers to it."""
     with _lines_mutex:
         line = _lines.get((url, key))
         if line is None:
-            line = _lines[url, key] = Line()
+            line = _lines[url, key] = FifoQueue()
         return line
 
 

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask(Generic[T]):
+class ScriptCall(Generic[T]):
     """One verb on one run, ready to be sent.
 
     Attributes:

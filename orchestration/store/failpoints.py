@@ -1,9 +1,9 @@
-"""Places where a test may let this process die, hang or lose an answer: before and after everything that leaves it.
+"""RunQuota where a test may let this process die, hang or lose an answer: before and after everything that leaves it.
 
 Nothing of it works unless `UMBEL_FAILPOINTS` is set, which only the chaos suite does (docs/reliability.md). Each rule
 there reads `name=action[@when][*most]`, rules are parted by `;`, and the first one that fits a place counts:
 
-- name: verb and moment of the place, `*` and `?` as in file names: `commit.after`, `ring.before`, `*.before`
+- name: verb and moment of the place, `*` and `?` as in file names: `commit.after`, `dispatch.before`, `*.before`
 - action: `kill`, `stop` (SIGSTOP), `sleep:ms`, `raise` (the connection is lost), `drop` or `dup` (a publish is left
   out, or done twice), `hit` (nothing)
 - when: `1/20` by chance, `#3` at the third hit in this process; always without it

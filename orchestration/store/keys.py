@@ -48,15 +48,15 @@ DYNAMIC_KEYS: dict[str, tuple[str, str, str]] = {
 
 #: Keys of a shard; they live as long as the deployment.
 SHARD_KEYS: dict[str, tuple[str, str]] = {
-    "ring": ("ZSET", "run|work|queue/priority -> instant of the next look at a dispatch nobody has claimed"),
-    "unclaimed": ("HASH", "queue/priority -> number of members in ring"),
+    "unclaimed": ("ZSET", "run|work|queue/priority -> instant of the next look at a dispatch nobody has claimed"),
+    "unclaimed_counts": ("HASH", "queue/priority -> number of members in unclaimed"),
     "watermark": ("HASH", "queue/priority -> dispatch instant of the newest claim: what is older was passed over"),
     "timers": ("ZSET", "kind|run|… -> due instant"),
     "leases": ("ZSET", "owner -> instant its lease runs out"),
-    "gone": ("ZSET", "owner -> instant it was declared lost"),
+    "fenced": ("ZSET", "owner -> instant it was declared lost"),
     "parked": ("ZSET", "workflow|step[@event]|run|work without a worker that has the code, or that event's class"),
-    "unbegun": ("ZSET", "run that waits for a place of its workflow -> instant of the next look at it"),
-    "leaving": ("ZSET", "ticket|workflow of an ended run whose place is still to be given back -> ended_at"),
+    "awaiting_admission": ("ZSET", "run at its workflow's concurrency limit -> instant of the next look at it"),
+    "releasing": ("ZSET", "admission|workflow of an ended run, still to be released -> ended_at"),
     "limits": ("HASH", "workflow -> how many of its runs may go on, who said so when; in the shard of its name"),
     "retire": ("ZSET", "ended runs whose dynamic keys still have to be expired"),
     "runs:running": ("ZSET", "run id -> created_at"),
@@ -80,10 +80,20 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
     "state:<state_id>:lock:next": ("STRING", "process that edits next because it waited long; expires by itself"),
     "state:<state_id>:answer:<process>": ("STRING", "id of a process's last write; lives 60 s"),
-    "places:<workflow>": ("ZSET", "ticket of each run that has a place -> next look; in the shard of the name"),
-    "waiting:<workflow>": ("ZSET", "ticket of each run that waits for a place -> its start in us; likewise"),
+    "admitted:<workflow>": ("ZSET", "admission of each admitted run -> next look; in the shard of the name"),
+    "waiting:<workflow>": ("ZSET", "admission of each run that waits -> its start in us; likewise"),
     "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
     "handler:<state_id>": ("STRING", "the run that a named handler is at; lives as long as its runs"),
+}
+
+#: Keys that are stored under the name that an older release gave them: deployments share a Redis while they upgrade.
+STORED_AS = {
+    "unclaimed": "ring",
+    "unclaimed_counts": "unclaimed",
+    "fenced": "gone",
+    "awaiting_admission": "unbegun",
+    "releasing": "leaving",
+    "admitted": "places",
 }
 
 _CHOSEN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
@@ -141,6 +151,11 @@ def check_chosen_id(run_id: str) -> str:
     return run_id
 
 
+def _stored(name: str) -> str:
+    kind, colon, rest = name.partition(":")
+    return STORED_AS.get(kind, kind) + colon + rest
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Builds key names for one deployment.
@@ -163,7 +178,7 @@ class Keys:
 
     def in_shard(self, shard: int, name: str) -> str:
         """A key of the shard: one of SHARD_KEYS or OTHER_KEYS."""
-        return self.tag(shard) + name
+        return self.tag(shard) + _stored(name)
 
     def run_in_shard(self, shard: int, run_id: str) -> str:
         """The record of a run that is known to be in this shard."""
@@ -188,8 +203,8 @@ class RunKeys:
         if name in RUN_KEYS:
             return f"{self.tag}run:{self.run_id}{RUN_KEYS[name][0]}"
         if name in SHARD_KEYS:
-            return self.tag + name
+            return self.tag + STORED_AS.get(name, name)
         kind, _, rest = name.partition(":")
         if kind in DYNAMIC_KEYS:
             return f"{self.tag}run:{self.run_id}{DYNAMIC_KEYS[kind][0]}{rest}"
-        return self.tag + name
+        return self.tag + _stored(name)

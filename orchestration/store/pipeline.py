@@ -28,7 +28,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from .asks import Ask
+from .asks import ScriptCall
 from .connection import is_passing, refused_credentials, unavailable
 from .failpoints import failpoint
 
@@ -57,7 +57,7 @@ def _packed(*command: Any) -> bytes:
     return packed
 
 
-def _script(ask: Ask[Any], *script: str) -> bytes:
+def _script(ask: ScriptCall[Any], *script: str) -> bytes:
     return _packed(*script, len(ask.keys), *ask.keys, *ask.args)
 
 
@@ -73,7 +73,7 @@ class _Waiting:
 
     deadline: float
     packed: bytes
-    ask: Ask[Any] | None = None
+    ask: ScriptCall[Any] | None = None
     future: asyncio.Future[Any] | None = None
     failed: Callable[[Exception], None] | None = None
     by_text: bool = False
@@ -123,7 +123,7 @@ class GroupedConnection:
         self._serving: asyncio.Task[None] | None = None
         self._is_flushing = False
 
-    async def do(self, ask: Ask[T]) -> T:
+    async def do(self, ask: ScriptCall[T]) -> T:
         """The answer to one ask.
 
         Raises:
@@ -141,7 +141,7 @@ class GroupedConnection:
 
         Args:
             command: Its name and arguments.
-            failed: Told when Redis did not take it.
+            failed: DeliveryResult when Redis did not take it.
         """
         self._enqueue(_Waiting(0.0, _packed(*command), failed=failed))
 

@@ -37,7 +37,7 @@ class StoreReads:
         self._located = lru_cache(4096)(self.keys.of_run)
 
     def read(self, what: str, call: Callable[[], Any]) -> Any:
-        """Ask Redis, again and again while it does not answer.
+        """ScriptCall Redis, again and again while it does not answer.
 
         Args:
             what: What is being done, for the error.

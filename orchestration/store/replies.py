@@ -1,4 +1,4 @@
-"""What Redis answers, as values: doorbells, refusals, runs, claimed work."""
+"""What Redis answers, as values: dispatches, refusals, runs, claimed work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .scripts import unpack
 
 
 @dataclass(frozen=True, slots=True)
-class Doorbell:
+class Dispatch:
     """What a Celery message says: look at this work item. Losing or doubling it changes nothing."""
 
     run_id: str
@@ -48,13 +48,13 @@ class Applied:
     """A verb was applied (now, or earlier and this is its remembered answer).
 
     Attributes:
-        doorbells: To be rung.
+        dispatches: To be rung.
         ended: The run has ended by it.
         leaving: The place of a limited workflow that the run makes free by its end; see `places.py`.
         continued: Work that the caller has claimed by it.
     """
 
-    doorbells: tuple[Doorbell, ...] = ()
+    dispatches: tuple[Dispatch, ...] = ()
     ended: bool = False
     leaving: str | None = None
     continued: Work | None = None
@@ -66,7 +66,7 @@ class Refusal(StrEnum):
     BUSY = "busy"
     STALE = "stale"
     CLOSED = "closed"
-    GONE = "gone"
+    FENCED = "fenced"
     SUSPECT = "suspect"
     UNKNOWN = "unknown"
     CHANGED = "changed"
@@ -103,7 +103,8 @@ class RunRecord:
     """One run as it stands.
 
     `ending` is the terminal event, `status` one of running, completed, failed, cancelled, timed_out; instants are
-    Redis time in ms. `waits_for_place`: it is started and has not begun, because its workflow limits how many go on.
+    Redis time in ms. `waits_for_admission`: started, not begun, because its workflow limits how
+    many run at a time.
     """
 
     run_id: str
@@ -118,7 +119,7 @@ class RunRecord:
     options: dict[str, Any]
     commits: int
     live: int
-    waits_for_place: bool
+    waits_for_admission: bool
 
 
 #: How a run ends whose fan-out can no longer close.
@@ -164,7 +165,7 @@ def run_record(run_id: str, raw: dict[bytes, bytes]) -> RunRecord:
         options=json.loads(raw.get(b"options") or b"{}"),
         commits=int(raw.get(b"commits", 0)),
         live=int(raw.get(b"live", 0)),
-        waits_for_place=b"unbegun" in raw,
+        waits_for_admission=b"unbegun" in raw,
     )
 
 

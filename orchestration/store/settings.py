@@ -40,6 +40,10 @@ def verifies_server(url: str) -> bool:
     return _UNVERIFIED.search(url) is None
 
 
+#: Settings under the names of older releases, still accepted.
+_RENAMED = {"ring_seconds": "redispatch_seconds", "ring_max_seconds": "redispatch_max_seconds"}
+
+
 class Settings(BaseModel):
     """How this process reaches Redis and the broker, and the time limits of the whole deployment.
 
@@ -61,15 +65,15 @@ class Settings(BaseModel):
     lease_seconds: float = Field(default=15.0, gt=0)
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     sweep_seconds: float = Field(default=2.0, gt=0)
-    ring_seconds: float = Field(default=5.0, gt=0, description="First look at a dispatch nobody has claimed")
-    ring_max_seconds: float = Field(default=300.0, gt=0, description="Longest back-off of re-dispatch")
+    redispatch_seconds: float = Field(default=5.0, gt=0, description="First look at a dispatch nobody has claimed")
+    redispatch_max_seconds: float = Field(default=300.0, gt=0, description="Longest back-off of re-dispatch")
     continuation_seconds: float = Field(
         default=0.2, ge=0, description="How long a worker may go on with what it makes ready, past the broker; 0 never"
     )
     grouped_scripts: bool = Field(
         default=True, description="Whether an asyncio worker sends what its steps ask Redis for together"
     )
-    batched_fetch: bool = Field(default=True, description="Whether a worker takes many doorbells at once off a queue")
+    batched_fetch: bool = Field(default=True, description="Whether a worker takes many dispatches at once off a queue")
     flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
     max_losses: int = Field(default=3, ge=1, description="Losses alone, as a suspect, before it fails as WorkerLost")
     retention_seconds: float = Field(default=7 * 86400.0, gt=0)
@@ -81,6 +85,13 @@ class Settings(BaseModel):
     journal_max_entries: int = Field(default=100_000, gt=0)
     inbox_max_events: int = Field(default=1_000, gt=0)
     history: Literal["full", "summary"] = "full"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {_RENAMED.get(name, name): value for name, value in values.items()}
 
     @model_validator(mode="after")
     def _times_fit_together(self) -> Self:

@@ -1,7 +1,7 @@
 """The one door to Redis for runs. Each method is one verb and one Lua script: all of it happens, or nothing.
 
 *Promise.* Every verb may be repeated with equal arguments and changes nothing the second time; that is why an outage is
-answered by asking again (`connection.persist`). A crash after a verb leaves at worst a doorbell that was not rung,
+answered by asking again (`connection.persist`). A crash after a verb leaves at worst a dispatch that was not rung,
 which the ring index remembers. What is where: `keys.py`; the scripts: `lua/`.
 """
 
@@ -20,14 +20,14 @@ from ..model.errors import RunNotFound
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Work
-from .asks import Ask
+from .asks import ScriptCall
 from .keys import RunKeys, state_id_of
 from .reads import StoreReads
 from .replies import (
     STUCK,
     Applied,
     CarryOn,
-    Doorbell,
+    Dispatch,
     Follows,
     Refusal,
     claimed_work,
@@ -67,7 +67,7 @@ class Store(StoreReads):
         *,
         read: Callable[[Any], T],
         **args: Any,
-    ) -> Ask[T]:
+    ) -> ScriptCall[T]:
         """One script on one run, ready to be sent.
 
         Args:
@@ -98,9 +98,9 @@ class Store(StoreReads):
         blob = [pack({name: value for name, value in args.items() if value is not None})]
         if body is not None:
             blob.append(pack(body))
-        return Ask(f"{verb} run {run_id!r}", script, named, blob, read)
+        return ScriptCall(f"{verb} run {run_id!r}", script, named, blob, read)
 
-    def do(self, ask: Ask[T]) -> T:
+    def do(self, ask: ScriptCall[T]) -> T:
         """Send an ask, again and again until Redis answers.
 
         Raises:
@@ -121,7 +121,7 @@ class Store(StoreReads):
     def _limits(self) -> dict[str, Any]:
         settings = self.settings
         return {
-            "ring": round(settings.ring_seconds * 1000),
+            "redispatch": round(settings.redispatch_seconds * 1000),
             "smax": settings.stream_max_events,
             "jmax": settings.journal_max_entries,
             "keep": round(settings.retention_seconds * 1000),
@@ -135,9 +135,9 @@ class Store(StoreReads):
 
     def applied(self, run_id: str, body: bytes) -> Applied:
         answer = unpack(body)
-        bells = answer.get("bells") or ()
-        doorbells = tuple(Doorbell(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in bells)
-        return Applied(doorbells, bool(answer.get("ended")), answer.get("leaving"))
+        dispatches = answer.get("dispatches") or ()
+        dispatches = tuple(Dispatch(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in dispatches)
+        return Applied(dispatches, bool(answer.get("ended")), answer.get("leaving"))
 
     def shard_verb(self, verb: str, shard: int, names: dict[str, str], /, **args: Any) -> list[Any]:
         """Evaluate one script on what a shard has beside its runs; `names` as in `verb`, None is left out."""
@@ -167,9 +167,9 @@ class Store(StoreReads):
 
         With `follows` it becomes the run of its handler by the same script, unless that is at another run than was
         thought (`MOVED`) or its run has not ended (`RUNNING`).
-        With `num_concurrent_runs` it waits until `Places` have let it begin.
+        With `num_concurrent_runs` it waits until `RunQuota` have let it begin.
         `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared. `push` gives for
-        work ids the Redis list and message of their doorbells, which go out with the same script.
+        work ids the Redis list and message of their dispatches, which go out with the same script.
         """
         meta = ["workflow", plan.workflow, "plan", plan.digest, "state_id", state_id_of(run_id)]
         meta += ["options", json.dumps(options or {}, separators=(",", ":"))]
@@ -207,7 +207,7 @@ class Store(StoreReads):
     ) -> Work | Refusal:
         """Take the right to execute one work item, or learn why not.
 
-        Of all who hold a doorbell exactly one gets the `Work`; the attempt is counted before this returns. A claim
+        Of all who hold a dispatch exactly one gets the `Work`; the attempt is counted before this returns. A claim
         whose answer was lost is asked again with the same `claim_id`. A suspect is refused (`SUSPECT`) to whom has no
         `room` for it.
         """
@@ -215,7 +215,7 @@ class Store(StoreReads):
 
     def claiming(
         self, run_id: str, work_id: str, dispatch_no: int, *, claim_id: str, owner: str, room: Room = NO_SUSPECTS
-    ) -> Ask[Work | Refusal]:
+    ) -> ScriptCall[Work | Refusal]:
         """`claim`, to be sent."""
 
         def read(reply: Any) -> Work | Refusal:
@@ -340,7 +340,7 @@ class Store(StoreReads):
         exchanges: int = 0,
         taken: Iterable[str] = (),
         carry_on: CarryOn | None = None,
-    ) -> Ask[Applied | Refusal]:
+    ) -> ScriptCall[Applied | Refusal]:
         """`commit`, to be sent."""
 
         def read(reply: Any) -> Applied | Refusal:

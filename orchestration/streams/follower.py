@@ -1,6 +1,6 @@
 """Following one run: what to do next is decided in one place, and waited for by two small drivers.
 
-A `Pursuit` never blocks: it hands over what it has, or says that Redis must be looked at, that there is nothing to do
+A `Follower` never blocks: it hands over what it has, or says that Redis must be looked at, that there is nothing to do
 but wait, or that it is over. `follow` does the waiting in the calling thread, `follow_on_loop` on an event loop. Not
 here: what is pursued (`streams.py`).
 """
@@ -63,7 +63,7 @@ class _Errand:
                 asker.set_result(answer)
 
 
-class Board:
+class ReaderHub:
     """What all pursuits of one process share: the live connection, and a thread that asks Redis for event loops."""
 
     def __init__(self, store: Store, poll_seconds: float) -> None:
@@ -79,8 +79,8 @@ class Board:
         self._thread: threading.Thread | None = None
         self._is_checking = self._is_closed = False
 
-    def errand(self, act: Callable[[], T], key: Hashable = None) -> Future[T]:
-        """Have `act`, which may block, run on the errand thread.
+    def background_read(self, act: Callable[[], T], key: Hashable = None) -> Future[T]:
+        """Have `act`, which may block, run on the background_read thread.
 
         Args:
             act: What to do.
@@ -97,10 +97,10 @@ class Board:
             if key is not None and key in self._waiting:
                 self._waiting[key].askers.append(future)
                 return future
-            errand = _Errand(act, key, [future])
+            background_read = _Errand(act, key, [future])
             if key is not None:
-                self._waiting[key] = errand
-            self._errands.put(errand)
+                self._waiting[key] = background_read
+            self._errands.put(background_read)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run_errands, name="umbel-stream-log", daemon=True)
                 self._thread.start()
@@ -114,36 +114,36 @@ class Board:
             self._errands.put(None)
 
     def _run_errands(self) -> None:
-        while (errand := self._errands.get()) is not None:
+        while (background_read := self._errands.get()) is not None:
             with self._lock:
-                self._waiting.pop(errand.key, None)
-            errand.run()
-            del errand  # an idle thread keeps nobody's reader alive
+                self._waiting.pop(background_read.key, None)
+            background_read.run()
+            del background_read  # an idle thread keeps nobody's reader alive
 
     def _check(self, run_ids: Sequence[str]) -> None:
         if run_ids and not self._is_checking:
             self._is_checking = True
-            self.errand(partial(self._look, run_ids))
+            self.background_read(partial(self._look, run_ids))
 
     def _look(self, run_ids: Sequence[str]) -> None:
         try:
             heads = read_heads(self.store, run_ids)
-            self.live.post(lambda: self.live.tell_checked(heads))
+            self.live.post(lambda: self.live.log_checked(heads))
         except (UmbelError, RedisError) as error:
             logger.debug("could not look at the runs that are followed: %s", error, extra={"action": "look_failed"})
         finally:
             self._is_checking = False
 
 
-class Move(Enum):
+class Action(Enum):
     """What a pursuit wants when it has nothing to hand over."""
 
-    LOOK = "look"
+    READ = "look"
     WAIT = "wait"
     END = "end"
 
 
-class Pursuit(Listener, Generic[T]):
+class Follower(Listener, Generic[T]):
     """One caller after one run.
 
     `is_stale` says that Redis may be further than what is known here. It is cleared *before* looking, so that what
@@ -153,7 +153,7 @@ class Pursuit(Listener, Generic[T]):
     run_id: str
 
     def __init__(
-        self, board: Board, run_id: str, channel: str, wake: Callable[[], None], timeout: float | None
+        self, board: ReaderHub, run_id: str, channel: str, wake: Callable[[], None], timeout: float | None
     ) -> None:
         """Args:
         board: What the process shares.
@@ -200,7 +200,7 @@ class Pursuit(Listener, Generic[T]):
 
     @abstractmethod
     def look(self) -> Any:
-        """Ask Redis, once, and change nothing here: a caller who is cancelled meanwhile goes on elsewhere."""
+        """ScriptCall Redis, once, and change nothing here: a caller who is cancelled meanwhile goes on elsewhere."""
 
     @abstractmethod
     def look_key(self) -> Hashable:
@@ -227,7 +227,7 @@ class Pursuit(Listener, Generic[T]):
 
     # -- for the drivers -------------------------------------------------------------------------------------------
 
-    def step(self) -> T | Move:
+    def step(self) -> T | Action:
         """What the caller gets, or what has to be done to get there.
 
         Raises:
@@ -246,7 +246,7 @@ class Pursuit(Listener, Generic[T]):
             self._deadline, self._has_looked_once_more = None, False
             return found
         if self.is_over():
-            return Move.END
+            return Action.END
         now = time.monotonic()
         if self._deadline is not None and now >= self._deadline:
             if self._has_looked_once_more:
@@ -260,12 +260,12 @@ class Pursuit(Listener, Generic[T]):
             self._has_joined = True
         if self._deadline is None and self.timeout is not None:
             self._deadline = now + self.timeout
-        return Move.WAIT
+        return Action.WAIT
 
-    def _to_look(self) -> Move:
+    def _to_look(self) -> Action:
         self.before_look()
         self.is_stale = False
-        return Move.LOOK
+        return Action.READ
 
     def longest_wait(self) -> float | None:
         """Seconds after which `step` has something to say in any case."""
@@ -383,37 +383,39 @@ class LoopWake:
                 await self._event.wait()
 
 
-def follow(pursuit: Pursuit[T], wake: threading.Event) -> Generator[T, None, None]:
+def follow(pursuit: Follower[T], wake: threading.Event) -> Generator[T, None, None]:
     """Run a pursuit in the calling thread; `wake` is what the pursuit's `wake` sets."""
     try:
         is_armed = False
-        while (move := pursuit.step()) is not Move.END:
-            if move is Move.LOOK:
+        while (move := pursuit.step()) is not Action.END:
+            if move is Action.READ:
                 pursuit.answer(pursuit.ask())
-            elif not isinstance(move, Move):
+            elif not isinstance(move, Action):
                 yield move
             elif is_armed:
                 wake.wait(pursuit.longest_wait())
             else:
                 wake.clear()  # then step once more: the reason of what was set before shows there
-            is_armed = move is Move.WAIT and not is_armed
+            is_armed = move is Action.WAIT and not is_armed
     finally:
         pursuit.leave()
 
 
-async def follow_on_loop(pursuit: Pursuit[T], wake: LoopWake) -> AsyncGenerator[T, None]:
+async def follow_on_loop(pursuit: Follower[T], wake: LoopWake) -> AsyncGenerator[T, None]:
     """Run a pursuit on the running event loop, which is not blocked."""
     try:
         is_armed = False
-        while (move := pursuit.step()) is not Move.END:
-            if move is Move.LOOK:
-                pursuit.answer(await asyncio.wrap_future(pursuit.board.errand(pursuit.ask, pursuit.look_key())))
-            elif not isinstance(move, Move):
+        while (move := pursuit.step()) is not Action.END:
+            if move is Action.READ:
+                pursuit.answer(
+                    await asyncio.wrap_future(pursuit.board.background_read(pursuit.ask, pursuit.look_key()))
+                )
+            elif not isinstance(move, Action):
                 yield move
             elif is_armed:
                 await wake.wait(pursuit.longest_wait())
             else:
                 wake.clear()
-            is_armed = move is Move.WAIT and not is_armed
+            is_armed = move is Action.WAIT and not is_armed
     finally:
         pursuit.leave()

@@ -37,7 +37,7 @@ CHANNELS = 500
 CLOSED = "The stream hub is closed: its runtime was shut down. Make a new one to go on reading."
 
 
-class _Bell:
+class _WakeUp:
     """Wakes the live thread, which waits for its connection and for this."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Listener:
 class LiveChannels:
     """Channels of one Redis, heard over one connection by any number of listeners.
 
-    Every method but `tell_checked` may be called from any thread, also from a finalizer: it only leaves a note for
+    Every method but `log_checked` may be called from any thread, also from a finalizer: it only leaves a note for
     the live thread. In a forked child, which has no live thread, all are without effect.
     """
 
@@ -105,7 +105,7 @@ class LiveChannels:
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._bell: _Bell | None = None
+        self._wake_up: _WakeUp | None = None
         self._stopping = self._stopped = False
         # Below: the live thread's alone.
         self._listeners: dict[bytes, set[Listener]] = {}
@@ -142,8 +142,8 @@ class LiveChannels:
         if self._thread is None:
             self._start()
         self._notes.put(action)
-        if self._bell is not None:
-            self._bell.ring()
+        if self._wake_up is not None:
+            self._wake_up.ring()
         return not self._stopped
 
     def close(self) -> None:
@@ -152,36 +152,36 @@ class LiveChannels:
             return
         with self._start_lock:
             self._stopping = True
-            if self._thread is None or self._bell is None:
+            if self._thread is None or self._wake_up is None:
                 self._stopped = True
                 return
-        self._bell.ring()
+        self._wake_up.ring()
         if self._thread is not threading.current_thread():
             self._thread.join(5)
 
     def _start(self) -> None:
         with self._start_lock:
             if self._thread is None and not self._stopping:
-                self._bell = _Bell()
-                thread = threading.Thread(target=self._main, args=(self._bell,), name="umbel-streams", daemon=True)
+                self._wake_up = _WakeUp()
+                thread = threading.Thread(target=self._main, args=(self._wake_up,), name="umbel-streams", daemon=True)
                 thread.start()
                 self._thread = thread
 
     # -- the live thread -------------------------------------------------------------------------------------------
 
-    def tell_checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
+    def log_checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
         """Hand on how runs stand. To be called on the live thread."""
         for listeners in self._listeners.values():
             for listener in listeners:
                 if listener.run_id is not None and listener.run_id in heads:
                     self._tell(listener.checked, *heads[listener.run_id])
 
-    def _main(self, bell: _Bell) -> None:
+    def _main(self, wake_up: _WakeUp) -> None:
         self._selector = selectors.DefaultSelector()
-        self._selector.register(bell.ear, selectors.EVENT_READ, bell)
+        self._selector.register(wake_up.ear, selectors.EVENT_READ, wake_up)
         while not self._stopping:
             try:
-                self._turn(bell)
+                self._turn(wake_up)
             except (RedisError, OSError) as error:
                 self._lose(error)
             except Exception as error:
@@ -196,9 +196,9 @@ class LiveChannels:
             self._tell(listener.closed)
         self._listeners.clear()
         self._selector.close()
-        bell.close()
+        wake_up.close()
 
-    def _turn(self, bell: _Bell) -> None:
+    def _turn(self, wake_up: _WakeUp) -> None:
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + self._tick_seconds
@@ -206,8 +206,8 @@ class LiveChannels:
         if self._connection is None and self._listeners and now >= self._connect_at:
             self._connect()
         ready = {key.data for key, _ in self._selector.select(self._idle_seconds(now))}
-        if bell in ready:
-            bell.silence()
+        if wake_up in ready:
+            wake_up.silence()
             self._read_notes(lambda action: action())
         if self._connection is not None and (self._more or self._connection in ready):
             self._receive()

@@ -26,7 +26,7 @@ from ..model.envelope import INTERNAL, STOP, Envelope
 from ..model.errors import WorkflowRuntimeError
 from ..store.replies import RunEnd, RunRecord
 from ..store.verbs import Store
-from .follower import Board, LoopWake, Pursuit, follow, follow_on_loop
+from .follower import Follower, LoopWake, ReaderHub, follow, follow_on_loop
 from .log import PAGE, TRACE, Entry, Page, StreamEvent, read_page
 from .pubsub import CLOSED, Listener
 
@@ -66,7 +66,7 @@ class StreamHub:
         self.buffer_events = buffer_events
         self.buffer_bytes = buffer_bytes
         self.page_events = page_events
-        self._boards: dict[int, Board] = {}
+        self._boards: dict[int, ReaderHub] = {}
         self._is_closed = False
 
     def reader(
@@ -114,7 +114,7 @@ class StreamHub:
         if board is not None:
             board.close()
 
-    def board(self) -> Board:
+    def board(self) -> ReaderHub:
         """What all readers of this process share.
 
         Raises:
@@ -125,7 +125,7 @@ class StreamHub:
         pid = os.getpid()
         known = self._boards.get(pid)
         # No lock: another thread of the parent may have held it at the fork. setdefault picks one winner as well.
-        return known or self._boards.setdefault(pid, Board(self.store, self.poll_seconds))
+        return known or self._boards.setdefault(pid, ReaderHub(self.store, self.poll_seconds))
 
 
 class StreamReader:
@@ -207,7 +207,7 @@ class EndedWatch(Listener):
             self._live.leave(channel, self)
 
 
-class _Following(Pursuit[StreamEvent]):
+class _Following(Follower[StreamEvent]):
     """One iteration of a `StreamReader`: a page of the log that is handed out, and live entries behind it."""
 
     def __init__(self, hub: StreamHub, reader: StreamReader, wake: Callable[[], None], timeout: float | None) -> None:
@@ -333,10 +333,10 @@ class _Following(Pursuit[StreamEvent]):
         )
 
 
-class _UntilEnded(Pursuit[RunEnd]):
+class _UntilEnded(Follower[RunEnd]):
     """One wait for a run's end."""
 
-    def __init__(self, board: Board, run_id: str, wake: Callable[[], None], timeout: float | None) -> None:
+    def __init__(self, board: ReaderHub, run_id: str, wake: Callable[[], None], timeout: float | None) -> None:
         super().__init__(board, run_id, board.store.locate(run_id)["ended"], wake, timeout)
         self._prefix = run_id.encode() + b"\0"
         self._impatient = Store(board.store.client, board.store.settings, patience_seconds=0.0)

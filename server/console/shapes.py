@@ -109,7 +109,7 @@ def run_shape(
         "ended_at": record.ended_at,
         "now": found.now,
         "parent": record.parent,
-        "waits_for_place": record.waits_for_place,
+        "waits_for_admission": record.waits_for_admission,
         "is_asleep": record.status == "running" and 0 < record.live == found.asleep,
         "head": found.head,
         "began_with": _fields(found.began_with),

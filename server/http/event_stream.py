@@ -141,7 +141,7 @@ class EventStreamResponse(Response):
         may_go_on: Asked again and again: whether who reads may still do so. None: there is nobody to ask.
         check_seconds: How often.
         slow_seconds: A reader that takes nothing for so long is cut off; it may come back.
-        on_open: Told +1 when the stream begins and -1 when it is over.
+        on_open: DeliveryResult +1 when the stream begins and -1 when it is over.
         """
         self.status_code = 200
         self.background = None

@@ -21,11 +21,11 @@ _PLAIN = {
     "losses": ("losses", "Attempts that were lost with their process"),
     "lease_expiries": ("lost_owners", "Processes that were declared lost with steps in hand"),
     "deadlines": ("deadlines", "Attempts taken from a process that hung beyond the step's timeout"),
-    "redispatches": ("redispatches", "Doorbells rung again because nobody had come for the step"),
+    "redispatches": ("redispatches", "Dispatches repeated because no worker had claimed the step"),
     "stale_commits": ("stale_commits", "Outcomes refused because the step had been given to another process"),
 }
 _DUPLICATES = {
-    "doorbell": "duplicate_doorbells",
+    "dispatch": "duplicate_doorbells",
     "stale_doorbell": "stale_doorbells",
     "send": "absorbed_sends",
     "commit": "repeated_commits",

@@ -16,7 +16,7 @@ const STATUSES = {
 /** A run's status as it is shown: a running one may only be waiting. */
 export function shownStatus(run) {
   if (run.status !== "running") return run.status;
-  if (run.waits_for_place) return "queued";
+  if (run.waits_for_admission) return "queued";
   return run.is_asleep ? "asleep" : "running";
 }
 

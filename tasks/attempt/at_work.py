@@ -13,7 +13,7 @@ from .running import Running
 _RUN_ENDED = "its run has ended"
 
 
-class AtWork:
+class RunningAttempts:
     """Entered and left by the driver of each attempt, searched from other threads."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""One attempt of one step, from doorbell to commit: the heart of a worker.
+"""One attempt of one step, from dispatch to commit: the heart of a worker.
 
-    doorbell -> claim -> bind -> call -> decide -> commit -> ring the next doorbells
+    dispatch -> claim -> bind -> call -> decide -> commit -> ring the next dispatches
 
 Everything before the claim and after the commit may be lost or repeated; see `orchestration/store/verbs.py`. The flow
 is written once, as generators of requests (`requests.py`). Here a thread carries it out; `loop_executor.py` has an
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ...orchestration.engine.concurrency import Places
-from ...orchestration.engine.leases import Held, Upkeep
+from ...orchestration.engine.concurrency import RunQuota
+from ...orchestration.engine.leases import Held, Leases
 from ...orchestration.engine.sweep import Dispatcher
 from ...orchestration.model.decide import CHUNK, Decision, Limits, decide
 from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnavailable, UmbelError, WorkerLost
@@ -29,21 +29,21 @@ from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
 from ...orchestration.model.work_item import Failed, FannedOut, Outcome, Returned, Surroundings, Suspended, Work
 from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import new_nonce
-from ...orchestration.store.replies import Applied, CarryOn, Doorbell, Refusal
+from ...orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 from ...orchestration.store.settings import Settings, redact_url
 from ...orchestration.store.verbs import Store
 from ..context.emissions import Emissions, Flusher
-from ..context.step_context import StepFace
+from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry
-from .at_work import AtWork
+from .at_work import RunningAttempts
 from .failure import failed_outcome
-from .heartbeat import Owner
-from .requests import Block, CallStep, Flow, Request, Ring, Send, TakeTurn
-from .running import Abandoned, AttemptFailed, Running, Told
+from .heartbeat import LeaseHolder
+from .requests import Block, CallStep, Flow, Request, Ring, Send, TakePermit
+from .running import Abandoned, AttemptFailed, DeliveryResult, Running
 from .step_call import InputUnknown, call_step
 from .step_loop import LoopThread
-from .suspects import Suspects, Turn, give_up_turn
-from .verbose import TellingEmissions, is_verbose, tell_enqueued, tell_outcome, tell_started
+from .suspects import Permit, Suspects, give_up_permit
+from .verbose import VerboseEmissions, is_verbose, log_enqueued, log_outcome, log_started
 
 logger = logging.getLogger("umbel.execution")
 
@@ -85,7 +85,7 @@ class Executor:
         """Args:
         settings: Of the deployment.
         registry: What can be executed here.
-        dispatcher: Rings the next doorbells.
+        dispatcher: Rings the next dispatches.
         worker: The worker's node name, for leases and the journal.
         loop_of: The event loop a run's async steps belong on, if not this process's own.
         one_at_a_time: This process executes one step at a time: it is a child of a prefork pool.
@@ -98,11 +98,11 @@ class Executor:
         self.collecting = Store(connect(settings.redis_url, timeout_seconds=1.0), settings, patience_seconds=1.0)
         # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
         beating = connect(settings.redis_url, timeout_seconds=settings.lease_seconds / 3)
-        upkeep = Upkeep(Store(beating, settings, patience_seconds=settings.heartbeat_seconds))
-        self.upkeep = Upkeep(self.store)
-        self.places = Places(self.store, dispatcher.ring)
-        self._at_work = AtWork()
-        self.owner = Owner(worker, upkeep, self._at_work.cancel, self._ring_given_back)
+        leases = Leases(Store(beating, settings, patience_seconds=settings.heartbeat_seconds))
+        self.leases = Leases(self.store)
+        self.quota = RunQuota(self.store, dispatcher.dispatch)
+        self._at_work = RunningAttempts()
+        self.owner = LeaseHolder(worker, leases, self._at_work.cancel, self._dispatch_given_back)
         self.suspects = Suspects(one_at_a_time=one_at_a_time)
         self.flusher = Flusher(settings.flush_seconds)
         self._own_loop = LoopThread()
@@ -125,7 +125,7 @@ class Executor:
     # -- driven by a thread ----------------------------------------------------------------------------------------
 
     def execute(self, run_id: str, work_id: str, dispatch_no: int) -> str:
-        """Follow one doorbell. Returns what became of it, for logs; never raises for a doorbell that came to nothing.
+        """Follow one dispatch. Returns what became of it, for logs; never raises for a dispatch that came to nothing.
 
         Raises:
             AttemptFailed: The step has failed; everything that follows from it is done.
@@ -155,25 +155,25 @@ class Executor:
                 context = contextvars.copy_context()
                 loop = partial(self._loop, work.run_id)
                 return context.run(call_step, work, registered, face, self.store, loop, on_cancel)
-            case Ring(plan, doorbells):
-                return self.dispatcher.ring(plan, doorbells)
-            case TakeTurn(level):
+            case Ring(plan, dispatches):
+                return self.dispatcher.dispatch(plan, dispatches)
+            case TakePermit(level):
                 asked = self.suspects.ask(level)
                 try:
                     return asked.result()
                 except BaseException:
-                    give_up_turn(asked)
+                    give_up_permit(asked)
                     raise
 
     # -- claim -----------------------------------------------------------------------------------------------------
 
     def follow(self, run_id: str, work_id: str, dispatch_no: int) -> Flow[str]:
-        """The flow of one doorbell; see `execute`."""
+        """The flow of one dispatch; see `execute`."""
         work = yield from self._claim(run_id, work_id, dispatch_no, NO_SUSPECTS)
         if work is not Refusal.SUSPECT:
             return (yield from self._carry_out(work))
         for level in range(1, MOST + 1):
-            turn: Turn = yield TakeTurn(level)
+            turn: Permit = yield TakePermit(level)
             try:
                 work = yield from self._claim(run_id, work_id, dispatch_no, turn.room)
                 if work is not Refusal.SUSPECT:
@@ -206,10 +206,10 @@ class Executor:
                 self.owner.confirm(held)
                 return reply
             self._let_go(held)
-            if reply is not Refusal.GONE:
+            if reply is not Refusal.FENCED:
                 return reply
-            self.owner.reincarnate(owner)
-        return Refusal.GONE
+            self.owner.begin_new_incarnation(owner)
+        return Refusal.FENCED
 
     def _carry_out(self, work: Work | Refusal, *, goes_on: bool = True) -> Flow[str]:
         if isinstance(work, Refusal):
@@ -222,7 +222,7 @@ class Executor:
             following = yield from self._go_on(following, until)
         if first.failed is not None:
             raise first.failed
-        return Told.of(first.text, seconds if first.following is not None else None)
+        return DeliveryResult.of(first.text, seconds if first.following is not None else None)
 
     def _go_on(self, work: Work, until: float) -> Flow[Work | None]:
         """Execute what a commit gave to this process; only the executor of an event loop is ever given anything."""
@@ -256,7 +256,7 @@ class Executor:
             yield Block(partial(self.store.unstage, work, CHUNK))
         emissions = self._emissions(work, plan, running)
         config = registered.steps[work.step]
-        face = StepFace(
+        face = StepContext(
             work,
             emissions,
             self.store,
@@ -266,8 +266,8 @@ class Executor:
             config.accept_event_subclasses,
             config.is_async,
         )
-        if isinstance(emissions, TellingEmissions):
-            tell_started(work)
+        if isinstance(emissions, VerboseEmissions):
+            log_started(work)
         try:
             outcome = yield from self._call(work, registered, face, running)
         except InputUnknown as unknown:
@@ -275,8 +275,8 @@ class Executor:
             return _Ended("needs_code")
         if outcome is None:
             return _Ended("cancelled")
-        if isinstance(emissions, TellingEmissions):
-            tell_outcome(work, outcome)
+        if isinstance(emissions, VerboseEmissions):
+            log_outcome(work, outcome)
         reply = yield from self._commit(work, plan, outcome, emissions, face, until)
         if isinstance(reply, Refusal):
             return _Ended(reply.value)
@@ -290,7 +290,7 @@ class Executor:
         return _Ended(f"attempt {work.attempt} {_WORDS[type(outcome)]}", None, reply.continued)
 
     def _park(self, work: Work, registered: Registered | None, lacks: str | None = None) -> None:
-        self.upkeep.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
+        self.leases.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
         why = "the workflow has no such step here" if registered else "the workflow is not loaded here"
         logger.error(
             "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
@@ -303,17 +303,17 @@ class Executor:
         )
 
     def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:
-        return (TellingEmissions if is_verbose(work) else Emissions)(
+        return (VerboseEmissions if is_verbose(work) else Emissions)(
             work,
             plan,
             self.store,
             self.limits,
-            ring=lambda applied: self.dispatcher.ring(plan, applied.doorbells),
+            ring=lambda applied: self.dispatcher.dispatch(plan, applied.dispatches),
             lost=lambda refusal: running.cancel(f"Redis says {refusal}"),
             notify=self.flusher.notify,
         )
 
-    def _call(self, work: Work, registered: Registered, face: StepFace, running: Running) -> Flow[Outcome | None]:
+    def _call(self, work: Work, registered: Registered, face: StepContext, running: Running) -> Flow[Outcome | None]:
         """Execute user code; None when the attempt was cancelled from outside."""
         if running.reason is not None:
             self._say_cancelled(work, running.reason)
@@ -358,7 +358,7 @@ class Executor:
     # -- commit ----------------------------------------------------------------------------------------------------
 
     def _commit(
-        self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepFace, until: float
+        self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, face: StepContext, until: float
     ) -> Flow[Applied | Refusal]:
         """Record the outcome with everything it did, and ring for what follows; or say why that was refused."""
         close = partial(emissions.close, is_final=isinstance(outcome, Returned | FannedOut))
@@ -407,12 +407,12 @@ class Executor:
                 extra={"action": "commit_refused", "run_id": work.run_id, "step": work.step},
             )
             return reply
-        if isinstance(emissions, TellingEmissions) and not reply.ended:
-            tell_enqueued(commands, reply)
-        if reply.doorbells:
-            yield Ring(plan, reply.doorbells)
+        if isinstance(emissions, VerboseEmissions) and not reply.ended:
+            log_enqueued(commands, reply)
+        if reply.dispatches:
+            yield Ring(plan, reply.dispatches)
         if reply.leaving is not None:
-            yield Block(partial(self.places.pass_on, reply.leaving))
+            yield Block(partial(self.quota.pass_on, reply.leaving))
         if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
             self._wake_in(outcome.retry_delay_seconds, work, plan)
         return reply
@@ -421,14 +421,16 @@ class Executor:
         """What the commit may give to this process at once; a thread takes everything from its queue."""
         return None
 
-    def _ring_given_back(self, run_id: str, doorbells: Sequence[Doorbell]) -> None:
-        if not doorbells:
+    def _dispatch_given_back(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
+        if not dispatches:
             return
         try:
-            self.dispatcher.ring(self.store.plan_of(run_id), doorbells)
+            self.dispatcher.dispatch(self.store.plan_of(run_id), dispatches)
         except UmbelError as error:
-            about = {"action": "ring_failed", "run_id": run_id}
-            logger.warning("%d doorbells were not sent (%s); the sweep rings again", len(doorbells), error, extra=about)
+            about = {"action": "dispatch_failed", "run_id": run_id}
+            logger.warning(
+                "%d dispatches were not sent (%s); the sweep rings again", len(dispatches), error, extra=about
+            )
 
     def _settle_offer(self, carry_on: CarryOn | None, reply: Applied | Refusal | None) -> None:
         """The commit was answered, or never will be."""
@@ -441,12 +443,12 @@ class Executor:
         def wake() -> None:
             timer = f"retry|{work.run_id}|{work.work_id}"
             try:
-                woken = self.upkeep.wake(work.run_id, timer, "retry", work.work_id)
+                woken = self.leases.wake(work.run_id, timer, "retry", work.work_id)
             except UmbelError as error:
                 logger.info("a retry is left to the sweep: %s", error, extra={"action": "wake_failed"})
                 return
             if woken is not None:
-                self.dispatcher.ring(plan, woken.doorbells)
+                self.dispatcher.dispatch(plan, woken.dispatches)
 
         loop = self._own_loop.loop
         loop.call_soon_threadsafe(lambda: loop.call_later(seconds + 0.002, loop.run_in_executor, None, wake))

@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from ...orchestration.engine.leases import Held, Upkeep
+from ...orchestration.engine.leases import Held, Leases
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.replies import Applied, Doorbell
+from ...orchestration.store.replies import Applied, Dispatch
 
 logger = logging.getLogger("umbel.owner")
 
@@ -49,25 +49,25 @@ def process_is_dead(owner: str) -> bool:
         return False
 
 
-class Owner:
+class LeaseHolder:
     """What one execution process holds, and the thread that keeps its leases alive."""
 
     def __init__(
         self,
         worker: str,
-        upkeep: Upkeep,
+        leases: Leases,
         cancel: Callable[[Held, str], None],
-        ring: Callable[[str, Sequence[Doorbell]], None],
+        ring: Callable[[str, Sequence[Dispatch]], None],
     ) -> None:
         """Args:
         worker: The worker's node name.
-        upkeep: Lease verbs, on a connection of its own.
+        leases: Lease verbs, on a connection of its own.
         cancel: Called from the heartbeat thread with a claim that is lost and why; must not block.
         ring: Rings for work of a run that was given back; may block, must not raise.
         """
         self.worker = worker
         self.name = owner_name(worker)
-        self._upkeep = upkeep
+        self._upkeep = leases
         self._cancel, self._ring = cancel, ring
         self._lately: dict[int, float] = {}  # shard -> when something was last held there
         self._held: dict[Held, bool] = {}  # claim -> answered
@@ -113,7 +113,7 @@ class Owner:
         with self._lock:
             return held in self._held or held.claim_id in self._offered
 
-    def reincarnate(self, gone: str) -> None:
+    def begin_new_incarnation(self, gone: str) -> None:
         """Begin a new incarnation, because `gone` was declared lost; everything it ran is cancelled."""
         with self._lock:
             if self.name != gone:
@@ -142,11 +142,11 @@ class Owner:
             about = {"action": "heartbeat_failed", "owner": self.name}
             logger.info("leases are left to run out: %s", error, extra=about)
             return
-        self._ring_all(pulse.handed_back)
+        self._dispatch_all(pulse.handed_back)
 
-    def _ring_all(self, handed_back: Iterable[tuple[str, Applied]]) -> None:
+    def _dispatch_all(self, handed_back: Iterable[tuple[str, Applied]]) -> None:
         for run_id, applied in handed_back:
-            self._ring(run_id, applied.doorbells)
+            self._ring(run_id, applied.dispatches)
 
     def _beat(self) -> None:
         pause = self._upkeep.settings.heartbeat_seconds
@@ -165,9 +165,9 @@ class Owner:
                 continue
             if pulse.handed_back:  # in a thread of its own: a broker that is away must not hold up the heartbeat
                 ringing = (pulse.handed_back,)
-                threading.Thread(target=self._ring_all, args=ringing, name="umbel-ring", daemon=True).start()
+                threading.Thread(target=self._dispatch_all, args=ringing, name="umbel-ring", daemon=True).start()
             if pulse.gone:
-                self.reincarnate(name)
+                self.begin_new_incarnation(name)
             for each in pulse.lost:
                 # A claim that was still on its way when the heartbeat was asked is not lost: Redis did not know it yet.
                 if held[each] and self.holds(each):

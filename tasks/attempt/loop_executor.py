@@ -23,13 +23,13 @@ from ...orchestration.model.work_item import Outcome, Work
 from ...orchestration.store.failpoints import failpoint
 from ...orchestration.store.keys import new_nonce
 from ...orchestration.store.pipeline import GroupedConnection
-from ...orchestration.store.replies import Applied, CarryOn, Doorbell, Refusal
+from ...orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 from ..messages.dispatcher import CeleryDispatcher
 from .executor import PATIENCE_SECONDS, Executor
-from .requests import Block, CallStep, Flow, Request, Ring, Send, TakeTurn
+from .requests import Block, CallStep, Flow, Request, Ring, Send, TakePermit
 from .running import TIME_LIMIT, Abandoned, AttemptFailed
 from .step_call import call_step, call_step_on_loop
-from .suspects import give_up_turn
+from .suspects import give_up_permit
 
 logger = logging.getLogger("umbel.execution")
 
@@ -64,18 +64,18 @@ class LoopExecutor(Executor):
         *args, **more: As of `Executor`.
         threads: For plain steps; as many are executed at once.
         takes: Whether this worker may execute a step that it has not got from its queue.
-        reporter: Told of what it goes on with.
+        reporter: DeliveryResult of what it goes on with.
         """
         super().__init__(*args, **more)
         assert self.settings.redis_url is not None
         self._group = self._connection(self.settings.redis_url)
         self._broker: GroupedConnection | None = None
-        self._bells: dict[str, list[str]] = {}
+        self._outgoing: dict[str, list[str]] = {}
         self._exchanges = ThreadPoolExecutor(_EXCHANGE_THREADS, thread_name_prefix="umbel-exchange")
         self._threads = threads or ThreadPoolExecutor(thread_name_prefix="umbel-step")
         self._takes, self._reporter = takes, reporter
         self._not_steps: dict[str, tuple[float, tuple[str, ...]]] = {}  # plan digest -> when asked, steps
-        self._ringing: set[asyncio.Future[Any]] = set()
+        self._dispatching: set[asyncio.Future[Any]] = set()
 
     async def execute_on_loop(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """As `execute`, awaited. Cancelled, it cancels the step; the work is given back."""
@@ -95,7 +95,7 @@ class LoopExecutor(Executor):
                             raise
                         task.uncancel()
                         text = (
-                            f"Celery's hard time limit of its task was reached (run {run_id!r}, doorbell {work_id!r})."
+                            f"Celery's hard time limit of its task was reached (run {run_id!r}, dispatch {work_id!r})."
                         )
                         resume, value = flow.throw, StepTimeoutError(text)
                     else:
@@ -121,16 +121,16 @@ class LoopExecutor(Executor):
                 return await self._group.do(ask)
             case CallStep():
                 return await self._call_here(request)
-            case Ring(plan, doorbells):
-                return self._ring_soon(plan, doorbells)
+            case Ring(plan, dispatches):
+                return self._dispatch_soon(plan, dispatches)
             case Block(call):
                 return await asyncio.get_running_loop().run_in_executor(self._exchanges, call)
-            case TakeTurn(level):
+            case TakePermit(level):
                 asked = self.suspects.ask(level)
                 try:
                     return await asyncio.wrap_future(asked)
                 except BaseException:
-                    give_up_turn(asked)
+                    give_up_permit(asked)
                     raise
 
     async def _call_here(self, request: CallStep) -> Outcome:
@@ -142,38 +142,38 @@ class LoopExecutor(Executor):
         call = partial(context.run, call_step, work, registered, face, self.store, lambda: loop, on_cancel)
         return await loop.run_in_executor(self._threads, call)
 
-    def _ring_soon(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
-        """Doorbells of one turn of the loop go in one push per queue; what another broker wants goes from a thread."""
+    def _dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """Dispatches of one turn of the loop go in one push per queue; what another broker wants goes from a thread."""
         loop = asyncio.get_running_loop()
-        messages = self.dispatcher.messages(plan, doorbells) if isinstance(self.dispatcher, CeleryDispatcher) else None
+        messages = self.dispatcher.messages(plan, dispatches) if isinstance(self.dispatcher, CeleryDispatcher) else None
         if messages is None:
-            ringing = loop.run_in_executor(self._exchanges, self.dispatcher.ring, plan, doorbells)
-            self._ringing.add(ringing)
-            ringing.add_done_callback(self._ringing.discard)
+            ringing = loop.run_in_executor(self._exchanges, self.dispatcher.dispatch, plan, dispatches)
+            self._dispatching.add(ringing)
+            ringing.add_done_callback(self._dispatching.discard)
             return
-        if not self._bells:
-            loop.call_soon(self._push_bells)
+        if not self._outgoing:
+            loop.call_soon(self._push_outgoing)
         for key, waiting in messages.items():
-            self._bells.setdefault(key, []).extend(waiting)
+            self._outgoing.setdefault(key, []).extend(waiting)
 
     def _connection(self, url: str) -> GroupedConnection:
         return GroupedConnection(url, patience_seconds=PATIENCE_SECONDS, grouped=self.settings.grouped_scripts)
 
-    def _push_bells(self) -> None:
-        bells, self._bells = self._bells, {}
+    def _push_outgoing(self) -> None:
+        dispatches, self._outgoing = self._outgoing, {}
         if self._broker is None:
             assert isinstance(self.dispatcher, CeleryDispatcher)  # it made the messages
             url = self.dispatcher.redis_url
             is_shared = url == self.settings.redis_url
             self._broker = self._group if is_shared else self._connection(url)
-        for key, messages in bells.items():
+        for key, messages in dispatches.items():
             for _ in range(failpoint("push", "before")):
-                self._broker.post(("LPUSH", key, *messages), partial(self._not_rung, len(messages)))
+                self._broker.post(("LPUSH", key, *messages), partial(self._not_dispatched, len(messages)))
 
     @staticmethod
-    def _not_rung(count: int, error: Exception) -> None:
-        about = {"action": "ring_failed"}
-        logger.warning("%d doorbells were not sent (%s); the sweep rings again", count, error, extra=about)
+    def _not_dispatched(count: int, error: Exception) -> None:
+        about = {"action": "dispatch_failed"}
+        logger.warning("%d messages were not sent (%s); the sweep redispatches", count, error, extra=about)
 
     # -- local continuation ----------------------------------------------------------------------------------------
 

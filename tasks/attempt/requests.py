@@ -12,9 +12,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.work_item import Work
-from ...orchestration.store.asks import Ask
-from ...orchestration.store.replies import Doorbell
-from ..context.step_context import StepFace
+from ...orchestration.store.asks import ScriptCall
+from ...orchestration.store.replies import Dispatch
+from ..context.step_context import StepContext
 from ..workflow.registry import Registered
 from .calling import OnCancel
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Send:
     """Send this script and hand back what its reply says."""
 
-    ask: Ask[Any]
+    ask: ScriptCall[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,24 @@ class CallStep:
 
     work: Work
     registered: Registered
-    face: StepFace
+    face: StepContext
     on_cancel: OnCancel
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Send doorbells. Never fails, and need not be waited for."""
+    """Send dispatches. Never fails, and need not be waited for."""
 
     plan: Plan
-    doorbells: Sequence[Doorbell]
+    dispatches: Sequence[Dispatch]
 
 
 @dataclass(frozen=True, slots=True)
-class TakeTurn:
-    """Wait until a suspect of this level may be executed in this process; hand back its `Turn`."""
+class TakePermit:
+    """Wait until a suspect of this level may be executed in this process; hand back its `Permit`."""
 
     level: int
 
 
-Request: TypeAlias = Send | Block | CallStep | Ring | TakeTurn
+Request: TypeAlias = Send | Block | CallStep | Ring | TakePermit
 Flow: TypeAlias = Generator[Request, Any, T]

@@ -59,8 +59,8 @@ class Abandoned(BaseException):
     """
 
 
-class Told(str):
-    """What became of a doorbell, in words for logs.
+class DeliveryResult(str):
+    """What became of a dispatch, in words for logs.
 
     Attributes:
         seconds: How long that took, where it differs from how long the caller was kept: it went on with other work.
@@ -70,7 +70,7 @@ class Told(str):
     seconds: float | None
 
     @classmethod
-    def of(cls, text: str, seconds: float | None = None) -> Told:
+    def of(cls, text: str, seconds: float | None = None) -> DeliveryResult:
         """The text, with how long it took."""
         told = cls(text)
         told.seconds = seconds

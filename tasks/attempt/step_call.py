@@ -16,7 +16,7 @@ from ...orchestration.model.errors import StepTimeoutError, WorkflowRuntimeError
 from ...orchestration.model.work_item import FannedOut, Outcome, Returned, Work
 from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
-from ..context.step_context import StepFace, WaitingForEvent
+from ..context.step_context import StepContext, WaitingForEvent
 from ..events.codec import decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, StepFailedEvent
 from ..resources.resolution import drive, drive_on_loop
@@ -72,7 +72,7 @@ def step_failed_event(
 def call_step(
     work: Work,
     registered: Registered,
-    face: StepFace,
+    face: StepContext,
     store: Store,
     loop: Callable[[], asyncio.AbstractEventLoop],
     on_cancel: Callable[[Callable[[], None] | None], None],
@@ -122,7 +122,7 @@ def call_step(
 async def call_step_on_loop(
     work: Work,
     registered: Registered,
-    face: StepFace,
+    face: StepContext,
     store: Store,
     on_cancel: OnCancel,
     exchanges: Executor,
@@ -221,7 +221,7 @@ def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dic
     return arguments
 
 
-def _judge(config: StepConfig, returned: Any, face: StepFace) -> Outcome:
+def _judge(config: StepConfig, returned: Any, face: StepContext) -> Outcome:
     """The rules of what a step may return; a breach is a failure of the step."""
     if returned is None:
         return Returned(None)

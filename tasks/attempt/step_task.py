@@ -1,4 +1,4 @@
-"""The Celery task: one per step. Its message is a doorbell; everything else is `execution.py`."""
+"""The Celery task: one per step. Its message is a dispatch; everything else is `execution.py`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from celery import Celery, Task
 from celery.exceptions import InvalidTaskError, Retry
 from celery.worker.request import Request
 
-from ..messages.template import doorbell_fault
+from ..messages.template import message_fault
 from ..workflow.registry import Registered
 from .executor import Executor
 from .loop_executor import LoopExecutor
-from .running import AttemptFailed, Told
+from .running import AttemptFailed, DeliveryResult
 
 logger = logging.getLogger("umbel.step_task")
 
@@ -24,17 +24,17 @@ ExecutorOf = Callable[[], Executor]
 
 
 class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
-    """Celery's view of a delivered doorbell, in the worker's main process."""
+    """Celery's view of a delivered dispatch, in the worker's main process."""
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         """As Celery's own.
 
         Raises:
-            InvalidTaskError: The message is no doorbell.
+            InvalidTaskError: The message is no dispatch.
         """
         super().__init__(message, *args, **options)
         try:
-            fault = doorbell_fault(message.payload)
+            fault = message_fault(message.payload)
         except MemoryError:  # says nothing about the message
             raise
         except Exception as error:
@@ -45,7 +45,7 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
     def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
         """Report how long the step took, not the steps that its worker went on with in the same slot."""
         failed, told, runtime = failed__retval__runtime
-        if isinstance(told, Told) and told.seconds is not None:
+        if isinstance(told, DeliveryResult) and told.seconds is not None:
             runtime = told.seconds
         return super().on_success((failed, told, runtime), **kwargs)
 
@@ -60,7 +60,7 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
 
 
 class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
-    """Executes doorbells of one step. All options are this task's own; nothing is set app-wide."""
+    """Executes dispatches of one step. All options are this task's own; nothing is set app-wide."""
 
     Request = StepRequest
     abstract = True
@@ -78,7 +78,7 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     child_lost: Callable[[], None]
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
-        """Follow one doorbell; the result (for logs only) says what became of it.
+        """Follow one dispatch; the result (for logs only) says what became of it.
 
         Raises:
             AttemptFailed: The step has failed for good: Celery's state of this task is FAILURE.
@@ -118,7 +118,7 @@ def register_tasks(
         names.append(step.task)
         if step.task in app._tasks:  # two workflows may share a last name: the message says which run it is
             continue
-        # Queue and priority are no attributes of the task, which Celery deprecates: every doorbell carries them.
+        # Queue and priority are no attributes of the task, which Celery deprecates: every dispatch carries them.
         options: dict[str, Any] = {"name": step.task, "executor": staticmethod(executor)}
         options["loop_executor"] = staticmethod(loop_executor)
         options["child_lost"] = staticmethod(child_lost)

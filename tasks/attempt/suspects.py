@@ -16,7 +16,7 @@ from ...orchestration.model.suspicion import CROWDS, ONE_SUSPECT, Room
 _SURVIVED_SECONDS = 1.0
 
 
-class Turn:
+class Permit:
     """Leave to execute one suspect; `room` is what its claim is asked with."""
 
     __slots__ = ("_suspects", "level", "room")
@@ -29,7 +29,7 @@ class Turn:
         self._suspects.ended(self, went_well=went_well)
 
 
-def give_up_turn(asked: Future[Turn]) -> None:
+def give_up_permit(asked: Future[Permit]) -> None:
     """Nobody waits for this turn any more; it may have been given meanwhile."""
     if not asked.cancel():
         asked.result().end(went_well=False)
@@ -45,20 +45,20 @@ class Suspects:
         self._one_at_a_time = one_at_a_time
         self._window = 1
         self._at_work = [0] * len(CROWDS)
-        self._waiting: list[deque[Future[Turn]]] = [deque() for _ in CROWDS]
+        self._waiting: list[deque[Future[Permit]]] = [deque() for _ in CROWDS]
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def ask(self, level: int) -> Future[Turn]:
-        """Ask for a turn for a suspect of a level, from 1. See `give_up_turn`."""
-        asked: Future[Turn] = Future()
+    def ask(self, level: int) -> Future[Permit]:
+        """ScriptCall for a turn for a suspect of a level, from 1. See `give_up_permit`."""
+        asked: Future[Permit] = Future()
         with self._lock:
             self._waiting[level - 1].append(asked)
             self._admit()
         return asked
 
-    def ended(self, turn: Turn, *, went_well: bool) -> None:
-        """A turn is over; see `Turn.end`."""
+    def ended(self, turn: Permit, *, went_well: bool) -> None:
+        """A turn is over; see `Permit.end`."""
         with self._lock:
             self._at_work[turn.level - 1] -= 1
             if went_well:
@@ -77,7 +77,7 @@ class Suspects:
                 if asked.set_running_or_notify_cancel():
                     self._at_work[level - 1] += 1
                     is_alone = self._one_at_a_time or CROWDS[level - 1] == 1
-                    asked.set_result(Turn(self, level, ONE_SUSPECT if is_alone else Room(level)))
+                    asked.set_result(Permit(self, level, ONE_SUSPECT if is_alone else Room(level)))
         if self._timer is None and not self._one_at_a_time and any(self._waiting) and self._window < CROWDS[0]:
             self._timer = threading.Timer(_SURVIVED_SECONDS, self._survived)
             self._timer.daemon = True

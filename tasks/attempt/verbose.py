@@ -35,7 +35,7 @@ def _is_verbose(options: str) -> bool:
     return bool(json.loads(options or "{}").get("verbose"))
 
 
-class TellingEmissions(Emissions):
+class VerboseEmissions(Emissions):
     """Tells of each event that a step sends or publishes before its end."""
 
     def send(self, event: Envelope, target: str | None) -> None:
@@ -49,26 +49,26 @@ class TellingEmissions(Emissions):
         _say(f"[tick] publish: {_summary(event)}")
 
 
-def tell_started(work: Work) -> None:
+def log_started(work: Work) -> None:
     """An attempt begins."""
     _say(f"{_who(work)} started from {_short(work.event_name)}")
 
 
-def tell_outcome(work: Work, outcome: Outcome) -> None:
+def log_outcome(work: Work, outcome: Outcome) -> None:
     """An attempt has ended; told before that is recorded, so that it is out before anybody sees the run's end."""
     _say(f"{_who(work)} {_said(outcome)}")
     if isinstance(outcome, Returned) and outcome.event is not None and outcome.event.is_a(names.STOP):
         _say(f"[result] {_summary(outcome.event)}")
 
 
-def tell_enqueued(commands: Sequence[Command], applied: Applied) -> None:
+def log_enqueued(commands: Sequence[Command], applied: Applied) -> None:
     """What an attempt has led to is recorded.
 
     Args:
         commands: What was applied.
         applied: The answer, which says what became ready by it.
     """
-    ready = {bell.work_id: bell.step for bell in applied.doorbells}
+    ready = {dispatch.work_id: dispatch.step for dispatch in applied.dispatches}
     if applied.continued is not None:
         ready[applied.continued.work_id] = applied.continued.step
     for step, count in _enqueued(commands, ready).items():

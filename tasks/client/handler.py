@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ...orchestration.engine.concurrency import Places
+from ...orchestration.engine.concurrency import RunQuota
 from ...orchestration.engine.sweep import Dispatcher
 from ...orchestration.model.decide import Limits, route
 from ...orchestration.model.envelope import CANCELLED, ending
@@ -27,7 +27,7 @@ from ...orchestration.store.replies import Refusal, RunEnd
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
-from ..context.run_context import RunFace
+from ..context.run_context import RunContext
 from ..context.step_context import check_target
 from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
@@ -114,8 +114,8 @@ class WorkflowHandler:
         ctx.becomes(self._face())
         self._ctx = ctx
 
-    def _face(self) -> RunFace:
-        return RunFace(
+    def _face(self) -> RunContext:
+        return RunContext(
             self._store,
             self.run_id,
             self._state_class,
@@ -285,7 +285,7 @@ class WorkflowHandler:
                 raise WorkflowRuntimeError(
                     f"Run {self.run_id!r} has ended; {type(event).__name__} was not delivered. Start a new run."
                 )
-            self._dispatcher.ring(plan, reply.doorbells)
+            self._dispatcher.dispatch(plan, reply.dispatches)
             return
 
     async def cancel_run(self, *, timeout: float = 5.0) -> None:
@@ -303,7 +303,7 @@ class WorkflowHandler:
     def _cancel(self) -> bool:
         ended = self._store.finish(self.run_id, "cancelled", ending(CANCELLED))
         if ended:
-            Places(self._store, self._dispatcher.ring).pass_on_of(self.run_id)
+            RunQuota(self._store, self._dispatcher.dispatch).pass_on_of(self.run_id)
         return ended
 
     # -- deprecated ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ def retry_run(runtime: Runtime, run_id: str) -> Applied:
     """Execute the run's unfinished steps anew; what has been done is kept. Its time-out counts from now.
 
     *Promise:* one script decides and revives, so of two callers at once one is told that the run is running. If the
-    caller dies before it has rung the doorbells, the sweep rings them.
+    caller dies before it has rung the dispatches, the sweep rings them.
 
     Raises:
         NotRetried: The run is running, has completed, or has no unfinished step.
@@ -23,8 +23,8 @@ def retry_run(runtime: Runtime, run_id: str) -> Applied:
     reply = runtime.store.revive(run_id, timeout_seconds=record.options.get("timeout"))
     if not isinstance(reply, Applied):
         raise _not_retried(run_id, reply)
-    runtime.dispatcher.ring(runtime.store.plan_of(run_id), reply.doorbells)
-    runtime.places.take(run_id)
+    runtime.dispatcher.dispatch(runtime.store.plan_of(run_id), reply.dispatches)
+    runtime.quota.take(run_id)
     return reply
 
 

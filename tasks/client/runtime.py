@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 from pydantic import ValidationError
 
-from ...orchestration.engine.concurrency import Places
+from ...orchestration.engine.concurrency import RunQuota
 from ...orchestration.engine.sessions import current_run, new_run_of
 from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.errors import HandlerRunning, NotConfigured, RunExists, WorkflowRuntimeError
@@ -56,7 +56,7 @@ class Runtime:
         self.registry = Registry() if registry is None else registry
         self.store = Store(connect(settings.redis_url), settings)
         self.dispatcher = CeleryDispatcher(self.app)
-        self.places = Places(self.store, self.dispatcher.ring)
+        self.quota = RunQuota(self.store, self.dispatcher.dispatch)
         self.limits = Limits(settings.queue, settings.inbox_max_events)
         self._hub: StreamHub | None = None
         self._hub_pid = 0
@@ -128,9 +128,9 @@ class Runtime:
                 f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "
                 f"umbel.attach({run_id!r})."
             )
-        self.dispatcher.ring(plan, reply.doorbells)
+        self.dispatcher.dispatch(plan, reply.dispatches)
         if num_concurrent_runs is not None:
-            self.places.take(run_id)
+            self.quota.take(run_id)
         logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
         return self.handler(run_id, workflow)
 

@@ -26,21 +26,21 @@ from ..retry.policy import RetryInfo
 from ..state.store import DictState
 from ..steps.markers import StepContextMarker
 from ..workflow.definition import WorkflowDefinition
-from .run_context import Beginning, PreRunFace, RunFace
-from .step_context import StepFace
+from .run_context import Beginning, NewRunContext, RunContext
+from .step_context import StepContext
 
 StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
 
-Face = PreRunFace | StepFace | RunFace
+Face = NewRunContext | StepContext | RunContext
 
 #: The context of the step this thread or task executes.
 current_context: ContextVar[Context[Any] | None] = ContextVar("umbel_step_context", default=None)
 
 _WHERE = {
-    PreRunFace: "this context has no run yet",
-    StepFace: "this is the context of a running step",
-    RunFace: "this is the context of a run as its caller sees it",
+    NewRunContext: "this context has no run yet",
+    StepContext: "this is the context of a running step",
+    RunContext: "this is the context of a run as its caller sees it",
 }
 
 
@@ -66,9 +66,9 @@ class Context(StepContextMarker, Generic[StateT]):
         serializer: BaseSerializer | None = None,
     ) -> None:
         if previous_context is None:
-            self._face: Face = PreRunFace(workflow)
+            self._face: Face = NewRunContext(workflow)
         else:
-            self._face = PreRunFace.load(workflow, previous_context, serializer)
+            self._face = NewRunContext.load(workflow, previous_context, serializer)
 
     @classmethod
     def over(cls, face: Face) -> Self:
@@ -91,18 +91,18 @@ class Context(StepContextMarker, Generic[StateT]):
         """
         return cls(workflow, data, serializer)
 
-    def _step(self, method: str) -> StepFace:
-        if isinstance(self._face, StepFace):
+    def _step(self, method: str) -> StepContext:
+        if isinstance(self._face, StepContext):
             return self._face
         raise self._misplaced(method, "It belongs to a running step: call it on the ctx parameter of a step.")
 
-    def _beside(self, method: str) -> RunFace:
-        if isinstance(self._face, RunFace):
+    def _beside(self, method: str) -> RunContext:
+        if isinstance(self._face, RunContext):
             return self._face
         raise self._misplaced(method, "It belongs to a run that was started: call it on handler.ctx.")
 
     def _misplaced(self, method: str, advice: str) -> ContextStateError:
-        run = "" if isinstance(self._face, PreRunFace) else f" (run {self.run_id!r})"
+        run = "" if isinstance(self._face, NewRunContext) else f" (run {self.run_id!r})"
         return ContextStateError(f"Context.{method}() cannot be used here: {_WHERE[type(self._face)]}{run}. {advice}")
 
     @staticmethod
@@ -133,14 +133,14 @@ class Context(StepContextMarker, Generic[StateT]):
         Raises:
             ContextStateError: There is no run yet.
         """
-        if isinstance(self._face, PreRunFace):
+        if isinstance(self._face, NewRunContext):
             raise self._misplaced("run_id", "It belongs to a run.")
         return self._face.run_id
 
     @property
     def is_running(self) -> bool:
         """Whether the run goes on; before a run, whether the snapshot was taken of one that did."""
-        if isinstance(self._face, StepFace):
+        if isinstance(self._face, StepContext):
             warnings.warn("Context.is_running is always true in a step.", DeprecationWarning, stacklevel=2)
             return True
         return self._face.is_running
@@ -168,7 +168,7 @@ class Context(StepContextMarker, Generic[StateT]):
             WorkflowRuntimeError: There is no such step, or it does not accept this event.
             ContextStateError: There is no run yet.
         """
-        if isinstance(self._face, PreRunFace):
+        if isinstance(self._face, NewRunContext):
             raise self._misplaced("send_event", "Start the run first, or send with handler.send_event().")
         self._face.send(message, step)
 
@@ -265,10 +265,10 @@ class Context(StepContextMarker, Generic[StateT]):
             ContextStateError: It is a step's, or its run goes on.
             ContextSerdeError: It holds unfinished work of another workflow.
         """
-        if isinstance(self._face, StepFace):
+        if isinstance(self._face, StepContext):
             raise self._misplaced("run", "A step that starts a run of its own gives it a Context(workflow) of its own.")
         return self._face.beginning(workflow, has_new_input=has_new_input)
 
-    def becomes(self, face: RunFace) -> None:
+    def becomes(self, face: RunContext) -> None:
         """From now on this is the context of that run."""
         self._face = face

@@ -47,7 +47,7 @@ class Emissions:
         plan: Its run's plan.
         store: Where bursts go.
         limits: For routing.
-        ring: Rings the doorbells of a burst.
+        ring: Rings the dispatches of a burst.
         lost: Called when a burst is refused because the attempt is no longer wanted.
         notify: Asks the flusher to come by.
         """

@@ -48,7 +48,7 @@ class Beginning:
         return self.snapshot.goes_on
 
 
-class PreRunFace:
+class NewRunContext:
     """A context that has no run yet: a state to begin with, and perhaps the rest of another run."""
 
     def __init__(
@@ -69,7 +69,7 @@ class PreRunFace:
     @classmethod
     def load(
         cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer | None
-    ) -> PreRunFace:
+    ) -> NewRunContext:
         """The context that a snapshot was taken of.
 
         Raises:
@@ -97,7 +97,7 @@ class PreRunFace:
         return _beginning(workflow, replace(saved, state=state), has_new_input)
 
 
-class RunFace:
+class RunContext:
     """Everything behind a context beside a run: the run as its caller sees it."""
 
     def __init__(

@@ -37,7 +37,7 @@ class WaitingForEvent(BaseException):
         self.suspended = suspended
 
 
-class StepFace:
+class StepContext:
     """Everything behind a context inside a step: one attempt of one work item."""
 
     def __init__(

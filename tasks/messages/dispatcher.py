@@ -1,6 +1,6 @@
-"""Doorbells as Celery messages: ids only, never payloads.
+"""Dispatches as Celery messages: ids only, never payloads.
 
-*Promise.* A doorbell may be lost, doubled or late without any effect; a publish that fails is only logged, because the
+*Promise.* A dispatch may be lost, doubled or late without any effect; a publish that fails is only logged, because the
 ring index rings again.
 """
 
@@ -25,7 +25,7 @@ from ...orchestration.model.commands import Command, Deliver
 from ...orchestration.model.plan import Plan
 from ...orchestration.store.connection import Client, connect
 from ...orchestration.store.failpoints import failpoint
-from ...orchestration.store.replies import Doorbell
+from ...orchestration.store.replies import Dispatch
 from ...orchestration.store.settings import Settings
 from .template import HEADER, Template, send_options, shown_arguments, task_id_of
 
@@ -43,33 +43,33 @@ class CeleryDispatcher:
         self._redis: Client | None = None
         self._pid = 0
 
-    def ring(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
-        """Send one message per doorbell over one connection. Never raises."""
-        if not doorbells:
+    def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """Send one message per dispatch over one connection. Never raises."""
+        if not dispatches:
             return
         try:
-            messages = self.messages(plan, doorbells)
-            for _ in range(failpoint("ring", "before")):
+            messages = self.messages(plan, dispatches)
+            for _ in range(failpoint("dispatch", "before")):
                 if messages is None:
-                    self._send(plan, doorbells)
+                    self._send(plan, dispatches)
                 else:
                     for key, waiting in messages.items():
                         self._client().lpush(key, *waiting)
-            failpoint("ring", "after")
+            failpoint("dispatch", "after")
         except (RedisError, OperationalError, OSError, *self.app.connection_for_write().connection_errors) as error:
             logger.warning(
-                "%d doorbells of workflow %s were not sent (%s); the sweep rings again",
-                len(doorbells),
+                "%d messages of workflow %s were not sent (%s); the sweep redispatches",
+                len(dispatches),
                 plan.workflow,
                 error,
-                extra={"action": "ring_failed"},
+                extra={"action": "dispatch_failed"},
             )
-        except Exception:  # what the doorbells are for is in Redis already, and no fault of ours may hide that
+        except Exception:  # what the dispatches are for is in Redis already, and no fault of ours may hide that
             logger.exception(
-                "%d doorbells of workflow %s were not sent; the sweep rings again",
-                len(doorbells),
+                "%d messages of workflow %s were not sent; the sweep redispatches",
+                len(dispatches),
                 plan.workflow,
-                extra={"action": "ring_failed"},
+                extra={"action": "dispatch_failed"},
             )
 
     def _is_plain_redis(self) -> bool:
@@ -89,7 +89,7 @@ class CeleryDispatcher:
     def pushes(
         self, plan: Plan, run_id: str, commands: Sequence[Command], redis_url: str | None
     ) -> dict[str, tuple[str, str]] | None:
-        """The doorbells of a start, to be pushed by the very script that makes their work: work id -> list, message.
+        """The dispatches of a start, to be pushed by the very script that makes their work: work id -> list, message.
 
         None where the broker is not the Redis at `redis_url`.
         """
@@ -99,27 +99,27 @@ class CeleryDispatcher:
         for made in commands:
             if isinstance(made, Deliver):
                 step = made.step
-                bell = Doorbell(run_id, made.work_id, 1, step.name, step.queue or made.queue, step.priority or 0)
-                messages = self.messages(plan, [bell])
+                dispatch = Dispatch(run_id, made.work_id, 1, step.name, step.queue or made.queue, step.priority or 0)
+                messages = self.messages(plan, [dispatch])
                 if messages is None:
                     return None
                 [(key, [message])] = messages.items()
                 found[made.work_id] = (key, message)
         return found
 
-    def messages(self, plan: Plan, doorbells: Sequence[Doorbell]) -> dict[str, list[str]] | None:
-        """The messages of these doorbells by the Redis list they go to; None if the broker takes more than a push."""
-        if not self._is_plain_redis() or any(bell.priority for bell in doorbells):
+    def messages(self, plan: Plan, dispatches: Sequence[Dispatch]) -> dict[str, list[str]] | None:
+        """The messages of these dispatches by the Redis list they go to; None if the broker takes more than a push."""
+        if not self._is_plain_redis() or any(dispatch.priority for dispatch in dispatches):
             return None
         prefix = (self.app.conf.broker_transport_options or {}).get("global_keyprefix", "")
         messages: dict[str, list[str]] = defaultdict(list)
-        for bell in doorbells:
-            step = plan.by_name[bell.step]
-            template = self._templates.get((step.task, bell.queue))
+        for dispatch in dispatches:
+            step = plan.by_name[dispatch.step]
+            template = self._templates.get((step.task, dispatch.queue))
             if template is None:
-                template = Template.of(self.app, step.task, bell, plan.workflow)
-                self._templates[step.task, bell.queue] = template
-            messages[f"{prefix}{bell.queue}"].append(template.fill(bell))
+                template = Template.of(self.app, step.task, dispatch, plan.workflow)
+                self._templates[step.task, dispatch.queue] = template
+            messages[f"{prefix}{dispatch.queue}"].append(template.fill(dispatch))
         return messages
 
     def _client(self) -> Client:
@@ -133,12 +133,14 @@ class CeleryDispatcher:
         url: str = self.app.conf.broker_write_url or self.app.conf.broker_url
         return url
 
-    def _send(self, plan: Plan, doorbells: Sequence[Doorbell]) -> None:
+    def _send(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
         with self.app.producer_pool.acquire(block=True, timeout=5) as producer:
-            for bell in doorbells:
-                options: dict[str, Any] = send_options(bell, plan.workflow, task_id_of(bell), shown_arguments(bell))
-                arguments = (bell.run_id, bell.work_id, bell.dispatch_no)
-                self.app.send_task(plan.by_name[bell.step].task, args=arguments, producer=producer, **options)
+            for dispatch in dispatches:
+                options: dict[str, Any] = send_options(
+                    dispatch, plan.workflow, task_id_of(dispatch), shown_arguments(dispatch)
+                )
+                arguments = (dispatch.run_id, dispatch.work_id, dispatch.dispatch_no)
+                self.app.send_task(plan.by_name[dispatch.step].task, args=arguments, producer=producer, **options)
 
     def backlog(self, queue: str) -> int | None:
         """Messages waiting in a queue; None when the broker does not say."""

@@ -23,7 +23,7 @@ from kombu.transport import memory, virtual
 
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.store.keys import check_run_id
-from ...orchestration.store.replies import Doorbell
+from ...orchestration.store.replies import Dispatch
 
 #: Stand for what differs from message to message; no user text ever gets into a template.
 _TASK_ID, _SHOWN, _BODY, _TAG = "\x02task-id\x03", "\x02shown\x03", "\x02body\x03", "\x02tag\x03"
@@ -35,12 +35,12 @@ HEADER = "umbel_workflow"
 _WORK_ID = re.compile(r"[^|\x00-\x1f\x7f]{1,1024}")
 
 
-def send_options(bell: Doorbell, workflow: str, task_id: str, shown: str) -> dict[str, Any]:
+def send_options(dispatch: Dispatch, workflow: str, task_id: str, shown: str) -> dict[str, Any]:
     """How umbel sends any of its tasks: ids only, and nothing of them kept by Celery."""
     return {
         "task_id": task_id,
-        "queue": bell.queue,
-        "priority": bell.priority or None,
+        "queue": dispatch.queue,
+        "priority": dispatch.priority or None,
         "headers": {HEADER: workflow},
         "argsrepr": shown,
         "kwargsrepr": "{}",
@@ -50,10 +50,10 @@ def send_options(bell: Doorbell, workflow: str, task_id: str, shown: str) -> dic
     }
 
 
-def doorbell_fault(body: object) -> str | None:
-    """Say what makes a task's decoded body no doorbell, or None. Whoever reaches the broker may have written it.
+def message_fault(body: object) -> str | None:
+    """Say what makes a task's decoded body no dispatch, or None. Whoever reaches the broker may have written it.
 
-    A doorbell that passes is still only a hint: what is not there, or not to be had, is not executed.
+    A dispatch that passes is still only a hint: what is not there, or not to be had, is not executed.
     """
     arguments = body[0] if isinstance(body, list | tuple) and len(body) == 3 else None
     if not isinstance(arguments, list | tuple) or len(arguments) != 3 or body[1]:  # type: ignore[index]
@@ -70,14 +70,14 @@ def doorbell_fault(body: object) -> str | None:
     return None
 
 
-def task_id_of(bell: Doorbell) -> str:
-    """The Celery id of a doorbell: two of one dispatch are recognisably the same."""
-    return f"{bell.work_id}-{bell.dispatch_no}"
+def task_id_of(dispatch: Dispatch) -> str:
+    """The Celery id of a dispatch: two of one dispatch are recognisably the same."""
+    return f"{dispatch.work_id}-{dispatch.dispatch_no}"
 
 
-def shown_arguments(bell: Doorbell) -> str:
+def shown_arguments(dispatch: Dispatch) -> str:
     """What monitors show as arguments."""
-    return f"({bell.run_id}, {bell.work_id}, {bell.dispatch_no})"
+    return f"({dispatch.run_id}, {dispatch.work_id}, {dispatch.dispatch_no})"
 
 
 class _Channel(memory.Channel):
@@ -107,13 +107,13 @@ class Template:
     embed: dict[str, Any]
 
     @staticmethod
-    def of(app: Celery, task: str, bell: Doorbell, workflow: str) -> Template:
+    def of(app: Celery, task: str, dispatch: Dispatch, workflow: str) -> Template:
         """What the app would send for this step."""
         with Connection(transport=_Transport) as connection, connection.channel() as channel:
             producer = app.amqp.Producer(channel, auto_declare=False)
-            options = send_options(bell, workflow, _TASK_ID, _SHOWN)
+            options = send_options(dispatch, workflow, _TASK_ID, _SHOWN)
             app.send_task(task, args=("", "", 0), root_id=_TASK_ID, producer=producer, **options)
-            message = channel._get(bell.queue)
+            message = channel._get(dispatch.queue)
         embed = json.loads(base64.b64decode(message["body"]))[2]
         message["body"] = _BODY
         message["properties"]["delivery_tag"] = _TAG
@@ -123,12 +123,12 @@ class Template:
         pieces = [part for part in parts if part is not None]
         return Template(tuple(pieces[::2]), tuple(written[name] for name in pieces[1::2]), embed)
 
-    def fill(self, bell: Doorbell) -> str:
-        """The message of one doorbell."""
-        arguments = [[bell.run_id, bell.work_id, bell.dispatch_no], {}, self.embed]
+    def fill(self, dispatch: Dispatch) -> str:
+        """The message of one dispatch."""
+        arguments = [[dispatch.run_id, dispatch.work_id, dispatch.dispatch_no], {}, self.embed]
         values = {
-            _TASK_ID: task_id_of(bell),
-            _SHOWN: shown_arguments(bell),
+            _TASK_ID: task_id_of(dispatch),
+            _SHOWN: shown_arguments(dispatch),
             _BODY: base64.b64encode(json.dumps(arguments).encode()).decode(),
             _TAG: str(uuid4()),
         }

@@ -165,7 +165,7 @@ class _ComposedPolicy:
 
 
 def next_delay(policy: RetryPolicy, elapsed_seconds: float, failures: int, error: Exception, seed: int) -> float | None:
-    """Ask any policy object about a failure, also one whose `next` takes no seed.
+    """ScriptCall any policy object about a failure, also one whose `next` takes no seed.
 
     Args:
         policy: The step's policy.

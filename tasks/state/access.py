@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from ...orchestration.model.errors import StoreUnavailable, WorkflowRuntimeError
 from ...orchestration.model.work_item import Work
-from ...orchestration.state.local_queue import Line, Turn, line_for
+from ...orchestration.state.local_queue import FifoQueue, Ticket, line_for
 from ...orchestration.state.lock_renewal import RenewedLock
 from ...orchestration.state.redis_hash import LOCK_SECONDS, Change, Occupied, StateHash
 from ...orchestration.store.exchanges import Exchange, NewSignal, Pause, Procedure, Wait
@@ -62,7 +62,7 @@ class Edit(Generic[StateT]):
     raw: dict[str, bytes]
     token: str
     renewed: RenewedLock
-    turn: Turn
+    turn: Ticket
     block: EditBlock
 
 
@@ -102,7 +102,7 @@ class StateAccess(Generic[StateT]):
         self.patience_seconds = patience_seconds
 
     @cached_property
-    def line(self) -> Line:
+    def line(self) -> FifoQueue:
         """Where the writers of this process queue up."""
         return line_for(self.hash.store.settings.redis_url or "", self.hash.key)
 
@@ -306,7 +306,7 @@ class StateAccess(Generic[StateT]):
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
-    def _take_turn(self, what: str) -> Procedure[Turn]:
+    def _take_turn(self, what: str) -> Procedure[Ticket]:
         """Queue up in this process."""
         signal = yield NewSignal()
         turn = self.line.join(signal.set)

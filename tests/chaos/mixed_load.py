@@ -114,6 +114,6 @@ class Load:
         return len({token for token in tokens if token[0] in self.seen})
 
     def absorbed(self) -> int:
-        """Doorbells, commits and sends that came twice or late and changed nothing."""
+        """Dispatches, commits and sends that came twice or late and changed nothing."""
         names = ("stale_doorbells", "duplicate_doorbells", "stale_commits", "absorbed_sends")
         return sum(self.deployment.counter(name) for name in names)

@@ -50,7 +50,7 @@ MUTATIONS = (
     Mutation("token check", LUA + "commit.lua", "or record.t ~= A.t then", "then"),
     Mutation("token check of an early flush", LUA + "flush.lua", "or record.t ~= A.t then", "then"),
     Mutation(
-        "claim id: one of all doorbells",
+        "claim id: one of all dispatches",
         LUA + "claim.lua",
         "if record.st == 'running' and record.c ~= A.c then",
         "if false then",

@@ -67,7 +67,7 @@ class Leftovers:
 
     Attributes:
         indexed: Index of a shard and its members.
-        held: Owner and what its set still lists.
+        held: LeaseHolder and what its set still lists.
         for_good: Keys without a lifetime that are neither an index nor a plan.
         missing_workers: Names of workers that ended without having been killed.
         idle_workers: Names of workers that take no messages any more.

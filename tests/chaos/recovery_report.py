@@ -52,7 +52,7 @@ class RecoveryReport:
             seed: With which seed.
             runs: How many runs lived through it.
             executions: How often steps were executed in them.
-            absorbed: Doorbells, commits and sends that came twice or late and changed nothing.
+            absorbed: Dispatches, commits and sends that came twice or late and changed nothing.
             recovery_seconds: From the fault to the next progress, for each time it was injected.
             violations: Invariants that did not hold.
         """

@@ -25,8 +25,8 @@ ARMS = (
     "*.before=kill@1/3000*1",
     "*.after=raise@1/100",
     "*.before=raise@1/100",
-    "ring.before=drop@1/20;push.before=drop@1/20;commit.after=raise@1/50",
-    "ring.before=dup@1/5;push.before=dup@1/5;deliver.before=dup@1/50",
+    "dispatch.before=drop@1/20;push.before=drop@1/20;commit.after=raise@1/50",
+    "dispatch.before=dup@1/5;push.before=dup@1/5;deliver.before=dup@1/50",
     "claim.after=sleep:200@1/100;commit.before=sleep:200@1/100",
 )
 #: Failpoints that lose a connection are for scripts: elsewhere Celery's own answer to a lost connection is at work.

@@ -23,8 +23,8 @@ PATIENT = {
     "lease_seconds": 6.0,
     "heartbeat_seconds": 0.5,
     "sweep_seconds": 0.2,
-    "ring_seconds": 1.0,
-    "ring_max_seconds": 4.0,
+    "redispatch_seconds": 1.0,
+    "redispatch_max_seconds": 4.0,
 }
 #: Kinds of runs in which each step is begun once.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))

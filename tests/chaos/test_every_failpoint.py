@@ -21,7 +21,7 @@ from recovery_report import RecoveryReport
 from umbel.errors import WorkflowTimeoutError
 from umbel.orchestration.store.scripts import names
 
-#: Places that workers pass while they do this load, by what passes them.
+#: RunQuota that workers pass while they do this load, by what passes them.
 OF_STEPS = [
     "claim",
     "commit",
@@ -42,7 +42,7 @@ OF_MAIN = [
     "lose",
     "wake",
     "deadline",
-    "rering",
+    "redispatch",
     "retire",
     "finish",
     "sweep_turn",

@@ -62,7 +62,12 @@ def test_messages_that_die_with_who_had_just_fetched_them_are_sent_again(
             "commit.after=kill@1/40*2;push.before=kill@1/40*2",
             marks=pytest.mark.full_matrix,
         ),
-        pytest.param("F8 killed after the publish", "prefork", "ring.after=kill@1/20*4", marks=pytest.mark.full_matrix),
+        pytest.param(
+            "F8 killed after the publish",
+            "prefork",
+            "dispatch.after=kill@1/20*4",
+            marks=pytest.mark.full_matrix,
+        ),
         pytest.param("F8 killed after the publish", "asyncio", "push.after=kill@1/8*3", marks=pytest.mark.full_matrix),
     ],
     ids=["before-prefork", "before-asyncio", "after-prefork", "after-asyncio"],

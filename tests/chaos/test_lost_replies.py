@@ -48,8 +48,8 @@ def store(proxy: Proxy) -> Iterator[Store]:
         shards=2,
         lease_seconds=600,
         heartbeat_seconds=200,
-        ring_seconds=600,
-        ring_max_seconds=20_000,
+        redispatch_seconds=600,
+        redispatch_max_seconds=20_000,
     )
     client = connect(proxy.url)
     yield Store(client, settings)
@@ -104,15 +104,15 @@ def test_a_state_write_whose_answer_is_lost_is_written_and_journaled_once(
 
 def test_ringing_again_whose_answer_is_lost_rings_the_newest(proxy: Proxy, past: Client, store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
-    bell = run.bells[0]
-    left = losing_one(proxy, past, store, "rering")
+    dispatch = run.dispatches[0]
+    left = losing_one(proxy, past, store, "redispatch")
 
-    (again,) = run.upkeep.ring_again(run.run_id, [(bell.work_id, "umbel/0")]).doorbells
+    (again,) = run.leases.redispatch(run.run_id, [(dispatch.work_id, "umbel/0")]).dispatches
 
     assert len(left) == 1
     assert again.dispatch_no == 3
     assert not isinstance(run.ask(again), Refusal)
-    assert run.ask(bell) is Refusal.BUSY
+    assert run.ask(dispatch) is Refusal.BUSY
 
 
 def test_a_connection_that_has_gone_silent_costs_one_time_out_and_no_failure(proxy: Proxy) -> None:

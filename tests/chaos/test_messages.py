@@ -23,7 +23,12 @@ from umbel.workers.embedded.watchdog import Watchdog
 from umbel.workers.transport.quarantine import quarantined
 
 #: Leases that do not run out by themselves, and each step through the broker.
-THROUGH_THE_BROKER = {"lease_seconds": 6.0, "ring_seconds": 1.0, "ring_max_seconds": 4.0, "continuation_seconds": 0.0}
+THROUGH_THE_BROKER = {
+    "lease_seconds": 6.0,
+    "redispatch_seconds": 1.0,
+    "redispatch_max_seconds": 4.0,
+    "continuation_seconds": 0.0,
+}
 #: Kinds of runs in which each step is begun once.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))
 
@@ -159,7 +164,7 @@ def test_malformed_forged_and_foreign_messages_are_set_aside_and_cost_nothing(
         (aside,) = quarantined(meddler.client, f"{deployment.settings.key_prefix}:broker:").values()
     conclude(report, "F21 messages forged", load, seed=ONE_SEED)
     nothing_is_lost_or_repeated(deployment)
-    refused = deployment.counter("refused_doorbells")
+    refused = deployment.counter("refused_messages")
     assert refused == 2 * (len(WRONG_ARGUMENTS) + 2)
     assert aside.count == refused + 2 * 7
     assert aside.kept == aside.count
@@ -206,7 +211,7 @@ def test_forged_messages_in_rabbitmq_cost_nothing_either(
                 channel.basic_publish(message, exchange="", routing_key=queue)
         conclude(report, "F21 forged in RabbitMQ", load, seed=ONE_SEED)
         eventually(
-            lambda: deployment.counter("refused_doorbells") == len(WRONG_ARGUMENTS), "all forged doorbells are refused"
+            lambda: deployment.counter("refused_messages") == len(WRONG_ARGUMENTS), "all forged dispatches are refused"
         )
         load.start(len(ONCE), ONCE)
         conclude(report, "F21 forged in RabbitMQ", load, seed=ONE_SEED)
@@ -245,7 +250,7 @@ def test_a_message_whose_acknowledgement_was_lost_and_that_comes_back_a_day_late
 def test_a_lost_message_is_rung_for_again_soon_after_its_queue_is_empty(
     deploy_chaos: DeployChaos, report: RecoveryReport
 ) -> None:
-    times = {"lease_seconds": 15.0, "heartbeat_seconds": 5.0, "sweep_seconds": 2.0, "ring_seconds": 5.0}
+    times = {"lease_seconds": 15.0, "heartbeat_seconds": 5.0, "sweep_seconds": 2.0, "redispatch_seconds": 5.0}
     deployment = deploy_chaos(seed=ONE_SEED, **times)
     load = Load(deployment, ONE_SEED)
     for _ in range(3):
@@ -264,7 +269,7 @@ def test_a_lost_message_is_rung_for_again_soon_after_its_queue_is_empty(
 @pytest.mark.timeout(240)
 def test_a_queue_ten_thousand_long_is_rung_for_not_once(deploy_chaos: DeployChaos) -> None:
     # The first look at a dispatch comes after a moment, so that each of them is looked at again and again.
-    deployment = deploy_chaos(ring_seconds=0.5, sweep_seconds=0.2, continuation_seconds=0.0)
+    deployment = deploy_chaos(redispatch_seconds=0.5, sweep_seconds=0.2, continuation_seconds=0.0)
     load = Load(deployment, 1)
     for _ in range(10_000):
         load.start_one(Held, 1)

@@ -18,7 +18,7 @@ from recovery_report import RecoveryReport
 #: Kinds of runs in which each step is begun once.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))
 #: No lease runs out by itself.
-PATIENT = {"lease_seconds": 10.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.2, "ring_seconds": 1.0}
+PATIENT = {"lease_seconds": 10.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.2, "redispatch_seconds": 1.0}
 
 
 @pytest.mark.full_matrix
@@ -48,7 +48,7 @@ def test_workers_replaced_one_after_the_other_under_load_lose_and_repeat_no_step
 def test_in_a_mixed_fleet_work_that_the_old_code_lacks_goes_on_soon_and_never_fails(
     deploy_chaos: DeployChaos, report: RecoveryReport, pool: str
 ) -> None:
-    deployment = deploy_chaos(ring_seconds=1.0)
+    deployment = deploy_chaos(redispatch_seconds=1.0)
     deployment.worker("old-1", "shop_before", pool=pool).wait_ready()
     deployment.worker("old-2", "shop_before", pool=pool).wait_ready()
     deployment.worker("new", "shop_after", pool=pool, concurrency=50).wait_ready()

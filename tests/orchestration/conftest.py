@@ -55,8 +55,8 @@ def settings(redis_url: str, prefix: str) -> Settings:
         shards=2,
         lease_seconds=600,
         heartbeat_seconds=200,
-        ring_seconds=600,
-        ring_max_seconds=20_000,
+        redispatch_seconds=600,
+        redispatch_max_seconds=20_000,
     )
 
 

@@ -41,7 +41,7 @@ def compare(store: Store, run: ModelRun) -> None:
     for name in ("work", "events", "slots", "queue", "scopes", "joins", "waiters"):
         pipe.hgetall(keys[name])
     pipe.zrange(keys["free"], 0, -1).lrange(keys["inbox"], 0, -1).smembers(keys["extra"])
-    pipe.zrange(keys["ring"], 0, -1).zrange(keys["timers"], 0, -1).exists(*(keys[name] for name in SPENT))
+    pipe.zrange(keys["unclaimed"], 0, -1).zrange(keys["timers"], 0, -1).exists(*(keys[name] for name in SPENT))
     meta, work, events, slots, queue, scopes, joins, waiters, free, inbox, extra, ring, timers, spent = pipe.execute()
 
     agree("status", meta[0].decode(), run.status)
@@ -199,7 +199,9 @@ def compare_shard(store: Store, shard: int, held: dict[tuple[str, int], set[str]
     key = store.keys.in_shard
     owners = [owner for owner, where in held if where == shard]
     pipe = store.client.pipeline(transaction=True)
-    pipe.zrange(key(shard, "ring"), 0, -1).hgetall(key(shard, "unclaimed")).zrange(key(shard, "gone"), 0, -1)
+    pipe.zrange(key(shard, "unclaimed"), 0, -1).hgetall(key(shard, "unclaimed_counts")).zrange(
+        key(shard, "fenced"), 0, -1
+    )
     for owner in owners:
         pipe.smembers(key(shard, f"owner:{owner}"))
     ring, unclaimed, lost, *sets = pipe.execute()

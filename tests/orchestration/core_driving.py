@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 
-from umbel.orchestration.engine.leases import Upkeep
+from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
 from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
 from umbel.orchestration.model.plan import Plan, StepPlan
@@ -28,7 +28,7 @@ from umbel.orchestration.model.work_item import (
     derive_id,
 )
 from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.verbs import Store
 
 LIMITS = Limits()
@@ -112,14 +112,14 @@ def work_on(step_name: str, *, scope: str = "", recoveries: dict[str, int] | Non
 
 
 class DrivenRun:
-    """One run, its doorbells in a list instead of a broker."""
+    """One run, its dispatches in a list instead of a broker."""
 
     def __init__(self, store: Store, plan: Plan, run_id: str | None = None) -> None:
         self.store, self.plan = store, plan
-        self.upkeep = Upkeep(store)
+        self.leases = Leases(store)
         self.run_id = run_id or new_id()
         self.keys = store.locate(self.run_id)
-        self.bells: deque[Doorbell] = deque()
+        self.dispatches: deque[Dispatch] = deque()
 
     def start(self, first: Envelope | None = None, *, timeout_seconds: float | None = None) -> DrivenRun:
         """Start it with an event, by default an empty start event."""
@@ -129,39 +129,39 @@ class DrivenRun:
         return self
 
     def heard(self, reply: object) -> Applied:
-        """Note the doorbells of an applied verb."""
+        """Note the dispatches of an applied verb."""
         assert isinstance(reply, Applied), reply
-        self.bells.extend(reply.doorbells)
+        self.dispatches.extend(reply.dispatches)
         return reply
 
-    def bell(self, step_name: str) -> Doorbell:
-        """The oldest doorbell of a step, taken off the list."""
-        found = next((bell for bell in self.bells if bell.step == step_name), None)
-        assert found is not None, f"no doorbell for {step_name}: {[bell.step for bell in self.bells]}"
-        self.bells.remove(found)
+    def dispatch(self, step_name: str) -> Dispatch:
+        """The oldest dispatch of a step, taken off the list."""
+        found = next((dispatch for dispatch in self.dispatches if dispatch.step == step_name), None)
+        assert found is not None, f"no dispatch for {step_name}: {[dispatch.step for dispatch in self.dispatches]}"
+        self.dispatches.remove(found)
         return found
 
     def ask(
-        self, bell: Doorbell, *, claim_id: str | None = None, owner: str = "o1", room: Room = ONE_SUSPECT
+        self, dispatch: Dispatch, *, claim_id: str | None = None, owner: str = "o1", room: Room = ONE_SUSPECT
     ) -> Work | Refusal:
-        """Follow a doorbell."""
+        """Follow a dispatch."""
         return self.store.claim(
             self.run_id,
-            bell.work_id,
-            bell.dispatch_no,
+            dispatch.work_id,
+            dispatch.dispatch_no,
             claim_id=claim_id or new_id(),
             owner=owner,
             room=room,
         )
 
     def claim(self, step_name: str, *, owner: str = "o1", claim_id: str | None = None) -> Work:
-        """Claim the next doorbell of a step."""
-        work = self.ask(self.bell(step_name), owner=owner, claim_id=claim_id)
+        """Claim the next dispatch of a step."""
+        work = self.ask(self.dispatch(step_name), owner=owner, claim_id=claim_id)
         assert isinstance(work, Work), work
         return work
 
     def commit(self, work: Work, outcome: Outcome, *, batches: int = 0, **more: Any) -> Applied:
-        """Decide and commit; the doorbells are noted."""
+        """Decide and commit; the dispatches are noted."""
         return self.heard(self.try_commit(work, outcome, batches=batches, **more))
 
     def try_commit(self, work: Work, outcome: Outcome, *, batches: int = 0, **more: Any) -> Applied | Refusal:
@@ -182,7 +182,7 @@ class DrivenRun:
         commands = route(self.plan, what, origin, derive_id(self.run_id, send_id), around, LIMITS)
         reply = self.store.send(self.run_id, send_id, commands, version=around.version)
         if isinstance(reply, Applied):
-            self.bells.extend(reply.doorbells)
+            self.dispatches.extend(reply.dispatches)
         return reply
 
     def flush(self, work: Work, batch: int, *sent: tuple[str, Envelope], publishes: Any = ()) -> Applied | Refusal:
@@ -195,14 +195,14 @@ class DrivenRun:
             around = around.after(what)
         reply = self.store.flush(work, self.plan, batch=batch, version=around.version, publishes=publishes, sends=sends)
         if isinstance(reply, Applied):
-            self.bells.extend(reply.doorbells)
+            self.dispatches.extend(reply.dispatches)
         return reply
 
     def play(self, bodies: dict[str, Body]) -> int:
-        """Follow all doorbells until there are none; returns how many steps were executed."""
+        """Follow all dispatches until there are none; returns how many steps were executed."""
         executed = 0
-        while self.bells:
-            work = self.ask(self.bells.popleft())
+        while self.dispatches:
+            work = self.ask(self.dispatches.popleft())
             if isinstance(work, Work):
                 self.commit(work, bodies[work.step](work))
                 executed += 1
@@ -240,9 +240,9 @@ class DrivenRun:
     def wake(self, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
         """Settle a timer of a work item, due or not."""
         member = "|".join(part for part in (kind, self.run_id, work_id, waiter_id) if part)
-        applied = self.upkeep.wake(self.run_id, member, kind, work_id, waiter_id)
+        applied = self.leases.wake(self.run_id, member, kind, work_id, waiter_id)
         if applied is not None:
-            self.bells.extend(applied.doorbells)
+            self.dispatches.extend(applied.dispatches)
         return applied
 
 

@@ -130,7 +130,7 @@ class ModelRun:
         self.finished: set[str] = set()
         self.staged: dict[str, Ahead] = {}  # by work id
         self.version = self.tokens = self.commits = self.seq = self.idle = 0
-        self.bells: list[tuple[str, int]] = []
+        self.dispatches: list[tuple[str, int]] = []
         self.carry: tuple[str, str, tuple[str, ...]] | None = None  # claim id, owner, steps not taken, in a commit
         self.carried: Item | None = None
 
@@ -154,8 +154,8 @@ class ModelRun:
         return [item for item in self.items.values() if item.state in states]
 
     def rung(self) -> list[tuple[str, int]]:
-        """Doorbells asked for since the last look."""
-        found, self.bells = self.bells, []
+        """Dispatches asked for since the last look."""
+        found, self.dispatches = self.dispatches, []
         return found
 
     # -- slots -----------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class ModelRun:
         item.state = "ready"
         item.dispatches += 1
         item.let_go()
-        self.bells.append((item.work_id, item.dispatches))
+        self.dispatches.append((item.work_id, item.dispatches))
 
     def claimed(self, item: Item, claim_id: str, owner: str) -> None:
         self.tokens += 1

@@ -15,7 +15,7 @@ from umbel.orchestration.model.decide import route
 from umbel.orchestration.model.suspicion import MOST
 from umbel.orchestration.model.work_item import Origin, Work, derive_id
 from umbel.orchestration.store.keys import RUN_KEYS
-from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 
 
 class FaultyWorld(World):
@@ -32,7 +32,7 @@ class FaultyWorld(World):
             (self.commit, 36),
             (self.flush, 8),
             (self.send, 8),
-            (self.ring_again, 4),
+            (self.redispatch, 4),
             (self.lose, 2),
             (self.late_loss, 2),
             (self.heartbeat, 4),
@@ -69,19 +69,19 @@ class FaultyWorld(World):
             model.apply(commands)
             self.heard(run, reply, "send")
 
-    def ring_again(self, run: LiveRun) -> None:
+    def redispatch(self, run: LiveRun) -> None:
         items = list(run.model.items.values())
         some = self.rng.sample(items, min(len(items), 3))
         if some:
-            self.ring(run, [(item.work_id, item.line) for item in some])
+            self.dispatch(run, [(item.work_id, item.line) for item in some])
 
-    def ring(self, run: LiveRun, some: list[tuple[str, str]]) -> None:
+    def dispatch(self, run: LiveRun, some: list[tuple[str, str]]) -> None:
         for work_id, _ in some:
             item = run.model.items.get(work_id)
             if run.model.status == "running" and item is not None and item.state == "ready":
                 item.dispatches += 1
-                run.model.bells.append((work_id, item.dispatches))
-        self.heard(run, self.upkeep.ring_again(run.model.run_id, some), "ringing again")
+                run.model.dispatches.append((work_id, item.dispatches))
+        self.heard(run, self.leases.redispatch(run.model.run_id, some), "redispatching")
 
     # -- owners ----------------------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class FaultyWorld(World):
         expired = not known_dead and self.rng.random() < 0.7
         if expired:
             self.client.zadd(leases, {owner: 1}, xx=True)
-        found = self.upkeep.fence(owner, shard, known_dead=known_dead)
+        found = self.leases.fence(owner, shard, known_dead=known_dead)
         dead = known_dead or (expired and held)
         self.note(f"lose {owner} in {shard} known={known_dead} expired={expired} with {len(held)}")
         agree("what a lost owner held", {each.member for each in found}, held if dead else set())
@@ -107,7 +107,7 @@ class FaultyWorld(World):
             self.handed_back(owner, shard, some, charge=True)
             if self.rng.random() < 0.3:
                 self.handed_back(owner, shard, some, charge=True)
-            found = self.upkeep.fence(owner, shard)
+            found = self.leases.fence(owner, shard)
             agree("what is left of a lost owner", {each.member for each in found}, held)
         agree("lease of a lost owner", self.client.zscore(leases, owner), None)
         if self.rng.random() < 0.5:  # else it lives and does not know
@@ -128,10 +128,10 @@ class FaultyWorld(World):
             run = next((run for run in self.runs if run.model.run_id == each.run_id), None)
             if run is not None:
                 self._lost(run, each, owner, charge=charge)
-        for run_id, applied in self.upkeep.hand_back(owner, some, charge=charge):
+        for run_id, applied in self.leases.hand_back(owner, some, charge=charge):
             run = next((run for run in self.runs if run.model.run_id == run_id), None)
             if run is None:
-                agree("doorbells of a forgotten run", applied.doorbells, ())
+                agree("dispatches of a forgotten run", applied.dispatches, ())
             else:
                 self.heard(run, applied, "handing back")
 
@@ -166,11 +166,11 @@ class FaultyWorld(World):
             other = next((run for run in self.runs if run.model.run_id == each.run_id), None)
             if other is not None:
                 self._lost(other, each, owner, charge=False)
-        pulse = self.upkeep.heartbeat(owner, believed | extra)
+        pulse = self.leases.heartbeat(owner, believed | extra)
         for run_id, applied in pulse.handed_back:
             other = next((run for run in self.runs if run.model.run_id == run_id), None)
             if other is None:
-                agree("doorbells of a forgotten run", applied.doorbells, ())
+                agree("dispatches of a forgotten run", applied.dispatches, ())
             else:
                 self.heard(other, applied, "a heartbeat that hands back")
         self.note(f"heartbeat {owner} in {shard}: {len(beyond)} beyond, gone={gone}")
@@ -212,7 +212,7 @@ class FaultyWorld(World):
                 model.finish("timed_out")
             return
         work_id, waiter_id = rest[0], rest[1] if len(rest) > 1 else ""
-        applied = self.upkeep.wake(model.run_id, timer, kind, work_id, waiter_id)
+        applied = self.leases.wake(model.run_id, timer, kind, work_id, waiter_id)
         if not due:
             agree("a timer that is not due", applied, None)
             return
@@ -244,7 +244,7 @@ class FaultyWorld(World):
         if items and self.rng.random() < 0.6:
             item = self.rng.choice(items)
             work = next((work for work in run.works if work.token == item.token), None)
-            parked = self.upkeep.park(model.run_id, item.work_id, model.plan.workflow, item.step.name, work)
+            parked = self.leases.park(model.run_id, item.work_id, model.plan.workflow, item.step.name, work)
             agree("parking", parked, model.status == "running" and (item.state == "ready" or work is not None))
             if parked:
                 item.state = "parked"
@@ -264,7 +264,7 @@ class FaultyWorld(World):
             if model.status == "running" and item is not None and item.state == "parked":
                 model.dispatch(item)
             expected[model.run_id] = True
-        done = self.upkeep.unpark(model.plan.workflow, list(model.plan.by_name))
+        done = self.leases.unpark(model.plan.workflow, list(model.plan.by_name))
         agree("runs with parked work", {run_id: True for run_id, _ in done}, expected)
         model.parked.clear()
         for _, applied in done:
@@ -318,7 +318,7 @@ class FaultyWorld(World):
             self.client.xrevrange(keys["stream"], count=1)[0][0],
             f"{model.seq - 1}-1".encode(),
         )
-        self.upkeep.retire(model.run_id)
+        self.leases.retire(model.run_id)
         names = [keys[name] for name in RUN_KEYS] + [keys["run"] + extra for extra in expected_extra(model)]
         pipe = self.client.pipeline(transaction=False)
         for name in names:
@@ -359,10 +359,10 @@ class FaultyWorld(World):
                 return
         ready = model.in_state("ready")
         if ready:
-            self.ring(run, [(item.work_id, item.line) for item in ready])
+            self.dispatch(run, [(item.work_id, item.line) for item in ready])
             item = ready[0]
-            bell = Doorbell(model.run_id, item.work_id, item.dispatches, item.step.name, "umbel", 0)
-            self.follow(run, bell, f"last{self.rng.randrange(10**6)}")
+            dispatch = Dispatch(model.run_id, item.work_id, item.dispatches, item.step.name, "umbel", 0)
+            self.follow(run, dispatch, f"last{self.rng.randrange(10**6)}")
             return
         orphans = list(model.in_state("running"))
         for item in orphans:  # held by an owner that forgot it
@@ -378,7 +378,7 @@ class FaultyWorld(World):
         for timer in work_timers:
             kind, _, work_id, *waiter = timer.split("|")
             self.due(run, timer)
-            applied = self.upkeep.wake(model.run_id, timer, kind, work_id, waiter[0] if waiter else "")
+            applied = self.leases.wake(model.run_id, timer, kind, work_id, waiter[0] if waiter else "")
             model.timers.discard(timer)
             self._woken(run, kind, work_id, waiter[0] if waiter else "")
             self.heard(run, applied, "draining")

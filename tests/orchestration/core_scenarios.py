@@ -12,7 +12,7 @@ from umbel.orchestration.model.decide import CHUNK, decide, route
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import FannedOut, Origin, Returned, Work
-from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
@@ -28,11 +28,11 @@ def begun(store: Store) -> tuple[DrivenRun, Work]:
     return run, run.claim("begin")
 
 
-def lost(run: DrivenRun, work: Work) -> Doorbell:
-    """The owner dies; the doorbell of the next attempt."""
-    run.upkeep.fence(work.owner, run.keys.shard, known_dead=True)
-    [(_, applied)] = run.upkeep.hand_back(work.owner, [Held.parse(work.member)], charge=True)
-    return applied.doorbells[0]
+def lost(run: DrivenRun, work: Work) -> Dispatch:
+    """The owner dies; the dispatch of the next attempt."""
+    run.leases.fence(work.owner, run.keys.shard, known_dead=True)
+    [(_, applied)] = run.leases.hand_back(work.owner, [Held.parse(work.member)], charge=True)
+    return applied.dispatches[0]
 
 
 def a_late_commit_is_stale(store: Store) -> None:
@@ -56,18 +56,18 @@ def a_late_staging_is_stale(store: Store) -> None:
 
 def two_doorbells_start_one_attempt(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
-    answers = [run.ask(run.bells[0]), run.ask(run.bells[0], owner="o2")]
+    answers = [run.ask(run.dispatches[0]), run.ask(run.dispatches[0], owner="o2")]
     assert answers[1] is Refusal.BUSY
 
 
 def a_repeated_claim_is_answered_again(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
-    assert run.ask(run.bells[0], claim_id="c") == run.ask(run.bells[0], claim_id="c")
+    assert run.ask(run.dispatches[0], claim_id="c") == run.ask(run.dispatches[0], claim_id="c")
 
 
 def the_dead_claim_nothing(store: Store) -> None:
     run, work = begun(store)
-    assert run.ask(lost(run, work)) is Refusal.GONE
+    assert run.ask(lost(run, work)) is Refusal.FENCED
 
 
 def a_suspect_needs_room(store: Store) -> None:
@@ -105,7 +105,7 @@ def a_loss_leaves_the_next_claim_alone(store: Store) -> None:
     run, work = begun(store)
     run.commit(work, failed(0))
     again = run.claim("begin")
-    run.upkeep.hand_back("o1", [Held.parse(work.member)], charge=True)
+    run.leases.hand_back("o1", [Held.parse(work.member)], charge=True)
     assert isinstance(run.try_commit(again, stop()), Applied)
 
 
@@ -169,7 +169,7 @@ def an_answered_waiter_is_not_resumed_again(store: Store) -> None:
 def take_fires_once(store: Store) -> None:
     run, work = begun(store)
     run.commit(work, FannedOut((event("M"),) * 5))
-    assert [bell.step for bell in run.bells] == ["first", "all"]
+    assert [dispatch.step for dispatch in run.dispatches] == ["first", "all"]
 
 
 def an_open_fan_out_inside_keeps_its_surroundings_open(store: Store) -> None:
@@ -177,7 +177,7 @@ def an_open_fan_out_inside_keeps_its_surroundings_open(store: Store) -> None:
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), FannedOut((event("S"),)))
     run.commit(run.claim("split"), FannedOut((event("A"),)))
-    assert [bell.step for bell in run.bells] == ["work"]
+    assert [dispatch.step for dispatch in run.dispatches] == ["work"]
     run.commit(run.claim("work"), Returned(event("M")))
     assert len(store.members(run.claim("all"))) == 1
 
@@ -229,7 +229,7 @@ def a_deadline_waits(store: Store) -> None:
 
 def the_living_are_not_fenced(store: Store) -> None:
     run, work = begun(store)
-    assert run.upkeep.fence("o1", run.keys.shard) == []
+    assert run.leases.fence("o1", run.keys.shard) == []
     assert isinstance(run.try_commit(work, stop()), Applied)
 
 
@@ -242,8 +242,8 @@ def the_idle_are_not_dead(store: Store) -> None:
     run, work = begun(store)
     run.commit(work, Returned(event("A")))
     store.client.zadd(run.keys["leases"], {"o1": 1})
-    run.upkeep.fence("o1", run.keys.shard)
-    assert isinstance(run.ask(run.bells[0]), Work)
+    run.leases.fence("o1", run.keys.shard)
+    assert isinstance(run.ask(run.dispatches[0]), Work)
 
 
 def a_repeated_chunk_is_staged_once(store: Store) -> None:
@@ -268,15 +268,15 @@ def a_collected_set_is_given_once(store: Store) -> None:
 
 def parked_work_is_not_parked_by_others(store: Store) -> None:
     run, work = begun(store)
-    assert not run.upkeep.park(run.run_id, work.work_id, "W", "begin")
+    assert not run.leases.park(run.run_id, work.work_id, "W", "begin")
 
 
 def a_queue_is_first_in_first_out(store: Store) -> None:
     run, work = begun(store)
     run.commit(work, FannedOut(tuple(event("A", i=i) for i in range(3))))
     order = []
-    while run.bells:
-        following = run.ask(run.bells.popleft())
+    while run.dispatches:
+        following = run.ask(run.dispatches.popleft())
         assert isinstance(following, Work)
         order += [bound.value()["i"] for bound in following.bound]
         run.commit(following, Returned(None))
@@ -312,13 +312,13 @@ def a_shorter_staging_replaces_the_longer(store: Store) -> None:
 def a_running_run_is_not_retired(store: Store) -> None:
     run, work = begun(store)
     run.flush(work, 1, ("x", event("A")))
-    run.upkeep.retire(run.run_id)
+    run.leases.retire(run.run_id)
     assert store.client.pttl(run.keys[f"sent:{work.work_id}"]) == -1
 
 
 def what_is_claimed_is_not_rung_for(store: Store) -> None:
     run, work = begun(store)
-    assert run.upkeep.ring_again(run.run_id, [(work.work_id, "umbel/0")]).doorbells == ()
+    assert run.leases.redispatch(run.run_id, [(work.work_id, "umbel/0")]).dispatches == ()
 
 
 def a_completed_run_is_not_revived(store: Store) -> None:
@@ -330,6 +330,6 @@ def a_completed_run_is_not_revived(store: Store) -> None:
 def what_was_not_parked_is_not_taken_up(store: Store) -> None:
     run, work = begun(store)
     store.client.zadd(run.keys["parked"], {f"W|begin|{run.run_id}|{work.work_id}": 1})
-    [(_, applied)] = run.upkeep.unpark("W", ["begin"])
-    assert applied.doorbells == ()
+    [(_, applied)] = run.leases.unpark("W", ["begin"])
+    assert applied.dispatches == ()
     assert isinstance(run.try_commit(work, stop()), Applied)

@@ -13,14 +13,14 @@ from core_driving import event
 from core_model import Ahead, Item, ModelRun
 from core_plans import random_event, random_outcome, random_plan
 
-from umbel.orchestration.engine.leases import Upkeep
+from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
 from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.replies import Applied, CarryOn, Doorbell, Refusal
+from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 from umbel.orchestration.store.scripts import Script, load, names, unpack
 from umbel.orchestration.store.settings import Settings
 
@@ -33,7 +33,7 @@ ROOMS = (NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
 #: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
 SECOND = {b"ended": b"closed", b"parked": b"stale", b"revived": b"running"}
 SAME_BODY = {"start", "commit", "stage", "unstage", "fence", "heartbeat"}
-RETRYABLE = set(names()) - {"rering"}
+RETRYABLE = set(names()) - {"redispatch"}
 
 
 class WorldStore(MutantStore):
@@ -72,7 +72,7 @@ class LiveRun:
 
     model: ModelRun
     start: dict[str, Any]
-    bells: list[Doorbell] = field(default_factory=list)
+    dispatches: list[Dispatch] = field(default_factory=list)
     works: list[Work] = field(default_factory=list)  # claimed, as far as its executor knows
     stale: list[Work] = field(default_factory=list)
     doomed: set[str] = field(default_factory=set)  # tokens whose process dies before it commits
@@ -94,7 +94,7 @@ class World:
     ) -> None:
         self.rng = random.Random(seed)
         self.store = WorldStore(client, settings, self.rng, **mutations)
-        self.upkeep = Upkeep(self.store)
+        self.leases = Leases(self.store)
         self.client, self.large = client, large
         self.runs: list[LiveRun] = []
         self.births = 4
@@ -121,13 +121,13 @@ class World:
         self.holding(work.owner, self.shard(run)).discard(work.member)
 
     def heard(self, run: LiveRun, reply: object, what: str) -> None:
-        """The doorbells of an applied verb are those the model asked for; some are lost on the way."""
+        """The dispatches of an applied verb are those the model asked for; some are lost on the way."""
         assert isinstance(reply, Applied), f"{what}: {reply!r}"
         expected = sorted(run.model.rung())
-        agree(f"doorbells of {what}", sorted((b.work_id, b.dispatch_no) for b in reply.doorbells), expected)
+        agree(f"dispatches of {what}", sorted((b.work_id, b.dispatch_no) for b in reply.dispatches), expected)
         agree(f"{what} ended the run", reply.ended, reply.ended and run.model.status != "running")
-        in_order = sorted(reply.doorbells, key=lambda bell: (bell.work_id, bell.dispatch_no))
-        run.bells += [bell for bell in in_order if self.rng.random() < 0.95]
+        in_order = sorted(reply.dispatches, key=lambda dispatch: (dispatch.work_id, dispatch.dispatch_no))
+        run.dispatches += [dispatch for dispatch in in_order if self.rng.random() < 0.95]
 
     def reborn(self, owner: str) -> None:
         """A lost process goes on, or is replaced, under another name."""
@@ -156,7 +156,7 @@ class World:
             model.timers.add(model.timer("timeout"))
         model.apply(asked["commands"])
         self.heard(run, self.store.start(run_id, model.plan, **asked), "start")
-        model.remembered["start"] = ("", Applied(tuple(run.bells)))
+        model.remembered["start"] = ("", Applied(tuple(run.dispatches)))
 
     def start_again(self, run: LiveRun) -> None:
         """The reply of a start was lost, or somebody else wants the id."""
@@ -165,44 +165,44 @@ class World:
         assert isinstance(self.store.start(run.model.run_id, run.model.plan, **run.start), Applied)
 
     def claim(self, run: LiveRun) -> None:
-        """Some doorbell reaches some process; old ones too."""
-        if not run.bells:
+        """Some dispatch reaches some process; old ones too."""
+        if not run.dispatches:
             return
         ready = {item.work_id for item in run.model.in_state("ready")}
-        wanted = [bell for bell in run.bells if bell.work_id in ready]
+        wanted = [dispatch for dispatch in run.dispatches if dispatch.work_id in ready]
         if not wanted and self.rng.random() < 0.7:
             return
-        bell = self.rng.choice(wanted if wanted and self.rng.random() < 0.8 else run.bells)
-        run.bells = run.bells[-200:]
-        self.follow(run, bell, self.rng.choice(self.owners), self.rng.choice(ROOMS))
+        dispatch = self.rng.choice(wanted if wanted and self.rng.random() < 0.8 else run.dispatches)
+        run.dispatches = run.dispatches[-200:]
+        self.follow(run, dispatch, self.rng.choice(self.owners), self.rng.choice(ROOMS))
 
-    def follow(self, run: LiveRun, bell: Doorbell, owner: str, room: Room = ONE_SUSPECT) -> None:
+    def follow(self, run: LiveRun, dispatch: Dispatch, owner: str, room: Room = ONE_SUSPECT) -> None:
         model, shard = run.model, self.shard(run)
         claim_id = f"c{self.rng.randrange(10**12)}"
-        item = model.items.get(bell.work_id)
+        item = model.items.get(dispatch.work_id)
         expected: Refusal | None = None
         if (owner, shard) in self.gone:
-            expected = Refusal.GONE
+            expected = Refusal.FENCED
         elif model.status != "running":
             expected = Refusal.CLOSED
         elif item is None or item.state not in ("ready", "running"):
             expected = Refusal.STALE
         elif item.state == "running":
             expected = Refusal.BUSY
-        elif bell.dispatch_no > item.dispatches:
+        elif dispatch.dispatch_no > item.dispatches:
             expected = Refusal.STALE
         elif item.suspicion > room.suspicion:
             expected = Refusal.SUSPECT
         reply = self.store.claim(
-            model.run_id, bell.work_id, bell.dispatch_no, claim_id=claim_id, owner=owner, room=room
+            model.run_id, dispatch.work_id, dispatch.dispatch_no, claim_id=claim_id, owner=owner, room=room
         )
-        self.note(f"{model.run_id} claim {bell.step} {bell.work_id} by {owner}: {expected or 'claimed'}")
-        if expected is Refusal.GONE:
+        self.note(f"{model.run_id} claim {dispatch.step} {dispatch.work_id} by {owner}: {expected or 'claimed'}")
+        if expected is Refusal.FENCED:
             self.reborn(owner)
         if expected is not None or item is None:
-            agree(f"claim of {bell.work_id}", reply, expected)
+            agree(f"claim of {dispatch.work_id}", reply, expected)
             return
-        assert isinstance(reply, Work), f"claim of {bell.work_id}: {reply!r}"
+        assert isinstance(reply, Work), f"claim of {dispatch.work_id}: {reply!r}"
         model.claimed(item, claim_id, owner)
         item.alone = bool(item.suspicion) and room.alone
         self.took(run, item, reply)

@@ -39,15 +39,15 @@ def test_chances_are_those_of_the_seed_and_the_place() -> None:
         armed = Failpoints.parse(f"*=drop@1/3;seed={seed}")
         return [armed.reach(name) for _ in range(60)]
 
-    assert dropped(7, "ring.before") == dropped(7, "ring.before")
-    assert dropped(7, "ring.before") != dropped(8, "ring.before")
-    assert dropped(7, "ring.before") != dropped(7, "push.before")
-    assert 5 < dropped(7, "ring.before").count(0) < 40
+    assert dropped(7, "dispatch.before") == dropped(7, "dispatch.before")
+    assert dropped(7, "dispatch.before") != dropped(8, "dispatch.before")
+    assert dropped(7, "dispatch.before") != dropped(7, "push.before")
+    assert 5 < dropped(7, "dispatch.before").count(0) < 40
 
 
 def test_a_publish_may_be_left_out_or_doubled() -> None:
-    armed = Failpoints.parse("ring.before=drop;push.before=dup")
-    assert (armed.reach("ring.before"), armed.reach("push.before"), armed.reach("send.before")) == (0, 2, 1)
+    armed = Failpoints.parse("dispatch.before=drop;push.before=dup")
+    assert (armed.reach("dispatch.before"), armed.reach("push.before"), armed.reach("send.before")) == (0, 2, 1)
 
 
 def test_the_first_rule_that_fits_counts() -> None:
@@ -58,10 +58,10 @@ def test_the_first_rule_that_fits_counts() -> None:
 def test_what_is_limited_happens_so_often_in_all_processes_together(tmp_path: Path) -> None:
     spec = f"*.before=drop*2;log={tmp_path / 'log'}"
     processes = [Failpoints.parse(spec) for _ in range(3)]
-    assert [armed.reach("ring.before") for armed in processes] == [0, 0, 1]
+    assert [armed.reach("dispatch.before") for armed in processes] == [0, 0, 1]
     hits = [line.split()[:2] for line in (tmp_path / "log").read_text().splitlines()]
-    assert hits.count(["ring.before", "hit"]) == 3
-    assert hits.count(["ring.before", "drop"]) == 2
+    assert hits.count(["dispatch.before", "hit"]) == 3
+    assert hits.count(["dispatch.before", "drop"]) == 2
 
 
 def test_an_armed_process_dies_where_it_is_told_and_its_log_says_so(tmp_path: Path) -> None:
@@ -77,12 +77,12 @@ def test_an_armed_process_dies_where_it_is_told_and_its_log_says_so(tmp_path: Pa
 
 
 def test_a_forked_child_counts_for_itself_and_has_chances_of_its_own() -> None:
-    armed = Failpoints.parse("ring.before=drop@1/2;seed=3")
-    first = [armed.reach("ring.before") for _ in range(40)]
+    armed = Failpoints.parse("dispatch.before=drop@1/2;seed=3")
+    first = [armed.reach("dispatch.before") for _ in range(40)]
     armed.count_fork()
     armed.begin_in_child()
-    assert armed.hits["ring.before"] == 0
-    assert [armed.reach("ring.before") for _ in range(40)] != first
+    assert armed.hits["dispatch.before"] == 0
+    assert [armed.reach("dispatch.before") for _ in range(40)] != first
 
 
 @pytest.mark.parametrize(

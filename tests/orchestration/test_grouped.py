@@ -15,7 +15,7 @@ import pytest_asyncio
 from redis.exceptions import ResponseError
 
 from umbel.orchestration.model.errors import ConfigurationError, StoreUnavailable
-from umbel.orchestration.store.asks import Ask
+from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import GroupedConnection
 from umbel.orchestration.store.scripts import Script
@@ -23,21 +23,21 @@ from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
-def ask(lua: str, key: str = "k", *args: str, what: str = "try") -> Ask[Any]:
+def ask(lua: str, key: str = "k", *args: str, what: str = "try") -> ScriptCall[Any]:
     """A script as an ask, whose answer is given as it is."""
     script = Script("test", ("key",), lua, hashlib.sha1(lua.encode()).hexdigest(), {"key": 0})
-    return Ask(what, script, [key], [arg.encode() for arg in args], lambda reply: reply)
+    return ScriptCall(what, script, [key], [arg.encode() for arg in args], lambda reply: reply)
 
 
-def echo(text: str) -> Ask[Any]:
+def echo(text: str) -> ScriptCall[Any]:
     return ask("return ARGV[1]", "k", text)
 
 
-def put(key: str, value: str) -> Ask[Any]:
+def put(key: str, value: str) -> ScriptCall[Any]:
     return ask("redis.call('SET', KEYS[1], ARGV[1]) return 'put'", key, value)
 
 
-def append(text: str) -> Ask[Any]:
+def append(text: str) -> ScriptCall[Any]:
     return ask("return redis.call('RPUSH', KEYS[1], ARGV[1])", "list", text)
 
 

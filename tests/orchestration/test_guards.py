@@ -42,7 +42,9 @@ GUARDS = [
         scenarios.two_doorbells_start_one_attempt,
     ),
     Guard("claim", "record.c ~= A.c", "true", scenarios.a_repeated_claim_is_answered_again),
-    Guard("claim", "if redis.call('ZSCORE', K.gone, A.owner) then", "if false then", scenarios.the_dead_claim_nothing),
+    Guard(
+        "claim", "if redis.call('ZSCORE', K.fenced, A.owner) then", "if 1 == 2 then", scenarios.the_dead_claim_nothing
+    ),
     Guard("claim", "(record.u or 0) > A.suspicion", "false", scenarios.a_suspect_needs_room),
     Guard("claim", "redis.call('SCARD', K.owner) == 1", "false", scenarios.a_claim_takes_out_a_lease),
     Guard("lose", "if record.al then", "if true then", scenarios.a_first_loss_is_not_charged),
@@ -85,7 +87,7 @@ GUARDS = [
     Guard("unstage", "redis.call('UNLINK', list)", "", scenarios.members_of_a_lost_attempt_are_cleared),
     Guard("stage", "size and size ~= A.size and not list", "false", scenarios.a_shorter_staging_replaces_the_longer),
     Guard("retire", "if status ~= 'running' then", "if true then", scenarios.a_running_run_is_not_retired),
-    Guard("rering", "record.st == 'ready'", "true", scenarios.what_is_claimed_is_not_rung_for),
+    Guard("redispatch", "record.st == 'ready'", "true", scenarios.what_is_claimed_is_not_rung_for),
     Guard("revive", "or status == 'completed'", "", scenarios.a_completed_run_is_not_revived),
     Guard("unpark", "record.st == 'parked'", "true", scenarios.what_was_not_parked_is_not_taken_up),
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from core_driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 
-from umbel.orchestration.engine.concurrency import Places, Ticket
+from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.leases import Held, Pulse
 from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
@@ -47,7 +47,7 @@ def claimed(store: Store, plan: Any = PLAN) -> tuple[DrivenRun, Work]:
 
 
 def unheard(_: Any) -> Applied:
-    """The second answer names no doorbells: the ring remembers those of the first."""
+    """The second answer names no dispatches: the ring remembers those of the first."""
     return Applied()
 
 
@@ -70,7 +70,7 @@ def restore(store: Store) -> Case:
 
 def claim(store: Store) -> Case:
     run = DrivenRun(store, PLAN).start()
-    return Case("claim", lambda: run.ask(run.bells[0], claim_id="c"))
+    return Case("claim", lambda: run.ask(run.dispatches[0], claim_id="c"))
 
 
 def committing(outcome: Outcome | Callable[[Work], Outcome]) -> Callable[[Store], Case]:
@@ -112,15 +112,15 @@ def stage(store: Store) -> Case:
 def unstage(store: Store) -> Case:
     run, work = claimed(store)
     store.stage(work, decide(PLAN, work, FannedOut((event("A"),) * (CHUNK + 1)), NOTHING, LIMITS), CHUNK)
-    run.upkeep.hand_back("o1", [Held.parse(work.member)], charge=False)
-    again = run.ask(run.bells[0] if run.bells else bell_of(run, work))
+    run.leases.hand_back("o1", [Held.parse(work.member)], charge=False)
+    again = run.ask(run.dispatches[0] if run.dispatches else bell_of(run, work))
     assert isinstance(again, Work)
     assert again.segments
     return Case("unstage", lambda: store.unstage(again, CHUNK))
 
 
 def bell_of(run: DrivenRun, work: Work) -> Any:
-    return run.upkeep.ring_again(run.run_id, [(work.work_id, "umbel/0")]).doorbells[0]
+    return run.leases.redispatch(run.run_id, [(work.work_id, "umbel/0")]).dispatches[0]
 
 
 def collect(store: Store) -> Case:
@@ -169,7 +169,7 @@ def heartbeat(store: Store) -> Case:
     lost = Pulse(False, frozenset([other]))
 
     def ask() -> Pulse:
-        pulse = run.upkeep.heartbeat("o1", [Held.parse(work.member), other])
+        pulse = run.leases.heartbeat("o1", [Held.parse(work.member), other])
         store.client.zadd(run.keys["leases"], {"o1": 1})  # the new instant is not the same twice
         return pulse
 
@@ -179,7 +179,7 @@ def heartbeat(store: Store) -> Case:
 def fence(store: Store) -> Case:
     run, _ = claimed(store)
     store.client.zadd(run.keys["leases"], {"o1": 1})
-    return Case("fence", lambda: run.upkeep.fence("o1", run.keys.shard))
+    return Case("fence", lambda: run.leases.fence("o1", run.keys.shard))
 
 
 def losing(charge: bool) -> Callable[[Store], Case]:
@@ -188,7 +188,7 @@ def losing(charge: bool) -> Callable[[Store], Case]:
         held = [Held.parse(work.member)]
         return Case(
             "lose",
-            lambda: run.upkeep.hand_back("o1", held, charge=charge),
+            lambda: run.leases.hand_back("o1", held, charge=charge),
             again=lambda _: [(run.run_id, Applied())],
         )
 
@@ -197,13 +197,13 @@ def losing(charge: bool) -> Callable[[Store], Case]:
 
 def park(store: Store) -> Case:
     run, work = claimed(store)
-    return Case("park", lambda: run.upkeep.park(run.run_id, work.work_id, "W", "begin", work), again=lambda _: False)
+    return Case("park", lambda: run.leases.park(run.run_id, work.work_id, "W", "begin", work), again=lambda _: False)
 
 
 def unpark(store: Store) -> Case:
     run, work = claimed(store)
-    run.upkeep.park(run.run_id, work.work_id, "W", "begin", work)
-    return Case("unpark", lambda: run.upkeep.unpark("W", ["begin"]), again=lambda _: [])
+    run.leases.park(run.run_id, work.work_id, "W", "begin", work)
+    return Case("unpark", lambda: run.leases.unpark("W", ["begin"]), again=lambda _: [])
 
 
 def revive(store: Store) -> Case:
@@ -216,7 +216,7 @@ def retire(store: Store) -> Case:
     run, work = claimed(store)
     run.flush(work, 1, ("x", event("A")))
     store.finish(run.run_id, "cancelled", event("x"))
-    return Case("retire", lambda: run.upkeep.retire(run.run_id))
+    return Case("retire", lambda: run.leases.retire(run.run_id))
 
 
 def purge(store: Store) -> Case:
@@ -226,15 +226,15 @@ def purge(store: Store) -> Case:
     return Case("purge", lambda: store.purge(run.run_id))
 
 
-def places(store: Store) -> tuple[Places, list[Ticket]]:
+def places(store: Store) -> tuple[RunQuota, list[Admission]]:
     """Two runs of which one may go on, and which have not asked yet."""
     commands = decide_start(PLAN, "r", event(START), LIMITS)
     tickets = []
     for run_id in ("r", "s"):
         store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=9, num_concurrent_runs=1)
         member = store.client.hget(store.locate(run_id)["run"], "ticket")
-        tickets.append(Ticket.of(PLAN.workflow, member.decode()))
-    return Places(store, lambda _plan, _bells: None), tickets
+        tickets.append(Admission.of(PLAN.workflow, member.decode()))
+    return RunQuota(store, lambda _plan, _outgoing: None), tickets
 
 
 def admit(store: Store) -> Case:
@@ -311,8 +311,8 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "revive to wait": revive_to_wait,
 }
 
-#: Asked twice on purpose, it rings twice: a bell too many does no harm, a bell too few costs a back-off.
-RINGS_AGAIN = {"rering"}
+#: Asked twice on purpose, it rings twice: a dispatch too many does no harm, a dispatch too few costs a back-off.
+RINGS_AGAIN = {"redispatch"}
 
 #: Changes nothing.
 READS = {"workflows_of"}
@@ -339,11 +339,11 @@ def test_every_verb_is_in_the_table() -> None:
 
 def test_ringing_again_twice_rings_twice_for_one_item(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
-    item = (run.bells[0].work_id, "umbel/0")
+    item = (run.dispatches[0].work_id, "umbel/0")
 
-    first, second = (run.upkeep.ring_again(run.run_id, [item]).doorbells for _ in range(2))
+    first, second = (run.leases.redispatch(run.run_id, [item]).dispatches for _ in range(2))
 
-    assert [bell.dispatch_no for bell in (*first, *second)] == [2, 3]
+    assert [dispatch.dispatch_no for dispatch in (*first, *second)] == [2, 3]
     assert isinstance(run.ask(first[0]), Work)
     assert run.ask(second[0]) is Refusal.BUSY
 

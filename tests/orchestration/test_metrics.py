@@ -102,16 +102,16 @@ def test_a_retry_and_a_final_failure_are_counted_apart(store: Store) -> None:
 
 def test_duplicates_are_counted_by_what_came_twice(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
-    bell = run.bells[0]
+    dispatch = run.dispatches[0]
     work = run.claim("first")
-    assert run.ask(bell) is Refusal.BUSY
+    assert run.ask(dispatch) is Refusal.BUSY
     run.flush(work, 1, ("same", event("A")))
     run.flush(work, 2, ("same", event("A")))
     assert counted(store) == {"duplicate_doorbells": 1, "absorbed_sends": 1}
 
     run.commit(work, Returned(None), batches=2)
     run.commit(work, Returned(None), batches=2)
-    assert run.ask(bell) is Refusal.STALE
+    assert run.ask(dispatch) is Refusal.STALE
 
     assert counted(store) == {
         "duplicate_doorbells": 1,
@@ -126,9 +126,9 @@ def test_a_lost_process_is_one_expiry_and_each_of_its_steps_a_loss(store: Store)
     first, second = run.claim("one", owner="dead"), run.claim("two", owner="dead")
 
     for _ in range(2):  # a second sweep finds what is left of the same loss
-        held = run.upkeep.fence("dead", run.keys.shard, known_dead=True)
+        held = run.leases.fence("dead", run.keys.shard, known_dead=True)
         assert len(held) == 2
-    run.upkeep.hand_back("dead", held, charge=True)
+    run.leases.hand_back("dead", held, charge=True)
 
     assert counted(store) == {"lost_owners": 1, "losses": 2}
     assert run.try_commit(first, stop()) is Refusal.STALE
@@ -138,10 +138,10 @@ def test_a_lost_process_is_one_expiry_and_each_of_its_steps_a_loss(store: Store)
 
 def test_what_waits_is_told_by_queue_with_its_age(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
-    record = run.record(run.bells[0].work_id)
+    record = run.record(run.dispatches[0].work_id)
     assert record is not None
     record["da"] -= 90_000
-    store.client.hset(run.keys["work"], run.bells[0].work_id, scripts.pack(record))
+    store.client.hset(run.keys["work"], run.dispatches[0].work_id, scripts.pack(record))
 
     [(queue, waiting)] = read_metrics(store).unclaimed.items()
 
@@ -152,7 +152,7 @@ def test_what_waits_is_told_by_queue_with_its_age(store: Store) -> None:
 def test_parked_steps_and_what_is_overdue_are_told(store: Store) -> None:
     run = DrivenRun(store, ONE).start(timeout_seconds=600)
     run.make_due("timeout")
-    run.upkeep.park(run.run_id, run.bells[0].work_id, "W", "only")
+    run.leases.park(run.run_id, run.dispatches[0].work_id, "W", "only")
 
     metrics: Metrics = read_metrics(store)
 

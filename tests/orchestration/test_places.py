@@ -12,7 +12,7 @@ from core_checks import CheckedStore, MutantStore
 from core_driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from redis.exceptions import ResponseError
 
-from umbel.orchestration.engine.concurrency import Places, Ticket
+from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.sweep import Sweep
 from umbel.orchestration.model.decide import decide_start
 from umbel.orchestration.model.envelope import CANCELLED, START, ending
@@ -21,7 +21,7 @@ from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
 
@@ -29,20 +29,20 @@ PLAN = plan_of(step("begin", START), step("work", "A", num_workers=1), step("ask
 
 
 class Crowd:
-    """Runs of one limited workflow, over a store; `rung` are the doorbells of what began."""
+    """Runs of one limited workflow, over a store; `rung` are the dispatches of what began."""
 
     def __init__(self, store: Store, plan: Plan = PLAN) -> None:
         self.store, self.plan = store, plan
-        self.rung: list[Doorbell] = []
-        self.places = Places(store, self.ring)
+        self.sent: list[Dispatch] = []
+        self.quota = RunQuota(store, self.dispatch)
         self.runs: list[DrivenRun] = []
 
-    def ring(self, _: Plan, doorbells: Sequence[Doorbell]) -> None:
-        self.rung.extend(doorbells)
+    def dispatch(self, _: Plan, dispatches: Sequence[Dispatch]) -> None:
+        self.sent.extend(dispatches)
 
     def begun(self) -> list[str]:
         """The runs that were rung for since the last look, in order."""
-        found, self.rung = list(dict.fromkeys(bell.run_id for bell in self.rung)), []
+        found, self.sent = list(dict.fromkeys(dispatch.run_id for dispatch in self.sent)), []
         return found
 
     def start(
@@ -62,28 +62,28 @@ class Crowd:
         )
         run.heard(reply)
         if limit is not None and asks:
-            self.places.take(run.run_id)
+            self.quota.take(run.run_id)
         return run
 
     def cancel(self, run: DrivenRun) -> None:
         """Cancel a run as a client does."""
         if self.store.finish(run.run_id, "cancelled", ending(CANCELLED)):
-            self.places.pass_on_of(run.run_id)
+            self.quota.pass_on_of(run.run_id)
 
     def commit(self, run: DrivenRun, outcome: Any, step_name: str = "begin") -> Applied:
         """Claim and commit a step as a worker does."""
         self.dispatched(run)
         applied = run.commit(run.claim(step_name), outcome)
-        self.places.pass_on(applied.leaving)
+        self.quota.pass_on(applied.leaving)
         return applied
 
     def dispatched(self, run: DrivenRun) -> None:
-        """Hear the doorbells of what is dispatched, as if none had been lost."""
-        run.bells.clear()
+        """Hear the dispatches of what is dispatched, as if none had been lost."""
+        run.dispatches.clear()
         for raw in self.store.client.hkeys(run.keys["work"]):
             record = run.record(raw.decode())
             if record is not None and record["st"] == "ready":
-                run.bells.append(Doorbell(run.run_id, raw.decode(), record["d"], record["s"], record["q"], 0))
+                run.dispatches.append(Dispatch(run.run_id, raw.decode(), record["d"], record["s"], record["q"], 0))
 
     def sweep(self) -> None:
         """Sweep with everything due that concerns places."""
@@ -93,13 +93,13 @@ class Crowd:
     def going_on(self) -> list[str]:
         """The runs that have begun and not ended."""
         found = self.store.runs(status="running")
-        return sorted(record.run_id for record in found if not record.waits_for_place)
+        return sorted(record.run_id for record in found if not record.waits_for_admission)
 
-    def ticket(self, run: DrivenRun) -> Ticket:
+    def ticket(self, run: DrivenRun) -> Admission:
         """A run's ticket."""
         member = self.store.client.hget(run.keys["run"], "ticket")
         assert member is not None
-        return Ticket.of(self.plan.workflow, member.decode())
+        return Admission.of(self.plan.workflow, member.decode())
 
 
 def index_keys(store: Store, *names: str) -> Iterator[str]:
@@ -110,7 +110,7 @@ def index_keys(store: Store, *names: str) -> Iterator[str]:
 
 
 def make_looks_due(store: Store) -> None:
-    for key in index_keys(store, "unbegun", "places:W"):
+    for key in index_keys(store, "awaiting_admission", "admitted:W"):
         for member in store.client.zrange(key, 0, -1):
             store.client.zadd(key, {member: 1}, xx=True)
 
@@ -152,8 +152,8 @@ def test_a_run_that_waits_is_running_and_nothing_of_it_is_dispatched(crowd: Crow
     run = crowd.start(timeout_seconds=50)
 
     assert run.status == "running"
-    assert crowd.store.run(run.run_id).waits_for_place
-    assert not run.bells
+    assert crowd.store.run(run.run_id).waits_for_admission
+    assert not run.dispatches
     assert run.content("work") is None
     assert not any(run.run_id.encode() in member for member, _ in run.content("timers") or ())
 
@@ -166,7 +166,7 @@ def test_a_time_out_counts_from_the_begin(crowd: Crowd) -> None:
     due_at = crowd.store.client.zscore(run.keys["timers"], f"timeout|{run.run_id}")
     assert due_at is not None
     assert due_at >= seconds * 1000 + micros // 1000 + 50_000
-    assert not crowd.store.run(run.run_id).waits_for_place
+    assert not crowd.store.run(run.run_id).waits_for_admission
 
 
 def completes(crowd: Crowd, run: DrivenRun) -> None:
@@ -196,7 +196,7 @@ def test_whatever_way_a_run_ends_the_next_one_begins_at_once(
 
     assert first.status != "running"
     assert crowd.going_on() == [second.run_id]
-    assert [bell.run_id for bell in crowd.rung] == [first.run_id, second.run_id]
+    assert [dispatch.run_id for dispatch in crowd.sent] == [first.run_id, second.run_id]
     assert not any(key.endswith("leaving") for key in left_behind(crowd.store))
 
 
@@ -247,7 +247,7 @@ def test_an_older_run_that_asks_late_does_not_bring_its_limit_back(crowd: Crowd)
     limits = next(key for key in index_keys(crowd.store, "limits") if crowd.store.client.exists(key))
     crowd.store.client.hset(limits, "W", f"1 {crowd.store.run(late.run_id).created_at + 1}")
 
-    crowd.places.take(late.run_id)
+    crowd.quota.take(late.run_id)
 
     assert crowd.going_on() == [first.run_id]
 
@@ -284,7 +284,7 @@ def test_what_is_sent_to_a_waiting_run_is_kept_until_it_begins(crowd: Crowd) -> 
     assert run.send(event("Answer")) == Applied()
 
     crowd.cancel(first)
-    assert [bell.step for bell in crowd.rung if bell.run_id == run.run_id] == ["begin", "work"]
+    assert [dispatch.step for dispatch in crowd.sent if dispatch.run_id == run.run_id] == ["begin", "work"]
     assert len(crowd.store.surroundings(run.run_id).inbox) == 1
     assert crowd.store.run(run.run_id).live == 3
 
@@ -295,8 +295,8 @@ def test_a_start_that_is_asked_again_does_not_begin_a_waiting_run(crowd: Crowd) 
 
     again = crowd.start(run.run_id)
 
-    assert not again.bells
-    assert crowd.store.run(run.run_id).waits_for_place
+    assert not again.dispatches
+    assert crowd.store.run(run.run_id).waits_for_admission
 
 
 def test_a_late_asking_gives_no_place_to_a_run_that_has_ended(crowd: Crowd) -> None:
@@ -304,7 +304,7 @@ def test_a_late_asking_gives_no_place_to_a_run_that_has_ended(crowd: Crowd) -> N
     late = crowd.ticket(second)
     crowd.cancel(second)
 
-    crowd.places.admit(late, 1, said_at=1)  # it was on its way all the time
+    crowd.quota.admit(late, 1, said_at=1)  # it was on its way all the time
     third = crowd.start()
     crowd.cancel(first)
 
@@ -324,7 +324,7 @@ def test_a_revived_run_waits_for_a_place_again(crowd: Crowd) -> None:
     assert crowd.begun() == [first.run_id, second.run_id]
 
     assert crowd.store.revive(first.run_id, timeout_seconds=100) == Applied()
-    crowd.places.take(first.run_id)
+    crowd.quota.take(first.run_id)
     assert crowd.going_on() == [second.run_id]
     assert crowd.store.client.zscore(first.keys["timers"], f"timeout|{first.run_id}") is None
 
@@ -332,7 +332,7 @@ def test_a_revived_run_waits_for_a_place_again(crowd: Crowd) -> None:
     assert crowd.going_on() == [first.run_id]
     assert crowd.store.client.zscore(first.keys["timers"], f"timeout|{first.run_id}") is not None
     third = crowd.start()
-    crowd.places.give_back(old)  # somebody who was slow gives back the place of the first life
+    crowd.quota.give_back(old)  # somebody who was slow gives back the place of the first life
     assert crowd.going_on() == [first.run_id]
     crowd.commit(first, stop(2))
     assert first.result == 2
@@ -355,11 +355,11 @@ def test_a_run_that_never_began_can_be_revived(crowd: Crowd) -> None:
 
     for _ in range(2):
         assert crowd.store.revive(run.run_id, timeout_seconds=None) == Applied()
-        crowd.places.take(run.run_id)
-        assert crowd.store.run(run.run_id).waits_for_place
+        crowd.quota.take(run.run_id)
+        assert crowd.store.run(run.run_id).waits_for_admission
         crowd.cancel(run)
     crowd.store.revive(run.run_id, timeout_seconds=None)
-    crowd.places.take(run.run_id)
+    crowd.quota.take(run.run_id)
     crowd.cancel(first)
 
     crowd.commit(run, stop(1))
@@ -372,7 +372,7 @@ def test_a_life_that_is_over_does_not_begin(crowd: Crowd) -> None:
     crowd.cancel(run)
     crowd.store.revive(run.run_id, timeout_seconds=None)
 
-    assert not crowd.places.begin(old)
+    assert not crowd.quota.begin(old)
     assert crowd.going_on() == [first.run_id]
 
 
@@ -380,14 +380,14 @@ def test_what_wakes_in_a_waiting_run_goes_on_when_it_begins(crowd: Crowd) -> Non
     run = crowd.start()
     crowd.cancel(run)
     crowd.store.revive(run.run_id, timeout_seconds=None)
-    crowd.places.take(run.run_id)
+    crowd.quota.take(run.run_id)
     crowd.dispatched(run)
     work = run.claim("begin")
-    crowd.places.pass_on(run.commit(work, waiting(work, timeout_seconds=100)).leaving)
+    crowd.quota.pass_on(run.commit(work, waiting(work, timeout_seconds=100)).leaving)
     crowd.cancel(run)
     other = crowd.start()
     crowd.store.revive(run.run_id, timeout_seconds=None)
-    crowd.places.take(run.run_id)
+    crowd.quota.take(run.run_id)
     crowd.begun()
 
     run.make_due(f"waiter|{work.work_id}|w")
@@ -407,14 +407,14 @@ def test_a_restored_run_waits_for_a_place_with_all_it_has(crowd: Crowd) -> None:
     first, run = crowd.start(), DrivenRun(crowd.store, PLAN)
     given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "options": {}, "num_concurrent_runs": 1}
     assert begin_from(crowd.store, run.run_id, PLAN, saved, (), LIMITS, **given) == Applied()
-    crowd.places.take(run.run_id)
+    crowd.quota.take(run.run_id)
 
     run.make_due(f"waiter|{work.work_id}|w")
     assert run.wake("waiter", work.work_id, "w") == Applied()
     assert crowd.begun() == [first.run_id]
     crowd.cancel(first)
 
-    assert sorted(bell.step for bell in crowd.rung) == ["begin", "work"]
+    assert sorted(dispatch.step for dispatch in crowd.sent) == ["begin", "work"]
     assert crowd.begun() == [run.run_id]
 
 
@@ -445,16 +445,16 @@ def test_a_waiting_run_that_has_vanished_is_forgotten(crowd: Crowd) -> None:
 def test_who_has_waited_long_is_looked_at_less_often(crowd: Crowd) -> None:
     crowd.start()
     run = crowd.start()
-    look_at = partial(crowd.store.client.zscore, run.keys["unbegun"], run.run_id)
+    look_at = partial(crowd.store.client.zscore, run.keys["awaiting_admission"], run.run_id)
     settings = crowd.store.settings
     started_at = crowd.store.run(run.run_id).created_at
     first_look = look_at()
-    assert first_look == pytest.approx(started_at + settings.ring_seconds * 1000, abs=2_000)
+    assert first_look == pytest.approx(started_at + settings.redispatch_seconds * 1000, abs=2_000)
 
     for minutes in (20, 40, 10_000):
         now = started_at + minutes * 60_000
-        crowd.places.look_at(run.run_id, now)
-        pause = min(minutes * 60, settings.ring_max_seconds) * 1000
+        crowd.quota.look_at(run.run_id, now)
+        pause = min(minutes * 60, settings.redispatch_max_seconds) * 1000
         assert look_at() == pytest.approx(now + pause, abs=2_000)
 
 
@@ -462,13 +462,13 @@ def test_a_holder_that_goes_on_is_left_alone(crowd: Crowd) -> None:
     run = crowd.start()
     crowd.begun()
     make_looks_due(crowd.store)
-    place = next(key for key in index_keys(crowd.store, "places:W") if crowd.store.client.exists(key))
+    place = next(key for key in index_keys(crowd.store, "admitted:W") if crowd.store.client.exists(key))
 
     Sweep(crowd.store, crowd, lambda _: 0).sweep(everything=True)
 
     assert crowd.begun() == []
     [(_, look)] = crowd.store.client.zrange(place, 0, -1, withscores=True)
-    assert look > crowd.store.run(run.run_id).created_at + crowd.store.settings.ring_seconds * 1000
+    assert look > crowd.store.run(run.run_id).created_at + crowd.store.settings.redispatch_seconds * 1000
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------------
@@ -504,7 +504,7 @@ def life(crowd: Crowd) -> Iterator[Callable[[], object]]:
         def end() -> None:
             run = crowd.runs[n]
             exists = crowd.store.client.hget(run.keys["run"], "status") == b"running"
-            if exists and (how is is_cancelled or not crowd.store.run(run.run_id).waits_for_place):
+            if exists and (how is is_cancelled or not crowd.store.run(run.run_id).waits_for_admission):
                 how(crowd, run)
 
         return end
@@ -514,7 +514,7 @@ def life(crowd: Crowd) -> Iterator[Callable[[], object]]:
             run = crowd.runs[n]
             if crowd.store.client.hget(run.keys["run"], "status") not in (None, b"running"):
                 crowd.store.revive(run.run_id, timeout_seconds=None)
-                crowd.places.take(run.run_id)
+                crowd.quota.take(run.run_id)
 
         return revive
 
@@ -610,7 +610,7 @@ def test_a_commit_of_an_unlimited_run_asks_redis_nothing_more(client: Client, se
     run.store = CheckedStore(client, settings)
     before = store.exchanges
 
-    crowd.places.pass_on(run.commit(work, stop()).leaving)
+    crowd.quota.pass_on(run.commit(work, stop()).leaving)
 
     assert store.exchanges == before
-    assert run.ask(Doorbell(run.run_id, new_id(), 1, "begin", "umbel", 0)) is Refusal.CLOSED
+    assert run.ask(Dispatch(run.run_id, new_id(), 1, "begin", "umbel", 0)) is Refusal.CLOSED

@@ -1,4 +1,4 @@
-"""Claim and commit: of many doorbells one executes, and of many outcomes one is recorded."""
+"""Claim and commit: of many dispatches one executes, and of many outcomes one is recorded."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TWO = plan_of(step("first", START), step("second", "A"))
 def test_a_claim_says_what_to_execute(store: Store) -> None:
     plan = plan_of(step("only", START, queue="gpu", priority=3))
     run = DrivenRun(store, plan).start(event(START, x=1))
-    bell = run.bells[0]
-    assert (bell.step, bell.queue, bell.priority, bell.dispatch_no) == ("only", "gpu", 3, 1)
+    dispatch = run.dispatches[0]
+    assert (dispatch.step, dispatch.queue, dispatch.priority, dispatch.dispatch_no) == ("only", "gpu", 3, 1)
 
     work = run.claim("only", claim_id="mine")
 
@@ -33,8 +33,8 @@ def test_a_claim_says_what_to_execute(store: Store) -> None:
 
 def test_a_claim_is_in_the_record_the_owners_set_and_no_longer_in_the_ring(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
-    assert [name.split(b"|")[0].decode() for name, _ in run.content("ring")] == [run.run_id]
-    assert run.content("unclaimed") == {b"umbel/0": b"1"}
+    assert [name.split(b"|")[0].decode() for name, _ in run.content("unclaimed")] == [run.run_id]
+    assert run.content("unclaimed_counts") == {b"umbel/0": b"1"}
 
     work = run.claim("only")
 
@@ -43,68 +43,68 @@ def test_a_claim_is_in_the_record_the_owners_set_and_no_longer_in_the_ring(store
     assert (record["st"], record["o"], record["t"], record["c"]) == ("running", "o1", work.token, work.claim_id)
     assert run.content("owner:o1") == [work.member.encode()]
     assert [name for name, _ in run.content("leases")] == [b"o1"]
-    assert run.content("ring") is None
     assert run.content("unclaimed") is None
+    assert run.content("unclaimed_counts") is None
     assert run.content("watermark") == {b"umbel/0": str(record["da"]).encode()}
 
 
 def test_asking_again_with_the_same_claim_id_gives_the_same_work(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
-    bell = run.bells[0]
-    first = run.ask(bell, claim_id="c")
+    dispatch = run.dispatches[0]
+    first = run.ask(dispatch, claim_id="c")
     before = dump(store.client, store.settings.key_prefix)
 
-    assert run.ask(bell, claim_id="c") == first
+    assert run.ask(dispatch, claim_id="c") == first
     assert dump(store.client, store.settings.key_prefix) == before
 
 
 def test_a_second_doorbell_finds_the_item_busy(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
-    bell = run.bells[0]
-    run.ask(bell)
+    dispatch = run.dispatches[0]
+    run.ask(dispatch)
 
-    assert run.ask(bell) is Refusal.BUSY
-    assert run.ask(bell, owner="o2") is Refusal.BUSY
+    assert run.ask(dispatch) is Refusal.BUSY
+    assert run.ask(dispatch, owner="o2") is Refusal.BUSY
     assert run.content("counters")[b"duplicate_doorbells"] == b"2"
 
 
 def test_a_doorbell_of_a_finished_item_is_stale(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
-    bell = run.bells[0]
+    dispatch = run.dispatches[0]
     run.commit(run.claim("first"), Returned(event("A")))
 
-    assert run.ask(bell) is Refusal.STALE
+    assert run.ask(dispatch) is Refusal.STALE
 
 
 def test_a_doorbell_for_a_queued_delayed_or_suspended_item_is_stale(store: Store) -> None:
     plan = plan_of(step("begin", START), step("narrow", "A", num_workers=1))
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), FannedOut((event("A"), event("A"))))
-    bell = run.bells[0]
+    dispatch = run.dispatches[0]
     run.commit(run.claim("narrow"), failed(100))
 
-    assert run.ask(bell) is Refusal.STALE
-    second = run.bells[0]
+    assert run.ask(dispatch) is Refusal.STALE
+    second = run.dispatches[0]
     run.commit(run.claim("narrow"), Returned(None))
-    run.make_due(f"retry|{bell.work_id}")
-    run.wake("retry", bell.work_id)
+    run.make_due(f"retry|{dispatch.work_id}")
+    run.wake("retry", dispatch.work_id)
     work = run.claim("narrow")
     run.commit(work, waiting(work))
-    assert run.ask(bell) is Refusal.STALE
+    assert run.ask(dispatch) is Refusal.STALE
     assert run.ask(second) is Refusal.STALE
 
 
 def test_a_doorbell_from_the_future_is_stale(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
-    bell = run.bells[0]
+    dispatch = run.dispatches[0]
 
-    assert store.claim(run.run_id, bell.work_id, 9, claim_id="c", owner="o") is Refusal.STALE
+    assert store.claim(run.run_id, dispatch.work_id, 9, claim_id="c", owner="o") is Refusal.STALE
 
 
 def test_an_older_doorbell_of_a_ready_item_is_as_good_as_the_newest(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
-    old = run.bells[0]
-    run.upkeep.ring_again(run.run_id, [(old.work_id, f"{old.queue}/0")])
+    old = run.dispatches[0]
+    run.leases.redispatch(run.run_id, [(old.work_id, f"{old.queue}/0")])
 
     assert isinstance(run.ask(old), Work)
 
@@ -113,9 +113,9 @@ def test_a_claim_in_an_ended_run_is_closed_and_clears_the_ring(store: Store) -> 
     run = DrivenRun(store, ONE).start()
     store.finish(run.run_id, "cancelled", event("x"))
 
-    assert run.ask(run.bells[0]) is Refusal.CLOSED
-    assert run.content("ring") is None
+    assert run.ask(run.dispatches[0]) is Refusal.CLOSED
     assert run.content("unclaimed") is None
+    assert run.content("unclaimed_counts") is None
 
 
 def test_a_claim_in_a_run_that_never_was_is_unknown(store: Store) -> None:
@@ -142,7 +142,7 @@ def test_a_lease_begins_anew_with_the_first_thing_held(store: Store) -> None:
 
     work = run.claim("second")
 
-    assert run.upkeep.fence("o1", run.keys.shard) == []
+    assert run.leases.fence("o1", run.keys.shard) == []
     assert isinstance(run.commit(work, stop()), Applied)
 
 
@@ -154,7 +154,7 @@ def test_a_commit_records_the_outcome_and_all_it_leads_to_at_once(store: Store) 
     work = run.claim("first")
     reply = run.commit(work, Returned(event("A", n=1)))
 
-    assert [bell.step for bell in reply.doorbells] == ["second"]
+    assert [dispatch.step for dispatch in reply.dispatches] == ["second"]
     assert not reply.ended
     assert run.record(work.work_id) is None
     assert run.content("owner:o1") is None
@@ -173,15 +173,15 @@ def test_a_repeated_commit_gives_its_first_answer(store: Store) -> None:
 
     assert store.commit(work, TWO, decision, version=0, batches=0, entry={}) == first
     assert isinstance(first, Applied)
-    assert first.doorbells
+    assert first.dispatches
     assert dump(store.client, store.settings.key_prefix, without=("counters",)) == before
 
 
 def test_a_commit_under_an_old_token_is_stale(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     late = run.claim("only", owner="slow")
-    run.upkeep.fence("slow", run.keys.shard, known_dead=True)
-    for _, applied in run.upkeep.hand_back("slow", [Held.parse(late.member)], charge=True):
+    run.leases.fence("slow", run.keys.shard, known_dead=True)
+    for _, applied in run.leases.hand_back("slow", [Held.parse(late.member)], charge=True):
         run.heard(applied)
     current = run.claim("only")
 
@@ -211,7 +211,7 @@ def test_a_decision_made_on_outdated_waiters_is_refused(store: Store) -> None:
     refused = store.commit(tells, run.plan, decision, version=tells.version, batches=0, entry={})
 
     assert refused is Refusal.CHANGED
-    assert [bell.step for bell in run.commit(tells, Returned(event("Answer", n=1))).doorbells] == ["asks"]
+    assert [dispatch.step for dispatch in run.commit(tells, Returned(event("Answer", n=1))).dispatches] == ["asks"]
     assert run.claim("asks").answers == {"w": event("Answer", n=1)}
 
 
@@ -241,4 +241,4 @@ def test_a_forgotten_script_is_given_to_redis_again(store: Store) -> None:
     work = run.claim("first")
     store.client.script_flush()
 
-    assert run.commit(work, Returned(event("A"))).doorbells
+    assert run.commit(work, Returned(event("A"))).dispatches

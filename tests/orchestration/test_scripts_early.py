@@ -34,7 +34,7 @@ def test_a_burst_is_delivered_before_the_step_ends(run: DrivenRun) -> None:
     )
 
     assert isinstance(reply, Applied)
-    assert [bell.step for bell in reply.doorbells] == ["work", "work"]
+    assert [dispatch.step for dispatch in reply.dispatches] == ["work", "work"]
     assert run.claim("work").bound == (event("A", n=1),)
     assert run.claim("work").bound == (event("A", n=2),)
     assert len(published(run)) == 1
@@ -71,7 +71,7 @@ def test_what_an_earlier_attempt_has_sent_is_absorbed_and_what_it_has_not_is_del
     )
 
     assert isinstance(reply, Applied)
-    assert len(reply.doorbells) == 1
+    assert len(reply.dispatches) == 1
     assert [run.claim("work").bound[0].value()["n"] for _ in range(3)] == [1, 2, 3]
     assert len(published(run)) == 2
     assert run.content("counters")[b"absorbed_sends"] == b"1"
@@ -155,11 +155,11 @@ def test_a_send_from_outside_is_delivered_once(run: DrivenRun, store: Store) -> 
 
     assert run.send(event("A", n=1), send_id="s") == Applied()
     assert dump(store.client, store.settings.key_prefix) == before
-    assert [bell.step for bell in run.bells] == ["begin", "work"]
+    assert [dispatch.step for dispatch in run.dispatches] == ["begin", "work"]
 
 
 def test_a_send_to_an_ended_or_unknown_run_is_refused(run: DrivenRun, store: Store) -> None:
-    assert run.send(event("A"), send_id="before") == Applied(tuple(run.bells)[-1:])
+    assert run.send(event("A"), send_id="before") == Applied(tuple(run.dispatches)[-1:])
     store.finish(run.run_id, "cancelled", event("x"))
 
     assert run.send(event("A")) is Refusal.CLOSED
@@ -203,7 +203,7 @@ def test_a_second_answer_is_kept_instead_of_resuming_twice(run: DrivenRun, store
     run.send(event("Answer", n=1))
     run.send(event("Answer", n=2))
 
-    assert len(run.bells) == 1
+    assert len(run.dispatches) == 1
     resumed = run.claim("begin")
     run.commit(resumed, waiting(resumed, "next"))
     assert run.claim("begin").answers == {"w": event("Answer", n=1), "next": event("Answer", n=2)}
@@ -226,7 +226,7 @@ def test_of_two_waiters_for_one_early_answer_one_gets_it(store: Store) -> None:
     run.commit(one, waiting(one))
     run.commit(two, waiting(two))
 
-    assert [bell.step for bell in run.bells] == ["one"]
+    assert [dispatch.step for dispatch in run.dispatches] == ["one"]
 
 
 def test_the_inbox_is_bounded_and_forgets_the_oldest(run: DrivenRun, store: Store) -> None:

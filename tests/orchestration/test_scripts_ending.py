@@ -10,7 +10,7 @@ from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, wa
 from umbel.orchestration.model.envelope import START, STEP_FAILED, Envelope
 from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.replies import Applied, Doorbell, Refusal
+from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.scripts import unpack
 from umbel.orchestration.store.verbs import Store
 
@@ -60,7 +60,7 @@ def test_a_start_is_asked_again_with_its_nonce_and_refused_to_another(store: Sto
     again = store.start(run.run_id, PLAN, [], nonce="n", timeout_seconds=None)
     other = store.start(run.run_id, PLAN, [], nonce="other", timeout_seconds=None)
 
-    assert again == Applied(tuple(run.bells))
+    assert again == Applied(tuple(run.dispatches))
     assert other is Refusal.EXISTS
     assert dump(store.client, store.settings.key_prefix) == before
 
@@ -140,7 +140,7 @@ def test_every_key_of_an_ended_run_has_a_lifetime(store: Store, end: Any) -> Non
         run.commit(work, stop() if end == "completed" else failed())
     else:
         store.finish(run.run_id, end, event("x"))
-    run.upkeep.retire(run.run_id)
+    run.leases.retire(run.run_id)
 
     left = lifetimes(run)
     assert all(0 < milliseconds <= keep for milliseconds in left.values()), left
@@ -151,16 +151,16 @@ def test_every_key_of_an_ended_run_has_a_lifetime(store: Store, end: Any) -> Non
 def test_what_comes_too_late_leaves_no_key_for_good(store: Store) -> None:
     run, late = busy(store)
     store.finish(run.run_id, "cancelled", event("x"))
-    run.upkeep.retire(run.run_id)
+    run.leases.retire(run.run_id)
 
     assert run.try_commit(late, Returned(event("M"))) is Refusal.CLOSED
     assert run.flush(late, 1, ("x", event("A"))) is Refusal.CLOSED
     assert run.send(event("A")) is Refusal.CLOSED
     assert store.collect(late, buffer="s|b", call="d", event=event("A"), expected=[], taken="t") is Refusal.CLOSED
     assert run.wake("retry", late.work_id) is None
-    assert not run.upkeep.park(run.run_id, late.work_id, "W", "work", late)
-    run.upkeep.ring_again(run.run_id, [(late.work_id, "umbel/0")])
-    assert run.ask(Doorbell(run.run_id, late.work_id, 1, "work", "umbel", 0)) is Refusal.CLOSED
+    assert not run.leases.park(run.run_id, late.work_id, "W", "work", late)
+    run.leases.redispatch(run.run_id, [(late.work_id, "umbel/0")])
+    assert run.ask(Dispatch(run.run_id, late.work_id, 1, "work", "umbel", 0)) is Refusal.CLOSED
 
     assert all(milliseconds > 0 for milliseconds in lifetimes(run).values()), lifetimes(run)
 
@@ -177,7 +177,7 @@ def test_a_completed_run_keeps_only_its_result_and_its_logs(store: Store) -> Non
 
 def test_a_running_run_is_not_retired(store: Store) -> None:
     run, _ = busy(store)
-    run.upkeep.retire(run.run_id)
+    run.leases.retire(run.run_id)
 
     keys = {key: left for key, left in lifetimes(run).items() if ":answer:" not in key}
     assert set(keys.values()) == {-1}
@@ -232,7 +232,7 @@ def test_a_loop_through_everything_leaves_nothing_behind(store: Store) -> None:
         run.flush(turn, 1, ("x", event("Part", end=True)))
         run.commit(turn, Returned(event("Split")), batches=1)
         run.play(bodies(store, n))
-        asleep = run.claim("again") if run.bells else turn
+        asleep = run.claim("again") if run.dispatches else turn
         seen.append(leftovers(run) | {"slots": None, "ring": None, "free": None})
         assert asleep is turn
         run.send(event("Next"))

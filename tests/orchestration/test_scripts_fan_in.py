@@ -80,7 +80,7 @@ def test_members_that_another_attempt_has_used_up_are_refused_to_an_earlier_one(
     run = DrivenRun(store, GATHER).start()
     run.commit(run.claim("begin"), many("M", 3))
     earlier = run.claim("all")
-    for _, applied in run.upkeep.hand_back("o1", [Held.parse(earlier.member)], charge=False):
+    for _, applied in run.leases.hand_back("o1", [Held.parse(earlier.member)], charge=False):
         run.heard(applied)
     later = run.claim("all")
     assert gathered(store, earlier) == gathered(store, later) == [0, 1, 2]
@@ -111,14 +111,14 @@ def test_a_retry_a_wait_and_a_recovery_keep_the_fan_out_open(store: Store) -> No
     run.commit(retried, failed(100))
     run.commit(asleep, waiting(asleep))
     run.commit(broken, failed())
-    assert [bell.step for bell in run.bells] == ["rescue"]
+    assert [dispatch.step for dispatch in run.dispatches] == ["rescue"]
 
     run.commit(run.claim("rescue"), Returned(event("M", i=2)))
-    assert not run.bells
+    assert not run.dispatches
     run.make_due(f"retry|{retried.work_id}")
     run.wake("retry", retried.work_id)
     run.commit(run.claim("work"), Returned(event("M", i=0)))
-    assert not run.bells
+    assert not run.dispatches
     run.send(event("Answer"))
     run.commit(run.claim("work"), Returned(event("M", i=1)))
 
@@ -173,7 +173,7 @@ def test_take_fires_at_the_nth_arrival_and_the_siblings_go_on(store: Store) -> N
     run.commit(run.claim("begin"), many("A", 4))
     works = [run.claim("work") for _ in range(4)]
     run.commit(works[3], pass_on(works[3]))
-    assert not run.bells
+    assert not run.dispatches
     run.commit(works[1], pass_on(works[1]))
     taken = run.claim("first")
     run.commit(works[0], pass_on(works[0]))
@@ -181,7 +181,7 @@ def test_take_fires_at_the_nth_arrival_and_the_siblings_go_on(store: Store) -> N
     assert gathered(store, taken) == [3, 1]
     run.commit(taken, Returned(None))
     run.commit(works[2], pass_on(works[2]))
-    assert not run.bells
+    assert not run.dispatches
     assert store.run(run.run_id).live == 0
     for name in ("scopes", "work", "events", "extra"):
         assert run.content(name) is None, name
@@ -193,7 +193,7 @@ def test_take_of_direct_members_gets_what_there_is(store: Store, n: int) -> None
     run.commit(run.claim("begin"), many("M", n))
 
     assert gathered(store, run.claim("first")) == list(range(min(n, 2)))
-    assert not run.bells
+    assert not run.dispatches
 
 
 def test_take_fires_with_less_when_the_fan_out_has_closed(store: Store) -> None:
@@ -213,8 +213,8 @@ def test_an_item_that_is_lost_and_repeated_is_gathered_once(store: Store) -> Non
     run = DrivenRun(store, GATHER).start()
     run.commit(run.claim("begin"), many("A", 2))
     lost, other = run.claim("work", owner="dies"), run.claim("work")
-    run.upkeep.fence("dies", run.keys.shard, known_dead=True)
-    for _, applied in run.upkeep.hand_back("dies", [Held.parse(lost.member)], charge=True):
+    run.leases.fence("dies", run.keys.shard, known_dead=True)
+    for _, applied in run.leases.hand_back("dies", [Held.parse(lost.member)], charge=True):
         run.heard(applied)
     run.commit(other, pass_on(other))
     again = run.claim("work", owner="o2")
@@ -223,7 +223,7 @@ def test_an_item_that_is_lost_and_repeated_is_gathered_once(store: Store) -> Non
     assert run.try_commit(lost, pass_on(lost)) is Refusal.STALE
     work = run.claim("all")
     assert gathered(store, work) == [1, 0]
-    assert not run.bells
+    assert not run.dispatches
     assert run.commit(work, stop()) == Applied((), True)
 
 
@@ -240,7 +240,7 @@ def join_run(store: Store, *accepts: str, **more: Any) -> DrivenRun:
 def sets(run: DrivenRun) -> list[list[tuple[str, Any]]]:
     """All sets that are ready, each as (type, i) in parameter order."""
     found = []
-    while run.bells:
+    while run.dispatches:
         work = run.claim("pair")
         found.append([(bound.type, bound.value().get("i")) for bound in work.bound])
         run.commit(work, Returned(None))
@@ -255,7 +255,7 @@ def send_all(run: DrivenRun, *names: str) -> None:
 def test_a_join_waits_for_all_and_binds_in_parameter_order(store: Store) -> None:
     run = join_run(store, "A", "B", "C")
     send_all(run, "C", "A")
-    assert not run.bells
+    assert not run.dispatches
     assert store.run(run.run_id).live == 0
     send_all(run, "B")
 

@@ -33,7 +33,7 @@ def slots(run: DrivenRun) -> dict[str, str]:
 def test_no_more_than_num_workers_are_dispatched(store: Store) -> None:
     run = fan(store, 5, workers=2)
 
-    assert len(run.bells) == 2
+    assert len(run.dispatches) == 2
     assert sorted(slots(run)) == ["work/0", "work/1"]
     assert store.run(run.run_id).live == 5
 
@@ -42,7 +42,7 @@ def test_the_rest_follows_first_in_first_out(store: Store) -> None:
     run = fan(store, 5, workers=1)
 
     seen = []
-    while run.bells:
+    while run.dispatches:
         work = run.claim("work")
         seen.append(number(work))
         run.commit(work, Returned(None))
@@ -75,7 +75,7 @@ def test_a_delayed_retry_frees_its_slot_and_queues_behind(store: Store) -> None:
     run = fan(store, 3, workers=1)
     failing = run.claim("work")
     run.commit(failing, failed(100))
-    assert slots(run) == {"work/0": run.bells[0].work_id}
+    assert slots(run) == {"work/0": run.dispatches[0].work_id}
 
     following = run.claim("work")
     run.make_due(f"retry|{failing.work_id}")
@@ -109,8 +109,8 @@ def test_a_suspended_step_frees_its_slot(store: Store) -> None:
 def test_a_loss_keeps_its_slot(store: Store) -> None:
     run = fan(store, 2, workers=1)
     lost = run.claim("work")
-    run.upkeep.fence("o1", run.keys.shard, known_dead=True)
-    for _, applied in run.upkeep.hand_back("o1", [Held.parse(lost.member)], charge=True):
+    run.leases.fence("o1", run.keys.shard, known_dead=True)
+    for _, applied in run.leases.hand_back("o1", [Held.parse(lost.member)], charge=True):
         run.heard(applied)
 
     assert slots(run) == {"work/0": lost.work_id}
@@ -128,11 +128,11 @@ def test_limits_are_per_step(store: Store) -> None:
 @pytest.mark.parametrize("n", [CHUNK + 1, 2 * CHUNK + 50])
 def test_a_staged_fan_out_uses_the_slots_and_keeps_its_order(store: Store, n: int) -> None:
     run = fan(store, n, workers=3)
-    assert len(run.bells) == 3
+    assert len(run.dispatches) == 3
     assert store.run(run.run_id).live == n
 
     order = []
-    while run.bells:
+    while run.dispatches:
         work = run.claim("work")
         order.append(number(work))
         run.commit(work, Returned(None))
@@ -150,7 +150,7 @@ def test_what_arrives_behind_a_staged_fan_out_waits_its_turn(store: Store) -> No
     run.send(event("A", i=9_999))
 
     order = []
-    while run.bells:
+    while run.dispatches:
         work = run.claim("work")
         order.append(number(work))
         run.commit(work, Returned(None))
@@ -161,4 +161,4 @@ def test_what_arrives_behind_a_staged_fan_out_waits_its_turn(store: Store) -> No
 def test_a_staged_fan_out_with_slots_to_spare_starts_at_once(store: Store) -> None:
     run = fan(store, CHUNK + 1, workers=CHUNK + 10)
 
-    assert len(run.bells) == CHUNK + 1
+    assert len(run.dispatches) == CHUNK + 1

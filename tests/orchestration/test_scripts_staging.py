@@ -34,15 +34,15 @@ def staged(run: DrivenRun, work: Work, *events: Envelope) -> Decision:
 
 
 def lose(run: DrivenRun, work: Work) -> None:
-    run.upkeep.fence(work.owner, run.keys.shard, known_dead=True)
-    for _, applied in run.upkeep.hand_back(work.owner, [Held.parse(work.member)], charge=True):
+    run.leases.fence(work.owner, run.keys.shard, known_dead=True)
+    for _, applied in run.leases.hand_back(work.owner, [Held.parse(work.member)], charge=True):
         run.heard(applied)
 
 
 def test_what_is_staged_is_invisible(run: DrivenRun, store: Store) -> None:
     staged(run, run.claim("begin"), *MANY, *MEMBERS)
 
-    assert [bell.step for bell in run.bells] == ["asks"]
+    assert [dispatch.step for dispatch in run.dispatches] == ["asks"]
     assert store.run(run.run_id).live == 2
     assert run.content("scopes") is None
 
@@ -90,7 +90,7 @@ def test_members_of_a_lost_attempt_never_count_in_the_next(
     work = run.claim("begin")
     run.store.unstage(work, CHUNK)
     run.commit(work, outcome)
-    if any(bell.step == "work" for bell in run.bells):
+    if any(dispatch.step == "work" for dispatch in run.dispatches):
         run.commit(run.claim("work"), Returned(None))
 
     assert [member.value()["i"] for member in run.store.members(run.claim("all"))] == members
@@ -107,8 +107,8 @@ def test_a_fan_out_that_is_decided_anew_replaces_what_it_has_staged(store: Store
     assert refused == "changed"
     run.commit(work, FannedOut(events))
     order = []
-    while run.bells:
-        following = run.ask(run.bells.popleft())
+    while run.dispatches:
+        following = run.ask(run.dispatches.popleft())
         assert isinstance(following, Work)
         if following.step == "work":
             order.append(following.bound[0].value()["i"])
@@ -144,8 +144,8 @@ def test_staging_under_an_old_token_is_refused(store: Store) -> None:
     plan = plan_of(step("begin", START), step("work", "A"))
     run = DrivenRun(store, plan).start()
     late = run.claim("begin")
-    run.upkeep.fence("o1", run.keys.shard, known_dead=True)
-    run.upkeep.hand_back("o1", [Held.parse(late.member)], charge=True)
+    run.leases.fence("o1", run.keys.shard, known_dead=True)
+    run.leases.hand_back("o1", [Held.parse(late.member)], charge=True)
 
     refused = run.try_commit(late, FannedOut((event("A"),) * (CHUNK + 1)))
 

@@ -39,7 +39,7 @@ def test_a_delayed_retry_waits_for_its_timer(run: DrivenRun) -> None:
     timer = f"retry|{run.run_id}|{work.work_id}"
     assert 40_000 < timers(run)[timer] - work.claimed_at < 60_000
     assert run.wake("retry", work.work_id) is None
-    assert not run.bells
+    assert not run.dispatches
 
     run.make_due(f"retry|{work.work_id}")
     assert run.wake("retry", work.work_id) is not None
@@ -88,7 +88,7 @@ def test_an_answer_disarms_the_waiters_time_limit(run: DrivenRun) -> None:
 
     assert [timer for timer in timers(run) if timer.startswith("waiter")] == []
     run.wake("waiter", work.work_id, "w")
-    assert len(run.bells) == 1
+    assert len(run.dispatches) == 1
 
 
 def test_an_answer_after_the_time_limit_is_kept_and_not_delivered_to_it(run: DrivenRun, store: Store) -> None:
@@ -129,7 +129,7 @@ def test_a_hanging_attempt_is_fenced_and_the_next_claim_knows(run: DrivenRun) ->
 
 def test_a_lost_or_released_claim_takes_its_deadline_with_it(run: DrivenRun) -> None:
     work = run.claim("only")
-    run.upkeep.hand_back("o1", [Held.parse(work.member)], charge=False)
+    run.leases.hand_back("o1", [Held.parse(work.member)], charge=False)
 
     assert not any(timer.startswith("deadline") for timer in timers(run))
 
@@ -201,7 +201,7 @@ def test_a_retry_timer_of_an_item_that_has_moved_on_does_nothing(store: Store) -
     applied = run.wake("retry", work.work_id)
 
     assert applied is not None
-    assert applied.doorbells == ()
+    assert applied.dispatches == ()
 
 
 def test_a_wait_whose_time_ran_out_while_the_run_had_ended_begins_anew_with_a_retry(
@@ -212,7 +212,7 @@ def test_a_wait_whose_time_ran_out_while_the_run_had_ended_begins_anew_with_a_re
     timer = f"waiter|{run.run_id}|{work.work_id}|w"
     store.finish(run.run_id, "cancelled", event("x"))
     run.make_due(f"waiter|{work.work_id}|w")
-    assert run.upkeep.wake(run.run_id, timer, "waiter", work.work_id, "w") is None
+    assert run.leases.wake(run.run_id, timer, "waiter", work.work_id, "w") is None
     assert timer not in timers(run)
 
     store.revive(run.run_id, timeout_seconds=None)

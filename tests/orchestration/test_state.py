@@ -163,7 +163,7 @@ def assert_refused(run: DrivenRun, state: StateHash, because: str) -> None:
 def test_a_process_that_was_declared_lost_never_writes(run: DrivenRun) -> None:  # invariant 1
     zombie = run.claim("a")
     held = Held(run.run_id, zombie.work_id, zombie.claim_id)
-    for _, applied in run.upkeep.hand_back("o1", [held], charge=True):
+    for _, applied in run.leases.hand_back("o1", [held], charge=True):
         run.heard(applied)
     assert_refused(run, writer(run, zombie), "given to another process")
 
@@ -193,7 +193,7 @@ def test_an_edit_whose_step_was_lost_meanwhile_is_not_written_and_lets_go(run: D
     work = run.claim("a")
     state = writer(run, work)
     state.lock("edit")
-    run.upkeep.hand_back("o1", [Held(run.run_id, work.work_id, work.claim_id)], charge=True)
+    run.leases.hand_back("o1", [Held(run.run_id, work.work_id, work.claim_id)], charge=True)
 
     with pytest.raises(RunClosed):
         state.write(put(n=b"9"), lock="edit")
@@ -217,7 +217,7 @@ def test_the_lock_of_a_step_that_was_lost_is_not_renewed(run: DrivenRun) -> None
     work = run.claim("a")
     state = writer(run, work)
     state.lock("edit")
-    run.upkeep.hand_back("o1", [Held(run.run_id, work.work_id, work.claim_id)], charge=True)
+    run.leases.hand_back("o1", [Held(run.run_id, work.work_id, work.claim_id)], charge=True)
 
     assert state.renew("edit") is False
     assert isinstance(writer(run).lock("next"), dict)

@@ -43,7 +43,10 @@ def test_a_commit_goes_on_with_one_of_what_it_makes_ready_and_rings_for_the_othe
     assert applied.continued is not None
     assert (applied.continued.step, applied.continued.bound) == ("leaf", (event("L", n=1),))
     assert (applied.continued.owner, applied.continued.claim_id, applied.continued.attempt) == ("o1", "carried", 1)
-    assert sorted(bell.step for bell in applied.doorbells) == ["last", "leaf"]  # two slots: the third leaf waits
+    assert sorted(dispatch.step for dispatch in applied.dispatches) == [
+        "last",
+        "leaf",
+    ]  # two slots
 
 
 def test_what_it_goes_on_with_is_a_claim_like_any_other(store: Store) -> None:
@@ -54,9 +57,9 @@ def test_what_it_goes_on_with_is_a_claim_like_any_other(store: Store) -> None:
     assert store.client.smembers(run.keys["owner:o1"]) == {carried.member.encode()}
     assert store.client.zscore(run.keys["timers"], f"deadline|{run.run_id}|{carried.work_id}") is not None
     assert store.client.zscore(run.keys["leases"], "o1") is not None
-    assert not run.bells
+    assert not run.dispatches
 
-    [(_, applied)] = run.upkeep.hand_back("o1", [Held.parse(carried.member)], charge=True)
+    [(_, applied)] = run.leases.hand_back("o1", [Held.parse(carried.member)], charge=True)
     assert run.try_commit(carried, Returned(event("M"))) is Refusal.STALE
     run.heard(applied)
     again = run.claim("leaf", owner="o2")
@@ -84,13 +87,13 @@ def test_steps_that_the_process_does_not_take_are_rung_for(store: Store) -> None
 
     assert applied.continued is not None
     assert applied.continued.step == "last"
-    assert [bell.step for bell in applied.doorbells] == ["leaf"]
+    assert [dispatch.step for dispatch in applied.dispatches] == ["leaf"]
 
 
 def test_a_suspect_is_not_gone_on_with(store: Store) -> None:
     run, work = begun(store)
-    run.upkeep.fence("o1", run.keys.shard, known_dead=True)
-    [(_, applied)] = run.upkeep.hand_back("o1", [Held.parse(work.member)], charge=True)
+    run.leases.fence("o1", run.keys.shard, known_dead=True)
+    [(_, applied)] = run.leases.hand_back("o1", [Held.parse(work.member)], charge=True)
     run.heard(applied)
     suspect = run.claim("begin", owner="o2")
     assert suspect.suspicion
@@ -98,14 +101,14 @@ def test_a_suspect_is_not_gone_on_with(store: Store) -> None:
     tried_again = commit(run, suspect, failed(0))
 
     assert tried_again.continued is None
-    assert [bell.step for bell in tried_again.doorbells] == ["begin"]
+    assert [dispatch.step for dispatch in tried_again.dispatches] == ["begin"]
 
 
 def test_the_next_in_line_takes_over_the_slot_in_the_same_process(store: Store) -> None:
     run, work = begun(store)
     seen = []
     applied = commit(run, work, FannedOut(tuple(event("L", n=n) for n in range(5))))
-    run.bells.clear()  # the other slot is somebody else's
+    run.dispatches.clear()  # the other slot is somebody else's
     while applied.continued is not None and applied.continued.step == "leaf":
         seen.append(applied.continued.bound[0].value()["n"])
         applied = commit(run, applied.continued, Returned(event("M")))

@@ -59,9 +59,9 @@ def play(run: DrivenRun, steps: int = 10_000) -> int:
     """Execute so many steps, answering the question and ending the delay when nothing else is left to do."""
     executed = 0
     while executed < steps and run.status == "running":
-        if not run.bells:
+        if not run.dispatches:
             unblock(run)
-        work = run.ask(run.bells.popleft())
+        work = run.ask(run.dispatches.popleft())
         if isinstance(work, Work):
             if work.members is not None:
                 gathered[work.work_id] = run.store.members(work)
@@ -77,7 +77,7 @@ def unblock(run: DrivenRun) -> None:
         assert run.wake("retry", delayed[0]) is not None
     else:
         assert isinstance(run.send(event("Answer")), Applied)
-    assert run.bells
+    assert run.dispatches
 
 
 def records(run: DrivenRun) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ def test_a_copy_of_a_large_fan_out_has_every_branch_once_and_respects_num_worker
 
     copy = restored(run)
 
-    assert len(copy.bells) == 3
+    assert len(copy.dispatches) == 3
     seen: list[int] = []
 
     def leaf(work: Work) -> Outcome:
@@ -170,7 +170,7 @@ def test_what_a_step_had_sent_early_is_not_delivered_again_by_its_copy(store: St
     again = copy.claim("begin")
     assert again.sent_early
     copy.flush(again, 1, ("identity", event("N")))
-    assert [bell.step for bell in copy.bells] == ["note"]
+    assert [dispatch.step for dispatch in copy.dispatches] == ["note"]
 
 
 def test_what_collect_events_had_gathered_is_gathered_in_the_copy(store: Store) -> None:
@@ -250,7 +250,7 @@ def test_a_cancelled_run_can_be_gone_on_with_and_a_completed_one_has_only_its_st
     assert not finished.goes_on
     assert finished == RunSnapshot(workflow="W", status="completed", state={"n": b"7"})
     begun = restored(copy, finished, tuple(decide_start(PLAN, "x", event(START), LIMITS)))
-    assert {bell.step for bell in begun.bells} == {"begin", "side"}
+    assert {dispatch.step for dispatch in begun.dispatches} == {"begin", "side"}
     assert begun.content(f"state:{begun.run_id}") == {b"n": b"7"}
     assert store.client.pttl(begun.keys[f"state:{begun.run_id}"]) == -1
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from umbel.orchestration.state.local_queue import Line, Turn
+from umbel.orchestration.state.local_queue import FifoQueue, Ticket
 from umbel.orchestration.state.lock_renewal import RenewedLock
 
 
@@ -71,7 +71,7 @@ def test_a_lock_whose_editor_vanished_is_renewed_no_more() -> None:
 
 
 def test_turns_are_given_in_order_of_arrival() -> None:
-    line, woken = Line(), []
+    line, woken = FifoQueue(), []
     first, second, third, fourth = (line.join(lambda n=n: woken.append(n)) for n in range(4))  # type: ignore[misc]
     assert (first.granted, second.granted, woken) == (True, False, [0])
 
@@ -85,7 +85,7 @@ def test_turns_are_given_in_order_of_arrival() -> None:
 
 
 def test_the_turn_of_one_who_vanished_is_passed_on() -> None:
-    line = Line()
+    line = FifoQueue()
     vanished, waiting_too, waiting = (line.join(lambda: None) for _ in range(3))
     del vanished, waiting_too
     gc.collect()
@@ -98,7 +98,7 @@ def test_one_whose_event_loop_is_closed_is_passed_over() -> None:
     def wake() -> None:
         raise RuntimeError("Event loop is closed")
 
-    line = Line()
+    line = FifoQueue()
     first, closed, second = line.join(lambda: None), line.join(wake), line.join(lambda: None)
     line.leave(first)
 
@@ -109,9 +109,9 @@ def test_one_whose_event_loop_is_closed_is_passed_over() -> None:
 
 def test_one_may_leave_while_another_is_being_let_in() -> None:
     """As the garbage collector makes them, at any point and in any thread."""
-    line = Line()
+    line = FifoQueue()
     first = line.join(lambda: None)
-    turns: list[Turn] = []
+    turns: list[Ticket] = []
     turns.append(line.join(lambda: line.leave(turns[0])))
     third = line.join(lambda: None)
     line.leave(first)
@@ -120,7 +120,7 @@ def test_one_may_leave_while_another_is_being_let_in() -> None:
 
 
 def test_threads_never_have_a_turn_at_the_same_time() -> None:
-    line = Line()
+    line = FifoQueue()
     inside: list[int] = []
     seen: list[int] = []
 

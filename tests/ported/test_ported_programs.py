@@ -207,7 +207,7 @@ def test_it_runs_on_two_workers_that_both_take_part(
     try:
         with serving(program, ["one", "two"], tmp_path, watchdog, **deployed):
             found: list[Execution] = []
-            for _ in range(5):  # who takes a doorbell first is chance, in a program of a few steps
+            for _ in range(5):  # who takes a dispatch first is chance, in a program of a few steps
                 assert execute([sys.executable], program, tmp_path, **deployed) == program.printed
                 runs = [run.run_id for run in runtime.store.runs()]
                 found = [each for run_id in runs for each in executions(runtime.store.journal(run_id))]

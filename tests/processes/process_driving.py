@@ -29,11 +29,11 @@ QUICK = {
     "lease_seconds": 2.0,
     "heartbeat_seconds": 0.4,
     "sweep_seconds": 0.2,
-    "ring_seconds": 1.0,
+    "redispatch_seconds": 1.0,
     "drain_seconds": 5.0,
 }
 #: Times with which no lease runs out and no heartbeat comes within a test: what is seen happened for another reason.
-LONG_LEASES = {"lease_seconds": 120.0, "heartbeat_seconds": 50.0, "sweep_seconds": 0.2, "ring_seconds": 60.0}
+LONG_LEASES = {"lease_seconds": 120.0, "heartbeat_seconds": 50.0, "sweep_seconds": 0.2, "redispatch_seconds": 60.0}
 
 
 def eventually(condition: Callable[[], Any], what: str, *, seconds: float = 40.0) -> Any:

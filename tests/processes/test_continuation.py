@@ -23,7 +23,7 @@ from umbel.workers.celery_app.app import create_app
 FLOWS = "continuation_flows"
 
 #: Continuation that no slow machine brings to an end: what happened then did not happen by chance.
-WITHOUT_END = LONG_LEASES | {"ring_seconds": 1.0, "continuation_seconds": 1000.0}
+WITHOUT_END = LONG_LEASES | {"redispatch_seconds": 1.0, "continuation_seconds": 1000.0}
 
 
 def messages(worker: WorkerUnderTest, task: str = "") -> int:

@@ -15,7 +15,7 @@ from process_driving import LONG_LEASES, Deploy, eventually
 def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
     deploy: Deploy, pool: str, workflow: type[flows.Held]
 ) -> None:
-    deployment = deploy(**LONG_LEASES | {"ring_seconds": 1.0})
+    deployment = deploy(**LONG_LEASES | {"redispatch_seconds": 1.0})
     leaving = deployment.worker("leaving", pool=pool).wait_ready()
     held = [deployment.start(workflow) for _ in range(2)]
     for handler in held:
@@ -58,7 +58,7 @@ def test_a_doorbell_in_hand_is_not_filed_with_the_broker(deploy: Deploy, pool: s
 
 
 def test_a_prefork_worker_in_a_cold_shutdown_leaves_its_steps_to_others_and_fails_none(deploy: Deploy) -> None:
-    times = {"lease_seconds": 2.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.2, "ring_seconds": 1.0}
+    times = {"lease_seconds": 2.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.2, "redispatch_seconds": 1.0}
     deployment = deploy(**times, drain_seconds=0.5)
     leaving = deployment.worker("leaving", pool="prefork").wait_ready()
     held = deployment.start(flows.Held)

@@ -28,7 +28,7 @@ def strings(path: Path) -> list[ast.Constant | ast.JoinedStr]:
 
 
 def test_lua_is_never_put_together() -> None:
-    """One script is not in a file of its own: what takes doorbells off the broker's list."""
+    """One script is not in a file of its own: what takes dispatches off the broker's list."""
     with_lua = [(path.name, node) for path in FILES for node in strings(path) if "redis.call" in ast.unparse(node)]
 
     assert [(name, type(node).__name__) for name, node in with_lua] == [("channel.py", "Constant")]

@@ -129,7 +129,7 @@ async def test_every_figure_is_there_from_the_beginning(client: httpx.AsyncClien
     found = await figures(client)
     for counter in ("retries", "dead_letters", "losses", "lease_expiries", "redispatches", "stale_commits"):
         assert f"umbel_{counter}_total{{}}" in found
-    assert {f"umbel_absorbed_duplicates_total{{{kind}}}" for kind in ("doorbell", "send", "commit")} <= set(found)
+    assert {f"umbel_absorbed_duplicates_total{{{kind}}}" for kind in ("dispatch", "send", "commit")} <= set(found)
     assert {"umbel_parked_steps{}", "umbel_sweep_lag_seconds{}", "umbel_runs{running}"} <= set(found)
 
 

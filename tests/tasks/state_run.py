@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from umbel.orchestration.engine.leases import Held, Upkeep
+from umbel.orchestration.engine.leases import Held, Leases
 from umbel.orchestration.model.decide import Limits, decide_start
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
@@ -68,7 +68,7 @@ class Run:
 
     store: Store
     run_id: str
-    bells: dict[str, Any]
+    dispatches: dict[str, Any]
 
     @staticmethod
     def start(store: Store, run_id: str | None = None) -> Run:
@@ -77,12 +77,12 @@ class Run:
         commands = decide_start(PLAN, run_id, Envelope(START, (), b"{}"), Limits())
         started = store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=None)
         assert isinstance(started, Applied)
-        return Run(store, run_id, {bell.step: bell for bell in started.doorbells})
+        return Run(store, run_id, {dispatch.step: dispatch for dispatch in started.dispatches})
 
     def claim(self, step: str, owner: str = "o") -> Work:
-        bell = self.bells[step]
+        dispatch = self.dispatches[step]
         work = self.store.claim(
-            self.run_id, bell.work_id, bell.dispatch_no, claim_id=new_id(), owner=owner, room=ONE_SUSPECT
+            self.run_id, dispatch.work_id, dispatch.dispatch_no, claim_id=new_id(), owner=owner, room=ONE_SUSPECT
         )
         assert isinstance(work, Work)
         return work
@@ -90,8 +90,8 @@ class Run:
     def lose(self, work: Work) -> None:
         """Declare the process that holds `work` lost, and have it dispatched again."""
         held = Held(self.run_id, work.work_id, work.claim_id)
-        for _, applied in Upkeep(self.store).hand_back(work.owner, [held], charge=True):
-            self.bells |= {bell.step: bell for bell in applied.doorbells}
+        for _, applied in Leases(self.store).hand_back(work.owner, [held], charge=True):
+            self.dispatches |= {dispatch.step: dispatch for dispatch in applied.dispatches}
 
     def state(self, cls: type[Any] = DictState, work: Work | None = None, **options: Any) -> StateStore[Any]:
         return StateStore(self.store, self.run_id, self.run_id, cls, work, **options)

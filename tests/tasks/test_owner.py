@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from core_driving import DrivenRun, event, plan_of, step
 
-from umbel.orchestration.engine.leases import Held, Upkeep
+from umbel.orchestration.engine.leases import Held, Leases
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Work
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.replies import Doorbell
+from umbel.orchestration.store.replies import Dispatch
 from umbel.orchestration.store.scripts import Script
 from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
-from umbel.tasks.attempt.heartbeat import Owner
+from umbel.tasks.attempt.heartbeat import LeaseHolder
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10))
@@ -46,13 +46,13 @@ def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_fo
     store = SlowStore(connect(settings.redis_url or ""), settings)
     run = DrivenRun(Store(store.client, settings), PLAN).start()
     cancelled: list[Held] = []
-    owner = Owner("w", Upkeep(store), lambda held, _: cancelled.append(held), lambda *_: None)
-    bell = run.bell("begin")
-    held = Held(run.run_id, bell.work_id, "c1")
+    owner = LeaseHolder("w", Leases(store), lambda held, _: cancelled.append(held), lambda *_: None)
+    dispatch = run.dispatch("begin")
+    held = Held(run.run_id, dispatch.work_id, "c1")
     beaten = threading.Semaphore(0)
 
     def claim() -> None:
-        assert isinstance(run.ask(bell, claim_id="c1", owner=owner.name), Work)
+        assert isinstance(run.ask(dispatch, claim_id="c1", owner=owner.name), Work)
         owner.confirm(held)
 
     to_come = [claim]
@@ -80,13 +80,13 @@ def test_a_claim_whose_answer_never_came_is_given_back_and_rung_for(settings: Se
     rung: list[str] = []
     has_rung = threading.Event()
 
-    def ring(run_id: str, doorbells: Sequence[Doorbell]) -> None:
+    def ring(run_id: str, dispatches: Sequence[Dispatch]) -> None:
         assert run_id == run.run_id
-        rung.extend(bell.work_id for bell in doorbells)
+        rung.extend(dispatch.work_id for dispatch in dispatches)
         has_rung.set()
 
-    owner = Owner("worker", Upkeep(store), lambda held, why: None, ring)
-    mine, orphan = run.bell("work"), run.bell("work")
+    owner = LeaseHolder("worker", Leases(store), lambda held, why: None, ring)
+    mine, orphan = run.dispatch("work"), run.dispatch("work")
     claim_id = new_id()
     owner.hold(Held(run.run_id, mine.work_id, claim_id))
     run.ask(mine, claim_id=claim_id, owner=owner.name)

@@ -133,9 +133,9 @@ asyncio.run(main())
 
 @asynccontextmanager
 async def child(run: Run, step: str, code: str, lock_seconds: float = 5.0) -> AsyncIterator[subprocess.Popen[str]]:
-    bell, settings = run.bells[step], run.store.settings
+    dispatch, settings = run.dispatches[step], run.store.settings
     assert settings.redis_url is not None
-    arguments = [settings.redis_url, settings.key_prefix, run.run_id, bell.work_id, str(bell.dispatch_no)]
+    arguments = [settings.redis_url, settings.key_prefix, run.run_id, dispatch.work_id, str(dispatch.dispatch_no)]
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", CHILD + code, *arguments, str(lock_seconds)],
         stdin=subprocess.PIPE,
@@ -168,7 +168,7 @@ async def test_two_processes_lose_no_increment(run: Run) -> None:
 
     found = (await run.state().get_state()).to_dict()
     assert found["n"] == 1000
-    assert found["done"] == {bell.work_id: "yes" for bell in run.bells.values()}
+    assert found["done"] == {dispatch.work_id: "yes" for dispatch in run.dispatches.values()}
 
 
 async def test_a_killed_editor_changes_nothing_and_blocks_for_seconds_at_most(run: Run) -> None:

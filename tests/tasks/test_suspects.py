@@ -5,10 +5,10 @@ from __future__ import annotations
 from concurrent.futures import Future, wait
 
 from umbel.orchestration.model.suspicion import CROWDS, ONE_SUSPECT, Room
-from umbel.tasks.attempt.suspects import Suspects, Turn, give_up_turn
+from umbel.tasks.attempt.suspects import Permit, Suspects, give_up_permit
 
 
-def granted(asked: list[Future[Turn]]) -> list[Turn]:
+def granted(asked: list[Future[Permit]]) -> list[Permit]:
     return [future.result() for future in asked if future.done() and not future.cancelled()]
 
 
@@ -80,7 +80,7 @@ def test_where_one_step_is_executed_at_a_time_each_suspect_is_alone() -> None:
 def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
     suspects = Suspects()
     asked = [suspects.ask(1) for _ in range(3)]
-    give_up_turn(asked[1])
-    give_up_turn(asked[0])  # it was given, and is given back
+    give_up_permit(asked[1])
+    give_up_permit(asked[0])  # it was given, and is given back
 
     assert asked[2].done()

@@ -69,7 +69,7 @@ with Watchdog() as watchdog:
 """
 
 
-class Owner:
+class LeaseHolder:
     """A process of its own that uses an embedded server until it is told to leave, or killed."""
 
     def __init__(self, folder: Path | None = None, workers: list[tuple[list[str], float]] | None = None) -> None:
@@ -93,8 +93,8 @@ class Owner:
 
 
 @contextmanager
-def owner(folder: Path | None = None, workers: list[tuple[list[str], float]] | None = None) -> Iterator[Owner]:
-    started = Owner(folder, workers)
+def owner(folder: Path | None = None, workers: list[tuple[list[str], float]] | None = None) -> Iterator[LeaseHolder]:
+    started = LeaseHolder(folder, workers)
     try:
         yield started
     finally:

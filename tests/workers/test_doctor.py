@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from owner_process import client
 
-from umbel.orchestration.engine.leases import Upkeep
+from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.engine.worker_directory import seen_workers
 from umbel.orchestration.inspection.long_running import long_running
 from umbel.orchestration.model.commands import Command
@@ -83,7 +83,7 @@ def begin(store: Store, run_id: str) -> str:
     commands: list[Command] = decide_start(PLAN, run_id, Envelope(START, (), b"{}"), Limits())
     applied = store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=None)
     assert isinstance(applied, Applied)
-    return applied.doorbells[0].work_id
+    return applied.dispatches[0].work_id
 
 
 def test_an_embedded_server_is_sound(settings: Settings) -> None:
@@ -272,7 +272,7 @@ def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(sett
 
 def test_parked_work_is_found_by_workflow_and_step(settings: Settings, store: Store) -> None:
     work_id = begin(store, "r1")
-    assert Upkeep(store).park("r1", work_id, "shop.Order", "ship")
+    assert Leases(store).park("r1", work_id, "shop.Order", "ship")
 
     found = the(findings(settings), "parked")
 
@@ -299,10 +299,10 @@ def test_steps_that_are_executed_for_very_long_without_a_limit_are_told_of(setti
 
 
 def test_forged_doorbells_are_found(settings: Settings, store: Store) -> None:
-    assert [each for each in findings(settings) if each.about == "doorbells"] == []
-    store.client.hset(store.keys.in_shard(0, "counters"), "refused_doorbells", 3)
+    assert [each for each in findings(settings) if each.about == "dispatches"] == []
+    store.client.hset(store.keys.in_shard(0, "counters"), "refused_messages", 3)
 
-    assert the(findings(settings), "doorbells").text.startswith("3 messages called themselves doorbells of umbel")
+    assert the(findings(settings), "dispatches").text.startswith("3 messages called themselves dispatches of umbel")
 
 
 def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from owner_process import Owner, client, eventually, is_gone, owner, processes_mentioning
+from owner_process import LeaseHolder, client, eventually, is_gone, owner, processes_mentioning
 
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
@@ -53,7 +53,7 @@ def test_two_users_in_one_process_count_as_two(tmp_path: Path) -> None:
 
 
 def test_users_who_come_all_at_once_share_one_server(tmp_path: Path) -> None:
-    owners = [Owner(tmp_path) for _ in range(4)]
+    owners = [LeaseHolder(tmp_path) for _ in range(4)]
     try:
         servers = {each["server"] for each in owners}
         assert len(servers) == 1

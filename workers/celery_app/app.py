@@ -28,7 +28,7 @@ from ..pool.daemon_threads import DaemonThreads
 from ..transport.channel import use_transport
 from .bootsteps import NeedsCodeStep, UpkeepStep
 from .continued_tasks import ContinuedTasks
-from .self_delivery import OwnDoorbells
+from .self_delivery import SelfDelivery
 
 #: What `create_app` sets, and why: docs/running-in-production.md. An app of your own is not touched.
 APP_SETTINGS: dict[str, Any] = {
@@ -62,9 +62,9 @@ class Installation:
         self.runtime = Runtime(settings, app=app, registry=registry)
         self.worker_name = "client"
         self.loop_of: Any = None
-        self.upkeep: UpkeepStep | None = None
+        self.leases: UpkeepStep | None = None
         self.continued = ContinuedTasks(app)
-        self.own_doorbells = OwnDoorbells()
+        self.own_doorbells = SelfDelivery()
         self._executor: Executor | None = None
         self._loop_executor: LoopExecutor | None = None
         self._watch: EndedWatch | None = None
@@ -93,7 +93,7 @@ class Installation:
                     CeleryDispatcher(self.app),
                     worker=self.worker_name,
                     loop_of=self.loop_of,
-                    one_at_a_time=self.upkeep is not None and self.upkeep.pid != os.getpid(),
+                    one_at_a_time=self.leases is not None and self.leases.pid != os.getpid(),
                 )
                 self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
             return self._executor
@@ -124,8 +124,8 @@ class Installation:
 
     def child_lost(self) -> None:
         """A pool child died; called in the worker's main process."""
-        if self.upkeep is not None:
-            self.upkeep.look_for_dead()
+        if self.leases is not None:
+            self.leases.look_for_dead()
 
     def close(self) -> None:
         """End this process's executor and connections."""

@@ -17,7 +17,7 @@ from celery import bootsteps
 from celery.exceptions import InvalidTaskError
 from redis.exceptions import RedisError
 
-from ...orchestration.engine.leases import Upkeep
+from ...orchestration.engine.leases import Leases
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.model.errors import UmbelError
 from ...orchestration.store.connection import connect
@@ -25,7 +25,7 @@ from ...orchestration.store.failpoints import failpoint
 from ...orchestration.store.verbs import Store
 from ...tasks.attempt.heartbeat import process_is_dead
 from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
-from ...tasks.messages.template import doorbell_fault
+from ...tasks.messages.template import message_fault
 from ..doctor.redis_info import ask_server
 from ..doctor.redis_rules import what_loses_data
 from ..pool.taskpool import AsyncPool
@@ -35,16 +35,16 @@ logger = logging.getLogger("umbel.worker")
 
 
 def refuse_doorbell(store: Store, message: Any, fault: str) -> None:
-    """Tell of a message that calls itself a doorbell and is none; count it, and keep it where the broker is a Redis."""
-    about = {"action": "doorbell_refused"}
-    logger.error("A doorbell of task %r was refused: %s.", message.headers.get("task"), fault, extra=about)
+    """Tell of a message that calls itself a dispatch and is none; count it, and keep it where the broker is a Redis."""
+    about = {"action": "message_refused"}
+    logger.error("A dispatch of task %r was refused: %s.", message.headers.get("task"), fault, extra=about)
     set_aside = getattr(message.channel, "set_aside", None)
     if set_aside is not None and isinstance(message._raw, Envelope):
         set_aside(message._raw, fault)
     try:
-        store.client.hincrby(store.keys.in_shard(0, "counters"), "refused_doorbells", 1)
+        store.client.hincrby(store.keys.in_shard(0, "counters"), "refused_messages", 1)
     except RedisError as error:
-        logger.info("a refused doorbell was not counted: %s", error, extra=about)
+        logger.info("a refused dispatch was not counted: %s", error, extra=about)
 
 
 class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
@@ -57,7 +57,7 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         super().__init__(parent, **options)
         self.installation = parent.app.umbel
         self.installation.worker_name = parent.hostname
-        self.installation.upkeep = self
+        self.installation.leases = self
         self.pid = os.getpid()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -94,10 +94,10 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                 if not is_examined:
                     self._examine(store)
                     is_examined = True
-                self._bury(sweep)
+                self._fence(sweep)
                 if time.monotonic() >= take_up_at:
                     self._take_up_parked(sweep, dispatcher)
-                    take_up_at = time.monotonic() + settings.ring_seconds
+                    take_up_at = time.monotonic() + settings.redispatch_seconds
                 self._announce(store)
                 sweep.sweep()
             except (UmbelError, RedisError) as error:
@@ -115,7 +115,7 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
                 level = logging.ERROR if finding.level == "danger" else logging.WARNING
                 logger.log(level, "%s %s", finding.text, finding.mend, extra={"action": "redis_unfit"})
 
-    def _bury(self, sweep: Sweep) -> None:
+    def _fence(self, sweep: Sweep) -> None:
         """Fence owners whose process was on this very host and is dead, whatever worker it belonged to.
 
         In each pass: nobody need wait for the lease of a worker that was killed beside a living one, nor for a pool
@@ -149,11 +149,11 @@ class UpkeepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is un
         if not any(pipe.execute()):
             return
         for registered in self.installation.registry:
-            for run_id, applied in sweep.upkeep.unpark(registered.name, registered.steps, registered.events.knows):
-                if applied.doorbells:
+            for run_id, applied in sweep.leases.unpark(registered.name, registered.steps, registered.events.knows):
+                if applied.dispatches:
                     plan = store.plan_of(run_id)
-                    left = self.installation.own_doorbells.ring(plan, applied.doorbells, dispatcher)
-                    dispatcher.ring(plan, left)
+                    left = self.installation.own_doorbells.dispatch(plan, applied.dispatches, dispatcher)
+                    dispatcher.dispatch(plan, left)
 
     def _announce(self, store: Store) -> None:
         seconds, micros = store.client.time()
@@ -203,14 +203,14 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
             if workflow is None:
                 stock(body, message, exc)
                 return
-            if (fault := doorbell_fault(message.payload)) is not None:
+            if (fault := message_fault(message.payload)) is not None:
                 on_invalid_task(body, message, InvalidTaskError(fault))
                 return
             try:
                 run_id, work_id, _ = message.payload[0]
                 step = message.headers["task"].rpartition(".")[2]
                 store = installation.runtime.store
-                is_parked = Upkeep(store).park(run_id, work_id, workflow, step)
+                is_parked = Leases(store).park(run_id, work_id, workflow, step)
             except Exception as error:
                 # Not acknowledged for now would mean again and again: the ring index looks after the work.
                 about = {"action": "park_failed"}
@@ -218,7 +218,7 @@ class NeedsCodeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
             else:
                 is_loaded = installation.registry.find(workflow) is not None
                 logger.log(
-                    logging.ERROR if is_parked else logging.DEBUG,  # else a doorbell of work that is not there any more
+                    logging.ERROR if is_parked else logging.DEBUG,  # else a dispatch of work that is not there any more
                     "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
                     "code starts. Loaded here: %s.",
                     step,

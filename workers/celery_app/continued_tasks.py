@@ -19,7 +19,7 @@ from celery._state import _task_stack
 
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.work_item import Work
-from ...orchestration.store.replies import Doorbell
+from ...orchestration.store.replies import Dispatch
 from ...tasks.attempt.running import AttemptFailed
 from ...tasks.messages.template import shown_arguments, task_id_of
 from ..pool.task_context import follow_contexts
@@ -61,14 +61,14 @@ class ContinuedTasks:
     def began(self, work: Work, plan: Plan) -> None:
         """An attempt begins. `ended` follows, whatever becomes of it."""
         name = plan.by_name[work.step].task
-        bell = _bell(work)
-        task_id = task_id_of(bell)
+        dispatch = _bell(work)
+        task_id = task_id_of(dispatch)
         logger.debug("Task %s[%s] goes on here", name, task_id, extra={"action": "step_continued"})
         if self._is_wanted:
-            shown = {"name": name, "args": shown_arguments(bell), "kwargs": "{}", "retries": 0}
+            shown = {"name": name, "args": shown_arguments(dispatch), "kwargs": "{}", "retries": 0}
             self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
             self._send("task-started", uuid=task_id)
-        task, arguments = self._app.tasks[name], (bell.run_id, bell.work_id, bell.dispatch_no)
+        task, arguments = self._app.tasks[name], (dispatch.run_id, dispatch.work_id, dispatch.dispatch_no)
         follow_contexts(task.request_stack)  # no message of it need ever have come here
         _task_stack.push(task)
         about: dict[str, Any] = {
@@ -83,8 +83,8 @@ class ContinuedTasks:
     def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
         """It has ended: with these words, or failed."""
         name = plan.by_name[work.step].task
-        bell = _bell(work)
-        task_id = task_id_of(bell)
+        dispatch = _bell(work)
+        task_id = task_id_of(dispatch)
         logger.info(
             "Task %s[%s] went on here and ended in %ss: %s",
             name,
@@ -103,14 +103,14 @@ class ContinuedTasks:
         task = self._app.tasks[name]
         try:
             if _has_receivers():
-                self._signal_end(task, bell, text, failed)
+                self._signal_end(task, dispatch, text, failed)
         finally:
             _task_stack.pop()
             task.pop_request()
 
     @staticmethod
-    def _signal_end(task: Any, bell: Doorbell, text: str, failed: AttemptFailed | None) -> None:
-        task_id, arguments = task_id_of(bell), (bell.run_id, bell.work_id, bell.dispatch_no)
+    def _signal_end(task: Any, dispatch: Dispatch, text: str, failed: AttemptFailed | None) -> None:
+        task_id, arguments = task_id_of(dispatch), (dispatch.run_id, dispatch.work_id, dispatch.dispatch_no)
         given = {"args": arguments, "kwargs": {}}
         if failed is None:
             state = states.SUCCESS
@@ -154,6 +154,6 @@ def _has_receivers() -> bool:
     return any(signal.receivers for signal in _SIGNALS)
 
 
-def _bell(work: Work) -> Doorbell:
-    """The doorbell that would have been rung for it."""
-    return Doorbell(work.run_id, work.work_id, work.dispatches, work.step, "", 0)
+def _bell(work: Work) -> Dispatch:
+    """The dispatch that would have been rung for it."""
+    return Dispatch(work.run_id, work.work_id, work.dispatches, work.step, "", 0)

@@ -185,14 +185,14 @@ def _unserved(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
 
 
 def _refused(store: Store) -> Iterator[Finding]:
-    number = int(store.client.hget(store.keys.in_shard(0, "counters"), "refused_doorbells") or 0)
+    number = int(store.client.hget(store.keys.in_shard(0, "counters"), "refused_messages") or 0)
     if number:
         yield Finding(
             "warning",
-            "doorbells",
-            f"{number} messages called themselves doorbells of umbel and were none; nothing came of them.",
+            "dispatches",
+            f"{number} messages called themselves dispatches of umbel and were none; nothing came of them.",
             "Find out who else writes to the broker, and let only umbel's processes do so. The log tells what was "
-            "wrong (doorbell_refused).",
+            "wrong (message_refused).",
         )
 
 

@@ -64,7 +64,7 @@ class Server:
 
 
 def ask_server(client: Client) -> Server:
-    """Ask a server about itself.
+    """ScriptCall a server about itself.
 
     Raises:
         RedisError: It does not answer.

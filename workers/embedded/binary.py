@@ -56,7 +56,7 @@ def find_server(*, search_path: str | None = None, wheel: str | None = "redislit
 
 
 def server_version(binary: Path) -> tuple[int, int]:
-    """Ask a server binary for its (major, minor) version.
+    """ScriptCall a server binary for its (major, minor) version.
 
     Raises:
         EmbeddedRedisUnavailable: It does not run, or answers something else.

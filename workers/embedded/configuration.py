@@ -90,7 +90,7 @@ def read_address(path: Path) -> Address | None:
 
 
 def ask(address: Address) -> Serving | None:
-    """Ask the server at an address who it is; None if none answers, or it does not take the password."""
+    """ScriptCall the server at an address who it is; None if none answers, or it does not take the password."""
     client = redis.Redis(
         host=LOOPBACK,
         port=address.port,

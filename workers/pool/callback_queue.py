@@ -19,7 +19,7 @@ logger = logging.getLogger("umbel.worker")
 _Item = tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]
 
 
-class Outbox:
+class CallbackQueue:
     """Calls Celery's callbacks in the hub's thread, in batches, woken by one byte per batch.
 
     It is a reader of the hub's, and no `hub.call_soon`: what a timer or a ready item queues there would wait for the
@@ -31,7 +31,7 @@ class Outbox:
         """Make it.
 
         Args:
-            finish: Told of each job that is over, before Celery is.
+            finish: DeliveryResult of each job that is over, before Celery is.
             loop: Where coroutine tasks run.
         """
         self._finish, self._loop = finish, loop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery.exceptions import SoftTimeLimitExceeded
 
 from ...tasks.attempt.running import TIME_LIMIT
-from .callback_queue import Outbox
+from .callback_queue import CallbackQueue
 from .interrupts import Stopped
 from .job import Job, State
 from .loop import PoolLoop
@@ -14,7 +14,7 @@ from .loop import PoolLoop
 class TimeLimits:
     """Timers on the loop, not on the hub: they hold also while the hub waits for a broker that is gone."""
 
-    def __init__(self, loop: PoolLoop, outbox: Outbox) -> None:
+    def __init__(self, loop: PoolLoop, outbox: CallbackQueue) -> None:
         """Make it.
 
         Args:

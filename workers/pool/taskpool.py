@@ -11,7 +11,7 @@ Selected by `app.conf.worker_pool = "umbel.workers.pool:AsyncPool"` without `-P`
 Three kinds of threads, and who may touch what:
 
 - The *hub's* (the worker's main thread): everything of Celery's, and every job's `state`. Celery's callbacks, and with
-  them acks and task events, run only here, see `Outbox`.
+  them acks and task events, run only here, see `CallbackQueue`.
 - The *loop's*: coroutine tasks, timers of all time limits (so that they hold while the hub waits for a lost broker).
 - *Sync* threads: plain tasks, by Celery's own trace function.
 
@@ -40,7 +40,7 @@ from celery.concurrency.base import BasePool
 from celery.concurrency.prefork import _run_ready_callbacks
 from celery.worker import state as worker_state
 
-from .callback_queue import Outbox
+from .callback_queue import CallbackQueue
 from .daemon_threads import DaemonThreads
 from .interrupts import InterruptibleThread, Stopped
 from .job import Job, State, TaskEndedAbruptly, ended_abruptly
@@ -102,7 +102,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         """
         follow_contexts(_task_stack)
         self._loop = PoolLoop(self._settings.loop)
-        self._outbox = Outbox(self._finish, self._loop)
+        self._outbox = CallbackQueue(self._finish, self._loop)
         self._limits = TimeLimits(self._loop, self._outbox)
         self._sync_threads = DaemonThreads(self._settings.threads, "umbel-task")
         self._store_threads = DaemonThreads(_STORE_THREADS, "umbel-result")

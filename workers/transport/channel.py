@@ -23,7 +23,7 @@ What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`)
 - `QoS.append` (redis.py:476): a message is popped first and filed as un-acked afterwards; when that fails it is lost.
   Here it is delivered all the same and filed later. It is filed under the queue it came from, not under its exchange,
   whose bindings may not be declared yet, or be several, when it is put back.
-  A doorbell of umbel's is not filed at all while its channel lives, which spares two round trips: its loss is harmless.
+  A dispatch of umbel's is not filed at all while its channel lives, which spares two round trips: its loss is harmless.
 - `QoS.restore_visible` (redis.py:523): called after each connect and every `unacked_restore_interval` seconds; here
   it also settles what is owed.
 - `Channel._brpop_read` (redis.py:1476) takes one message per round trip. Of umbel's own it takes up to fifty here.

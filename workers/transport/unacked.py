@@ -64,7 +64,7 @@ class QoS(stock.QoS):
         self._owed_acks: dict[str, None] = {}
         self._unfiled: dict[str, Any] = {}
         #: umbel's own messages: nothing is lost with them, so Redis hears of them only when they have to go back.
-        self._doorbells: dict[str, Any] = {}
+        self._dispatches: dict[str, Any] = {}
         self._adrift: dict[str, _Adrift] = {}
         #: Celery's requests for the un-acked messages; those of other consumers have none.
         self.requests: dict[str, Any] = {}
@@ -73,12 +73,12 @@ class QoS(stock.QoS):
         """File a fetched message as un-acked.
 
         Never fails: the message is in no queue any more, so one that Redis does not file is delivered all the same
-        and filed by `settle`. If the process dies before that, the message is lost. A doorbell of umbel's is not
+        and filed by `settle`. If the process dies before that, the message is lost. A dispatch of umbel's is not
         filed: should it get lost, the ring index knows. That spares two round trips for each.
         """
         virtual.QoS.append(self, message, delivery_tag)
         if HEADER in (message.headers or ()):
-            self._doorbells[delivery_tag] = message
+            self._dispatches[delivery_tag] = message
             return
         self._unfiled[delivery_tag] = message
         try:
@@ -99,7 +99,7 @@ class QoS(stock.QoS):
         process dies before that, the message is delivered again.
         """
         failpoint("ack", "before")
-        if self._doorbells.pop(delivery_tag, None) is not None:
+        if self._dispatches.pop(delivery_tag, None) is not None:
             self.requests.pop(delivery_tag, None)
             virtual.QoS.ack(self, delivery_tag)
             return
@@ -198,8 +198,8 @@ class QoS(stock.QoS):
             self._release_if_settled()
 
     def _file_doorbells(self) -> None:
-        self._unfiled.update(self._doorbells)
-        self._doorbells.clear()
+        self._unfiled.update(self._dispatches)
+        self._dispatches.clear()
 
     def _file(self) -> None:
         if not self._unfiled:

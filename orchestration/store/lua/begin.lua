@@ -1,7 +1,7 @@
 -- A run that waited has its place: what has queued up at its steps goes on, and its time-out begins.
 -- Args: run, ticket, and the common limits. Body: commands that fill the slots of its steps.
--- Answers: begun {bells} | closed | unknown. Asked again it answers the same; `closed` when this life of the run is over.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
+-- Answers: begun {dispatches} | closed | unknown. Asked again it answers the same; `closed` when this life of the run is over.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
 --!include record publish slots scopes joins finish apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'ticket', 'unbegun', 'begun', 'timeout')
@@ -9,7 +9,7 @@ if not meta[1] then return { 'unknown' } end
 if meta[1] ~= 'running' or meta[2] ~= A.ticket then return { 'closed' } end
 if not meta[3] then return { 'begun', meta[4] } end
 redis.call('HDEL', K.run, 'unbegun')
-redis.call('ZREM', K.unbegun, RUN)
+redis.call('ZREM', K.awaiting_admission, RUN)
 local timeout = tonumber(meta[5])
 if timeout then redis.call('ZADD', K.timers, whole(NOW + timeout), 'timeout|' .. RUN) end
 apply(BODY)

@@ -1,10 +1,10 @@
 -- Take the right to execute one work item, or learn why not. The attempt is counted here, before user code runs.
--- Args: run, w work id, d dispatch number of the doorbell, c claim id (caller's), owner, suspicion (the caller has room for
+-- Args: run, w work id, d dispatch number of the dispatch, c claim id (caller's), owner, suspicion (the caller has room for
 --   suspects up to this level), alone (for this one only), lease (ms), grace (ms beyond a step's own limit), member (what
 --   the owner's set holds).
 -- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
---!keys run work events stream trace ring unclaimed timers leases gone watermark owner counters
+--!keys run work events stream trace unclaimed unclaimed_counts timers leases fenced watermark owner counters
 --!include record publish slots claimed measure
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options',
@@ -13,10 +13,10 @@ if not meta[1] then
   redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
   return { 'unknown' }
 end
-if redis.call('ZSCORE', K.gone, A.owner) then return { 'gone' } end
+if redis.call('ZSCORE', K.fenced, A.owner) then return { 'fenced' } end
 local record = get(A.w)
 if meta[1] ~= 'running' then
-  if record then ring_drop(A.w, line_of(record)) end
+  if record then unclaimed_drop(A.w, line_of(record)) end
   redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
   return { 'closed' }
 end
@@ -46,7 +46,7 @@ if record.st ~= 'running' then
   put(A.w, record)
   local line = line_of(record)
   measure('wait|' .. record.q, NOW - record.da)
-  ring_drop(A.w, line)
+  unclaimed_drop(A.w, line)
   if record.da > tonumber(redis.call('HGET', K.watermark, line) or 0) then
     redis.call('HSET', K.watermark, line, whole(record.da))
   end

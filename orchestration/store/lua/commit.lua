@@ -4,10 +4,10 @@
 --   it does not depend on it), entry (journal), and the common limits.
 --   carry (claim id: the caller goes on with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
--- Body: commands. Answers: committed {bells, ended}, and if it goes on: work id, record, payload… | changed |
+-- Body: commands. Answers: committed {dispatches, ended}, and if it goes on: work id, record, payload… | changed |
 -- missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is as true.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state handler
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state handler
 --!include record publish slots claimed carry scopes joins finish apply measure
 
 -- Asked again, because the answer was lost: the first time has used up the token, or has ended the run.

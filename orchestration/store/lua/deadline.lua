@@ -1,6 +1,6 @@
 -- A step's attempt has outlived its time limit and nobody reported: its process hangs. Fence it and dispatch again;
--- the next claim sees `late` and records the failure. Args: run, w, timer. Answers: woken {bells} | early | closed.
---!keys run work stream trace journal ring unclaimed timers counters
+-- the next claim sees `late` and records the failure. Args: run, w, timer. Answers: woken {dispatches} | early | closed.
+--!keys run work stream trace journal unclaimed unclaimed_counts timers counters
 --!include record publish slots
 
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
@@ -14,4 +14,4 @@ if record and record.st == 'running' then
   journal('deadline', { w = A.w, s = record.s, o = record.o, ca = record.ca })
   dispatch(A.w, record)
 end
-return { 'woken', cmsgpack.pack({ bells = doorbells, ended = false }) }
+return { 'woken', cmsgpack.pack({ dispatches = dispatches, ended = false }) }

@@ -2,7 +2,7 @@
 -- the caller to hand back run by run; the owner stays in `leases` with score 0 until nothing is left, so that a
 -- sweep that dies in between is continued by the next one.
 -- Args: owner, known_dead (do not wait for the lease). Answers: held {member…} | alive | done.
---!keys leases gone owner counters
+--!keys leases fenced owner counters
 
 local A = cmsgpack.unpack(ARGV[1])
 local clock = redis.call('TIME')
@@ -15,8 +15,8 @@ if #held == 0 and not A.known_dead then   -- idle here, not lost: nobody renews 
   redis.call('ZREM', K.leases, A.owner)
   return { 'done' }
 end
-local is_new = redis.call('ZADD', K.gone, 'NX', NOW, A.owner) == 1
-redis.call('ZREMRANGEBYSCORE', K.gone, '-inf', NOW - 86400000)
+local is_new = redis.call('ZADD', K.fenced, 'NX', NOW, A.owner) == 1
+redis.call('ZREMRANGEBYSCORE', K.fenced, '-inf', NOW - 86400000)
 if #held == 0 then
   redis.call('ZREM', K.leases, A.owner)
   return { 'done' }

@@ -1,17 +1,17 @@
 -- Apply one burst of what a running step sent and published before its end.
 -- Args: run, w, t token, batch (number of this burst, from 1), wv as in commit,
 --   publishes {command…}, and the common limits.
--- Body: sends {{id emit identity, commands}}. Answers: flushed {bells, ended} | changed | missing {have} | stale |
+-- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
 -- closed. A burst that arrives twice is applied once; a send
 -- whose identity an earlier attempt has sent is absorbed.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended sent counters state handler
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended sent counters state handler
 --!include record publish slots scopes joins finish apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'wv')
 if meta[1] ~= 'running' then return { meta[1] and 'closed' or 'unknown' } end
 local record = get(A.w)
 if not record or record.st ~= 'running' or record.t ~= A.t then return { 'stale' } end
-if (record.fb or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ bells = {}, ended = false }) } end
+if (record.fb or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ dispatches = {}, ended = false }) } end
 if A.batch > (record.fb or 0) + 1 then return { 'missing', cmsgpack.pack({ have = record.fb or 0 }) } end
 if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
 

@@ -2,12 +2,12 @@
 -- Args: owner, lease (ms), held {member…} that the owner believes it holds, including claims under way.
 -- Answers: alive {lost {member…}, beyond {member…}} | gone. `lost`: believed but not held. `beyond`: held but unknown
 -- to the owner (a claim whose reply never came); the caller releases it.
---!keys leases gone owner
+--!keys leases fenced owner
 
 local A = cmsgpack.unpack(ARGV[1])
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
-if redis.call('ZSCORE', K.gone, A.owner) then return { 'gone' } end
+if redis.call('ZSCORE', K.fenced, A.owner) then return { 'fenced' } end
 local believed, lost, beyond = {}, {}, {}
 for _, member in ipairs(A.held) do
   believed[member] = true

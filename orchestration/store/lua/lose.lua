@@ -1,8 +1,8 @@
 -- Hand back work of one run that an owner will not finish. Slots are kept; each item is dispatched again.
 -- Args: run, owner, items {{w, c claim id, member}}, charge (the process died: each is suspected more, up to this level,
---   and a suspect that was alone is charged), limits. Answers: lost {bells}. Items that moved on meanwhile are only
+--   and a suspect that was alone is charged), limits. Answers: lost {dispatches}. Items that moved on meanwhile are only
 --   forgotten.
---!keys run work trace stream journal ring unclaimed timers owner counters
+--!keys run work trace stream journal unclaimed unclaimed_counts timers owner counters
 --!include record publish slots
 
 local running = redis.call('HGET', K.run, 'status') == 'running'
@@ -24,4 +24,4 @@ for _, item in ipairs(A.items) do
   end
 end
 if #handed_back > 0 then journal(A.charge and 'lost' or 'released', handed_back) end
-return { 'lost', cmsgpack.pack({ bells = doorbells, ended = false }) }
+return { 'lost', cmsgpack.pack({ dispatches = dispatches, ended = false }) }

@@ -1,7 +1,7 @@
 -- Set work aside whose code no worker here has; parked is not failed. Args: run, w, name (workflow|step), lacks (the
 -- event whose class is not there, if it is that), and when it was claimed already: c claim id, owner, member.
 -- Answers: parked | stale | closed.
---!keys run work stream trace journal ring unclaimed parked owner
+--!keys run work stream trace journal unclaimed unclaimed_counts parked owner
 --!include record publish slots
 
 local run = redis.call('HMGET', K.run, 'status', 'workflow')
@@ -13,7 +13,7 @@ if not record or not (mine or record.st == 'ready') then return { 'stale' } end
 if A.name ~= run[2] .. '|' .. record.s then return { 'stale' } end
 if mine then redis.call('SREM', K.owner, A.member) end
 record.st = 'parked'
-ring_drop(A.w, line_of(record))
+unclaimed_drop(A.w, line_of(record))
 put(A.w, record)
 redis.call('ZADD', K.parked, NOW, A.name .. (A.lacks and '@' .. A.lacks or '') .. '|' .. RUN .. '|' .. A.w)
 trace(record.s, 'parked', '<needs_code>', record.en)

@@ -2,7 +2,7 @@
 -- what can go on waits in the FIFO of its step until `start` fills the slots.
 -- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
 -- Answers: restored | exists. Repeating a part changes nothing. A restoring that is given up leaves keys that expire.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers ended state handler
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers ended state handler
 --!include record publish slots scopes joins
 
 local ABANDONED_AFTER = 3600000

@@ -1,9 +1,9 @@
 -- Take up an ended run again: its failed and interrupted work items anew, everything else as it was. A run of a
 -- limited workflow has to get a place again first.
--- Args: run, timeout (ms or absent), common limits. Answers: revived {bells} | running | completed | unknown | nothing
+-- Args: run, timeout (ms or absent), common limits. Answers: revived {dispatches} | running | completed | unknown | nothing
 -- | superseded (its handler has gone on to another run).
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
---!include record publish slots scopes joins finish apply unbegun
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
+--!include record publish slots scopes joins finish apply admission
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
 local status, limit, has_begun = meta[1], meta[2], meta[3]

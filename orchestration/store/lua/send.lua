@@ -1,7 +1,7 @@
 -- An event from outside the run.
 -- Args: run, id of this send (caller's), wv as in commit, and the common limits.
--- Body: commands. Answers: sent {bells, ended} | changed | closed | unknown. Repeating a send within the hour changes nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
+-- Body: commands. Answers: sent {dispatches, ended} | changed | closed | unknown. Repeating a send within the hour changes nothing.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
 --!include record publish slots scopes joins finish apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'wv', 'unbegun')

@@ -2,13 +2,13 @@
 -- Args: run, nonce (caller's; asking again with it gives the same answer), plan digest and json, meta {field value …},
 --   timeout (ms or absent), limit (how many runs of its workflow may go on at once, or absent; with it the run has to
 --   `begin` before anything is dispatched), and the common limits.
--- push {work id = {list, message} …}: doorbells for the broker, which is this very Redis.
+-- push {work id = {list, message} …}: dispatches for the broker, which is this very Redis.
 -- handler (of a run that continues a named handler: the run which that is at, '' for none) and x.before, that run's
 --   record: whether the handler may go on and the start are one decision.
 -- Body: commands. Answers: started | exists | moved (the handler is at another run by now) | running (its run has not
 -- ended). Atomic; a repeated call changes nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state handler
---!include record publish slots scopes joins finish apply unbegun
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state handler
+--!include record publish slots scopes joins finish apply admission
 
 local known = redis.call('HMGET', K.run, 'nonce', 'started', 'parts')
 if known[1] and known[1] ~= A.nonce then return { 'exists', cmsgpack.pack({}) } end

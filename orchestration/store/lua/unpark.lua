@@ -1,5 +1,5 @@
--- A worker that has the code takes parked work up again. Args: run, items {{w, member}}. Answers: unparked {bells}.
---!keys run work stream trace journal ring unclaimed parked
+-- A worker that has the code takes parked work up again. Args: run, items {{w, member}}. Answers: unparked {dispatches}.
+--!keys run work stream trace journal unclaimed unclaimed_counts parked
 --!include record publish slots
 
 local running = redis.call('HGET', K.run, 'status') == 'running'
@@ -11,4 +11,4 @@ for _, item in ipairs(A.items) do
     dispatch(item.w, record)
   end
 end
-return { 'unparked', cmsgpack.pack({ bells = doorbells, ended = false }) }
+return { 'unparked', cmsgpack.pack({ dispatches = dispatches, ended = false }) }

@@ -1,7 +1,7 @@
 -- A timer of a work item is due: a delayed retry may go on, a waiter has run out of time, a step its deadline.
 -- Args: run, timer (its member in K.timers), kind retry|waiter, w, wt (waiter id), and the common limits.
--- Answers: woken {bells, ended} | early | closed. The timer goes with the same script, so it fires once.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect ring unclaimed timers unbegun leaving retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
+-- Answers: woken {dispatches, ended} | early | closed. The timer goes with the same script, so it fires once.
+--!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
 --!include record publish slots scopes joins finish apply
 
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))

@@ -42,7 +42,7 @@ def _logged(store: Store, run_id: str, after: int, internal: bool) -> Iterator[S
     while True:
         page = read_page(store, run_id, after, with_traces=internal)
         if page.first_missing is not None:
-            _tell_missing(page.first_missing)
+            _log_missing(page.first_missing)
         yield from (entry.decoded() for entry in page.entries if internal or entry.kind == EVENT)
         if page.is_last:
             return
@@ -55,11 +55,11 @@ def _followed(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iter
     for event in reader.events():
         if reader.first_missing is not None and not is_told:
             is_told = True
-            _tell_missing(reader.first_missing)
+            _log_missing(reader.first_missing)
         yield event
 
 
-def _tell_missing(first: int) -> None:
+def _log_missing(first: int) -> None:
     note(f"The log no longer has everything: events from number {first} on were dropped (see stream_max_events).")
 
 

@@ -153,8 +153,8 @@ def _retry(runtime: Runtime, run_id: str) -> str | None:
         record = runtime.store.run(run_id)
     except (RunNotFound, NotRetried) as error:
         return str(error)
-    steps = len(reply.doorbells) or len(unfinished(runtime.store, run_id))
-    how = "waits for a place of its workflow" if record.waits_for_place else f"goes on with {counted(steps, 'step')}"
+    steps = len(reply.dispatches) or len(unfinished(runtime.store, run_id))
+    how = "waits at its workflow's limit" if record.waits_for_admission else f"goes on with {counted(steps, 'step')}"
     note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
     if not any(worker.serves(record.workflow) for worker in seen_workers(runtime.store)):
         note(f"No live worker serves {record.workflow!r}; the run waits for one (umbel worker, umbel dev).")

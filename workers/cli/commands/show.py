@@ -47,7 +47,7 @@ def runs(
 
 
 def _status(record: RunRecord) -> str:
-    return f"{record.status}, waits for a place" if record.waits_for_place else record.status
+    return f"{record.status}, waits for a place" if record.waits_for_admission else record.status
 
 
 def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
@@ -71,7 +71,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "workflow": record.workflow,
         "status": record.status,
-        "waits_for_place": record.waits_for_place,
+        "waits_for_admission": record.waits_for_admission,
         "created_at": iso(record.created_at),
         "ended_at": iso(record.ended_at),
         "seconds": _seconds(record),

@@ -176,7 +176,7 @@ local function answer(status, extra)
   save()
   if ended then redis.call('PEXPIRE', K.journal, A.keep) end   -- the entry of the very end may have created it
   local body = extra or {}
-  body.bells = doorbells
+  body.dispatches = dispatches
   body.ended = ended
   body.leaving = leaving
   return { status, cmsgpack.pack(body) }

@@ -15,8 +15,8 @@ local function finish(status, event)
   local seat = redis.call('HMGET', K.run, 'ticket', 'workflow')
   if seat[1] then                   -- it has a place of a limited workflow, or waits for one
     leaving = seat[1] .. '|' .. seat[2]
-    redis.call('ZADD', K.leaving, NOW, leaving)
-    redis.call('ZREM', K.unbegun, RUN)
+    redis.call('ZADD', K.releasing, NOW, leaving)
+    redis.call('ZREM', K.awaiting_admission, RUN)
     redis.call('HDEL', K.run, 'unbegun')
   end
   if status == 'completed' then

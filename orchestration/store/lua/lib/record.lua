@@ -13,7 +13,7 @@ for i, name in ipairs(A.x or {}) do X[name] = KEYS[FIXED_KEYS + i] end
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local RUN = A.run
-local doorbells = {}
+local dispatches = {}
 local unbegun                    -- the run waits for a place of its workflow: its work queues up, none is dispatched
 
 local function get(wid)

@@ -5,15 +5,15 @@ local function line_of(record)
   return record.q .. '/' .. (record.p or 0)
 end
 
-local function ring_add(wid, line, at)
-  if redis.call('ZADD', K.ring, whole(at), RUN .. '|' .. wid .. '|' .. line) == 1 then
-    redis.call('HINCRBY', K.unclaimed, line, 1)
+local function unclaimed_add(wid, line, at)
+  if redis.call('ZADD', K.unclaimed, whole(at), RUN .. '|' .. wid .. '|' .. line) == 1 then
+    redis.call('HINCRBY', K.unclaimed_counts, line, 1)
   end
 end
 
-local function ring_drop(wid, line)
-  if redis.call('ZREM', K.ring, RUN .. '|' .. wid .. '|' .. line) == 1 then
-    if redis.call('HINCRBY', K.unclaimed, line, -1) <= 0 then redis.call('HDEL', K.unclaimed, line) end
+local function unclaimed_drop(wid, line)
+  if redis.call('ZREM', K.unclaimed, RUN .. '|' .. wid .. '|' .. line) == 1 then
+    if redis.call('HINCRBY', K.unclaimed_counts, line, -1) <= 0 then redis.call('HDEL', K.unclaimed_counts, line) end
   end
 end
 
@@ -87,7 +87,7 @@ end
 
 local carry_on                   -- in carry.lua: the committing process takes ready work itself
 
--- Make a record that has a slot claimable, and ask for a doorbell.
+-- Make a record that has a slot claimable, and ask for a dispatch.
 local function dispatch(wid, record)
   if carry_on and carry_on(wid, record) then return end
   record.st = 'ready'
@@ -95,13 +95,13 @@ local function dispatch(wid, record)
   record.da = NOW
   record.t, record.o, record.c, record.ca = nil, nil, nil, nil
   put(wid, record)
-  ring_add(wid, line_of(record), NOW + A.ring)
+  unclaimed_add(wid, line_of(record), NOW + A.redispatch)
   local message = A.push and A.push[wid]     -- the caller knew it would become ready, and where its message goes
   if message then
     redis.call('LPUSH', X[message[1]], message[2])
     return
   end
-  doorbells[#doorbells + 1] = { w = wid, d = record.d, s = record.s, q = record.q, p = record.p or 0 }
+  dispatches[#dispatches + 1] = { w = wid, d = record.d, s = record.s, q = record.q, p = record.p or 0 }
 end
 
 -- Give a record a slot and dispatch it, or let it queue.

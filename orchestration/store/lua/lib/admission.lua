@@ -9,7 +9,7 @@ local function begin_or_wait(limit)
     local ticket = RUN .. '|' .. whole(clock[1] * 1000000 + clock[2])
     redis.call('HSET', K.run, 'ticket', ticket, 'limit', limit, 'unbegun', unbegun, 'timeout', A.timeout or '')
     redis.call('HDEL', K.run, 'begun')
-    redis.call('ZADD', K.unbegun, whole(NOW + A.ring), RUN)
+    redis.call('ZADD', K.awaiting_admission, whole(NOW + A.redispatch), RUN)
   elseif A.timeout then
     redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN)
   end
