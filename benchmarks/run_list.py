@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 from umbel import Settings
 from umbel.orchestration.inspection.run_list import STATUSES, RunQuery, list_runs
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.verbs import Store
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

@@ -31,10 +31,10 @@ from functools import partial
 from ..model.commands import Fill
 from ..model.errors import RunNotFound, UmbelError
 from ..model.plan import Plan
+from ..store.blocking import BlockingStore as Store
 from ..store.failpoints import failpoint
 from ..store.replies import Dispatch
 from ..store.scripts import unpack
-from ..store.verbs import Store
 
 logger = logging.getLogger("umbel.places")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ..model.suspicion import MOST
 from ..model.work_item import Work
+from ..store.blocking import BlockingStore as Store
 from ..store.replies import Applied
 from ..store.scripts import unpack
-from ..store.verbs import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 
 from ..model.errors import RunNotFound, WorkflowRuntimeError
+from ..store.blocking import BlockingStore as Store
 from ..store.keys import check_chosen_id, new_id
 from ..store.replies import Follows, RunRecord
-from ..store.verbs import Store
 
 #: Bytes of UTF-8 that a handler's name may have; escaped it is at most three times as long.
 LONGEST_NAME = 128

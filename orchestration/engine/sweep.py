@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from ..model.envelope import TIMED_OUT, ending
 from ..model.errors import RunNotFound
 from ..model.plan import Plan
+from ..store.blocking import BlockingStore as Store
 from ..store.failpoints import failpoint
 from ..store.replies import Dispatch
-from ..store.verbs import Store
 from .concurrency import Admission, RunQuota
 from .leases import Leases
 

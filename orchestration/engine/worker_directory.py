@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from ..store.verbs import Store
+from ..store.blocking import BlockingStore as Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..model.errors import WorkerLost
+from ..store.blocking import BlockingStore as Store
 from ..store.replies import RunRecord
-from ..store.verbs import Store
 from .endings import exception_text
 from .timeline import Execution, executions
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engine.leases import Held
+from ..store.blocking import BlockingStore as Store
 from ..store.scripts import unpack
-from ..store.verbs import Store
 
 #: Claims that are looked at.
 _SAMPLE = 5_000

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..store.blocking import BlockingStore as Store
 from ..store.scripts import unpack
-from ..store.verbs import Store
 
 #: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/measure.lua` has the same.
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)

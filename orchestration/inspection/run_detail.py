@@ -15,7 +15,7 @@ from typing import Any
 from ..model.envelope import INPUT_REQUIRED, Envelope
 from ..model.plan import Plan
 from ..model.work_item import Waiter
-from ..store.reads import StoreReads
+from ..store.blocking_reads import BlockingReads as StoreReads
 from ..store.replies import RunRecord, unpack_raw
 from ..store.scripts import unpack
 from ..streams.log import EVENT, Entry

@@ -13,10 +13,10 @@ from itertools import chain
 from typing import Any
 
 from ..model.errors import WorkflowRuntimeError
+from ..store.blocking import BlockingStore as Store
 from ..store.keys import state_id_of
 from ..store.replies import RunRecord, run_record
 from ..store.scripts import enqueue, load, pack
-from ..store.verbs import Store
 
 #: In the order in which people are told of them.
 STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")

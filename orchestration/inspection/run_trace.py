@@ -17,9 +17,9 @@ from ..model import envelope as names
 from ..model.envelope import Envelope
 from ..model.plan import Plan
 from ..model.work_item import derive_id
+from ..store.blocking import BlockingStore as Store
 from ..store.replies import RunRecord
 from ..store.scripts import unpack
-from ..store.verbs import Store
 from .timeline import Execution, executions
 
 #: Where events come from and go to that are no work items.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..model.work_item import Waiter
+from ..store.blocking import BlockingStore as Store
 from ..store.scripts import unpack
-from ..store.verbs import Store
 from .timeline import Execution
 
 WorkState = Literal["ready", "running", "delayed", "suspended", "parked", "failed"]

@@ -13,8 +13,8 @@ from ..model.decide import Limits
 from ..model.envelope import Envelope
 from ..model.plan import Plan
 from ..model.work_item import buffer_name, derive_id
+from ..store.blocking import BlockingStore as Store
 from ..store.replies import Applied, Refusal
-from ..store.verbs import Store
 from .take import RunSnapshot, SavedItem
 
 T = TypeVar("T")

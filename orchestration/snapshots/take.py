@@ -20,9 +20,9 @@ from typing import Any
 from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
 from ..model.work_item import Waiter
+from ..store.blocking import BlockingStore as Store
 from ..store.replies import not_found, unpack_raw
 from ..store.scripts import unpack
-from ..store.verbs import Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ from typing import Any, Literal, TypeVar, cast
 
 from ..model.errors import RunClosed
 from ..model.work_item import Work
+from ..store.blocking import BlockingStore as Store
 from ..store.connection import persist
 from ..store.keys import new_id
-from ..store.verbs import Store
 from .local_queue import process_id
 
 T = TypeVar("T")

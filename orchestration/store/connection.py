@@ -87,13 +87,18 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
             )
         )
     except ValueError as error:
-        # A password that was not percent-encoded is taken for a port, and the error quotes it.
-        reason = "its port is not a number" if "Port could not be cast" in str(error) else str(error)
-        raise ConfigurationError(
-            f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
-            "redis://[[user]:password@]host:port/db, rediss://… or unix://path; in a password, write / ? # @ % as %2F "
-            "%3F %23 %40 %25."
-        ) from None
+        raise not_a_url(url, error) from None
+
+
+def not_a_url(url: str, error: ValueError) -> ConfigurationError:
+    """What is raised for an address that redis-py cannot read."""
+    # A password that was not percent-encoded is taken for a port, and the error quotes it.
+    reason = "its port is not a number" if "Port could not be cast" in str(error) else str(error)
+    return ConfigurationError(
+        f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
+        "redis://[[user]:password@]host:port/db, rediss://… or unix://path; in a password, write / ? # @ % as %2F "
+        "%3F %23 %40 %25."
+    )
 
 
 def is_passing(error: Exception) -> bool:

@@ -1,8 +1,9 @@
-"""Scripts of many coroutines in few round trips: what is asked during one turn of the event loop goes out as one write.
+"""The connection to Redis: scripts and commands of many coroutines in few round trips.
 
-Replies come back in the order of the questions, and each is judged for its own asker: a script that fails, or that
-Redis has forgotten, is nobody else's matter. redis-py makes the connection (TLS, credentials, database); from then on
-its transport is used directly, because awaiting reply by reply costs more than the scripts themselves.
+What is asked during one turn of the event loop goes out as one write. Replies come back in the order of the requests,
+and each is judged for its own caller: a script that fails, or that Redis has forgotten, concerns nobody else. redis-py
+makes the connection (TLS, credentials, database); from then on its transport is used directly, because awaiting reply
+by reply costs more than the scripts themselves.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hiredis import Reader, pack_command
@@ -29,13 +30,14 @@ from redis.exceptions import (
 )
 
 from .asks import ScriptCall
-from .connection import is_passing, refused_credentials, unavailable
+from .connection import is_passing, not_a_url, refused_credentials, unavailable
 from .failpoints import failpoint
+from .portal import Portal
 
 T = TypeVar("T")
 
-#: Silence while something is asked, after which the connection counts as broken.
-SILENCE_SECONDS = 5.0
+#: One Redis command: its name and arguments.
+Command = tuple[Any, ...]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
@@ -48,40 +50,52 @@ _REFUSALS: dict[str, type[RedisError]] = {
     "NOAUTH": AuthenticationError,
     "WRONGPASS": AuthenticationError,
 }
-#: How Redis before 7 tells of one that a command inside of a script met with.
+#: How Redis before 7 reports a refusal that a command inside a script met.
 _IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
 
 
-def _packed(*command: Any) -> bytes:
+def _packed(command: Command) -> bytes:
     packed: bytes = pack_command(command)
     return packed
 
 
-def _script(ask: ScriptCall[Any], *script: str) -> bytes:
-    return _packed(*script, len(ask.keys), *ask.keys, *ask.args)
+def _script(call: ScriptCall[Any], *script: str) -> bytes:
+    return _packed((*script, len(call.keys), *call.keys, *call.args))
 
 
 def _refusal(text: str) -> Exception:
-    """What Redis answers instead of a result."""
+    """An error reply as an exception."""
     inside = _IN_SCRIPT.search(text)
     return _REFUSALS.get(inside[1] if inside else text.partition(" ")[0], ResponseError)(text)
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A question, or a command that nobody waits for, as it is sent."""
+class _Request:
+    """One request as it is sent.
 
-    deadline: float
+    Attributes:
+        what: What is being done, for errors.
+        packed: Its bytes.
+        patience_seconds: How long an outage is waited out.
+        name: What failpoints call it.
+        future: Takes the reply; None if nobody waits for it.
+        call: The script, if it is one.
+        failed: Called when a request that nobody waits for was not taken.
+        replies_left: How many replies belong to it.
+    """
+
+    what: str
     packed: bytes
-    ask: ScriptCall[Any] | None = None
+    patience_seconds: float
+    name: str = ""
     future: asyncio.Future[Any] | None = None
+    call: ScriptCall[Any] | None = None
     failed: Callable[[Exception], None] | None = None
+    replies_left: int = 1
+    total: int = 1
     by_text: bool = False
-
-    @property
-    def verb(self) -> str:
-        """What it is called at failpoints."""
-        return self.ask.script.name if self.ask is not None else "push"
+    error: Exception | None = None
+    asked_at: float = field(default_factory=time.monotonic)
 
 
 class _Replies(asyncio.Protocol):
@@ -100,66 +114,175 @@ class _Replies(asyncio.Protocol):
             self._lost.set_result(None)
 
 
-class GroupedConnection:
-    """One connection of one event loop.
+class Connection:
+    """One connection to Redis, on the loop of a portal; its methods may be awaited on any loop.
 
-    *Promise:* as `Store`: every ask is idempotent and is repeated while Redis does not answer; after the patience it is
-    not known whether the last try was applied.
+    *Promise:* everything asked here is idempotent, and is asked again while Redis does not answer. After the patience
+    it is not known whether the last try was applied.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float, grouped: bool = True) -> None:
-        """Args:
-        url: Where Redis is.
-        patience_seconds: How long an outage is waited out.
-        grouped: Else one is asked after the other, each when the one before is answered.
-        """
-        self._url, self._patience, self._is_grouped = url, patience_seconds, grouped
-        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0}
-        self._pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
-        self._waiting: deque[_Waiting] = deque()  # to be sent
-        self._asked: deque[_Waiting] = deque()  # sent, in order
-        self._heard_at = 0.0
-        self._transport: asyncio.Transport | None = None
-        self._serving: asyncio.Task[None] | None = None
-        self._is_flushing = False
+    def __init__(
+        self,
+        url: str,
+        portal: Portal,
+        *,
+        patience_seconds: float = 5.0,
+        silence_seconds: float = 5.0,
+        grouped: bool = True,
+    ) -> None:
+        """Connects when first used.
 
-    async def do(self, ask: ScriptCall[T]) -> T:
-        """The answer to one ask.
+        Args:
+            url: Where Redis is.
+            portal: Whose loop the connection lives on.
+            patience_seconds: How long an outage is waited out, unless a request says otherwise.
+            silence_seconds: How long a reply may take before the connection counts as broken.
+            grouped: Else one request is sent after the other, each when the one before is answered.
+
+        Raises:
+            ConfigurationError: The URL is not a Redis URL.
+        """
+        self.url, self.portal, self.patience_seconds = url, portal, patience_seconds
+        self._silence, self._is_grouped = silence_seconds, grouped
+        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0}
+        try:
+            self._pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
+        except ValueError as error:
+            raise not_a_url(url, error) from None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    async def run(self, call: ScriptCall[T], *, patience_seconds: float | None = None) -> T:
+        """Run one script and read its reply.
 
         Raises:
             StoreUnavailable: Redis did not answer within the patience.
             ConfigurationError: Redis refuses the credentials.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # Packed here: what cannot be sent is its asker's fault, and must not break up what goes out in one write.
-        packed = _script(ask, "EVALSHA", ask.script.sha)
-        self._enqueue(_Waiting(time.monotonic() + self._patience, packed, ask, future))
-        return ask.read(await future)
+        return call.read(await self._reply(self._of_call(call, patience_seconds)))
 
-    def post(self, command: tuple[Any, ...], failed: Callable[[Exception], None]) -> None:
-        """Send a command that nobody waits for, once.
+    async def command(self, what: str, *command: Any, name: str = "", patience_seconds: float | None = None) -> Any:
+        """Send one command; its reply as Redis gives it (RESP2, bytes).
+
+        Args:
+            what: What is being done, for errors.
+            command: Name and arguments.
+            name: What failpoints call it.
+            patience_seconds: How long an outage is waited out.
+
+        Raises:
+            As `run`.
+        """
+        return await self._reply(self._of_commands(what, (command,), name, patience_seconds))
+
+    async def transaction(self, what: str, *commands: Command, patience_seconds: float | None = None) -> list[Any]:
+        """Send commands that are applied together (MULTI); their replies.
+
+        Raises:
+            As `run`.
+        """
+        all_of_it = (("MULTI",), *commands, ("EXEC",))
+        replies: list[Any] = await self._reply(self._of_commands(what, all_of_it, "", patience_seconds))
+        return replies
+
+    async def batch(
+        self, what: str, items: Sequence[Command | ScriptCall[Any]], *, patience_seconds: float | None = None
+    ) -> list[Any]:
+        """Send commands and scripts together; their replies, in order. They are not applied together.
+
+        Raises:
+            As `run`, for the first that failed.
+        """
+        requests = [
+            self._of_call(item, patience_seconds)
+            if isinstance(item, ScriptCall)
+            else self._of_commands(what, (item,), "", patience_seconds)
+            for item in items
+        ]
+        if self.portal.is_here():
+            replies = await self._all(requests)
+        else:
+            replies = await self.portal.run(self._all(requests))
+        return [
+            item.read(reply) if isinstance(item, ScriptCall) else reply
+            for item, reply in zip(items, replies, strict=True)
+        ]
+
+    def post(self, command: Command, failed: Callable[[Exception], None], *, name: str = "push") -> None:
+        """Send a command that nobody waits for, once. To be called on the portal's loop.
 
         Args:
             command: Its name and arguments.
-            failed: DeliveryResult when Redis did not take it.
+            failed: Called when Redis did not take it.
+            name: What failpoints call it.
         """
-        self._enqueue(_Waiting(0.0, _packed(*command), failed=failed))
+        self._enqueue(_Request("", _packed(command), 0.0, name, failed=failed))
 
     async def close(self) -> None:
         """Close the connection. What is asked is not answered any more."""
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.wait([self._serving])
+        if self._loop is not None and self._loop is self.portal.loop:
+            await self.portal.run(self._close())
+
+    async def _close(self) -> None:
+        self._serving.cancel()
+        await asyncio.wait([self._serving])
+        self._loop = None
+        for request in (*self._asked, *self._waiting):
+            if request.future is not None and not request.future.done():
+                error = ConnectionError("the connection was closed")
+                request.future.set_exception(unavailable(self.url, request.what, request.patience_seconds, error))
+
+    def _of_call(self, call: ScriptCall[Any], patience: float | None) -> _Request:
+        # Packed here: what cannot be sent is its caller's fault, and must not break up what goes out in one write.
+        packed = _script(call, "EVALSHA", call.script.sha)
+        return _Request(call.what, packed, self._patience(patience), call.script.name, call=call)
+
+    def _of_commands(self, what: str, commands: Sequence[Command], name: str, patience: float | None) -> _Request:
+        count = len(commands)
+        packed = _packed(commands[0]) if count == 1 else b"".join(map(_packed, commands))
+        return _Request(what, packed, self._patience(patience), name, replies_left=count, total=count)
+
+    def _patience(self, patience: float | None) -> float:
+        return self.patience_seconds if patience is None else patience
+
+    async def _reply(self, request: _Request) -> Any:
+        if self.portal.is_here():
+            return await self._begun(request)
+        return await self.portal.run(self._awaited(request))
+
+    async def _awaited(self, request: _Request) -> Any:
+        return await self._begun(request)
+
+    async def _all(self, requests: Sequence[_Request]) -> list[Any]:
+        futures = [self._begun(request) for request in requests]
+        await asyncio.wait(futures) if futures else None
+        return [future.result() for future in futures]
+
+    def _begun(self, request: _Request) -> asyncio.Future[Any]:
+        request.future = asyncio.get_running_loop().create_future()
+        self._enqueue(request)
+        return request.future
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, waiting: _Waiting) -> None:
-        self._waiting.append(waiting)
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin on this loop; also in a forked child, which uses nothing of what its parent has connected."""
+        self._loop = loop
+        self._waiting: deque[_Request] = deque()  # to be sent
+        self._asked: deque[_Request] = deque()  # sent, in order
+        self._heard_at = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._is_flushing = False
+        self._serving: asyncio.Task[None] = loop.create_task(self._serve())
+
+    def _enqueue(self, request: _Request) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._begin(loop)
+        self._waiting.append(request)
         if self._is_flushing:
             return
-        loop = asyncio.get_running_loop()
-        if self._serving is None:
-            self._serving = loop.create_task(self._serve())
         if self._transport is not None and not self._asked:
             self._flush()  # nobody else is asking: waiting for company would only take time
         else:
@@ -180,12 +303,13 @@ class GroupedConnection:
             return
         self._asked.extend(group)
         try:
-            for waiting in group:
-                failpoint(waiting.verb, "before")
+            for request in group:
+                if request.name:
+                    failpoint(request.name, "before")
         except ConnectionError:
             self._transport.abort()
             return
-        self._transport.write(b"".join(waiting.packed for waiting in group))
+        self._transport.write(b"".join([request.packed for request in group]))
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -206,7 +330,7 @@ class GroupedConnection:
                 await connection.disconnect(nowait=True)
             # What was asked and not answered may have been applied or not; asked again, it is answered all the same.
             unanswered, self._asked = [*self._asked, *self._waiting], deque()
-            self._waiting = deque(waiting for waiting in unanswered if not self._settle(waiting, error))
+            self._waiting = deque(request for request in unanswered if not self._settle(request, error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -217,50 +341,58 @@ class GroupedConnection:
         self._transport = transport
         self._flush()
         while not lost.done():
-            await asyncio.wait([lost], timeout=SILENCE_SECONDS / 4)
+            await asyncio.wait([lost], timeout=self._silence / 4)
             # Half of a connection may be gone: nothing comes although something was asked.
-            if self._asked and time.monotonic() - self._heard_at > SILENCE_SECONDS:
+            if self._asked and time.monotonic() - self._heard_at > self._silence:
                 transport.abort()
 
     def _heard(self, replies: Reader) -> None:
         self._heard_at = time.monotonic()
         while (reply := replies.gets(False)) is not False:
-            self._take(self._asked.popleft(), reply)
+            request = self._asked[0]
+            request.replies_left -= 1
+            if isinstance(reply, Exception) and request.error is None:
+                request.error = reply
+            if not request.replies_left:
+                self._asked.popleft()
+                self._take(request, request.error or reply)
         if not self._is_grouped:
             self._flush()
 
-    def _take(self, waiting: _Waiting, reply: Any) -> None:
+    def _take(self, request: _Request, reply: Any) -> None:
         try:
-            failpoint(waiting.verb, "after")
+            if request.name:
+                failpoint(request.name, "after")
         except ConnectionError as error:
             reply = error
-        if self._settle(waiting, reply):
+        if self._settle(request, reply):
             return
-        if waiting.by_text and str(reply).startswith("NOSCRIPT"):
-            self._enqueue(waiting)
+        if request.by_text and str(reply).startswith("NOSCRIPT"):
+            self._enqueue(request)
         else:
-            asyncio.get_running_loop().call_later(_FIRST_PAUSE, self._enqueue, waiting)
+            asyncio.get_running_loop().call_later(_FIRST_PAUSE, self._enqueue, request)
 
-    def _settle(self, waiting: _Waiting, reply: Any) -> bool:
-        """Give an asker its answer; False when it has to be asked again."""
-        future, ask = waiting.future, waiting.ask
-        if future is None or ask is None:
-            if isinstance(reply, Exception) and waiting.failed is not None:
-                waiting.failed(reply)
+    def _settle(self, request: _Request, reply: Any) -> bool:
+        """Give a caller its answer; False when it has to be asked again."""
+        request.replies_left, request.error = request.total, None
+        future = request.future
+        if future is None:
+            if isinstance(reply, Exception) and request.failed is not None:
+                request.failed(reply)
             return True
         if future.done():  # nobody waits any more; what was asked is applied or not, as with any lost reply
             return True
         if not isinstance(reply, Exception):
             future.set_result(reply)
         elif isinstance(reply, AuthenticationError):
-            future.set_exception(refused_credentials(self._url, reply))
-        elif isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):
-            waiting.packed, waiting.by_text = _script(ask, "EVAL", ask.script.text), True
+            future.set_exception(refused_credentials(self.url, reply))
+        elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):
+            request.packed, request.by_text = _script(request.call, "EVAL", request.call.script.text), True
             return False
         elif not is_passing(reply) and isinstance(reply, ResponseError):
             future.set_exception(reply)
-        elif time.monotonic() > waiting.deadline:
-            future.set_exception(unavailable(self._url, ask.what, self._patience, reply))
+        elif time.monotonic() > request.asked_at + request.patience_seconds:
+            future.set_exception(unavailable(self.url, request.what, request.patience_seconds, reply))
         else:
             return False
         return True

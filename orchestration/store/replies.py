@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
@@ -141,6 +141,11 @@ def not_found(run_id: str) -> str:
         f"No run {run_id!r}: it was never started on this Redis and key prefix, or its retention is over. "
         "`umbel runs` lists the runs there are."
     )
+
+
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A flat reply of names and values as a dict: HGETALL, a stream entry's fields, WITHSCORES."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def unpack_raw(data: bytes) -> dict[bytes, Any]:

@@ -33,10 +33,9 @@ from .replies import (
     claimed_work,
     continued_work,
     not_found,
-    staged_item,
     touched_keys,
 )
-from .scripts import Script, evaluate, load, pack, unpack
+from .scripts import load, pack, unpack
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ class Store(StoreReads):
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
-    def ask(
+    def script(
         self,
         verb: str,
         run_id: str,
@@ -100,22 +99,17 @@ class Store(StoreReads):
             blob.append(pack(body))
         return ScriptCall(f"{verb} run {run_id!r}", script, named, blob, read)
 
-    def do(self, ask: ScriptCall[T]) -> T:
-        """Send an ask, again and again until Redis answers.
+    async def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
+        """Run one script on one run, asking again until Redis answers; arguments as in `script`."""
+        return await self.send_script(self.script(verb, run_id, names, read=_as_is, **args))
+
+    async def send_script(self, call: ScriptCall[T]) -> T:
+        """Send a script, again and again until Redis answers. Every verb passes here.
 
         Raises:
             StoreUnavailable: No answer within the patience.
         """
-        reply = self.read(ask.what, lambda: self.evaluate(ask.script, ask.keys, ask.args))
-        return ask.read(reply)
-
-    def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
-        """Evaluate one script on one run, asking again until Redis answers; arguments as in `ask`."""
-        return self.do(self.ask(verb, run_id, names, read=_as_is, **args))
-
-    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-        """Send one script to Redis. Every verb passes here, which lets a test watch or alter what is sent."""
-        return evaluate(self.client, script, keys, args)
+        return await self.connection.run(call, patience_seconds=self.patience_seconds)
 
     @cached_property
     def _limits(self) -> dict[str, Any]:
@@ -139,16 +133,16 @@ class Store(StoreReads):
         dispatches = tuple(Dispatch(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in dispatches)
         return Applied(dispatches, bool(answer.get("ended")), answer.get("leaving"))
 
-    def shard_verb(self, verb: str, shard: int, names: dict[str, str], /, **args: Any) -> list[Any]:
+    async def shard_verb(self, verb: str, shard: int, names: dict[str, str], /, **args: Any) -> list[Any]:
         """Evaluate one script on what a shard has beside its runs; `names` as in `verb`, None is left out."""
         script = load(verb)
         keys = [self.keys.in_shard(shard, names.get(key, key)) for key in script.keys]
         blob = [pack({name: value for name, value in args.items() if value is not None})]
-        return cast(list[Any], self.read(verb, lambda: self.evaluate(script, keys, blob)))
+        return await self.send_script(ScriptCall(verb, script, keys, blob, _as_is))
 
     # -- a run's life ----------------------------------------------------------------------------------------------
 
-    def start(
+    async def start(
         self,
         run_id: str,
         plan: Plan,
@@ -176,7 +170,7 @@ class Store(StoreReads):
         if parent is not None:
             meta += ["parent", parent]
         before = {"before": self.locate(follows.before)["run"]} if follows is not None and follows.before else {}
-        status, body = self.verb(
+        status, body = await self.verb(
             "start",
             run_id,
             {"plan": f"plan:{plan.digest}"},
@@ -195,7 +189,7 @@ class Store(StoreReads):
         )
         return self.applied(run_id, body) if status == b"started" else Refusal(status.decode())
 
-    def claim(
+    async def claim(
         self,
         run_id: str,
         work_id: str,
@@ -211,19 +205,13 @@ class Store(StoreReads):
         whose answer was lost is asked again with the same `claim_id`. A suspect is refused (`SUSPECT`) to whom has no
         `room` for it.
         """
-        return self.do(self.claiming(run_id, work_id, dispatch_no, claim_id=claim_id, owner=owner, room=room))
-
-    def claiming(
-        self, run_id: str, work_id: str, dispatch_no: int, *, claim_id: str, owner: str, room: Room = NO_SUSPECTS
-    ) -> ScriptCall[Work | Refusal]:
-        """`claim`, to be sent."""
 
         def read(reply: Any) -> Work | Refusal:
             if reply[0] != b"claimed":
                 return Refusal(reply[0].decode())
             return claimed_work(run_id, work_id, unpack(reply[1]), unpack(reply[2]), reply[3:])
 
-        return self.ask(
+        call = self.script(
             "claim",
             run_id,
             {"owner": f"owner:{owner}"},
@@ -238,56 +226,9 @@ class Store(StoreReads):
             member=f"{run_id}|{work_id}|{claim_id}",
             grace=self._lease,
         )
+        return await self.send_script(call)
 
-    def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
-        """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
-        for step, items in decision.staged.items():
-            delivers = items[0].deliver is not None
-            segment = f"{work.token}:{step}" if delivers else f"members:{decision.scope_id}:{step}"
-            chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
-            while chunks:
-                reply = self.verb(
-                    "stage",
-                    work.run_id,
-                    w=work.work_id,
-                    t=work.token,
-                    seg=segment,
-                    size=len(items),
-                    items=[staged_item(item) for item in chunks[0]],
-                    extra=self._members(work, segment),
-                )
-                if reply[0] == b"resized":  # decided anew on other waiters, this attempt brings another number
-                    self._clear(work, segment, reply[1], chunk)
-                elif reply[0] == b"staged":
-                    del chunks[0]
-                else:
-                    return Refusal(reply[0].decode())
-        return None
-
-    def unstage(self, work: Work, chunk: int) -> None:
-        """Clear what earlier attempts had staged and never committed. Call it before anything else is staged."""
-        for segment, size in work.segments.items():
-            self._clear(work, segment, size, chunk)
-
-    def _clear(self, work: Work, segment: str, size: int, chunk: int) -> None:
-        members = self._members(work, segment)
-        for start in range(1, 2 if members else size + 1, chunk):
-            self.verb(
-                "unstage",
-                work.run_id,
-                w=work.work_id,
-                t=work.token,
-                seg=segment,
-                first=start,
-                to=min(start + chunk - 1, size),
-                last=bool(members) or start + chunk > size or None,
-                extra=members,
-            )
-
-    def _members(self, work: Work, segment: str) -> dict[str, str]:
-        return {segment: self.locate(work.run_id)[segment]} if segment.startswith("members:") else {}
-
-    def commit(
+    async def commit(
         self,
         work: Work,
         plan: Plan,
@@ -315,33 +256,6 @@ class Store(StoreReads):
             carry_on: The caller would go on with a work item that this makes ready. It is claimed by the same script:
                 a lost reply orphans nothing, because asking again gives the same work.
         """
-        ask = self.committing(
-            work,
-            plan,
-            decision,
-            version=version,
-            batches=batches,
-            entry=entry,
-            exchanges=exchanges,
-            taken=taken,
-            carry_on=carry_on,
-        )
-        return self.do(ask)
-
-    def committing(
-        self,
-        work: Work,
-        plan: Plan,
-        decision: Decision,
-        *,
-        version: int,
-        batches: int,
-        entry: dict[str, Any],
-        exchanges: int = 0,
-        taken: Iterable[str] = (),
-        carry_on: CarryOn | None = None,
-    ) -> ScriptCall[Applied | Refusal]:
-        """`commit`, to be sent."""
 
         def read(reply: Any) -> Applied | Refusal:
             status, *rest = reply
@@ -351,7 +265,7 @@ class Store(StoreReads):
             return applied if len(rest) == 1 else replace(applied, continued=continued_work(work, rest[1:]))
 
         keys = self.locate(work.run_id)
-        return self.ask(
+        call = self.script(
             "commit",
             work.run_id,
             {"state": f"state:{work.state_id}", "owner": f"owner:{work.owner}", "answer": f"answer:{work.work_id}"},
@@ -370,8 +284,9 @@ class Store(StoreReads):
             deny=dict.fromkeys(carry_on.not_steps, 1) if carry_on is not None and carry_on.not_steps else None,
             extra=touched_keys(keys, plan, work, decision, (*work.taken, *taken)),
         )
+        return await self.send_script(call)
 
-    def flush(
+    async def flush(
         self,
         work: Work,
         plan: Plan,
@@ -382,7 +297,7 @@ class Store(StoreReads):
         sends: Sequence[tuple[str, Sequence[Command]]],
     ) -> Applied | Refusal:
         """Apply one burst of a running step: published events, then sent ones. Applied once per batch number."""
-        status, *rest = self.verb(
+        status, *rest = await self.verb(
             "flush",
             work.run_id,
             {"state": f"state:{work.state_id}", "sent": f"sent:{work.work_id}"},
@@ -395,9 +310,9 @@ class Store(StoreReads):
         )
         return self.applied(work.run_id, rest[0]) if status == b"flushed" else Refusal(status.decode())
 
-    def send(self, run_id: str, send_id: str, commands: Sequence[Command], *, version: int) -> Applied | Refusal:
+    async def send(self, run_id: str, send_id: str, commands: Sequence[Command], *, version: int) -> Applied | Refusal:
         """Apply an event from outside the run; equal `send_id`s within an hour are one send."""
-        status, *rest = self.verb(
+        status, *rest = await self.verb(
             "send",
             run_id,
             id=send_id,
@@ -406,13 +321,13 @@ class Store(StoreReads):
         )
         return self.applied(run_id, rest[0]) if status == b"sent" else Refusal(status.decode())
 
-    def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> bool:
+    async def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> bool:
         """End a run from outside its steps. True when this call ended it; the first end wins.
 
         Raises:
             RunNotFound: No such run.
         """
-        reply = self.verb(
+        reply = await self.verb(
             "finish",
             run_id,
             status=status,
@@ -423,11 +338,11 @@ class Store(StoreReads):
             raise RunNotFound(not_found(run_id))
         return bool(reply[0] == b"ended")
 
-    def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
+    async def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
         """Take up an ended run again; its unfinished work items anew. Else the reason: its status, or `nothing`."""
         keys = self.locate(run_id)
-        dynamic = self.read("list keys", lambda: self.client.smembers(keys["extra"]))
-        status, *rest = self.verb(
+        dynamic = await self.command("list keys", "SMEMBERS", keys["extra"])
+        status, *rest = await self.verb(
             "revive",
             run_id,
             timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
@@ -435,14 +350,14 @@ class Store(StoreReads):
         )
         return self.applied(run_id, rest[0]) if status == b"revived" else cast(str, status.decode())
 
-    def purge(self, run_id: str) -> bool:
+    async def purge(self, run_id: str) -> bool:
         """Forget an ended run, and its handler and state where the handler is at it; False while it goes on."""
         keys = self.locate(run_id)
-        dynamic = self.read("list keys", lambda: self.client.smembers(keys["extra"]))
-        reply = self.verb("purge", run_id, extra={name.decode(): name.decode() for name in dynamic})
+        dynamic = await self.command("list keys", "SMEMBERS", keys["extra"])
+        reply = await self.verb("purge", run_id, extra={name.decode(): name.decode() for name in dynamic})
         return bool(reply[0] != b"running")
 
-    def collect(
+    async def collect(
         self,
         work: Work,
         *,
@@ -463,7 +378,7 @@ class Store(StoreReads):
             taken: Logical name of the list a completed set is moved to.
         """
         keys = self.locate(work.run_id)
-        status = self.verb(
+        reply = await self.verb(
             "collect",
             work.run_id,
             w=work.work_id,
@@ -475,10 +390,11 @@ class Store(StoreReads):
             types=[{"name": name, "n": n, "key": key} for name, n, key in expected],
             taken=taken,
             extra={name: keys[name] for name in (*(key for _, _, key in expected), taken)},
-        )[0].decode()
+        )
+        status = reply[0].decode()
         if status == "waiting":
             return None
         if status != "complete":
             return Refusal(status)
-        raw = self.read("read a collected set", lambda: self.client.lrange(keys[taken], 0, -1))
+        raw = await self.command("read a collected set", "LRANGE", keys[taken], 0, -1)
         return [Envelope.from_bytes(item) for item in raw]

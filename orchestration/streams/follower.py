@@ -27,8 +27,8 @@ from weakref import WeakKeyDictionary
 from redis.exceptions import RedisError
 
 from ..model.errors import StoreUnavailable, UmbelError, WorkflowRuntimeError
+from ..store.blocking import BlockingStore as Store
 from ..store.settings import redact_url
-from ..store.verbs import Store
 from .log import read_heads
 from .pubsub import CLOSED, Listener, LiveChannels
 

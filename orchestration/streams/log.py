@@ -16,10 +16,10 @@ import msgpack
 
 from ..model.envelope import IDLE, STEP_STATE_CHANGED, UNHANDLED, Envelope, internal
 from ..model.errors import RunNotFound
+from ..store.blocking import BlockingStore as Store
 from ..store.connection import persist
 from ..store.keys import RunKeys
 from ..store.replies import not_found
-from ..store.verbs import Store
 
 T = TypeVar("T")
 

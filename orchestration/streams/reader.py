@@ -24,8 +24,8 @@ import msgpack
 
 from ..model.envelope import INTERNAL, STOP, Envelope
 from ..model.errors import WorkflowRuntimeError
+from ..store.blocking import BlockingStore as Store
 from ..store.replies import RunEnd, RunRecord
-from ..store.verbs import Store
 from .follower import Follower, LoopWake, ReaderHub, follow, follow_on_loop
 from .log import PAGE, TRACE, Entry, Page, StreamEvent, read_page
 from .pubsub import CLOSED, Listener

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from ...orchestration.engine.sessions import current_run, handler_record, is_plain
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.model.errors import RunNotFound, WorkflowConfigurationError, WorkflowValidationError
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.replies import RunRecord
-from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
 from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.runtime import Runtime, current_runtime

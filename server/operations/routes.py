@@ -13,7 +13,7 @@ from starlette.routing import Route
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.inspection.metrics import read_metrics
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.verbs import Store
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...tasks.messages.quarantine_counts import quarantine_counts
 from ..http.access import acts
 from ..http.deployment import Serving

@@ -27,11 +27,11 @@ from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnav
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
 from ...orchestration.model.work_item import Failed, FannedOut, Outcome, Returned, Surroundings, Suspended, Work
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import new_nonce
 from ...orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 from ...orchestration.store.settings import Settings, redact_url
-from ...orchestration.store.verbs import Store
 from ..context.emissions import Emissions, Flusher
 from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry

@@ -8,7 +8,7 @@ import logging
 from ...orchestration.model.envelope import FAILED, STEP_FAILED, Envelope, ending
 from ...orchestration.model.errors import WorkerLost
 from ...orchestration.model.work_item import Failed, Work
-from ...orchestration.store.verbs import Store
+from ...orchestration.store.blocking import BlockingStore as Store
 from ..events.codec import encode_event
 from ..events.exceptions import encode_exception
 from ..retry.policy import jitter_seed, next_delay

@@ -22,7 +22,8 @@ from ...orchestration.model.plan import Plan, StepPlan
 from ...orchestration.model.work_item import Outcome, Work
 from ...orchestration.store.failpoints import failpoint
 from ...orchestration.store.keys import new_nonce
-from ...orchestration.store.pipeline import GroupedConnection
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 from ..messages.dispatcher import CeleryDispatcher
 from .executor import PATIENCE_SECONDS, Executor
@@ -68,8 +69,9 @@ class LoopExecutor(Executor):
         """
         super().__init__(*args, **more)
         assert self.settings.redis_url is not None
+        self._portal = Portal("umbel-steps", asyncio.get_running_loop())
         self._group = self._connection(self.settings.redis_url)
-        self._broker: GroupedConnection | None = None
+        self._broker: Connection | None = None
         self._outgoing: dict[str, list[str]] = {}
         self._exchanges = ThreadPoolExecutor(_EXCHANGE_THREADS, thread_name_prefix="umbel-exchange")
         self._threads = threads or ThreadPoolExecutor(thread_name_prefix="umbel-step")
@@ -118,7 +120,7 @@ class LoopExecutor(Executor):
     async def _await(self, request: Request) -> Any:
         match request:
             case Send(ask):
-                return await self._group.do(ask)
+                return await self._group.run(ask)
             case CallStep():
                 return await self._call_here(request)
             case Ring(plan, dispatches):
@@ -156,8 +158,9 @@ class LoopExecutor(Executor):
         for key, waiting in messages.items():
             self._outgoing.setdefault(key, []).extend(waiting)
 
-    def _connection(self, url: str) -> GroupedConnection:
-        return GroupedConnection(url, patience_seconds=PATIENCE_SECONDS, grouped=self.settings.grouped_scripts)
+    def _connection(self, url: str) -> Connection:
+        grouped = self.settings.grouped_scripts
+        return Connection(url, self._portal, patience_seconds=PATIENCE_SECONDS, grouped=grouped)
 
     def _push_outgoing(self) -> None:
         dispatches, self._outgoing = self._outgoing, {}
@@ -168,7 +171,7 @@ class LoopExecutor(Executor):
             self._broker = self._group if is_shared else self._connection(url)
         for key, messages in dispatches.items():
             for _ in range(failpoint("push", "before")):
-                self._broker.post(("LPUSH", key, *messages), partial(self._not_dispatched, len(messages)))
+                self._broker.post(("LPUSH", key, *messages), partial(self._not_dispatched, len(messages)), name="push")
 
     @staticmethod
     def _not_dispatched(count: int, error: Exception) -> None:

@@ -14,7 +14,7 @@ from billiard.common import terminate_handler_fired
 
 from ...orchestration.model.errors import StepTimeoutError, WorkflowRuntimeError
 from ...orchestration.model.work_item import FannedOut, Outcome, Returned, Work
-from ...orchestration.store.verbs import Store
+from ...orchestration.store.blocking import BlockingStore as Store
 from ..context.ctx import Context, current_context
 from ..context.step_context import StepContext, WaitingForEvent
 from ..events.codec import decode_event, encode_event

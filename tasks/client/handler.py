@@ -22,9 +22,9 @@ from ...orchestration.model.errors import (
     WorkflowTimeoutError,
 )
 from ...orchestration.model.work_item import Origin, Surroundings, derive_id
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.keys import new_id
 from ...orchestration.store.replies import Refusal, RunEnd
-from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
 from ..context.run_context import RunContext

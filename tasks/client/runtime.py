@@ -18,11 +18,11 @@ from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.errors import HandlerRunning, NotConfigured, RunExists, WorkflowRuntimeError
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import check_chosen_id, check_run_id, new_id, new_nonce
 from ...orchestration.store.replies import Applied, Refusal
 from ...orchestration.store.settings import Settings
-from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
 from ..events.codec import encode_event
 from ..events.event import StartEvent

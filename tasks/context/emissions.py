@@ -20,8 +20,8 @@ from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import UmbelError, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.work_item import Origin, Surroundings, Work, derive_id
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.replies import Applied, Refusal
-from ...orchestration.store.verbs import Store
 
 logger = logging.getLogger("umbel.emissions")
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from ...orchestration.model.errors import ContextSerdeError, ContextStateError
 from ...orchestration.snapshots.take import RunSnapshot, take_snapshot
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.keys import state_id_of
 from ...orchestration.store.settings import Settings
-from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry
 from ..events.event import Event
 from ..events.serializers import BaseSerializer, JsonSerializer

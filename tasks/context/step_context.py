@@ -14,8 +14,8 @@ from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_name, derive_id
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.replies import Refusal
-from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import Event, event_name
 from ..events.json_values import NotJson, dump_json, to_json_object

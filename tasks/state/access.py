@@ -22,9 +22,9 @@ from ...orchestration.model.work_item import Work
 from ...orchestration.state.local_queue import FifoQueue, Ticket, line_for
 from ...orchestration.state.lock_renewal import RenewedLock
 from ...orchestration.state.redis_hash import LOCK_SECONDS, Change, Occupied, StateHash
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.exchanges import Exchange, NewSignal, Pause, Procedure, Wait
 from ...orchestration.store.keys import new_id
-from ...orchestration.store.verbs import Store
 from .edit_blocks import EditBlock, refuse_inside_edit
 from .fields import CLASS_FIELD, StateFields, check_replaceable, merge
 from .paths import Absent, assign, follow, split_path

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from ...orchestration.model.work_item import Work
 from ...orchestration.state.redis_hash import LOCK_SECONDS
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.exchanges import run_async, run_blocking
-from ...orchestration.store.verbs import Store
 from ..events.dict_state import DictState
 from ..events.serializers import BaseSerializer
 from .access import PATIENCE_SECONDS, StateAccess, StateBusy, StateEditLost

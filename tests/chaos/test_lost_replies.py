@@ -12,10 +12,10 @@ from proxy import Proxy, script
 from test_idempotence import CASES, PLAN
 
 from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client, connect, persist
 from umbel.orchestration.store.replies import Refusal
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 #: Verbs that these cases ask several times in a row.

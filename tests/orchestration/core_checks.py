@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.scripts import Script, evaluate, load
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 
 #: Put before a script: from here on `redis.call` refuses a key that was not passed in KEYS.
 WATCH = """

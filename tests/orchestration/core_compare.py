@@ -9,7 +9,7 @@ import msgpack
 from core_model import Item, ModelRun
 
 from umbel.orchestration.engine.leases import Held
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 
 #: Keys of a run that go when it completes.
 SPENT = ("work", "events", "slots", "free", "queue", "scopes", "joins", "inbox", "waiters", "received", "collect")

@@ -27,9 +27,9 @@ from umbel.orchestration.model.work_item import (
     Work,
     derive_id,
 )
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
-from umbel.orchestration.store.verbs import Store
 
 LIMITS = Limits()
 Body = Callable[[Work], Outcome]

@@ -12,8 +12,8 @@ from umbel.orchestration.model.decide import CHUNK, decide, route
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import FannedOut, Origin, Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all", "first"), timeout_seconds=50),

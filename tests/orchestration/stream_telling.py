@@ -16,10 +16,10 @@ from core_driving import DrivenRun, event, plan_of, step, stop
 
 from umbel.orchestration.model.commands import Command, Publish
 from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 from umbel.orchestration.streams.reader import StreamEvent, StreamReader
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.configuration import free_port

@@ -17,7 +17,8 @@ from redis.exceptions import ResponseError
 from umbel.orchestration.model.errors import ConfigurationError, StoreUnavailable
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client, connect
-from umbel.orchestration.store.pipeline import GroupedConnection
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.scripts import Script
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -27,6 +28,11 @@ def ask(lua: str, key: str = "k", *args: str, what: str = "try") -> ScriptCall[A
     """A script as an ask, whose answer is given as it is."""
     script = Script("test", ("key",), lua, hashlib.sha1(lua.encode()).hexdigest(), {"key": 0})
     return ScriptCall(what, script, [key], [arg.encode() for arg in args], lambda reply: reply)
+
+
+def here() -> Portal:
+    """A portal of the running loop."""
+    return Portal("test", asyncio.get_running_loop())
 
 
 def echo(text: str) -> ScriptCall[Any]:
@@ -59,8 +65,8 @@ def control(server: EmbeddedRedis) -> Iterator[Client]:
 
 
 @pytest_asyncio.fixture
-async def group(server: EmbeddedRedis, control: Client) -> AsyncIterator[GroupedConnection]:
-    made = GroupedConnection(server.url, patience_seconds=20)
+async def group(server: EmbeddedRedis, control: Client) -> AsyncIterator[Connection]:
+    made = Connection(server.url, here(), patience_seconds=20)
     yield made
     await made.close()
 
@@ -71,17 +77,17 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_each_gets_the_answer_to_its_own_question(group: GroupedConnection) -> None:
-    answers = await asyncio.gather(*(group.do(echo(str(n))) for n in range(500)))
+async def test_each_gets_the_answer_to_its_own_question(group: Connection) -> None:
+    answers = await asyncio.gather(*(group.run(echo(str(n))) for n in range(500)))
     assert answers == [str(n).encode() for n in range(500)]
 
 
 async def test_what_is_asked_in_one_turn_goes_out_together_on_one_connection(
-    group: GroupedConnection, control: Client
+    group: Connection, control: Client
 ) -> None:
-    await group.do(echo("connected"))
+    await group.run(echo("connected"))
     before = control.info("stats")
-    await asyncio.gather(*(group.do(echo(str(n))) for n in range(300)))
+    await asyncio.gather(*(group.run(echo(str(n))) for n in range(300)))
     after = control.info("stats")
     assert after["total_commands_processed"] - before["total_commands_processed"] >= 300
     assert after["total_reads_processed"] - before["total_reads_processed"] <= 30  # Redis reads 16 KB at a time
@@ -89,10 +95,10 @@ async def test_what_is_asked_in_one_turn_goes_out_together_on_one_connection(
 
 
 async def test_ungrouped_each_question_waits_for_the_answer_before_it(server: EmbeddedRedis, control: Client) -> None:
-    group = GroupedConnection(server.url, patience_seconds=20, grouped=False)
-    await group.do(append("connected"))
+    group = Connection(server.url, here(), patience_seconds=20, grouped=False)
+    await group.run(append("connected"))
     before = control.info("stats")["total_reads_processed"]
-    asking = [asyncio.ensure_future(group.do(append(str(n)))) for n in range(99)]
+    asking = [asyncio.ensure_future(group.run(append(str(n)))) for n in range(99)]
     await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
     control.client_kill_filter(_type="normal", skipme=True)
     answers = await asyncio.gather(*asking)
@@ -105,15 +111,15 @@ async def test_ungrouped_each_question_waits_for_the_answer_before_it(server: Em
     await group.close()
 
 
-async def test_questions_are_answered_in_the_order_they_are_asked_in(group: GroupedConnection, control: Client) -> None:
+async def test_questions_are_answered_in_the_order_they_are_asked_in(group: Connection, control: Client) -> None:
     def never(error: Exception) -> None:
         raise AssertionError(error)
 
-    await group.do(append("Redis knows the script"))
+    await group.run(append("Redis knows the script"))
     control.delete("list")
     asking = []
     for n in range(0, 100, 2):
-        asking.append(asyncio.ensure_future(group.do(append(str(n)))))
+        asking.append(asyncio.ensure_future(group.run(append(str(n)))))
         await asyncio.sleep(0)
         group.post(("RPUSH", "list", str(n + 1)), never)
     assert await asyncio.gather(*asking) == list(range(1, 101, 2))
@@ -121,29 +127,29 @@ async def test_questions_are_answered_in_the_order_they_are_asked_in(group: Grou
     assert control.lrange("list", 0, -1) == [str(n).encode() for n in range(100)]
 
 
-async def test_a_script_that_fails_is_nobody_elses_matter(group: GroupedConnection) -> None:
+async def test_a_script_that_fails_is_nobody_elses_matter(group: Connection) -> None:
     asks = [echo(str(n)) for n in range(20)]
     asks[7] = ask("return redis.error_reply('ERR of its own')")
     asks[13] = ask("return redis.call('INCR', KEYS[1]) + nothing")
-    answers = await asyncio.gather(*map(group.do, asks), return_exceptions=True)
+    answers = await asyncio.gather(*map(group.run, asks), return_exceptions=True)
     for n, answer in enumerate(answers):
         assert isinstance(answer, ResponseError) if n in (7, 13) else answer == str(n).encode()
     assert "of its own" in str(answers[7])
 
 
-async def test_a_question_that_cannot_be_sent_is_nobody_elses_matter(group: GroupedConnection) -> None:
+async def test_a_question_that_cannot_be_sent_is_nobody_elses_matter(group: Connection) -> None:
     asks = [echo(str(n)) for n in range(20)]
     asks[7] = ask("return 1", "half a surrogate \ud800")
     for _ in range(2):
-        answers = await asyncio.gather(*map(group.do, asks), return_exceptions=True)
+        answers = await asyncio.gather(*map(group.run, asks), return_exceptions=True)
         for n, answer in enumerate(answers):
             assert isinstance(answer, UnicodeEncodeError) if n == 7 else answer == str(n).encode()
 
 
-async def test_who_does_not_wait_any_more_takes_nobodys_answer(group: GroupedConnection) -> None:
-    await group.do(echo("connected"))
+async def test_who_does_not_wait_any_more_takes_nobodys_answer(group: Connection) -> None:
+    await group.run(echo("connected"))
     for gone in range(10):
-        asking = [asyncio.ensure_future(group.do(echo(str(n)))) for n in range(10)]
+        asking = [asyncio.ensure_future(group.run(echo(str(n)))) for n in range(10)]
         await asyncio.sleep(0)
         asking[gone].cancel()
         answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -151,16 +157,14 @@ async def test_who_does_not_wait_any_more_takes_nobodys_answer(group: GroupedCon
             assert isinstance(answer, asyncio.CancelledError) if n == gone else answer == str(n).encode()
 
 
-async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(
-    group: GroupedConnection, control: Client
-) -> None:
-    await group.do(append("0"))
+async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(group: Connection, control: Client) -> None:
+    await group.run(append("0"))
     for n in range(20):
-        asking = [asyncio.ensure_future(group.do(append(str(n)))) for _ in range(20)]
+        asking = [asyncio.ensure_future(group.run(append(str(n)))) for _ in range(20)]
         await asyncio.sleep(0)
         control.script_flush()
-        asking += [asyncio.ensure_future(group.do(append(str(n)))) for _ in range(20)]
-        asking.append(asyncio.ensure_future(group.do(echo("another"))))
+        asking += [asyncio.ensure_future(group.run(append(str(n)))) for _ in range(20)]
+        asking.append(asyncio.ensure_future(group.run(echo("another"))))
         assert (await asyncio.gather(*asking))[-1] == b"another"
     assert control.llen("list") == 1 + 20 * 40
 
@@ -174,14 +178,14 @@ async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(
     ids=["full", "without replicas"],
 )
 async def test_a_write_that_redis_refuses_for_now_waits_while_others_are_answered(
-    group: GroupedConnection, control: Client, refusing: dict[str, str], mended: dict[str, str]
+    group: Connection, control: Client, refusing: dict[str, str], mended: dict[str, str]
 ) -> None:
     for name, value in refusing.items():
         control.config_set(name, value)
     try:
-        writing = [asyncio.ensure_future(group.do(put(str(n), "x"))) for n in range(10)]
+        writing = [asyncio.ensure_future(group.run(put(str(n), "x"))) for n in range(10)]
         for n in range(50):
-            assert await group.do(echo(str(n))) == str(n).encode()
+            assert await group.run(echo(str(n))) == str(n).encode()
         assert not any(each.done() for each in writing)
     finally:
         for name, value in mended.items():
@@ -189,12 +193,12 @@ async def test_a_write_that_redis_refuses_for_now_waits_while_others_are_answere
     assert await asyncio.gather(*writing) == [b"put"] * 10
 
 
-async def test_a_write_waits_while_redis_is_a_replica(group: GroupedConnection, control: Client) -> None:
-    await group.do(put("before", "x"))
+async def test_a_write_waits_while_redis_is_a_replica(group: Connection, control: Client) -> None:
+    await group.run(put("before", "x"))
     control.replicaof("127.0.0.1", 1)
-    writing = asyncio.ensure_future(group.do(put("after", "x")))
+    writing = asyncio.ensure_future(group.run(put("after", "x")))
     try:
-        assert await group.do(echo("reading")) == b"reading"
+        assert await group.run(echo("reading")) == b"reading"
         assert not writing.done()
     finally:
         control.replicaof("NO", "ONE")
@@ -202,9 +206,9 @@ async def test_a_write_waits_while_redis_is_a_replica(group: GroupedConnection, 
 
 
 async def test_all_wait_while_a_strangers_script_occupies_redis(
-    group: GroupedConnection, control: Client, server: EmbeddedRedis
+    group: Connection, control: Client, server: EmbeddedRedis
 ) -> None:
-    await group.do(echo("connected"))
+    await group.run(echo("connected"))
     control.config_set("lua-time-limit", "20")
     stranger = connect(server.url)
     endless = asyncio.get_running_loop().run_in_executor(None, stranger.eval, "while true do end", 0)
@@ -217,7 +221,7 @@ async def test_all_wait_while_a_strangers_script_occupies_redis(
         return False
 
     await until(is_busy)
-    asking = [asyncio.ensure_future(group.do(append(str(n)))) for n in range(10)]
+    asking = [asyncio.ensure_future(group.run(append(str(n)))) for n in range(10)]
     done, _ = await asyncio.wait(asking, timeout=0.1)
     assert not done
     control.script_kill()
@@ -230,14 +234,14 @@ async def test_all_wait_while_a_strangers_script_occupies_redis(
 async def test_an_outage_is_waited_out_on_a_new_connection(tmp_path: Path) -> None:
     with EmbeddedRedis.in_folder(tmp_path / "redis") as first:
         url = first.url
-        group = GroupedConnection(url, patience_seconds=30)
+        group = Connection(url, here(), patience_seconds=30)
         assert first.pid is not None
         written = 0
 
         async def write(lane: int) -> None:
             nonlocal written
             for n in range(200):
-                assert await group.do(put(f"{lane}:{n}", "x")) == b"put"
+                assert await group.run(put(f"{lane}:{n}", "x")) == b"put"
                 written += 1
 
         lanes = [asyncio.ensure_future(write(lane)) for lane in range(20)]
@@ -258,15 +262,15 @@ async def test_an_outage_is_waited_out_on_a_new_connection(tmp_path: Path) -> No
 async def test_patience_ends_and_says_what_was_wanted() -> None:
     with EmbeddedRedis.temporary(append_only=False) as gone:
         url = gone.url
-        group = GroupedConnection(url, patience_seconds=0.2)
-        await group.do(echo("connected"))
+        group = Connection(url, here(), patience_seconds=0.2)
+        await group.run(echo("connected"))
     with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.2 s while umbel wanted to fly"):
-        await group.do(ask("return 1", what="fly"))
+        await group.run(ask("return 1", what="fly"))
     await group.close()
 
 
 async def test_refused_credentials_are_no_outage(server: EmbeddedRedis) -> None:
-    group = GroupedConnection(server.url.replace("redis://:", "redis://:wrong"), patience_seconds=20)
+    group = Connection(server.url.replace("redis://:", "redis://:wrong"), here(), patience_seconds=20)
     with pytest.raises(ConfigurationError, match="refuses the credentials"):
-        await group.do(echo("hello"))
+        await group.run(echo("hello"))
     await group.close()

@@ -14,9 +14,9 @@ from core_checks import CheckedStore, MutantStore
 from core_operations import FaultyWorld
 from redis.exceptions import ResponseError
 
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 
 MINE = "or record.t ~= A.t then"
 

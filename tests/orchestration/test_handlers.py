@@ -25,9 +25,9 @@ from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot
 from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
 from umbel.orchestration.store.replies import Applied, Follows, Refusal
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START))
 ALL = ("running", "completed", "failed", "cancelled", "timed_out")

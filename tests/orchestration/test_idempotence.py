@@ -20,9 +20,9 @@ from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Surroundings, Work
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 from umbel.orchestration.store.scripts import names
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",), timeout_seconds=50),

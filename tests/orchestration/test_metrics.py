@@ -12,8 +12,8 @@ import umbel.orchestration.store.scripts as scripts
 from umbel.orchestration.inspection.metrics import BOUNDS, COUNTERS, Histogram, Metrics, read_metrics
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import CarryOn, Refusal
-from umbel.orchestration.store.verbs import Store
 
 ONE = plan_of(step("only", START))
 TWO = plan_of(step("first", START, queue="slow"), step("second", "A"))

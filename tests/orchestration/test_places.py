@@ -19,11 +19,11 @@ from umbel.orchestration.model.envelope import CANCELLED, START, ending
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=1), step("asks", "Q"))
 

@@ -9,9 +9,9 @@ import core_scenarios
 import pytest
 from core_checks import CheckedStore
 
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 
 SCENARIOS = [
     function

@@ -8,8 +8,8 @@ from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Returned, Surroundings, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
-from umbel.orchestration.store.verbs import Store
 
 ONE = plan_of(step("only", START))
 TWO = plan_of(step("first", START), step("second", "A"))

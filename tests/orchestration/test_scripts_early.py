@@ -9,8 +9,8 @@ from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import Limits, route
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.work_item import Origin, Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START), step("work", "A"))
 

@@ -10,9 +10,9 @@ from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, wa
 from umbel.orchestration.model.envelope import START, STEP_FAILED, Envelope
 from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.scripts import unpack
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",)),

@@ -13,8 +13,8 @@ from umbel.orchestration.model.envelope import START, STEP_FAILED
 from umbel.orchestration.model.errors import RunClosed
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
-from umbel.orchestration.store.verbs import Store
 
 GATHER = plan_of(
     step("begin", START, joins=("all",)),

@@ -7,8 +7,8 @@ from core_driving import DrivenRun, event, plan_of, step, stop
 
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
-from umbel.orchestration.store.verbs import Store
 
 
 @pytest.fixture

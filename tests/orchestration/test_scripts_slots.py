@@ -9,7 +9,7 @@ from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import CHUNK
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 
 
 def fan(store: Store, n: int, workers: int) -> DrivenRun:

@@ -9,7 +9,7 @@ from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import CHUNK, Decision, decide
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",)),

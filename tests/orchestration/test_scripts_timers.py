@@ -11,8 +11,8 @@ from core_driving import DrivenRun, dump, event, failed, plan_of, step, stop, wa
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import Returned
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Refusal
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("only", START, timeout_seconds=30.0))
 

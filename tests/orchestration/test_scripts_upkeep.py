@@ -11,8 +11,8 @@ from umbel.orchestration.engine.leases import Held, Leases, Pulse
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10, timeout_seconds=60))
 

@@ -17,10 +17,10 @@ from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.errors import RunClosed
 from umbel.orchestration.model.work_item import Returned, Work
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.scripts import Script, unpack
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(step("a", START), step("b", START))
 

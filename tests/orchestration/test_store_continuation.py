@@ -10,8 +10,8 @@ from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, CarryOn, Refusal
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("all",)),

@@ -14,8 +14,8 @@ from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work, buffer_name
 from umbel.orchestration.snapshots.restore import PART, begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot, take_snapshot
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, joins=("gather",)),

@@ -35,8 +35,8 @@ from umbel.orchestration.model.envelope import (
     internal,
 )
 from umbel.orchestration.model.errors import RunNotFound
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied
-from umbel.orchestration.store.verbs import Store
 from umbel.orchestration.streams.reader import StreamHub
 
 

@@ -28,7 +28,7 @@ from stream_telling import (
 from umbel.orchestration.model.commands import Trace
 from umbel.orchestration.model.envelope import STOP
 from umbel.orchestration.model.errors import StoreUnavailable
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.streams.reader import EndedWatch, StreamHub
 from umbel.workers.embedded.configuration import free_port
 

@@ -27,7 +27,7 @@ from stream_telling import (
 
 from umbel.orchestration.model.envelope import STOP
 from umbel.orchestration.model.errors import WorkflowRuntimeError
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.streams.reader import EndedWatch, StreamHub
 
 

@@ -11,10 +11,10 @@ from umbel.orchestration.engine.sweep import BATCH, PAGES, Sweep
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.replies import Dispatch
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START),

@@ -19,11 +19,11 @@ from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.suspicion import ONE_SUSPECT
 from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.state.redis_hash import StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 from umbel.tasks.state.memory import InMemoryStateStore
 from umbel.tasks.state.store import DictState, StateStore
 

@@ -19,8 +19,8 @@ from state_run import Base, Customer, Derived, Needy, Run, Unrelated, connected_
 
 from umbel.orchestration.model.errors import ContextSerdeError, PayloadTooLarge, StoreUnavailable, UnserializableValue
 from umbel.orchestration.state.redis_hash import StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 from umbel.tasks.events.serializers import JsonSerializer, PickleSerializer
 from umbel.tasks.state.fields import StateFields
 from umbel.tasks.state.isolated_copy import isolated_copy

@@ -12,12 +12,12 @@ from core_driving import DrivenRun, event, plan_of, step
 from umbel.orchestration.engine.leases import Held, Leases
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Dispatch
 from umbel.orchestration.store.scripts import Script
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 from umbel.tasks.attempt.heartbeat import LeaseHolder
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

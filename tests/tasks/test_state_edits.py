@@ -13,8 +13,8 @@ import pytest
 from state_run import Derived, Run, connected_store
 
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.scripts import Script
-from umbel.orchestration.store.verbs import Store
 from umbel.tasks.state.access import OPTIMISTIC_TRIES
 from umbel.tasks.state.store import DictState, StateBusy, StateStore, SyncStateStore
 from umbel.workers.embedded.binary import find_server

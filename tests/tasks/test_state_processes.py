@@ -15,7 +15,7 @@ import pytest
 from state_run import Run, connected_store, eventually
 
 from umbel.orchestration.model.errors import RunClosed
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.tasks.state.store import StateEditLost
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -99,7 +99,7 @@ import asyncio, sys, time
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.tasks.state.store import DictState, StateStore
 
 url, prefix, run_id, work_id, dispatch_no, lock_seconds = sys.argv[1:7]

@@ -13,8 +13,8 @@ from state_run import Customer, Derived, Memory, Run, connected_store
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
 from umbel.orchestration.state.redis_hash import StateHash
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.verbs import Store
 from umbel.tasks.events.dict_like_model import DictLikeModel
 from umbel.tasks.state.store import DictState, StateStore
 from umbel.workers.embedded.binary import find_server

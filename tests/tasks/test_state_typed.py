@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 from state_run import Base, Customer, Derived, Memory, Needy, Run, Unrelated, connected_store
 
-from umbel.orchestration.store.verbs import Store
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.tasks.state.store import DictState, StateMismatch
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis

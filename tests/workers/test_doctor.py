@@ -20,12 +20,12 @@ from umbel.orchestration.model.decide import Limits, decide_start
 from umbel.orchestration.model.envelope import START, STOP, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.work_item import Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.scripts import pack, unpack
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.verbs import Store
 from umbel.tasks.messages.dispatcher import transport_options
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine

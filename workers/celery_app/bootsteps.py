@@ -20,9 +20,9 @@ from redis.exceptions import RedisError
 from ...orchestration.engine.leases import Leases
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.model.errors import UmbelError
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.connection import connect
 from ...orchestration.store.failpoints import failpoint
-from ...orchestration.store.verbs import Store
 from ...tasks.attempt.heartbeat import process_is_dead
 from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
 from ...tasks.messages.template import message_fault

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from ...orchestration.inspection.timeline import Execution, duration, ended
 from ...orchestration.model.envelope import STEP_STATE_CHANGED
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.scripts import unpack
-from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamEvent
 
 #: Journal entries read in one trip.

@@ -18,9 +18,9 @@ from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
 from ...orchestration.model.errors import UmbelError
+from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.connection import connect
 from ...orchestration.store.settings import Settings, redact_url
-from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantine_prefix, quarantined_of
 from .findings import Finding
 from .redis_info import ask_server

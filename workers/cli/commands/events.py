@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 
 from ....orchestration.inspection.endings import untagged
+from ....orchestration.store.blocking import BlockingStore as Store
 from ....orchestration.store.keys import check_run_id
-from ....orchestration.store.verbs import Store
 from ....orchestration.streams.log import EVENT, read_page
 from ....orchestration.streams.reader import StreamEvent
 from ....tasks.client.runtime import Runtime

@@ -10,9 +10,9 @@ import click
 from ....orchestration.inspection.endings import result_of, why_not_completed
 from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
+from ....orchestration.store.blocking import BlockingStore as Store
 from ....orchestration.store.keys import check_run_id
 from ....orchestration.store.replies import RunRecord
-from ....orchestration.store.verbs import Store
 from ..deployment import deployment_options, existing
 from ..output import clock, counted, instant, iso, note, print_json, print_table
 

@@ -1,0 +1,218 @@
+"""The way from blocking code, and from other event loops, to the coroutines of this package.
+
+Everything that talks to Redis is a coroutine. A portal owns the loop they run on: the loop of an asyncio worker, or one
+in a daemon thread of its own that is started by the first call. A forked child starts its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+T = TypeVar("T")
+
+#: How long `close` waits for the loop's thread.
+_CLOSE_SECONDS = 5.0
+
+
+class Portal:
+    """Runs coroutines on one loop for callers anywhere. Safe to use from any thread and any event loop."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Args:
+        name: Of the thread.
+        loop: A running loop to use, which belongs to somebody else; by default one of the portal's own.
+        """
+        self._name = name
+        self._given = loop
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._begin_anew()
+        _portals.add(self)
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closers.clear()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop; started if there is none yet."""
+        if self._given is not None:
+            return self._given
+        return self._own or self._started()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._own is None:
+                loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
+                self._thread.start()
+                self._own = loop
+            return self._own
+
+    # -- calling ---------------------------------------------------------------------------------------------------
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin a coroutine on the loop, in the caller's context; cancelling the future cancels it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and block until it has ended.
+
+        An exception that is raised in the waiting thread meanwhile (KeyboardInterrupt, a time limit) cancels it.
+
+        Raises:
+            RuntimeError: Called on the portal's own loop, which would wait for itself.
+            Exception: What the coroutine raised.
+        """
+        if self.is_here():
+            coroutine.close()
+            raise RuntimeError(f"A blocking call was made on the event loop it needs ({self._name}). Await it instead.")
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine that runs on the portal's loop, from whichever loop this is."""
+        if self.is_here():
+            return await coroutine
+        return await asyncio.wrap_future(self.submit(coroutine))
+
+    def serve(self, begin: Callable[[CallerThread], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine that may call plain functions in this thread, which blocks until it has ended.
+
+        Args:
+            begin: Makes the coroutine; its argument calls functions here.
+
+        Raises:
+            Exception: What the coroutine raised.
+        """
+        caller = CallerThread()
+        future = self.submit(begin(caller))
+        future.add_done_callback(caller.end)
+        caller.work(future)
+        return future.result()
+
+    def is_here(self) -> bool:
+        """Whether the calling code runs on the portal's loop."""
+        try:
+            return asyncio.get_running_loop() is (self._given or self._own)
+        except RuntimeError:
+            return False
+
+    # -- closing ---------------------------------------------------------------------------------------------------
+
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something awaited on the loop when the portal closes."""
+        self._closers.append(close)
+
+    def close(self) -> None:
+        """Close what was asked to be closed, cancel what runs, end the thread. A given loop goes on."""
+        if self._given is None and self._own is None:
+            return
+        if not self.loop.is_closed() and self.loop.is_running():
+            self.call(self._close())
+        with self._lock:
+            loop, thread, self._own, self._thread = self._own, self._thread, None, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_CLOSE_SECONDS)
+            if not thread.is_alive():
+                loop.close()
+
+    async def _close(self) -> None:
+        while self._closers:
+            await self._closers.pop()()
+        if self._given is not None:
+            return
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_CLOSE_SECONDS / 2)
+        await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+class CallerThread:
+    """A blocked thread that calls plain functions for the coroutine it waits for."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        #: Called with what interrupts the waiting thread (a time limit, Ctrl-C); cancels the coroutine by default.
+        self.on_interrupt: Callable[[BaseException], bool] | None = None
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call a function in the blocked thread and await what it returns or raises."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def job() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                _settle_soon(loop, done, None, error)
+            else:
+                _settle_soon(loop, done, result, None)
+
+        self._jobs.put(job)
+        return await done
+
+    def end(self, _: object = None) -> None:
+        """Let the thread go."""
+        self._jobs.put(None)
+
+    def work(self, future: Future[Any]) -> None:
+        """Call what is asked for until `end`.
+
+        Raises:
+            BaseException: What interrupted the thread, unless `on_interrupt` has dealt with it.
+        """
+        while True:
+            try:
+                job = self._jobs.get()
+                if job is None:
+                    return
+                job()
+            except BaseException as error:
+                if self.on_interrupt is not None and self.on_interrupt(error):
+                    continue
+                future.cancel()
+                raise
+
+
+def _settle_soon(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any, error: BaseException | None
+) -> None:
+    def settle() -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        elif isinstance(error, StopIteration):  # a future refuses to carry it
+            future.set_exception(RuntimeError(f"raised {error!r}"))
+        else:
+            future.set_exception(error)
+
+    loop.call_soon_threadsafe(settle)
+
+
+_portals: WeakSet[Portal] = WeakSet()
+
+
+def _begin_anew_in_child() -> None:
+    for portal in list(_portals):
+        portal._given = None
+        portal._begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew_in_child)

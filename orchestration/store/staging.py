@@ -1,0 +1,60 @@
+"""Large fan-outs are brought to Redis in chunks, before the commit that makes them visible."""
+
+from __future__ import annotations
+
+from ..model.decide import Decision
+from ..model.work_item import Work
+from .replies import Refusal, staged_item
+from .verbs import Store
+
+
+async def stage(store: Store, work: Work, decision: Decision, chunk: int) -> Refusal | None:
+    """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
+    for step, items in decision.staged.items():
+        delivers = items[0].deliver is not None
+        segment = f"{work.token}:{step}" if delivers else f"members:{decision.scope_id}:{step}"
+        chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+        while chunks:
+            reply = await store.verb(
+                "stage",
+                work.run_id,
+                w=work.work_id,
+                t=work.token,
+                seg=segment,
+                size=len(items),
+                items=[staged_item(item) for item in chunks[0]],
+                extra=_members(store, work, segment),
+            )
+            if reply[0] == b"resized":  # decided anew on other waiters, this attempt brings another number
+                await _clear(store, work, segment, reply[1], chunk)
+            elif reply[0] == b"staged":
+                del chunks[0]
+            else:
+                return Refusal(reply[0].decode())
+    return None
+
+
+async def unstage(store: Store, work: Work, chunk: int) -> None:
+    """Clear what earlier attempts had staged and never committed. Call it before anything else is staged."""
+    for segment, size in work.segments.items():
+        await _clear(store, work, segment, size, chunk)
+
+
+async def _clear(store: Store, work: Work, segment: str, size: int, chunk: int) -> None:
+    members = _members(store, work, segment)
+    for start in range(1, 2 if members else size + 1, chunk):
+        await store.verb(
+            "unstage",
+            work.run_id,
+            w=work.work_id,
+            t=work.token,
+            seg=segment,
+            first=start,
+            to=min(start + chunk - 1, size),
+            last=bool(members) or start + chunk > size or None,
+            extra=members,
+        )
+
+
+def _members(store: Store, work: Work, segment: str) -> dict[str, str]:
+    return {segment: store.locate(work.run_id)[segment]} if segment.startswith("members:") else {}
