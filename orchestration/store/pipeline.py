@@ -275,6 +275,7 @@ class Connection:
         self._transport: asyncio.Transport | None = None
         self._is_flushing = False
         self._serving: asyncio.Task[None] = loop.create_task(self._serve())
+        self.portal.on_close(self._close)
 
     def _enqueue(self, request: _Request) -> None:
         loop = asyncio.get_running_loop()

@@ -18,11 +18,14 @@ from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.errors import HandlerRunning, NotConfigured, RunExists, WorkflowRuntimeError
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.store.blocking import BlockingStore
 from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import check_chosen_id, check_run_id, new_id, new_nonce
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Applied, Refusal
 from ...orchestration.store.settings import Settings
+from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
 from ..events.codec import encode_event
 from ..events.event import StartEvent
@@ -54,7 +57,9 @@ class Runtime:
         self.settings = settings
         self.app = publishing_app(settings) if app is None else app
         self.registry = Registry() if registry is None else registry
-        self.store = Store(connect(settings.redis_url), settings)
+        self.portal = Portal("umbel-runtime")
+        self.astore = Store(Connection(settings.redis_url, self.portal), settings)
+        self.store = BlockingStore(connect(settings.redis_url), settings)
         self.dispatcher = CeleryDispatcher(self.app)
         self.quota = RunQuota(self.store, self.dispatcher.dispatch)
         self.limits = Limits(settings.queue, settings.inbox_max_events)
@@ -177,6 +182,7 @@ class Runtime:
         if hub is not None and self._hub_pid == os.getpid():
             hub.close()
         self.store.client.close()
+        self.portal.close()
 
 
 _NOT_CONFIGURED = (
