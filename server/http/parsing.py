@@ -10,8 +10,7 @@ from starlette.exceptions import HTTPException
 
 from ...orchestration.model.envelope import TAG
 from ...tasks.events.event import Event, event_name
-from ...tasks.events.field_problems import field_problems
-from ...tasks.events.json_values import NotJson, dump_json
+from ...tasks.events.json_values import NotJson, dump_json, field_problems
 from .protocol import qualified, short_name
 
 #: Keys an envelope may have. An object with others is the plain form of a start event.

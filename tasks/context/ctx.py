@@ -24,7 +24,7 @@ from ..events.exceptions import decode_exception
 from ..events.serializers import BaseSerializer
 from ..retry.policy import RetryInfo
 from ..state.store import DictState
-from ..steps.markers import StepContextMarker
+from ..steps.signature import StepContextMarker
 from ..workflow.definition import WorkflowDefinition
 from .run_context import Beginning, NewRunContext, RunContext
 from .step_context import StepContext

@@ -27,8 +27,7 @@ from ...orchestration.model.errors import (
 )
 from .event import BUILT_IN_EVENTS, Event, event_name, event_to_json, loaded_event, untag_event
 from .exceptions import decode_exception, encode_exception
-from .field_problems import field_problems
-from .json_values import NotJson, dump_json
+from .json_values import NotJson, dump_json, field_problems
 
 __all__ = [
     "EventMismatch",

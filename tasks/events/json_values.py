@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from ...orchestration.model.envelope import TAG
@@ -212,6 +212,19 @@ def load_model(cls: type[M], value: Any) -> M:
     """
     # As text: only so do strict models accept what JSON has no type for, such as dates.
     return cls.model_validate_json(dump_json(value), by_alias=True, by_name=True)
+
+
+def field_problems(error: Exception) -> str:
+    """`price: Input should be a valid number; name: Field required`, without the data itself.
+
+    An exception of another kind is named with its class.
+    """
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__qualname__}: {error}"
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'as a whole'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False, include_context=False)
+    )
 
 
 def _blame(model: BaseModel, error: Exception, depth: int) -> NotJson:

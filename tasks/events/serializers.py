@@ -25,11 +25,9 @@ from pydantic import BaseModel
 from ...orchestration.model.envelope import TAG
 from ...orchestration.model.errors import ContextSerdeError
 from .class_names import loaded_class, qualified_name
-from .dict_like_model import DictLikeModel
-from .dict_state import DictState
+from .dict_like_model import DictLikeModel, DictState
 from .event import BUILT_IN_EVENTS, Event, StopEvent, event_name
-from .field_problems import field_problems
-from .json_values import NotJson, dump_model, from_json_value, load_model, to_json_object, to_json_value
+from .json_values import NotJson, dump_model, field_problems, from_json_value, load_model, to_json_object, to_json_value
 
 #: Marks a dict that stands for a component: an object with `class_name`, `to_dict` and `from_dict`.
 COMPONENT_TAG = "__is_component"

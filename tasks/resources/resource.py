@@ -13,8 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, cast
 
 from ...orchestration.model.errors import WorkflowValidationError
-from ..steps.markers import ResourceMarker
-from ..steps.signature import ResourceDefinition, caller_names, injected, label, resolved_hints
+from ..steps.signature import ResourceDefinition, ResourceMarker, caller_names, injected, label, resolved_hints
 
 
 class ResourceDescriptor(ResourceMarker):

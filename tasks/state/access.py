@@ -25,8 +25,7 @@ from ...orchestration.state.redis_hash import LOCK_SECONDS, Change, Occupied, St
 from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.exchanges import Exchange, NewSignal, Pause, Procedure, Wait
 from ...orchestration.store.keys import new_id
-from .edit_blocks import EditBlock, refuse_inside_edit
-from .fields import CLASS_FIELD, StateFields, check_replaceable, merge
+from .fields import CLASS_FIELD, EditBlock, StateFields, check_replaceable, merge, refuse_inside_edit
 from .paths import Absent, assign, follow, split_path
 
 StateT = TypeVar("StateT", bound=BaseModel)

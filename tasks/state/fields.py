@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -19,9 +20,16 @@ from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, 
 from ...orchestration.state.redis_hash import Change
 from ...orchestration.store.settings import Settings
 from ..events.class_names import loaded_class, qualified_name
-from ..events.dict_state import DictState
-from ..events.field_problems import field_problems
-from ..events.json_values import NotJson, dump_json, dump_model, from_json_value, load_model, to_json_object
+from ..events.dict_like_model import DictState
+from ..events.json_values import (
+    NotJson,
+    dump_json,
+    dump_model,
+    field_problems,
+    from_json_value,
+    load_model,
+    to_json_object,
+)
 from .paths import assign
 
 _log = logging.getLogger(__name__)
@@ -40,6 +48,34 @@ _TAG_BYTES = f'"{TAG}":true'.encode()
 
 class StateMismatch(WorkflowRuntimeError):
     """A stored state no longer fits its class."""
+
+
+class EditBlock:
+    """One `edit_state` block that the running code is inside of. Tasks started inside it are inside it too."""
+
+    def __init__(self, state: Any) -> None:
+        """Args:
+        state: What is edited; equal for the same state.
+        """
+        self.state = state
+        self.open = True
+
+    def enter(self) -> None:
+        """Open it for the current context, and for tasks started from it."""
+        _blocks.set((*(block for block in _blocks.get() if block.open), self))
+
+
+_blocks: ContextVar[tuple[EditBlock, ...]] = ContextVar("umbel_edit_blocks", default=())
+
+
+def refuse_inside_edit(state: Any) -> None:
+    """Refuse to write to a state that the caller is editing: the write would wait for the edit to end.
+
+    Raises:
+        RuntimeError: This is called inside a block for the same state.
+    """
+    if any(block.open and block.state == state for block in _blocks.get()):
+        raise RuntimeError("writer called inside edit_state: mutate the yielded state instead")
 
 
 class StateFields(Generic[StateT]):

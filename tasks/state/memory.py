@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Self, TypeVar, cast
@@ -10,9 +11,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from ..events.serializers import BaseSerializer
-from .edit_blocks import EditBlock, refuse_inside_edit
-from .fields import StateFields, check_replaceable, default_state, merge
-from .isolated_copy import isolated_copy
+from .fields import EditBlock, StateFields, check_replaceable, default_state, merge, refuse_inside_edit
 from .paths import Absent, assign, follow, split_path
 from .snapshot import dump_state, load_state
 
@@ -229,3 +228,53 @@ class InMemoryStateStore(Generic[StateT]):
 def _shallow_copy(state: StateT) -> StateT:
     # Not state.model_copy(): a DictState may have a key of that name.
     return BaseModel.model_copy(state)
+
+
+def isolated_copy(state: StateT) -> StateT:
+    """A copy that shares nothing that can be copied.
+
+    What cannot (a client, a lock) is shared, and so are fields with `exclude=True`; the dicts, lists and models around
+    it are still copied.
+    """
+    excluded = (name for name, field in type(state).model_fields.items() if field.exclude)
+    shared = {id(value): value for value in (getattr(state, name, None) for name in excluded)}
+    copied: StateT = _Copying(shared).copied(state)
+    return copied
+
+
+class _Copying:
+    def __init__(self, shared: dict[int, Any]) -> None:
+        self._twins = dict(shared)
+
+    def copied(self, value: Any) -> Any:
+        if id(value) in self._twins:
+            return self._twins[id(value)]
+        try:
+            # With a memo of its own: one of a copy that failed contains half-filled dicts.
+            twin = copy.deepcopy(value, dict(self._twins))
+        except Exception:  # a user's __deepcopy__ may raise anything
+            return self._by_parts(value)
+        self._twins[id(value)] = twin
+        return twin
+
+    def _by_parts(self, value: Any) -> Any:
+        """Copy the containers, share what cannot be copied. Twins are known before they are filled: circles end."""
+        if type(value) is dict:
+            twin: Any = {}
+            self._twins[id(value)] = twin
+            twin.update((key, self.copied(item)) for key, item in value.items())
+        elif type(value) is list:
+            twin = []
+            self._twins[id(value)] = twin
+            twin.extend(self.copied(item) for item in value)
+        elif type(value) is tuple:
+            twin = tuple(self.copied(item) for item in value)
+        elif isinstance(value, BaseModel):
+            twin = BaseModel.model_copy(value)
+            self._twins[id(value)] = twin
+            for values in (twin.__dict__, twin.__pydantic_extra__ or {}, twin.__pydantic_private__ or {}):
+                for key in list(values):
+                    values[key] = self.copied(values[key])
+        else:
+            twin = value
+        return twin

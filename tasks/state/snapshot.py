@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from ...orchestration.model.envelope import TAG
 from ..events.class_names import module_path
-from ..events.dict_state import DictState
-from ..events.field_problems import field_problems
+from ..events.dict_like_model import DictState
+from ..events.json_values import field_problems
 from ..events.serializers import COMPONENT_TAG, BaseSerializer, JsonSerializer, UnreadableValue
 from ..snapshots.shape import StatePart
 from .fields import CLASS_FIELD, StateFields

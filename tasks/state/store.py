@@ -17,7 +17,7 @@ from ...orchestration.model.work_item import Work
 from ...orchestration.state.redis_hash import LOCK_SECONDS
 from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.exchanges import run_async, run_blocking
-from ..events.dict_state import DictState
+from ..events.dict_like_model import DictState
 from ..events.serializers import BaseSerializer
 from .access import PATIENCE_SECONDS, StateAccess, StateBusy, StateEditLost
 from .fields import StateMismatch

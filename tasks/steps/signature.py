@@ -20,13 +20,21 @@ from ...orchestration.model.errors import WorkflowValidationError
 from ...orchestration.model.plan import StepKind
 from ..events.event import Event
 from .collect import All, Collect, Take
-from .markers import ResourceMarker, StepContextMarker
 
 #: How many frames above the decorator are searched for names of postponed annotations: class body, function, a
 #: test's `with` block or a wrapper.
 CALLER_FRAMES = 4
 
 _STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator)
+
+
+# Empty, so that reading a signature imports neither contexts nor resources.
+class StepContextMarker:
+    """What `Context` derives from: a step's parameter annotated with such a class receives the step's context."""
+
+
+class ResourceMarker:
+    """What resources derive from: in `Annotated[T, marker]` an instance says that the parameter is injected."""
 
 
 @dataclass(frozen=True)

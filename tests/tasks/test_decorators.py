@@ -19,7 +19,7 @@ from umbel.tasks.events.event import Event, StartEvent, StepFailedEvent, StopEve
 from umbel.tasks.retry.policy import retry_policy
 from umbel.tasks.steps.collect import All, Collect, Take
 from umbel.tasks.steps.decorators import StepConfig, catch_error, step
-from umbel.tasks.steps.markers import ResourceMarker, StepContextMarker
+from umbel.tasks.steps.signature import ResourceMarker, StepContextMarker
 
 StateT = TypeVar("StateT")
 

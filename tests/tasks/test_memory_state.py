@@ -23,8 +23,7 @@ from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.settings import Settings
 from umbel.tasks.events.serializers import JsonSerializer, PickleSerializer
 from umbel.tasks.state.fields import StateFields
-from umbel.tasks.state.isolated_copy import isolated_copy
-from umbel.tasks.state.memory import InMemoryStateStore
+from umbel.tasks.state.memory import InMemoryStateStore, isolated_copy
 from umbel.tasks.state.snapshot import UnserializableKeyWarning
 from umbel.tasks.state.store import DictState, StateStore, SyncStateStore
 from umbel.workers.embedded.binary import find_server

@@ -25,7 +25,7 @@ from umbel.tasks.events.event import (
     StopEvent,
 )
 from umbel.tasks.steps.decorators import catch_error, step
-from umbel.tasks.steps.markers import StepContextMarker
+from umbel.tasks.steps.signature import StepContextMarker
 from umbel.tasks.workflow.plan_builder import build_plan
 
 StateT = TypeVar("StateT")
