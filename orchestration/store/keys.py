@@ -17,24 +17,54 @@ from itertools import count
 
 from ..model.errors import WorkflowRuntimeError
 
-#: logical name -> (suffix, type, content). Lifetime: as long as the run, then `retention_seconds`.
-RUN_KEYS: dict[str, tuple[str, str, str]] = {
-    "run": ("", "HASH", "status, workflow, plan digest, instants, counters, terminal event"),
-    "work": (":work", "HASH", "work id -> record of each unfinished work item that has left its step's queue"),
-    "events": (":events", "HASH", "event id -> envelope; `#`id -> how many work items still refer to it, when > 1"),
-    "slots": (":slots", "HASH", "step -> slots in use below this number; step/n -> work id in slot n"),
-    "free": (":free", "ZSET", "step/n of free slots below that number"),
-    "queue": (":queue", "HASH", "per step a FIFO of work items without a slot; staged fan-out segments"),
-    "scopes": (":scopes", "HASH", "per open fan-out: open count, parent, joins, which joins have fired"),
-    "joins": (":joins", "HASH", "buffers of multi-parameter joins"),
-    "stream": (":stream", "STREAM", "published events; id `seq-1`; also the name of the live channel"),
-    "trace": (":trace", "STREAM", "step state changes, numbered in the same sequence as the stream"),
-    "journal": (":journal", "STREAM", "one entry per applied change"),
-    "inbox": (":inbox", "LIST", "events nobody accepted yet, bounded"),
-    "waiters": (":waiters", "HASH", "work id|waiter id -> what it waits for"),
-    "extra": (":extra", "SET", "names of the run's dynamic keys (members, sent, collect), for their expiry"),
-    "received": (":received", "ZSET", "ids of external sends seen lately"),
-    "collect": (":collect", "HASH", "bookkeeping of collect_events buffers"),
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """One key that every run may have.
+
+    Attributes:
+        suffix: Follows the run's id in the name of the key.
+        type: Redis type.
+        content: What it holds.
+        spent: It goes when the run completes: a completed run needs only its result and its logs. A run that ended
+            otherwise may be retried or restored and keeps it for `retention_seconds`, like all other keys.
+    """
+
+    suffix: str
+    type: str
+    content: str
+    spent: bool = False
+
+
+#: By logical name. Lifetime: as long as the run runs, then see `spent`. The only list of a run's keys: Lua gets it from
+#: here too (`lua/lib/lifetimes.lua`).
+RUN_KEYS: dict[str, RunKey] = {
+    "run": RunKey("", "HASH", "status, workflow, plan digest, instants, counters, terminal event"),
+    "work": RunKey(
+        ":work", "HASH", "work id -> record of each unfinished work item that has left its step's queue", spent=True
+    ),
+    "events": RunKey(
+        ":events", "HASH", "event id -> envelope; `#`id -> how many work items still refer to it, when > 1", spent=True
+    ),
+    "slots": RunKey(
+        ":slots", "HASH", "step -> slots in use below this number; step/n -> work id in slot n", spent=True
+    ),
+    "free": RunKey(":free", "ZSET", "step/n of free slots below that number", spent=True),
+    "queue": RunKey(
+        ":queue", "HASH", "per step a FIFO of work items without a slot; staged fan-out segments", spent=True
+    ),
+    "scopes": RunKey(
+        ":scopes", "HASH", "per open fan-out: open count, parent, joins, which joins have fired", spent=True
+    ),
+    "joins": RunKey(":joins", "HASH", "buffers of multi-parameter joins", spent=True),
+    "stream": RunKey(":stream", "STREAM", "published events; id `seq-1`; also the name of the live channel"),
+    "trace": RunKey(":trace", "STREAM", "step state changes, numbered in the same sequence as the stream"),
+    "journal": RunKey(":journal", "STREAM", "one entry per applied change"),
+    "inbox": RunKey(":inbox", "LIST", "events nobody accepted yet, bounded", spent=True),
+    "waiters": RunKey(":waiters", "HASH", "work id|waiter id -> what it waits for", spent=True),
+    "extra": RunKey(":extra", "SET", "names of the run's dynamic keys (members, sent, collect), for their expiry"),
+    "received": RunKey(":received", "ZSET", "ids of external sends seen lately", spent=True),
+    "collect": RunKey(":collect", "HASH", "bookkeeping of collect_events buffers", spent=True),
 }
 
 #: Keys named after something within the run; listed in `extra` while they exist.
@@ -182,7 +212,7 @@ class Keys:
 
     def run_in_shard(self, shard: int, run_id: str) -> str:
         """The record of a run that is known to be in this shard."""
-        return f"{self.tag(shard)}run:{run_id}{RUN_KEYS['run'][0]}"
+        return f"{self.tag(shard)}run:{run_id}{RUN_KEYS['run'].suffix}"
 
     def of_run(self, run_id: str) -> RunKeys:
         """The keys of a run. All runs that share a state live in one shard: the id says which."""
@@ -201,7 +231,7 @@ class RunKeys:
     def __getitem__(self, name: str) -> str:
         """A key by its logical name, as used in the `--!keys` line of a Lua file."""
         if name in RUN_KEYS:
-            return f"{self.tag}run:{self.run_id}{RUN_KEYS[name][0]}"
+            return f"{self.tag}run:{self.run_id}{RUN_KEYS[name].suffix}"
         if name in SHARD_KEYS:
             return self.tag + STORED_AS.get(name, name)
         kind, _, rest = name.partition(":")

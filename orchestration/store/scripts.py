@@ -1,14 +1,16 @@
-"""Lua files as callables: one verb a file, shared parts from `lua/lib`, every key declared.
+"""Lua files as callables: one verb per file, shared parts in `lua/lib`, every key declared.
 
-A file names the keys it touches in one `--!keys` line (logical names of `keys.py`) and the shared parts it needs in one
-`--!include` line. The loader puts `K.<name>` in front, so a key that is not declared cannot be touched.
+Each file, verb or part, declares what it touches and uses itself: keys in `--!keys` lines (logical names of `keys.py`;
+`run:*` is every key of a run) and parts in one `--!include` line. The loader unites them: a part comes after the parts
+it includes and only once, in the order in which the files name them; keys are passed in the order in which the composed
+text declares them. The table `K` in front of the text holds these keys only, so a script cannot touch another one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,8 +21,14 @@ from redis.exceptions import NoScriptError
 
 from .connection import Client
 from .failpoints import failpoint
+from .keys import RUN_KEYS
 
 _DIRECTIVE = re.compile(r"^--!(keys|include) (.+)$", re.MULTILINE)
+#: What `lua/lib/lifetimes.lua` leaves to the loader.
+_LISTS = {
+    "{--[[retained]]}": tuple(RUN_KEYS),
+    "{--[[spent]]}": tuple(name for name, key in RUN_KEYS.items() if key.spent),
+}
 _LUA = files(__package__).joinpath("lua")
 
 
@@ -33,7 +41,7 @@ class Script:
         keys: Logical names of its fixed keys, in KEYS order.
         text: What Redis runs.
         sha: Its SHA-1, by which Redis knows it.
-        positions: Where each of the keys stands.
+        positions: Position of each key in KEYS, from 0.
     """
 
     name: str
@@ -47,13 +55,38 @@ class Script:
 def load(name: str) -> Script:
     """Compose `lua/<name>.lua`."""
     body = _LUA.joinpath(f"{name}.lua").read_text()
-    directives = dict(_DIRECTIVE.findall(body))
-    keys = tuple(directives["keys"].split())
-    parts = [_LUA.joinpath("lib", f"{part}.lua").read_text() for part in directives.get("include", "").split()]
+    parts: dict[str, str] = {}
+    _include(declared(body, "include"), parts)
+    texts = [*parts.values(), body]
+    keys = tuple(dict.fromkeys(key for text in texts for key in _expanded(declared(text, "keys"))))
     table = ", ".join(f"['{key}'] = KEYS[{position}]" for position, key in enumerate(keys, 1))
-    text = "\n".join([f"local FIXED_KEYS = {len(keys)}", f"local K = {{ {table} }}", *parts, body])
+    text = "\n".join([f"local FIXED_KEYS = {len(keys)}", f"local K = {{ {table} }}", *texts])
+    for placeholder, listed in _LISTS.items():
+        text = text.replace(placeholder, "{ " + ", ".join(f"K['{key}']" for key in listed) + " }")
     positions = {key: position for position, key in enumerate(keys)}
     return Script(name, keys, text, hashlib.sha1(text.encode()).hexdigest(), positions)
+
+
+def declared(text: str, directive: str) -> list[str]:
+    """The words of a Lua file's `--!keys` or `--!include` lines, in order."""
+    return [word for found, words in _DIRECTIVE.findall(text) if found == directive for word in words.split()]
+
+
+def _include(names: Iterable[str], parts: dict[str, str]) -> None:
+    """Add parts that are not in `parts` yet, each after the parts that it includes itself."""
+    for name in names:
+        if name not in parts:
+            text = _LUA.joinpath("lib", f"{name}.lua").read_text()
+            _include(declared(text, "include"), parts)
+            parts[name] = text
+
+
+def _expanded(keys: Iterable[str]) -> Iterable[str]:
+    for key in keys:
+        if key == "run:*":
+            yield from RUN_KEYS
+        else:
+            yield key
 
 
 def names() -> list[str]:
@@ -62,7 +95,7 @@ def names() -> list[str]:
 
 
 def pack(value: Any) -> bytes:
-    """msgpack as Lua's cmsgpack reads it: text and bytes are the same kind of string there."""
+    """msgpack as Lua's cmsgpack reads it, where text and bytes are the same kind of string."""
     packed: bytes = msgpack.packb(value, use_bin_type=False)
     return packed
 
@@ -73,12 +106,12 @@ def unpack(data: bytes) -> Any:
 
 
 def enqueue(pipe: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> None:
-    """Put a script into a pipeline, with its text: there, one that Redis has forgotten is found out too late."""
+    """Put a script into a pipeline, with its text: a script that Redis has forgotten would show only afterwards."""
     pipe.eval(script.text, len(keys), *keys, *args)
 
 
 def evaluate(client: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-    """Run a script by its SHA; a Redis that has forgotten it (restart, SCRIPT FLUSH) is given the text."""
+    """Run a script by its SHA; a Redis that has forgotten it (restart, SCRIPT FLUSH) gets the text."""
     failpoint(script.name, "before")
     try:
         reply = client.evalsha(script.sha, len(keys), *keys, *args)

@@ -10,9 +10,10 @@ from core_model import Item, ModelRun
 
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.keys import RUN_KEYS
 
 #: Keys of a run that go when it completes.
-SPENT = ("work", "events", "slots", "free", "queue", "scopes", "joins", "inbox", "waiters", "received", "collect")
+SPENT = tuple(name for name, key in RUN_KEYS.items() if key.spent)
 
 
 class Mismatch(AssertionError):

@@ -580,12 +580,12 @@ def test_wherever_a_process_dies_every_run_gets_its_place_and_never_two_have_one
 GUARDS = [
     (
         "start",
-        "not unbegun and take_slot",
+        "not awaits_admission and take_slot",
         "take_slot",
         test_a_run_that_waits_is_running_and_nothing_of_it_is_dispatched,
     ),
-    ("send", "unbegun = meta[3]", "", test_what_is_sent_to_a_waiting_run_is_kept_until_it_begins),
-    ("wake", "unbegun = meta[2]", "", test_what_wakes_in_a_waiting_run_goes_on_when_it_begins),
+    ("send", "awaits_admission = meta[3]", "", test_what_is_sent_to_a_waiting_run_is_kept_until_it_begins),
+    ("wake", "awaits_admission = meta[2]", "", test_what_wakes_in_a_waiting_run_goes_on_when_it_begins),
     ("begin", "or meta[2] ~= A.ticket", "", test_a_life_that_is_over_does_not_begin),
     ("begin", "meta[1] ~= 'running' or", "", test_a_late_asking_gives_no_place_to_a_run_that_has_ended),
     ("admit", "<= A.said_at", "<= A.since", test_an_older_run_that_asks_late_does_not_bring_its_limit_back),

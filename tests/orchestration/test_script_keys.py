@@ -1,4 +1,4 @@
-"""Every Lua file declares the keys it touches: told by reading, since a missing one shows only when reached."""
+"""Every Lua file declares the keys and parts it uses; read from its text, as a missing one shows late."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import umbel.orchestration.store.scripts as scripts
 from umbel.orchestration.store.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
-from umbel.orchestration.store.scripts import load, names
+from umbel.orchestration.store.scripts import declared, load, names
 
 LUA = Path(scripts.__file__).with_name("lua")
 FILES = sorted(LUA.rglob("*.lua"))
@@ -20,18 +20,22 @@ EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[path.relative_to(LUA).a
 NAMED_BY_CALLER = {part for name in OTHER_KEYS for part in name.split(":") if "<" not in part} | set(DYNAMIC_KEYS)
 
 _CALL = re.compile(r"redis\.call\(\s*'([A-Z]+)'\s*,?\s*([^,)\s]*(?:\[[^\]]*\])?)")
-_KEY = re.compile(r"\bK\.(\w+)|\bK\['([\w:]+)'\]|\bK\[(name)\]|(K\['runs:' \.\. \w+\])")
+_KEY = re.compile(r"\bK\.(\w+)|\bK\['([\w:]+)'\]|(K\['runs:' \.\. \w+\])")
+#: What the loader fills in.
+LISTS = ("{--[[retained]]}", "{--[[spent]]}")
 
 
 def code_of(path: Path) -> str:
     """The file without comments and directives."""
-    return re.sub(r"--.*", "", path.read_text())
+    return re.sub(r"--(?:\[\[.*?\]\]|.*)", "", path.read_text())
 
 
 @EVERY_FILE
 def test_a_script_touches_only_keys_it_was_given(path: Path) -> None:
     code = code_of(path)
-    locals_from_x = set(re.findall(r"local (\w+) = X\[", code)) | set(re.findall(r"for _, (\w+) in pairs\(X\)", code))
+    locals_from_x = set(re.findall(r"local (\w+) = X\[", code)) | set(
+        re.findall(r"for _, (\w+) in (?:pairs\(X\)|ipairs\((?:retained|spent)_keys\(\)\))", code)
+    )
     for command, key in _CALL.findall(code):
         given = re.match(r"K\.\w+$|K\[|X\[", key) is not None or key in locals_from_x
         assert given or command == "TIME", f"{path.name}: {command} {key}"
@@ -44,60 +48,76 @@ def test_the_check_above_sees_every_call() -> None:
         assert set(re.findall(r"redis\.(\w+)", code)) <= {"call", "sha1hex"}, path.name
 
 
+@EVERY_FILE
+def test_a_file_declares_exactly_the_keys_it_touches_itself(path: Path) -> None:
+    code = code_of(path)
+    touched: set[str] = set()
+    for plain, quoted, by_status in _KEY.findall(code):
+        touched |= {f"runs:{s}" for s in ("completed", "failed", "cancelled", "timed_out")} if by_status else set()
+        touched |= {plain or quoted} if plain or quoted else set()
+    for listed in re.findall(r"for _, name in ipairs\(\{(.*?)\}\) do [^\n]*K\[name\]", code):
+        touched |= set(re.findall(r"'(\w+)'", listed))
+    if any(placeholder in path.read_text() for placeholder in LISTS):
+        touched.add("run:*")
+
+    assert sorted(declared(path.read_text(), "keys")) == sorted(touched)
+
+
 @cache
-def functions(part: str) -> dict[str, str]:
-    """The functions of a shared part, by name, with their text."""
+def defined(part: str) -> frozenset[str]:
+    """The names that a shared part defines for what includes it."""
     code = code_of(LUA / "lib" / f"{part}.lua")
-    found = {}
-    for match in re.finditer(r"^(?:local )?function ([\w.]+)\(.*?^end$", code, re.MULTILINE | re.DOTALL):
-        found[match[1]] = match[0]
-    for match in re.finditer(r"^local function (\w+)\(.*\) (?:return|.*?) end$", code, re.MULTILINE):
-        found.setdefault(match[1], match[0])
-    return found
+    functions = re.findall(r"^local function (\w+)", code, re.MULTILINE)
+    variables = re.findall(r"^local (?!function)([\w, ]+?) *(?:=|$)", code, re.MULTILINE)
+    return frozenset(functions) | {name.strip() for names in variables for name in names.split(",")}
 
 
-def reached(verb: str) -> str:
-    """The verb's text with that of every shared function it can get to."""
-    body = code_of(LUA / f"{verb}.lua")
-    includes = re.search(r"^--!include (.+)$", (LUA / f"{verb}.lua").read_text(), re.MULTILINE)
-    known: dict[str, str] = {}
-    for part in includes[1].split() if includes else ():
-        known |= functions(part)
-    text, todo, seen = body, [body], set()
-    while todo:
-        here = todo.pop()
-        for name, code in known.items():
-            called = "APPLY[" in here if name.startswith("APPLY.") else re.search(rf"\b{name}\b", here)
-            if name not in seen and called:
-                seen.add(name)
-                text += code
-                todo.append(code)
-    # `APPLY.open = open_scope` and its like hand a function on under another name.
-    if "APPLY[" in text:
-        for alias in ("open_scope", "absorb", "join"):
-            if alias not in seen and alias in known:
-                text += known[alias]
-    return text
+def used(path: Path) -> set[str]:
+    """Names that a file uses and does not define itself; fields, strings and its own locals left out."""
+    code = re.sub(r"'[^'\n]*'", "''", code_of(path))
+    code = re.sub(r"(?<!\.)\.\w+", "", code)
+    locals_of_file = re.findall(r"\blocal (?:function )?(\w[\w, ]*)|\bfor ([\w, ]+) in\b", code)
+    own = {name for pair in locals_of_file for name in re.findall(r"\w+", "".join(pair))}
+    code = re.sub(r"\blocal (?!function)[^=\n]*", "", code)
+    code = re.sub(r"([{,]\s*)\w+ = ", r"\1", code)
+    return set(re.findall(r"\b[A-Za-z_]\w*\b", code)) - own
+
+
+@EVERY_FILE
+def test_a_file_includes_exactly_the_parts_whose_names_it_uses(path: Path) -> None:
+    names_used = used(path)
+    parts = {part.stem for part in FILES if part.parent.name == "lib" and part != path}
+
+    assert set(declared(path.read_text(), "include")) == {part for part in parts if defined(part) & names_used}
+
+
+def test_no_two_parts_define_the_same_name() -> None:
+    every = [name for path in FILES if path.parent.name == "lib" for name in defined(path.stem)]
+
+    assert sorted(every) == sorted(set(every))
 
 
 @pytest.mark.parametrize("verb", names())
-def test_a_script_declares_every_key_it_can_reach(verb: str) -> None:
-    declared = set(load(verb).keys)
-    text = reached(verb)
-    used = set()
-    for plain, quoted, _, by_status in _KEY.findall(text):
-        used |= {f"runs:{s}" for s in ("completed", "failed", "cancelled", "timed_out")} if by_status else set()
-        used |= {plain or quoted} if plain or quoted else set()
-    if "K[name]" in text:
-        used |= set(re.findall(r"'(\w+)'", retained()))
+def test_a_part_comes_after_the_parts_it_includes_and_once(verb: str) -> None:
+    text = load(verb).text
+    places = {
+        part.stem: text.find(part.read_text().partition("\n")[0] + "\n") for part in FILES if part.parent.name == "lib"
+    }
+    for path in FILES:
+        if path.parent.name == "lib" and places[path.stem] >= 0:
+            assert text.count(path.read_text().partition("\n")[0] + "\n") == 1, path.stem
+            for included in declared(path.read_text(), "include"):
+                assert 0 <= places[included] < places[path.stem], (path.stem, included)
 
-    assert used - declared == set()
 
+@pytest.mark.parametrize("verb", names())
+def test_a_script_is_given_the_keys_of_all_its_parts(verb: str) -> None:
+    texts = [LUA.joinpath(f"{verb}.lua").read_text()]
+    for text in texts:
+        texts += [LUA.joinpath("lib", f"{part}.lua").read_text() for part in declared(text, "include")]
+    keys = {key for text in texts for key in declared(text, "keys")}
 
-def retained() -> str:
-    """The lists that `finish` walks."""
-    code = code_of(LUA / "lib" / "finish.lua")
-    return code[: code.index("local function finish")]
+    assert set(load(verb).keys) == keys - {"run:*"} | (set(RUN_KEYS) if "run:*" in keys else set())
 
 
 @pytest.mark.parametrize("verb", names())
@@ -106,10 +126,13 @@ def test_declared_keys_are_in_the_table_of_keys(verb: str) -> None:
         assert name in RUN_KEYS or name in SHARD_KEYS or name in NAMED_BY_CALLER, name
 
 
-def test_every_key_of_a_run_that_may_outlive_it_is_given_its_lifetime() -> None:
-    kept = set(re.findall(r"'(\w+)'", retained().split("local SPENT")[0]))
+def test_the_lists_of_a_runs_keys_come_from_the_table_of_keys() -> None:
+    text = load("finish").text
+    listed = dict(re.findall(r"local function (\w+)_keys\(\) return \{(.*?)\} end", text))
+    found = {name: re.findall(r"K\['(\w+)'\]", keys) for name, keys in listed.items()}
 
-    assert kept == set(RUN_KEYS)
+    assert found == {"retained": list(RUN_KEYS), "spent": [name for name, key in RUN_KEYS.items() if key.spent]}
+    assert "--[[" not in text
 
 
 @pytest.mark.parametrize("verb", names())

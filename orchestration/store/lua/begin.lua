@@ -1,8 +1,8 @@
 -- A run that waited has its place: what has queued up at its steps goes on, and its time-out begins.
 -- Args: run, ticket, and the common limits. Body: commands that fill the slots of its steps.
 -- Answers: begun {dispatches} | closed | unknown. Asked again it answers the same; `closed` when this life of the run is over.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
---!include record publish slots scopes joins finish apply
+--!keys run timers awaiting_admission
+--!include call journal apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'ticket', 'unbegun', 'begun', 'timeout')
 if not meta[1] then return { 'unknown' } end

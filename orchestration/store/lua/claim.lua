@@ -4,8 +4,8 @@
 --   the owner's set holds).
 -- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
---!keys run work events stream trace unclaimed unclaimed_counts timers leases fenced watermark owner counters
---!include record publish slots claimed measure
+--!keys run watermark timers leases fenced counters owner
+--!include call record publish unclaimed claimed measure
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options',
   'seq')

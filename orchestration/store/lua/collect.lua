@@ -5,8 +5,8 @@
 --   types {{name, n, key}…} with key a logical buffer name, taken (logical name of the list that receives a completed
 --   set). Answers: waiting | complete | stale | closed.
 -- A completed list holds the members grouped by type in the order of `types`.
---!keys run work collect extra
---!include record
+--!keys run extra collect
+--!include call record
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end

@@ -7,8 +7,8 @@
 -- Body: commands. Answers: committed {dispatches, ended}, and if it goes on: work id, record, payload… | changed |
 -- missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is as true.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended owner answer counters state handler
---!include record publish slots claimed carry scopes joins finish apply measure
+--!keys timers counters owner answer
+--!include call record journal publish apply carry measure
 
 -- Asked again, because the answer was lost: the first time has used up the token, or has ended the run.
 local function remembered()

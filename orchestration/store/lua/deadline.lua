@@ -1,7 +1,7 @@
 -- A step's attempt has outlived its time limit and nobody reported: its process hangs. Fence it and dispatch again;
 -- the next claim sees `late` and records the failure. Args: run, w, timer. Answers: woken {dispatches} | early | closed.
---!keys run work stream trace journal unclaimed unclaimed_counts timers counters
---!include record publish slots
+--!keys run timers counters
+--!include call record journal dispatch
 
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
 if not due or due > NOW then return { 'early' } end

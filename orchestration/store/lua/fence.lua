@@ -2,11 +2,9 @@
 -- the caller to hand back run by run; the owner stays in `leases` with score 0 until nothing is left, so that a
 -- sweep that dies in between is continued by the next one.
 -- Args: owner, known_dead (do not wait for the lease). Answers: held {member…} | alive | done.
---!keys leases fenced owner counters
+--!keys leases fenced counters owner
+--!include call
 
-local A = cmsgpack.unpack(ARGV[1])
-local clock = redis.call('TIME')
-local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local lease = tonumber(redis.call('ZSCORE', K.leases, A.owner))
 if not lease and not A.known_dead then return { 'done' } end
 if lease and lease > NOW and not A.known_dead then return { 'alive' } end

@@ -1,8 +1,8 @@
 -- End a run from outside its steps: cancel, time-out. First end wins.
 -- Args: run, status, event (the terminal envelope), timer (only if this run's time-out is due), common limits.
 -- Answers: ended | closed {status} | unknown | early.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
---!include record publish finish
+--!keys run timers
+--!include call journal publish finish
 
 local status = redis.call('HGET', K.run, 'status')
 if not status then

@@ -4,8 +4,8 @@
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
 -- closed. A burst that arrives twice is applied once; a send
 -- whose identity an earlier attempt has sent is absorbed.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended sent counters state handler
---!include record publish slots scopes joins finish apply
+--!keys run extra counters sent
+--!include call record journal publish apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'wv')
 if meta[1] ~= 'running' then return { meta[1] and 'closed' or 'unknown' } end

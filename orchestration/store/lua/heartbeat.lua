@@ -3,10 +3,8 @@
 -- Answers: alive {lost {member…}, beyond {member…}} | gone. `lost`: believed but not held. `beyond`: held but unknown
 -- to the owner (a claim whose reply never came); the caller releases it.
 --!keys leases fenced owner
+--!include call
 
-local A = cmsgpack.unpack(ARGV[1])
-local clock = redis.call('TIME')
-local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if redis.call('ZSCORE', K.fenced, A.owner) then return { 'fenced' } end
 local believed, lost, beyond = {}, {}, {}
 for _, member in ipairs(A.held) do
@@ -17,7 +15,7 @@ for _, member in ipairs(redis.call('SMEMBERS', K.owner)) do
   if not believed[member] then beyond[#beyond + 1] = member end
 end
 if redis.call('EXISTS', K.owner) == 1 then
-  redis.call('ZADD', K.leases, string.format('%.0f', NOW + A.lease), A.owner)
+  redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
 else
   redis.call('ZREM', K.leases, A.owner)
 end

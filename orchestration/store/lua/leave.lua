@@ -1,7 +1,7 @@
 -- A run has ended: it gives back its place, or leaves the line; in the shard of the workflow's name.
 -- Args: workflow, ticket, look as in `admit`. Answers: left {ticket …}: who is to begin now.
---!keys admitted waiting limits
---!include admissions
+--!keys limits admitted waiting
+--!include call admit_waiting
 
 redis.call('ZREM', K.admitted, A.ticket)
 redis.call('ZREM', K.waiting, A.ticket)

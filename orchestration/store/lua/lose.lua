@@ -2,8 +2,8 @@
 -- Args: run, owner, items {{w, c claim id, member}}, charge (the process died: each is suspected more, up to this level,
 --   and a suspect that was alone is charged), limits. Answers: lost {dispatches}. Items that moved on meanwhile are only
 --   forgotten.
---!keys run work trace stream journal unclaimed unclaimed_counts timers owner counters
---!include record publish slots
+--!keys run timers counters owner
+--!include call record journal dispatch
 
 local running = redis.call('HGET', K.run, 'status') == 'running'
 local handed_back = {}

@@ -1,8 +1,8 @@
 -- Set work aside whose code no worker here has; parked is not failed. Args: run, w, name (workflow|step), lacks (the
 -- event whose class is not there, if it is that), and when it was claimed already: c claim id, owner, member.
 -- Answers: parked | stale | closed.
---!keys run work stream trace journal unclaimed unclaimed_counts parked owner
---!include record publish slots
+--!keys run parked owner
+--!include call record journal publish unclaimed
 
 local run = redis.call('HMGET', K.run, 'status', 'workflow')
 if run[1] ~= 'running' then return { 'closed' } end

@@ -1,7 +1,7 @@
 -- Ring again for dispatches that nobody has claimed. Args: run, items {{w, q line}}, ring (ms), redispatch_max (ms).
 -- Answers: rung {dispatches}. What is no longer waiting to be claimed leaves the ring.
---!keys run work unclaimed unclaimed_counts counters
---!include record slots
+--!keys run unclaimed counters
+--!include call record unclaimed dispatch
 
 local running = redis.call('HGET', K.run, 'status') == 'running'
 for _, item in ipairs(A.items) do

@@ -2,8 +2,8 @@
 -- what can go on waits in the FIFO of its step until `start` fills the slots.
 -- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
 -- Answers: restored | exists. Repeating a part changes nothing. A restoring that is given up leaves keys that expire.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers ended state handler
---!include record publish slots scopes joins
+--!keys run events scopes inbox waiters extra collect timers state handler
+--!include call record publish join_buffers slots scopes lifetimes
 
 local ABANDONED_AFTER = 3600000
 
@@ -80,8 +80,6 @@ redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.pa
 for _, c in ipairs(BODY) do PUT[c.o](c) end
 settle()
 save()
-for _, name in ipairs({ 'run', 'work', 'events', 'queue', 'scopes', 'joins', 'inbox', 'waiters', 'extra', 'collect' }) do
-  redis.call('PEXPIRE', K[name], ABANDONED_AFTER)
-end
-redis.call('PEXPIRE', K.state, ABANDONED_AFTER)
+for _, key in ipairs(spent_keys()) do redis.call('PEXPIRE', key, ABANDONED_AFTER) end
+for _, name in ipairs({ 'run', 'extra', 'state' }) do redis.call('PEXPIRE', K[name], ABANDONED_AFTER) end
 return { 'restored' }

@@ -1,7 +1,7 @@
 -- Clear up the dynamic keys of an ended run: a completed one needs them no more, another may be revived and keeps them
 -- for the run's own lifetime. Args: run, keep (ms), x (their names). Answers: retired.
---!keys run extra retire
---!include record
+--!keys run retire
+--!include call
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then

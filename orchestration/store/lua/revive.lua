@@ -2,8 +2,8 @@
 -- limited workflow has to get a place again first.
 -- Args: run, timeout (ms or absent), common limits. Answers: revived {dispatches} | running | completed | unknown | nothing
 -- | superseded (its handler has gone on to another run).
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
---!include record publish slots scopes joins finish apply admission
+--!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state handler
+--!include call journal dispatch slots lifetimes apply begin_or_wait
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
@@ -13,7 +13,7 @@ local at = redis.call('GET', K.handler)
 if at and at ~= RUN then return { 'superseded' } end
 local flat = redis.call('HGETALL', K.work)
 if #flat == 0 and (has_begun or not limit) then return { 'nothing' } end
-for _, name in ipairs(RETAINED) do redis.call('PERSIST', K[name]) end
+for _, key in ipairs(retained_keys()) do redis.call('PERSIST', key) end
 for _, key in pairs(X) do redis.call('PERSIST', key) end
 redis.call('PERSIST', K.state)
 redis.call('PERSIST', K.handler)
@@ -28,11 +28,11 @@ for i = 1, #flat, 2 do
   if record.st ~= 'suspended' then          -- parked work too: who took it up meanwhile found the run ended
     record.f, record.l, record.lt, record.u, record.al, record.late = nil, nil, nil, nil, nil, nil
     record.fa, record.le, record.la = nil, nil, nil
-    if unbegun and record.sl then
+    if awaits_admission and record.sl then
       give_slot(record.s, record.sl, flat[i])
       record.sl = nil
     end
-    if record.sl then dispatch(flat[i], record) else place(record) end
+    if record.sl then dispatch(flat[i], record) else enqueue_or_dispatch(record) end
   elseif record.wd then                     -- its timer may have run out while the run had ended: it waits anew
     redis.call('ZADD', K.timers, whole(NOW + record.wd[2]), 'waiter|' .. RUN .. '|' .. flat[i] .. '|' .. record.wd[1])
   end

@@ -1,8 +1,8 @@
 -- An event from outside the run.
 -- Args: run, id of this send (caller's), wv as in commit, and the common limits.
 -- Body: commands. Answers: sent {dispatches, ended} | changed | closed | unknown. Repeating a send within the hour changes nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
---!include record publish slots scopes joins finish apply
+--!keys run received
+--!include call journal slots apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'wv', 'unbegun')
 if not meta[1] then return { 'unknown' } end
@@ -10,7 +10,7 @@ if redis.call('ZSCORE', K.received, A.id) then return answer('sent') end
 if meta[1] ~= 'running' then return { 'closed' } end
 if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
 
-unbegun = meta[3]
+awaits_admission = meta[3]
 redis.call('ZADD', K.received, NOW, A.id)
 redis.call('ZREMRANGEBYSCORE', K.received, '-inf', NOW - 3600000)
 apply(BODY)

@@ -5,7 +5,7 @@
 -- One script, because a snapshot of two instants would not be one: it takes as long as the run has live work, about
 -- a millisecond per thousand work items.
 --!keys run work events queue scopes joins inbox waiters extra collect timers state
---!include record
+--!include call
 
 if redis.call('EXISTS', K.run) == 0 then return { 'unknown' } end
 local given = {}

@@ -5,8 +5,8 @@
 --   Or it is the logical name of a member list, and the item its entry at `at`.
 -- Answers: staged | resized (size) | stale | closed. Repeating a chunk writes the same again; `at` guards the member
 -- lists. `resized`: this attempt has staged another number of entries here; they have to be cleared first.
---!keys run work events queue extra
---!include record
+--!keys run events queue extra
+--!include call record
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end

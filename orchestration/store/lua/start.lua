@@ -7,8 +7,8 @@
 --   record: whether the handler may go on and the start are one decision.
 -- Body: commands. Answers: started | exists | moved (the handler is at another run by now) | running (its run has not
 -- ended). Atomic; a repeated call changes nothing.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended plan state handler
---!include record publish slots scopes joins finish apply admission
+--!keys run journal runs:running plan state handler
+--!include call journal lifetimes apply begin_or_wait
 
 local known = redis.call('HMGET', K.run, 'nonce', 'started', 'parts')
 if known[1] and known[1] ~= A.nonce then return { 'exists', cmsgpack.pack({}) } end
@@ -22,7 +22,7 @@ elseif at then
   return { 'exists', cmsgpack.pack({}) }    -- a handler is called so
 end
 if known[3] then
-  for _, name in ipairs(RETAINED) do redis.call('PERSIST', K[name]) end
+  for _, key in ipairs(retained_keys()) do redis.call('PERSIST', key) end
   for _, key in pairs(X) do redis.call('PERSIST', key) end
 end
 

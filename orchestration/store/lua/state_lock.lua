@@ -2,8 +2,8 @@
 -- answer, so a lost reply leaves no lock that nobody knows. Called by the `edit_state` of a step or a client.
 -- Args: run, w, t, me, reserve (see lib/writers.lua), lock (the caller's choice of lock token), px (its life, ms).
 -- Answers: locked {field value …} | held holder | closed | stale | unknown.
---!keys run work state lock next
---!include record writers
+--!keys state lock next
+--!include call lock writers
 
 local refused = refusal()
 if refused then return { refused } end

@@ -1,7 +1,7 @@
 -- Prolong the lock of an edit whose block is still open. A writer that lost its work token loses the lock as well.
 -- Args: run, w, t (see lib/writers.lua), lock, px (ms). Answers: renewed | lost | closed | stale | unknown.
---!keys run work lock
---!include record writers
+--!keys lock
+--!include call lock writers
 
 local refused = refusal()
 if refused then

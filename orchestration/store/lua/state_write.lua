@@ -4,8 +4,8 @@
 --   the new one was made from, '' for none}, how (what the user called, for the journal), and the common limits.
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields).
 -- Answers: written | held holder | lost | changed | closed | stale | unknown. `lost`: the lock is another's by now.
---!keys run work journal state lock next answer
---!include record publish writers
+--!keys journal answer state lock next
+--!include call record journal lock writers
 
 if redis.call('GET', K.answer) == A.id then return { 'written' } end
 local refused, status, record = refusal()

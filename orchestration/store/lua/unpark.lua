@@ -1,6 +1,6 @@
 -- A worker that has the code takes parked work up again. Args: run, items {{w, member}}. Answers: unparked {dispatches}.
---!keys run work stream trace journal unclaimed unclaimed_counts parked
---!include record publish slots
+--!keys run parked
+--!include call record dispatch
 
 local running = redis.call('HGET', K.run, 'status') == 'running'
 for _, item in ipairs(A.items) do

@@ -1,7 +1,7 @@
 -- Clear what was staged and never committed. Args: run, w, t, seg (as in stage), first, to (entries of this chunk),
 --   last (forget the segment). A member list goes at once. Answers: cleared | stale.
---!keys run work events queue extra
---!include record
+--!keys events queue extra
+--!include call record
 
 local record = get(A.w)
 if not record or record.t ~= A.t then return { 'stale' } end

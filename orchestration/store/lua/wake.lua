@@ -1,8 +1,8 @@
 -- A timer of a work item is due: a delayed retry may go on, a waiter has run out of time, a step its deadline.
 -- Args: run, timer (its member in K.timers), kind retry|waiter, w, wt (waiter id), and the common limits.
 -- Answers: woken {dispatches, ended} | early | closed. The timer goes with the same script, so it fires once.
---!keys run work events slots free queue scopes joins stream trace journal inbox waiters extra received collect unclaimed unclaimed_counts timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out ended state handler
---!include record publish slots scopes joins finish apply
+--!keys run timers
+--!include call record journal slots apply
 
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
 if not due or due > NOW then return { 'early' } end
@@ -10,10 +10,10 @@ local meta = redis.call('HMGET', K.run, 'status', 'unbegun')
 if meta[1] == 'restoring' then return { 'early' } end     -- its timers are there before it is
 redis.call('ZREM', K.timers, A.timer)
 if meta[1] ~= 'running' then return { 'closed' } end
-unbegun = meta[2]
+awaits_admission = meta[2]
 if A.kind == 'retry' then
   local record = get(A.w)
-  if record and record.st == 'delayed' then place(record) end
+  if record and record.st == 'delayed' then enqueue_or_dispatch(record) end
 else
   apply({ { o = 'resume', w = A.w, wt = A.wt } })
 end

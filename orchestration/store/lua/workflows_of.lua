@@ -1,8 +1,7 @@
 -- The workflows of many runs of one shard, for lists. Changes nothing.
 -- Args: run (any of them), x (1 … n, for the keys of the runs beyond the fixed one).
 -- Answers: a name for each, in order; empty where the run is gone.
---!keys run
---!include record
+--!include call
 
 local names = {}
 for i = 1, #A.x do

@@ -1,4 +1,6 @@
 -- Apply what Python decided: one function per command, in order. Everything that can refuse has refused before.
+--!keys work events slots free journal inbox waiters extra collect timers
+--!include call record publish dispatch events slots scopes joins finish
 
 local ended = false
 
@@ -40,7 +42,7 @@ function APPLY.splice(c)                    -- a staged segment becomes work: on
 end
 
 function APPLY.fill(c)                      -- the free slots of a step go to what waits in its FIFO
-  if unbegun then return end
+  if awaits_admission then return end
   local in_use = tonumber(redis.call('HGET', K.slots, c.s) or 0)
                  - redis.call('ZLEXCOUNT', K.free, '[' .. c.s .. '/', '(' .. c.s .. '0')
   for _ = in_use + 1, c.nw do
@@ -86,7 +88,7 @@ function APPLY.resume(c)                    -- a waiter is answered (e) or has r
   record.wr[c.wt] = c.e or false
   record.r = (record.r or 0) + 1
   add('asleep', -1)
-  place(record)
+  enqueue_or_dispatch(record)
 end
 
 function APPLY.finish(c)
@@ -99,7 +101,7 @@ end
 function APPLY.done(_, self)
   drop_events_of(self)
   redis.call('HDEL', K.work, self.id)
-  vacate(self)
+  release_slot(self)
   if self.sid then
     local key = X['members:' .. self.sid .. ':' .. self.s]
     redis.call('UNLINK', key)
@@ -125,7 +127,7 @@ function APPLY.retry(c, self)
   if c.delay <= 0 then
     dispatch(self.id, self)
   else
-    vacate(self)
+    release_slot(self)
     self.st = 'delayed'
     put(self.id, self)
     redis.call('ZADD', K.timers, whole(NOW + c.delay), 'retry|' .. RUN .. '|' .. self.id)
@@ -133,7 +135,7 @@ function APPLY.retry(c, self)
 end
 
 function APPLY.suspend(c, self)             -- wt waiter id, d what it waits for, delay until its time-out
-  vacate(self)
+  release_slot(self)
   self.st = 'suspended'
   self.t, self.o, self.c, self.wd = nil, nil, nil, c.delay and { c.wt, c.delay }
   put(self.id, self)

@@ -1,5 +1,7 @@
 -- Local continuation: the committing process goes on with one work item that its commit makes ready. What dispatch and
 -- claim do for it happens at once, without a dispatch: A.carry is the claim id, A.deny the steps it does not take.
+--!keys timers owner
+--!include call record publish dispatch claimed
 
 local carried, carried_record     -- what it goes on with
 

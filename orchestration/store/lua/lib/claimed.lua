@@ -1,4 +1,5 @@
--- What whoever claims a work item is given of it, appended to a reply: the record, its events, its waiters' answers.
+-- What a claim gives to its caller, appended to a reply: the record, its events, the answers to its waiters.
+--!keys events
 local function claimed(reply, record, ...)
   local events = {}
   if record.ed then

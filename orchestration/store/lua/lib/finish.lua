@@ -1,9 +1,7 @@
--- The end of a run, whoever brings it about: first one wins, everything later finds status ~= running.
-
-local RETAINED = { 'run', 'work', 'events', 'slots', 'free', 'queue', 'scopes', 'joins', 'stream', 'trace', 'journal',
-                   'inbox', 'waiters', 'extra', 'received', 'collect' }
--- A completed run needs only its result and its logs. A run that ended otherwise may be retried or restored.
-local SPENT = { 'work', 'events', 'slots', 'free', 'queue', 'scopes', 'joins', 'inbox', 'waiters', 'received', 'collect' }
+-- The end of a run, from a step or from outside: the first one wins, everything later finds status ~= running.
+--!keys run extra timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled
+--!keys runs:timed_out ended state handler
+--!include call publish lifetimes
 
 local leaving                      -- ticket|workflow of the place that this end makes free
 local function finish(status, event)
@@ -20,9 +18,9 @@ local function finish(status, event)
     redis.call('HDEL', K.run, 'unbegun')
   end
   if status == 'completed' then
-    for _, name in ipairs(SPENT) do redis.call('UNLINK', K[name]) end
+    for _, key in ipairs(spent_keys()) do redis.call('UNLINK', key) end
   end
-  for _, name in ipairs(RETAINED) do redis.call('PEXPIRE', K[name], A.keep) end
+  for _, key in ipairs(retained_keys()) do redis.call('PEXPIRE', key, A.keep) end
   if A.state then
     redis.call('PEXPIRE', K.state, A.keep)
     redis.call('PEXPIRE', K.handler, A.keep)

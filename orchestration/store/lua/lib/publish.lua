@@ -1,6 +1,8 @@
 -- The run's counters, and events for the outside: the log first, then the live channel. One sequence for both logs.
 -- Counters are read once per script and written once, by `save`: a script that changes one or tells anything calls it at
 -- its end. Live message: msgpack of entries {seq, kind, data}; kind 'e' is a user event, 't' a step state change.
+--!keys run stream trace
+--!include call
 
 local COUNTERS = { 'seq', 'tokens', 'commits', 'live', 'asleep', 'scopes', 'wv', 'idle' }
 local counters                   -- name -> value, once they are read
@@ -50,13 +52,4 @@ end
 local function trace(step, state, worker, input, output)
   local data = cmsgpack.pack({ step, state, worker, input or '', output or '' })
   redis.call('XADD', K.trace, 'MAXLEN', '~', A.smax, tell('t', data), 'd', data)
-end
-
--- What happened, for the timeline and for rebuilding the run. `A.full` keeps the applied commands themselves.
-local function journal(kind, data)
-  if A.full and ARGV[2] then
-    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', cmsgpack.pack(data), 'c', ARGV[2])
-  else
-    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', cmsgpack.pack(data))
-  end
 end

@@ -3,15 +3,11 @@
 -- after everything else of the script, so an item that goes on never lets its scope look empty in between.
 -- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired,
 -- <id>:j the buffers of multi-parameter joins inside it.
+--!keys scopes extra
+--!include call publish join_buffers slots
 
 local delta = {}
 local live = 0
-local forget_joins                -- in joins.lua
-
-local function innermost(path)
-  local last = string.match(path, '([^/]+)$')
-  return last and string.match(last, '^([^:]+)')
-end
 
 local function count(path, n)
   local id = path ~= '' and innermost(path)
@@ -21,16 +17,7 @@ end
 local function deliver(record)
   live = live + 1
   count(record.sc, 1)
-  place(record)
-end
-
-local function drop_event(id)
-  local uses = tonumber(redis.call('HGET', K.events, '#' .. id) or 1)
-  if uses > 1 then
-    redis.call('HSET', K.events, '#' .. id, uses - 1)
-  else
-    redis.call('HDEL', K.events, id, '#' .. id)
-  end
+  enqueue_or_dispatch(record)
 end
 
 local function fire(id, meta, join, size)

@@ -1,21 +1,8 @@
--- num_workers: numbered slots per step, the FIFO of work without a slot, and the ring of unclaimed dispatches.
+-- num_workers: numbered slots per step, and the FIFO of work without a slot.
+--!keys work slots free queue
+--!include publish dispatch
 
--- A line is what a broker serves in order: 'queue/priority'.
-local function line_of(record)
-  return record.q .. '/' .. (record.p or 0)
-end
-
-local function unclaimed_add(wid, line, at)
-  if redis.call('ZADD', K.unclaimed, whole(at), RUN .. '|' .. wid .. '|' .. line) == 1 then
-    redis.call('HINCRBY', K.unclaimed_counts, line, 1)
-  end
-end
-
-local function unclaimed_drop(wid, line)
-  if redis.call('ZREM', K.unclaimed, RUN .. '|' .. wid .. '|' .. line) == 1 then
-    if redis.call('HINCRBY', K.unclaimed_counts, line, -1) <= 0 then redis.call('HDEL', K.unclaimed_counts, line) end
-  end
-end
+local awaits_admission           -- the run waits at its workflow's concurrency limit: its work queues up
 
 local function free_name(step, n) return step .. '/' .. string.format('%06d', n) end
 
@@ -38,7 +25,7 @@ end
 local function give_slot(step, n, wid)
   local field = step .. '/' .. n
   local found = redis.call('HMGET', K.slots, field, step)
-  if found[1] ~= wid then return false end   -- not ours: given back before
+  if found[1] ~= wid then return false end   -- not ours: freed before
   if n == 0 and found[2] == '1' then
     redis.call('HDEL', K.slots, field, step)
     return true
@@ -85,28 +72,9 @@ local function queue_pop(step)
   return record
 end
 
-local carry_on                   -- in carry.lua: the committing process takes ready work itself
-
--- Make a record that has a slot claimable, and ask for a dispatch.
-local function dispatch(wid, record)
-  if carry_on and carry_on(wid, record) then return end
-  record.st = 'ready'
-  record.d = (record.d or 0) + 1
-  record.da = NOW
-  record.t, record.o, record.c, record.ca = nil, nil, nil, nil
-  put(wid, record)
-  unclaimed_add(wid, line_of(record), NOW + A.redispatch)
-  local message = A.push and A.push[wid]     -- the caller knew it would become ready, and where its message goes
-  if message then
-    redis.call('LPUSH', X[message[1]], message[2])
-    return
-  end
-  dispatches[#dispatches + 1] = { w = wid, d = record.d, s = record.s, q = record.q, p = record.p or 0 }
-end
-
--- Give a record a slot and dispatch it, or let it queue.
-local function place(record)
-  local n = not unbegun and take_slot(record.s, record.nw, record.id)
+-- Gives a record a slot and dispatches it, or lets it queue.
+local function enqueue_or_dispatch(record)
+  local n = not awaits_admission and take_slot(record.s, record.nw, record.id)
   if n then
     record.sl = n
     dispatch(record.id, record)
@@ -119,8 +87,8 @@ local function place(record)
   end
 end
 
--- Give back a record's slot and let the next one in the FIFO have it.
-local function vacate(record)
+-- Frees a record's slot and lets the next one in the FIFO have it.
+local function release_slot(record)
   if record.sl == nil or not give_slot(record.s, record.sl, record.id) then return end
   record.sl = nil
   local following = queue_pop(record.s)

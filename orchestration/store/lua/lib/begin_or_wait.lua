@@ -1,0 +1,18 @@
+-- A run of a workflow that limits how many of its runs execute at a time waits for admission before it begins. Until
+-- then its work items queue up at their steps: the start event's, those of events sent to it, those its timers wake.
+-- Its ticket 'run|instant of the start in us' is what it asks for admission with. Each life of a run has another ticket,
+-- so that nobody can release the admission of a later life. It continues with `begin`.
+--!keys run timers awaiting_admission
+--!include call slots
+
+local function begin_or_wait(limit)
+  if limit then
+    awaits_admission = '1'
+    local ticket = RUN .. '|' .. whole(clock[1] * 1000000 + clock[2])
+    redis.call('HSET', K.run, 'ticket', ticket, 'limit', limit, 'unbegun', awaits_admission, 'timeout', A.timeout or '')
+    redis.call('HDEL', K.run, 'begun')
+    redis.call('ZADD', K.awaiting_admission, whole(NOW + A.redispatch), RUN)
+  elseif A.timeout then
+    redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN)
+  end
+end

@@ -1,0 +1,12 @@
+-- Stored events, counted by the work items that refer to them.
+--!keys events
+
+-- One work item no longer refers to an event; the last one takes it along.
+local function drop_event(id)
+  local uses = tonumber(redis.call('HGET', K.events, '#' .. id) or 1)
+  if uses > 1 then
+    redis.call('HSET', K.events, '#' .. id, uses - 1)
+  else
+    redis.call('HDEL', K.events, id, '#' .. id)
+  end
+end

@@ -1,0 +1,8 @@
+-- How long the keys of a run live. The loader fills in both lists from the table in keys.py.
+--!keys run:*
+
+-- All keys of a run: they expire some time after its end.
+local function retained_keys() return {--[[retained]]} end
+
+-- Those that go when it completes: a completed run needs only its result and its logs.
+local function spent_keys() return {--[[spent]]} end
