@@ -14,15 +14,15 @@ from ...orchestration.inspection.metrics import BOUNDS, Histogram, Metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-#: metric -> counter and what it counts. A counter of Redis that is not here is told as one kind of absorbed duplicate.
+#: metric -> counter and what it counts. The counters in _DUPLICATES are reported as kinds of absorbed duplicates.
 _PLAIN = {
-    "retries": ("retries", "Attempts of steps that failed and are tried again"),
-    "dead_letters": ("dead_letters", "Steps that failed for good, and their run with them; umbel retry revives it"),
-    "losses": ("losses", "Attempts that were lost with their process"),
-    "lease_expiries": ("lost_owners", "Processes that were declared lost with steps in hand"),
-    "deadlines": ("deadlines", "Attempts taken from a process that hung beyond the step's timeout"),
+    "retries": ("retries", "Failed attempts that are retried"),
+    "dead_letters": ("dead_letters", "Steps that failed and were not retried, with their run; umbel retry resumes it"),
+    "losses": ("losses", "Attempts lost because their process died"),
+    "lease_expiries": ("lost_owners", "Processes that were declared dead while they executed steps"),
+    "deadlines": ("deadlines", "Attempts that hung beyond the step's timeout and were given up"),
     "redispatches": ("redispatches", "Dispatches repeated because no worker had claimed the step"),
-    "stale_commits": ("stale_commits", "Outcomes refused because the step had been given to another process"),
+    "stale_commits": ("stale_commits", "Outcomes refused because the step had been reassigned to another process"),
 }
 _DUPLICATES = {
     "dispatch": "duplicate_doorbells",
@@ -61,7 +61,7 @@ class _Told(Collector):
 def _families(
     metrics: Metrics, workers: list[SeenWorker], quarantined: Mapping[str, int], stream_readers: int
 ) -> Iterator[Metric]:
-    runs = GaugeMetricFamily("umbel_runs", "Runs by status; ended ones as long as they are kept", labels=["status"])
+    runs = GaugeMetricFamily("umbel_runs", "Runs by status; ended runs while they are retained", labels=["status"])
     for status, number in metrics.runs.items():
         runs.add_metric([status], number)
     yield runs
@@ -83,19 +83,21 @@ def _families(
     for name, (counter, text) in _PLAIN.items():
         yield CounterMetricFamily(f"umbel_{name}", text, value=metrics.counters[counter])
     duplicates = CounterMetricFamily(
-        "umbel_absorbed_duplicates", "What came twice and changed nothing the second time", labels=["kind"]
+        "umbel_absorbed_duplicates", "Duplicate messages and commands that were absorbed", labels=["kind"]
     )
     for kind, counter in _DUPLICATES.items():
         duplicates.add_metric([kind], metrics.counters[counter])
     yield duplicates
     aside = CounterMetricFamily(
-        "umbel_quarantined_messages", "Broker messages that could not be understood", labels=["queue"]
+        "umbel_quarantined_messages", "Broker messages that could not be decoded", labels=["queue"]
     )
     for queue, number in quarantined.items():
         aside.add_metric([queue], number)
     yield aside
 
-    waiting = GaugeMetricFamily("umbel_unclaimed_steps", "Dispatched steps that nobody has claimed", labels=["queue"])
+    waiting = GaugeMetricFamily(
+        "umbel_unclaimed_steps", "Dispatched steps that no worker has claimed", labels=["queue"]
+    )
     oldest = GaugeMetricFamily(
         "umbel_unclaimed_oldest_seconds", "How long the oldest of them has waited", labels=["queue"]
     )
@@ -104,14 +106,16 @@ def _families(
         oldest.add_metric([queue], unclaimed.oldest_seconds)
     yield waiting
     yield oldest
-    yield GaugeMetricFamily("umbel_parked_steps", "Steps that wait for a worker with their code", value=metrics.parked)
+    yield GaugeMetricFamily(
+        "umbel_parked_steps", "Steps waiting for a worker that has their code", value=metrics.parked
+    )
     yield GaugeMetricFamily(
         "umbel_runs_waiting_for_place", "Runs held back by num_concurrent_runs", value=metrics.waiting_for_place
     )
     yield GaugeMetricFamily(
-        "umbel_sweep_lag_seconds", "How long the first due timer or lease is overdue", value=metrics.sweep_lag_seconds
+        "umbel_sweep_lag_seconds", "How long the oldest due timer or lease is overdue", value=metrics.sweep_lag_seconds
     )
-    alive = GaugeMetricFamily("umbel_workers", "Workers that have announced themselves", labels=["state"])
+    alive = GaugeMetricFamily("umbel_workers", "Workers that have registered", labels=["state"])
     alive.add_metric(["live"], sum(worker.is_live for worker in workers))
     alive.add_metric(["silent"], sum(not worker.is_live for worker in workers))
     yield alive

@@ -195,6 +195,6 @@ def test_the_table_of_metrics_is_what_a_server_tells() -> None:
         for family in text_string_to_metric_families(page)
     }
 
-    rows = table("docs/guides/operations.md", "metric", "labels", "what it is")
+    rows = table("docs/guides/operations.md", "metric", "labels", "meaning")
 
     assert {coded(cell)[0]: text for cell, (_, text) in rows.items()} == told
