@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..model.envelope import FAILED, STOP, TAG, TIMED_OUT
+from ..model.envelope import FAILED, STOP, TIMED_OUT
+from ..model.tagged_json import untagged
 from ..store.replies import RunRecord
 
 #: Characters of an exception that are shown; `umbel show --json` has all of it.
@@ -20,20 +21,6 @@ def result_of(record: RunRecord) -> Any:
         return untagged(value.get("result"))
     fields = {name: untagged(field) for name, field in value.items() if name != "_data"}
     return fields | untagged(value.get("_data") or {})
-
-
-def untagged(value: Any) -> Any:
-    """A stored value with the marks of its classes taken off: what pydantic itself writes as JSON."""
-    if isinstance(value, list):
-        return [untagged(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG in value and "value" in value:
-        inner = value["value"]
-        if value[TAG] is True or not isinstance(inner, dict):
-            return untagged(inner)
-        value = inner  # a dict of the user's own that has this key
-    return {name: untagged(item) for name, item in value.items()}
 
 
 def why_not_completed(record: RunRecord) -> str | None:

@@ -21,9 +21,6 @@ CANCELLED = "umbel.WorkflowCancelledEvent"
 FAILED = "umbel.WorkflowFailedEvent"
 INTERNAL = "umbel.InternalDispatchEvent"
 
-#: Marks a dict in a payload that stands for a value of the class it names.
-TAG = "__is_pydantic"
-
 
 @dataclass(frozen=True, slots=True)
 class Envelope:

@@ -11,11 +11,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-from ...orchestration.inspection.endings import result_of, untagged, why_not_completed
+from ...orchestration.inspection.endings import result_of, why_not_completed
 from ...orchestration.inspection.run_detail import JournalEntry, Question, RunDetail, StateValue
 from ...orchestration.inspection.run_list import ListedRun
 from ...orchestration.inspection.timeline import Execution, executions
 from ...orchestration.model.envelope import INPUT_REQUIRED, STOP, Envelope
+from ...orchestration.model.tagged_json import untagged
 from ...orchestration.store.replies import RunRecord
 from ...tasks.drawing.representation_resources import model_schema
 from ...tasks.events.event import Event, HumanResponseEvent, StartEvent, StopEvent, event_name, loaded_event

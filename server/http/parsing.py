@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException
 
-from ...orchestration.model.envelope import TAG
+from ...orchestration.model.tagged_json import TAG, NotJson
 from ...tasks.events.event import Event, event_name
-from ...tasks.events.json_values import NotJson, dump_json, field_problems
+from ...tasks.events.json_values import dump_json, field_problems
 from .protocol import qualified, short_name
 
 #: Keys an envelope may have. An object with others is the plain form of a start event.

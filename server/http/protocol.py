@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from ...orchestration.engine.sessions import handler_id_of
-from ...orchestration.model.envelope import FAILED, STOP, TAG, TIMED_OUT, Envelope
+from ...orchestration.model.envelope import FAILED, STOP, TIMED_OUT, Envelope
+from ...orchestration.model.tagged_json import TAG_BYTES, untagged
 from ...orchestration.store.replies import RunRecord
 from ...tasks.drawing.representation import WorkflowGraph
 
@@ -140,7 +141,6 @@ class WorkflowGraphResponse(BaseModel):
 
 # -- events ------------------------------------------------------------------------------------------------------------
 
-_TAG_BYTES = f'"{TAG}"'.encode()
 #: Raw in JSON these are text, but clients that split lines as Python's `splitlines` does would take them for line ends.
 _LINE_ENDS = {"\u0085".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 
@@ -176,24 +176,13 @@ def event_data(envelope: Envelope) -> EventEnvelopeWithMetadata:
 
 def _plain_payload(envelope: Envelope) -> bytes:
     """The payload as `model_dump(mode="json")` shows it: values of classes without the tags they travel with."""
-    if _TAG_BYTES not in envelope.payload:
+    if TAG_BYTES not in envelope.payload:
         return envelope.payload
     value = envelope.value()
     for name in ("_data", "result"):
         if name in value:
-            value[name] = _untagged(value[name])
+            value[name] = untagged(value[name])
     return _compact(value)
-
-
-def _untagged(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_untagged(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG in value and "value" in value:
-        value = value["value"]
-        return value if not isinstance(value, dict) else {key: _untagged(item) for key, item in value.items()}
-    return {key: _untagged(item) for key, item in value.items()}
 
 
 def _compact(value: Any) -> bytes:

@@ -13,12 +13,13 @@ from pydantic import BaseModel
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
+from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_name, derive_id
 from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.replies import Refusal
 from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import Event, event_name
-from ..events.json_values import NotJson, dump_json, to_json_object
+from ..events.json_values import dump_json, to_json_object
 from ..state.store import DictState, StateStore, SyncStateStore
 from .emissions import Emissions
 

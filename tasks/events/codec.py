@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
-from ...orchestration.model.envelope import TAG, Envelope
+from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import (
     PayloadTooLarge,
     UnknownEvent,
@@ -25,9 +25,10 @@ from ...orchestration.model.errors import (
     WorkflowRuntimeError,
     WorkflowValidationError,
 )
+from ...orchestration.model.tagged_json import TAG_BYTES, NotJson
 from .event import BUILT_IN_EVENTS, Event, event_name, event_to_json, loaded_event, untag_event
 from .exceptions import decode_exception, encode_exception
-from .json_values import NotJson, dump_json, field_problems
+from .json_values import dump_json, field_problems
 
 __all__ = [
     "EventMismatch",
@@ -171,7 +172,7 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
     cls = registry.find(envelope.type)
     try:
         event = _validate(cls, envelope.payload)
-        if _TAG_BYTES in envelope.payload:
+        if TAG_BYTES in envelope.payload:
             untag_event(event)
     except Exception as error:  # a user's validators and constructors may raise anything
         raise EventMismatch(
@@ -179,9 +180,6 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
             f"since, give new fields a default and keep accepting the old ones until the runs that use them have ended."
         ) from error
     return event
-
-
-_TAG_BYTES = f'"{TAG}"'.encode()
 
 
 def _validate(cls: type[Event], payload: bytes) -> Event:

@@ -27,7 +27,7 @@ from pydantic import (
     model_serializer,
 )
 
-from ...orchestration.model.envelope import TAG
+from ...orchestration.model.tagged_json import tagged
 from .class_names import loaded_class, qualified_name
 from .dict_like_model import DictLikeModel
 from .exceptions import UnreconstructedException, decode_exception, encode_exception
@@ -275,7 +275,7 @@ def untag_event(event: Event) -> None:
 
 
 def _tagged_event(event: Event) -> dict[str, Any]:
-    return {TAG: True, "value": event_to_json(event), "qualified_name": event_name(type(event))}
+    return tagged(event_name(type(event)), event_to_json(event))
 
 
 def _as_event(value: Any) -> Event:

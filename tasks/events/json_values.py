@@ -1,37 +1,36 @@
 """Values of no declared type as strict JSON, and back exactly: dynamic event data, results of a run, state.
 
-JSON knows None, booleans, numbers, text, lists and objects with text keys. A pydantic model, and the few standard
-types below, travel tagged with the name of their class:
-
-    {"__is_pydantic": true, "value": …, "qualified_name": "shop.models.Customer"}
-
-A dict of the user's own that has the key `__is_pydantic` is wrapped as `{"__is_pydantic": false, "value": …}`, so
-that nobody can smuggle in a tag. Everything else is refused where it is sent, not where it is missed.
+A pydantic model, and the few standard types below, are tagged with the name of their class; the walk over them is in
+`orchestration/model/tagged_json`. Everything else is refused where it is sent, not where it is missed.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
-from ...orchestration.model.envelope import TAG
+from ...orchestration.model.tagged_json import (
+    MAX_DEPTH,
+    TAG,
+    NotJson,
+    checked_scalar,
+    from_tagged,
+    nests_too_deep,
+    tagged,
+    to_tagged,
+    to_tagged_object,
+    too_deep,
+)
 from .class_names import loaded_class, qualified_name
 
 M = TypeVar("M", bound=BaseModel)
-
-# As tuples: a union is asked several times slower, and this is asked for every value.
-_SCALARS = (str, int, float)
-_CONTAINERS = (dict, list, tuple)
-#: Levels of lists and objects inside each other; JSON parsers give up not far above.
-MAX_DEPTH = 200
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
@@ -44,32 +43,6 @@ _ADVICE = (
     "Declare it as a field of a type that pydantic can write as JSON, or keep it in a Resource "
     "and send what finds it there."
 )
-
-
-class NotJson(ValueError):
-    """A value that JSON cannot carry: where it sits, what is wrong with it, and what one can do.
-
-    Attributes:
-        path: Such as `items[3].price`; empty for the value itself.
-        problem: What is wrong, as the end of a sentence that begins with the place.
-        advice: A sentence that tells how to mend it.
-    """
-
-    def __init__(self, problem: str, advice: str, path: str = "") -> None:
-        super().__init__(problem, advice, path)
-        self.path = path
-        self.problem = problem
-        self.advice = advice
-
-    def inside(self, place: str) -> Self:
-        """The same flaw, seen from one level further out. The path is put together only once there is a flaw."""
-        dot = "." if place and self.path and not self.path.startswith("[") else ""
-        self.path = f"{place}{dot}{self.path}"
-        return self
-
-    def __str__(self) -> str:
-        path = self.path if len(self.path) <= 100 else f"{self.path[:100]}…"
-        return f"{repr(path) if path else 'it'} {self.problem}. {self.advice}"
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -90,7 +63,7 @@ def dump_json(value: Any) -> bytes:
         to_json_value(value)  # says where the flaw is
         raise NotJson(f"cannot be written as JSON ({error})", _ADVICE) from error
     # Counting brackets is quick, and few brackets cannot nest deeply.
-    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and _nests_too_deep(value):
+    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and nests_too_deep(value):
         to_json_value(value)
     return encoded
 
@@ -108,7 +81,7 @@ def to_json_value(value: Any, name: str = "") -> Any:
         NotJson: Something in it is neither JSON nor a pydantic model.
     """
     try:
-        return _to_json(value, 1)
+        return to_tagged(value, _write)
     except NotJson as flaw:
         flaw.inside(name)
         raise
@@ -118,47 +91,19 @@ def to_json_object(values: Mapping[str, Any]) -> dict[str, Any]:
     """Each value of a dict by `to_json_value`; the dict itself stays one, whatever its keys are called.
 
     Raises:
-        NotJson: Something in it is neither JSON nor a pydantic model, or a key is no text.
+        NotJson: Something in it is neither JSON nor a pydantic model, or a key is not text.
     """
-    return _object(values, 1)
+    return to_tagged_object(values, _write)
 
 
-def _to_json(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, _SCALARS):
-        _check_scalar(value)
-        return value
-    if isinstance(value, _CONTAINERS) and depth > MAX_DEPTH:
-        raise _too_deep()
-    if isinstance(value, (list, tuple)):
-        items: list[Any] = []
-        try:
-            for item in value:
-                items.append(_to_json(item, depth + 1))
-        except NotJson as flaw:
-            flaw.inside(f"[{len(items)}]")
-            raise
-        return items
-    if isinstance(value, dict):
-        plain = _object(value, depth)
-        return {TAG: False, "value": plain} if TAG in plain else plain
+def _write(value: Any) -> Any:
+    if isinstance(value, (str, int, float)):
+        return checked_scalar(value)
     if isinstance(value, BaseModel):
-        return {TAG: True, "value": dump_model(value), "qualified_name": qualified_name(type(value))}
+        return tagged(qualified_name(type(value)), dump_model(value))
     if adapter := _ADAPTERS.get(type(value)):
-        written = adapter.dump_python(value, mode="json")
-        return {TAG: True, "value": written, "qualified_name": qualified_name(type(value))}
+        return tagged(qualified_name(type(value)), adapter.dump_python(value, mode="json"))
     raise _not_json(value)
-
-
-def _object(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for key, item in value.items():
-        _check_key(key)
-        try:
-            plain[key] = _to_json(item, depth + 1)
-        except NotJson as flaw:
-            flaw.inside(key)
-            raise
-    return plain
 
 
 def from_json_value(value: Any) -> Any:
@@ -170,20 +115,31 @@ def from_json_value(value: Any) -> Any:
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
     """
-    if isinstance(value, list):
-        return [from_json_value(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG not in value or "value" not in value:
-        return {key: from_json_value(item) for key, item in value.items()}
-    inner = value["value"]
-    if value[TAG] is not True:
-        return {key: from_json_value(item) for key, item in inner.items()} if isinstance(inner, dict) else inner
-    name = str(value.get("qualified_name", ""))
+    return from_tagged(value, _MAKE)
+
+
+def _make(name: str, value: Any) -> Any:
     if adapter := _ADAPTERS_BY_NAME.get(name):
-        return adapter.validate_python(inner)
+        return adapter.validate_python(value)
     cls = loaded_class(name, BaseModel)
-    return inner if cls is None else load_model(cls, inner)
+    return value if cls is None else load_model(cls, value)
+
+
+_MAKE: Mapping[str, Callable[[str, Any], Any]] = {TAG: _make}
+
+
+def unloaded_class(value: Any) -> str | None:
+    """The name of a class in tagged JSON that is not loaded here, so that `from_json_value` makes a plain dict."""
+    missing: list[str] = []
+
+    def look(name: str, inner: Any) -> None:
+        if name in _ADAPTERS_BY_NAME or loaded_class(name, BaseModel) is not None:
+            from_tagged(inner, {TAG: look})
+        else:
+            missing.append(name)
+
+    from_tagged(value, {TAG: look})
+    return missing[0] if missing else None
 
 
 def dump_model(model: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
@@ -238,8 +194,8 @@ def _blame(model: BaseModel, error: Exception, depth: int) -> NotJson:
 
 
 def _blame_value(value: Any, error: Exception, depth: int) -> NotJson:
-    if depth > MAX_DEPTH or _nests_too_deep(value):
-        return _too_deep()
+    if depth > MAX_DEPTH or nests_too_deep(value):
+        return too_deep()
     if isinstance(value, BaseModel):
         return _blame(value, error, depth)
     for place, child in _children(value):
@@ -271,56 +227,5 @@ def _is_writable(value: Any) -> bool:
     return True
 
 
-def _nests_too_deep(value: Any) -> bool:
-    level = [value] if isinstance(value, _CONTAINERS) else []
-    for _ in range(MAX_DEPTH):
-        inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-        # By identity, so that what contains itself twice does not grow.
-        level = list({id(child): child for child in inner if isinstance(child, _CONTAINERS)}.values())
-    return bool(level)
-
-
 def _not_json(value: Any) -> NotJson:
     return NotJson(f"holds a {qualified_name(type(value))}, which is not JSON", _ADVICE)
-
-
-def _too_deep() -> NotJson:
-    return NotJson(
-        f"nests lists and objects deeper than {MAX_DEPTH} levels, or contains itself", "Flatten it, or send it as text."
-    )
-
-
-def _check_key(key: Any) -> None:
-    if not isinstance(key, str):
-        raise NotJson(
-            f"holds a dict with the key {key!r} of type {type(key).__qualname__}; JSON has only text keys",
-            f"Use str keys, or declare a field of type dict[{type(key).__qualname__}, …].",
-        )
-    if not key.isascii():
-        _check_text(key, "a key")
-
-
-def _check_scalar(value: str | int | float | None) -> None:
-    if isinstance(value, str):
-        if not value.isascii():
-            _check_text(value, "text")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise NotJson(f"holds {value!r}, which JSON does not have", "Send None or a text instead.")
-    elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
-        raise NotJson(f"holds a number of {value.bit_length()} bits, too long to write", "Send it as text.")
-
-
-#: Python refuses to write or read integers of more than 4,300 digits.
-_MAX_BITS = 14_280
-
-
-def _check_text(text: str, what: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = ord(text[error.start])
-        raise NotJson(
-            f"holds {what} with half a surrogate pair (U+{half:04X}), which UTF-8 cannot carry",
-            "Clean it with text.encode('utf-8', 'replace').decode().",
-        ) from error

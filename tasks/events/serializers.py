@@ -1,17 +1,15 @@
 """How a snapshot writes values as text: events, and what is in the state.
 
-A pydantic model travels with the name of its class, in the form that LlamaIndex Workflows writes too:
-
-    {"__is_pydantic": true, "value": …, "qualified_name": "shop.models.Customer"}
-
-A class that data name is never imported. It is found among what this process has loaded, and must be a pydantic model:
-making one validates data, while any other class could do anything.
+A pydantic model is written with the name of its class, in the form that LlamaIndex Workflows writes too (see
+`orchestration/model/tagged_json`). A class that data names is never imported. It is found among what this process has
+loaded, and must be a pydantic model: making one validates data, while any other class could do anything.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -22,15 +20,16 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from ...orchestration.model.envelope import TAG
 from ...orchestration.model.errors import ContextSerdeError
+from ...orchestration.model.tagged_json import TAG, from_tagged, tagged, to_tagged, to_tagged_object
 from .class_names import loaded_class, qualified_name
 from .dict_like_model import DictLikeModel, DictState
 from .event import BUILT_IN_EVENTS, Event, StopEvent, event_name
-from .json_values import NotJson, dump_model, field_problems, from_json_value, load_model, to_json_object, to_json_value
+from .json_values import dump_model, field_problems, from_json_value, load_model, to_json_value
 
 #: Marks a dict that stands for a component: an object with `class_name`, `to_dict` and `from_dict`.
 COMPONENT_TAG = "__is_component"
+_TAGS = (TAG, COMPONENT_TAG)
 
 #: Types of Python's own that travel tagged like models.
 _STANDARD_TYPES = frozenset(map(qualified_name, (bytes, date, datetime, time, timedelta, Decimal, UUID)))
@@ -123,33 +122,23 @@ class JsonSerializer(BaseSerializer):
             raise ValueError(f"A {type(value).__qualname__} cannot be written as JSON: {error}") from error
 
     def _write(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            to_json_object(dict.fromkeys(value))  # refuses keys that are no text
-            plain = {key: self._write_inside(key, item) for key, item in value.items()}
-            return {TAG: False, "value": plain} if TAG in plain or COMPONENT_TAG in plain else plain
-        if isinstance(value, list | tuple):
-            return [self._write_inside(f"[{index}]", item) for index, item in enumerate(value)]
-        if _is_component(value):
-            return {COMPONENT_TAG: True, "value": value.to_dict(), "qualified_name": qualified_name(type(value))}
-        if isinstance(value, BaseModel):
-            return {TAG: True, "value": self._write_model(value), "qualified_name": _class_name(type(value))}
-        return to_json_value(value)
+        return to_tagged(value, self._write_class, _TAGS, math.inf)
 
-    def _write_inside(self, place: str, value: Any) -> Any:
-        try:
-            return self._write(value)
-        except NotJson as flaw:
-            flaw.inside(place)
-            raise
+    def _write_class(self, value: Any) -> Any:
+        if _is_component(value):
+            return tagged(qualified_name(type(value)), value.to_dict(), COMPONENT_TAG)
+        if isinstance(value, BaseModel):
+            return tagged(_class_name(type(value)), self._write_model(value))
+        return to_json_value(value)
 
     def _write_model(self, model: BaseModel) -> dict[str, Any]:
         if not isinstance(model, DictLikeModel):
             return dump_model(model)
-        dynamic = {name: self._write_inside(name, item) for name, item in model._data.items()}
+        dynamic = to_tagged_object(model._data, self._write_class, _TAGS, math.inf)
         result = model._result if isinstance(model, StopEvent) else None
         value = dump_model(model, exclude={*dynamic, *(() if result is None else ("result",))} or None)
         if result is not None:
-            value["result"] = self._write_inside("result", result)
+            value |= to_tagged_object({"result": result}, self._write_class, _TAGS, math.inf)
         if dynamic:
             value["_data"] = dynamic
         return value
@@ -171,25 +160,13 @@ class JsonSerializer(BaseSerializer):
             raise UnreadableValue(f"{_shown(value)} nests lists and objects too deeply to be read.") from error
 
     def _read(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._read(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        name = value.get("qualified_name")
-        if isinstance(name, str) and "value" in value:
-            if value.get(TAG):
-                return self._read_model(name, value)
-            if value.get(COMPONENT_TAG):
-                return self._read_component(name, value["value"])
-        if value.get(TAG) is False and value.keys() == {TAG, "value"} and isinstance(value["value"], dict):
-            value = value["value"]
-        return {key: self._read(item) for key, item in value.items()}
+        return from_tagged(value, {TAG: self._read_model, COMPONENT_TAG: self._read_component})
 
-    def _read_model(self, name: str, tagged: dict[str, Any]) -> Any:
+    def _read_model(self, name: str, value: Any) -> Any:
         try:
             if name in _STANDARD_TYPES:
-                return from_json_value(tagged)
-            model = load_model(self._find(name, BaseModel), tagged["value"])
+                return from_json_value(tagged(name, value))
+            model = load_model(self._find(name, BaseModel), value)
             if isinstance(model, DictLikeModel):
                 model._data.update({key: self._read(item) for key, item in model._data.items()})
             if isinstance(model, StopEvent):

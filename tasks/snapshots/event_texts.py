@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...orchestration.model.envelope import TAG, Envelope
+from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ContextSerdeError, UmbelError
+from ...orchestration.model.tagged_json import tagged_text
 from ...orchestration.store.settings import Settings
 from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event
@@ -40,8 +41,7 @@ class EventTexts:
             ValueError: The serializer cannot write it.
         """
         if type(self.serializer) is JsonSerializer:  # what it would write, without making the event
-            name = json.dumps(event.type)
-            return f'{{"{TAG}":true,"value":{event.payload.decode()},"qualified_name":{name}}}'
+            return tagged_text(event.type, event.payload.decode())
         return self.serializer.serialize(decode_event(event, self.registry))
 
     def read(self, text: str, where: str) -> Envelope:

@@ -15,20 +15,20 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from ...orchestration.model.envelope import TAG
 from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
+from ...orchestration.model.tagged_json import TAG_BYTES, NotJson, untagged
 from ...orchestration.state.redis_hash import Change
 from ...orchestration.store.settings import Settings
 from ..events.class_names import loaded_class, qualified_name
 from ..events.dict_like_model import DictState
 from ..events.json_values import (
-    NotJson,
     dump_json,
     dump_model,
     field_problems,
     from_json_value,
     load_model,
     to_json_object,
+    unloaded_class,
 )
 from .paths import assign
 
@@ -43,7 +43,7 @@ CLASS_FIELD = ""
 _warned: set[str] = set()
 _MOST_WARNED = 1_000
 
-_TAG_BYTES = f'"{TAG}":true'.encode()
+_CLASS_BYTES = TAG_BYTES + b":true"
 
 
 class StateMismatch(WorkflowRuntimeError):
@@ -132,7 +132,7 @@ class StateFields(Generic[StateT]):
                 dynamic[key] = self.load_value(key, data)
             elif undeclared or key in cls.model_fields:
                 value = json.loads(data)
-                declared[key] = _untagged(value) if _TAG_BYTES in data else value
+                declared[key] = untagged(value) if _CLASS_BYTES in data else value
         state = load_model(cls, declared)
         for key, value in dynamic.items():
             cast(DictState, state)[key] = value
@@ -240,7 +240,7 @@ class StateFields(Generic[StateT]):
         Raises:
             WorkflowRuntimeError: It is one; writing it back would lose what class it is of.
         """
-        if data is not None and _TAG_BYTES in data and (name := _unloaded(json.loads(data))):
+        if data is not None and _CLASS_BYTES in data and (name := unloaded_class(json.loads(data))):
             raise WorkflowRuntimeError(
                 f"Key {key!r} of the state of run {self.run_id!r} cannot be changed here: it holds a {name}, and no "
                 "such class is loaded in this process. Import the module that defines it."
@@ -319,25 +319,3 @@ def merge(state: BaseModel, other: BaseModel) -> None:
     if isinstance(other, DictState):
         for key, value in other.to_dict().items():
             assign(state, [key], value)
-
-
-def _untagged(value: Any) -> Any:
-    """JSON without tags: what a typed field expects of a value that was written to a `DictState`."""
-    if isinstance(value, list):
-        return [_untagged(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG in value and "value" in value:
-        return _untagged(value["value"])
-    return {key: _untagged(item) for key, item in value.items()}
-
-
-def _unloaded(value: Any) -> str | None:
-    """The name of a class in tagged JSON that is not loaded here."""
-    if isinstance(value, list):
-        return next((name for item in value if (name := _unloaded(item))), None)
-    if not isinstance(value, dict):
-        return None
-    if value.get(TAG) is True and from_json_value(value) is value.get("value"):
-        return str(value.get("qualified_name"))
-    return _unloaded(list(value.values()))

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ...orchestration.model.envelope import TAG
+from ...orchestration.model.tagged_json import TAG
 from ..events.class_names import module_path
 from ..events.dict_like_model import DictState
 from ..events.json_values import field_problems

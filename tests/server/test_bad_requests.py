@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umbel import Settings
+from umbel.orchestration.model.tagged_json import MAX_DEPTH
 from umbel.tasks.client.runtime import Runtime
-from umbel.tasks.events.json_values import MAX_DEPTH
 
 BODIES: list[tuple[bytes, str]] = [
     (b"", "Invalid JSON body"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from ....orchestration.inspection.endings import untagged
+from ....orchestration.model.tagged_json import untagged
 from ....orchestration.store.blocking import BlockingStore as Store
 from ....orchestration.store.keys import check_run_id
 from ....orchestration.streams.log import EVENT, read_page

@@ -1,0 +1,219 @@
+"""Strict JSON in which a value of a class carries the class's name: writing it, reading it, showing it to people.
+
+JSON has None, booleans, numbers, text, lists and objects with text keys. A value of a class is written as
+
+    {"__is_pydantic": true, "value": …, "qualified_name": "shop.models.Customer"}
+
+A user's own dict that has the key `__is_pydantic` is wrapped as `{"__is_pydantic": false, "value": …}`, so that it is
+never mistaken for one of those. What classes there are and how their values are written is up to the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Self
+
+#: Marks an object that stands for a value of the class it names.
+TAG = "__is_pydantic"
+#: As it is in stored JSON. Bytes without it have no tag, and need not be searched for one.
+TAG_BYTES = f'"{TAG}"'.encode()
+
+#: Levels of lists and objects inside each other; JSON parsers give up not far above.
+MAX_DEPTH = 200
+
+#: Python refuses to write or read integers of more than 4,300 digits.
+_MAX_BITS = 14_280
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = (dict, list, tuple)
+
+
+class NotJson(ValueError):
+    """A value that JSON cannot carry: where it is, what is wrong with it, and what one can do.
+
+    Attributes:
+        path: Such as `items[3].price`; empty for the value itself.
+        problem: What is wrong, as the end of a sentence that begins with the place.
+        advice: A sentence that says how to fix it.
+    """
+
+    def __init__(self, problem: str, advice: str, path: str = "") -> None:
+        super().__init__(problem, advice, path)
+        self.path = path
+        self.problem = problem
+        self.advice = advice
+
+    def inside(self, place: str) -> Self:
+        """The same flaw, seen from one level further out. The path is put together only once there is a flaw."""
+        dot = "." if place and self.path and not self.path.startswith("[") else ""
+        self.path = f"{place}{dot}{self.path}"
+        return self
+
+    def __str__(self) -> str:
+        path = self.path if len(self.path) <= 100 else f"{self.path[:100]}…"
+        return f"{repr(path) if path else 'it'} {self.problem}. {self.advice}"
+
+
+def tagged(name: str, value: Any, tag: str = TAG) -> dict[str, Any]:
+    """The object that stands for a value of the class `name`."""
+    return {tag: True, "value": value, "qualified_name": name}
+
+
+def tagged_text(name: str, value: str) -> str:
+    """The same as text, around JSON text."""
+    return f'{{"{TAG}":true,"value":{value},"qualified_name":{json.dumps(name)}}}'
+
+
+def to_tagged(
+    value: Any,
+    write: Callable[[Any], Any],
+    tags: Collection[str] = (TAG,),
+    deepest: float = MAX_DEPTH,
+    depth: int = 1,
+) -> Any:
+    """A value as JSON. Tuples become lists.
+
+    Args:
+        value: Anything.
+        write: Writes what is neither a container nor plain, usually with `tagged`.
+        tags: Keys that a user's own dict must not have without being wrapped.
+        deepest: How many levels are allowed.
+        depth: The level of `value`.
+
+    Raises:
+        NotJson: JSON cannot carry something in it, or `write` refuses it.
+    """
+    if type(value) in _SCALARS:
+        return checked_scalar(value)
+    if not isinstance(value, _CONTAINERS):
+        return write(value)
+    if depth > deepest:
+        raise too_deep()
+    if isinstance(value, dict):
+        plain = to_tagged_object(value, write, tags, deepest, depth)
+        return {TAG: False, "value": plain} if any(tag in plain for tag in tags) else plain
+    items: list[Any] = []
+    try:
+        for item in value:
+            items.append(to_tagged(item, write, tags, deepest, depth + 1))
+    except NotJson as flaw:
+        flaw.inside(f"[{len(items)}]")
+        raise
+    return items
+
+
+def to_tagged_object(
+    values: Mapping[Any, Any],
+    write: Callable[[Any], Any],
+    tags: Collection[str] = (TAG,),
+    deepest: float = MAX_DEPTH,
+    depth: int = 1,
+) -> dict[str, Any]:
+    """Each value of a dict by `to_tagged`; the dict itself is never wrapped, whatever its keys are called.
+
+    Raises:
+        NotJson: As `to_tagged`, or a key is not text.
+    """
+    plain: dict[str, Any] = {}
+    for key, item in values.items():
+        _check_key(key)
+        try:
+            plain[key] = to_tagged(item, write, tags, deepest, depth + 1)
+        except NotJson as flaw:
+            flaw.inside(key)
+            raise
+    return plain
+
+
+def from_tagged(value: Any, make: Mapping[str, Callable[[str, Any], Any]]) -> Any:
+    """The inverse of `to_tagged`. What has none of the forms that it writes stays as it is.
+
+    Args:
+        value: JSON.
+        make: By tag, what makes a value from the name of its class and its JSON.
+    """
+    if isinstance(value, list):
+        return [from_tagged(item, make) for item in value]
+    if not isinstance(value, dict):
+        return value
+    name = value.get("qualified_name")
+    if isinstance(name, str) and "value" in value:
+        for tag, make_value in make.items():
+            if value.get(tag) is True:
+                return make_value(name, value["value"])
+    return {key: from_tagged(item, make) for key, item in _unwrapped(value).items()}
+
+
+def untagged(value: Any) -> Any:
+    """JSON with the names of classes taken off: what pydantic itself writes, and what people are shown."""
+    return from_tagged(value, _PLAIN)
+
+
+def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
+    inner = value.get("value")
+    return inner if value.get(TAG) is False and len(value) == 2 and isinstance(inner, dict) else value
+
+
+def _without_name(name: str, value: Any) -> Any:
+    # The fields of a value, which are no wrapped dict whatever they are called.
+    return {key: untagged(item) for key, item in value.items()} if isinstance(value, dict) else untagged(value)
+
+
+_PLAIN: Mapping[str, Callable[[str, Any], Any]] = {TAG: _without_name}
+
+
+def checked_scalar(value: str | int | float | None) -> str | int | float | None:
+    """The value itself.
+
+    Raises:
+        NotJson: It is NaN, infinity, a number too long to write, or text with half a surrogate pair.
+    """
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_text(value, "text")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise NotJson(f"holds {value!r}, which JSON does not have", "Send None or a text instead.")
+    elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise NotJson(f"holds a number of {value.bit_length()} bits, too long to write", "Send it as text.")
+    return value
+
+
+def nests_too_deep(value: Any) -> bool:
+    """Whether lists and objects are inside each other on more than `MAX_DEPTH` levels."""
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    for _ in range(MAX_DEPTH):
+        inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+        # By identity, so that what contains itself twice does not grow.
+        level = list({id(child): child for child in inner if isinstance(child, _CONTAINERS)}.values())
+    return bool(level)
+
+
+def too_deep() -> NotJson:
+    """The flaw of a value with more levels than `MAX_DEPTH`."""
+    return NotJson(
+        f"nests lists and objects deeper than {MAX_DEPTH} levels, or contains itself", "Flatten it, or send it as text."
+    )
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str):
+        raise NotJson(
+            f"holds a dict with the key {key!r} of type {type(key).__qualname__}; JSON has only text keys",
+            f"Use str keys, or declare a field of type dict[{type(key).__qualname__}, …].",
+        )
+    if not key.isascii():
+        _check_text(key, "a key")
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ord(text[error.start])
+        raise NotJson(
+            f"holds {what} with half a surrogate pair (U+{half:04X}), which UTF-8 cannot carry",
+            "Clean it with text.encode('utf-8', 'replace').decode().",
+        ) from error
