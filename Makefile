@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS_INSTALLED := $(VENV)/.peers-installed
+PAGE_CHECKS := scripts/javascript
+PAGE_CHECKS_INSTALLED := $(PAGE_CHECKS)/node_modules/.installed
 
 .PHONY: help
 help:  ## List the targets
@@ -29,16 +31,30 @@ test: check  ## Everything that must pass: check, then all tests on a real Redis
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
-check: $(INSTALLED)  ## Formatting, lint, types, import contracts (half a minute)
+check: $(INSTALLED) check-page  ## Formatting, lint, types, import contracts of all languages (half a minute)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python scripts/typecheck.py
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/lint_lua.py
+
+# The page itself has no build step: Node is needed for its checks only, and only where there is Node are they made.
+.PHONY: check-page
+check-page:  ## Formatting, lint, types of the console page's JavaScript (needs npm)
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(PAGE_CHECKS_INSTALLED) \
+	  && npm --prefix $(PAGE_CHECKS) run --silent check && echo "JavaScript: no problems"; \
+	else echo "WARNING: the page's JavaScript is NOT checked: npm is missing. Install Node.js 20.19 or newer."; fi
+
+$(PAGE_CHECKS_INSTALLED): $(PAGE_CHECKS)/package.json $(PAGE_CHECKS)/package-lock.json
+	npm --prefix $(PAGE_CHECKS) ci --ignore-scripts
+	@touch $@
 
 .PHONY: format
-format: $(INSTALLED)  ## Format and mend what can be mended
+format: $(INSTALLED)  ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(PAGE_CHECKS_INSTALLED) \
+	  && npm --prefix $(PAGE_CHECKS) run --silent format; fi
 
 .PHONY: bench
 bench: $(PEERS_INSTALLED)  ## Measure beside Celery and other peers (half an hour; BENCH=--quick: a minute; BENCH=--write)
@@ -65,4 +81,4 @@ soak: $(INSTALLED)  ## Random faults over thousands of mixed runs (MINUTES=15, S
 
 .PHONY: clean
 clean:  ## Remove .venv and caches
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PAGE_CHECKS)/node_modules *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from umbel import Runtime, Settings, WorkflowHandler
 from umbel.orchestration.engine.worker_directory import seen_workers
@@ -139,7 +140,7 @@ async def measure(runtime: Runtime, port: int, server_pid: int, sizes: Sizes) ->
     """All of it, one after the other."""
     flow = Ticking(runtime=runtime, timeout=None)
 
-    async def gathered(count: int, *, small: bool = False, **fields: float) -> tuple[WorkflowHandler, list[Reader]]:
+    async def gathered(count: int, *, small: bool = False, **fields: Any) -> tuple[WorkflowHandler, list[Reader]]:
         """A run that waits to be told, and that many who read its events."""
         handler = await asyncio.to_thread(flow.start, waits=True, **fields)
         readers = [Reader(port, handler.run_id) for _ in range(count)]

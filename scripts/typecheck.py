@@ -1,4 +1,8 @@
-"""Run mypy on the package: the repository root *is* package `umbel`, so mypy is shown it under that name."""
+"""Run mypy on the package and the benchmarks.
+
+The repository root *is* the package `umbel`, so mypy gets a folder in which it has that name. The benchmarks are a
+package of their own beside it, which measures some peers that are installed only on demand.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ with tempfile.TemporaryDirectory() as folder:
     Path(folder, "umbel").symlink_to(root)
     command = [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml")]
     command += ["--cache-dir", str(root / ".mypy_cache")]
-    for package in ("orchestration", "tasks", "server", "workers"):
-        command += ["-p", f"umbel.{package}"]
+    Path(folder, "benchmarks").symlink_to(root / "benchmarks")
+    for package in ("umbel.orchestration", "umbel.tasks", "umbel.server", "umbel.workers", "benchmarks"):
+        command += ["-p", package]
     sys.exit(subprocess.run(command, cwd=folder, env=os.environ | {"MYPYPATH": folder}, check=False).returncode)

@@ -1,13 +1,13 @@
-// The page: which view an address shows, the token, the colours.
+// The page: which view an address shows, the token, the colour theme.
 
-import { blank, fill, h } from "./dom.js";
-import { get, onReached, onUnauthorized, token } from "./http.js";
+import { blank, byId, fill, h } from "./dom.js";
+import { get, onReachability, onUnauthorized, token } from "./http.js";
 import { runListView } from "./run_list_view.js";
 import { runView } from "./run_view.js";
 import { theme } from "./theme.js";
 import { workflowListView, workflowView } from "./workflow_views.js";
 
-const main = document.getElementById("main");
+const main = byId("main", HTMLElement);
 let leaving = new AbortController();
 let isFirst = true;
 
@@ -19,22 +19,24 @@ async function names() {
   }
 }
 
+/** @param {string} address @param {AbortSignal} signal */
 async function viewOf(address, signal) {
   const [path, query] = (address.replace(/^#/, "") || "/runs").split("?");
   const [section, ...rest] = path.split("/").filter(Boolean);
   const name = rest.length ? part(rest.join("/")) : null;
   if ((section ?? "runs") === "runs")
     return name === null ? runListView(new URLSearchParams(query), signal, await names()) : runView(name, signal);
-  if (section === "workflows") return name === null ? workflowListView(null, signal) : workflowView(name, signal);
+  if (section === "workflows") return name === null ? workflowListView(signal) : workflowView(name, signal);
   const element = h(
     "div",
     { class: "view" },
     h("h1", { tabindex: "-1" }, "Not found"),
-    blank("There is nothing at this address.", null, h("a", { href: "#/runs", class: "button" }, "Runs")),
+    blank("There is no page at this address.", null, h("a", { href: "#/runs", class: "button" }, "Runs")),
   );
   return { element, title: "Not found" };
 }
 
+/** @param {string} text */
 function part(text) {
   try {
     return decodeURIComponent(text);
@@ -52,18 +54,18 @@ async function show() {
   fill(main, view.element);
   document.title = `${view.title} · umbel`;
   const section = location.hash.startsWith("#/workflows") ? "workflows" : "runs";
-  for (const link of document.querySelectorAll("nav a[data-view]")) {
+  for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("nav a[data-view]"))) {
     if (link.dataset.view === section) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  // Whoever moves by keyboard or listens goes on at the new heading, not at the top of the page.
-  if (!isFirst) main.querySelector("h1")?.focus({ preventScroll: true });
+  // Keyboard and screen reader users continue at the new heading, not at the top of the page.
+  if (!isFirst) /** @type {HTMLElement | null} */ (main.querySelector("h1"))?.focus({ preventScroll: true });
   isFirst = false;
   scrollTo(0, 0);
 }
 
-const dialog = document.getElementById("token-dialog");
-const value = document.getElementById("token-value");
+const dialog = byId("token-dialog", HTMLDialogElement);
+const value = byId("token-value", HTMLInputElement);
 
 function askForToken() {
   if (dialog.open) return;
@@ -77,17 +79,17 @@ dialog.addEventListener("close", () => {
   value.value = "";
   show();
 });
-document.getElementById("token").addEventListener("click", askForToken);
+byId("token", HTMLButtonElement).addEventListener("click", askForToken);
 onUnauthorized(askForToken);
 
-const notice = document.getElementById("notice");
-onReached((isThere) => {
-  notice.textContent = isThere ? "" : "The server does not answer; trying again …";
+const notice = byId("notice", HTMLElement);
+onReachability((isReachable) => {
+  notice.textContent = isReachable ? "" : "Server unreachable, retrying …";
 });
 
-theme(document.getElementById("theme"));
+theme(byId("theme", HTMLButtonElement));
 addEventListener("hashchange", show);
-document.querySelector(".skip").addEventListener("click", (event) => {
+document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });

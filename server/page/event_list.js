@@ -1,14 +1,14 @@
-// A run's events as they come: filtered, each with its JSON.
+// A run's events as they arrive: filtered, each with its JSON.
 
 import { fill, h, put } from "./dom.js";
 import { count } from "./format.js";
 import { gist, jsonView } from "./json_view.js";
 
-/** Events that are kept, and rows that are drawn; older ones are told of. */
+/** Events that are kept, and rows that are drawn; how many are left out is shown. */
 const KEPT = 5000;
 const DRAWN = 300;
 
-/** Whether an envelope is one of umbel's own: a step's change of state, idleness. */
+/** Whether it is one of umbel's own events: a change of a step's state, idleness. @param {Envelope} envelope */
 export function isInternal(envelope) {
   return (
     ["StepStateChanged", "WorkflowIdleEvent", "UnhandledEvent", "InternalDispatchEvent"].includes(envelope.type) ||
@@ -16,14 +16,17 @@ export function isInternal(envelope) {
   );
 }
 
-/** What an event carries, its dynamic fields among the declared ones. */
+/** An event's fields, dynamic ones among the declared ones. @param {Envelope} envelope */
 export function fieldsOf(envelope) {
   const { _data: dynamic, ...declared } = envelope.value ?? {};
   return { ...declared, ...(dynamic ?? {}) };
 }
 
+/** @typedef {{sequence: number, envelope: Envelope, text: string, row: HTMLElement | null}} ListedEvent */
+
 /** The list; `add(sequence, envelope)` for each event, in order. */
 export function eventList() {
+  /** @type {ListedEvent[]} */
   const events = [];
   let dropped = 0;
   let limit = DRAWN;
@@ -35,7 +38,7 @@ export function eventList() {
     oninput: () => redraw(),
   });
   const internal = h("input", { type: "checkbox", onchange: () => redraw() });
-  const told = h("span", { class: "muted", role: "status" });
+  const summary = h("span", { class: "muted", role: "status" });
   const rows = h("ol", { class: "events" });
   const earlier = h("button", {
     type: "button",
@@ -46,11 +49,18 @@ export function eventList() {
   const element = h(
     "div",
     { class: "event-list" },
-    h("div", { class: "toolbar" }, search, h("label", { class: "inline-label" }, internal, " internal events"), told),
+    h(
+      "div",
+      { class: "toolbar" },
+      search,
+      h("label", { class: "inline-label" }, internal, " internal events"),
+      summary,
+    ),
     earlier,
     rows,
   );
 
+  /** @param {ListedEvent} event */
   function fits({ envelope, text }) {
     if (!internal.checked && isInternal(envelope)) return false;
     const wanted = search.value.trim().toLowerCase();
@@ -60,16 +70,16 @@ export function eventList() {
   let fitting = 0; // among those that are kept
   let drawn = 0; // events that have been looked at
 
-  /** All anew: the filter has changed, or more is wanted. */
+  /** Draw everything: the filter has changed, or more rows are wanted. */
   function redraw() {
     const found = events.filter(fits);
     fitting = found.length;
     drawn = events.length;
     fill(rows, found.slice(-limit).map(row));
-    tell();
+    summarize();
   }
 
-  /** Only what has come since. */
+  /** Draw only what has arrived since. */
   function draw() {
     isDue = false;
     const isBelow = rows.scrollHeight - rows.scrollTop - rows.clientHeight < 40;
@@ -77,16 +87,16 @@ export function eventList() {
     drawn = events.length;
     fitting += found.length;
     put(rows, found.slice(-limit).map(row));
-    while (rows.childElementCount > limit) rows.firstElementChild.remove();
-    tell();
+    while (rows.childElementCount > limit) rows.firstElementChild?.remove();
+    summarize();
     if (isBelow) rows.scrollTop = rows.scrollHeight;
   }
 
-  function tell() {
-    const left = dropped ? `, ${dropped.toLocaleString("en")} older ones not kept` : "";
-    told.textContent = events.length
+  function summarize() {
+    const left = dropped ? `, ${dropped.toLocaleString("en")} older events not loaded` : "";
+    summary.textContent = events.length
       ? `${fitting.toLocaleString("en")} of ${count(events.length, "event")}${left}`
-      : "No event yet.";
+      : "No events yet.";
     const above = fitting - rows.childElementCount;
     earlier.hidden = above <= 0;
     earlier.textContent = `${count(above, "earlier event")} …`;
@@ -95,11 +105,13 @@ export function eventList() {
   redraw();
   return {
     element,
+    /** @param {number} sequence @param {Envelope} envelope */
     add(sequence, envelope) {
       const text = `${envelope.type} ${gist(fieldsOf(envelope), 4000)}`.toLowerCase();
       events.push({ sequence, envelope, text, row: null });
       if (events.length > KEPT) {
-        if (fits(events.shift())) fitting -= drawn > 0 ? 1 : 0;
+        const oldest = events.shift();
+        if (oldest && fits(oldest)) fitting -= drawn > 0 ? 1 : 0;
         drawn = Math.max(0, drawn - 1);
         dropped += 1;
       }
@@ -111,12 +123,13 @@ export function eventList() {
   };
 }
 
-/** A row is made once, so that what the reader has opened stays open. */
+/** A row is made once, so that what the user has opened stays open. @param {ListedEvent} event */
 function row(event) {
   event.row ??= made(event);
   return event.row;
 }
 
+/** @param {ListedEvent} event */
 function made({ sequence, envelope }) {
   const details = h(
     "details",
@@ -135,6 +148,7 @@ function made({ sequence, envelope }) {
   return h("li", {}, details);
 }
 
+/** @param {Envelope} envelope */
 function kind(envelope) {
   const types = [envelope.type, ...(envelope.types ?? [])];
   if (types.includes("WorkflowFailedEvent") || types.includes("WorkflowTimedOutEvent")) return "failure";
@@ -143,6 +157,7 @@ function kind(envelope) {
   return isInternal(envelope) ? "internal" : "plain";
 }
 
+/** @param {Envelope} envelope */
 function line(envelope) {
   const fields = fieldsOf(envelope);
   if (envelope.type === "StepStateChanged") {

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-/** Status -> sign and word: never colour alone. */
+/** Status -> sign and word: colour is never the only mark. @type {Record<string, [string, string]>} */
 const STATUSES = {
   running: ["●", "running"],
   asleep: ["◔", "waiting"],
@@ -13,23 +13,25 @@ const STATUSES = {
   timed_out: ["◷", "timed out"],
 };
 
-/** A run's status as it is shown: a running one may only be waiting. */
+/** The status shown for a run: a running one may only be waiting. @param {ListedRun} run */
 export function shownStatus(run) {
   if (run.status !== "running") return run.status;
   if (run.waits_for_admission) return "queued";
   return run.is_asleep ? "asleep" : "running";
 }
 
+/** @param {string} status */
 export function statusWord(status) {
   return STATUSES[status]?.[1] ?? status;
 }
 
+/** @param {string} status */
 export function badge(status) {
   const [sign, word] = STATUSES[status] ?? ["·", status];
   return h("span", { class: `badge ${status}` }, h("span", { "aria-hidden": "true", class: "sign" }, sign), word);
 }
 
-/** A duration of so many milliseconds. */
+/** A duration in words. @param {number | null | undefined} ms */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "";
   if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
@@ -41,7 +43,7 @@ export function duration(ms) {
   return `${Math.floor(minutes / 1440)} days`;
 }
 
-/** How long ago, coarsely. */
+/** Roughly how long ago. @param {number} ms */
 export function ago(ms) {
   if (ms < 10_000) return "just now";
   if (ms < 60_000) return `${Math.floor(ms / 1000)} s ago`;
@@ -51,27 +53,29 @@ export function ago(ms) {
   return days === 1 ? "yesterday" : `${days} days ago`;
 }
 
-/** An instant with its date, in the reader's time zone. */
+/** An instant with its date, in the browser's time zone. @param {number} ms */
 export function instant(ms) {
   return new Date(ms).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
-/** A `<time>` that says how long ago, and on hovering when exactly. */
+/** A `<time>` that shows roughly how long ago, and exactly when on hover. @param {number} ms */
 export function timeAgo(ms) {
   const exact = instant(ms);
   return h("time", { datetime: new Date(ms).toISOString(), title: exact }, ago(Date.now() - ms));
 }
 
+/** A number with its noun. @param {number} number @param {string} one @param {string} [many] */
 export function count(number, one, many) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : (many ?? `${one}s`)}`;
 }
 
+/** @param {number} size */
 export function bytes(size) {
   if (size < 1024) return count(size, "byte");
   return size < 1 << 20 ? `${(size / 1024).toFixed(1)} kB` : `${(size / (1 << 20)).toFixed(1)} MB`;
 }
 
-/** The last part of a dotted name. */
+/** The last part of a dotted name. @param {string | null} name */
 export function short(name) {
   return (name ?? "").slice((name ?? "").lastIndexOf(".") + 1);
 }

@@ -1,79 +1,95 @@
-// Talking to the server: JSON with the token, and event streams that go on where they broke off.
+// HTTP requests with the token, and event streams that resume where they broke off.
 
 const TOKEN = "umbel.token";
 
 export const token = {
   get: () => sessionStorage.getItem(TOKEN) ?? "",
+  /** @param {string} value */
   set: (value) => (value ? sessionStorage.setItem(TOKEN, value) : sessionStorage.removeItem(TOKEN)),
 };
 
-/** What the server refused or could not do. `status` is 0 when it did not answer. */
+/** A failed request. `status` is 0 if the server did not answer. */
 export class HttpError extends Error {
+  /** @param {string} message @param {number} status */
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
+/** @type {Set<() => void>} */
 const unauthorized = new Set();
 
-/** Call when the server wants another token. */
+/** Call the listener whenever the server answers 401. @param {() => void} listener */
 export function onUnauthorized(listener) {
   unauthorized.add(listener);
 }
 
-/** Listeners for whether the server answers. */
-const reached = new Set();
-export function onReached(listener) {
-  reached.add(listener);
+/** @type {Set<(isReachable: boolean) => void>} */
+const reachability = new Set();
+
+/**
+ * Call the listener after each request with whether the server answered.
+ *
+ * @param {(isReachable: boolean) => void} listener
+ */
+export function onReachability(listener) {
+  reachability.add(listener);
 }
 
+/** @param {Record<string, string>} more */
 function headers(more) {
-  const held = token.get();
-  return held ? { ...more, Authorization: `Bearer ${held}` } : more;
+  const current = token.get();
+  return current ? { ...more, Authorization: `Bearer ${current}` } : more;
 }
 
+/** @param {string} path @param {RequestInit} options */
 async function request(path, options) {
   let response;
   try {
     response = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    for (const listener of reached) listener(false);
-    throw new HttpError("The server does not answer.", 0);
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    for (const listener of reachability) listener(false);
+    throw new HttpError("Server unreachable.", 0);
   }
-  for (const listener of reached) listener(true);
+  for (const listener of reachability) listener(true);
   if (response.status === 401) for (const listener of unauthorized) listener();
   return response;
 }
 
-/** GET JSON. */
+/** GET JSON. @param {string} path @param {AbortSignal} [signal] */
 export async function get(path, signal) {
   return answer(await request(path, { headers: headers({ Accept: "application/json" }), signal }));
 }
 
-/** POST JSON. */
+/** POST JSON. @param {string} path @param {any} [body] */
 export async function post(path, body) {
-  const given = headers({ Accept: "application/json", "Content-Type": "application/json" });
-  return answer(await request(path, { method: "POST", headers: given, body: JSON.stringify(body ?? {}, (_, v) => v) }));
+  const types = headers({ Accept: "application/json", "Content-Type": "application/json" });
+  return answer(await request(path, { method: "POST", headers: types, body: JSON.stringify(body ?? {}) }));
 }
 
+/** @param {Response} response */
 async function answer(response) {
   const text = await response.text();
   const data = text ? parsed(text) : null;
   if (!response.ok) {
     const detail = typeof data?.detail === "string" ? data.detail : `The server answered ${response.status}.`;
-    throw new HttpError(response.status === 401 ? "The server wants a token." : detail, response.status);
+    throw new HttpError(response.status === 401 ? "Authentication required." : detail, response.status);
   }
   return data;
 }
 
-/** JSON, with whole numbers beyond 2^53 as BigInt: rounded ones would be wrong ones. */
+/**
+ * JSON, with whole numbers beyond 2^53 as BigInt: they would be rounded otherwise. null if it is invalid.
+ *
+ * @param {string} text
+ */
 export function parsed(text) {
   try {
     return JSON.parse(text, (_, value, context) =>
       typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
-        ? BigInt(context.source)
+        ? BigInt(context?.source ?? "")
         : value,
     );
   } catch {
@@ -82,27 +98,36 @@ export function parsed(text) {
 }
 
 /**
+ * @typedef {object} Follower
+ * @property {(sequence: number, envelope: Envelope) => void} event called for each event once, in order
+ * @property {(state: "live" | "waiting" | "ended") => void} state called when the connection changes
+ * @property {() => Promise<boolean>} continues called when the stream has ended: whether more events follow after all,
+ *   as of a run that was retried
+ */
+
+/**
  * Follow a run's events until it has ended or `signal` aborts. EventSource cannot send a token, hence fetch.
  *
- * @param path of the stream, without a query.
- * @param told.event called with (sequence, envelope), in order, each once.
- * @param told.state called with "live", "waiting" (for the server) or "ended".
- * @param told.goesOn asked when the stream has ended: whether more is to come after all (a run that was retried).
+ * @param {string} path of the stream, without a query
+ * @param {number} after the sequence number after which to begin
+ * @param {AbortSignal} signal
+ * @param {Follower} follower
+ * @throws {HttpError} the server refused the request
  */
-export async function follow(path, after, signal, told) {
+export async function follow(path, after, signal, follower) {
   let last = after;
   let pause = 250;
   while (!signal.aborted) {
     try {
-      const asked = `${path}?include_internal=true&after_sequence=${last}`;
-      const response = await request(asked, { headers: headers({ Accept: "text/event-stream" }), signal });
+      const address = `${path}?include_internal=true&after_sequence=${last}`;
+      const response = await request(address, { headers: headers({ Accept: "text/event-stream" }), signal });
       if (response.status === 200) {
-        told.state("live");
+        follower.state("live");
         pause = 250;
-        for await (const [id, envelope] of messages(response.body)) {
+        for await (const [id, envelope] of messages(response)) {
           if (id <= last) continue;
           last = id;
-          told.event(id, envelope);
+          follower.event(id, envelope);
         }
       } else if (response.status !== 204) {
         const refused = parsed(await response.text());
@@ -110,22 +135,29 @@ export async function follow(path, after, signal, told) {
           throw new HttpError(refused?.detail ?? `The server answered ${response.status}.`, response.status);
         }
       }
-      if ((response.status === 200 || response.status === 204) && !(await told.goesOn(last))) {
-        told.state("ended");
+      if ((response.status === 200 || response.status === 204) && !(await follower.continues())) {
+        follower.state("ended");
         return;
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error.status >= 400 && error.status < 500) throw error;
-      told.state("waiting");
+      if (error instanceof HttpError && error.status >= 400 && error.status < 500) throw error;
+      follower.state("waiting");
     }
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(pause * 2, 5000);
   }
 }
 
-async function* messages(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+/**
+ * The (id, envelope) pairs of a stream of server-sent events.
+ *
+ * @param {Response} response
+ * @returns {AsyncGenerator<[number, Envelope]>}
+ */
+async function* messages(response) {
+  if (response.body === null) return;
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
@@ -143,7 +175,9 @@ async function* messages(body) {
   }
 }
 
+/** @param {string} block @returns {[number, Envelope] | null} */
 function read(block) {
+  /** @type {number | null} */
   let id = null;
   const data = [];
   for (const line of block.split("\n")) {

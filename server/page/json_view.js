@@ -3,19 +3,19 @@
 import { h } from "./dom.js";
 import { bytes, count } from "./format.js";
 
-/** Entries of one object or list that are shown at once. */
-const PAGE = 200;
-/** Characters of a text that are shown at once. */
-const TEXT = 2000;
+/** Entries of one object or list that are shown at first. */
+const SHOWN_ENTRIES = 200;
+/** Characters of a text that are shown at first. */
+const SHOWN_CHARACTERS = 2000;
 
-/** A value as a tree. @param depth so many levels are open. */
+/** A value as a tree. @param {any} value @param {number} depth how many levels are open */
 export function jsonView(value, depth = 2) {
   return h("div", { class: "json" }, node(value, depth));
 }
 
-/** A value that the server may have left out. */
+/** A value, or why the server left it out. @param {Shown} shown @param {number} [depth] */
 export function shownValue(shown, depth) {
-  if (shown.why_not) return h("p", { class: "muted" }, `${bytes(shown.size)}, ${shown.why_not}.`);
+  if (shown.why_not) return h("p", { class: "muted" }, `${bytes(shown.size ?? 0)}, ${shown.why_not}.`);
   return jsonView(shown.value, depth);
 }
 
@@ -25,7 +25,7 @@ export function jsonText(value, indent = 2) {
   return (marked ?? "null").replace(/"\\u0000(-?\d+)"/g, "$1");
 }
 
-/** One line about a value. */
+/** A value in one line. */
 export function gist(value, length = 140) {
   const text = typeof value === "string" ? value : jsonText(value, 0);
   return text.length > length ? `${text.slice(0, length)}…` : text;
@@ -53,7 +53,7 @@ function node(value, depth) {
     if (shown === 0) more();
   };
   const more = () => {
-    for (const [key, item] of entries.slice(shown, shown + PAGE)) {
+    for (const [key, item] of entries.slice(shown, shown + SHOWN_ENTRIES)) {
       list.append(
         h(
           "li",
@@ -64,7 +64,7 @@ function node(value, depth) {
         ),
       );
     }
-    shown += PAGE;
+    shown += SHOWN_ENTRIES;
     if (shown < entries.length) {
       const rest = count(entries.length - shown, "more");
       const button = h(
@@ -86,8 +86,8 @@ function what(value, entries) {
 function scalar(value) {
   if (typeof value !== "string")
     return h("span", { class: `json-${value === null ? "null" : typeof value}` }, String(value));
-  if (value.length <= TEXT) return h("span", { class: "json-string" }, JSON.stringify(value));
-  const text = h("span", { class: "json-string" }, `${JSON.stringify(value.slice(0, TEXT))}…`);
+  if (value.length <= SHOWN_CHARACTERS) return h("span", { class: "json-string" }, JSON.stringify(value));
+  const text = h("span", { class: "json-string" }, `${JSON.stringify(value.slice(0, SHOWN_CHARACTERS))}…`);
   const all = h("button", {
     type: "button",
     class: "quiet",

@@ -1,7 +1,12 @@
-// The lights of a run's graph between two answers of the server.
+// The state of each step in a run's graph, updated by events between two answers of the server.
 
-/** The graph's lights: what the server has counted, moved on by the events that came since. */
+/**
+ * Step counts as the server gave them, updated by the events since.
+ *
+ * @param {ReturnType<typeof import("./graph.js").graphView>} graph
+ */
 export function liveSteps(graph) {
+  /** @type {Map<string, StepCounts>} */
   let steps = new Map();
   let isDue = false;
   let isPartial = false;
@@ -14,22 +19,24 @@ export function liveSteps(graph) {
     isDue = true;
   };
   return {
+    /** Start again from the server's counts. @param {Run} run */
     settle(run) {
       steps = new Map(run.steps.map((step) => [step.name, { ...step }]));
       isPartial = run.is_partial;
       show();
     },
+    /** @param {Envelope} envelope */
     event(envelope) {
-      const told = envelope.type === "StepStateChanged" ? envelope.value : null;
-      const step = told && steps.get(told.name);
+      const change = envelope.type === "StepStateChanged" ? envelope.value : null;
+      const step = change && steps.get(change.name);
       if (!step) return;
-      if (told.step_state === "running") {
+      if (change.step_state === "running") {
         step.running += 1;
         step.ready = Math.max(0, step.ready - 1);
-      } else if (told.step_state === "not_running") {
+      } else if (change.step_state === "not_running") {
         step.running = Math.max(0, step.running - 1);
-        if (told.output_event_name) step.done += 1;
-      } else if (told.step_state === "preparing") {
+        if (change.output_event_name) step.done += 1;
+      } else if (change.step_state === "preparing") {
         step.queued += 1;
       }
       show();

@@ -1,22 +1,33 @@
-// An open question of a run, answered in place; and a way to send any other event.
+// The open questions of a run, answered in place; and a form to send any other event.
 
 import { announce, fill, freshId, h, put } from "./dom.js";
 import { post } from "./http.js";
 import { shownValue } from "./json_view.js";
 import { schemaForm } from "./schema_form.js";
 
-/** The card of one question. @param sent called when an answer has been taken. */
+/**
+ * The card of one question.
+ *
+ * @param {Run} run
+ * @param {Question} question
+ * @param {() => void} sent called when the server has accepted an answer
+ */
 export function questionCard(run, question, sent) {
   const id = freshId("question");
   const asked = question.asked;
   const card = h("section", { class: "panel question", "aria-labelledby": id, "data-question": question.id });
   put(
     card,
-    h("p", { class: "eyebrow" }, h("span", { "aria-hidden": "true" }, "◔ "), `${question.step} waits for an answer`),
+    h(
+      "p",
+      { class: "eyebrow" },
+      h("span", { "aria-hidden": "true" }, "◔ "),
+      `${question.step} is waiting for an answer`,
+    ),
     h(
       "h2",
       { id },
-      headline(asked) ?? `${question.step} waits for ${question.answers.map((each) => each.type).join(" or ")}`,
+      headline(asked) ?? `${question.step} is waiting for ${question.answers.map((each) => each.type).join(" or ")}`,
     ),
     rest(asked),
     answering(run, question, sent),
@@ -24,24 +35,27 @@ export function questionCard(run, question, sent) {
   return card;
 }
 
-/** The text that a question most likely is: its only or its best known text field. */
-const TELLING = ["question", "prompt", "text", "prefix", "message", "msg", "title"];
+/** Names of the field that most likely holds the question; otherwise it is the only text field. */
+const QUESTION_FIELDS = ["question", "prompt", "text", "prefix", "message", "msg", "title"];
 
-function tellingField(asked) {
+/** @param {ShownEvent | null} asked */
+function questionField(asked) {
   const texts = Object.entries(asked?.value ?? {}).filter(([, value]) => typeof value === "string" && value.trim());
-  const known = TELLING.map((name) => texts.find(([each]) => each === name)).find(Boolean);
+  const known = QUESTION_FIELDS.map((name) => texts.find(([each]) => each === name)).find(Boolean);
   return known ?? (texts.length === 1 ? texts[0] : null);
 }
 
+/** @param {ShownEvent | null} asked @returns {string | null} */
 function headline(asked) {
-  return tellingField(asked)?.[1] ?? null;
+  return questionField(asked)?.[1] ?? null;
 }
 
+/** @param {ShownEvent | null} asked */
 function rest(asked) {
   if (!asked) return null;
   if (asked.why_not) return shownValue(asked);
-  const told = tellingField(asked)?.[0];
-  const others = Object.entries(asked.value ?? {}).filter(([name]) => name !== told);
+  const shown = questionField(asked)?.[0];
+  const others = Object.entries(asked.value ?? {}).filter(([name]) => name !== shown);
   if (others.length === 0) return null;
   return h(
     "dl",
@@ -50,9 +64,10 @@ function rest(asked) {
   );
 }
 
+/** @param {Run} run @param {Question} question @param {() => void} sent */
 function answering(run, question, sent) {
   const place = h("div");
-  const show = (answer) =>
+  const show = (/** @type {EventClass} */ answer) =>
     fill(
       place,
       schemaForm({
@@ -62,7 +77,7 @@ function answering(run, question, sent) {
         action: "Answer",
         submit: async (values) => {
           await send(run, answer, values);
-          announce("The answer is sent.");
+          announce("Answer sent.");
           sent();
         },
       }),
@@ -71,11 +86,11 @@ function answering(run, question, sent) {
   return [question.answers.length > 1 ? chooser(question.answers, show) : null, place].filter(Boolean);
 }
 
-/** Send any event that the workflow knows. */
+/** A form to send any event of the workflow. @param {Run} run @param {() => void} sent */
 export function sendPanel(run, sent) {
   const place = h("div");
   const note = h("p", { role: "status", class: "muted" });
-  const show = (event) =>
+  const show = (/** @type {EventClass} */ event) =>
     fill(
       place,
       schemaForm({
@@ -83,7 +98,7 @@ export function sendPanel(run, sent) {
         action: `Send ${event.type}`,
         submit: async (values) => {
           await send(run, event, values);
-          note.textContent = `${event.type} is sent.`;
+          note.textContent = `${event.type} sent.`;
           sent();
         },
       }),
@@ -100,6 +115,7 @@ export function sendPanel(run, sent) {
   );
 }
 
+/** @param {EventClass[]} events @param {(event: EventClass) => void} show */
 function chooser(events, show) {
   const id = freshId("event");
   const select = h("select", { id, onchange: () => show(events[Number(select.value)]) });
@@ -107,6 +123,7 @@ function chooser(events, show) {
   return h("div", { class: "field" }, h("label", { for: id }, "Event"), select);
 }
 
+/** @param {Run} run @param {EventClass} event @param {Record<string, any>} values */
 async function send(run, event, values) {
   const envelope = { type: event.type, qualified_name: event.qualified_name, value: values };
   await post(`console/runs/${encodeURIComponent(run.run_id)}/send`, envelope);

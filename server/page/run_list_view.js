@@ -1,24 +1,30 @@
-// The list of runs: search, status, workflow, older ones on demand; the newest come by themselves.
+// The list of runs: search, filters, older runs on demand; the first page refreshes by itself.
 
-import { blank, fill, h, trouble } from "./dom.js";
+import { blank, errorBox, fill, h } from "./dom.js";
 import { badge, count, duration, short, shownStatus, statusWord, timeAgo } from "./format.js";
 import { get } from "./http.js";
 
 const STATUSES = ["running", "completed", "failed", "cancelled", "timed_out"];
-const REFRESH = 3000;
-const LIMIT = 50;
+const REFRESH_MS = 3000;
+const PAGE_SIZE = 50;
 
-/** @param query URLSearchParams of the address. */
+/**
+ * @param {URLSearchParams} query of the address
+ * @param {AbortSignal} signal aborts when the view is left
+ * @param {string[]} workflows names to filter by
+ */
 export function runListView(query, signal, workflows) {
+  /** @type {ListedRun[]} */
   let runs = [];
+  /** @type {string | null} */
   let cursor = null;
   let isOnFirstPage = true;
-  let asked = 0;
+  let requests = 0;
 
   const search = h("input", {
     type: "search",
     id: "run-search",
-    placeholder: "part of an id or a workflow",
+    placeholder: "run id or workflow",
     value: query.get("q") ?? "",
   });
   const workflow = h("select", { id: "run-workflow" }, h("option", { value: "" }, "all workflows"));
@@ -28,8 +34,8 @@ export function runListView(query, signal, workflows) {
   const status = query.get("status") ?? "";
   for (const each of ["", ...STATUSES]) chips.append(chip(each, each === status));
   const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
-  const told = h("p", { class: "muted", role: "status" });
-  const older = h("button", { type: "button", hidden: true, onclick: () => load(true) }, "Older runs");
+  const summary = h("p", { class: "muted", role: "status" });
+  const older = h("button", { type: "button", hidden: true, onclick: () => load(true) }, "Load older runs");
 
   const element = h(
     "div",
@@ -43,7 +49,7 @@ export function runListView(query, signal, workflows) {
       chips,
     ),
     place,
-    h("p", { class: "below" }, told, older),
+    h("p", { class: "below" }, summary, older),
   );
 
   function chip(value, isChosen) {
@@ -58,7 +64,8 @@ export function runListView(query, signal, workflows) {
     );
   }
 
-  const chosen = () => element.querySelector("input[name=status]:checked")?.value ?? "";
+  const chosen = () =>
+    /** @type {HTMLInputElement | null} */ (element.querySelector("input[name=status]:checked"))?.value ?? "";
 
   function filter() {
     const wanted = new URLSearchParams();
@@ -77,66 +84,61 @@ export function runListView(query, signal, workflows) {
   });
   workflow.addEventListener("change", filter);
 
+  /** @param {boolean} more the next page, not the first one */
   async function load(more) {
-    asked += 1;
-    const mine = asked;
-    const wanted = new URLSearchParams({ limit: String(LIMIT) });
+    requests += 1;
+    const mine = requests;
+    const wanted = new URLSearchParams({ limit: String(PAGE_SIZE) });
     if (search.value.trim()) wanted.set("search", search.value.trim());
     if (workflow.value) wanted.set("workflow", workflow.value);
     if (chosen()) wanted.set("status", chosen());
     if (more && cursor) wanted.set("cursor", cursor);
     try {
       const page = await get(`console/runs?${wanted}`, signal);
-      if (mine !== asked) return; // a newer question is under way
+      if (mine !== requests) return; // a newer request is under way
       const known = new Set(more ? runs.map((run) => run.run_id) : []);
       runs = [...(more ? runs : []), ...page.runs.filter((run) => !known.has(run.run_id))];
       cursor = page.cursor;
       isOnFirstPage = !more;
       show(page.counts);
     } catch (error) {
-      if (signal.aborted || mine !== asked) return;
+      if (signal.aborted || mine !== requests) return;
       place.removeAttribute("aria-busy");
       if (runs.length === 0 || error.status >= 400)
         fill(
           place,
-          trouble(error, () => load(false)),
+          errorBox(error, () => load(false)),
         );
     }
   }
 
+  /** @param {Record<string, number> | null} counts */
   function show(counts) {
     place.removeAttribute("aria-busy");
-    for (const number of element.querySelectorAll("[data-count]")) {
-      const of = number.dataset.count;
+    for (const number of /** @type {NodeListOf<HTMLElement>} */ (element.querySelectorAll("[data-count]"))) {
+      const of = number.dataset.count ?? "";
       const total = counts === null ? null : of === "" ? Object.values(counts).reduce((a, b) => a + b, 0) : counts[of];
       number.textContent = total === null ? "" : total.toLocaleString("en");
     }
     older.hidden = cursor === null;
     if (runs.length === 0) {
-      told.textContent = "";
+      summary.textContent = "";
       const isFiltered = search.value.trim() || workflow.value || chosen();
       if (isFiltered && cursor)
-        fill(place, blank("Nothing among the newest runs.", "Older ones have not been looked through yet."));
-      else if (isFiltered) fill(place, blank("No run fits.", "Try another status, or fewer letters."));
+        fill(place, blank("No matches among the newest runs.", "Older runs have not been searched yet."));
+      else if (isFiltered) fill(place, blank("No matching runs.", "Clear the filters."));
       else
-        fill(
-          place,
-          blank(
-            "No run yet.",
-            "Start one: choose a workflow.",
-            h("a", { href: "#/workflows", class: "button" }, "Workflows"),
-          ),
-        );
+        fill(place, blank("No runs yet.", "Start one.", h("a", { href: "#/workflows", class: "button" }, "Workflows")));
       return;
     }
-    told.textContent = `${count(runs.length, "run")}${cursor === null ? "" : " so far"}`;
+    summary.textContent = `${count(runs.length, "run")}${cursor === null ? "" : " loaded"}`;
     fill(place, table(runs));
   }
 
   load(false);
   const timer = setInterval(() => {
     if (!document.hidden && isOnFirstPage) load(false);
-  }, REFRESH);
+  }, REFRESH_MS);
   signal.addEventListener("abort", () => {
     clearInterval(timer);
     clearTimeout(typing);
@@ -144,6 +146,7 @@ export function runListView(query, signal, workflows) {
   return { element, title: "Runs" };
 }
 
+/** @param {ListedRun[]} runs */
 function table(runs) {
   return h(
     "div",
@@ -158,8 +161,8 @@ function table(runs) {
         h(
           "tr",
           {},
-          ["Status", "Run", "Workflow", "Started", "Took"].map((each) =>
-            h("th", { scope: "col", class: each === "Took" ? "figure" : null }, each),
+          ["Status", "Run", "Workflow", "Started", "Duration"].map((each) =>
+            h("th", { scope: "col", class: each === "Duration" ? "figure" : null }, each),
           ),
         ),
       ),
@@ -168,6 +171,7 @@ function table(runs) {
   );
 }
 
+/** @param {ListedRun} run */
 function row(run) {
   const took = run.ended_at === null ? "" : duration(run.ended_at - run.created_at);
   return h(

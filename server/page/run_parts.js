@@ -10,7 +10,14 @@ import { questionCard, sendPanel } from "./question.js";
 import { tabs } from "./tabs.js";
 import { timelineView } from "./timeline.js";
 
-/** Everything below the heading. @param first the run as it was found, @param graphData its graph. */
+/**
+ * Everything below the heading.
+ *
+ * @param {Run} first the run as it was first read
+ * @param {Graph} graphData
+ * @param {{act: (what: "retry" | "cancel") => Promise<void>, sent: () => void}} actions `sent` is called after an event
+ *   was sent
+ */
 export function runParts(first, graphData, { act, sent }) {
   const skew = first.now - Date.now();
   const facts = h("dl", { class: "facts run-facts" });
@@ -25,13 +32,15 @@ export function runParts(first, graphData, { act, sent }) {
   const steps = h("div");
   const link = h("span", { class: "connection" });
   const took = h("dd", { class: "figure" });
+  /** @type {Map<string, HTMLElement>} */
   const cards = new Map();
   const live = liveSteps(graph);
+  /** @type {HTMLElement | null} */
   let send = null;
   let shownOutcome = "";
   let shownState = "";
 
-  const pages = tabs("About this run", [
+  const pages = tabs("Run details", [
     ["Events", h("div", {}, events.element)],
     ["Timeline", timeline.element],
     ["Steps", steps],
@@ -46,6 +55,7 @@ export function runParts(first, graphData, { act, sent }) {
     h("div", { class: "columns run-columns" }, side, h("div", { class: "column" }, pages.element)),
   );
 
+  /** @param {string} label @param {"retry" | "cancel"} what @param {boolean} isMain @param {string} [ask] to confirm */
   function button(label, what, isMain, ask) {
     return h(
       "button",
@@ -68,24 +78,25 @@ export function runParts(first, graphData, { act, sent }) {
     );
   }
 
+  /** @param {Run} run */
   function showHead(run) {
     const served = run.route
       ? h("a", { href: `#/workflows/${encodeURIComponent(run.route)}` }, run.route)
-      : h("span", { title: "Not served here" }, short(run.workflow));
+      : h("span", { title: "Not served by this server" }, short(run.workflow));
+    /** @type {[string, any][]} */
     const rows = [
       ["Status", badge(shownStatus(run))],
       ["Workflow", served],
       ["Started", timeAgo(run.created_at - skew)],
-      ["Took", took],
-      run.parent
-        ? ["Part of", h("a", { href: `#/runs/${encodeURIComponent(run.parent)}`, class: "id" }, run.parent)]
-        : null,
+      ["Duration", took],
     ];
+    if (run.parent) {
+      const address = `#/runs/${encodeURIComponent(run.parent)}`;
+      rows.push(["Parent run", h("a", { href: address, class: "id" }, run.parent)]);
+    }
     fill(
       facts,
-      rows
-        .filter(Boolean)
-        .map(([name, value]) => h("div", {}, h("dt", {}, name), name === "Took" ? value : h("dd", {}, value))),
+      rows.map(([name, value]) => h("div", {}, h("dt", {}, name), value === took ? took : h("dd", {}, value))),
     );
     const isRunning = run.status === "running";
     if (actions.dataset.status !== run.status) {
@@ -93,12 +104,13 @@ export function runParts(first, graphData, { act, sent }) {
       const retry = ["failed", "timed_out", "cancelled"].includes(run.status) ? button("Retry", "retry", true) : null;
       fill(
         actions,
-        isRunning ? button("Cancel", "cancel", false, "Cancel this run? Its steps are told at once.") : retry,
+        isRunning ? button("Cancel", "cancel", false, "Cancel this run? Running steps will be interrupted.") : retry,
       );
     }
     tick(run);
   }
 
+  /** @param {Run} run */
   function tick(run) {
     const end = run.ended_at ?? Date.now() + skew;
     took.textContent = duration(end - run.created_at);
@@ -106,7 +118,7 @@ export function runParts(first, graphData, { act, sent }) {
     if (started) started.textContent = timeAgo(run.created_at - skew).textContent;
   }
 
-  /** A card is made once: what the reader has typed stays. */
+  /** A card is made once, so that what the user has typed stays. @param {Run} run */
   function showQuestions(run) {
     const open = new Map(run.questions.map((question) => [question.id, question]));
     for (const [id, card] of cards) {
@@ -123,6 +135,7 @@ export function runParts(first, graphData, { act, sent }) {
     }
   }
 
+  /** @param {Run} run */
   function showOutcome(run) {
     const text = jsonText([run.status, run.result, run.error, run.trouble]);
     if (text === shownOutcome) return;
@@ -149,6 +162,7 @@ export function runParts(first, graphData, { act, sent }) {
     fill(outcome, shown);
   }
 
+  /** @param {Run} run */
   function showState(run) {
     const text = jsonText([run.state, run.state_left_out, run.began_with]);
     if (text === shownState) return;
@@ -176,12 +190,13 @@ export function runParts(first, graphData, { act, sent }) {
         "section",
         { class: "part", "aria-label": "ctx.store" },
         h("h3", {}, h("code", {}, "ctx.store")),
-        rows.length ? h("dl", { class: "state" }, rows) : h("p", { class: "muted" }, "Nothing is in it."),
+        rows.length ? h("dl", { class: "state" }, rows) : h("p", { class: "muted" }, "Empty."),
       ),
       run.state_left_out ? h("p", { class: "muted" }, `${count(run.state_left_out, "more key")} not shown.`) : null,
     );
   }
 
+  /** @param {Run} run */
   function showSteps(run) {
     const columns = ["queued", "ready", "running", "retrying", "waiting", "parked", "failed", "done", "failures"];
     const used = columns.filter(
@@ -190,7 +205,7 @@ export function runParts(first, graphData, { act, sent }) {
     const table = h(
       "table",
       {},
-      h("caption", { class: "unseen" }, "What each step does"),
+      h("caption", { class: "unseen" }, "Steps"),
       h(
         "thead",
         {},
@@ -219,10 +234,11 @@ export function runParts(first, graphData, { act, sent }) {
     fill(
       steps,
       h("div", { class: "table-scroll" }, table),
-      run.is_partial ? h("p", { class: "muted" }, "The run is large: figures are of its latest part.") : null,
+      run.is_partial ? h("p", { class: "muted" }, "This run is large: the counts cover only its latest part.") : null,
     );
   }
 
+  /** @param {Run} run */
   function showSend(run) {
     const isWanted = run.status === "running" && run.sendable.length > 0;
     if (isWanted && send === null) {
@@ -237,6 +253,7 @@ export function runParts(first, graphData, { act, sent }) {
   return {
     element,
     tick,
+    /** @param {Run} run */
     show(run) {
       showHead(run);
       showQuestions(run);
@@ -247,11 +264,14 @@ export function runParts(first, graphData, { act, sent }) {
       showState(run);
       showSend(run);
     },
+    /** @param {number} sequence @param {Envelope} envelope @param {Run} run */
     event(sequence, envelope, run) {
       events.add(sequence, envelope);
       if (sequence > run.head) live.event(envelope);
     },
+    /** @param {string} now @param {string} [why] it was refused */
     connection(now, why) {
+      /** @type {Record<string, string | undefined>} */
       const words = { live: "live", waiting: "reconnecting …", ended: "ended", paused: "paused", refused: why };
       link.dataset.state = now;
       link.textContent = words[now] ?? "";

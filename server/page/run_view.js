@@ -1,18 +1,20 @@
-// One run, live: asks for its details, follows its events, and gives both to what is shown of it.
+// One run, live: loads its details, follows its events, and passes both to the view.
 
-import { announce, fill, h, trouble } from "./dom.js";
+import { announce, errorBox, fill, h } from "./dom.js";
 import { statusWord } from "./format.js";
 import { follow, get, post } from "./http.js";
 import { runParts } from "./run_parts.js";
 
-/** Details are asked for again at most this often while events come, and at least so often while the run goes on. */
-const SOON = 300;
-const PAUSE = 700;
-const CALM = 5000;
-/** Of a large run an answer takes its time: the pause is so many times as long, so that it stays a small burden. */
-const SHARE = 6;
+/** After an event, details are loaded again after this long … */
+const DELAY_MS = 300;
+/** … but not sooner than this after the last load … */
+const MIN_INTERVAL_MS = 700;
+/** … and, while the run is running, at least this often. */
+const MAX_INTERVAL_MS = 5000;
+/** The pause between loads is at least this many times the last load, so that large runs cost the server little. */
+const LOAD_FACTOR = 6;
 
-/** @param runId of the run. */
+/** @param {string} runId @param {AbortSignal} signal aborts when the view is left */
 export function runView(runId, signal) {
   const path = `console/runs/${encodeURIComponent(runId)}`;
   const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
@@ -23,76 +25,85 @@ export function runView(runId, signal) {
     h("h1", { tabindex: "-1", class: "id" }, runId),
     place,
   );
+  /** @type {Run | null} */
   let run = null;
+  /** @type {ReturnType<typeof runParts> | null} */
   let parts = null;
   let due = 0;
-  let asking = false;
-  let askAgain = false;
-  let lastAsked = 0;
+  let isLoading = false;
+  let loadAgain = false;
+  let lastLoad = 0;
   let took = 0;
 
+  /** @returns {Promise<Run | null>} */
   const load = async () => {
-    if (asking) {
-      askAgain = true;
+    if (isLoading) {
+      loadAgain = true;
       return run;
     }
-    asking = true;
-    lastAsked = Date.now();
+    isLoading = true;
+    lastLoad = Date.now();
     try {
+      /** @type {Run} */
       const found = await get(path, signal);
-      took = Date.now() - lastAsked;
+      took = Date.now() - lastLoad;
       const before = run?.status;
-      if (run === null) await build(found);
+      if (run === null || parts === null) parts = await build(found);
       run = found;
       parts.show(run);
       if (before && before !== run.status) announce(`The run is ${statusWord(run.status)}.`);
     } catch (error) {
       if (!signal.aborted && (run === null || error.status >= 400))
-        fill(place, trouble(error, error.status === 404 ? null : again));
+        fill(place, errorBox(error, error.status === 404 ? null : again));
       if (run !== null && error.status >= 400) run = null;
     } finally {
-      asking = false;
+      isLoading = false;
       place.removeAttribute("aria-busy");
     }
-    if (askAgain && !signal.aborted) {
-      askAgain = false;
+    if (loadAgain && !signal.aborted) {
+      loadAgain = false;
       soon();
     }
     return run;
   };
 
-  /** Ask for the details again, not too often. */
+  /** Load the details again, but not too often. */
   function soon() {
     if (due || signal.aborted) return;
-    const wait = Math.max(SOON, PAUSE - (Date.now() - lastAsked), SHARE * took);
+    const wait = Math.max(DELAY_MS, MIN_INTERVAL_MS - (Date.now() - lastLoad), LOAD_FACTOR * took);
     due = setTimeout(() => {
       due = 0;
       load();
     }, wait);
   }
 
+  /** @param {Run} found */
   async function build(found) {
     const graph = await get(`${path}/graph`, signal);
-    parts = runParts(found, graph, { act, sent: soon });
-    fill(place, parts.element);
+    const built = runParts(found, graph, { act, sent: soon });
+    fill(place, built.element);
+    return built;
   }
 
+  /** @param {"retry" | "cancel"} what */
   async function act(what) {
     await post(`${path}/${what}`);
     await load();
     wake();
   }
 
-  /** A pause that ends early when something was done here. */
+  /** Ends the pause early after an action on this page. */
   let wake = () => {};
-  function calm() {
+  /** @returns {Promise<void>} */
+  function pause() {
     return new Promise((resolve) => {
       wake = resolve;
-      setTimeout(resolve, CALM);
+      setTimeout(resolve, MAX_INTERVAL_MS);
     });
   }
 
   function again() {
+    listening.abort();
     run = null;
     last = -1;
     start();
@@ -106,7 +117,7 @@ export function runView(runId, signal) {
   let last = -1;
   let listening = new AbortController();
 
-  /** Follow the events from where it was broken off. */
+  /** Follow the events from where it stopped. */
   async function listen() {
     listening.abort();
     listening = new AbortController();
@@ -115,28 +126,28 @@ export function runView(runId, signal) {
       await follow(`${path}/events`, last, mine, {
         event: (sequence, envelope) => {
           last = sequence;
-          parts.event(sequence, envelope, run);
+          if (run !== null) parts?.event(sequence, envelope, run);
           soon();
         },
-        state: (state) => parts.connection(state),
-        goesOn: async () => {
-          // The stream ends with the run; a run that was taken up again has more to tell.
+        state: (state) => parts?.connection(state),
+        continues: async () => {
+          // The stream ends with the run; a run that was retried has more events.
           for (;;) {
             const now = await load();
             if (mine.aborted || now === null) return false;
             if (now.status === "running" || now.head > last) return true;
             if (now.status === "completed") return false;
-            parts.connection("ended");
-            await calm();
+            parts?.connection("ended");
+            await pause();
           }
         },
       });
     } catch (error) {
-      if (!mine.aborted) parts.connection("refused", error.message);
+      if (!mine.aborted) parts?.connection("refused", error.message);
     }
   }
 
-  // A browser has few connections to one server: a tab that nobody looks at gives its own back.
+  // A browser opens few connections to one server: a hidden tab closes its own.
   function onVisibility() {
     if (document.hidden) {
       listening.abort();
@@ -150,8 +161,8 @@ export function runView(runId, signal) {
   document.addEventListener("visibilitychange", onVisibility);
   const timer = setInterval(() => {
     if (document.hidden || run === null) return;
-    parts.tick(run);
-    if (run.status === "running" && Date.now() - lastAsked > CALM) load();
+    parts?.tick(run);
+    if (run.status === "running" && Date.now() - lastLoad > MAX_INTERVAL_MS) load();
   }, 500);
   signal.addEventListener("abort", () => {
     listening.abort();

@@ -1,21 +1,35 @@
-// One input per JSON schema. A field has an `element`, and `read(problems)`, which gives its value or UNSET.
+// One input per JSON schema.
 
-import { freshId, h, put } from "./dom.js";
+/**
+ * @typedef {import("./field_frame.js").Facts} Facts
+ * @typedef {import("./field_frame.js").Field} Field
+ * @typedef {import("./field_frame.js").NamedField} NamedField
+ * @typedef {import("./field_frame.js").Problem} Problem
+ */
+
+import { h, put } from "./dom.js";
+import { labelled, reading, UNSET } from "./field_frame.js";
+import { count } from "./format.js";
 import { jsonText } from "./json_view.js";
 
-/** What a field gives that was left empty. */
-export const UNSET = Symbol("unset");
-
-/** A schema without `$ref`, and whether null is allowed: pydantic writes `X | None` as `anyOf`. */
+/**
+ * A schema without `$ref`, and whether null is allowed: pydantic writes `X | None` as `anyOf`.
+ *
+ * @param {Schema} schema
+ * @param {Schema} root
+ * @returns {{schema: Schema, nullable: boolean}}
+ */
 export function resolved(schema, root) {
   let found = schema ?? {};
   for (let hops = 0; found.$ref && hops < 20; hops += 1) {
     const target = found.$ref
       .split("/")
       .slice(1)
-      .reduce((at, key) => at?.[key.replaceAll("~1", "/").replaceAll("~0", "~")], root);
-    const { $ref, ...beside } = found;
-    found = { ...(target ?? {}), ...beside };
+      .reduce(
+        (/** @type {any} */ at, /** @type {string} */ key) => at?.[key.replaceAll("~1", "/").replaceAll("~0", "~")],
+        root,
+      );
+    found = { ...(target ?? {}), ...without(found, "$ref") };
   }
   if (found.allOf?.length === 1) found = { ...resolved(found.allOf[0], root).schema, ...without(found, "allOf") };
   if (Array.isArray(found.anyOf)) {
@@ -28,6 +42,7 @@ export function resolved(schema, root) {
   return { schema: found, nullable: false };
 }
 
+/** @param {Schema} object @param {string} key */
 function without(object, key) {
   const { [key]: _, ...rest } = object;
   return rest;
@@ -36,7 +51,15 @@ function without(object, key) {
 /** Nested forms deeper than this are written as JSON: a schema may contain itself. */
 const DEEPEST = 5;
 
-/** The field for a schema. @param about {name, title, path, required, depth}. */
+/**
+ * The field for a schema.
+ *
+ * @param {Schema} given
+ * @param {Schema} root the schema that `$ref` refers to
+ * @param {any} value its initial value
+ * @param {Facts} about
+ * @returns {Field}
+ */
 export function fieldFor(given, root, value, about) {
   const { schema, nullable } = resolved(given, root);
   const facts = { ...about, optional: !about.required || nullable, nullable };
@@ -54,66 +77,11 @@ export function fieldFor(given, root, value, about) {
   return json(schema, initial, facts);
 }
 
-// -- scaffolding --------------------------------------------------------------------------------------------------
-
-/** Label, description and place for an error around an input. */
-function labelled(input, schema, facts, { inline = false } = {}) {
-  const id = freshId("field");
-  input.id = id;
-  const notes = [];
-  const hint = schema.description ? h("p", { class: "hint", id: `${id}-hint` }, schema.description) : null;
-  if (hint) notes.push(hint.id);
-  const error = h("p", { class: "field-error", id: `${id}-error`, hidden: true });
-  notes.push(error.id);
-  const isRequired = !facts.optional && !facts.hasAnswer;
-  if (isRequired) input.setAttribute("aria-required", "true");
-  const label = h("label", { for: id }, facts.title);
-  const kind = h("span", { class: "kind", id: `${id}-kind` }, kindOf(schema, facts));
-  const row = h(
-    "div",
-    { class: "label-row" },
-    label,
-    isRequired ? h("span", { class: "required", "aria-hidden": "true" }, "*") : null,
-    kind,
-  );
-  input.setAttribute("aria-describedby", [kind.id, ...notes].join(" "));
-  const element = inline
-    ? h("div", { class: "field inline" }, input, row, hint, error)
-    : h("div", { class: "field" }, row, hint, input, error);
-  const complain = (message) => {
-    error.textContent = message ?? "";
-    error.hidden = !message;
-    if (message) input.setAttribute("aria-invalid", "true");
-    else input.removeAttribute("aria-invalid");
-  };
-  input.addEventListener("input", () => complain(null));
-  return { element, complain, focus: () => input.focus(), path: facts.path, children: [] };
-}
-
-function kindOf(schema, facts) {
-  const words = [schema.format ?? (Array.isArray(schema.enum) || schema.const !== undefined ? null : schema.type)];
-  if (facts.optional && !facts.hasAnswer) words.push("optional");
-  return words.filter(Boolean).join(", ");
-}
-
-/** `read` that tells problems at the field. */
-function reading(field, facts, look) {
-  field.read = (problems) => {
-    const { value, problem } = look();
-    field.complain(problem ?? null);
-    if (problem) problems.push({ field, message: `${facts.title}: ${problem}` });
-    return value;
-  };
-  return field;
-}
-
-// -- kinds --------------------------------------------------------------------------------------------------------
-
 function text(schema, initial, facts) {
   const isLong = schema.format === undefined && ((schema.maxLength ?? 0) > 200 || String(initial ?? "").includes("\n"));
   const input = isLong
     ? h("textarea", { rows: "4" })
-    : h("input", { type: typeOf(schema.format), spellcheck: "false" });
+    : h("input", { type: INPUT_TYPES[schema.format] ?? "text", spellcheck: "false" });
   input.value = initial ?? "";
   if (EXAMPLES[schema.format]) input.placeholder = EXAMPLES[schema.format];
   return reading(labelled(input, schema, facts), facts, () => {
@@ -121,16 +89,16 @@ function text(schema, initial, facts) {
     if (value === "") {
       if (facts.nullable) return { value: facts.required ? null : UNSET };
       if (!facts.required && schema.default === undefined) return { value: UNSET };
-      if (facts.required) return { value, problem: "is required." };
+      if (facts.required) return { value, problem: "Required" };
     }
-    if (schema.minLength > value.length) return { value, problem: `needs at least ${schema.minLength} characters.` };
-    if (schema.maxLength < value.length) return { value, problem: `takes at most ${schema.maxLength} characters.` };
-    if (schema.pattern && !matches(schema.pattern, value)) return { value, problem: `has to match ${schema.pattern}` };
+    if (schema.minLength > value.length) return { value, problem: `At least ${count(schema.minLength, "character")}` };
+    if (schema.maxLength < value.length) return { value, problem: `At most ${count(schema.maxLength, "character")}` };
+    if (schema.pattern && !matches(schema.pattern, value)) return { value, problem: `Must match ${schema.pattern}` };
     return { value };
   });
 }
 
-/** How texts of a format are written. */
+/** Examples of each format. @type {Record<string, string>} */
 const EXAMPLES = {
   "date-time": "2026-01-31T09:30:00Z",
   time: "09:30:00",
@@ -138,15 +106,14 @@ const EXAMPLES = {
   uuid: "00000000-0000-4000-8000-000000000000",
 };
 
-function typeOf(format) {
-  return { date: "date", email: "email", password: "password", uri: "url" }[format] ?? "text";
-}
+/** Format -> type of the input. @type {Record<string, string>} */
+const INPUT_TYPES = { date: "date", email: "email", password: "password", uri: "url" };
 
 function matches(pattern, value) {
   try {
     return new RegExp(pattern, "u").test(value);
   } catch {
-    return true; // Python's expressions are not all JavaScript's: the server decides
+    return true; // not every Python expression is valid in JavaScript: the server decides
   }
 }
 
@@ -160,32 +127,32 @@ function number(schema, initial, facts) {
   });
   input.value = initial ?? "";
   return reading(labelled(input, schema, facts), facts, () => {
-    const given = input.value.trim();
-    if (given === "") {
-      if (facts.required && !facts.nullable) return { value: UNSET, problem: "is required." };
+    const typed = input.value.trim();
+    if (typed === "") {
+      if (facts.required && !facts.nullable) return { value: UNSET, problem: "Required" };
       return { value: facts.nullable && facts.required ? null : UNSET };
     }
-    const value = Number(given);
-    if (!Number.isFinite(value)) return { value, problem: `is no number: ${given}` };
-    if (isWhole && !/^[+-]?\d+$/.test(given)) return { value, problem: "has to be a whole number." };
+    const value = Number(typed);
+    if (!Number.isFinite(value)) return { value, problem: `Not a number: ${typed}` };
+    if (isWhole && !/^[+-]?\d+$/.test(typed)) return { value, problem: "Must be a whole number" };
     if (isWhole && !Number.isSafeInteger(value))
-      return { value, problem: "is too large for this page; send it by a program." };
+      return { value, problem: "Too large for this page: send it over the HTTP API" };
     const problem = beyond(schema, value);
     return { value, problem };
   });
 }
 
 function beyond(schema, value) {
-  if (value < schema.minimum) return `has to be at least ${schema.minimum}.`;
-  if (value > schema.maximum) return `has to be at most ${schema.maximum}.`;
-  if (value <= schema.exclusiveMinimum) return `has to be more than ${schema.exclusiveMinimum}.`;
-  if (value >= schema.exclusiveMaximum) return `has to be less than ${schema.exclusiveMaximum}.`;
+  if (value < schema.minimum) return `Must be at least ${schema.minimum}`;
+  if (value > schema.maximum) return `Must be at most ${schema.maximum}`;
+  if (value <= schema.exclusiveMinimum) return `Must be more than ${schema.exclusiveMinimum}`;
+  if (value >= schema.exclusiveMaximum) return `Must be less than ${schema.exclusiveMaximum}`;
   return undefined;
 }
 
 function toggle(schema, initial, facts) {
   const input = h("input", { type: "checkbox", checked: initial === true });
-  // Unticked is an answer: a checkbox is neither required nor optional.
+  // Unchecked is a value too: a checkbox is neither required nor optional.
   const field = labelled(input, schema, { ...facts, hasAnswer: true }, { inline: true });
   return reading(field, facts, () => ({ value: input.checked }));
 }
@@ -199,7 +166,7 @@ function choice(options, schema, initial, facts) {
   select.value = known < 0 ? (select.options[0]?.value ?? "") : String(known + 1);
   return reading(labelled(select, { ...schema, type: undefined }, facts), facts, () => {
     if (select.value !== "") return { value: options[Number(select.value) - 1] };
-    if (facts.required && !facts.nullable) return { value: UNSET, problem: "has to be chosen." };
+    if (facts.required && !facts.nullable) return { value: UNSET, problem: "Choose a value" };
     return { value: facts.nullable && facts.required ? null : UNSET };
   });
 }
@@ -209,13 +176,13 @@ function json(schema, initial, facts) {
   input.value = initial === undefined || initial === null ? "" : jsonText(initial);
   return reading(labelled(input, { ...schema, format: "JSON" }, facts), facts, () => {
     if (input.value.trim() === "") {
-      if (facts.required && !facts.nullable) return { value: UNSET, problem: "is required: write JSON." };
+      if (facts.required && !facts.nullable) return { value: UNSET, problem: "Required: enter JSON" };
       return { value: facts.nullable && facts.required ? null : UNSET };
     }
     try {
       return { value: JSON.parse(input.value) };
     } catch (error) {
-      return { value: UNSET, problem: `is no JSON: ${error.message}` };
+      return { value: UNSET, problem: `Not valid JSON: ${error.message}` };
     }
   });
 }
@@ -234,15 +201,14 @@ function nested(schema, root, initial, facts) {
     { class: "nested-fields" },
     fields.map((each) => each.element),
   );
-  let isGiven = { checked: true };
+  const isSet = h("input", {
+    type: "checkbox",
+    checked: !facts.optional || (initial !== undefined && initial !== null),
+    onchange: () => (inner.hidden = !isSet.checked),
+  });
   if (facts.optional) {
-    isGiven = h("input", {
-      type: "checkbox",
-      checked: initial !== undefined && initial !== null,
-      onchange: () => (inner.hidden = !isGiven.checked),
-    });
-    inner.hidden = !isGiven.checked;
-    put(body, h("label", { class: "inline-label" }, isGiven, ` give ${facts.title}`));
+    inner.hidden = !isSet.checked;
+    put(body, h("label", { class: "inline-label" }, isSet, ` Set ${facts.title}`));
   }
   put(body, inner);
   return {
@@ -251,17 +217,18 @@ function nested(schema, root, initial, facts) {
     children: fields,
     complain: () => {},
     focus: () => fields[0]?.focus(),
-    read: (problems) =>
-      isGiven.checked ? valuesOf(fields, problems) : facts.nullable && facts.required ? null : UNSET,
+    read: (/** @type {Problem[]} */ problems) =>
+      isSet.checked ? valuesOf(fields, problems) : facts.nullable && facts.required ? null : UNSET,
   };
 }
 
 /** A list of fields that grows and shrinks. */
 function list(schema, root, initial, facts) {
+  /** @type {{field: Field, row: HTMLElement}[]} */
   const items = [];
   const rows = h("div", { class: "list-items" });
   const error = h("p", { class: "field-error", hidden: true });
-  const add = (value) => {
+  const add = (/** @type {any} */ value) => {
     const at = items.length;
     const about = {
       name: String(at),
@@ -299,6 +266,7 @@ function list(schema, root, initial, facts) {
     more,
     error,
   );
+  /** @type {Field} */
   const field = {
     element,
     path: facts.path,
@@ -312,9 +280,10 @@ function list(schema, root, initial, facts) {
     focus: () => more.focus(),
     read: (problems) => {
       const values = items.map((item) => item.field.read(problems)).map((value) => (value === UNSET ? null : value));
+      /** @type {string | null} */
       let problem = null;
-      if (values.length < schema.minItems) problem = `needs at least ${schema.minItems}.`;
-      if (values.length > schema.maxItems) problem = `takes at most ${schema.maxItems}.`;
+      if (values.length < schema.minItems) problem = `At least ${count(schema.minItems, "item")}`;
+      if (values.length > schema.maxItems) problem = `At most ${count(schema.maxItems, "item")}`;
       field.complain(problem);
       if (problem) problems.push({ field, message: `${facts.title}: ${problem}` });
       if (values.length === 0 && !facts.required)
@@ -325,7 +294,16 @@ function list(schema, root, initial, facts) {
   return field;
 }
 
-/** A field for each property of an object schema, in their order. */
+/**
+ * A field for each property of an object schema, in their order.
+ *
+ * @param {Schema} schema
+ * @param {Schema} root
+ * @param {Record<string, any>} values initial values
+ * @param {(string | number)[]} path
+ * @param {number} depth
+ * @returns {NamedField[]}
+ */
 export function propertiesOf(schema, root, values, path, depth) {
   const required = new Set(schema.required ?? []);
   return Object.entries(schema.properties ?? {}).map(([name, each]) => {
@@ -334,8 +312,9 @@ export function propertiesOf(schema, root, values, path, depth) {
   });
 }
 
-/** What the fields say, without those that were left empty. */
+/** The values of the fields without those left empty. @param {NamedField[]} fields @param {Problem[]} problems */
 export function valuesOf(fields, problems) {
+  /** @type {Record<string, any>} */
   const values = {};
   for (const field of fields) {
     const value = field.read(problems);

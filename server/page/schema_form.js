@@ -2,16 +2,23 @@
 
 import { announce, fill, freshId, h } from "./dom.js";
 import { jsonText } from "./json_view.js";
+/**
+ * @typedef {import("./field_frame.js").Field} Field
+ * @typedef {import("./field_frame.js").NamedField} NamedField
+ * @typedef {import("./field_frame.js").Problem} Problem
+ */
+
 import { propertiesOf, valuesOf } from "./schema_fields.js";
 
 /**
  * A form.
  *
- * @param about.schema of an object; null asks for JSON.
- * @param about.values that the fields begin with.
- * @param about.hidden names of fields that are not shown; their values are sent as they are.
- * @param about.action what the button says.
- * @param about.submit called with the values; what it throws is shown where it belongs.
+ * @param {object} options
+ * @param {Schema | null} options.schema of an object; null asks for JSON
+ * @param {Record<string, any>} [options.values] initial values
+ * @param {string[]} [options.hidden] names of fields that are not shown; their values are sent unchanged
+ * @param {string} options.action label of the button
+ * @param {(values: Record<string, any>) => Promise<void>} options.submit an error it throws is shown at its field
  */
 export function schemaForm({ schema, values = {}, hidden = [], action, submit }) {
   const root = schema ?? {};
@@ -32,14 +39,12 @@ export function schemaForm({ schema, values = {}, hidden = [], action, submit })
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    /** @type {Problem[]} */
     const problems = [];
     const read = { ...fixed, ...valuesOf(fields, problems), ...(further ? further.read(problems) : {}) };
     fill(errors);
     if (problems.length) {
-      fill(
-        errors,
-        h("p", {}, problems.length === 1 ? problems[0].message : `${problems.length} fields need another value.`),
-      );
+      fill(errors, h("p", {}, problems.length === 1 ? problems[0].message : `${problems.length} fields are invalid.`));
       problems[0].field.focus();
       return;
     }
@@ -58,10 +63,17 @@ export function schemaForm({ schema, values = {}, hidden = [], action, submit })
   return form;
 }
 
-/** What the server refused, at the fields that it names; all of it where it names none. */
+/**
+ * Show the server's error at the fields it names, and as a whole.
+ *
+ * @param {string} message
+ * @param {NamedField[]} fields
+ * @param {HTMLElement} errors
+ */
 function showRefusal(message, fields, errors) {
+  /** @type {Field[]} */
   const named = [];
-  const visit = (field) => {
+  const visit = (/** @type {Field} */ field) => {
     const path = field.path.join(".");
     const found = message.match(
       new RegExp(`(?:^|[\\s;:'"(\`])${escaped(path)}['"\`]?: (.+?)(?=;|\\n|\\. Its fields|$)`, "u"),
@@ -77,11 +89,12 @@ function showRefusal(message, fields, errors) {
   fill(errors, h("p", {}, message));
 }
 
+/** @param {string} text */
 function escaped(text) {
   return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }
 
-/** Fields that no schema tells of: an event takes any. */
+/** A JSON field for events that declare no fields. @param {Record<string, any>} values */
 function furtherField(values) {
   const id = freshId("further");
   const input = h("textarea", { id, rows: "4", class: "code", spellcheck: "false", placeholder: '{"topic": "…"}' });
@@ -93,26 +106,26 @@ function furtherField(values) {
       "div",
       { class: "field" },
       h("div", { class: "label-row" }, h("label", { for: id }, "Fields"), h("span", { class: "kind" }, "JSON object")),
-      h("p", { class: "hint", id: `${id}-hint` }, "It declares no fields and takes any."),
+      h("p", { class: "hint", id: `${id}-hint` }, "This event declares no fields: any JSON object is accepted."),
       input,
       error,
     ),
     path: [],
     children: [],
     focus: () => input.focus(),
-    complain: (message) => {
+    complain: (/** @type {string | null} */ message) => {
       error.textContent = message ?? "";
       error.hidden = !message;
     },
-    read: (problems) => {
+    read: (/** @type {Problem[]} */ problems) => {
       let value = {};
+      /** @type {string | null} */
       let problem = null;
       try {
         value = input.value.trim() === "" ? {} : JSON.parse(input.value);
-        if (value === null || typeof value !== "object" || Array.isArray(value))
-          problem = "has to be a JSON object: {…}";
+        if (value === null || typeof value !== "object" || Array.isArray(value)) problem = "Must be a JSON object: {…}";
       } catch (reason) {
-        problem = `is no JSON: ${reason.message}`;
+        problem = `Not valid JSON: ${reason.message}`;
       }
       field.complain(problem);
       if (problem) problems.push({ field, message: `Fields: ${problem}` });

@@ -2,7 +2,7 @@
 
 import { freshId, h } from "./dom.js";
 
-/** @param pages [title, element] of each. */
+/** @param {string} label @param {[string, HTMLElement][]} pages title and element of each */
 export function tabs(label, pages) {
   const list = h("div", { role: "tablist", "aria-label": label, class: "tabs" });
   const made = pages.map(([title, page], at) => {
@@ -21,6 +21,7 @@ export function tabs(label, pages) {
     return { tab, panel };
   });
 
+  /** @param {number} chosen */
   function choose(chosen) {
     made.forEach(({ tab, panel }, at) => {
       tab.setAttribute("aria-selected", String(at === chosen));

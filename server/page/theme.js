@@ -1,22 +1,25 @@
-// Light, dark, or as the system has it; the choice is kept in this browser.
+// Light, dark, or as the system is set; the choice is kept in this browser.
 
 const KEY = "umbel.theme";
+/** @type {Record<string, string>} */
 const NEXT = { system: "light", light: "dark", dark: "system" };
+/** @type {Record<string, string>} */
 const SIGN = { system: "◐ System", light: "☀ Light", dark: "☾ Dark" };
 
+/** Make the button switch the colour theme. @param {HTMLButtonElement} button */
 export function theme(button) {
-  const apply = (choice) => {
+  const apply = () => {
     if (choice === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = choice;
     button.textContent = SIGN[choice];
-    button.setAttribute("aria-label", `Colours: ${choice}. Change`);
+    button.setAttribute("aria-label", `Colour theme: ${choice}. Change`);
   };
-  let choice = localStorage.getItem(KEY);
+  let choice = localStorage.getItem(KEY) ?? "";
   if (!(choice in NEXT)) choice = "system";
-  apply(choice);
+  apply();
   button.addEventListener("click", () => {
     choice = NEXT[choice];
     localStorage.setItem(KEY, choice);
-    apply(choice);
+    apply();
   });
 }

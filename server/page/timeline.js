@@ -1,4 +1,4 @@
-// The executions of a run as bars over time, a band for each worker; the same as a table.
+// A run's attempts as bars over time, one band for each worker process; and the same as a table.
 
 import { fill, h, s } from "./dom.js";
 import { count, duration, short } from "./format.js";
@@ -10,24 +10,29 @@ const AXIS = 22;
 /** Bars that are drawn; the table has all. */
 const DRAWN = 600;
 
-/** Outcome -> sign and words; the sign stands in the bar, so that colour is not all there is. */
+/**
+ * Outcome -> sign and words. The sign is in the bar, so that colour is not the only mark.
+ *
+ * @type {Record<string, [string, string]>}
+ */
 const OUTCOMES = {
   done: ["✓", "done"],
   running: ["▶", "running"],
-  retrying: ["↻", "failed, tried again"],
+  retrying: ["↻", "failed, retried"],
   failed: ["✕", "failed"],
-  waiting: ["◔", "waits for an event"],
-  lost: ["⚡", "lost with its process"],
-  released: ["↩", "handed back"],
-  hung: ["◷", "beyond its time limit"],
+  waiting: ["◔", "waiting for an event"],
+  lost: ["⚡", "lost: its process died"],
+  released: ["↩", "released"],
+  hung: ["◷", "exceeded its time limit"],
 };
 
-/** The timeline; `show(run)` draws it anew. */
+/** The timeline; `show(run)` redraws it. */
 export function timelineView() {
   const chart = h("div", { class: "chart" });
   const table = h("div", { class: "table-scroll" });
-  const whole = h("details", { class: "as-table" }, h("summary", {}, "As a table"), table);
+  const whole = h("details", { class: "as-table" }, h("summary", {}, "Show as a table"), table);
   const element = h("div", { class: "timeline" }, chart, whole);
+  /** @type {Run | null} */
   let shown = null;
   const draw = () => {
     if (!shown || !element.isConnected || chart.clientWidth === 0) return;
@@ -38,10 +43,11 @@ export function timelineView() {
   new ResizeObserver(draw).observe(chart);
   return {
     element,
+    /** @param {Run} run */
     show: (run) => {
       shown = run;
       if (run.timeline.length === 0) {
-        fill(chart, h("p", { class: "muted" }, "No step has been executed yet."));
+        fill(chart, h("p", { class: "muted" }, "No step has run yet."));
         return;
       }
       draw();
@@ -49,12 +55,13 @@ export function timelineView() {
   };
 }
 
+/** @param {Run} run @param {number} width */
 function drawn(run, width) {
   const bars = run.timeline.slice(-DRAWN);
   const begin = run.timeline_left_out ? Math.min(...bars.map((bar) => bar.started_at)) : run.created_at;
   const end = Math.max(begin + 1, run.ended_at ?? run.now, ...bars.map((bar) => bar.ended_at ?? run.now));
   const inner = Math.max(200, width - 2);
-  const x = (at) => (Math.max(0, at - begin) / (end - begin)) * (inner - 2) + 1;
+  const x = (/** @type {number} */ at) => (Math.max(0, at - begin) / (end - begin)) * (inner - 2) + 1;
   const bands = banded(bars, run.now);
   const parts = [];
   let y = AXIS + 4;
@@ -74,7 +81,8 @@ function drawn(run, width) {
     s("line", { class: "tick", x1: x(begin + at), x2: x(begin + at), y1: AXIS - 4, y2: y - BAND }),
     s("text", { class: "tick-label", x: Math.min(x(begin + at) + 3, inner - 40), y: 13 }, duration(at)),
   ]);
-  const label = `Timeline: ${count(run.timeline.length, "execution")} on ${count(bands.length, "process", "processes")}. The table below has the same.`;
+  const executions = count(run.timeline.length, "execution");
+  const label = `Timeline: ${executions} on ${count(bands.length, "process", "processes")}, same data as the table below`;
   const svg = s(
     "svg",
     { role: "img", "aria-label": label, width: inner, height: y, viewBox: `0 0 ${inner} ${y}` },
@@ -89,27 +97,45 @@ function drawn(run, width) {
   ];
 }
 
-/** Bars by process, and within it in lanes where none overlap. */
+/**
+ * Bars by process, and within it in lanes where none overlap.
+ *
+ * @param {Bar[]} bars
+ * @param {number} now
+ * @returns {[string, Bar[][]][]}
+ */
 function banded(bars, now) {
+  /** @type {Map<string, Bar[][]>} */
   const bands = new Map();
   for (const bar of bars) {
     const name = bar.process ? `${bar.worker}  ·  ${bar.process}` : bar.worker;
-    const lanes = bands.get(name) ?? bands.set(name, []).get(name);
-    const free = lanes.find((lane) => (lane.at(-1).ended_at ?? now) <= bar.started_at);
+    const lanes = bands.get(name) ?? [];
+    bands.set(name, lanes);
+    const free = lanes.find((lane) => (lane.at(-1)?.ended_at ?? now) <= bar.started_at);
     if (free) free.push(bar);
     else lanes.push([bar]);
   }
   return [...bands];
 }
 
-/** A line from where a step began to wait to where it went on: nothing is executed meanwhile. */
+/**
+ * A line from where a step began to wait to where it continued: nothing is executed meanwhile.
+ *
+ * @param {Bar} bar
+ * @param {Bar[]} bars
+ * @param {(at: number) => number} x
+ * @param {number} y
+ * @param {Run} run
+ */
 function drawnWait(bar, bars, x, y, run) {
-  if (bar.outcome !== "waiting") return null;
-  const next = bars.find((each) => each.work_id === bar.work_id && each.started_at >= bar.ended_at && each !== bar);
+  const since = bar.ended_at;
+  if (bar.outcome !== "waiting" || since === null) return null;
+  const next = bars.find((each) => each.work_id === bar.work_id && each.started_at >= since && each !== bar);
   const until = next?.started_at ?? run.ended_at ?? run.now;
-  return s("line", { class: "wait", x1: x(bar.ended_at), x2: x(until), y1: y, y2: y });
+  return s("line", { class: "wait", x1: x(since), x2: x(until), y1: y, y2: y });
 }
 
+/** @param {Bar} bar @param {(at: number) => number} x @param {number} y @param {Run} run @param {number} inner */
 function drawnBar(bar, x, y, run, inner) {
   const width = Math.max(4, x(bar.ended_at ?? run.now) - x(bar.started_at));
   const left = Math.min(x(bar.started_at), inner - width - 1);
@@ -118,7 +144,7 @@ function drawnBar(bar, x, y, run, inner) {
   const took = duration((bar.ended_at ?? run.now) - bar.started_at);
   const title = [
     `${bar.step}, attempt ${bar.attempt}: ${words}`,
-    `after ${duration(bar.started_at - run.created_at)}, took ${took}`,
+    `started after ${duration(bar.started_at - run.created_at)}, took ${took}`,
     bar.event ? `→ ${bar.event}` : "",
     bar.error ?? "",
   ];
@@ -131,7 +157,7 @@ function drawnBar(bar, x, y, run, inner) {
   );
 }
 
-/** Round instants, not closer than 90 pixels. */
+/** Round instants, at least 90 pixels apart. @param {number} span @param {number} width */
 function tickMarks(span, width) {
   const wanted = span / Math.max(1, Math.floor(width / 90));
   const power = 10 ** Math.floor(Math.log10(Math.max(1, wanted)));
@@ -139,12 +165,13 @@ function tickMarks(span, width) {
   const step =
     wanted > 30_000
       ? (minutes.find((each) => each >= wanted) ?? Math.ceil(wanted / 86_400_000) * 86_400_000)
-      : [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= wanted);
+      : ([1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= wanted) ?? wanted);
   const marks = [];
   for (let at = 0; at <= span; at += step) marks.push(at);
   return marks;
 }
 
+/** @param {Bar[]} bars */
 function legend(bars) {
   const found = Object.keys(OUTCOMES).filter((outcome) => bars.some((bar) => bar.outcome === outcome));
   return h(
@@ -161,9 +188,10 @@ function legend(bars) {
   );
 }
 
+/** @param {Run} run */
 function asTable(run) {
-  const headings = ["Step", "Attempt", "Worker", "After", "Took", "Outcome"];
-  const row = (bar) => [
+  const headings = ["Step", "Attempt", "Worker", "Started after", "Duration", "Outcome"];
+  const row = (/** @type {Bar} */ bar) => [
     bar.step,
     String(bar.attempt),
     bar.worker,

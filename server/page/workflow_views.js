@@ -1,13 +1,13 @@
-// The workflows that are served; one of them with the form that starts a run.
+// The list of served workflows; and one of them, with a form that starts a run.
 
-import { blank, fill, h, panel, trouble } from "./dom.js";
+import { blank, errorBox, fill, h, panel } from "./dom.js";
 import { count } from "./format.js";
 import { graphView } from "./graph.js";
 import { get, post } from "./http.js";
 import { schemaForm } from "./schema_form.js";
 
-/** All of them. */
-export function workflowListView(_, signal) {
+/** All served workflows. @param {AbortSignal} signal */
+export function workflowListView(signal) {
   const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
   const load = async () => {
     try {
@@ -15,16 +15,13 @@ export function workflowListView(_, signal) {
       if (workflows.length === 0) {
         fill(
           place,
-          blank(
-            "This server serves no workflow.",
-            "Name some when you start it: umbel serve module:Workflow, or server.add_workflow(…).",
-          ),
+          blank("No workflows are served.", "Serve some: umbel serve module:Workflow, or server.add_workflow(…)."),
         );
       } else {
         fill(place, h("ul", { class: "cards" }, workflows.map(card)));
       }
     } catch (error) {
-      if (!signal.aborted) fill(place, trouble(error, load));
+      if (!signal.aborted) fill(place, errorBox(error, load));
     }
     place.removeAttribute("aria-busy");
   };
@@ -32,6 +29,7 @@ export function workflowListView(_, signal) {
   return { element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Workflows"), place), title: "Workflows" };
 }
 
+/** @param {ServedWorkflow} workflow */
 function card(workflow) {
   return h(
     "li",
@@ -45,7 +43,7 @@ function card(workflow) {
   );
 }
 
-/** One of them. */
+/** One workflow. @param {string} name @param {AbortSignal} signal */
 export function workflowView(name, signal) {
   const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
   const load = async () => {
@@ -53,7 +51,7 @@ export function workflowView(name, signal) {
       const workflow = await get(`console/workflows/${encodeURIComponent(name)}`, signal);
       fill(place, shown(workflow));
     } catch (error) {
-      if (!signal.aborted) fill(place, trouble(error, error.status === 404 ? null : load));
+      if (!signal.aborted) fill(place, errorBox(error, error.status === 404 ? null : load));
     }
     place.removeAttribute("aria-busy");
   };
@@ -62,6 +60,7 @@ export function workflowView(name, signal) {
   return { element: h("div", { class: "view" }, above, h("h1", { tabindex: "-1" }, name), place), title: name };
 }
 
+/** @param {ServedWorkflow} workflow */
 function shown(workflow) {
   const form = schemaForm({
     schema: workflow.start.schema,
@@ -90,6 +89,7 @@ function shown(workflow) {
   ];
 }
 
+/** @param {Graph} graph */
 function steps(graph) {
   return h(
     "div",

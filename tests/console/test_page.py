@@ -163,7 +163,7 @@ def test_the_timeline_shows_executions_by_worker_as_bars_and_as_a_table(page: Pa
     page.get_by_role("tab", name="Timeline").click()
     expect(page.locator(".chart .bar.done")).to_have_count(2)
     expect(page.locator(".chart .worker")).to_have_count(1)
-    page.get_by_text("As a table").click()
+    page.get_by_text("Show as a table").click()
     rows = page.get_by_role("table", name="Executions").locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("charge")

@@ -55,7 +55,7 @@ def test_what_schemas_say_in_other_ways_is_understood_too(page: Page, site: Site
     form = page.locator("form.schema-form")
     form.get_by_label("colour").select_option(label="blue")
     form.get_by_label("when").fill("2026-11-21T14:30:00Z")
-    form.get_by_label("give maybe").check()
+    form.get_by_label("Set maybe").check()
     form.get_by_role("group", name="maybe").get_by_label("name").fill("Ada")
     form.get_by_role("button", name="Add to people").click()
     form.get_by_role("group", name="people 1").get_by_label("name").fill("Grace")
@@ -97,10 +97,10 @@ def test_bounds_and_patterns_of_a_schema_are_kept(page: Page) -> None:
     for _ in range(3):
         form.get_by_role("button", name="Add to people").click()
     form.get_by_role("button", name="Start a run").click()
-    expect(form.get_by_text("has to match ^[A-Z]{2}-\\d$")).to_be_visible()
-    expect(form.get_by_text("has to be less than 1.")).to_be_visible()
-    expect(form.get_by_text("takes at most 2.")).to_be_visible()
-    expect(form.get_by_text("has to be chosen.")).to_be_visible()
+    expect(form.get_by_text("Must match ^[A-Z]{2}-\\d$")).to_be_visible()
+    expect(form.get_by_text("Must be less than 1")).to_be_visible()
+    expect(form.get_by_text("At most 2 items", exact=True)).to_be_visible()
+    expect(form.get_by_text("Choose a value")).to_be_visible()
     assert bodies == []
 
 
@@ -128,15 +128,15 @@ def test_what_does_not_fit_is_told_at_the_field_before_it_is_sent(page: Page) ->
     page.get_by_label("notes").fill("{")
     page.get_by_role("button", name="Start a run").click()
     for label, problem in (
-        ("city", "needs at least 2 characters"),
-        ("nights", "has to be at most 30"),
-        ("budget", "is no number"),
-        ("notes", "is no JSON"),
+        ("city", "At least 2 characters"),
+        ("nights", "Must be at most 30"),
+        ("budget", "Not a number"),
+        ("notes", "Not valid JSON"),
     ):
         field = page.get_by_label(label, exact=False).first
         expect(field).to_have_attribute("aria-invalid", "true")
         expect(page.locator(f"[id='{field.get_attribute('id')}-error']")).to_contain_text(problem)
-    expect(page.get_by_text("5 fields need another value")).to_be_visible()
+    expect(page.get_by_text("5 fields are invalid")).to_be_visible()
     expect(page.get_by_label("city")).to_be_focused()
     assert bodies == []
 

@@ -34,11 +34,11 @@ def test_runs_are_searched_filtered_and_paged(page: Page, many: Site) -> None:
     expect(rows).to_have_count(50)
     expect(rows.first).to_contain_text("order119")
     expect(page.locator("[data-count=failed]")).to_have_text("3")
-    page.get_by_role("button", name="Older runs").click()
+    page.get_by_role("button", name="Load older runs").click()
     expect(rows).to_have_count(100)
-    page.get_by_role("button", name="Older runs").click()
+    page.get_by_role("button", name="Load older runs").click()
     expect(rows).to_have_count(130)
-    expect(page.get_by_role("button", name="Older runs")).to_be_hidden()
+    expect(page.get_by_role("button", name="Load older runs")).to_be_hidden()
     page.get_by_text("failed", exact=True).click()
     expect(rows).to_have_count(3)
     page.get_by_text("all", exact=True).click()
@@ -48,7 +48,7 @@ def test_runs_are_searched_filtered_and_paged(page: Page, many: Site) -> None:
     page.get_by_label("Workflow").select_option("booking")
     expect(rows).to_have_count(10)
     page.get_by_label("Search").fill("nothing like this")
-    expect(page.get_by_text("No run fits.")).to_be_visible()
+    expect(page.get_by_text("No matching runs.")).to_be_visible()
 
 
 def test_a_filter_stands_in_the_address(page: Page, many: Site) -> None:
@@ -63,7 +63,7 @@ def test_a_filter_stands_in_the_address(page: Page, many: Site) -> None:
 def test_empty_missing_and_wrong_are_told(page: Page, runtime: Runtime) -> None:
     with Serving(runtime) as site:
         page.goto(site.url)
-        expect(page.get_by_text("No run yet.")).to_be_visible()
+        expect(page.get_by_text("No runs yet.")).to_be_visible()
         page.get_by_role("link", name="Workflows").last.click()
         expect(page.get_by_role("link", name="booking")).to_be_visible()
         expect(page.get_by_text("No live worker serves this workflow").first).to_be_visible()
@@ -100,7 +100,7 @@ def test_what_events_and_results_contain_is_text_and_nothing_else(page: Page, si
     page.get_by_role("button", name="Answer", exact=True).click()
     expect(page.locator(".outcome")).to_contain_text("onerror")
     page.goto("#/runs?q=%3Cimg%20src=x%20onerror=window.hacked=1%3E")
-    expect(page.get_by_text("No run fits.")).to_be_visible()
+    expect(page.get_by_text("No matching runs.")).to_be_visible()
     page.goto(f"#/runs/{'%3Cimg%20src=x%20onerror=window.hacked=1%3E'}")
     expect(page.get_by_role("alert").first).to_be_visible()
     assert page.locator("main img, main script, main iframe").count() == 0
@@ -115,10 +115,10 @@ def test_the_token_is_asked_for_kept_in_the_tab_and_sent(browser: Browser, deplo
         dialog = page.get_by_role("dialog", name="Access token")
         expect(dialog).to_be_visible()
         dialog.get_by_label("Token").fill("wrong")
-        dialog.get_by_role("button", name="Use it").click()
+        dialog.get_by_role("button", name="Use token").click()
         expect(dialog).to_be_visible()
         dialog.get_by_label("Token").fill("secret")
-        dialog.get_by_role("button", name="Use it").click()
+        dialog.get_by_role("button", name="Use token").click()
         page.get_by_role("button", name="Start a run").click()
         expect(page.locator(".outcome")).to_contain_text("paid 10")  # told over the stream, too
         page.reload()
@@ -163,12 +163,12 @@ def test_it_is_dark_where_the_system_is_and_where_it_is_wanted(browser: Browser,
     page = context.new_page()
     page.goto("")
     assert ground(page) < 50
-    page.get_by_role("button", name="Colours").click()
+    page.get_by_role("button", name="Colour theme").click()
     assert ground(page) > 200
     page.reload()
     assert ground(page) > 200
-    page.get_by_role("button", name="Colours: light").click()
-    page.get_by_role("button", name="Colours: dark").click()
+    page.get_by_role("button", name="Colour theme: light").click()
+    page.get_by_role("button", name="Colour theme: dark").click()
     assert ground(page) < 50
     context.close()
 
@@ -216,7 +216,7 @@ def test_it_is_operated_by_keyboard_alone(page: Page, site: Site) -> None:
     page.goto(f"#/runs/{run_id}")
     expect(page.get_by_role("tab", name="Events")).to_be_visible()
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
     page.get_by_role("tab", name="Events").focus()

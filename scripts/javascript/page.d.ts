@@ -1,0 +1,143 @@
+// What the server's console routes answer (server/console/shapes.py and graph.py), for the type check of the page.
+
+/** An event as the stream carries it. */
+interface Envelope {
+  type: string;
+  types?: string[];
+  qualified_name?: string;
+  value?: Record<string, any>;
+}
+
+/** A value that may be left out because of its size. */
+interface Shown {
+  value: any;
+  size?: number;
+  why_not?: string | null;
+}
+
+interface ShownEvent extends Shown {
+  type: string;
+}
+
+interface EventClass {
+  type: string;
+  qualified_name: string;
+  schema: Schema | null;
+}
+
+/** A JSON schema, as pydantic writes it. */
+type Schema = Record<string, any>;
+
+interface Question {
+  id: string;
+  step: string;
+  asked: ShownEvent | null;
+  answers: EventClass[];
+  requirements: Record<string, any>;
+}
+
+/** How many work items of a step are in each state. */
+interface StepCounts {
+  name: string;
+  num_workers: number | null;
+  queued: number;
+  ready: number;
+  running: number;
+  retrying: number;
+  waiting: number;
+  parked: number;
+  failed: number;
+  done: number;
+  failures: number;
+  [state: string]: any;
+}
+
+/** One attempt in the timeline. */
+interface Bar {
+  step: string;
+  work_id: string;
+  attempt: number;
+  worker: string;
+  process: string;
+  started_at: number;
+  ended_at: number | null;
+  outcome: string;
+  event: string | null;
+  error: string | null;
+}
+
+interface ListedRun {
+  run_id: string;
+  workflow: string;
+  route: string | null;
+  status: string;
+  created_at: number;
+  ended_at: number | null;
+  waits_for_admission: boolean;
+  is_asleep: boolean;
+}
+
+interface Run extends ListedRun {
+  now: number;
+  parent: string | null;
+  head: number;
+  began_with: ShownEvent | null;
+  result: (Shown & { event: string }) | null;
+  error: string | null;
+  trouble: string | null;
+  steps: StepCounts[];
+  is_partial: boolean;
+  questions: Question[];
+  timeline: Bar[];
+  timeline_left_out: number;
+  state: (Shown & { key: string; size: number })[];
+  state_left_out: number;
+  sendable: EventClass[];
+}
+
+interface GraphBox {
+  id: string;
+  look: string;
+  label: string;
+  title: string;
+  detail: string;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+interface GraphArrow {
+  from: string;
+  to: string;
+  line: "plain" | "thick" | "dashed";
+  label: string;
+  path: string;
+  x: number;
+  y: number;
+}
+
+interface Graph {
+  title: string;
+  width: number;
+  height: number;
+  boxes: GraphBox[];
+  arrows: GraphArrow[];
+  headings: string[];
+  rows: string[][];
+}
+
+interface ServedWorkflow {
+  name: string;
+  workflow_name: string;
+  description: string;
+  steps: number;
+  start: { type: string; schema: Schema };
+  trouble: string | null;
+  graph: Graph;
+}
+
+interface JSON {
+  // Chromium, Firefox and Safari hand the source text to a reviver; the standard library's types do not know it yet.
+  parse(text: string, reviver: (key: string, value: any, context?: { source?: string }) => any): any;
+}
