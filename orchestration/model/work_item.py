@@ -132,7 +132,6 @@ class Work:
         failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
         suspicion: How much it is suspected of killing processes; 0 is not at all, see `suspicion.py`.
         late: The last attempt outlived its time limit without reporting.
-        exhausted: Charged losses have reached the limit; the code must not run again.
         bound: The events: one, or one per slot of a join; empty for a fan-in, whose members are read in pages.
         members: Number of members of a fan-in (with `scope_id` naming the fan-out), else None.
         answers: waiter id -> answering event, None for a waiter that ran out of time.

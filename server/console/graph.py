@@ -105,9 +105,3 @@ def _arrow(arrow: Arrow, path: tuple[tuple[float, float], ...], sideways: bool) 
         "x": round(x, 1),
         "y": round(y, 1),
     }
-
-
-def _limit(num_workers: int | None) -> str:
-    if num_workers is None:
-        return ""
-    return "one at a time" if num_workers == 1 else f"up to {num_workers} at once"

@@ -195,19 +195,6 @@ class InMemoryStateStore(Generic[StateT]):
         """
         return {} if self._state is None else dict(fields.whole(self._state, "set_state").set)
 
-    @classmethod
-    def from_fields(cls, fields: StateFields[StateT], raw: Mapping[str, bytes]) -> InMemoryStateStore[StateT]:
-        """A store with a state as it is stored in Redis, or with the defaults of its class if nothing is.
-
-        Args:
-            fields: Of the class that the workflow's steps declare.
-            raw: Top-level key -> JSON.
-
-        Raises:
-            StateMismatch: What is stored does not fit the class.
-        """
-        return cls(fields.load(raw)) if raw else cls.of_class(fields.cls)
-
     # --------------------------------------------------------------------------------------------------------------
 
     def _replace(self, state: StateT) -> None:
