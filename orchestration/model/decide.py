@@ -121,7 +121,7 @@ def route(
             continue
         if step.kind == "each":
             uses.append(_deliver(step, event, origin, emit_id, limits))
-        elif step.kind == "join":
+        elif step.kind == "all_of":
             uses.append(_fill_slot(step, event, origin, emit_id, limits))
         else:
             level = _gathering_scope(plan, step, origin.scope)
@@ -169,7 +169,7 @@ def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, li
 def _gathering_scope(plan: Plan, step: StepPlan, scope: Scope) -> str | None:
     """The innermost fan-out around the emitter that feeds this collect step."""
     for scope_id, opener, _ in scope.levels():
-        if step.name in plan.by_name[opener].joins:
+        if step.name in plan.by_name[opener].collected_by:
             return scope_id
     return None
 
@@ -217,7 +217,7 @@ def _decide_fan_out(
         return Decision([_stopped(work, stop.type), Finish("completed", stop)])
     scope_id = derive_id(work.run_id, work.work_id, "scope")
     inside = Origin(work.run_id, work.work_id, work.scope.enter(scope_id, step.name), work.recoveries)
-    joins = tuple((derive_id(work.run_id, scope_id, name), plan.by_name[name]) for name in step.joins)
+    joins = tuple((derive_id(work.run_id, scope_id, name), plan.by_name[name]) for name in step.collected_by)
     opening = OpenScope(scope_id, work.scope.path, joins, limits.queue, work.origin.packed_recoveries())
     commands: list[Command] = [_stopped(work, events[0].type if events else ""), opening]
     staged: dict[str, list[Staged]] = {}

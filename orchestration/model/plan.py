@@ -13,7 +13,12 @@ from typing import Any, Literal
 
 from .envelope import EVENT, Envelope
 
-StepKind = Literal["each", "collect", "join"]
+StepKind = Literal["each", "collect", "all_of"]
+
+# Stored plans keep the names that umbel first gave these two: with others, the digest of every plan would change, and
+# with it what runs in flight are found by.
+_STORED_KINDS: dict[str, str] = {"all_of": "join"}
+_KINDS = {stored: kind for kind, stored in _STORED_KINDS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +29,12 @@ class StepPlan:
         name: The method's (or free function's) name.
         task: The Celery task's name, `Order.charge`.
         kind: `each` runs once per event; `collect` has one `list[E]` parameter and runs once per fan-out;
-            `join` has several event parameters and runs once per full set.
-        accepts: Wire names of accepted events. For `join` one per parameter, in order (names may repeat).
+            `all_of` has several event parameters and runs once per full set.
+        accepts: Wire names of accepted events. For `all_of` one per parameter, in order (names may repeat).
         take: For `collect`: fire at this many arrivals; None fires when the fan-out has closed.
         returns: Wire names the step may return as single events.
         fans_out: Wire names the step may return inside a list.
-        joins: The `collect` steps that gather what this step's fan-out becomes; each fires once per fan-out.
+        collected_by: The `collect` steps that gather what this step's fan-out becomes; each fires once per fan-out.
         num_workers: Concurrent executions within one run.
         timeout_seconds: Limit of one attempt; None is no limit.
         accepts_subclasses: Match by class hierarchy instead of exact class.
@@ -44,7 +49,7 @@ class StepPlan:
     take: int | None = None
     returns: tuple[str, ...] = ()
     fans_out: tuple[str, ...] = ()
-    joins: tuple[str, ...] = ()
+    collected_by: tuple[str, ...] = ()
     num_workers: int = 4
     queue: str | None = None
     priority: int | None = None
@@ -102,7 +107,11 @@ class Plan:
 
     @cached_property
     def _json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        plan = asdict(self)
+        for step in plan["steps"]:
+            step["joins"] = step.pop("collected_by")
+            step["kind"] = _STORED_KINDS.get(step["kind"], step["kind"])
+        return json.dumps(plan, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property
     def digest(self) -> str:
@@ -116,6 +125,8 @@ class Plan:
         known = StepPlan.__dataclass_fields__
         steps = []
         for step in raw["steps"]:
+            kind = step.get("kind", "each")
+            step |= {"collected_by": step.get("joins", ()), "kind": _KINDS.get(kind, kind)}
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in step.items() if k in known}
             steps.append(StepPlan(**fields))
         return Plan(

@@ -151,7 +151,7 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
         record |= {"sid": item.fan_in, "jn": len(item.events)}
         if gathered:  # the fan-out has closed; what it gathered belongs to this item alone
             yield from _list(f"members:{item.fan_in}:{item.step}", item.events)
-    elif plan.by_name[item.step].kind == "join":
+    elif plan.by_name[item.step].kind == "all_of":
         record |= {"ev": [keep(event, "event", i) for i, event in enumerate(item.events)], "rcs": list(item.recoveries)}
     else:
         record["e"] = keep(item.events[0], "event", 0)

@@ -255,5 +255,5 @@ def touched_keys(keys: RunKeys, plan: Plan, work: Work, decision: Decision, take
         names.append(f"members:{work.scope_id}:{work.step}")
     around = [(scope_id, opener) for scope_id, opener, _ in work.scope.levels()]
     for scope_id, opener in (*around, *decision.opens):
-        names.extend(f"members:{scope_id}:{step}" for step in plan.by_name[opener].joins)
+        names.extend(f"members:{scope_id}:{step}" for step in plan.by_name[opener].collected_by)
     return {name: keys[name] for name in names}

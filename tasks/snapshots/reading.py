@@ -149,7 +149,7 @@ class _Reader:
         release = attempt.collection_release_payload
         if release is not None:
             texts = release.events
-        elif step.kind == "join":
+        elif step.kind == "all_of":
             texts = list((attempt.bound_events or {}).values())
             if len(texts) != len(step.accepts):
                 raise ContextSerdeError(
@@ -169,7 +169,7 @@ class _Reader:
             fan_in=release.stream_id if release is not None else None,
             event_name=about.get("event_name") or (events[-1].type if events else RELEASE.type),
             scope=self._path(attempt.scope_path),
-            recoveries=tuple(recoveries if step.kind == "join" else recoveries[:1]),
+            recoveries=tuple(recoveries if step.kind == "all_of" else recoveries[:1]),
             due_at=_ms(attempt.not_before),
             failures=attempt.attempts,
             resumptions=about.get("resumptions", 0),
@@ -205,7 +205,7 @@ class _Reader:
             gathered.setdefault(state.stream_id, {})[target] = state
         for stream in sorted(self.shape.streams.values(), key=lambda each: len(each.scope_path)):
             states = gathered.get(stream.stream_id, {})
-            joins = self._step(stream.source_step).joins
+            joins = self._step(stream.source_step).collected_by
             yield SavedScope(
                 scope_id=stream.stream_id,
                 parent=self._path(stream.scope_path),

@@ -126,7 +126,7 @@ class _Writer:
         bound = {str(number): text for number, text in enumerate(texts)}
         return {
             "event": self.texts.write(RELEASE) if release is not None else texts[-1],
-            "bound_events": bound if self.plan.by_name[item.step].kind == "join" else None,
+            "bound_events": bound if self.plan.by_name[item.step].kind == "all_of" else None,
             "scope_path": _ids(item.scope),
             "collection_release_payload": release,
             "work_item_id": item.work_id,

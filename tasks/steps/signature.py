@@ -100,7 +100,7 @@ class StepSignature:
     def kind(self) -> StepKind:
         """`each` takes one event, `collect` one `list[E]`, `join` several events."""
         if len(self.event_parameters) > 1:
-            return "join"
+            return "all_of"
         return "each" if self.cardinality is None else "collect"
 
     @property

@@ -14,7 +14,7 @@ from .fan_out_levels import stream_levels
 def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan:
     """Build the plan of a workflow; equal workflows give equal plans.
 
-    A fan-out step's `joins` are the `collect` steps at the level of its stream; module `stream_levels` says which
+    A fan-out step is `collected_by` the `collect` steps at the level of its stream; module `fan_out_levels` says which
     those are. `@catch_error` routing is part of the plan, whether or not the workflow is validated.
 
     Args:
@@ -31,7 +31,7 @@ def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan
             _step_plan(
                 config,
                 task=task_name(workflow.workflow_name, name, qualified=qualified),
-                joins=tuple(sorted(levels[name].collects)) if name in levels else (),
+                collected_by=tuple(sorted(levels[name].collects)) if name in levels else (),
             )
             for name, config in steps.items()
         ),
@@ -43,7 +43,7 @@ def task_name(workflow_name: str, step_name: str, *, qualified: bool = False) ->
     return f"{workflow_name if qualified else workflow_name.rpartition('.')[2]}.{step_name}"
 
 
-def _step_plan(config: StepConfig, *, task: str, joins: tuple[str, ...]) -> StepPlan:
+def _step_plan(config: StepConfig, *, task: str, collected_by: tuple[str, ...]) -> StepPlan:
     return StepPlan(
         name=config.name,
         task=task,
@@ -52,7 +52,7 @@ def _step_plan(config: StepConfig, *, task: str, joins: tuple[str, ...]) -> Step
         take=config.cardinality.n if isinstance(config.cardinality, Take) else None,
         returns=tuple(event_name(event) for event in config.single_returns),
         fans_out=tuple(event_name(event) for event in config.list_returns),
-        joins=joins,
+        collected_by=collected_by,
         num_workers=config.num_workers,
         queue=config.queue,
         priority=config.priority,

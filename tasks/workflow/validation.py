@@ -130,7 +130,7 @@ def _uncollectable(workflow: str, steps: Steps, levels: Mapping[str, StreamLevel
 
 def _unjoinable(workflow: str, steps: Steps, levels: Mapping[str, StreamLevel]) -> Iterator[str]:
     for name, config in steps.items():
-        if config.kind != "join" or any(name in level.runs for level in levels.values()):
+        if config.kind != "all_of" or any(name in level.runs for level in levels.values()):
             continue
         slots = []
         for parameter in config.event_parameters:

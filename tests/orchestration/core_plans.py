@@ -36,14 +36,16 @@ def random_plan(rng: random.Random, name: str) -> Plan:
             queue=rng.choice((None, None, "gpu")),
             priority=rng.choice((None, None, 5)),
             timeout_seconds=rng.choice((None, 60.0)),
-            joins=tuple(rng.sample(names, rng.randint(0, len(names)))),
+            collected_by=tuple(rng.sample(names, rng.randint(0, len(names)))),
         )
 
     each = [
         step(f"step{i}", *rng.sample(TYPES, rng.randint(1, 3)), accepts_subclasses=rng.random() < 0.3)
         for i in range(rng.randint(2, 4))
     ]
-    joins = [step(f"pair{i}", *rng.choices(TYPES, k=rng.randint(2, 3)), kind="join") for i in range(rng.randint(0, 2))]
+    joins = [
+        step(f"pair{i}", *rng.choices(TYPES, k=rng.randint(2, 3)), kind="all_of") for i in range(rng.randint(0, 2))
+    ]
     rescue = [step("rescue", STEP_FAILED, recovers=("*",))] if rng.random() < 0.5 else []
     steps = [with_limits(plain) for plain in (step("begin", START), *each, *joins, *rescue, *collectors)]
     return replace(plan_of(*steps), workflow=name)

@@ -16,7 +16,7 @@ from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 
 PLAN = plan_of(
-    step("begin", START, joins=("all", "first"), timeout_seconds=50),
+    step("begin", START, collected_by=("all", "first"), timeout_seconds=50),
     step("work", "A", num_workers=1),
     step("all", "M", kind="collect"),
     step("first", "M", kind="collect", take=2),
@@ -173,7 +173,9 @@ def take_fires_once(store: Store) -> None:
 
 
 def an_open_fan_out_inside_keeps_its_surroundings_open(store: Store) -> None:
-    plan = plan_of(step("begin", START, joins=("all",)), step("split", "S"), step("work", "A"), PLAN.by_name["all"])
+    plan = plan_of(
+        step("begin", START, collected_by=("all",)), step("split", "S"), step("work", "A"), PLAN.by_name["all"]
+    )
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), FannedOut((event("S"),)))
     run.commit(run.claim("split"), FannedOut((event("A"),)))
@@ -284,7 +286,7 @@ def a_queue_is_first_in_first_out(store: Store) -> None:
 
 
 def joins_end_with_their_fan_out(store: Store) -> None:
-    run = DrivenRun(store, plan_of(step("begin", START), step("pair", "L", "R", kind="join"))).start()
+    run = DrivenRun(store, plan_of(step("begin", START), step("pair", "L", "R", kind="all_of"))).start()
     run.commit(run.claim("begin"), FannedOut((event("L"), event("L"), event("R"))))
     run.commit(run.claim("pair"), Returned(None))
     for name in ("joins", "events", "scopes"):

@@ -13,12 +13,12 @@ from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import Origin, Scope, Surroundings, Waiter
 
 PLAN = plan_of(
-    step("begin", START, joins=("outer",)),
-    step("split", "A", joins=("inner",)),
+    step("begin", START, collected_by=("outer",)),
+    step("split", "A", collected_by=("inner",)),
     step("also", "A", "B"),
     step("family", "Parent", accepts_subclasses=True),
-    step("pair", "L", "R", kind="join"),
-    step("kin", "Parent", "L", kind="join", accepts_subclasses=True),
+    step("pair", "L", "R", kind="all_of"),
+    step("kin", "Parent", "L", kind="all_of", accepts_subclasses=True),
     step("inner", "M", kind="collect"),
     step("outer", "M", "N", kind="collect"),
 )
@@ -69,7 +69,7 @@ def test_the_event_is_kept_before_anything_refers_to_it() -> None:
 
 
 def test_a_gathered_event_that_a_step_takes_too_goes_to_both() -> None:
-    plan = plan_of(step("open", START, joins=("all",)), step("one", "M"), step("all", "M", kind="collect"))
+    plan = plan_of(step("open", START, collected_by=("all",)), step("one", "M"), step("all", "M", kind="collect"))
     origin = Origin("run", "item", Scope("s:open"))
 
     assert brief(route(plan, event("M"), origin, "e", NOTHING, LIMITS)) == ["keep for 1", "deliver one", "absorb s/all"]

@@ -23,10 +23,10 @@ from umbel.orchestration.model.work_item import (
 )
 
 PLAN = plan_of(
-    step("begin", START, joins=("all", "first")),
+    step("begin", START, collected_by=("all", "first")),
     step("work", "A"),
     step("also", "A"),
-    step("pair", "L", "R", kind="join"),
+    step("pair", "L", "R", kind="all_of"),
     step("all", "M", kind="collect"),
     step("first", "M", kind="collect", take=2),
 )

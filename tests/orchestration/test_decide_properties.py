@@ -64,13 +64,13 @@ def plans(draw: st.DrawFn) -> Plan:
     joins = st.lists(st.sampled_from(names), unique=True).map(tuple) if names else st.just(())
 
     def opener(i: int) -> StepPlan:
-        kind = draw(st.sampled_from(["each", "each", "join"]))
+        kind = draw(st.sampled_from(["each", "each", "all_of"]))
         children = draw(st.booleans())
-        return step(f"step{i}", *draw(accepted), kind=kind, joins=draw(joins), accepts_subclasses=children)
+        return step(f"step{i}", *draw(accepted), kind=kind, collected_by=draw(joins), accepts_subclasses=children)
 
     openers = [opener(i) for i in range(draw(st.integers(1, 4)))]
     rescue = [step("rescue", STEP_FAILED, recovers=("*",))] if draw(st.booleans()) else []
-    return plan_of(step("begin", START, joins=draw(joins)), *openers, *collectors, *rescue)
+    return plan_of(step("begin", START, collected_by=draw(joins)), *openers, *collectors, *rescue)
 
 
 @st.composite

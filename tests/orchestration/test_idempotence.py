@@ -25,9 +25,9 @@ from umbel.orchestration.store.replies import Applied, Refusal
 from umbel.orchestration.store.scripts import names
 
 PLAN = plan_of(
-    step("begin", START, joins=("all",), timeout_seconds=50),
+    step("begin", START, collected_by=("all",), timeout_seconds=50),
     step("work", "A", num_workers=2),
-    step("pair", "L", "L", kind="join"),
+    step("pair", "L", "L", kind="all_of"),
     step("all", "M", kind="collect"),
 )
 

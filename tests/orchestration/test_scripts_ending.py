@@ -15,9 +15,9 @@ from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.scripts import unpack
 
 PLAN = plan_of(
-    step("begin", START, joins=("all",)),
+    step("begin", START, collected_by=("all",)),
     step("work", "A", num_workers=2),
-    step("pair", "L", "R", kind="join"),
+    step("pair", "L", "R", kind="all_of"),
     step("all", "M", kind="collect"),
 )
 
@@ -188,9 +188,9 @@ def test_a_running_run_is_not_retired(store: Store) -> None:
 LOOP = plan_of(
     step("begin", START),
     step("again", "Next"),
-    step("split", "Split", joins=("all",)),
+    step("split", "Split", collected_by=("all",)),
     step("part", "Part", num_workers=2),
-    step("pair", "L", "R", kind="join"),
+    step("pair", "L", "R", kind="all_of"),
     step("all", "M", kind="collect"),
     step("rescue", STEP_FAILED, recovers=("part",)),
 )

@@ -17,7 +17,7 @@ from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 
 GATHER = plan_of(
-    step("begin", START, joins=("all",)),
+    step("begin", START, collected_by=("all",)),
     step("work", "A", num_workers=2),
     step("all", "M", kind="collect"),
 )
@@ -127,8 +127,8 @@ def test_a_retry_a_wait_and_a_recovery_keep_the_fan_out_open(store: Store) -> No
 
 def test_nested_fan_outs_are_gathered_by_the_innermost_and_then_one_level_up(store: Store) -> None:
     plan = plan_of(
-        step("begin", START, joins=("groups",)),
-        step("split", "A", joins=("group",)),
+        step("begin", START, collected_by=("groups",)),
+        step("split", "A", collected_by=("group",)),
         step("work", "B"),
         step("group", "M", kind="collect"),
         step("groups", "G", kind="collect"),
@@ -149,7 +149,7 @@ def test_nested_fan_outs_are_gathered_by_the_innermost_and_then_one_level_up(sto
 
 def test_one_fan_out_feeds_several_joins(store: Store) -> None:
     plan = plan_of(
-        step("begin", START, joins=("ms", "ns")),
+        step("begin", START, collected_by=("ms", "ns")),
         step("ms", "M", kind="collect"),
         step("ns", "N", kind="collect"),
     )
@@ -162,7 +162,7 @@ def test_one_fan_out_feeds_several_joins(store: Store) -> None:
 
 def take_plan(take: int) -> Plan:
     return plan_of(
-        step("begin", START, joins=("first",)),
+        step("begin", START, collected_by=("first",)),
         step("work", "A", num_workers=10),
         step("first", "M", kind="collect", take=take),
     )
@@ -231,7 +231,7 @@ def test_an_item_that_is_lost_and_repeated_is_gathered_once(store: Store) -> Non
 
 
 def join_run(store: Store, *accepts: str, **more: Any) -> DrivenRun:
-    plan = plan_of(step("begin", START), step("pair", *accepts, kind="join", **more))
+    plan = plan_of(step("begin", START), step("pair", *accepts, kind="all_of", **more))
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), Returned(None))
     return run
@@ -286,9 +286,9 @@ def test_a_join_that_accepts_children_fills_the_nearest_slot(store: Store) -> No
 
 def test_joins_of_different_fan_outs_never_mix(store: Store) -> None:
     plan = plan_of(
-        step("begin", START, joins=("all",)),
+        step("begin", START, collected_by=("all",)),
         step("split", "A"),
-        step("pair", "L", "R", kind="join"),
+        step("pair", "L", "R", kind="all_of"),
         step("all", "M", kind="collect"),
     )
     run = DrivenRun(store, plan).start()
@@ -310,7 +310,7 @@ def test_a_join_spends_the_largest_recovery_count_of_its_members(store: Store) -
         step("begin", START),
         step("fragile", "A"),
         step("rescue", STEP_FAILED, recovers=("fragile",)),
-        step("pair", "L", "R", kind="join"),
+        step("pair", "L", "R", kind="all_of"),
     )
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), Returned(event("A")))

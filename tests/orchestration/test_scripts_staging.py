@@ -12,7 +12,7 @@ from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Wo
 from umbel.orchestration.store.blocking import BlockingStore as Store
 
 PLAN = plan_of(
-    step("begin", START, joins=("all",)),
+    step("begin", START, collected_by=("all",)),
     step("asks", START),
     step("work", "A", num_workers=1),
     step("all", "M", kind="collect"),

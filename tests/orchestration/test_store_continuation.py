@@ -14,7 +14,7 @@ from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, CarryOn, Refusal
 
 PLAN = plan_of(
-    step("begin", START, joins=("all",)),
+    step("begin", START, collected_by=("all",)),
     step("leaf", "L", num_workers=2, timeout_seconds=50),
     step("all", "M", kind="collect"),
     step("last", "Z"),

@@ -18,13 +18,13 @@ from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 
 PLAN = plan_of(
-    step("begin", START, joins=("gather",)),
+    step("begin", START, collected_by=("gather",)),
     step("side", START),
-    step("inner", "A", joins=("group",), num_workers=1),
+    step("inner", "A", collected_by=("group",), num_workers=1),
     step("leaf", "B", num_workers=2),
     step("group", "C", kind="collect"),
     step("gather", "D", kind="collect"),
-    step("pair", "E", "F", kind="join"),
+    step("pair", "E", "F", kind="all_of"),
 )
 
 
@@ -137,7 +137,7 @@ def test_work_that_is_being_executed_is_executed_again_in_the_copy(store: Store)
 
 def test_a_copy_of_a_large_fan_out_has_every_branch_once_and_respects_num_workers(store: Store) -> None:
     plan = plan_of(
-        step("begin", START, joins=("all",)), step("leaf", "B", num_workers=3), step("all", "C", kind="collect")
+        step("begin", START, collected_by=("all",)), step("leaf", "B", num_workers=3), step("all", "C", kind="collect")
     )
     size = CHUNK + PART + 7
     run = DrivenRun(store, plan).start()

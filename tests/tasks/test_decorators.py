@@ -181,7 +181,7 @@ def test_several_event_parameters_make_a_join_in_their_order() -> None:
 
     config = decorated(both)
 
-    assert config.kind == "join"
+    assert config.kind == "all_of"
     assert [parameter.name for parameter in config.event_parameters] == ["b", "a", "again"]
     assert config.accepted_events == [B, A, B]
 

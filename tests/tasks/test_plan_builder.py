@@ -1,4 +1,4 @@
-"""What the orchestrator is told of a workflow, and which collect steps belong to which fan-out."""
+"""What the orchestrator learns of a workflow, and which collect steps belong to which fan-out."""
 
 # Steps here are looked at, not run.
 # mypy: disable-error-code="empty-body"
@@ -50,7 +50,7 @@ class Order(Workflow):
 
 def joins(flow: type[Workflow]) -> dict[str, tuple[str, ...]]:
     plan = build_plan(flow(disable_validation=True))
-    return {step.name: step.joins for step in plan.steps if step.fans_out}
+    return {step.name: step.collected_by for step in plan.steps if step.fans_out}
 
 
 def test_a_plan_holds_each_step_by_name_and_number() -> None:
@@ -74,7 +74,7 @@ def test_a_plan_holds_each_step_by_name_and_number() -> None:
         StepPlan(
             name="pair",
             task="Order.pair",
-            kind="join",
+            kind="all_of",
             accepts=(f"{here}.C", f"{here}.C"),
             returns=("umbel.StopEvent",),
         ),
@@ -93,7 +93,7 @@ def test_a_plan_holds_each_step_by_name_and_number() -> None:
             accepts=("umbel.StartEvent",),
             returns=(f"{here}.C",),
             fans_out=(f"{here}.A", f"{here}.B"),
-            joins=("gather",),
+            collected_by=("gather",),
             num_workers=2,
             queue="gpu",
             priority=3,
@@ -107,6 +107,36 @@ def test_equal_workflows_have_equal_plans_that_survive_json() -> None:
     plan = build_plan(Order())
 
     assert build_plan(Order(timeout=1)).digest == plan.digest
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_stored_plan_keeps_the_digest_that_runs_in_flight_were_started_with() -> None:
+    plan = Plan(
+        workflow="shop.Order",
+        start_event="umbel.StartEvent",
+        stop_events=("umbel.StopEvent",),
+        steps=(
+            StepPlan(
+                name="begin",
+                task="Order.begin",
+                accepts=("umbel.StartEvent",),
+                fans_out=("shop.Item",),
+                collected_by=("gather",),
+            ),
+            StepPlan(
+                name="gather", task="Order.gather", kind="collect", accepts=("shop.Item",), returns=("shop.Left",)
+            ),
+            StepPlan(
+                name="pair",
+                task="Order.pair",
+                kind="all_of",
+                accepts=("shop.Left", "shop.Right"),
+                returns=("umbel.StopEvent",),
+            ),
+        ),
+    )
+
+    assert plan.digest == "660f0c46d6bca21f7c7d"  # as commit 4a0e3c6 computes it
     assert Plan.from_json(plan.to_json()) == plan
 
 

@@ -52,7 +52,7 @@ def as_text(workflow: WorkflowDefinition) -> str:
 
 
 def _taken(config: StepConfig) -> str:
-    taken = _joined(config.accepted_events, " & " if config.kind == "join" else " | ")
+    taken = _joined(config.accepted_events, " & " if config.kind == "all_of" else " | ")
     return f"list[{taken}]" if config.kind == "collect" else taken
 
 
