@@ -15,7 +15,7 @@ EndStatus = Literal["completed", "failed", "cancelled", "timed_out"]
 
 
 def _present(**fields: Any) -> dict[str, Any]:
-    """Drop None: msgpack nil and Lua tables do not go together."""
+    """Drop None: a Lua table cannot hold nil."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -55,7 +55,7 @@ class Deliver:
     recoveries: str
 
     def record(self) -> dict[str, Any]:
-        """The work record as it stands in Redis."""
+        """The work record as stored in Redis."""
         return where(self.step, self.queue) | {
             "id": self.work_id,
             "e": self.event_id,
@@ -72,7 +72,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class OpenScope:
-    """Begin a fan-out: count what it becomes, and remember which collect steps fire when it closes."""
+    """Begin a fan-out: count its open work, and remember which collect steps fire when it closes."""
 
     scope_id: str
     parent: str
@@ -107,7 +107,7 @@ class Splice:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Give the free slots of a step to what waits in its FIFO; only a restored run has such a thing."""
+    """Give the free slots of a step to what waits in its FIFO; only a restored run needs this."""
 
     step: StepPlan
 
@@ -181,7 +181,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class KeepInInbox:
-    """Keep an event nobody accepts yet, for a waiter that may come."""
+    """Keep an event that no step accepts yet, for a later waiter."""
 
     event_id: str
     event: Envelope
@@ -227,7 +227,7 @@ class Suspend:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The committing work item is finished: its record, slot and buffers go, its scope counts one less."""
+    """The committing work item is finished: delete its record and buffers, free its slot, decrement its scope."""
 
     def wire(self) -> dict[str, Any]:
         return {"o": "done"}
@@ -246,7 +246,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The committing work item failed for good and takes the run with it; kept for a later revival."""
+    """The committing work item failed and fails the run; it is kept so that the run can be resumed."""
 
     error: bytes
 

@@ -9,7 +9,7 @@ Rules that live here (the contract is LlamaIndex Workflows', see docs/how-an-eve
 * an event inside a fan-out that a `collect` step accepts is gathered by the innermost fan-out that feeds this step;
 * a `StopEvent` ends the run, an `InputRequiredEvent` is published as well as routed;
 * an event that answers a waiter goes to the waiting step only as that answer;
-* what nobody accepts is reported as unhandled and kept in the inbox, in case a waiter comes.
+* an event that no step accepts is reported as unhandled and kept in the inbox for a later waiter.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CHUNK = 250
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a decision needs to know of the deployment."""
+    """What a decision needs to know about the deployment."""
 
     queue: str = "umbel"
     inbox_max_events: int = 1_000
@@ -54,7 +54,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """One event of a large fan-out, brought to Redis ahead of the commit.
+    """One event of a large fan-out, stored in Redis ahead of the commit.
 
     Exactly one of `deliver` (position `index` of the segment of its step) and `member_of` (position `index` among the
     members of this collect step) is set.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-#: Wire names of the built-in events that routing itself has to know.
+#: Wire names of the built-in events that routing itself depends on.
 EVENT = "umbel.Event"
 START = "umbel.StartEvent"
 STOP = "umbel.StopEvent"

@@ -1,4 +1,4 @@
-"""Every error umbel raises, in one tree; texts say what happened, to whom, and how to mend it.
+"""Every error umbel raises, in one tree; texts say what happened, where, and how to fix it.
 
 UmbelError
 ├── WorkflowValidationError          the author's workflow cannot run as written
@@ -6,20 +6,20 @@ UmbelError
 ├── WorkflowRuntimeError             a call or a step did what the workflow does not allow
 │   ├── UnserializableValue          a value that JSON cannot carry
 │   ├── PayloadTooLarge              a payload above the hard limit
-│   └── UnknownEvent                 an event name no loaded class answers to
+│   └── UnknownEvent                 an event name that no loaded class has
 ├── ContextSerdeError                a context snapshot that cannot be read or written
-├── ContextStateError                a context method called on the wrong face
-├── RunError                         what became of a run
+├── ContextStateError                a context method called where it is not available
+├── RunError                         how a run ended, or why a call about it failed
 │   ├── WorkflowTimeoutError         it took longer than its timeout (also a TimeoutError)
-│   ├── WorkflowCancelledByUser      somebody cancelled it
+│   ├── WorkflowCancelledByUser      it was cancelled
 │   ├── WorkflowFailed               it failed for a reason that is no step's exception
-│   ├── RunNotFound                  no such run (or its retention is over)
-│   ├── NotRetried                   nothing about the run could be taken up again
+│   ├── RunNotFound                  unknown run id (or its retention is over)
+│   ├── NotRetried                   nothing about the run could be resumed
 │   ├── RunExists                    the requested run id is taken
 │   └── HandlerRunning               the handler's run has not ended, so it cannot begin another
-├── StepTimeoutError                 one step ran out of its own time (also a TimeoutError)
+├── StepTimeoutError                 one step exceeded its own timeout (also a TimeoutError)
 ├── WorkerLost                       a step's process died too often
-├── RunClosed                        the run ended while this step was still at work
+├── RunClosed                        the run ended while this step was still running
 ├── ConfigurationError               the operator's settings, Redis or broker are not usable
 │   └── NotConfigured                nothing says where Redis is
 └── StoreUnavailable                 Redis did not answer; nothing is known to have been written
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 
 class UmbelError(Exception):
-    """Whatever umbel itself raises derives from this."""
+    """The base of every error that umbel itself raises."""
 
 
 class WorkflowValidationError(UmbelError):
@@ -61,7 +61,7 @@ class UnknownEvent(WorkflowRuntimeError):
 
 
 class WorkflowDone(UmbelError):
-    """Kept for ports: exported by the reference, raised nowhere."""
+    """Exported for code ported from LlamaIndex Workflows; never raised."""
 
 
 class ContextSerdeError(UmbelError):
@@ -69,11 +69,11 @@ class ContextSerdeError(UmbelError):
 
 
 class ContextStateError(UmbelError):
-    """A context method was called on a face of the context that does not have it."""
+    """A context method was called in a place where the context does not have it."""
 
 
 class RunError(UmbelError):
-    """What became of a run, told to whoever waits for it."""
+    """How a run ended, or why a call about it failed; raised in the caller."""
 
 
 class WorkflowTimeoutError(RunError, TimeoutError):
@@ -93,7 +93,7 @@ class RunNotFound(RunError):
 
 
 class NotRetried(RunError):
-    """There is nothing about the run that could be taken up again: it goes on, has completed, or has no open step."""
+    """Nothing about the run can be resumed: it is still running, has completed, or has no open step."""
 
 
 class RunExists(RunError, RuntimeError):
@@ -101,7 +101,7 @@ class RunExists(RunError, RuntimeError):
 
 
 class HandlerRunning(RunError):
-    """A named handler is asked for another run while its run goes on."""
+    """A named handler was asked for another run while its run is still running."""
 
 
 class StepTimeoutError(UmbelError, TimeoutError):
@@ -109,7 +109,7 @@ class StepTimeoutError(UmbelError, TimeoutError):
 
 
 class WorkerLost(UmbelError):
-    """The process executing a step died, more often than is tolerated."""
+    """The process executing a step died more often than is tolerated."""
 
 
 class RunClosed(UmbelError):
@@ -117,11 +117,11 @@ class RunClosed(UmbelError):
 
 
 class ConfigurationError(UmbelError):
-    """Settings, Redis or broker are not usable as they are; the text says how to mend them."""
+    """Settings, Redis or broker are not usable as they are; the text says how to fix them."""
 
 
 class NotConfigured(ConfigurationError):
-    """No Redis is configured, and umbel never starts a toy behind your back."""
+    """No Redis is configured, and umbel never starts one implicitly."""
 
 
 class StoreUnavailable(UmbelError):

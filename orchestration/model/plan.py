@@ -1,6 +1,6 @@
 """The plan: a workflow as data. Names, accepted events, limits, joins; no user class, no code.
 
-A run keeps the plan it started with for life, so a deploy never changes the routing of runs in flight.
+A run keeps the plan it started with, so a deploy never changes the routing of runs in flight.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .envelope import EVENT, Envelope
 
 StepKind = Literal["each", "collect", "all_of"]
 
-# Stored plans keep the names that umbel first gave these two: with others, the digest of every plan would change, and
-# with it what runs in flight are found by.
+# Stored plans spell `all_of` as "join" and `collected_by` as "joins", as older versions do: another spelling would
+# change the digest of every plan, and runs in flight would no longer find theirs.
 _STORED_KINDS: dict[str, str] = {"all_of": "join"}
 _KINDS = {stored: kind for kind, stored in _STORED_KINDS.items()}
 

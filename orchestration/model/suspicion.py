@@ -1,27 +1,26 @@
-"""How work is treated at which processes have died: suspected more each time, with fewer other suspects beside it.
-
-Most of what a process had in hand when it died is innocent, and shall go on quickly; some of it may kill the next
-process too. See docs/decisions/0008.
+"""How work is treated whose process died: more suspect each time, with fewer other suspects in the same process. Most
+work that a process held when it died is innocent and must continue quickly; some of it may kill the next process too.
+See docs/decisions/0008.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: By level of suspicion, from 1: how many suspects may be at work in one process where one of that level is.
+#: By level of suspicion, from 1: how many suspects may run in one process together with one of that level.
 CROWDS = (1024, 32, 1)
 
-#: The highest level: alone among suspects, which is charged if its process dies.
+#: The highest level: the only suspect in its process, and charged if the process dies.
 MOST = len(CROWDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a process has room for when it claims.
+    """What a process can take when it claims.
 
     Attributes:
         suspicion: It takes suspects up to this level; 0 is none.
-        alone: No other suspect is at work in it, or will be before this one has ended. A loss is charged to it then.
+        alone: No other suspect runs in it, or will before this one has ended. A loss is then charged to this one.
     """
 
     suspicion: int = 0

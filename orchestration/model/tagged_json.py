@@ -31,7 +31,7 @@ _CONTAINERS = (dict, list, tuple)
 
 
 class NotJson(ValueError):
-    """A value that JSON cannot carry: where it is, what is wrong with it, and what one can do.
+    """A value that JSON cannot carry: where it is, what is wrong with it, and what to do.
 
     Attributes:
         path: Such as `items[3].price`; empty for the value itself.

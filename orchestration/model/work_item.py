@@ -1,4 +1,4 @@
-"""Work items as a worker sees them, and what may come of executing one."""
+"""Work items as a worker sees them, and the possible outcomes of executing one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def buffer_name(step: str, buffer_id: str, event_type: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where in nested fan-outs a work item stands.
+    """A work item's place in nested fan-outs.
 
     `path` is `id:opener/id:opener`, outermost first: the fan-outs' ids and the steps that opened them.
     """
@@ -100,7 +100,7 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class InboxEvent:
-    """An event that arrived before anybody accepted it."""
+    """An event that arrived before any step accepted it."""
 
     event_id: str
     event: Envelope
@@ -110,7 +110,7 @@ class InboxEvent:
 class Surroundings:
     """The part of a run that other processes may change while a step decides: waiters and inbox.
 
-    `version` is checked by the commit; when it has moved, the outcome is decided again on fresh surroundings.
+    `version` is checked by the commit; if it has changed, the outcome is decided again on fresh surroundings.
     """
 
     version: int = 0
@@ -118,7 +118,7 @@ class Surroundings:
     inbox: tuple[InboxEvent, ...] = ()
 
     def after(self, event: Envelope) -> Surroundings:
-        """What is left once `event` has answered its waiters: each is answered once, by the first that matches."""
+        """The rest once `event` has answered its waiters: each is answered once, by the first event that matches."""
         left = tuple(waiter for waiter in self.waiters if not waiter.matches(event))
         return self if len(left) == len(self.waiters) else replace(self, waiters=left)
 
@@ -131,7 +131,7 @@ class Work:
         dispatches: How often a dispatch was asked for, or would have been.
         failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
         suspicion: How much it is suspected of killing processes; 0 is not at all, see `suspicion.py`.
-        late: The last attempt outlived its time limit without reporting.
+        late: The last attempt exceeded its time limit without reporting.
         bound: The events: one, or one per slot of a join; empty for a fan-in, whose members are read in pages.
         members: Number of members of a fan-in (with `scope_id` naming the fan-out), else None.
         answers: waiter id -> answering event, None for a waiter that ran out of time.
@@ -188,7 +188,7 @@ class Work:
 
     @property
     def member(self) -> str:
-        """How the owner's set in Redis lists this claim."""
+        """This claim's entry in the owner's set in Redis."""
         return f"{self.run_id}|{self.work_id}|{self.claim_id}"
 
 
@@ -214,7 +214,7 @@ class Failed:
         error: The exception as JSON, kept for the next attempt's `retry_info()`.
         retry_delay_seconds: What the retry policy said; None means the failure is final.
         failed_event: The event for a `@catch_error` handler.
-        ending: The event that ends the run if nobody handles the failure.
+        ending: The event that ends the run if no handler recovers the failure.
     """
 
     error: bytes

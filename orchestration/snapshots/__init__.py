@@ -1,4 +1,4 @@
-"""A run as a value, and back: what `Context.to_dict` and `run(ctx=…)` stand on.
+"""A run as a value, and back: the base of `Context.to_dict` and `run(ctx=…)`.
 
 The JSON form is in `tasks/snapshots`.
 Read `take.py` first.

@@ -1,6 +1,5 @@
-"""A new run that begins with the live state of another: what `snapshots` took is put back in parts, then started.
-
-The parts lie in Redis without effect until `start` brings the run to life; those of one that is given up expire.
+"""A new run that begins with the live state of another: what `take.py` read is written back in parts, then started. The
+parts have no effect in Redis until `start` begins the run; those of an abandoned restoration expire.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .take import RunSnapshot, SavedItem
 
 T = TypeVar("T")
 
-#: How many work items (and how many list elements) one script of a restoration handles.
+#: How many work items (and how many list elements) one script of a restoration writes.
 PART = 200
 
 
@@ -38,9 +37,9 @@ def begin_from(
 ) -> Applied | Refusal:
     """Begin a run with the live state of another one.
 
-    The snapshot is brought to Redis in parts, each a short script, and lies there without effect until `start` brings
-    it to life at once. *Promise:* asked again with the same nonce it goes on where it was interrupted; a restoration
-    that is given up leaves keys that expire within an hour, and no run.
+    The snapshot is written to Redis in parts, each by a short script, and has no effect until `start` begins the run in
+    one step. *Promise:* called again with the same nonce it continues where it was interrupted; an abandoned
+    restoration leaves keys that expire within an hour, and no run.
 
     Args:
         store: The deployment.
@@ -50,7 +49,7 @@ def begin_from(
         commands: Applied at the start, such as the routing of a start event.
         limits: For the default queue.
         nonce: Names this restoration.
-        timeout_seconds: The new run's time-out, which begins now.
+        timeout_seconds: The new run's timeout, counted from now.
         options: Of the new run.
         num_concurrent_runs: As in `Store.start`.
 
@@ -82,7 +81,7 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iterator[dict[str, Any]]:
-    """What the parts are made of: the commands of `restore.lua`."""
+    """The contents of the parts: the commands of `restore.lua`."""
     for fields in _chunks(list(snapshot.state.items()), PART):
         yield {"o": "state", "f": [part for pair in fields for part in pair]}
     for scope in snapshot.scopes:
@@ -157,8 +156,8 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
         record["e"] = keep(item.events[0], "event", 0)
     counted = {"f": item.failures, "r": item.resumptions}
     record |= {name: n for name, n in counted.items() if n}
-    told = {"fa": item.first_attempt_at, "la": item.last_failed_at, "le": item.last_error}
-    record |= {name: value for name, value in told.items() if value is not None}
+    times = {"fa": item.first_attempt_at, "la": item.last_failed_at, "le": item.last_error}
+    record |= {name: value for name, value in times.items() if value is not None}
     if item.answers:
         record["wr"] = {
             waiter: False if event is None else keep(event, "answer", waiter) for waiter, event in item.answers.items()

@@ -1,13 +1,13 @@
 """Snapshots: a run's live state as one value, and a new run made from it.
 
-    take_snapshot(store, run_id) -> RunSnapshot -> restoring.begin_from(store, new run id, …)
+    take_snapshot(store, run_id) -> RunSnapshot -> restore.begin_from(store, new run id, …)
 
-A snapshot holds what the run would need to go on: work items that have not ended, open fan-outs and what their joins
-have gathered, waiters, collect buffers, the inbox, the state. Not the past: neither streams nor journal. So it costs as
-much as the run has live state, however long it has been running. Work that was executing goes back to the queue: what
-is restored is executed at least once.
+A snapshot holds what the run needs to continue: work items that have not ended, open fan-outs and what their joins have
+gathered, waiters, collect buffers, the inbox, the state. It does not hold the past: neither streams nor journal. So its
+cost depends on the run's live state, not on how long it has been running. Work that was executing goes back to the
+queue: what is restored is executed at least once.
 
-A restored run is a new run. It keeps the work items' ids (and so their idempotency of what they sent), under its own
+A restored run is a new run. It keeps the work items' ids (so that repeated sends are still recognised), under its own
 run id; the original is only read.
 """
 
@@ -32,10 +32,10 @@ class SavedItem:
     Attributes:
         work_id: Its id, which a restored run keeps.
         step: The step that executes it.
-        events: What it is for: one event, one per slot of a join, or what a fan-in has gathered.
+        events: Its input: one event, one per slot of a join, or what a fan-in has gathered.
         fan_in: Id of the fan-out it gathers, for a fan-in.
         event_name: What traces call its input.
-        scope: Path of the fan-outs it stands in.
+        scope: Path of the fan-outs around it.
         recoveries: Packed recovery counts, one per event.
         running: An attempt was in progress.
         suspended: It waits for an event.
@@ -72,7 +72,7 @@ class SavedItem:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedWaiter:
-    """What a suspended work item waits for, and until when (ms; None is without end)."""
+    """What a suspended work item waits for, and until when (ms; None is no limit)."""
 
     waiter: Waiter
     due_at: int | None = None
@@ -130,7 +130,7 @@ class RunSnapshot:
         items: Work items: those being executed first, then each step's queue in order.
         waiters, scopes, slots: See there; scopes outermost first.
         buffers: What collect_events has gathered.
-        inbox: Events that nobody accepted yet.
+        inbox: Events that no step has accepted yet.
     """
 
     workflow: str
@@ -145,7 +145,7 @@ class RunSnapshot:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is something to go on with: the run was running, or was cancelled on the way."""
+        """Whether a run can continue from it: the run was running, or was cancelled before its end."""
         return self.status in ("running", "cancelled")
 
 
@@ -156,7 +156,7 @@ def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
     """The live state of a run, as of one instant. *Promise:* the run is only read.
 
     Raises:
-        RunNotFound: No such run, or its retention is over.
+        RunNotFound: The run id is unknown, or its retention is over.
         StoreUnavailable: Redis did not answer.
     """
     keys = store.locate(run_id)
@@ -176,7 +176,7 @@ def _flat(found: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 class _Reading:
-    """Takes apart what `snapshot.lua` answers."""
+    """Parses the reply of `snapshot.lua`."""
 
     def __init__(self, *found: Sequence[bytes], lists: Sequence[Any]) -> None:
         hashes = [_flat(part) for part in (*found[:9], found[10])]

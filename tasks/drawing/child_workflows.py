@@ -1,7 +1,7 @@
-"""Finds the workflows that steps start, by reading the steps' source, and puts their graphs into that of the parent.
+"""Finds the workflows that steps start, by reading the steps' source, and adds their graphs to that of the parent.
 
-A call `Other(...)` in a step whose name is a workflow class there counts as starting it. What is made elsewhere and
-handed in is not found. Nothing is called, and children of children are not looked for.
+A call `Other(...)` in a step whose name is a workflow class there counts as starting it. Workflows created elsewhere
+and passed in are not found. Nothing is called, and children of children are not searched.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CHILD_CONNECTOR = "child_connector"
 def with_child_workflows(workflow: WorkflowDefinition | type[WorkflowDefinition]) -> WorkflowGraph:
     """The graph of a workflow, with the graphs of those that its steps start.
 
-    Ids of a child's nodes begin with the step and the child's name. Two nodes of type `child_connector` lead there
-    and back.
+    Ids of a child's nodes begin with the step and the child's name. Two nodes of type `child_connector` connect it in
+    both directions.
     """
     cls = workflow if isinstance(workflow, type) else type(workflow)
     graph = get_workflow_representation(cls)
@@ -39,7 +39,7 @@ def with_child_workflows(workflow: WorkflowDefinition | type[WorkflowDefinition]
 def _children(function: Callable[..., Any]) -> list[type[WorkflowDefinition]]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):  # made in a console, or by code
+    except (OSError, TypeError, SyntaxError):  # defined in a console, or by generated code
         return []
     names = _names_of(function)
     called = (_resolve(node.func, names) for node in ast.walk(tree) if isinstance(node, ast.Call))
@@ -51,7 +51,7 @@ def _names_of(function: Callable[..., Any]) -> dict[str, Any]:
     plain = inspect.unwrap(function)
     try:
         around = inspect.getclosurevars(plain).nonlocals
-    except (TypeError, ValueError):  # no function, or one that refers to a name that is not assigned yet
+    except (TypeError, ValueError):  # not a function, or one that refers to a name that is not assigned yet
         around = {}
     return {**getattr(plain, "__globals__", {}), **around}
 

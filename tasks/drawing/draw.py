@@ -32,7 +32,7 @@ class NotebookDrawing:
     height: int = 640
 
     def _repr_html_(self) -> str:
-        # A document of its own: the page's styles and those of the drawing do not meet, and no script runs.
+        # A separate document: the styles of the page and of the drawing do not mix, and no script runs.
         return (
             f'<iframe srcdoc="{escape(self.html)}" sandbox="" title="Drawing of a workflow" '
             f'style="width:100%;height:{self.height}px;border:0"></iframe>'
@@ -86,7 +86,7 @@ def draw_most_recent_execution(
 ) -> NotebookDrawing | None:
     """Draw what happened in a run so far: each work item, and the events that led from one to the next.
 
-    Any run will do, started by whatever process: `draw_most_recent_execution(umbel.attach(run_id))`.
+    Works for any run, started by any process: `draw_most_recent_execution(umbel.attach(run_id))`.
 
     *Promise:* changes nothing in Redis. Blocks for as long as reading the journal takes.
 
@@ -144,7 +144,7 @@ def _charted(picture: Picture, filename: str | os.PathLike[str] | None) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write beside the file, then put it in its place: whoever opens it sees the old one or the new one."""
+    """Write to a temporary file, then replace: a reader sees the old file or the new one."""
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -27,7 +27,7 @@ def flow_picture(graph: WorkflowGraph, max_label_length: int | None = None) -> P
 
     Args:
         graph: The structure.
-        max_label_length: Labels above it are cut; the whole is shown on hovering. None cuts nothing.
+        max_label_length: Longer labels are cut; hovering shows them in full. None cuts nothing.
     """
     nodes = {node.id: node for node in graph.nodes}
     steps = [nodes[name] for name in steps_in_order(graph)]
@@ -39,13 +39,13 @@ def flow_picture(graph: WorkflowGraph, max_label_length: int | None = None) -> P
             Arrow(edge.source, edge.target, shortened(edge.label or "", max_label_length), _LINES[edge.kind])
             for edge in graph.edges
         ),
-        headings=("Step", "Takes", "Gives", "Is given", "What it is"),
+        headings=("Step", "Accepts", "Emits", "Resources", "Description"),
         rows=tuple(
             (
                 node.label,
-                _takes(graph, node.id),
-                _gives(graph, node.id),
-                _is_given(graph, node.id),
+                _accepted(graph, node.id),
+                _emitted(graph, node.id),
+                _resources(graph, node.id),
                 first_line(getattr(node, "description", None)),
             )
             for node in steps
@@ -54,7 +54,7 @@ def flow_picture(graph: WorkflowGraph, max_label_length: int | None = None) -> P
 
 
 def steps_in_order(graph: WorkflowGraph) -> list[str]:
-    """Ids of the steps as a run meets them, breadth first; those it never meets come last."""
+    """Ids of the steps in the order in which a run reaches them, breadth first; unreachable ones come last."""
     leaving: dict[str, list[str]] = {}
     for edge in sorted(graph.edges, key=lambda edge: edge.kind == "failure"):
         leaving.setdefault(edge.source, []).append(edge.target)
@@ -71,12 +71,12 @@ def steps_in_order(graph: WorkflowGraph) -> list[str]:
 
 
 def first_line(text: str | None) -> str:
-    """What a docstring says in its first line."""
+    """The first line of a docstring."""
     return (text or "").strip().partition("\n")[0]
 
 
 def _in_order(graph: WorkflowGraph) -> list[WorkflowGraphNode]:
-    """Start events first, so that the drawing begins with them and breaks loops where they lead back."""
+    """Start events first, so that the drawing begins with them and breaks cycles at the arrows back to them."""
     return sorted(graph.nodes, key=lambda node: not _is_a(node, "StartEvent"))
 
 
@@ -100,7 +100,7 @@ def _title(node: WorkflowGraphNode) -> str:
             lines[0] = " < ".join(node.event_types)
             lines += [f"{name}: {_type(field)}" for name, field in _fields(node).items()]
         case WorkflowResourceNode():
-            lines += [f"made by {node.getter_name}"] if node.getter_name else []
+            lines += [f"created by {node.getter_name}"] if node.getter_name else []
             lines += [first_line(node.description)]
         case WorkflowResourceConfigNode():
             lines += [f"from {node.config_file}"] if node.config_file else []
@@ -120,19 +120,19 @@ def _type(field: dict[str, object]) -> str:
     return str(field.get("type") or field.get("$ref", "any")).rpartition("/")[2]
 
 
-def _takes(graph: WorkflowGraph, step: str) -> str:
+def _accepted(graph: WorkflowGraph, step: str) -> str:
     labels = {node.id: node.label for node in graph.nodes if node.node_type == "event"}
     found = [edge for edge in graph.edges if edge.target == step and edge.source in labels]
     return ", ".join(f"list[{labels[e.source]}]" if e.kind == "fan-in" else labels[e.source] for e in found)
 
 
-def _gives(graph: WorkflowGraph, step: str) -> str:
+def _emitted(graph: WorkflowGraph, step: str) -> str:
     labels = {node.id: node.label for node in graph.nodes if node.node_type == "event"}
     found = [edge for edge in graph.edges if edge.source == step and edge.target in labels and edge.kind != "failure"]
     return ", ".join(f"list[{labels[e.target]}]" if e.kind == "fan-out" else labels[e.target] for e in found)
 
 
-def _is_given(graph: WorkflowGraph, step: str) -> str:
+def _resources(graph: WorkflowGraph, step: str) -> str:
     resources = {node.id: node.label for node in graph.nodes if node.node_type in ("resource", "resource_config")}
     return ", ".join(
         f"{e.label}: {resources[e.target]}" for e in graph.edges if e.source == step and e.target in resources

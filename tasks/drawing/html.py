@@ -1,4 +1,4 @@
-"""A `Picture` as one HTML file: an SVG and the same in words. It loads nothing from anywhere and needs no script."""
+"""A `Picture` as one HTML file: an SVG and a table with the same content. It loads nothing and needs no script."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .picture import Arrow, Box, Look, Picture
 LABEL_CHARACTER, DETAIL_CHARACTER = 7.9, 6.7
 #: Height of one line of details, in pixels.
 DETAIL_LINE = 15.0
-#: What a screen shows without scrolling, in pixels; the better fitting of the two directions is chosen.
+#: What a screen shows without scrolling, in pixels; the direction that fits better is chosen.
 SCREEN = (1100.0, 700.0)
 MARGIN = 16.0
 
-#: What the looks are called in the legend.
+#: Names of the looks in the legend.
 _NAMES: dict[Look, str] = {
     "step": "step",
     "event": "event",
     "start": "start of a run",
     "stop": "end of a run",
-    "external": "outside of the workflow",
+    "external": "outside the workflow",
     "resource": "resource",
     "config": "configuration",
     "child": "another workflow",
@@ -56,7 +56,7 @@ def as_html(picture: Picture) -> str:
     )
 
 
-_LINES = (("thick", "one of a list"), ("dashed", "failure"))
+_LINES = (("thick", "fan-out / fan-in"), ("dashed", "failure"))
 
 
 def as_svg(picture: Picture) -> str:
@@ -64,7 +64,7 @@ def as_svg(picture: Picture) -> str:
     placed = best_layout(picture)
     boxes = {box.id: box for box in picture.boxes}
     width, height = placed.width + 2 * MARGIN, placed.height + 2 * MARGIN
-    words = f"{len(boxes)} boxes and {len(picture.arrows)} arrows. The table below tells of each step in words."
+    words = f"{len(boxes)} boxes and {len(picture.arrows)} arrows. The table below describes each step."
     parts = [
         f'<svg role="img" aria-labelledby="picture-title picture-words" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:.0f} {height:.0f}" xmlns="http://www.w3.org/2000/svg">',
@@ -78,7 +78,7 @@ def as_svg(picture: Picture) -> str:
 
 
 def best_layout(picture: Picture) -> Placed:
-    """Where its boxes and arrows go: upright if that fits the screen, else the direction that needs less scrolling."""
+    """Its layout: upright if that fits the screen, else in the direction that needs less scrolling."""
     sizes = {box.id: box_size(box) for box in picture.boxes}
     ends = [(arrow.source, arrow.target) for arrow in picture.arrows]
     upright = lay_out(sizes, ends)
@@ -165,7 +165,7 @@ def arrow_path(arrow: Arrow, path: Sequence[Point], sideways: bool) -> str:
 
 
 def label_place(path: Sequence[Point]) -> Point:
-    """Where an arrow's label stands: on the middle of its way."""
+    """The position of an arrow's label: the middle of its path."""
     middle = len(path) // 2
     x, y = ((a + b) / 2 for a, b in zip(path[middle - 1], path[middle], strict=True))
     return x, y + 4
@@ -182,7 +182,7 @@ def _curve(path: Sequence[Point], sideways: bool) -> str:
     for number in range(1, len(path)):
         (ax, ay), (bx, by) = path[number - 1], path[number]
         if abs(ax - bx) + abs(ay - by) < 0.1:
-            continue  # a last piece without length would leave the arrow's head without direction
+            continue  # a last segment without length would leave the arrow's head without direction
         if number % 2:
             parts.append(f"L{bx:.1f} {by:.1f}")
         elif sideways:

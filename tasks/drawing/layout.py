@@ -1,10 +1,10 @@
-"""Where boxes and arrows go: a layered layout. Pure; knows sizes and ends, nothing of what is drawn.
+"""A layered layout: positions of boxes and arrows. Pure; it knows sizes and ends, not what is drawn.
 
     break cycles -> layers -> one waypoint per layer an arrow crosses -> order within layers -> places
 
-Arrows run down the layers; those that close a cycle run up. A layout may lie on its side, with layers from left to
-right. The order is found by sweeps that move each point to the mean of its neighbours and keeps the fewest crossings;
-the places are, layer by layer, the least-squares solution that keeps the order and the gaps.
+Arrows run down the layers; those that close a cycle run up. A layout may be sideways, with layers from left to right.
+The order is found by sweeps that move each point to the mean of its neighbours, keeping the order with the fewest
+crossings; the positions are, layer by layer, the least-squares solution that keeps the order and the gaps.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def lay_out(
 
 
 class _Layout:
-    """Points are the boxes, 0 to n - 1, and the waypoints behind them."""
+    """Points are the boxes, 0 to n - 1, and after them the waypoints."""
 
     def __init__(self, sizes: Mapping[str, tuple[float, float]], arrows: Sequence[tuple[str, str]]) -> None:
         self.names = list(sizes)
@@ -98,7 +98,7 @@ class _Layout:
         return (target, source) if self.up[number] else (source, target)
 
     def _layers(self) -> list[int]:
-        """The longest way from a source; boxes without a predecessor come down to their first successor."""
+        """The longest way from a source; boxes without a predecessor move down to just above their first successor."""
         downward = [self._downward(n) for n in range(len(self.arrows)) if self.arrows[n][0] != self.arrows[n][1]]
         successors: list[list[int]] = [[] for _ in range(self.boxes)]
         missing = [0] * self.boxes
@@ -207,7 +207,7 @@ class _Layout:
         return [at - left for at in x]
 
     def _straighten(self, x: list[float]) -> None:
-        """Bring points that have only each other to one line, by turns with keeping the gaps."""
+        """Align points that are each other's only neighbour, alternating with restoring the gaps."""
         rows = self._rows()
         for _ in range(_STRAIGHTENINGS):
             wishes = list(x)
@@ -246,7 +246,7 @@ class _Layout:
         return offsets
 
     def _settle(self, layer: list[int], x: list[float], neighbours: list[list[int]]) -> None:
-        """Bring a layer as near to its neighbours as order and gaps allow."""
+        """Move a layer as close to its neighbours as order and gaps allow."""
         wishes = []
         for point in layer:
             pulls = [(x[each], self._pull(point, each)) for each in neighbours[point]]
@@ -271,7 +271,7 @@ class _Layout:
             x[point] = at + offset
 
     def _pull(self, one: int, other: int) -> float:
-        """How much two neighbours want to be in line: long arrows are to be straight before boxes are centered."""
+        """The weight of aligning two neighbours: straight long arrows matter more than centered boxes."""
         waypoints = (one >= self.boxes) + (other >= self.boxes)
         return (1.0, 2.0, 8.0)[waypoints]
 
@@ -301,7 +301,7 @@ class _Layout:
                 across = ends[number, place > 0]
                 border = y[point] + (self.heights[point] / 2) * (-1 if place else 1)
                 level = (across, y[point] + half * (-1 if place else 1))
-                # A low box in a high layer: first straight to the layer's edge, so that nothing is cut.
+                # A low box in a high layer: first straight to the layer's edge, so that no other box is crossed.
                 points += [level, (across, border)] if place else [(across, border), level]
             paths.append(tuple(points[::-1] if self.up[number] else points))
         loops = [point[0] for path, chain in zip(paths, self.chains, strict=True) if not chain for point in path]
@@ -330,7 +330,7 @@ class _Layout:
 
 
 def _closing_cycles(boxes: int, arrows: Sequence[tuple[int, int]]) -> list[bool]:
-    """Which arrows, found depth first, lead back to where one is coming from."""
+    """Which arrows close a cycle, found depth first."""
     leaving: list[list[int]] = [[] for _ in range(boxes)]
     has_predecessor = [False] * boxes
     for number, (source, target) in enumerate(arrows):

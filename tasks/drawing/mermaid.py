@@ -6,7 +6,7 @@ import re
 
 from .picture import Box, Look, Picture
 
-#: Opening and closing of a box, which say what it is by its shape.
+#: Opening and closing of a box; the shape shows its kind.
 _SHAPES: dict[Look, tuple[str, str]] = {
     "event": ("([", "])"),
     "start": ("([", "])"),
@@ -55,7 +55,7 @@ def _class(look: Look) -> str:
 
 
 def _names(picture: Picture) -> dict[str, str]:
-    """Ids as mermaid takes them: what a box is and its id, so that none is a word of mermaid's own, such as `end`."""
+    """Ids as mermaid accepts them: kind and id of a box, so that none is a keyword of mermaid, such as `end`."""
     taken: set[str] = set()
     names: dict[str, str] = {}
     for box in picture.boxes:

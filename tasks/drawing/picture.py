@@ -1,4 +1,4 @@
-"""What is drawn: boxes, arrows between them, and a table that says the same in words. Of no particular format."""
+"""What is drawn: boxes, arrows between them, and a table with the same content. Independent of any format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Box:
 
     Attributes:
         id: Unique in its picture.
-        look: What it is; decides about shape and colour. Nothing is said by colour alone.
+        look: Its kind; decides shape and colour. Nothing is shown by colour alone.
         label: Its name.
         detail: Smaller lines below the name.
         title: More, shown on hovering and read out by screen readers.
@@ -50,8 +50,8 @@ class Arrow:
     Attributes:
         source: Id of the box it leaves.
         target: Id of the box it leads to.
-        label: What is written on it.
-        line: `thick` is one of many, `dashed` a failure.
+        label: The text on it.
+        line: `thick` is a fan-out or fan-in, `dashed` a failure.
     """
 
     source: str
@@ -62,17 +62,17 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawing before it has a form.
+    """A drawing, independent of its format.
 
     Attributes:
         title: What it shows.
         summary: What that is, in a sentence.
-        facts: What is to be said of the whole, as (name, value).
+        facts: Facts about the whole, as (name, value).
         boxes: The nodes.
         arrows: The edges; both ends are boxes.
         headings: Of the table.
         rows: Of the table.
-        remarks: What the reader has to know, such as what was left out.
+        remarks: What the reader should know, such as what was left out.
     """
 
     title: str

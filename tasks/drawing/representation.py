@@ -1,8 +1,8 @@
 """A workflow's structure as data: nodes for its steps, events and resources, and the edges between them.
 
-Nothing is run to make it. Its JSON is that of LlamaIndex Workflows, so their clients and pages read it; added to it is
-`kind` on those edges that are more than one event on its way. What a step sends with `ctx.send_event` or waits for is
-in no annotation and therefore not in the graph.
+Nothing is run to build it. Its JSON is that of LlamaIndex Workflows, so their clients and pages can read it, with one
+addition: `kind` on edges that are more than a single event. What a step sends with `ctx.send_event` or waits for is not
+in any annotation and therefore not in the graph.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 
 EdgeKind = Literal["fan-out", "fan-in", "failure"]
 
-#: The node for whoever answers an `InputRequiredEvent`.
+#: The node that answers an `InputRequiredEvent`.
 EXTERNAL = "external_step"
 
 
@@ -67,17 +67,17 @@ class WorkflowEventNode(WorkflowNodeBase):
 
 
 class WorkflowExternalNode(WorkflowNodeBase):
-    """Whoever is outside of the workflow: gets its `InputRequiredEvent`s and sends `HumanResponseEvent`s."""
+    """The outside of the workflow: receives its `InputRequiredEvent`s and sends `HumanResponseEvent`s."""
 
     node_type: Literal["external"] = "external"
 
 
 class WorkflowResourceNode(WorkflowNodeBase):
-    """A resource that steps are given.
+    """A resource that is injected into steps.
 
     Attributes:
         type_name: The annotated type.
-        getter_name: The function that makes it.
+        getter_name: The function that creates it.
         source_file: Where that function is, on this machine.
         source_line: Its first line there.
         description: Its docstring.
@@ -100,7 +100,7 @@ class WorkflowResourceConfigNode(WorkflowNodeBase):
         path_selector: Which part of it, with dots; None is all of it.
         config_schema: The model's JSON schema.
         config_value: What the file says now; None when it cannot be read.
-        description: What its author says of it.
+        description: Its author's description.
     """
 
     node_type: Literal["resource_config"] = "resource_config"
@@ -117,7 +117,7 @@ class WorkflowGenericNode(WorkflowNodeBase):
 
     Attributes:
         node_type: What it is.
-        event_type: A class's name, where that says something.
+        event_type: A class's name, where there is one.
         event_types: The same, then the names of its parents.
     """
 
@@ -130,7 +130,7 @@ class WorkflowGenericNode(WorkflowNodeBase):
         return any(name in (self.event_types or ()) for name in type_names)
 
 
-# The generic node comes last: reading JSON, it takes what no other node does.
+# The generic node comes last: when JSON is read, it accepts what no other node does.
 WorkflowGraphNode = (
     WorkflowStepNode
     | WorkflowEventNode
@@ -181,9 +181,9 @@ class WorkflowGraph(BaseModel):
     description: str | None = None
 
     def filter_by_node_type(self, *node_types: str) -> WorkflowGraph:
-        """The graph without nodes of these types; what was connected through them stays connected.
+        """The graph without nodes of these types; nodes that were connected through them stay connected.
 
-        Such an edge gets the label of the first node that was left out on its way, so without `"event"` nodes the
+        Such an edge gets the label of the first omitted node on its path, so without `"event"` nodes the
         edges between steps are labelled with the event. Between two nodes there is at most one edge in the result.
 
         Args:
@@ -204,9 +204,9 @@ class WorkflowGraph(BaseModel):
 def _bridged(
     source: str, leaving: dict[str, list[WorkflowGraphEdge]], dropped: dict[str, str]
 ) -> Iterator[WorkflowGraphEdge]:
-    """The edges from `source` to the next nodes that stay."""
+    """The edges from `source` to the next nodes that are kept."""
     passed: set[str] = set()
-    # Depth first with an explicit stack: an edge, and label and kind of the way to it.
+    # Depth first with an explicit stack: an edge, and label and kind of the path to it.
     ways = [(edge, edge.label, edge.kind) for edge in reversed(leaving.get(source, []))]
     while ways:
         edge, label, kind = ways.pop()

@@ -1,4 +1,4 @@
-"""Draws up a workflow's `WorkflowGraph` from its steps' signatures."""
+"""Builds a workflow's `WorkflowGraph` from its steps' signatures."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Builder:
         if event in self._event_ids:
             return
         name = event.__name__
-        # A second class of that name, or a step's: the short name would make two nodes one.
+        # A second class of that name, or a step of it: the short name would merge two nodes.
         taken = name in self.steps or name in self._event_ids.values()
         node_id = self._event_ids[event] = qualified_name(event) if taken else name
         parents = [cls.__name__ for cls in event.__mro__[1:] if issubclass(cls, Event) and cls is not Event]
@@ -88,7 +88,7 @@ class _Builder:
         )
 
     def _add_resource(self, definition: ResourceDefinition) -> str:
-        """A resource and all that it is made of; its id."""
+        """Add a resource and all that it depends on; returns its id."""
         key = resource_key(definition)
         if key not in self._resource_ids:
             node = resource_node(definition, with_value=self._with_values)
@@ -103,7 +103,7 @@ class _Builder:
     # -- edges -----------------------------------------------------------------------------------------------------
 
     def add_edges(self, config: StepConfig) -> None:
-        """What the step emits, what it takes, what it is given."""
+        """What the step emits, what it accepts, what is injected into it."""
         for event in config.emits:
             node_id = self._event_ids[event]
             self._add_edge(config.name, node_id, kind="fan-out" if event in config.list_returns else None)

@@ -17,7 +17,7 @@ from .representation import WorkflowGraphNode, WorkflowResourceConfigNode, Workf
 
 
 def resource_node(definition: ResourceDefinition, *, with_value: bool) -> WorkflowGraphNode:
-    """The node of what a parameter is given. Factories are not called.
+    """The node of an injected parameter. Factories are not called.
 
     Args:
         definition: The parameter.
@@ -49,12 +49,12 @@ def resource_node(definition: ResourceDefinition, *, with_value: bool) -> Workfl
 
 
 def resource_key(definition: ResourceDefinition) -> Hashable:
-    """What tells its value from others."""
+    """What distinguishes its value from others."""
     return descriptor(definition).key(definition.type)
 
 
 def needed_by(definition: ResourceDefinition) -> tuple[ResourceDefinition, ...]:
-    """What has to be made before it; nothing if its factory takes what nobody would pass, which validation says."""
+    """What has to be created before it; nothing if its factory is invalid, which validation reports."""
     try:
         return descriptor(definition).dependencies
     except UmbelError:
@@ -90,5 +90,5 @@ def _type_name(annotation: Any) -> str | None:
 def _source(factory: Any) -> tuple[str | None, int | None]:
     try:
         return inspect.getsourcefile(factory), inspect.getsourcelines(factory)[1]
-    except (OSError, TypeError):  # built in, made in a console, or an instance
+    except (OSError, TypeError):  # built in, defined in a console, or an instance
         return None, None

@@ -11,7 +11,8 @@ from ...orchestration.inspection.run_trace import OUTSIDE, START, STOP, PastRun
 from ...orchestration.inspection.timeline import OUTCOMES, Execution, duration
 from .picture import Arrow, Box, Line, Look, Picture, shortened
 
-#: A drawing with more work items than this would not be read: the first two thirds and the last third are drawn.
+#: A drawing with more work items than this would be unreadable: of those drawn, two thirds are the first ones and one
+#: third the last ones.
 MAX_ITEMS = 120
 #: Of siblings (one step, for the events of one source) above this number only some are drawn: the first, the last and
 #: those that did not simply succeed.
@@ -25,7 +26,7 @@ def run_picture(run: PastRun, max_label_length: int | None = None, max_items: in
 
     Args:
         run: The run.
-        max_label_length: Labels above it are cut; the whole is shown on hovering. None cuts nothing.
+        max_label_length: Longer labels are cut; hovering shows them in full. None cuts nothing.
         max_items: Work items drawn one by one, at most: the first and the last ones.
     """
     place = _places(run, max_items)
@@ -53,7 +54,7 @@ def run_picture(run: PastRun, max_label_length: int | None = None, max_items: in
 
 
 def _in_order(run: PastRun) -> list[str]:
-    """The work items as they began; those that did not begin come last."""
+    """The work items in order of their start; those that did not start come last."""
     return [*run.executions, *(work_id for work_id in run.steps if work_id not in run.executions)]
 
 
@@ -121,7 +122,7 @@ def _look(last: Execution) -> Look:
 
 
 def _course(executions: list[Execution]) -> Iterable[str]:
-    """What is to be said of a work item in a few words."""
+    """A summary of a work item in a few words."""
     last = executions[-1]
     if last.outcome != "done":
         yield {"waiting": "waits", "retrying": "failed, tried again"}.get(last.outcome, last.outcome)
@@ -235,13 +236,13 @@ def _facts(run: PastRun) -> tuple[tuple[str, str], ...]:
 
 def _remarks(run: PastRun, left_out: int) -> Iterable[str]:
     if run.record.status == "running":
-        yield "The run has not ended. What its steps do right now is not in this drawing."
+        yield "The run has not ended. What its steps are doing right now is not in this drawing."
     elif run.record.status != "completed" and not any(hop.target == STOP for hop in run.hops):
         yield f"No step ended the run: it is {run.record.status.replace('_', ' ')}."
     if left_out:
         yield (
-            f"{left_out:,} of {len(run.steps):,} work items are not drawn one by one; dashed boxes with a number stand "
-            "for them."
+            f"{left_out:,} of {len(run.steps):,} work items are not drawn individually; dashed boxes with a number "
+            "represent them."
         )
     if not run.is_complete:
         yield "The journal is kept as a summary: arrows of joins and of events that steps sent are not known."

@@ -1,7 +1,7 @@
 """Names of classes in stored data, and the way back that never imports anything.
 
-A name is `module.qualname`. Stored data may come from another release or another program, so a name is looked up
-only among what this process has loaded already, and only below a root class that the caller states.
+A name is `module.qualname`. Stored data may come from another release or another program, so a name is looked up only
+among the classes that this process has loaded, and only below a root class that the caller passes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def module_path(module: str) -> str:
 def qualified_name(cls: type) -> str:
     """`module.qualname` of a class, equal in every process that loads it from the same place.
 
-    A class of umbel itself is `umbel.qualname`, whichever of its modules defines it: stored names outlive moves.
+    A class of umbel itself is `umbel.qualname`, no matter which module defines it, so stored names survive moves.
     """
     if cls.__module__.startswith(_OWN):
         return f"{_OWN}{cls.__qualname__}"
@@ -47,10 +47,10 @@ def qualified_name(cls: type) -> str:
 
 
 def loaded_class(name: str, root: type[T]) -> type[T] | None:
-    """The subclass of `root` that bears this name here, or None; nothing is ever imported.
+    """The subclass of `root` that has this name in this process, or None; nothing is ever imported.
 
-    It is found through the modules loaded so far; a class that no module holds (defined inside a function, a
-    parametrised generic) is found among the living subclasses of `root`, the youngest first.
+    It is searched in the loaded modules first; a class that no module holds (defined inside a function, or a
+    parametrised generic) is searched among the live subclasses of `root`, newest first.
     """
     for candidate in _at_path(name):
         if isinstance(candidate, type) and issubclass(candidate, root):
@@ -79,7 +79,7 @@ def _at_path(name: str) -> Iterator[Any]:
 
 
 def _namespace(owner: object) -> Mapping[str, Any]:
-    """The owner's own names. Not getattr: a lazy module answers that with an import."""
+    """The owner's own names. Not getattr, which makes a lazy module import."""
     try:
         names: Mapping[str, Any] = object.__getattribute__(owner, "__dict__")
     except AttributeError:
@@ -88,7 +88,7 @@ def _namespace(owner: object) -> Mapping[str, Any]:
 
 
 def _subclasses(root: type[T]) -> list[type[T]]:
-    """`root` and all its living subclasses, those of one class in the order of their definition."""
+    """`root` and all its live subclasses; those of one class in order of definition."""
     found, seen = [root], {root}
     for cls in found:  # grows on the way
         new = [sub for sub in type.__subclasses__(cls) if sub not in seen]

@@ -1,8 +1,8 @@
 """Events as envelopes, and back: the border between user classes and the orchestrator, which knows only names.
 
-What comes back equals what went in: declared fields as far as pydantic writes and reads them exactly, dynamic data and
-results always. What could not come back is refused here, with the event, the place and the type in the error. Names
-in envelopes are never imported.
+What is decoded equals what was encoded: declared fields as far as pydantic writes and reads them exactly, dynamic data
+and results always. Anything that could not be restored is refused here; the error names the event, the place and the
+type. Names in envelopes are never imported.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PayloadLimits(Protocol):
 
     @property
     def payload_warn_bytes(self) -> int:
-        """Above it, the log says so, once per event class and process."""
+        """Above it, a warning is logged, once per event class and process."""
 
     @property
     def payload_max_bytes(self) -> int:
@@ -92,7 +92,7 @@ class EventRegistry:
         """The class of this wire name: registered here, else loaded in this process.
 
         Raises:
-            UnknownEvent: There is none. Nothing is imported to look for it.
+            UnknownEvent: There is none. Nothing is imported to find it.
         """
         found = self.classes.get(name) or loaded_event(name)
         if found is None:
@@ -121,14 +121,14 @@ _headers: WeakKeyDictionary[type[Event], _Header] = WeakKeyDictionary()
 
 
 def encode_event(event: Event, limits: PayloadLimits) -> Envelope:
-    """The event as data. Private attributes and computed fields stay behind.
+    """The event as data. Private attributes and computed fields are left out.
 
     Args:
         event: Any event.
         limits: Sizes at which to warn and to refuse.
 
     Raises:
-        UnserializableValue: Something in it could not come back, naming the event, the place and the type.
+        UnserializableValue: Something in it could not be restored; the text names the event, the place and the type.
         PayloadTooLarge: Its JSON is larger than `limits.payload_max_bytes`.
     """
     cls = type(event)
@@ -148,13 +148,13 @@ def _check_size(header: _Header, size: int, limits: PayloadLimits) -> None:
     if size > limits.payload_max_bytes:
         raise PayloadTooLarge(
             f"{header.name} cannot be sent: it has {size:,} bytes, at most {limits.payload_max_bytes:,} are allowed "
-            f"(payload_max_bytes). Keep the data in a file, a bucket or a database, and send where they are."
+            f"(payload_max_bytes). Keep the data in a file, a bucket or a database, and send its location."
         )
     if not header.warned:
         header.warned = True
         _log.warning(
             "%s has %s bytes, more than %s (payload_warn_bytes). Every step and reader gets all of it; better keep "
-            "the data elsewhere and send where they are. This is said once per event class.",
+            "the data elsewhere and send its location. Logged once per event class.",
             header.name,
             f"{size:,}",
             f"{limits.payload_warn_bytes:,}",
@@ -167,7 +167,7 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
 
     Raises:
         UnknownEvent: No class of this name is known or loaded here.
-        EventMismatch: The payload does not fit the class (any more), naming the event and each field.
+        EventMismatch: The payload does not fit the class (any more); the text names the event and each field.
     """
     cls = registry.find(envelope.type)
     try:
@@ -183,11 +183,11 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
 
 
 def _validate(cls: type[Event], payload: bytes) -> Event:
-    # From text, not from a parsed dict: only so do strict models accept what JSON has no type for, such as dates.
+    # From text, not from a parsed dict: only then do strict models accept what JSON has no type for, such as dates.
     try:
         return cls.model_validate_json(payload, by_alias=True, by_name=True)
     except ValidationError as error:
         if error.errors(include_context=False)[0]["type"] != "json_invalid":
             raise
-    # A failed step's event wraps the event it failed on, and may so exceed what pydantic's own parser nests.
+    # A failed step's event wraps the event it failed on, and may be nested deeper than pydantic's own parser allows.
     return cls.model_validate(json.loads(payload), strict=False, by_alias=True, by_name=True)

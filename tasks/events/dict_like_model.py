@@ -18,21 +18,21 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-#: The named half of the dict face. No methods, so that an event may declare a field called `items` or `values`.
+#: The named half of the dict interface. No methods, so that an event may declare a field called `items` or `values`.
 _DICT_METHODS = ("get", "items", "keys", "values")
 
 
 class DictLikeModel(BaseModel):
-    """A pydantic model that keeps undeclared keyword arguments, and shows them as attributes and like a dict.
+    """A pydantic model that keeps undeclared keyword arguments and offers them as attributes and as dict items.
 
     `ev["x"]`, `"x" in ev`, `len(ev)`, iteration, `get`, `keys`, `values`, `items` and `to_dict()` see dynamic data
     only; `ev["declared_field"]` is a KeyError. `bool(ev)` is always True. Private attributes may be given by name.
-    `model_dump()` puts dynamic data under `"_data"`, when there are any; `model_validate` takes them there or flat.
+    `model_dump()` puts dynamic data, if there is any, under `"_data"`; `model_validate` accepts it there or flat.
 
     A subclass may forbid dynamic data with `model_config = ConfigDict(extra="forbid")`.
     """
 
-    # NaN must stay visible in dumps: as null it would pass for None and be missed only at the other end.
+    # NaN must stay visible in dumps: as null it would be read as None, unnoticed.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow", ser_json_inf_nan="constants")
 
     #: Inputs that are kept in a private attribute of another name.
@@ -45,7 +45,7 @@ class DictLikeModel(BaseModel):
 
     @model_validator(mode="after")
     def _sort_undeclared(self) -> Self:
-        """Private attributes to their place, `_data` unfolded; what remains is dynamic."""
+        """Move private attributes to their place and unfold `_data`; what remains is dynamic."""
         undeclared = self.__pydantic_extra__
         if not undeclared:
             return self
@@ -133,7 +133,7 @@ class DictState(DictLikeModel):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Names of methods too: pydantic would set them on the instance, from where they are never stored.
+        # Names of methods too: pydantic would set them on the instance, and they would never be stored.
         if name in type(self).model_fields or name.startswith("_"):
             super().__setattr__(name, value)
         else:

@@ -6,8 +6,8 @@ A class below `Event` declares fields like any pydantic model. Keyword arguments
     ev = Event(topic="ships", limit=3)
     ev.topic, ev["limit"], "limit" in ev, ev.get("page", 1)
 
-The dict face shows dynamic data only, never declared fields. Events cross processes as JSON: declared fields as
-pydantic writes them, dynamic data as `json_values` does; private attributes stay behind.
+The dict interface shows dynamic data only, never declared fields. Events cross processes as JSON: declared fields as
+pydantic writes them, dynamic data as `json_values` does; private attributes are left out.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class StartEvent(Event):
 class StopEvent(Event):
     """Ends the run; the first one wins.
 
-    `StopEvent(result=value)` (or `StopEvent(value)`) gives `await handler` that value. Of a subclass the event itself
-    is the result, so it is the place for declared, typed results.
+    `StopEvent(result=value)` (or `StopEvent(value)`) gives `await handler` that value. For a subclass the event itself
+    is the result, so declared, typed results belong there.
 
     The attribute `result` is what was given, None if nothing was. A subclass may declare a field of that name, or
     override `_get_result` to compute it.
@@ -87,7 +87,7 @@ class StopEvent(Event):
         """
         super().__init__(**({"result": result} if result is not None else {}), **fields)
 
-    # Validation need not come this way: nothing above is lost when it goes straight to the fields.
+    # Validation may skip this method: nothing is lost when it fills the fields directly.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class WorkflowTimedOutEvent(StopEvent):
 
     Attributes:
         timeout: The limit, in seconds.
-        active_steps: Steps that were at work when it passed.
+        active_steps: Steps that were running when it passed.
     """
 
     timeout: float
@@ -169,8 +169,8 @@ class WorkflowFailedEvent(StopEvent):
     Attributes:
         step_name: The step that failed.
         exception: What it raised; in dumps `{"exception_type": …, "exception_message": …}`.
-        attempts: Attempts made; None when it was not a step's own failure.
-        elapsed_seconds: From the first attempt to the failure; None likewise.
+        attempts: Attempts made; None if it was not a step's own failure.
+        elapsed_seconds: From the first attempt to the failure; None in the same case.
     """
 
     step_name: str
@@ -180,11 +180,11 @@ class WorkflowFailedEvent(StopEvent):
 
 
 class IdleReleasedEvent(StopEvent):
-    """The run was put aside while it waits. A result of umbel's own, never in a stream."""
+    """The run was unloaded while it waits. Used by umbel itself, never in a stream."""
 
 
 class InternalDispatchEvent(Event):
-    """The root of events that tell how a run proceeds; streams show them only with `expose_internal=True`."""
+    """The root of events that report a run's progress; streams show them only with `expose_internal=True`."""
 
 
 class StepState(Enum):
@@ -226,7 +226,7 @@ class UnhandledEvent(InternalDispatchEvent):
         event_type: The event's class name.
         qualified_name: The same with its module.
         step_name: The step it was addressed to, if any.
-        idle: Whether no step was queued or running when it came.
+        idle: Whether no step was queued or running when it arrived.
     """
 
     event_type: str
@@ -263,7 +263,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 
 def untag_event(event: Event) -> None:
-    """Restore tagged values in an event that was just built from `event_to_json`'s answer, in place.
+    """Restore tagged values in an event that was just built from the result of `event_to_json`, in place.
 
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
@@ -338,6 +338,6 @@ BUILT_IN_EVENTS: dict[str, type[Event]] = {
 }
 
 
-#: For code that is generic over workflows: the class of the event a run ends with, and what awaiting a run gives.
+#: For code that is generic over workflows: the class of the event a run ends with, and what awaiting a run returns.
 StopEventT = TypeVar("StopEventT", bound=StopEvent)
 RunResultT = TypeVar("RunResultT")

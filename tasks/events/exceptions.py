@@ -1,8 +1,8 @@
 """Exceptions that cross processes: as a small JSON object, and back as an exception of the same class if possible.
 
-The object always has `exception_type` (`module.qualname`) and `exception_message`. Only where they say more than the
-message does, there are also `exception_args`, `exception_notes` and `exception_cause` (an object of the same kind).
-Tracebacks and attributes do not travel.
+The object always has `exception_type` (`module.qualname`) and `exception_message`. Where they say more than the message
+does, there are also `exception_args`, `exception_notes` and `exception_cause` (an object of the same kind). Tracebacks
+and attributes are not included.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from .class_names import loaded_class, qualified_name
 
-#: Characters of a message or note that travel; a run must be able to fail whatever the message drags along.
+#: Characters of a message or note that are sent; a run must be able to fail however long the message is.
 _MAX_TEXT = 64 * 1024
-#: Bytes of constructor arguments that travel, as JSON.
+#: Bytes of constructor arguments that are sent, as JSON.
 _MAX_ARGS = 8 * 1024
 _MAX_NOTES = 20
-#: How many causes of causes travel; also ends a circle of causes.
+#: How many causes of causes are sent; also ends a cycle of causes.
 _MAX_CAUSES = 5
 
 
@@ -37,14 +37,14 @@ class UnreconstructedException(Exception):
 
 
 def encode_exception(exc: BaseException) -> dict[str, Any]:
-    """The exception as JSON: its class, its message, and what else of it fits into text. Never raises."""
+    """The exception as JSON: its class, its message, and whatever else of it JSON can carry. Never raises."""
     return _encode(exc, _MAX_CAUSES)
 
 
 def _encode(exc: BaseException, causes: int) -> dict[str, Any]:
     message = _text(exc)
     if isinstance(exc, UnreconstructedException):
-        # It may be rebuilt yet, by a process that has the class.
+        # A process that has the class can still rebuild it.
         encoded: dict[str, Any] = {"exception_type": exc.original_type, "exception_message": message}
     else:
         encoded = {"exception_type": qualified_name(type(exc)), "exception_message": message}
@@ -67,7 +67,7 @@ def _text(exc: BaseException) -> str:
 
 
 def _clean(text: str) -> str:
-    """The text as UTF-8 can carry it, cut to a bearable length."""
+    """The text as UTF-8 can carry it, cut to `_MAX_TEXT` characters."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… ({len(text) - _MAX_TEXT} characters cut)"
 
@@ -113,6 +113,6 @@ def _rebuild(name: str, message: str, args: Any) -> Exception | None:
             exc = cls(*arguments)
             if isinstance(exc, cls) and str(exc) == message:
                 return exc
-        except Exception:  # a constructor of another shape; the next try or the stand-in tells all there is
+        except Exception:  # a constructor with another signature; the next try or the stand-in has the message
             continue
     return None

@@ -1,7 +1,7 @@
-"""Values of no declared type as strict JSON, and back exactly: dynamic event data, results of a run, state.
+"""Values without a declared type as strict JSON, and back exactly: dynamic event data, results of a run, state.
 
 A pydantic model, and the few standard types below, are tagged with the name of their class; the walk over them is in
-`orchestration/model/tagged_json`. Everything else is refused where it is sent, not where it is missed.
+`orchestration/model/tagged_json`. Everything else is refused where it is sent, not where it would be missing.
 """
 
 from __future__ import annotations
@@ -39,10 +39,7 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {
 _ADAPTERS_BY_NAME = {qualified_name(kind): adapter for kind, adapter in _ADAPTERS.items()}
 
 
-_ADVICE = (
-    "Declare it as a field of a type that pydantic can write as JSON, or keep it in a Resource "
-    "and send what finds it there."
-)
+_ADVICE = "Declare it as a field of a type that pydantic can write as JSON, or keep it in a Resource and send its key."
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -69,7 +66,7 @@ def dump_json(value: Any) -> bytes:
 
 
 def to_json_value(value: Any, name: str = "") -> Any:
-    """A value of no declared type as strict JSON, classes tagged.
+    """A value without a declared type as strict JSON, classes tagged.
 
     Tuples become lists; numbers and texts of a subclass become plain.
 
@@ -109,8 +106,8 @@ def _write(value: Any) -> Any:
 def from_json_value(value: Any) -> Any:
     """The inverse of `to_json_value`. Never imports.
 
-    A tagged value whose class is not loaded here stays a plain dict, so that a process which only watches can show
-    it all the same.
+    A tagged value whose class is not loaded here stays a plain dict, so that a process that only watches can still show
+    it.
 
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
@@ -146,7 +143,7 @@ def dump_model(model: BaseModel, exclude: set[str] | None = None) -> dict[str, A
     """The model's declared fields as JSON that `load_model` reads back, computed fields left out.
 
     Raises:
-        NotJson: A field holds what pydantic cannot write, or the model writes itself as something else than a dict.
+        NotJson: A field holds what pydantic cannot write, or the model does not write itself as a dict.
     """
     try:
         dumped = model.model_dump(mode="json", by_alias=False, round_trip=True, exclude=exclude)
@@ -166,7 +163,7 @@ def load_model(cls: type[M], value: Any) -> M:
     Raises:
         pydantic.ValidationError: The value no longer fits the class.
     """
-    # As text: only so do strict models accept what JSON has no type for, such as dates.
+    # As text: only then do strict models accept what JSON has no type for, such as dates.
     return cls.model_validate_json(dump_json(value), by_alias=True, by_name=True)
 
 

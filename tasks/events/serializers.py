@@ -31,10 +31,10 @@ from .json_values import dump_model, field_problems, from_json_value, load_model
 COMPONENT_TAG = "__is_component"
 _TAGS = (TAG, COMPONENT_TAG)
 
-#: Types of Python's own that travel tagged like models.
+#: Standard types that are tagged like models.
 _STANDARD_TYPES = frozenset(map(qualified_name, (bytes, date, datetime, time, timedelta, Decimal, UUID)))
 
-#: Every pickle of protocol 2 or later begins so. No JSON text is base64 of it.
+#: Every pickle of protocol 2 or later begins with it. No JSON text is base64 of it.
 _PICKLE_START = b"\x80"
 
 #: Roots of module paths under which snapshots name the built-in classes: ours, and those of LlamaIndex Workflows.
@@ -44,12 +44,12 @@ _BUILT_IN: dict[str, type[BaseModel]] = {
     **{f"{root}.events.{cls.__name__}": cls for root in _ROOTS for cls in BUILT_IN_EVENTS.values()},
     **{f"{root}.context.state_store.DictState": DictState for root in _ROOTS},
     qualified_name(DictState): DictState,
-    "umbel.tasks.dict_state.DictState": DictState,  # written by umbel before its modules had rooms
+    "umbel.tasks.dict_state.DictState": DictState,  # as older versions of umbel wrote it
 }
 
 
 class UnreadableValue(ContextSerdeError, ValueError):
-    """A text that no serializer wrote, or that names a class which cannot be made here."""
+    """A text that no serializer wrote, or that names a class which is not available here."""
 
 
 class BaseSerializer(ABC):
@@ -60,7 +60,7 @@ class BaseSerializer(ABC):
         """The value as text.
 
         Raises:
-            ValueError: It cannot be written, or could not come back.
+            ValueError: It cannot be written, or could not be restored.
         """
 
     @abstractmethod
@@ -68,24 +68,24 @@ class BaseSerializer(ABC):
         """The inverse of `serialize`.
 
         Raises:
-            ContextSerdeError: The text is none of this serializer, or names a class that is not available.
+            ContextSerdeError: This serializer did not write the text, or it names a class that is not available.
         """
 
 
 class JsonSerializer(BaseSerializer):
     """JSON, with pydantic models (events among them), dates, decimals, UUIDs and bytes tagged by their class.
 
-    Private attributes and computed fields stay behind, tuples become lists. A dict with keys that are no text is
+    Private attributes and computed fields are left out, tuples become lists. A dict with keys that are not text is
     refused rather than changed.
 
-    *Components* (objects with `class_name`, `to_dict` and `from_dict`) are written as `to_dict` says. To read one
-    that is no pydantic model its class must be in `allowed_types`: its `from_dict` may do whatever it likes.
+    *Components* (objects with `class_name`, `to_dict` and `from_dict`) are written as `to_dict` says. To read one that
+    is not a pydantic model, its class must be in `allowed_types`, because its `from_dict` can do anything.
     """
 
     def __init__(self, *, allowed_types: Iterable[type[Any] | str] | None = None) -> None:
         """Args:
-        allowed_types: Classes, or their names as `module.Class`, that may be read beside the built-in events and
-            `DictState`. None allows every pydantic model that is loaded. A class given by name must be loaded too.
+        allowed_types: Classes, or their names as `module.Class`, that may be read in addition to the built-in events
+            and `DictState`. None allows every pydantic model that is loaded. A class given by name must be loaded too.
 
         Raises:
             TypeError: An entry is neither a class nor a text.
@@ -114,7 +114,7 @@ class JsonSerializer(BaseSerializer):
         """The value as JSON text.
 
         Raises:
-            ValueError: Something in it is neither JSON nor a pydantic model nor a component, naming the place.
+            ValueError: Something in it is neither JSON nor a pydantic model nor a component; the text names the place.
         """
         try:
             return json.dumps(self._write(value), allow_nan=False)
@@ -149,13 +149,13 @@ class JsonSerializer(BaseSerializer):
         """The value that `serialize` was given.
 
         Raises:
-            ContextSerdeError: The text is no JSON; it names a class that is not loaded or not allowed; or a value no
+            ContextSerdeError: The text is not JSON; it names a class that is not loaded or not allowed; or a value no
                 longer fits its class.
         """
         try:
             return self._read(json.loads(value))
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-            raise UnreadableValue(f"{_shown(value)} is no JSON text: {error}.") from error
+            raise UnreadableValue(f"{_shown(value)} is not JSON text: {error}.") from error
         except RecursionError as error:
             raise UnreadableValue(f"{_shown(value)} nests lists and objects too deeply to be read.") from error
 
@@ -197,7 +197,7 @@ class JsonSerializer(BaseSerializer):
             return known
         allowed = self._allowed is None or name in self._allowed
         found = loaded_class(name, root) if allowed else None
-        # A module of the user's may bear one of these names too; then it is the user's class that is meant.
+        # A user's module may have one of these names too; then the user's class is meant.
         if (built_in := _BUILT_IN.get(name)) and not (found and issubclass(found, DictLikeModel)):
             return built_in
         if found is not None:
@@ -218,11 +218,11 @@ class JsonSerializer(BaseSerializer):
 
 
 class PickleSerializer(JsonSerializer):
-    """JSON where that is possible, else a pickle as base64. **For data that you wrote yourself, and nobody else.**
+    """JSON where that is possible, else a pickle as base64. **Only for data that you wrote yourself.**
 
-    Whoever can change a pickle can run any code where it is read; `allowed_types` does not hold for pickles. It is
-    for a program that keeps its own snapshots: umbel reads no pickle from Redis, a broker or an HTTP request, and
-    nothing of a run may need one.
+    Anyone who can change a pickle can run any code where it is read; `allowed_types` does not apply to pickles. It is
+    for a program that keeps its own snapshots: umbel never reads a pickle from Redis, a broker or an HTTP request, and
+    no part of a run may need one.
     """
 
     def serialize(self, value: Any) -> str:
@@ -242,10 +242,10 @@ class PickleSerializer(JsonSerializer):
                 ) from error
 
     def deserialize(self, value: str) -> Any:
-        """The inverse of `serialize`. Text that is no pickle is read as JSON.
+        """The inverse of `serialize`. Text that is not a pickle is read as JSON.
 
         Raises:
-            ContextSerdeError: It is neither, or what it names cannot be made here.
+            ContextSerdeError: It is neither, or it names a class that is not available here.
         """
         try:
             pickled = base64.b64decode(value, validate=True)

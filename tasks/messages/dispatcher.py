@@ -1,7 +1,7 @@
 """Dispatches as Celery messages: ids only, never payloads.
 
 *Promise.* A dispatch may be lost, doubled or late without any effect; a publish that fails is only logged, because the
-ring index rings again.
+sweep redispatches unclaimed work.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -35,7 +35,7 @@ logger = logging.getLogger("umbel.dispatch")
 
 
 class CeleryDispatcher:
-    """Rings through a Celery app's broker; on a plain Redis broker with messages that are only filled in."""
+    """Dispatches through a Celery app's broker; on a plain Redis broker with messages filled in from templates."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -64,7 +64,7 @@ class CeleryDispatcher:
                 error,
                 extra={"action": "dispatch_failed"},
             )
-        except Exception:  # what the dispatches are for is in Redis already, and no fault of ours may hide that
+        except Exception:  # the work is in Redis already, and a bug here must not make it look otherwise
             logger.exception(
                 "%d messages of workflow %s were not sent; the sweep redispatches",
                 len(dispatches),
@@ -73,7 +73,7 @@ class CeleryDispatcher:
             )
 
     def _is_plain_redis(self) -> bool:
-        """Whether nothing but Redis stands between us and the queue: no TLS set-up, fail-over, or signal receivers."""
+        """Whether messages can be pushed straight to Redis: no TLS, failover or signal receivers are involved."""
         conf = self.app.conf
         url = conf.broker_write_url or conf.broker_url
         return (
@@ -89,7 +89,7 @@ class CeleryDispatcher:
     def pushes(
         self, plan: Plan, run_id: str, commands: Sequence[Command], redis_url: str | None
     ) -> dict[str, tuple[str, str]] | None:
-        """The dispatches of a start, to be pushed by the very script that makes their work: work id -> list, message.
+        """The dispatches of a start, pushed by the same script that creates their work: work id -> list, message.
 
         None where the broker is not the Redis at `redis_url`.
         """
@@ -108,7 +108,7 @@ class CeleryDispatcher:
         return found
 
     def messages(self, plan: Plan, dispatches: Sequence[Dispatch]) -> dict[str, list[str]] | None:
-        """The messages of these dispatches by the Redis list they go to; None if the broker takes more than a push."""
+        """The messages of these dispatches by Redis list; None if a push is not all that the broker needs."""
         if not self._is_plain_redis() or any(dispatch.priority for dispatch in dispatches):
             return None
         prefix = (self.app.conf.broker_transport_options or {}).get("global_keyprefix", "")
@@ -143,17 +143,17 @@ class CeleryDispatcher:
                 self.app.send_task(plan.by_name[dispatch.step].task, args=arguments, producer=producer, **options)
 
     def backlog(self, queue: str) -> int | None:
-        """Messages waiting in a queue; None when the broker does not say."""
+        """Messages waiting in a queue; None if the broker does not report it."""
         try:
             with self.app.connection_for_read() as connection, connection.channel() as channel:
-                if isinstance(channel, virtual.Channel):  # where an empty queue is one that does not exist
+                if isinstance(channel, virtual.Channel):  # where an empty queue does not exist
                     return int(channel._size(queue))
                 try:
                     return int(channel.queue_declare(queue=queue, passive=True).message_count)
-                except connection.channel_errors:  # nobody has declared it, so nothing can be in it
+                except connection.channel_errors:  # not declared, so nothing can be in it
                     return 0
         except Exception as error:
-            logger.debug("the length of queue %s is not known: %s", queue, error, extra={"action": "backlog_unknown"})
+            logger.debug("the length of queue %s is unknown: %s", queue, error, extra={"action": "backlog_unknown"})
             return None
 
 
@@ -173,7 +173,7 @@ def publishing_app(settings: Settings) -> Celery:
 
 
 def tls_options(settings: Settings) -> dict[str, object] | None:
-    """TLS of the broker connection: kombu verifies a `rediss://` server only when it is told to. The URL goes first."""
+    """TLS of the broker connection: kombu verifies a `rediss://` server only if asked to; options in the URL win."""
     broker = settings.broker_url or settings.redis_url or ""
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker.startswith("rediss://") else None
 

@@ -1,4 +1,4 @@
-"""How many broker messages were set aside as not to be understood. Setting aside is the business of workers."""
+"""How many malformed broker messages were quarantined. Workers quarantine them; this only counts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from celery import Celery
 
 from ...orchestration.store.connection import connect
 
-#: HASH in the broker's Redis, queue -> how many messages were ever set aside. A LIST per queue is named after it, with
-#: `:<queue>` behind. Both live until an operator deletes them.
+#: HASH in the broker's Redis, queue -> how many messages were ever quarantined. The messages are in a LIST per queue,
+#: `umbel:quarantine:<queue>`. Both live until an operator deletes them.
 QUARANTINE_KEY = "umbel:quarantine"
 
 
 def quarantine_counts(app: Celery) -> dict[str, int]:
-    """queue -> messages set aside, ever; empty is how it should be, and what a broker that is no Redis has.
+    """queue -> messages quarantined, ever. Normally empty; always empty on a broker that is not Redis.
 
     Raises:
         RedisError: The broker does not answer.

@@ -1,6 +1,6 @@
 """Celery messages by the hundred: built once per step by Celery and kombu themselves, then filled in.
 
-Sending a task costs Celery some hundred microseconds, of which all but the ids is the same every time. A template is
+Sending a task costs Celery some hundred microseconds, most of it for parts that are the same every time. A template is
 what `app.send_task` would put on a Redis queue, taken from kombu's in-memory transport; filling it in and pushing many
 of them is one round trip. Keys and wire format are kombu's, so any Celery worker and Flower read them.
 """
@@ -25,18 +25,18 @@ from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.store.keys import check_run_id
 from ...orchestration.store.replies import Dispatch
 
-#: Stand for what differs from message to message; no user text ever gets into a template.
+#: Placeholders for what differs from message to message; user text never gets into a template.
 _TASK_ID, _SHOWN, _BODY, _TAG = "\x02task-id\x03", "\x02shown\x03", "\x02body\x03", "\x02tag\x03"
 
-#: Message header by which a consumer knows umbel's messages, also those whose task it lacks: the workflow's name.
+#: Message header by which a consumer recognises umbel's messages, even for tasks it lacks: the workflow's name.
 HEADER = "umbel_workflow"
 
-#: Those of runs that were begun with a snapshot are made of names, arrows and what not; `|` parts them from others.
+#: Those of runs started from a snapshot contain names, arrows and other characters; `|` separates them from others.
 _WORK_ID = re.compile(r"[^|\x00-\x1f\x7f]{1,1024}")
 
 
 def send_options(dispatch: Dispatch, workflow: str, task_id: str, shown: str) -> dict[str, Any]:
-    """How umbel sends any of its tasks: ids only, and nothing of them kept by Celery."""
+    """How umbel sends each of its tasks: ids only, with no result kept by Celery."""
     return {
         "task_id": task_id,
         "queue": dispatch.queue,
@@ -51,9 +51,9 @@ def send_options(dispatch: Dispatch, workflow: str, task_id: str, shown: str) ->
 
 
 def message_fault(body: object) -> str | None:
-    """Say what makes a task's decoded body no dispatch, or None. Whoever reaches the broker may have written it.
+    """Say why a task's decoded body is not a dispatch, or None. Anyone with access to the broker may have written it.
 
-    A dispatch that passes is still only a hint: what is not there, or not to be had, is not executed.
+    A dispatch that passes is still only a hint: work that does not exist or cannot be claimed is not executed.
     """
     arguments = body[0] if isinstance(body, list | tuple) and len(body) == 3 else None
     if not isinstance(arguments, list | tuple) or len(arguments) != 3 or body[1]:  # type: ignore[index]
@@ -71,7 +71,7 @@ def message_fault(body: object) -> str | None:
 
 
 def task_id_of(dispatch: Dispatch) -> str:
-    """The Celery id of a dispatch: two of one dispatch are recognisably the same."""
+    """The Celery id of a dispatch; duplicates of one dispatch have the same id."""
     return f"{dispatch.work_id}-{dispatch.dispatch_no}"
 
 
@@ -117,7 +117,7 @@ class Template:
         embed = json.loads(base64.b64decode(message["body"]))[2]
         message["body"] = _BODY
         message["properties"]["delivery_tag"] = _TAG
-        message["headers"]["parent_id"] = None  # whatever task happens to be running here now
+        message["headers"]["parent_id"] = None  # otherwise the task that happens to be running here
         written = {json.dumps(blank)[1:-1]: blank for blank in (_TASK_ID, _SHOWN, _BODY, _TAG)}
         parts = re.split("|".join(f"({re.escape(name)})" for name in written), json.dumps(message))
         pieces = [part for part in parts if part is not None]

@@ -1,5 +1,5 @@
 """Retry policies: when to try again, how long to wait, when to stop.
 
-Who applies them is `attempt`.
+`attempt` applies them.
 Read `policy.py` first.
 """

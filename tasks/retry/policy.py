@@ -103,7 +103,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RetryInfo:
-    """What `ctx.retry_info()` tells a step about its earlier failures.
+    """What `ctx.retry_info()` returns: a step's earlier failures.
 
     Attributes:
         retry_number: 0 in the first execution, 1 in the first retry, …
@@ -141,7 +141,7 @@ def retry_policy(
     wait: WaitStrategy | None = None,
     stop: StopCondition | None = None,
 ) -> RetryPolicy:
-    """Compose a policy; its parts are asked in the order `retry`, `wait`, `stop`.
+    """Compose a policy; its parts are consulted in the order `retry`, `wait`, `stop`.
 
     Args:
         retry: Which failures are retried; by default every one.
@@ -178,7 +178,7 @@ def next_delay(policy: RetryPolicy, elapsed_seconds: float, failures: int, error
         Seconds until the next attempt, never negative; None to give up.
 
     Raises:
-        WorkflowRuntimeError: The policy answered with something that is no finite number.
+        WorkflowRuntimeError: The policy returned something that is not a finite number.
     """
     ask: Callable[..., Any] = policy.next
     parameters = inspect.signature(ask).parameters
@@ -188,14 +188,14 @@ def next_delay(policy: RetryPolicy, elapsed_seconds: float, failures: int, error
         return None
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not math.isfinite(delay):
         raise WorkflowRuntimeError(
-            f"The retry policy {policy!r} answered {delay!r} to failure {failures} ({error!r}). "
+            f"The retry policy {policy!r} returned {delay!r} for failure {failures} ({error!r}). "
             f"Its next() must return the seconds to wait as a finite number, or None to give up."
         )
     return max(0.0, float(delay))
 
 
 def jitter_seed(run_id: str, step: str, failures: int) -> int:
-    """The seed of random waits: 32 bits that depend on nothing but this failure of this run."""
+    """The seed of random waits: 32 bits that depend only on this failure of this run."""
     digest = hashlib.sha256(f"{run_id}:{step}:{failures}".encode()).digest()
     return int.from_bytes(digest[-4:], "big")
 

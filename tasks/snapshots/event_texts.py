@@ -1,4 +1,4 @@
-"""What reading and writing of snapshots share: events as text, and the seal by which damage is noticed."""
+"""What reading and writing of snapshots share: events as text, and the digest by which damage is detected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event
 from ..events.serializers import BaseSerializer, JsonSerializer
 
-#: Version of what stands under `umbel`.
+#: Version of what is under the key `umbel`.
 FORMAT = 1
 
 _LIMITS = Settings()
@@ -40,7 +40,7 @@ class EventTexts:
         Raises:
             ValueError: The serializer cannot write it.
         """
-        if type(self.serializer) is JsonSerializer:  # what it would write, without making the event
+        if type(self.serializer) is JsonSerializer:  # the same text, without building the event
             return tagged_text(event.type, event.payload.decode())
         return self.serializer.serialize(decode_event(event, self.registry))
 
@@ -48,26 +48,24 @@ class EventTexts:
         """The event of a text.
 
         Raises:
-            ContextSerdeError: It is none, or its class is not available here; says it belongs to `where`.
+            ContextSerdeError: It is not an event, or its class is not available here; the text names `where`.
         """
         try:
             event = self.serializer.deserialize(text)
             if not isinstance(event, Event):
-                raise ContextSerdeError(f"it is no event but {type(event).__name__}")
+                raise ContextSerdeError(f"expected an event, found {type(event).__name__}")
             return encode_event(event, _LIMITS)
         except (UmbelError, ValueError, TypeError) as error:
-            raise ContextSerdeError(
-                f"The snapshot cannot be read: an event of {where} is not usable: {error}"
-            ) from error
+            raise ContextSerdeError(f"The snapshot cannot be read: an event of {where} is unusable: {error}") from error
 
 
-def sealed(body: dict[str, Any]) -> dict[str, Any]:
-    """The snapshot with a digest of all it says."""
+def with_digest(body: dict[str, Any]) -> dict[str, Any]:
+    """The snapshot with a digest of its content."""
     return body | {"umbel": body["umbel"] | {"digest": digest(body)}}
 
 
 def digest(body: Mapping[str, Any]) -> str:
-    """A digest of all that a snapshot says, but for the digest itself."""
+    """A digest of a snapshot's content, without the digest itself."""
     about = {key: value for key, value in body["umbel"].items() if key != "digest"}
     text = json.dumps(dict(body) | {"umbel": about}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Snapshots from JSON: the inverse of `snapshot_writing.py`, and what older and other writers left.
+"""Snapshots from JSON: the inverse of `writing.py`, also for what older versions and other libraries wrote.
 
-A snapshot that another library wrote has nothing under `umbel`, and is read as far as its shape goes: a step that waits
-is executed again from the top, and finds an answer that had come for it in the inbox.
+A snapshot that another library wrote has nothing under `umbel`, and only its common shape is read: a step that waits is
+executed again from the start, and finds an answer that has already arrived in the inbox.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from .versions import load_snapshot
 
 
 def checked(data: Any, workflow: str) -> Snapshot:
-    """A snapshot's shape, once it is known to be whole, of this workflow and of a version that can be read.
+    """A snapshot's shape, after checking that it is intact, of this workflow and of a version that can be read.
 
     Raises:
-        ContextSerdeError: It is damaged, of another workflow, newer than this version of umbel, or no snapshot at all.
+        ContextSerdeError: It is damaged, of another workflow, newer than this version of umbel, or not a snapshot at
+            all.
     """
     shape = load_snapshot(data)
     about = data.get("umbel")
     if about is None:
         return shape
     if not isinstance(about, dict) or not isinstance(about.get("format"), int):
-        raise ContextSerdeError("The snapshot is damaged: what stands under 'umbel' is not what umbel wrote there.")
+        raise ContextSerdeError("The snapshot is damaged: the content of 'umbel' is not what umbel writes there.")
     if about["format"] > FORMAT:
         raise ContextSerdeError(
             f"The snapshot was written by a newer umbel (format {about['format']}); this one reads up to {FORMAT}. "
@@ -43,12 +44,12 @@ def checked(data: Any, workflow: str) -> Snapshot:
         )
     if about.get("workflow") != workflow:
         raise ContextSerdeError(
-            f"The snapshot was taken of a run of workflow {about.get('workflow')!r}, not of {workflow!r}. Give it to "
-            "the workflow it is of; one that was renamed keeps its old name with workflow_name=…"
+            f"The snapshot was taken of a run of workflow {about.get('workflow')!r}, not of {workflow!r}. Load it "
+            "with that workflow; a renamed workflow keeps its old name with workflow_name=…"
         )
     if about.get("digest") != digest(data):
         raise ContextSerdeError(
-            "The snapshot is damaged: its content does not match its digest. It was cut, changed by hand, or went "
+            "The snapshot is damaged: its content does not match its digest. It was truncated, edited, or went "
             "through a store that does not keep JSON exactly as it is."
         )
     return shape
@@ -109,7 +110,7 @@ class _Reader:
                 answer = None if waiter.resolved_event is None else self._event(waiter.resolved_event, name)
                 answers.setdefault(waiter.work_item_id or "", {})[waiter.waiter_id] = answer
             elif waiter.resolved_event is not None:
-                # Another library calls its waiters otherwise, so the answer goes where a new waiter looks first.
+                # Another library names its waiters differently, so the answer goes where a new waiter looks first.
                 self.inbox.append(self._event(waiter.resolved_event, name))
         for attempt in attempts:
             self.items.append(self._item(name, attempt, answers))
@@ -136,7 +137,7 @@ class _Reader:
         if step is None:
             raise ContextSerdeError(
                 f"The snapshot has unfinished work for step {name!r}, which workflow {self.plan.workflow!r} does not "
-                f"have. Its steps: {', '.join(self.plan.by_name)}. Give the step back its name until that work is done."
+                f"have. Its steps: {', '.join(self.plan.by_name)}. Keep a step of this name until that work is done."
             )
         return step
 

@@ -1,18 +1,18 @@
 """What a snapshot of a context contains: version 2, as LlamaIndex Workflows writes it.
 
-Every *event* below is text that a serializer made of one event. Where the other side leaves room umbel adds a key of
-its own, `umbel`; unknown keys are kept.
+Every *event* below is text that a serializer made of one event. Where the format allows it, umbel adds a key of its
+own, `umbel`; unknown keys are kept.
 
 Instants are seconds since 1970. A *scope path* names the open fan-outs around an event, the innermost last.
 
-How the parts belong together:
+How the parts fit together:
 
 * A work item that is queued or running is one `Attempt`, in `queue` or `in_progress`. On loading both are queued again.
-* A work item that waits for an event is an unresolved `Waiter` and nothing else. Once the event is there, the item is
-  an attempt again, with the same `work_item_id`, and the waiter holds the answer until the step is through.
-* A fan-out that is not over is an `OpenStream`, under its id in `streams`. Its `open_work_items` counts the attempts
+* A work item that waits for an event is only an unresolved `Waiter`. Once the event has arrived, the item is an attempt
+  again, with the same `work_item_id`, and the waiter keeps the answer until the step has finished.
+* An open fan-out is an `OpenStream`, under its id in `streams`. Its `open_work_items` counts the attempts
   and unresolved waiters whose scope path ends with it, and for each open stream directly inside it the bindings of that
-  stream which have not been released yet. At 0 it closes, and all its bindings fire that have not.
+  stream which have not been released yet. At 0 it closes, and all its bindings fire that have not fired.
 * Which step gathers what is a *binding*: `source->target:module.A,module.B:All:nearest`, with `Take(3)` in the place of
   `All` for a step that takes the first three. It follows from the signatures alone.
 * What a binding has gathered of a stream so far is a `Gathering`, under `stream_id:binding_id` in
@@ -50,7 +50,7 @@ class Release(BaseModel):
 
 
 class Attempt(BaseModel):
-    """One event that a step is to be called with, or is being called with.
+    """One event that a step will be called with, or is being called with.
 
     Attributes:
         event: What the step is called with; of several event parameters the one that completed the set.
@@ -84,7 +84,7 @@ class Attempt(BaseModel):
 class Waiter(BaseModel):
     """A work item that waits, or has waited, in `wait_for_event`.
 
-    The time-out is not written, and neither are the requirements: a waiter that has some is made anew by calling its
+    The timeout is not written, and neither are the requirements: a waiter that has some is created again by calling its
     step again.
 
     Attributes:
@@ -92,8 +92,8 @@ class Waiter(BaseModel):
         event: What the step was called with.
         bound_events: As in `Attempt`.
         waiting_for_event: The class it waits for, as `module.Class`.
-        has_requirements: Whether not every event of this class will do.
-        resolved_event: What came; None as long as it waits.
+        has_requirements: Whether only some events of this class are accepted.
+        resolved_event: What arrived; None as long as it waits.
         scope_path: As in `Attempt`.
         collection_release_payload: As in `Attempt`.
         work_item_id: As in `Attempt`.
@@ -122,10 +122,10 @@ class Waiter(BaseModel):
 
 
 class StepSnapshot(BaseModel):
-    """All that is under way in one step.
+    """All unfinished work of one step.
 
     Attributes:
-        queue: Waiting for a slot or for its time.
+        queue: Waiting for a slot or for a delayed retry.
         in_progress: Being executed.
         collected_events: What `collect_events` has gathered, by buffer id, in order of arrival.
         static_collect_events: Events of incomplete sets, for a step with several event parameters.
@@ -142,10 +142,10 @@ class StepSnapshot(BaseModel):
 
 
 class OpenStream(BaseModel):
-    """A fan-out that is not over.
+    """An open fan-out.
 
     Attributes:
-        stream_id: Its own id again.
+        stream_id: Its id.
         source_step: The step that returned the list.
         scope_path: The fan-outs around it, without itself.
         open_work_items: What must end before it closes; see above.
@@ -168,7 +168,7 @@ class Gathering(BaseModel):
         binding_id: The binding.
         stream_id: The stream.
         buffer: The events in order of arrival.
-        released: Whether it has fired, before the stream closed. It gathers nothing any more.
+        released: Whether it has fired before the stream closed; then it gathers nothing more.
     """
 
     binding_id: str
@@ -181,8 +181,8 @@ class StatePart(BaseModel):
     """The state.
 
     Attributes:
-        store_type: `in_memory`: the data are here. Others name a place that only their own store can read.
-        state_type: Name of the state's class. For the reader's eye: the data say themselves what they are.
+        store_type: `in_memory`: the data is here. Other types name a place that only their own store can read.
+        state_type: Name of the state's class. Informational: the data names its class itself.
         state_module: Its module.
         state_data: Of a `DictState` `{"_data": {key: text}}`, of a state model one text; all by the serializer.
     """
@@ -194,15 +194,15 @@ class StatePart(BaseModel):
 
 
 class Snapshot(BaseModel):
-    """A whole context: its state, and for a run that has not ended all that is under way.
+    """A whole context: its state, and for a run that has not ended all its unfinished work.
 
     Attributes:
         version: 2.
-        state: None (written as `{}`) when nothing is known of it.
-        is_running: Whether a run goes on from here. If not, the next run begins with a start event.
-        workers: By the name of the step. A step that is missing has nothing under way.
+        state: None (written as `{}`) if it is unknown.
+        is_running: Whether a run continues from here. If not, the next run begins with a start event.
+        workers: By the name of the step. A step that is missing has no unfinished work.
         stream_seq: Fan-outs so far; their ids come from it.
-        work_item_seq: Work items so far, likewise.
+        work_item_seq: Work items so far; their ids come from it.
         streams: Open fan-outs by their ids.
         collection_release_states: By `stream_id:binding_id`.
     """

@@ -1,10 +1,10 @@
-"""Snapshots of older versions, brought to the shape of `snapshot_shape.py`.
+"""Snapshots of older versions, converted to the shape of `shape.py`.
 
 * Version 2 is that shape.
-* Version 1 has of work in progress the events alone, and knows no fan-outs. Its waiters may have `requirements`.
-* Version 0, which bears no number, is lists of events as JSON texts inside the JSON:
+* Version 1 has only the events of work in progress, and no fan-outs. Its waiters may have `requirements`.
+* Version 0, which has no version number, is lists of events as JSON texts inside the JSON:
   `queues` (by step, or by the id of a waiter), `in_progress` and `event_buffers` (by step and class). Waiters, attempts
-  and what has been shown of the stream (`streaming_queue`, `broker_log`, `accepted_events`) are not taken over.
+  and what the stream has already shown (`streaming_queue`, `broker_log`, `accepted_events`) are dropped.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from .shape import VERSION, Snapshot
 
 
 def load_snapshot(data: Mapping[str, Any]) -> Snapshot:
-    """A snapshot of any version that is known here. What it is made from stays as it is.
+    """A snapshot of any known version. The data itself is not changed.
 
     Raises:
-        ContextSerdeError: Its version is newer or no version at all, it is damaged, or it contains what umbel does
-            not have; saying what was found where.
+        ContextSerdeError: Its version is newer or invalid, it is damaged, or it contains what umbel does not support;
+            the text says what was found where.
     """
     try:
         return Snapshot.model_validate(upgraded(data))
     except ValidationError as error:
         raise ContextSerdeError(
-            f"This is no snapshot of a context: {field_problems(error)}. Give what Context.to_dict() returned."
+            f"Not a snapshot of a context: {field_problems(error)}. Pass what Context.to_dict() returned."
         ) from error
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, as a dict whose entries have not been looked at.
+    """The same, as a dict whose entries are not validated yet.
 
     Raises:
-        ContextSerdeError: As in `load_snapshot`, as far as the version and the places of older ones are concerned.
+        ContextSerdeError: As in `load_snapshot`, for the version and the structure of older versions.
     """
     if not isinstance(data, Mapping):
         raise ContextSerdeError(
-            f"A snapshot of a context is a dict, this is a {type(data).__qualname__}. Give what Context.to_dict() "
-            "returned; of JSON text, what json.loads makes of it."
+            f"A snapshot of a context is a dict, this is a {type(data).__qualname__}. Pass what Context.to_dict() "
+            "returned; parse JSON text with json.loads first."
         )
     version = data.get("version", 0)
     if version is None:
         version = 0
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise ContextSerdeError(
-            f"This snapshot of a context says it has version {version!r}; expected is a whole number from 0 to "
-            f"{VERSION}, or none for the oldest kind. It is damaged, or something else."
+            f"This snapshot of a context has the version {version!r}; expected a whole number from 0 to "
+            f"{VERSION}, or none for the oldest kind. It is damaged, or not a snapshot."
         )
     if version > VERSION:
         raise ContextSerdeError(
             f"This snapshot of a context has version {version}; this release reads up to version {VERSION}. It was "
-            "written by a newer one: load it with that."
+            "written by a newer release: load it with that."
         )
     if data.get("child_brokers"):
         raise ContextSerdeError(
-            f"This snapshot of a context has child workflows at work ({', '.join(map(repr, data['child_brokers']))}), "
-            "which umbel does not have. Let them end before taking the snapshot."
+            f"This snapshot of a context has running child workflows ({', '.join(map(repr, data['child_brokers']))}), "
+            "which umbel does not support. Let them end before taking the snapshot."
         )
     if version == 0:
         return from_version_1(from_version_0(data))
@@ -70,7 +70,7 @@ def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 1 as version 2: what was in progress becomes attempts without a past."""
+    """Version 1 as version 2: what was in progress becomes first attempts."""
     workers: dict[str, Any] = {}
     for step, worker in _dict(data, "workers").items():
         if not isinstance(worker, Mapping):
@@ -144,6 +144,6 @@ def _damaged(place: str, expected: str, found: Any) -> ContextSerdeError:
     text = repr(found)
     shown = text if len(text) <= 60 else f"{text[:60]}…"
     return ContextSerdeError(
-        f"This snapshot of a context is damaged: {place} should be {expected}, found {shown}. Give what "
+        f"This snapshot of a context is damaged: {place} should be {expected}, found {shown}. Pass what "
         "Context.to_dict() returned."
     )

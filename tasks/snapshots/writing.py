@@ -1,6 +1,5 @@
-"""Snapshots as JSON, in the shape that LlamaIndex Workflows calls version 2 (`snapshot_shape.py`).
-
-What that shape has no place for stands under keys called `umbel`; `snapshot_reading.py` is the inverse.
+"""Snapshots as JSON, in the shape that LlamaIndex Workflows calls version 2 (`shape.py`). What that shape has no place
+for is written under keys called `umbel`; `reading.py` is the inverse.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from ...orchestration.model.plan import Plan, StepPlan
 from ...orchestration.model.work_item import Scope
 from ...orchestration.snapshots.take import RunSnapshot, SavedItem, SavedScope, SavedSlot, SavedWaiter
-from .event_texts import FORMAT, RELEASE, EventTexts, sealed
+from .event_texts import FORMAT, RELEASE, EventTexts, with_digest
 from .shape import VERSION
 
 
@@ -29,7 +28,7 @@ def written(snapshot: RunSnapshot, plan: Plan, state: Mapping[str, Any], texts: 
     Raises:
         ValueError: The serializer cannot write an event.
     """
-    return sealed(_Writer(snapshot, plan, texts).body() | {"state": dict(state)})
+    return with_digest(_Writer(snapshot, plan, texts).body() | {"state": dict(state)})
 
 
 class _Writer:
@@ -112,7 +111,7 @@ class _Writer:
         }
 
     def _inputs(self, item: SavedItem) -> dict[str, Any]:
-        """What a work item is for, where it stands, and its id."""
+        """A work item's events, its place in fan-outs, and its id."""
         texts = [self.texts.write(event) for event in item.events]
         release = None
         if item.fan_in is not None:

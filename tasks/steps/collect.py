@@ -1,7 +1,7 @@
 """When a step that takes a list of events fires: `Annotated[list[E], Collect(Take(3))]`.
 
-A step annotated `-> list[E]` fans out: each element is an event of its own, and together they form one stream. A
-step with a `list[E]` parameter gathers what that stream becomes and runs **once** per fan-out:
+A step annotated `-> list[E]` fans out: each element is a separate event, and together they form one stream. A step with
+a `list[E]` parameter gathers what becomes of that stream and runs **once** per fan-out:
 
     @step
     async def split(self, ev: StartEvent) -> list[Part]: ...
@@ -19,13 +19,13 @@ What happens at the edges:
 - **A bare member.** With `-> list[A] | B`, returning one `B` is ordinary routing and no stream. Returning one `A`
   is an error, since `A` is declared only inside the list; `-> list[A] | A` allows it, again without a stream.
 - **A branch that ends.** A member whose step returns None leaves the stream; the list is that much shorter. One that
-  fails and is recovered by `@catch_error` goes on inside the stream, and retries keep its place open.
+  fails and is recovered by `@catch_error` stays in the stream, and retries keep its place open.
 - **Early close.** `Take(n)` on a stream that ends with fewer than `n` arrivals runs once with those that arrived,
   also when there are none.
 - **Order.** The list is in order of arrival, not of emission.
 - **Nesting.** Fan-outs within a fan-out are gathered at the innermost level first.
-- **Sent events.** `ctx.send_event` never adds to a stream. A send that merely could be gathered is ignored with a
-  warning; one addressed to the gathering step by name raises in whoever sends it.
+- **Sent events.** `ctx.send_event` never adds to a stream. A sent event that only a gathering step accepts is ignored
+  with a warning; sending to the gathering step by name raises in the sender.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class All(Cardinality):
 class Take(Cardinality):
     """Run once at the n-th arrival, with the first n events; with fewer if the stream closes before.
 
-    The other members run on to their end, but this step does not see them.
+    The other members keep running, but this step does not see them.
 
     Attributes:
         n: How many arrivals to wait for, at least 1.

@@ -1,6 +1,6 @@
-"""`@step` and `@catch_error`: they read a function's signature once and hang a `StepConfig` on the function.
+"""`@step` and `@catch_error`: they read a function's signature once and attach a `StepConfig` to the function.
 
-The function itself stays what it was: it can be called, inherited, overridden and tested as any other.
+The function itself is unchanged: it can be called, inherited, overridden and tested like any other.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class StepConfig(StepSignature):
         name: The step's name in its workflow.
         function: The decorated function.
         num_workers: Concurrent executions within one run.
-        retry_policy: Asked after each failed attempt; None means no retry.
+        retry_policy: Consulted after each failed attempt; None means no retry.
         queue: The Celery queue its tasks go to; None is the app's default.
         priority: The Celery priority of its tasks.
         timeout_seconds: Limit of one attempt; None is no limit.
         accept_event_subclasses: Accept subclasses of the declared events, not only the exact classes.
         skip_graph_checks: Graph checks this step is left out of.
-        recovers: For `@catch_error`: the steps covered, `("*",)` for all that nobody else covers; else empty.
+        recovers: For `@catch_error`: the steps covered, `("*",)` for all that no other handler names; else empty.
         max_recoveries: How often one lineage of events may be recovered by this handler.
     """
 
@@ -53,7 +53,7 @@ class StepConfig(StepSignature):
 
     @property
     def accepted_events(self) -> list[type[Event]]:
-        """The accepted event classes; for a `join` one per parameter, so a class may occur twice."""
+        """The accepted event classes; for `all_of` one per parameter, so a class may occur twice."""
         return [event for parameter in self.event_parameters for event in parameter.accepts]
 
     @property
@@ -127,7 +127,7 @@ def step(
     """Declare a function to be a step of a workflow; use it bare or called.
 
     Which events the step takes and emits is read from its annotations. Methods of a `Workflow` class belong to it;
-    a free function names the class it is to belong to and takes no `self`.
+    a free function names the class it belongs to and takes no `self`.
 
     Args:
         func: The function, when used bare.
@@ -193,12 +193,12 @@ def catch_error(
     """Declare a step that is handed the final failures of other steps, as `StepFailedEvent`; use it bare or called.
 
     It may return any event: the work again, a substitute, or a `StopEvent`. When it fails itself, the run fails.
-    Time-outs of the whole run and cancellation do not come here.
+    Timeouts of the whole run and cancellation are not handled here.
 
     Args:
         func: The function, when used bare.
         for_steps: The steps covered; None covers all that no other handler names.
-        max_recoveries: How often one lineage of events may come here before the run fails instead.
+        max_recoveries: How often one lineage of events may be recovered here before the run fails instead.
         workflow: For a free function: the workflow class to register it on.
 
     Raises:

@@ -51,8 +51,8 @@ def register_free_step(cls: type, function: Callable[..., Any]) -> None:
 def _attributes(cls: type) -> dict[str, tuple[Any, StepConfig]]:
     """The steps' raw class attributes and configs, by name.
 
-    Attributes are looked up without calling descriptors, the most derived class winning: a method that overrides a
-    step and is not decorated itself is no step.
+    Attributes are looked up without calling descriptors, the most derived class winning: a method that overrides a step
+    and is not decorated itself is not a step.
     """
     attributes: dict[str, Any] = {}
     for ancestor in reversed(cls.__mro__):

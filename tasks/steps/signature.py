@@ -1,7 +1,7 @@
 """Reads a step function's parameters and return annotation into a `StepSignature`.
 
-Parameters are told apart by annotation, never by name or position: events, the context, resources. Everything wrong
-with a signature is said here, at decoration, naming the step; whether steps fit together is `validation`'s business.
+Parameters are distinguished by annotation, never by name or position: events, the context, resources. All problems of a
+signature are reported here, at decoration, naming the step; `validation` checks whether steps fit together.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class StepSignature:
 
     @property
     def kind(self) -> StepKind:
-        """`each` takes one event, `collect` one `list[E]`, `join` several events."""
+        """`each` takes one event, `collect` one `list[E]`, `all_of` several events."""
         if len(self.event_parameters) > 1:
             return "all_of"
         return "each" if self.cardinality is None else "collect"
@@ -118,8 +118,8 @@ def label(function: Callable[..., Any]) -> str:
 def caller_names(function: Callable[..., Any], frame: FrameType | None) -> dict[str, Any]:
     """The local names that postponed annotations of `function` may refer to.
 
-    Names of the scopes that enclose the function win over module names, as the language has it. Other callers (a
-    wrapper that applies the decorator) only help out with names the module does not have.
+    Names of the scopes that enclose the function win over module names, as in the language. Other callers (a wrapper
+    that applies the decorator) only add names that the module does not have.
 
     Args:
         function: The function being decorated.
@@ -209,7 +209,7 @@ class _Parameters:
             self.unknown.append(parameter.replace(annotation=annotation))
 
     def check(self) -> None:
-        """Say what is wrong with the parameters taken together."""
+        """Check the parameters as a whole."""
         collects = [parameter for parameter in self.events if parameter.cardinality is not None]
         if not self.events:
             raise WorkflowValidationError(
@@ -238,7 +238,7 @@ class _Parameters:
                 )
         if self.unknown:
             raise WorkflowValidationError(
-                f"Step {self.where!r} {self._shown_unknown()}, which nobody would pass. A step takes events, a "
+                f"Step {self.where!r} {self._shown_unknown()}, for which no value exists. A step takes events, a "
                 "Context and Annotated[..., Resource(...)]; give other parameters a default."
             )
 
@@ -314,7 +314,7 @@ def _read_returns(function: Callable[..., Any], hints: Mapping[str, Any]) -> _Re
 
 
 def injected(name: str, annotation: Any) -> ResourceDefinition | None:
-    """What is injected into a parameter, if its annotation says so anywhere."""
+    """What is injected into a parameter, if its annotation asks for it."""
     resource = next((item for item in _alternatives(annotation)[1] if isinstance(item, ResourceMarker)), None)
     if resource is None:
         return None

@@ -82,7 +82,7 @@ class WorkflowDefinition:
         """The callable of a step: methods bound to this instance, free functions as they are.
 
         Raises:
-            WorkflowStepDoesNotExistError: There is no such step.
+            WorkflowStepDoesNotExistError: The workflow has no step of this name.
         """
         bound = bound_step(self, name)
         if bound is None:
@@ -93,7 +93,7 @@ class WorkflowDefinition:
 
     @property
     def resource_manager(self) -> ResourceManager:
-        """What keeps the resources of this instance's steps: the one it was given, else its own."""
+        """The manager of the resources of this instance's steps: the one it was given, else its own."""
         return self._own_resources if self._resource_manager is None else self._resource_manager
 
     @property
@@ -119,7 +119,7 @@ class WorkflowDefinition:
         """The state model that the steps' `Context[State]` annotations agree on: the most derived one; None if none.
 
         Raises:
-            ValueError: The annotated models are not one line of inheritance.
+            ValueError: The annotated models do not all derive from each other.
         """
         steps = steps_of(type(self))
         named = {config.state_class: name for name, config in steps.items() if config.state_class is not None}
@@ -135,22 +135,22 @@ class WorkflowDefinition:
         return ordered[0]
 
     def validate(self, *, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
-        """Check that the steps fit together; always done anew, also with `disable_validation=True`.
+        """Check that the steps fit together. Never cached, and done even with `disable_validation=True`.
 
         Args:
             validate_resource_configs: Also read the files of every `ResourceConfig`.
             validate_resources: Also call the factories of every `Resource`. Blocks until they are done, on an event
-                loop of its own, also where one is running. What plain factories make is kept for the steps of this
-                process; what belongs to an event loop is made again for theirs.
+                loop of its own, even where one is running. What plain factories return is kept for the steps of this
+                process; what belongs to an event loop is created again on theirs.
 
         Returns:
             Whether the workflow has a human in the loop.
 
         Raises:
-            WorkflowValidationError: They do not fit, a config cannot be read or a resource not be made; every problem
-                found is in the text.
-            ValueError: The steps' state models do not fit, see `state_class`; or the dependencies of a resource go in a
-                circle.
+            WorkflowValidationError: They do not fit, a config cannot be read or a resource cannot be created; the text
+                lists every problem.
+            ValueError: The steps' state models do not fit, see `state_class`; or the dependencies of a resource are
+                circular.
         """
         steps = steps_of(type(self))
         human_in_the_loop = check_workflow(type(self).__name__, steps, self._skip_graph_checks)
@@ -158,7 +158,7 @@ class WorkflowDefinition:
         if validate_resource_configs:
             self._refuse("has configs that cannot be read", list(unreadable_configs(steps)))
         if validate_resources:
-            self._refuse("has resources that cannot be made", failing_resources(steps, self.resource_manager))
+            self._refuse("has resources that cannot be created", failing_resources(steps, self.resource_manager))
         if validate_resource_configs:
             self._validated = (len(free_steps(type(self))), human_in_the_loop)
         return human_in_the_loop
@@ -169,7 +169,7 @@ class WorkflowDefinition:
             raise WorkflowValidationError(f"Workflow {type(self).__name__!r} {fault}:\n{listed}")
 
     def ensure_valid(self) -> bool:
-        """Validate unless that was done since the last `add_step`, or is disabled (then it says False)."""
+        """Validate unless that was done since the last `add_step`, or is disabled (then the answer is False)."""
         if self._disable_validation:
             return False
         # The registry only ever grows, so its length tells whether a step was added.

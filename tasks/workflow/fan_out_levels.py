@@ -1,8 +1,9 @@
 """Which steps run inside which fan-out: the analysis behind joins and behind two rules of validation.
 
-A step that returns a list opens a *stream* for its elements. All that comes of an element, step by step, happens at
-the *level* of that stream, until a `collect` step takes it in. The whole list of a stream makes one call of each
-`collect` step at its level, and what that call returns belongs to the level of the step that opened the stream.
+A step that returns a list opens a *stream* for its elements. Everything that follows from an element, step by step,
+happens at the *level* of that stream, until a `collect` step takes it in. Each `collect` step at the level of a stream
+is called once, with the stream's whole list, and what it returns belongs to the level of the step that opened the
+stream.
 
     split(StartEvent) -> list[Page]
     scan(Page) -> list[Line]                # opens a stream inside each of split's
@@ -16,11 +17,11 @@ Level of `scan`: Line and Word; `count` collects there. Level of `split`: Page, 
 The rule, for the level of one fan-out step; `top` starts with the start event and human responses instead:
 
 1. The classes inside its `list[…]` are at the level.
-2. A step whose event is at the level runs there, and its single returns are at the level. A `join` runs there once
-   all its parameters can be filled there.
+2. A step whose event is at the level runs there, and its single returns are at the level. An `all_of` step runs there
+   once all its parameters can be filled there.
 3. A fan-out step that runs there has its `collect` steps run there too; its list elements are on a level of their own.
 4. The `@catch_error` handler of a step that runs there runs there.
-5. A `collect` step whose event is at the level takes it in: it collects there, and does not by that run there.
+5. A `collect` step whose event is at the level takes it in: it collects there, which does not mean that it runs there.
 
 All levels are found together, by applying the rules until nothing changes, which also settles steps that feed
 themselves.
@@ -34,7 +35,7 @@ from dataclasses import dataclass, field
 from ..events.event import Event, HumanResponseEvent, StartEvent
 from ..steps.decorators import StepConfig
 
-#: The level outside all fan-outs. Not a Python identifier, so no step is called like it.
+#: The level outside all fan-outs. Not a Python identifier, so no step can have this name.
 TOP = "<top>"
 
 

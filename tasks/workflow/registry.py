@@ -1,7 +1,7 @@
 """What this process can execute: workflows by name, registered as instance, class or factory.
 
-A step's `self` is the worker's own instance, built here once and never sent over the wire. What cannot be built is an
-error at start, saying how to register it.
+A step's `self` is the worker's own instance, built here once and never sent over the wire. A workflow that cannot be
+built is an error at start; the text says how to register it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Registrable = WorkflowDefinition | type[WorkflowDefinition] | Callable[[], Workf
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """One workflow as this process runs it; what executing a step looks up is looked up once."""
+    """One workflow as this process runs it, with all that executing a step needs, looked up once."""
 
     workflow: WorkflowDefinition
     plan: Plan
@@ -74,7 +74,7 @@ class Registry:
         return registered
 
     def of(self, workflow: WorkflowDefinition) -> Registered:
-        """What is known of a workflow that is about to be run; the instance that executes its steps stays."""
+        """The entry of a workflow that is about to be run: the known one if it has the same code, else a new one."""
         known = self._known.get(workflow.workflow_name)
         return known if known is not None and _is_same_code(known, workflow) else self.add(workflow)
 
@@ -107,7 +107,7 @@ class Registry:
         if not isinstance(instance, WorkflowDefinition):
             raise WorkflowValidationError(
                 f"umbel.register() takes a Workflow, a Workflow class or a function that returns one; "
-                f"{workflow!r} gave {type(instance).__name__}."
+                f"{workflow!r} returned {type(instance).__name__}."
             )
         return instance
 

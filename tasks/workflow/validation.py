@@ -1,7 +1,8 @@
-"""Whether the steps of a workflow fit together: everything that can be said before a run, in words an author can use.
+"""Whether the steps of a workflow fit together: everything that can be checked before a run, in words an author can
+use.
 
-Each rule is a function that yields its complaints. The rules about events, fan-outs and handlers are reported all at
-once; the graph checks follow only when those are content, since one missing event would upset most of them.
+Each rule is a function that yields problems. The rules about events, fan-outs and handlers are reported all at once;
+the graph checks follow only when those find nothing, since one missing event would fail most of them.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def check_workflow(workflow: str, steps: Steps, skip_graph_checks: Collection[Gr
         raise WorkflowValidationError(
             "Graph validation failed:\n"
             + "\n".join(problems)
-            + f"\nMend the annotations of workflow {workflow!r}, or name a check in skip_graph_checks."
+            + f"\nFix the annotations of workflow {workflow!r}, or name a check in skip_graph_checks."
         )
     emitted = {event for config in steps.values() for event in config.emits}
     accepted = {event for config in steps.values() for event in config.accepted_events}
@@ -123,7 +124,7 @@ def _uncollectable(workflow: str, steps: Steps, levels: Mapping[str, StreamLevel
             yield (
                 f"Step {name!r} parameter {parameter.name!r} collects list[{_names(missing, ' | ')}], but no "
                 f"returned-list producer creates a stream for those event types in workflow {workflow!r}. A list[E] "
-                "parameter gathers what comes of a list that a step returned: annotate a step before it with "
+                "parameter gathers what follows from a list that a step returned: annotate a step before it with "
                 "`-> list[...]`, or use ctx.collect_events for events sent one by one."
             )
 
@@ -180,7 +181,7 @@ def _subclass_hint(waiting: Mapping[type[Event], list[str]], produced: Iterable[
     shown = sorted(f"{event.__name__} derives from {accepted.__name__}" for event, accepted in pairs)
     if not shown:
         return ""
-    return f" {', '.join(shown)}, but routing goes by exact class; @step(accept_event_subclasses=True) lifts that."
+    return f" {', '.join(shown)}, but routing goes by exact class; @step(accept_event_subclasses=True) changes that."
 
 
 def _never_consumed(workflow: str, steps: Steps) -> Iterator[str]:

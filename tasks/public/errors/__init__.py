@@ -1,4 +1,4 @@
-"""`umbel.errors`: every error umbel raises; the tree is drawn in `umbel.orchestration.model.errors`."""
+"""`umbel.errors`: every error umbel raises; the hierarchy is in `umbel.orchestration.model.errors`."""
 
 from umbel.orchestration.model.errors import (
     ConfigurationError,

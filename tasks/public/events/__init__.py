@@ -1,4 +1,4 @@
-"""`umbel.events`: what steps hand each other, and what a run tells of itself."""
+"""`umbel.events`: what steps pass to each other, and what a run reports about itself."""
 
 from umbel.tasks.events.event import (
     DictLikeModel,

@@ -11,7 +11,7 @@ __all__ = ["BasicRuntime", "Runtime", "get_current_runtime"]
 
 
 def __getattr__(name: str) -> Any:
-    """`basic_runtime` is the default runtime of the moment: it exists once there is a Redis."""
+    """`basic_runtime` is the current default runtime: it exists once a Redis is configured."""
     if name == "basic_runtime":
         return current_runtime()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`umbel.resource`: what steps are given besides events."""
+"""`umbel.resource`: what is injected into steps besides events."""
 
 from umbel.tasks.resources.config import ResourceConfig
 from umbel.tasks.resources.resolution import ResourceManager

@@ -1,7 +1,7 @@
 """`umbel.retry_policy`: when a failed step runs again.
 
-The module is also the function `retry_policy`: `from umbel import retry_policy` gives the function until somebody
-imports this module, which Python then binds to the same name. Called, it does the same.
+The module is also the function `retry_policy`: `from umbel import retry_policy` gives the function until this module is
+imported, which Python then binds to the same name. Calling the module does the same.
 """
 
 import sys
