@@ -306,10 +306,10 @@ def test_a_step_without_event_parameter_is_refused(annotation: str) -> None:
     assert text.startswith("Step signature must have at least one parameter annotated as type Event: step 'blind'")
 
 
-def test_a_parameter_that_nobody_would_pass_is_refused() -> None:
+def test_a_parameter_without_a_value_is_refused() -> None:
     def strange(ev: A, count: int) -> None: ...
 
-    assert refused(strange).startswith("Step 'strange' takes count: int, which nobody would pass.")
+    assert refused(strange).startswith("Step 'strange' takes count: int, for which no value exists.")
 
 
 def test_a_list_parameter_stands_alone() -> None:

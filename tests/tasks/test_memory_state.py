@@ -401,7 +401,7 @@ def test_the_state_of_older_snapshots_is_read(part: Any, state: BaseModel) -> No
         ({"state_data": [1]}, "found a list"),
         ({"state_data": "5"}, "found a int"),
         ({"state_data": {"n": 1}}, "found a dict"),
-        ({"state_data": "no json"}, "no JSON"),
+        ({"state_data": "no json"}, "not JSON"),
         ({"state_data": {"_data": {"n": "no json"}}}, "Key 'n'"),
         ({"state_data": {"_data": {"n": 5}}}, "Key 'n'"),
         ({"state_data": '{"__is_pydantic": true, "value": {}, "qualified_name": "gone.State"}'}, "gone.State"),

@@ -198,7 +198,7 @@ class Checked(Workflow):
     ) -> StopEvent: ...
 
 
-def test_validation_calls_factories_when_told_to() -> None:
+def test_validation_calls_factories_on_request() -> None:
     flow = Checked()
 
     assert flow.validate() is False
@@ -207,7 +207,7 @@ def test_validation_calls_factories_when_told_to() -> None:
 
     fault = "ConnectionRefusedError: nobody listens; raised while resource never was made"
     assert str(caught.value).splitlines() == [
-        "Workflow 'Checked' has resources that cannot be made:",
+        "Workflow 'Checked' has resources that cannot be created:",
         f"In step 'go', parameter 'broken': {fault}",
         f"In step 'go', parameter 'deep': {fault}",
     ]

@@ -306,7 +306,7 @@ def test_a_negative_delay_is_no_delay() -> None:
 
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), "5", True, timedelta(seconds=1)])
 def test_a_delay_that_is_no_finite_number_is_an_error_that_says_so(answer: Any) -> None:
-    with pytest.raises(WorkflowRuntimeError, match=r"to failure 2 .* must return the seconds to wait"):
+    with pytest.raises(WorkflowRuntimeError, match=r"for failure 2 .* must return the seconds to wait"):
         next_delay(_Answering(answer), 0.0, 2, ValueError(), 7)
 
 

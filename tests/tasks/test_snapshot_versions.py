@@ -259,7 +259,7 @@ def test_unknown_keys_of_a_state_or_a_batch_do_no_harm() -> None:
 
 
 def test_a_newer_snapshot_is_refused() -> None:
-    with pytest.raises(ContextSerdeError, match=r"version 3; this release reads up to version 2.*newer one"):
+    with pytest.raises(ContextSerdeError, match=r"version 3; this release reads up to version 2.*newer release"):
         load_snapshot({**VERSION_2, "version": 3})
 
 
@@ -270,8 +270,8 @@ def test_a_version_that_is_none_is_refused(version: Any) -> None:
     assert repr(version) in str(caught.value)
 
 
-def test_child_workflows_at_work_are_refused() -> None:
-    with pytest.raises(ContextSerdeError, match=r"child workflows at work \('research#0'\)"):
+def test_running_child_workflows_are_refused() -> None:
+    with pytest.raises(ContextSerdeError, match=r"running child workflows \('research#0'\)"):
         load_snapshot({**VERSION_2, "child_brokers": {"research#0": {}}})
     assert load_snapshot({**VERSION_2, "child_brokers": {}}).is_running
 

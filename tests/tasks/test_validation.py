@@ -298,7 +298,7 @@ def test_the_graph_checks_are_reported_in_one_error() -> None:
         "    Only StopEvent and InputRequiredEvent may be terminal.\n"
         "  - [dead_end] Dead-end steps: circle, emit, island, tell\n"
         "    Steps must have a path to StopEvent or InputRequiredEvent.\n"
-        "Mend the annotations of workflow 'Tangled', or name a check in skip_graph_checks."
+        "Fix the annotations of workflow 'Tangled', or name a check in skip_graph_checks."
     )
 
 
