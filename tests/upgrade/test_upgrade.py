@@ -80,6 +80,10 @@ class Upgraded:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
 
+    def load(self, *, with_messages: bool) -> None:
+        client, prefix = self.deployment.runtime.store.client, self.deployment.settings.key_prefix
+        StoredRuns(HERE / "written_by_4a0e3c6.json.gz").load(client, prefix, with_messages=with_messages)
+
     def run(self, run_id: str) -> WorkflowHandler:
         return self.deployment.runtime.attach(run_id)
 
@@ -105,17 +109,15 @@ class Upgraded:
         self.deployment.worker("new", "upgrade_flows", pool=pool, more=self.environment).wait_ready()
 
 
-@pytest.fixture(params=[True, False], ids=["with its messages", "without messages"])
-def upgraded(deploy: Deploy, request: pytest.FixtureRequest) -> Upgraded:
-    deployment = deploy()
-    stored = StoredRuns(HERE / "written_by_4a0e3c6.json.gz")
-    stored.load(deployment.runtime.store.client, deployment.settings.key_prefix, with_messages=request.param)
-    return Upgraded(deployment)
-
-
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
-def test_runs_of_an_older_release_are_finished_by_this_one(upgraded: Upgraded, pool: str) -> None:
+@pytest.mark.parametrize(
+    ("pool", "with_messages"),
+    [("asyncio", True), ("prefork", False)],
+    ids=["asyncio, with its messages", "prefork, all messages lost"],
+)
+def test_runs_of_an_older_release_are_finished_by_this_one(deploy: Deploy, pool: str, with_messages: bool) -> None:
+    upgraded = Upgraded(deploy())
+    upgraded.load(with_messages=with_messages)
     for run_id, (error, text) in FAILURES.items():
         with pytest.raises(error, match=text):
             upgraded.run(run_id).result(1)
