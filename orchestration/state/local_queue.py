@@ -1,58 +1,61 @@
-"""Who of this process goes next: a first-come queue for what only one may do at a time.
+"""The writers of one process take turns here, first come, first served.
 
 Many steps of one process may want the same lock in Redis. They queue here, so that Redis sees one contender per
-process and not a thousand pollers. Nothing here talks to Redis, waits or knows an event loop: whoever joins brings a
-function that wakes him, and does the waiting himself.
+process and not a thousand that poll. The writers are coroutines on any number of event loops.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..store.keys import new_id
 
+#: How often a writer that waits looks whether the one before it has vanished.
+LOOK_SECONDS = 1.0
+
 
 class Ticket:
-    """A place in a line, held by the one who waits or whose turn it is, and by nobody else.
+    """A place in the queue. Only its owner refers to it.
 
     Attributes:
-        granted: It is this one's turn.
-        left: It was given up.
+        granted: It is its owner's turn.
+        left: It was given back.
     """
 
-    __slots__ = ("__weakref__", "granted", "left", "wake")
+    __slots__ = ("__weakref__", "granted", "left", "waits", "wake")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], object]) -> None:
         self.wake = wake
-        self.granted = False
-        self.left = False
+        self.waits = self.granted = self.left = False
 
 
 class FifoQueue:
-    """A first-come queue for one thing.
+    """A first-come queue for one thing that only one may have at a time. Safe to use from any thread and loop.
 
-    It refers to its turns weakly: one whose owner vanished (an abandoned event loop, a coroutine that was dropped)
+    It refers to its tickets weakly: an owner that vanished (an abandoned event loop, a coroutine that was dropped)
     does not stop the others, provided they look again now and then (`advance`).
 
-    Nothing here ever waits for a mutex, because a coroutine that is garbage-collected leaves its line from wherever
-    the collector happens to run, be it in the middle of these methods. Whoever cannot pass on the turn because
-    somebody else is at it leaves word, and that one looks once more.
+    Nothing here waits for a mutex, because a coroutine that is garbage-collected gives back its ticket from wherever
+    the collector happens to run, be it in the middle of these methods. A thread that cannot pass on the turn, because
+    another is passing it on, sets a flag, and the other looks once more.
 
     Attributes:
         moved_at: When a turn was last granted or seen to make progress; `time.monotonic()`.
-        holder, holder_since: Who was last seen to hold the lock elsewhere, and since when; kept by the contenders.
+        holder, holder_since: Which edit was last seen to hold the lock elsewhere, and since when; kept by the writers.
     """
 
     def __init__(self) -> None:
         self.empty()
 
     def empty(self) -> None:
-        """Forget everybody."""
+        """Forget all tickets."""
         self._busy = threading.Lock()
         self._look_again = False
         self._current: weakref.ref[Ticket] | None = None
@@ -61,20 +64,42 @@ class FifoQueue:
         self.holder = ""
         self.holder_since = 0.0
 
-    def join(self, wake: Callable[[], None]) -> Ticket:
-        """Queue up. `wake` is called, from any thread, when `granted` has become True; that may be at once."""
-        turn = Ticket(wake)
-        self._waiting.append(weakref.ref(turn))
-        self.advance()
-        return turn
+    async def take_turn(self, patience_seconds: float) -> Ticket:
+        """Queue up and wait until it is the caller's turn, which lasts until `leave`.
 
-    def leave(self, turn: Ticket) -> None:
-        """Give up one's turn or place. May be called twice."""
-        turn.left = True
+        Raises:
+            TimeoutError: The turns before made no progress for `patience_seconds`.
+        """
+        loop, granted = asyncio.get_running_loop(), asyncio.Event()
+        ticket = self.join(lambda: loop.call_soon_threadsafe(granted.set))
+        try:
+            while not ticket.granted:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_SECONDS, patience_seconds)):
+                        await granted.wait()
+                self.advance()
+                if not ticket.granted and time.monotonic() - self.moved_at > patience_seconds:
+                    raise TimeoutError
+        except BaseException:
+            self.leave(ticket)
+            raise
+        return ticket
+
+    def join(self, wake: Callable[[], object]) -> Ticket:
+        """Queue up. The turn may be granted at once; otherwise `wake` is called, from any thread, when it is."""
+        ticket = Ticket(wake)
+        self._waiting.append(weakref.ref(ticket))
+        self.advance()
+        ticket.waits = True  # set before the caller looks at `granted`, which is set before this is looked at
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give back a ticket. May be called twice."""
+        ticket.left = True
         self.advance()
 
     def advance(self) -> None:
-        """Let the next one in if nobody is, be it because the one who was has vanished."""
+        """Grant the next turn if nobody has one, be it because its owner has vanished."""
         self._look_again = True
         while self._look_again and self._busy.acquire(blocking=False):
             try:
@@ -92,36 +117,37 @@ class FifoQueue:
                 self.moved_at = time.monotonic()
                 current.granted = True
                 try:
-                    current.wake()
+                    if current.waits:
+                        current.wake()
                 except RuntimeError:  # its event loop is closed: nobody will come
                     current.left = True
 
 
-_lines: weakref.WeakValueDictionary[tuple[str, str], FifoQueue] = weakref.WeakValueDictionary()
-_lines_mutex = threading.Lock()
+_queues: weakref.WeakValueDictionary[tuple[str, str], FifoQueue] = weakref.WeakValueDictionary()
+_queues_mutex = threading.Lock()
 _process_id = new_id()
 
 
-def line_for(url: str, key: str) -> FifoQueue:
-    """The line of this process for one key of one Redis; it lives as long as somebody refers to it."""
-    with _lines_mutex:
-        line = _lines.get((url, key))
-        if line is None:
-            line = _lines[url, key] = FifoQueue()
-        return line
+def queue_for(url: str, key: str) -> FifoQueue:
+    """The queue of this process for one key of one Redis; it lives as long as it is referred to."""
+    with _queues_mutex:
+        queue = _queues.get((url, key))
+        if queue is None:
+            queue = _queues[url, key] = FifoQueue()
+        return queue
 
 
 def process_id() -> str:
-    """An id of this process, another one in each forked child."""
+    """An id of this process; a forked child has another."""
     return _process_id
 
 
 def _begin_anew() -> None:
-    """A forked child has none of its parent's threads, so nobody would ever give up a turn or a mutex."""
-    global _lines_mutex, _process_id
-    for line in list(_lines.values()):
-        line.empty()
-    _lines_mutex = threading.Lock()
+    """A forked child has none of its parent's threads, so nobody would ever give back a turn or a mutex."""
+    global _queues_mutex, _process_id
+    for queue in list(_queues.values()):
+        queue.empty()
+    _queues_mutex = threading.Lock()
     _process_id = new_id()
 
 

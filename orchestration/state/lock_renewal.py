@@ -1,105 +1,101 @@
-"""Keeps the locks of this process's open edits alive, from a thread of its own: a step that blocks its event loop or
-computes inside an edit loses nothing."""
+"""Keeps the lock of an open edit alive, on a loop that user code does not block: a step that blocks its own event loop
+or computes inside an edit loses nothing."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
-from weakref import WeakSet
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from weakref import ref
 
 from ..model.errors import StoreUnavailable
-
-#: An idle renewal thread ends after this many seconds; the next edit starts another.
-_LINGER_SECONDS = 10.0
+from ..store.portal import Portal
 
 
 class RenewedLock:
-    """A lock that is renewed for as long as somebody refers to this object, or until `end`.
+    """A lock that is renewed for as long as this object is referred to, or until `end`.
 
     A coroutine that is dropped without being closed thereby loses its lock instead of keeping it for ever.
     """
 
-    def __init__(self, renew: Callable[[], bool], seconds: float) -> None:
-        """Args:
-        renew: Prolongs the lock; False when there is nothing left to prolong.
-        seconds: Its life without renewal.
-        """
-        self.renew = renew
-        self.pause_seconds = seconds / 4
-        self.due_at = time.monotonic() + self.pause_seconds
+    __slots__ = ("__weakref__", "due_at", "ended", "token")
+
+    def __init__(self, token: str, due_at: float) -> None:
+        self.token, self.due_at = token, due_at
         self.ended = False
-        _renewal.add(self)
 
     def end(self) -> None:
-        """Renew no more. Only a flag, because this may be called by the garbage collector at any point."""
+        """Stop renewing. Only a flag, because this may be called by the garbage collector at any point."""
         self.ended = True
 
 
-class _Renewal:
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._locks: WeakSet[RenewedLock] = WeakSet()
-        self._running = False
-        self._looks_at = 0.0
+class LockRenewal:
+    """Renews the lock of one writer, who has at most one at a time. Safe to use from any thread and loop."""
 
-    def add(self, lock: RenewedLock) -> None:
-        with self._changed:
-            self._locks.add(lock)
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="umbel-state-locks", daemon=True).start()
-            elif lock.due_at < self._looks_at:
-                self._changed.notify()
+    def __init__(self, portal: Portal, renew: Callable[[str], Awaitable[bool]], lock_seconds: float) -> None:
+        """Args:
+        portal: Where to renew.
+        renew: Prolongs the lock with this token; False when there is nothing left to prolong.
+        lock_seconds: A lock's life without renewal.
+        """
+        self._portal, self._renew, self._pause = portal, renew, lock_seconds / 4
+        self._begin_anew()
 
-    def _run(self) -> None:
+    def _begin_anew(self) -> None:
+        self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._current: ref[RenewedLock] | None = None
+        self._is_running = False
+
+    def begin(self, token: str) -> RenewedLock:
+        """Renew this lock from now on, instead of the one before."""
+        lock = RenewedLock(token, time.monotonic() + self._pause)
+        if self._pid != os.getpid():  # a forked child: the coroutine that renewed is its parent's
+            self._begin_anew()
+        with self._mutex:
+            self._current = ref(lock)
+            if not self._is_running:
+                self._is_running = True
+                # In a context of its own: the caller's would keep alive what the caller refers to.
+                Context().run(self._portal.submit, self._run())
+        return lock
+
+    async def _run(self) -> None:
+        """Renew, until there is no lock when it would be due. Short edits thereby share one coroutine."""
         try:
-            while self._wait():
-                with self._changed:
-                    due = [lock for lock in self._locks if not lock.ended and lock.due_at <= time.monotonic()]
-                while due:  # popped, so that no lock is kept alive from here
-                    self._renew(due.pop())
+            while (due_at := self._next_due()) is not None:
+                await asyncio.sleep(due_at - time.monotonic())
+                await self._renew_if_due()
         except BaseException:
-            with self._changed:
-                self._running = False  # the next edit starts another thread
+            with self._mutex:
+                self._is_running = False  # the next edit begins another
             raise
 
-    def _wait(self) -> bool:
-        """Until the next lock is due; False when there has been none for long."""
-        with self._changed:
-            next_due = self._next_due()
-            if next_due is None:
-                self._looks_at = time.monotonic() + _LINGER_SECONDS
-                self._changed.wait(_LINGER_SECONDS)
-                next_due = self._next_due()
-                if next_due is None:
-                    self._running = False
-                    return False
-            self._looks_at = next_due
-            self._changed.wait(max(0.0, next_due - time.monotonic()))
-            return True
-
     def _next_due(self) -> float | None:
-        return min((lock.due_at for lock in self._locks if not lock.ended), default=None)
+        with self._mutex:
+            lock = self._held()
+            if lock is None:
+                self._is_running = False
+                return None
+            return lock.due_at
 
-    def _renew(self, lock: RenewedLock) -> None:
-        lock.due_at = time.monotonic() + lock.pause_seconds
+    async def _renew_if_due(self) -> None:
+        lock = self._held()
+        if lock is None or lock.due_at > time.monotonic():
+            return
+        lock.due_at = time.monotonic() + self._pause
+        token = lock.token
+        del lock  # while Redis is asked it is kept alive by its editor alone
         try:
-            keep = lock.renew()
+            keep = await self._renew(token)
         except StoreUnavailable:
-            return  # the lock may outlive the outage; if not, its writer is told so
-        if not keep:
-            lock.ended = True
+            return  # the lock may outlive the outage; if not, its writer finds out
+        if not keep and (lock := self._held()) is not None and lock.token == token:
+            lock.end()
 
-
-_renewal = _Renewal()
-
-
-def _begin_anew() -> None:
-    """A forked child has no renewal thread, and the open edits are its parent's."""
-    global _renewal
-    _renewal = _Renewal()
-
-
-os.register_at_fork(after_in_child=_begin_anew)
+    def _held(self) -> RenewedLock | None:
+        lock = self._current() if self._current is not None else None
+        return None if lock is None or lock.ended else lock

@@ -13,18 +13,19 @@ Readers never wait: they see what was written last. What a value means is not kn
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from ..model.errors import RunClosed
 from ..model.work_item import Work
-from ..store.blocking import BlockingStore as Store
-from ..store.connection import persist
 from ..store.keys import new_id
+from ..store.replies import pairs
+from ..store.verbs import Store
 from .local_queue import process_id
 
-T = TypeVar("T")
+#: What a write came to: done; not done, because a key is not as expected; not done, because the lock has expired.
+Written: TypeAlias = Literal["written", "changed", "lost"]
 
 #: Life of an edit's lock, renewed while its block is open: how long a killed editor keeps the others waiting.
 LOCK_SECONDS = 5.0
@@ -32,16 +33,16 @@ LOCK_SECONDS = 5.0
 _REFUSED = {
     b"closed": "the run has ended",
     b"stale": "this attempt has reported its outcome already, or was given to another process",
-    b"unknown": "the run is not in Redis any more",
+    b"unknown": "the run is no longer in Redis",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Occupied:
-    """Somebody else is editing the state, or is to go first.
+    """Another edit is in progress, or another process goes first.
 
     Attributes:
-        holder: Names that turn; another name means that there was progress.
+        holder: Names that edit; another name means that there was progress.
     """
 
     holder: str
@@ -68,7 +69,7 @@ class Change:
 class StateHash:
     """One state as one writer sees it: a step's attempt, or a caller outside of the run (`work` is None).
 
-    All methods block for one exchange with Redis, and may raise `StoreUnavailable`.
+    Each method is one request to Redis, may be awaited on any event loop, and may raise `StoreUnavailable`.
     """
 
     store: Store
@@ -88,18 +89,15 @@ class StateHash:
         """The hash's name in Redis."""
         return self.store.locate(self.run_id)[f"state:{self.state_id}"]
 
-    def read(self, name: str) -> bytes | None:
+    async def read(self, name: str) -> bytes | None:
         """The JSON of one top-level key."""
-        key = self.key
-        return cast("bytes | None", self._read(lambda: self.store.client.hget(key, name)))
+        return cast("bytes | None", await self.store.command(self._reading, "HGET", self.key, name))
 
-    def read_all(self) -> dict[str, bytes]:
+    async def read_all(self) -> dict[str, bytes]:
         """All top-level keys, as of one instant."""
-        key = self.key
-        raw: dict[bytes, bytes] = self._read(lambda: self.store.client.hgetall(key))
-        return {name.decode(): value for name, value in raw.items()}
+        return _fields(await self.store.command(self._reading, "HGETALL", self.key))
 
-    def lock(self, token: str, *, reserve: bool = False) -> dict[str, bytes] | Occupied:
+    async def lock(self, token: str, *, reserve: bool = False) -> dict[str, bytes] | Occupied:
         """Begin an edit and read all top-level keys.
 
         *Promise:* with an equal token it may be asked again. A caller that dies afterwards blocks other writers for
@@ -107,36 +105,33 @@ class StateHash:
 
         Args:
             token: The caller's, unguessable.
-            reserve: The caller has waited long: whoever holds the lock must not take it twice in a row.
+            reserve: The caller has waited long: the process that holds the lock must not take it twice in a row.
 
         Raises:
             RunClosed: The writer's step may not write any more.
         """
-        reply = self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
-        if reply[0] == b"held":
-            return Occupied(reply[1].decode())
-        flat: list[bytes] = reply[1]
-        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        reply = await self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
+        return Occupied(reply[1].decode()) if reply[0] == b"held" else _fields(reply[1])
 
-    def renew(self, token: str) -> bool:
-        """Prolong the lock by `lock_seconds` from now; False when it is lost for good."""
+    async def renew(self, token: str) -> bool:
+        """Prolong the lock by `lock_seconds` from now; False when it has expired or its step may not write."""
         try:
-            return bool(self._verb("state_renew", lock=token, px=self._px)[0] == b"renewed")
+            return bool((await self._verb("state_renew", lock=token, px=self._px))[0] == b"renewed")
         except RunClosed:
             return False
 
-    def unlock(self, token: str) -> None:
-        """End an edit without writing. A lock that is somebody else's by now stays."""
-        self._verb("state_unlock", lock=token)
+    async def unlock(self, token: str) -> None:
+        """End an edit without writing. Another edit's lock stays."""
+        await self._verb("state_unlock", lock=token)
 
-    def write(
+    async def write(
         self,
         change: Change,
         *,
         lock: str | None = None,
         expect: Mapping[str, bytes | None] | None = None,
         reserve: bool = False,
-    ) -> Literal["written", "changed", "lost"] | Occupied:
+    ) -> Written | Occupied:
         """Write all of a change and its journal entry, or nothing.
 
         Args:
@@ -149,7 +144,7 @@ class StateHash:
         Raises:
             RunClosed: The writer's step may not write any more.
         """
-        reply = self._verb(
+        reply = await self._verb(
             "state_write",
             id=new_id(),
             lock=lock,
@@ -163,14 +158,18 @@ class StateHash:
         if reply[0] == b"held":
             return Occupied(reply[1].decode())
         if reply[0] == b"written":
-            self._written.append(None)  # whole at one stroke, also by several threads
-        return cast(Literal["written", "changed", "lost"], reply[0].decode())
+            self._written.append(None)  # atomic, should several threads write
+        return cast(Written, reply[0].decode())
+
+    @property
+    def _reading(self) -> str:
+        return f"read the state of run {self.run_id!r}"
 
     @property
     def _px(self) -> int:
         return max(1, round(self.lock_seconds * 1000))
 
-    def _verb(self, verb: str, **args: Any) -> list[Any]:
+    async def _verb(self, verb: str, **args: Any) -> list[Any]:
         state, me = f"state:{self.state_id}", process_id()
         names = {
             "state": state,
@@ -180,19 +179,15 @@ class StateHash:
         }
         if self.work is not None:
             args |= {"w": self.work.work_id, "t": self.work.token}
-        reply = self.store.verb(verb, self.run_id, names, me=me, **args)
+        reply = await self.store.verb(verb, self.run_id, names, me=me, **args)
         if reply[0] in _REFUSED:
             step = f"step {self.work.step!r} (attempt {self.work.attempt})" if self.work else "a caller"
             raise RunClosed(
                 f"ctx.store of run {self.run_id!r} was not written by {step}: {_REFUSED[reply[0]]}. What the step does "
-                "from here on is not wanted any more; it should end."
+                "from here on is discarded; it should end."
             )
         return reply
 
-    def _read(self, call: Callable[[], Any]) -> Any:
-        return persist(
-            call,
-            what=f"read the state of run {self.run_id!r}",
-            url=self.store.settings.redis_url or "",
-            patience_seconds=self.store.patience_seconds,
-        )
+
+def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in pairs(flat).items()}

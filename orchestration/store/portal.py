@@ -74,7 +74,7 @@ class Portal:
         """
         if self.is_here():
             coroutine.close()
-            raise RuntimeError(f"A blocking call was made on the event loop it needs ({self._name}). Await it instead.")
+            raise self._would_wait_for_itself()
         future = self.submit(coroutine)
         try:
             return future.result()
@@ -88,6 +88,25 @@ class Portal:
             return await coroutine
         return await asyncio.wrap_future(self.submit(coroutine))
 
+    async def finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """As `run`, except that a cancellation is raised only when the coroutine has ended.
+
+        What it does is therefore done or not done when the caller goes on, and never under way.
+        """
+        here = self.is_here()
+        future = asyncio.ensure_future(coroutine) if here else asyncio.wrap_future(self.submit(coroutine))
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is None:
+            return future.result()
+        if not future.cancelled():
+            future.exception()  # looked at, or asyncio logs that nobody did
+        raise cancelled
+
     def serve(self, begin: Callable[[CallerThread], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine that may call plain functions in this thread, which blocks until it has ended.
 
@@ -95,8 +114,11 @@ class Portal:
             begin: Makes the coroutine; its argument calls functions here.
 
         Raises:
+            RuntimeError: Called on the portal's own loop, which would wait for itself.
             Exception: What the coroutine raised.
         """
+        if self.is_here():
+            raise self._would_wait_for_itself()
         caller = CallerThread()
         future = self.submit(begin(caller))
         future.add_done_callback(caller.end)
@@ -109,6 +131,9 @@ class Portal:
             return asyncio.get_running_loop() is (self._given or self._own)
         except RuntimeError:
             return False
+
+    def _would_wait_for_itself(self) -> RuntimeError:
+        return RuntimeError(f"A blocking call was made on the event loop it needs ({self._name}). Await it instead.")
 
     # -- closing ---------------------------------------------------------------------------------------------------
 
@@ -159,6 +184,8 @@ class CallerThread:
         def job() -> None:
             try:
                 result = function()
+            except (KeyboardInterrupt, SystemExit):  # in a task they would end the loop; here they end the wait
+                raise
             except BaseException as error:
                 _settle_soon(loop, done, None, error)
             else:

@@ -30,8 +30,11 @@ from ...orchestration.model.work_item import Failed, FannedOut, Outcome, Returne
 from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import new_nonce
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 from ...orchestration.store.settings import Settings, redact_url
+from ...orchestration.store.verbs import Store as AsyncStore
 from ..context.emissions import Emissions, Flusher
 from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry
@@ -96,6 +99,11 @@ class Executor:
         client = connect(settings.redis_url)
         self.store = Store(client, settings, patience_seconds=PATIENCE_SECONDS)
         self.collecting = Store(connect(settings.redis_url, timeout_seconds=1.0), settings, patience_seconds=1.0)
+        #: On a loop that user code does not block.
+        self.side = Portal("umbel-side")
+        self.side_store = AsyncStore(
+            Connection(settings.redis_url, self.side, patience_seconds=PATIENCE_SECONDS), settings
+        )
         # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
         beating = connect(settings.redis_url, timeout_seconds=settings.lease_seconds / 3)
         leases = Leases(Store(beating, settings, patience_seconds=settings.heartbeat_seconds))
@@ -113,6 +121,12 @@ class Executor:
         self.owner.close()
         self.flusher.close()
         self._own_loop.close()
+        self.side.close()
+
+    @property
+    def _state_store(self) -> AsyncStore:
+        """For the state of async steps."""
+        return self.side_store
 
     def run_ended(self, run_id: str) -> None:
         """A run has ended: its steps here are told at once."""
@@ -259,7 +273,8 @@ class Executor:
         face = StepContext(
             work,
             emissions,
-            self.store,
+            self._state_store,
+            self.side_store,
             self.collecting,
             registered.events,
             registered.state_class,

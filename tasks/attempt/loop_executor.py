@@ -25,6 +25,7 @@ from ...orchestration.store.keys import new_nonce
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
+from ...orchestration.store.verbs import Store as AsyncStore
 from ..messages.dispatcher import CeleryDispatcher
 from .executor import PATIENCE_SECONDS, Executor
 from .requests import Block, CallStep, Flow, Request, Ring, Send, TakePermit
@@ -71,6 +72,7 @@ class LoopExecutor(Executor):
         assert self.settings.redis_url is not None
         self._portal = Portal("umbel-steps", asyncio.get_running_loop())
         self._group = self._connection(self.settings.redis_url)
+        self._loop_store = AsyncStore(self._group, self.settings)
         self._broker: Connection | None = None
         self._outgoing: dict[str, list[str]] = {}
         self._exchanges = ThreadPoolExecutor(_EXCHANGE_THREADS, thread_name_prefix="umbel-exchange")
@@ -78,6 +80,10 @@ class LoopExecutor(Executor):
         self._takes, self._reporter = takes, reporter
         self._not_steps: dict[str, tuple[float, tuple[str, ...]]] = {}  # plan digest -> when asked, steps
         self._dispatching: set[asyncio.Future[Any]] = set()
+
+    @property
+    def _state_store(self) -> AsyncStore:
+        return self._loop_store
 
     async def execute_on_loop(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """As `execute`, awaited. Cancelled, it cancels the step; the work is given back."""

@@ -25,6 +25,7 @@ from ...orchestration.model.work_item import Origin, Surroundings, derive_id
 from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.keys import new_id
 from ...orchestration.store.replies import Refusal, RunEnd
+from ...orchestration.store.verbs import Store as AsyncStore
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
 from ..context.run_context import RunContext
@@ -85,6 +86,7 @@ class WorkflowHandler:
         run_id: str,
         *,
         store: Store,
+        astore: AsyncStore,
         hub: StreamHub,
         dispatcher: Dispatcher,
         limits: Limits,
@@ -94,6 +96,7 @@ class WorkflowHandler:
         """Made by `Workflow.run()` and `umbel.attach()`."""
         self.run_id = run_id
         self._store, self._hub, self._dispatcher, self._limits = store, hub, dispatcher, limits
+        self._astore = astore
         self._events = events or EventRegistry.of()
         self._state_class = state_class
         self._stopped_at: int | None = None
@@ -117,6 +120,7 @@ class WorkflowHandler:
     def _face(self) -> RunContext:
         return RunContext(
             self._store,
+            self._astore,
             self.run_id,
             self._state_class,
             self._events,

@@ -152,6 +152,7 @@ class Runtime:
         return WorkflowHandler(
             run_id,
             store=self.store,
+            astore=self.astore,
             hub=self.hub,
             dispatcher=self.dispatcher,
             limits=self.limits if workflow is None else self.limits_of(workflow.workflow_name),

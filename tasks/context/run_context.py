@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from ...orchestration.model.errors import ContextSerdeError, ContextStateError
 from ...orchestration.snapshots.take import RunSnapshot, take_snapshot
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.store.blocking import BlockingStore
 from ...orchestration.store.keys import state_id_of
 from ...orchestration.store.settings import Settings
+from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry
 from ..events.event import Event
 from ..events.serializers import BaseSerializer, JsonSerializer
@@ -102,7 +103,8 @@ class RunContext:
 
     def __init__(
         self,
-        store: Store,
+        store: BlockingStore,
+        astore: Store,
         run_id: str,
         state_class: type[BaseModel] | None,
         registry: EventRegistry,
@@ -113,6 +115,7 @@ class RunContext:
     ) -> None:
         """Args:
         store: Where the run lives.
+        astore: The same for coroutines, on a portal of its own.
         run_id: The run.
         state_class: Model of the state.
         registry: Classes of the run's events.
@@ -123,7 +126,7 @@ class RunContext:
         self.store, self.run_id, self.registry = store, run_id, registry
         self.send, self.stream, self.result = send, stream, result
         self.state_class = state_class or DictState
-        self.state = StateStore(store, run_id, state_id_of(run_id), self.state_class, None)
+        self.state = StateStore(astore, run_id, state_id_of(run_id), self.state_class, None)
 
     @property
     def is_running(self) -> bool:

@@ -15,8 +15,9 @@ from ...orchestration.model.errors import PayloadTooLarge, RunClosed, Unserializ
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_name, derive_id
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.store.blocking import BlockingStore
 from ...orchestration.store.replies import Refusal
+from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import Event, event_name
 from ..events.json_values import dump_json, to_json_object
@@ -46,7 +47,8 @@ class StepContext:
         work: Work,
         emissions: Emissions,
         store: Store,
-        collecting: Store,
+        side: Store,
+        collecting: BlockingStore,
         registry: EventRegistry,
         state_class: type[BaseModel] | None,
         accepts_subclasses: bool,
@@ -55,7 +57,8 @@ class StepContext:
         """Args:
         work: The attempt.
         emissions: Its buffer of early events.
-        store: For reading and the state.
+        store: For the state; on the portal that the step runs on, where there is one.
+        side: The same on a portal whose loop user code does not block.
         collecting: For `collect_events`: a connection of its own with a short time-out, because the call blocks.
         registry: Classes of stored events.
         state_class: Model of the state.
@@ -66,7 +69,8 @@ class StepContext:
         self.registry, self.settings = registry, store.settings
         self.collecting = collecting
         self.accepts_subclasses = accepts_subclasses
-        self._store, self._state_class, self._is_async = store, state_class or DictState, is_async
+        self._store, self._side = store, side
+        self._state_class, self._is_async = state_class or DictState, is_async
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
         self.taken: list[str] = []
         self._collected = 0
@@ -78,8 +82,11 @@ class StepContext:
     def state(self) -> Any:
         """`ctx.store`, in the step's colour."""
         if self._state is None:
-            colour = StateStore if self._is_async else SyncStateStore
-            self._state = colour(self._store, self.work.run_id, self.work.state_id, self._state_class, self.work)
+            about = self.work.run_id, self.work.state_id, self._state_class, self.work
+            if self._is_async:
+                self._state = StateStore(self._store, *about, renewing=self._side)
+            else:
+                self._state = SyncStateStore(self._side, *about)
         return self._state
 
     @property

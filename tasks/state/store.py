@@ -1,22 +1,21 @@
 """`ctx.store`: the state that all steps of a run share, wherever they execute.
 
 Two faces of the same: `StateStore` for `async def` steps and callers, whose methods are awaited, and `SyncStateStore`
-for plain `def` steps, whose methods block. What they do is in `state_access.py`, how states are stored in
-`state_fields.py` and `orchestration/state/redis_hash.py`.
+for plain `def` steps, whose methods block. What they do is in `access.py`, how states are stored in `fields.py` and
+`orchestration/state/redis_hash.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
 from ...orchestration.model.work_item import Work
 from ...orchestration.state.redis_hash import LOCK_SECONDS
-from ...orchestration.store.blocking import BlockingStore as Store
-from ...orchestration.store.exchanges import run_async, run_blocking
+from ...orchestration.store.verbs import Store
 from ..events.dict_like_model import DictState
 from ..events.serializers import BaseSerializer
 from .access import PATIENCE_SECONDS, StateAccess, StateBusy, StateEditLost
@@ -26,6 +25,7 @@ from .snapshot import dump_stored_state
 __all__ = ["DictState", "StateBusy", "StateEditLost", "StateMismatch", "StateStore", "SyncStateStore"]
 
 StateT = TypeVar("StateT", bound=BaseModel)
+T = TypeVar("T")
 
 
 class _Store(Generic[StateT]):
@@ -37,20 +37,30 @@ class _Store(Generic[StateT]):
         state_class: type[StateT],
         work: Work | None,
         *,
+        renewing: Store | None = None,
         lock_seconds: float = LOCK_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """Args:
         store: Where the run lives.
-        run_id: The run; its journal tells of every write.
+        run_id: The run; its journal records every write.
         state_id: The state, which several runs may share.
         state_class: What the workflow's steps declare, or `DictState`.
         work: The attempt that writes; None for a caller outside of the run.
+        renewing: The same on a portal whose loop user code does not block: there the locks of edits are renewed, and
+            `to_dict` reads. By default `store`.
         lock_seconds: How long an editor that died keeps others waiting.
         patience_seconds: How long a writer waits for one and the same edit to end.
         """
         self._access = StateAccess(
-            store, run_id, state_id, state_class, work, lock_seconds=lock_seconds, patience_seconds=patience_seconds
+            store,
+            run_id,
+            state_id,
+            state_class,
+            work,
+            renewing=renewing,
+            lock_seconds=lock_seconds,
+            patience_seconds=patience_seconds,
         )
 
     @property
@@ -61,7 +71,7 @@ class _Store(Generic[StateT]):
     def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
         """The state as it stands in a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.
 
-        Blocks for one exchange with Redis, also on an event loop.
+        Blocks for one request to Redis, also on an event loop.
 
         Args:
             serializer: Writes the values; None is JSON.
@@ -70,7 +80,9 @@ class _Store(Generic[StateT]):
             ValueError: The serializer cannot write a value, naming its key.
             StoreUnavailable: Redis did not answer.
         """
-        return dump_stored_state(self._access.fields, self._access.hash.read_all(), serializer)
+        state = self._access.unblocked
+        raw = state.store.connection.portal.call(state.read_all())
+        return dump_stored_state(self._access.fields, raw, serializer)
 
 
 class StateStore(_Store[StateT]):
@@ -102,7 +114,7 @@ class StateStore(_Store[StateT]):
         Raises:
             ValueError: Nothing is there and no default was given.
         """
-        return await run_async(self._access.get(path, default))
+        return self._access.found(path, await self._access.read(path), default)
 
     async def set(self, path: str, value: Any) -> None:
         """Put a value at a path, with a dict for each missing segment on the way.
@@ -113,11 +125,11 @@ class StateStore(_Store[StateT]):
         Raises:
             ValueError: The path is empty, or what is there cannot hold it; a typed field refuses the value.
         """
-        await run_async(self._access.set(path, value))
+        await self._access.set(path, value)
 
     async def get_state(self) -> StateT:
         """The whole state as of one instant, as a copy: changes to it are not stored."""
-        return await run_async(self._access.get_state())
+        return cast(StateT, await self.get(""))
 
     async def set_state(self, state: BaseModel) -> None:
         """Replace the whole state. One of a parent class replaces only the fields it has.
@@ -125,7 +137,7 @@ class StateStore(_Store[StateT]):
         Raises:
             ValueError: It is of an unrelated class.
         """
-        await run_async(self._access.set_state(state))
+        await self._access.set_state(state)
 
     async def clear(self) -> None:
         """Reset the state to the defaults of its class.
@@ -133,7 +145,7 @@ class StateStore(_Store[StateT]):
         Raises:
             ValueError: Some field has no default.
         """
-        await run_async(self._access.clear())
+        await self._access.clear()
 
     @asynccontextmanager
     async def edit_state(self) -> AsyncIterator[StateT]:
@@ -148,54 +160,64 @@ class StateStore(_Store[StateT]):
         Raises:
             StateEditLost: This process or Redis stood still for so long that others were let in; nothing was written.
         """
-        edit = await run_async(self._access.open_edit())
+        edit = await self._access.open_edit()
         try:
-            yield edit.state
+            yield edit.begin()
+            change = edit.change()
         except GeneratorExit:  # the coroutine was dropped in the block, and nothing can be awaited any more
             self._access.forget_edit(edit)
             raise
         except BaseException:
-            await run_async(self._access.abandon_edit(edit))
+            await self._access.abandon_edit(edit)
             raise
-        await run_async(self._access.close_edit(edit))
+        await self._access.close_edit(edit, change)
 
 
 class SyncStateStore(_Store[StateT]):
     """The state of a run, for plain `def` steps: as `StateStore`, with methods that block until they are done.
 
-    Not for a thread that runs an event loop.
+    They wait for the loop that the store's connection lives on, and must not be called on it (`RuntimeError`).
+    Validators and serializers of the state's classes run in the calling thread.
     """
+
+    def _do(self, operation: Coroutine[Any, Any, T]) -> T:
+        return self._access.portal.call(operation)
+
+    def _serve(self, operation: Callable[[StateAccess[StateT]], Coroutine[Any, Any, None]]) -> None:
+        """Do what calls user code on its way."""
+        self._access.portal.serve(lambda caller: operation(self._access.calling(caller.run)))
 
     def get(self, path: str, default: Any = ...) -> Any:
         """See `StateStore.get`."""
-        return run_blocking(self._access.get(path, default))
+        return self._access.found(path, self._do(self._access.read(path)), default)
 
     def set(self, path: str, value: Any) -> None:
         """See `StateStore.set`."""
-        run_blocking(self._access.set(path, value))
+        self._serve(lambda access: access.set(path, value))
 
     def get_state(self) -> StateT:
         """See `StateStore.get_state`."""
-        return run_blocking(self._access.get_state())
+        return cast(StateT, self.get(""))
 
     def set_state(self, state: BaseModel) -> None:
         """See `StateStore.set_state`."""
-        run_blocking(self._access.set_state(state))
+        self._serve(lambda access: access.set_state(state))
 
     def clear(self) -> None:
         """See `StateStore.clear`."""
-        run_blocking(self._access.clear())
+        self._serve(lambda access: access.clear())
 
     @contextmanager
     def edit_state(self) -> Iterator[StateT]:
         """See `StateStore.edit_state`: `with ctx.store.edit_state() as state: state.n += 1`."""
-        edit = run_blocking(self._access.open_edit())
+        edit = self._do(self._access.open_edit())
         try:
-            yield edit.state
+            yield edit.begin()
+            change = edit.change()
         except GeneratorExit:  # the frame was dropped in the block
             self._access.forget_edit(edit)
             raise
         except BaseException:
-            run_blocking(self._access.abandon_edit(edit))
+            self._do(self._access.abandon_edit(edit))
             raise
-        run_blocking(self._access.close_edit(edit))
+        self._do(self._access.close_edit(edit, change))
