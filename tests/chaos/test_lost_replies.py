@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from core_driving import DrivenRun, dump
 from proxy import Proxy, script
+from state_writer import BlockingHash, beside
 from test_idempotence import CASES, PLAN
 
-from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.state.redis_hash import Change
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client, connect, persist
 from umbel.orchestration.store.replies import Refusal
@@ -88,7 +89,7 @@ def test_a_state_write_whose_answer_is_lost_is_written_and_journaled_once(
 ) -> None:
     run = DrivenRun(store, PLAN).start()
     work = run.claim("begin")
-    state = StateHash(store, run.run_id, work.state_id, work)
+    state = BlockingHash(beside(store), run.run_id, work.state_id, work)
     for verb, ask in (
         ("state_lock", lambda: state.lock("me")),
         ("state_renew", lambda: state.renew("me")),

@@ -9,6 +9,7 @@ import pytest
 from core_driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop
 from hypothesis import given
 from hypothesis import strategies as st
+from state_writer import BlockingHash
 
 from umbel.orchestration.engine.sessions import (
     LONGEST_NAME,
@@ -24,7 +25,7 @@ from umbel.orchestration.model.envelope import CANCELLED, START, ending
 from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot
-from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.state.redis_hash import Change
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
 from umbel.orchestration.store.replies import Applied, Follows, Refusal
@@ -147,7 +148,7 @@ def test_what_a_handler_is_called_no_other_run_can_be(store: Store) -> None:
         snapshot = RunSnapshot(workflow=PLAN.workflow, status="completed", state={"k": b"1"})
         about: dict[str, Any] = {"nonce": new_id(), "timeout_seconds": None, "options": {}}
         assert begin_from(store, "h", PLAN, snapshot, commands, LIMITS, **about) is Refusal.EXISTS
-        assert StateHash(store, run_id, "h").read_all() == {}
+        assert BlockingHash.of(store, run_id, "h").read_all() == {}
         if store.run(run_id).status == "running":
             end(store, run_id)
 
@@ -168,7 +169,7 @@ def test_a_run_that_its_handler_has_left_behind_is_not_revived(store: Store) -> 
 
 def test_the_state_goes_with_the_handler_and_lives_as_long_as_its_runs(store: Store) -> None:
     first = begin(store, "h")
-    StateHash(store, first, "h").write(Change("set", set={"k": b"1"}))
+    BlockingHash.of(store, first, "h").write(Change("set", set={"k": b"1"}))
     keys = store.locate(first)
     state, handler = keys["state:h"], keys["handler:h"]
     assert (store.client.pttl(state), store.client.pttl(handler)) == (-1, -1)
@@ -178,7 +179,7 @@ def test_the_state_goes_with_the_handler_and_lives_as_long_as_its_runs(store: St
 
     second = begin(store, "h")
 
-    assert StateHash(store, second, "h").read_all() == {"k": b"1"}
+    assert BlockingHash.of(store, second, "h").read_all() == {"k": b"1"}
     assert (store.client.pttl(state), store.client.pttl(handler)) == (-1, -1)
     assert store.client.pttl(store.locate(first)["run"]) > 0
 
@@ -193,9 +194,9 @@ def test_a_late_step_of_the_last_run_does_not_write_into_the_next_one(store: Sto
     second = begin(store, "h")
 
     with pytest.raises(Exception, match="ended"):
-        StateHash(store, run.run_id, "h", work).write(Change("set", set={"k": b"late"}))
+        BlockingHash.of(store, run.run_id, "h", work).write(Change("set", set={"k": b"late"}))
 
-    assert StateHash(store, second, "h").read_all() == {}
+    assert BlockingHash.of(store, second, "h").read_all() == {}
 
 
 # -- forgetting --------------------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ def test_purging_leaves_nothing(store: Store) -> None:
     run = DrivenRun(store, PLAN, new_run_of("h"))
     commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
     run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=9, follows=current_run(store, "h")))
-    StateHash(store, run.run_id, "h").write(Change("set", set={"k": b"1"}))
+    BlockingHash.of(store, run.run_id, "h").write(Change("set", set={"k": b"1"}))
     run.commit(run.claim("begin"), failed())
     assert store.run(run.run_id).status == "failed"
 
@@ -230,14 +231,14 @@ def test_a_run_that_goes_on_is_not_purged(store: Store) -> None:
 
 def test_purging_an_earlier_run_leaves_the_handler_alone(store: Store) -> None:
     first = begin(store, "h")
-    StateHash(store, first, "h").write(Change("set", set={"k": b"1"}))
+    BlockingHash.of(store, first, "h").write(Change("set", set={"k": b"1"}))
     end(store, first)
     second = begin(store, "h")
 
     assert store.purge(first)
 
     assert handler_record(store, "h").run_id == second
-    assert StateHash(store, second, "h").read_all() == {"k": b"1"}
+    assert BlockingHash.of(store, second, "h").read_all() == {"k": b"1"}
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------

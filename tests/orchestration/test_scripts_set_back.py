@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from core_driving import DrivenRun, event, plan_of, step, stop
+from state_writer import BlockingHash
 
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.state.redis_hash import Change
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 
@@ -18,7 +19,7 @@ def run(store: Store) -> DrivenRun:
 
 def test_an_outcome_does_not_stand_without_the_state_that_its_step_wrote(run: DrivenRun, store: Store) -> None:
     work = run.claim("begin")
-    state = StateHash(store, run.run_id, work.state_id, work)
+    state = BlockingHash.of(store, run.run_id, work.state_id, work)
     before = store.client.hget(run.keys["work"], work.work_id)
     assert state.write(Change("set", {"n": b"1"})) == "written"
     assert state.write(Change("set", {"n": b"2"})) == "written"
@@ -31,7 +32,7 @@ def test_an_outcome_does_not_stand_without_the_state_that_its_step_wrote(run: Dr
 
 def test_an_outcome_stands_with_all_that_its_step_wrote(run: DrivenRun, store: Store) -> None:
     work = run.claim("begin")
-    state = StateHash(store, run.run_id, work.state_id, work)
+    state = BlockingHash.of(store, run.run_id, work.state_id, work)
     for _ in range(2):
         assert state.write(Change("set", {"n": b"1"})) == "written"
     assert state.writes == 2

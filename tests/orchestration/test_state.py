@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from core_checks import CheckedStore
 from core_driving import DrivenRun, plan_of, step, stop
-from redis.exceptions import ConnectionError
+from state_writer import BlockingHash, DeafStore, beside
 
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.errors import RunClosed
 from umbel.orchestration.model.work_item import Returned, Work
-from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
+from umbel.orchestration.state.redis_hash import Change, Occupied
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.scripts import Script, unpack
+from umbel.orchestration.store.scripts import unpack
 from umbel.orchestration.store.settings import Settings
 
 PLAN = plan_of(step("a", START), step("b", START))
@@ -30,8 +30,8 @@ def run(store: Store) -> DrivenRun:
     return DrivenRun(store, PLAN).start()
 
 
-def writer(run: DrivenRun, work: Work | None = None, **options: Any) -> StateHash:
-    return StateHash(run.store, run.run_id, run.run_id, work, **options)
+def writer(run: DrivenRun, work: Work | None = None, **options: Any) -> BlockingHash:
+    return BlockingHash.of(run.store, run.run_id, run.run_id, work, **options)
 
 
 def put(**values: bytes) -> Change:
@@ -51,21 +51,6 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"still not: {what}"
         time.sleep(0.005)
-
-
-class LossyStore(CheckedStore):
-    """A store that hears no answer to its next script, although Redis has executed it."""
-
-    def __init__(self, client: Client, settings: Settings) -> None:
-        super().__init__(client, settings)
-        self.deaf = False
-
-    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-        reply = super().evaluate(script, keys, args)
-        if self.deaf:
-            self.deaf = False
-            raise ConnectionError("the reply was lost")
-        return reply
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -118,10 +103,9 @@ def test_a_summary_journal_has_no_values(client: Client, settings: Settings) -> 
     assert unpack(entry[b"d"])["set"] == ["n"]
 
 
-def test_a_write_whose_reply_was_lost_is_applied_once(client: Client, settings: Settings) -> None:  # invariant 3
-    store = LossyStore(client, settings)
-    run = DrivenRun(store, PLAN).start()
-    state = writer(run, run.claim("a"))
+def test_a_write_whose_reply_was_lost_is_applied_once(run: DrivenRun) -> None:  # invariant 3
+    store = DeafStore(beside(run.store).connection, run.store.settings)
+    state = BlockingHash(store, run.run_id, run.run_id, run.claim("a"))
 
     store.deaf = True
     assert state.write(put(n=b"1"), expect={"n": None}) == "written"
@@ -149,7 +133,7 @@ def test_a_write_made_from_an_older_value_changes_nothing(run: DrivenRun) -> Non
 # -- who may write -----------------------------------------------------------------------------------------------------
 
 
-def assert_refused(run: DrivenRun, state: StateHash, because: str) -> None:
+def assert_refused(run: DrivenRun, state: BlockingHash, because: str) -> None:
     before = (run.content(f"state:{run.run_id}"), run.content("journal"))
     for attempt in (lambda: state.write(put(n=b"9")), lambda: state.lock("zombie")):
         with pytest.raises(RunClosed, match=because) as caught:
@@ -277,12 +261,11 @@ def test_while_one_edits_nobody_else_writes_and_everybody_reads(run: DrivenRun) 
     assert other.lock("second") == {"n": b"2"}
 
 
-def test_asking_for_a_lock_again_gives_the_same_answer(client: Client, settings: Settings) -> None:
-    store = LossyStore(client, settings)
-    run = DrivenRun(store, PLAN).start()
+def test_asking_for_a_lock_again_gives_the_same_answer(run: DrivenRun) -> None:
+    store = DeafStore(beside(run.store).connection, run.store.settings)
     store.deaf = True
 
-    assert writer(run).lock("edit") == {}
+    assert BlockingHash(store, run.run_id, run.run_id).lock("edit") == {}
     assert writer(run).lock("edit") == {}
 
 

@@ -1,14 +1,19 @@
-"""What the writers of one process do among themselves: the line they stand in, and the thread that renews locks."""
+"""What the writers of one process do among themselves: the queue they wait in, and the renewal of locks."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 
+import pytest
+
+from umbel.orchestration.model.errors import StoreUnavailable
 from umbel.orchestration.state.local_queue import FifoQueue, Ticket
-from umbel.orchestration.state.lock_renewal import RenewedLock
+from umbel.orchestration.state.lock_renewal import LockRenewal
+from umbel.orchestration.store.portal import Portal
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
@@ -21,42 +26,64 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 # -- renewal -----------------------------------------------------------------------------------------------------------
 
 
-def renewing(log: list[str], name: str, *, succeeds: bool = True) -> Callable[[], bool]:
-    def renew() -> bool:
-        log.append(name)
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    portal = Portal("test-renewal")
+    yield portal
+    portal.close()
+
+
+def renewing(log: list[str], *, succeeds: bool = True) -> Callable[[str], Awaitable[bool]]:
+    async def renew(token: str) -> bool:
+        log.append(token)
         return succeeds
 
     return renew
 
 
-def test_a_lock_is_renewed_until_its_end() -> None:
+def test_a_lock_is_renewed_until_its_end(portal: Portal) -> None:
     log: list[str] = []
-    lock = RenewedLock(renewing(log, "lock"), 0.02)
+    renewal = LockRenewal(portal, renewing(log), 0.02)
+    lock = renewal.begin("lock")
     eventually(lambda: len(log) >= 3, "three renewals")
     lock.end()
     count = len(log)
-    another = RenewedLock(renewing(log, "another"), 0.02)
-    eventually(lambda: log.count("another") >= 3, "the thread serves others")
+    another = renewal.begin("another")
+    eventually(lambda: log.count("another") >= 3, "the next one is renewed")
     another.end()
 
     assert log.count("lock") <= count + 1  # at most the one that was under way
 
 
-def test_a_lock_that_cannot_be_renewed_is_given_up() -> None:
+def test_a_lock_that_cannot_be_renewed_is_given_up(portal: Portal) -> None:
     log: list[str] = []
-    gone = RenewedLock(renewing(log, "gone", succeeds=False), 0.02)
-    good = RenewedLock(renewing(log, "good"), 0.02)
+    lost = LockRenewal(portal, renewing(log, succeeds=False), 0.02).begin("lost")
+    good = LockRenewal(portal, renewing(log), 0.02).begin("good")
     eventually(lambda: log.count("good") >= 5, "some rounds")
     good.end()
 
-    assert log.count("gone") == 1
-    gone.end()
+    assert log.count("lost") == 1
+    lost.end()
 
 
-def test_a_lock_whose_editor_vanished_is_renewed_no_more() -> None:
+def test_a_lock_is_renewed_again_after_an_outage(portal: Portal) -> None:
     log: list[str] = []
-    dropped = RenewedLock(renewing(log, "dropped"), 0.02)
-    good = RenewedLock(renewing(log, "good"), 0.02)
+
+    async def renew(token: str) -> bool:
+        log.append(token)
+        if len(log) < 3:
+            raise StoreUnavailable("away", where="")
+        return True
+
+    lock = LockRenewal(portal, renew, 0.02).begin("lock")
+    eventually(lambda: len(log) >= 5, "renewals after the outage")
+    lock.end()
+
+
+def test_a_lock_whose_editor_vanished_is_renewed_no_more(portal: Portal) -> None:
+    log: list[str] = []
+    dropped = LockRenewal(portal, renewing(log), 0.02).begin("dropped")
+    good = LockRenewal(portal, renewing(log), 0.02).begin("good")
     eventually(lambda: "dropped" in log, "a renewal")
     del dropped
     gc.collect()
@@ -67,29 +94,41 @@ def test_a_lock_whose_editor_vanished_is_renewed_no_more() -> None:
     assert log.count("dropped") <= count + 1  # at most the one that was under way
 
 
-# -- the line of one process -------------------------------------------------------------------------------------------
+def test_a_lock_is_renewed_after_its_portal_was_closed_and_used_again(portal: Portal) -> None:
+    log: list[str] = []
+    renewal = LockRenewal(portal, renewing(log), 0.02)
+    before = renewal.begin("before")
+    eventually(lambda: "before" in log, "a renewal")
+    portal.close()
+    after = renewal.begin("after")
+    eventually(lambda: "after" in log, "a renewal on the new loop")
+    before.end()
+    after.end()
+
+
+# -- the queue of one process ------------------------------------------------------------------------------------------
 
 
 def test_turns_are_given_in_order_of_arrival() -> None:
-    line, woken = FifoQueue(), []
-    first, second, third, fourth = (line.join(lambda n=n: woken.append(n)) for n in range(4))  # type: ignore[misc]
-    assert (first.granted, second.granted, woken) == (True, False, [0])
+    queue, woken = FifoQueue(), []
+    first, second, third, fourth = (queue.join(lambda n=n: woken.append(n)) for n in range(4))  # type: ignore[misc]
+    assert (first.granted, second.granted, woken) == (True, False, [])  # who need not wait is not woken
 
-    line.leave(third)
-    line.leave(first)
-    assert (second.granted, fourth.granted, woken) == (True, False, [0, 1])
-    line.leave(first)
+    queue.leave(third)
+    queue.leave(first)
+    assert (second.granted, fourth.granted, woken) == (True, False, [1])
+    queue.leave(first)
     assert not fourth.granted
-    line.leave(second)
-    assert (fourth.granted, third.granted, woken) == (True, False, [0, 1, 3])
+    queue.leave(second)
+    assert (fourth.granted, third.granted, woken) == (True, False, [1, 3])
 
 
 def test_the_turn_of_one_who_vanished_is_passed_on() -> None:
-    line = FifoQueue()
-    vanished, waiting_too, waiting = (line.join(lambda: None) for _ in range(3))
+    queue = FifoQueue()
+    vanished, waiting_too, waiting = (queue.join(lambda: None) for _ in range(3))
     del vanished, waiting_too
     gc.collect()
-    line.advance()
+    queue.advance()
 
     assert waiting.granted
 
@@ -98,42 +137,42 @@ def test_one_whose_event_loop_is_closed_is_passed_over() -> None:
     def wake() -> None:
         raise RuntimeError("Event loop is closed")
 
-    line = FifoQueue()
-    first, closed, second = line.join(lambda: None), line.join(wake), line.join(lambda: None)
-    line.leave(first)
+    queue = FifoQueue()
+    first, closed, second = queue.join(lambda: None), queue.join(wake), queue.join(lambda: None)
+    queue.leave(first)
 
     assert second.granted
-    line.leave(closed)
+    queue.leave(closed)
     assert second.granted
 
 
 def test_one_may_leave_while_another_is_being_let_in() -> None:
     """As the garbage collector makes them, at any point and in any thread."""
-    line = FifoQueue()
-    first = line.join(lambda: None)
-    turns: list[Ticket] = []
-    turns.append(line.join(lambda: line.leave(turns[0])))
-    third = line.join(lambda: None)
-    line.leave(first)
+    queue = FifoQueue()
+    first = queue.join(lambda: None)
+    tickets: list[Ticket] = []
+    tickets.append(queue.join(lambda: queue.leave(tickets[0])))
+    third = queue.join(lambda: None)
+    queue.leave(first)
 
     assert third.granted
 
 
 def test_threads_never_have_a_turn_at_the_same_time() -> None:
-    line = FifoQueue()
+    queue = FifoQueue()
     inside: list[int] = []
     seen: list[int] = []
 
     def visit() -> None:
         for _ in range(200):
             woken = threading.Event()
-            turn = line.join(woken.set)
-            if not turn.granted:
+            ticket = queue.join(woken.set)
+            if not ticket.granted:
                 assert woken.wait(20)
             inside.append(1)
             seen.append(len(inside))
             inside.pop()
-            line.leave(turn)
+            queue.leave(ticket)
 
     threads = [threading.Thread(target=visit) for _ in range(8)]
     for thread in threads:
@@ -142,3 +181,29 @@ def test_threads_never_have_a_turn_at_the_same_time() -> None:
         thread.join()
 
     assert seen == [1] * 1600
+
+
+async def test_a_turn_that_makes_no_progress_ends_the_patience_of_those_who_wait() -> None:
+    queue = FifoQueue()
+    holder = queue.join(lambda: None)
+    with pytest.raises(TimeoutError):
+        await queue.take_turn(0.02)
+    queue.leave(holder)
+
+    assert (await queue.take_turn(0.02)).granted
+
+
+def test_a_coroutine_that_is_dropped_while_it_waits_is_passed_over() -> None:
+    queue = FifoQueue()
+    holder = queue.join(lambda: None)
+
+    async def drop_one() -> None:
+        waiting = queue.take_turn(60)
+        waiting.send(None)  # it waits now
+        waiting.close()
+
+    asyncio.run(drop_one())
+    after = queue.join(lambda: None)
+    queue.leave(holder)
+
+    assert after.granted

@@ -6,11 +6,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, Field
+from state_writer import beside
 
 from umbel.orchestration.engine.leases import Held, Leases
 from umbel.orchestration.model.decide import Limits, decide_start
@@ -18,14 +20,16 @@ from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.suspicion import ONE_SUSPECT
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.state.redis_hash import StateHash
-from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.blocking import BlockingStore
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
 from umbel.tasks.state.memory import InMemoryStateStore
-from umbel.tasks.state.store import DictState, StateStore
+from umbel.tasks.state.store import DictState, StateStore, SyncStateStore
 
 PLAN = Plan(
     workflow="W",
@@ -57,21 +61,30 @@ class Needy(BaseModel):
     must: int
 
 
-def connected_store(redis_url: str) -> Store:
+def connected_store(redis_url: str) -> BlockingStore:
     """A store with a key prefix of its own."""
-    return Store(connect(redis_url), Settings(redis_url=redis_url, key_prefix=f"t{secrets.token_hex(6)}", shards=2))
+    return BlockingStore(
+        connect(redis_url), Settings(redis_url=redis_url, key_prefix=f"t{secrets.token_hex(6)}", shards=2)
+    )
 
 
 @dataclass
 class Run:
-    """A started run whose two work items may be claimed."""
+    """A started run whose two work items may be claimed.
 
-    store: Store
+    Attributes:
+        as_in_step: Whether states are asked for on the running loop, as in an async step of the asyncio pool, instead
+            of on a portal with a thread of its own.
+    """
+
+    store: BlockingStore
     run_id: str
     dispatches: dict[str, Any]
+    as_in_step: bool = False
+    _here: WeakKeyDictionary[asyncio.AbstractEventLoop, Store] = field(default_factory=WeakKeyDictionary)
 
     @staticmethod
-    def start(store: Store, run_id: str | None = None) -> Run:
+    def start(store: BlockingStore, run_id: str | None = None) -> Run:
         """Start a run of two steps."""
         run_id = run_id or new_id()
         commands = decide_start(PLAN, run_id, Envelope(START, (), b"{}"), Limits())
@@ -94,10 +107,27 @@ class Run:
             self.dispatches |= {dispatch.step: dispatch for dispatch in applied.dispatches}
 
     def state(self, cls: type[Any] = DictState, work: Work | None = None, **options: Any) -> StateStore[Any]:
-        return StateStore(self.store, self.run_id, self.run_id, cls, work, **options)
+        aside = beside(self.store)
+        store = self.on_this_loop() if self.as_in_step else aside
+        return StateStore(store, self.run_id, self.run_id, cls, work, renewing=aside, **options)
+
+    def on_this_loop(self) -> Store:
+        """The store on the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._here:
+            assert self.store.settings.redis_url is not None
+            connection = Connection(self.store.settings.redis_url, Portal("umbel-test", loop))
+            self._here[loop] = Store(connection, self.store.settings)
+        return self._here[loop]
+
+    def plain_state(self, cls: type[Any] = DictState, work: Work | None = None) -> SyncStateStore[Any]:
+        return SyncStateStore(beside(self.store), self.run_id, self.run_id, cls, work)
+
+    def state_key(self) -> str:
+        return self.store.locate(self.run_id)[f"state:{self.run_id}"]
 
     def raw(self) -> dict[str, bytes]:
-        return StateHash(self.store, self.run_id, self.run_id).read_all()
+        return {name.decode(): value for name, value in self.store.client.hgetall(self.state_key()).items()}
 
     def lock_key(self) -> str:
         return self.store.locate(self.run_id)[f"state:{self.run_id}:lock"]

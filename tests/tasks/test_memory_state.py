@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 from state_run import Base, Customer, Derived, Needy, Run, Unrelated, connected_store
+from state_writer import beside
 
 from umbel.orchestration.model.errors import ContextSerdeError, PayloadTooLarge, StoreUnavailable, UnserializableValue
-from umbel.orchestration.state.redis_hash import StateHash
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.settings import Settings
 from umbel.tasks.events.serializers import JsonSerializer, PickleSerializer
 from umbel.tasks.state.fields import StateFields
 from umbel.tasks.state.memory import InMemoryStateStore, isolated_copy
 from umbel.tasks.state.snapshot import UnserializableKeyWarning
-from umbel.tasks.state.store import DictState, StateStore, SyncStateStore
+from umbel.tasks.state.store import DictState, StateStore
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
@@ -462,15 +462,22 @@ async def test_a_state_in_redis_that_was_never_set_is_written_with_its_defaults(
 async def test_a_model_whose_class_is_not_loaded_here_stays_what_it_is_in_a_snapshot(store: Store) -> None:
     run = Run.start(store)
     lost = {"__is_pydantic": True, "value": {"name": "Ada"}, "qualified_name": "elsewhere.Customer"}
-    key = StateHash(store, run.run_id, run.run_id).key
-    store.client.hset(key, "customer", json.dumps(lost, separators=(",", ":")))
+    store.client.hset(run.state_key(), "customer", json.dumps(lost, separators=(",", ":")))
 
     assert json.loads(run.state().to_dict()["state_data"]["_data"]["customer"]) == lost
 
 
+async def test_a_state_is_written_on_the_loop_that_its_steps_run_on(store: Store) -> None:
+    run = Run.start(store)
+    run.as_in_step = True
+    await run.state().set("n", 1)
+
+    assert run.state().to_dict()["state_data"] == {"_data": {"n": "1"}}
+
+
 def test_a_plain_steps_store_is_written_too(store: Store) -> None:
     run = Run.start(store)
-    state: SyncStateStore[DictState] = SyncStateStore(store, run.run_id, run.run_id, DictState, None)
+    state = run.plain_state()
     state.set("n", 1)
 
     assert state.to_dict()["state_data"] == {"_data": {"n": "1"}}
@@ -480,4 +487,4 @@ async def test_what_cannot_be_reached_cannot_be_written() -> None:
     away = connected_store("redis://127.0.0.1:1/0")
     away.patience_seconds = 0.05
     with pytest.raises(StoreUnavailable):
-        StateStore(away, "r", "r", DictState, None).to_dict()
+        StateStore(beside(away), "r", "r", DictState, None).to_dict()

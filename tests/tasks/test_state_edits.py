@@ -6,19 +6,24 @@ import asyncio
 import contextvars
 import gc
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pytest
+from pydantic import BaseModel, field_validator
 from state_run import Derived, Run, connected_store
+from state_writer import beside
 
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
+from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.blocking import BlockingStore as Store
-from umbel.orchestration.store.scripts import Script
+from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.tasks.state.access import OPTIMISTIC_TRIES
 from umbel.tasks.state.store import DictState, StateBusy, StateStore, SyncStateStore
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +39,12 @@ def store(redis_url: str) -> Iterator[Store]:
     store.client.close()
 
 
-@pytest.fixture
-def run(store: Store) -> Run:
-    return Run.start(store)
+@pytest.fixture(params=["beside the loop", "on the loop"])
+def run(store: Store, request: pytest.FixtureRequest) -> Run:
+    """Async steps ask Redis on their own loop, callers by way of another."""
+    run = Run.start(store)
+    run.as_in_step = request.param == "on the loop"
+    return run
 
 
 async def test_an_edit_is_isolated_until_its_end(run: Run) -> None:
@@ -95,7 +103,7 @@ async def test_a_writer_inside_an_edit_is_refused(run: Run, store: Store) -> Non
             with pytest.raises(RuntimeError) as caught:
                 await write()
             assert str(caught.value) == "writer called inside edit_state: mutate the yielded state instead"
-        other = StateStore(store, "other", "other", DictState, None)
+        other = StateStore(beside(store), "other", "other", DictState, None)
         await other.set("n", 1)
 
     assert await state.get("n") == 1
@@ -164,23 +172,24 @@ async def test_sets_below_one_key_do_not_lose_each_other(run: Run) -> None:
     assert await run.state().get("a") == {f"k{n}": n for n in range(100)}
 
 
-class RivalStore(Store):
-    """A store in which somebody else is quicker: before each write, another writer gets in if it is let in."""
+class RivalStore(AsyncStore):
+    """A store in which another writer is quicker: before each write it gets in, if it is let in."""
 
-    def __init__(self, store: Store, rival: StateHash) -> None:
-        super().__init__(store.client, store.settings)
+    def __init__(self, store: AsyncStore, rival: StateHash) -> None:
+        super().__init__(store.connection, store.settings)
         self.rival = rival
         self.rival_writes: list[object] = []
 
-    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-        if script.name == "state_write":
+    async def send_script(self, call: ScriptCall[T]) -> T:
+        if call.script.name == "state_write":
             value = b'{"rival":%d}' % len(self.rival_writes)
-            self.rival_writes.append(self.rival.write(Change("set", {"a": value})))
-        return super().evaluate(script, keys, args)
+            self.rival_writes.append(await self.rival.write(Change("set", {"a": value})))
+        return await super().send_script(call)
 
 
 async def test_a_set_that_keeps_losing_the_race_takes_the_lock_and_gets_through(run: Run) -> None:
-    store = RivalStore(run.store, StateHash(run.store, run.run_id, run.run_id))
+    near = run.on_this_loop() if run.as_in_step else beside(run.store)
+    store = RivalStore(near, StateHash(near, run.run_id, run.run_id))
     await StateStore(store, run.run_id, run.run_id, DictState, None).set("a.mine", 1)
 
     assert store.rival_writes[:-1] == ["written"] * OPTIMISTIC_TRIES
@@ -265,6 +274,19 @@ async def test_an_edit_that_is_cancelled_in_its_block_changes_nothing_and_lets_g
     assert run.raw() == {}
 
 
+async def test_a_write_that_is_cancelled_under_way_is_waited_for_and_counted(run: Run) -> None:
+    state = run.state(work=run.claim("a"))
+    run.store.client.execute_command("CLIENT", "PAUSE", 300)
+    task = asyncio.create_task(state.set("n", 1))
+    await asyncio.sleep(0)  # it has asked
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert state.writes == 1
+    assert run.raw() == {"n": b"1"}
+
+
 async def test_cancelling_at_any_moment_leaves_no_lock_and_no_turn(run: Run) -> None:
     async def edit() -> None:
         async with run.state().edit_state() as state:
@@ -282,13 +304,15 @@ async def test_cancelling_at_any_moment_leaves_no_lock_and_no_turn(run: Run) -> 
 
 
 def test_a_loop_that_is_thrown_away_in_an_edit_does_not_block_the_others_for_long(run: Run) -> None:
-    async def hang(state: StateStore[Any]) -> None:
-        async with state.edit_state() as edited:
+    run.as_in_step = False  # a worker does not throw its loop away
+
+    async def hang() -> None:
+        async with run.state(lock_seconds=0.3).edit_state() as edited:
             edited.n = 1
             await asyncio.Event().wait()
 
     loop = asyncio.new_event_loop()
-    coroutine = hang(run.state(lock_seconds=0.3))
+    coroutine = hang()
     task = loop.create_task(coroutine)
     while run.store.client.exists(run.lock_key()) == 0:
         loop.run_until_complete(asyncio.sleep(0.005))
@@ -297,7 +321,7 @@ def test_a_loop_that_is_thrown_away_in_an_edit_does_not_block_the_others_for_lon
     del task, coroutine
     gc.collect()
 
-    asyncio.run(run.state().set("n", 2))
+    run.plain_state().set("n", 2)
     assert run.raw() == {"n": b"2"}
 
 
@@ -317,7 +341,7 @@ async def test_the_event_loop_goes_on_while_redis_is_slow(run: Run) -> None:
 
 
 def test_plain_steps_have_the_same_methods_blocking(run: Run) -> None:
-    state: SyncStateStore[DictState] = SyncStateStore(run.store, run.run_id, run.run_id, DictState, run.claim("a"))
+    state = run.plain_state(work=run.claim("a"))
     state.set("a.b", 1)
     with state.edit_state() as edited:
         edited["a"]["b"] += 1
@@ -342,9 +366,55 @@ def test_plain_steps_have_the_same_methods_blocking(run: Run) -> None:
     assert state.get_state() == DictState()
 
 
+async def test_a_plain_store_refuses_to_block_the_loop_it_needs(run: Run) -> None:
+    store = AsyncStore(run.on_this_loop().connection, run.store.settings)
+    state: SyncStateStore[DictState] = SyncStateStore(store, run.run_id, run.run_id, DictState, None)
+
+    for call in (lambda: state.get("n"), lambda: state.set("n", 1), state.clear, state.to_dict):
+        with pytest.raises(RuntimeError, match="blocking call was made on the event loop it needs"):
+            call()
+
+
+class Watched(BaseModel):
+    n: int = 0
+
+    @field_validator("n")
+    @classmethod
+    def _seen(cls, n: int) -> int:
+        VALIDATED_IN.append(threading.get_ident())
+        if n < 0:
+            raise SystemExit(n)
+        return n
+
+
+VALIDATED_IN: list[int] = []
+
+
+def test_a_plain_steps_validators_run_in_its_own_thread(run: Run) -> None:
+    """Where they cannot hold up what shares the loop: heartbeats, other steps."""
+    VALIDATED_IN.clear()
+    state = run.plain_state(Watched)
+    state.set("n", 1)
+    state.set_state(Watched(n=2))
+    with state.edit_state() as edited:
+        edited.n += 1
+    assert state.get("n") == 3
+
+    assert set(VALIDATED_IN) == {threading.get_ident()}
+
+
+def test_a_validator_that_exits_ends_its_step_and_nothing_else(run: Run) -> None:
+    state = run.plain_state(Watched)
+    with pytest.raises(SystemExit):
+        state.set("n", -1)
+
+    state.set("n", 1)
+    assert state.get("n") == 1
+
+
 def test_threads_and_loops_of_one_process_take_turns(run: Run) -> None:
     def block() -> None:
-        state: SyncStateStore[Derived] = SyncStateStore(run.store, run.run_id, run.run_id, Derived, None)
+        state = run.plain_state(Derived)
         for _ in range(25):
             with state.edit_state() as edited:
                 edited.count += 1
@@ -363,4 +433,4 @@ def test_threads_and_loops_of_one_process_take_turns(run: Run) -> None:
     for thread in threads:
         thread.join()
 
-    assert asyncio.run(run.state(Derived).get("count")) == 100
+    assert run.plain_state(Derived).get("count") == 100

@@ -100,12 +100,16 @@ from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.portal import Portal
+from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.tasks.state.store import DictState, StateStore
 
 url, prefix, run_id, work_id, dispatch_no, lock_seconds = sys.argv[1:7]
 store = Store(connect(url), Settings(redis_url=url, key_prefix=prefix, shards=2))
 work = store.claim(run_id, work_id, int(dispatch_no), claim_id=new_id(), owner=new_id())
-state = StateStore(store, run_id, run_id, DictState, work, lock_seconds=float(lock_seconds))
+beside = AsyncStore(Connection(url, Portal("beside")), store.settings)
+state = StateStore(beside, run_id, run_id, DictState, work, lock_seconds=float(lock_seconds))
 print("ready", flush=True)
 sys.stdin.readline()
 """
@@ -123,6 +127,8 @@ asyncio.run(main())
 
 HANG = """
 async def main():
+    here = AsyncStore(Connection(url, Portal("here", asyncio.get_running_loop())), store.settings)
+    state = StateStore(here, run_id, run_id, DictState, work, renewing=beside, lock_seconds=float(lock_seconds))
     async with state.edit_state() as s:
         s.n = 99
         print("inside", flush=True)
@@ -215,9 +221,9 @@ async def edit_until_renewed():
             await asyncio.sleep(0)
 
 asyncio.run(edits("parent"))
-with SyncStateStore(store, run_id, run_id, DictState, work).edit_state() as s:
+with SyncStateStore(beside, run_id, run_id, DictState, work).edit_state() as s:
     s.fork = True
-    # The child has neither the threads for exchanges and locks nor, being another writer, the turn of its parent.
+    # The child has neither the connection and loop of its parent nor, being another writer, its turn.
     pid = os.fork()
     if pid == 0:
         contextvars.Context().run(asyncio.run, edits("child"))

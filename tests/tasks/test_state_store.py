@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from state_run import Customer, Derived, Memory, Run, connected_store
+from state_writer import beside
 
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
-from umbel.orchestration.state.redis_hash import StateHash
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
 from umbel.tasks.events.dict_like_model import DictLikeModel
@@ -239,9 +239,8 @@ async def test_a_value_that_cannot_be_stored_is_refused_by_name(run: Run, path: 
 
 async def test_a_model_whose_class_is_not_loaded_is_shown_but_not_damaged(run: Run) -> None:
     raw = b'{"__is_pydantic":true,"value":{"name":"Ada"},"qualified_name":"elsewhere.Customer"}'
-    access = StateHash(run.store, run.run_id, run.run_id)
     lost_class = {"customer": raw, "list": b"[" + raw + b"]"}
-    run.store.client.hset(access.key, mapping=lost_class)
+    run.store.client.hset(run.state_key(), mapping=lost_class)
 
     assert await run.state().get("customer.name") == "Ada"
     async with run.state().edit_state() as state:
@@ -259,7 +258,8 @@ async def test_a_value_above_the_limit_is_refused_and_a_large_one_logged(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = run.store.settings.model_copy(update={"payload_warn_bytes": 100, "payload_max_bytes": 1_000})
-    state = StateStore(Store(run.store.client, settings), run.run_id, run.run_id, DictState, None)
+    store = beside(Store(run.store.client, settings))
+    state = StateStore(store, run.run_id, run.run_id, DictState, None)
 
     await state.set("large", "x" * 200)
     assert "'large'" in caplog.text
