@@ -1,13 +1,39 @@
-"""Which failures a step retries: conditions, combined with `|` and `&`."""
+"""Which failures a step retries: conditions, combined with `|` and `&`.
+
+What they decide is tenacity's, except that `match=` searches the whole message and not only its beginning.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+import tenacity
+from tenacity.retry import retry_base
 
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+_RETRYING = tenacity.Retrying()
+
+
+def failed_call(
+    failures: int = 1, elapsed_seconds: float = 0.0, upcoming_sleep: float = 0.0, error: BaseException | None = None
+) -> tenacity.RetryCallState:
+    """A failure in the form in which tenacity's waits, stops and conditions take it.
+
+    Args:
+        failures: How many there were, this one included.
+        elapsed_seconds: Since the first attempt began.
+        upcoming_sleep: Seconds to wait if there is another attempt; only stops look at it.
+        error: What was raised; only conditions look at it.
+    """
+    call = tenacity.RetryCallState(_RETRYING, None, (), {})
+    call.attempt_number, call.upcoming_sleep = failures, upcoming_sleep
+    call.start_time, call.outcome_timestamp = 0.0, elapsed_seconds
+    call.outcome = None if error is None else tenacity.Future.construct(failures, error, True)
+    return call
 
 
 class RetryCondition(Protocol):
@@ -18,7 +44,9 @@ class RetryCondition(Protocol):
 
 
 class _Condition:
-    """Operators of conditions; also with plain functions on either side."""
+    """A condition of tenacity's with this one's fields, and operators that take plain functions on either side."""
+
+    _rule: ClassVar[Callable[..., retry_base]]
 
     def __or__(self, other: RetryCondition) -> retry_any:
         return retry_any(self, other)
@@ -33,37 +61,31 @@ class _Condition:
         return retry_all(other, self)
 
     def __call__(self, error: BaseException) -> bool:
-        raise NotImplementedError
+        return bool(self._rule(**vars(self))(failed_call(error=error)))
 
 
 @dataclass(frozen=True)
 class retry_if_exception(_Condition):
     """Retry when `predicate(error)` is true."""
 
+    _rule = tenacity.retry_if_exception
     predicate: Callable[[BaseException], bool]
-
-    def __call__(self, error: BaseException) -> bool:
-        return bool(self.predicate(error))
 
 
 @dataclass(frozen=True)
 class retry_if_exception_type(_Condition):
     """Retry errors of these types."""
 
+    _rule = tenacity.retry_if_exception_type
     exception_types: ExceptionTypes = Exception
-
-    def __call__(self, error: BaseException) -> bool:
-        return isinstance(error, self.exception_types)
 
 
 @dataclass(frozen=True)
 class retry_if_not_exception_type(_Condition):
     """Retry errors of any other type than these."""
 
+    _rule = tenacity.retry_if_not_exception_type
     exception_types: ExceptionTypes = Exception
-
-    def __call__(self, error: BaseException) -> bool:
-        return not isinstance(error, self.exception_types)
 
 
 class retry_unless_exception_type(retry_if_not_exception_type):
@@ -91,6 +113,7 @@ class retry_if_exception_message(_Condition):
         return self._fits(str(error))
 
     def _fits(self, text: str) -> bool:
+        # Not tenacity's: that one looks for `match` at the beginning of the text only.
         return text == self.message if self.match is None else re.search(self.match, text) is not None
 
 
@@ -105,17 +128,8 @@ class retry_if_not_exception_message(retry_if_exception_message):
 class retry_if_exception_cause_type(_Condition):
     """Retry when an error of these types is among the causes (`raise … from cause`), at any depth."""
 
+    _rule = tenacity.retry_if_exception_cause_type
     exception_types: ExceptionTypes = Exception
-
-    def __call__(self, error: BaseException) -> bool:
-        seen: set[int] = set()
-        cause = error.__cause__
-        while cause is not None and id(cause) not in seen:
-            if isinstance(cause, self.exception_types):
-                return True
-            seen.add(id(cause))
-            cause = cause.__cause__
-        return False
 
 
 class retry_any(_Condition):

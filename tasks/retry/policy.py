@@ -6,11 +6,12 @@
         stop=stop_after_attempt(5) | stop_after_delay(120),
     ))
 
-A step without a policy is not retried. Names, arguments and formulas are those of the `tenacity` library, with one
-difference: `match=` searches the whole message and not only its beginning.
+A step without a policy is not retried. Conditions, waits and stops are those of the `tenacity` library, with two
+differences:
 
-Random waits draw from a seed made of the run, the step and the failure: the same failure of the same run always waits
-equally long, whichever process asks.
+- Random waits draw from a seed made of the run, the step and the failure: the same failure of the same run always waits
+  equally long, in every process.
+- `match=` searches the whole message and not only its beginning.
 """
 
 from __future__ import annotations
@@ -25,80 +26,15 @@ from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from ...orchestration.model.errors import WorkflowRuntimeError
-from .conditions import (
-    RetryCondition,
-    retry_all,
-    retry_always,
-    retry_any,
-    retry_if_exception,
-    retry_if_exception_cause_type,
-    retry_if_exception_message,
-    retry_if_exception_type,
-    retry_if_not_exception_message,
-    retry_if_not_exception_type,
-    retry_never,
-    retry_unless_exception_type,
-)
+from .conditions import RetryCondition, retry_always
 from .timing import (
     StopCondition,
     WaitStrategy,
     stop_after_attempt,
-    stop_after_delay,
-    stop_all,
-    stop_any,
-    stop_before_delay,
-    stop_never,
-    wait_chain,
-    wait_combine,
     wait_exponential,
-    wait_exponential_jitter,
     wait_fixed,
-    wait_full_jitter,
-    wait_incrementing,
-    wait_none,
-    wait_random,
     wait_random_exponential,
 )
-
-__all__ = [
-    "ConstantDelayRetryPolicy",
-    "ExponentialBackoffRetryPolicy",
-    "RetryCondition",
-    "RetryInfo",
-    "RetryPolicy",
-    "StopCondition",
-    "WaitStrategy",
-    "jitter_seed",
-    "next_delay",
-    "retry_all",
-    "retry_always",
-    "retry_any",
-    "retry_if_exception",
-    "retry_if_exception_cause_type",
-    "retry_if_exception_message",
-    "retry_if_exception_type",
-    "retry_if_not_exception_message",
-    "retry_if_not_exception_type",
-    "retry_never",
-    "retry_policy",
-    "retry_unless_exception_type",
-    "stop_after_attempt",
-    "stop_after_delay",
-    "stop_all",
-    "stop_any",
-    "stop_before_delay",
-    "stop_never",
-    "wait_chain",
-    "wait_combine",
-    "wait_exponential",
-    "wait_exponential_jitter",
-    "wait_fixed",
-    "wait_full_jitter",
-    "wait_incrementing",
-    "wait_none",
-    "wait_random",
-    "wait_random_exponential",
-]
 
 
 @dataclass(frozen=True)
@@ -165,7 +101,7 @@ class _ComposedPolicy:
 
 
 def next_delay(policy: RetryPolicy, elapsed_seconds: float, failures: int, error: Exception, seed: int) -> float | None:
-    """ScriptCall any policy object about a failure, also one whose `next` takes no seed.
+    """Consult any policy object about a failure, also one whose `next` takes no seed.
 
     Args:
         policy: The step's policy.

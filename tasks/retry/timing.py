@@ -1,15 +1,23 @@
 """How long a failed step waits (combined with `+`) and when it gives up (combined with `|` and `&`).
 
 Every wait is a function of the number of *earlier* failures, so the first delay has index 0. Durations are seconds or
-`timedelta`s. The formulas are those of the `tenacity` library.
+`timedelta`s. The formulas are tenacity's, except that random waits draw from a generator with the given seed: tenacity
+draws from the process-wide one, which would make a wait differ each time it is computed.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+import tenacity
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from .conditions import failed_call
 
 Duration = float | timedelta
 
@@ -33,7 +41,9 @@ def _seconds(duration: Duration) -> float:
 
 
 class _Wait:
-    """Operators of waits; also with plain functions on either side."""
+    """A wait of tenacity's with this one's fields, and a `+` that takes plain functions on either side."""
+
+    _formula: ClassVar[Callable[..., wait_base]]
 
     def __add__(self, other: WaitStrategy) -> wait_combine:
         return wait_combine(self, other)
@@ -44,38 +54,32 @@ class _Wait:
         return wait_combine(other, self)
 
     def __call__(self, attempts: int, *, seed: int | None = None) -> float:
-        raise NotImplementedError
+        return float(self._formula(**vars(self))(failed_call(attempts + 1)))
 
 
 @dataclass(frozen=True)
 class wait_fixed(_Wait):
     """Wait equally long each time."""
 
+    _formula = tenacity.wait_fixed
     wait: Duration
-
-    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
-        return _seconds(self.wait)
 
 
 @dataclass(frozen=True)
 class wait_none(_Wait):
     """Do not wait."""
 
-    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
-        return 0.0
+    _formula = tenacity.wait_none
 
 
 @dataclass(frozen=True)
 class wait_incrementing(_Wait):
     """Wait `start`, and `increment` longer each time, at most `max`."""
 
+    _formula = tenacity.wait_incrementing
     start: Duration = 0.0
     increment: Duration = 100.0
     max: Duration = float("inf")
-
-    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
-        wanted = _seconds(self.start) + _seconds(self.increment) * attempts
-        return max(0.0, min(wanted, _seconds(self.max)))
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,11 @@ class wait_exponential(_Wait):
     min: Duration = 0.0
 
     def __call__(self, attempts: int, *, seed: int | None = None) -> float:
-        wanted = _power(self.multiplier, self.exp_base, attempts)
-        return max(0.0, _seconds(self.min), min(wanted, _seconds(self.max)))
+        if self.multiplier <= 0 or _seconds(self.max) <= 0:  # tenacity answers `max` here once the power overflows
+            return max(0.0, _seconds(self.min))
+        # As a float, because tenacity lets an integer power grow to any size.
+        wait = tenacity.wait_exponential(self.multiplier, self.max, float(self.exp_base), self.min)
+        return float(wait(failed_call(attempts + 1)))
 
 
 @dataclass(frozen=True)
@@ -131,17 +138,9 @@ class wait_exponential_jitter(_Wait):
     jitter: Duration = 1.0
 
     def __call__(self, attempts: int, *, seed: int | None = None) -> float:
-        wanted = _power(self.initial, self.exp_base, attempts)
-        wanted += random.Random(seed).uniform(0.0, _seconds(self.jitter))
+        without_jitter = wait_exponential(self.initial, self.exp_base, max=float("inf"))(attempts)
+        wanted = without_jitter + random.Random(seed).uniform(0.0, _seconds(self.jitter))
         return max(0.0, min(wanted, _seconds(self.max)))
-
-
-def _power(factor: float, base: float, exponent: int) -> float:
-    """`factor * base ** exponent`; beyond what a float can hold, infinity, which the caller's maximum cuts down."""
-    try:
-        return float(factor * base**exponent)
-    except OverflowError:
-        return float("inf") if factor > 0 else 0.0
 
 
 class wait_chain(_Wait):
@@ -179,7 +178,9 @@ class wait_combine(_Wait):
 
 
 class _Stop:
-    """Operators of stops; also with plain functions on either side."""
+    """A stop of tenacity's with this one's fields, and operators that take plain functions on either side."""
+
+    _rule: ClassVar[Callable[..., stop_base]]
 
     def __or__(self, other: StopCondition) -> stop_any:
         return stop_any(self, other)
@@ -194,37 +195,31 @@ class _Stop:
         return stop_all(other, self)
 
     def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
-        raise NotImplementedError
+        return bool(self._rule(**vars(self))(failed_call(attempts, elapsed_time, upcoming_sleep)))
 
 
 @dataclass(frozen=True)
 class stop_after_attempt(_Stop):
     """Give up after this many attempts in total, the first one included."""
 
+    _rule = tenacity.stop_after_attempt
     max_attempt_number: int
-
-    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
-        return attempts >= self.max_attempt_number
 
 
 @dataclass(frozen=True)
 class stop_after_delay(_Stop):
     """Give up at a failure that comes this long after the first attempt began, or later."""
 
+    _rule = tenacity.stop_after_delay
     max_delay: Duration
-
-    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
-        return elapsed_time >= _seconds(self.max_delay)
 
 
 @dataclass(frozen=True)
 class stop_before_delay(_Stop):
     """Give up when the next attempt would begin this long after the first one, or later."""
 
+    _rule = tenacity.stop_before_delay
     max_delay: Duration
-
-    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
-        return elapsed_time + upcoming_sleep >= _seconds(self.max_delay)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from umbel.tasks.retry.policy import (
-    ConstantDelayRetryPolicy,
-    ExponentialBackoffRetryPolicy,
+from umbel.tasks.retry.conditions import (
     RetryCondition,
-    RetryInfo,
-    RetryPolicy,
-    StopCondition,
-    WaitStrategy,
     retry_all,
     retry_always,
     retry_any,
@@ -26,8 +20,18 @@ from umbel.tasks.retry.policy import (
     retry_if_not_exception_message,
     retry_if_not_exception_type,
     retry_never,
-    retry_policy,
     retry_unless_exception_type,
+)
+from umbel.tasks.retry.policy import (
+    ConstantDelayRetryPolicy,
+    ExponentialBackoffRetryPolicy,
+    RetryInfo,
+    RetryPolicy,
+    retry_policy,
+)
+from umbel.tasks.retry.timing import (
+    StopCondition,
+    WaitStrategy,
     stop_after_attempt,
     stop_after_delay,
     stop_all,
