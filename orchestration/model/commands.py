@@ -29,7 +29,7 @@ def where(step: StepPlan, default_queue: str) -> dict[str, Any]:
 class KeepEvent:
     """Keep an event's envelope while `uses` work items refer to it.
 
-    With `in_record` the only use is a work item made by the same decision: a small event goes into its record.
+    With `in_record` the only use is a work item created by the same decision: a small event is stored in its record.
     """
 
     event_id: str

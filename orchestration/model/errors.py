@@ -85,7 +85,7 @@ class WorkflowCancelledByUser(RunError):
 
 
 class WorkflowFailed(RunError):
-    """The run failed, and no step's own exception says why."""
+    """The run failed, but not by a step's own exception."""
 
 
 class RunNotFound(RunError):

@@ -157,7 +157,7 @@ def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_name(name: str, value: Any) -> Any:
-    # The fields of a value, which are no wrapped dict whatever they are called.
+    # The fields of a value: never a wrapped dict, whatever their names.
     return {key: untagged(item) for key, item in value.items()} if isinstance(value, dict) else untagged(value)
 
 

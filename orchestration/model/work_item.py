@@ -11,7 +11,7 @@ from .envelope import Envelope
 
 
 def derive_id(*parts: str | bytes | int) -> str:
-    """A deterministic id: equal parts give the equal id, so a repeated command is absorbed."""
+    """A deterministic id: equal parts give the same id, so a repeated command is absorbed."""
     digest = hashlib.blake2b(digest_size=10)
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
@@ -128,7 +128,7 @@ class Work:
     """One claimed work item: what to execute and under which token.
 
     Attributes:
-        dispatches: How often a dispatch was asked for, or would have been.
+        dispatches: How many dispatches were requested, or would have been.
         failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
         suspicion: How much it is suspected of killing processes; 0 is not at all, see `suspicion.py`.
         late: The last attempt exceeded its time limit without reporting.

@@ -45,8 +45,8 @@ class SavedItem:
         last_error: The last failure, as JSON.
         answers: Waiter id -> the event that answered it, None when it ran out of time.
         sent: Identities of events an attempt has sent early.
-        calls: Answers its collect_events calls were given.
-        taken: Names and members of the collect_events sets it was given.
+        calls: Answers that its collect_events calls received.
+        taken: Names and members of the collect_events sets it received.
     """
 
     work_id: str

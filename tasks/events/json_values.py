@@ -57,7 +57,7 @@ def dump_json(value: Any) -> bytes:
     try:
         encoded = _ENCODER.encode(value).encode()
     except (ValueError, TypeError, RecursionError) as error:
-        to_json_value(value)  # says where the flaw is
+        to_json_value(value)  # raises with the place of the flaw
         raise NotJson(f"cannot be written as JSON ({error})", _ADVICE) from error
     # Counting brackets is quick, and few brackets cannot nest deeply.
     if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and nests_too_deep(value):

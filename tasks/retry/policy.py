@@ -116,10 +116,10 @@ def next_delay(policy: RetryPolicy, elapsed_seconds: float, failures: int, error
     Raises:
         WorkflowRuntimeError: The policy returned something that is not a finite number.
     """
-    ask: Callable[..., Any] = policy.next
-    parameters = inspect.signature(ask).parameters
+    consult: Callable[..., Any] = policy.next
+    parameters = inspect.signature(consult).parameters
     takes_seed = "seed" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    delay = ask(elapsed_seconds, failures, error, **({"seed": seed} if takes_seed else {}))
+    delay = consult(elapsed_seconds, failures, error, **({"seed": seed} if takes_seed else {}))
     if delay is None:
         return None
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not math.isfinite(delay):

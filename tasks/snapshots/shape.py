@@ -17,8 +17,8 @@ How the parts fit together:
   `All` for a step that takes the first three. It follows from the signatures alone.
 * What a binding has gathered of a stream so far is a `Gathering`, under `stream_id:binding_id` in
   `collection_release_states`, from its first event on.
-* What it has released is a `Release`, beside the event of the attempt that the gathering step is called with. It is
-  what counts: the attempt's `event` is made from it again.
+* What it has released is a `Release`, next to the event of the attempt that the gathering step is called with. It is
+  authoritative: the attempt's `event` is built from it again.
 * `static_collect_events` are the events of a step with several event parameters that make no complete set yet: as
   they arrived, without the parameter they are for. Of a complete set the first event for each parameter is taken.
 """

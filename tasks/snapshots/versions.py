@@ -51,7 +51,7 @@ def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
         version = 0
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise ContextSerdeError(
-            f"This snapshot of a context has the version {version!r}; expected a whole number from 0 to "
+            f"This snapshot of a context has version {version!r}; expected a whole number from 0 to "
             f"{VERSION}, or none for the oldest kind. It is damaged, or not a snapshot."
         )
     if version > VERSION:

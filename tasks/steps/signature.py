@@ -74,7 +74,7 @@ class ResourceDefinition:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepSignature:
-    """What a step takes and gives, read from its annotations.
+    """What a step accepts and emits, read from its annotations.
 
     Attributes:
         event_parameters: In the order of the signature; never empty.

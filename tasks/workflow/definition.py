@@ -172,7 +172,7 @@ class WorkflowDefinition:
         """Validate unless that was done since the last `add_step`, or is disabled (then the answer is False)."""
         if self._disable_validation:
             return False
-        # The registry only ever grows, so its length tells whether a step was added.
+        # The registry only grows, so its length shows whether a step was added.
         if self._validated is None or self._validated[0] != len(free_steps(type(self))):
             return self.validate()
         return self._validated[1]

@@ -40,7 +40,7 @@ TOP = "<top>"
 
 
 @dataclass
-class StreamLevel:
+class FanOutLevel:
     """What can happen at one level.
 
     Attributes:
@@ -58,11 +58,11 @@ class StreamLevel:
         return len(self.events) + len(self.runs) + len(self.collects)
 
 
-def stream_levels(steps: Mapping[str, StepConfig]) -> dict[str, StreamLevel]:
+def fan_out_levels(steps: Mapping[str, StepConfig]) -> dict[str, FanOutLevel]:
     """The level of each fan-out step by its name, and the one outside all of them as `TOP`."""
-    levels = {TOP: StreamLevel(set(_arriving(steps.values())))}
+    levels = {TOP: FanOutLevel(set(_arriving(steps.values())))}
     levels.update(
-        {name: StreamLevel(set(config.list_returns)) for name, config in steps.items() if config.list_returns}
+        {name: FanOutLevel(set(config.list_returns)) for name, config in steps.items() if config.list_returns}
     )
     handlers = handler_by_step(steps)
     known = -1
@@ -87,8 +87,8 @@ def _arriving(steps: Iterable[StepConfig]) -> Iterable[type[Event]]:
 
 
 def _grow(
-    level: StreamLevel,
-    levels: Mapping[str, StreamLevel],
+    level: FanOutLevel,
+    levels: Mapping[str, FanOutLevel],
     steps: Mapping[str, StepConfig],
     handlers: Mapping[str, str],
 ) -> None:

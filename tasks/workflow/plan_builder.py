@@ -8,7 +8,7 @@ from ..steps.collect import Take
 from ..steps.decorators import StepConfig
 from ..steps.discovery import steps_of
 from .definition import WorkflowDefinition
-from .fan_out_levels import stream_levels
+from .fan_out_levels import fan_out_levels
 
 
 def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan:
@@ -22,7 +22,7 @@ def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan
         qualified: Name tasks by the workflow's whole name, because another workflow has the same last part.
     """
     steps = steps_of(type(workflow))
-    levels = stream_levels(steps)
+    levels = fan_out_levels(steps)
     return Plan(
         workflow=workflow.workflow_name,
         start_event=event_name(workflow.start_event_class),

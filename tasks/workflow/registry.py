@@ -136,7 +136,7 @@ def _identity(workflow: WorkflowDefinition) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-#: What `umbel.register()` was given, before any worker exists: target modules call it while they are loaded.
+#: What was passed to `umbel.register()`: target modules call it while they are loaded, before any worker exists.
 declared: list[Registrable] = []
 
 
@@ -146,7 +146,7 @@ def register(workflow: Registrable) -> Registrable:
     Call it at module level of a module that the worker loads. A class that needs no arguments registers itself.
 
     Returns:
-        What was given, so that it can decorate a factory.
+        Its argument, so that it can decorate a factory.
     """
     declared.append(workflow)
     return workflow

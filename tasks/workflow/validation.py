@@ -13,7 +13,7 @@ from typing import TypeVar
 from ...orchestration.model.errors import WorkflowConfigurationError, WorkflowValidationError
 from ..events.event import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 from ..steps.decorators import StepConfig
-from .fan_out_levels import TOP, StreamLevel, stream_levels
+from .fan_out_levels import TOP, FanOutLevel, fan_out_levels
 from .graph_checks import GraphCheck, graph_problems
 
 Steps = Mapping[str, StepConfig]
@@ -87,7 +87,7 @@ def check_workflow(workflow: str, steps: Steps, skip_graph_checks: Collection[Gr
         )
     start = start_event_class(workflow, steps)
     stop_event_class(workflow, steps)
-    levels = stream_levels(steps)
+    levels = fan_out_levels(steps)
     problems = [
         *_uncollectable(workflow, steps, levels),
         *_unjoinable(workflow, steps, levels),
@@ -111,7 +111,7 @@ def check_workflow(workflow: str, steps: Steps, skip_graph_checks: Collection[Gr
     )
 
 
-def _uncollectable(workflow: str, steps: Steps, levels: Mapping[str, StreamLevel]) -> Iterator[str]:
+def _uncollectable(workflow: str, steps: Steps, levels: Mapping[str, FanOutLevel]) -> Iterator[str]:
     streamed = {event for name, level in levels.items() if name != TOP for event in level.events}
     for name, config in steps.items():
         if config.kind != "collect":
@@ -129,7 +129,7 @@ def _uncollectable(workflow: str, steps: Steps, levels: Mapping[str, StreamLevel
             )
 
 
-def _unjoinable(workflow: str, steps: Steps, levels: Mapping[str, StreamLevel]) -> Iterator[str]:
+def _unjoinable(workflow: str, steps: Steps, levels: Mapping[str, FanOutLevel]) -> Iterator[str]:
     for name, config in steps.items():
         if config.kind != "all_of" or any(name in level.runs for level in levels.values()):
             continue

@@ -181,7 +181,7 @@ async def test_a_large_fan_out_is_drawn_with_one_box_for_most_of_it(runtime: Any
     assert 288 <= int(rest.removeprefix(f"price {TIMES} ").removesuffix(" more")) <= 292
     assert f"Line {TIMES} 300" in found["event"]
     assert len(run_picture(run).boxes) < 40
-    assert any("not drawn one by one" in remark for remark in run_picture(run).remarks)
+    assert any("not drawn individually" in remark for remark in run_picture(run).remarks)
 
 
 async def test_a_long_loop_is_drawn_with_its_beginning_and_its_end(runtime: Any) -> None:
@@ -221,7 +221,7 @@ async def test_a_run_that_goes_on_shows_what_has_happened_and_says_so(runtime: A
     await handler.cancel_run()
 
     assert [box.label for box in picture.boxes if box.look == "waiting"] == ["total"]
-    assert picture.remarks == ("The run has not ended. What its steps do right now is not in this drawing.",)
+    assert picture.remarks == ("The run has not ended. What its steps are doing right now is not in this drawing.",)
     cancelled = run_picture(past_run(runtime.store, handler.run_id))
     assert cancelled.remarks == ("No step ended the run: it is cancelled.",)
 
