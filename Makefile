@@ -77,7 +77,7 @@ chaos: $(INSTALLED)  ## Every fault with three seeds, every failpoint, every gua
 
 .PHONY: soak
 soak: $(INSTALLED)  ## Random faults over thousands of mixed runs (MINUTES=15, SEED=…)
-	PYTHONPATH=tests/processes $(BIN)/python tests/chaos/soak.py --minutes $(or $(MINUTES),15) $(addprefix --seed ,$(SEED))
+	PYTHONPATH=tests $(BIN)/python tests/chaos/soak.py --minutes $(or $(MINUTES),15) $(addprefix --seed ,$(SEED))
 
 .PHONY: clean
 clean:  ## Remove .venv and caches

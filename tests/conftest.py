@@ -1,11 +1,35 @@
-"""What all tests share: a scrubbed environment, and one embedded deployment for the tests of the programming model."""
+"""What all tests share: a scrubbed environment, one embedded deployment, one Redis, one watchdog."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+
+from support.model.report import MODEL_REPORTS
+from support.processes.fixtures import (
+    deploy,
+    deploy_for_module,
+    durable_redis_url,
+    pytest_runtest_makereport,
+    watchdog,
+)
+from support.store.fixtures import client, prefix, redis_url, settings, store
+
+__all__ = [
+    "client",
+    "deploy",
+    "deploy_for_module",
+    "durable_redis_url",
+    "prefix",
+    "pytest_runtest_makereport",
+    "redis_url",
+    "settings",
+    "store",
+    "watchdog",
+]
 
 # A developer's own deployment must not leak into the tests, nor the tests into it.
 for variable in [name for name in os.environ if name.startswith("UMBEL_") and name != "UMBEL_MODEL_SEED"]:
@@ -29,3 +53,18 @@ def deployment() -> Iterator[object]:
     )
     with umbel.local(in_process=True, settings=settings) as runtime:
         yield runtime
+
+
+@pytest.fixture
+def runtime(deployment: Any) -> Iterator[Any]:
+    """The deployment as the default runtime, whatever other tests made it."""
+    with deployment.registering():
+        yield deployment
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how much the model test did, and how to replay it."""
+    reports = config.stash.get(MODEL_REPORTS, [])
+    if reports:
+        scripts, runs = (sum(report[i] for report in reports) for i in (0, 1))
+        terminalreporter.write_line(f"umbel model: {scripts} operations, {runs} runs, seed {reports[0][2]}")

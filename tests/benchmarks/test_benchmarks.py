@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks_folder import ROOT
 
 from benchmarks.contender import Contender
 from benchmarks.document import BEGIN, END, write_section
@@ -15,6 +14,7 @@ from benchmarks.run import measured, sections_of
 from benchmarks.sections import BY_HAND, CANVAS, DBOS, DRAMATIQ, LLAMA_INDEX, TASKIQ, Entry, sections
 from benchmarks.shape import QUICK, Shape, Sizes
 from benchmarks.table import HEADS, Row, markdown, plain
+from support import ROOT
 
 
 def run(*arguments: str) -> str:

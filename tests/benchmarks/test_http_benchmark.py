@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from benchmarks_folder import ROOT
+from support import ROOT
 
 
 def test_a_quick_run_has_every_number_and_misses_nothing() -> None:

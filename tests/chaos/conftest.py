@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_deployment import ChaosDeployment, DeployChaos
-from deployment_fixtures import kept_for_reports, pytest_runtest_makereport, watchdog
-from failpoint_places import every_place
-from recovery_report import RecoveryReport
-from redis_under_test import RedisUnderTest
 
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.recovery_report import RecoveryReport
+from support.faults.failpoint_places import every_place
+from support.faults.redis_under_test import RedisUnderTest
+from support.processes.fixtures import kept_for_reports
 from umbel.workers.embedded.watchdog import Watchdog
-
-__all__ = ["pytest_runtest_makereport", "watchdog"]
 
 REPORT = pytest.StashKey[RecoveryReport]()
 

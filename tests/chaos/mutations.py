@@ -20,14 +20,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 #: The quick part of the suite that has to notice: single scripts, repeated scripts, and random ones beside a model.
 SUITE = (
-    "test_scenarios.py",
-    "test_scripts_early.py",
-    "test_scripts_claims.py",
-    "test_scripts_slots.py",
-    "test_scripts_staging.py",
-    "test_scripts_set_back.py",
-    "test_idempotence.py",
-    "test_model.py",
+    "model/test_scenarios.py",
+    "waiting/test_scripts_early.py",
+    "engine/test_scripts_claims.py",
+    "concurrency/test_scripts_slots.py",
+    "joins/test_scripts_staging.py",
+    "engine/test_scripts_set_back.py",
+    "engine/test_idempotence.py",
+    "model/test_model.py",
 )
 #: Scripts that each world of the model test runs.
 MODEL_SCRIPTS = "2000"
@@ -110,7 +110,7 @@ def suite(package: Path) -> tuple[bool, str]:
     ).stdout.strip()  # fmt: skip
     if Path(where) != package / "orchestration" / "store" / "scripts.py":
         raise RuntimeError(f"The tests would import {where} and not the copy in {package}.")
-    tests = [str(Path("tests/orchestration", name)) for name in SUITE]
+    tests = [str(Path("tests", name)) for name in SUITE]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, env=environment, cwd=package, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):

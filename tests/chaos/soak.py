@@ -18,18 +18,17 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-from chaos_deployment import ChaosDeployment
-from chaos_flows import KINDS, Links, Spread, Tells
-from invariants import Violation
-from mixed_load import Load
-from observed import RunSeen
-from process_driving import descendants, eventually
-from reading_along import ReadingAlong
-from recoveries import recovery_seconds
-from recovery_report import at
-from redis_under_test import RedisUnderTest
-from soak_faults import Monkey
-
+from support.chaos.deployment import ChaosDeployment
+from support.chaos.flows import KINDS, Links, Spread, Tells
+from support.chaos.invariants import Violation
+from support.chaos.mixed_load import Load
+from support.chaos.observed import RunSeen
+from support.chaos.reading_along import ReadingAlong
+from support.chaos.recoveries import recovery_seconds
+from support.chaos.recovery_report import at
+from support.faults.monkey import Monkey
+from support.faults.redis_under_test import RedisUnderTest
+from support.processes.driving import descendants, eventually
 from umbel.orchestration.model.errors import UmbelError
 from umbel.workers.embedded.watchdog import Watchdog
 

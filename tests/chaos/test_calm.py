@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from chaos_deployment import DeployChaos
-from mixed_load import Load
+
+from support.chaos.deployment import DeployChaos
+from support.chaos.mixed_load import Load
 
 
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from chaos_deployment import DeployChaos
-from chaos_flows import KINDS, Asks, Falters, Held, Tells
-from concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
-from mixed_load import Load
-from process_driving import eventually
-from proxy import Proxy, command
-from recovery_report import RecoveryReport
-from redis_under_test import RedisUnderTest
+
+from support.chaos.concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
+from support.chaos.deployment import DeployChaos
+from support.chaos.flows import KINDS, Asks, Falters, Held, Tells
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.faults.proxy import Proxy, command
+from support.faults.redis_under_test import RedisUnderTest
+from support.processes.driving import eventually
 
 #: A broken connection is no dead process: nothing here may be found by a lease that runs out.
 PATIENT = {

@@ -9,15 +9,15 @@ from __future__ import annotations
 import signal
 
 import pytest
-from chaos_client import RUNS
-from chaos_deployment import ChaosDeployment, DeployChaos
-from chaos_flows import KINDS, Crowd, Few, Hangs, Held
-from concluding import POOLS, conclude
-from failpoint_places import marked
-from mixed_load import Load
-from process_driving import eventually
-from recovery_report import RecoveryReport
 
+from support.chaos.concluding import POOLS, conclude
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.flows import KINDS, Crowd, Few, Hangs, Held
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.faults.failpoint_places import marked
+from support.processes.driving import eventually
+from support.programs.chaos_client import RUNS
 from umbel.errors import WorkflowTimeoutError
 from umbel.orchestration.store.scripts import names
 
@@ -159,7 +159,7 @@ def test_a_client_that_dies_before_and_after_every_exchange_goes_on_when_it_is_s
     places = every[(seed - 1) % 3 :: 3]
     arms = deployment.armed(";".join(f"{place}=kill@#1*1" for place in places), "client")
     for life in range(len(places) + 1):
-        client = deployment.launch(f"client{life}", "chaos_client", more={"UMBEL_FAILPOINTS": arms})
+        client = deployment.launch(f"client{life}", "support.programs.chaos_client", more={"UMBEL_FAILPOINTS": arms})
         code = client.process.wait(30)
         assert code in (0, -signal.SIGKILL), client.log()
         deployment.dismiss(client)

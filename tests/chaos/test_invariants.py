@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from effect_log import book, bookings
-from invariants import Violation, in_time, violations
-from observed import Leftovers, RunSeen
+
+from support.chaos.effect_log import book, bookings
+from support.chaos.invariants import Violation, in_time, violations
+from support.chaos.observed import Leftovers, RunSeen
 
 
 def effect(work: str, number: int, what: str = "work", **more: Any) -> dict[str, Any]:

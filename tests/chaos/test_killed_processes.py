@@ -7,12 +7,13 @@ import signal
 import time
 
 import pytest
-from chaos_deployment import DeployChaos
-from chaos_flows import Held
-from concluding import POOLS, conclude
-from mixed_load import Load
-from process_driving import descendants, eventually, is_alive
-from recovery_report import RecoveryReport
+
+from support.chaos.concluding import POOLS, conclude
+from support.chaos.deployment import DeployChaos
+from support.chaos.flows import Held
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.processes.driving import descendants, eventually, is_alive
 
 
 def test_a_killed_pool_child_costs_its_step_a_moment(

@@ -7,12 +7,13 @@ import signal
 import time
 
 import pytest
-from chaos_deployment import ChaosDeployment, DeployChaos
-from chaos_flows import Links
-from concluding import POOLS, conclude
-from mixed_load import Load
-from process_driving import WorkerUnderTest, eventually
-from recovery_report import RecoveryReport
+
+from support.chaos.concluding import POOLS, conclude
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.flows import Links
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.processes.driving import WorkerUnderTest, eventually
 
 
 def _replace_killed(deployment: ChaosDeployment, pool: str, failpoints: str) -> None:

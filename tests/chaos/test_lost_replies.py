@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from core_driving import DrivenRun, dump
-from proxy import Proxy, script
-from state_writer import BlockingHash, beside
-from test_idempotence import CASES, PLAN
 
+from support.faults.proxy import Proxy, script
+from support.store.driving import DrivenRun, dump
+from support.store.state_writer import BlockingHash, beside
+from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.state.redis_hash import Change
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client, connect, persist

@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from chaos_deployment import ChaosDeployment, DeployChaos
-from chaos_flows import KINDS, Asks, Falters, Held
-from concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
-from meddler import Meddler, addressed, closed, opened
-from mixed_load import Load
-from process_driving import eventually
-from rabbitmq_server import find_rabbitmq, rabbitmq
-from recovery_report import RecoveryReport
 
+from support.chaos.concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.flows import KINDS, Asks, Falters, Held
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.faults.meddler import Meddler, addressed, closed, opened
+from support.processes.driving import eventually
+from support.processes.rabbitmq import find_rabbitmq, rabbitmq
 from umbel.workers.embedded.watchdog import Watchdog
 from umbel.workers.transport.quarantine import quarantined
 
@@ -200,7 +200,9 @@ def test_forged_messages_in_rabbitmq_cost_nothing_either(
         load.start(len(ONCE), ONCE)
         app, queue = deployment.runtime.app, deployment.settings.queue
         for arguments in WRONG_ARGUMENTS:
-            app.send_task("Links.begin", args=arguments, queue=queue, headers={"umbel_workflow": "chaos_flows.Links"})
+            app.send_task(
+                "Links.begin", args=arguments, queue=queue, headers={"umbel_workflow": "support.chaos.flows.Links"}
+            )
         app.send_task("somebody.elses.task", args=(1,), queue=queue)
         with app.connection_for_write() as connection, connection.channel() as channel:
             for body, kind, encoding in (

@@ -7,12 +7,13 @@ import signal
 import time
 
 import pytest
-from chaos_deployment import DeployChaos, continue_group, stop_group
-from chaos_flows import Held, Limited
-from concluding import POOLS, conclude
-from mixed_load import Load
-from process_driving import eventually
-from recovery_report import RecoveryReport
+
+from support.chaos.concluding import POOLS, conclude
+from support.chaos.deployment import DeployChaos, continue_group, stop_group
+from support.chaos.flows import Held, Limited
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.processes.driving import eventually
 
 
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])

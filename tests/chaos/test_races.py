@@ -8,13 +8,13 @@ import time
 from collections import Counter
 
 import pytest
-from chaos_deployment import DeployChaos
-from chaos_flows import KINDS, Asks, Crowd, Pairs
-from concluding import conclude
-from meddler import Meddler
-from mixed_load import Load
-from recovery_report import RecoveryReport
 
+from support.chaos.concluding import conclude
+from support.chaos.deployment import DeployChaos
+from support.chaos.flows import KINDS, Asks, Crowd, Pairs
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.faults.meddler import Meddler
 from umbel import WorkflowCancelledByUser
 
 

@@ -6,14 +6,14 @@ import random
 import time
 
 import pytest
-from chaos_deployment import ChaosDeployment, DeployChaos
-from chaos_flows import Held, Links
-from concluding import ONE_SEED, conclude, next_progress, start_workers
-from mixed_load import Load
-from process_driving import eventually
-from recovery_report import RecoveryReport
-from redis_under_test import RedisUnderTest
 
+from support.chaos.concluding import ONE_SEED, conclude, next_progress, start_workers
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.flows import Held, Links
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.faults.redis_under_test import RedisUnderTest
+from support.processes.driving import eventually
 from umbel import RunNotFound
 
 

@@ -10,15 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from chaos_deployment import ChaosDeployment, DeployChaos
-from concluding import ONE_SEED, conclude, next_progress, start_workers
-from mixed_load import Load
-from process_driving import eventually
-from proxy import Proxy
-from recovery_report import RecoveryReport
 from redis.exceptions import RedisError, ResponseError
-from redis_under_test import RedisUnderTest
 
+from support.chaos.concluding import ONE_SEED, conclude, next_progress, start_workers
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.faults.proxy import Proxy
+from support.faults.redis_under_test import RedisUnderTest
+from support.processes.driving import eventually
 from umbel import StoreUnavailable
 from umbel.orchestration.store.connection import Client, connect
 from umbel.workers.embedded.configuration import free_port

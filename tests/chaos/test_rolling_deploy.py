@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-import shop_after
-from chaos_deployment import ChaosDeployment, DeployChaos
-from chaos_flows import KINDS, Asks, Falters, Held
-from concluding import ONE_SEED, POOLS, conclude, nothing_is_lost_or_repeated, start_workers
-from mixed_load import Load
-from process_driving import assert_committed_once, eventually
-from recovery_report import RecoveryReport
+
+from support.chaos.concluding import ONE_SEED, POOLS, conclude, nothing_is_lost_or_repeated, start_workers
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.flows import KINDS, Asks, Falters, Held
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.flows import shop_after
+from support.processes.driving import assert_committed_once, eventually
 
 #: Kinds of runs in which each step is begun once.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))
@@ -49,9 +50,9 @@ def test_in_a_mixed_fleet_work_that_the_old_code_lacks_goes_on_soon_and_never_fa
     deploy_chaos: DeployChaos, report: RecoveryReport, pool: str
 ) -> None:
     deployment = deploy_chaos(redispatch_seconds=1.0)
-    deployment.worker("old-1", "shop_before", pool=pool).wait_ready()
-    deployment.worker("old-2", "shop_before", pool=pool).wait_ready()
-    deployment.worker("new", "shop_after", pool=pool, concurrency=50).wait_ready()
+    deployment.worker("old-1", "support.flows.shop_before", pool=pool).wait_ready()
+    deployment.worker("old-2", "support.flows.shop_before", pool=pool).wait_ready()
+    deployment.worker("new", "support.flows.shop_after", pool=pool, concurrency=50).wait_ready()
     at = time.monotonic()
     kinds = {shop_after.Parcel: "wrapped", shop_after.Refund: "paid back", shop_after.Bundle: "tied"}
     handlers = [(deployment.start(kind), result) for _ in range(10) for kind, result in kinds.items()]
@@ -74,7 +75,7 @@ def test_in_a_mixed_fleet_work_that_the_old_code_lacks_goes_on_soon_and_never_fa
 def namesake(deployment: ChaosDeployment, file: str) -> None:
     """Start a worker that is called `same`."""
     options = ["--name", "same", "--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"]
-    deployment.launch(file, "umbel.workers.cli", "worker", "chaos_flows", *options).wait_ready()
+    deployment.launch(file, "umbel.workers.cli", "worker", "support.chaos.flows", *options).wait_ready()
 
 
 @pytest.mark.full_matrix

@@ -6,13 +6,13 @@ import time
 from itertools import pairwise
 
 import pytest
-from chaos_deployment import ChaosDeployment, DeployChaos
-from chaos_flows import Held, Limited, Patient
-from concluding import conclude
-from mixed_load import Load
-from process_driving import eventually
-from recovery_report import RecoveryReport
 
+from support.chaos.concluding import conclude
+from support.chaos.deployment import ChaosDeployment, DeployChaos
+from support.chaos.flows import Held, Limited, Patient
+from support.chaos.mixed_load import Load
+from support.chaos.recovery_report import RecoveryReport
+from support.processes.driving import eventually
 from umbel.errors import WorkflowTimeoutError
 
 

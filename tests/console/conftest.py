@@ -6,12 +6,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 
-import console_flows
 import pytest
-from console_driving import CHROMIUM_ARGUMENTS, Keep, Site
-from console_serving import Serving
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from support.console import flows as console_flows
+from support.console.driving import CHROMIUM_ARGUMENTS, Keep, Site
+from support.console.serving import Serving
 from umbel import Settings
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import console_flows
 import httpx
-from console_driving import Keep, Site, eventually
-from console_serving import Serving
 
+from support.console import flows as console_flows
+from support.console.driving import Keep, Site, eventually
+from support.console.serving import Serving
 from umbel.server import Principal
 from umbel.server.console.page_files import page_files
 from umbel.tasks.client.runtime import Runtime
@@ -173,7 +173,7 @@ def test_whatever_is_in_a_state_can_be_shown(site: Site) -> None:
 
 def test_runs_are_listed_by_the_name_they_are_served_under(runtime: Runtime, keep: Keep) -> None:
     for n in range(3):
-        keep(f"pay{n}", "failed", workflow="console_flows.Payment", at=1_000 + n)
+        keep(f"pay{n}", "failed", workflow="support.console.flows.Payment", at=1_000 + n)
     keep("other", "running", at=5_000)
     with Serving(runtime) as site:
         page = site.get("console/runs", workflow="payment", limit=2).json()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from console_driving import Site, eventually
 from playwright.sync_api import Locator, Page, expect
+
+from support.console.driving import Site, eventually
 
 TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
 

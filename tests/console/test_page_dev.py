@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_driving import eventually
 from playwright.sync_api import Browser, expect
 
 import umbel
+from support.console.driving import eventually
 from umbel.workers.embedded.watchdog import Watchdog
 
 APPROVAL = Path(umbel.__file__).parent / "examples" / "approval.py"

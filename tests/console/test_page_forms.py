@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from console_driving import Site
 from playwright.sync_api import Page, Request, expect
+
+from support.console.driving import Site
 
 
 def sent(page: Page) -> list[dict[str, object]]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_driving import Keep, Site, eventually
-from console_serving import Serving
 from playwright.sync_api import Browser, Page, expect
 
+from support.console.driving import Keep, Site, eventually
+from support.console.serving import Serving
 from umbel.tasks.client.runtime import Runtime
 
 HERE = Path(__file__).parent
@@ -21,9 +21,14 @@ HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>
 def many(runtime: Runtime, keep: Keep) -> Iterator[Site]:
     """A deployment without workers, with 130 runs."""
     for n in range(120):
-        keep(f"order{n:03}", "failed" if n % 40 == 7 else "completed", workflow="console_flows.Payment", at=10_000 + n)
+        keep(
+            f"order{n:03}",
+            "failed" if n % 40 == 7 else "completed",
+            workflow="support.console.flows.Payment",
+            at=10_000 + n,
+        )
     for n in range(10):
-        keep(f"trip{n}", "running", workflow="console_flows.Booking", at=5_000 + n)
+        keep(f"trip{n}", "running", workflow="support.console.flows.Booking", at=5_000 + n)
     with Serving(runtime) as site:
         yield site
 

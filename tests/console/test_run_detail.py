@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from console_driving import eventually
-from console_flows import Booking, Decision, Payment, Traveller, Trip
 
 import umbel
+from support.console.driving import eventually
+from support.console.flows import Booking, Decision, Payment, Traveller, Trip
 from umbel.errors import NotRetried
 from umbel.orchestration.inspection import run_detail
 from umbel.orchestration.inspection.run_detail import LiveStep, RunDetail, read_detail
@@ -48,7 +48,7 @@ def test_it_tells_who_waits_and_what_was_asked(deployment: Runtime) -> None:
     found = detail_when(deployment, handler.run_id, "waiting", "ask")
     (question,) = found.questions
     assert question.waiter.step == "ask"
-    assert question.waiter.event_type == "console_flows.Decision"
+    assert question.waiter.event_type == "support.console.flows.Decision"
     assert question.asked is not None
     assert question.asked.value() == {"text": "Book Aurora?"}
     assert found.began_with is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from console_driving import Keep
 
+from support.console.driving import Keep
 from umbel.errors import WorkflowRuntimeError
 from umbel.orchestration.inspection import run_list
 from umbel.orchestration.inspection.run_list import RunQuery, list_runs

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import click
 import pytest
-from pages import PAGES, ROOT, Block, blocks, code, page, spans
-from served import UMBEL, Served, eventually
 
+from support.docs.pages import PAGES, ROOT, Block, blocks, code, page, spans
+from support.docs.served import UMBEL, Served, eventually
 from umbel.orchestration.store.settings import Settings
 from umbel.workers.cli.main import cli
 from umbel.workers.embedded.redis_server import EmbeddedRedis

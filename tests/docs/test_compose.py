@@ -18,11 +18,11 @@ import httpx
 import pytest
 import redis
 import yaml
-from pages import ROOT
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from served import UMBEL, FlowerApi, Served, eventually, free_port
 
+from support.docs.pages import ROOT
+from support.docs.served import UMBEL, FlowerApi, Served, eventually, free_port
 from umbel import Settings
 from umbel.workers.cli.main import cli
 from umbel.workers.embedded.binary import find_server

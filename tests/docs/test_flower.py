@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import flower_flows
 import pytest
-from served import UMBEL, FlowerApi, Served, eventually, free_port
 
+from support import TESTS
+from support.docs.served import UMBEL, FlowerApi, Served, eventually, free_port
+from support.flows import flower as flower_flows
 from umbel import Settings
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -46,9 +46,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         environment = {
             "UMBEL_REDIS_URL": redis.url,
             "UMBEL_SWEEP_SECONDS": str(settings.sweep_seconds),
-            "PYTHONPATH": str(Path(flower_flows.__file__).parent),
+            "PYTHONPATH": str(TESTS),
         }
-        served = [UMBEL, "worker", "flower_flows", "-E", "--concurrency", "2"]
+        served = [UMBEL, "worker", "support.flows.flower", "-E", "--concurrency", "2"]
         watching = [UMBEL, "flower", "--port", str(port)]
         api = FlowerApi(port, LOGIN)
         with (
@@ -104,7 +104,7 @@ def test_each_attempt_is_a_task_of_its_own_with_a_common_id(watched: Watched) ->
     (first_id, first), (second_id, second) = watched.of("Order.charge")
 
     assert (first["state"], second["state"]) == ("RETRY", "SUCCESS")
-    assert "attempt 1: flower_flows.CardDeclined: limit reached" in first["exception"]
+    assert "attempt 1: support.flows.flower.CardDeclined: limit reached" in first["exception"]
     assert 'raise CardDeclined("limit reached")' in first["traceback"]
     assert second["result"] == "'attempt 2 returned'"
     assert second["runtime"] > 0
@@ -118,7 +118,7 @@ def test_a_step_that_fails_for_good_is_shown_as_failed(watched: Watched) -> None
     (_, first), (_, last) = watched.of("Refund.pay")
 
     assert (first["state"], last["state"]) == ("RETRY", "FAILURE")
-    assert "attempt 2: flower_flows.CardDeclined: no such card" in last["exception"]
+    assert "attempt 2: support.flows.flower.CardDeclined: no such card" in last["exception"]
     assert 'raise CardDeclined("no such card")' in last["traceback"]
 
 

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import blocks, table
 from test_code_blocks import umbel
+
+from support.docs.pages import blocks, table
 
 PAGE = "docs/porting.md"
 MODULES = table(PAGE, "there", "here", "names")

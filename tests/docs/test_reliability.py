@@ -7,7 +7,8 @@ import re
 from functools import cache
 
 import pytest
-from pages import ROOT, page, spans, table
+
+from support.docs.pages import ROOT, page, spans, table
 
 PAGE, SECURITY = "docs/reliability.md", "docs/security.md"
 NAMED = sorted({span for name in (PAGE, SECURITY) for span in spans(name) if re.fullmatch(r"[\w/]+\.py::\w+", span)})

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from pages import ROOT, page, spans, table
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.docs.pages import ROOT, page, spans, table
 from umbel.orchestration.inspection.metrics import COUNTERS, Metrics
 from umbel.orchestration.model.log_actions import ACTIONS
 from umbel.orchestration.store.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS

@@ -16,11 +16,11 @@ import approval
 import code_audit
 import parallel
 import pytest
-from plain_audit import plain_audit
 from streaming import Progress, Word
-from timed_streaming import TimedPoet, Written
 
 import umbel
+from support.examples.plain_audit import plain_audit
+from support.examples.timed_streaming import TimedPoet, Written
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

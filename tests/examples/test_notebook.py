@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
-NOTEBOOK = HERE.parents[1] / "examples" / "notebook.ipynb"
+from support.programs import notebook_kernel
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "notebook.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def cells() -> list[dict[str, Any]]:
 
 def execute(*names: str, temporary: Path) -> str:
     """Execute these cells in a new kernel."""
-    kernel = [sys.executable, "-W", "error", str(HERE / "notebook_kernel.py"), str(NOTEBOOK), *names]
+    kernel = [sys.executable, "-W", "error", notebook_kernel.__file__, str(NOTEBOOK), *names]
     environment = os.environ | {"TMPDIR": str(temporary)}
     done = subprocess.run(kernel, env=environment, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from examples_folder import EXAMPLES
 
+from support.examples.folder import EXAMPLES
 from umbel import Settings
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.redis_server import EmbeddedRedis

@@ -6,12 +6,12 @@ import logging
 import re
 from typing import Any
 
-import process_flows as flows
 import pytest
-import unfit_flows as unfit
-from process_driving import LONG_LEASES, Deploy, Deployment, eventually
 
 import umbel
+from support.flows import everyday as flows
+from support.flows import unfit
+from support.processes.driving import LONG_LEASES, Deploy, Deployment, eventually
 from umbel import (
     ConfigurationError,
     PayloadTooLarge,
@@ -32,7 +32,7 @@ from umbel.workers.embedded.configuration import free_port
 @pytest.fixture(scope="module")
 def deployment(deploy_for_module: Deploy) -> Deployment:
     made = deploy_for_module(**LONG_LEASES, payload_warn_bytes=2_000, payload_max_bytes=8_000)
-    made.worker("one", "process_flows", "unfit_flows", pool="threads").wait_ready()
+    made.worker("one", "support.flows.everyday", "support.flows.unfit", pool="threads").wait_ready()
     return made
 
 
@@ -64,8 +64,8 @@ def test_a_redis_that_is_down_is_named_when_a_run_is_started_and_its_password_is
     runtime.close()
 
 
-def test_a_wrong_password_is_said_to_be_one(redis_url: str) -> None:
-    wrong = re.sub(":[0-9a-f]+@", ":wrong@", redis_url)
+def test_a_wrong_password_is_said_to_be_one(durable_redis_url: str) -> None:
+    wrong = re.sub(":[0-9a-f]+@", ":wrong@", durable_redis_url)
     runtime = Runtime(Settings(redis_url=wrong))
     with pytest.raises(ConfigurationError, match=r"refuses the credentials.*Mend user and password") as refused:
         flows.Chain(runtime=runtime).start(n=1)
@@ -85,13 +85,19 @@ def test_what_a_start_event_cannot_carry_is_refused_before_the_run_begins(deploy
     [
         (
             unfit.InEvent,
-            "unfit_flows.Anything cannot be sent: 'value.held[0]' holds a _thread.lock, which is not JSON.",
+            "support.flows.unfit.Anything cannot be sent: 'value.held[0]' holds a _thread.lock, which is not JSON.",
         ),
         (unfit.InResult, "umbel.StopEvent cannot be sent: 'result' holds a _thread.lock, which is not JSON."),
         (unfit.InStore, "cannot be written: 'handle' holds a _thread.lock, which is not JSON."),
-        (unfit.Sent, "unfit_flows.Anything cannot be sent: 'value' holds a _thread.lock, which is not JSON."),
-        (unfit.Published, "unfit_flows.Anything cannot be sent: 'value' holds a _thread.lock, which is not JSON."),
-        (unfit.InFanOut, "unfit_flows.Anything cannot be sent: 'value' holds a _thread.lock, which is not JSON."),
+        (unfit.Sent, "support.flows.unfit.Anything cannot be sent: 'value' holds a _thread.lock, which is not JSON."),
+        (
+            unfit.Published,
+            "support.flows.unfit.Anything cannot be sent: 'value' holds a _thread.lock, which is not JSON.",
+        ),
+        (
+            unfit.InFanOut,
+            "support.flows.unfit.Anything cannot be sent: 'value' holds a _thread.lock, which is not JSON.",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_stored_fails_its_step_and_is_named(
@@ -104,7 +110,8 @@ def test_a_value_that_cannot_be_stored_fails_its_step_and_is_named(
 
 def test_a_payload_above_the_limit_is_refused_at_the_start(deployment: Deployment) -> None:
     expected = (
-        r"unfit_flows.Sizeable cannot be sent: it has 9,\d\d\d bytes, at most 8,000 are allowed \(payload_max_bytes\)"
+        r"support.flows.unfit.Sizeable cannot be sent: it has 9,\d\d\d bytes, "
+        r"at most 8,000 are allowed \(payload_max_bytes\)"
     )
     with pytest.raises(PayloadTooLarge, match=expected):
         deployment.start(unfit.Large, text="x" * 9_000)
@@ -130,7 +137,8 @@ def test_limits_are_a_megabyte_and_sixteen_unless_set() -> None:
 def test_a_missing_field_is_named_before_the_run_begins(deployment: Deployment) -> None:
     with pytest.raises(
         WorkflowRuntimeError,
-        match=r"Failed creating a start event of type Ordered for workflow 'unfit_flows.Strict': amount: Field required"
+        match=r"Failed creating a start event of type Ordered for workflow 'support.flows.unfit.Strict': "
+        r"amount: Field required"
         r"\. Its fields: item, amount\.",
     ):
         deployment.start(unfit.Strict, item="tea")

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from process_driving import Deploy, Deployment, eventually
 
+from support.processes.driving import Deploy, Deployment, eventually
 from umbel import WorkflowRuntimeError
 from umbel.tasks.client.retrying import retry_run
 

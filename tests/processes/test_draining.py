@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 
-import process_flows as flows
 import pytest
-from process_driving import LONG_LEASES, Deploy, eventually
+
+from support.flows import everyday as flows
+from support.processes.driving import LONG_LEASES, Deploy, eventually
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import extreme_flows as flows
 import pytest
-from process_driving import LONG_LEASES, Deploy, Deployment, eventually
 
+from support.flows import extreme as flows
+from support.processes.driving import LONG_LEASES, Deploy, Deployment, eventually
 from umbel import PayloadTooLarge, UnserializableValue, WorkflowHandler
 
 #: Doors of a step behind which the value can be seen.
@@ -17,7 +17,7 @@ DOORS = ("returned", "sent", "stored", "result")
 @pytest.fixture(scope="module")
 def deployment(deploy_for_module: Deploy) -> Deployment:
     made = deploy_for_module(**LONG_LEASES)
-    made.worker("one", "extreme_flows", pool="asyncio", concurrency=10).wait_ready()
+    made.worker("one", "support.flows.extreme", pool="asyncio", concurrency=10).wait_ready()
     return made
 
 

@@ -7,12 +7,12 @@ import socket
 from collections.abc import Iterator
 from types import ModuleType
 
-import process_flows as flows
 import pytest
 from celery import Celery
-from process_driving import Deploy, Deployment
 
 import umbel
+from support.flows import everyday as flows
+from support.processes.driving import Deploy, Deployment
 from umbel import ConfigurationError, NotConfigured, Settings, StepTimeoutError
 from umbel.tasks.client.runtime import set_default_runtime
 
@@ -21,7 +21,7 @@ from umbel.tasks.client.runtime import set_default_runtime
 def deployment(deploy_for_module: Deploy) -> Deployment:
     made = deploy_for_module()
     options = ["--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO", "--hostname", "existing@%h"]
-    made.launch("existing", "celery", "-A", "existing_app", "worker", *options).wait_ready()
+    made.launch("existing", "celery", "-A", "support.programs.existing_app", "worker", *options).wait_ready()
     return made
 
 
@@ -31,7 +31,7 @@ def existing(deployment: Deployment) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("UMBEL_REDIS_URL", "UMBEL_KEY_PREFIX"):
             patch.setenv(name, deployment.environment[name])
-        module = importlib.import_module("existing_app")
+        module = importlib.import_module("support.programs.existing_app")
     yield module
     set_default_runtime(None)
     module.installation.close()
@@ -87,12 +87,12 @@ def test_installing_changes_no_setting_of_the_app(existing: ModuleType) -> None:
     ],
 )
 def test_an_app_that_would_break_umbel_is_refused_with_the_reason(
-    redis_url: str, setting: dict[str, object], text: str
+    durable_redis_url: str, setting: dict[str, object], text: str
 ) -> None:
-    app = Celery("refused", broker=redis_url, set_as_current=False)
+    app = Celery("refused", broker=durable_redis_url, set_as_current=False)
     app.conf.update(setting)
     with pytest.raises(ConfigurationError) as refused:
-        umbel.install(app, flows.Chain, settings=Settings(redis_url=redis_url))
+        umbel.install(app, flows.Chain, settings=Settings(redis_url=durable_redis_url))
     assert str(refused.value) == text
 
 
@@ -107,11 +107,13 @@ def test_celerys_hard_time_limit_fails_a_step_of_the_asyncio_pool_instead_of_rep
     deploy_for_module: Deploy,
 ) -> None:
     made = deploy_for_module()
-    made.launch("limited", "celery", "-A", "time_limited_app", "worker", "--loglevel", "INFO").wait_ready()
+    made.launch(
+        "limited", "celery", "-A", "support.programs.time_limited_app", "worker", "--loglevel", "INFO"
+    ).wait_ready()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("UMBEL_REDIS_URL", "UMBEL_KEY_PREFIX"):
             patch.setenv(name, made.environment[name])
-        module = importlib.import_module("time_limited_app")
+        module = importlib.import_module("support.programs.time_limited_app")
     try:
         with pytest.raises(StepTimeoutError, match="hard time limit"):
             module.Endless(timeout=30).start().result(timeout=40)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import process_flows as flows
 import pytest
-import shop_after
-from process_driving import Deploy, eventually
+
+from support.flows import everyday as flows
+from support.flows import shop_after
+from support.processes.driving import Deploy, eventually
 
 
 def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: Deploy) -> None:
     deployment = deploy()
-    old = deployment.worker("old", "shop_before", pool="solo").wait_ready()
+    old = deployment.worker("old", "support.flows.shop_before", pool="solo").wait_ready()
     unknown_task = deployment.start(shop_after.Refund)
     unknown_workflow = deployment.start(shop_after.Order)
     unknown_step = deployment.start(shop_after.Parcel)
@@ -19,15 +20,17 @@ def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: D
         eventually(lambda h=handler: "parked" in deployment.journal_kinds(h.run_id), "the work is parked")
     assert [handler.status() for handler in handlers] == ["running"] * 3
     for said in (
-        "This worker cannot run step 'pay_back' of workflow 'shop_after.Refund': the workflow is not loaded here.",
-        "This worker cannot run step 'charge' of workflow 'shop_after.Order': the workflow is not loaded here.",
+        "This worker cannot run step 'pay_back' of workflow 'support.flows.shop_after.Refund': "
+        "the workflow is not loaded here.",
+        "This worker cannot run step 'charge' of workflow 'support.flows.shop_after.Order': "
+        "the workflow is not loaded here.",
         "This worker cannot run step 'wrap' of workflow 'shop.Parcel': the workflow has no such step here.",
-        "The work is parked until a worker that has the code starts. Loaded here: shop_before.Order, shop.Parcel, "
-        "shop.Bundle.",
+        "The work is parked until a worker that has the code starts. Loaded here: "
+        "support.flows.shop_before.Order, shop.Parcel, shop.Bundle.",
     ):
         eventually(lambda said=said: said in old.log(), said)
 
-    deployment.worker("new", "shop_after", pool="solo").wait_ready()
+    deployment.worker("new", "support.flows.shop_after", pool="solo").wait_ready()
     assert [handler.result(40) for handler in handlers] == ["paid back", "charged", "wrapped"]
     for handler in handlers:
         found = deployment.executions(handler.run_id)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 
-import process_flows as flows
 import pytest
-from process_driving import LONG_LEASES, Deploy, Deployment, eventually
 
+from support.flows import everyday as flows
+from support.processes.driving import LONG_LEASES, Deploy, Deployment, eventually
 from umbel import StepTimeoutError, StopEvent, WorkflowCancelledByUser
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import process_flows as flows
 import pytest
-from process_driving import LONG_LEASES, Deploy
+
+from support.flows import everyday as flows
+from support.processes.driving import LONG_LEASES, Deploy
 
 
 def test_a_step_with_a_queue_runs_only_on_the_worker_that_consumes_it(deploy: Deploy) -> None:

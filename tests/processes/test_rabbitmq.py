@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import process_flows as flows
 import pytest
-from process_driving import Deploy, Deployment, assert_committed_once, descendants, eventually
-from rabbitmq_server import find_rabbitmq, rabbitmq
 
+from support.flows import everyday as flows
+from support.processes.driving import Deploy, Deployment, assert_committed_once, descendants, eventually
+from support.processes.rabbitmq import find_rabbitmq, rabbitmq
 from umbel.workers.embedded.watchdog import Watchdog
 
 pytestmark = pytest.mark.timeout(120)  # RabbitMQ starts at its leisure

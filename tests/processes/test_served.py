@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 from llama_agents.client import WorkflowClient
-from process_driving import Deploy, Deployment, eventually
-from served_flows import Counting, Reply, Ticking
-from serving_replicas import Balancer, Replica
 
+from support.flows.served import Counting, Reply, Ticking
+from support.processes.driving import Deploy, Deployment, eventually
+from support.processes.replicas import Balancer, Replica
 from umbel import attach
 from umbel.orchestration.engine.sessions import current_run
 from umbel.server import sse_events
@@ -36,7 +36,7 @@ def calling(address: str, timeout: float = 30) -> httpx.AsyncClient:
 def deployment(deploy_for_module: Deploy) -> Deployment:
     """One asyncio worker that can execute all of it."""
     made = deploy_for_module()
-    made.worker("w", "served_flows", pool="asyncio", concurrency=10).wait_ready()
+    made.worker("w", "support.flows.served", pool="asyncio", concurrency=10).wait_ready()
     return made
 
 
@@ -161,10 +161,10 @@ async def test_a_run_without_a_worker_is_told_of_and_goes_on_when_one_comes(depl
         assert answer.status_code == 503
         data = answer.json()
         assert (data["handler_id"], data["status"]) == ("h", "running")
-        assert "No live worker serves 'served_flows.Counting'" in data["error"]
+        assert "No live worker serves 'support.flows.served.Counting'" in data["error"]
         assert (await http.get("/handlers/h")).json()["error"] == data["error"]
 
-        deployment.worker("late", "served_flows", pool="asyncio", concurrency=2).wait_ready()
+        deployment.worker("late", "support.flows.served", pool="asyncio", concurrency=2).wait_ready()
         done = await client_of(http).wait_for_handler("h", poll_interval=0.05, backoff="constant")
         assert (done.status, done.error) == ("completed", None)
 
@@ -288,7 +288,7 @@ def resident_bytes(pid: int) -> int:
 @pytest.mark.timeout(120)
 async def test_a_reader_that_comes_too_late_for_some_events_is_told(deploy: Deploy) -> None:
     deployment = deploy(stream_max_events=10)
-    deployment.worker("w", "served_flows", pool="asyncio", concurrency=2).wait_ready()
+    deployment.worker("w", "support.flows.served", pool="asyncio", concurrency=2).wait_ready()
     deployment.open_gate("half")
     handler = deployment.start(Ticking, many=500)
     await asyncio.to_thread(handler.result, 40)
@@ -302,7 +302,7 @@ async def test_a_reader_that_comes_too_late_for_some_events_is_told(deploy: Depl
 @pytest.mark.timeout(120)
 async def test_a_run_that_is_purged_while_a_step_is_at_work_leaves_nothing_and_harms_nobody(deploy: Deploy) -> None:
     deployment = deploy()
-    worker = deployment.worker("w", "served_flows", pool="asyncio", concurrency=5).wait_ready()
+    worker = deployment.worker("w", "support.flows.served", pool="asyncio", concurrency=5).wait_ready()
     replica = Replica(deployment, "h1")
     client_redis = deployment.runtime.store.client
 

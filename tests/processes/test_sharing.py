@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-import process_flows as flows
 import pytest
-from process_driving import LONG_LEASES, Deploy, Deployment, assert_committed_once
+
+from support.flows import everyday as flows
+from support.processes.driving import LONG_LEASES, Deploy, Deployment, assert_committed_once
 
 #: Seconds a step takes at least. The shares so depend on the number of slots, not on the speed of this machine.
 STEP_SECONDS = 0.02

@@ -1,6 +1,6 @@
 """Whatever a payload names, nothing is imported for it: each door that reads stored data is shown a trap.
 
-Events by name are also in `tests/tasks/test_codec_names.py`, exceptions in `tests/tasks/test_remote_exceptions.py`.
+Events by name are also in `tests/events/test_codec_names.py`, exceptions in `tests/events/test_remote_exceptions.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """No pickle is read from anywhere, nothing is evaluated, and nothing that a payload names is imported.
 
 Told by reading the package, and by a real run under an audit hook. What content types a worker takes from the broker is
-in `tests/workers/test_quarantine.py`, that event names import nothing also in `tests/tasks/test_codec_names.py`.
+in `tests/transport/test_quarantine.py`, that event names import nothing also in `tests/events/test_codec_names.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Passwords are shown nowhere: not in settings, errors, tracebacks, logs, monitors or findings.
 
-That payloads are not either is in `tests/processes/test_nothing_leaks.py`; the texts of single errors are also in
-`tests/processes/test_bad_input.py`, `tests/workers/test_doctor.py` and `tests/workers/test_transport_contract.py`.
+That payloads are not either is in `tests/security/test_nothing_leaks.py`; the texts of single errors are also in
+`tests/processes/test_bad_input.py`, `tests/doctor/test_doctor.py` and `tests/transport/test_transport_contract.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lua is what lies in the package, unchanged: no text of a user or caller becomes part of a script or a pattern.
 
-That every key is passed in KEYS is in `tests/orchestration/test_script_keys.py`.
+That every key is passed in KEYS is in `tests/store/test_script_keys.py`.
 """
 
 from __future__ import annotations

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
-from http_flows import make_server
 
+from support.http.flows import make_server
 from umbel.server import WorkflowServer
 
 Ask = Callable[..., httpx.AsyncClient]
 
 
 @pytest.fixture(autouse=True)
-def runtime(deployment: Any) -> Iterator[Any]:
-    """The deployment is the default runtime, whatever other tests made it."""
-    with deployment.registering():
-        yield deployment
+def default_runtime(runtime: Any) -> None:
+    """Every test here has the deployment as its default runtime."""
 
 
 @pytest.fixture

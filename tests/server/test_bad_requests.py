@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from http_flows import make_server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.http.flows import make_server
 from umbel import Settings
 from umbel.orchestration.model.tagged_json import MAX_DEPTH
 from umbel.tasks.client.runtime import Runtime

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from http_flows import make_server
 from starlette.routing import Route
 from starlette.types import Message
 
+from support.http.flows import make_server
 from umbel.orchestration.model.errors import ConfigurationError
 from umbel.server import Principal, WorkflowServer
 from umbel.server.console.page_files import page_paths

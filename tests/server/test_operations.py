@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from http_flows import Greet
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.http.flows import Greet
 from umbel import Settings, StartEvent, StopEvent, Workflow, step
 from umbel.server import WorkflowServer
 from umbel.tasks.client.runtime import Runtime

@@ -41,10 +41,12 @@ async def test_what_a_run_has_published_is_read_from_the_beginning(client: httpx
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     first, second, last, end = answer.text.split("\n\n")
     assert first == (
-        'id: 1\ndata: {"value":{"done":1},"qualified_name":"http_flows.Progress","type":"Progress","types":null}'
+        'id: 1\ndata: {"value":{"done":1},"qualified_name":"support.http.flows.Progress",'
+        '"type":"Progress","types":null}'
     )
     assert second == (
-        'id: 2\ndata: {"value":{"done":2},"qualified_name":"http_flows.Nearly","type":"Nearly","types":["Progress"]}'
+        'id: 2\ndata: {"value":{"done":2},"qualified_name":"support.http.flows.Nearly",'
+        '"type":"Nearly","types":["Progress"]}'
     )
     assert last.startswith('id: 4\ndata: {"value":{"result":{"hello":"world"}}')
     assert end == ""

@@ -7,13 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-from http_flows import Asked, Greet, Interview, make_server
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Mount, Route
 
 import umbel
+from support.http.flows import Asked, Greet, Interview, make_server
 from umbel.server import sse_events
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import upgrade_flows as flows
-from process_driving import Deploy, Deployment, assert_committed_once
 from stored_runs import StoredRuns
 
+from support.processes.driving import Deploy, Deployment, assert_committed_once
 from umbel import (
     StepTimeoutError,
     UnserializableValue,

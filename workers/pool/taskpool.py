@@ -20,7 +20,7 @@ What cannot be had: a coroutine that blocks the loop, and a function that blocks
 nothing here, and `pool_restart` is not supported.
 """
 
-# Line numbers are those of Celery 5.7.0; tests/workers/test_pool.py tells when what they point at has changed.
+# Line numbers are those of Celery 5.7.0; tests/pool/test_pool.py tells when what they point at has changed.
 
 from __future__ import annotations
 

@@ -1,0 +1,9 @@
+"""Makes the benchmarks importable as they are when started from the repository's root."""
+
+from __future__ import annotations
+
+import sys
+
+from support import ROOT
+
+sys.path.append(str(ROOT))

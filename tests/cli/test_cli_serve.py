@@ -1,0 +1,172 @@
+"""`umbel serve`: a server process over real sockets, with and without a worker of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.processes.command_line import FLOWS, Background, Cli
+from support.processes.owner import eventually, processes_mentioning
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+
+
+def program(arguments: str = "", more: str = "") -> str:
+    """A program that makes a server of its own."""
+    made = f"server = WorkflowServer({arguments})\nserver.add_workflow('squares-of-mine', Squares())\n"
+    return f"{FLOWS}\nfrom umbel.server import WorkflowServer\n\n{made}{more}"
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    with EmbeddedRedis.temporary() as server:
+        yield server.url
+
+
+@pytest.fixture
+def cli(tmp_path: Path, redis_url: str) -> Cli:
+    (tmp_path / "flows.py").write_text(FLOWS)
+    return Cli(tmp_path, UMBEL_REDIS_URL=redis_url, UMBEL_KEY_PREFIX=f"t{tmp_path.name[-20:]}".replace("_", "."))
+
+
+def address(command: Background) -> str:
+    """Where it says that it listens."""
+    command.says("the console page and the HTTP API)")
+    found = re.search(r"http://127\.0\.0\.1:\d+", command.out + command.err)
+    assert found is not None
+    return found[0]
+
+
+def test_a_server_with_a_worker_serves_a_run_and_leaves_nothing(cli: Cli) -> None:
+    flows = f"{cli.folder}/flows.py"
+    with cli.background("serve", flows + ":Ask", flows + ":Squares", "--port", "0", "--with-worker") as command:
+        url = address(command)
+        with httpx.Client(base_url=url, timeout=30) as client:
+            assert client.get("/workflows").json() == {"workflows": ["Ask", "Squares"]}
+            eventually(lambda: client.get("/ready").status_code == 200, "its worker is there")
+            answer = client.post("/workflows/Squares/run", json={"start_event": {"count": 3}})
+            assert answer.json()["result"]["value"]["result"] == {"total": 5}
+            asked = client.post("/workflows/Ask/run-nowait", json={}).json()["handler_id"]
+            # An event that no step's signature shows: what the module defines may be sent.
+            sent = client.post(f"/events/{asked}", json={"event": {"type": "Approved", "value": {"by": "Ada"}}})
+            assert sent.json() == {"status": "sent"}
+            assert client.get("/metrics").status_code == 200
+            assert client.get("/").status_code == 200
+        command.process.terminate()
+        done = command.wait()
+
+    assert done.code == 0, done
+    assert "Serves flows.Squares as 'Squares'" in done.err
+    assert "answers this machine only" in done.err
+    eventually(lambda: not processes_mentioning(flows), "nothing is left")
+
+
+def test_a_token_of_the_environment_is_asked_for_but_not_by_health(cli: Cli) -> None:
+    cli.environment["UMBEL_SERVER_TOKEN"] = "let-me-in"
+    with cli.background(
+        "serve", "flows.py:Squares", "--port", "0", "--host", "0.0.0.0", "--log-format", "json"
+    ) as command:
+        command.says("the console page")
+        [port] = re.findall(r"http://0\.0\.0\.0:(\d+)", command.err)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            assert client.get("/workflows").status_code == 401
+            assert client.get("/ready").status_code == 401
+            assert client.get("/health").json() == {"status": "healthy"}
+            allowed = client.get("/workflows", headers={"authorization": "Bearer let-me-in"})
+            assert allowed.json() == {"workflows": ["Squares"]}
+        command.interrupt()
+        done = command.wait()
+
+    assert done.code == 0, done
+    assert "let-me-in" not in done.err
+    assert all(json.loads(line)["message"] for line in done.err.splitlines())
+
+
+def test_a_module_with_a_server_of_its_own_is_served_as_it_says(cli: Cli) -> None:
+    (cli.folder / "mine.py").write_text(program("token='mine'"))
+    with (
+        cli.background("serve", "mine.py", "--port", "0") as command,
+        httpx.Client(base_url=address(command)) as client,
+    ):
+        assert client.get("/workflows").status_code == 401
+        assert client.get("/workflows", headers={"authorization": "Bearer mine"}).json() == {
+            "workflows": ["squares-of-mine"]
+        }
+
+
+def test_a_server_whose_worker_ends_ends_too_and_says_why(cli: Cli) -> None:
+    with cli.background("serve", f"{cli.folder}/flows.py:Squares", "--port", "0", "--with-worker") as command:
+        command.says(" ready.")
+        [worker] = [pid for pid in processes_mentioning(f"{cli.folder}/flows.py") if " worker " in command_line(pid)]
+        os.kill(worker, signal.SIGKILL)
+        done = command.wait()
+
+    assert done.code == 1
+    assert "Error: The worker process ended with code -9." in done.err
+
+
+def test_a_killed_server_takes_its_worker_with_it(cli: Cli) -> None:
+    flows = f"{cli.folder}/flows.py"
+    with cli.background("serve", f"{flows}:Squares", "--port", "0", "--with-worker") as command:
+        command.says(" ready.")
+        command.process.kill()
+        command.wait()
+
+    eventually(lambda: not processes_mentioning(flows), "nothing is left")
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_a_public_address_needs_a_token(cli: Cli) -> None:
+    error = cli.error("serve", "flows.py:Squares", "--host", "0.0.0.0", "--port", "0")
+
+    assert "would be open to everybody who can reach 0.0.0.0" in error
+
+
+def test_a_token_that_the_programs_own_server_would_not_ask_for_is_an_error(cli: Cli) -> None:
+    (cli.folder / "open.py").write_text(program())
+
+    assert "would not ask for it" in cli.error("serve", "open.py", "--token", "x")
+
+
+def test_an_empty_token_is_no_token_that_was_forgotten_but_an_error(cli: Cli) -> None:
+    assert "A token of the server is empty" in cli.error("serve", "flows.py:Squares", "--token", "")
+
+
+def test_a_port_that_is_taken_is_told(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        error = cli.error("serve", "flows.py:Squares", "--port", str(port))
+
+    assert f"The server cannot listen on 127.0.0.1:{port}: Address already in use" in error
+
+
+def test_several_servers_have_to_be_told_apart(cli: Cli) -> None:
+    (cli.folder / "two.py").write_text(program(more="other = WorkflowServer()\n"))
+
+    assert "There are 2 servers in 'two.py'. Name the one you mean" in cli.error("serve", "two.py")
+
+
+def test_a_server_without_workflows_is_told(cli: Cli) -> None:
+    (cli.folder / "bare.py").write_text("from umbel.server import WorkflowServer\nserver = WorkflowServer()\n")
+
+    assert "has no workflow" in cli.error("serve", "bare.py:server")
+
+
+def test_a_server_needs_the_redis_of_its_deployment(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text(FLOWS)
+
+    assert "use `umbel dev TARGET`" in Cli(tmp_path).error("serve", "flows.py:Squares")

@@ -1,0 +1,12 @@
+"""Row by row, what users of LlamaIndex Workflows expect: written as a user would, run on the session's deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def default_runtime(runtime: Any) -> None:
+    """Every test here has the deployment as its default runtime."""

@@ -1,0 +1,30 @@
+"""A worker says at its start which settings of its Redis lose data, and works all the same."""
+
+from __future__ import annotations
+
+from support.flows import everyday as flows
+from support.processes.driving import Deploy, eventually
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
+
+
+def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_mend_it(deploy: Deploy, watchdog: Watchdog) -> None:
+    with EmbeddedRedis.temporary(append_only=False, watchdog=watchdog) as server:
+        deployment = deploy(server.url)
+        deployment.runtime.store.client.config_set("maxmemory-policy", "allkeys-lru")
+        worker = deployment.worker("one", pool="solo").wait_ready()
+
+        eventually(lambda: "maxmemory-policy is allkeys-lru" in worker.log(), "the worker names the policy")
+
+        assert "The append-only file is off: a restart of the server loses every run" in worker.log()
+        assert "Set `appendonly yes`" in worker.log()
+        assert deployment.start(flows.Chain, n=3).result(40) == 9
+        deployment.close()
+
+
+def test_a_worker_on_a_sound_redis_has_nothing_to_say_of_it(deploy: Deploy) -> None:
+    deployment = deploy()
+    worker = deployment.worker("one", pool="solo").wait_ready()
+    assert deployment.start(flows.Chain, n=3).result(40) == 9
+    for word in ("append", "maxmemory", "replica"):
+        assert word not in worker.log()

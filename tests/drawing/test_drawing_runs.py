@@ -1,0 +1,255 @@
+"""Drawings of past runs, read from the journal: by anybody who knows the run's id."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import umbel
+from umbel import (
+    Context,
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+    Workflow,
+    catch_error,
+    retry_policy,
+    step,
+)
+from umbel.orchestration.inspection.run_trace import OUTSIDE, START, STOP, PastRun, past_run
+from umbel.orchestration.model.errors import RunNotFound
+from umbel.tasks.drawing.draw import draw_most_recent_execution, draw_most_recent_execution_mermaid
+from umbel.tasks.drawing.run_picture import run_picture
+from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+class Line(Event):
+    n: int
+
+
+class Priced(Event):
+    n: int
+
+
+class Ask(InputRequiredEvent):
+    pass
+
+
+class Answer(HumanResponseEvent):
+    pass
+
+
+class Order(Workflow):
+    """A fan-out with a retry and a rescued failure, gathered again, and a wait."""
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Line]:
+        return [Line(n=n) for n in range(ev.n)]
+
+    @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(2)))
+    async def price(self, ctx: Context, ev: Line) -> Priced:
+        if ev.n == 2 or (ev.n == 1 and ctx.attempt == 1):
+            raise ConnectionError("no <price> list")
+        return Priced(n=ev.n)
+
+    @catch_error
+    async def rescue(self, ev: StepFailedEvent) -> Priced:
+        return Priced(n=0)
+
+    @step
+    async def total(self, ctx: Context, evs: list[Priced]) -> StopEvent:
+        await ctx.wait_for_event(Answer, waiter_event=Ask())
+        return StopEvent(result=len(evs))
+
+
+class Loop(Workflow):
+    @step
+    async def begin(self, ev: StartEvent) -> Line:
+        return Line(n=ev.n)
+
+    @step
+    async def down(self, ev: Line) -> Line | StopEvent:
+        return Line(n=ev.n - 1) if ev.n else StopEvent(result="down")
+
+
+def hops(run: PastRun) -> Counter[tuple[str, str, str]]:
+    """How often events led from step to step."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for hop, count in run.hops.items():
+        ends = [run.steps.get(end, end) for end in (hop.source, hop.target)]
+        found[ends[0], hop.event.rpartition(".")[2], ends[1]] += count
+    return found
+
+
+def boxes(run: PastRun, **options: Any) -> dict[str, list[str]]:
+    """Labels by look."""
+    found: dict[str, list[str]] = {}
+    for box in run_picture(run, **options).boxes:
+        found.setdefault(box.look, []).append(box.label)
+    return found
+
+
+async def ordered(n: int) -> str:
+    """The id of an `Order` that is over."""
+    handler = Order().run(n=n)
+    async for event in handler.stream_events():
+        if isinstance(event, Ask):
+            await handler.send_event(Answer())
+    assert await handler == n
+    return handler.run_id
+
+
+async def test_a_run_is_drawn_from_its_id_alone(tmp_path: Path) -> None:
+    run_id = await ordered(4)
+
+    draw_most_recent_execution(umbel.attach(run_id), tmp_path / "run.html")
+
+    page = (tmp_path / "run.html").read_text()
+    assert run_id in page
+    assert "<dt>Status</dt><dd>completed</dd>" in page
+    assert page.count(">price</text>") == 4
+    assert "failed, tried again: ConnectionError: no &lt;price&gt; list" in page
+    assert "attempt 2" in page
+    assert "waited" in page
+
+
+async def test_events_lead_from_one_work_item_to_the_next(runtime: Any) -> None:
+    run = past_run(runtime.store, await ordered(4))
+
+    assert hops(run) == {
+        (START, "StartEvent", "split"): 1,
+        ("split", "Line", "price"): 4,
+        ("price", "Priced", "total"): 3,
+        ("price", "StepFailedEvent", "rescue"): 1,
+        ("rescue", "Priced", "total"): 1,
+        ("total", "Ask", OUTSIDE): 1,
+        (OUTSIDE, "Answer", "total"): 1,
+        ("total", "StopEvent", STOP): 1,
+    }
+    assert run.is_complete
+
+
+async def test_a_loop_is_unrolled(runtime: Any) -> None:
+    handler = Loop().run(n=3)
+    await handler
+
+    chart = draw_most_recent_execution_mermaid(handler)
+
+    assert chart.count('"down<br/>') == 4
+    assert boxes(past_run(runtime.store, handler.run_id))["event"] == ["Line"] * 4
+
+
+async def test_joins_and_sent_events_are_followed(runtime: Any) -> None:
+    class Left(Event):
+        pass
+
+    class Right(Event):
+        pass
+
+    class Pair(Workflow):
+        @step
+        async def send(self, ctx: Context, ev: StartEvent) -> Left | Right | None:
+            ctx.send_event(Left())
+            ctx.send_event(Right())
+
+        @step
+        async def join(self, left: Left, right: Right) -> StopEvent:
+            return StopEvent()
+
+    handler = Pair().run()
+    await handler
+
+    found = hops(past_run(runtime.store, handler.run_id))
+    assert found["send", "Left", "join"] == found["send", "Right", "join"] == 1
+
+
+async def test_a_large_fan_out_is_drawn_with_one_box_for_most_of_it(runtime: Any) -> None:
+    run = past_run(runtime.store, await ordered(300))
+
+    assert hops(run)["split", "Line", "price"] == 300
+    found = boxes(run)
+    # The first six, the last two, and the one that failed if it is not among them: whichever came first.
+    [rest] = found["omitted"]
+    assert 288 <= int(rest.removeprefix(f"price {TIMES} ").removesuffix(" more")) <= 292
+    assert f"Line {TIMES} 300" in found["event"]
+    assert len(run_picture(run).boxes) < 40
+    assert any("not drawn individually" in remark for remark in run_picture(run).remarks)
+
+
+async def test_a_long_loop_is_drawn_with_its_beginning_and_its_end(runtime: Any) -> None:
+    handler = Loop().run(n=30)
+    await handler
+    run = past_run(runtime.store, handler.run_id)
+
+    found = boxes(run, max_items=9)
+
+    assert found["done"] == ["begin"] + ["down"] * 8
+    assert found["omitted"] == [f"work items {TIMES} 23 more"]
+    assert found["stop"] == ["StopEvent"]
+
+
+async def test_a_failed_run_says_what_failed(runtime: Any) -> None:
+    class Broken(Workflow):
+        @step
+        async def go(self, ev: StartEvent) -> StopEvent:
+            raise LookupError("gone")
+
+    handler = Broken().run()
+    with pytest.raises(LookupError):
+        await handler
+
+    picture = run_picture(past_run(runtime.store, handler.run_id))
+    assert ("Status", "failed") in picture.facts
+    assert ("Failed", "go: LookupError: gone") in picture.facts
+    assert {arrow.line for arrow in picture.arrows} == {"plain", "dashed"}
+
+
+async def test_a_run_that_goes_on_shows_what_has_happened_and_says_so(runtime: Any) -> None:
+    handler = Order().run(n=1)
+    async for event in handler.stream_events():
+        if isinstance(event, Ask):
+            break
+    picture = run_picture(past_run(runtime.store, handler.run_id))
+    await handler.cancel_run()
+
+    assert [box.label for box in picture.boxes if box.look == "waiting"] == ["total"]
+    assert picture.remarks == ("The run has not ended. What its steps are doing right now is not in this drawing.",)
+    cancelled = run_picture(past_run(runtime.store, handler.run_id))
+    assert cancelled.remarks == ("No step ended the run: it is cancelled.",)
+
+
+async def test_a_summary_of_a_journal_is_drawn_as_far_as_it_tells(
+    runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await ordered(4)
+    store = runtime.store
+    kept = store.client.xrange
+
+    def without_commands(*args: Any, **options: Any) -> Any:
+        entries = kept(*args, **options)
+        return [(entry_id, {k: v for k, v in fields.items() if k != b"c"}) for entry_id, fields in entries]
+
+    monkeypatch.setattr(store.client, "xrange", without_commands)
+    run = past_run(store, run_id)
+
+    assert not run.is_complete
+    found = hops(run)
+    assert found[START, "StartEvent", "split"] == 1
+    assert found["split", "Line", "price"] == 4
+    assert found["price", "StepFailedEvent", "rescue"] == 1
+    assert found["total", "StopEvent", STOP] == 1
+
+
+async def test_a_run_that_does_not_exist_is_an_error(runtime: Any) -> None:
+    with pytest.raises(RunNotFound, match="missing"):
+        draw_most_recent_execution_mermaid(runtime.handler("missing"))

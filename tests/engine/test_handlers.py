@@ -1,0 +1,264 @@
+"""Handlers: names for successions of runs that share a state; whoever asks meanwhile, one script decides."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.store.driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop
+from support.store.state_writer import BlockingHash
+from umbel.orchestration.engine.sessions import (
+    LONGEST_NAME,
+    current_run,
+    handler_id_of,
+    handler_record,
+    new_run_of,
+    state_id_for,
+)
+from umbel.orchestration.inspection.run_list import newest_handlers
+from umbel.orchestration.model.decide import decide_start
+from umbel.orchestration.model.envelope import CANCELLED, START, ending
+from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
+from umbel.orchestration.snapshots.restore import begin_from
+from umbel.orchestration.snapshots.take import RunSnapshot
+from umbel.orchestration.state.redis_hash import Change
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
+from umbel.orchestration.store.replies import Applied, Follows, Refusal
+
+PLAN = plan_of(step("begin", START))
+ALL = ("running", "completed", "failed", "cancelled", "timed_out")
+
+
+def begin(
+    store: Store, handler_id: str, *, follows: Follows | None = None, nonce: str | None = None, **more: Any
+) -> Any:
+    """Start the next run of a handler: its id, or why not."""
+    run_id = more.pop("run_id", None) or new_run_of(handler_id)
+    reply = store.start(
+        run_id,
+        PLAN,
+        decide_start(PLAN, run_id, event(START), LIMITS),
+        nonce=nonce or new_id(),
+        timeout_seconds=None,
+        follows=current_run(store, handler_id) if follows is None else follows,
+    )
+    return run_id if isinstance(reply, Applied) else reply
+
+
+def end(store: Store, run_id: str) -> None:
+    assert store.finish(run_id, "cancelled", ending(CANCELLED))
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+NAMES = st.text(min_size=1, max_size=LONGEST_NAME // 4).filter(
+    lambda name: name.isprintable() and "/" not in name and name not in (".", "..")
+)
+
+
+@given(name=NAMES, other=NAMES)
+def test_a_name_makes_a_run_id_that_tells_it(name: str, other: str) -> None:
+    run_id = new_run_of(name)
+
+    assert check_run_id(run_id) == run_id
+    assert handler_id_of(run_id) == name
+    assert state_id_of(run_id) == state_id_for(name)
+    assert (state_id_for(name) == state_id_for(other)) == (name == other)
+    keys = Keys("p", 16)
+    assert keys.of_run(run_id).shard == keys.of_run(new_run_of(name)).shard == keys.shard_of(state_id_for(name))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "\x00", "\ud800", "x" * 129, "é" * 65, 5, None])
+def test_what_no_address_can_carry_is_no_name(name: Any) -> None:
+    with pytest.raises(WorkflowRuntimeError, match="cannot be a handler id"):
+        state_id_for(name)
+
+
+def test_nobody_can_choose_the_id_of_a_handlers_run() -> None:
+    for run_id in ("h.x", "a~40b", new_run_of("h")):
+        with pytest.raises(WorkflowRuntimeError, match="cannot be a run id"):
+            check_chosen_id(run_id)
+
+
+# -- one run at a time -------------------------------------------------------------------------------------------------
+
+
+def test_a_handler_is_at_the_run_that_was_started_last(store: Store) -> None:
+    first = begin(store, "h")
+    assert begin(store, "h") is Refusal.RUNNING
+    assert handler_record(store, "h").run_id == first
+    end(store, first)
+
+    second = begin(store, "h")
+
+    assert handler_record(store, "h").run_id == second != first
+    assert handler_id_of(second) == "h"
+    assert store.run(second).state_id == "h"
+
+
+def test_of_many_who_start_a_handler_at_once_one_does(store: Store) -> None:
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            replies = list(pool.map(lambda _: begin(store, "h"), range(16)))
+
+        started = [reply for reply in replies if isinstance(reply, str) and reply not in ("running", "moved")]
+        assert len(started) == 1
+        assert set(replies) - set(started) <= {Refusal.RUNNING, Refusal.MOVED}
+        assert current_run(store, "h").at == started[0]
+        end(store, started[0])
+
+
+def test_who_believes_another_run_to_be_the_last_one_looks_again(store: Store) -> None:
+    stale = current_run(store, "h")
+    end(store, begin(store, "h"))
+
+    assert begin(store, "h", follows=stale) is Refusal.MOVED
+
+
+def test_a_start_whose_answer_was_lost_is_asked_again_and_answered_the_same(store: Store) -> None:
+    about: dict[str, Any] = {"follows": current_run(store, "h"), "nonce": "n", "run_id": new_run_of("h")}
+    first = begin(store, "h", **about)
+    after = dump(store.client, store.settings.key_prefix)
+
+    assert begin(store, "h", **about) == first
+    assert dump(store.client, store.settings.key_prefix) == after
+
+
+def test_a_run_that_somebody_started_under_the_name_is_gone_on_from(store: Store) -> None:
+    DrivenRun(store, PLAN, "h").start()
+    assert begin(store, "h") is Refusal.RUNNING
+    end(store, "h")
+
+    second = begin(store, "h")
+
+    assert handler_record(store, "h").run_id == second
+    assert store.locate(second).shard == store.locate("h").shard
+
+
+def test_what_a_handler_is_called_no_other_run_can_be(store: Store) -> None:
+    run_id = begin(store, "h")
+    for _ in range(2):
+        commands = decide_start(PLAN, "h", event(START), LIMITS)
+        assert store.start("h", PLAN, commands, nonce=new_id(), timeout_seconds=None) is Refusal.EXISTS
+        snapshot = RunSnapshot(workflow=PLAN.workflow, status="completed", state={"k": b"1"})
+        about: dict[str, Any] = {"nonce": new_id(), "timeout_seconds": None, "options": {}}
+        assert begin_from(store, "h", PLAN, snapshot, commands, LIMITS, **about) is Refusal.EXISTS
+        assert BlockingHash.of(store, run_id, "h").read_all() == {}
+        if store.run(run_id).status == "running":
+            end(store, run_id)
+
+
+def test_a_run_that_its_handler_has_left_behind_is_not_revived(store: Store) -> None:
+    first = begin(store, "h")
+    end(store, first)
+    second = begin(store, "h")
+    end(store, second)
+
+    assert store.revive(first, timeout_seconds=None) == "superseded"
+    assert isinstance(store.revive(second, timeout_seconds=None), Applied)
+    assert begin(store, "h") is Refusal.RUNNING
+
+
+# -- the state ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_state_goes_with_the_handler_and_lives_as_long_as_its_runs(store: Store) -> None:
+    first = begin(store, "h")
+    BlockingHash.of(store, first, "h").write(Change("set", set={"k": b"1"}))
+    keys = store.locate(first)
+    state, handler = keys["state:h"], keys["handler:h"]
+    assert (store.client.pttl(state), store.client.pttl(handler)) == (-1, -1)
+    end(store, first)
+    assert store.client.pttl(state) > 0
+    assert store.client.pttl(handler) > 0
+
+    second = begin(store, "h")
+
+    assert BlockingHash.of(store, second, "h").read_all() == {"k": b"1"}
+    assert (store.client.pttl(state), store.client.pttl(handler)) == (-1, -1)
+    assert store.client.pttl(store.locate(first)["run"]) > 0
+
+
+def test_a_late_step_of_the_last_run_does_not_write_into_the_next_one(store: Store) -> None:
+    run = DrivenRun(store, PLAN, new_run_of("h"))
+    commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
+    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=None, follows=current_run(store, "h")))
+    work = run.claim("begin")
+    assert work.state_id == "h"
+    end(store, run.run_id)
+    second = begin(store, "h")
+
+    with pytest.raises(Exception, match="ended"):
+        BlockingHash.of(store, run.run_id, "h", work).write(Change("set", set={"k": b"late"}))
+
+    assert BlockingHash.of(store, second, "h").read_all() == {}
+
+
+# -- forgetting --------------------------------------------------------------------------------------------------------
+
+
+def test_purging_leaves_nothing(store: Store) -> None:
+    run = DrivenRun(store, PLAN, new_run_of("h"))
+    commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
+    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=9, follows=current_run(store, "h")))
+    BlockingHash.of(store, run.run_id, "h").write(Change("set", set={"k": b"1"}))
+    run.commit(run.claim("begin"), failed())
+    assert store.run(run.run_id).status == "failed"
+
+    assert store.purge(run.run_id)
+
+    left = dump(store.client, store.settings.key_prefix)
+    # The answer of the last commit is kept for a minute, in case it is asked again.
+    left = [key for key in left if ":answer:" not in key]
+    mine = [key for key in left if run.run_id in key or key.endswith((":state:h", ":handler:h"))]
+    assert mine == []
+    assert newest_handlers(store, lambda _: True, statuses=ALL, limit=9) == []
+    with pytest.raises(RunNotFound):
+        handler_record(store, "h")
+
+
+def test_a_run_that_goes_on_is_not_purged(store: Store) -> None:
+    run_id = begin(store, "h")
+
+    assert not store.purge(run_id)
+    assert store.run(run_id).status == "running"
+
+
+def test_purging_an_earlier_run_leaves_the_handler_alone(store: Store) -> None:
+    first = begin(store, "h")
+    BlockingHash.of(store, first, "h").write(Change("set", set={"k": b"1"}))
+    end(store, first)
+    second = begin(store, "h")
+
+    assert store.purge(first)
+
+    assert handler_record(store, "h").run_id == second
+    assert BlockingHash.of(store, second, "h").read_all() == {"k": b"1"}
+
+
+# -- lists -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_shows_each_handler_once_and_where_it_is(store: Store) -> None:
+    plain = DrivenRun(store, PLAN).start()
+    plain.commit(plain.claim("begin"), stop(1))
+    DrivenRun(store, PLAN, "h").start()
+    end(store, "h")
+    for _ in range(2):
+        last = begin(store, "h")
+        end(store, last)
+    going = begin(store, "other")
+
+    found = newest_handlers(store, lambda _: True, statuses=ALL, limit=9)
+
+    assert {record.run_id for record in found} == {plain.run_id, last, going}
+    assert [record.run_id for record in newest_handlers(store, lambda _: True, statuses=["running"], limit=9)] == [
+        going
+    ]
+    assert len(newest_handlers(store, lambda _: True, statuses=ALL, limit=2)) == 2
+    assert newest_handlers(store, lambda record: record.run_id == going, statuses=ALL, limit=9)[0].run_id == going

@@ -1,0 +1,59 @@
+"""A Redis that was set back has forgotten what an attempt was told: its outcome does not stand without that."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.store.driving import DrivenRun, event, plan_of, step, stop
+from support.store.state_writer import BlockingHash
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.state.redis_hash import Change
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.replies import Applied, Refusal
+
+
+@pytest.fixture
+def run(store: Store) -> DrivenRun:
+    return DrivenRun(store, plan_of(step("begin", START))).start()
+
+
+def test_an_outcome_does_not_stand_without_the_state_that_its_step_wrote(run: DrivenRun, store: Store) -> None:
+    work = run.claim("begin")
+    state = BlockingHash.of(store, run.run_id, work.state_id, work)
+    before = store.client.hget(run.keys["work"], work.work_id)
+    assert state.write(Change("set", {"n": b"1"})) == "written"
+    assert state.write(Change("set", {"n": b"2"})) == "written"
+    store.client.delete(run.keys[f"state:{work.state_id}"])
+    store.client.hset(run.keys["work"], work.work_id, before)
+
+    assert run.try_commit(work, stop(1), exchanges=state.writes) is Refusal.MISSING
+    assert run.status == "running"
+
+
+def test_an_outcome_stands_with_all_that_its_step_wrote(run: DrivenRun, store: Store) -> None:
+    work = run.claim("begin")
+    state = BlockingHash.of(store, run.run_id, work.state_id, work)
+    for _ in range(2):
+        assert state.write(Change("set", {"n": b"1"})) == "written"
+    assert state.writes == 2
+
+    assert isinstance(run.try_commit(work, stop(1), exchanges=2), Applied)
+
+
+def test_an_outcome_does_not_stand_without_the_members_that_its_step_has_gathered(run: DrivenRun, store: Store) -> None:
+    work = run.claim("begin")
+    before = store.client.hget(run.keys["work"], work.work_id)
+
+    def collect() -> object:
+        return store.collect(
+            work, buffer="begin|b", call="b|w|0", event=event("A"), expected=[("A", 2, "collect:b:A")], taken="taken:b"
+        )
+
+    assert collect() is None
+    now = store.client.hget(run.keys["work"], work.work_id)
+    store.client.hset(run.keys["work"], work.work_id, before)
+    assert run.try_commit(work, stop(1), exchanges=1) is Refusal.MISSING
+
+    store.client.hset(run.keys["work"], work.work_id, now)
+    assert collect() is None  # asked again it adds nothing
+    assert isinstance(run.try_commit(work, stop(1), exchanges=1), Applied)

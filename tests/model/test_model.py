@@ -1,0 +1,40 @@
+"""Random operations on the real scripts, compared with a model; invariants checked at the end of every run.
+
+Set UMBEL_MODEL_SEED to replay a failure; the seed is in the summary of every session. MODEL_SCRIPTS sets how many
+scripts each world runs: a long search is `MODEL_SCRIPTS=1000000`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import pytest
+
+from support.model.operations import FaultyWorld
+from support.model.report import MODEL_REPORTS
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.settings import Settings
+
+SEED = int(os.environ.get("UMBEL_MODEL_SEED") or secrets.randbelow(10**9))
+WORLDS = 8
+#: Scripts per world; 100,000 and more in a session.
+SCRIPTS = int(os.environ.get("MODEL_SCRIPTS") or 13_000)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("world_no", range(WORLDS))
+def test_redis_and_the_model_agree_whatever_happens(
+    client: Client, settings: Settings, world_no: int, pytestconfig: pytest.Config
+) -> None:
+    seed = SEED + world_no
+    world = FaultyWorld(client, settings, seed, large=world_no == 0)
+    try:
+        world.run_for(SCRIPTS)
+    except Exception as error:
+        last = "\n  ".join(world.log[-25:])
+        error.add_note(f"world {world_no}, UMBEL_MODEL_SEED={SEED}, step {world.steps}; last operations:\n  {last}")
+        raise
+    finally:
+        pytestconfig.stash.setdefault(MODEL_REPORTS, []).append((world.store.scripts, world.started, SEED))
+    assert world.store.scripts >= SCRIPTS

@@ -1,0 +1,25 @@
+"""The scenarios that need one guard each, on the scripts as they are; `test_guards` takes the guards out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+
+from support.model import scenarios as core_scenarios
+from support.store.checks import CheckedStore
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.settings import Settings
+
+SCENARIOS = [
+    function
+    for name, function in inspect.getmembers(core_scenarios, inspect.isfunction)
+    if function.__module__ == core_scenarios.__name__ and list(inspect.signature(function).parameters) == ["store"]
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_it_holds_that(client: Client, settings: Settings, scenario: Callable[[Store], None]) -> None:
+    scenario(CheckedStore(client, settings))

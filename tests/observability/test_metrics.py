@@ -1,0 +1,182 @@
+"""What a deployment counts: each figure is driven up by what it is named after, and by nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import umbel.orchestration.store.scripts as scripts
+from support.store.driving import DrivenRun, event, failed, plan_of, step, stop
+from umbel.orchestration.inspection.metrics import BOUNDS, COUNTERS, Histogram, Metrics, read_metrics
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import Returned, Work
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.replies import CarryOn, Refusal
+
+ONE = plan_of(step("only", START))
+TWO = plan_of(step("first", START, queue="slow"), step("second", "A"))
+
+
+def counted(store: Store) -> dict[str, int]:
+    """The counters that are not zero."""
+    return {name: number for name, number in read_metrics(store).counters.items() if number}
+
+
+def test_a_deployment_without_runs_has_figures_too(store: Store) -> None:
+    metrics = read_metrics(store)
+
+    assert set(metrics.counters) == set(COUNTERS)
+    assert counted(store) == {}
+    assert (metrics.steps, metrics.waits, metrics.unclaimed, metrics.parked) == ({}, {}, {}, 0)
+    assert set(metrics.runs.values()) == {0}
+    assert metrics.sweep_lag_seconds == 0.0
+
+
+def test_each_attempt_is_one_observation_of_its_step_and_of_its_queue(store: Store) -> None:
+    for _ in range(3):
+        DrivenRun(store, TWO).start().play({"first": lambda _: Returned(event("A")), "second": lambda _: stop()})
+
+    metrics = read_metrics(store)
+
+    assert {name: each.count for name, each in metrics.steps.items()} == {("W", "first"): 3, ("W", "second"): 3}
+    assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 3, "umbel": 3}
+    assert metrics.runs["completed"] == 3
+    assert counted(store) == {}
+
+
+def test_a_continued_step_was_executed_but_has_not_waited(store: Store) -> None:
+    run = DrivenRun(store, TWO).start()
+    following = run.commit(run.claim("first"), Returned(event("A")), carry_on=CarryOn("carried")).continued
+    assert following is not None
+    run.commit(following, stop())
+
+    metrics = read_metrics(store)
+
+    assert {name: each.count for name, each in metrics.steps.items()} == {("W", "first"): 1, ("W", "second"): 1}
+    assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 1}
+
+
+def test_how_long_a_step_took_falls_into_its_bucket(store: Store) -> None:
+    run = DrivenRun(store, ONE).start()
+    work = run.claim("only")
+    put_back(store, run, work, claimed_ms_ago=40_000)
+    run.commit(work, stop())
+
+    took = read_metrics(store).steps["W", "only"]
+
+    assert took.counts.index(1) == BOUNDS.index(60_000)
+    assert 40_000 <= took.total_ms < 60_000
+
+
+def put_back(store: Store, run: DrivenRun, work: Work, *, claimed_ms_ago: int) -> None:
+    """Make it look as if the work had been claimed a while ago."""
+    record = run.record(work.work_id)
+    assert record is not None
+    record["ca"] -= claimed_ms_ago
+    store.client.hset(run.keys["work"], work.work_id, scripts.pack(record))
+
+
+def test_names_may_have_any_character_but_those_that_divide_them_are_told_apart(store: Store) -> None:
+    field = "took|odd|name|of a workflow|only|3"
+    store.client.hset(store.keys.in_shard(0, "counters"), field, 2)
+    store.client.hset(store.keys.in_shard(1, "counters"), mapping={field: 5, "took|odd|name|of a workflow|only|sum": 9})
+
+    [(name, histogram)] = read_metrics(store).steps.items()
+
+    assert name == ("odd|name|of a workflow", "only")
+    assert histogram == Histogram((0, 0, 7, *[0] * (len(BOUNDS) - 2)), 9)
+
+
+def test_a_retry_and_a_final_failure_are_counted_apart(store: Store) -> None:
+    run = DrivenRun(store, ONE).start()
+    run.commit(run.claim("only"), failed(0.0))
+    assert counted(store) == {"retries": 1}
+
+    run.commit(run.claim("only"), failed())
+
+    assert counted(store) == {"retries": 1, "dead_letters": 1}
+    assert read_metrics(store).runs["failed"] == 1
+
+
+def test_duplicates_are_counted_by_what_came_twice(store: Store) -> None:
+    run = DrivenRun(store, TWO).start()
+    dispatch = run.dispatches[0]
+    work = run.claim("first")
+    assert run.ask(dispatch) is Refusal.BUSY
+    run.flush(work, 1, ("same", event("A")))
+    run.flush(work, 2, ("same", event("A")))
+    assert counted(store) == {"duplicate_doorbells": 1, "absorbed_sends": 1}
+
+    run.commit(work, Returned(None), batches=2)
+    run.commit(work, Returned(None), batches=2)
+    assert run.ask(dispatch) is Refusal.STALE
+
+    assert counted(store) == {
+        "duplicate_doorbells": 1,
+        "absorbed_sends": 1,
+        "repeated_commits": 1,
+        "stale_doorbells": 1,
+    }
+
+
+def test_a_lost_process_is_one_expiry_and_each_of_its_steps_a_loss(store: Store) -> None:
+    run = DrivenRun(store, plan_of(step("one", START), step("two", START))).start()
+    first, second = run.claim("one", owner="dead"), run.claim("two", owner="dead")
+
+    for _ in range(2):  # a second sweep finds what is left of the same loss
+        held = run.leases.fence("dead", run.keys.shard, known_dead=True)
+        assert len(held) == 2
+    run.leases.hand_back("dead", held, charge=True)
+
+    assert counted(store) == {"lost_owners": 1, "losses": 2}
+    assert run.try_commit(first, stop()) is Refusal.STALE
+    assert run.try_commit(second, stop()) is Refusal.STALE
+    assert counted(store)["stale_commits"] == 2
+
+
+def test_what_waits_is_told_by_queue_with_its_age(store: Store) -> None:
+    run = DrivenRun(store, TWO).start()
+    record = run.record(run.dispatches[0].work_id)
+    assert record is not None
+    record["da"] -= 90_000
+    store.client.hset(run.keys["work"], run.dispatches[0].work_id, scripts.pack(record))
+
+    [(queue, waiting)] = read_metrics(store).unclaimed.items()
+
+    assert (queue, waiting.number) == ("slow", 1)
+    assert 90 <= waiting.oldest_seconds < 600
+
+
+def test_parked_steps_and_what_is_overdue_are_told(store: Store) -> None:
+    run = DrivenRun(store, ONE).start(timeout_seconds=600)
+    run.make_due("timeout")
+    run.leases.park(run.run_id, run.dispatches[0].work_id, "W", "only")
+
+    metrics: Metrics = read_metrics(store)
+
+    assert metrics.parked == 1
+    assert metrics.sweep_lag_seconds > 1_000_000  # due since 1970
+
+
+def test_the_bounds_are_those_of_the_scripts() -> None:
+    lua = Path(scripts.__file__).with_name("lua").joinpath("lib", "measure.lua").read_text()
+    [bounds] = re.findall(r"BOUNDS = \{([^}]*)\}", lua)
+
+    assert tuple(int(bound) for bound in bounds.split(",")) == BOUNDS
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_a_counter_is_one_that_a_script_counts(counter: str) -> None:
+    lua = "".join(path.read_text() for path in Path(scripts.__file__).with_name("lua").rglob("*.lua"))
+
+    assert f"'{counter}'" in lua
+
+
+def test_every_count_of_the_scripts_is_told() -> None:
+    lua = "".join(path.read_text() for path in Path(scripts.__file__).with_name("lua").rglob("*.lua"))
+    counted_there = re.findall(r"HINCRBY', K\.counters, (.*?), [1-9w]", lua)
+    names = {name for text in counted_there for name in re.findall(r"'(\w+)'", text)} - {"failed"}
+
+    assert names == set(COUNTERS)

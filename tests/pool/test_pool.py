@@ -1,0 +1,428 @@
+"""The parts of the asyncio pool, each by itself, and what they rest on in Celery. The whole: test_pool_contract.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import importlib
+import inspect
+import logging
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import celery
+import pytest
+from celery.app.task import Context
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.utils.threads import LocalStack, _FastLocalStack
+
+from support.processes.transport import eventually
+from umbel.orchestration.model.errors import ConfigurationError
+from umbel.workers.pool import loop as pool_loop
+from umbel.workers.pool import task_context
+from umbel.workers.pool import taskpool as pool
+from umbel.workers.pool import tracer as async_tracer
+from umbel.workers.pool.daemon_threads import DaemonThreads
+from umbel.workers.pool.interrupts import InterruptibleThread, SoftLimit, Stopped
+from umbel.workers.pool.loop import PoolLoop
+from umbel.workers.pool.loop_lag import LoopWatch
+from umbel.workers.pool.settings import PoolSettings
+
+#: What is overridden, followed line by line, or counted on -> how the SHA-256 of its source begins.
+SOURCES = {
+    "celery.app.autoretry:add_autoretry_behaviour": "4a97591ccc3e",
+    "celery.app.task:Context.__init__": "c70eae59bc42",
+    "celery.app.task:Context._get_custom_headers": "2b0196d4ec67",
+    "celery.app.task:Context.update": "2278bfd5d2c8",
+    "celery.app.trace:TraceInfo": "a07fc09754c4",
+    "celery.app.trace:_install_stack_protection": "3c408e76892e",
+    "celery.app.trace:_signal_internal_error": "db70a0045e12",
+    "celery.app.trace:build_tracer": "b2945aec38e1",
+    "celery.app.trace:fast_trace_task": "52c76aab90e1",
+    "celery.app.trace:report_internal_error": "847aa740ebe6",
+    "celery.app.trace:task_has_custom": "fca9d49416a0",
+    "celery.app.trace:trace_task_ret": "edf3530c917c",
+    "celery.apps.worker:on_cold_shutdown": "0283849754eb",
+    "celery.backends.base:Backend.mark_as_done": "87fbe4a218b7",
+    "celery.backends.base:BaseBackend.process_cleanup": "70f7f997125f",
+    "celery.concurrency.base:BasePool": "37bc2b310c4f",
+    "celery.concurrency.prefork:TaskPool.on_stop": "ab83bf6652cb",
+    "celery.concurrency.prefork:_run_ready_callbacks": "f7b87b484347",
+    "celery.loaders.base:BaseLoader.on_process_cleanup": "399415f27a9c",
+    "celery.loaders.base:BaseLoader.on_task_init": "4dc601b5666f",
+    "celery.utils.threads:Local": "2359fa4eaa08",
+    "celery.utils.threads:_LocalStack": "da874df3e07f",
+    "celery.worker.components:Pool.create": "1f0dba9f45f3",
+    "celery.worker.consumer.consumer:Consumer.call_soon_ack": "39f8579d0762",
+    "celery.worker.consumer.consumer:Consumer.cancel_active_requests": "e4d13603d8d8",
+    "celery.worker.consumer.consumer:Consumer.on_close": "e96d425dce0a",
+    "celery.worker.loops:asynloop": "05a53e519988",
+    "celery.worker.request:Request.__init__": "efdf47149cde",
+    "celery.worker.request:Request.cancel": "5078dd292fc6",
+    "celery.worker.request:Request.on_accepted": "7bd097a863da",
+    "celery.worker.request:Request.on_failure": "21736ec661cd",
+    "celery.worker.request:Request.on_success": "8d11e320facd",
+    "celery.worker.request:Request.on_timeout": "3d26ce896008",
+    "celery.worker.request:Request.terminate": "5ee69325b498",
+    "celery.worker.request:create_request_cls": "871f30fe1cfe",
+    "celery.worker.worker:WorkController.wait_for_soft_shutdown": "2dda1a44e1f2",
+    "kombu.asynchronous.hub:Hub.add_reader": "e2ebad46b5d3",
+    "kombu.asynchronous.hub:Hub.create_loop": "bc5b3f9d66b9",
+    "kombu.asynchronous.hub:Hub.fire_timers": "9885f6bdc022",
+    "kombu.asynchronous.hub:Hub.remove": "bb61e1f6240a",
+    "kombu.asynchronous.hub:Hub.reset": "6cd3bde7f6f9",
+}
+
+
+def _digest(name: str) -> str:
+    module, _, path = name.partition(":")
+    found = functools.reduce(getattr, path.split("."), importlib.import_module(module))
+    return hashlib.sha256(inspect.getsource(found).encode()).hexdigest()[:12]
+
+
+def test_the_code_this_rests_on_is_as_it_was_when_this_was_written() -> None:
+    changed = {name: _digest(name) for name in SOURCES if _digest(name) != SOURCES[name]}
+
+    assert not changed, "See what changed there, follow it in umbel.workers, then renew the digests in SOURCES."
+
+
+@pytest.mark.skipif(celery.__version__ != "5.7.0", reason="the lines are those of Celery 5.7.0")
+def test_the_lines_of_celery_that_comments_name_are_the_right_ones() -> None:
+    expected = {
+        "celery/app/autoretry.py:8": "def add_autoretry_behaviour",
+        "celery/app/task.py:144": "def _get_custom_headers",
+        "celery/app/trace.py:323": "def build_tracer",
+        "celery/app/trace.py:880": "if req and not req._protected",
+        "celery/apps/worker.py:486": "pool.stop()",
+        "celery/utils/threads.py:210": "class _LocalStack",
+        "celery/worker/request.py:1003": "def execute_using_pool",
+        "celery/worker/request.py:423": "def terminate",
+        "celery/worker/request.py:536": "_terminate_on_ack is not None",
+        "celery/worker/worker.py:318": "signal_safe",
+        "kombu/asynchronous/hub.py:391": "todo = self._pop_ready()",
+    }
+    sources = "".join(
+        inspect.getsource(importlib.import_module(f"umbel.workers.{name}"))
+        for name in ("pool.taskpool", "pool.callback_queue", "pool.tracer", "pool.task_context")
+    )
+    assert set(re.findall(r"(?:celery|kombu)/[\w/]+\.py:\d+", sources)) == set(expected)
+    for place, text in expected.items():
+        file, _, number = place.partition(":")
+        package = importlib.import_module(file.partition("/")[0])
+        path = inspect.getfile(package).replace("__init__.py", file.partition("/")[2])
+        with open(path, encoding="utf-8") as lines:
+            assert text in lines.readlines()[int(number) - 1], place
+
+
+# -- soft limits of coroutines ---------------------------------------------------------------------------------------
+
+
+async def _limited(coroutine_function: Callable[[], Any], entered: asyncio.Event) -> Any:
+    limit = SoftLimit(coroutine_function())
+    running = asyncio.ensure_future(_awaiting(limit))
+    await entered.wait()
+    limit.reach(3)
+    return await running
+
+
+async def _awaiting(limit: SoftLimit) -> Any:
+    return await limit
+
+
+async def test_a_coroutine_may_catch_its_soft_limit_and_go_on_waiting() -> None:
+    entered = asyncio.Event()
+
+    async def step() -> str:
+        try:
+            entered.set()
+            await asyncio.Event().wait()
+        except SoftTimeLimitExceeded as error:
+            await asyncio.sleep(0)
+            task = asyncio.current_task()
+            assert task is not None
+            return f"{error.args[0]} {task.cancelling()}"
+        return "never"
+
+    assert await _limited(step, entered) == "3 0"
+
+
+@pytest.mark.parametrize("construct", ["TaskGroup", "wait_for", "gather", "shield"])
+async def test_a_soft_limit_leaves_no_child_behind(construct: str) -> None:
+    entered, ended = asyncio.Event(), asyncio.Event()
+
+    async def child() -> None:
+        try:
+            entered.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def step() -> str:
+        try:
+            if construct == "TaskGroup":
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(child())
+            elif construct == "wait_for":
+                await asyncio.wait_for(child(), 60)
+            elif construct == "gather":
+                await asyncio.gather(child(), child())
+            else:
+                inner = asyncio.ensure_future(child())
+                try:
+                    await asyncio.shield(inner)
+                except asyncio.CancelledError:
+                    inner.cancel()
+                    await asyncio.wait([inner])
+                    raise
+        except SoftTimeLimitExceeded:
+            return "caught"
+        return "never"
+
+    assert await _limited(step, entered) == "caught"
+    await ended.wait()
+
+
+async def test_a_soft_limit_before_the_first_step_does_nothing() -> None:
+    async def step() -> str:
+        return "ran"
+
+    limit = SoftLimit(step())
+    limit.reach(1)
+
+    assert await limit == "ran"
+
+
+async def test_a_cancellation_is_no_soft_limit() -> None:
+    entered = asyncio.Event()
+
+    async def step() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    running = asyncio.ensure_future(_awaiting(SoftLimit(step())))
+    await entered.wait()
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await running
+    assert not isinstance(caught.value, SoftTimeLimitExceeded)
+
+
+# -- threads ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_thread_is_interrupted_in_its_job_and_never_after_it() -> None:
+    threads = DaemonThreads(1, "test")
+    entered = threading.Event()
+
+    def spin() -> None:
+        entered.set()
+        while True:
+            sum(range(100))
+
+    for _ in range(50):
+        entered.clear()
+        job = InterruptibleThread()
+        running = threads.submit(job.call, spin)
+        entered.wait()
+        job.interrupt(Stopped)
+        with pytest.raises(Stopped):
+            running.result(10)
+        job.interrupt(Stopped)
+        assert threads.submit(sum, range(10000)).result(10) == 49995000
+
+    threads.shutdown()
+
+
+def test_an_interruption_that_races_with_the_end_of_a_job_hits_nothing_else() -> None:
+    threads = DaemonThreads(1, "test")
+    endings = set()
+
+    for turn in range(300):
+        job = InterruptibleThread()
+        running = threads.submit(job.call, functools.partial(sum, range(turn)))
+        job.interrupt(Stopped)
+        with contextlib.suppress(Stopped):
+            endings.add(running.result(10) == sum(range(turn)))
+        assert threads.submit(lambda: "unharmed").result(10) == "unharmed"
+
+    assert endings <= {True}
+    threads.shutdown()
+
+
+def test_threads_are_made_as_needed_and_no_more_than_allowed() -> None:
+    threads = DaemonThreads(2, "test")
+    gate = threading.Event()
+    first = threads.submit(lambda: threading.current_thread().name)
+    assert first.result(10) == "test-1"
+
+    held = [threads.submit(gate.wait) for _ in range(3)]
+    eventually(lambda: sum(each.running() for each in held) == 2, "two of them run")
+
+    assert not held[2].running()
+    gate.set()
+    assert [each.result(10) for each in held] == [True] * 3
+    threads.shutdown()
+
+
+def test_a_stuck_thread_does_not_keep_the_interpreter() -> None:
+    program = """
+from threading import Event
+from umbel.workers.pool.daemon_threads import DaemonThreads
+entered = Event()
+DaemonThreads(1, "test").submit(lambda: (entered.set(), Event().wait()))
+entered.wait()
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+
+async def test_each_context_has_its_own_stack_and_its_children_share_it() -> None:
+    stack = LocalStack()
+    task_context.follow_contexts(stack)
+    seen = {}
+
+    async def child() -> Any:
+        return stack.top
+
+    async def step(name: str) -> None:
+        task_context.begin_context()
+        stack.push(name)
+        await asyncio.sleep(0)
+        seen[name] = [stack.top, await asyncio.create_task(child()), await asyncio.to_thread(lambda: stack.top)]
+        stack.pop()
+
+    await asyncio.gather(*(step(str(n)) for n in range(20)))
+
+    assert seen == {str(n): [str(n)] * 3 for n in range(20)}
+    assert stack.top is None
+
+
+def test_another_kind_of_stack_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"they are _FastLocalStack\. Unset the environment variable USE_FAST"):
+        task_context.follow_contexts(_FastLocalStack())
+
+
+def test_a_request_is_what_celery_makes_of_the_same_message() -> None:
+    message = {
+        "id": "1",
+        "task": "t",
+        "lang": "py",
+        "timelimit": [3, 2],
+        "hostname": "h",
+        "x-mine": 1,
+        "delivery_info": {"priority": 1},
+        "args": (1,),
+        "kwargs": {},
+    }
+    for fields in (message, message | {"headers": {"a": 1}}, {"id": "2"}):
+        ours = async_tracer._Request(fields, called_directly=False, callbacks=None)
+        assert vars(ours) == vars(Context(fields, called_directly=False, callbacks=None))
+
+
+# -- the loop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loop() -> Iterator[PoolLoop]:
+    made = PoolLoop("asyncio")
+    yield made
+    made.end(5)
+
+
+def test_the_loop_goes_on_when_a_child_task_raises_system_exit(
+    loop: PoolLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    async def parent() -> str:
+        with contextlib.suppress(SystemExit):
+            await asyncio.create_task(leave())
+        return "alive"
+
+    assert asyncio.run_coroutine_threadsafe(parent(), loop.loop).result(10) == "alive"
+    assert "SystemExit(3) came out of a child task" in caplog.text
+
+
+def test_ending_the_loop_cancels_what_runs() -> None:
+    loop = PoolLoop("asyncio")
+    cancelled = threading.Event()
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    running = asyncio.run_coroutine_threadsafe(forever(), loop.loop)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop.loop).result(10)
+
+    loop.end(10)
+
+    assert cancelled.is_set()
+    assert running.cancelled()
+    assert loop.loop.is_closed()
+
+
+def test_a_blocking_is_told_once_with_its_place(loop: PoolLoop, caplog: pytest.LogCaptureFixture) -> None:
+    watch = LoopWatch(loop, lambda: True, 0.05)
+    gate = threading.Event()
+
+    async def wait_wrongly() -> None:
+        gate.wait(20)
+
+    blocked = loop.loop.create_task
+    loop.call(lambda: blocked(wait_wrongly(), name="slow[1]"))
+    eventually(lambda: "slow[1] has blocked" in caplog.text, "it is told")
+    time_of_telling = time.monotonic()
+    eventually(lambda: time.monotonic() > time_of_telling + 0.3, "it could be told again")
+    gate.set()
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop.loop).result(10)
+    watch.stop()
+
+    told = [each for each in caplog.records if getattr(each, "action", None) == "loop_blocked"]
+    assert len(told) == 1
+    assert "in wait_wrongly" in told[0].getMessage()
+    assert told[0].levelno == logging.WARNING
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"worker_asyncio_threads": 0}, "worker_asyncio_threads must be a number of at least 1, got 0."),
+        ({"worker_asyncio_threads": "4"}, "worker_asyncio_threads must be a number of at least 1, got '4'."),
+        ({"worker_asyncio_lag_seconds": -1}, "worker_asyncio_lag_seconds must be a number of at least 0, got -1."),
+    ],
+)
+def test_unusable_settings_are_told(setting: dict[str, Any], text: str) -> None:
+    app = celery.Celery(set_as_current=False)
+    app.conf.update(setting)
+
+    with pytest.raises(ConfigurationError, match=f"^{text}$"):
+        PoolSettings.of(app)
+
+
+def test_settings_have_defaults() -> None:
+    assert PoolSettings.of(celery.Celery(set_as_current=False)) == PoolSettings(8, "asyncio", 1.0)
+
+
+def test_an_unknown_loop_is_told() -> None:
+    with pytest.raises(ConfigurationError, match=r"^worker_asyncio_loop is 'asyncio' or 'uvloop', got 'trio'\.$"):
+        pool_loop.PoolLoop("trio")
+
+
+def test_the_celery_setting_finds_the_pool() -> None:
+    assert celery.concurrency.get_implementation("umbel.workers.pool:AsyncPool") is pool.AsyncPool

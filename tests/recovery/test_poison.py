@@ -1,0 +1,117 @@
+"""Steps that do what no step should: what becomes of them is bounded and told, and no other run notices."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from support.flows import everyday as process_flows
+from support.flows import recovery as flows
+from support.processes.driving import Deploy, Deployment, eventually
+from umbel import WorkerLost, Workflow, WorkflowHandler
+from umbel.orchestration.model.errors import StepTimeoutError
+
+#: What a step may do that must end only its attempt, and what the run's failure says then.
+HARMLESS = {
+    "exit": "sys.exit(3)|SystemExit(3)",
+    "keyboard interrupt": "KeyboardInterrupt()",
+    "generator exit": "GeneratorExit()",
+    "cancelled": "CancelledError",
+    "base exception": "Strange('boo')",
+    "recursion": "maximum recursion depth exceeded",
+    "memory error": "MemoryError",
+}
+
+
+@pytest.fixture(scope="module", params=["prefork", "asyncio", "threads"])
+def deployment(request: pytest.FixtureRequest, deploy_for_module: Deploy) -> Deployment:
+    made = deploy_for_module(max_losses=1)
+    made.worker(
+        "one", "support.flows.recovery", "support.flows.everyday", pool=request.param, concurrency=4
+    ).wait_ready()
+    return made
+
+
+def failure_of(handler: WorkflowHandler) -> str:
+    eventually(handler.is_done, "it has failed")
+    assert handler.status() == "failed"
+    with pytest.raises(BaseException) as failed:  # noqa: PT011
+        handler.result(10)
+    return f"{type(failed.value).__name__}: {failed.value}"
+
+
+@pytest.mark.parametrize(
+    ("workflow", "held"),
+    [(flows.Misbehaves, process_flows.HeldOnLoop), (flows.PlainlyMisbehaves, process_flows.Held)],
+)
+def test_a_step_that_raises_what_no_step_should_fails_and_its_process_lives(
+    deployment: Deployment, workflow: type[Workflow], held: type[Workflow]
+) -> None:
+    beside = deployment.start(held)
+    [begun] = deployment.await_effects("begun", run_id=beside.run_id)
+
+    handlers = {how: deployment.start(workflow, how=how) for how in HARMLESS}
+    failures = {how: failure_of(handler) for how, handler in handlers.items()}
+
+    for how, text in HARMLESS.items():
+        assert any(each in failures[how] for each in text.split("|")), failures[how]
+        assert len(deployment.effects("misbehaving", handlers[how].run_id)) == 1
+    assert deployment.workers[0].process.poll() is None
+    os.kill(begun["pid"], 0)
+    deployment.open_gate(beside.run_id)
+    assert beside.result(40) == 1, "its attempt was not lost"
+    assert deployment.counter("losses") == 0
+
+
+@pytest.mark.parametrize("how", ["os._exit", "abort"])
+def test_a_step_that_ends_its_pool_process_is_given_up_after_as_many_losses_as_are_charged(
+    deploy: Deploy, how: str
+) -> None:
+    deployment = deploy(max_losses=2)
+    worker = deployment.worker(
+        "one", "support.flows.recovery", "support.flows.everyday", pool="prefork", concurrency=2
+    ).wait_ready()
+    chains = [deployment.start(process_flows.Chain, n=n) for n in range(5)]
+    deadly = deployment.start(flows.PlainlyMisbehaves, how=how)
+
+    with pytest.raises(WorkerLost, match="was executing when its process died, 3 times in all"):
+        deadly.result(50)
+
+    assert len(deployment.effects("misbehaving", deadly.run_id)) == 3
+    assert [chain.result(40) for chain in chains] == [n * n for n in range(5)]
+    assert worker.process.poll() is None
+
+
+def test_a_step_that_hangs_in_a_thread_fails_at_its_time_limit_and_that_is_told(deploy: Deploy) -> None:
+    deployment = deploy()
+    worker = deployment.worker(
+        "one", "support.flows.recovery", "support.flows.everyday", pool="asyncio", concurrency=20
+    ).wait_ready()
+    hanging = deployment.start(flows.Hangs, holds_lock=False)
+
+    with pytest.raises(StepTimeoutError, match=r"did not end within its timeout of 1\.0 s and did not react"):
+        hanging.result(40)
+
+    assert len(deployment.effects("hanging", hanging.run_id)) == 1
+    assert f"step go of run {hanging.run_id} did not react to its time limit" in worker.log()
+    assert deployment.start(process_flows.Chain, n=3).result(40) == 9
+
+
+def test_a_step_that_never_lets_go_of_pythons_lock_occupies_few_processes_and_harms_no_other_run(
+    deploy: Deploy,
+) -> None:
+    deployment = deploy(max_losses=1)
+    worker = deployment.worker(
+        "one", "support.flows.recovery", "support.flows.everyday", pool="prefork", concurrency=4
+    ).wait_ready()
+    hanging = deployment.start(flows.Hangs, holds_lock=True)
+    deployment.await_effects("hanging")
+    chains = [deployment.start(process_flows.Chain, n=n) for n in range(5)]
+
+    with pytest.raises((WorkerLost, StepTimeoutError)):
+        hanging.result(50)
+
+    assert len(deployment.effects("hanging", hanging.run_id)) <= 1 + deployment.settings.max_losses
+    assert [chain.result(40) for chain in chains] == [n * n for n in range(5)]
+    assert worker.process.poll() is None

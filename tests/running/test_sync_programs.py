@@ -1,0 +1,98 @@
+"""Programs without an event loop, with several threads, and with several event loops use one runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+class Doubled(Event):
+    n: int
+
+
+class Number(StartEvent):
+    n: int
+
+
+class Double(Workflow):
+    @step
+    async def double(self, ctx: Context, ev: Number) -> Doubled:
+        ctx.write_event_to_stream(Doubled(n=ev.n))
+        return Doubled(n=2 * ev.n)
+
+    @step
+    def done(self, ev: Doubled) -> StopEvent:
+        return StopEvent(result=ev.n)
+
+
+def test_many_threads_start_runs_and_wait_for_them_at_the_same_time() -> None:
+    workflow = Double()
+    together = threading.Barrier(8)
+
+    def one(n: int) -> tuple[int, list[int]]:
+        together.wait(20)
+        handler = workflow.start(n=n)
+        told = [event.n for event in handler.events(timeout=20) if isinstance(event, Doubled)]
+        return handler.result(timeout=20), told
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(one, range(8))) == [(2 * n, [n]) for n in range(8)]
+
+
+def test_event_loops_that_follow_each_other_share_a_runtime() -> None:
+    async def one(n: int) -> int:
+        result: int = await Double().run(n=n)
+        return result
+
+    assert [asyncio.run(one(n)) for n in range(3)] == [0, 2, 4]
+
+
+def test_event_loops_that_run_at_the_same_time_share_a_runtime() -> None:
+    together = threading.Barrier(3)
+
+    async def many(first: int) -> list[int]:
+        together.wait(20)
+        return list(await asyncio.gather(*(Double().run(n=n) for n in range(first, first + 5))))
+
+    with ThreadPoolExecutor(3) as pool:
+        loops = [pool.submit(asyncio.run, many(first)) for first in (0, 10, 20)]
+        assert [loop.result(30) for loop in loops] == [[2 * n for n in range(f, f + 5)] for f in (0, 10, 20)]
+
+
+async def test_a_run_started_on_a_loop_is_waited_for_in_a_thread_and_the_other_way_round() -> None:
+    on_loop = Double().run(n=4)
+    in_thread = await asyncio.to_thread(Double().start, n=5)
+
+    assert await asyncio.to_thread(on_loop.result, 20) == 8
+    assert await in_thread == 10
+
+
+async def test_a_loop_that_ends_before_its_run_leaves_the_run_to_the_worker() -> None:
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    class Long(Workflow):
+        @step
+        async def wait(self, ev: StartEvent) -> StopEvent:
+            begun.set()
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+            return StopEvent(result="went on")
+
+    async def start_only() -> str:
+        handler = Long(timeout=None).run()
+        await asyncio.to_thread(begun.wait, 20)
+        return handler.run_id
+
+    workflow = Long(timeout=None)
+    run_id = await asyncio.to_thread(lambda: asyncio.run(start_only()))
+    go_on.set()
+
+    assert await workflow.runtime.attach(run_id) == "went on"

@@ -1,0 +1,191 @@
+"""One connection for all readers, waiters and watches of a process; forks, closing, and the ends of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from support.store.driving import event
+from support.store.streams import (
+    PATIENCE,
+    PROGRESS,
+    KillableRedis,
+    Reading,
+    Telling,
+    eventually,
+    is_followed,
+    listeners,
+    numbers,
+    store_on,
+    types,
+)
+from umbel.orchestration.model.envelope import STOP
+from umbel.orchestration.model.errors import WorkflowRuntimeError
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.streams.reader import EndedWatch, StreamHub
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillableRedis]:
+    server = KillableRedis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def store(redis: KillableRedis) -> Iterator[Store]:
+    store = store_on(redis.url, f"t{secrets.token_hex(6)}")
+    yield store
+    store.client.close()
+
+
+@pytest.fixture
+def hub(store: Store) -> Iterator[StreamHub]:
+    hub = StreamHub(store, poll_seconds=0.2)
+    yield hub
+    hub.close()
+    eventually(lambda: listeners(store.client) == 0, "the hub has let go of its connection")
+
+
+@pytest.fixture
+def run(store: Store) -> Telling:
+    return Telling(store)
+
+
+# -- one connection ----------------------------------------------------------------------------------------------------
+
+
+def test_many_readers_of_many_runs_share_one_connection(hub: StreamHub, store: Store) -> None:
+    runs = [Telling(store) for _ in range(20)]
+    readings = [Reading(hub.reader(run.run_id)) for run in runs for _ in range(3)]
+    eventually(lambda: all(map(is_followed, runs)), "all are followed")
+
+    assert listeners(store.client) == 1
+
+    for n, run in enumerate(runs):
+        run.tell(n)
+        run.end()
+    assert [numbers(reading.rest()) for reading in readings] == [[n] for n in range(20) for _ in range(3)]
+
+
+def test_the_last_reader_of_a_run_takes_the_subscription_along(hub: StreamHub, run: Telling) -> None:
+    other = Telling(run.store)
+    staying, leaving = Reading(hub.reader(run.run_id)), hub.reader(run.run_id).events()
+    run.tell(1)
+    assert next(leaving).envelope == event(PROGRESS, n=1)
+    elsewhere = Reading(hub.reader(other.run_id))
+    eventually(lambda: is_followed(run) and is_followed(other), "both are followed")
+
+    leaving.close()
+    run.end()
+    assert numbers(staying.rest()) == [1]
+
+    eventually(lambda: not is_followed(run), "nobody is subscribed any more")
+    assert is_followed(other)
+    other.end()
+    assert types(elsewhere.rest()) == [STOP]
+
+
+def test_nothing_is_connected_before_the_first_reader(store: Store, run: Telling) -> None:
+    before = store.client.info("stats")["total_connections_received"]
+    hub = StreamHub(store)
+    hub.reader(run.run_id)
+    assert store.client.info("stats")["total_connections_received"] == before
+    hub.close()
+
+
+def test_a_closed_hub_says_so_to_those_who_wait_and_to_those_who_come(store: Store, run: Telling) -> None:
+    hub = StreamHub(store)
+    reading = Reading(hub.reader(run.run_id))
+    eventually(lambda: is_followed(run), "it waits")
+
+    hub.close()
+
+    with pytest.raises(WorkflowRuntimeError, match="hub is closed"):
+        reading.next()
+    with pytest.raises(WorkflowRuntimeError, match="hub is closed"):
+        hub.reader(run.run_id).events()
+    hub.close()
+
+
+def test_a_forked_child_connects_anew_and_leaves_the_parents_readers_alone(hub: StreamHub, run: Telling) -> None:
+    reading = Reading(hub.reader(run.run_id))
+    inherited = hub.reader(run.run_id).events()
+    run.tell(1)
+    assert reading.number() == 1
+    assert next(inherited).envelope == event(PROGRESS, n=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of threads and fork; it is the point
+        child = os.fork()
+    if child == 0:
+        try:
+            with pytest.raises(WorkflowRuntimeError, match="forked child"):
+                next(inherited)
+            found = numbers(hub.reader(run.run_id).events(timeout=PATIENCE))
+            os._exit(0 if found == [1, 2] else 3)
+        except BaseException:
+            os._exit(4)
+    eventually(lambda: listeners(run.store.client) == 2, "the child has a connection of its own")
+    run.tell(2)
+    assert reading.number() == 2
+    run.end()
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert types(reading.rest()) == [STOP]
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_for_an_end_gives_the_run_as_it_ended(hub: StreamHub, run: Telling) -> None:
+    threading.Timer(0.05, run.end).start()
+    record = hub.wait_ended(run.run_id, PATIENCE)
+
+    assert record.status == "completed"
+    assert record.ending == event(STOP, result="done")
+    assert hub.wait_ended(run.run_id, 0) == record
+
+
+def test_waiting_too_short_raises_and_leaves_the_run_alone(hub: StreamHub, run: Telling) -> None:
+    with pytest.raises(TimeoutError, match=f"Run '{run.run_id}' has not ended within 0.05 s"):
+        hub.wait_ended(run.run_id, 0.05)
+    assert run.status == "running"
+
+
+async def test_a_hundred_waiters_on_a_loop_each_get_their_run(hub: StreamHub, store: Store) -> None:
+    runs = await asyncio.to_thread(lambda: [Telling(store) for _ in range(100)])
+    waiting = [asyncio.create_task(hub.await_ended(run.run_id, PATIENCE)) for run in runs]
+    with pytest.raises(TimeoutError):
+        await hub.await_ended(runs[0].run_id, 0.01)
+    await asyncio.to_thread(lambda: [run.end() for run in runs])
+
+    records = await asyncio.gather(*waiting)
+
+    assert [end.status for end in records] == ["completed"] * len(runs)
+    assert listeners(store.client) == 1
+
+
+def test_a_watch_hears_every_run_that_ends_in_any_shard(hub: StreamHub, store: Store) -> None:
+    ended: list[str] = []
+    broken = EndedWatch(hub, lambda run_id: [][0])  # one that fails must not silence the other
+    watch = EndedWatch(hub, ended.append)
+    shards = {store.keys.in_shard(shard, "ended") for shard in range(store.keys.shards)}
+    eventually(lambda: {name.decode() for name in store.client.pubsub_channels()} >= shards, "it hears all shards")
+
+    runs = [Telling(store) for _ in range(40)]
+    for run in runs:
+        run.end()
+
+    eventually(lambda: len(ended) == 40, "all ends were heard")
+    assert ended == [run.run_id for run in runs]
+    watch.close()
+    broken.close()
+    eventually(lambda: not store.client.pubsub_channels(), "nothing is subscribed any more")

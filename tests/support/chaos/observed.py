@@ -1,0 +1,165 @@
+"""What is known of a deployment after a chaos run, from Redis and from beside it; `invariants` judges it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from support.chaos.deployment import ChaosDeployment
+from support.chaos.effect_log import bookings
+from umbel.orchestration.inspection.timeline import Execution, executions
+from umbel.orchestration.model.envelope import STOP, Envelope
+
+
+@dataclass
+class RunSeen:
+    """One run.
+
+    Attributes:
+        run_id: Its id.
+        kind: What it is a run of.
+        status: As Redis has it; None when Redis has no such run.
+        result: What its handler gave; an exception that it raised is one.
+        expected: What it must give.
+        commits: How many final outcomes each step must have; None if it is not known.
+        counted: How many commits the run's own counter has.
+        journal: (instant, kind, data), oldest first.
+        numbers: Numbers of all entries of its stream and its trace.
+        published: Numbers of the events of its stream.
+        read: Numbers of the events that somebody who reads along was given; None when nobody did.
+        last: Number of the event that ended it, as far as the stream has one.
+        seq: How many numbers were given out.
+        effects: What its steps noted outside of Redis.
+        booked: Keys under which the bank has booked for it.
+        lifetimes: Its keys and their remaining life in ms; -1 is for good.
+    """
+
+    run_id: str
+    kind: str
+    status: str | None = None
+    result: Any = None
+    expected: Any = None
+    commits: dict[str, int] | None = None
+    counted: int = 0
+    journal: list[tuple[int, str, Any]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    published: list[int] = field(default_factory=list)
+    read: list[int] | None = None
+    last: int | None = None
+    seq: int = 0
+    effects: list[dict[str, Any]] = field(default_factory=list)
+    booked: list[str] = field(default_factory=list)
+    lifetimes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def executions(self) -> list[Execution]:
+        """All executions that its journal tells of."""
+        return executions(self.journal)
+
+
+@dataclass
+class Leftovers:
+    """What a deployment at rest must not have.
+
+    Attributes:
+        indexed: Index of a shard and its members.
+        held: LeaseHolder and what its set still lists.
+        for_good: Keys without a lifetime that are neither an index nor a plan.
+        missing_workers: Names of workers that ended without having been killed.
+        idle_workers: Names of workers that take no messages any more.
+    """
+
+    indexed: dict[str, list[str]] = field(default_factory=dict)
+    held: dict[str, list[str]] = field(default_factory=dict)
+    for_good: list[str] = field(default_factory=list)
+    missing_workers: list[str] = field(default_factory=list)
+    idle_workers: list[str] = field(default_factory=list)
+
+
+#: Indexes that are empty when nothing goes on.
+BUSY_INDEXES = ("ring", "unclaimed", "timers", "leases", "parked", "unbegun", "leaving", "retire", "runs:running")
+#: What lives as long as the deployment, by the beginning of its name behind the shard's tag.
+LASTING = (
+    "runs:",
+    "counters",
+    "workers",
+    "watermark",
+    "gone",
+    "limits",
+    "plan:",
+    "beat:",
+    "places:",
+    "waiting:",
+)
+
+
+def see_runs(deployment: ChaosDeployment, wanted: Iterable[RunSeen]) -> list[RunSeen]:
+    """Fill in what Redis and the effect log say of these runs."""
+    store = deployment.runtime.store
+    noted: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in deployment.effects():
+        noted[line.get("run", "")].append(line)
+    booked: dict[str, list[str]] = defaultdict(list)
+    for key in bookings(deployment.folder):
+        booked[key.partition("/")[0]].append(key)
+    runs = list(wanted)
+    for run in runs:
+        keys = store.locate(run.run_id)
+        pipe = store.client.pipeline(transaction=False)
+        pipe.hmget(keys["run"], "status", "commits", "seq")
+        pipe.xrange(keys["stream"])
+        pipe.xrange(keys["trace"])
+        names = [keys[name] for name in ("run", "work", "events", "stream", "trace", "journal", "scopes", "slots")]
+        for name in names:
+            pipe.pttl(name)
+        (status, commits, seq), stream, trace, *lives = pipe.execute()
+        run.status = status.decode() if status else None
+        run.counted, run.seq = int(commits or 0), int(seq or 0)
+        run.numbers = sorted(int(entry_id.split(b"-")[0]) for entry_id, _ in [*stream, *trace])
+        run.published = sorted(int(entry_id.split(b"-")[0]) for entry_id, _ in stream)
+        run.last = _end_in(stream)
+        run.journal = store.journal(run.run_id)
+        run.effects, run.booked = noted[run.run_id], booked[run.run_id]
+        run.lifetimes = {name: life for name, life in zip(names, lives, strict=True) if life != -2}
+    return runs
+
+
+def _end_in(stream: list[tuple[bytes, dict[bytes, bytes]]]) -> int | None:
+    """The number of the first event that ends a run; chaos runs publish none but as their end."""
+    for entry_id, fields in stream:
+        if Envelope.from_bytes(msgpack.unpackb(fields[b"d"], raw=True)[0]).is_a(STOP):
+            return int(entry_id.split(b"-")[0])
+    return None
+
+
+def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
+    """Look for what should not be there any more."""
+    store, found = deployment.runtime.store, Leftovers()
+    client, prefix = store.client, store.settings.key_prefix
+    for shard in range(store.settings.shards):
+        for name in BUSY_INDEXES:
+            key = store.keys.in_shard(shard, name)
+            raw = client.hkeys(key) if name == "unclaimed" else client.zrange(key, 0, -1)
+            if raw:
+                found.indexed[key] = [member.decode() for member in raw]
+    others = []
+    for raw in client.scan_iter(match=f"{prefix}:{{*", count=1000):
+        key = raw.decode()
+        name = key.partition("}:")[2]
+        if name.startswith("owner:"):
+            found.held[key] = [member.decode() for member in client.smembers(key)]
+        elif not name.startswith(LASTING):
+            others.append(key)
+    for start in range(0, len(others), 1000):
+        pipe = client.pipeline(transaction=False)
+        for key in others[start : start + 1000]:
+            pipe.pttl(key)
+        found.for_good += [key for key, life in zip(others[start:], pipe.execute(), strict=False) if life == -1]
+    killed = deployment.killed_by_failpoints()
+    ended = [worker for worker in deployment.workers if worker.process.poll() is not None]
+    found.missing_workers = [worker.name for worker in ended if worker.pid not in killed]
+    return found

@@ -1,0 +1,1 @@
+"""The examples: where they are, and what their tests need beside them."""

@@ -1,0 +1,28 @@
+"""The places that failpoints mark, read off the sources."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from umbel.orchestration.store.scripts import names
+
+ROOT = Path(__file__).resolve().parents[3]
+
+#: Scripts that are only sent in pipelines of questions, which change nothing.
+ONLY_READ = {"workflows_of"}
+
+
+@cache
+def marked() -> set[tuple[str, str]]:
+    """Name and moment of each place that is marked by itself; scripts share theirs."""
+    sources = [path for folder in ("orchestration", "tasks", "workers") for path in (ROOT / folder).rglob("*.py")]
+    return {place for path in sources for place in re.findall(r'failpoint\("(\w+)", "(\w+)"', path.read_text())}
+
+
+@cache
+def every_place() -> frozenset[str]:
+    """`name.moment` of all places."""
+    of_scripts = {(verb, moment) for verb in set(names()) - ONLY_READ for moment in ("before", "after")}
+    return frozenset(f"{name}.{moment}" for name, moment in marked() | of_scripts | {("push", "after")})

@@ -1,0 +1,114 @@
+"""Workflows whose processes die, to see how the others recover."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import itertools
+import os
+import resource
+import signal
+import sys
+import time
+
+from support.flows.everyday import effect
+from umbel import Context, StartEvent, StopEvent, Workflow, step
+
+
+class LostOnce(Workflow):
+    """An async step that never ends in its first attempt, and takes some seconds in any other."""
+
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("begun", ctx)
+        await asyncio.sleep(600 if ctx.attempt == 1 else ev.seconds)
+        effect("ended", ctx)
+        return StopEvent(result=ctx.attempt)
+
+
+class PlainLostOnce(Workflow):
+    """The same for a plain step."""
+
+    @step
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("begun", ctx)
+        time.sleep(600 if ctx.attempt == 1 else ev.seconds)
+        effect("ended", ctx)
+        return StopEvent(result=ctx.attempt)
+
+
+class Poison(Workflow):
+    """Kills its process whenever it is executed, as soon as it is told to."""
+
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("dying", ctx)
+        await asyncio.sleep(ev.seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return StopEvent()
+
+
+class Strange(BaseException):
+    """What no `except Exception` catches."""
+
+
+def _recurse(n: int) -> int:
+    return _recurse(n + 1) + 1
+
+
+def misbehave(how: str) -> None:
+    """Do what no step should."""
+    match how:
+        case "exit":
+            sys.exit(3)
+        case "os._exit":
+            os._exit(0)
+        case "abort":
+            os.abort()
+        case "keyboard interrupt":
+            raise KeyboardInterrupt
+        case "generator exit":
+            raise GeneratorExit
+        case "cancelled":
+            raise asyncio.CancelledError
+        case "base exception":
+            raise Strange("boo")
+        case "recursion":
+            _recurse(0)
+        case "memory error":
+            limit = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, limit[1]))
+            try:
+                bytearray(8 << 30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, limit)
+        case "thread exit":
+            _thread.exit()
+
+
+class Misbehaves(Workflow):
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("misbehaving", ctx)
+        misbehave(ev.how)
+        return StopEvent()
+
+
+class PlainlyMisbehaves(Workflow):
+    @step
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("misbehaving", ctx)
+        misbehave(ev.how)
+        return StopEvent()
+
+
+class Hangs(Workflow):
+    """A plain step that reacts to nothing: in a call that Python cannot interrupt, or holding Python's lock."""
+
+    @step(timeout=1.0)
+    def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("hanging", ctx)
+        if ev.holds_lock:
+            sum(itertools.repeat(0))
+        time.sleep(600)
+        return StopEvent()

@@ -1,0 +1,1 @@
+"""Workflows and servers for the tests of the HTTP protocol."""

@@ -1,0 +1,1 @@
+"""The model test: runs in plain Python, random worlds, and the comparison with what Redis has."""

@@ -1,0 +1,385 @@
+"""A random world: many runs, several owners, every fault, and after each operation what Redis answers is checked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from support.model.compare import agree, compare, compare_shard
+from support.model.plans import random_event, random_outcome, random_plan
+from support.model.reference import Ahead, Item, ModelRun
+from support.store.checks import MutantStore
+from support.store.driving import event
+from umbel.orchestration.engine.leases import Leases
+from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
+from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
+from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
+from umbel.orchestration.store.scripts import Script, load, names, unpack
+from umbel.orchestration.store.settings import Settings
+
+#: A small inbox, so that it overflows.
+LIMITS = Limits(inbox_max_events=4)
+
+#: What a process may have room for: nobody, a crowd, a smaller crowd, one; the last is the most usual.
+ROOMS = (NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
+
+#: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
+SECOND = {b"ended": b"closed", b"parked": b"stale", b"revived": b"running"}
+SAME_BODY = {"start", "commit", "stage", "unstage", "fence", "heartbeat"}
+RETRYABLE = set(names()) - {"redispatch"}
+
+
+class WorldStore(MutantStore):
+    """Counts scripts, and asks many of them twice, as a caller does whose reply was lost."""
+
+    def __init__(self, client: Client, settings: Settings, rng: random.Random, **mutations: tuple[str, str]) -> None:
+        super().__init__(client, settings, mutations)
+        self.rng, self.scripts = rng, 0
+        for name in names():
+            client.script_load(self.mutants.get(name, load(name)).text)
+
+    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
+        script = self.mutants.get(script.name, script)
+        twice = script.name in RETRYABLE and self.rng.random() < 0.45
+        self.scripts += 1 + twice
+        if not twice:
+            return self.client.evalsha(script.sha, len(keys), *keys, *args)
+        pipe = self.client.pipeline(transaction=False)
+        for _ in range(2):
+            pipe.evalsha(script.sha, len(keys), *keys, *args)
+        first, second = pipe.execute()
+        once = script.name in ("wake", "deadline")  # their timer is gone
+        agree(f"second answer of {script.name}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
+        if script.name == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
+            agree("second commit", (unpack(second[3]), second[4:]), (unpack(first[3]), first[4:]))
+        elif script.name in SAME_BODY:
+            agree(f"second body of {script.name}", second[1:], first[1:])
+        elif script.name == "claim" and first[0] == b"claimed":
+            agree("second claim", (unpack(second[1]), second[3:]), (unpack(first[1]), first[3:]))
+        return first
+
+
+@dataclass
+class LiveRun:
+    """A run in the world."""
+
+    model: ModelRun
+    start: dict[str, Any]
+    dispatches: list[Dispatch] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)  # claimed, as far as its executor knows
+    stale: list[Work] = field(default_factory=list)
+    doomed: set[str] = field(default_factory=set)  # tokens whose process dies before it commits
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # token -> what it has staged and must report
+    age: int = 0
+
+    def item_of(self, work: Work) -> Item | None:
+        """The work's item while it is still this claim's."""
+        item = self.model.items.get(work.work_id)
+        mine = item is not None and item.state == "running" and item.token == work.token
+        return item if mine and self.model.status == "running" else None
+
+
+class World:
+    """Runs operations and keeps the models in step. Operations are in `core_operations.py`."""
+
+    def __init__(
+        self, client: Client, settings: Settings, seed: int, *, large: bool = False, **mutations: tuple[str, str]
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.store = WorldStore(client, settings, self.rng, **mutations)
+        self.leases = Leases(self.store)
+        self.client, self.large = client, large
+        self.runs: list[LiveRun] = []
+        self.births = 4
+        self.owners = [f"owner{n}" for n in range(self.births)]
+        self.held: dict[tuple[str, int], set[str]] = {}
+        self.gone: set[tuple[str, int]] = set()
+        self.started = self.steps = 0
+        self.log: list[str] = []
+
+    # -- what operations share -------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Keep the last operations for the report of a failure."""
+        self.log.append(text)
+        del self.log[:-40]
+
+    def shard(self, run: LiveRun) -> int:
+        return self.store.locate(run.model.run_id).shard
+
+    def holding(self, owner: str, shard: int) -> set[str]:
+        return self.held.setdefault((owner, shard), set())
+
+    def let_go(self, run: LiveRun, work: Work) -> None:
+        self.holding(work.owner, self.shard(run)).discard(work.member)
+
+    def heard(self, run: LiveRun, reply: object, what: str) -> None:
+        """The dispatches of an applied verb are those the model asked for; some are lost on the way."""
+        assert isinstance(reply, Applied), f"{what}: {reply!r}"
+        expected = sorted(run.model.rung())
+        agree(f"dispatches of {what}", sorted((b.work_id, b.dispatch_no) for b in reply.dispatches), expected)
+        agree(f"{what} ended the run", reply.ended, reply.ended and run.model.status != "running")
+        in_order = sorted(reply.dispatches, key=lambda dispatch: (dispatch.work_id, dispatch.dispatch_no))
+        run.dispatches += [dispatch for dispatch in in_order if self.rng.random() < 0.95]
+
+    def reborn(self, owner: str) -> None:
+        """A lost process goes on, or is replaced, under another name."""
+        self.births += 1
+        self.owners = [f"owner{self.births}" if name == owner else name for name in self.owners]
+
+    def due(self, run: LiveRun, timer: str) -> None:
+        """Make a timer due."""
+        self.client.zadd(self.store.locate(run.model.run_id)["timers"], {timer: 1}, xx=True)
+
+    # -- operations of one step ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A new run."""
+        run_id = f"run{self.started:05d}"
+        self.started += 1
+        model = ModelRun(run_id, random_plan(self.rng, f"W{self.started}"))
+        asked = {
+            "commands": decide_start(model.plan, run_id, event(START), LIMITS),
+            "nonce": f"n{run_id}",
+            "timeout_seconds": self.rng.choice((None, 3600)),
+        }
+        run = LiveRun(model, asked)
+        self.runs.append(run)
+        if asked["timeout_seconds"]:
+            model.timers.add(model.timer("timeout"))
+        model.apply(asked["commands"])
+        self.heard(run, self.store.start(run_id, model.plan, **asked), "start")
+        model.remembered["start"] = ("", Applied(tuple(run.dispatches)))
+
+    def start_again(self, run: LiveRun) -> None:
+        """The reply of a start was lost, or somebody else wants the id."""
+        asked = run.start | {"nonce": "another"}
+        agree("start by another", self.store.start(run.model.run_id, run.model.plan, **asked), Refusal.EXISTS)
+        assert isinstance(self.store.start(run.model.run_id, run.model.plan, **run.start), Applied)
+
+    def claim(self, run: LiveRun) -> None:
+        """Some dispatch reaches some process; old ones too."""
+        if not run.dispatches:
+            return
+        ready = {item.work_id for item in run.model.in_state("ready")}
+        wanted = [dispatch for dispatch in run.dispatches if dispatch.work_id in ready]
+        if not wanted and self.rng.random() < 0.7:
+            return
+        dispatch = self.rng.choice(wanted if wanted and self.rng.random() < 0.8 else run.dispatches)
+        run.dispatches = run.dispatches[-200:]
+        self.follow(run, dispatch, self.rng.choice(self.owners), self.rng.choice(ROOMS))
+
+    def follow(self, run: LiveRun, dispatch: Dispatch, owner: str, room: Room = ONE_SUSPECT) -> None:
+        model, shard = run.model, self.shard(run)
+        claim_id = f"c{self.rng.randrange(10**12)}"
+        item = model.items.get(dispatch.work_id)
+        expected: Refusal | None = None
+        if (owner, shard) in self.gone:
+            expected = Refusal.FENCED
+        elif model.status != "running":
+            expected = Refusal.CLOSED
+        elif item is None or item.state not in ("ready", "running"):
+            expected = Refusal.STALE
+        elif item.state == "running":
+            expected = Refusal.BUSY
+        elif dispatch.dispatch_no > item.dispatches:
+            expected = Refusal.STALE
+        elif item.suspicion > room.suspicion:
+            expected = Refusal.SUSPECT
+        reply = self.store.claim(
+            model.run_id, dispatch.work_id, dispatch.dispatch_no, claim_id=claim_id, owner=owner, room=room
+        )
+        self.note(f"{model.run_id} claim {dispatch.step} {dispatch.work_id} by {owner}: {expected or 'claimed'}")
+        if expected is Refusal.FENCED:
+            self.reborn(owner)
+        if expected is not None or item is None:
+            agree(f"claim of {dispatch.work_id}", reply, expected)
+            return
+        assert isinstance(reply, Work), f"claim of {dispatch.work_id}: {reply!r}"
+        model.claimed(item, claim_id, owner)
+        item.alone = bool(item.suspicion) and room.alone
+        self.took(run, item, reply)
+
+    def took(self, run: LiveRun, item: Item, reply: Work) -> None:
+        """A claim was answered, or a commit has claimed what it goes on with."""
+        model = run.model
+        self.holding(reply.owner, self.shard(run)).add(reply.member)
+        self._check_claim(run, item, reply)
+        run.works.append(reply)
+        agree("leftovers", bool(reply.segments), item.work_id in model.staged)
+        if reply.segments:
+            self.store.unstage(reply, CHUNK)
+        model.staged.pop(item.work_id, None)
+
+    def _check_claim(self, run: LiveRun, item: Item, work: Work) -> None:
+        model = run.model
+        agree("token", work.token, item.token)
+        agree("events", work.bound, tuple(model.events[event_id][0] for event_id in item.event_ids))
+        agree(
+            "answers",
+            work.answers,
+            {name: None if e is None else model.events[e][0] for name, e in item.answers.items()},
+        )
+        agree("recoveries", work.recoveries, item.spent)
+        agree("attempt", work.attempt, item.failures + item.losses + 1)
+        agree("version", work.version, model.version)
+        agree("sent early", work.sent_early, item.sent is not None)
+        if item.gathered is not None:
+            agree("size of a fan-in", work.members, len(item.gathered[1]))
+            if self.rng.random() < 0.3:
+                agree("members of a fan-in", self.store.members(work), item.gathered[1])
+
+    def commit(self, run: LiveRun) -> None:
+        """An attempt reports its outcome; sometimes one that was given up long ago."""
+        usable = [work for work in run.works if work.token not in run.doomed]
+        late = run.stale and self.rng.random() < 0.15
+        if late:
+            self.report(run, self.rng.choice(run.stale))
+        elif usable:
+            self.report(run, self.rng.choice(usable))
+
+    def report(self, run: LiveRun, work: Work) -> None:
+        model, rng = run.model, self.rng
+        item = run.item_of(work)
+        around = model.surroundings
+        outcome = run.outcomes.get(work.token) or random_outcome(rng, work, len(model.items), large=self.large)
+        decision = decide(model.plan, work, outcome, around, LIMITS)
+        version = around.version - (rng.random() < 0.1)
+        batches = (item.batches if item else 0) + (rng.random() < 0.05)
+        known, answer = model.remembered.get(work.work_id, ("", None))
+        remembered = answer if known == work.token else None
+        if decision.staged and remembered is None:
+            agree("staging", self.store.stage(work, decision, CHUNK), self.refusal(run, work))
+        if decision.staged and item is not None:
+            run.outcomes[work.token] = outcome
+            items = [i for staged in decision.staged.values() for i in staged]
+            model.staged[work.work_id] = Ahead(
+                {i.event_id: i.uses for i in items if i.deliver is not None},
+                {f":members:{decision.scope_id}:{i.member_of}" for i in items if i.member_of is not None},
+            )
+            if item is not None and rng.random() < 0.4:  # the process dies between staging and commit
+                run.doomed.add(work.token)
+                return
+        expected: Refusal | None = self.refusal(run, work)
+        if expected is None and item is not None and item.batches != batches:
+            expected = Refusal.MISSING
+        elif expected is None and decision.sensitive and version != model.version:
+            expected = Refusal.CHANGED
+        carry_on = None
+        if remembered is None and rng.random() < 0.4:
+            not_steps = tuple(sorted(rng.sample(list(model.plan.by_name), rng.randint(0, 1))))
+            carry_on = CarryOn(f"k{rng.randrange(10**12)}", not_steps)
+        taken = self.store.commit(
+            work, model.plan, decision, version=version, batches=batches, entry={}, carry_on=carry_on
+        )
+        self.note(
+            f"{model.run_id} commit {work.step} {work.work_id} {type(outcome).__name__}: {expected or 'committed'}"
+        )
+        if remembered is not None:
+            agree("a repeated commit", taken, remembered)
+            return
+        if expected not in (Refusal.MISSING, Refusal.CHANGED):
+            self.let_go(run, work)
+        if expected is not None:
+            agree(f"commit of {work.work_id}", taken, expected)
+            if expected in (Refusal.STALE, Refusal.CLOSED) and work in run.works:
+                run.works.remove(work)
+            return
+        assert item is not None
+        model.timers.discard(model.timer("deadline", work.work_id))
+        model.commits += 1
+        model.staged.pop(work.work_id, None)
+        model.carry = (carry_on.claim_id, work.owner, carry_on.not_steps) if carry_on is not None else None
+        model.apply(decision.commands, item, decision)
+        carried, model.carry, model.carried = model.carried, None, None
+        self.heard(run, taken, f"commit {type(outcome).__name__}")
+        assert isinstance(taken, Applied)
+        model.remembered[work.work_id] = (work.token, replace(taken, continued=None))
+        run.works.remove(work)
+        run.stale = [*run.stale[-5:], work]
+        if carried is None or model.status != "running":
+            agree("what a commit goes on with", taken.continued, None)
+        else:
+            assert taken.continued is not None, f"nothing to go on with, expected {carried.work_id}"
+            self.took(run, carried, taken.continued)
+
+    def refusal(self, run: LiveRun, work: Work) -> Refusal | None:
+        """What a verb under this work's token answers."""
+        if run.model.status != "running":
+            return Refusal.CLOSED
+        return None if run.item_of(work) is not None else Refusal.STALE
+
+    def flush(self, run: LiveRun) -> None:
+        """An attempt sends and publishes before its end; a later attempt may send the same again."""
+        candidates = [*run.works, *run.stale[-1:]]
+        if not candidates:
+            return
+        model, work = run.model, self.rng.choice(candidates)
+        item = run.item_of(work)
+        batch = (item.batches if item else 0) + self.rng.choice((0, 1, 1, 1, 1, 2))
+        if batch == 0:
+            return
+        sends = []
+        around = model.surroundings
+        for n in self.rng.sample(range(4), self.rng.randint(0, 2)):
+            what = event("ABCD"[n], k=n, sender=work.work_id)
+            identity = derive_id(work.work_id, "sent", n)
+            origin = Origin(model.run_id, work.work_id, recoveries=work.recoveries)
+            sends.append((identity, route(model.plan, what, origin, identity, around, LIMITS)))
+            around = around.after(what)
+        version = model.version - (self.rng.random() < 0.1)
+        publishes = [Publish(random_event(self.rng), work.step, work.attempt)] * self.rng.randint(0, 2)
+        reply = self.store.flush(work, model.plan, batch=batch, version=version, publishes=publishes, sends=sends)
+        self.note(f"{model.run_id} flush {work.step} {work.work_id} batch {batch} of {len(sends)}: {reply!r:.20}")
+        expected = self.refusal(run, work)
+        if item is not None and expected is None:
+            if item.batches >= batch:
+                agree("a repeated flush", reply, Applied())
+                return
+            if batch > item.batches + 1:
+                expected = Refusal.MISSING
+            elif sends and version != model.version:
+                expected = Refusal.CHANGED
+        if expected is not None or item is None:
+            agree("flush", reply, expected)
+            return
+        item.batches = batch
+        model.seq += len(publishes)
+        for identity, commands in sends:
+            item.sent = set() if item.sent is None else item.sent
+            if identity not in item.sent:
+                item.sent.add(identity)
+                model.apply(commands)
+        self.heard(run, reply, "flush")
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def play(self, operations: Sequence[tuple[Callable[[LiveRun], None], int]], scripts: int) -> None:
+        """Random operations until this many scripts have run.
+
+        Raises:
+            Mismatch: Redis and the model disagree.
+        """
+        choices, weights = [o for o, _ in operations], [w for _, w in operations]
+        while self.store.scripts < scripts:
+            self.steps += 1
+            if len(self.runs) < 6:
+                self.start()
+            busy = [r for r in self.runs if r.model.status == "running" and r.model.in_state("ready", "running")]
+            run = self.rng.choice(busy if busy and self.rng.random() < 0.8 else self.runs)
+            run.age += 1
+            self.rng.choices(choices, weights)[0](run)
+            if self.rng.random() < 0.12:
+                compare(self.store, run.model)
+            if self.steps % 200 == 0:
+                self.look_at_shards()
+
+    def look_at_shards(self) -> None:
+        for shard in range(self.store.settings.shards):
+            compare_shard(self.store, shard, self.held, self.gone)

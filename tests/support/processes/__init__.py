@@ -1,0 +1,1 @@
+"""Processes under test: deployments of workers, the command line, brokers, replicas and owners."""

@@ -1,0 +1,84 @@
+"""Fixtures of tests with worker processes: a watchdog, a Redis, deployments. Conftests import them from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from support.processes.driving import Deploy, Deployment
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.watchdog import Watchdog
+
+
+@pytest.fixture(scope="session")
+def watchdog() -> Iterator[Watchdog]:
+    """Ends all workers also when the test run itself is killed."""
+    with Watchdog() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def durable_redis_url(watchdog: Watchdog) -> Iterator[str]:
+    """A real Redis with an append-only file, as in production."""
+    with EmbeddedRedis.temporary(watchdog=watchdog) as server:
+        yield server.url
+
+
+#: Lists of the deployments there are at the moment.
+_deployments: list[list[Deployment]] = []
+
+
+@contextmanager
+def kept_for_reports(made: list[Any]) -> Iterator[None]:
+    """Show with a failed test what the workers of these deployments have printed."""
+    _deployments.append(made)
+    try:
+        yield
+    finally:
+        _deployments.remove(made)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """Show what the workers have printed with a test that failed."""
+    report: pytest.TestReport = yield
+    if report.failed:
+        for deployment in chain.from_iterable(_deployments):
+            for worker in deployment.workers:
+                title = f"Worker {worker.name}, exit code {worker.process.poll()}"
+                report.sections.append((title, worker.log()[-8_000:]))
+    return report
+
+
+def _deploying(durable_redis_url: str, watchdog: Watchdog, folders: pytest.TempPathFactory) -> Iterator[Deploy]:
+    made: list[Deployment] = []
+
+    def deploy(url: str = durable_redis_url, **settings: Any) -> Deployment:
+        deployment = Deployment(url, folders.mktemp("deployment"), watchdog, **settings)
+        made.append(deployment)
+        return deployment
+
+    with kept_for_reports(made):
+        try:
+            yield deploy
+        finally:
+            for deployment in made:
+                deployment.close()
+
+
+@pytest.fixture
+def deploy(durable_redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy]:
+    """Makes deployments that end with the test."""
+    yield from _deploying(durable_redis_url, watchdog, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def deploy_for_module(
+    durable_redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deploy]:
+    """Makes deployments that end with the file's last test."""
+    yield from _deploying(durable_redis_url, watchdog, tmp_path_factory)

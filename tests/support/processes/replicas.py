@@ -1,0 +1,84 @@
+"""Server processes of a deployment, and a balancer in front of them that sends each connection to one that lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from support.processes.driving import Deployment, WorkerUnderTest, eventually
+
+
+class Replica:
+    """One server process."""
+
+    def __init__(self, deployment: Deployment, name: str, *options: str) -> None:
+        file = Path(deployment.folder, f"{name}.port")
+        self.process: WorkerUnderTest = deployment.launch(name, "support.programs.served_app", str(file), *options)
+
+        def is_listening() -> bool:
+            assert self.process.process.poll() is None, self.process.log()
+            return file.exists()
+
+        eventually(is_listening, f"server {name} listens")
+        self.port = int(file.read_text())
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill_group()
+
+
+class Balancer:
+    """Forwards bytes; a connection to a replica that dies is cut, and the next one goes to another."""
+
+    def __init__(self, replicas: list[Replica]) -> None:
+        self.replicas = replicas
+        self.used: list[Replica] = []
+        self._pipes: list[asyncio.Task[None]] = []
+        self.address = ""
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Its address, within the block."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        async with server:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for task in self._pipes:
+            task.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._pipes.append(asyncio.create_task(self._pipe(reader, writer)))
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for replica in self.replicas:
+            with contextlib.suppress(OSError):
+                there, back = await asyncio.open_connection("127.0.0.1", replica.port)
+                break
+        else:
+            writer.transport.abort()
+            return
+        self.used.append(replica)
+        one, other = asyncio.create_task(_copy(reader, back)), asyncio.create_task(_copy(there, writer))
+        try:
+            await asyncio.wait((one, other), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (one, other):
+                task.cancel()
+            await asyncio.gather(one, other, return_exceptions=True)
+            back.transport.abort()
+            writer.transport.abort()
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    while data := await source.read(65536):
+        target.write(data)
+        await target.drain()
+    with contextlib.suppress(OSError):
+        await target.drain()

@@ -1,0 +1,100 @@
+"""A client that does everything clients do, to runs of fixed names. Killed anywhere and started again, it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from support.chaos.flows import Answer, Asks, Few, Links
+from support.flows.everyday import FOLDER
+from umbel import Context, Settings, Workflow, WorkflowHandler
+from umbel.errors import RunExists
+from umbel.orchestration.state.redis_hash import LOCK_SECONDS
+from umbel.tasks.client.retrying import retry_run
+from umbel.tasks.client.runtime import Runtime
+
+#: Run -> what it must come to.
+RUNS: dict[str, Any] = {
+    "c-chain": 2,
+    "c-asks": [0, 1],
+    "c-state": [0],
+    "c-revived": [0],
+    "c-copied": [0, 1],
+}
+
+
+class Client:
+    """One life of it."""
+
+    def __init__(self) -> None:
+        self.runtime = Runtime(Settings.from_environment())
+
+    def start(self, run_id: str, workflow: Workflow, **fields: Any) -> WorkflowHandler:
+        """Start a run, unless an earlier life has."""
+        with suppress(RunExists):
+            workflow.start(run_id=run_id, **fields)
+        return self.runtime.handler(run_id, workflow)
+
+    def asks(self, run_id: str, n: int) -> WorkflowHandler:
+        """A run that asks n questions."""
+        return self.start(run_id, Asks(runtime=self.runtime, timeout=None), n=n)
+
+    @staticmethod
+    def answer(handler: WorkflowHandler, n: int) -> None:
+        """Answer them all, unless that is over."""
+        for number in range(n):
+            if handler.status() == "running":
+                handler.send_event(Answer(n=number, text=f"answer {number}"))
+
+    def live(self) -> None:
+        """All of it."""
+        self.start("c-chain", Links(runtime=self.runtime, timeout=None), n=3, seconds=0.0)
+        few = Few(runtime=self.runtime, timeout=None, **Few.OPTIONS).start(n=5)  # another one in each life
+        self.answer(self.asks("c-asks", 2), 2)
+        state = self.asks("c-state", 1)
+        asyncio.run(self._edit(state))
+        self.answer(state, 1)
+        self._revive(self.asks("c-revived", 1))
+        original = self.asks("c-copied", 2)
+        self._copy(original)
+        self.answer(original, 2)
+        few.result(30)
+        assert self.runtime.store.purge(few.run_id)
+
+    @staticmethod
+    async def _edit(handler: WorkflowHandler) -> None:
+        await handler.ctx.store.set("told", 1)
+        async with handler.ctx.store.edit_state() as state:
+            state["told"] += 1
+        with suppress(LookupError):
+            async with handler.ctx.store.edit_state():
+                raise LookupError("this edit is given up")
+        done = Path(os.environ[FOLDER], "edited")
+        if not done.exists():
+            async with handler.ctx.store.edit_state() as state:
+                await asyncio.sleep(LOCK_SECONDS / 3)  # its lock has to be renewed
+                state["told"] += 1
+            done.touch()
+
+    def _revive(self, handler: WorkflowHandler) -> None:
+        done = Path(os.environ[FOLDER], "revived")
+        if not done.exists():
+            asyncio.run(handler.cancel_run())
+            retry_run(self.runtime, handler.run_id)
+            done.touch()
+        self.answer(handler, 1)
+
+    def _copy(self, original: WorkflowHandler) -> None:
+        workflow = Asks(runtime=self.runtime, timeout=None)
+        done = Path(os.environ[FOLDER], "copy")
+        if not done.exists():
+            # Under another name in each life: what a restoration that broke off has brought keeps its name for an hour.
+            done.write_text(workflow.start(ctx=Context.from_dict(workflow, original.ctx.to_dict())).run_id)
+        self.answer(self.runtime.handler(done.read_text(), workflow), 2)
+
+
+if __name__ == "__main__":
+    Client().live()

@@ -1,0 +1,1 @@
+"""The store without Celery: fixtures, driven runs, readers and states."""

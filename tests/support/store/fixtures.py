@@ -1,0 +1,65 @@
+"""One real Redis for the session; every test has a key prefix of its own and clears up only that."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from support.store.checks import CheckedStore
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.settings import Settings
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis: TEST_REDIS_URL, else one of our own, of the oldest release that umbel supports."""
+    given = os.environ.get("TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    with EmbeddedRedis.temporary(append_only=False, binary=find_server(search_path="")) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def client(redis_url: str) -> Iterator[Client]:
+    """A connection; what it sends is not counted on by any test."""
+    connection = connect(redis_url)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def prefix(client: Client) -> Iterator[str]:
+    """This test's own key prefix."""
+    name = f"t{secrets.token_hex(6)}"
+    yield name
+    keys = list(client.scan_iter(match=f"{name}:*", count=1000))
+    for start in range(0, len(keys), 1000):
+        client.unlink(*keys[start : start + 1000])
+
+
+@pytest.fixture
+def settings(redis_url: str, prefix: str) -> Settings:
+    """Times so long that nothing falls due by itself; tests make due what they mean to."""
+    return Settings(
+        redis_url=redis_url,
+        key_prefix=prefix,
+        shards=2,
+        lease_seconds=600,
+        heartbeat_seconds=200,
+        redispatch_seconds=600,
+        redispatch_max_seconds=20_000,
+    )
+
+
+@pytest.fixture
+def store(client: Client, settings: Settings) -> Store:
+    """A store whose every script is watched: a key that was not passed in KEYS is an error."""
+    return CheckedStore(client, settings)

@@ -1,0 +1,157 @@
+"""A started run on a real Redis, and the states that the tests of `ctx.store` keep in it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel, Field
+
+from support.store.state_writer import beside
+from umbel.orchestration.engine.leases import Held, Leases
+from umbel.orchestration.model.decide import Limits, decide_start
+from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.suspicion import ONE_SUSPECT
+from umbel.orchestration.model.work_item import Work
+from umbel.orchestration.store.blocking import BlockingStore
+from umbel.orchestration.store.connection import connect
+from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.portal import Portal
+from umbel.orchestration.store.replies import Applied
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+from umbel.tasks.state.memory import InMemoryStateStore
+from umbel.tasks.state.store import DictState, StateStore, SyncStateStore
+
+PLAN = Plan(
+    workflow="W",
+    start_event=START,
+    steps=tuple(StepPlan(name=name, task=f"W.{name}", accepts=(START,)) for name in ("a", "b")),
+)
+
+
+class Customer(BaseModel):
+    name: str
+    born: date | None = None
+
+
+class Base(BaseModel):
+    count: int = 0
+    tags: list[str] = Field(default_factory=list)
+
+
+class Derived(Base):
+    customer: Customer | None = None
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+
+class Unrelated(BaseModel):
+    other: int = 0
+
+
+class Needy(BaseModel):
+    must: int
+
+
+def connected_store(redis_url: str) -> BlockingStore:
+    """A store with a key prefix of its own."""
+    return BlockingStore(
+        connect(redis_url), Settings(redis_url=redis_url, key_prefix=f"t{secrets.token_hex(6)}", shards=2)
+    )
+
+
+@dataclass
+class Run:
+    """A started run whose two work items may be claimed.
+
+    Attributes:
+        as_in_step: Whether states are asked for on the running loop, as in an async step of the asyncio pool, instead
+            of on a portal with a thread of its own.
+    """
+
+    store: BlockingStore
+    run_id: str
+    dispatches: dict[str, Any]
+    as_in_step: bool = False
+    _here: WeakKeyDictionary[asyncio.AbstractEventLoop, Store] = field(default_factory=WeakKeyDictionary)
+
+    @staticmethod
+    def start(store: BlockingStore, run_id: str | None = None) -> Run:
+        """Start a run of two steps."""
+        run_id = run_id or new_id()
+        commands = decide_start(PLAN, run_id, Envelope(START, (), b"{}"), Limits())
+        started = store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=None)
+        assert isinstance(started, Applied)
+        return Run(store, run_id, {dispatch.step: dispatch for dispatch in started.dispatches})
+
+    def claim(self, step: str, owner: str = "o") -> Work:
+        dispatch = self.dispatches[step]
+        work = self.store.claim(
+            self.run_id, dispatch.work_id, dispatch.dispatch_no, claim_id=new_id(), owner=owner, room=ONE_SUSPECT
+        )
+        assert isinstance(work, Work)
+        return work
+
+    def lose(self, work: Work) -> None:
+        """Declare the process that holds `work` lost, and have it dispatched again."""
+        held = Held(self.run_id, work.work_id, work.claim_id)
+        for _, applied in Leases(self.store).hand_back(work.owner, [held], charge=True):
+            self.dispatches |= {dispatch.step: dispatch for dispatch in applied.dispatches}
+
+    def state(self, cls: type[Any] = DictState, work: Work | None = None, **options: Any) -> StateStore[Any]:
+        aside = beside(self.store)
+        store = self.on_this_loop() if self.as_in_step else aside
+        return StateStore(store, self.run_id, self.run_id, cls, work, renewing=aside, **options)
+
+    def on_this_loop(self) -> Store:
+        """The store on the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._here:
+            assert self.store.settings.redis_url is not None
+            connection = Connection(self.store.settings.redis_url, Portal("umbel-test", loop))
+            self._here[loop] = Store(connection, self.store.settings)
+        return self._here[loop]
+
+    def plain_state(self, cls: type[Any] = DictState, work: Work | None = None) -> SyncStateStore[Any]:
+        return SyncStateStore(beside(self.store), self.run_id, self.run_id, cls, work)
+
+    def state_key(self) -> str:
+        return self.store.locate(self.run_id)[f"state:{self.run_id}"]
+
+    def raw(self) -> dict[str, bytes]:
+        return {name.decode(): value for name, value in self.store.client.hgetall(self.state_key()).items()}
+
+    def lock_key(self) -> str:
+        return self.store.locate(self.run_id)[f"state:{self.run_id}:lock"]
+
+    def journal(self) -> list[Any]:
+        return [data for _, kind, data in self.store.journal(self.run_id) if kind == "state"]
+
+
+class Memory:
+    """A state in memory, for tests of what it has in common with one in Redis."""
+
+    def __init__(self) -> None:
+        self._store: InMemoryStateStore[Any] | None = None
+
+    def state(self, cls: type[Any] = DictState) -> InMemoryStateStore[Any]:
+        """The store: made on the first call, the same ever after."""
+        if self._store is None:
+            self._store = InMemoryStateStore.of_class(cls)
+        return self._store
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        await asyncio.sleep(0.005)

@@ -1,0 +1,212 @@
+"""A Redis that can be killed and comes back, runs that tell things when told to, and readers in threads."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgpack
+
+from support.store.driving import DrivenRun, event, plan_of, step, stop
+from umbel.orchestration.model.commands import Command, Publish
+from umbel.orchestration.model.envelope import START, Envelope
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.replies import Applied
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.streams.reader import StreamEvent, StreamReader
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.configuration import free_port
+
+PROGRESS = "app.Progress"
+PATIENCE = 20.0
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Poll until it is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.005)
+
+
+class KillableRedis:
+    """A Redis of our own. With `is_durable`, nothing acknowledged is lost when it is killed."""
+
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.durability = ["--appendonly", "yes", "--appendfsync", "always"] if is_durable else ["--appendonly", "no"]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it on the same port and state, and wait until it serves."""
+        where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), "--logfile", "redis.log"]
+        self.process = subprocess.Popen([str(find_server()), *where, "--save", "", *self.durability])
+        probe = connect(self.url)
+        eventually(lambda: _answers(probe), "Redis serves")
+        probe.close()
+
+    def kill(self) -> None:
+        """As a crash does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+def _answers(client: Client) -> bool:
+    try:
+        return bool(client.ping())
+    except Exception:
+        return False
+
+
+def store_on(url: str, prefix: str, **more: object) -> Store:
+    """A store with a key prefix of its own."""
+    return Store(connect(url), Settings(redis_url=url, key_prefix=prefix, **more))
+
+
+class Wire:
+    """A way to Redis whose connections can go dead without being closed, as a lost machine or a firewall does it."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self._links: list[tuple[socket.socket, threading.Event]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def go_dead(self) -> None:
+        """From now on the present connections carry nothing, and nobody is told."""
+        for _, is_dead in self._links:
+            is_dead.set()
+
+    def close(self) -> None:
+        """Close all."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for link, _ in self._links:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far, is_dead = socket.create_connection(("127.0.0.1", self._target)), threading.Event()
+                self._links += [(near, is_dead), (far, is_dead)]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(source, sink, is_dead), daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket, is_dead: threading.Event) -> None:
+        with source, contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not is_dead.is_set():
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+class Telling(DrivenRun):
+    """A run whose only step is at work and publishes what the test says."""
+
+    def __init__(self, store: Store, run_id: str | None = None) -> None:
+        super().__init__(store, plan_of(step("go", START, num_workers=1)), run_id)
+        self.start()
+        self.work = self.claim("go")
+        self.batches = 0
+
+    def tell(self, *numbers: int) -> None:
+        """Publish one Progress per number."""
+        self.publish(*(event(PROGRESS, n=n) for n in numbers))
+
+    def publish(self, *events: Envelope) -> None:
+        """Publish events in one burst, as the step's code would."""
+        self.batches += 1
+        told = [Publish(each, "go", self.work.attempt) for each in events]
+        assert isinstance(self.flush(self.work, self.batches, publishes=told), Applied)
+
+    def apply(self, *commands: Command) -> None:
+        """Apply commands as a routed event would."""
+        self.batches += 1
+        sends = [(f"s{self.batches}", commands)]
+        version = self.store.surroundings(self.run_id).version
+        applied = self.store.flush(self.work, self.plan, batch=self.batches, version=version, publishes=(), sends=sends)
+        assert isinstance(applied, Applied)
+
+    def end(self) -> None:
+        """The step returns a StopEvent."""
+        self.commit(self.work, stop("done"), batches=self.batches)
+
+    def tell_unheard(self, number: int) -> None:
+        """Publish one Progress whose live message gets lost: only the log has it."""
+        seq = int(self.store.client.hget(self.keys["run"], "seq") or 0)
+        content = msgpack.packb([event(PROGRESS, n=number).to_bytes(), "go", 1], use_bin_type=False)
+        with self.store.client.pipeline(transaction=True) as pipe:
+            pipe.hincrby(self.keys["run"], "seq", 1).xadd(self.keys["stream"], {"d": content}, id=f"{seq}-1")
+            pipe.execute()
+
+
+class Reading:
+    """A blocking reader in a thread."""
+
+    def __init__(self, reader: StreamReader) -> None:
+        self.reader = reader
+        self._found: SimpleQueue[StreamEvent | Exception | None] = SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for found in self.reader.events():
+                self._found.put(found)
+            self._found.put(None)
+        except Exception as error:
+            self._found.put(error)
+
+    def next(self) -> StreamEvent | None:
+        """The next event; None at the end."""
+        found = self._found.get(timeout=PATIENCE)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def number(self) -> int:
+        """The next event's number; it is a Progress."""
+        found = self.next()
+        assert found is not None
+        assert found.envelope.type == PROGRESS
+        number: int = found.envelope.value()["n"]
+        return number
+
+    def rest(self) -> list[StreamEvent]:
+        """All further events up to the end."""
+        return list(iter(self.next, None))
+
+
+def numbers(events: Iterable[StreamEvent]) -> list[int]:
+    """The numbers of the Progress events among them."""
+    return [found.envelope.value()["n"] for found in events if found.envelope.type == PROGRESS]
+
+
+def types(events: Iterable[StreamEvent]) -> list[str]:
+    """The wire names."""
+    return [found.envelope.type for found in events]
+
+
+def listeners(client: Client) -> int:
+    """How many connections of this Redis are subscribed to something."""
+    return len(client.client_list(_type="pubsub"))
+
+
+def is_followed(run: DrivenRun) -> bool:
+    """Whether somebody is subscribed to the run's live channel."""
+    channel = run.keys["stream"]
+    return bool(run.store.client.pubsub_numsub(channel)[0][1])

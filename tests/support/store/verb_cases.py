@@ -1,0 +1,306 @@
+"""Every verb of the store as a case that may be asked again, and what the second answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
+from umbel.orchestration.engine.concurrency import Admission, RunQuota
+from umbel.orchestration.engine.leases import Held, Pulse
+from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Work
+from umbel.orchestration.snapshots.restore import begin_from
+from umbel.orchestration.snapshots.take import take_snapshot
+from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.replies import Applied
+
+PLAN = plan_of(
+    step("begin", START, collected_by=("all",), timeout_seconds=50),
+    step("work", "A", num_workers=2),
+    step("pair", "L", "L", kind="all_of"),
+    step("all", "M", kind="collect"),
+)
+
+
+@dataclass
+class Case:
+    """A verb, ready to be asked; `again` is what the second asking answers, None for the same."""
+
+    verb: str
+    ask: Callable[[], Any]
+    again: Callable[[Any], Any] | None = None
+
+
+def claimed(store: Store, plan: Any = PLAN) -> tuple[DrivenRun, Work]:
+    run = DrivenRun(store, plan).start(timeout_seconds=100)
+    return run, run.claim("begin")
+
+
+def unheard(_: Any) -> Applied:
+    """The second answer names no dispatches: the ring remembers those of the first."""
+    return Applied()
+
+
+def start(store: Store) -> Case:
+    commands = decide_start(PLAN, "r", event(START), LIMITS)
+    return Case("start", lambda: store.start("r", PLAN, commands, nonce="n", timeout_seconds=9))
+
+
+def snapshot(store: Store) -> Case:
+    run, _ = claimed(store)
+    return Case("snapshot", lambda: take_snapshot(store, run.run_id))
+
+
+def restore(store: Store) -> Case:
+    run, _ = claimed(store)
+    saved = take_snapshot(store, run.run_id)
+    given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "options": {}}
+    return Case("restore", lambda: begin_from(store, "r", PLAN, saved, (), LIMITS, **given))
+
+
+def claim(store: Store) -> Case:
+    run = DrivenRun(store, PLAN).start()
+    return Case("claim", lambda: run.ask(run.dispatches[0], claim_id="c"))
+
+
+def committing(outcome: Outcome | Callable[[Work], Outcome]) -> Callable[[Store], Case]:
+    def case(store: Store) -> Case:
+        _run, work = claimed(store)
+        decision: Decision = decide(PLAN, work, outcome(work) if callable(outcome) else outcome, NOTHING, LIMITS)
+        if decision.staged:
+            assert store.stage(work, decision, CHUNK) is None
+        return Case("commit", lambda: store.commit(work, PLAN, decision, version=0, batches=0, entry={}))
+
+    return case
+
+
+def flush(store: Store) -> Case:
+    run, work = claimed(store)
+    sends = [
+        (f"e{i}", route(PLAN, event(name), Origin(run.run_id, work.work_id), f"e{i}", NOTHING, LIMITS))
+        for i, name in enumerate("ALLXA")
+    ]
+    publishes = [Publish(event("P"), "begin", 1)]
+    return Case(
+        "flush", lambda: store.flush(work, PLAN, batch=1, version=0, publishes=publishes, sends=sends), again=unheard
+    )
+
+
+def send(store: Store) -> Case:
+    run, _ = claimed(store)
+    commands = route(PLAN, event("A"), Origin(run.run_id, "outside"), "e", NOTHING, LIMITS)
+    return Case("send", lambda: store.send(run.run_id, "s", commands, version=0), again=unheard)
+
+
+def stage(store: Store) -> Case:
+    _, work = claimed(store)
+    events = (event("A"), event("M")) * CHUNK
+    decision = decide(PLAN, work, FannedOut(events), NOTHING, LIMITS)
+    return Case("stage", lambda: store.stage(work, decision, CHUNK))
+
+
+def unstage(store: Store) -> Case:
+    run, work = claimed(store)
+    store.stage(work, decide(PLAN, work, FannedOut((event("A"),) * (CHUNK + 1)), NOTHING, LIMITS), CHUNK)
+    run.leases.hand_back("o1", [Held.parse(work.member)], charge=False)
+    again = run.ask(run.dispatches[0] if run.dispatches else bell_of(run, work))
+    assert isinstance(again, Work)
+    assert again.segments
+    return Case("unstage", lambda: store.unstage(again, CHUNK))
+
+
+def bell_of(run: DrivenRun, work: Work) -> Any:
+    return run.leases.redispatch(run.run_id, [(work.work_id, "umbel/0")]).dispatches[0]
+
+
+def collect(store: Store) -> Case:
+    _, work = claimed(store)
+    return Case(
+        "collect",
+        lambda: store.collect(
+            work,
+            buffer="s|b",
+            call="c",
+            event=event("C"),
+            expected=[("C", 1, "buffer:b|C")],
+            taken=f"taken:{work.work_id}",
+        ),
+    )
+
+
+def finish(store: Store) -> Case:
+    run, _ = claimed(store)
+    return Case("finish", lambda: store.finish(run.run_id, "cancelled", event("x")), again=lambda _: False)
+
+
+def wake_retry(store: Store) -> Case:
+    run, work = claimed(store)
+    run.commit(work, failed(100))
+    run.make_due(f"retry|{work.work_id}")
+    return Case("wake", lambda: run.wake("retry", work.work_id), again=lambda _: None)
+
+
+def wake_waiter(store: Store) -> Case:
+    run, work = claimed(store)
+    run.commit(work, waiting(work, timeout_seconds=100))
+    run.make_due(f"waiter|{work.work_id}|w")
+    return Case("wake", lambda: run.wake("waiter", work.work_id, "w"), again=lambda _: None)
+
+
+def deadline(store: Store) -> Case:
+    run, work = claimed(store)
+    run.make_due(f"deadline|{work.work_id}")
+    return Case("deadline", lambda: run.wake("deadline", work.work_id), again=lambda _: None)
+
+
+def heartbeat(store: Store) -> Case:
+    run, work = claimed(store)
+    other = Held(run.run_id, "elsewhere", "c")
+    lost = Pulse(False, frozenset([other]))
+
+    def ask() -> Pulse:
+        pulse = run.leases.heartbeat("o1", [Held.parse(work.member), other])
+        store.client.zadd(run.keys["leases"], {"o1": 1})  # the new instant is not the same twice
+        return pulse
+
+    return Case("heartbeat", ask, again=lambda _: lost)
+
+
+def fence(store: Store) -> Case:
+    run, _ = claimed(store)
+    store.client.zadd(run.keys["leases"], {"o1": 1})
+    return Case("fence", lambda: run.leases.fence("o1", run.keys.shard))
+
+
+def losing(charge: bool) -> Callable[[Store], Case]:
+    def case(store: Store) -> Case:
+        run, work = claimed(store)
+        held = [Held.parse(work.member)]
+        return Case(
+            "lose",
+            lambda: run.leases.hand_back("o1", held, charge=charge),
+            again=lambda _: [(run.run_id, Applied())],
+        )
+
+    return case
+
+
+def park(store: Store) -> Case:
+    run, work = claimed(store)
+    return Case("park", lambda: run.leases.park(run.run_id, work.work_id, "W", "begin", work), again=lambda _: False)
+
+
+def unpark(store: Store) -> Case:
+    run, work = claimed(store)
+    run.leases.park(run.run_id, work.work_id, "W", "begin", work)
+    return Case("unpark", lambda: run.leases.unpark("W", ["begin"]), again=lambda _: [])
+
+
+def revive(store: Store) -> Case:
+    run, _ = claimed(store)
+    store.finish(run.run_id, "cancelled", event("x"))
+    return Case("revive", lambda: store.revive(run.run_id, timeout_seconds=9), again=lambda _: "running")
+
+
+def retire(store: Store) -> Case:
+    run, work = claimed(store)
+    run.flush(work, 1, ("x", event("A")))
+    store.finish(run.run_id, "cancelled", event("x"))
+    return Case("retire", lambda: run.leases.retire(run.run_id))
+
+
+def purge(store: Store) -> Case:
+    run, work = claimed(store)
+    run.flush(work, 1, ("x", event("A")))
+    store.finish(run.run_id, "cancelled", event("x"))
+    return Case("purge", lambda: store.purge(run.run_id))
+
+
+def places(store: Store) -> tuple[RunQuota, list[Admission]]:
+    """Two runs of which one may go on, and which have not asked yet."""
+    commands = decide_start(PLAN, "r", event(START), LIMITS)
+    tickets = []
+    for run_id in ("r", "s"):
+        store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=9, num_concurrent_runs=1)
+        member = store.client.hget(store.locate(run_id)["run"], "ticket")
+        tickets.append(Admission.of(PLAN.workflow, member.decode()))
+    return RunQuota(store, lambda _plan, _outgoing: None), tickets
+
+
+def admit(store: Store) -> Case:
+    asking, (first, _) = places(store)
+    return Case("admit", lambda: asking.admit(first, 1, said_at=1))
+
+
+def admit_to_the_line(store: Store) -> Case:
+    asking, (first, second) = places(store)
+    asking.admit(first, 1, said_at=1)
+    return Case("admit", lambda: asking.admit(second, 1, said_at=1))
+
+
+def leave(store: Store) -> Case:
+    asking, (first, second) = places(store)
+    for ticket in (first, second):
+        asking.admit(ticket, 1, said_at=1)
+    return Case("leave", lambda: asking.leave(first), again=lambda _: [])
+
+
+def begin(store: Store) -> Case:
+    asking, (first, _) = places(store)
+    asking.admit(first, 1, said_at=1)
+    return Case("begin", lambda: asking.begin(first))
+
+
+def start_to_wait(store: Store) -> Case:
+    commands = decide_start(PLAN, "r", event(START), LIMITS)
+    given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "num_concurrent_runs": 1}
+    return Case("start", lambda: store.start("r", PLAN, commands, **given))
+
+
+def revive_to_wait(store: Store) -> Case:
+    _, (first, _) = places(store)
+    store.finish(first.run_id, "cancelled", event("x"))
+    return Case("revive", lambda: store.revive(first.run_id, timeout_seconds=9), again=lambda _: "running")
+
+
+CASES: dict[str, Callable[[Store], Case]] = {
+    "start": start,
+    "snapshot": snapshot,
+    "restore": restore,
+    "claim": claim,
+    "commit a return": committing(FannedOut((event("A"), event("M"), event("L"), event("L"), event("X")))),
+    "commit a large fan-out": committing(FannedOut((event("A"), event("M"), event("L")) * CHUNK)),
+    "commit an end": committing(stop(1)),
+    "commit a retry": committing(failed(100)),
+    "commit a retry at once": committing(failed(0)),
+    "commit a failure": committing(failed()),
+    "commit a wait": committing(lambda work: waiting(work, timeout_seconds=9)),
+    "flush": flush,
+    "send": send,
+    "stage": stage,
+    "unstage": unstage,
+    "collect": collect,
+    "finish": finish,
+    "wake a retry": wake_retry,
+    "wake a waiter": wake_waiter,
+    "deadline": deadline,
+    "heartbeat": heartbeat,
+    "fence": fence,
+    "lose": losing(charge=True),
+    "release": losing(charge=False),
+    "park": park,
+    "unpark": unpark,
+    "revive": revive,
+    "retire": retire,
+    "purge": purge,
+    "admit": admit,
+    "admit to the line": admit_to_the_line,
+    "leave": leave,
+    "begin": begin,
+    "start to wait": start_to_wait,
+    "revive to wait": revive_to_wait,
+}
