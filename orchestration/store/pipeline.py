@@ -219,6 +219,16 @@ class Connection:
         """
         self._enqueue(_Request("", _packed(command), 0.0, name, failed=failed))
 
+    def another(self, client_name: str) -> Any:
+        """A further connection of redis-py's to the same Redis, for its caller alone, who connects and closes it.
+
+        Args:
+            client_name: What Redis lists it as, unless the URL names it.
+        """
+        connection = self._pool.make_connection()
+        connection.client_name = connection.client_name or client_name
+        return connection
+
     async def close(self) -> None:
         """Close the connection. What is asked is not answered any more."""
         if self._loop is not None and self._loop is self.portal.loop:
@@ -393,7 +403,9 @@ class Connection:
         elif not is_passing(reply) and isinstance(reply, ResponseError):
             future.set_exception(reply)
         elif time.monotonic() > request.asked_at + request.patience_seconds:
-            future.set_exception(unavailable(self.url, request.what, request.patience_seconds, reply))
+            error = unavailable(self.url, request.what, request.patience_seconds, reply)
+            error.__cause__ = reply
+            future.set_exception(error)
         else:
             return False
         return True

@@ -1,180 +1,59 @@
-"""Following one run: what to do next is decided in one place, and waited for by two small drivers.
+"""Following one run: look at Redis when it may be further than what is known here, else wait to be woken.
 
-A `Follower` never blocks: it hands over what it has, or says that Redis must be looked at, that there is nothing to do
-but wait, or that it is over. `follow` does the waiting in the calling thread, `follow_on_loop` on an event loop. Not
-here: what is pursued (`streams.py`).
+A follower lives on one event loop, its caller's or the portal's, and is touched nowhere else. Not here: what is found
+(`reader.py`), and how it is heard (`relay.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-import threading
 import time
 from abc import abstractmethod
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from enum import Enum
-from functools import partial
-from queue import SimpleQueue
+from collections.abc import Awaitable, Hashable
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
-from redis.exceptions import RedisError
+import msgpack
 
-from ..model.errors import StoreUnavailable, UmbelError, WorkflowRuntimeError
-from ..store.blocking import BlockingStore as Store
-from ..store.settings import redact_url
-from .log import read_heads
-from .pubsub import CLOSED, Listener, LiveChannels
+from ..model.envelope import Envelope
+from ..model.errors import StoreUnavailable, WorkflowRuntimeError
+from ..store.replies import RunEnd, RunRecord
+from .pubsub import CLOSED
+from .relay import Listener, Relay, Relays
 
 T = TypeVar("T")
 
-logger = logging.getLogger("umbel.streams")
-
 #: Longest time in seconds until Redis is asked again after it did not answer; its return is noticed at once anyway.
 RETRY = 1.0
-
-
-@dataclass(eq=False, slots=True)
-class _Errand:
-    """Something to ask Redis, and those who want the answer."""
-
-    act: Callable[[], Any]
-    key: Hashable
-    askers: list[Future[Any]]
-
-    def run(self) -> None:
-        """Do it, unless nobody waits any more."""
-        askers = [asker for asker in self.askers if asker.set_running_or_notify_cancel()]
-        if not askers:
-            return
-        try:
-            answer = self.act()
-        except BaseException as error:
-            for asker in askers:
-                asker.set_exception(error)
-        else:
-            for asker in askers:
-                asker.set_result(answer)
-
-
-class ReaderHub:
-    """What all pursuits of one process share: the live connection, and a thread that asks Redis for event loops."""
-
-    def __init__(self, store: Store, poll_seconds: float) -> None:
-        """Starts and connects nothing. The arguments are those of `StreamHub`."""
-        self.pid = os.getpid()
-        self.store = store
-        self.poll_seconds = poll_seconds
-        self.where = redact_url(store.settings.redis_url or "")
-        self.live = LiveChannels(store.client, where=self.where, tick_seconds=poll_seconds, on_tick=self._check)
-        self._errands: SimpleQueue[_Errand | None] = SimpleQueue()
-        self._waiting: dict[Hashable, _Errand] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._is_checking = self._is_closed = False
-
-    def background_read(self, act: Callable[[], T], key: Hashable = None) -> Future[T]:
-        """Have `act`, which may block, run on the background_read thread.
-
-        Args:
-            act: What to do.
-            key: Errands of one key give one answer: those that have not begun yet are done once for all who asked. So
-                a thousand readers that go back to the log at one place do not stand in each other's way.
-
-        Raises:
-            WorkflowRuntimeError: Closed.
-        """
-        future: Future[T] = Future()
-        with self._lock:
-            if self._is_closed:
-                raise WorkflowRuntimeError(CLOSED)
-            if key is not None and key in self._waiting:
-                self._waiting[key].askers.append(future)
-                return future
-            background_read = _Errand(act, key, [future])
-            if key is not None:
-                self._waiting[key] = background_read
-            self._errands.put(background_read)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run_errands, name="umbel-stream-log", daemon=True)
-                self._thread.start()
-        return future
-
-    def close(self) -> None:
-        """End connection and threads; what is pursued meanwhile ends with `WorkflowRuntimeError`."""
-        self.live.close()
-        with self._lock:
-            self._is_closed = True
-            self._errands.put(None)
-
-    def _run_errands(self) -> None:
-        while (background_read := self._errands.get()) is not None:
-            with self._lock:
-                self._waiting.pop(background_read.key, None)
-            background_read.run()
-            del background_read  # an idle thread keeps nobody's reader alive
-
-    def _check(self, run_ids: Sequence[str]) -> None:
-        if run_ids and not self._is_checking:
-            self._is_checking = True
-            self.background_read(partial(self._look, run_ids))
-
-    def _look(self, run_ids: Sequence[str]) -> None:
-        try:
-            heads = read_heads(self.store, run_ids)
-            self.live.post(lambda: self.live.log_checked(heads))
-        except (UmbelError, RedisError) as error:
-            logger.debug("could not look at the runs that are followed: %s", error, extra={"action": "look_failed"})
-        finally:
-            self._is_checking = False
-
-
-class Action(Enum):
-    """What a pursuit wants when it has nothing to hand over."""
-
-    READ = "look"
-    WAIT = "wait"
-    END = "end"
 
 
 class Follower(Listener, Generic[T]):
     """One caller after one run.
 
     `is_stale` says that Redis may be further than what is known here. It is cleared *before* looking, so that what
-    happens during a look makes for another one. The live thread only ever sets it.
+    happens during a look makes for another one.
     """
 
-    run_id: str
-
-    def __init__(
-        self, board: ReaderHub, run_id: str, channel: str, wake: Callable[[], None], timeout: float | None
-    ) -> None:
+    def __init__(self, relays: Relays, run_id: str, channel: str, timeout: float | None) -> None:
         """Args:
-        board: What the process shares.
+        relays: What the process shares.
         run_id: The run.
         channel: What to listen to, once there is something to wait for.
-        wake: Ends the caller's waiting; called on the live thread.
         timeout: Longest time in seconds without anything to hand over.
         """
-        self.board = board
+        self.relays = relays
         self.run_id = run_id
         self.is_stale = True
         self.look_at = 0.0
         self.timeout = timeout
-        self._channel = channel
-        self._wake = wake
-        self._deadline: float | None = None
-        self._has_looked_once_more = False
+        self._channel = channel.encode()
+        self._woken = asyncio.Event()
+        self._relay: Relay | None = None
         self._failing_since: float | None = None
         self._has_seen = self._has_joined = self._is_closed = False
 
-    # -- on the live thread ----------------------------------------------------------------------------------------
+    # -- heard -----------------------------------------------------------------------------------------------------
 
     def joined(self) -> None:
         self.look_at = 0.0
@@ -191,28 +70,25 @@ class Follower(Listener, Generic[T]):
 
     def wake(self) -> None:
         """End the caller's waiting."""
-        try:
-            self._wake()
-        except RuntimeError:  # its event loop was closed under it: nobody is waiting any more
-            self.leave()
+        self._woken.set()
 
-    # -- what is pursued -------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def look(self) -> Any:
-        """ScriptCall Redis, once, and change nothing here: a caller who is cancelled meanwhile goes on elsewhere."""
+    # -- what is followed ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def look_key(self) -> Hashable:
         """What `look` would ask: for equal keys it gives the same answer at the same time."""
 
     @abstractmethod
+    def look(self) -> Awaitable[Any]:
+        """Ask Redis, once."""
+
+    @abstractmethod
     def learn(self, seen: Any) -> None:
         """Take in what `look` has seen."""
 
     @abstractmethod
-    def next_found(self) -> T | None:
-        """The next thing to hand over."""
+    def found(self) -> T | None:
+        """What there is to hand over, if anything."""
 
     @abstractmethod
     def late(self) -> str:
@@ -223,199 +99,133 @@ class Follower(Listener, Generic[T]):
         return False
 
     def before_look(self) -> None:
-        """Drop what the look will tell anyway."""
+        """Drop what the look will show anyway."""
 
-    # -- for the drivers -------------------------------------------------------------------------------------------
+    # -- for the caller --------------------------------------------------------------------------------------------
 
-    def step(self) -> T | Action:
-        """What the caller gets, or what has to be done to get there.
+    async def next(self) -> T | None:
+        """Wait for the next thing to hand over; None when it is over. Always to be awaited on the same loop.
 
         Raises:
             TimeoutError: The caller's time is over, and one last look has shown nothing new.
-            WorkflowRuntimeError: The hub was closed, or this is a forked child.
-        """
-        if self.board.pid != os.getpid():
-            raise WorkflowRuntimeError(
-                f"This reader of run {self.run_id!r} belongs to process {self.board.pid}, and this is its forked "
-                f"child {os.getpid()}. Make a new reader here."
-            )
-        if self._is_closed:
-            raise WorkflowRuntimeError(CLOSED)
-        found = self.next_found()
-        if found is not None:
-            self._deadline, self._has_looked_once_more = None, False
-            return found
-        if self.is_over():
-            return Action.END
-        now = time.monotonic()
-        if self._deadline is not None and now >= self._deadline:
-            if self._has_looked_once_more:
-                raise TimeoutError(self.late())
-            self._has_looked_once_more = True
-            return self._to_look()
-        if self.is_stale and now >= self.look_at:
-            return self._to_look()
-        if not self._has_joined:
-            self.board.live.join(self._channel, self)
-            self._has_joined = True
-        if self._deadline is None and self.timeout is not None:
-            self._deadline = now + self.timeout
-        return Action.WAIT
-
-    def _to_look(self) -> Action:
-        self.before_look()
-        self.is_stale = False
-        return Action.READ
-
-    def longest_wait(self) -> float | None:
-        """Seconds after which `step` has something to say in any case."""
-        limits = [] if self._deadline is None else [self._deadline]
-        if self.is_stale:
-            limits.append(self.look_at)
-        return max(0.0, min(limits) - time.monotonic()) if limits else None
-
-    def ask(self) -> Any:
-        """`look`, with an outage as an answer."""
-        try:
-            return self.look()
-        except StoreUnavailable as error:
-            return error
-
-    def answer(self, seen: Any) -> None:
-        """Take in the answer of `ask`. Only an outage at the very beginning is the caller's business.
-
-        Raises:
+            WorkflowRuntimeError: The hub was closed.
+            RunNotFound: No such run, or its retention is over.
             StoreUnavailable: Redis has not answered since the beginning, for as long as the store is patient.
         """
-        if not isinstance(seen, StoreUnavailable):
-            self._has_seen = True
-            self.learn(seen)
-            return
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        patience = self.board.store.patience_seconds
-        if not self._has_seen and now - self._failing_since >= patience:
-            raise StoreUnavailable(
-                f"Redis at {self.board.where} did not answer for {patience:g} s when umbel wanted to follow run "
-                f"{self.run_id!r}: {seen.__cause__}. Start Redis or mend UMBEL_REDIS_URL, then try again.",
-                self.board.where,
-            ) from seen
-        self.is_stale = True
-        self.look_at = now + min(self.board.poll_seconds, RETRY)
+        relay = self._relay = self._relay or self.relays.here()
+        deadline: float | None = None
+        has_looked_once_more = False
+        while True:
+            if self._is_closed:
+                raise WorkflowRuntimeError(CLOSED)
+            found = self.found()
+            if found is not None or self.is_over():
+                return found
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                if has_looked_once_more:
+                    raise TimeoutError(self.late())
+                has_looked_once_more = True
+                await self._look(relay)
+            elif self.is_stale and now >= self.look_at:
+                await self._look(relay)
+            elif not self._has_joined:
+                self._has_joined = True
+                relay.join(self._channel, self)
+            else:
+                if deadline is None and self.timeout is not None:
+                    deadline = now + self.timeout
+                await self._wait(deadline)
+
+    def refuse_fork(self) -> None:
+        """Raises:
+        WorkflowRuntimeError: This is a forked child, and the follower its parent's.
+        """
+        if self.relays.live.pid != os.getpid():
+            raise WorkflowRuntimeError(
+                f"This reader of run {self.run_id!r} belongs to process {self.relays.live.pid}, and this is its forked "
+                f"child {os.getpid()}. Make a new reader here."
+            )
 
     def leave(self) -> None:
         """Listen no more. May be called from a finalizer, on any thread."""
-        if self._has_joined:
-            self.board.live.leave(self._channel, self)
+        if self._has_joined and self._relay is not None:
+            self._relay.leave(self._channel, self)
 
-
-class _Alarm:
-    """Wakes one loop for all who wait on it: a thousand readers of one run cost one call into the loop."""
-
-    def __init__(self) -> None:
-        self._due: deque[asyncio.Event] = deque()
-        self._is_rung = False
-
-    def wake(self, loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-        """Have `event` set on the loop. From any thread.
-
-        Raises:
-            RuntimeError: The loop is closed.
-        """
-        self._due.append(event)
-        if not self._is_rung:
-            self._is_rung = True
-            loop.call_soon_threadsafe(self._ring)
-
-    def _ring(self) -> None:
-        self._is_rung = False  # first: what comes from now on rings again
-        while self._due:
-            self._due.popleft().set()
-
-
-_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = WeakKeyDictionary()
-_alarms_lock = threading.Lock()
-
-
-def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
-    with _alarms_lock:
-        known = _alarms.get(loop)
-        if known is None:
-            known = _alarms[loop] = _Alarm()
-        return known
-
-
-class LoopWake:
-    """A `threading.Event` for an event loop: set from any thread, awaited on the loop that made it."""
-
-    def __init__(self) -> None:
-        """Belongs to the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._alarm = _alarm_of(self._loop)
-        self._event = asyncio.Event()
-        self._is_set = False
-
-    def set(self) -> None:
-        """Wake the loop; once is enough until `clear`.
-
-        Raises:
-            RuntimeError: The loop is closed.
-        """
-        if self._loop.is_closed():
-            raise RuntimeError("the event loop is closed")
-        if not self._is_set:
-            self._is_set = True
-            self._alarm.wake(self._loop, self._event)
-
-    def clear(self) -> None:
-        """Forget what was set; look for its reason after this, not before."""
-        self._event.clear()
-        self._is_set = False
-
-    async def wait(self, seconds: float | None) -> None:
-        """Wait until set, at most so long."""
-        if seconds is None:
-            await self._event.wait()
+    async def _wait(self, deadline: float | None) -> None:
+        until = min(deadline or self.look_at, self.look_at) if self.is_stale else deadline
+        self._woken.clear()
+        if until is None:
+            await self._woken.wait()
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._woken.wait()
+
+    async def _look(self, relay: Relay) -> None:
+        self.before_look()
+        self.is_stale = False
+        try:
+            seen = await relay.look(self.look_key(), self.look)
+        except StoreUnavailable as error:
+            self._note_outage(error)
+        else:
+            self._has_seen = True
+            self.learn(seen)
+
+    def _note_outage(self, error: StoreUnavailable) -> None:
+        """Look again later; only an outage at the very beginning is the caller's business."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        patience = self.relays.store.patience_seconds
+        if not self._has_seen and now - self._failing_since >= patience:
+            where = self.relays.live.where
+            raise StoreUnavailable(
+                f"Redis at {where} did not answer for {patience:g} s when umbel wanted to follow run {self.run_id!r}: "
+                f"{error.__cause__}. Start Redis or fix UMBEL_REDIS_URL, then try again.",
+                where,
+            ) from error
+        self.is_stale = True
+        self.look_at = now + min(self.relays.poll_seconds, RETRY)
 
 
-def follow(pursuit: Follower[T], wake: threading.Event) -> Generator[T, None, None]:
-    """Run a pursuit in the calling thread; `wake` is what the pursuit's `wake` sets."""
-    try:
-        is_armed = False
-        while (move := pursuit.step()) is not Action.END:
-            if move is Action.READ:
-                pursuit.answer(pursuit.ask())
-            elif not isinstance(move, Action):
-                yield move
-            elif is_armed:
-                wake.wait(pursuit.longest_wait())
-            else:
-                wake.clear()  # then step once more: the reason of what was set before shows there
-            is_armed = move is Action.WAIT and not is_armed
-    finally:
-        pursuit.leave()
+class UntilEnded(Follower[RunEnd]):
+    """One wait for a run's end."""
 
+    def __init__(self, relays: Relays, run_id: str, timeout: float | None) -> None:
+        super().__init__(relays, run_id, relays.store.locate(run_id)["ended"], timeout)
+        self._prefix = run_id.encode() + b"\0"
+        self._end: RunEnd | None = None
+        # Joining first saves one look: `joined` brings it forward, unless there is no connection.
+        self.look_at = time.monotonic() + relays.poll_seconds
 
-async def follow_on_loop(pursuit: Follower[T], wake: LoopWake) -> AsyncGenerator[T, None]:
-    """Run a pursuit on the running event loop, which is not blocked."""
-    try:
-        is_armed = False
-        while (move := pursuit.step()) is not Action.END:
-            if move is Action.READ:
-                pursuit.answer(
-                    await asyncio.wrap_future(pursuit.board.background_read(pursuit.ask, pursuit.look_key()))
-                )
-            elif not isinstance(move, Action):
-                yield move
-            elif is_armed:
-                await wake.wait(pursuit.longest_wait())
-            else:
-                wake.clear()
-            is_armed = move is Action.WAIT and not is_armed
-    finally:
-        pursuit.leave()
+    def heard(self, message: bytes) -> None:
+        if not message.startswith(self._prefix):
+            return
+        status, event = msgpack.unpackb(message[len(self._prefix) :], raw=True)
+        if event:
+            self._end = RunEnd(status.decode(), Envelope.from_bytes(event))
+            self.wake()
+        else:
+            self.mark_stale()
+
+    def checked(self, head: int, running: bool) -> None:
+        if not running:
+            self.mark_stale()
+
+    def look_key(self) -> Hashable:
+        return self.run_id
+
+    def look(self) -> Awaitable[RunRecord]:
+        return self.relays.impatient.run(self.run_id)
+
+    def learn(self, seen: RunRecord) -> None:
+        if seen.status != "running":
+            self._end = RunEnd(seen.status, seen.ending)
+
+    def found(self) -> RunEnd | None:
+        return self._end
+
+    def late(self) -> str:
+        return f"Run {self.run_id!r} has not ended within {self.timeout:g} s. It goes on: wait again, or cancel it."

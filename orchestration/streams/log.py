@@ -1,27 +1,26 @@
 """A run's events as its log keeps them: what an entry says, and pages of entries that are consistent in themselves.
 
-Not here: the live channel (`stream_live.py`) and readers (`streams.py`). Every function asks Redis once and lets the
-caller decide how long an outage is waited out.
+Not here: the live channel (`pubsub.py`) and readers (`reader.py`). Every function asks Redis once and lets the caller
+decide how long an outage is waited out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, TypeVar
 
 import msgpack
 
 from ..model.envelope import IDLE, STEP_STATE_CHANGED, UNHANDLED, Envelope, internal
 from ..model.errors import RunNotFound
-from ..store.blocking import BlockingStore as Store
-from ..store.connection import persist
 from ..store.keys import RunKeys
 from ..store.replies import not_found
+from ..store.verbs import Store
 
-T = TypeVar("T")
+#: One entry as Redis gives it: its id, and its fields as a flat list.
+RawEntry = tuple[bytes, list[bytes]]
 
 #: Entries read at once per log: long replays go in few trips, and a page of large events still fits into memory.
 PAGE = 200
@@ -66,7 +65,7 @@ class Entry:
     @staticmethod
     @lru_cache(1)
     def all_of(message: bytes) -> tuple[Entry, ...]:
-        """The entries in a message of the live channel: what one script has told, in order."""
+        """The entries in a message of the live channel: what one script has published, in order."""
         return tuple(Entry(*entry) for entry in msgpack.unpackb(message, raw=True))
 
     def decoded(self) -> StreamEvent:
@@ -136,8 +135,8 @@ class Page:
         return self.settled >= self.head
 
 
-def read_page(store: Store, run_id: str, after: int, *, with_traces: bool, most: int = PAGE) -> Page:
-    """The next entries after number `after`, with the run's state at the same instant.
+async def read_page(store: Store, run_id: str, after: int, *, with_traces: bool, most: int = PAGE) -> Page:
+    """The next entries after number `after`, with the run's state at the same instant. May be awaited on any loop.
 
     *Promise:* one transaction, so an entry published before this call is in the page or beyond its end.
 
@@ -146,35 +145,33 @@ def read_page(store: Store, run_id: str, after: int, *, with_traces: bool, most:
         StoreUnavailable: Redis did not answer; asked once only.
     """
     keys = store.locate(run_id)
-    start = f"{after + 1}-0"
-
-    def read() -> Any:
-        pipe = store.client.pipeline(transaction=True)
-        pipe.hmget(keys["run"], "status", "seq").xlen(keys["stream"]).xrange(keys["stream"], start, count=most)
-        if with_traces:
-            pipe.xrange(keys["trace"], start, count=most)
-        return pipe.execute()
-
-    (status, seq), kept, *found = _once(store, f"read the events of run {run_id!r}", read)
+    logs = [(EVENT, keys["stream"])] + ([(TRACE, keys["trace"])] if with_traces else [])
+    (status, seq), kept, *found = await store.connection.transaction(
+        f"read the events of run {run_id!r}",
+        ("HMGET", keys["run"], "status", "seq"),
+        ("XLEN", keys["stream"]),
+        *(("XRANGE", log, f"{after + 1}-0", "+", "COUNT", most) for _, log in logs),
+        patience_seconds=0.0,
+    )
     if status is None:
         raise RunNotFound(not_found(run_id))
     head = int(seq or 0) - 1
-    logs = [[_entry(kind, raw) for raw in log] for kind, log in zip((EVENT, TRACE), found, strict=False)]
-    settled = min((log[-1].seq for log in logs if len(log) == most), default=head)
-    entries = sorted((entry for log in logs for entry in log if entry.seq <= settled), key=attrgetter("seq"))
+    read = [[_entry(kind, raw) for raw in log] for (kind, _), log in zip(logs, found, strict=True)]
+    settled = min((log[-1].seq for log in read if len(log) == most), default=head)
+    entries = sorted((entry for log in read for entry in log if entry.seq <= settled), key=attrgetter("seq"))
     missing = None
     if with_traces:
         missing = _first_hole((entry.seq for entry in entries), after + 1, settled)
     elif entries and entries[0].seq > after + 1 and kept >= store.settings.stream_max_events:
-        missing = _once(store, "look for trimmed events", lambda: _trimmed(store, keys, after, entries[0].seq))
+        missing = await _trimmed(store, keys, after, entries[0].seq)
     return Page(entries, settled, head, status == b"running", missing)
 
 
-def _entry(kind: bytes, raw: tuple[bytes, dict[bytes, bytes]]) -> Entry:
-    return Entry(_seq(raw), kind, raw[1][b"d"])
+def _entry(kind: bytes, raw: RawEntry) -> Entry:
+    return Entry(_seq(raw), kind, raw[1][1])  # its only field is `d`
 
 
-def _seq(raw: tuple[bytes, dict[bytes, bytes]]) -> int:
+def _seq(raw: RawEntry) -> int:
     return int(raw[0].partition(b"-")[0])
 
 
@@ -188,17 +185,20 @@ def _first_hole(numbers: Iterator[int], start: int, end: int) -> int | None:
     return expected if expected <= end else None
 
 
-def _trimmed(store: Store, keys: RunKeys, after: int, first: int) -> int | None:
+async def _trimmed(store: Store, keys: RunKeys, after: int, first: int) -> int | None:
     """The first number between `after` and `first`, the next event there is, that may have been an event.
 
-    The log was long enough to be trimmed. What stands in between was a step's change of state if the trace still has
-    it; if that was trimmed too, nobody knows, and the reader is told rather than left in the belief to have it all.
+    The log was long enough to be trimmed. A number in between was a step's change of state if the trace still has it.
+    If that was trimmed too, it cannot be known, and the reader is informed rather than left to believe it has it all.
     """
-    if after >= 0 and store.client.xrevrange(keys["stream"], f"{after}-1", "-", count=1):
+    what = "look for trimmed events"
+    newest = ("XREVRANGE", keys["stream"], f"{after}-1", "-", "COUNT", 1)
+    if after >= 0 and await store.connection.command(what, *newest, patience_seconds=0.0):
         return None  # trimming takes the oldest first
     expected = after + 1
     while expected < first:
-        page = store.client.xrange(keys["trace"], f"{expected}-0", f"{first - 1}-1", count=PAGE)
+        traces = ("XRANGE", keys["trace"], f"{expected}-0", f"{first - 1}-1", "COUNT", PAGE)
+        page = await store.connection.command(what, *traces, patience_seconds=0.0)
         hole = _first_hole(map(_seq, page), expected, expected + len(page) - 1)
         if hole is not None or not page:
             return expected if hole is None else hole
@@ -206,7 +206,7 @@ def _trimmed(store: Store, keys: RunKeys, after: int, first: int) -> int | None:
     return None
 
 
-def read_heads(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+async def read_heads(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
     """Per run the last number given and whether it goes on; an unknown run reads as ended.
 
     Raises:
@@ -215,17 +215,8 @@ def read_heads(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, boo
     heads: dict[str, tuple[int, bool]] = {}
     for start in range(0, len(run_ids), CHUNK):
         chunk = run_ids[start : start + CHUNK]
-
-        def read(some: Sequence[str] = chunk) -> Any:
-            pipe = store.client.pipeline(transaction=False)
-            for run_id in some:
-                pipe.hmget(store.locate(run_id)["run"], "status", "seq")
-            return pipe.execute()
-
-        for run_id, (status, seq) in zip(chunk, _once(store, "look at runs", read), strict=True):
+        asks = [("HMGET", store.locate(run_id)["run"], "status", "seq") for run_id in chunk]
+        replies = await store.connection.batch("look at runs", asks, patience_seconds=0.0)
+        for run_id, (status, seq) in zip(chunk, replies, strict=True):
             heads[run_id] = (int(seq or 0) - 1, status == b"running")
     return heads
-
-
-def _once(store: Store, what: str, call: Callable[[], T]) -> T:
-    return persist(call, what=what, url=store.settings.redis_url or "", patience_seconds=0.0)

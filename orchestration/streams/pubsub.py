@@ -1,27 +1,28 @@
-"""The live half of streams: one pub/sub connection, served by one daemon thread for a whole process.
+"""The live half of streams: one pub/sub connection for a whole process, on the loop of the store's portal.
 
-What is heard here may be incomplete: Redis forgets a message as soon as it is sent. So listeners are told when a
-channel (again) begins to be heard, and look into the log then. Not here: the log, and what messages mean.
+What is heard here may be incomplete: Redis forgets a message as soon as it is sent. So subscribers learn when a channel
+(again) begins to be heard, and look into the log then. Not here: the log, what messages mean, and the way to readers on
+other event loops (`relay.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import random
-import selectors
-import socket
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from redis.exceptions import RedisError
+from hiredis import HiredisError, Reader, pack_command
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
-from ..model.errors import WorkflowRuntimeError
-from ..store.connection import Client
+from ..model.errors import UmbelError, WorkflowRuntimeError
+from ..store.settings import redact_url
+from ..store.verbs import Store
+from .log import read_heads
 
 logger = logging.getLogger("umbel.streams")
 
@@ -29,309 +30,272 @@ logger = logging.getLogger("umbel.streams")
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 #: Seconds between two PINGs; a connection that has not answered one by the next is given up.
 KEEPALIVE = 5.0
-#: Messages handled before anything else gets its turn.
-BURST = 1_000
 #: Channels per SUBSCRIBE: a process that follows thousands of runs sends no megabyte at once.
 CHANNELS = 500
 
 CLOSED = "The stream hub is closed: its runtime was shut down. Make a new one to go on reading."
 
 
-class _WakeUp:
-    """Wakes the live thread, which waits for its connection and for this."""
+class Subscriber:
+    """Hears channels. All methods but `run_ids` are called on the portal's loop: they are quick and never block."""
 
-    def __init__(self) -> None:
-        self.ear, self._hand = socket.socketpair()
-        self.ear.setblocking(False)
-        self._hand.setblocking(False)
+    def joined(self, channel: bytes) -> None:
+        """From now on messages are heard; what was published before may have been missed."""
 
-    def ring(self) -> None:
-        with contextlib.suppress(OSError):  # full: it rings already; closed: the thread is gone
-            self._hand.send(b"!")
-
-    def silence(self) -> None:
-        self.ear.recv(4096)
-
-    def close(self) -> None:
-        self.ear.close()
-        self._hand.close()
-
-
-class Listener:
-    """Somebody who hears channels. All methods run on the live thread: they must be quick and must not block.
-
-    Attributes:
-        run_id: The run to be looked at every now and then on the listener's behalf, or None.
-    """
-
-    run_id: str | None = None
-
-    def heard(self, message: bytes) -> None:
+    def heard(self, channel: bytes, message: bytes) -> None:
         """A message was published."""
 
-    def joined(self) -> None:
-        """From now on messages are heard; whatever was published before may have been missed."""
-
-    def checked(self, head: int, running: bool) -> None:
-        """How the run stood a moment ago: the last number it has given, and whether it goes on."""
+    def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
+        """Per run the last number it had given a moment ago, and whether it goes on."""
 
     def closed(self) -> None:
         """Nothing will be heard any more."""
 
+    def run_ids(self) -> Collection[str]:
+        """The runs to be looked at every now and then on the subscriber's behalf."""
+        return ()
+
+    def is_dead(self) -> bool:
+        """Nobody is there any more, and nobody has left."""
+        return False
+
+
+def tell(method: Callable[..., None], *args: Any) -> None:
+    """Call a subscriber or listener; one that fails must not silence the others."""
+    try:
+        method(*args)
+    except Exception:
+        logger.exception("a listener of live events failed", extra={"action": "listener_error"})
+
+
+@dataclass(slots=True)
+class _Channel:
+    subscribers: set[Subscriber] = field(default_factory=set)
+    is_heard: bool = False
+
+
+class _Replies(asyncio.Protocol):
+    """Reads what Redis sends to a connection that is subscribed."""
+
+    def __init__(self, take: Callable[[Any], None], lost: asyncio.Future[Exception]) -> None:
+        self._reader = Reader(replyError=ResponseError)
+        self._take, self._lost = take, lost
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except (RedisError, HiredisError) as error:
+            self._end(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(error or ConnectionError("Connection closed by server."))
+
+    def _end(self, error: Exception) -> None:
+        if not self._lost.done():
+            self._lost.set_result(error)
+
 
 class LiveChannels:
-    """Channels of one Redis, heard over one connection by any number of listeners.
+    """Channels of one Redis, heard over one connection by any number of subscribers.
 
-    Every method but `log_checked` may be called from any thread, also from a finalizer: it only leaves a note for
-    the live thread. In a forked child, which has no live thread, all are without effect.
+    `join`, `leave` and `close` may be called from any thread, also from a finalizer: they only leave a note for the
+    portal's loop. In a forked child they are without effect.
     """
 
-    def __init__(
-        self, client: Client, *, where: str, tick_seconds: float, on_tick: Callable[[Sequence[str]], None]
-    ) -> None:
-        """Nothing is started or connected yet.
+    def __init__(self, store: Store, poll_seconds: float) -> None:
+        """Nothing is connected before the first subscriber.
 
         Args:
-            client: Whose address and credentials are used.
-            where: The address as logs may show it.
-            tick_seconds: How often `on_tick` is called and channels without listeners are dropped.
-            on_tick: Gets the ids of all runs that are listened to; runs on the live thread.
+            store: Whose Redis and portal are used.
+            poll_seconds: How often the followed runs are looked at, and channels without subscribers dropped.
         """
-        self._client = client
-        self._where = where
-        self._tick_seconds = tick_seconds
-        self._on_tick = on_tick
-        self._pid = os.getpid()
-        self._start_lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._wake_up: _WakeUp | None = None
-        self._stopping = self._stopped = False
-        # Below: the live thread's alone.
-        self._listeners: dict[bytes, set[Listener]] = {}
-        self._heard: set[bytes] = set()
-        self._connection: Any = None
-        self._selector: selectors.BaseSelector
-        self._more = False
-        self._is_out = False
+        self.pid = os.getpid()
+        self.loop = store.connection.portal.loop
+        self.where = redact_url(store.settings.redis_url or "")
+        self._store = store
+        self._poll_seconds = poll_seconds
+        # Below: only used on the loop.
+        self._channels: dict[bytes, _Channel] = {}
+        self._transport: asyncio.Transport | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_closed = self._is_out = self._owes_answer = False
         self._pause = FIRST_PAUSE
-        self._connect_at = 0.0
-        self._next_tick = time.monotonic() + tick_seconds
-        self._pinged_at = 0.0
-        self._owes_answer = False
 
     # -- from any thread -------------------------------------------------------------------------------------------
 
-    def join(self, channel: str, listener: Listener) -> None:
-        """Let `listener` hear `channel`; it is told `joined` as soon as it does, now and after every outage.
+    def join(self, channel: bytes, subscriber: Subscriber) -> None:
+        """Let a subscriber hear a channel; its `joined` is called when it does, now and after every outage.
 
         Raises:
             WorkflowRuntimeError: Closed.
         """
-        if not self.post(lambda: self._join(channel.encode(), listener)):
-            raise WorkflowRuntimeError(CLOSED)
+        try:
+            self._soon(self._join, channel, subscriber)
+        except RuntimeError:
+            raise WorkflowRuntimeError(CLOSED) from None
 
-    def leave(self, channel: str, listener: Listener) -> None:
-        """The contrary; the last one to leave ends the subscription, at the next tick."""
-        self.post(lambda: self._leave(channel.encode(), listener))
-
-    def post(self, action: Callable[[], None]) -> bool:
-        """Have `action` run on the live thread soon; False when that thread has ended."""
-        if os.getpid() != self._pid:
-            return False
-        if self._thread is None:
-            self._start()
-        self._notes.put(action)
-        if self._wake_up is not None:
-            self._wake_up.ring()
-        return not self._stopped
+    def leave(self, channel: bytes, subscriber: Subscriber) -> None:
+        """The contrary; the last one to leave ends the subscription, at the next look around."""
+        with contextlib.suppress(RuntimeError):
+            self._soon(self._leave, channel, subscriber)
 
     def close(self) -> None:
-        """End the connection and the thread; listeners are told `closed`."""
-        if os.getpid() != self._pid:
+        """End the connection; subscribers are `closed`."""
+        with contextlib.suppress(RuntimeError):
+            self._soon(self._close)
+
+    def _soon(self, act: Callable[..., None], *args: Any) -> None:
+        if self.pid == os.getpid():
+            self.loop.call_soon_threadsafe(act, *args)
+
+    # -- on the loop -----------------------------------------------------------------------------------------------
+
+    def _join(self, name: bytes, subscriber: Subscriber) -> None:
+        if self._is_closed:
+            tell(subscriber.closed)
             return
-        with self._start_lock:
-            self._stopping = True
-            if self._thread is None or self._wake_up is None:
-                self._stopped = True
-                return
-        self._wake_up.ring()
-        if self._thread is not threading.current_thread():
-            self._thread.join(5)
+        if not self._tasks:
+            self._tasks = [self.loop.create_task(self._serve()), self.loop.create_task(self._look_around())]
+            self._store.connection.portal.on_close(self._end)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = _Channel()
+            self._send("SUBSCRIBE", name)
+        channel.subscribers.add(subscriber)
+        if channel.is_heard:
+            tell(subscriber.joined, name)
 
-    def _start(self) -> None:
-        with self._start_lock:
-            if self._thread is None and not self._stopping:
-                self._wake_up = _WakeUp()
-                thread = threading.Thread(target=self._main, args=(self._wake_up,), name="umbel-streams", daemon=True)
-                thread.start()
-                self._thread = thread
+    def _leave(self, name: bytes, subscriber: Subscriber) -> None:
+        if name in self._channels:
+            self._channels[name].subscribers.discard(subscriber)
 
-    # -- the live thread -------------------------------------------------------------------------------------------
+    def _close(self) -> None:
+        self._is_closed = True
+        for task in self._tasks:
+            task.cancel()
+        for subscriber in self._subscribers():
+            tell(subscriber.closed)
+        self._channels.clear()
 
-    def log_checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
-        """Hand on how runs stand. To be called on the live thread."""
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                if listener.run_id is not None and listener.run_id in heads:
-                    self._tell(listener.checked, *heads[listener.run_id])
+    async def _end(self) -> None:
+        self._close()
+        await asyncio.wait(self._tasks)
 
-    def _main(self, wake_up: _WakeUp) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(wake_up.ear, selectors.EVENT_READ, wake_up)
-        while not self._stopping:
-            try:
-                self._turn(wake_up)
-            except (RedisError, OSError) as error:
-                self._lose(error)
-            except Exception as error:
-                logger.exception(
-                    "the stream thread met an error of its own; connecting again", extra={"action": "live_error"}
-                )
-                self._lose(error)
-        self._stopped = True
-        self._read_notes(lambda action: self._tell(action))
-        self._disconnect()
-        for listener in {listener for listeners in self._listeners.values() for listener in listeners}:
-            self._tell(listener.closed)
-        self._listeners.clear()
-        self._selector.close()
-        wake_up.close()
+    def _subscribers(self) -> set[Subscriber]:
+        return {subscriber for channel in self._channels.values() for subscriber in channel.subscribers}
 
-    def _turn(self, wake_up: _WakeUp) -> None:
-        now = time.monotonic()
-        if now >= self._next_tick:
-            self._next_tick = now + self._tick_seconds
-            self._tick(now)
-        if self._connection is None and self._listeners and now >= self._connect_at:
-            self._connect()
-        ready = {key.data for key, _ in self._selector.select(self._idle_seconds(now))}
-        if wake_up in ready:
-            wake_up.silence()
-            self._read_notes(lambda action: action())
-        if self._connection is not None and (self._more or self._connection in ready):
-            self._receive()
-
-    def _idle_seconds(self, now: float) -> float:
-        if self._more:
-            return 0.0
-        until = self._next_tick
-        if self._connection is None and self._listeners:
-            until = min(until, self._connect_at)
-        return max(0.0, until - now)
-
-    def _read_notes(self, act: Callable[[Callable[[], None]], None]) -> None:
+    async def _look_around(self) -> None:
+        """Every now and then, drop what nobody hears any more and look at all followed runs at once."""
         while True:
+            await asyncio.sleep(self._poll_seconds)
+            self._drop_deserted()
+            run_ids = {run_id for subscriber in self._subscribers() for run_id in subscriber.run_ids()}
             try:
-                action = self._notes.get_nowait()
-            except Empty:
-                return
-            act(action)
+                heads = await read_heads(self._store, list(run_ids))
+            except (UmbelError, RedisError) as error:
+                logger.debug("could not look at the runs that are followed: %s", error, extra={"action": "look_failed"})
+                continue
+            for subscriber in self._subscribers() if heads else ():
+                tell(subscriber.checked, heads)
 
-    def _join(self, channel: bytes, listener: Listener) -> None:
-        known = self._listeners.setdefault(channel, set())
-        fresh = not known and channel not in self._heard
-        known.add(listener)
-        if channel in self._heard:
-            self._tell(listener.joined)
-        elif fresh and self._connection is not None:
-            self._send("SUBSCRIBE", channel)
-
-    def _leave(self, channel: bytes, listener: Listener) -> None:
-        self._listeners.get(channel, set()).discard(listener)
-
-    def _tick(self, now: float) -> None:
-        deserted = [channel for channel, listeners in self._listeners.items() if not listeners]
-        for channel in deserted:
-            del self._listeners[channel]
-        self._heard.difference_update(deserted)
-        run_ids = {each.run_id for listeners in self._listeners.values() for each in listeners}
-        self._on_tick([run_id for run_id in run_ids if run_id is not None])
-        if self._connection is None:
-            return
+    def _drop_deserted(self) -> None:
+        for channel in self._channels.values():
+            channel.subscribers -= {each for each in channel.subscribers if each.is_dead()}
+        deserted = [name for name, channel in self._channels.items() if not channel.subscribers]
+        for name in deserted:
+            del self._channels[name]
         if deserted:
             self._send("UNSUBSCRIBE", *deserted)
-        if now - self._pinged_at >= KEEPALIVE:
-            if self._owes_answer:
-                raise OSError(f"no answer within {KEEPALIVE:g} s")
-            self._send("PING")
-            self._pinged_at, self._owes_answer = now, True
 
     # -- the connection --------------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
-        pool = self._client.connection_pool
-        options = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint_")}
-        # RESP2, where a subscribed connection carries nothing but messages; maintenance pushes exist in RESP3 only.
-        options |= {"protocol": 2, "client_name": options.get("client_name") or "umbel-streams"}
-        connection = pool.connection_class(**options)
-        connection.connect()
-        self._connection = connection
-        # redis-py has no public way to wait for a connection together with something else.
-        self._selector.register(connection._sock, selectors.EVENT_READ, connection)
-        self._more, self._owes_answer, self._pinged_at = False, False, time.monotonic()
-        channels = list(self._listeners)
-        for start in range(0, len(channels), CHANNELS):
-            self._send("SUBSCRIBE", *channels[start : start + CHANNELS])
+    async def _serve(self) -> None:
+        """Keep a connection until closed."""
+        while True:
+            try:
+                await self._converse()
+            except (RedisError, OSError) as error:
+                self._note_lost(error)
+            except Exception as error:
+                logger.exception(
+                    "the live connection met an error of its own; connecting again", extra={"action": "live_error"}
+                )
+                self._note_lost(error)
+            # Many processes lose one Redis at the same instant; they should not come back at the same instant.
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
-    def _send(self, *command: bytes | str) -> None:
-        self._connection.send_command(*command, check_health=False)
+    async def _converse(self) -> None:
+        """Connect, subscribe to everything, and hear until the connection is lost.
 
-    def _receive(self) -> None:
-        self._more = True
-        for _ in range(BURST):
-            if not self._connection.can_read(timeout=0):
-                self._more = False
-                return
-            self._dispatch(self._connection.read_response())
+        Raises:
+            RedisError, OSError: It could not be made, or is lost.
+        """
+        connection = self._store.connection.another("umbel-streams")
+        lost: asyncio.Future[Exception] = self.loop.create_future()
+        try:
+            await connection.connect()
+            self._transport = connection._writer.transport
+            self._transport.set_protocol(_Replies(self._take, lost))
+            self._owes_answer = False
+            names = list(self._channels)
+            for start in range(0, len(names), CHANNELS):
+                self._send("SUBSCRIBE", *names[start : start + CHANNELS])
+            while not lost.done():
+                await asyncio.wait([lost], timeout=KEEPALIVE)
+                if not lost.done():
+                    self._ping()
+            raise lost.result()
+        finally:
+            self._transport = None
+            for channel in self._channels.values():
+                channel.is_heard = False
+            await connection.disconnect(nowait=True)
 
-    def _dispatch(self, response: Any) -> None:
+    def _ping(self) -> None:
+        if self._owes_answer:
+            raise OSError(f"no answer within {KEEPALIVE:g} s")
+        self._owes_answer = True
+        self._send("PING")
+
+    def _send(self, *command: Any) -> None:
+        if self._transport is not None:
+            self._transport.write(pack_command(command))
+
+    def _take(self, reply: Any) -> None:
+        """One message, or one answer."""
         self._owes_answer = False
-        if not isinstance(response, list):
+        if isinstance(reply, Exception):
+            raise reply
+        if not isinstance(reply, list):
             return  # the answer to a PING while no channel is subscribed
-        kind, channel = response[0], response[1]
+        kind, name = reply[0], reply[1]
+        channel = self._channels.get(name)
+        if channel is None:
+            return
         if kind == b"message":
-            for listener in self._listeners.get(channel, ()):
-                self._tell(listener.heard, response[2])
-        elif kind == b"subscribe" and channel in self._listeners:
-            self._restored()
-            self._heard.add(channel)
-            for listener in self._listeners[channel]:
-                self._tell(listener.joined)
+            for subscriber in channel.subscribers:
+                tell(subscriber.heard, name, reply[2])
+        elif kind == b"subscribe":
+            self._note_restored()
+            channel.is_heard = True
+            for subscriber in channel.subscribers:
+                tell(subscriber.joined, name)
 
-    def _restored(self) -> None:
+    def _note_restored(self) -> None:
         self._pause = FIRST_PAUSE
         if self._is_out:
             self._is_out = False
-            logger.info("live events from Redis at %s are back", self._where, extra={"action": "live_back"})
+            logger.info("live events from Redis at %s are back", self.where, extra={"action": "live_back"})
 
-    def _lose(self, error: Exception) -> None:
-        self._disconnect()
-        # Many processes lose one Redis at the same instant; they should not come back at the same instant.
-        self._connect_at = time.monotonic() + self._pause * random.uniform(0.5, 1.0)
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+    def _note_lost(self, error: Exception) -> None:
         if not self._is_out:
             self._is_out = True
             logger.warning(
                 "live events from Redis at %s are interrupted (%s); nothing is lost, readers go on from the log",
-                self._where,
+                self.where,
                 error,
                 extra={"action": "live_lost"},
             )
-
-    def _disconnect(self) -> None:
-        self._heard.clear()
-        self._more = False
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            for key in [key for key in self._selector.get_map().values() if key.data is connection]:
-                self._selector.unregister(key.fileobj)
-            connection.disconnect()
-
-    @staticmethod
-    def _tell(method: Callable[..., None], *args: Any) -> None:
-        """One listener's fault must not silence the others."""
-        try:
-            method(*args)
-        except Exception:
-            logger.exception("a listener of live events failed", extra={"action": "listener_error"})

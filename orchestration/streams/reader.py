@@ -6,36 +6,48 @@ again from there. The same happens after every (re)subscription, when a buffer r
 every few seconds shows that it is further than what was heard. So each event within the log's bound is seen once, in
 order, whatever happens to connections.
 
-Not here: what the log holds (`stream_log.py`), the one connection all readers share (`stream_live.py`), and how they
-wait (`stream_pursuit.py`).
+Not here: what the log holds (`log.py`), the one connection all readers share (`pubsub.py`), the way from there to the
+event loops of readers (`relay.py`), and how they wait (`follower.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import threading
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Hashable
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Hashable
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import msgpack
-
-from ..model.envelope import INTERNAL, STOP, Envelope
+from ..model.envelope import INTERNAL, STOP
 from ..model.errors import WorkflowRuntimeError
-from ..store.blocking import BlockingStore as Store
-from ..store.replies import RunEnd, RunRecord
-from .follower import Follower, LoopWake, ReaderHub, follow, follow_on_loop
+from ..store.replies import RunEnd
+from ..store.verbs import Store
+from .follower import Follower, UntilEnded
 from .log import PAGE, TRACE, Entry, Page, StreamEvent, read_page
-from .pubsub import CLOSED, Listener
+from .pubsub import CLOSED, Subscriber
+from .relay import Relays
 
 __all__ = ["EndedWatch", "StreamEvent", "StreamHub", "StreamReader"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("umbel.streams")
 
 #: Bytes of live events that wait for one slow reader; beyond this it goes back to the log.
 BUFFER_BYTES = 8 << 20
+#: Events, and bytes of them, that are decoded ahead for a reader, so that a blocking one is woken for many at once.
+AHEAD_EVENTS, AHEAD_BYTES = 64, 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """How much waits for one reader; see `StreamHub`."""
+
+    buffer_events: int
+    buffer_bytes: int
+    page_events: int
 
 
 class StreamHub:
@@ -55,7 +67,7 @@ class StreamHub:
         page_events: int = PAGE,
     ) -> None:
         """Args:
-        store: The runs.
+        store: The runs; the live connection lives on the loop of its portal.
         poll_seconds: How often the runs that are followed are looked at, in case messages were lost.
         buffer_events: Live events kept for a reader that is slower than its run, before it goes back to the log.
         buffer_bytes: The same in bytes; one event is kept whatever its size.
@@ -63,10 +75,8 @@ class StreamHub:
         """
         self.store = store
         self.poll_seconds = poll_seconds
-        self.buffer_events = buffer_events
-        self.buffer_bytes = buffer_bytes
-        self.page_events = page_events
-        self._boards: dict[int, ReaderHub] = {}
+        self.bounds = _Bounds(buffer_events, buffer_bytes, page_events)
+        self._relays: dict[int, Relays] = {}
         self._is_closed = False
 
     def reader(
@@ -96,25 +106,26 @@ class StreamHub:
             RunNotFound: No such run, or its retention is over.
             StoreUnavailable: Redis did not answer to begin with.
         """
-        wake = threading.Event()
-        with contextlib.closing(follow(_UntilEnded(self.board(), run_id, wake.set, timeout), wake)) as found:
-            return next(found)
+        return self.call(self.await_ended(run_id, timeout))
 
     async def await_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
         """`wait_ended` on an event loop, which is not blocked."""
-        wake = LoopWake()
-        pursuit = _UntilEnded(self.board(), run_id, wake.set, timeout)
-        async with contextlib.aclosing(follow_on_loop(pursuit, wake)) as found:
-            return await anext(found)
+        follower = UntilEnded(self.relays(), run_id, timeout)
+        try:
+            end = await follower.next()
+        finally:
+            follower.leave()
+        assert end is not None  # there is no end without it
+        return end
 
     def close(self) -> None:
         """End the connection. Readers and waiters still at work get a `WorkflowRuntimeError`."""
         self._is_closed = True
-        board = self._boards.pop(os.getpid(), None)
-        if board is not None:
-            board.close()
+        relays = self._relays.pop(os.getpid(), None)
+        if relays is not None:
+            relays.live.close()
 
-    def board(self) -> ReaderHub:
+    def relays(self) -> Relays:
         """What all readers of this process share.
 
         Raises:
@@ -123,9 +134,20 @@ class StreamHub:
         if self._is_closed:
             raise WorkflowRuntimeError(CLOSED)
         pid = os.getpid()
-        known = self._boards.get(pid)
+        known = self._relays.get(pid)
         # No lock: another thread of the parent may have held it at the fork. setdefault picks one winner as well.
-        return known or self._boards.setdefault(pid, ReaderHub(self.store, self.poll_seconds))
+        return known or self._relays.setdefault(pid, Relays(self.store, self.poll_seconds))
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Block until a coroutine of a reader has ended, on the portal's loop.
+
+        Raises:
+            WorkflowRuntimeError: The portal was closed meanwhile.
+        """
+        try:
+            return self.store.connection.portal.call(coroutine)
+        except CancelledError:
+            raise WorkflowRuntimeError(CLOSED) from None
 
 
 class StreamReader:
@@ -168,16 +190,37 @@ class StreamReader:
             RunNotFound: No such run, or its retention is over.
             StoreUnavailable: Redis did not answer to begin with.
         """
-        wake = threading.Event()
-        return follow(_Following(self._hub, self, wake.set, timeout), wake)
+        return self._blocking(self._following(timeout))
 
     def aevents(self, timeout: float | None = None) -> AsyncGenerator[StreamEvent, None]:
         """`events` on the running event loop, which is not blocked."""
-        wake = LoopWake()
-        return follow_on_loop(_Following(self._hub, self, wake.set, timeout), wake)
+        return self._awaiting(self._following(timeout))
+
+    def _following(self, timeout: float | None) -> _Following:
+        return _Following(self._hub.relays(), self._hub.bounds, self, timeout)
+
+    def _blocking(self, following: _Following) -> Generator[StreamEvent, None, None]:
+        try:
+            following.refuse_fork()
+            while (found := self._hub.call(following.next())) is not None:
+                for self.position, event in found:
+                    yield event
+                    following.refuse_fork()
+        finally:
+            following.leave()
+
+    async def _awaiting(self, following: _Following) -> AsyncGenerator[StreamEvent, None]:
+        try:
+            following.refuse_fork()
+            while (found := await following.next()) is not None:
+                for self.position, event in found:
+                    yield event
+                    following.refuse_fork()
+        finally:
+            following.leave()
 
 
-class EndedWatch(Listener):
+class EndedWatch(Subscriber):
     """Calls back for every run of the deployment that ends, as it ends.
 
     *Promise:* none but promptness. What ends while the connection is interrupted is not reported: this may only hasten
@@ -189,16 +232,16 @@ class EndedWatch(Listener):
 
         Args:
             hub: The process's hub.
-            callback: Gets the run id, on the hub's thread; it must be quick and must not block.
+            callback: Gets the run id, on the portal's loop; it must be quick and must not block.
         """
         self._callback = callback
-        self._live = hub.board().live
+        self._live = hub.relays().live
         keys = hub.store.keys
-        self._channels = [keys.in_shard(shard, "ended") for shard in range(keys.shards)]
+        self._channels = [keys.in_shard(shard, "ended").encode() for shard in range(keys.shards)]
         for channel in self._channels:
             self._live.join(channel, self)
 
-    def heard(self, message: bytes) -> None:
+    def heard(self, channel: bytes, message: bytes) -> None:
         self._callback(message.partition(b"\0")[0].decode())
 
     def close(self) -> None:
@@ -207,20 +250,23 @@ class EndedWatch(Listener):
             self._live.leave(channel, self)
 
 
-class _Following(Follower[StreamEvent]):
-    """One iteration of a `StreamReader`: a page of the log that is handed out, and live entries behind it."""
+class _Following(Follower[list[tuple[int, StreamEvent]]]):
+    """One iteration of a `StreamReader`: a page of the log that is handed out, and live entries behind it.
 
-    def __init__(self, hub: StreamHub, reader: StreamReader, wake: Callable[[], None], timeout: float | None) -> None:
-        super().__init__(hub.board(), reader.run_id, hub.store.locate(reader.run_id)["stream"], wake, timeout)
-        self._hub = hub
+    What it finds are events, each with the reader's position once it is handed out. Its own place may be ahead of that.
+    """
+
+    def __init__(self, relays: Relays, bounds: _Bounds, reader: StreamReader, timeout: float | None) -> None:
+        super().__init__(relays, reader.run_id, relays.store.locate(reader.run_id)["stream"], timeout)
+        self._bounds = bounds
         self._reader = reader
+        self._place = reader.position
         self._page: deque[Entry] = deque()
         self._page_end = -1
         self._has_ended = False
         self._buffer: deque[Entry] = deque()
+        self._buffer_bytes = 0
         self._received = -1
-        # Two counters with one writer each, the live thread and the reader: they share no lock.
-        self._bytes_in = self._bytes_out = 0
 
     def heard(self, message: bytes) -> None:
         shows = False
@@ -235,42 +281,40 @@ class _Following(Follower[StreamEvent]):
 
     def _keep(self, entry: Entry) -> None:
         size = len(entry.data)
-        too_large = bool(self._buffer) and self._bytes_in - self._bytes_out + size > self._hub.buffer_bytes
-        if too_large or len(self._buffer) >= self._hub.buffer_events:
+        too_large = bool(self._buffer) and self._buffer_bytes + size > self._bounds.buffer_bytes
+        if too_large or len(self._buffer) >= self._bounds.buffer_events:
             self.mark_stale()
         else:
-            self._bytes_in += size
+            self._buffer_bytes += size
             self._buffer.append(entry)
 
     def checked(self, head: int, running: bool) -> None:
-        if not running or head != max(self._received, self._reader.position):
+        if not running or head != max(self._received, self._place):
             self.mark_stale()
 
     def before_look(self) -> None:
-        self._bytes_out = self._bytes_in
         self._buffer.clear()
-
-    def look(self) -> Page:
-        reader = self._reader
-        return read_page(
-            self.board.store, self.run_id, reader.position, with_traces=reader.internal, most=self._hub.page_events
-        )
+        self._buffer_bytes = 0
 
     def look_key(self) -> Hashable:
-        return self.run_id, self._reader.position, self._reader.internal, self._hub.page_events
+        return self.run_id, self._place, self._reader.internal, self._bounds.page_events
+
+    async def look(self) -> Page:
+        place, with_traces, most = self._place, self._reader.internal, self._bounds.page_events
+        return await read_page(self.relays.store, self.run_id, place, with_traces=with_traces, most=most)
 
     def learn(self, seen: Page) -> None:
         reader = self._reader
-        if seen.head < reader.position:
+        if seen.head < self._place:
             logger.warning(
                 "Redis was set back: run %s had come to event number %d and is now at %d; its events are read on "
                 "from there",
                 self.run_id,
-                reader.position,
+                self._place,
                 seen.head,
                 extra={"action": "set_back", "run_id": self.run_id},
             )
-            reader.position = self._received = seen.head
+            self._place = self._received = seen.head
         if seen.first_missing is not None:
             if reader.first_missing is None:
                 reader.first_missing = seen.first_missing
@@ -284,92 +328,53 @@ class _Following(Follower[StreamEvent]):
         self._page.extend(seen.entries)
         self._page_end = seen.settled
         if not self._page:
-            reader.position = max(reader.position, seen.settled)
+            self._place = max(self._place, seen.settled)
         self._has_ended = seen.is_last and not seen.running
         if not seen.is_last:
             self.is_stale = True
 
-    def next_found(self) -> StreamEvent | None:
-        while (entry := self._next_entry()) is not None:
-            found = self._shown(entry)
-            if found is not None:
-                return found
-        return None
+    def found(self) -> list[tuple[int, StreamEvent]] | None:
+        events: list[tuple[int, StreamEvent]] = []
+        size = 0
+        while len(events) < AHEAD_EVENTS and size < AHEAD_BYTES and (entry := self._next_entry()) is not None:
+            event = self._shown(entry)
+            if event is not None:
+                events.append((self._place, event))
+                size += len(entry.data)
+        if not events:
+            self._reader.position = self._place
+        return events or None
 
     def _next_entry(self) -> Entry | None:
-        reader = self._reader
         if self._page:
             entry = self._page.popleft()
-            reader.position = entry.seq if self._page else self._page_end
+            self._place = entry.seq if self._page else self._page_end
             return entry
         while self._buffer and not self.is_stale:
             entry = self._buffer.popleft()
-            self._bytes_out += len(entry.data)
-            if entry.seq == reader.position + 1:
-                reader.position = entry.seq
+            self._buffer_bytes -= len(entry.data)
+            if entry.seq == self._place + 1:
+                self._place = entry.seq
                 return entry
-            if entry.seq > reader.position:
+            if entry.seq > self._place:
                 self.is_stale = True
         return None
 
     def _shown(self, entry: Entry) -> StreamEvent | None:
-        reader = self._reader
-        if entry.kind == TRACE and not reader.internal:
+        if entry.kind == TRACE and not self._reader.internal:
             return None
         event = entry.decoded()
         if event.envelope.is_a(STOP) and not self._has_ended:
             self.is_stale = True  # the run's end? The log knows
-        if event.envelope.is_a(INTERNAL) and not reader.internal:
+        if event.envelope.is_a(INTERNAL) and not self._reader.internal:
             return None
-        return event if reader.types is None or event.envelope.type in reader.types else None
+        return event if self._reader.types is None or event.envelope.type in self._reader.types else None
 
     def is_over(self) -> bool:
         return self._has_ended
 
     def late(self) -> str:
         return (
-            f"Run {self.run_id!r} published nothing for {self.timeout:g} s after number {self._reader.position}. "
+            f"Run {self.run_id!r} published nothing for {self.timeout:g} s after number {self._place}. "
             "It may be at work all the same: read on, or wait longer."
         )
-
-
-class _UntilEnded(Follower[RunEnd]):
-    """One wait for a run's end."""
-
-    def __init__(self, board: ReaderHub, run_id: str, wake: Callable[[], None], timeout: float | None) -> None:
-        super().__init__(board, run_id, board.store.locate(run_id)["ended"], wake, timeout)
-        self._prefix = run_id.encode() + b"\0"
-        self._impatient = Store(board.store.client, board.store.settings, patience_seconds=0.0)
-        self._end: RunEnd | None = None
-        # Joining first saves one look: `joined` brings it forward, unless there is no connection.
-        self.look_at = time.monotonic() + board.poll_seconds
-
-    def heard(self, message: bytes) -> None:
-        if not message.startswith(self._prefix):
-            return
-        status, event = msgpack.unpackb(message[len(self._prefix) :], raw=True)
-        if event:
-            self._end = RunEnd(status.decode(), Envelope.from_bytes(event))
-            self.wake()
-        else:
-            self.mark_stale()
-
-    def checked(self, head: int, running: bool) -> None:
-        if not running:
-            self.mark_stale()
-
-    def look(self) -> RunRecord:
-        return self._impatient.run(self.run_id)
-
-    def look_key(self) -> Hashable:
-        return self.run_id
-
-    def learn(self, seen: RunRecord) -> None:
-        if seen.status != "running":
-            self._end = RunEnd(seen.status, seen.ending)
-
-    def next_found(self) -> RunEnd | None:
-        return self._end
-
-    def late(self) -> str:
-        return f"Run {self.run_id!r} has not ended within {self.timeout:g} s. It goes on: wait again, or cancel it."

@@ -222,7 +222,8 @@ class _RunData:
 
     def _reader(self, run_id: str, after: int) -> StreamReader | None:
         self._record(run_id)
-        head, is_running = read_heads(self._serving.store, [run_id])[run_id]
+        runtime = self._serving.runtime
+        head, is_running = runtime.portal.call(read_heads(runtime.astore, [run_id]))[run_id]
         if not is_running and after >= head:
             return None
         return self._serving.hub.reader(run_id, max(-1, min(after, head)), True)

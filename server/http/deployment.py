@@ -107,10 +107,10 @@ class Serving:
         with self._lock:
             if self.is_stopped:
                 raise HTTPException(503, "This server is being stopped. Ask another one, or ask again.")
-            if self._hub is None or self._hub.store is not runtime.store:
+            if self._hub is None or self._hub.store is not runtime.astore:
                 self._close_hub()
                 self._hub = StreamHub(
-                    runtime.store, buffer_events=READER_EVENTS, buffer_bytes=READER_BYTES, page_events=READER_EVENTS
+                    runtime.astore, buffer_events=READER_EVENTS, buffer_bytes=READER_BYTES, page_events=READER_EVENTS
                 )
             return self._hub
 

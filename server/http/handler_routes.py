@@ -175,7 +175,9 @@ class HandlerEndpoints:
 
     def _reader(self, handler_id: str, after: int | None, *, include_internal: bool) -> StreamReader | None:
         record, _ = self._serving.record(handler_id)
-        head, is_running = read_heads(self._serving.store, [record.run_id])[record.run_id]
+        runtime = self._serving.runtime
+        heads = runtime.portal.call(read_heads(runtime.astore, [record.run_id]))
+        head, is_running = heads[record.run_id]
         position = head if after is None else max(-1, min(after, head))
         if not is_running and position >= head:
             return None

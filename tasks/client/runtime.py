@@ -72,7 +72,7 @@ class Runtime:
         """The one live connection of this process; a forked child gets its own."""
         with self._lock:
             if self._hub is None or self._hub_pid != os.getpid():
-                self._hub, self._hub_pid = StreamHub(self.store), os.getpid()
+                self._hub, self._hub_pid = StreamHub(self.astore), os.getpid()
             return self._hub
 
     def start(

@@ -14,6 +14,7 @@ from support.store.streams import (
     PATIENCE,
     PROGRESS,
     KillableRedis,
+    OwnHub,
     Reading,
     Telling,
     eventually,
@@ -57,7 +58,7 @@ def store(redis: KillableRedis) -> Iterator[Store]:
 
 @pytest.fixture
 def hub(store: Store) -> Iterator[StreamHub]:
-    hub = StreamHub(store, poll_seconds=0.2)
+    hub = OwnHub(store, poll_seconds=0.2)
     yield hub
     hub.close()
     eventually(lambda: listeners(store.client) == 0, "the hub has let go of its connection")

@@ -16,6 +16,7 @@ from support.store.streams import (
     PATIENCE,
     PROGRESS,
     KillableRedis,
+    OwnHub,
     Reading,
     Telling,
     Wire,
@@ -58,7 +59,7 @@ def run(store: Store) -> Telling:
 
 @pytest.fixture
 def hub(store: Store) -> Iterator[StreamHub]:
-    hub = StreamHub(store, poll_seconds=NEVER)
+    hub = OwnHub(store, poll_seconds=NEVER)
     yield hub
     hub.close()
 
@@ -87,7 +88,7 @@ def test_a_gap_in_the_numbers_is_healed_from_the_log_in_order(hub: StreamHub, ru
 
 
 def test_silence_is_healed_by_looking_now_and_then(store: Store, run: Telling) -> None:
-    hub = StreamHub(store, poll_seconds=0.05)
+    hub = OwnHub(store, poll_seconds=0.05)
     reading = Reading(hub.reader(run.run_id))
     run.tell(1)
     assert reading.number() == 1
@@ -99,7 +100,7 @@ def test_silence_is_healed_by_looking_now_and_then(store: Store, run: Telling) -
 
 
 def test_the_end_is_noticed_though_its_messages_are_lost(store: Store, run: Telling) -> None:
-    hub = StreamHub(store, poll_seconds=0.05)
+    hub = OwnHub(store, poll_seconds=0.05)
     reading = Reading(hub.reader(run.run_id))
     ended: list[str] = []
     waiter = threading.Thread(target=lambda: ended.append(hub.wait_ended(run.run_id).status))
@@ -155,7 +156,7 @@ def test_a_connection_that_answers_is_kept_and_one_that_went_dead_is_replaced(
     monkeypatch.setattr("umbel.orchestration.streams.pubsub.KEEPALIVE", 0.2)
     wire, run = Wire(redis.port), Telling(store)
     afar = store_on(wire.url, store.settings.key_prefix)
-    hub = StreamHub(afar, poll_seconds=0.05)
+    hub = OwnHub(afar, poll_seconds=0.05, silence_seconds=0.5)
     reading = Reading(hub.reader(run.run_id))
 
     def connections() -> set[str]:
@@ -185,7 +186,7 @@ async def test_a_killed_and_restarted_redis_interrupts_nobody(tmp_path: Path, ca
     redis = KillableRedis(tmp_path, is_durable=True)
     redis.start()
     store = store_on(redis.url, "t")
-    hub = StreamHub(store)
+    hub = OwnHub(store)
     run = Telling(store)
 
     async def read() -> list[int]:
@@ -220,7 +221,7 @@ def test_a_redis_that_is_not_there_to_begin_with_is_an_error_that_says_where() -
     url = f"redis://:secret@127.0.0.1:{free_port()}/0"
     store = store_on(url, "t")
     store.patience_seconds = 0.1
-    hub = StreamHub(store, poll_seconds=0.05)
+    hub = OwnHub(store, poll_seconds=0.05)
 
     for call in (lambda: next(hub.reader("run").events()), lambda: hub.wait_ended("run")):
         with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:\d+/0 did not answer for 0.1 s .* run 'run'") as told:
@@ -234,7 +235,7 @@ def test_a_reader_whose_time_is_over_during_an_outage_says_that_its_time_is_over
     redis.start()
     store = store_on(redis.url, "t")
     store.patience_seconds = 0.0
-    hub = StreamHub(store, poll_seconds=0.05)
+    hub = OwnHub(store, poll_seconds=0.05)
     run = Telling(store)
     stream = hub.reader(run.run_id).events(timeout=0.2)
     run.tell(1)
@@ -251,7 +252,7 @@ def test_a_reader_whose_time_is_over_during_an_outage_says_that_its_time_is_over
 def test_a_redis_set_back_is_followed_from_where_it_is(
     store: Store, run: Telling, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub = StreamHub(store, poll_seconds=0.05)
+    hub = OwnHub(store, poll_seconds=0.05)
     reading = Reading(hub.reader(run.run_id))
     run.tell(1)
     assert reading.number() == 1
@@ -340,7 +341,7 @@ def test_trimmed_step_states_between_two_events_are_not_taken_for_events(hub: St
 @pytest.mark.parametrize("is_internal", [False, True])
 def test_a_reader_slower_than_its_run_goes_back_to_the_log(redis: KillableRedis, is_internal: bool) -> None:
     store = store_on(redis.url, f"t{secrets.token_hex(6)}")
-    hub = StreamHub(store, poll_seconds=NEVER, buffer_events=10)
+    hub = OwnHub(store, poll_seconds=NEVER, buffer_events=10)
     run = Telling(store)
     stream = hub.reader(run.run_id, internal=is_internal, types=[PROGRESS]).events()
     run.tell(0)
@@ -354,8 +355,8 @@ def test_a_reader_slower_than_its_run_goes_back_to_the_log(redis: KillableRedis,
     for start in range(2, 500, 20):  # meanwhile the reader is busy
         run.tell(*range(start, start + 20))
         run.apply(*[Trace("go", "preparing", "<enqueued>", "app.A")] * 20)
-    pursuit = stream.gi_frame.f_locals["pursuit"]  # a generator hides nothing
-    assert len(pursuit._buffer) <= 10
+    following = stream.gi_frame.f_locals["following"]  # a generator hides nothing
+    assert len(following._buffer) <= 10
     threading.Thread(target=run.end).start()
     got.extend(numbers(stream))
 

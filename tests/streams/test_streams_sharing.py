@@ -16,6 +16,7 @@ from support.store.streams import (
     PATIENCE,
     PROGRESS,
     KillableRedis,
+    OwnHub,
     Reading,
     Telling,
     eventually,
@@ -48,7 +49,7 @@ def store(redis: KillableRedis) -> Iterator[Store]:
 
 @pytest.fixture
 def hub(store: Store) -> Iterator[StreamHub]:
-    hub = StreamHub(store, poll_seconds=0.2)
+    hub = OwnHub(store, poll_seconds=0.2)
     yield hub
     hub.close()
     eventually(lambda: listeners(store.client) == 0, "the hub has let go of its connection")
@@ -95,14 +96,14 @@ def test_the_last_reader_of_a_run_takes_the_subscription_along(hub: StreamHub, r
 
 def test_nothing_is_connected_before_the_first_reader(store: Store, run: Telling) -> None:
     before = store.client.info("stats")["total_connections_received"]
-    hub = StreamHub(store)
+    hub = OwnHub(store)
     hub.reader(run.run_id)
     assert store.client.info("stats")["total_connections_received"] == before
     hub.close()
 
 
 def test_a_closed_hub_says_so_to_those_who_wait_and_to_those_who_come(store: Store, run: Telling) -> None:
-    hub = StreamHub(store)
+    hub = OwnHub(store)
     reading = Reading(hub.reader(run.run_id))
     eventually(lambda: is_followed(run), "it waits")
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import msgpack
 
@@ -18,9 +19,12 @@ from umbel.orchestration.model.commands import Command, Publish
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.streams.reader import StreamEvent, StreamReader
+from umbel.orchestration.store.verbs import Store as AsyncStore
+from umbel.orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.configuration import free_port
 
@@ -71,6 +75,21 @@ def _answers(client: Client) -> bool:
 def store_on(url: str, prefix: str, **more: object) -> Store:
     """A store with a key prefix of its own."""
     return Store(connect(url), Settings(redis_url=url, key_prefix=prefix, **more))
+
+
+class OwnHub(StreamHub):
+    """A hub with a portal of its own, which ends with it."""
+
+    def __init__(self, store: Store, *, silence_seconds: float = 5.0, **options: Any) -> None:
+        """Reads where a blocking store writes, as patiently; the options are those of `StreamHub`."""
+        url = store.settings.redis_url
+        assert url is not None
+        connection = Connection(url, Portal("umbel-own-hub"), silence_seconds=silence_seconds)
+        super().__init__(AsyncStore(connection, store.settings, patience_seconds=store.patience_seconds), **options)
+
+    def close(self) -> None:
+        super().close()
+        self.store.connection.portal.close()
 
 
 class Wire:

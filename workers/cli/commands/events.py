@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import click
 
 from ....orchestration.model.tagged_json import untagged
-from ....orchestration.store.blocking import BlockingStore as Store
 from ....orchestration.store.keys import check_run_id
 from ....orchestration.streams.log import EVENT, read_page
 from ....orchestration.streams.reader import StreamEvent
@@ -30,17 +29,15 @@ def events(
     """Print the events that RUN has published, one per line: number, event, step, fields."""
     check_run_id(run_id)
     with existing(redis_url, state) as runtime:
-        found = (
-            _followed(runtime, run_id, after, internal) if follow else _logged(runtime.store, run_id, after, internal)
-        )
+        found = (_followed if follow else _logged)(runtime, run_id, after, internal)
         for event in found:
             click.echo(_as_json(event) if as_json else _as_text(event))
 
 
-def _logged(store: Store, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
+def _logged(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
     """What the log holds now."""
     while True:
-        page = read_page(store, run_id, after, with_traces=internal)
+        page = runtime.portal.call(read_page(runtime.astore, run_id, after, with_traces=internal))
         if page.first_missing is not None:
             _log_missing(page.first_missing)
         yield from (entry.decoded() for entry in page.entries if internal or entry.kind == EVENT)
