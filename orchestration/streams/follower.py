@@ -18,9 +18,10 @@ import msgpack
 
 from ..model.envelope import Envelope
 from ..model.errors import StoreUnavailable, WorkflowRuntimeError
+from ..store.reads import StoreReads
 from ..store.replies import RunEnd, RunRecord
-from .pubsub import CLOSED
-from .relay import Listener, Relay, Relays
+from .pubsub import CLOSED, LiveChannels
+from .relay import Listener, Relay
 
 T = TypeVar("T")
 
@@ -35,14 +36,16 @@ class Follower(Listener, Generic[T]):
     happens during a look makes for another one.
     """
 
-    def __init__(self, relays: Relays, run_id: str, channel: str, timeout: float | None) -> None:
+    run_id: str
+
+    def __init__(self, live: LiveChannels, run_id: str, channel: str, timeout: float | None) -> None:
         """Args:
-        relays: What the process shares.
+        live: What the process shares.
         run_id: The run.
         channel: What to listen to, once there is something to wait for.
         timeout: Longest time in seconds without anything to hand over.
         """
-        self.relays = relays
+        self.live = live
         self.run_id = run_id
         self.is_stale = True
         self.look_at = 0.0
@@ -112,7 +115,7 @@ class Follower(Listener, Generic[T]):
             RunNotFound: No such run, or its retention is over.
             StoreUnavailable: Redis has not answered since the beginning, for as long as the store is patient.
         """
-        relay = self._relay = self._relay or self.relays.here()
+        relay = self._relay = self._relay or self.live.here()
         deadline: float | None = None
         has_looked_once_more = False
         while True:
@@ -131,7 +134,7 @@ class Follower(Listener, Generic[T]):
                 await self._look(relay)
             elif not self._has_joined:
                 self._has_joined = True
-                relay.join(self._channel, self)
+                self.live.join(relay, self._channel, self)
             else:
                 if deadline is None and self.timeout is not None:
                     deadline = now + self.timeout
@@ -141,16 +144,16 @@ class Follower(Listener, Generic[T]):
         """Raises:
         WorkflowRuntimeError: This is a forked child, and the follower its parent's.
         """
-        if self.relays.live.pid != os.getpid():
+        if self.live.pid != os.getpid():
             raise WorkflowRuntimeError(
-                f"This reader of run {self.run_id!r} belongs to process {self.relays.live.pid}, and this is its forked "
+                f"This reader of run {self.run_id!r} belongs to process {self.live.pid}, and this is its forked "
                 f"child {os.getpid()}. Make a new reader here."
             )
 
     def leave(self) -> None:
         """Listen no more. May be called from a finalizer, on any thread."""
         if self._has_joined and self._relay is not None:
-            self._relay.leave(self._channel, self)
+            self.live.leave(self._relay, self._channel, self)
 
     async def _wait(self, deadline: float | None) -> None:
         until = min(deadline or self.look_at, self.look_at) if self.is_stale else deadline
@@ -178,27 +181,27 @@ class Follower(Listener, Generic[T]):
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        patience = self.relays.store.patience_seconds
+        patience = self.live.store.patience_seconds
         if not self._has_seen and now - self._failing_since >= patience:
-            where = self.relays.live.where
+            where = self.live.where
             raise StoreUnavailable(
                 f"Redis at {where} did not answer for {patience:g} s when umbel wanted to follow run {self.run_id!r}: "
                 f"{error.__cause__}. Start Redis or fix UMBEL_REDIS_URL, then try again.",
                 where,
             ) from error
         self.is_stale = True
-        self.look_at = now + min(self.relays.poll_seconds, RETRY)
+        self.look_at = now + min(self.live.poll_seconds, RETRY)
 
 
 class UntilEnded(Follower[RunEnd]):
     """One wait for a run's end."""
 
-    def __init__(self, relays: Relays, run_id: str, timeout: float | None) -> None:
-        super().__init__(relays, run_id, relays.store.locate(run_id)["ended"], timeout)
+    def __init__(self, live: LiveChannels, run_id: str, timeout: float | None) -> None:
+        super().__init__(live, run_id, live.store.locate(run_id)["ended"], timeout)
         self._prefix = run_id.encode() + b"\0"
         self._end: RunEnd | None = None
         # Joining first saves one look: `joined` brings it forward, unless there is no connection.
-        self.look_at = time.monotonic() + relays.poll_seconds
+        self.look_at = time.monotonic() + live.poll_seconds
 
     def heard(self, message: bytes) -> None:
         if not message.startswith(self._prefix):
@@ -218,7 +221,8 @@ class UntilEnded(Follower[RunEnd]):
         return self.run_id
 
     def look(self) -> Awaitable[RunRecord]:
-        return self.relays.impatient.run(self.run_id)
+        store = self.live.store
+        return StoreReads(store.connection, store.settings, patience_seconds=0.0).run(self.run_id)
 
     def learn(self, seen: RunRecord) -> None:
         if seen.status != "running":

@@ -1,8 +1,8 @@
 """The live half of streams: one pub/sub connection for a whole process, on the loop of the store's portal.
 
-What is heard here may be incomplete: Redis forgets a message as soon as it is sent. So subscribers learn when a channel
-(again) begins to be heard, and look into the log then. Not here: the log, what messages mean, and the way to readers on
-other event loops (`relay.py`).
+What is heard here may be incomplete: Redis forgets a message as soon as it is sent. So listeners learn when a channel
+(again) begins to be heard, and look into the log then. Not here: the log, what messages mean, and the way to listeners
+on other event loops (`relay.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..model.errors import UmbelError, WorkflowRuntimeError
 from ..store.settings import redact_url
 from ..store.verbs import Store
 from .log import read_heads
+from .relay import Listener, Relay
 
 logger = logging.getLogger("umbel.streams")
 
@@ -36,41 +37,9 @@ CHANNELS = 500
 CLOSED = "The stream hub is closed: its runtime was shut down. Make a new one to go on reading."
 
 
-class Subscriber:
-    """Hears channels. All methods but `run_ids` are called on the portal's loop: they are quick and never block."""
-
-    def joined(self, channel: bytes) -> None:
-        """From now on messages are heard; what was published before may have been missed."""
-
-    def heard(self, channel: bytes, message: bytes) -> None:
-        """A message was published."""
-
-    def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
-        """Per run the last number it had given a moment ago, and whether it goes on."""
-
-    def closed(self) -> None:
-        """Nothing will be heard any more."""
-
-    def run_ids(self) -> Collection[str]:
-        """The runs to be looked at every now and then on the subscriber's behalf."""
-        return ()
-
-    def is_dead(self) -> bool:
-        """Nobody is there any more, and nobody has left."""
-        return False
-
-
-def tell(method: Callable[..., None], *args: Any) -> None:
-    """Call a subscriber or listener; one that fails must not silence the others."""
-    try:
-        method(*args)
-    except Exception:
-        logger.exception("a listener of live events failed", extra={"action": "listener_error"})
-
-
 @dataclass(slots=True)
 class _Channel:
-    subscribers: set[Subscriber] = field(default_factory=set)
+    relays: set[Relay] = field(default_factory=set)
     is_heard: bool = False
 
 
@@ -98,24 +67,24 @@ class _Replies(asyncio.Protocol):
 
 
 class LiveChannels:
-    """Channels of one Redis, heard over one connection by any number of subscribers.
+    """Channels of one Redis, heard over one connection by any number of listeners on any event loops.
 
-    `join`, `leave` and `close` may be called from any thread, also from a finalizer: they only leave a note for the
-    portal's loop. In a forked child they are without effect.
+    Made once per process; in a forked child it has no effect.
     """
 
     def __init__(self, store: Store, poll_seconds: float) -> None:
-        """Nothing is connected before the first subscriber.
+        """Nothing is connected before the first listener.
 
         Args:
             store: Whose Redis and portal are used.
-            poll_seconds: How often the followed runs are looked at, and channels without subscribers dropped.
+            poll_seconds: How often the followed runs are looked at, and channels without listeners dropped.
         """
         self.pid = os.getpid()
-        self.loop = store.connection.portal.loop
+        self.store = store
+        self.poll_seconds = poll_seconds
         self.where = redact_url(store.settings.redis_url or "")
-        self._store = store
-        self._poll_seconds = poll_seconds
+        self.loop = store.connection.portal.loop
+        self._relays: dict[asyncio.AbstractEventLoop, Relay] = {}
         # Below: only used on the loop.
         self._channels: dict[bytes, _Channel] = {}
         self._transport: asyncio.Transport | None = None
@@ -123,87 +92,116 @@ class LiveChannels:
         self._is_closed = self._is_out = self._owes_answer = False
         self._pause = FIRST_PAUSE
 
-    # -- from any thread -------------------------------------------------------------------------------------------
+    # -- for listeners ---------------------------------------------------------------------------------------------
 
-    def join(self, channel: bytes, subscriber: Subscriber) -> None:
-        """Let a subscriber hear a channel; its `joined` is called when it does, now and after every outage.
+    def here(self) -> Relay:
+        """What the listeners on the running loop share."""
+        loop = asyncio.get_running_loop()
+        known = self._relays.get(loop)
+        if known is None:
+            for other in list(self._relays):
+                if other.is_closed():
+                    self._relays.pop(other, None)
+            known = self._relays[loop] = Relay(self.loop)
+        return known
+
+    def join(self, relay: Relay, channel: bytes, listener: Listener) -> None:
+        """Let a listener hear a channel; its `joined` is called when it does, now and after every outage.
 
         Raises:
             WorkflowRuntimeError: Closed.
         """
+        if relay.is_closed:
+            raise WorkflowRuntimeError(CLOSED)
+        if relay.add(channel, listener):
+            self.soon(self._join, channel, relay)
+
+    def leave(self, relay: Relay, channel: bytes, listener: Listener) -> None:
+        """The contrary; the last one to leave ends the subscription, at the next look around.
+
+        May be called from any thread, also from a finalizer.
+        """
+        if self.pid == os.getpid():
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nothing is heard there any more
+                relay.loop.call_soon_threadsafe(self._remove, relay, channel, listener)
+
+    def _remove(self, relay: Relay, channel: bytes, listener: Listener) -> None:
+        if relay.remove(channel, listener):
+            with contextlib.suppress(WorkflowRuntimeError):
+                self.soon(self._leave, channel, relay)
+
+    def close(self) -> None:
+        """End the connection; listeners are `closed`. From any thread."""
+        with contextlib.suppress(WorkflowRuntimeError):
+            self.soon(self._close)
+
+    def soon(self, act: Callable[..., None], *args: Any) -> None:
+        """Call something on the portal's loop. From any thread.
+
+        Raises:
+            WorkflowRuntimeError: That loop is closed.
+        """
+        if self.pid != os.getpid():
+            return
         try:
-            self._soon(self._join, channel, subscriber)
+            self.loop.call_soon_threadsafe(act, *args)
         except RuntimeError:
             raise WorkflowRuntimeError(CLOSED) from None
 
-    def leave(self, channel: bytes, subscriber: Subscriber) -> None:
-        """The contrary; the last one to leave ends the subscription, at the next look around."""
-        with contextlib.suppress(RuntimeError):
-            self._soon(self._leave, channel, subscriber)
-
-    def close(self) -> None:
-        """End the connection; subscribers are `closed`."""
-        with contextlib.suppress(RuntimeError):
-            self._soon(self._close)
-
-    def _soon(self, act: Callable[..., None], *args: Any) -> None:
-        if self.pid == os.getpid():
-            self.loop.call_soon_threadsafe(act, *args)
-
     # -- on the loop -----------------------------------------------------------------------------------------------
 
-    def _join(self, name: bytes, subscriber: Subscriber) -> None:
+    def _join(self, name: bytes, relay: Relay) -> None:
         if self._is_closed:
-            tell(subscriber.closed)
+            relay.tell_closed()
             return
         if not self._tasks:
             self._tasks = [self.loop.create_task(self._serve()), self.loop.create_task(self._look_around())]
-            self._store.connection.portal.on_close(self._end)
+            self.store.connection.portal.on_close(self._end)
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = _Channel()
             self._send("SUBSCRIBE", name)
-        channel.subscribers.add(subscriber)
+        channel.relays.add(relay)
         if channel.is_heard:
-            tell(subscriber.joined, name)
+            relay.tell_joined(name)
 
-    def _leave(self, name: bytes, subscriber: Subscriber) -> None:
+    def _leave(self, name: bytes, relay: Relay) -> None:
         if name in self._channels:
-            self._channels[name].subscribers.discard(subscriber)
+            self._channels[name].relays.discard(relay)
 
     def _close(self) -> None:
         self._is_closed = True
         for task in self._tasks:
             task.cancel()
-        for subscriber in self._subscribers():
-            tell(subscriber.closed)
+        for relay in self._listening():
+            relay.tell_closed()
         self._channels.clear()
 
     async def _end(self) -> None:
         self._close()
         await asyncio.wait(self._tasks)
 
-    def _subscribers(self) -> set[Subscriber]:
-        return {subscriber for channel in self._channels.values() for subscriber in channel.subscribers}
+    def _listening(self) -> set[Relay]:
+        return {relay for channel in self._channels.values() for relay in channel.relays}
 
     async def _look_around(self) -> None:
         """Every now and then, drop what nobody hears any more and look at all followed runs at once."""
         while True:
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(self.poll_seconds)
             self._drop_deserted()
-            run_ids = {run_id for subscriber in self._subscribers() for run_id in subscriber.run_ids()}
+            run_ids = {run_id for relay in self._listening() for run_id in relay.run_ids()}
             try:
-                heads = await read_heads(self._store, list(run_ids))
+                heads = await read_heads(self.store, list(run_ids))
             except (UmbelError, RedisError) as error:
                 logger.debug("could not look at the runs that are followed: %s", error, extra={"action": "look_failed"})
                 continue
-            for subscriber in self._subscribers() if heads else ():
-                tell(subscriber.checked, heads)
+            for relay in self._listening() if heads else ():
+                relay.tell_checked(heads)
 
     def _drop_deserted(self) -> None:
         for channel in self._channels.values():
-            channel.subscribers -= {each for each in channel.subscribers if each.is_dead()}
-        deserted = [name for name, channel in self._channels.items() if not channel.subscribers]
+            channel.relays = {relay for relay in channel.relays if not relay.loop.is_closed()}
+        deserted = [name for name, channel in self._channels.items() if not channel.relays]
         for name in deserted:
             del self._channels[name]
         if deserted:
@@ -233,7 +231,7 @@ class LiveChannels:
         Raises:
             RedisError, OSError: It could not be made, or is lost.
         """
-        connection = self._store.connection.another("umbel-streams")
+        connection = self.store.connection.another("umbel-streams")
         lost: asyncio.Future[Exception] = self.loop.create_future()
         try:
             await connection.connect()
@@ -276,13 +274,13 @@ class LiveChannels:
         if channel is None:
             return
         if kind == b"message":
-            for subscriber in channel.subscribers:
-                tell(subscriber.heard, name, reply[2])
+            for relay in channel.relays:
+                relay.tell_heard(name, reply[2])
         elif kind == b"subscribe":
             self._note_restored()
             channel.is_heard = True
-            for subscriber in channel.subscribers:
-                tell(subscriber.joined, name)
+            for relay in channel.relays:
+                relay.tell_joined(name)
 
     def _note_restored(self) -> None:
         self._pause = FIRST_PAUSE

@@ -12,6 +12,7 @@ event loops of readers (`relay.py`), and how they wait (`follower.py`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import deque
@@ -26,8 +27,8 @@ from ..store.replies import RunEnd
 from ..store.verbs import Store
 from .follower import Follower, UntilEnded
 from .log import PAGE, TRACE, Entry, Page, StreamEvent, read_page
-from .pubsub import CLOSED, Subscriber
-from .relay import Relays
+from .pubsub import CLOSED, LiveChannels
+from .relay import Listener
 
 __all__ = ["EndedWatch", "StreamEvent", "StreamHub", "StreamReader"]
 
@@ -76,7 +77,7 @@ class StreamHub:
         self.store = store
         self.poll_seconds = poll_seconds
         self.bounds = _Bounds(buffer_events, buffer_bytes, page_events)
-        self._relays: dict[int, Relays] = {}
+        self._live: dict[int, LiveChannels] = {}
         self._is_closed = False
 
     def reader(
@@ -110,7 +111,7 @@ class StreamHub:
 
     async def await_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
         """`wait_ended` on an event loop, which is not blocked."""
-        follower = UntilEnded(self.relays(), run_id, timeout)
+        follower = UntilEnded(self.live(), run_id, timeout)
         try:
             end = await follower.next()
         finally:
@@ -121,11 +122,11 @@ class StreamHub:
     def close(self) -> None:
         """End the connection. Readers and waiters still at work get a `WorkflowRuntimeError`."""
         self._is_closed = True
-        relays = self._relays.pop(os.getpid(), None)
-        if relays is not None:
-            relays.live.close()
+        live = self._live.pop(os.getpid(), None)
+        if live is not None:
+            live.close()
 
-    def relays(self) -> Relays:
+    def live(self) -> LiveChannels:
         """What all readers of this process share.
 
         Raises:
@@ -134,9 +135,9 @@ class StreamHub:
         if self._is_closed:
             raise WorkflowRuntimeError(CLOSED)
         pid = os.getpid()
-        known = self._relays.get(pid)
+        known = self._live.get(pid)
         # No lock: another thread of the parent may have held it at the fork. setdefault picks one winner as well.
-        return known or self._relays.setdefault(pid, Relays(self.store, self.poll_seconds))
+        return known or self._live.setdefault(pid, LiveChannels(self.store, self.poll_seconds))
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Block until a coroutine of a reader has ended, on the portal's loop.
@@ -197,7 +198,7 @@ class StreamReader:
         return self._awaiting(self._following(timeout))
 
     def _following(self, timeout: float | None) -> _Following:
-        return _Following(self._hub.relays(), self._hub.bounds, self, timeout)
+        return _Following(self._hub.live(), self._hub.bounds, self, timeout)
 
     def _blocking(self, following: _Following) -> Generator[StreamEvent, None, None]:
         try:
@@ -220,7 +221,7 @@ class StreamReader:
             following.leave()
 
 
-class EndedWatch(Subscriber):
+class EndedWatch(Listener):
     """Calls back for every run of the deployment that ends, as it ends.
 
     *Promise:* none but promptness. What ends while the connection is interrupted is not reported: this may only hasten
@@ -235,19 +236,26 @@ class EndedWatch(Subscriber):
             callback: Gets the run id, on the portal's loop; it must be quick and must not block.
         """
         self._callback = callback
-        self._live = hub.relays().live
+        self._live = hub.live()
         keys = hub.store.keys
         self._channels = [keys.in_shard(shard, "ended").encode() for shard in range(keys.shards)]
-        for channel in self._channels:
-            self._live.join(channel, self)
+        self._live.soon(self._begin)
 
-    def heard(self, channel: bytes, message: bytes) -> None:
+    def _begin(self) -> None:
+        for channel in self._channels:
+            self._live.join(self._live.here(), channel, self)
+
+    def heard(self, message: bytes) -> None:
         self._callback(message.partition(b"\0")[0].decode())
 
     def close(self) -> None:
         """Stop watching. A callback that has begun may still be running."""
+        with contextlib.suppress(WorkflowRuntimeError):
+            self._live.soon(self._end)
+
+    def _end(self) -> None:
         for channel in self._channels:
-            self._live.leave(channel, self)
+            self._live.leave(self._live.here(), channel, self)
 
 
 class _Following(Follower[list[tuple[int, StreamEvent]]]):
@@ -256,8 +264,8 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
     What it finds are events, each with the reader's position once it is handed out. Its own place may be ahead of that.
     """
 
-    def __init__(self, relays: Relays, bounds: _Bounds, reader: StreamReader, timeout: float | None) -> None:
-        super().__init__(relays, reader.run_id, relays.store.locate(reader.run_id)["stream"], timeout)
+    def __init__(self, live: LiveChannels, bounds: _Bounds, reader: StreamReader, timeout: float | None) -> None:
+        super().__init__(live, reader.run_id, live.store.locate(reader.run_id)["stream"], timeout)
         self._bounds = bounds
         self._reader = reader
         self._place = reader.position
@@ -301,7 +309,7 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
 
     async def look(self) -> Page:
         place, with_traces, most = self._place, self._reader.internal, self._bounds.page_events
-        return await read_page(self.relays.store, self.run_id, place, with_traces=with_traces, most=most)
+        return await read_page(self.live.store, self.run_id, place, with_traces=with_traces, most=most)
 
     def learn(self, seen: Page) -> None:
         reader = self._reader
