@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -107,7 +108,7 @@ def test_a_closed_hub_says_so_to_those_who_wait_and_to_those_who_come(store: Sto
     reading = Reading(hub.reader(run.run_id))
     eventually(lambda: is_followed(run), "it waits")
 
-    hub.close()
+    StreamHub.close(hub)  # its portal goes on
 
     with pytest.raises(WorkflowRuntimeError, match="hub is closed"):
         reading.next()
@@ -190,3 +191,119 @@ def test_a_watch_hears_every_run_that_ends_in_any_shard(hub: StreamHub, store: S
     watch.close()
     broken.close()
     eventually(lambda: not store.client.pubsub_channels(), "nothing is subscribed any more")
+
+
+# -- many readers, busy loops, readers that go away --------------------------------------------------------------------
+
+
+async def test_a_thousand_readers_at_one_place_cost_one_read_of_the_log(hub: StreamHub, run: Telling) -> None:
+    def reads() -> int:
+        return int(run.store.client.info("commandstats").get("cmdstat_xrange", {"calls": 0})["calls"])
+
+    async def read() -> list[int]:
+        return numbers([found async for found in hub.reader(run.run_id).aevents()])
+
+    await asyncio.to_thread(run.tell, *range(10))
+    await asyncio.to_thread(run.end)
+    before = await asyncio.to_thread(reads)
+
+    assert await asyncio.gather(*(read() for _ in range(1_000))) == [list(range(10))] * 1_000
+    assert await asyncio.to_thread(reads) == before + 1
+
+
+async def test_a_busy_loop_keeps_little_of_what_it_cannot_read_and_its_readers_go_back_to_the_log(
+    hub: StreamHub, run: Telling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umbel.orchestration.streams.relay.INBOX_BYTES", 2_000)
+
+    async def read() -> list[int]:
+        return numbers([found async for found in hub.reader(run.run_id).aevents()])
+
+    reader = asyncio.create_task(read())
+    await asyncio.to_thread(eventually, lambda: is_followed(run), "it hears live events")
+    for n in range(50):  # this blocks the reader's loop
+        run.tell(n)
+    here = hub.live().here()
+    eventually(lambda: here._has_dropped, "what is too much was dropped")
+    assert len(here._inbox) < 50
+    run.end()
+
+    assert await asyncio.wait_for(reader, PATIENCE) == list(range(50))
+
+
+def test_blocking_readers_that_are_dropped_without_closing_are_forgotten(hub: StreamHub, run: Telling) -> None:
+    streams = [hub.reader(run.run_id).events(timeout=0.05) for _ in range(3)]
+    run.tell(1)
+    for stream in streams:
+        next(stream)
+    staying = hub.reader(run.run_id).events(timeout=PATIENCE)
+    next(staying)
+    waiting = threading.Thread(target=lambda: next(staying))
+    waiting.start()
+    eventually(lambda: is_followed(run), "somebody is subscribed")
+
+    del streams, stream
+    run.tell(2)
+    waiting.join(PATIENCE)
+    staying.close()
+
+    eventually(lambda: not is_followed(run), "nobody is subscribed any more")
+
+
+async def test_a_reader_on_a_loop_that_is_dropped_without_closing_is_forgotten(hub: StreamHub, run: Telling) -> None:
+    await asyncio.to_thread(run.tell, 1)
+    stream = hub.reader(run.run_id).aevents()
+    await anext(stream)
+    following = asyncio.create_task(anext(stream))
+    await asyncio.to_thread(eventually, lambda: is_followed(run), "it hears live events")
+    await asyncio.to_thread(run.tell, 2)
+    await following
+
+    del stream, following
+
+    await asyncio.to_thread(eventually, lambda: not is_followed(run), "nobody is subscribed any more")
+
+
+def test_a_blocking_reader_is_interrupted_and_another_goes_on_from_there(hub: StreamHub, run: Telling) -> None:
+    run.tell(1)
+    reader = hub.reader(run.run_id)
+    got: list[int] = []
+    interrupt = threading.Timer(0.0, lambda: (eventually(lambda: is_followed(run), "it waits"), _interrupt()))
+
+    def read() -> None:
+        for found in reader.events():
+            got.extend(numbers([found]))
+            interrupt.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        read()
+    interrupt.join(PATIENCE)
+    eventually(lambda: not is_followed(run), "it has left")
+    run.tell(2)
+    run.end()
+
+    assert got + numbers(reader.events()) == [1, 2]
+
+
+def _interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_readers_in_many_threads_each_get_everything(hub: StreamHub, run: Telling) -> None:
+    readings = [Reading(hub.reader(run.run_id)) for _ in range(50)]
+    for n in range(20):
+        run.tell(n)
+    run.end()
+
+    assert [numbers(reading.rest()) for reading in readings] == [list(range(20))] * 50
+
+
+def test_a_portal_that_closes_ends_its_readers(store: Store, run: Telling) -> None:
+    hub = OwnHub(store)
+    reading = Reading(hub.reader(run.run_id))
+    eventually(lambda: is_followed(run), "it waits")
+
+    hub.store.connection.portal.close()
+
+    with pytest.raises(WorkflowRuntimeError, match="hub is closed"):
+        reading.next()
