@@ -8,7 +8,7 @@ from typing import Any
 
 from umbel import Runtime, Settings
 from umbel.orchestration.engine.worker_directory import seen_workers
-from umbel.workers.local.deployment import worker_command
+from umbel.workers.local.command_process import worker_command
 
 from .contender import PATIENCE_SECONDS, Contender, Progress
 from .shapes_umbel import Await, Chain, Compute, Fan, Loop, Single, Tick, Ticker

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from umbel import Settings
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
-from umbel.workers.local.deployment import worker_environment
+from umbel.workers.embedded.supervisor import Supervisor
+from umbel.workers.local.command_process import process_environment
 
 from .contender import Contender
 
@@ -21,10 +21,10 @@ from .contender import Contender
 def deployed(contenders: Sequence[Contender]) -> Iterator[None]:
     """Start all, and go on once each has answered; afterwards nothing is left of them."""
     with ExitStack() as stack:
-        watchdog = stack.enter_context(Watchdog())
+        supervisor = stack.enter_context(Supervisor())
         for contender in contenders:
             if contender.has_redis:
-                _start(contender, watchdog, stack)
+                _start(contender, supervisor, stack)
             else:
                 stack.callback(contender.close)
         for contender in contenders:
@@ -33,9 +33,9 @@ def deployed(contenders: Sequence[Contender]) -> Iterator[None]:
         yield
 
 
-def _start(contender: Contender, watchdog: Watchdog, stack: ExitStack) -> None:
-    server = stack.enter_context(EmbeddedRedis.temporary(watchdog=watchdog))
-    environment = worker_environment(Settings.from_environment(redis_url=server.url))
+def _start(contender: Contender, supervisor: Supervisor, stack: ExitStack) -> None:
+    server = stack.enter_context(EmbeddedRedis.temporary(supervisor=supervisor))
+    environment = process_environment(Settings.from_environment(redis_url=server.url))
     environment["BENCHMARK_REDIS"] = server.url
     assert server.pid is not None
     contender.server_pid = server.pid
@@ -44,17 +44,17 @@ def _start(contender: Contender, watchdog: Watchdog, stack: ExitStack) -> None:
     contender.connect(server.url)
     with open(os.devnull, "wb") as silence:
         processes = [
-            watchdog.spawn(contender.command(number), env=environment, output=silence.fileno())
+            supervisor.spawn(contender.command(number), env=environment, output=silence.fileno())
             for number in range(contender.processes)
         ]
-    stack.callback(_kill, processes, watchdog)
+    stack.callback(_kill, processes, supervisor)
     contender.worker_pids = tuple(process.pid for process in processes)
 
 
-def _kill(processes: Sequence[subprocess.Popen[bytes]], watchdog: Watchdog) -> None:
+def _kill(processes: Sequence[subprocess.Popen[bytes]], supervisor: Supervisor) -> None:
     # With their pool children. Their Redis goes too, so there is nothing that a clean end would save.
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        watchdog.forget(process.pid)
+        supervisor.forget(process.pid)

@@ -28,8 +28,8 @@ from typing import Any
 from umbel import Runtime, Settings, WorkflowHandler
 from umbel.orchestration.engine.worker_directory import seen_workers
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
-from umbel.workers.local.deployment import worker_command, worker_environment
+from umbel.workers.embedded.supervisor import Supervisor
+from umbel.workers.local.command_process import process_environment, worker_command
 
 from .resident import resident_bytes
 from .shapes_served import Go, Ticking
@@ -196,23 +196,23 @@ def run(sizes: Sizes) -> Findings:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with (
-        Watchdog() as watchdog,
-        EmbeddedRedis.temporary(watchdog=watchdog) as redis,
+        Supervisor() as supervisor,
+        EmbeddedRedis.temporary(supervisor=supervisor) as redis,
         tempfile.TemporaryDirectory() as folder,
         open(os.devnull, "wb") as silence,
     ):
         settings = Settings(redis_url=redis.url)
         runtime = Runtime(settings)
-        environment = worker_environment(settings)
+        environment = process_environment(settings)
         command = [
             *worker_command(["benchmarks.shapes_served"], pool="asyncio", concurrency=100),
             "--loglevel",
             "ERROR",
         ]
-        worker = watchdog.spawn(command, env=environment, output=silence.fileno())
+        worker = supervisor.spawn(command, env=environment, output=silence.fileno())
         port_file = Path(folder, "port")
         serve = [sys.executable, "-m", "benchmarks.shapes_served", str(port_file)]
-        server = watchdog.spawn(serve, env=environment, output=silence.fileno())
+        server = supervisor.spawn(serve, env=environment, output=silence.fileno())
         deadline = time.monotonic() + 60
         while not (port_file.exists() and any(each.is_live for each in seen_workers(runtime.store))):
             if time.monotonic() > deadline or server.poll() is not None or worker.poll() is not None:
@@ -225,7 +225,7 @@ def run(sizes: Sizes) -> Findings:
                 with suppress(ProcessLookupError):
                     process.kill()
                 process.wait()
-                watchdog.forget(process.pid)
+                supervisor.forget(process.pid)
             runtime.close()
 
 

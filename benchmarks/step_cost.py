@@ -20,8 +20,8 @@ from pathlib import Path
 from umbel import Settings, create_app
 from umbel.workers.cli.targets import load_target
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
-from umbel.workers.local.deployment import worker_environment
+from umbel.workers.embedded.supervisor import Supervisor
+from umbel.workers.local.command_process import process_environment
 
 from .contend_umbel import SHAPES_UMBEL, Umbel
 from .processor_time import processor_seconds
@@ -89,14 +89,14 @@ def serve(profile: Path) -> None:
 
 def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, float, float, float]:
     """Steps, seconds, and microseconds of processor time per step of worker and Redis."""
-    with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as server:
-        environment = worker_environment(Settings.from_environment(redis_url=server.url))
+    with Supervisor() as supervisor, EmbeddedRedis.temporary(supervisor=supervisor) as server:
+        environment = process_environment(Settings.from_environment(redis_url=server.url))
         command = [sys.executable, "-m", "umbel.workers.cli", "worker", SHAPES_UMBEL, "--pool", options.pool]
         command += ["--loglevel", "WARNING"]
         if profile is not None:
             command = [sys.executable, "-m", "benchmarks.step_cost", "--serve", str(profile)]
         with open(os.devnull, "wb") as silence:
-            process = watchdog.spawn(command, env=environment, output=silence.fileno(), grace_seconds=30)
+            process = supervisor.spawn(command, env=environment, output=silence.fileno(), grace_seconds=30)
         umbel = Umbel(processes=1)
         umbel.connect(server.url)
         for _ in range(5):

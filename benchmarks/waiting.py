@@ -25,8 +25,8 @@ from typing import Any
 from umbel import Runtime, Settings
 from umbel.orchestration.engine.worker_directory import seen_workers
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
-from umbel.workers.local.deployment import worker_command, worker_environment
+from umbel.workers.embedded.supervisor import Supervisor
+from umbel.workers.local.command_process import process_environment, worker_command
 
 from .resident import resident_bytes
 from .shapes_waiting import Ask, Verdict
@@ -96,18 +96,20 @@ class Findings:
 class Fleet:
     """The workers, which are killed and replaced."""
 
-    def __init__(self, settings: Settings, watchdog: Watchdog, count: int, pool: str, concurrency: int | None) -> None:
-        self._settings, self._watchdog, self._count = settings, watchdog, count
+    def __init__(
+        self, settings: Settings, supervisor: Supervisor, count: int, pool: str, concurrency: int | None
+    ) -> None:
+        self._settings, self._supervisor, self._count = settings, supervisor, count
         self._command = worker_command(["benchmarks.shapes_waiting"], pool=pool, concurrency=concurrency)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, runtime: Runtime) -> None:
         """Start them all and wait until they serve."""
         with open(os.devnull, "wb") as silence:
-            environment = worker_environment(self._settings)
+            environment = process_environment(self._settings)
             command = [*self._command, "--loglevel", "ERROR"]
             self._processes = [
-                self._watchdog.spawn(command, env=environment, output=silence.fileno()) for _ in range(self._count)
+                self._supervisor.spawn(command, env=environment, output=silence.fileno()) for _ in range(self._count)
             ]
         pids = {process.pid for process in self._processes}
 
@@ -125,7 +127,7 @@ class Fleet:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            self._watchdog.forget(process.pid)
+            self._supervisor.forget(process.pid)
         self._processes = []
 
     def resident(self) -> int:
@@ -210,10 +212,10 @@ def stored_bytes(client: Any) -> int:
 def measured(sizes: Sizes, workers: int, pool: str, concurrency: int | None, folder: Path) -> Findings:
     """Ask, kill everything, answer."""
     runs = sizes.runs
-    with Watchdog() as watchdog:
-        with EmbeddedRedis.in_folder(folder, watchdog=watchdog) as server:
+    with Supervisor() as supervisor:
+        with EmbeddedRedis.in_folder(folder, supervisor=supervisor) as server:
             settings = Settings.from_environment(redis_url=server.url)
-            fleet = Fleet(settings, watchdog, workers, pool, concurrency)
+            fleet = Fleet(settings, supervisor, workers, pool, concurrency)
             with connected(settings) as runtime:
                 fleet.start(runtime)
                 tell(f"warming up with {sizes.warm_up_runs:,} runs")
@@ -230,7 +232,7 @@ def measured(sizes: Sizes, workers: int, pool: str, concurrency: int | None, fol
             fleet.kill()
             assert server.pid is not None
             os.kill(server.pid, signal.SIGKILL)
-        with EmbeddedRedis.in_folder(folder, watchdog=watchdog) as again, connected(settings) as runtime:
+        with EmbeddedRedis.in_folder(folder, supervisor=supervisor) as again, connected(settings) as runtime:
             assert again.url == settings.redis_url
             fleet.start(runtime)
             tell(f"answering {runs:,} runs")

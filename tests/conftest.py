@@ -1,4 +1,4 @@
-"""What all tests share: a scrubbed environment, one embedded deployment, one Redis, one watchdog."""
+"""What all tests share: a scrubbed environment, one embedded deployment, one Redis, one supervisor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.processes.fixtures import (
     deploy_for_module,
     durable_redis_url,
     pytest_runtest_makereport,
-    watchdog,
+    supervisor,
 )
 from support.store.fixtures import client, prefix, redis_url, settings, store
 
@@ -28,7 +28,7 @@ __all__ = [
     "redis_url",
     "settings",
     "store",
-    "watchdog",
+    "supervisor",
 ]
 
 # A developer's own deployment must not leak into the tests, nor the tests into it.

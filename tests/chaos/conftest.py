@@ -14,7 +14,7 @@ from support.chaos.recovery_report import RecoveryReport
 from support.faults.failpoint_places import every_place
 from support.faults.redis_under_test import RedisUnderTest
 from support.processes.fixtures import kept_for_reports
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 REPORT = pytest.StashKey[RecoveryReport]()
 
@@ -92,9 +92,9 @@ def report(pytestconfig: pytest.Config) -> RecoveryReport:
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path, watchdog: Watchdog) -> Iterator[RedisUnderTest]:
+def redis_server(tmp_path: Path, supervisor: Supervisor) -> Iterator[RedisUnderTest]:
     """A Redis of this test's own, with an append-only file."""
-    server = RedisUnderTest(tmp_path / "redis", watchdog)
+    server = RedisUnderTest(tmp_path / "redis", supervisor)
     try:
         yield server
     finally:
@@ -103,14 +103,14 @@ def redis_server(tmp_path: Path, watchdog: Watchdog) -> Iterator[RedisUnderTest]
 
 @pytest.fixture
 def deploy_chaos(
-    redis_server: RedisUnderTest, watchdog: Watchdog, tmp_path: Path, report: RecoveryReport
+    redis_server: RedisUnderTest, supervisor: Supervisor, tmp_path: Path, report: RecoveryReport
 ) -> Iterator[DeployChaos]:
     """Makes deployments of the chaos workflows that end with the test."""
     made: list[ChaosDeployment] = []
 
     def deploy(url: str | None = None, *, seed: int = 1, **settings: Any) -> ChaosDeployment:
         folder = tmp_path / f"deployment-{len(made)}"
-        deployment = ChaosDeployment(url or redis_server.url, folder, watchdog, **settings)
+        deployment = ChaosDeployment(url or redis_server.url, folder, supervisor, **settings)
         deployment.seed = seed
         made.append(deployment)
         return deployment

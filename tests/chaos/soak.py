@@ -30,7 +30,7 @@ from support.faults.monkey import Monkey
 from support.faults.redis_under_test import RedisUnderTest
 from support.processes.driving import descendants, eventually
 from umbel.orchestration.model.errors import UmbelError
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 #: Runs that go on at once, and those of a round.
 BACKLOG, ROUND = 60, 400
@@ -56,13 +56,13 @@ class Sums:
 class Soak:
     """A deployment, whoever torments it, and the sums."""
 
-    def __init__(self, folder: Path, watchdog: Watchdog, seed: int) -> None:
+    def __init__(self, folder: Path, supervisor: Supervisor, seed: int) -> None:
         self.seed, self.sums = seed, Sums()
         self.random = random.Random(f"soak {seed}")
-        self.server = RedisUnderTest(folder / "redis", watchdog)
+        self.server = RedisUnderTest(folder / "redis", supervisor)
         # Losses are counted against steps that run alone when their process dies; here that happens all the time.
         settings = {"max_losses": 50, "retention_seconds": 120.0}
-        self.deployment = ChaosDeployment(self.server.url, folder / "deployment", watchdog, **settings)
+        self.deployment = ChaosDeployment(self.server.url, folder / "deployment", supervisor, **settings)
         self.deployment.runtime.store.patience_seconds = 60.0
         self.deployment.seed = seed
         self.monkey = Monkey(self.deployment, self.server, seed)
@@ -210,8 +210,8 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     print(f"soaking for {options.minutes:g} minutes; again with: make soak SEED={options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="umbel-soak-") as folder, Watchdog() as watchdog:
-        soak = Soak(Path(folder), watchdog, options.seed)
+    with tempfile.TemporaryDirectory(prefix="umbel-soak-") as folder, Supervisor() as supervisor:
+        soak = Soak(Path(folder), supervisor, options.seed)
         try:
             while time.monotonic() < began + 60 * options.minutes:
                 soak.round(began + 60 * options.minutes)

@@ -19,7 +19,7 @@ from support.chaos.recovery_report import RecoveryReport
 from support.faults.meddler import Meddler, addressed, closed, opened
 from support.processes.driving import eventually
 from support.processes.rabbitmq import find_rabbitmq, rabbitmq
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 from umbel.workers.transport.quarantine import quarantined
 
 #: Leases that do not run out by themselves, and each step through the broker.
@@ -187,13 +187,13 @@ def test_messages_damaged_at_random_cost_no_run_anything_but_time(
 @pytest.mark.full_matrix
 @pytest.mark.timeout(120)
 def test_forged_messages_in_rabbitmq_cost_nothing_either(
-    deploy_chaos: DeployChaos, watchdog: Watchdog, tmp_path: Path, report: RecoveryReport
+    deploy_chaos: DeployChaos, supervisor: Supervisor, tmp_path: Path, report: RecoveryReport
 ) -> None:
     program = find_rabbitmq()
     if program is None:
         pytest.skip("There is no rabbitmq-server on this machine; install it (apt-get install rabbitmq-server).")
     (tmp_path / "rabbitmq").mkdir()
-    with rabbitmq(program, tmp_path / "rabbitmq", watchdog) as url:
+    with rabbitmq(program, tmp_path / "rabbitmq", supervisor) as url:
         deployment = deploy_chaos(seed=ONE_SEED, broker_url=url)
         start_workers(deployment)
         load = Load(deployment, ONE_SEED)

@@ -22,7 +22,7 @@ from support.processes.driving import eventually
 from umbel import StoreUnavailable
 from umbel.orchestration.store.connection import Client, connect
 from umbel.workers.embedded.configuration import free_port
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 Refusing = Callable[[Client, RedisUnderTest], object]
 
@@ -186,12 +186,12 @@ def test_a_redis_that_loads_for_a_while_is_waited_for(
 def test_a_failover_to_a_replica_goes_on_from_a_consistent_point(
     deploy_chaos: DeployChaos,
     redis_server: RedisUnderTest,
-    watchdog: Watchdog,
+    supervisor: Supervisor,
     tmp_path: Path,
     seed: int,
     report: RecoveryReport,
 ) -> None:
-    replica = RedisUnderTest(tmp_path / "replica", watchdog)
+    replica = RedisUnderTest(tmp_path / "replica", supervisor)
     try:
         with Proxy(redis_server.url) as address:
             following = connect(replica.url)

@@ -25,7 +25,7 @@ import pytest
 from umbel import Runtime, Settings
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 PROGRAMS = Path(__file__).with_name("programs")
 UMBEL = str(Path(sys.executable).with_name("umbel"))
@@ -147,16 +147,16 @@ def test_it_runs_by_itself(program: Program, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def watchdog() -> Iterator[Watchdog]:
+def supervisor() -> Iterator[Supervisor]:
     """Ends what the tests below start, also when they are killed."""
-    with Watchdog() as made:
+    with Supervisor() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def redis_url(watchdog: Watchdog) -> Iterator[str]:
+def redis_url(supervisor: Supervisor) -> Iterator[str]:
     """One Redis for all programs; key prefixes keep them apart."""
-    with EmbeddedRedis.temporary(watchdog=watchdog) as server:
+    with EmbeddedRedis.temporary(supervisor=supervisor) as server:
         yield server.url
 
 
@@ -169,7 +169,9 @@ def eventually(condition: Callable[[], Any], what: str) -> None:
 
 
 @contextmanager
-def serving(program: Program, names: list[str], folder: Path, watchdog: Watchdog, **variables: str) -> Iterator[None]:
+def serving(
+    program: Program, names: list[str], folder: Path, supervisor: Supervisor, **variables: str
+) -> Iterator[None]:
     """Workers for the program's file, one step at a time each, until the block ends."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("UMBEL_")}
     with ExitStack() as stack:
@@ -178,34 +180,34 @@ def serving(program: Program, names: list[str], folder: Path, watchdog: Watchdog
             logs.append(log := folder / f"{name}.log")
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             stack.callback(os.close, descriptor)
-            process = watchdog.spawn(
+            process = supervisor.spawn(
                 [UMBEL, "worker", f"{program.name}.py", "--name", name, "--concurrency", "1"],
                 cwd=folder,
                 env=clean | QUICK | variables,
                 output=descriptor,
                 grace_seconds=2,
             )
-            stack.callback(end, process, watchdog)
+            stack.callback(end, process, supervisor)
         eventually(lambda: all(" ready." in log.read_text() for log in logs), "all workers are ready")
         yield
 
 
-def end(process: subprocess.Popen[bytes], watchdog: Watchdog) -> None:
+def end(process: subprocess.Popen[bytes], supervisor: Supervisor) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    watchdog.forget(process.pid)
+    supervisor.forget(process.pid)
 
 
 @EVERY_PROGRAM
 def test_it_runs_on_two_workers_that_both_take_part(
-    program: Program, redis_url: str, watchdog: Watchdog, tmp_path: Path
+    program: Program, redis_url: str, supervisor: Supervisor, tmp_path: Path
 ) -> None:
     (tmp_path / f"{program.name}.py").write_text(program.ported)
     deployed = {"UMBEL_REDIS_URL": redis_url, "UMBEL_KEY_PREFIX": f"p{secrets.token_hex(4)}"}
     runtime = Runtime(Settings(redis_url=redis_url, key_prefix=deployed["UMBEL_KEY_PREFIX"]))
     try:
-        with serving(program, ["one", "two"], tmp_path, watchdog, **deployed):
+        with serving(program, ["one", "two"], tmp_path, supervisor, **deployed):
             found: list[Execution] = []
             for _ in range(5):  # who takes a dispatch first is chance, in a program of a few steps
                 assert execute([sys.executable], program, tmp_path, **deployed) == program.printed
@@ -220,14 +222,14 @@ def test_it_runs_on_two_workers_that_both_take_part(
 
 
 def test_the_branches_of_one_run_are_spread_over_two_workers(
-    redis_url: str, watchdog: Watchdog, tmp_path: Path
+    redis_url: str, supervisor: Supervisor, tmp_path: Path
 ) -> None:
     program = PRICE_SURVEY
     (tmp_path / f"{program.name}.py").write_text(program.ported)
     deployed = {"UMBEL_REDIS_URL": redis_url, "UMBEL_KEY_PREFIX": f"p{secrets.token_hex(4)}"}
     runtime = Runtime(Settings(redis_url=redis_url, key_prefix=deployed["UMBEL_KEY_PREFIX"]))
     try:
-        with serving(program, ["one", "two"], tmp_path, watchdog, **deployed):
+        with serving(program, ["one", "two"], tmp_path, supervisor, **deployed):
             assert execute([sys.executable], program, tmp_path, **deployed) == program.printed
         for run in runtime.store.runs():
             queries = [each for each in executions(runtime.store.journal(run.run_id)) if each.step == "query"]

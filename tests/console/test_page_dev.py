@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect
 
 import umbel
 from support.console.driving import eventually
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 APPROVAL = Path(umbel.__file__).parent / "examples" / "approval.py"
 
@@ -24,8 +24,8 @@ APPROVAL = Path(umbel.__file__).parent / "examples" / "approval.py"
 def address(tmp_path: Path) -> Iterator[str]:
     """Of the page of `umbel dev examples/approval.py`, which has a state folder of its own."""
     log = tmp_path / "log"
-    with Watchdog() as watchdog, log.open("wb") as output:
-        process = watchdog.spawn(
+    with Supervisor() as supervisor, log.open("wb") as output:
+        process = supervisor.spawn(
             [sys.executable, "-m", "umbel.workers.cli", "dev", str(APPROVAL)],
             cwd=tmp_path,
             env=os.environ | {"UMBEL_STATE_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},

@@ -22,7 +22,7 @@ from support.docs.served import UMBEL, Served, eventually
 from umbel.orchestration.store.settings import Settings
 from umbel.workers.cli.main import cli
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 PROGRAMS = [block for name in PAGES for block in blocks(name) if block.is_program]
 EVERY_PROGRAM = pytest.mark.parametrize("block", PROGRAMS, ids=str)
@@ -113,16 +113,16 @@ def test_an_extract_is_python(block: Block) -> None:
 
 
 @pytest.fixture(scope="module")
-def watchdog() -> Iterator[Watchdog]:
+def supervisor() -> Iterator[Supervisor]:
     """Ends what the tests below start, also when they are killed."""
-    with Watchdog() as made:
+    with Supervisor() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def redis_url(watchdog: Watchdog) -> Iterator[str]:
+def redis_url(supervisor: Supervisor) -> Iterator[str]:
     """A Redis for the workers that the pages start."""
-    with EmbeddedRedis.temporary(watchdog=watchdog) as server:
+    with EmbeddedRedis.temporary(supervisor=supervisor) as server:
         yield server.url
 
 
@@ -131,7 +131,7 @@ def redis_url(watchdog: Watchdog) -> Iterator[str]:
     [("README.md", "first.py", 0, "11"), ("docs/tutorial.md", "flow.py", -1, "Buy tea?")],
 )
 def test_a_program_is_served_by_the_commands_that_the_page_shows(
-    name: str, file: str, number: int, end: str, redis_url: str, watchdog: Watchdog, tmp_path: Path
+    name: str, file: str, number: int, end: str, redis_url: str, supervisor: Supervisor, tmp_path: Path
 ) -> None:
     program = [block for block in PROGRAMS if block.page == name][number]
     [shown] = [block for block in blocks(name) if block.language == "sh" and f"worker {file}" in block.text]
@@ -146,7 +146,7 @@ def test_a_program_is_served_by_the_commands_that_the_page_shows(
                 continue  # our own Redis instead; every program is executed above
             if command == "worker":
                 typed = [UMBEL, command, *arguments]
-                worker = workers.enter_context(Served(watchdog, tmp_path, f"worker-{line_number}", typed, deployed))
+                worker = workers.enter_context(Served(supervisor, tmp_path, f"worker-{line_number}", typed, deployed))
                 worker.says(" ready.")
             else:
                 settings = {"UMBEL_STATE_DIR": str(tmp_path)} if command == "run" else deployed  # `run`: embedded

@@ -26,7 +26,7 @@ from support.docs.served import UMBEL, FlowerApi, Served, eventually, free_port
 from umbel import Settings
 from umbel.workers.cli.main import cli
 from umbel.workers.embedded.binary import find_server
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -209,9 +209,9 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
         return [str(find_server()), *words[1:], *here]
 
     def served(name: str, number: int = 1) -> Served:
-        return Served(watchdog, folder, f"{name}-{number}", command(name), environment(name))
+        return Served(supervisor, folder, f"{name}-{number}", command(name), environment(name))
 
-    with Watchdog() as watchdog, served("redis"):
+    with Supervisor() as supervisor, served("redis"):
         password = SERVICES["redis"]["environment"]["REDISCLI_AUTH"]
         eventually(lambda: is_healthy(ports["redis"], password), "redis is healthy")
         with served("worker", 1) as first, served("worker", 2) as second, served("flower"), served("server") as server:

@@ -16,7 +16,7 @@ from support.flows import flower as flower_flows
 from umbel import Settings
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 LOGIN = "florist:s3cret"
 
@@ -41,7 +41,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A worker and a Flower, and what is shown once two runs have ended."""
     folder = tmp_path_factory.mktemp("flower")
     port = free_port()
-    with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as redis:
+    with Supervisor() as supervisor, EmbeddedRedis.temporary(supervisor=supervisor) as redis:
         settings = Settings(redis_url=redis.url, sweep_seconds=0.1)
         environment = {
             "UMBEL_REDIS_URL": redis.url,
@@ -52,8 +52,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         watching = [UMBEL, "flower", "--port", str(port)]
         api = FlowerApi(port, LOGIN)
         with (
-            Served(watchdog, folder, "worker", served, environment) as worker,
-            Served(watchdog, folder, "flower", watching, environment | {"FLOWER_BASIC_AUTH": LOGIN}),
+            Served(supervisor, folder, "worker", served, environment) as worker,
+            Served(supervisor, folder, "flower", watching, environment | {"FLOWER_BASIC_AUTH": LOGIN}),
         ):
             worker.says(" ready.")
             api.wait_for_worker()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from support.flows import everyday as flows
 from support.processes.driving import Deploy, eventually
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 
-def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_mend_it(deploy: Deploy, watchdog: Watchdog) -> None:
-    with EmbeddedRedis.temporary(append_only=False, watchdog=watchdog) as server:
+def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_mend_it(deploy: Deploy, supervisor: Supervisor) -> None:
+    with EmbeddedRedis.temporary(append_only=False, supervisor=supervisor) as server:
         deployment = deploy(server.url)
         deployment.runtime.store.client.config_set("maxmemory-policy", "allkeys-lru")
         worker = deployment.worker("one", pool="solo").wait_ready()

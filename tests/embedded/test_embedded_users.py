@@ -30,7 +30,7 @@ def test_a_user_who_leaves_before_the_starter_does_not_stop_the_server(tmp_path:
         with owner(tmp_path) as second:
             assert second["server"] == starter.pid
             second.leave()
-            assert is_gone(second["watchdog"])
+            assert is_gone(second["supervisor"])
 
         with client(starter.url) as connected:
             assert connected.ping()
@@ -85,7 +85,7 @@ def test_a_killed_starter_leaves_the_server_to_those_who_use_it(tmp_path: Path) 
         assert second["server"] == first["server"]
 
         first.kill()
-        eventually(lambda: is_gone(first["watchdog"]), "the first one's watchdog has done its work")
+        eventually(lambda: is_gone(first["supervisor"]), "the first one's supervisor has done its work")
         with client(second["url"]) as connected:
             assert connected.ping()
 
@@ -128,7 +128,7 @@ while True: signal.pause()
 
         killed.kill()
 
-        eventually(lambda: is_gone(killed["watchdog"]), "the watchdog has gone")
+        eventually(lambda: is_gone(killed["supervisor"]), "the supervisor has gone")
         assert [pid for pid in pids if not is_gone(pid)] == []
         assert not folder.exists()
         assert farewell.read_text() == "the server was still there"
@@ -150,7 +150,7 @@ app.worker_main(["worker", "--pool=prefork", "--concurrency=2", "--loglevel=ERRO
 
         killed.kill()
 
-        eventually(lambda: is_gone(killed["watchdog"]), "the watchdog has gone")
+        eventually(lambda: is_gone(killed["supervisor"]), "the supervisor has gone")
         assert processes_mentioning(str(ready)) == []
         assert is_gone(killed["server"])
         assert not folder.exists()

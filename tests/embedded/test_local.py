@@ -68,7 +68,7 @@ def test_killing_the_owner_leaves_no_process_and_no_folder() -> None:
             for pid in below
             if Path(f"/proc/{pid}/cwd").resolve().name[:6] == "umbel-"
         }
-        assert len(below) >= 3  # Redis, the watchdog, a worker
+        assert len(below) >= 3  # Redis, the supervisor, a worker
         assert len(folders) == 1
     finally:
         process.kill()

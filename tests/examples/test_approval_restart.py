@@ -78,7 +78,7 @@ class Terminal:
             self._kill_server()
 
     def _kill_server(self) -> None:
-        """Another command may have started the Redis, which then is nobody's child and has lost its last watchdog."""
+        """Another command may have started the Redis, which then is nobody's child and has lost its last supervisor."""
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((self.folder / "state" / "default" / "server.pid").read_text()), signal.SIGKILL)
 
@@ -94,7 +94,7 @@ class Background:
         eventually(lambda: re.search(pattern, self._log.read_text()), f"it says {pattern!r}: {self._log.read_text()}")
 
     def kill_everything(self) -> set[int]:
-        """SIGKILL to the command, its Redis, its watchdog, its worker and the pool's processes, none of them asked."""
+        """SIGKILL to the command, its Redis, its supervisor, its worker and the pool's processes."""
         if self.process.poll() is not None:
             return set()
         everything = {self.process.pid, *descendants(self.process.pid)}
@@ -112,7 +112,7 @@ def test_the_answer_finds_the_run_after_every_process_was_killed(tmp_path: Path)
         run.says("The run waits for Decision. Send it with: umbel send trip Decision key=value")
         assert is_locked(terminal.state.server_lock)
         killed = run.kill_everything()
-    assert len(killed) >= 4  # the command, Redis, the watchdog, the worker with its processes
+    assert len(killed) >= 4  # the command, Redis, the supervisor, the worker with its processes
     eventually(lambda: not is_locked(terminal.state.server_lock), "Redis is gone")
     assert "May 1200.00 euros be spent?" in terminal("events", "trip")
 

@@ -19,9 +19,8 @@ from support.examples.folder import EXAMPLES
 from umbel import Settings
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
-from umbel.workers.local.deployment import worker_environment
-from umbel.workers.local.worker_process import WorkerProcess
+from umbel.workers.embedded.supervisor import Supervisor
+from umbel.workers.local.command_process import WorkerProcess, process_environment
 
 WEB = EXAMPLES / "web"
 
@@ -34,18 +33,18 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def deployment() -> Iterator[tuple[Settings, Watchdog]]:
+def deployment() -> Iterator[tuple[Settings, Supervisor]]:
     """A Redis and a worker that has the trips."""
-    with Watchdog() as watchdog, EmbeddedRedis.temporary(watchdog=watchdog) as redis:
+    with Supervisor() as supervisor, EmbeddedRedis.temporary(supervisor=supervisor) as redis:
         settings = Settings(redis_url=redis.url, drain_seconds=1)
         said: list[str] = []
-        with WorkerProcess(settings, [str(WEB / "trip.py")], watchdog, say=said.append):
-            yield settings, watchdog
+        with WorkerProcess(settings, [str(WEB / "trip.py")], supervisor, say=said.append):
+            yield settings, supervisor
 
 
 @pytest.fixture(scope="module")
 def serving(
-    deployment: tuple[Settings, Watchdog], tmp_path_factory: pytest.TempPathFactory
+    deployment: tuple[Settings, Supervisor], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], httpx.Client]]:
     """A client of an application, which is started when it is first asked for."""
     with ExitStack() as stack:
@@ -58,14 +57,14 @@ def serving(
 
 
 @contextmanager
-def _served(name: str, settings: Settings, watchdog: Watchdog, folder: Path) -> Iterator[httpx.Client]:
+def _served(name: str, settings: Settings, supervisor: Supervisor, folder: Path) -> Iterator[httpx.Client]:
     """The application as a process, and a client of it."""
     port = free_port()
     command = [sys.executable, *(word.format(port=port) for word in COMMANDS[name])]
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("w+"))
-        process: subprocess.Popen[bytes] = watchdog.spawn(
-            command, env=worker_environment(settings), output=log.fileno(), grace_seconds=1
+        process: subprocess.Popen[bytes] = supervisor.spawn(
+            command, env=process_environment(settings), output=log.fileno(), grace_seconds=1
         )
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30))
         try:
@@ -75,7 +74,7 @@ def _served(name: str, settings: Settings, watchdog: Watchdog, folder: Path) -> 
         finally:
             process.terminate()
             process.wait(20)
-            watchdog.forget(process.pid)
+            supervisor.forget(process.pid)
 
 
 def answers(client: httpx.Client) -> bool:

@@ -10,19 +10,19 @@ import pytest
 from support.flows import everyday as flows
 from support.processes.driving import Deploy, Deployment, assert_committed_once, descendants, eventually
 from support.processes.rabbitmq import find_rabbitmq, rabbitmq
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(120)  # RabbitMQ starts at its leisure
 
 
 @pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory, watchdog: Watchdog) -> Iterator[str]:
+def broker_url(tmp_path_factory: pytest.TempPathFactory, supervisor: Supervisor) -> Iterator[str]:
     program = find_rabbitmq()
     if program is None:
         if os.environ.get("CI"):
             pytest.fail("There is no rabbitmq-server here, and continuous integration must not go without it.")
         pytest.skip("There is no rabbitmq-server on this machine; install it (apt-get install rabbitmq-server).")
-    with rabbitmq(program, tmp_path_factory.mktemp("rabbitmq"), watchdog) as url:
+    with rabbitmq(program, tmp_path_factory.mktemp("rabbitmq"), supervisor) as url:
         yield url
 
 

@@ -13,7 +13,7 @@ from support.flows import everyday as flows
 from support.flows.continuation import Links
 from support.processes.driving import LONG_LEASES, Deploy, assert_committed_once, descendants, eventually
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 #: As many as make the runs last a second.
 SLOTS = {"prefork": 2, "asyncio": 50}
@@ -21,9 +21,9 @@ SLOTS = {"prefork": 2, "asyncio": 50}
 
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])
 def test_runs_outlive_a_killed_redis_and_so_do_the_worker_processes(
-    deploy: Deploy, watchdog: Watchdog, tmp_path: Path, pool: str
+    deploy: Deploy, supervisor: Supervisor, tmp_path: Path, pool: str
 ) -> None:
-    with EmbeddedRedis.in_folder(tmp_path / "redis", watchdog=watchdog) as server:
+    with EmbeddedRedis.in_folder(tmp_path / "redis", supervisor=supervisor) as server:
         deployment = deploy(server.url)
         workers = [deployment.worker(name, pool=pool, concurrency=SLOTS[pool]) for name in ("one", "two")]
         for worker in workers:
@@ -37,7 +37,7 @@ def test_runs_outlive_a_killed_redis_and_so_do_the_worker_processes(
 
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        with EmbeddedRedis.in_folder(tmp_path / "redis", watchdog=watchdog) as again:
+        with EmbeddedRedis.in_folder(tmp_path / "redis", supervisor=supervisor) as again:
             assert again.url == server.url
             deployment.open_gate(held.run_id)
             assert fan.result(50) == [100, sum(n * n for n in range(100))]
@@ -53,18 +53,18 @@ def test_runs_outlive_a_killed_redis_and_so_do_the_worker_processes(
 
 
 def test_an_outage_amid_the_commits_of_an_asyncio_worker_repeats_no_step(
-    deploy: Deploy, watchdog: Watchdog, tmp_path: Path
+    deploy: Deploy, supervisor: Supervisor, tmp_path: Path
 ) -> None:
     folder = tmp_path / "redis"
     with ExitStack() as servers:
-        server = servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        server = servers.enter_context(EmbeddedRedis.in_folder(folder, supervisor=supervisor))
         deployment = deploy(server.url, lease_seconds=30.0)
         worker = deployment.worker("one", "support.flows.continuation", pool="asyncio", concurrency=100).wait_ready()
         chains = [deployment.start(Links, n=60) for _ in range(20)]
         deployment.await_effects("link", 300)
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        servers.enter_context(EmbeddedRedis.in_folder(folder, supervisor=supervisor))
         assert [chain.result(50) for chain in chains] == [60] * 20
         assert worker.process.poll() is None
         for chain in chains:
@@ -77,11 +77,11 @@ def test_an_outage_amid_the_commits_of_an_asyncio_worker_repeats_no_step(
 
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])
 def test_an_outage_that_a_step_notices_is_no_failure_of_the_step(
-    deploy: Deploy, watchdog: Watchdog, tmp_path: Path, pool: str
+    deploy: Deploy, supervisor: Supervisor, tmp_path: Path, pool: str
 ) -> None:
     folder = tmp_path / "redis"
     with ExitStack() as servers:
-        server = servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        server = servers.enter_context(EmbeddedRedis.in_folder(folder, supervisor=supervisor))
         deployment = deploy(server.url)
         worker = deployment.worker("one", pool=pool).wait_ready()
         run = deployment.start(flows.Gathering)
@@ -90,7 +90,7 @@ def test_an_outage_that_a_step_notices_is_no_failure_of_the_step(
         os.kill(server.pid, signal.SIGKILL)
         deployment.open_gate(run.run_id)
         eventually(lambda: "was cancelled: Redis at" in worker.log(), "the step has given up waiting for Redis")
-        servers.enter_context(EmbeddedRedis.in_folder(folder, watchdog=watchdog))
+        servers.enter_context(EmbeddedRedis.in_folder(folder, supervisor=supervisor))
         assert run.result(50) == [1]
         found = deployment.executions(run.run_id)
         assert_committed_once(found)

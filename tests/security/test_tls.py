@@ -18,7 +18,7 @@ from umbel.orchestration.store.settings import Settings
 from umbel.tasks.messages.dispatcher import publishing_app
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.embedded.configuration import free_port
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 UNVERIFIED = [
     "rediss://here/0?ssl_cert_reqs=none",
@@ -85,15 +85,15 @@ def port(certificate: Path) -> Iterator[int]:
     }
     options |= {"tls-cert-file": certificate / "ca.pem", "tls-key-file": certificate / "key.pem"}
     command = [binary, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
-    with Watchdog() as watchdog, open(certificate / "log", "w") as log:
-        server = watchdog.spawn(command, cwd=certificate, output=log.fileno())
+    with Supervisor() as supervisor, open(certificate / "log", "w") as log:
+        server = supervisor.spawn(command, cwd=certificate, output=log.fileno())
         while not accepts(port):
             if server.poll() is not None:
                 pytest.skip(f"this redis-server has no TLS: {(certificate / 'log').read_text()[-300:]}")
         yield port
         server.terminate()
         server.wait()
-        watchdog.forget(server.pid)
+        supervisor.forget(server.pid)
 
 
 def accepts(port: int) -> bool:

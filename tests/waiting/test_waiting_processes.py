@@ -14,7 +14,7 @@ from support.processes.driving import Deploy, Deployment, assert_committed_once,
 from umbel import WorkflowRuntimeError
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 
 def waiters(deployment: Deployment, run_ids: Iterable[str]) -> int:
@@ -27,9 +27,9 @@ def waiters(deployment: Deployment, run_ids: Iterable[str]) -> int:
 
 
 def test_200_waiting_runs_outlive_the_death_of_every_process_and_are_answered_once(
-    deploy: Deploy, watchdog: Watchdog, tmp_path: Path
+    deploy: Deploy, supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    with EmbeddedRedis.in_folder(tmp_path / "redis", watchdog=watchdog) as server:
+    with EmbeddedRedis.in_folder(tmp_path / "redis", supervisor=supervisor) as server:
         deployment = deploy(server.url)
         workers = [deployment.worker(name, "support.flows.waiting") for name in ("one", "two")]
         run_ids = [deployment.start(flows.Ask, n=n).run_id for n in range(200)]
@@ -40,7 +40,7 @@ def test_200_waiting_runs_outlive_the_death_of_every_process_and_are_answered_on
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
         deployment.runtime.close()
-        with EmbeddedRedis.in_folder(tmp_path / "redis", watchdog=watchdog) as again:
+        with EmbeddedRedis.in_folder(tmp_path / "redis", supervisor=supervisor) as again:
             assert again.url == server.url
             deployment.runtime = Runtime(deployment.settings)
             handlers = [deployment.runtime.attach(run_id) for run_id in run_ids]

@@ -13,7 +13,7 @@ from ...orchestration.store.settings import Settings
 from ...tasks.client.runtime import Runtime
 from ..embedded.folder import ServerFolder, state_folder
 from ..embedded.redis_server import EmbeddedRedis
-from ..embedded.watchdog import Watchdog
+from ..embedded.supervisor import Supervisor
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -38,17 +38,17 @@ def configured(redis_url: str | None) -> Settings:
 
 
 @contextmanager
-def embedded(settings: Settings, state: str) -> Iterator[tuple[Settings, Watchdog]]:
+def embedded(settings: Settings, state: str) -> Iterator[tuple[Settings, Supervisor]]:
     """The embedded Redis of a state folder, attached to or started, for as long as the block lasts.
 
     Yields:
-        The settings with its URL, and a watchdog for the processes that are to end before it.
+        The settings with its URL, and a supervisor for the processes that are to end before it.
 
     Raises:
         EmbeddedRedisUnavailable: There is no Redis server to start; the text says how to get one.
     """
-    with Watchdog() as watchdog, EmbeddedRedis.in_folder(state_folder(state), watchdog=watchdog) as redis:
-        yield settings.model_copy(update={"redis_url": redis.url, "broker_url": None}), watchdog
+    with Supervisor() as supervisor, EmbeddedRedis.in_folder(state_folder(state), supervisor=supervisor) as redis:
+        yield settings.model_copy(update={"redis_url": redis.url, "broker_url": None}), supervisor
 
 
 @contextmanager

@@ -9,7 +9,7 @@ them is ever stale:
 2. `users.lock` is held, shared, by everybody who uses the server, from before looking for it until leaving. Who leaves
    tries to hold it alone. If that succeeds nobody else is there, and nobody can come before the server has stopped;
    so the last one stops it, whoever had started it, and nobody stops it under another. For an owner that was killed
-   its watchdog does the same.
+   its supervisor does the same.
 
 `server.conf` (mode 0600) is what the server was started with, and where others find its port and password.
 """
@@ -33,7 +33,7 @@ from typing import Self
 from .binary import EmbeddedRedisUnavailable, find_server, server_version
 from .configuration import Address, Serving, ask, free_port, read_address, write_configuration
 from .folder import EmbeddedRedisFailed, ServerFolder, is_locked, open_lock, state_folder, try_lock
-from .watchdog import Watchdog
+from .supervisor import Supervisor
 
 __all__ = ["EmbeddedRedis", "EmbeddedRedisFailed", "EmbeddedRedisUnavailable", "find_server", "state_folder"]
 
@@ -64,7 +64,7 @@ class EmbeddedRedis:
         is_temporary: bool,
         append_only: bool,
         binary: Path | None,
-        watchdog: Watchdog | None,
+        supervisor: Supervisor | None,
         start_seconds: float,
         choose_port: Callable[[], int],
     ) -> None:
@@ -73,8 +73,8 @@ class EmbeddedRedis:
         self._is_temporary = is_temporary
         self._append_only = append_only
         self._binary = binary
-        self._watchdog = Watchdog() if watchdog is None else watchdog
-        self._owns_watchdog = watchdog is None
+        self._supervisor = Supervisor() if supervisor is None else supervisor
+        self._owns_supervisor = supervisor is None
         self._start_seconds = start_seconds
         self._choose_port = choose_port
         self._owner = os.getpid()
@@ -89,7 +89,7 @@ class EmbeddedRedis:
         *,
         append_only: bool = True,
         binary: Path | None = None,
-        watchdog: Watchdog | None = None,
+        supervisor: Supervisor | None = None,
         start_seconds: float = START_SECONDS,
         choose_port: Callable[[], int] = free_port,
     ) -> Self:
@@ -100,7 +100,7 @@ class EmbeddedRedis:
         Args:
             append_only: Log every write as in production (`appendfsync everysec`); False is a little quicker.
             binary: The server to start; None is what `find_server` finds.
-            watchdog: Who clears up if this process is killed; None is a watchdog of its own.
+            supervisor: Who clears up if this process is killed; None is a supervisor of its own.
             start_seconds: How long the server may stay silent at its start.
             choose_port: Says which port to try next.
         """
@@ -109,7 +109,7 @@ class EmbeddedRedis:
             is_temporary=True,
             append_only=append_only,
             binary=binary,
-            watchdog=watchdog,
+            supervisor=supervisor,
             start_seconds=start_seconds,
             choose_port=choose_port,
         )
@@ -120,7 +120,7 @@ class EmbeddedRedis:
         folder: Path,
         *,
         binary: Path | None = None,
-        watchdog: Watchdog | None = None,
+        supervisor: Supervisor | None = None,
         start_seconds: float = START_SECONDS,
         choose_port: Callable[[], int] = free_port,
     ) -> Self:
@@ -132,7 +132,7 @@ class EmbeddedRedis:
         Args:
             folder: Where the data lives, see `state_folder`; made if missing.
             binary: As in `temporary`.
-            watchdog: As in `temporary`.
+            supervisor: As in `temporary`.
             start_seconds: As in `temporary`.
             choose_port: As in `temporary`, when the port of last time is taken.
         """
@@ -141,7 +141,7 @@ class EmbeddedRedis:
             is_temporary=False,
             append_only=True,
             binary=binary,
-            watchdog=watchdog,
+            supervisor=supervisor,
             start_seconds=start_seconds,
             choose_port=choose_port,
         )
@@ -180,13 +180,14 @@ class EmbeddedRedis:
         Raises:
             EmbeddedRedisUnavailable: There is no server binary.
             EmbeddedRedisFailed: It ended or stayed silent; nothing is left behind.
-            WatchdogUnavailable: The watchdog's process does not start.
+            SupervisorUnavailable: The supervisor's process does not start.
         """
-        if self._users is not None:
+        if self._address is not None:
             return self
         try:
             self._make_folder()
-            self._users = self._enter_users()
+            if not self._is_temporary:  # nobody else can find a temporary one
+                self._users = self._enter_users()
             self._attach_or_start()
         except BaseException:
             self.close()
@@ -206,18 +207,18 @@ class EmbeddedRedis:
                 self._leave(self._pid)
             if self._is_temporary:
                 shutil.rmtree(self.folder, ignore_errors=True)
-                self._watchdog.forget_folder(self.folder)
+                self._supervisor.forget_folder(self.folder)
         finally:
             if self._users is not None:
                 os.close(self._users)
             self._users = self._pid = self._child = self._address = None
-            if self._owns_watchdog:
-                self._watchdog.close()
+            if self._owns_supervisor:
+                self._supervisor.close()
 
     def _make_folder(self) -> None:
         try:
             if self._is_temporary:
-                self._watchdog.add_folder(self.folder)
+                self._supervisor.add_folder(self.folder)
                 self.folder.mkdir(mode=0o700)
             else:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -274,12 +275,10 @@ class EmbeddedRedis:
     def _attach(self, address: Address, pid: int) -> None:
         self._pid = pid
         self._address = address
-        self._watchdog.guard(
+        self._supervisor.guard(
             pid,
             grace_seconds=STOP_SECONDS,
-            leads_group=True,
-            after_others=True,
-            unless_locked=self._files.users_lock,
+            users_lock=self._files.users_lock,
         )
 
     def _start_server(self, server_lock: int) -> None:
@@ -296,7 +295,7 @@ class EmbeddedRedis:
             if self._becomes_ready(child, address):
                 self._address = address
                 return
-            self._watchdog.forget(child.pid)
+            self._supervisor.forget(child.pid)
             self._child = self._pid = None
             if _PORT_TAKEN not in self._files.read_log():
                 raise EmbeddedRedisFailed(
@@ -323,14 +322,13 @@ class EmbeddedRedis:
     def _spawn(self, binary: Path, server_lock: int) -> subprocess.Popen[bytes]:
         log = os.open(self._files.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            return self._watchdog.spawn(
+            return self._supervisor.spawn(
                 [binary.absolute(), self._files.configuration.name],
                 cwd=self.folder,
                 output=log,
                 pass_fds=[server_lock],
                 grace_seconds=STOP_SECONDS,
-                after_others=True,
-                unless_locked=None if self._is_temporary else self._files.users_lock,
+                users_lock=self._files.users_lock,
             )
         finally:
             os.close(log)
@@ -353,12 +351,11 @@ class EmbeddedRedis:
         return False
 
     def _leave(self, pid: int) -> None:
-        assert self._users is not None
-        if try_lock(self._users, is_shared=False) or self._is_temporary:
+        if self._users is None or try_lock(self._users, is_shared=False):
             self._stop_server(pid)
         elif self._child is not None:  # others go on with it; it must not stay a zombie when they stop it
             threading.Thread(target=self._child.wait, name="embedded-redis-reaper", daemon=True).start()
-        self._watchdog.forget(pid)
+        self._supervisor.forget(pid)
 
     def _stop_server(self, pid: int) -> None:
         if self._has_stopped(pid, within_seconds=0):

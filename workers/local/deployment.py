@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -38,7 +36,8 @@ from ...tasks.workflow.definition import WorkflowDefinition
 from ...tasks.workflow.registry import Registrable
 from ..celery_app.app import Installation, create_app
 from ..embedded.redis_server import EmbeddedRedis
-from ..embedded.watchdog import Watchdog
+from ..embedded.supervisor import Supervisor
+from .command_process import process_environment, worker_command
 from .in_process import InProcessWorker
 
 
@@ -133,11 +132,11 @@ def _deployed(
     base = Settings.from_environment() if settings is None else settings
     with ExitStack() as stack:
         stack.enter_context(keep_default_runtime())  # making a worker's app sets another
-        watchdog = stack.enter_context(Watchdog())
+        supervisor = stack.enter_context(Supervisor())
         redis = (
-            EmbeddedRedis.temporary(watchdog=watchdog)
+            EmbeddedRedis.temporary(supervisor=supervisor)
             if folder is None
-            else EmbeddedRedis.in_folder(folder, watchdog=watchdog)
+            else EmbeddedRedis.in_folder(folder, supervisor=supervisor)
         )
         stack.enter_context(redis)
         chosen = base.model_copy(update={"redis_url": redis.url, "broker_url": None})
@@ -145,7 +144,7 @@ def _deployed(
         if in_process:
             runtime = _InProcess(chosen, targets, concurrency or 100)
         else:
-            runtime = _Processes(chosen, targets, watchdog, concurrency, pool)
+            runtime = _Processes(chosen, targets, supervisor, concurrency, pool)
         stack.callback(runtime.close)
         yield stack.enter_context(use_runtime(runtime))
 
@@ -197,13 +196,13 @@ class _Processes(Runtime):
         self,
         settings: Settings,
         targets: tuple[Any, ...],
-        watchdog: Watchdog,
+        supervisor: Supervisor,
         concurrency: int | None,
         pool: str,
     ) -> None:
         super().__init__(settings)
         self._starting = threading.Lock()
-        self._watchdog, self._concurrency, self._pool = watchdog, concurrency, pool
+        self._supervisor, self._concurrency, self._pool = supervisor, concurrency, pool
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._queues: dict[str, str] = {}  # target -> default queue of its worker
         self._limits: dict[str, Limits] = {}  # workflow -> limits with that queue
@@ -229,23 +228,14 @@ class _Processes(Runtime):
         others = len(set(self._queues.values()))
         queue = f"{self.settings.queue}-{others + 1}" if others else self.settings.queue
         settings = self.settings.model_copy(update={"default_queue": queue})
-        process = self._watchdog.spawn(command, env=worker_environment(settings))
+        process = self._supervisor.spawn(command, env=process_environment(settings))
         for target in targets:
             self._workers[target] = process
             self._queues[target] = queue
 
     def close(self) -> None:
         """Stop the workers, then the connections."""
-        processes = set(self._workers.values())
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(self.settings.drain_seconds + 5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # it leads a group: its pool children go with it
-                process.wait()
-            self._watchdog.forget(process.pid)
+        self._supervisor.stop(*set(self._workers.values()), within_seconds=self.settings.drain_seconds + 5)
         super().close()
 
 
@@ -271,24 +261,3 @@ def target_of(workflow: Registrable) -> str:
 def covers(started: str, target: str) -> bool:
     """Whether a worker started for one target serves another."""
     return started == target or started.partition(":")[0] == target
-
-
-def worker_command(targets: list[str], *, pool: str, concurrency: int | None) -> list[str]:
-    """The command line of a worker process."""
-    command = [sys.executable, "-m", "umbel.workers.cli", "worker", *targets, "--pool", pool]
-    return command if concurrency is None else [*command, "--concurrency", str(concurrency)]
-
-
-def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment that gives a worker process exactly these settings."""
-    environment = {name: value for name, value in os.environ.items() if not _is_setting(name)}
-    for field, value in settings.model_dump(exclude_defaults=True).items():
-        if value is not None:
-            environment[f"UMBEL_{field.upper()}"] = str(value)
-    paths = [path or os.getcwd() for path in sys.path]
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    return environment
-
-
-def _is_setting(variable: str) -> bool:
-    return variable.removeprefix("UMBEL_").lower() in Settings.model_fields and variable.startswith("UMBEL_")

@@ -68,7 +68,7 @@ class ChaosDeployment(Deployment):
         """Forget a worker that has ended: it is nobody whose end must be explained."""
         worker.process.wait()
         self.workers.remove(worker)
-        self._watchdog.forget(worker.pid)
+        self._supervisor.forget(worker.pid)
 
     def killed_by_failpoints(self) -> dict[int, float]:
         """Processes that a failpoint has killed, and when, on the clock of the effects."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 #: The entry point of the virtual environment the tests run in: what a container's `umbel` is.
 UMBEL = str(Path(sys.executable).with_name("umbel"))
@@ -42,12 +42,14 @@ def free_port() -> int:
 class Served:
     """One process and what it has printed, for a `with` block."""
 
-    def __init__(self, watchdog: Watchdog, folder: Path, name: str, command: list[str], env: dict[str, str]) -> None:
-        self.name, self._log, self._watchdog = name, folder / f"{name}.log", watchdog
+    def __init__(
+        self, supervisor: Supervisor, folder: Path, name: str, command: list[str], env: dict[str, str]
+    ) -> None:
+        self.name, self._log, self._supervisor = name, folder / f"{name}.log", supervisor
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("UMBEL_", "FLOWER_"))}
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            self.process = watchdog.spawn(
+            self.process = supervisor.spawn(
                 command,
                 cwd=folder,
                 env=clean | {"PYTHONUNBUFFERED": "1"} | env,
@@ -64,7 +66,7 @@ class Served:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._watchdog.forget(self.process.pid)
+        self._supervisor.forget(self.process.pid)
         print(f"--- {self.name}, exit code {self.process.returncode}\n{self.log()[-6000:]}")
 
     def log(self) -> str:

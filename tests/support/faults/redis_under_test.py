@@ -8,18 +8,18 @@ import signal
 from pathlib import Path
 
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 
 class RedisUnderTest:
     """One server in one folder; it keeps its address from one life to the next."""
 
-    def __init__(self, folder: Path, watchdog: Watchdog) -> None:
-        self.folder, self._watchdog = folder, watchdog
+    def __init__(self, folder: Path, supervisor: Supervisor) -> None:
+        self.folder, self._supervisor = folder, supervisor
         self._server = self._started()
 
     def _started(self) -> EmbeddedRedis:
-        return EmbeddedRedis.in_folder(self.folder, watchdog=self._watchdog).start()
+        return EmbeddedRedis.in_folder(self.folder, supervisor=self._supervisor).start()
 
     @property
     def url(self) -> str:

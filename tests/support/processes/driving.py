@@ -19,8 +19,8 @@ from support.flows import everyday as process_flows
 from umbel import Settings, Workflow, WorkflowHandler
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.tasks.client.runtime import Runtime
-from umbel.workers.embedded.watchdog import Watchdog
-from umbel.workers.local.deployment import worker_environment
+from umbel.workers.embedded.supervisor import Supervisor
+from umbel.workers.local.command_process import process_environment
 
 #: Times with which recoveries take a moment.
 QUICK = {
@@ -119,9 +119,9 @@ class WorkerUnderTest:
 class Deployment:
     """Workers and a client on one Redis, kept apart from other deployments there by a key prefix."""
 
-    def __init__(self, redis_url: str, folder: Path, watchdog: Watchdog, **settings: Any) -> None:
+    def __init__(self, redis_url: str, folder: Path, supervisor: Supervisor, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._watchdog = folder, watchdog
+        self.folder, self._supervisor = folder, supervisor
         self.settings = Settings(redis_url=redis_url, key_prefix=f"p{secrets.token_hex(5)}", **(QUICK | settings))
         self.runtime = Runtime(self.settings)
         self.workers: list[WorkerUnderTest] = []
@@ -130,7 +130,7 @@ class Deployment:
     def environment(self) -> dict[str, str]:
         """What makes a process part of this deployment."""
         path = os.pathsep.join(dict.fromkeys([str(TESTS), *(path for path in sys.path if path)]))
-        return worker_environment(self.settings) | {
+        return process_environment(self.settings) | {
             "PYTHONPATH": path,
             "PYTHONUNBUFFERED": "1",
             process_flows.FOLDER: str(self.folder),
@@ -141,7 +141,7 @@ class Deployment:
         log = self.folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            process = self._watchdog.spawn(
+            process = self._supervisor.spawn(
                 [sys.executable, "-m", *command],
                 cwd=self.folder,
                 env=self.environment | (more or {}),
@@ -221,7 +221,7 @@ class Deployment:
             with suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.process.wait()
-            self._watchdog.forget(worker.pid)
+            self._supervisor.forget(worker.pid)
         self.runtime.close()
 
 

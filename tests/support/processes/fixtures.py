@@ -1,4 +1,4 @@
-"""Fixtures of tests with worker processes: a watchdog, a Redis, deployments. Conftests import them from here."""
+"""Fixtures of tests with worker processes: a supervisor, a Redis, deployments. Conftests import them from here."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from support.processes.driving import Deploy, Deployment
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 
 @pytest.fixture(scope="session")
-def watchdog() -> Iterator[Watchdog]:
+def supervisor() -> Iterator[Supervisor]:
     """Ends all workers also when the test run itself is killed."""
-    with Watchdog() as made:
+    with Supervisor() as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def durable_redis_url(watchdog: Watchdog) -> Iterator[str]:
+def durable_redis_url(supervisor: Supervisor) -> Iterator[str]:
     """A real Redis with an append-only file, as in production."""
-    with EmbeddedRedis.temporary(watchdog=watchdog) as server:
+    with EmbeddedRedis.temporary(supervisor=supervisor) as server:
         yield server.url
 
 
@@ -54,11 +54,11 @@ def pytest_runtest_makereport() -> Iterator[Any]:
     return report
 
 
-def _deploying(durable_redis_url: str, watchdog: Watchdog, folders: pytest.TempPathFactory) -> Iterator[Deploy]:
+def _deploying(durable_redis_url: str, supervisor: Supervisor, folders: pytest.TempPathFactory) -> Iterator[Deploy]:
     made: list[Deployment] = []
 
     def deploy(url: str = durable_redis_url, **settings: Any) -> Deployment:
-        deployment = Deployment(url, folders.mktemp("deployment"), watchdog, **settings)
+        deployment = Deployment(url, folders.mktemp("deployment"), supervisor, **settings)
         made.append(deployment)
         return deployment
 
@@ -71,14 +71,16 @@ def _deploying(durable_redis_url: str, watchdog: Watchdog, folders: pytest.TempP
 
 
 @pytest.fixture
-def deploy(durable_redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy]:
+def deploy(
+    durable_redis_url: str, supervisor: Supervisor, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deploy]:
     """Makes deployments that end with the test."""
-    yield from _deploying(durable_redis_url, watchdog, tmp_path_factory)
+    yield from _deploying(durable_redis_url, supervisor, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def deploy_for_module(
-    durable_redis_url: str, watchdog: Watchdog, tmp_path_factory: pytest.TempPathFactory
+    durable_redis_url: str, supervisor: Supervisor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deploy]:
     """Makes deployments that end with the file's last test."""
-    yield from _deploying(durable_redis_url, watchdog, tmp_path_factory)
+    yield from _deploying(durable_redis_url, supervisor, tmp_path_factory)

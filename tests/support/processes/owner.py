@@ -51,21 +51,21 @@ OWNER = """
 import json, sys
 from pathlib import Path
 from umbel.workers.embedded.redis_server import EmbeddedRedis
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 folder, workers = sys.argv[1], json.loads(sys.argv[2])
-with Watchdog() as watchdog:
-    made = (EmbeddedRedis.in_folder(Path(folder), watchdog=watchdog) if folder
-            else EmbeddedRedis.temporary(watchdog=watchdog))
+with Supervisor() as supervisor:
+    made = (EmbeddedRedis.in_folder(Path(folder), supervisor=supervisor) if folder
+            else EmbeddedRedis.temporary(supervisor=supervisor))
     with made as server:
-        started = [watchdog.spawn([*command, server.url], grace_seconds=grace) for command, grace in workers]
+        started = [supervisor.spawn([*command, server.url], grace_seconds=grace) for command, grace in workers]
         print(json.dumps({"server": server.pid, "url": server.url, "folder": str(server.folder),
-                          "watchdog": watchdog.pid, "workers": [worker.pid for worker in started]}), flush=True)
+                          "supervisor": supervisor.pid, "workers": [worker.pid for worker in started]}), flush=True)
         sys.stdin.read()
         for worker in started:
             worker.terminate()
             worker.wait()
-            watchdog.forget(worker.pid)
+            supervisor.forget(worker.pid)
 """
 
 

@@ -14,7 +14,7 @@ import kombu
 
 from support.processes.driving import eventually
 from umbel.workers.embedded.configuration import free_port
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 #: Debian's own wrapper in /usr/sbin changes user and folder; this is the program behind it.
 _BEHIND_WRAPPER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -29,7 +29,7 @@ def find_rabbitmq() -> Path | None:
 
 
 @contextmanager
-def rabbitmq(program: Path, folder: Path, watchdog: Watchdog) -> Iterator[str]:
+def rabbitmq(program: Path, folder: Path, supervisor: Supervisor) -> Iterator[str]:
     """Its URL, once it serves."""
     home = folder / "home"
     home.mkdir()
@@ -56,8 +56,8 @@ def rabbitmq(program: Path, folder: Path, watchdog: Watchdog) -> Iterator[str]:
     try:
         epmd = shutil.which("epmd")
         if epmd is not None:  # else the server starts one itself, which would outlive it
-            started.append(watchdog.spawn([epmd, "-port", epmd_port], env=environment, output=log, grace_seconds=1))
-        started.append(watchdog.spawn([program], cwd=folder, env=environment, output=log, grace_seconds=1))
+            started.append(supervisor.spawn([epmd, "-port", epmd_port], env=environment, output=log, grace_seconds=1))
+        started.append(supervisor.spawn([program], cwd=folder, env=environment, output=log, grace_seconds=1))
         url = f"amqp://guest:guest@127.0.0.1:{port}//"
         server = started[-1]
 
@@ -77,4 +77,4 @@ def rabbitmq(program: Path, folder: Path, watchdog: Watchdog) -> Iterator[str]:
         for process in reversed(started):
             os.killpg(process.pid, 9)
             process.wait()
-            watchdog.forget(process.pid)
+            supervisor.forget(process.pid)

@@ -13,10 +13,9 @@ from types import FrameType
 import click
 
 from ....orchestration.model.errors import ConfigurationError
-from ...embedded.child_process import OwnedProcess
 from ...embedded.folder import state_folder
-from ...embedded.watchdog import Watchdog
-from ...local.worker_process import CommandProcess, WorkerProcess
+from ...embedded.supervisor import Supervisor
+from ...local.command_process import CommandProcess, WorkerProcess
 from ..deployment import configured, deployment_options, embedded
 from ..log_format import LogFormat
 from ..log_options import log_format_option, pass_on, teller
@@ -72,20 +71,20 @@ def dev(
     logs = ["--loglevel", loglevel, "--log-format", log_format]
     with ExitStack() as stack, _ended_by_sigterm():
         if settings.redis_url is None:
-            settings, watchdog = stack.enter_context(embedded(settings, state))
+            settings, supervisor = stack.enter_context(embedded(settings, state))
             say(f"Runs are kept in {state_folder(state)}. Ctrl-C ends this; nothing is lost.")
         else:
-            watchdog = stack.enter_context(Watchdog())
+            supervisor = stack.enter_context(Supervisor())
         options = [*logs, *(["--queues", queues] if queues else []), *(["-E"] if task_events else [])]
-        started: list[OwnedProcess] = []
+        started: list[CommandProcess] = []
 
-        def start(process: OwnedProcess) -> None:
+        def start(process: CommandProcess) -> None:
             started.append(stack.enter_context(process))
 
         try:
             start(
                 WorkerProcess(
-                    settings, given, watchdog, pool=pool, concurrency=concurrency, options=options, say=pass_on
+                    settings, given, supervisor, pool=pool, concurrency=concurrency, options=options, say=pass_on
                 )
             )
             if has_server:
@@ -93,14 +92,14 @@ def dev(
                 listening = stack.enter_context(closing(_listen(port, _SERVER_PORT, "--port")))
                 fd = listening.fileno()
                 arguments = [*given, *logs, "--fd", str(fd)]
-                start(CommandProcess(settings, "serve", arguments, watchdog, say=pass_on, pass_fds=[fd]))
+                start(CommandProcess(settings, "serve", arguments, supervisor, say=pass_on, pass_fds=[fd]))
                 say(f"Console and HTTP API: http://127.0.0.1:{listening.getsockname()[1]}")
             elif not no_server:
                 say("The HTTP server and its console are not installed: pip install 'umbel[server]'")
             if flower:
                 with closing(_listen(flower_port, _FLOWER_PORT, "--flower-port")) as tried:
                     found = tried.getsockname()[1]  # Flower takes no socket
-                start(CommandProcess(settings, "flower", ["--port", str(found)], watchdog, say=pass_on))
+                start(CommandProcess(settings, "flower", ["--port", str(found)], supervisor, say=pass_on))
             say(f"Start a run from another terminal with: umbel start {given[0]} key=value")
             while all(process.process.poll() is None for process in started):
                 time.sleep(_LOOK_SECONDS)

@@ -18,7 +18,7 @@ from ....tasks.client.handler import WorkflowHandler
 from ....tasks.client.runtime import Runtime, start_event_for, use_runtime
 from ....tasks.client.workflow import Workflow
 from ....tasks.events.event import StartEvent, StopEvent
-from ...local.worker_process import WorkerProcess
+from ...local.command_process import WorkerProcess
 from ..deployment import configured, deployment_options, embedded, existing
 from ..fields import field_arguments, read_fields
 from ..output import note, print_json
@@ -69,13 +69,13 @@ def run(
         stack.callback(shown.close)
         worker: WorkerProcess | None = None
         if settings.redis_url is None:
-            settings, watchdog = stack.enter_context(embedded(settings, state))
+            settings, supervisor = stack.enter_context(embedded(settings, state))
             brief = settings.model_copy(update={"drain_seconds": min(_DRAIN_SECONDS, settings.drain_seconds)})
             worker = stack.enter_context(
                 WorkerProcess(
                     brief,
                     [target],
-                    watchdog,
+                    supervisor,
                     pool=pool,
                     concurrency=concurrency,
                     options=["--quiet", "--loglevel", loglevel],

@@ -14,8 +14,8 @@ import click
 
 from ....orchestration.model.errors import ConfigurationError, NotConfigured
 from ....tasks.client.runtime import Runtime, set_default_runtime
-from ...embedded.watchdog import Watchdog
-from ...local.worker_process import WorkerProcess
+from ...embedded.supervisor import Supervisor
+from ...local.command_process import WorkerProcess
 from ..deployment import configured
 from ..log_format import LogFormat
 from ..log_options import log_format_option, pass_on, teller
@@ -112,12 +112,12 @@ def serve(
         listening = stack.enter_context(closing(_listen(host, port) if fd is None else socket.socket(fileno=fd)))
         worker: WorkerProcess | None = None
         if with_worker:
-            watchdog = stack.enter_context(Watchdog())
+            supervisor = stack.enter_context(Supervisor())
             format_option = ["--loglevel", loglevel, "--log-format", log_format]
             worker = WorkerProcess(
                 settings,
                 loaded.worker_targets,
-                watchdog,
+                supervisor,
                 pool=pool,
                 concurrency=concurrency,
                 options=format_option,

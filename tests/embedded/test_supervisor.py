@@ -1,4 +1,4 @@
-"""The watchdog: what it guards ends with its owner, and only then."""
+"""The supervisor: what it guards ends with its owner, and only then."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from support.processes.owner import eventually, is_gone
-from umbel.workers.embedded.watchdog import Watchdog
+from umbel.workers.embedded.supervisor import Supervisor
 
 
 def test_nothing_is_started_while_there_is_nothing_to_watch() -> None:
-    with Watchdog() as watchdog:
-        assert watchdog.pid is None
+    with Supervisor() as supervisor:
+        assert supervisor.pid is None
 
 
 def test_closing_ends_what_is_still_guarded_and_removes_the_folders(tmp_path: Path) -> None:
@@ -24,28 +24,28 @@ def test_closing_ends_what_is_still_guarded_and_removes_the_folders(tmp_path: Pa
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").touch()
-    with Watchdog() as watchdog:
-        watchdog.add_folder(folder)
+    with Supervisor() as supervisor:
+        supervisor.add_folder(folder)
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "file").touch()
         (folder / "link").symlink_to(outside)
-        sleeper = watchdog.spawn(["sleep", "600"])
-        watchdog_pid = watchdog.pid
-        assert watchdog_pid is not None
+        sleeper = supervisor.spawn(["sleep", "600"])
+        supervisor_pid = supervisor.pid
+        assert supervisor_pid is not None
 
     assert sleeper.wait() == -signal.SIGTERM
-    assert is_gone(watchdog_pid)
+    assert is_gone(supervisor_pid)
     assert not folder.exists()
     assert (outside / "kept").exists()
 
 
 def test_what_is_forgotten_is_left_alone(tmp_path: Path) -> None:
-    with Watchdog() as watchdog:
-        watchdog.add_folder(tmp_path / "folder")
+    with Supervisor() as supervisor:
+        supervisor.add_folder(tmp_path / "folder")
         (tmp_path / "folder").mkdir()
-        sleeper = watchdog.spawn(["sleep", "600"])
-        watchdog.forget_folder(tmp_path / "folder")
-        watchdog.forget(sleeper.pid)
+        sleeper = supervisor.spawn(["sleep", "600"])
+        supervisor.forget_folder(tmp_path / "folder")
+        supervisor.forget(sleeper.pid)
 
     try:
         assert sleeper.poll() is None
@@ -58,9 +58,9 @@ def test_what_is_forgotten_is_left_alone(tmp_path: Path) -> None:
 def test_an_owner_that_ends_without_closing_leaves_nothing() -> None:
     code = """
 import os
-from umbel.workers.embedded.watchdog import Watchdog
-watchdog = Watchdog()
-print(watchdog.spawn(["sleep", "600"]).pid, watchdog.pid, flush=True)
+from umbel.workers.embedded.supervisor import Supervisor
+supervisor = Supervisor()
+print(supervisor.spawn(["sleep", "600"]).pid, supervisor.pid, flush=True)
 os._exit(0)
 """
     pids = _run(code)
@@ -68,77 +68,77 @@ os._exit(0)
     eventually(lambda: all(map(is_gone, pids)), "both have ended")
 
 
-def test_a_child_forked_by_the_owner_does_not_keep_the_watchdog_waiting() -> None:
+def test_a_child_forked_by_the_owner_does_not_keep_the_supervisor_waiting() -> None:
     code = """
 import os, signal
-from umbel.workers.embedded.watchdog import Watchdog
-watchdog = Watchdog()
-sleeper = watchdog.spawn(["sleep", "600"]).pid
+from umbel.workers.embedded.supervisor import Supervisor
+supervisor = Supervisor()
+sleeper = supervisor.spawn(["sleep", "600"]).pid
 child = os.fork()
 if child == 0:
-    watchdog.close()  # it is not the owner
+    supervisor.close()  # it is not the owner
     os.close(1)
     signal.pause()
-print(child, watchdog.pid, sleeper, flush=True)
+print(child, supervisor.pid, sleeper, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     child, *pids = _run(code, code_of_end=-signal.SIGKILL)
 
     try:
-        eventually(lambda: all(map(is_gone, pids)), "watchdog and sleeper have ended")
+        eventually(lambda: all(map(is_gone, pids)), "supervisor and sleeper have ended")
         assert not is_gone(child)
     finally:
         os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_meant_for_the_owner_do_not_end_the_watchdog_first(number: signal.Signals) -> None:
-    with Watchdog() as watchdog:
-        sleeper = watchdog.spawn(["sleep", "600"])
-        assert watchdog.pid is not None
-        assert os.getsid(watchdog.pid) == watchdog.pid
+def test_signals_meant_for_the_owner_do_not_end_the_supervisor_first(number: signal.Signals) -> None:
+    with Supervisor() as supervisor:
+        sleeper = supervisor.spawn(["sleep", "600"])
+        assert supervisor.pid is not None
+        assert os.getsid(supervisor.pid) == supervisor.pid
         assert os.getsid(sleeper.pid) == sleeper.pid
 
-        os.kill(watchdog.pid, number)
+        os.kill(supervisor.pid, number)
 
     assert sleeper.wait() == -signal.SIGTERM
 
 
-def test_a_killed_watchdog_is_replaced_and_told_everything(tmp_path: Path) -> None:
-    with Watchdog() as watchdog:
-        watchdog.add_folder(tmp_path / "folder")
+def test_a_killed_supervisor_is_replaced_by_one_that_is_given_everything(tmp_path: Path) -> None:
+    with Supervisor() as supervisor:
+        supervisor.add_folder(tmp_path / "folder")
         (tmp_path / "folder").mkdir()
-        first = watchdog.spawn(["sleep", "600"])
-        killed = watchdog.pid
+        first = supervisor.spawn(["sleep", "600"])
+        killed = supervisor.pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
-        eventually(lambda: is_gone(killed), "the watchdog is dead")
+        eventually(lambda: is_gone(killed), "the supervisor is dead")
 
-        second = watchdog.spawn(["sleep", "600"])
-        assert watchdog.pid != killed
+        second = supervisor.spawn(["sleep", "600"])
+        assert supervisor.pid != killed
 
     assert [first.wait(), second.wait()] == [-signal.SIGTERM, -signal.SIGTERM]
     assert not (tmp_path / "folder").exists()
 
 
-def test_a_process_that_has_ended_long_ago_is_no_trouble() -> None:
-    with Watchdog() as watchdog:
-        ended = watchdog.spawn(["true"])
+def test_a_process_that_ended_long_ago_may_be_guarded() -> None:
+    with Supervisor() as supervisor:
+        ended = supervisor.spawn(["true"])
         assert ended.wait() == 0
-        watchdog.guard(ended.pid)
+        supervisor.guard(ended.pid)
 
 
 def test_a_command_that_cannot_be_executed_says_so_on_its_output(tmp_path: Path) -> None:
-    with Watchdog() as watchdog, (tmp_path / "output").open("wb") as output:
-        process = watchdog.spawn([tmp_path / "missing"], output=output.fileno())
+    with Supervisor() as supervisor, (tmp_path / "output").open("wb") as output:
+        process = supervisor.spawn([tmp_path / "missing"], output=output.fileno())
 
         assert process.wait() == 127
     assert "missing" in (tmp_path / "output").read_text()
 
 
 def test_a_spawned_command_has_the_arguments_folder_and_environment_it_was_given(tmp_path: Path) -> None:
-    with Watchdog() as watchdog, (tmp_path / "output").open("wb") as output:
-        process = watchdog.spawn(
+    with Supervisor() as supervisor, (tmp_path / "output").open("wb") as output:
+        process = supervisor.spawn(
             ["/bin/sh", "-c", 'printf "%s|" "$PWD" "$WORD" "$@"; cat', "sh", "a b", "$HOME", ""],
             cwd=tmp_path,
             env={"WORD": "two words"},
@@ -146,11 +146,6 @@ def test_a_spawned_command_has_the_arguments_folder_and_environment_it_was_given
         )
         assert process.wait() == 0
     assert (tmp_path / "output").read_text() == f"{tmp_path}|two words|a b|$HOME||"
-
-
-def test_a_lock_protects_only_what_is_ended_last(tmp_path: Path) -> None:
-    with Watchdog() as watchdog, pytest.raises(ValueError, match="after_others"):
-        watchdog.guard(os.getpid(), unless_locked=tmp_path / "users.lock")
 
 
 def _run(code: str, code_of_end: int = 0) -> list[int]:

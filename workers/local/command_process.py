@@ -1,0 +1,172 @@
+"""`umbel worker` and other commands of umbel as processes that belong to this one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from ...orchestration.model.errors import UmbelError
+from ...orchestration.store.settings import Settings
+from ..embedded.supervisor import Supervisor
+
+#: Seconds that a command may take to end after SIGTERM: a server cuts open streams sooner.
+_STOP_SECONDS = 10.0
+#: Lines of its output that an error shows.
+_TAIL_LINES = 20
+
+
+class ProcessEnded(UmbelError):
+    """A process has ended although it was still needed; the text ends with its last lines of output."""
+
+
+class CommandProcess:
+    """A command of umbel such as `umbel serve`, for the length of a `with` block."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        command: str,
+        options: Sequence[str],
+        supervisor: Supervisor,
+        *,
+        say: Callable[[str], None],
+        pass_fds: Sequence[int] = (),
+        stop_seconds: float = _STOP_SECONDS,
+    ) -> None:
+        """Start it.
+
+        Args:
+            settings: Of the deployment; the process gets exactly these.
+            command: Its name.
+            options: All its arguments.
+            supervisor: Ends it if this process is killed.
+            say: Gets each line that it prints, on a thread of its own.
+            pass_fds: Descriptors it inherits under the same number.
+            stop_seconds: How long it may take to end after SIGTERM.
+        """
+        self._name, self._supervisor, self._stop_seconds, self._say = command, supervisor, stop_seconds, say
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        reading, writing = os.pipe()
+        try:
+            self.process = supervisor.spawn(
+                _command_line(command, options),
+                env=process_environment(settings) | {"PYTHONUNBUFFERED": "1"},
+                output=writing,
+                pass_fds=pass_fds,
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        self._reader = threading.Thread(
+            target=self._pass_on, args=(reading,), name=f"umbel-{command}-output", daemon=True
+        )
+        self._reader.start()
+
+    def check(self) -> None:
+        """Raise when it has ended.
+
+        Raises:
+            ProcessEnded: It has; with its last lines of output.
+        """
+        code = self.process.poll()
+        if code is not None:
+            self._reader.join(1)
+            lines = "\n".join(self._tail)
+            raise ProcessEnded(
+                f"The {self._name} process ended with code {code}. "
+                + (f"Its last lines:\n{lines}" if lines else "It printed nothing.")
+            )
+
+    def mute(self) -> None:
+        """Pass on no more of its output."""
+        self._say = lambda _: None
+
+    def stop(self) -> None:
+        """End it: by SIGTERM, or by SIGKILL if that takes too long."""
+        self._supervisor.stop(self.process, within_seconds=self._stop_seconds)
+        self._reader.join(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _pass_on(self, descriptor: int) -> None:
+        with open(descriptor, errors="replace") as lines:
+            for line in lines:
+                self._tail.append(line.rstrip("\n"))
+                self._say(line.rstrip("\n"))
+
+
+class WorkerProcess(CommandProcess):
+    """One `umbel worker`. When it is stopped, running steps may finish within the drain time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        targets: Sequence[str],
+        supervisor: Supervisor,
+        *,
+        pool: str = "asyncio",
+        concurrency: int | None = None,
+        options: Sequence[str] = (),
+        say: Callable[[str], None],
+    ) -> None:
+        """Start it.
+
+        Args:
+            settings: As for any command.
+            targets: What it loads.
+            supervisor: As for any command.
+            pool: Its Celery pool.
+            concurrency: Steps at once; None is the pool's default.
+            options: Further options of `umbel worker`.
+            say: As for any command.
+        """
+        super().__init__(
+            settings,
+            "worker",
+            [*_worker_options(targets, pool, concurrency), *options],
+            supervisor,
+            say=say,
+            stop_seconds=settings.drain_seconds + 5,
+        )
+
+
+def worker_command(targets: Sequence[str], *, pool: str, concurrency: int | None) -> list[str]:
+    """The command line of a worker process."""
+    return _command_line("worker", _worker_options(targets, pool, concurrency))
+
+
+def process_environment(settings: Settings) -> dict[str, str]:
+    """The environment that gives a process exactly these settings."""
+    environment = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+    for field, value in settings.model_dump(exclude_defaults=True).items():
+        if value is not None:
+            environment[f"UMBEL_{field.upper()}"] = str(value)
+    paths = [path or os.getcwd() for path in sys.path]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    return environment
+
+
+def _command_line(command: str, options: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "umbel.workers.cli", command, *options]
+
+
+def _worker_options(targets: Sequence[str], pool: str, concurrency: int | None) -> list[str]:
+    options = [*targets, "--pool", pool]
+    return options if concurrency is None else [*options, "--concurrency", str(concurrency)]
+
+
+def _is_setting(variable: str) -> bool:
+    return variable.startswith("UMBEL_") and variable.removeprefix("UMBEL_").lower() in Settings.model_fields
