@@ -309,7 +309,7 @@ def test_the_doctor_exits_with_1_only_for_what_loses_data(cli: Cli) -> None:
 
     assert away.code == 1
     assert "DANGER" in away.out
-    assert "mend UMBEL_REDIS_URL" in away.out
+    assert "correct UMBEL_REDIS_URL" in away.out
 
 
 def test_flower_serves_the_deployment_and_is_asked_for_where_it_is_missing(cli: Cli) -> None:

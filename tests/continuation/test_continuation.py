@@ -40,7 +40,7 @@ def messages(worker: WorkerUnderTest, task: str = "") -> int:
 
 def goings_on(worker: WorkerUnderTest, task: str = "") -> int:
     """How often a worker has gone on with something past the broker."""
-    return len(re.findall(rf"Task {task}\S* went on here", worker.log()))
+    return len(re.findall(rf"Task {task}\S* continued on this worker", worker.log()))
 
 
 def links(deployment: Deployment, handler: WorkflowHandler) -> Counter[int]:

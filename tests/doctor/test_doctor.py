@@ -29,9 +29,8 @@ from umbel.orchestration.store.settings import Settings
 from umbel.tasks.messages.dispatcher import transport_options
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine
-from umbel.workers.doctor.findings import Finding
-from umbel.workers.doctor.redis_info import Server, ask_server
-from umbel.workers.doctor.redis_rules import has_lua_fixes, judge_server
+from umbel.workers.doctor.redis_info import RedisInfo, ask_server
+from umbel.workers.doctor.redis_rules import Finding, has_lua_fixes, judge_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.transport.quarantine import set_aside
 
@@ -92,7 +91,7 @@ def test_an_embedded_server_is_sound(settings: Settings) -> None:
     assert grave(found) == []
     assert "two seconds" in the(found, "durability").text
     assert the(found, "worker").text == "No live worker: runs wait."
-    assert all(each.mend for each in found if each.level in ("warning", "danger"))
+    assert all(each.fix for each in found if each.level in ("warning", "danger"))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_a_setting_of_the_server_that_loses_data_is_found(
     found = the(findings(settings), about)
 
     assert found.level == level
-    assert found.mend or level == "fine"
+    assert found.fix or level == "fine"
 
 
 def test_eviction_is_a_danger_once_there_is_a_limit(settings: Settings) -> None:
@@ -121,7 +120,7 @@ def test_eviction_is_a_danger_once_there_is_a_limit(settings: Settings) -> None:
         connected.config_set("maxmemory", "1gb")
         connected.config_set("maxmemory-policy", "volatile-ttl")
 
-    assert grave(findings(settings)) == ["memory: maxmemory-policy is volatile-ttl: a full server throws runs away."]
+    assert grave(findings(settings)) == ["memory: maxmemory-policy is volatile-ttl: a full server discards runs."]
 
 
 def test_a_server_that_forbids_config_is_examined_all_the_same(settings: Settings) -> None:
@@ -133,7 +132,7 @@ def test_a_server_that_forbids_config_is_examined_all_the_same(settings: Setting
     found = findings(settings.model_copy(update={"redis_url": f"redis://guest:guest@{place}"}))
 
     assert grave(found) == []
-    assert "does not tell its appendfsync" in the(found, "durability").text
+    assert "does not report its appendfsync" in the(found, "durability").text
 
 
 def test_a_server_that_is_away_is_a_danger_without_its_password() -> None:
@@ -162,10 +161,10 @@ def test_a_server_that_is_away_is_a_danger_without_its_password() -> None:
         ("Valkey", (9, 1, 0), True),
     ],
 )
-def test_releases_with_the_lua_fixes_of_2025_are_told_from_those_without(
+def test_releases_without_the_lua_fixes_of_2025_are_reported(
     product: str, version: tuple[int, ...], has_them: bool
 ) -> None:
-    server = Server(product, version, "master", True, False, "always", "noeviction", 1, 0)
+    server = RedisInfo(product, version, "master", True, False, "always", "noeviction", 1, 0)
 
     assert has_lua_fixes(product, version) == has_them
     assert the(list(judge_server(server, is_private=False)), "version").level == ("fine" if has_them else "warning")
@@ -173,7 +172,7 @@ def test_releases_with_the_lua_fixes_of_2025_are_told_from_those_without(
 
 
 def test_a_server_that_is_too_old_or_a_replica_is_a_danger() -> None:
-    server = Server("Redis", (6, 0, 16), "slave", True, True, None, "noeviction", 95, 100)
+    server = RedisInfo("Redis", (6, 0, 16), "slave", True, True, None, "noeviction", 95, 100)
 
     found = list(judge_server(server, is_private=True))
 
@@ -182,7 +181,7 @@ def test_a_server_that_is_too_old_or_a_replica_is_a_danger() -> None:
 
 
 #: A sound server; each test makes it unsound in one way.
-SOUND = Server("Redis", (8, 4, 0), "master", True, False, "always", "noeviction", 1, 100, 0, 0, "", False, True, "")
+SOUND = RedisInfo("Redis", (8, 4, 0), "master", True, False, "always", "noeviction", 1, 100, 0, 0, "", False, True, "")
 
 
 @pytest.mark.parametrize(
@@ -194,17 +193,17 @@ SOUND = Server("Redis", (8, 4, 0), "master", True, False, "always", "noeviction"
         ({"append_failed": True}, "danger", "could not write its append-only file"),
         ({"appendfsync": "no"}, "warning", "a power cut may take half a minute"),
         ({"skips_fsync": True}, "warning", "while the log is rewritten"),
-        ({"loads_cut_log": False}, "warning", "may not start before somebody has repaired its log"),
+        ({"loads_cut_log": False}, "warning", "may not start until its log has been repaired"),
         ({"role": "slave"}, "danger", "it takes no writes"),
         ({"is_cluster": True}, "danger", "a node of a Redis Cluster"),
-        ({"replicas": 2, "min_replicas": 0}, "warning", "cut off from them it goes on acknowledging"),
-        ({"replicas": 2, "min_replicas": 1}, "note", "a failover may lose what was acknowledged last"),
-        ({"policy": "allkeys-lru"}, "danger", "a full server throws runs away"),
-        ({"policy": "allkeys-lru", "memory_limit": 0}, "warning", "would throw runs away, if it had a limit"),
+        ({"replicas": 2, "min_replicas": 0}, "warning", "it keeps acknowledging changes"),
+        ({"replicas": 2, "min_replicas": 1}, "note", "a failover may lose the changes acknowledged last"),
+        ({"policy": "allkeys-lru"}, "danger", "a full server discards runs"),
+        ({"policy": "allkeys-lru", "memory_limit": 0}, "warning", "would discard runs, if it had a limit"),
         ({"memory": 90}, "warning", "90 % of maxmemory is in use"),
         ({"memory_limit": 0}, "note", "maxmemory is not set"),
-        ({"has_password": False, "is_protected": True}, "note", "nobody but its own machine"),
-        ({"has_password": False, "is_protected": False}, "danger", "whoever reaches it owns the workflows"),
+        ({"has_password": False, "is_protected": True}, "note", "only its own machine"),
+        ({"has_password": False, "is_protected": False}, "danger", "anyone who reaches it owns the workflows"),
         ({"version": (6, 0, 16)}, "danger", "is too old"),
         ({"version": (7, 0, 15)}, "warning", "CVE-2025-49844"),
     ],
@@ -214,7 +213,7 @@ def test_each_way_of_being_unfit_is_found_and_nothing_else(changes: dict[str, An
 
     assert found.level == level
     assert text in found.text
-    assert found.mend or level == "note"
+    assert found.fix or level == "note"
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1 -::1", "127.0.0.1", "::1 localhost"])
@@ -228,20 +227,20 @@ def test_a_server_without_a_password_that_only_its_own_machine_reaches_is_fit(bi
     ("option", "value", "text"),
     [
         ("no-appendfsync-on-rewrite", "yes", "while the log is rewritten"),
-        ("aof-load-truncated", "no", "may not start before"),
+        ("aof-load-truncated", "no", "may not start until"),
         ("save", "", ""),
     ],
 )
 def test_what_a_server_is_set_to_is_what_is_judged(settings: Settings, option: str, value: str, text: str) -> None:
     with client(settings.redis_url or "") as connected:
         connected.config_set(option, value)
-        told = ask_server(connected)
+        reported = ask_server(connected)
 
-    found = [each.text for each in judge_server(told, is_private=False) if each.about == "durability"]
+    found = [each.text for each in judge_server(reported, is_private=False) if each.about == "durability"]
 
     assert any(text in each for each in found)
-    assert (told.has_password, told.is_protected, told.bind) == (True, True, "127.0.0.1")
-    assert (told.is_cluster, told.replicas, told.min_replicas, told.saves) == (False, 0, 0, "")
+    assert (reported.has_password, reported.is_protected, reported.bind) == (True, True, "127.0.0.1")
+    assert (reported.is_cluster, reported.replicas, reported.min_replicas, reported.saves) == (False, 0, 0, "")
 
 
 def test_workers_are_live_or_silent(settings: Settings, store: Store) -> None:
@@ -265,7 +264,7 @@ def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(sett
 
     assert the(found, "runs").text == "2 running runs of shop.Order are served by no live worker."
     assert "2 steps dispatched to 'slow' are unclaimed" in the(found, "queue").text
-    assert "umbel worker TARGET --queues slow" in the(found, "queue").mend
+    assert "umbel worker TARGET --queues slow" in the(found, "queue").fix
     announce(store, "w@h", workflows=("shop.Order",), queues=("slow",))
     assert the(findings(settings), "queue").level == "fine"
 
@@ -280,7 +279,7 @@ def test_parked_work_is_found_by_workflow_and_step(settings: Settings, store: St
     assert "1 steps wait for a worker that has their code: 'ship' of shop.Order (1)" in found.text
 
 
-def test_steps_that_are_executed_for_very_long_without_a_limit_are_told_of(settings: Settings, store: Store) -> None:
+def test_steps_that_run_for_very_long_without_a_limit_are_reported(settings: Settings, store: Store) -> None:
     for run_id in ("r1", "r2"):
         work_id = begin(store, run_id)
         work = store.claim(run_id, work_id, 1, claim_id=new_id(), owner="w@h|host|42|x")
@@ -293,16 +292,16 @@ def test_steps_that_are_executed_for_very_long_without_a_limit_are_told_of(setti
 
     found = the(findings(settings), "steps")
 
-    assert "1 executions have gone on for more than 10 minutes" in found.text
+    assert "1 executions have run for more than 10 minutes" in found.text
     assert "of run 'r1', for 60 minutes, on w@h (process host:42)" in found.text
     assert [each.run_id for each in long_running(store, 0)] == ["r1", "r2"]
 
 
-def test_forged_doorbells_are_found(settings: Settings, store: Store) -> None:
+def test_forged_dispatches_are_reported(settings: Settings, store: Store) -> None:
     assert [each for each in findings(settings) if each.about == "dispatches"] == []
     store.client.hset(store.keys.in_shard(0, "counters"), "refused_messages", 3)
 
-    assert the(findings(settings), "dispatches").text.startswith("3 messages called themselves dispatches of umbel")
+    assert the(findings(settings), "dispatches").text.startswith("3 messages looked like dispatches of umbel")
 
 
 def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:
@@ -328,7 +327,7 @@ def test_a_celery_app_of_ones_own_is_examined_too(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "tls", "is_told"),
+    ("url", "tls", "is_reported"),
     [
         ("rediss://127.0.0.1:1/0", None, True),
         ("rediss://127.0.0.1:1/0?ssl_cert_reqs=required", None, False),
@@ -336,12 +335,12 @@ def test_a_celery_app_of_ones_own_is_examined_too(settings: Settings) -> None:
         ("redis://127.0.0.1:1/0", None, False),
     ],
 )
-def test_a_broker_of_ones_own_that_takes_any_certificate_is_told(
-    settings: Settings, url: str, tls: dict[str, Any] | None, is_told: bool
+def test_a_broker_of_ones_own_that_takes_any_certificate_is_reported(
+    settings: Settings, url: str, tls: dict[str, Any] | None, is_reported: bool
 ) -> None:
     app = Celery("shop", broker=url, set_as_current=False)
     app.conf.update(worker_prefetch_multiplier=1, broker_use_ssl=tls)
 
     found = [each.text for each in findings(settings, app, is_own_app=False) if each.about == "celery"]
 
-    assert any("does not verify the certificate" in text for text in found) == is_told
+    assert any("does not verify the certificate" in text for text in found) == is_reported

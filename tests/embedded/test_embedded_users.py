@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.processes.owner import LeaseHolder, client, eventually, is_gone, owner, processes_mentioning
+from support.processes.owner import OwnerProcess, client, eventually, is_gone, owner, processes_mentioning
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
@@ -52,7 +52,7 @@ def test_two_users_in_one_process_count_as_two(tmp_path: Path) -> None:
 
 
 def test_users_who_come_all_at_once_share_one_server(tmp_path: Path) -> None:
-    owners = [LeaseHolder(tmp_path) for _ in range(4)]
+    owners = [OwnerProcess(tmp_path) for _ in range(4)]
     try:
         servers = {each["server"] for each in owners}
         assert len(servers) == 1
@@ -100,7 +100,7 @@ def test_a_killed_owner_leaves_no_server_no_worker_and_no_folder(tmp_path: Path)
 import pathlib, redis, signal, sys
 def leave(*_):
     server = redis.Redis.from_url(sys.argv[1])
-    server.blpop("nothing", timeout=0.3)  # longer than a server that is told to end goes on
+    server.blpop("nothing", timeout=0.3)  # longer than a server takes to end
     server.set("left", "1")
     pathlib.Path({str(farewell)!r}).write_text("the server was still there")
     sys.exit(0)
@@ -128,7 +128,7 @@ while True: signal.pause()
 
         killed.kill()
 
-        eventually(lambda: is_gone(killed["supervisor"]), "the supervisor has gone")
+        eventually(lambda: is_gone(killed["supervisor"]), "the supervisor has ended")
         assert [pid for pid in pids if not is_gone(pid)] == []
         assert not folder.exists()
         assert farewell.read_text() == "the server was still there"
@@ -150,7 +150,7 @@ app.worker_main(["worker", "--pool=prefork", "--concurrency=2", "--loglevel=ERRO
 
         killed.kill()
 
-        eventually(lambda: is_gone(killed["supervisor"]), "the supervisor has gone")
+        eventually(lambda: is_gone(killed["supervisor"]), "the supervisor has ended")
         assert processes_mentioning(str(ready)) == []
         assert is_gone(killed["server"])
         assert not folder.exists()

@@ -97,7 +97,7 @@ def test_in_process_serves_every_loop_and_none_and_can_be_opened_again() -> None
         "many at once": ["Threa"] * 5,
         "a queue of its own": "rendered",
         "a second block inside": (
-            "Only one umbel.local(in_process=True) block may be open in a process. Use the one there is, or "
+            "Only one umbel.local(in_process=True) block may be open in a process. Use the open one, or "
             "umbel.local() with worker processes."
         ),
         "after the refusal": True,

@@ -351,7 +351,7 @@ def test_the_loop_goes_on_when_a_child_task_raises_system_exit(
         return "alive"
 
     assert asyncio.run_coroutine_threadsafe(parent(), loop.loop).result(10) == "alive"
-    assert "SystemExit(3) came out of a child task" in caplog.text
+    assert "A child task raised SystemExit(3)" in caplog.text
 
 
 def test_ending_the_loop_cancels_what_runs() -> None:
@@ -374,7 +374,9 @@ def test_ending_the_loop_cancels_what_runs() -> None:
     assert loop.loop.is_closed()
 
 
-def test_a_blocking_is_told_once_with_its_place(loop: PoolLoop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_blocks_the_loop_is_logged_once_with_its_place(
+    loop: PoolLoop, caplog: pytest.LogCaptureFixture
+) -> None:
     watch = LoopWatch(loop, lambda: True, 0.05)
     gate = threading.Event()
 
@@ -383,17 +385,17 @@ def test_a_blocking_is_told_once_with_its_place(loop: PoolLoop, caplog: pytest.L
 
     blocked = loop.loop.create_task
     loop.call(lambda: blocked(wait_wrongly(), name="slow[1]"))
-    eventually(lambda: "slow[1] has blocked" in caplog.text, "it is told")
-    time_of_telling = time.monotonic()
-    eventually(lambda: time.monotonic() > time_of_telling + 0.3, "it could be told again")
+    eventually(lambda: "slow[1] has blocked" in caplog.text, "it is logged")
+    logged_at = time.monotonic()
+    eventually(lambda: time.monotonic() > logged_at + 0.3, "it could be logged again")
     gate.set()
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop.loop).result(10)
     watch.stop()
 
-    told = [each for each in caplog.records if getattr(each, "action", None) == "loop_blocked"]
-    assert len(told) == 1
-    assert "in wait_wrongly" in told[0].getMessage()
-    assert told[0].levelno == logging.WARNING
+    logged = [each for each in caplog.records if getattr(each, "action", None) == "loop_blocked"]
+    assert len(logged) == 1
+    assert "in wait_wrongly" in logged[0].getMessage()
+    assert logged[0].levelno == logging.WARNING
 
 
 # -- settings --------------------------------------------------------------------------------------------------------
@@ -407,7 +409,7 @@ def test_a_blocking_is_told_once_with_its_place(loop: PoolLoop, caplog: pytest.L
         ({"worker_asyncio_lag_seconds": -1}, "worker_asyncio_lag_seconds must be a number of at least 0, got -1."),
     ],
 )
-def test_unusable_settings_are_told(setting: dict[str, Any], text: str) -> None:
+def test_unusable_settings_are_refused(setting: dict[str, Any], text: str) -> None:
     app = celery.Celery(set_as_current=False)
     app.conf.update(setting)
 
@@ -419,8 +421,8 @@ def test_settings_have_defaults() -> None:
     assert PoolSettings.of(celery.Celery(set_as_current=False)) == PoolSettings(8, "asyncio", 1.0)
 
 
-def test_an_unknown_loop_is_told() -> None:
-    with pytest.raises(ConfigurationError, match=r"^worker_asyncio_loop is 'asyncio' or 'uvloop', got 'trio'\.$"):
+def test_an_unknown_loop_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^worker_asyncio_loop must be 'asyncio' or 'uvloop', got 'trio'\.$"):
         pool_loop.PoolLoop("trio")
 
 

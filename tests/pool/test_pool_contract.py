@@ -364,7 +364,7 @@ def test_a_revoked_task_is_ended(place: Place, task: str) -> None:
 
 
 @of(*ALL)
-def test_inspect_tells_what_runs_and_how_the_pool_is(place: Place) -> None:
+def test_inspect_shows_what_runs_and_the_state_of_the_pool(place: Place) -> None:
     names = [unique() for _ in range(2)]
     sent = [place.send("until_open", name) for name in names]
     for name in names:
@@ -414,8 +414,8 @@ def test_task_events_tell_what_became_of_each_task(place: Place) -> None:
         def ends_with(uuid: str, kind: str) -> Callable[[], bool]:
             return lambda: kind in heard.get(uuid, ())
 
-        eventually(ends_with(good.id, "task-succeeded"), "the success is told")
-        eventually(ends_with(bad.id, "task-failed"), "the failure is told")
+        eventually(ends_with(good.id, "task-succeeded"), "the success is reported")
+        eventually(ends_with(bad.id, "task-failed"), "the failure is reported")
         done.set()
         place.send("add", 0, 0).get(timeout=20)
         listener.join(20)
@@ -430,7 +430,7 @@ def test_a_task_that_blocks_the_loop_is_named_once_and_the_worker_still_answers(
     sent = place.send("block", name)
     place.await_notes(name, "start")
 
-    eventually(lambda: worker.says(f"block[{sent.id}] has blocked the asyncio loop"), "the blocking is told")
+    eventually(lambda: worker.says(f"block[{sent.id}] has blocked the asyncio loop"), "the blocking is logged")
     assert place.app.control.inspect(["asyncio@test"], timeout=5).ping() == {"asyncio@test": {"ok": "pong"}}
     assert place.notes(name) == ["start"]
 

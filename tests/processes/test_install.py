@@ -77,8 +77,8 @@ def test_installing_changes_no_setting_of_the_app(existing: ModuleType) -> None:
         ),
         (
             {"accept_content": ["yaml"]},
-            "umbel cannot be installed on this Celery app: accept_content lacks 'json', which umbel's messages are "
-            "written in; add it.",
+            "umbel cannot be installed on this Celery app: accept_content lacks 'json', the format of "
+            "umbel's messages; add it.",
         ),
         (
             {"task_protocol": 1},

@@ -1,4 +1,4 @@
-"""Broker messages that cannot be understood, and what they must not cost."""
+"""Malformed broker messages, and what they must not cost."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_broadcast_that_makes_no_sense_is_dropped(place: Place) -> None:
     for raw in (b'{"a": 1}', b"[]", b"{"):
         assert place.server.ask("PUBLISH", "/0.celery.pidbox", raw) == 1
 
-    eventually(lambda: worker.says("that cannot be understood") == 2, "the worker has seen them")
+    eventually(lambda: worker.says("that is malformed") == 2, "the worker has seen them")
     place.send("note", "next")
     place.await_effects("note next")
     assert worker.says("Connected to") == 1

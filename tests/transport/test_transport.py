@@ -148,7 +148,7 @@ def test_a_cold_shutdown_puts_everything_un_acked_back(is_broken_before: bool, p
 
     worker.stop(signal.SIGQUIT)
 
-    assert bool(worker.says("they go on")) == is_broken_before
+    assert bool(worker.says("they continue")) == is_broken_before
     assert place.server.ask("LLEN", "work") == 2
     place.await_all_acknowledged()
 
@@ -196,7 +196,7 @@ def test_a_redis_that_became_a_replica_ends_no_worker_and_gets_its_acks_later(pl
 
     place.server.ask("REPLICAOF", "127.0.0.1", free_port())
     place.open("task")
-    eventually(lambda: worker.says("it is owed"), "the ack is refused")
+    eventually(lambda: worker.says("it will be sent again"), "the ack is refused")
     eventually(lambda: worker.says("Connection to broker lost"), "the worker cannot fetch")
     place.server.ask("REPLICAOF", "NO", "ONE")
     place.send("note", "next")

@@ -137,7 +137,7 @@ def test_the_setting_alone_selects_this_transport() -> None:
     assert connection.as_uri() == "redis://:**@here:1234/5"
 
 
-def test_an_app_with_a_connection_class_of_its_own_is_told_how_to_select_it() -> None:
+def test_an_app_with_a_connection_class_of_its_own_gets_an_error_that_names_the_setting() -> None:
     class OwnConnection(kombu.Connection):
         pass
 
@@ -180,8 +180,8 @@ def test_every_override_is_watched_and_takes_what_kombu_gives(ours: type) -> Non
 
 def test_no_override_has_lost_its_counterpart() -> None:
     new = {
-        transport.Channel: {"_fetch_doorbells", "admit", "set_aside", "_task_fault"},
-        unacked.QoS: {"settle", "_file", "_file_doorbells", "_send_acks", "_release_if_settled"},
+        transport.Channel: {"_fetch_dispatches", "admit", "set_aside", "_task_fault"},
+        unacked.QoS: {"settle", "_file", "_file_dispatches", "_send_acks", "_release_if_settled"},
     }
     for ours, theirs in OVERRIDDEN.items():
         without = {name for name in _defined(ours) if not hasattr(theirs, name)}

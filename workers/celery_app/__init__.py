@@ -1,5 +1,5 @@
-"""The Celery app: settings, boot steps, tasks that a worker went on with, delivery to itself.
+"""umbel in a Celery app: settings, what it adds to a worker, reports of continued steps, delivery to itself.
 
-The pool and the transport have rooms of their own.
+The pool and the transport have their own rooms.
 Read `app.py` first.
 """

@@ -1,7 +1,7 @@
-"""umbel inside a Celery app: `install()` on one of your own, `create_app()` for one of umbel's.
+"""umbel inside a Celery app: `install()` on your own, `create_app()` for one of umbel's.
 
-Celery stays Celery: options are set on umbel's own tasks, never app-wide; what would break umbel is refused with the
-reason, and everything else is left alone.
+Celery stays Celery: options are set on umbel's own tasks, never app-wide; settings that would break umbel are refused
+with the reason, and everything else is left alone.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from ...tasks.attempt.step_task import register_tasks
 from ...tasks.client.runtime import Runtime, set_default_runtime
 from ...tasks.messages.dispatcher import CeleryDispatcher, tls_options, transport_options
 from ...tasks.workflow.registry import Registered, Registrable, Registry
+from ..doctor.celery_rules import breaking_settings
 from ..pool.daemon_threads import DaemonThreads
 from ..transport.channel import use_transport
-from .bootsteps import NeedsCodeStep, UpkeepStep
+from .bootsteps import ParkingStep, SweepStep
 from .continued_tasks import ContinuedTasks
 from .self_delivery import SelfDelivery
 
-#: What `create_app` sets, and why: docs/running-in-production.md. An app of your own is not touched.
+#: What `create_app` sets; docs/running-in-production.md says why. An app of the user's own is not changed.
 APP_SETTINGS: dict[str, Any] = {
     "task_serializer": "json",
     "accept_content": ["json"],
@@ -62,9 +63,9 @@ class Installation:
         self.runtime = Runtime(settings, app=app, registry=registry)
         self.worker_name = "client"
         self.loop_of: Any = None
-        self.leases: UpkeepStep | None = None
+        self.sweep_step: SweepStep | None = None
         self.continued = ContinuedTasks(app)
-        self.own_doorbells = SelfDelivery()
+        self.self_delivery = SelfDelivery()
         self._executor: Executor | None = None
         self._loop_executor: LoopExecutor | None = None
         self._watch: EndedWatch | None = None
@@ -93,7 +94,7 @@ class Installation:
                     CeleryDispatcher(self.app),
                     worker=self.worker_name,
                     loop_of=self.loop_of,
-                    one_at_a_time=self.leases is not None and self.leases.pid != os.getpid(),
+                    one_at_a_time=self.sweep_step is not None and self.sweep_step.pid != os.getpid(),
                 )
                 self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
             return self._executor
@@ -115,17 +116,17 @@ class Installation:
         return self._loop_executor
 
     def _takes(self, step: StepPlan) -> bool:
-        """Whether this worker may go on with a step that it has not got from a queue: it might have, at any rate."""
+        """Whether this worker may continue with a step past the broker: it could also have got it from a queue."""
         if worker_state.should_stop is not None or worker_state.should_terminate is not None:
-            return False  # it drains
+            return False  # it is draining
         task = self.app.tasks.get(step.task)
         queue = step.queue or self.settings.queue
         return task is not None and not rate(task.rate_limit) and queue in self.app.amqp.queues.consume_from
 
     def child_lost(self) -> None:
         """A pool child died; called in the worker's main process."""
-        if self.leases is not None:
-            self.leases.look_for_dead()
+        if self.sweep_step is not None:
+            self.sweep_step.look_for_dead()
 
     def close(self) -> None:
         """End this process's executor and connections."""
@@ -140,18 +141,18 @@ class Installation:
 
 
 def install(app: Celery, *workflows: Registrable, settings: Settings | None = None) -> Installation:
-    """Add umbel to a Celery app; `celery -A proj worker`, inspect, Flower, routing and signals go on working.
+    """Add umbel to a Celery app; `celery -A proj worker`, inspect, Flower, routing and signals keep working.
 
-    Call it where the app is made, in a module that clients and workers both import. Runs started in this process go
-    through this app from then on.
+    Call it where the app is made, in a module that clients and workers both import. From then on, runs started in this
+    process use this app.
 
     Args:
         app: Any Celery app with a Redis or AMQP broker.
-        *workflows: Instances, classes or factories. A class without arguments needs no more than this.
+        *workflows: Instances, classes or factories.
         settings: By default from `UMBEL_*`; without a Redis URL there, the app's broker is used if it is a Redis.
 
     Raises:
-        ConfigurationError: The app is configured in a way that breaks umbel; the text says how to mend it.
+        ConfigurationError: The app is configured in a way that breaks umbel; the text says how to fix it.
         NotConfigured: There is no Redis for the state.
         WorkflowValidationError: A workflow cannot be built or does not fit together.
     """
@@ -165,8 +166,8 @@ def install(app: Celery, *workflows: Registrable, settings: Settings | None = No
         installation.close()
 
     signals.worker_process_shutdown.connect(close_executor, weak=False)
-    app.steps["worker"].add(UpkeepStep)
-    app.steps["consumer"].add(NeedsCodeStep)
+    app.steps["worker"].add(SweepStep)
+    app.steps["consumer"].add(ParkingStep)
     for workflow in workflows:
         installation.add(workflow)
     set_default_runtime(installation.runtime)
@@ -174,7 +175,7 @@ def install(app: Celery, *workflows: Registrable, settings: Settings | None = No
 
 
 def create_app(settings: Settings, *workflows: Registrable) -> Celery:
-    """A Celery app for umbel alone, with the settings that reliability asks for.
+    """A Celery app for umbel alone, with the settings that its reliability needs.
 
     Raises:
         NotConfigured: The settings have no Redis URL.
@@ -195,7 +196,7 @@ def create_app(settings: Settings, *workflows: Registrable) -> Celery:
 
 
 def _completed(app: Celery, settings: Settings) -> Settings:
-    """Fill in from the app what the settings leave open."""
+    """Take from the app what the settings do not say."""
     missing: dict[str, Any] = {}
     broker = app.conf.broker_url
     if settings.redis_url is None:
@@ -213,13 +214,6 @@ def _completed(app: Celery, settings: Settings) -> Settings:
 
 
 def _refuse_what_breaks(app: Celery) -> None:
-    conf = app.conf
-    problems = []
-    if conf.task_always_eager:
-        problems.append("task_always_eager executes tasks in the caller, past broker and leases; set it to False")
-    if not {"json", "application/json"} & set(conf.accept_content or ()):
-        problems.append("accept_content lacks 'json', which umbel's messages are written in; add it")
-    if conf.task_protocol == 1:
-        problems.append("task_protocol 1 has no message headers; use 2")
+    problems = [f"{text}; {fix}" for text, fix in breaking_settings(app.conf)]
     if problems:
         raise ConfigurationError(f"umbel cannot be installed on this Celery app: {'; '.join(problems)}.")

@@ -1,8 +1,8 @@
-"""Steps that a worker goes on with past the broker, shown to monitors as what they are: Celery tasks of their own.
+"""Steps that a worker continues with past the broker, shown to monitors as Celery tasks of their own.
 
-Celery makes task events and signals for messages. For a step that no message was sent for they are made here, with the
-id its message would have had. Signals are sent on the loop's thread, as for its other tasks; events by the thread that
-sends all others, with one wake-up for what happens in one moment.
+Celery makes task events and signals for messages. For a step without a message they are made here, with the id that its
+message would have had. Signals are sent on the loop's thread, as for its other tasks; events by the thread that sends
+all others, with one wake-up for all that are pending.
 """
 
 from __future__ import annotations
@@ -26,16 +26,11 @@ from ..pool.task_context import follow_contexts
 
 logger = logging.getLogger("umbel.worker")
 
-_SIGNALS = (
-    signals.task_postrun,
-    signals.task_success,
-    signals.task_failure,
-    signals.task_retry,
-)
+_SIGNALS = (signals.task_postrun, signals.task_success, signals.task_failure, signals.task_retry)
 
 
 class ContinuedTasks:
-    """Reports them, if anybody wants events. Called by the loop's thread."""
+    """Reports them, if task events are enabled. Called by the loop's thread."""
 
     def __init__(self, app: Celery) -> None:
         """Args:
@@ -44,7 +39,7 @@ class ContinuedTasks:
         self._app = app
         self._consumer: Any = None
         self._events: deque[tuple[str, dict[str, Any]]] = deque()
-        self._asked = False
+        self._is_flush_due = False
         self._lock = threading.Lock()
 
     def attach(self, consumer: Any) -> None:
@@ -56,20 +51,20 @@ class ContinuedTasks:
         dispatcher = getattr(self._consumer, "event_dispatcher", None)
         if dispatcher is None or not dispatcher.enabled:
             return False
-        return not dispatcher.groups or "task" in dispatcher.groups  # without -E it sends those of the worker alone
+        return not dispatcher.groups or "task" in dispatcher.groups  # without -E it sends only those of the worker
 
     def began(self, work: Work, plan: Plan) -> None:
-        """An attempt begins. `ended` follows, whatever becomes of it."""
+        """An attempt begins. `ended` follows in any case."""
         name = plan.by_name[work.step].task
-        dispatch = _bell(work)
+        dispatch = _dispatch_of(work)
         task_id = task_id_of(dispatch)
-        logger.debug("Task %s[%s] goes on here", name, task_id, extra={"action": "step_continued"})
+        logger.debug("Task %s[%s] continues on this worker", name, task_id, extra={"action": "step_continued"})
         if self._is_wanted:
             shown = {"name": name, "args": shown_arguments(dispatch), "kwargs": "{}", "retries": 0}
             self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
             self._send("task-started", uuid=task_id)
         task, arguments = self._app.tasks[name], (dispatch.run_id, dispatch.work_id, dispatch.dispatch_no)
-        follow_contexts(task.request_stack)  # no message of it need ever have come here
+        follow_contexts(task.request_stack)  # this worker may never have got a message of this task
         _task_stack.push(task)
         about: dict[str, Any] = {
             "hostname": getattr(self._consumer, "hostname", None),
@@ -81,12 +76,12 @@ class ContinuedTasks:
             signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=arguments, kwargs={})
 
     def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
-        """It has ended: with these words, or failed."""
+        """It has ended: with this result text, or failed."""
         name = plan.by_name[work.step].task
-        dispatch = _bell(work)
+        dispatch = _dispatch_of(work)
         task_id = task_id_of(dispatch)
         logger.info(
-            "Task %s[%s] went on here and ended in %ss: %s",
+            "Task %s[%s] continued on this worker, finished in %ss: %s",
             name,
             task_id,
             seconds,
@@ -98,8 +93,8 @@ class ContinuedTasks:
                 self._send("task-succeeded", uuid=task_id, result=repr(text), runtime=seconds)
             else:
                 kind = "task-failed" if failed.retry_delay_seconds is None else "task-retried"
-                told = "".join(traceback.format_exception(failed))
-                self._send(kind, uuid=task_id, exception=repr(failed), traceback=told)
+                text_of_failure = "".join(traceback.format_exception(failed))
+                self._send(kind, uuid=task_id, exception=repr(failed), traceback=text_of_failure)
         task = self._app.tasks[name]
         try:
             if _has_receivers():
@@ -129,8 +124,8 @@ class ContinuedTasks:
     def _send(self, kind: str, **fields: Any) -> None:
         with self._lock:
             self._events.append((kind, fields))
-            asked, self._asked = self._asked, True
-        if asked:
+            is_due, self._is_flush_due = self._is_flush_due, True
+        if is_due:
             return
         if self._consumer.hub is None:
             self._flush()
@@ -139,21 +134,21 @@ class ContinuedTasks:
 
     def _flush(self) -> None:
         with self._lock:
-            self._asked = False
+            self._is_flush_due = False
             events, self._events = self._events, deque()
         try:
             for kind, fields in events:
                 self._consumer.event_dispatcher.send(kind, retry=True, **fields)
-        except Exception as error:  # they are for monitors, and the hub's thread must go on
+        except Exception as error:  # they are only for monitors, and the hub's thread must continue
             about = {"action": "events_not_sent"}
             logger.warning("%d task events were not sent: %r", len(events), error, extra=about)
 
 
 def _has_receivers() -> bool:
-    """Whether anybody listens to Celery's signals of tasks: tracing, error trackers, code of the user's own."""
+    """Whether Celery's task signals have receivers: tracing, error trackers, the user's code."""
     return any(signal.receivers for signal in _SIGNALS)
 
 
-def _bell(work: Work) -> Dispatch:
-    """The dispatch that would have been rung for it."""
+def _dispatch_of(work: Work) -> Dispatch:
+    """The dispatch that would have been sent for it."""
     return Dispatch(work.run_id, work.work_id, work.dispatches, work.step, "", 0)

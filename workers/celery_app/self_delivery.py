@@ -1,7 +1,7 @@
-"""Dispatches that a worker gives to itself, past the broker.
+"""Dispatches that a worker delivers to itself, past the broker.
 
-Parked work is taken up by a worker that has the code. Rung for in the queue, it might be taken by one that lacks it and
-be parked once more, again and again while both kinds are at work, as in a rolling deploy.
+Parked work is resumed by a worker that has the code. Dispatched through the queue, it might reach a worker that lacks
+the code and be parked again, repeatedly while workers of both kinds run, as in a rolling deploy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger("umbel.worker")
 
 
 class SelfDelivery:
-    """A worker's way to itself; without a consumer on umbel's Redis transport there is none."""
+    """Delivery of a worker to itself; it needs a consumer on umbel's Redis transport."""
 
     def __init__(self) -> None:
         self._consumer: Any = None
@@ -31,9 +31,9 @@ class SelfDelivery:
         self._consumer = consumer
 
     def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch], dispatcher: CeleryDispatcher) -> list[Dispatch]:
-        """Take what this worker consumes and has room for; what is left has to be rung for in the broker.
+        """Take what this worker consumes and has room for; the rest is returned, to be dispatched through the broker.
 
-        *Promise:* of what is taken nothing may come, like of any dispatch. Called by any thread.
+        Promise: what is taken may get lost, as any dispatch may; the sweep then redispatches it. Called by any thread.
         """
         consumer = self._consumer
         channel = getattr(getattr(consumer, "task_consumer", None), "channel", None)
@@ -60,4 +60,4 @@ class SelfDelivery:
             self._consumer.task_consumer.channel.admit(message, queue)
         except Exception as error:
             about = {"action": "dispatch_failed"}
-            logger.warning("a dispatch for this worker itself was lost (%r); the sweep rings again", error, extra=about)
+            logger.warning("a dispatch to this worker was lost (%r); the sweep will redispatch it", error, extra=about)

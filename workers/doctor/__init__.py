@@ -1,4 +1,4 @@
-"""What is wrong with a deployment, or would be: the checks behind `umbel doctor` and the start-up warnings.
+"""What is wrong with a deployment, or may become so: the checks behind `umbel doctor` and a worker's start.
 
 Read `examine.py` first.
 """

@@ -1,7 +1,7 @@
-"""What is wrong with a deployment, and what would be: Redis, broker, Celery settings, workers, work that nobody takes.
+"""What is wrong with a deployment, or may become so: Redis, broker, Celery settings, workers, unclaimed work.
 
-Reads only, in a few dozen commands however many runs there are. An examination goes as far as it can: what cannot be
-asked is a finding too.
+Reads only, in a few dozen commands whatever the number of runs. An examination goes as far as it can: a server that
+does not answer is a finding too.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.connection import connect
 from ...orchestration.store.settings import Settings, redact_url
 from ..transport.quarantine import quarantine_prefix, quarantined_of
-from .findings import Finding
+from .celery_rules import judge_settings
 from .redis_info import ask_server
-from .redis_rules import judge_server
+from .redis_rules import Finding, judge_server
 
 #: Members of an index looked at per shard.
 _SAMPLE = 200
-#: Seconds after which a dispatch that nobody took is worth a word.
+#: Seconds after which an unclaimed dispatch is reported.
 _OVERDUE_SECONDS = 60.0
-#: A step without a time limit that is executed for longer is told of.
+#: Seconds after which a running step without a time limit is reported.
 _LONG_SECONDS = 600.0
-#: Running runs looked at, to find workflows that nobody serves.
+#: Running runs read to find workflows that no worker serves.
 _RUNS = 1_000
 
 
@@ -43,9 +43,9 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
         settings: Its settings, with a Redis URL.
         app: The Celery app that its workers use.
         is_embedded: The Redis is umbel's own embedded one.
-        is_own_app: The app is one that umbel made, so that its settings need no look.
+        is_own_app: umbel made the app, so its settings need no check.
     """
-    findings = list(_settings_of(app)) if not is_own_app else []
+    findings = [] if is_own_app else list(judge_settings(app.conf))
     findings += _broker(settings, app)
     client = connect(settings.redis_url or "")
     try:
@@ -56,8 +56,8 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
             Finding(
                 "danger",
                 "redis",
-                f"The state Redis at {redact_url(settings.redis_url or '')} does not answer: {_said(error)}.",
-                "Start it, or mend UMBEL_REDIS_URL.",
+                f"The state Redis at {redact_url(settings.redis_url or '')} does not answer: {_text_of(error)}.",
+                "Start it, or correct UMBEL_REDIS_URL.",
             )
         )
     finally:
@@ -66,55 +66,6 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
 
 
 # -- Celery and its broker ---------------------------------------------------------------------------------------------
-
-
-def _settings_of(app: Celery) -> Iterator[Finding]:
-    """Settings of a Celery app of one's own that umbel cannot live with, or that will surprise."""
-    conf = app.conf
-    dangers = [
-        (
-            conf.task_always_eager,
-            "task_always_eager executes tasks in the caller, past broker and leases",
-            "Set it to False.",
-        ),
-        (
-            not {"json", "application/json"} & set(conf.accept_content or ()),
-            "accept_content lacks 'json', which umbel's messages are written in",
-            "Add it.",
-        ),
-        (conf.task_protocol == 1, "task_protocol 1 has no message headers", "Use 2."),
-    ]
-    surprises = [
-        (
-            conf.task_time_limit or conf.task_soft_time_limit,
-            "task_time_limit and task_soft_time_limit end steps without umbel's knowing, which counts as a lost worker",
-            "Use @step(timeout=…) for umbel's steps, and task_annotations for the limits of your own tasks.",
-        ),
-        (
-            (conf.worker_prefetch_multiplier or 0) != 1,
-            f"worker_prefetch_multiplier is {conf.worker_prefetch_multiplier}: a worker keeps steps from idle ones",
-            "Set it to 1.",
-        ),
-        (
-            _takes_any_certificate(conf),
-            "Celery does not verify the certificate of a rediss:// broker unless it is told to",
-            "Set broker_use_ssl = {'ssl_cert_reqs': ssl.CERT_REQUIRED}, or add ?ssl_cert_reqs=required to the URL.",
-        ),
-        (
-            conf.task_default_rate_limit,
-            "task_default_rate_limit holds umbel's steps back as well",
-            "Use task_annotations for the tasks that are meant.",
-        ),
-    ]
-    for level, conditions in (("danger", dangers), ("warning", surprises)):
-        for is_so, text, mend in conditions:
-            if is_so:
-                yield Finding("danger" if level == "danger" else "warning", "celery", f"{text}.", mend)
-
-
-def _takes_any_certificate(conf: Any) -> bool:
-    url = conf.broker_read_url or conf.broker_url
-    return isinstance(url, str) and url.startswith("rediss://") and not conf.broker_use_ssl and "ssl_" not in url
 
 
 def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
@@ -126,23 +77,23 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
         yield Finding(
             "danger",
             "broker",
-            f"The broker at {redact_url(url)} does not answer: {_said(error)}. Runs are safe, but nothing goes on.",
-            "Start it, or mend UMBEL_BROKER_URL.",
+            f"The broker at {redact_url(url)} does not answer: {_text_of(error)}. Runs are safe, but do not continue.",
+            "Start it, or correct UMBEL_BROKER_URL.",
         )
         return
     yield Finding("fine", "broker", f"{redact_url(url)} answers")
     for queue, found in quarantined_of(settings).items():
-        reason = f" The last one: {found.latest.reason}." if found.latest is not None else ""
+        reason = f" The latest: {found.latest.reason}." if found.latest is not None else ""
         kept = f"{quarantine_prefix(settings)}umbel:quarantine:{queue}"
         yield Finding(
             "warning",
             "messages",
             f"{found.count} messages of queue {queue!r} could not be understood and were set aside.{reason}",
-            f"Find out who sends them; they lie in {kept}. Delete that list when done.",
+            f"Find out what sends them; they are kept in {kept}. Delete that list when done.",
         )
 
 
-# -- what the state tells ----------------------------------------------------------------------------------------------
+# -- the state in Redis ------------------------------------------------------------------------------------------------
 
 
 def _state(store: Store) -> Iterator[Finding]:
@@ -165,8 +116,8 @@ def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "worker",
-                f"{worker.name} has been silent for {worker.silent_seconds:.0f} s; it was killed or is cut off.",
-                "Nothing is lost: others take over its steps. Start it again if it is needed.",
+                f"{worker.name} has been silent for {worker.silent_seconds:.0f} s; it was killed or is disconnected.",
+                "Nothing is lost: other workers take over its steps. Start it again if it is needed.",
             )
     if not live:
         yield Finding("warning", "worker", "No live worker: runs wait.", "Start one: umbel worker TARGET")
@@ -190,8 +141,8 @@ def _refused(store: Store) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "dispatches",
-            f"{number} messages called themselves dispatches of umbel and were none; nothing came of them.",
-            "Find out who else writes to the broker, and let only umbel's processes do so. The log tells what was "
+            f"{number} messages looked like dispatches of umbel but were malformed; they were refused.",
+            "Find out what else writes to the broker, and let only umbel's processes do so. The log says what was "
             "wrong (message_refused).",
         )
 
@@ -211,7 +162,7 @@ def _parked(store: Store) -> Iterator[Finding]:
             f"{total} steps wait for a worker that has their code: "
             + ", ".join(f"{name} ({number})" for name, number in names.most_common(5))
             + ("" if len(names) <= 5 else ", …"),
-            "Start a worker that loads them; it takes them up at once.",
+            "Start a worker that loads them; it resumes them at once.",
         )
 
 
@@ -246,7 +197,7 @@ def _long_running(store: Store) -> Iterator[Finding]:
         yield Finding(
             "note",
             "steps",
-            f"{len(without_limit)} executions have gone on for more than {_LONG_SECONDS / 60:.0f} minutes and have no "
+            f"{len(without_limit)} executions have run for more than {_LONG_SECONDS / 60:.0f} minutes and have no "
             f"time limit. The longest: step {longest.step!r} of run {longest.run_id!r}, for {longest.seconds / 60:.0f} "
             f"minutes, on {worker} (process {':'.join(process[:2])}).",
             "If it hangs, `umbel cancel` its run, or kill that process: the step is executed again. "
@@ -254,5 +205,5 @@ def _long_running(store: Store) -> Iterator[Finding]:
         )
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     return str(error).rstrip(".")

@@ -1,4 +1,4 @@
-"""What a Redis server says of itself. Reads only; works where CONFIG and ACL are forbidden."""
+"""What a Redis server reports about itself. Reads only; works where CONFIG and ACL are forbidden."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from ...orchestration.store.connection import Client
 
-#: Settings that are asked for one by one: `CONFIG GET` of several is for Redis 7.
+#: Settings read one by one: `CONFIG GET` of several needs Redis 7.
 _ASKED = (
     "appendfsync",
     "no-appendfsync-on-rewrite",
@@ -23,19 +23,19 @@ _ASKED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """What a server says of itself; None is what it does not say.
+class RedisInfo:
+    """What a server reports about itself; None is what it does not report.
 
     Attributes:
         replicas: How many replicas are connected to it.
-        min_replicas: Without so many replicas that keep up it takes no writes.
-        saves: When it writes snapshots; empty for never.
-        is_cluster: It is a node of a Redis Cluster.
-        has_password: Whether who connects has to log in.
-        bind: Addresses it listens on; empty or `*` for all.
-        is_protected: Whether it answers only this very machine as long as it has no password.
-        skips_fsync: It does not care for `appendfsync` while it rewrites its log.
-        loads_cut_log: It starts on a log whose end is missing, as a power cut leaves it.
+        min_replicas: How many replicas must keep up for it to take writes.
+        saves: When it writes snapshots; empty means never.
+        is_cluster: Whether it is a node of a Redis Cluster.
+        has_password: Whether clients have to log in.
+        bind: Addresses it listens on; empty or `*` means all.
+        is_protected: Whether it answers only its own machine as long as it has no password.
+        skips_fsync: Whether it ignores `appendfsync` while it rewrites its log.
+        loads_cut_log: Whether it starts on a log whose end is missing, as after a power cut.
     """
 
     product: str
@@ -63,8 +63,8 @@ class Server:
         return ".".join(map(str, self.version))
 
 
-def ask_server(client: Client) -> Server:
-    """ScriptCall a server about itself.
+def ask_server(client: Client) -> RedisInfo:
+    """Ask a server about itself.
 
     Raises:
         RedisError: It does not answer.
@@ -72,38 +72,38 @@ def ask_server(client: Client) -> Server:
     info: dict[str, Any] = client.info("everything")
     is_valkey = "valkey_version" in info
     version = str(info["valkey_version"] if is_valkey else info["redis_version"])
-    told = _configuration(client)
-    min_replicas = told.get("min-replicas-to-write")
-    protected = told.get("protected-mode")
-    return Server(
+    reported = _configuration(client)
+    min_replicas = reported.get("min-replicas-to-write")
+    protected = reported.get("protected-mode")
+    return RedisInfo(
         product="Valkey" if is_valkey else "Redis",
         version=tuple(int(part) for part in version.split(".") if part.isdigit()),
         role=str(info.get("role", "master")),
         appends=bool(info.get("aof_enabled")),
         append_failed="err" in (info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status")),
-        appendfsync=told.get("appendfsync"),
+        appendfsync=reported.get("appendfsync"),
         policy=info.get("maxmemory_policy"),
         memory=int(info.get("used_memory", 0)),
         memory_limit=int(info.get("maxmemory", 0)),
         replicas=int(info.get("connected_slaves", 0)),
         min_replicas=None if min_replicas is None else int(min_replicas),
-        saves=told.get("save"),
+        saves=reported.get("save"),
         is_cluster=bool(info.get("cluster_enabled")),
         has_password=_has_password(client),
-        bind=told.get("bind"),
+        bind=reported.get("bind"),
         is_protected=None if protected is None else protected == "yes",
-        skips_fsync=told.get("no-appendfsync-on-rewrite") == "yes",
-        loads_cut_log=told.get("aof-load-truncated") != "no",
+        skips_fsync=reported.get("no-appendfsync-on-rewrite") == "yes",
+        loads_cut_log=reported.get("aof-load-truncated") != "no",
     )
 
 
 def _configuration(client: Client) -> dict[str, str]:
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     with contextlib.suppress(RedisError):  # hosted servers forbid CONFIG
         for name in _ASKED:
             found = client.config_get(name)
-            told |= {_text(key): _text(value) for key, value in found.items()}
-    return told
+            reported |= {_text(key): _text(value) for key, value in found.items()}
+    return reported
 
 
 def _has_password(client: Client) -> bool | None:

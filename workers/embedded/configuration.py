@@ -1,4 +1,4 @@
-"""What an embedded server is told at its start, and what it says of itself when asked."""
+"""The configuration that an embedded server is started with, and what it reports when asked."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def free_port() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """What the server at an address says of itself."""
+class RunningServer:
+    """What the server at an address reports about itself."""
 
     pid: int
     folder: Path
@@ -49,12 +49,12 @@ class Serving:
 
 
 def write_configuration(path: Path, address: Address, *, append_only: bool) -> None:
-    """Write a server's configuration at one stroke, readable by this user only.
+    """Write a server's configuration atomically, readable by this user only.
 
     The server's folder is its working folder, so no path has to be quoted.
     """
     lines = [
-        "# Written by umbel at every start of this server; changes do not last.",
+        "# Written by umbel at every start of this server; changes are lost.",
         f"bind {LOOPBACK}",
         f"port {address.port}",
         f"requirepass {address.password}",
@@ -89,8 +89,8 @@ def read_address(path: Path) -> Address | None:
     return Address(int(port[1]), password[1])
 
 
-def ask(address: Address) -> Serving | None:
-    """ScriptCall the server at an address who it is; None if none answers, or it does not take the password."""
+def ask(address: Address) -> RunningServer | None:
+    """Ask the server at an address for its identity; None if none answers, or it refuses the password."""
     client = redis.Redis(
         host=LOOPBACK,
         port=address.port,
@@ -112,4 +112,4 @@ def ask(address: Address) -> Serving | None:
                 is_loading = True
         except (redis.RedisError, OSError, KeyError, ValueError):
             return None
-    return Serving(pid, folder, is_loading)
+    return RunningServer(pid, folder, is_loading)

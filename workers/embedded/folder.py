@@ -1,4 +1,4 @@
-"""The folder of an embedded server: what lies in it, and the locks on it."""
+"""The folder of an embedded server: its files, and the locks on them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class EmbeddedRedisFailed(UmbelError):
-    """An embedded server did not start, answer or stop; where it wrote a log, the text ends with its last lines."""
+    """An embedded server did not start, answer or stop; if it wrote a log, the text ends with its last lines."""
 
 
 def state_folder(name: str = "default", *, environ: Mapping[str, str] | None = None) -> Path:
     """The folder of a named embedded server: `$UMBEL_STATE_DIR/<name>`, else `~/.local/state/umbel/<name>`.
 
     Raises:
-        ConfigurationError: The name does not fit a folder name.
+        ConfigurationError: The name cannot be a folder's.
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
-            f"A state folder cannot be named {name!r}: a name is up to 64 letters, digits, '_', '.' and '-', beginning "
-            f"with a letter or digit. Choose such a name."
+            f"A state folder cannot be named {name!r}: a name has up to 64 letters, digits, '_', '.' and '-', and "
+            f"begins with a letter or digit. Choose such a name."
         )
     root = (os.environ if environ is None else environ).get("UMBEL_STATE_DIR")
     return (Path(root) if root else Path("~/.local/state/umbel")).expanduser() / name
@@ -39,7 +39,7 @@ def state_folder(name: str = "default", *, environ: Mapping[str, str] | None = N
 
 @dataclass(frozen=True, slots=True)
 class ServerFolder:
-    """Names of the files in a server's folder; none of them need exist."""
+    """Names of the files in a server's folder, which need not exist."""
 
     path: Path
 
@@ -50,12 +50,12 @@ class ServerFolder:
 
     @property
     def users_lock(self) -> Path:
-        """Held shared by each user of the server; exclusively by the one who stops it."""
+        """Held shared by each user of the server; exclusively by the one that stops it."""
         return self.path / "users.lock"
 
     @property
     def configuration(self) -> Path:
-        """What the server was last started with."""
+        """The configuration of the server's last start."""
         return self.path / "server.conf"
 
     @property
@@ -65,24 +65,24 @@ class ServerFolder:
 
     @property
     def has_multi_part_log(self) -> bool:
-        """Whether the data is in the form that servers before version 7 do not see."""
+        """Whether the data is in the format that servers before version 7 ignore."""
         return (self.path / "appendonlydir").exists()
 
     def is_served_from(self, working_folder: Path) -> bool:
-        """Whether a server that names this working folder serves this folder, and not one it was copied from."""
+        """Whether a server with this working folder serves this folder, and not one that it was copied from."""
         try:
             return working_folder.samefile(self.path)
         except OSError:
             return False
 
     def read_log(self) -> str:
-        """The log of the server's last start, as far as it is there."""
+        """The log of the server's last start; empty if there is none."""
         with contextlib.suppress(OSError):
             return self.log.read_text(errors="replace")
         return ""
 
     def log_tail(self) -> str:
-        """The last lines of the log as the end of an error's text, without the password."""
+        """The last lines of the log, without the password, to end an error's text with."""
         text = self.read_log()
         address = read_address(self.configuration)
         if address is not None:
@@ -92,10 +92,10 @@ class ServerFolder:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, which is made if missing; the lock is not taken yet.
+    """Open a lock file, creating it if missing; the lock is not taken yet.
 
     Raises:
-        EmbeddedRedisFailed: This user may not.
+        EmbeddedRedisFailed: This user lacks the permission.
     """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -108,7 +108,7 @@ def open_lock(path: Path) -> int:
 def try_lock(descriptor: int, *, is_shared: bool) -> bool:
     """Take, or change to, a shared or exclusive lock without waiting.
 
-    A refused change has given the former lock up already.
+    If a change fails, the former lock is lost too.
     """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -118,7 +118,7 @@ def try_lock(descriptor: int, *, is_shared: bool) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether anybody holds a lock on this file."""
+    """Whether any process holds a lock on this file."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -1,17 +1,17 @@
-"""A real Redis server, started for the user who has none: in a temporary folder, or in a named one that persists.
+"""A real Redis server for a user who runs none: in a temporary folder, or in a named one that persists.
 
-Two lock files in the folder decide everything, and as the kernel drops a lock when its last holder dies, none of
-them is ever stale:
+Two lock files in a named folder decide everything. The kernel drops a lock when its last holder dies, so neither is
+ever stale:
 
-1. `server.lock` is held by the *server process itself*, which inherits it. While it is held, a server lives and must
-   be attached to; who obtains it may start one. What other files say about ports and processes is never believed
-   alone: two servers on one append-only file would ruin it.
-2. `users.lock` is held, shared, by everybody who uses the server, from before looking for it until leaving. Who leaves
-   tries to hold it alone. If that succeeds nobody else is there, and nobody can come before the server has stopped;
-   so the last one stops it, whoever had started it, and nobody stops it under another. For an owner that was killed
-   its supervisor does the same.
+1. `server.lock` is held by the *server process itself*, which inherits it. While it is held, a server is running and
+   must be attached to; a process that obtains it may start one. What other files say about ports and processes is
+   never trusted alone: two servers on one append-only file would corrupt it.
+2. `users.lock` is held, shared, by every user of the server, from before looking for it until leaving. A user that
+   leaves tries to hold it exclusively. If that succeeds there is no other user, and none can come before the server
+   has stopped. So the last user stops the server, even if another one started it, and never while it is in use. For a
+   user that was killed its supervisor does the same.
 
-`server.conf` (mode 0600) is what the server was started with, and where others find its port and password.
+`server.conf` (mode 0600) is what the server was started with, and where other users find its port and password.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from types import TracebackType
 from typing import Self
 
 from .binary import EmbeddedRedisUnavailable, find_server, server_version
-from .configuration import Address, Serving, ask, free_port, read_address, write_configuration
+from .configuration import Address, RunningServer, ask, free_port, read_address, write_configuration
 from .folder import EmbeddedRedisFailed, ServerFolder, is_locked, open_lock, state_folder, try_lock
 from .supervisor import Supervisor
 
 __all__ = ["EmbeddedRedis", "EmbeddedRedisFailed", "EmbeddedRedisUnavailable", "find_server", "state_folder"]
 
-#: Seconds a server may stay silent at its start. One that says it is loading its data is not silent.
+#: Seconds a server may stay silent at its start. One that answers that it is loading its data is not silent.
 START_SECONDS = 30.0
 #: Seconds a server has to close its append-only file before it is killed.
 STOP_SECONDS = 10.0
 
-#: Ports tried before giving up: between finding a free one and the server's taking it, anybody may take it.
+#: Ports tried before giving up: another process may take a free port before the server does.
 _PORT_ATTEMPTS = 10
-#: What all releases, of Redis and of Valkey, write when their port is taken.
+#: What all releases of Redis and Valkey write when their port is taken.
 _PORT_TAKEN = "Failed listening on port"
 _LOOK_SECONDS = 0.01
 
@@ -52,9 +52,9 @@ _LOOK_SECONDS = 0.01
 class EmbeddedRedis:
     """A Redis server on the loopback interface, for as long as the `with` block lasts.
 
-    Made by `temporary` or `in_folder`. Start, attach, leave and stop are safe against any other process doing the
-    same with the same folder at the same time, and against the death of any of them (see the head of this module).
-    In a forked child an object is inert.
+    Made by `temporary` or `in_folder`. Start, attach, leave and stop are safe while any other process does the same
+    with the same folder, and if any of them dies (see the module's docstring). In a forked child all methods do
+    nothing.
     """
 
     def __init__(
@@ -93,16 +93,16 @@ class EmbeddedRedis:
         start_seconds: float = START_SECONDS,
         choose_port: Callable[[], int] = free_port,
     ) -> Self:
-        """A server in a fresh temporary folder, which goes with it.
+        """A server in a new temporary folder, which is removed with it.
 
-        Promise: neither process nor folder outlives this process, however it ends.
+        Promise: neither server nor folder outlives this process, however it ends.
 
         Args:
-            append_only: Log every write as in production (`appendfsync everysec`); False is a little quicker.
-            binary: The server to start; None is what `find_server` finds.
-            supervisor: Who clears up if this process is killed; None is a supervisor of its own.
+            append_only: Log every write as in production (`appendfsync everysec`); False is a little faster.
+            binary: The server to start; None means what `find_server` finds.
+            supervisor: Ends the server if this process is killed; None means a supervisor of its own.
             start_seconds: How long the server may stay silent at its start.
-            choose_port: Says which port to try next.
+            choose_port: Returns the port to try next.
         """
         return cls(
             Path(tempfile.gettempdir()).resolve() / f"umbel-{secrets.token_hex(8)}",
@@ -124,17 +124,17 @@ class EmbeddedRedis:
         start_seconds: float = START_SECONDS,
         choose_port: Callable[[], int] = free_port,
     ) -> Self:
-        """The server of a state folder: attached to if it runs, else started with the data of last time.
+        """The server of a state folder: attached to if it runs, else started with the data it had.
 
         Promise: one folder never has two servers. The server runs until the last of its users has left or died.
-        It keeps its port and password from one start to the next, unless somebody else has taken the port.
+        It keeps its port and password from one start to the next, unless another process has taken the port.
 
         Args:
-            folder: Where the data lives, see `state_folder`; made if missing.
+            folder: Where the data is kept, see `state_folder`; created if missing.
             binary: As in `temporary`.
             supervisor: As in `temporary`.
             start_seconds: As in `temporary`.
-            choose_port: As in `temporary`, when the port of last time is taken.
+            choose_port: As in `temporary`, when the former port is taken.
         """
         return cls(
             Path(folder).expanduser().resolve(),
@@ -159,7 +159,7 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, as it gave it itself; None when not started."""
+        """The server's process id, as it reports it; None when not started."""
         return self._pid
 
     def __repr__(self) -> str:
@@ -175,11 +175,11 @@ class EmbeddedRedis:
         self.close()
 
     def start(self) -> Self:
-        """Return once a server answers with all its data loaded: a new one, or one that served the folder already.
+        """Return once a server answers with all its data loaded: a new one, or one that serves the folder already.
 
         Raises:
             EmbeddedRedisUnavailable: There is no server binary.
-            EmbeddedRedisFailed: It ended or stayed silent; nothing is left behind.
+            EmbeddedRedisFailed: It ended or stayed silent; neither process nor temporary folder is left.
             SupervisorUnavailable: The supervisor's process does not start.
         """
         if self._address is not None:
@@ -224,14 +224,14 @@ class EmbeddedRedis:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise EmbeddedRedisFailed(
-                f"The folder {self.folder} of the embedded Redis cannot be made: {error}. Set UMBEL_STATE_DIR to a "
+                f"The folder {self.folder} of the embedded Redis cannot be created: {error}. Set UMBEL_STATE_DIR to a "
                 f"folder you may write to."
             ) from error
 
     def _enter_users(self) -> int:
         users = open_lock(self._files.users_lock)
         deadline = time.monotonic() + self._start_seconds
-        while not try_lock(users, is_shared=True):  # the last user before us is just stopping the server
+        while not try_lock(users, is_shared=True):  # the last user before us is stopping the server
             if time.monotonic() > deadline:
                 os.close(users)
                 raise EmbeddedRedisFailed(
@@ -250,7 +250,7 @@ class EmbeddedRedis:
                     self._start_server(server_lock)
                     return
             finally:
-                os.close(server_lock)  # the server has a share in the lock by now
+                os.close(server_lock)  # the server has inherited the lock by now
             address, serving = self._ask_recorded()
             if address is not None and serving is not None:
                 if not serving.is_loading:
@@ -265,7 +265,7 @@ class EmbeddedRedis:
                 )
             time.sleep(_LOOK_SECONDS)
 
-    def _ask_recorded(self) -> tuple[Address | None, Serving | None]:
+    def _ask_recorded(self) -> tuple[Address | None, RunningServer | None]:
         address = read_address(self._files.configuration)
         serving = None if address is None else ask(address)
         if serving is not None and not self._files.is_served_from(serving.folder):
@@ -275,11 +275,7 @@ class EmbeddedRedis:
     def _attach(self, address: Address, pid: int) -> None:
         self._pid = pid
         self._address = address
-        self._supervisor.guard(
-            pid,
-            grace_seconds=STOP_SECONDS,
-            users_lock=self._files.users_lock,
-        )
+        self._supervisor.guard(pid, grace_seconds=STOP_SECONDS, users_lock=self._files.users_lock)
 
     def _start_server(self, server_lock: int) -> None:
         binary = find_server() if self._binary is None else self._binary
@@ -304,19 +300,19 @@ class EmbeddedRedis:
                 )
             address = self._choose_address()
         raise EmbeddedRedisFailed(
-            f"{binary} did not start in {self.folder}: {_PORT_ATTEMPTS} ports in turn were taken. "
-            f"Start again, or set UMBEL_REDIS_URL to a Redis that runs already.{self._files.log_tail()}"
+            f"{binary} did not start in {self.folder}: {_PORT_ATTEMPTS} ports in a row were taken. "
+            f"Start again, or set UMBEL_REDIS_URL to a running Redis.{self._files.log_tail()}"
         )
 
     def _choose_address(self) -> Address:
-        # A new port has a new password: whoever sat on the old port may have been told the old one.
+        # A new port has a new password: clients may have sent the old one to the process that took the old port.
         return Address(self._choose_port(), secrets.token_hex(16))
 
     def _refuse_older_server(self, binary: Path) -> None:
         if self._files.has_multi_part_log and server_version(binary) < (7, 0):
             raise EmbeddedRedisFailed(
-                f"The data in {self.folder} was written by Redis 7 or Valkey; {binary} is older and would start empty "
-                f"beside it. Put the newer server first on PATH, or use another state folder."
+                f"The data in {self.folder} was written by Redis 7 or Valkey; {binary} is older, would not see "
+                f"it and would start empty. Put the newer server first on PATH, or use another state folder."
             )
 
     def _spawn(self, binary: Path, server_lock: int) -> subprocess.Popen[bytes]:
@@ -353,7 +349,7 @@ class EmbeddedRedis:
     def _leave(self, pid: int) -> None:
         if self._users is None or try_lock(self._users, is_shared=False):
             self._stop_server(pid)
-        elif self._child is not None:  # others go on with it; it must not stay a zombie when they stop it
+        elif self._child is not None:  # others use it; it must not stay a zombie when they stop it
             threading.Thread(target=self._child.wait, name="embedded-redis-reaper", daemon=True).start()
         self._supervisor.forget(pid)
 
@@ -361,7 +357,7 @@ class EmbeddedRedis:
         if self._has_stopped(pid, within_seconds=0):
             if self._is_temporary or not is_locked(self._files.server_lock):
                 return
-            _, serving = self._ask_recorded()  # ours died, and somebody who came later started another
+            _, serving = self._ask_recorded()  # ours died, and a later user started another
             if serving is None:
                 return
             pid = serving.pid

@@ -58,13 +58,7 @@ class Supervisor:
         """Process id of the supervisor's process; None while there is nothing to end."""
         return None if self._process is None else self._process.pid
 
-    def guard(
-        self,
-        pid: int,
-        *,
-        grace_seconds: float = GRACE_SECONDS,
-        users_lock: Path | None = None,
-    ) -> None:
+    def guard(self, pid: int, *, grace_seconds: float = GRACE_SECONDS, users_lock: Path | None = None) -> None:
         """End this process when the owner has ended: SIGTERM, and SIGKILL to its process group after a grace.
 
         Call `forget` once the process has ended, before its id can belong to another.
@@ -201,11 +195,7 @@ class Supervisor:
         if os.getpid() != self._owner:
             return
         with self._lock:
-            charge = {
-                "processes": list(self._guarded.values()),
-                "folders": list(self._folders),
-                "is_closed": is_closed,
-            }
+            charge = {"processes": list(self._guarded.values()), "folders": list(self._folders), "is_closed": is_closed}
             line = json.dumps(charge).encode() + b"\n"
             if self._process is not None:
                 with contextlib.suppress(BrokenPipeError):

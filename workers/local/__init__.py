@@ -1,4 +1,4 @@
-"""`umbel.local()`: Redis and worker for a block of code, in this process or beside it.
+"""`umbel.local()`: Redis and workers for a block of code. The Redis is in `embedded`, the commands are in `cli`.
 
 Read `deployment.py` first.
 """

@@ -1,4 +1,4 @@
-"""Everything started for you: a real Redis and a real Celery worker, gone again when the block ends.
+"""Starts everything: a real Redis and a real Celery worker, both ended when the block ends.
 
     with umbel.local(in_process=True):           # a program, a notebook, a test: classes may be defined anywhere
         result = await MyFlow().run(topic="…")
@@ -51,27 +51,27 @@ def local(
 ) -> LocalDeployment:
     """A whole deployment: for a `with` block, or from `open()` to `close()`. Runs started meanwhile go to it.
 
-    Lives in a temporary folder and leaves nothing behind, also when this process is killed. The block gives the
-    runtime, which is also the default one meanwhile.
+    It is kept in a temporary folder and leaves nothing behind, also when this process is killed. The `with` block
+    gets the runtime, which is the default one meanwhile.
 
     Args:
-        *targets: What the worker loads, as for `umbel worker`. By default the module of each workflow that is run.
+        *targets: What the worker loads, as for `umbel worker`; by default the module of each workflow that is run.
         in_process: The worker is a thread of this process. Async steps run on the event loop that called `run()`, so
             closures and asyncio objects may be shared; plain `def` steps run in threads.
-        concurrency: Steps at once per worker; by default 1000 (with another pool than asyncio the number of
-            processors), in process 100.
+        concurrency: Steps at once per worker; by default 1000 with the asyncio pool, the number of processors with
+            another pool, 100 in process.
         pool: Celery pool of a worker process.
         folder: Keep the data in this folder instead of a temporary one.
-        settings: Base settings; by default from `UMBEL_*`. Redis and broker are replaced by the embedded one.
+        settings: Base settings; by default from `UMBEL_*`. The embedded Redis replaces their Redis and broker.
 
     Raises:
-        EmbeddedRedisUnavailable: At its start, not here: there is no Redis server; the text says how to get one.
+        EmbeddedRedisUnavailable: When it is opened, not here: there is no Redis server; the text says how to get one.
     """
     return LocalDeployment(partial(_deployed, targets, in_process, concurrency, pool, folder, settings))
 
 
 class LocalDeployment(AbstractContextManager[Runtime]):
-    """What `local()` gives. As with a file, a `with` block closes what it began, or what was opened before."""
+    """What `local()` returns. As with a file, a `with` block closes what it or `open()` opened."""
 
     def __init__(self, deploy: Callable[[], AbstractContextManager[Runtime]]) -> None:
         self._deploy = deploy
@@ -79,12 +79,12 @@ class LocalDeployment(AbstractContextManager[Runtime]):
         self._runtime: Runtime | None = None
 
     def open(self) -> Self:
-        """Start everything and return at once; for a notebook, whose cells cannot share a `with` block.
+        """Start everything and return; for a notebook, whose cells cannot share a `with` block.
 
-        What is open when the program ends is closed then. Opening what is open does nothing.
+        A deployment that is open when the program ends is closed then. Opening it again does nothing.
 
         Raises:
-            EmbeddedRedisUnavailable: There is no Redis server to start; the text says how to get one.
+            EmbeddedRedisUnavailable: There is no Redis server; the text says how to get one.
         """
         if self._deployed is None:
             deployed = self._deploy()
@@ -102,7 +102,7 @@ class LocalDeployment(AbstractContextManager[Runtime]):
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime.
+        """The runtime of what is open.
 
         Raises:
             ConfigurationError: It is not open.
@@ -142,14 +142,14 @@ def _deployed(
         chosen = base.model_copy(update={"redis_url": redis.url, "broker_url": None})
         runtime: Runtime
         if in_process:
-            runtime = _InProcess(chosen, targets, concurrency or 100)
+            runtime = _InProcessRuntime(chosen, targets, concurrency or 100)
         else:
-            runtime = _Processes(chosen, targets, supervisor, concurrency, pool)
+            runtime = _WorkerProcessRuntime(chosen, targets, supervisor, concurrency, pool)
         stack.callback(runtime.close)
         yield stack.enter_context(use_runtime(runtime))
 
 
-class _InProcess(Runtime):
+class _InProcessRuntime(Runtime):
     """Runs are executed by a worker thread of this process."""
 
     def __init__(self, settings: Settings, targets: tuple[Any, ...], concurrency: int) -> None:
@@ -162,20 +162,20 @@ class _InProcess(Runtime):
         for target in targets:
             if isinstance(target, str):
                 raise ConfigurationError(
-                    f"local(in_process=True) takes workflows, not the target {target!r}: import them and pass them, or "
-                    "pass nothing, since what is run is known anyway."
+                    f"local(in_process=True) takes workflows, not the target {target!r}: import and pass them, or pass "
+                    "nothing, since each workflow that is run is loaded anyway."
                 )
             self._worker.add(self._installation.add(target))
         self._worker.start()
 
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
-        """Teach the worker the workflow, and remember the loop its async steps belong on."""
+        """Add the workflow to the worker, and remember the loop that its async steps run on."""
         self._worker.add(self._installation.add(workflow))
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        # Runs come and go; what belongs to loops that are closed can go with them.
+        # Without this, the dictionary would grow with every run of a program with many loops.
         self._loops = {run: kept for run, kept in self._loops.items() if not kept.is_closed()}
         self._loops[run_id] = loop
 
@@ -186,19 +186,14 @@ class _InProcess(Runtime):
         super().close()
 
 
-class _Processes(Runtime):
+class _WorkerProcessRuntime(Runtime):
     """Runs are executed by worker processes, one per target, started when their first run is.
 
-    Each has a default queue of its own: it lacks the code of the others.
+    Each has its own default queue, because it lacks the code of the others.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        targets: tuple[Any, ...],
-        supervisor: Supervisor,
-        concurrency: int | None,
-        pool: str,
+        self, settings: Settings, targets: tuple[Any, ...], supervisor: Supervisor, concurrency: int | None, pool: str
     ) -> None:
         super().__init__(settings)
         self._starting = threading.Lock()
@@ -240,10 +235,10 @@ class _Processes(Runtime):
 
 
 def target_of(workflow: Registrable) -> str:
-    """The TARGET by which another process loads a workflow's module.
+    """The TARGET with which another process loads a workflow's module.
 
     Raises:
-        ConfigurationError: Another process cannot load it: it was defined inside a function or in a notebook.
+        ConfigurationError: Another process cannot load it: it is defined inside a function or in a notebook.
     """
     cls = workflow if isinstance(workflow, type) or not isinstance(workflow, WorkflowDefinition) else type(workflow)
     qualname = getattr(cls, "__qualname__", repr(cls))

@@ -19,11 +19,11 @@ from ...tasks.workflow.registry import Registered
 class InProcessPool(TaskPool):  # type: ignore[misc]  # Celery is untyped
     """Celery's threads pool, bound to its own app: the current app of this process may be another one."""
 
-    #: Celery would forbid `AsyncResult.get()` in the whole process, for good: to the user's own code around us, too.
+    #: Otherwise Celery would forbid `AsyncResult.get()` in the whole process from now on, in the user's own code too.
     task_join_will_block = False
 
     def on_apply(self, target: Any, *args: Any, **kwargs: Any) -> Any:
-        """Trace the task in the worker's app."""
+        """Execute the task in the worker's app."""
         return super().on_apply(partial(trace_task_ret, app=self.app), *args, **kwargs)
 
 
@@ -32,7 +32,7 @@ START_SECONDS = 30.0
 
 
 class InProcessWorker:
-    """One worker thread. Celery keeps the state of a worker in module globals, so there is one per process."""
+    """One worker thread. Celery keeps a worker's state in module globals, so a process can have only one."""
 
     _taken = threading.Lock()
 
@@ -49,11 +49,11 @@ class InProcessWorker:
         """Start the thread and wait until the worker takes messages.
 
         Raises:
-            ConfigurationError: There is one already, or it did not start.
+            ConfigurationError: The process has one already, or it did not start.
         """
         if not self._taken.acquire(blocking=False):
             raise ConfigurationError(
-                "Only one umbel.local(in_process=True) block may be open in a process. Use the one there is, or "
+                "Only one umbel.local(in_process=True) block may be open in a process. Use the open one, or "
                 "umbel.local() with worker processes."
             )
         self._app.finalize()
@@ -66,7 +66,7 @@ class InProcessWorker:
             ) from self._failure
 
     def add(self, registered: Registered) -> None:
-        """Take messages of this workflow's steps, also while running."""
+        """Take messages of this workflow's steps; also possible while the worker runs."""
         consumer = getattr(self._controller, "consumer", None)
         for step in registered.plan.steps:
             if step.task not in self._known:

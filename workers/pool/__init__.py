@@ -1,6 +1,5 @@
-"""The asyncio pool: async steps on one event loop, plain ones in threads.
+"""The asyncio pool: async steps on one event loop, plain ones in threads. The other pools are Celery's own.
 
-Prefork, threads and solo are Celery's own.
 Read `taskpool.py` first.
 """
 
@@ -9,7 +8,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`umbel.workers.pool:AsyncPool` is how Celery configurations name the pool; importing it costs only them."""
+    """`umbel.workers.pool:AsyncPool`, as Celery configurations name it; imported only on use."""
     if name == "AsyncPool":
         return importlib.import_module(".taskpool", __package__).AsyncPool
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

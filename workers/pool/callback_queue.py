@@ -1,4 +1,4 @@
-"""What happened in other threads, on its way to the hub's."""
+"""What happened in other threads, passed on to the hub's thread."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _Item = tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]
 class CallbackQueue:
     """Calls Celery's callbacks in the hub's thread, in batches, woken by one byte per batch.
 
-    It is a reader of the hub's, and no `hub.call_soon`: what a timer or a ready item queues there would wait for the
-    next poll, up to a second (kombu/asynchronous/hub.py:391). Without a hub, for brokers that cannot be polled, they
-    are called in the thread that has something to tell.
+    It is a reader of the hub, and does not use `hub.call_soon`: what a timer or a ready item queues there would wait
+    for the next poll, up to a second (kombu/asynchronous/hub.py:391). Without a hub, for brokers that cannot be
+    polled, the callbacks run in the thread that reports.
     """
 
     def __init__(self, finish: Callable[[Job], None], loop: PoolLoop) -> None:
         """Make it.
 
         Args:
-            finish: DeliveryResult of each job that is over, before Celery is.
+            finish: Called with each job that is over, before Celery's callback.
             loop: Where coroutine tasks run.
         """
         self._finish, self._loop = finish, loop
         self._items: deque[_Item] = deque()
-        #: A byte is on its way to the hub; the loop will send one.
+        #: A byte has been sent to the hub; the loop will send one.
         self._is_woken = self._is_due = False
         self._hub: Any = None
         #: Held while Celery's callbacks run. The hub's thread may enter again, in a signal handler.
-        self.callbacks = threading.RLock()
+        self.running = threading.RLock()
         self._awake, self._wake = socket.socketpair()
         self._awake.setblocking(False)
         self._wake.setblocking(False)
 
     def register(self, hub: Any) -> None:
-        """Let the hub wake up for this; to be repeated whenever its readers were dropped."""
+        """Make this a reader of the hub; to be repeated whenever its readers were dropped."""
         self._hub = hub
         hub.add_reader(self._awake, self.receive)
 
@@ -59,7 +59,7 @@ class CallbackQueue:
         self._send((job, job.timeout_callback, (is_soft, seconds), False))
 
     def wait(self, seconds: float) -> None:
-        """Wait until something has happened, and tell Celery."""
+        """Wait until something has happened, and report it to Celery."""
         # A signal handler may close it meanwhile.
         with selectors.DefaultSelector() as selector, contextlib.suppress(ValueError, OSError):
             selector.register(self._awake, selectors.EVENT_READ)
@@ -67,10 +67,10 @@ class CallbackQueue:
         self.receive()
 
     def receive(self) -> None:
-        """Tell Celery about what has happened until now; what comes meanwhile has its turn after the hub's."""
+        """Report to Celery what has happened so far; what comes meanwhile follows after the hub's other work."""
         with contextlib.suppress(OSError):
             self._awake.recv(4096)
-        with self.callbacks:
+        with self.running:
             self._is_woken = False
             for _ in range(len(self._items)):
                 try:
@@ -90,7 +90,7 @@ class CallbackQueue:
                     raise
                 except Exception as error:
                     logger.error(
-                        "What follows the end of %s failed: %r",
+                        "A callback at the end of %s failed: %r",
                         job.label,
                         error,
                         exc_info=True,
@@ -100,7 +100,7 @@ class CallbackQueue:
                 self._wake_up()
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """Report nothing any more."""
         if self._hub is not None:
             self._hub.remove(self._awake)
         self._awake.close()
@@ -113,16 +113,16 @@ class CallbackQueue:
         if threading.get_ident() != self._loop.thread_id:
             self._wake_up()
         elif not self._is_due:
-            # After all else that this turn of the loop brings: a wake-up costs more than an outcome.
+            # After everything else in this iteration of the loop: a wake-up costs more than an outcome.
             self._is_due = True
-            self._loop.loop.call_soon(self._turn_is_over)
+            self._loop.loop.call_soon(self._end_of_iteration)
 
-    def _turn_is_over(self) -> None:
+    def _end_of_iteration(self) -> None:
         self._is_due = False
         self._wake_up()
 
     def _wake_up(self) -> None:
-        if not self._is_woken:  # who finds it woken was early enough for that wake-up
+        if not self._is_woken:  # else the wake-up already sent will find this item, too
             self._is_woken = True
-            with contextlib.suppress(OSError):  # it is full, and wakes up the hub anyway
+            with contextlib.suppress(OSError):  # if it is full, the hub wakes up anyway
                 self._wake.send(b"\0")

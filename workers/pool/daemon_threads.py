@@ -1,4 +1,4 @@
-"""A thread pool that no stuck thread keeps from ending."""
+"""A thread pool that can end although a thread is stuck."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 class DaemonThreads(ThreadPoolExecutor):
-    """Threads as of `ThreadPoolExecutor`, but the interpreter does not wait for them when it exits.
+    """Threads like those of `ThreadPoolExecutor`, but the interpreter does not wait for them when it exits.
 
-    It inherits only because asyncio accepts no other class as a loop's executor; nothing inherited is used.
+    It is a subclass only because asyncio accepts no other class as a loop's executor; nothing inherited is used.
     """
 
     def __init__(self, size: int, name: str) -> None:
-        """Start none yet; threads are made when there is work for them.
+        """Start no thread yet; threads are started when there is work for them.
 
         Args:
-            size: How many at most.
-            name: What their names begin with.
+            size: Maximum number of threads.
+            name: Prefix of their names.
         """
         super().__init__(1)
         self.size, self.name = size, name
@@ -29,7 +29,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self._count = self._waiting = 0
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a function called in one of the threads, in the order in which they were submitted."""
+        """Call a function in one of the threads; functions start in the order in which they were submitted."""
         future: Future[Any] = Future()
         with self._guard:
             self._waiting -= 1
@@ -41,7 +41,7 @@ class DaemonThreads(ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let each thread end after what it does and what was submitted; waits for nothing."""
+        """Let each thread end after its work and what was submitted before; does not wait."""
         for _ in range(self._count):
             self._todo.put(None)
 

@@ -1,11 +1,11 @@
-"""How one execution in the asyncio pool is ended from outside: time limits, and being told to stop.
+"""How one execution in the asyncio pool is ended from outside: by time limits, and when it is stopped.
 
 A coroutine is ended by asyncio's own cancellation. A soft limit arrives in it as an exception that is a
 `SoftTimeLimitExceeded` and a `CancelledError` at once: as the latter, `TaskGroup`, `wait_for` and `finally` blocks of
-libraries clean up after it, as the former it may be caught and outlived.
+libraries clean up after it; as the former it may be caught, and the task continues.
 
 A plain function is ended by an exception raised in its thread (`PyThreadState_SetAsyncExc`), which arrives between two
-of its bytecodes: at once in Python code, and only afterwards in a call that blocks (`time.sleep`, a socket, a query).
+of its bytecodes: at once in Python code, but only after a blocking call (`time.sleep`, a socket, a query).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 
 class SoftLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]  # Celery is untyped
-    """What a coroutine gets when its soft time limit is reached."""
+    """Raised in a coroutine when its soft time limit is reached."""
 
 
 class Stopped(BaseException):
-    """What a plain function gets when it is to end; no `except Exception` holds it up."""
+    """Raised in a plain function when it is to end; `except Exception` does not catch it."""
 
 
 class SoftLimit:
@@ -68,13 +68,13 @@ class SoftLimit:
 
     def _reached(self) -> SoftLimitReached:
         assert self._task is not None
-        self._task.uncancel()  # it was no cancellation: who catches it goes on
+        self._task.uncancel()  # it was no cancellation: a task that catches it continues
         seconds, self._seconds = self._seconds, None
         return SoftLimitReached(seconds)
 
 
 class InterruptibleThread:
-    """The stretch during which a thread does one job, and in which alone it may be interrupted."""
+    """One job in a thread, which may be interrupted only while that job runs."""
 
     __slots__ = ("_guard", "_thread_id")
 
@@ -83,7 +83,7 @@ class InterruptibleThread:
         self._thread_id: int | None = None
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Call the function such that `interrupt` reaches it, and nothing that this thread does later."""
+        """Call the function so that `interrupt` reaches it, but nothing that this thread does later."""
         self._thread_id = threading.get_ident()
         try:
             return function()
@@ -91,13 +91,13 @@ class InterruptibleThread:
             while self._thread_id is not None:
                 try:
                     with self._guard:
-                        _raise_in(self._thread_id, None)  # what has not arrived by now must not arrive
+                        _raise_in(self._thread_id, None)  # an exception that has not arrived yet must not arrive
                         self._thread_id = None
                 except BaseException:  # it arrives right here, once; the job is over
                     continue
 
     def interrupt(self, error: type[BaseException]) -> None:
-        """Raise an exception in the job; nothing happens when it is over."""
+        """Raise an exception in the job; does nothing when it is over."""
         with self._guard:
             if self._thread_id is not None:
                 _raise_in(self._thread_id, error)

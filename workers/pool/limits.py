@@ -1,4 +1,4 @@
-"""Time limits of jobs, and cutting a job short. All of it runs in the loop's thread."""
+"""Time limits of jobs, and the interruption of jobs. All of it runs in the loop's thread."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from celery.exceptions import SoftTimeLimitExceeded
 from ...tasks.attempt.running import TIME_LIMIT
 from .callback_queue import CallbackQueue
 from .interrupts import Stopped
-from .job import Job, State
+from .job import Job, JobState
 from .loop import PoolLoop
 
 
 class TimeLimits:
-    """Timers on the loop, not on the hub: they hold also while the hub waits for a broker that is gone."""
+    """Timers on the loop, not on the hub, so they also work while the hub waits for an unreachable broker."""
 
-    def __init__(self, loop: PoolLoop, outbox: CallbackQueue) -> None:
+    def __init__(self, loop: PoolLoop, callbacks: CallbackQueue) -> None:
         """Make it.
 
         Args:
             loop: Where the timers run.
-            outbox: Tells Celery of limits that were reached.
+            callbacks: Reports limits that were reached to Celery.
         """
-        self._loop, self._outbox = loop.loop, outbox
+        self._loop, self._callbacks = loop.loop, callbacks
 
     def begin(self, job: Job) -> None:
         """Start a job's timers, if it has limits."""
@@ -31,31 +31,31 @@ class TimeLimits:
             job.timers.append(self._loop.call_later(job.hard_seconds, self._on_hard, job))
 
     def end(self, job: Job) -> None:
-        """Its limits no longer matter."""
+        """Stop a job's timers."""
         for timer in job.timers:
             timer.cancel()
 
-    def cut_short(self, job: Job, why: str | None = None) -> None:
-        """End what a job does, wherever it is; a coroutine that wants to know is told why."""
+    def interrupt(self, job: Job, reason: str | None = None) -> None:
+        """Interrupt what a job executes; a coroutine gets the reason as its cancellation message."""
         if job.thread is not None:
             job.thread.interrupt(Stopped)
         elif job.task is not None and job.in_body:
-            job.task.cancel(why)
+            job.task.cancel(reason)
 
     def _on_soft(self, job: Job) -> None:
-        if job.state is not State.RUNNING or job.stopped_at is not None:
+        if job.state is not JobState.RUNNING or job.stopped_at is not None:
             return
         if job.thread is not None:
-            self._outbox.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
+            self._callbacks.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
             job.thread.interrupt(SoftTimeLimitExceeded)
         elif job.in_body and job.soft_limit is not None:
-            self._outbox.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
+            self._callbacks.limit_reached(job, is_soft=True, seconds=job.soft_seconds)
             job.soft_limit.reach(job.soft_seconds or 0)
 
     def _on_hard(self, job: Job) -> None:
-        if job.state is not State.RUNNING or job.stopped_at is not None:
+        if job.state is not JobState.RUNNING or job.stopped_at is not None:
             return
         job.timed_out = True
         job.stop()
-        self._outbox.limit_reached(job, is_soft=False, seconds=job.hard_seconds)
-        self.cut_short(job, TIME_LIMIT)
+        self._callbacks.limit_reached(job, is_soft=False, seconds=job.hard_seconds)
+        self.interrupt(job, TIME_LIMIT)

@@ -1,4 +1,4 @@
-"""The asyncio loop that carries coroutine tasks, in a thread of its own."""
+"""The asyncio loop that runs coroutine tasks, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .daemon_threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
 
-#: Threads for `asyncio.to_thread`, in which a task waits for something that blocks: asyncio's own limit.
-_HELPERS = 32
+#: Threads for `asyncio.to_thread`, in which a task waits for blocking calls: asyncio's own limit.
+_TO_THREAD_THREADS = 32
 
 
 class PoolLoop:
@@ -28,22 +28,22 @@ class PoolLoop:
             kind: `asyncio`, or `uvloop` if that is installed.
 
         Raises:
-            ConfigurationError: There is no such kind here.
+            ConfigurationError: The kind is unknown or not installed.
         """
         self.loop = _new_loop(kind)
-        self.loop.set_default_executor(DaemonThreads(_HELPERS, "umbel-helper"))
+        self.loop.set_default_executor(DaemonThreads(_TO_THREAD_THREADS, "umbel-to-thread"))
         self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="umbel-loop", daemon=True)
         self._thread.start()
 
     @property
     def thread_id(self) -> int:
-        """As `sys._current_frames` names it."""
+        """The thread's id, as in `sys._current_frames`."""
         assert self._thread.ident is not None
         return self._thread.ident
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function in the loop's thread soon; nothing happens once the loop has ended."""
+        """Call a function in the loop's thread soon; does nothing once the loop has ended."""
         try:
             self.loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
@@ -51,13 +51,13 @@ class PoolLoop:
                 raise
 
     def end(self, seconds: float) -> None:
-        """Cancel what still runs and end the loop; a thread that is stuck in it is left behind."""
+        """Cancel what still runs and end the loop; if a task blocks it, its thread is abandoned."""
         if self._is_ending:
             return
         self.call(lambda: self.loop.create_task(self._finish(seconds / 2)))
         self._thread.join(seconds)
         if self._thread.is_alive():
-            logger.warning("The asyncio loop is blocked by a task and is left behind.", extra={"action": "loop_stuck"})
+            logger.warning("A task blocks the asyncio loop; its thread is abandoned.", extra={"action": "loop_stuck"})
 
     async def _finish(self, seconds: float) -> None:
         rest = asyncio.all_tasks() - {asyncio.current_task()}
@@ -75,12 +75,9 @@ class PoolLoop:
             try:
                 self.loop.run_forever()
             except BaseException as error:
-                # asyncio re-raises SystemExit and KeyboardInterrupt here, which a task's own child task may raise.
+                # asyncio re-raises SystemExit and KeyboardInterrupt here; a child task of a task may raise them.
                 logger.error(
-                    "%r came out of a child task; the loop goes on.",
-                    error,
-                    exc_info=error,
-                    extra={"action": "pool_error"},
+                    "A child task raised %r; the loop continues.", error, exc_info=error, extra={"action": "pool_error"}
                 )
         self.loop.close()
 
@@ -89,7 +86,7 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
     if kind == "asyncio":
         return asyncio.new_event_loop()
     if kind != "uvloop":
-        raise ConfigurationError(f"worker_asyncio_loop is 'asyncio' or 'uvloop', got {kind!r}.")
+        raise ConfigurationError(f"worker_asyncio_loop must be 'asyncio' or 'uvloop', got {kind!r}.")
     try:
         uvloop = importlib.import_module("uvloop")
     except ImportError as error:

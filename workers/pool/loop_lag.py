@@ -1,4 +1,4 @@
-"""Tells which task blocks the loop that all coroutine tasks of a worker share."""
+"""Reports which task blocks the loop that all coroutine tasks of a worker share."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ logger = logging.getLogger("umbel.worker")
 
 
 class LoopWatch:
-    """A thread that asks the loop for a sign of life, and tells where it is stuck when there is none."""
+    """A thread that calls the loop regularly, and logs where it is stuck when it does not answer."""
 
     def __init__(self, loop: PoolLoop, is_busy: Callable[[], bool], seconds: float) -> None:
         """Start watching.
 
         Args:
             loop: The loop.
-            is_busy: Whether anything runs there; an idle loop is left in peace.
-            seconds: How long it may take to answer. One blocking is told once.
+            is_busy: Whether anything runs there; an idle loop is not called.
+            seconds: How long it may take to answer. Each time it blocks is logged once.
         """
         self._loop, self._is_busy, self._seconds = loop, is_busy, seconds
         self._end = threading.Event()
@@ -45,19 +45,19 @@ class LoopWatch:
             self._loop.call(answered.set)
             if answered.wait(self._seconds) or self._end.is_set():
                 continue
-            self._tell()
+            self._report()
             while not answered.wait(1) and not self._end.is_set():
                 pass
 
-    def _tell(self) -> None:
-        # Another thread may look at both: it is told what was true a moment ago.
+    def _report(self) -> None:
+        # Both may be read from another thread; they may have changed a moment later.
         task = asyncio.current_task(self._loop.loop)
         frame = sys._current_frames().get(self._loop.thread_id)
         name = task.get_name() if task is not None else "a callback"
-        stack = _stack(frame) if frame is not None else "it has just gone on"
+        stack = _stack(frame) if frame is not None else "it has just continued"
         logger.warning(
             "%s has blocked the asyncio loop for %s s, and with it all other async tasks of this worker. Let it await, "
-            "or hand what blocks to asyncio.to_thread. It is here:\n%s",
+            "or use asyncio.to_thread for what blocks. It is here:\n%s",
             name,
             self._seconds,
             stack,
@@ -66,7 +66,7 @@ class LoopWatch:
 
 
 def _stack(frame: FrameType) -> str:
-    """Where it is, as in a traceback, without what the loop and the pool did to get there."""
+    """The stack as in a traceback, without the frames of the loop and the pool."""
     found = traceback.extract_stack(frame)
-    ours = [number for number, each in enumerate(found) if each.filename in (async_tracer.__file__, events.__file__)]
-    return "".join(traceback.format_list(found[ours[-1] + 1 :] if ours else found)).rstrip("\n")
+    outer = [number for number, each in enumerate(found) if each.filename in (async_tracer.__file__, events.__file__)]
+    return "".join(traceback.format_list(found[outer[-1] + 1 :] if outer else found)).rstrip("\n")

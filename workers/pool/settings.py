@@ -1,4 +1,4 @@
-"""What an app sets for its asyncio pool."""
+"""An app's settings for its asyncio pool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PoolSettings:
     threads: int = 8
     #: `asyncio` or `uvloop`.
     loop: str = "asyncio"
-    #: A task that blocks the loop for longer is named in the log; 0: none is.
+    #: A task that blocks the loop for longer is named in the log; 0 switches this off.
     lag_seconds: float = 1.0
 
     @classmethod
@@ -26,7 +26,7 @@ class PoolSettings:
         """Read them.
 
         Raises:
-            ConfigurationError: One is not usable.
+            ConfigurationError: One is invalid.
         """
         given = {name: app.conf.get(f"worker_asyncio_{name}") for name in ("threads", "loop", "lag_seconds")}
         settings = cls(**{name: value for name, value in given.items() if value is not None})

@@ -1,8 +1,8 @@
-"""Which request `self.request` and `current_task` mean when many tasks take turns in one thread.
+"""`self.request` and `current_task` for many tasks in one thread.
 
-Celery keeps both in stacks that are told apart by thread. Here they are told apart by context (`contextvars`), so each
-coroutine sees its own, as do the tasks it creates and what it hands to `asyncio.to_thread`; code outside of any such
-context goes on being told apart by thread.
+Celery keeps both in one stack per thread. Here there is one per context (`contextvars`), so each coroutine sees its
+own, as do the tasks it creates and what it passes to `asyncio.to_thread`; code outside of any such context still has
+one stack per thread.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def _ident() -> Any:
 
 
 def begin_context() -> None:
-    """Let what runs in this context from now on have request stacks of its own."""
+    """From now on, what runs in this context has its own request stacks."""
     _mark.set(next(_marks))
 
 
 def follow_contexts(stack: Any) -> None:
-    """Let one of Celery's stacks (celery/utils/threads.py:210) be told apart by context.
+    """Make one of Celery's stacks (celery/utils/threads.py:210) one per context.
 
     Raises:
-        ConfigurationError: Celery was told to use another kind of stack.
+        ConfigurationError: Celery is configured to use another kind of stack.
     """
     if not isinstance(stack, _LocalStack):
         raise ConfigurationError(

@@ -1,26 +1,26 @@
-"""A Celery pool that carries out many tasks at once in one process: coroutines on a loop, plain functions in threads.
+"""A Celery pool that executes many tasks at once in one process: coroutines on a loop, plain functions in threads.
 
 Selected by `app.conf.worker_pool = "umbel.workers.pool:AsyncPool"` without `-P`. Settings of the app, all optional:
 
-- `worker_concurrency`: coroutines at once. Its default is Celery's, the number of processors; 1000 is meant. Celery
-  prefetches this many times `worker_prefetch_multiplier`, which should then be 1.
+- `worker_concurrency`: coroutines at once. The default is Celery's, the number of processors; 1000 is recommended.
+  Celery prefetches this number times `worker_prefetch_multiplier`, which should then be 1.
 - `worker_asyncio_threads` (8): plain tasks at once.
 - `worker_asyncio_loop` ("asyncio"): or "uvloop", if that is installed.
 - `worker_asyncio_lag_seconds` (1.0): a task that blocks the loop for longer is named in the log; 0 switches this off.
 
-Three kinds of threads, and who may touch what:
+Three kinds of threads, and what each may change:
 
 - The *hub's* (the worker's main thread): everything of Celery's, and every job's `state`. Celery's callbacks, and with
   them acks and task events, run only here, see `CallbackQueue`.
-- The *loop's*: coroutine tasks, timers of all time limits (so that they hold while the hub waits for a lost broker).
+- The *loop's*: coroutine tasks, and the timers of all time limits, so that they work while the hub waits for a broker.
 - *Sync* threads: plain tasks, by Celery's own trace function.
 
-What cannot be had: a coroutine that blocks the loop, and a function that blocks in C, are ended by no limit and no
-`terminate` (the worker's shutdown gives them up after a moment). `max_tasks_per_child` and `max_memory_per_child` mean
-nothing here, and `pool_restart` is not supported.
+Limitations: no limit and no `terminate` ends a coroutine that blocks the loop, or a function that blocks in C (the
+worker's shutdown abandons them after a moment). `max_tasks_per_child` and `max_memory_per_child` have no effect, and
+`pool_restart` is not supported.
 """
 
-# Line numbers are those of Celery 5.7.0; tests/pool/test_pool.py tells when what they point at has changed.
+# Line numbers are those of Celery 5.7.0; tests/pool/test_pool.py fails when what they point at has changed.
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from celery.worker import state as worker_state
 from .callback_queue import CallbackQueue
 from .daemon_threads import DaemonThreads
 from .interrupts import InterruptibleThread, Stopped
-from .job import Job, State, TaskEndedAbruptly, ended_abruptly
+from .job import Job, JobState, TaskEndedAbruptly, ended_abruptly
 from .limits import TimeLimits
 from .loop import PoolLoop
 from .loop_lag import LoopWatch
@@ -58,10 +58,10 @@ logger = logging.getLogger("umbel.worker")
 #: Coroutines at once in a worker of umbel's own.
 DEFAULT_CONCURRENCY = 1000
 
-#: What a shutdown grants tasks that were told to stop, before it gives them up.
+#: Seconds that a shutdown waits for stopped tasks before it abandons them.
 _GIVE_UP_SECONDS = 5.0
 
-#: Threads for results and for messages that tasks send when they end.
+#: Threads that store results and send messages when tasks end.
 _STORE_THREADS = 4
 
 
@@ -71,7 +71,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
     #: The hub's thread must not wait for tasks while it is in a signal handler (celery/worker/worker.py:318).
     signal_safe = False
     body_can_be_buffer = True
-    #: What exceeds the limit waits here, and the prefetch count bounds it.
+    #: What exceeds the limit waits in the pool; the prefetch count bounds it.
     uses_semaphore = False
 
     app: celery.Celery
@@ -102,8 +102,8 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         """
         follow_contexts(_task_stack)
         self._loop = PoolLoop(self._settings.loop)
-        self._outbox = CallbackQueue(self._finish, self._loop)
-        self._limits = TimeLimits(self._loop, self._outbox)
+        self._callbacks = CallbackQueue(self._finish, self._loop)
+        self._limits = TimeLimits(self._loop, self._callbacks)
         self._sync_threads = DaemonThreads(self._settings.threads, "umbel-task")
         self._store_threads = DaemonThreads(_STORE_THREADS, "umbel-result")
         if self._settings.lag_seconds:
@@ -116,22 +116,22 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         return self._loop.loop
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Let the hub wake up for outcomes; called again after each reconnect, which drops all readers."""
+        """Let outcomes wake the hub; called again after each reconnect, which drops all readers."""
         self._hub = hub
-        self._outbox.register(hub)
+        self._callbacks.register(hub)
 
     def on_close(self) -> None:
-        """Take nothing on any more: what waits was not accepted, and its messages go back into the queue."""
+        """Accept nothing any more: jobs that wait were not accepted, and their messages go back into the queue."""
         self._forget_waiting()
 
     def flush(self) -> None:
-        """The connection is lost, and with it the messages of what waits."""
+        """The connection is lost, and with it the messages of the jobs that wait."""
         self._forget_waiting()
 
     def on_stop(self) -> None:
         """Wait for what runs; in a cold shutdown, only for a moment.
 
-        Called in a signal handler too, even while it waits already (celery/apps/worker.py:486).
+        A signal handler may also call it, even while it is waiting (celery/apps/worker.py:486).
         """
         self._is_stopping = True
         self._forget_waiting()
@@ -139,7 +139,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             logger.info("Waiting for %d running tasks to end.", len(self._running), extra={"action": "pool_draining"})
         give_up_at: float | None = None
         while not self._has_stopped:
-            self._outbox.receive()
+            self._callbacks.receive()
             self._serve_hub()
             now = time.monotonic()
             if worker_state.should_terminate and give_up_at is None:
@@ -147,7 +147,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             left = [job for job in self._running if now - (job.stopped_at or now) < _GIVE_UP_SECONDS]
             if not left or (give_up_at is not None and now >= give_up_at):
                 break
-            self._outbox.wait(0.2)
+            self._callbacks.wait(0.2)
         if not self._has_stopped:
             self._has_stopped = True
             self._end_threads()
@@ -159,7 +159,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         self.on_stop()
 
     def _serve_hub(self) -> None:
-        """Do for a draining worker what its hub no longer does: acks and heartbeats."""
+        """Do what the hub of a draining worker no longer does: acks and heartbeats."""
         if self._hub is None or self._has_stopped:
             return
         try:
@@ -167,26 +167,28 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             _run_ready_callbacks(self._hub)
         except Exception:
             logger.warning(
-                "What is due while tasks end has failed; going on.", exc_info=True, extra={"action": "pool_error"}
+                "A timer or callback of the draining worker failed; continuing.",
+                exc_info=True,
+                extra={"action": "pool_error"},
             )
 
     def _end_threads(self) -> None:
         for job in self._running:
             job.stop()
-            logger.warning("%s does not end and is given up.", job.label, extra={"action": "task_given_up"})
+            logger.warning("%s does not end and is abandoned.", job.label, extra={"action": "task_given_up"})
         if self._settings.lag_seconds:
             self._watch.stop()
         self._loop.end(2.0)
         self._sync_threads.shutdown()
         self._store_threads.shutdown()
-        self._outbox.close()
+        self._callbacks.close()
         signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
 
     def _forget_waiting(self) -> None:
         self._waiting.clear()
         self._waiting_sync.clear()
 
-    # -- taking tasks on: the hub's thread ---------------------------------------------------------------------------
+    # -- accepting tasks: the hub's thread ----------------------------------------------------------------------------
 
     def on_apply(
         self,
@@ -201,12 +203,12 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         timeout: float | None = None,
         **_: Any,
     ) -> Job:
-        """Carry a message out, or let it wait for its turn; see celery/worker/request.py:1003."""
+        """Execute a message, or let it wait for its turn; see celery/worker/request.py:1003."""
         soft, hard = soft_timeout or self._soft, timeout or self._hard
         if soft and hard and soft >= hard:
             soft = None
         job = Job(self, target, args, callback, accept_callback, timeout_callback, error_callback, soft or None, hard)
-        with self._outbox.callbacks:
+        with self._callbacks.running:
             if self._is_stopping:
                 return job  # not accepted: its message goes back into the queue
             job.tracer = self._tracer_of(job)
@@ -234,7 +236,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         return self._tracers[name]
 
     def _begin(self, job: Job) -> None:
-        job.state = State.RUNNING
+        job.state = JobState.RUNNING
         self._running.add(job)
         if job.tracer is not None:
             self._active += 1
@@ -245,7 +247,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
                 job.accept_callback(os.getpid(), time.monotonic())  # it may say that the job was revoked meanwhile
             except Exception as error:  # such as a lost connection: the job counts as accepted
                 logger.error(
-                    "What follows the start of %s failed: %r",
+                    "A callback at the start of %s failed: %r",
                     job.label,
                     error,
                     exc_info=True,
@@ -265,10 +267,10 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
                 self._loop.call(self._empty_inbox)
 
     def _finish(self, job: Job) -> None:
-        """Count a job as over, and begin the next one that waits."""
-        if job.state is State.OVER:
+        """Count a job as over, and start the next one that waits."""
+        if job.state is JobState.OVER:
             return
-        job.state = State.OVER
+        job.state = JobState.OVER
         self._running.discard(job)
         if job.tracer is not None:
             self._active -= 1
@@ -295,13 +297,13 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             outcome = await job.tracer.trace(job)
         except asyncio.CancelledError:
             if job.stopped_at is not None:
-                self._outbox.ended(job, None)
+                self._callbacks.ended(job, None)
             else:  # in one of Celery's hooks
-                self._outbox.ended(job, job.error_callback, ExceptionInfo())
+                self._callbacks.ended(job, job.error_callback, ExceptionInfo())
         except BaseException as error:  # SystemExit would end the loop
-            self._outbox.ended(job, job.error_callback, _info(job, error))
+            self._callbacks.ended(job, job.error_callback, _info(job, error))
         else:
-            self._outbox.ended(job, job.callback, outcome)
+            self._callbacks.ended(job, job.callback, outcome)
         finally:
             self._limits.end(job)
 
@@ -322,11 +324,11 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         try:
             outcome = job.thread.call(execute)
         except Stopped:
-            self._outbox.ended(job, None)
+            self._callbacks.ended(job, None)
         except BaseException as error:
-            self._outbox.ended(job, job.error_callback, _info(job, error))
+            self._callbacks.ended(job, job.error_callback, _info(job, error))
         else:
-            self._outbox.ended(job, job.callback, outcome)
+            self._callbacks.ended(job, job.callback, outcome)
         if job.soft_seconds or job.hard_seconds:
             self._loop.call(self._limits.end, job)
 
@@ -337,18 +339,18 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
 
     def stop_job(self, job: Job) -> None:
         """End a job whose outcome Celery has settled: it was revoked, or goes back into the queue."""
-        if job.state is State.OVER or job.stopped_at is not None:
+        if job.state is JobState.OVER or job.stopped_at is not None:
             return
         job.stop()
-        if job.state is State.RUNNING:
-            self._loop.call(self._limits.cut_short, job)
+        if job.state is JobState.RUNNING:
+            self._loop.call(self._limits.interrupt, job)
             return
         waiting = self._waiting if job.tracer is not None else self._waiting_sync
         if job in waiting:
             waiting.remove(job)
             self._begin(job)  # only what was accepted is announced as revoked, celery/worker/request.py:536
 
-    # -- what it tells about itself ----------------------------------------------------------------------------------
+    # -- information about the pool ----------------------------------------------------------------------------------
 
     def grow(self, n: int = 1) -> None:
         """Allow more coroutines at once."""
@@ -362,7 +364,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
 
     @property
     def num_pending(self) -> int:
-        """Messages that wait here for their turn."""
+        """Messages that wait in the pool."""
         return len(self._waiting) + len(self._waiting_sync)
 
     def _get_info(self) -> dict[str, Any]:
@@ -379,7 +381,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
 
 
 def _info(job: Job, error: BaseException) -> ExceptionInfo:
-    """The exception being handled, for Celery; what would end the worker is made a failure of the task."""
+    """The exception being handled, for Celery; one that would end the worker becomes a failure of the task."""
     if isinstance(error, Exception):
         return ExceptionInfo()
     try:

@@ -1,7 +1,7 @@
-"""Carries out one coroutine task exactly as Celery carries out a plain one: the same hooks, signals, results, order.
+"""Executes one coroutine task exactly as Celery executes a plain one: the same hooks, signals, results and order.
 
-The twin of `build_tracer` (celery/app/trace.py:323), which calls the task's function inside a closure and so cannot
-await it. What is the same for every execution of a task is looked up once; what is switched off costs nothing.
+The counterpart of `build_tracer` (celery/app/trace.py:323), which calls the task's function inside a closure and so
+cannot await it. What is the same for every execution of a task is looked up once; what is switched off costs nothing.
 
 Hooks and signals run in the loop's thread. What talks to a result backend or to the broker runs in a thread, so that a
 slow one does not hold up the loop; when there is a result backend, `on_failure` and `on_retry` run there too, as
@@ -41,12 +41,12 @@ from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.encoding import safe_repr
 
 from .interrupts import SoftLimit, SoftLimitReached
-from .job import Job, Outcome, ended_abruptly
+from .job import Job, TaskOutcome, ended_abruptly
 from .task_context import follow_contexts
 
 logger = stock.logger
 
-#: What `Context._get_custom_headers` (celery/app/task.py:144) puts together anew for every message.
+#: What `Context._get_custom_headers` (celery/app/task.py:144) computes again for every message.
 _KNOWN_HEADERS = frozenset({*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
 
@@ -60,8 +60,8 @@ class _Request(Context):  # type: ignore[misc]  # Celery is untyped
 class _Failure(stock.TraceInfo):  # type: ignore[misc]  # Celery is untyped
     """What Celery does about an exception, but without clearing the frames in its traceback.
 
-    Several tasks may have met with one exception, whose traceback then names frames of all of them; clearing one that
-    waits for something else by now would close its coroutine (up to Python 3.12).
+    Several tasks may have got one exception, whose traceback then has frames of all of them; clearing the frame of one
+    that is waiting for something else would close its coroutine (up to Python 3.12).
     """
 
     __slots__ = ()
@@ -78,13 +78,13 @@ class AsyncTracer:
     """Executes messages of one task."""
 
     def __init__(self, task: Any, app: celery.Celery, hostname: str, threads: Executor) -> None:
-        """Look up what all executions have in common.
+        """Look up what all executions share.
 
         Args:
             task: A task for which `is_async` holds.
             app: Its app.
             hostname: The worker's name.
-            threads: Where results are stored and messages are sent from.
+            threads: Store results and send messages.
         """
         self.task, self.app, self._threads = task, app, threads
         self._call, self._protected = _function_of(task)
@@ -105,11 +105,11 @@ class AsyncTracer:
         )
         follow_contexts(task.request_stack)
 
-    async def trace(self, job: Job) -> Outcome:
+    async def trace(self, job: Job) -> TaskOutcome:
         """Execute one message.
 
         Raises:
-            asyncio.CancelledError: The job was told to stop; what has become of it is known already.
+            asyncio.CancelledError: The job was stopped; Celery knows its outcome already.
             Reject: A hook refused the message.
         """
         task, message = self.task, job.request
@@ -220,7 +220,7 @@ class AsyncTracer:
                 timer.cancel()
 
     async def _aside(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call what blocks in a thread, where `self.request` is the same."""
+        """Call a blocking function in a thread, with the same `self.request`."""
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, lambda: context.run(function, *args, **kwargs)
@@ -232,7 +232,7 @@ class AsyncTracer:
 
         def handle() -> Any:
             try:
-                raise error  # some of it is taken from sys.exc_info(), which a thread does not share
+                raise error  # Celery reads sys.exc_info(), which threads do not share
             except BaseException:
                 error.__traceback__ = traceback
                 return failure.handle_error_state(self.task, request, call_errbacks=call_errbacks)
@@ -242,7 +242,7 @@ class AsyncTracer:
         return handle()
 
     def _send_next(self, request: Context, result: Any) -> None:
-        """Send what the task was linked and chained to."""
+        """Send the tasks that this one is linked and chained to."""
         options = {
             "parent_id": request.id,
             "root_id": request.root_id or request.id,
@@ -261,7 +261,7 @@ class AsyncTracer:
             self.app.amqp._retry_publish(send, (result,), chain=rest, **options)
 
     async def _is_done(self, request: Context) -> bool:
-        """Whether a message that comes for another time was carried out already (`worker_deduplicate_…`)."""
+        """Whether a redelivered message was executed already (`worker_deduplicate_…`)."""
         if not (request.delivery_info or {}).get("redelivered"):
             return False
         return request.id in stock.successful_requests or bool(await self._aside(self._stored_success, request))
@@ -277,7 +277,7 @@ class AsyncTracer:
         stock.info(stock.LOG_IGNORED, {**context, "description": "Task already completed successfully."})
         try:
             stored = result._get_task_meta()
-            if not stored.get("children"):  # else they were sent
+            if not stored.get("children"):  # else they have been sent
                 self._send_next(request, stored.get("result"))
         except MemoryError:
             raise
@@ -288,7 +288,7 @@ class AsyncTracer:
         return True
 
     def _hook(self, request: Context, hook: str, function: Callable[..., Any], *args: Any) -> None:
-        """Call a hook whose failure no longer changes how the task ended."""
+        """Call a hook whose failure does not change how the task ended."""
         try:
             function(*args)
         except (Reject, MemoryError):
@@ -322,15 +322,15 @@ class AsyncTracer:
 def is_async(task: Any) -> bool:
     """Whether the pool awaits a task: it has a coroutine method `run_async`, or its `run` is one.
 
-    `run_async` is what a task offers to this pool alone; all others call its `run`.
+    Only this pool calls `run_async`; all others call `run`.
     """
     return any(iscoroutinefunction(getattr(task, name, None)) for name in ("run_async", "run", "_orig_run"))
 
 
 def _function_of(task: Any) -> tuple[Callable[..., Coroutine[Any, Any, Any]], int]:
-    """The coroutine function that carries a task out, and Celery's `_protected` (celery/app/trace.py:880) for it.
+    """The coroutine function that executes a task, and Celery's `_protected` (celery/app/trace.py:880) for it.
 
-    That is 1 where `run` is called at once, and 0 where `__call__` is still to do it for this request.
+    That is 1 where `run` is called directly, and 0 where `__call__` has yet to do it for this request.
     """
     if iscoroutinefunction(found := getattr(task, "run_async", None)):
         return found, 1
@@ -347,14 +347,14 @@ def _function_of(task: Any) -> tuple[Callable[..., Coroutine[Any, Any, Any]], in
     return call, 0
 
 
-#: The exception that a task's wrapper for `autoretry_for` is to see.
+#: The exception for a task's `autoretry_for` wrapper.
 _raised: ContextVar[BaseException | None] = ContextVar("umbel_raised", default=None)
 
 
 def _retrying(task: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """`autoretry_for` (celery/app/autoretry.py:8) for a coroutine: its wrapper around `run` awaits nothing.
+    """`autoretry_for` (celery/app/autoretry.py:8) for a coroutine: its wrapper around `run` cannot await.
 
-    So the coroutine is awaited first, and its exception is then raised inside of that wrapper, which decides.
+    So the coroutine is awaited first, and its exception is then raised inside that wrapper, which decides.
     """
     original = task._orig_run
 
@@ -378,7 +378,7 @@ def _retrying(task: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
 
 
 def _counted_as(job: Job, error: BaseException) -> BaseException:
-    """The exception that a failed task is reported with; one that ends a stopped job is raised on."""
+    """The exception to report a failed task with; one that ends a stopped job is raised again."""
     if job.stopped_at is not None:
         raise asyncio.CancelledError from error
     if isinstance(error, GeneratorExit):

@@ -1,46 +1,46 @@
-"""Celery's Redis transport, made to outlive Redis outages, broken connections and messages that make no sense.
+"""Celery's Redis transport, made to survive Redis outages, broken connections and malformed messages.
 
-Same keys and same wire format as kombu's own: stock workers, producers and monitors share queues with this one, and
-either restores what the other left un-acknowledged. `use_transport(app)` switches it on for one Celery app; not
-calling it is the off switch.
+Same keys and same wire format as kombu's: stock workers, producers and monitors share queues with this one, and each
+restores what the other left unacknowledged. `use_transport(app)` switches it on for one Celery app.
 
-What each override mends, as read in kombu 5.7.0 (files below `kombu/transport`):
+What each override fixes, in kombu 5.7.0 (files below `kombu/transport`):
 
 - `Channel._create_client` (redis.py:2047): a new client object for every append, ack and publish, a quarter of a
   millisecond each. Here one per channel and connection pool.
 - `Channel._connparams` (redis.py:1956): after a lost connection the transport has no client any more; an ack or a
-  restore then ends in AttributeError, which counts as no connection error and ends the worker. Here a channel
-  remembers how it connected, and acks go by tag over a fresh connection.
-- `Channel._get_pool` (redis.py:2064): where a machine on the way has gone without a word, each idle connection costs
-  the consumer a time-out of its own, one after the other. Here one that breaks takes the idle ones with it.
-- `QoS.restore_unacked_once` (virtual/base.py:277) and `QoS.restore_unacked` (redis.py:493): closing a channel, which is
-  what every reconnect does, puts every un-acked message back and so runs again what is running; with Redis down it
-  fails, and messages lie idle until the visibility timeout. Here those whose task runs in this process stay as they
-  are, and what could not be put back is put back after the reconnect.
+  restore then raises AttributeError, which is no connection error and ends the worker. Here a channel remembers how it
+  connected, and acks go by tag over a new connection.
+- `Channel._get_pool` (redis.py:2064): when a machine on the way vanishes silently, each idle connection costs the
+  consumer a time-out, one after the other. Here one that breaks discards the idle ones.
+- `QoS.restore_unacked_once` (virtual/base.py:277) and `QoS.restore_unacked` (redis.py:493): closing a channel, as every
+  reconnect does, puts every unacked message back and so runs again what is running; with Redis down it fails, and
+  messages are idle until the visibility timeout. Here those whose task runs in this process stay as they are, and what
+  could not be put back is put back after the reconnect.
 - `QoS.ack` (redis.py:499) and `QoS.reject` (redis.py:503): an ack that fails is logged and forgotten, and its finished
-  task runs again; being a MULTI, it fails whenever Redis is out of memory. Here it is owed until Redis has it, and is
-  no MULTI.
-- `QoS.append` (redis.py:476): a message is popped first and filed as un-acked afterwards; when that fails it is lost.
+  task runs again; being a MULTI, it fails whenever Redis is out of memory. Here it stays pending until Redis has it,
+  and is no MULTI.
+- `QoS.append` (redis.py:476): a message is popped first and filed as unacked afterwards; when that fails it is lost.
   Here it is delivered all the same and filed later. It is filed under the queue it came from, not under its exchange,
   whose bindings may not be declared yet, or be several, when it is put back.
-  A dispatch of umbel's is not filed at all while its channel lives, which spares two round trips: its loss is harmless.
+  A dispatch of umbel's is not filed at all while its channel is open, which saves two round trips: losing it is
+  harmless.
 - `QoS.restore_visible` (redis.py:523): called after each connect and every `unacked_restore_interval` seconds; here
-  it also settles what is owed.
-- `Channel._brpop_read` (redis.py:1476) takes one message per round trip. Of umbel's own it takes up to fifty here.
+  it also writes what is pending.
+- `Channel._brpop_read` (redis.py:1476) takes one message per round trip. Here it takes up to fifty of umbel's own.
 - `Channel._brpop_read` (redis.py:1476) and `Message.__init__` (virtual/base.py:331): a message is parsed outside of any
   handler, so bad JSON or base64 ends the worker; a missing field is a KeyError, which counts as a connection error and
   runs again what is in flight. Here such a message goes to the quarantine, and the next one is served.
-- `Message._decode` (../message.py:204): a body that does not deserialize is logged and acknowledged away by Celery.
-  Here it goes to the quarantine first.
+- `Message._decode` (../message.py:204): Celery logs and acknowledges a body that does not deserialize. Here it goes to
+  the quarantine first.
 - `Channel._get` (redis.py:1645): what `basic_get` fetches is also filed under its queue.
 - `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts; those are only logged.
 - `Transport.connection_errors` (redis.py:234): an error reply (a replica's READONLY after a failover, OOM) ends the
   worker unless the app sets `broker_channel_error_retry`. Here it is a reason to reconnect.
 - `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
 
-Not mended here: a message that Redis has sent and this process has not yet read is lost with the process, because
-BRPOP removes it at once; and a prefork child that has just been handed a job when the connection breaks may run it
-although Celery takes it back. umbel's steps stand both: lost work is dispatched again, and claimed before it is done.
+Not fixed here: a message that Redis has sent and this process has not yet read is lost with the process, because
+BRPOP removes it at once; and a prefork child that has just got a job when the connection breaks may run it although
+Celery takes it back. umbel's steps tolerate both: lost work is dispatched again, and claimed before it is executed.
 Sentinel and cluster brokers stay with kombu.
 """
 
@@ -65,10 +65,10 @@ from ...orchestration.model.errors import ConfigurationError
 from ...orchestration.store.connection import WaryPool
 from ...orchestration.store.failpoints import failpoint
 from ...tasks.messages.template import HEADER
-from .quarantine import Quarantine, SetAside, Undecodable, body_fault, envelope_fault, quarantined, set_aside
+from .quarantine import Quarantine, QuarantinedMessage, Undecodable, body_fault, envelope_fault, quarantined, set_aside
 from .unacked import REFUSED, QoS
 
-__all__ = ["TRANSPORT", "Channel", "Quarantine", "SetAside", "Transport", "quarantined", "use_transport"]
+__all__ = ["TRANSPORT", "Channel", "Quarantine", "QuarantinedMessage", "Transport", "quarantined", "use_transport"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,11 @@ logger = logging.getLogger(__name__)
 #: kombu takes its own transport, and rediss:// needs `broker_use_ssl`, because the name hides the scheme from kombu.
 TRANSPORT = "umbel.workers.transport:Transport"
 
-#: Messages taken at once at most, and how many single ones come between two looks that find nothing.
-_FETCH_MOST = 50
-_LOOKS_APART_MOST = 31
+#: At most this many messages are fetched at once, and as many single ones come between two fetches that find nothing.
+_MAX_FETCH = 50
+_MAX_SKIP = 31
 
-#: Take messages off the end of a list that is served next, as long as they have a text in them.
+#: Take messages off the end of a list that is served next, as long as they contain a text.
 _FETCH = """
 local most = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', KEYS[1]) / 4))
 if most < 1 then return {} end
@@ -100,8 +100,8 @@ _MISREAD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 def use_transport(app: celery.Celery) -> None:
     """Let an app reach redis://, rediss:// and redis+socket:// brokers through this module's transport.
 
-    To be called before the app's first connection; changes none of its settings. All other brokers, Sentinel among
-    them, stay with kombu, and what monitors show of the URL stays as it is.
+    To be called before the app's first connection; changes none of its settings. All other brokers, including Sentinel,
+    stay with kombu, and monitors show the URL unchanged.
 
     Raises:
         ConfigurationError: The app connects through a connection class of its own.
@@ -117,24 +117,24 @@ def use_transport(app: celery.Celery) -> None:
 class Connection(kombu_connection.Connection):
     """A broker connection that takes this module's transport for kombu's Redis transport.
 
-    It replaces the class, not its name, so a URL's scheme goes on deciding TLS, failover and what `as_uri` shows.
+    It replaces the class, not its name, so a URL's scheme still decides TLS, failover and what `as_uri` shows.
     """
 
     def get_transport_cls(self) -> Any:
-        """The class that speaks to the broker."""
+        """The transport class for the URL."""
         found = super().get_transport_cls()
         return Transport if found is stock.Transport else found
 
 
-class Envelope(dict[str, Any]):
-    """A decoded message that knows the queue it came from, and, until it is delivered, its bytes."""
+class ReceivedMessage(dict[str, Any]):
+    """A decoded message with the queue it came from and, until it is delivered, its bytes."""
 
     queue: str = ""
     raw: bytes | None = None
 
 
 class Message(virtual.Message):
-    """A message that is checked before anything is done with it."""
+    """A message that is checked before it is used."""
 
     def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
         """Check the envelope and undo the body's encoding.
@@ -162,23 +162,23 @@ class Message(virtual.Message):
         try:
             return super()._decode()
         except Exception as error:
-            if isinstance(self._raw, Envelope):
+            if isinstance(self._raw, ReceivedMessage):
                 self.channel.set_aside(self._raw, f"its body does not deserialize: {error!r:.200}")
             raise
 
 
 class Channel(stock.Channel):
-    """A channel that checks what it takes in, and that can still acknowledge when it is closed."""
+    """A channel that checks what it receives, and that can still acknowledge when it is closed."""
 
     Message = Message
     QoS = QoS
-    #: Whether umbel's own messages are taken many at a time; a transport option.
+    #: Whether umbel's own messages are fetched many at a time; a transport option.
     batched_fetch = True
     from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._synchronous: Any = None
-        self._looks_apart = self._empty_looks = 0
+        self._skip = self._skips_left = 0
         super().__init__(*args, **kwargs)
         self._remembered = super()._connparams()
 
@@ -215,23 +215,23 @@ class Channel(stock.Channel):
             self._queue_cycle.rotate(queue)
             self.admit(raw, queue)
             if self.batched_fetch:
-                self._fetch_doorbells(bytes_to_str(key), queue)
+                self._fetch_dispatches(bytes_to_str(key), queue)
             return True
         finally:
             self._in_poll = None  # type: ignore[assignment]  # kombu takes False, None and a connection
             self._flush_brpop_reauth()
 
-    def _fetch_doorbells(self, key: str, queue: str) -> None:
+    def _fetch_dispatches(self, key: str, queue: str) -> None:
         """Take more of umbel's own messages from a list that has just given one: many in one round trip.
 
-        Only a quarter of what is there, so that other workers get theirs. It asks less often while it finds nothing.
-        Nobody else's messages are taken: they are filed one by one. What is lost with this process is rung for again.
+        Only a quarter of the list, so that other workers get theirs. It fetches less often while it finds nothing.
+        Only umbel's messages are taken: others are filed one by one. What is lost with this process is redispatched.
         """
-        if self._empty_looks > 0:
-            self._empty_looks -= 1
+        if self._skips_left > 0:
+            self._skips_left -= 1
             return
         room = self.qos.can_consume_max_estimate()
-        most = _FETCH_MOST if room is None else min(room, _FETCH_MOST)
+        most = _MAX_FETCH if room is None else min(room, _MAX_FETCH)
         if most < 2:
             return
         try:
@@ -243,18 +243,18 @@ class Channel(stock.Channel):
         except REFUSED as error:
             logger.info("Messages are fetched one by one for now: %r", error, extra={"action": "single_fetch"})
             found = []
-        self._looks_apart = 0 if found else min(2 * self._looks_apart + 1, _LOOKS_APART_MOST)
-        self._empty_looks = self._looks_apart
+        self._skip = 0 if found else min(2 * self._skip + 1, _MAX_SKIP)
+        self._skips_left = self._skip
         for raw in found:
             self.admit(raw, queue)
 
     def admit(self, raw: bytes, queue: str) -> None:
-        """Deliver a message taken from a queue, or set it aside if it cannot be understood.
+        """Deliver a message taken from a queue, or set it aside if it is malformed.
 
         Raises:
-            Exception: What the consumer raised on a message that is as it should be.
+            Exception: The consumer raised it on a well-formed message.
         """
-        envelope = Envelope()
+        envelope = ReceivedMessage()
         envelope.queue, envelope.raw = queue, raw
         try:
             decoded = loads(bytes_to_str(raw))
@@ -281,16 +281,16 @@ class Channel(stock.Channel):
         finally:
             envelope.raw = None  # the message may stay here for hours
 
-    def set_aside(self, envelope: Envelope, reason: str) -> None:
-        """Move a message that cannot be used into the quarantine; a second call does nothing.
+    def set_aside(self, envelope: ReceivedMessage, reason: str) -> None:
+        """Move a malformed message into the quarantine; a second call does nothing.
 
-        Never fails: when Redis does not take the message, the log line that says so is all that is left of it.
+        Never fails: if Redis does not take the message, only the log line that says so is left of it.
         """
         raw, envelope.raw = envelope.raw, None
         if raw is None:
             return
         logger.error(
-            "Set aside a message of queue %r that cannot be understood: %s.",
+            "Set aside a message of queue %r that is malformed: %s.",
             envelope.queue,
             reason,
             extra={"action": "message_set_aside"},
@@ -311,12 +311,12 @@ class Channel(stock.Channel):
         decoded = super()._get(queue)
         if not isinstance(decoded, dict):
             return decoded
-        envelope = Envelope(decoded)
+        envelope = ReceivedMessage(decoded)
         envelope.queue = queue
         return envelope
 
-    def _task_fault(self, envelope: Envelope) -> str | None:
-        """What makes Celery fail on a message, or None if that is not the message's fault."""
+    def _task_fault(self, envelope: ReceivedMessage) -> str | None:
+        """What makes Celery fail on a message, or None if the message is well-formed."""
         try:
             message = virtual.Message(envelope, channel=self)
             return body_fault(message.headers, message.decode())
@@ -328,7 +328,7 @@ class Channel(stock.Channel):
             return bool(super()._deliver_fanout_message(message, exchange))
         except Undecodable as fault:
             logger.warning(
-                "Dropped a broadcast on %r that cannot be understood: %s.",
+                "Dropped a broadcast on %r that is malformed: %s.",
                 exchange,
                 fault,
                 extra={"action": "broadcast_dropped"},
@@ -343,5 +343,5 @@ class Transport(stock.Transport):
     connection_errors = (*stock.Transport.connection_errors, redis.ResponseError, redis.InvalidResponse)
 
 
-# For connections made with TRANSPORT: monitors connect to the URL they are shown, and know `redis` but not this class.
+# For connections made with TRANSPORT: monitors connect to the URL they are shown, and know only `redis`.
 kombu_connection.resolve_aliases[TRANSPORT] = "redis"

@@ -1,8 +1,7 @@
-"""Broker messages that cannot be understood: what is wrong with one, where it is kept, and how to read them back.
+"""Malformed broker messages: what is wrong with one, where it is kept, and how to read them back.
 
-One such message must cost neither a worker nor the messages beside it. It is moved into a bounded list next to its
-queue, with the bytes as they arrived, and counted; nothing is thrown away silently. Taking messages from the broker
-is `transport`'s business.
+Such a message must neither end a worker nor delay other messages. It is moved into a bounded list next to its queue,
+with the bytes as they arrived, and counted; nothing is dropped silently. `channel` takes messages from the broker.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from ...orchestration.store.settings import Settings
 from ...tasks.messages.dispatcher import transport_options
 from ...tasks.messages.quarantine_counts import QUARANTINE_KEY
 
-#: Messages kept per queue. Enough to see what a faulty publisher sends; beyond that they are only counted.
+#: Messages kept per queue, enough to see what a faulty publisher sends; more are only counted.
 KEPT_PER_QUEUE = 1000
 
-#: Bytes kept of one message, so that the list of a queue can never hold more than KEPT_PER_QUEUE times this.
+#: Bytes kept of one message: the list of a queue never holds more than KEPT_PER_QUEUE times this.
 KEPT_BYTES = 256 * 1024
 
 
 class Undecodable(UmbelError):
-    """A broker message is not what it has to be; the text says what was expected and what was found."""
+    """A broker message is malformed; the text says what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class QuarantinedMessage:
     """One message that was set aside.
 
     Attributes:
         reason: What was expected and what was found.
-        at: When it was set aside, in seconds since 1970, by the clock of the worker that did it.
+        at: When it was set aside, in seconds since 1970, by that worker's clock.
         raw: The message as it arrived, cut off after KEPT_BYTES.
         size: Its whole length in bytes.
     """
@@ -51,23 +50,23 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """What was set aside of one queue.
+    """The messages of one queue that were set aside.
 
     Attributes:
-        count: How many messages ever.
+        count: How many there have been.
         kept: How many of them can still be read.
-        latest: The last one, or None if somebody deleted the list.
+        latest: The latest one, or None if the list was deleted.
     """
 
     count: int
     kept: int
-    latest: SetAside | None
+    latest: QuarantinedMessage | None
 
 
 def quarantined(client: redis.Redis, keyprefix: str = "") -> dict[str, Quarantine]:
-    """Tell for every queue what was set aside; empty is how it should be.
+    """What was set aside, for each queue that has any.
 
-    Reads only, in two round trips. The figures of one queue belong to one instant, those of two queues may not.
+    Reads only, in two round trips. The figures of one queue are of one instant, those of two queues may not be.
 
     Args:
         client: A client of the broker's Redis database.
@@ -87,7 +86,7 @@ def quarantined(client: redis.Redis, keyprefix: str = "") -> dict[str, Quarantin
 
 
 def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
-    """`quarantined` for a deployment's broker; empty for a broker that is no Redis, which keeps none.
+    """`quarantined` for a deployment's broker; empty if it is not Redis, since other brokers keep none.
 
     Raises:
         redis.RedisError: The broker does not answer.
@@ -100,22 +99,22 @@ def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
 
 
 def quarantine_prefix(settings: Settings) -> str:
-    """What stands before the quarantine's keys."""
+    """The prefix of the quarantine's keys."""
     return str(transport_options(settings).get("global_keyprefix", ""))
 
 
 def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reason: str) -> None:
-    """Keep a message that was taken from `queue` and cannot be used.
+    """Keep a malformed message that was taken from `queue`.
 
-    The newest comes first; what is older than KEPT_PER_QUEUE others is dropped but stays counted. Three commands that
+    The newest comes first; what exceeds KEPT_PER_QUEUE is dropped but stays counted. Three commands that
     are not atomic: a crash between them leaves one entry too many or one not counted, which the next call trims.
     Repeating a call keeps the message twice.
 
     Raises:
-        redis.RedisError: Redis did not take it. The message then exists nowhere but with the caller.
+        redis.RedisError: Redis did not take it. The message then exists only in the caller.
     """
     key = keyprefix + QUARANTINE_KEY
-    # Latin-1 maps every byte to one character and back, so the list can be read by eye and restored exactly.
+    # Latin-1 maps every byte to one character and back, so the list is readable and can be restored exactly.
     kept = raw[:KEPT_BYTES].decode("latin-1")
     entry = json.dumps({"reason": reason, "at": time.time(), "raw": kept, "size": len(raw)})
     pipeline = client.pipeline(transaction=False)
@@ -128,13 +127,13 @@ def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reaso
 
 
 def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:
-    """Say what makes a decoded message unusable before its body is looked at, or None.
+    """What makes a decoded message unusable, without reading its body, or None.
 
-    Looks at what kombu and Celery use without asking: each of these faults ends a worker or its connection otherwise.
-    What they tolerate passes, above all the leaner envelopes of Celery clients in other languages.
+    Checks what kombu and Celery use unchecked: each of these faults would end a worker or its connection. What they
+    tolerate passes, especially the smaller envelopes of Celery clients in other languages.
 
     Args:
-        envelope: What the message's JSON stands for.
+        envelope: The message's parsed JSON.
         encodings: Body encodings that the channel can decode.
     """
     if not isinstance(envelope, dict):
@@ -162,7 +161,7 @@ def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:
 
 
 def body_fault(headers: Mapping[str, Any], body: object) -> str | None:
-    """Say what makes a decoded body unusable for Celery, or None.
+    """What makes a decoded body unusable for Celery, or None.
 
     With a `task` header it has to be Celery's protocol 2, without one its protocol 1.
     """
@@ -198,6 +197,6 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _read(entry: str | bytes) -> SetAside:
+def _read(entry: str | bytes) -> QuarantinedMessage:
     fields = json.loads(entry)
-    return SetAside(fields["reason"], fields["at"], fields["raw"].encode("latin-1"), fields["size"])
+    return QuarantinedMessage(fields["reason"], fields["at"], fields["raw"].encode("latin-1"), fields["size"])

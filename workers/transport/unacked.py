@@ -1,7 +1,7 @@
-"""The un-acknowledged messages of a Redis broker, kept straight over lost connections and refusing servers.
+"""The unacknowledged messages of a Redis broker, kept correct over lost connections and refusing servers.
 
-kombu ties them to a channel: with the channel goes the knowledge of what is running. Here a channel's QoS outlives its
-channel until it owes Redis nothing more. What each override mends, and where kombu does it, is in `transport`.
+kombu ties them to a channel: when it closes, the knowledge of what is running is lost. Here a channel's QoS lives on
+until Redis has everything. What each override fixes, and where kombu does it, is in `channel`.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -28,53 +28,53 @@ from ...tasks.messages.template import HEADER
 
 logger = logging.getLogger(__name__)
 
-#: Redis cannot be reached or refuses. Whether it wrote is not known; everything that is retried may be repeated.
+#: Redis cannot be reached or refuses. Whether it wrote is unknown; everything that is retried may be repeated.
 REFUSED = (redis.RedisError, OSError)
 
-#: Those that owe Redis something. Connections come and go and have nothing in common but this process, so it is here.
+#: Those with something that Redis does not have yet. Kept per process, because connections share nothing else.
 _unsettled: set[QoS] = set()
 
 
 @dataclass(slots=True)
-class _Adrift:
-    """An un-acked message that its channel let go of.
+class _Orphan:
+    """An unacked message whose channel is closed, or that was rejected.
 
     Attributes:
-        request: Celery's request for it if this process works on it; None if it goes back to its queue.
+        request: Celery's request for it if this process executes it; None if it goes back to its queue.
         is_last_in_line: It goes to the end of the queue that is served last.
-        idle_looks: How often in a row the request was found to have ended.
+        idle_checks: How often in a row the request was found to have ended.
     """
 
     request: Any = None
     is_last_in_line: bool = False
-    idle_looks: int = 0
+    idle_checks: int = 0
 
 
 class QoS(stock.QoS):
-    """What one channel has fetched and not acknowledged, and what it still owes Redis, also after it closed.
+    """What one channel has fetched and not acknowledged, and what it has still to write, also after it closed.
 
     Invariants:
-        1. What is acknowledged is never put back by this process: its ack is owed until Redis has it.
-        2. What this process works on is put back only when the worker shuts down or the process ends.
-        3. All else that a closed channel held is put back, after the next connect at the latest.
+        1. This process never puts back what is acknowledged: the ack stays pending until Redis has it.
+        2. What this process executes is put back only when the worker shuts down or the process ends.
+        3. Everything else that a closed channel held is put back, after the next connect at the latest.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._owed_acks: dict[str, None] = {}
+        self._pending_acks: dict[str, None] = {}
         self._unfiled: dict[str, Any] = {}
-        #: umbel's own messages: nothing is lost with them, so Redis hears of them only when they have to go back.
+        #: umbel's own messages: nothing is lost with them, so they are filed only when they have to go back.
         self._dispatches: dict[str, Any] = {}
-        self._adrift: dict[str, _Adrift] = {}
-        #: Celery's requests for the un-acked messages; those of other consumers have none.
+        self._orphans: dict[str, _Orphan] = {}
+        #: Celery's requests for the unacked messages; those of other consumers have none.
         self.requests: dict[str, Any] = {}
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """File a fetched message as un-acked.
+        """File a fetched message as unacked.
 
         Never fails: the message is in no queue any more, so one that Redis does not file is delivered all the same
         and filed by `settle`. If the process dies before that, the message is lost. A dispatch of umbel's is not
-        filed: should it get lost, the ring index knows. That spares two round trips for each.
+        filed, which saves two round trips: if it is lost, the unclaimed index has the work.
         """
         virtual.QoS.append(self, message, delivery_tag)
         if HEADER in (message.headers or ()):
@@ -86,16 +86,16 @@ class QoS(stock.QoS):
         except REFUSED as error:
             _unsettled.add(self)
             logger.warning(
-                "Redis did not file message %s as un-acked; it runs unprotected: %r",
+                "Redis did not file message %s as unacked; it is lost if this process dies: %r",
                 delivery_tag,
                 error,
                 extra={"action": "unacked_not_filed"},
             )
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge a message, over a fresh connection when the channel is closed.
+        """Acknowledge a message, over a new connection when the channel is closed.
 
-        Never fails: an ack that Redis does not take is owed, and `settle` repeats it, which is harmless. If the
+        Never fails: an ack that Redis does not take stays pending, and `settle` repeats it, which is harmless. If the
         process dies before that, the message is delivered again.
         """
         failpoint("ack", "before")
@@ -103,9 +103,9 @@ class QoS(stock.QoS):
             self.requests.pop(delivery_tag, None)
             virtual.QoS.ack(self, delivery_tag)
             return
-        self._owed_acks[delivery_tag] = None
+        self._pending_acks[delivery_tag] = None
         self._unfiled.pop(delivery_tag, None)
-        self._adrift.pop(delivery_tag, None)
+        self._orphans.pop(delivery_tag, None)
         self.requests.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
         try:
@@ -113,7 +113,7 @@ class QoS(stock.QoS):
         except REFUSED as error:
             _unsettled.add(self)
             logger.warning(
-                "Redis did not take the ack of message %s; it is owed: %r",
+                "Redis did not take the ack of message %s; it will be sent again: %r",
                 delivery_tag,
                 error,
                 extra={"action": "ack_owed"},
@@ -122,44 +122,44 @@ class QoS(stock.QoS):
             self._release_if_settled()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give a message up, or put it back to the end of its queue that is served last; never fails."""
+        """Drop a message, or put it back to the end of its queue that is served last; never fails."""
         if not requeue:
             self.ack(delivery_tag)
             return
-        self._file_doorbells()
+        self._file_dispatches()
         virtual.QoS.ack(self, delivery_tag)
         self.requests.pop(delivery_tag, None)
-        self._adrift[delivery_tag] = _Adrift(is_last_in_line=True)
+        self._orphans[delivery_tag] = _Orphan(is_last_in_line=True)
         self.settle()
 
     def restore_unacked(self, client: Any = None) -> None:
         """Put everything this channel holds back into its queues; what Redis does not take goes back later."""
-        self._file_doorbells()
-        self._adrift.update({tag: _Adrift() for tag in self._delivered})
+        self._file_dispatches()
+        self._orphans.update({tag: _Orphan() for tag in self._delivered})
         self._delivered.clear()
         self.settle()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Part with the channel: put back what this process does not work on, and all if the worker shuts down."""
-        self._file_doorbells()
+        """The channel closes: put back what this process does not execute, and everything if the worker shuts down."""
+        self._file_dispatches()
         self._flush()
         if not _is_shutting_down():
             for tag, request in tuple(self.requests.items()):
                 if tag in self._delivered and _is_begun(request):
                     del self._delivered[tag]
-                    self._adrift[tag] = _Adrift(request)
+                    self._orphans[tag] = _Orphan(request)
                     _unsettled.add(self)
         self.requests.clear()
-        if self._adrift:
+        if self._orphans:
             logger.info(
-                "A broker connection is closed while %d of its tasks run; they go on.",
-                len(self._adrift),
+                "A broker connection is closed while %d of its tasks run; they continue.",
+                len(self._orphans),
                 extra={"action": "tasks_adrift"},
             )
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
-        """Settle what this process owes, then do kombu's periodic restore of messages whose worker is gone.
+        """Write what is pending in this process, then do kombu's periodic restore of messages whose worker died.
 
         Raises:
             redis.RedisError: Redis refused kombu's part.
@@ -168,36 +168,36 @@ class QoS(stock.QoS):
         super().restore_visible(start, num, interval)
 
     def settle(self, *, is_last: bool = False) -> None:
-        """Write what Redis does not know yet, and put back what nobody works on any more.
+        """Write what Redis does not have yet, and put back what is not executed any more.
 
-        Never fails; what Redis does not take stays owed. Each part may be repeated.
+        Never fails; what Redis does not take stays pending. Each part may be repeated.
 
         Args:
-            is_last: The process ends, and all work with it.
+            is_last: The process ends, and with it all it executes.
         """
         _unsettled.add(self)
         try:
             self._file()
             self._send_acks()
-            for tag, entry in tuple(self._adrift.items()):
+            for tag, entry in tuple(self._orphans.items()):
                 if is_last or _is_over(entry):
-                    # An ack that a request has made is on its way here, and counts as made.
+                    # A request that says it is acknowledged has an ack on its way here.
                     if is_last or entry.request is None or not entry.request.acknowledged:
                         self.restore_by_tag(tag, leftmost=entry.is_last_in_line)
-                    self._adrift.pop(tag, None)
+                    self._orphans.pop(tag, None)
         except REFUSED as error:
-            owed, adrift = len(self._owed_acks), len(self._adrift)
+            acks, orphans = len(self._pending_acks), len(self._orphans)
             logger.warning(
                 "%d acks and %d messages to put back wait for Redis: %r",
-                owed,
-                adrift,
+                acks,
+                orphans,
                 error,
                 extra={"action": "ack_owed"},
             )
         else:
             self._release_if_settled()
 
-    def _file_doorbells(self) -> None:
+    def _file_dispatches(self) -> None:
         self._unfiled.update(self._dispatches)
         self._dispatches.clear()
 
@@ -205,7 +205,7 @@ class QoS(stock.QoS):
         if not self._unfiled:
             return
         filed = dict(self._unfiled)
-        # No MULTI here either. Cut in two it leaves an index entry without its message, which a restore cleans up.
+        # No MULTI here either. If only the first half is written, a restore removes the index entry without a message.
         with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
             for tag, message in filed.items():
                 pipeline.zadd(self.unacked_index_key, {tag: time.time()})
@@ -217,11 +217,11 @@ class QoS(stock.QoS):
             self._unfiled.pop(tag, None)
 
     def _send_acks(self) -> None:
-        tags = tuple(self._owed_acks)
+        tags = tuple(self._pending_acks)
         if not tags:
             return
         # No MULTI: a Redis out of memory refuses that, but not these two. The hash goes first, because a restore
-        # cleans up an index entry without its message, and nobody the reverse.
+        # removes an index entry without a message, but not the reverse.
         with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
             pipeline.hdel(self.unacked_key, *tags)
             pipeline.zrem(self.unacked_index_key, *tags)
@@ -229,10 +229,10 @@ class QoS(stock.QoS):
             pipeline.execute()
             failpoint("acks", "after")
         for tag in tags:
-            self._owed_acks.pop(tag, None)
+            self._pending_acks.pop(tag, None)
 
     def _release_if_settled(self) -> None:
-        if not (self._owed_acks or self._unfiled or self._adrift):
+        if not (self._pending_acks or self._unfiled or self._orphans):
             _unsettled.discard(self)
             if self.channel.closed:
                 self.channel._disconnect_pools()
@@ -242,7 +242,7 @@ def _source_of(message: Any) -> tuple[str | None, str | None]:
     """Exchange and routing key under which a message goes back to where it came from.
 
     The default exchange leads to exactly the queue; the message's own may lead to several, or, before this process
-    has declared it, to none, and kombu drops a message that has nowhere to go.
+    has declared it, to none, and kombu drops a message without a destination.
     """
     queue = getattr(message._raw, "queue", None)
     return ("", queue) if queue else (message.delivery_info.get("exchange"), message.delivery_info.get("routing_key"))
@@ -258,18 +258,18 @@ def _is_begun(request: Any) -> bool:
     """Whether a request runs, has run, or will run because its pool cannot take it back."""
     if request.time_start is not None or request.acknowledged:
         return True
-    # Pools that can take a job back keep a handle of it (prefork); a thread pool's queue has none.
+    # Pools that can take a job back keep a handle of it (prefork); a thread pool has none.
     return request._apply_result is not None and request._apply_result() is None
 
 
-def _is_over(entry: _Adrift) -> bool:
+def _is_over(entry: _Orphan) -> bool:
     request = entry.request
     if request is None:
         return True
     is_waiting = request.time_start is None and not request.acknowledged
-    # Two looks: a pool thread takes a request off the active ones a moment before it acknowledges it.
-    entry.idle_looks = 0 if is_waiting or request in worker_state.active_requests else entry.idle_looks + 1
-    return entry.idle_looks > 1
+    # Two checks: a pool thread removes a request from the active ones just before it acknowledges it.
+    entry.idle_checks = 0 if is_waiting or request in worker_state.active_requests else entry.idle_checks + 1
+    return entry.idle_checks > 1
 
 
 def _is_shutting_down() -> bool:
@@ -284,5 +284,5 @@ def _settle_all(*, is_last: bool = False) -> None:
 
 signals.task_received.connect(_remember_request, weak=False)
 atexit.register(_settle_all, is_last=True)
-# A pool child inherits the debts but is not the debtor.
+# A pool child inherits what is pending, but its parent writes it.
 os.register_at_fork(after_in_child=_unsettled.clear)

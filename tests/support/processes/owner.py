@@ -69,8 +69,8 @@ with Supervisor() as supervisor:
 """
 
 
-class LeaseHolder:
-    """A process of its own that uses an embedded server until it is told to leave, or killed."""
+class OwnerProcess:
+    """A process of its own that uses an embedded server until it leaves or is killed."""
 
     def __init__(self, folder: Path | None = None, workers: list[tuple[list[str], float]] | None = None) -> None:
         command = [sys.executable, "-c", OWNER, "" if folder is None else str(folder), json.dumps(workers or [])]
@@ -93,8 +93,8 @@ class LeaseHolder:
 
 
 @contextmanager
-def owner(folder: Path | None = None, workers: list[tuple[list[str], float]] | None = None) -> Iterator[LeaseHolder]:
-    started = LeaseHolder(folder, workers)
+def owner(folder: Path | None = None, workers: list[tuple[list[str], float]] | None = None) -> Iterator[OwnerProcess]:
+    started = OwnerProcess(folder, workers)
     try:
         yield started
     finally:

@@ -13,7 +13,7 @@ from celery.app.utils import find_app
 from ....orchestration.model.errors import ConfigurationError
 from ...celery_app.app import create_app
 from ...doctor.examine import examine
-from ...doctor.findings import Finding, Level
+from ...doctor.redis_rules import Finding, Level
 from ..deployment import configured, deployment_options, existing_settings
 from ..output import print_json
 
@@ -62,5 +62,5 @@ def _load(name: str) -> Celery:
 def _print(finding: Finding) -> None:
     mark, colour = _MARKS[finding.level]
     click.echo(f"{click.style(f'{mark:<8}', fg=colour)} {finding.about}: {finding.text}")
-    if finding.mend:
-        click.echo(f"{'':<8} → {finding.mend}")
+    if finding.fix:
+        click.echo(f"{'':<8} → {finding.fix}")
