@@ -1,33 +1,60 @@
-"""No row is forgotten: each has a test that bears its number, or a line in the table of deviations."""
+"""No row is forgotten: each has a test that is marked with its number, or a line in the table of deviations."""
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from support import ROOT
+
 HERE = Path(__file__).parent
-DEVIATIONS = HERE.parents[1] / "docs" / "deviations.md"
-ROWS = range(1, 100)
+ROWS = list(range(1, 100))
+
+
+def marks(file: Path) -> Iterator[int]:
+    """The rows that tests of a file are marked with: `@pytest.mark.row(17)`."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            for each in node.decorator_list:
+                if isinstance(each, ast.Call) and ast.unparse(each.func) == "pytest.mark.row":
+                    yield from (int(ast.literal_eval(argument)) for argument in each.args)
 
 
 def rows_tested() -> set[int]:
-    """The rows that tests of this folder are named after."""
-    files = HERE.glob("test_*.py")
-    return {int(row) for file in files for row in re.findall(r"def test_row_(\d\d)_", file.read_text())}
+    """The rows that tests of this folder are marked with."""
+    return {row for file in HERE.glob("test_*.py") for row in marks(file)}
+
+
+def table(page: str, *head: str) -> list[list[str]]:
+    """The lines of the only table of a page."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+    assert cells[0] == list(head)
+    assert set(cells[1]) == {"---"}
+    return cells[2:]
 
 
 def deviations() -> dict[str, str]:
     """The lines of the table of deviations: what is different there, and its rows."""
-    cells = [line.strip("|").split(" | ") for line in DEVIATIONS.read_text().splitlines() if line.startswith("| ")]
-    head, rule, *lines = [[cell.strip() for cell in line] for line in cells]
-    assert head == ["row", "there", "here", "why"]
-    assert set(rule) == {"---"}
-    return {there: rows for rows, there, *_ in lines}
+    return {there: rows for rows, there, *_ in table("deviations.md", "row", "there", "here", "why")}
 
 
 def rows_deviating() -> set[int]:
     """The rows that the table of deviations names."""
     return {int(number) for rows in deviations().values() for number in re.findall(r"\d+", rows)}
+
+
+def test_the_page_on_compatibility_lists_every_row_in_order() -> None:
+    rows = table("compatibility.md", "row", "feature", "how it shows")
+
+    assert [int(row) for row, *_ in rows] == ROWS
+    assert all(cell for row in rows for cell in row)
+
+
+def test_a_test_is_marked_with_a_row_that_there_is() -> None:
+    assert rows_tested() <= set(ROWS)
 
 
 def test_every_row_has_a_test_or_a_deviation() -> None:

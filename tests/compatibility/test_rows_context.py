@@ -84,7 +84,8 @@ async def made(call: Callable[[Context], Any], ctx: Context) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Context.get_result")
-async def test_row_59_each_method_is_refused_where_it_does_not_belong() -> None:
+@pytest.mark.row(59)
+async def test_each_method_is_refused_where_it_does_not_belong() -> None:
     class Asks(Workflow):
         @step
         async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -104,7 +105,8 @@ async def test_row_59_each_method_is_refused_where_it_does_not_belong() -> None:
             assert where in text
 
 
-async def test_row_59_what_belongs_to_all_faces() -> None:
+@pytest.mark.row(59)
+async def test_what_belongs_to_all_faces() -> None:
     class Asks(Workflow):
         @step
         async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -142,7 +144,8 @@ def helper(n: int) -> str:
     return ctx.run_id
 
 
-async def test_row_60_a_helper_finds_the_context_of_the_step_that_calls_it() -> None:
+@pytest.mark.row(60)
+async def test_a_helper_finds_the_context_of_the_step_that_calls_it() -> None:
     class Helped(Workflow):
         @step
         async def first(self, ev: StartEvent) -> Item:
@@ -158,7 +161,8 @@ async def test_row_60_a_helper_finds_the_context_of_the_step_that_calls_it() -> 
     assert sorted([event.n async for event in handler.stream_events(types=[Item])]) == [1, 2, 3]
 
 
-def test_row_60_outside_of_a_step_there_is_none() -> None:
+@pytest.mark.row(60)
+def test_outside_of_a_step_there_is_none() -> None:
     with pytest.raises(WorkflowRuntimeError, match="outside of a step"):
         Context.get_step_context()
 
@@ -195,34 +199,39 @@ def collecting(
 ITEMS_THEN_OTHERS = [*(Item(n=n) for n in (1, 2, 3)), *(Other(n=n) for n in (1, 2))]
 
 
-async def test_row_61_a_set_comes_in_the_order_asked_for_and_surplus_events_stay_for_the_next() -> None:
+@pytest.mark.row(61)
+async def test_a_set_comes_in_the_order_asked_for_and_surplus_events_stay_for_the_next() -> None:
     """There, the second and third Item are dropped when they come; here they wait for the next set."""
     sets = await collecting(ITEMS_THEN_OTHERS, [Other, Item], lambda ev: None)().run()
 
     assert sets == [["Other1", "Item1"], ["Other2", "Item2"]]
 
 
-async def test_row_61_equal_types_come_in_the_order_of_their_arrival() -> None:
+@pytest.mark.row(61)
+async def test_equal_types_come_in_the_order_of_their_arrival() -> None:
     sets = await collecting(ITEMS_THEN_OTHERS, [Item, Other, Item], lambda ev: None)().run()
 
     assert sets == [["Item1", "Other1", "Item2"]]
 
 
-async def test_row_61_each_buffer_id_is_a_buffer_of_its_own() -> None:
+@pytest.mark.row(61)
+async def test_each_buffer_id_is_a_buffer_of_its_own() -> None:
     even_and_odd = [Item(n=n) for n in (1, 2, 3, 4)]
     sets = await collecting(even_and_odd, [Item, Item], lambda ev: "even" if ev.n % 2 == 0 else "odd")().run()
 
     assert sets == [["Item1", "Item3"], ["Item2", "Item4"]]
 
 
-async def test_row_61_nothing_expected_is_complete_at_once() -> None:
+@pytest.mark.row(61)
+async def test_nothing_expected_is_complete_at_once() -> None:
     assert await collecting([Item(n=1)], [], lambda ev: None)().run() == [[]]
 
 
 # -- 62 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_62_fifty_events_in_parallel_make_one_set_and_call_the_step_fifty_times() -> None:
+@pytest.mark.row(62)
+async def test_fifty_events_in_parallel_make_one_set_and_call_the_step_fifty_times() -> None:
     """There, a step whose buffer has changed meanwhile is executed again; here the exchange is atomic."""
     calls: Counter[int] = Counter()
     complete: list[int] = []

@@ -72,11 +72,13 @@ DYNAMIC = Order(number=1, colour="red", size=None)
         (Order(number=1, _note="fragile")._note, "fragile"),
     ],
 )
-def test_row_49_attributes_and_the_dict_face_of_an_event(got: object, expected: object) -> None:
+@pytest.mark.row(49)
+def test_attributes_and_the_dict_face_of_an_event(got: object, expected: object) -> None:
     assert got == expected
 
 
-def test_row_49_fields_are_no_keys_and_what_is_set_becomes_a_key() -> None:
+@pytest.mark.row(49)
+def test_fields_are_no_keys_and_what_is_set_becomes_a_key() -> None:
     event = Order(number=1)
 
     with pytest.raises(KeyError):
@@ -103,14 +105,16 @@ def test_row_49_fields_are_no_keys_and_what_is_set_becomes_a_key() -> None:
         (Order(number=1, a=2), {"number": 1, "tags": [], "_data": {"a": 2}}),
     ],
 )
-def test_row_50_a_dump_has_data_only_when_there_are_dynamic_ones(event: Event, dumped: dict[str, Any]) -> None:
+@pytest.mark.row(50)
+def test_a_dump_has_data_only_when_there_are_dynamic_ones(event: Event, dumped: dict[str, Any]) -> None:
     assert event.model_dump() == dumped
     assert type(event).model_validate(dumped) == event
     assert type(event).model_validate_json(event.model_dump_json()) == event
 
 
 @pytest.mark.parametrize("given", [{"a": 1}, {"_data": {"a": 1}}])
-def test_row_50_both_forms_are_read(given: dict[str, Any]) -> None:
+@pytest.mark.row(50)
+def test_both_forms_are_read(given: dict[str, Any]) -> None:
     assert Event.model_validate(given) == Event(a=1)
     assert Order.model_validate({"number": 1, **given}) == Order(number=1, a=1)
 
@@ -129,14 +133,14 @@ def test_row_50_both_forms_are_read(given: dict[str, Any]) -> None:
         (Receipt(total=3), {"total": 3}, "None", "Receipt(total=3)"),
     ],
 )
-def test_row_51_a_stop_event_as_dump_text_and_repr(
-    event: StopEvent, dumped: dict[str, Any], text: str, shown: str
-) -> None:
+@pytest.mark.row(51)
+def test_a_stop_event_as_dump_text_and_repr(event: StopEvent, dumped: dict[str, Any], text: str, shown: str) -> None:
     assert (event.model_dump(), str(event), repr(event)) == (dumped, text, shown)
     assert type(event).model_validate(dumped) == event
 
 
-async def test_row_51_the_result_of_a_stop_event_and_of_a_subclass() -> None:
+@pytest.mark.row(51)
+async def test_the_result_of_a_stop_event_and_of_a_subclass() -> None:
     class Computed(StopEvent):
         parts: list[int]
 
@@ -184,7 +188,8 @@ async def answered(
     return seen
 
 
-async def test_row_52_a_returned_input_required_event_is_published_once() -> None:
+@pytest.mark.row(52)
+async def test_a_returned_input_required_event_is_published_once() -> None:
     handler = Form().run()
 
     assert await answered(handler) == [Asked(question="name?"), StopEvent(result="Ada")]
@@ -217,7 +222,8 @@ def states(*rows: tuple[str, str, str, str | None]) -> list[Event]:
     ]
 
 
-async def test_row_53_the_exact_sequence_of_a_run_of_two_steps() -> None:
+@pytest.mark.row(53)
+async def test_the_exact_sequence_of_a_run_of_two_steps() -> None:
     handler = TwoSteps().run()
 
     assert [event async for event in handler.stream_events(expose_internal=True)] == [
@@ -231,7 +237,8 @@ async def test_row_53_the_exact_sequence_of_a_run_of_two_steps() -> None:
     ]
 
 
-async def test_row_53_a_step_has_ended_before_what_it_asked_is_published() -> None:
+@pytest.mark.row(53)
+async def test_a_step_has_ended_before_what_it_asked_is_published() -> None:
     assert await answered(Form().run(), expose_internal=True) == [
         *states(("ask", "running", "StartEvent", None), ("ask", "not_running", START_CLASS, str(Asked))),
         Asked(question="name?"),
@@ -241,7 +248,8 @@ async def test_row_53_a_step_has_ended_before_what_it_asked_is_published() -> No
     ]
 
 
-async def test_row_53_what_waits_for_a_slot_is_preparing() -> None:
+@pytest.mark.row(53)
+async def test_what_waits_for_a_slot_is_preparing() -> None:
     class Narrow(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:
@@ -274,7 +282,8 @@ async def test_row_53_what_waits_for_a_slot_is_preparing() -> None:
 # -- 54 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_54_idleness_and_an_event_that_nobody_takes_are_told() -> None:
+@pytest.mark.row(54)
+async def test_idleness_and_an_event_that_nobody_takes_are_told() -> None:
     handler = Form().run()
     told = await answered(handler, expose_internal=True, stray=Item(n=9))
 
@@ -286,7 +295,8 @@ async def test_row_54_idleness_and_an_event_that_nobody_takes_are_told() -> None
     assert kinds.index(WorkflowIdleEvent) < kinds.index(UnhandledEvent)
 
 
-async def test_row_54_an_unhandled_event_of_a_working_step_is_not_idle_and_input_required_is_never_unhandled() -> None:
+@pytest.mark.row(54)
+async def test_an_unhandled_event_of_a_working_step_is_not_idle_and_input_required_is_never_unhandled() -> None:
     class Strays(Workflow):
         @step
         async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -298,7 +308,8 @@ async def test_row_54_an_unhandled_event_of_a_working_step_is_not_idle_and_input
     assert [(event.event_type, event.idle) async for event in stream] == [("Item", False)]
 
 
-async def test_row_54_an_event_that_nobody_takes_yet_is_kept_for_a_waiter() -> None:
+@pytest.mark.row(54)
+async def test_an_event_that_nobody_takes_yet_is_kept_for_a_waiter() -> None:
     """There, an answer that is quicker than its question is lost."""
 
     class Ready(HumanResponseEvent):
@@ -334,7 +345,8 @@ class Tells(Workflow):
 TOLD = [Item(n=0), Item(n=1), Item(n=2), StopEvent(result="told")]
 
 
-async def test_row_55_internal_events_are_hidden_by_default_and_a_late_reader_misses_nothing() -> None:
+@pytest.mark.row(55)
+async def test_internal_events_are_hidden_by_default_and_a_late_reader_misses_nothing() -> None:
     handler = Tells().run()
     await handler
 
@@ -344,7 +356,8 @@ async def test_row_55_internal_events_are_hidden_by_default_and_a_late_reader_mi
     assert len(shown) == len(TOLD) + 2
 
 
-async def test_row_55_every_reader_sees_all_and_one_that_broke_off_goes_on_where_it_stopped() -> None:
+@pytest.mark.row(55)
+async def test_every_reader_sees_all_and_one_that_broke_off_goes_on_where_it_stopped() -> None:
     """There, a second reading raises; here the log is kept, so any number of readers see all of it."""
     handler = Tells().run()
     for _ in range(2):
@@ -359,7 +372,8 @@ async def test_row_55_every_reader_sees_all_and_one_that_broke_off_goes_on_where
 # -- 56 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_56_a_stop_event_that_a_step_writes_to_the_stream_does_not_end_it() -> None:
+@pytest.mark.row(56)
+async def test_a_stop_event_that_a_step_writes_to_the_stream_does_not_end_it() -> None:
     """There, it ends the stream while the run goes on; here only the run's own end does."""
 
     class Premature(Workflow):

@@ -57,7 +57,8 @@ class Recording:
         return 0.0 if attempts < 3 else None
 
 
-async def test_row_41_the_seed_of_random_waits_follows_from_run_step_and_failure() -> None:
+@pytest.mark.row(41)
+async def test_the_seed_of_random_waits_follows_from_run_step_and_failure() -> None:
     policy = Recording()
 
     class Flaky(Workflow):
@@ -74,13 +75,15 @@ async def test_row_41_the_seed_of_random_waits_follows_from_run_step_and_failure
 
 
 @pytest.mark.parametrize("wait", [wait_random(0, 9), wait_random_exponential(), wait_exponential_jitter()])
-def test_row_41_equal_seeds_give_equal_delays(wait: Any) -> None:
+@pytest.mark.row(41)
+def test_equal_seeds_give_equal_delays(wait: Any) -> None:
     delays = [[wait(attempts, seed=seed) for attempts in range(4)] for seed in (7, 7, 8)]
 
     assert delays[0] == delays[1] != delays[2]
 
 
-async def test_row_41_a_policy_that_takes_no_seed_works() -> None:
+@pytest.mark.row(41)
+async def test_a_policy_that_takes_no_seed_works() -> None:
     class Unseeded:
         def next(self, elapsed_time: float, attempts: int, error: Exception) -> float | None:
             return 0.0 if attempts < 2 else None
@@ -117,7 +120,8 @@ class Delayed(Workflow):
         return StopEvent(result=[ev.n for ev in evs])
 
 
-async def test_row_42_a_delayed_retry_holds_no_slot_and_survives_a_snapshot() -> None:
+@pytest.mark.row(42)
+async def test_a_delayed_retry_holds_no_slot_and_survives_a_snapshot() -> None:
     handler = Delayed(timeout=None).run()
     assert await published(handler, Item) == [Item(n=1)]
     data = handler.ctx.to_dict()
@@ -141,7 +145,8 @@ async def test_row_42_a_delayed_retry_holds_no_slot_and_survives_a_snapshot() ->
 # -- 43 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_43_retry_info_is_empty_at_first_and_then_tells_of_the_last_failure() -> None:
+@pytest.mark.row(43)
+async def test_retry_info_is_empty_at_first_and_then_tells_of_the_last_failure() -> None:
     found: list[RetryInfo] = []
 
     class Flaky(Workflow):
@@ -173,7 +178,8 @@ async def test_row_43_retry_info_is_empty_at_first_and_then_tells_of_the_last_fa
 # -- 44 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_44_a_handler_for_named_steps_and_one_for_all_others_get_the_six_fields() -> None:
+@pytest.mark.row(44)
+async def test_a_handler_for_named_steps_and_one_for_all_others_get_the_six_fields() -> None:
     class Sorted(Workflow):
         @step
         async def named(self, ev: StartEvent) -> Item:
@@ -216,7 +222,8 @@ async def test_row_44_a_handler_for_named_steps_and_one_for_all_others_get_the_s
 
 
 @pytest.mark.parametrize("allowed", [1, 2])
-async def test_row_45_a_lineage_is_rescued_max_recoveries_times_and_then_the_run_fails(allowed: int) -> None:
+@pytest.mark.row(45)
+async def test_a_lineage_is_rescued_max_recoveries_times_and_then_the_run_fails(allowed: int) -> None:
     rescued: list[str] = []
 
     class Stubborn(Workflow):
@@ -239,7 +246,8 @@ async def test_row_45_a_lineage_is_rescued_max_recoveries_times_and_then_the_run
     assert rescued == [f"after {n} rescues" for n in range(allowed)]
 
 
-async def test_row_45_branches_of_a_fan_out_are_counted_apart() -> None:
+@pytest.mark.row(45)
+async def test_branches_of_a_fan_out_are_counted_apart() -> None:
     class Branches(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:
@@ -264,7 +272,8 @@ async def test_row_45_branches_of_a_fan_out_are_counted_apart() -> None:
 # -- 46 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_46_what_a_handler_raises_is_how_the_run_fails() -> None:
+@pytest.mark.row(46)
+async def test_what_a_handler_raises_is_how_the_run_fails() -> None:
     class Worse(Workflow):
         @step
         async def go(self, ev: StartEvent) -> StopEvent:
@@ -297,7 +306,8 @@ class Caught(Workflow):
         return StopEvent(result="rescued")
 
 
-async def test_row_46_neither_timeout_nor_cancellation_is_caught() -> None:
+@pytest.mark.row(46)
+async def test_neither_timeout_nor_cancellation_is_caught() -> None:
     late = Caught(timeout=0.3).run()
     with pytest.raises(
         WorkflowTimeoutError, match="Operation timed out after 0.3 seconds. Currently active steps: dawdle"
@@ -344,7 +354,8 @@ def failing_with(make: Any) -> type[Workflow]:
     return Fails
 
 
-async def test_row_47_awaiting_raises_the_original_exception_each_time() -> None:
+@pytest.mark.row(47)
+async def test_awaiting_raises_the_original_exception_each_time() -> None:
     handler = failing_with(lambda: ValueError("boom"))().run()
 
     for _ in range(2):
@@ -368,7 +379,8 @@ except Exception as error:
 """
 
 
-async def test_row_47_another_process_sees_the_same_exception(runtime: Runtime) -> None:
+@pytest.mark.row(47)
+async def test_another_process_sees_the_same_exception(runtime: Runtime) -> None:
     handler = failing_with(lambda: ValueError("boom"))().run()
     with pytest.raises(ValueError, match="^boom$"):
         await handler
@@ -386,14 +398,16 @@ async def test_row_47_another_process_sees_the_same_exception(runtime: Runtime) 
 # -- 48 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_48_an_exception_of_several_arguments_is_rebuilt() -> None:
+@pytest.mark.row(48)
+async def test_an_exception_of_several_arguments_is_rebuilt() -> None:
     with pytest.raises(TwoParts) as caught:
         await failing_with(lambda: TwoParts(7, "read the manual"))().run()
 
     assert (str(caught.value), caught.value.code, caught.value.args) == ("error 7", 7, (7, "read the manual"))
 
 
-async def test_row_48_what_cannot_be_rebuilt_keeps_its_message_and_the_name_of_its_class() -> None:
+@pytest.mark.row(48)
+async def test_what_cannot_be_rebuilt_keeps_its_message_and_the_name_of_its_class() -> None:
     with pytest.raises(UnreconstructedException, match="^2 parts$") as caught:
         await failing_with(lambda: Picky([object(), object()]))().run()
 
@@ -401,7 +415,8 @@ async def test_row_48_what_cannot_be_rebuilt_keeps_its_message_and_the_name_of_i
 
 
 @pytest.mark.parametrize("name", ["antigravity.Fall", "os.system", "builtins.object", "no name at all"])
-def test_row_48_a_class_that_is_not_loaded_or_no_exception_is_no_reason_to_crash(name: str) -> None:
+@pytest.mark.row(48)
+def test_a_class_that_is_not_loaded_or_no_exception_is_no_reason_to_crash(name: str) -> None:
     dumped = {"step_name": "go", "exception": {"exception_type": name, "exception_message": "down"}}
 
     exception = WorkflowFailedEvent.model_validate(dumped).exception

@@ -98,7 +98,8 @@ def gated(gates: Gates, *, dead: Sequence[int] = ()) -> type[Workflow]:
 # -- 27 to 31: lists and what gathers them -----------------------------------------------------------------------------
 
 
-async def test_row_27_each_element_of_a_returned_list_is_an_event_of_its_own() -> None:
+@pytest.mark.row(27)
+async def test_each_element_of_a_returned_list_is_an_event_of_its_own() -> None:
     seen: list[str] = []
 
     class Spread(Workflow):
@@ -124,7 +125,8 @@ async def test_row_27_each_element_of_a_returned_list_is_an_event_of_its_own() -
     assert sorted(seen) == ["other 1", "work 0", "work 2"]
 
 
-async def test_row_27_each_step_that_accepts_an_element_adds_to_the_batch() -> None:
+@pytest.mark.row(27)
+async def test_each_step_that_accepts_an_element_adds_to_the_batch() -> None:
     class Twice(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:
@@ -145,7 +147,8 @@ async def test_row_27_each_step_that_accepts_an_element_adds_to_the_batch() -> N
     assert await Twice().run() == [1, 2, 10, 20]
 
 
-async def test_row_28_the_join_fires_once_with_the_events_in_order_of_arrival() -> None:
+@pytest.mark.row(28)
+async def test_the_join_fires_once_with_the_events_in_order_of_arrival() -> None:
     gates = Gates(2, 0, 1)
     handler = gated(gates)().run()
     await gates.open_one_by_one(handler)
@@ -158,7 +161,8 @@ async def test_row_28_the_join_fires_once_with_the_events_in_order_of_arrival() 
     assert begun == {"split": 1, "work": 3, "join": 1}
 
 
-async def test_row_28_a_union_is_gathered_by_one_parameter() -> None:
+@pytest.mark.row(28)
+async def test_a_union_is_gathered_by_one_parameter() -> None:
     class Both(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Left | Right]:
@@ -171,7 +175,8 @@ async def test_row_28_a_union_is_gathered_by_one_parameter() -> None:
     assert await Both().run() == ["Left", "Right"]
 
 
-async def test_row_29_an_empty_list_fires_the_join_with_an_empty_list() -> None:
+@pytest.mark.row(29)
+async def test_an_empty_list_fires_the_join_with_an_empty_list() -> None:
     class Empty(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Done]:
@@ -184,7 +189,8 @@ async def test_row_29_an_empty_list_fires_the_join_with_an_empty_list() -> None:
     assert await Empty().run() == []
 
 
-async def test_row_29_none_opens_no_fan_out_so_the_join_does_not_fire() -> None:
+@pytest.mark.row(29)
+async def test_none_opens_no_fan_out_so_the_join_does_not_fire() -> None:
     joined = False
 
     class Nothing(Workflow):
@@ -210,7 +216,8 @@ async def test_row_29_none_opens_no_fan_out_so_the_join_does_not_fire() -> None:
     assert not joined
 
 
-async def test_row_30_a_branch_that_returns_none_shrinks_the_batch() -> None:
+@pytest.mark.row(30)
+async def test_a_branch_that_returns_none_shrinks_the_batch() -> None:
     gates = Gates(2, 1, 0)
     handler = gated(gates, dead=[1])().run()
     await gates.open_one_by_one(handler)
@@ -218,7 +225,8 @@ async def test_row_30_a_branch_that_returns_none_shrinks_the_batch() -> None:
     assert await handler == [2, 0]
 
 
-async def test_row_30_a_branch_that_a_handler_recovers_goes_on_in_the_batch() -> None:
+@pytest.mark.row(30)
+async def test_a_branch_that_a_handler_recovers_goes_on_in_the_batch() -> None:
     class Recovered(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:
@@ -241,7 +249,8 @@ async def test_row_30_a_branch_that_a_handler_recovers_goes_on_in_the_batch() ->
     assert await Recovered().run() == [-1, 0, 2]
 
 
-async def test_row_31_fan_outs_within_a_fan_out_join_at_the_innermost_level() -> None:
+@pytest.mark.row(31)
+async def test_fan_outs_within_a_fan_out_join_at_the_innermost_level() -> None:
     class Nested(Workflow):
         @step
         async def groups(self, ev: StartEvent) -> list[Group]:
@@ -265,7 +274,8 @@ async def test_row_31_fan_outs_within_a_fan_out_join_at_the_innermost_level() ->
 # -- 32, 33: Take, and what stands beside a list -----------------------------------------------------------------------
 
 
-async def test_row_32_take_fires_on_the_nth_arrival_and_the_siblings_go_on() -> None:
+@pytest.mark.row(32)
+async def test_take_fires_on_the_nth_arrival_and_the_siblings_go_on() -> None:
     fired, slow_ended = asyncio.Event(), asyncio.Event()
 
     class Fastest(Workflow):
@@ -290,7 +300,8 @@ async def test_row_32_take_fires_on_the_nth_arrival_and_the_siblings_go_on() -> 
 
 
 @pytest.mark.parametrize("produced", [1, 0])
-async def test_row_32_take_fires_with_what_there_is_when_the_fan_out_ends_early(produced: int) -> None:
+@pytest.mark.row(32)
+async def test_take_fires_with_what_there_is_when_the_fan_out_ends_early(produced: int) -> None:
     class Few(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Done]:
@@ -303,7 +314,8 @@ async def test_row_32_take_fires_with_what_there_is_when_the_fan_out_ends_early(
     assert await Few().run() == produced
 
 
-def test_row_32_cardinalities_are_all_by_default_and_take_of_at_least_one() -> None:
+@pytest.mark.row(32)
+def test_cardinalities_are_all_by_default_and_take_of_at_least_one() -> None:
     assert Collect() == Collect(All())
     assert Collect(cardinality=Take(3)).cardinality == Take(n=3)
     for number in (0, -1, 1.5, "2"):
@@ -320,7 +332,8 @@ def test_row_32_cardinalities_are_all_by_default_and_take_of_at_least_one() -> N
             return StopEvent()
 
 
-async def test_row_33_beside_a_list_another_event_is_dispatched_as_usual() -> None:
+@pytest.mark.row(33)
+async def test_beside_a_list_another_event_is_dispatched_as_usual() -> None:
     class Either(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Done] | Left:
@@ -337,7 +350,8 @@ async def test_row_33_beside_a_list_another_event_is_dispatched_as_usual() -> No
     assert await Either().run() == "no fan-out"
 
 
-async def test_row_33_a_bare_member_is_an_error_unless_it_is_annotated_too() -> None:
+@pytest.mark.row(33)
+async def test_a_bare_member_is_an_error_unless_it_is_annotated_too() -> None:
     class Bare(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item] | Left:
@@ -361,7 +375,8 @@ async def test_row_33_a_bare_member_is_an_error_unless_it_is_annotated_too() -> 
     assert await Allowed().run() == 2
 
 
-async def test_row_33_every_element_of_a_list_is_an_event() -> None:
+@pytest.mark.row(33)
+async def test_every_element_of_a_list_is_an_event() -> None:
     class Mixed(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Done]:
@@ -394,19 +409,22 @@ def stray(target: str | None) -> type[Workflow]:
     return Stray
 
 
-async def test_row_34_a_sent_event_is_not_gathered_and_a_warning_says_so(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.row(34)
+async def test_a_sent_event_is_not_gathered_and_a_warning_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "umbel"):
         assert await stray(None)().run() == [1]
 
     assert "step 'join' gathers the events of a fan-out and does not get the Done" in caplog.text
 
 
-async def test_row_34_an_event_sent_to_a_gathering_step_by_name_fails_the_run() -> None:
+@pytest.mark.row(34)
+async def test_an_event_sent_to_a_gathering_step_by_name_fails_the_run() -> None:
     with pytest.raises(WorkflowRuntimeError, match="^Step 'join' gathers the events of a fan-out"):
         await stray("join")().run()
 
 
-async def test_row_34_an_event_sent_to_it_from_outside_is_refused_to_the_sender() -> None:
+@pytest.mark.row(34)
+async def test_an_event_sent_to_it_from_outside_is_refused_to_the_sender() -> None:
     gates = Gates(2, 1, 0)
     handler = gated(gates)().run()
 
@@ -417,7 +435,8 @@ async def test_row_34_an_event_sent_to_it_from_outside_is_refused_to_the_sender(
     assert await handler == [2, 1, 0]
 
 
-async def test_row_35_a_fan_out_that_nothing_can_close_fails_the_run() -> None:
+@pytest.mark.row(35)
+async def test_a_fan_out_that_nothing_can_close_fails_the_run() -> None:
     class Half(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:
@@ -452,7 +471,8 @@ async def test_row_35_a_fan_out_that_nothing_can_close_fails_the_run() -> None:
 # -- 38: retries inside ------------------------------------------------------------------------------------------------
 
 
-async def test_row_38_a_retry_keeps_its_place_in_the_batch_open() -> None:
+@pytest.mark.row(38)
+async def test_a_retry_keeps_its_place_in_the_batch_open() -> None:
     class Flaky(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:

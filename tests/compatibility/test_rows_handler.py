@@ -39,7 +39,8 @@ async def waiting_interview() -> WorkflowHandler:
 # -- 57 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_57_cancel_run_swallows_and_awaiting_raises() -> None:
+@pytest.mark.row(57)
+async def test_cancel_run_swallows_and_awaiting_raises() -> None:
     handler = await waiting_interview()
     assert (handler.is_done(), handler.get_stop_event()) == (False, None)
 
@@ -56,7 +57,8 @@ async def test_row_57_cancel_run_swallows_and_awaiting_raises() -> None:
     assert (timeout.kind, timeout.default) == (inspect.Parameter.KEYWORD_ONLY, 5.0)
 
 
-async def test_row_57_a_cancelled_run_can_be_resumed_from_its_snapshot() -> None:
+@pytest.mark.row(57)
+async def test_a_cancelled_run_can_be_resumed_from_its_snapshot() -> None:
     handler = await waiting_interview()
     await handler.cancel_run()
     data = handler.ctx.to_dict()
@@ -86,7 +88,8 @@ def warned(call: Any) -> Any:
         return call()
 
 
-async def test_row_58_the_deprecated_methods_warn_and_answer() -> None:
+@pytest.mark.row(58)
+async def test_the_deprecated_methods_warn_and_answer() -> None:
     fine = Ends().run()
     assert await fine == "fine"
     assert (warned(fine.done), warned(fine.cancelled), warned(fine.exception)) == (True, False, None)
@@ -107,7 +110,8 @@ async def test_row_58_the_deprecated_methods_warn_and_answer() -> None:
         warned(unwanted.exception)
 
 
-async def test_row_58_cancel_is_no_hard_cancel_of_a_local_task_but_ends_the_run_wherever_it_is() -> None:
+@pytest.mark.row(58)
+async def test_cancel_is_no_hard_cancel_of_a_local_task_but_ends_the_run_wherever_it_is() -> None:
     """There, it is deprecated and cancels the task that awaits; here it says whether it ended the run."""
     handler = await waiting_interview()
 

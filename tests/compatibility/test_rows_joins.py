@@ -23,7 +23,8 @@ class Right(Event):
     n: int
 
 
-async def test_row_36_a_join_fires_for_every_full_set_in_order_of_arrival() -> None:
+@pytest.mark.row(36)
+async def test_a_join_fires_for_every_full_set_in_order_of_arrival() -> None:
     sets: list[tuple[int, int]] = []
 
     class Pairs(Workflow):
@@ -44,7 +45,8 @@ async def test_row_36_a_join_fires_for_every_full_set_in_order_of_arrival() -> N
     assert sets == [(0, 0), (1, 10), (2, 20)]
 
 
-async def test_row_36_two_parameters_of_one_class_are_bound_in_order_of_arrival() -> None:
+@pytest.mark.row(36)
+async def test_two_parameters_of_one_class_are_bound_in_order_of_arrival() -> None:
     class Twins(Workflow):
         @step
         async def feed(self, ctx: Context, ev: StartEvent) -> Left | None:
@@ -59,7 +61,8 @@ async def test_row_36_two_parameters_of_one_class_are_bound_in_order_of_arrival(
     assert await Twins().run() == [1, 2]
 
 
-async def test_row_36_with_subclasses_a_set_is_found_whatever_comes_first() -> None:
+@pytest.mark.row(36)
+async def test_with_subclasses_a_set_is_found_whatever_comes_first() -> None:
     class Small(Left):
         pass
 
@@ -81,7 +84,8 @@ async def test_row_36_with_subclasses_a_set_is_found_whatever_comes_first() -> N
     assert await flow(Left(n=2), Small(n=1)).run() == [2, 1]
 
 
-def test_row_37_a_join_of_events_from_different_levels_is_refused() -> None:
+@pytest.mark.row(37)
+def test_a_join_of_events_from_different_levels_is_refused() -> None:
     class Across(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Left]:
@@ -102,7 +106,8 @@ def test_row_37_a_join_of_events_from_different_levels_is_refused() -> None:
         Across().validate()
 
 
-def test_row_37_each_parameter_of_a_join_names_one_class_and_lists_stand_alone() -> None:
+@pytest.mark.row(37)
+def test_each_parameter_of_a_join_names_one_class_and_lists_stand_alone() -> None:
     with pytest.raises(WorkflowValidationError, match="require each event parameter to declare a single event type"):
 
         @step

@@ -34,7 +34,8 @@ def counting(calls: list[int]) -> Callable[[], int]:
 # -- 76 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_76_a_resource_is_made_once_for_all_steps_and_runs_of_a_workflow_instance() -> None:
+@pytest.mark.row(76)
+async def test_a_resource_is_made_once_for_all_steps_and_runs_of_a_workflow_instance() -> None:
     calls: list[int] = []
     plain = counting(calls)
 
@@ -60,7 +61,8 @@ async def test_row_76_a_resource_is_made_once_for_all_steps_and_runs_of_a_workfl
     assert calls == [1, 2, 3]
 
 
-async def test_row_76_without_cache_each_execution_of_a_step_gets_one_of_its_own() -> None:
+@pytest.mark.row(76)
+async def test_without_cache_each_execution_of_a_step_gets_one_of_its_own() -> None:
     calls: list[int] = []
     number = counting(calls)
 
@@ -85,7 +87,8 @@ async def test_row_76_without_cache_each_execution_of_a_step_gets_one_of_its_own
     assert calls == [1, 2]
 
 
-async def test_row_76_factories_of_one_name_are_told_apart() -> None:
+@pytest.mark.row(76)
+async def test_factories_of_one_name_are_told_apart() -> None:
     """There, the name of the factory is the key, so that both would get the same value."""
 
     class Flow(Workflow):
@@ -106,7 +109,8 @@ def egg(hen: Annotated[int, Resource(hen)]) -> int:
     return hen
 
 
-def test_row_76_a_circle_is_an_error_that_shows_it() -> None:
+@pytest.mark.row(76)
+def test_a_circle_is_an_error_that_shows_it() -> None:
     class Flow(Workflow):
         @step
         async def go(self, ev: StartEvent, n: Annotated[int, Resource(hen)]) -> StopEvent:
@@ -116,7 +120,8 @@ def test_row_76_a_circle_is_an_error_that_shows_it() -> None:
         Flow().run()
 
 
-async def test_row_76_a_factory_that_fails_fails_the_step_and_the_retry_calls_it_again() -> None:
+@pytest.mark.row(76)
+async def test_a_factory_that_fails_fails_the_step_and_the_retry_calls_it_again() -> None:
     calls: list[int] = []
 
     async def connect() -> str:
@@ -133,7 +138,8 @@ async def test_row_76_a_factory_that_fails_fails_the_step_and_the_retry_calls_it
     assert await Flow().run() == ["connected", "refused"]
 
 
-async def test_row_76_a_manager_is_given_doubles_and_asked_for_what_there_is() -> None:
+@pytest.mark.row(76)
+async def test_a_manager_is_given_doubles_and_asked_for_what_there_is() -> None:
     def connect() -> str:
         raise AssertionError("must not be called")
 
@@ -177,7 +183,8 @@ def app_json(tmp_path: Path) -> Path:
     return file
 
 
-async def test_row_77_a_config_is_a_part_of_a_json_file_as_a_model(app_json: Path) -> None:
+@pytest.mark.row(77)
+async def test_a_config_is_a_part_of_a_json_file_as_a_model(app_json: Path) -> None:
     whole = answering_with(ResourceConfig(str(app_json)))
     part = answering_with(ResourceConfig(str(app_json), "llm.fast", label="LLM", description="the fast one"))
 
@@ -193,9 +200,8 @@ async def test_row_77_a_config_is_a_part_of_a_json_file_as_a_model(app_json: Pat
         ("llm.bad", "does not fit Model: name: Field required; temperature: Input should be a valid number"),
     ],
 )
-def test_row_77_what_is_wrong_with_a_config_is_said_when_a_run_is_started(
-    app_json: Path, selector: str, problem: str
-) -> None:
+@pytest.mark.row(77)
+def test_what_is_wrong_with_a_config_is_said_when_a_run_is_started(app_json: Path, selector: str, problem: str) -> None:
     flow = answering_with(ResourceConfig(str(app_json), selector))()
 
     with pytest.raises(WorkflowValidationError, match="has configs that cannot be read") as caught:
@@ -205,7 +211,8 @@ def test_row_77_what_is_wrong_with_a_config_is_said_when_a_run_is_started(
     assert flow.validate(validate_resource_configs=False) is False
 
 
-def test_row_77_a_missing_file_is_noticed_at_the_run_and_a_wrong_suffix_at_once(tmp_path: Path) -> None:
+@pytest.mark.row(77)
+def test_a_missing_file_is_noticed_at_the_run_and_a_wrong_suffix_at_once(tmp_path: Path) -> None:
     flow = answering_with(ResourceConfig(str(tmp_path / "later.json")))()
 
     with pytest.raises(WorkflowValidationError, match="later.json' does not exist"):

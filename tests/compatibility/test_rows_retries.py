@@ -52,7 +52,8 @@ def delays(policy: RetryPolicy, failures: int = 5) -> list[float | None]:
 # -- 39: no policy, the default policy, the first delay ----------------------------------------------------------------
 
 
-async def test_row_39_a_step_without_a_policy_is_tried_once() -> None:
+@pytest.mark.row(39)
+async def test_a_step_without_a_policy_is_tried_once() -> None:
     attempts: list[int] = []
 
     class Once(Workflow):
@@ -66,17 +67,20 @@ async def test_row_39_a_step_without_a_policy_is_tried_once() -> None:
     assert attempts == [0]
 
 
-def test_row_39_the_default_policy_is_three_attempts_five_seconds_apart() -> None:
+@pytest.mark.row(39)
+def test_the_default_policy_is_three_attempts_five_seconds_apart() -> None:
     assert delays(retry_policy()) == [5, 5, None, None, None]
 
 
-def test_row_39_the_first_delay_has_index_zero() -> None:
+@pytest.mark.row(39)
+def test_the_first_delay_has_index_zero() -> None:
     chain = wait_chain(wait_fixed(1), wait_fixed(2), wait_fixed(5))
 
     assert delays(retry_policy(wait=chain, stop=stop_after_attempt(5))) == [1, 2, 5, 5, None]
 
 
-async def test_row_39_a_policy_of_ones_own_is_asked_about_every_failure() -> None:
+@pytest.mark.row(39)
+async def test_a_policy_of_ones_own_is_asked_about_every_failure() -> None:
     asked: list[tuple[int, str]] = []
 
     class Own:
@@ -95,7 +99,8 @@ async def test_row_39_a_policy_of_ones_own_is_asked_about_every_failure() -> Non
     assert asked == [(1, "number 0"), (2, "number 1"), (3, "number 2")]
 
 
-def test_row_39_retry_is_asked_first_then_wait_then_stop() -> None:
+@pytest.mark.row(39)
+def test_retry_is_asked_first_then_wait_then_stop() -> None:
     order: list[str] = []
 
     def ask_retry(error: BaseException) -> bool:
@@ -137,7 +142,8 @@ WAITS: list[tuple[Any, list[float]]] = [
 
 
 @pytest.mark.parametrize(("wait", "expected"), WAITS, ids=repr)
-def test_row_40_waits(wait: Any, expected: list[float]) -> None:
+@pytest.mark.row(40)
+def test_waits(wait: Any, expected: list[float]) -> None:
     assert delays(retry_policy(wait=wait, stop=stop_never()), 4) == pytest.approx(expected)
 
 
@@ -152,7 +158,8 @@ def test_row_40_waits(wait: Any, expected: list[float]) -> None:
     ],
     ids=repr,
 )
-def test_row_40_random_waits_stay_in_their_range(wait: Any, low: float, high: float) -> None:
+@pytest.mark.row(40)
+def test_random_waits_stay_in_their_range(wait: Any, low: float, high: float) -> None:
     drawn = {wait(0, seed=seed) for seed in range(20)}
 
     assert len(drawn) == 20
@@ -175,7 +182,8 @@ STOPS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("stop", "expected"), STOPS, ids=repr)
-def test_row_40_stops(stop: Any, expected: str) -> None:
+@pytest.mark.row(40)
+def test_stops(stop: Any, expected: str) -> None:
     answers = [stop(attempts, elapsed, upcoming_sleep=sleep) for attempts, elapsed, sleep in MOMENTS]
 
     assert "".join(".x"[answer] for answer in answers) == expected
@@ -208,7 +216,8 @@ CONDITIONS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("retry", "expected"), CONDITIONS)
-def test_row_40_conditions(retry: Any, expected: str) -> None:
+@pytest.mark.row(40)
+def test_conditions(retry: Any, expected: str) -> None:
     policy = retry_policy(retry=retry, wait=wait_none(), stop=stop_never())
 
     answers = [policy.next(0.0, 1, error) is not None for error in ERRORS]
@@ -216,12 +225,14 @@ def test_row_40_conditions(retry: Any, expected: str) -> None:
     assert "".join(".x"[answer] for answer in answers) == expected
 
 
-def test_row_40_a_chain_needs_a_member() -> None:
+@pytest.mark.row(40)
+def test_a_chain_needs_a_member() -> None:
     with pytest.raises(ValueError, match="wait_chain"):
         wait_chain()
 
 
-def test_row_40_the_deprecated_factories_work_and_warn() -> None:
+@pytest.mark.row(40)
+def test_the_deprecated_factories_work_and_warn() -> None:
     with pytest.warns(DeprecationWarning, match="ConstantDelayRetryPolicy"):
         constant = ConstantDelayRetryPolicy()
     with pytest.warns(DeprecationWarning, match="ExponentialBackoffRetryPolicy"):

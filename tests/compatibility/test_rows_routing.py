@@ -53,7 +53,8 @@ class Exact(Workflow):
         return StopEvent(result=ev.n)
 
 
-async def test_row_21_events_go_by_their_exact_class_and_others_are_unhandled() -> None:
+@pytest.mark.row(21)
+async def test_events_go_by_their_exact_class_and_others_are_unhandled() -> None:
     handler = Exact(disable_validation=True).run()
 
     assert await handler == 2
@@ -62,7 +63,8 @@ async def test_row_21_events_go_by_their_exact_class_and_others_are_unhandled() 
     assert (unhandled.step_name, unhandled.idle) == (None, False)
 
 
-async def test_row_22_a_step_may_accept_subclasses() -> None:
+@pytest.mark.row(22)
+async def test_a_step_may_accept_subclasses() -> None:
     class Any_(Workflow):
         @step
         async def begin(self, ev: StartEvent) -> Special:
@@ -75,7 +77,8 @@ async def test_row_22_a_step_may_accept_subclasses() -> None:
     assert await Any_().run() == "Special"
 
 
-async def test_row_23_an_event_goes_to_every_step_that_accepts_it() -> None:
+@pytest.mark.row(23)
+async def test_an_event_goes_to_every_step_that_accepts_it() -> None:
     class Broadcast(Workflow):
         @step
         async def begin(self, ev: StartEvent) -> Item:
@@ -99,7 +102,8 @@ async def test_row_23_an_event_goes_to_every_step_that_accepts_it() -> None:
 # -- 24: annotations ---------------------------------------------------------------------------------------------------
 
 
-async def test_row_24_unions_optionals_and_postponed_annotations_are_understood() -> None:
+@pytest.mark.row(24)
+async def test_unions_optionals_and_postponed_annotations_are_understood() -> None:
     class Local(Event):
         pass
 
@@ -123,7 +127,8 @@ async def test_row_24_unions_optionals_and_postponed_annotations_are_understood(
     assert await Annotated(disable_validation=True).run() == "through"
 
 
-async def test_row_24_a_parameter_may_be_of_the_root_class() -> None:
+@pytest.mark.row(24)
+async def test_a_parameter_may_be_of_the_root_class() -> None:
     class Bare(Workflow):
         @step
         async def begin(self, ev: StartEvent) -> Event:
@@ -136,7 +141,8 @@ async def test_row_24_a_parameter_may_be_of_the_root_class() -> None:
     assert await Bare().run() == 1
 
 
-def test_row_24_a_name_that_cannot_be_resolved_is_named() -> None:
+@pytest.mark.row(24)
+def test_a_name_that_cannot_be_resolved_is_named() -> None:
     with pytest.raises(WorkflowValidationError, match="Nonsense"):
 
         @step
@@ -144,7 +150,8 @@ def test_row_24_a_name_that_cannot_be_resolved_is_named() -> None:
             return StopEvent()
 
 
-def test_row_24_the_return_annotation_is_mandatory() -> None:
+@pytest.mark.row(24)
+def test_the_return_annotation_is_mandatory() -> None:
     with pytest.raises(
         WorkflowValidationError,
         match="^Return types of workflows step functions must be annotated with their type",
@@ -158,7 +165,8 @@ def test_row_24_the_return_annotation_is_mandatory() -> None:
 # -- 25, 26: what a step returns ---------------------------------------------------------------------------------------
 
 
-async def test_row_25_none_is_the_end_of_a_branch_and_not_of_the_run() -> None:
+@pytest.mark.row(25)
+async def test_none_is_the_end_of_a_branch_and_not_of_the_run() -> None:
     class Quiet(Workflow):
         @step
         async def nothing(self, ev: StartEvent) -> None:
@@ -176,7 +184,8 @@ async def test_row_25_none_is_the_end_of_a_branch_and_not_of_the_run() -> None:
 
 
 @pytest.mark.parametrize("returned", ["done", 5, [Item()], (Item(),), Item])
-async def test_row_25_what_is_no_event_fails_the_step(returned: Any) -> None:
+@pytest.mark.row(25)
+async def test_what_is_no_event_fails_the_step(returned: Any) -> None:
     class Wrong(Workflow):
         @step
         async def go(self, ev: StartEvent) -> StopEvent:
@@ -188,7 +197,8 @@ async def test_row_25_what_is_no_event_fails_the_step(returned: Any) -> None:
     assert str(caught.value).startswith(text)
 
 
-async def test_row_25_such_a_failure_is_retried_and_caught_as_any_other() -> None:
+@pytest.mark.row(25)
+async def test_such_a_failure_is_retried_and_caught_as_any_other() -> None:
     attempts: list[int] = []
 
     class Wrong(Workflow):
@@ -205,7 +215,8 @@ async def test_row_25_such_a_failure_is_retried_and_caught_as_any_other() -> Non
     assert attempts == [0, 1]
 
 
-async def test_row_26_the_first_stop_event_ends_the_run_and_its_other_steps() -> None:
+@pytest.mark.row(26)
+async def test_the_first_stop_event_ends_the_run_and_its_other_steps() -> None:
     held, stopped = asyncio.Event(), asyncio.Event()
 
     class Race(Workflow):
@@ -232,7 +243,8 @@ async def test_row_26_the_first_stop_event_ends_the_run_and_its_other_steps() ->
     assert await handler == "quick"
 
 
-async def test_row_26_a_stop_event_that_is_sent_and_not_returned_ends_nothing() -> None:
+@pytest.mark.row(26)
+async def test_a_stop_event_that_is_sent_and_not_returned_ends_nothing() -> None:
     class Sends(Workflow):
         @step
         async def begin(self, ctx: Context, ev: StartEvent) -> Item:

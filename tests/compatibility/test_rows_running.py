@@ -127,7 +127,8 @@ async def main():
 
 
 @pytest.mark.parametrize("module", SURFACE)
-def test_row_01_every_module_of_the_import_surface_is_there_under_umbel(module: str) -> None:
+@pytest.mark.row(1)
+def test_every_module_of_the_import_surface_is_there_under_umbel(module: str) -> None:
     found = importlib.import_module(module)
 
     assert [name for name in SURFACE[module].split() if not hasattr(found, name)] == []
@@ -136,7 +137,8 @@ def test_row_01_every_module_of_the_import_surface_is_there_under_umbel(module: 
 
 
 @pytest.mark.parametrize("root", ["workflows", "llama_index.core.workflow", "llama_agents.workflows"])
-async def test_row_01_a_program_runs_with_only_its_import_root_changed(root: str) -> None:
+@pytest.mark.row(1)
+async def test_a_program_runs_with_only_its_import_root_changed(root: str) -> None:
     assert [name for name in OLDER_NAMES.split() if not hasattr(umbel, name)] == []
     program = PROGRAM.replace("from workflows", f"from {root}")
     module: dict[str, Any] = {"__name__": f"ported_from_{root.replace('.', '_')}"}
@@ -149,7 +151,8 @@ async def test_row_01_a_program_runs_with_only_its_import_root_changed(root: str
 # -- 2, 3, 4, 5: how long, and how many at once ------------------------------------------------------------------------
 
 
-async def test_row_02_a_run_times_out_after_45_seconds_unless_told_otherwise(runtime: BasicRuntime) -> None:
+@pytest.mark.row(2)
+async def test_a_run_times_out_after_45_seconds_unless_told_otherwise(runtime: BasicRuntime) -> None:
     assert inspect.signature(Workflow).parameters["timeout"].default == 45.0
     handler = Waiting().run()
     assert time_limit_in_ms(runtime, handler) == 45_000
@@ -160,7 +163,8 @@ async def test_row_02_a_run_times_out_after_45_seconds_unless_told_otherwise(run
         await handler
 
 
-async def test_row_02_none_is_no_time_limit(runtime: BasicRuntime) -> None:
+@pytest.mark.row(2)
+async def test_none_is_no_time_limit(runtime: BasicRuntime) -> None:
     handler = Waiting(timeout=None).run()
     assert time_limit_in_ms(runtime, handler) is None
 
@@ -169,7 +173,8 @@ async def test_row_02_none_is_no_time_limit(runtime: BasicRuntime) -> None:
     assert await handler == "went"
 
 
-async def test_row_03_a_timeout_names_the_active_steps_in_the_stream_and_in_the_error(runtime: BasicRuntime) -> None:
+@pytest.mark.row(3)
+async def test_a_timeout_names_the_active_steps_in_the_stream_and_in_the_error(runtime: BasicRuntime) -> None:
     class Slow(Workflow):
         @step
         async def linger(self, ev: StartEvent) -> StopEvent:
@@ -192,7 +197,8 @@ async def test_row_03_a_timeout_names_the_active_steps_in_the_stream_and_in_the_
     assert (last.timeout, last.active_steps) == (7.5, ["dawdle", "linger"])
 
 
-async def test_row_03_a_timeout_of_a_run_that_only_waits_says_no_steps_active(runtime: BasicRuntime) -> None:
+@pytest.mark.row(3)
+async def test_a_timeout_of_a_run_that_only_waits_says_no_steps_active(runtime: BasicRuntime) -> None:
     handler = Waiting(timeout=2.5).run()
     await idle(handler)
     turn_the_clock_past_the_limit(runtime, handler)
@@ -203,7 +209,8 @@ async def test_row_03_a_timeout_of_a_run_that_only_waits_says_no_steps_active(ru
     assert handler.get_stop_event() == WorkflowTimedOutEvent(timeout=2.5, active_steps=[])
 
 
-async def test_row_04_the_time_limit_counts_from_when_the_run_has_its_place(runtime: BasicRuntime) -> None:
+@pytest.mark.row(4)
+async def test_the_time_limit_counts_from_when_the_run_has_its_place(runtime: BasicRuntime) -> None:
     flow = Waiting(num_concurrent_runs=1, timeout=60)
     first, second = flow.run(), flow.run()
     assert time_limit_in_ms(runtime, first) is not None
@@ -220,7 +227,8 @@ async def test_row_04_the_time_limit_counts_from_when_the_run_has_its_place(runt
     assert await second == "went"
 
 
-async def test_row_05_no_more_runs_of_a_workflow_go_on_than_num_concurrent_runs_whoever_starts_them() -> None:
+@pytest.mark.row(5)
+async def test_no_more_runs_of_a_workflow_go_on_than_num_concurrent_runs_whoever_starts_them() -> None:
     going_on, most = 0, 0
     full = asyncio.Event()
 
@@ -243,7 +251,8 @@ async def test_row_05_no_more_runs_of_a_workflow_go_on_than_num_concurrent_runs_
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5])
-def test_row_05_num_concurrent_runs_is_a_positive_integer_or_none(limit: Any) -> None:
+@pytest.mark.row(5)
+def test_num_concurrent_runs_is_a_positive_integer_or_none(limit: Any) -> None:
     with pytest.raises(WorkflowValidationError, match="^num_concurrent_runs must be an integer greater than 0 or None"):
         Plain(num_concurrent_runs=limit)
 
@@ -251,18 +260,20 @@ def test_row_05_num_concurrent_runs_is_a_positive_integer_or_none(limit: Any) ->
 # -- 6, 7: names and ids -----------------------------------------------------------------------------------------------
 
 
-def test_row_06_a_workflow_is_named_by_module_and_qualified_name_unless_given() -> None:
+@pytest.mark.row(6)
+def test_a_workflow_is_named_by_module_and_qualified_name_unless_given() -> None:
     class Local(Plain):
         pass
 
     assert Plain().workflow_name == f"{__name__}.Plain"
     assert Local().workflow_name.endswith(
-        ".test_row_06_a_workflow_is_named_by_module_and_qualified_name_unless_given.<locals>.Local"
+        ".test_a_workflow_is_named_by_module_and_qualified_name_unless_given.<locals>.Local"
     )
     assert Plain(workflow_name="orders").workflow_name == "orders"
 
 
-def test_row_06_a_class_of_the_program_itself_is_named_as_other_processes_import_it(
+@pytest.mark.row(6)
+def test_a_class_of_the_program_itself_is_named_as_other_processes_import_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     main = sys.modules["__main__"]
@@ -273,14 +284,16 @@ def test_row_06_a_class_of_the_program_itself_is_named_as_other_processes_import
     assert program().workflow_name == "shop.Flow"
 
 
-async def test_row_07_run_id_names_the_run_and_never_reaches_the_start_event() -> None:
+@pytest.mark.row(7)
+async def test_run_id_names_the_run_and_never_reaches_the_start_event() -> None:
     handler = Plain().run(run_id="order-1", topic="ships")
 
     assert handler.run_id == "order-1"
     assert await handler == {"topic": "ships"}
 
 
-async def test_row_07_a_run_id_that_is_taken_is_refused_also_when_its_run_has_ended() -> None:
+@pytest.mark.row(7)
+async def test_a_run_id_that_is_taken_is_refused_also_when_its_run_has_ended() -> None:
     handler = Waiting().run(run_id="order-2")
 
     for _ in range(2):
@@ -289,7 +302,8 @@ async def test_row_07_a_run_id_that_is_taken_is_refused_also_when_its_run_has_en
         await handler.cancel_run()
 
 
-async def test_row_07_ids_that_are_not_given_are_unguessable() -> None:
+@pytest.mark.row(7)
+async def test_ids_that_are_not_given_are_unguessable() -> None:
     ids = {Plain().run().run_id for _ in range(3)}
 
     assert len(ids) == 3
@@ -299,23 +313,27 @@ async def test_row_07_ids_that_are_not_given_are_unguessable() -> None:
 # -- 8, 9: beginning and end -------------------------------------------------------------------------------------------
 
 
-async def test_row_08_a_start_event_is_made_of_keywords_or_given() -> None:
+@pytest.mark.row(8)
+async def test_a_start_event_is_made_of_keywords_or_given() -> None:
     assert (await Greeter().run(name="Ada", times=2)).text == "hello Ada hello Ada"
     assert (await Greeter().run(start_event=Greeting(name="Bo"))).text == "hello Bo"
     assert await Plain().run(any_name=[1, None]) == {"any_name": [1, None]}
 
 
-async def test_row_08_keywords_that_make_no_start_event_are_refused_by_run_itself() -> None:
+@pytest.mark.row(8)
+async def test_keywords_that_make_no_start_event_are_refused_by_run_itself() -> None:
     with pytest.raises(WorkflowRuntimeError, match="^Failed creating a start event of type Greeting"):
         Greeter().run(times="twice")
 
 
-async def test_row_08_what_is_no_start_event_is_a_value_error() -> None:
+@pytest.mark.row(8)
+async def test_what_is_no_start_event_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="start_event must be a StartEvent"):
         Plain().run(start_event=Go())  # type: ignore[arg-type]
 
 
-async def test_row_08_keywords_beside_a_start_event_are_ignored_with_a_warning(
+@pytest.mark.row(8)
+async def test_keywords_beside_a_start_event_are_ignored_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "umbel"):
@@ -325,7 +343,8 @@ async def test_row_08_keywords_beside_a_start_event_are_ignored_with_a_warning(
     assert "got a start event and keyword arguments; name ignored" in caplog.text
 
 
-async def test_row_09_a_stop_event_gives_its_result_and_a_subclass_itself() -> None:
+@pytest.mark.row(9)
+async def test_a_stop_event_gives_its_result_and_a_subclass_itself() -> None:
     assert type(await Plain().run(x=1)) is dict
 
     greeted = await Greeter().run(name="Eve")
@@ -334,6 +353,7 @@ async def test_row_09_a_stop_event_gives_its_result_and_a_subclass_itself() -> N
     assert greeted.text == "hello Eve"
 
 
-def test_row_09_a_workflow_knows_its_start_and_stop_event_class() -> None:
+@pytest.mark.row(9)
+def test_a_workflow_knows_its_start_and_stop_event_class() -> None:
     assert (Greeter().start_event_class, Greeter().stop_event_class) == (Greeting, Greeted)
     assert (Plain().start_event_class, Plain().stop_event_class) == (StartEvent, StopEvent)

@@ -56,11 +56,13 @@ class Point:
     ],
 )
 @pytest.mark.parametrize("serializer", [JsonSerializer(), PickleSerializer()])
-def test_row_75_the_json_of_models_and_components(serializer: BaseSerializer, value: Any, written: Any) -> None:
+@pytest.mark.row(75)
+def test_the_json_of_models_and_components(serializer: BaseSerializer, value: Any, written: Any) -> None:
     assert json.loads(serializer.serialize(value)) == written
 
 
-def test_row_75_what_is_read_is_what_was_written() -> None:
+@pytest.mark.row(75)
+def test_what_is_read_is_what_was_written() -> None:
     for serializer in (JsonSerializer(), JsonPickleSerializer()):
         for value in ({"a": [1, {"b": Customer(name="Ada")}]}, Item(n=1), StopEvent(result=Customer(name="Ada"))):
             assert serializer.deserialize(serializer.serialize(value)) == value
@@ -69,7 +71,8 @@ def test_row_75_what_is_read_is_what_was_written() -> None:
 
 
 @pytest.mark.parametrize("allowed", [[Customer], [f"{__name__}.Customer"]])
-def test_row_75_a_type_that_is_not_in_the_allow_list_is_refused(allowed: list[Any]) -> None:
+@pytest.mark.row(75)
+def test_a_type_that_is_not_in_the_allow_list_is_refused(allowed: list[Any]) -> None:
     serializer = JsonSerializer(allowed_types=allowed)
 
     assert serializer.deserialize(serializer.serialize(Customer(name="Ada"))) == Customer(name="Ada")
@@ -77,7 +80,8 @@ def test_row_75_a_type_that_is_not_in_the_allow_list_is_refused(allowed: list[An
         serializer.deserialize(JsonSerializer().serialize(Item(n=1)))
 
 
-def test_row_75_a_type_that_is_not_loaded_is_not_imported_to_read_it() -> None:
+@pytest.mark.row(75)
+def test_a_type_that_is_not_loaded_is_not_imported_to_read_it() -> None:
     """There, the class is imported by its name unless an allow list says otherwise."""
     text = json.dumps({"__is_pydantic": True, "value": {}, "qualified_name": "antigravity.Model"})
 
@@ -86,7 +90,8 @@ def test_row_75_a_type_that_is_not_loaded_is_not_imported_to_read_it() -> None:
     assert "antigravity" not in sys.modules
 
 
-def test_row_75_pickle_is_for_what_json_cannot_carry() -> None:
+@pytest.mark.row(75)
+def test_pickle_is_for_what_json_cannot_carry() -> None:
     serializer = PickleSerializer()
 
     assert serializer.serialize({"a": 1}) == '{"a": 1}'

@@ -65,7 +65,8 @@ async def asked(client: WorkflowClient, name: str = "interview", **options: Any)
 # -- 83 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_83_health_and_workflows(client: WorkflowClient, http: httpx.AsyncClient) -> None:
+@pytest.mark.row(83)
+async def test_health_and_workflows(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     assert (await client.is_healthy()).status == "healthy"
     assert (await client.list_workflows()).workflows == [
         "greet",
@@ -80,7 +81,8 @@ async def test_row_83_health_and_workflows(client: WorkflowClient, http: httpx.A
     assert (await http.get("/health")).json() == {"status": "healthy"}
 
 
-async def test_row_83_a_stopped_server_is_unhealthy(deployment: Any) -> None:
+@pytest.mark.row(83)
+async def test_a_stopped_server_is_unhealthy(deployment: Any) -> None:
     server = make_server(deployment)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost") as http:
         assert (await http.get("/health")).status_code == 200
@@ -93,7 +95,8 @@ async def test_row_83_a_stopped_server_is_unhealthy(deployment: Any) -> None:
 # -- 84 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_84_run_answers_with_the_result(client: WorkflowClient, http: httpx.AsyncClient) -> None:
+@pytest.mark.row(84)
+async def test_run_answers_with_the_result(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     data = await client.run_workflow("greet", start_event=Named(name="Q"))
 
     assert (data.status, data.workflow_name, data.error) == ("completed", "greet", None)
@@ -113,7 +116,8 @@ async def test_row_84_run_answers_with_the_result(client: WorkflowClient, http: 
 
 
 @pytest.mark.parametrize(("name", "error"), [("fails", "boom"), ("slow", "Workflow timed out after 0.2s")])
-async def test_row_84_a_run_that_does_not_complete_is_a_500_with_the_handler(
+@pytest.mark.row(84)
+async def test_a_run_that_does_not_complete_is_a_500_with_the_handler(
     http: httpx.AsyncClient, name: str, error: str
 ) -> None:
     answer = await http.post(f"/workflows/{name}/run", json={})
@@ -125,7 +129,8 @@ async def test_row_84_a_run_that_does_not_complete_is_a_500_with_the_handler(
     assert data["completed_at"] is not None
 
 
-async def test_row_84_an_empty_body_is_a_400_and_an_empty_object_is_fine(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(84)
+async def test_an_empty_body_is_a_400_and_an_empty_object_is_fine(http: httpx.AsyncClient) -> None:
     for path in ("run", "run-nowait"):
         answer = await http.post(f"/workflows/greet/{path}")
         assert answer.status_code == 400
@@ -135,7 +140,8 @@ async def test_row_84_an_empty_body_is_a_400_and_an_empty_object_is_fine(http: h
         assert (answer.status_code, answer.json()) == (404, {"detail": "Workflow not found"})
 
 
-async def test_row_84_unknown_paths_and_methods_have_a_detail(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(84)
+async def test_unknown_paths_and_methods_have_a_detail(http: httpx.AsyncClient) -> None:
     answer = await http.get("/nowhere/at/all")
     assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
     answer = await http.put("/workflows")
@@ -145,14 +151,16 @@ async def test_row_84_unknown_paths_and_methods_have_a_detail(http: httpx.AsyncC
 # -- 85 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_85_run_nowait_answers_at_once(client: WorkflowClient) -> None:
+@pytest.mark.row(85)
+async def test_run_nowait_answers_at_once(client: WorkflowClient) -> None:
     handler = await client.run_workflow_nowait("interview")
 
     assert (handler.status, handler.error, handler.result, handler.completed_at) == ("running", None, None, None)
     await client.cancel_handler(handler.handler_id)
 
 
-async def test_row_85_a_handler_that_runs_is_a_409(client: WorkflowClient, http: httpx.AsyncClient) -> None:
+@pytest.mark.row(85)
+async def test_a_handler_that_runs_is_a_409(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     handler_id = await asked(client, handler_id="row-85")
     assert handler_id == "row-85"
 
@@ -166,7 +174,8 @@ async def test_row_85_a_handler_that_runs_is_a_409(client: WorkflowClient, http:
 
 
 @pytest.mark.parametrize("name", ["row-85-counter", "someone@example.com", "ünï·cødé", "a.b:c~d"])
-async def test_row_85_a_handlers_next_run_keeps_the_state(client: WorkflowClient, name: str) -> None:
+@pytest.mark.row(85)
+async def test_a_handlers_next_run_keeps_the_state(client: WorkflowClient, name: str) -> None:
     runs = [await client.run_workflow("count", handler_id=name) for _ in range(3)]
 
     assert [each.result.value["result"] for each in runs if each.result] == [1, 2, 3]
@@ -174,7 +183,8 @@ async def test_row_85_a_handlers_next_run_keeps_the_state(client: WorkflowClient
     assert len({each.run_id for each in runs}) == 3
 
 
-async def test_row_85_a_handler_that_nobody_named_may_go_on_too(client: WorkflowClient) -> None:
+@pytest.mark.row(85)
+async def test_a_handler_that_nobody_named_may_go_on_too(client: WorkflowClient) -> None:
     first = await client.run_workflow("count")
     second = await client.run_workflow("count", handler_id=first.handler_id)
 
@@ -222,7 +232,8 @@ FORMS: list[tuple[str, str, dict[str, Any], Any]] = [
 
 
 @pytest.mark.parametrize(("form", "name", "body", "result"), FORMS, ids=[form for form, *_ in FORMS])
-async def test_row_86_a_start_event_may_be_given_as(
+@pytest.mark.row(86)
+async def test_a_start_event_may_be_given_as(
     http: httpx.AsyncClient, form: str, name: str, body: dict[str, Any], result: Any
 ) -> None:
     answer = await http.post(f"/workflows/{name}/run", json=body)
@@ -233,7 +244,8 @@ async def test_row_86_a_start_event_may_be_given_as(
     assert found not in ({"hello": "world"},) or form in ("neither", "null")
 
 
-async def test_row_86_the_client_can_send_a_field_called_value(client: WorkflowClient) -> None:
+@pytest.mark.row(86)
+async def test_the_client_can_send_a_field_called_value(client: WorkflowClient) -> None:
     for run_it in (client.run_workflow, client.run_workflow_nowait):
         handler = await run_it("double", start_event=Valued(value=4))
         done = await client.wait_for_handler(handler.handler_id, poll_interval=0.02, backoff="constant")
@@ -251,9 +263,8 @@ async def test_row_86_the_client_can_send_a_field_called_value(client: WorkflowC
         ({"start_event": {"type": "Nope", "value": {}, "qualified_name": None}}, "Invalid event type: Nope"),
     ],
 )
-async def test_row_86_what_makes_no_start_event_is_a_400(
-    http: httpx.AsyncClient, body: dict[str, Any], says: str
-) -> None:
+@pytest.mark.row(86)
+async def test_what_makes_no_start_event_is_a_400(http: httpx.AsyncClient, body: dict[str, Any], says: str) -> None:
     answer = await http.post("/workflows/double/run", json=body)
 
     assert answer.status_code == 400
@@ -265,7 +276,8 @@ async def test_row_86_what_makes_no_start_event_is_a_400(
 # -- 87 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_87_a_context_needs_opt_in_and_an_empty_one_does_not(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(87)
+async def test_a_context_needs_opt_in_and_an_empty_one_does_not(http: httpx.AsyncClient) -> None:
     assert (await http.post("/workflows/greet/run", json={"context": {}})).status_code == 200
 
     answer = await http.post("/workflows/greet/run", json={"context": {"version": 2}})
@@ -276,7 +288,8 @@ async def test_row_87_a_context_needs_opt_in_and_an_empty_one_does_not(http: htt
     }
 
 
-async def test_row_87_a_context_is_begun_with_where_the_server_accepts_it(deployment: Any) -> None:
+@pytest.mark.row(87)
+async def test_a_context_is_begun_with_where_the_server_accepts_it(deployment: Any) -> None:
     server = make_server(deployment, accept_context_api=True)
     transport = httpx.ASGITransport(server.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30) as http:
@@ -295,9 +308,8 @@ async def test_row_87_a_context_is_begun_with_where_the_server_accepts_it(deploy
 # -- 88 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_88_how_a_handler_stands_is_in_the_status_code(
-    client: WorkflowClient, http: httpx.AsyncClient
-) -> None:
+@pytest.mark.row(88)
+async def test_how_a_handler_stands_is_in_the_status_code(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     done = await run(http, "greet")
     failed = await run(http, "fails")
     waiting = await asked(client)
@@ -317,7 +329,8 @@ async def test_row_88_how_a_handler_stands_is_in_the_status_code(
     await client.cancel_handler(waiting)
 
 
-async def test_row_88_results_are_flattened(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(88)
+async def test_results_are_flattened(http: httpx.AsyncClient) -> None:
     plain, typed, failed = [await run(http, name) for name in ("greet", "typed", "fails")]
 
     answers = [await http.get(f"/results/{each['handler_id']}") for each in (plain, typed, failed)]
@@ -331,7 +344,8 @@ async def test_row_88_results_are_flattened(http: httpx.AsyncClient) -> None:
 # -- 89 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_89_handlers_are_filtered(client: WorkflowClient, http: httpx.AsyncClient) -> None:
+@pytest.mark.row(89)
+async def test_handlers_are_filtered(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     done, failed = (await run(http, "greet"))["handler_id"], (await run(http, "fails"))["handler_id"]
 
     async def listed(query: str) -> set[str]:
@@ -354,7 +368,8 @@ async def test_row_89_handlers_are_filtered(client: WorkflowClient, http: httpx.
     assert len((await http.get("/handlers?limit=1")).json()["handlers"]) == 1
 
 
-async def test_row_89_runs_that_were_started_elsewhere_are_handlers_too(client: WorkflowClient) -> None:
+@pytest.mark.row(89)
+async def test_runs_that_were_started_elsewhere_are_handlers_too(client: WorkflowClient) -> None:
     from support.http.rows import Greet
 
     handler = Greet().run(name="elsewhere")
@@ -368,7 +383,8 @@ async def test_row_89_runs_that_were_started_elsewhere_are_handlers_too(client: 
 # -- 94 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_94_an_event_is_sent(client: WorkflowClient) -> None:
+@pytest.mark.row(94)
+async def test_an_event_is_sent(client: WorkflowClient) -> None:
     handler_id = await asked(client)
 
     sent = await client.send_event(handler_id, Ans(text="me"))
@@ -379,7 +395,8 @@ async def test_row_94_an_event_is_sent(client: WorkflowClient) -> None:
     assert done.result.value == {"result": "me"}
 
 
-async def test_row_94_an_event_may_be_a_string(client: WorkflowClient, http: httpx.AsyncClient) -> None:
+@pytest.mark.row(94)
+async def test_an_event_may_be_a_string(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     handler_id = await asked(client)
 
     answer = await http.post(
@@ -412,7 +429,8 @@ GOOD = {"type": "Ans", "value": {"text": "x"}}
         ({"event": {"type": "StartEvent", "value": {}}, "step": "nosuch"}, 400, "does not exist"),
     ],
 )
-async def test_row_94_what_cannot_be_sent_is_a_400(
+@pytest.mark.row(94)
+async def test_what_cannot_be_sent_is_a_400(
     client: WorkflowClient, http: httpx.AsyncClient, body: Any, status: int, says: str
 ) -> None:
     handler_id = await asked(client)
@@ -425,7 +443,8 @@ async def test_row_94_what_cannot_be_sent_is_a_400(
     await client.cancel_handler(handler_id, purge=True)
 
 
-async def test_row_94_a_handler_that_is_unknown_or_over_takes_no_event(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(94)
+async def test_a_handler_that_is_unknown_or_over_takes_no_event(http: httpx.AsyncClient) -> None:
     for name in ("greet", "fails"):
         answer = await http.post(f"/events/{(await run(http, name))['handler_id']}", json={"event": GOOD})
         assert (answer.status_code, answer.json()) == (409, {"detail": "Workflow already completed"})
@@ -433,9 +452,8 @@ async def test_row_94_a_handler_that_is_unknown_or_over_takes_no_event(http: htt
     assert (answer.status_code, answer.json()) == (404, {"detail": "Handler not found"})
 
 
-async def test_row_94_an_event_that_no_signature_shows_must_be_listed(
-    client: WorkflowClient, http: httpx.AsyncClient
-) -> None:
+@pytest.mark.row(94)
+async def test_an_event_that_no_signature_shows_must_be_listed(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     handler_id = await asked(client, "open")
 
     for event in (GOOD, {"qualified_name": "support.http.rows.Ans", "value": {"text": "x"}}):
@@ -448,7 +466,8 @@ async def test_row_94_an_event_that_no_signature_shows_must_be_listed(
 # -- 95 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_95_cancel_and_purge(client: WorkflowClient, http: httpx.AsyncClient) -> None:
+@pytest.mark.row(95)
+async def test_cancel_and_purge(client: WorkflowClient, http: httpx.AsyncClient) -> None:
     running, purged, over = await asked(client), await asked(client), (await run(http, "greet"))["handler_id"]
 
     assert (await client.cancel_handler(running)).status == "cancelled"
@@ -462,7 +481,8 @@ async def test_row_95_cancel_and_purge(client: WorkflowClient, http: httpx.Async
         attach(purged)
 
 
-async def test_row_95_a_purged_handler_begins_anew(client: WorkflowClient) -> None:
+@pytest.mark.row(95)
+async def test_a_purged_handler_begins_anew(client: WorkflowClient) -> None:
     for _ in range(2):
         await client.run_workflow("count", handler_id="row-95")
     await client.cancel_handler("row-95", purge=True)
@@ -473,7 +493,8 @@ async def test_row_95_a_purged_handler_begins_anew(client: WorkflowClient) -> No
     assert anew.result.value == {"result": 1}
 
 
-async def test_row_95_the_stream_of_a_cancelled_run_says_so(client: WorkflowClient) -> None:
+@pytest.mark.row(95)
+async def test_the_stream_of_a_cancelled_run_says_so(client: WorkflowClient) -> None:
     handler_id = await asked(client)
     await client.cancel_handler(handler_id)
 

@@ -61,7 +61,8 @@ async def answer(http: httpx.AsyncClient, handler_id: str) -> None:
 # -- 90 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_90_the_bytes_are_those_of_the_record(http: httpx.AsyncClient, greeted: str) -> None:
+@pytest.mark.row(90)
+async def test_the_bytes_are_those_of_the_record(http: httpx.AsyncClient, greeted: str) -> None:
     found = await http.get(f"/events/{greeted}?after_sequence=-1")
 
     assert found.status_code == 200
@@ -69,7 +70,8 @@ async def test_row_90_the_bytes_are_those_of_the_record(http: httpx.AsyncClient,
     assert found.content == RECORDED
 
 
-async def test_row_90_internal_events_fill_the_gaps(http: httpx.AsyncClient, greeted: str) -> None:
+@pytest.mark.row(90)
+async def test_internal_events_fill_the_gaps(http: httpx.AsyncClient, greeted: str) -> None:
     found = await http.get(f"/events/{greeted}?after_sequence=-1&include_internal=true")
 
     blocks = found.text.split("\n\n")[:-1]
@@ -88,7 +90,8 @@ async def test_row_90_internal_events_fill_the_gaps(http: httpx.AsyncClient, gre
         ("after_sequence=-9", {}, [1, 2, 4]),
     ],
 )
-async def test_row_90_a_reader_goes_on_behind_what_it_has_seen(
+@pytest.mark.row(90)
+async def test_a_reader_goes_on_behind_what_it_has_seen(
     http: httpx.AsyncClient, greeted: str, query: str, headers: dict[str, str], ids: list[int]
 ) -> None:
     found = await http.get(f"/events/{greeted}?{query}", headers=headers)
@@ -96,14 +99,16 @@ async def test_row_90_a_reader_goes_on_behind_what_it_has_seen(
     assert [int(line[4:]) for line in found.text.splitlines() if line.startswith("id: ")] == ids
 
 
-async def test_row_90_a_cursor_that_is_no_number_is_a_400(http: httpx.AsyncClient, greeted: str) -> None:
+@pytest.mark.row(90)
+async def test_a_cursor_that_is_no_number_is_a_400(http: httpx.AsyncClient, greeted: str) -> None:
     found = await http.get(f"/events/{greeted}?after_sequence=x")
 
     assert (found.status_code, found.json()) == (400, {"detail": "Invalid after_sequence: 'x'"})
     assert (await http.get("/events/nosuch")).json() == {"detail": "Handler not found"}
 
 
-async def test_row_90_now_skips_what_was_and_heartbeats_fill_the_silence(http: httpx.AsyncClient, waiting: str) -> None:
+@pytest.mark.row(90)
+async def test_now_skips_what_was_and_heartbeats_fill_the_silence(http: httpx.AsyncClient, waiting: str) -> None:
     seen = b""
     async with http.stream("GET", f"/events/{waiting}") as found:
         async for chunk in found.aiter_raw():
@@ -120,14 +125,16 @@ async def test_row_90_now_skips_what_was_and_heartbeats_fill_the_silence(http: h
 # -- 91 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_91_lines_of_json(http: httpx.AsyncClient, greeted: str) -> None:
+@pytest.mark.row(91)
+async def test_lines_of_json(http: httpx.AsyncClient, greeted: str) -> None:
     found = await http.get(f"/events/{greeted}?sse=false&after_sequence=-1")
 
     assert found.headers["content-type"] == "application/x-ndjson"
     assert found.content == b"".join(line + b"\n" for line in (PROGRESS, NEARLY, STOP))
 
 
-async def test_row_91_the_qualified_name_may_be_left_out(http: httpx.AsyncClient, greeted: str) -> None:
+@pytest.mark.row(91)
+async def test_the_qualified_name_may_be_left_out(http: httpx.AsyncClient, greeted: str) -> None:
     found = await http.get(f"/events/{greeted}?sse=no&after_sequence=-1&include_qualified_name=false")
 
     assert [json.loads(line)["qualified_name"] for line in found.text.splitlines()] == [None] * 3
@@ -140,7 +147,8 @@ async def test_row_91_the_qualified_name_may_be_left_out(http: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("query", ["", "after_sequence=now", "after_sequence=4", "after_sequence=99", "sse=false"])
-async def test_row_92_nothing_left_is_a_204_without_a_body(http: httpx.AsyncClient, greeted: str, query: str) -> None:
+@pytest.mark.row(92)
+async def test_nothing_left_is_a_204_without_a_body(http: httpx.AsyncClient, greeted: str, query: str) -> None:
     found = await http.get(f"/events/{greeted}?{query}")
 
     assert (found.status_code, found.content) == (204, b"")
@@ -149,7 +157,8 @@ async def test_row_92_nothing_left_is_a_204_without_a_body(http: httpx.AsyncClie
     assert (await http.get("/health")).status_code == 200
 
 
-async def test_row_92_the_client_takes_it_for_the_end(http: httpx.AsyncClient, greeted: str) -> None:
+@pytest.mark.row(92)
+async def test_the_client_takes_it_for_the_end(http: httpx.AsyncClient, greeted: str) -> None:
     stream = WorkflowClient(httpx_client=http).get_workflow_events(greeted, after_sequence=4)
 
     assert [event async for event in stream] == []
@@ -158,7 +167,8 @@ async def test_row_92_the_client_takes_it_for_the_end(http: httpx.AsyncClient, g
 # -- 93 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_93_many_readers_of_one_run_each_see_all(http: httpx.AsyncClient, waiting: str) -> None:
+@pytest.mark.row(93)
+async def test_many_readers_of_one_run_each_see_all(http: httpx.AsyncClient, waiting: str) -> None:
     async def read() -> list[str]:
         return [event.type async for event in WorkflowClient(httpx_client=http).get_workflow_events(waiting)]
 
@@ -169,7 +179,8 @@ async def test_row_93_many_readers_of_one_run_each_see_all(http: httpx.AsyncClie
     assert await asyncio.gather(*readers) == [["Ask", "StopEvent"]] * 20
 
 
-async def test_row_93_a_reader_that_is_cut_goes_on_where_it_stopped(
+@pytest.mark.row(93)
+async def test_a_reader_that_is_cut_goes_on_where_it_stopped(
     address: str, http: httpx.AsyncClient, deployment: Any
 ) -> None:
     """A proxy in between cuts every connection after some bytes; the client comes back by itself."""

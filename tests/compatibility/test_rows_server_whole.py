@@ -35,7 +35,8 @@ async def http(deployment: Any) -> AsyncIterator[httpx.AsyncClient]:
 # -- 96 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_96_schemas_and_events(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(96)
+async def test_schemas_and_events(http: httpx.AsyncClient) -> None:
     client = WorkflowClient(httpx_client=http)
 
     schema = await client.get_workflow_schema("greet")
@@ -49,7 +50,8 @@ async def test_row_96_schemas_and_events(http: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()) == (404, {"detail": "Workflow not found"})
 
 
-async def test_row_96_the_representation_is_that_of_the_library(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(96)
+async def test_the_representation_is_that_of_the_library(http: httpx.AsyncClient) -> None:
     graph = (await http.get("/workflows/greet/representation")).json()["graph"]
 
     assert graph == get_workflow_representation(Greet()).model_dump(mode="json")
@@ -57,7 +59,8 @@ async def test_row_96_the_representation_is_that_of_the_library(http: httpx.Asyn
     assert (await http.get("/workflows/nosuch/representation")).status_code == 404
 
 
-async def test_row_96_the_openapi_document_has_every_route(deployment: Any, http: httpx.AsyncClient) -> None:
+@pytest.mark.row(96)
+async def test_the_openapi_document_has_every_route(deployment: Any, http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
 
     assert document == make_server(deployment).openapi_schema()
@@ -90,7 +93,8 @@ PREFLIGHT = {
 }
 
 
-async def test_row_98_no_other_site_may_call_by_default(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(98)
+async def test_no_other_site_may_call_by_default(http: httpx.AsyncClient) -> None:
     preflight = await http.options("/workflows/greet/run", headers=PREFLIGHT)
     call = await http.post("/workflows/greet/run", json={}, headers={"Origin": "https://app.example"})
     read = await http.get("/workflows", headers={"Origin": "https://app.example"})
@@ -101,7 +105,8 @@ async def test_row_98_no_other_site_may_call_by_default(http: httpx.AsyncClient)
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-async def test_row_98_sites_that_are_named_may(deployment: Any) -> None:
+@pytest.mark.row(98)
+async def test_sites_that_are_named_may(deployment: Any) -> None:
     async with asking(make_server(deployment, allowed_origins=["https://app.example"], token="t")) as http:
         preflight = await http.options("/workflows/greet/run", headers=PREFLIGHT)
         own = {"Origin": "https://app.example"}
@@ -131,7 +136,8 @@ class Stamped:
         await self.app(scope, receive, stamped)
 
 
-async def test_row_98_middleware_and_exception_handlers_of_ones_own(deployment: Any) -> None:
+@pytest.mark.row(98)
+async def test_middleware_and_exception_handlers_of_ones_own(deployment: Any) -> None:
     async def not_found(_: Request, error: Exception) -> Response:
         return PlainTextResponse("gone fishing", 404)
 
@@ -146,7 +152,8 @@ async def test_row_98_middleware_and_exception_handlers_of_ones_own(deployment: 
 # -- 99 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_99_runs_outlive_the_server_that_started_them(deployment: Any) -> None:
+@pytest.mark.row(99)
+async def test_runs_outlive_the_server_that_started_them(deployment: Any) -> None:
     """Killed processes are in tests/processes; here the next server simply goes on with what the first one began."""
     first = make_server(deployment)
     async with asking(first) as http:
@@ -171,7 +178,8 @@ async def test_row_99_runs_outlive_the_server_that_started_them(deployment: Any)
 # -- 97 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_97_the_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+@pytest.mark.row(97)
+async def test_the_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
     """What it does is tested in a browser, in tests/console."""
     page = await http.get("/")
     assert page.headers["content-type"].startswith("text/html")

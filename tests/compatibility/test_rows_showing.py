@@ -115,7 +115,8 @@ class Packing(Workflow):
 # -- 78 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_78_the_test_runner_collects_and_counts_what_a_run_publishes() -> None:
+@pytest.mark.row(78)
+async def test_the_test_runner_collects_and_counts_what_a_run_publishes() -> None:
     result = await WorkflowTestRunner(Packing()).run(Order(articles=3))
 
     assert result.result == Sent(numbers=[0, 1, 2])
@@ -125,7 +126,8 @@ async def test_row_78_the_test_runner_collects_and_counts_what_a_run_publishes()
     assert await result.ctx.store.get("articles") == 3
 
 
-async def test_row_78_internal_events_and_exact_classes_can_be_left_out() -> None:
+@pytest.mark.row(78)
+async def test_internal_events_and_exact_classes_can_be_left_out() -> None:
     runner = WorkflowTestRunner(Packing())
     start = Order(articles=2)
 
@@ -137,7 +139,8 @@ async def test_row_78_internal_events_and_exact_classes_can_be_left_out() -> Non
     assert parameters["expose_internal"].default is True
 
 
-async def test_row_78_a_run_goes_on_with_a_context_and_a_failure_is_raised() -> None:
+@pytest.mark.row(78)
+async def test_a_run_goes_on_with_a_context_and_a_failure_is_raised() -> None:
     class Counts(Workflow):
         @step
         async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -158,7 +161,8 @@ async def test_row_78_a_run_goes_on_with_a_context_and_a_failure_is_raised() -> 
 # -- 79 ----------------------------------------------------------------------------------------------------------------
 
 
-def test_row_79_the_graph_of_a_workflow_is_what_it_was() -> None:
+@pytest.mark.row(79)
+def test_the_graph_of_a_workflow_is_what_it_was() -> None:
     graph = get_workflow_representation(Shop())
     stored = json.loads((HERE / "stored" / "representation.json").read_text())
 
@@ -167,7 +171,8 @@ def test_row_79_the_graph_of_a_workflow_is_what_it_was() -> None:
     assert get_workflow_representation(Shop) == graph
 
 
-def test_row_79_nodes_of_a_type_are_taken_out_and_what_they_connected_stays_connected() -> None:
+@pytest.mark.row(79)
+def test_nodes_of_a_type_are_taken_out_and_what_they_connected_stays_connected() -> None:
     graph = get_workflow_representation(Shop()).filter_by_node_type("event")
 
     assert [node.id for node in graph.nodes if isinstance(node, WorkflowExternalNode)] == ["external_step"]
@@ -189,7 +194,8 @@ def connect(config: Annotated[Model, ResourceConfig("app.json", "llm.fast", labe
     return config.name
 
 
-def test_row_79_resources_and_configs_are_nodes() -> None:
+@pytest.mark.row(79)
+def test_resources_and_configs_are_nodes() -> None:
     class Flow(Workflow):
         @step
         async def go(self, ev: StartEvent, db: Annotated[str, Resource(connect)]) -> StopEvent:
@@ -210,7 +216,8 @@ def test_row_79_resources_and_configs_are_nodes() -> None:
 # -- 80 ----------------------------------------------------------------------------------------------------------------
 
 
-def test_row_80_all_flows_are_drawn_as_one_file_that_needs_no_network(tmp_path: Path) -> None:
+@pytest.mark.row(80)
+def test_all_flows_are_drawn_as_one_file_that_needs_no_network(tmp_path: Path) -> None:
     file = tmp_path / "flows.html"
     assert draw_all_possible_flows(Shop(), filename=str(file)) is None
 
@@ -240,7 +247,8 @@ def test_row_80_all_flows_are_drawn_as_one_file_that_needs_no_network(tmp_path: 
     }
 
 
-def test_row_80_all_flows_as_mermaid_with_child_workflows_and_cut_labels() -> None:
+@pytest.mark.row(80)
+def test_all_flows_as_mermaid_with_child_workflows_and_cut_labels() -> None:
     class Outer(Workflow):
         @step
         async def begin(self, ev: StartEvent) -> StopEvent:
@@ -256,7 +264,8 @@ def test_row_80_all_flows_as_mermaid_with_child_workflows_and_cut_labels() -> No
     assert "Packing" not in draw_all_possible_flows_mermaid(Outer, include_child_workflows=False)
 
 
-async def test_row_80_what_happened_in_a_run_is_drawn_also_by_another_handler_than_its_own(tmp_path: Path) -> None:
+@pytest.mark.row(80)
+async def test_what_happened_in_a_run_is_drawn_also_by_another_handler_than_its_own(tmp_path: Path) -> None:
     handler = Packing().run(articles=2)
     await handler
 

@@ -121,10 +121,12 @@ def differences(ours: Call, theirs: Call) -> list[str]:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), CALLS, ids=[call.__qualname__ for call, _ in CALLS])
-def test_row_01_parameters_have_the_same_names_order_and_defaults(ours: Call, theirs: Call) -> None:
+@pytest.mark.row(1)
+def test_parameters_have_the_same_names_order_and_defaults(ours: Call, theirs: Call) -> None:
     assert differences(ours, theirs) == []
 
 
 @pytest.mark.parametrize(("ours", "theirs"), POLICIES, ids=[call.__qualname__ for call, _ in POLICIES])
-def test_row_40_parameters_have_the_same_names_order_and_defaults(ours: Call, theirs: Call) -> None:
+@pytest.mark.row(40)
+def test_parameters_of_retry_policies_have_the_same_names_order_and_defaults(ours: Call, theirs: Call) -> None:
     assert differences(ours, theirs) == []

@@ -197,7 +197,8 @@ def without_ids_and_times(data: dict[str, Any]) -> Any:
     return json.loads(re.sub(r'("digest": )"[0-9a-f]{64}"', r'\1""', text))
 
 
-async def test_row_73_a_snapshot_has_the_keys_of_version_2() -> None:
+@pytest.mark.row(73)
+async def test_a_snapshot_has_the_keys_of_version_2() -> None:
     handler = await waiting_survey()
     data = json.loads(json.dumps(handler.ctx.to_dict()))
 
@@ -231,7 +232,8 @@ async def test_row_73_a_snapshot_has_the_keys_of_version_2() -> None:
     await answered(handler)
 
 
-async def test_row_73_the_stored_snapshot_is_what_is_written_today_and_is_gone_on_with() -> None:
+@pytest.mark.row(73)
+async def test_the_stored_snapshot_is_what_is_written_today_and_is_gone_on_with() -> None:
     original = await waiting_survey()
     assert without_ids_and_times(original.ctx.to_dict()) == without_ids_and_times(stored("snapshot_v2"))
     await original.cancel_run()
@@ -242,7 +244,8 @@ async def test_row_73_the_stored_snapshot_is_what_is_written_today_and_is_gone_o
     assert order == [0, 1]
 
 
-async def test_row_73_a_snapshot_of_llamaindex_workflows_is_gone_on_with() -> None:
+@pytest.mark.row(73)
+async def test_a_snapshot_of_llamaindex_workflows_is_gone_on_with() -> None:
     """One branch has arrived, one waits (and asks again, as its requirements are not in it), one is queued."""
     handler = resumed(Survey(timeout=None), stored("snapshot_v2_reference"))
 
@@ -252,7 +255,8 @@ async def test_row_73_a_snapshot_of_llamaindex_workflows_is_gone_on_with() -> No
     assert (order[0], sorted(order)) == (0, [0, 1, 2])
 
 
-async def test_row_73_joins_of_all_kinds_in_such_a_snapshot_are_gone_on_with() -> None:
+@pytest.mark.row(73)
+async def test_joins_of_all_kinds_in_such_a_snapshot_are_gone_on_with() -> None:
     """A gathering step at its second attempt, a group yet to be spread, a full set, half a set, a filled buffer."""
     sums, retries = await resumed(Joins(), stored("snapshot_v2_joins_reference"))
 
@@ -261,7 +265,8 @@ async def test_row_73_joins_of_all_kinds_in_such_a_snapshot_are_gone_on_with() -
 
 
 @pytest.mark.parametrize("version", [0, 1])
-async def test_row_73_snapshots_of_older_versions_are_gone_on_with(version: int) -> None:
+@pytest.mark.row(73)
+async def test_snapshots_of_older_versions_are_gone_on_with(version: int) -> None:
     workflow = Gather()
     handler = resumed(workflow, stored(f"snapshot_v{version}_reference"))
 
@@ -271,7 +276,8 @@ async def test_row_73_snapshots_of_older_versions_are_gone_on_with(version: int)
 
 
 @pytest.mark.parametrize("version", [3, 99, -1, "2", 2.0, True])
-def test_row_73_other_versions_are_refused(version: Any) -> None:
+@pytest.mark.row(73)
+def test_other_versions_are_refused(version: Any) -> None:
     data = stored("snapshot_v2_reference") | {"version": version}
 
     with pytest.raises(ContextSerdeError, match=f"has version {version!r}"):
@@ -279,12 +285,14 @@ def test_row_73_other_versions_are_refused(version: Any) -> None:
 
 
 @pytest.mark.parametrize("data", [{"version": 2, "workers": []}, {"version": 2, "is_running": "perhaps"}, [], "text"])
-def test_row_73_what_is_no_snapshot_is_refused(data: Any) -> None:
+@pytest.mark.row(73)
+def test_what_is_no_snapshot_is_refused(data: Any) -> None:
     with pytest.raises(ContextSerdeError):
         Context(Survey(), previous_context=data)
 
 
-def test_row_73_work_for_a_step_that_is_gone_and_a_damaged_snapshot_are_refused() -> None:
+@pytest.mark.row(73)
+def test_work_for_a_step_that_is_gone_and_a_damaged_snapshot_are_refused() -> None:
     """There, steps that no longer exist are dropped silently, and nothing tells of damage."""
     with pytest.raises(ContextSerdeError, match="unfinished work for step 'ask', which workflow"):
         Context.from_dict(Gather(), stored("snapshot_v2_reference"))
@@ -298,7 +306,8 @@ def test_row_73_work_for_a_step_that_is_gone_and_a_damaged_snapshot_are_refused(
 # -- 74 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_74_a_snapshot_in_the_middle_goes_on_without_a_start_event() -> None:
+@pytest.mark.row(74)
+async def test_a_snapshot_in_the_middle_goes_on_without_a_start_event() -> None:
     calls: list[str] = []
     under_way, go_on = asyncio.Event(), asyncio.Event()
 
@@ -328,7 +337,8 @@ async def test_row_74_a_snapshot_in_the_middle_goes_on_without_a_start_event() -
     assert calls == ["first", "second", "second"]  # what was under way is executed again, what was done is not
 
 
-async def test_row_74_new_input_is_answered_and_what_was_unfinished_is_dropped_with_a_warning(
+@pytest.mark.row(74)
+async def test_new_input_is_answered_and_what_was_unfinished_is_dropped_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """There, a context with unfinished work goes on with that, and ignores the input."""
@@ -343,7 +353,8 @@ async def test_row_74_new_input_is_answered_and_what_was_unfinished_is_dropped_w
 # -- 75 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_75_a_snapshot_is_written_and_read_with_a_serializer_of_choice() -> None:
+@pytest.mark.row(75)
+async def test_a_snapshot_is_written_and_read_with_a_serializer_of_choice() -> None:
     workflow = Survey(timeout=None)
     ctx = Context(workflow)
     await ctx.store.set("seen", ["Ada"])
@@ -358,7 +369,8 @@ async def test_row_75_a_snapshot_is_written_and_read_with_a_serializer_of_choice
     assert state == {"topic": "ships", "answers": {"1": "steam"}, "seen": ["Ada"]}
 
 
-async def test_row_75_a_key_called_memory_that_cannot_be_written_stays_behind_with_a_warning() -> None:
+@pytest.mark.row(75)
+async def test_a_key_called_memory_that_cannot_be_written_stays_behind_with_a_warning() -> None:
     store = Context(Survey()).store
     await store.set("memory", threading.Lock())
     await store.set("n", 1)

@@ -74,7 +74,8 @@ everywhere = pytest.mark.parametrize("there", [before_a_run, in_a_step, beside_a
 
 
 @everywhere
-async def test_row_69_dotted_paths_defaults_and_what_is_missing(there: Callable[[Use], Awaitable[None]]) -> None:
+@pytest.mark.row(69)
+async def test_dotted_paths_defaults_and_what_is_missing(there: Callable[[Use], Awaitable[None]]) -> None:
     async def use(store: Any) -> None:
         await store.set("n", 0)
         await store.set("cart.owner.name", "Ada")  # makes the dicts on the way
@@ -105,7 +106,8 @@ async def test_row_69_dotted_paths_defaults_and_what_is_missing(there: Callable[
     await there(use)
 
 
-async def test_row_69_a_value_that_redis_cannot_hold_is_refused_by_name_and_all_that_is_read_is_a_copy() -> None:
+@pytest.mark.row(69)
+async def test_a_value_that_redis_cannot_hold_is_refused_by_name_and_all_that_is_read_is_a_copy() -> None:
     """There, the state holds any value of the one process."""
 
     async def use(store: Any) -> None:
@@ -123,7 +125,8 @@ async def test_row_69_a_value_that_redis_cannot_hold_is_refused_by_name_and_all_
 
 
 @everywhere
-async def test_row_70_an_edit_is_isolated_rolled_back_and_no_place_for_writers(
+@pytest.mark.row(70)
+async def test_an_edit_is_isolated_rolled_back_and_no_place_for_writers(
     there: Callable[[Use], Awaitable[None]],
 ) -> None:
     async def fail(store: Any) -> None:
@@ -162,7 +165,8 @@ asyncio.run(main())
 """
 
 
-async def test_row_70_two_processes_lose_no_edit_of_each_other(runtime: Runtime) -> None:
+@pytest.mark.row(70)
+async def test_two_processes_lose_no_edit_of_each_other(runtime: Runtime) -> None:
     url = runtime.settings.redis_url
     assert url is not None
     async with held_run() as ctx:
@@ -226,14 +230,16 @@ class Typed(Workflow):
         return StopEvent(result=await ctx.store.get_state())
 
 
-async def test_row_71_the_state_is_of_the_most_derived_class_and_keeps_to_it() -> None:
+@pytest.mark.row(71)
+async def test_the_state_is_of_the_most_derived_class_and_keeps_to_it() -> None:
     handler = Typed().run()
 
     assert await handler == Derived(count=5, names=["Ada"])
     assert await handler.ctx.store.get_state() == Derived(count=5, names=["Ada"])
 
 
-async def test_row_71_unrelated_state_classes_in_one_workflow_are_an_error() -> None:
+@pytest.mark.row(71)
+async def test_unrelated_state_classes_in_one_workflow_are_an_error() -> None:
     class Mixed(Workflow):
         @step
         async def first(self, ctx: Context[Base], ev: StartEvent) -> Item:
@@ -249,7 +255,8 @@ async def test_row_71_unrelated_state_classes_in_one_workflow_are_an_error() -> 
         Context(Mixed())
 
 
-async def test_row_71_clear_brings_back_the_defaults_of_the_class() -> None:
+@pytest.mark.row(71)
+async def test_clear_brings_back_the_defaults_of_the_class() -> None:
     class Clears(Workflow):
         @step
         async def go(self, ctx: Context[Derived], ev: StartEvent) -> StopEvent:
@@ -269,7 +276,8 @@ async def test_row_71_clear_brings_back_the_defaults_of_the_class() -> None:
         await CannotClear().run()
 
 
-async def test_row_71_a_state_of_ones_own_has_the_same_rules() -> None:
+@pytest.mark.row(71)
+async def test_a_state_of_ones_own_has_the_same_rules() -> None:
     store = InMemoryStateStore(Derived(count=1))
     await store.set_state(Base(count=2))
     assert await store.get_state() == Derived(count=2)
@@ -290,14 +298,16 @@ class Counts(Workflow):
         return StopEvent(result=n)
 
 
-async def test_row_72_a_context_that_is_used_again_keeps_its_state() -> None:
+@pytest.mark.row(72)
+async def test_a_context_that_is_used_again_keeps_its_state() -> None:
     workflow = Counts()
     ctx = Context(workflow)
 
     assert [await workflow.run(ctx=ctx), await workflow.run(ctx=ctx)] == [1, 2]
 
 
-async def test_row_72_what_is_seeded_before_the_run_is_seen_by_its_steps_and_after_it() -> None:
+@pytest.mark.row(72)
+async def test_what_is_seeded_before_the_run_is_seen_by_its_steps_and_after_it() -> None:
     workflow = Counts()
     ctx = Context(workflow)
     await ctx.store.set("n", 41)

@@ -29,7 +29,8 @@ request: ContextVar[str] = ContextVar("request", default="none")
 # -- 18, 19: methods, free functions, plain functions ------------------------------------------------------------------
 
 
-async def test_row_18_methods_and_free_functions_are_steps_of_one_workflow() -> None:
+@pytest.mark.row(18)
+async def test_methods_and_free_functions_are_steps_of_one_workflow() -> None:
     class Mixed(Workflow):
         @step
         async def begin(self, ev: StartEvent) -> Item:
@@ -46,7 +47,8 @@ async def test_row_18_methods_and_free_functions_are_steps_of_one_workflow() -> 
     assert await Mixed().run() == 2
 
 
-async def test_row_18_add_step_registers_a_decorated_function_once() -> None:
+@pytest.mark.row(18)
+async def test_add_step_registers_a_decorated_function_once() -> None:
     class First(Workflow):
         @step
         async def go(self, ev: StartEvent) -> StopEvent:
@@ -69,7 +71,8 @@ async def test_row_18_add_step_registers_a_decorated_function_once() -> None:
         First.add_step(undecorated)
 
 
-def test_row_18_free_functions_name_their_workflow_and_are_not_inherited() -> None:
+@pytest.mark.row(18)
+def test_free_functions_name_their_workflow_and_are_not_inherited() -> None:
     class Parent(Workflow):
         @step
         async def go(self, ev: StartEvent) -> StopEvent:
@@ -88,7 +91,8 @@ def test_row_18_free_functions_name_their_workflow_and_are_not_inherited() -> No
         async def nowhere(ev: StartEvent) -> None: ...
 
 
-async def test_row_19_plain_steps_run_beside_each_other_and_off_the_event_loop() -> None:
+@pytest.mark.row(19)
+async def test_plain_steps_run_beside_each_other_and_off_the_event_loop() -> None:
     both = threading.Barrier(2, timeout=20)
     threads: list[threading.Thread] = []
 
@@ -113,7 +117,8 @@ async def test_row_19_plain_steps_run_beside_each_other_and_off_the_event_loop()
     assert len({*threads, threading.main_thread()}) == 3
 
 
-async def test_row_19_a_step_does_not_see_the_context_variables_of_its_runs_caller() -> None:
+@pytest.mark.row(19)
+async def test_a_step_does_not_see_the_context_variables_of_its_runs_caller() -> None:
     request.set("of the caller")
 
     class Reads(Workflow):
@@ -131,7 +136,8 @@ async def test_row_19_a_step_does_not_see_the_context_variables_of_its_runs_call
 # -- 20: num_workers ---------------------------------------------------------------------------------------------------
 
 
-async def test_row_20_four_executions_of_a_step_run_at_once_within_one_run() -> None:
+@pytest.mark.row(20)
+async def test_four_executions_of_a_step_run_at_once_within_one_run() -> None:
     running, most = 0, 0
     full = asyncio.Event()
 
@@ -164,7 +170,8 @@ async def test_row_20_four_executions_of_a_step_run_at_once_within_one_run() -> 
     assert [state.worker_id for state in states if state.step_state is StepState.PREPARING] == ["<enqueued>"] * 5
 
 
-async def test_row_20_events_beyond_num_workers_wait_in_their_order() -> None:
+@pytest.mark.row(20)
+async def test_events_beyond_num_workers_wait_in_their_order() -> None:
     order: list[int] = []
 
     class Narrow(Workflow):
@@ -185,7 +192,8 @@ async def test_row_20_events_beyond_num_workers_wait_in_their_order() -> None:
     assert order == list(range(12))
 
 
-async def test_row_20_each_run_has_workers_of_its_own() -> None:
+@pytest.mark.row(20)
+async def test_each_run_has_workers_of_its_own() -> None:
     both = asyncio.Barrier(2)
 
     class Alone(Workflow):
@@ -198,7 +206,8 @@ async def test_row_20_each_run_has_workers_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("number", [0, -1, True, 1.5, "2"])
-def test_row_20_num_workers_is_a_positive_integer(number: Any) -> None:
+@pytest.mark.row(20)
+def test_num_workers_is_a_positive_integer(number: Any) -> None:
     with pytest.raises(WorkflowValidationError, match="^num_workers must be an integer greater than 0"):
 
         @step(num_workers=number)

@@ -104,7 +104,8 @@ class RowPayment(Workflow):
         return StopEvent()
 
 
-async def test_row_81_each_execution_of_a_step_is_a_celery_task_and_a_wait_is_no_failure(seen: Seen) -> None:
+@pytest.mark.row(81)
+async def test_each_execution_of_a_step_is_a_celery_task_and_a_wait_is_no_failure(seen: Seen) -> None:
     handler = RowPayment().run()
     async for event in handler.stream_events():
         if isinstance(event, Asked):
@@ -126,7 +127,8 @@ class RowRefusal(Workflow):
         raise ValueError(f"no {ctx.attempt}")
 
 
-async def test_row_81_a_failed_attempt_is_a_retry_or_a_failure(seen: Seen) -> None:
+@pytest.mark.row(81)
+async def test_a_failed_attempt_is_a_retry_or_a_failure(seen: Seen) -> None:
     handler = RowRefusal().run()
     with pytest.raises(ValueError, match="no 2"):
         await handler
@@ -187,7 +189,8 @@ def is_told(lines: list[str]) -> bool:
     return sorted(lines) == sorted(LINES) and [x for x in lines if "pack:0" in x] == [x for x in LINES if "pack:0" in x]
 
 
-async def test_row_82_a_verbose_run_prints_what_its_steps_do(
+@pytest.mark.row(82)
+async def test_a_verbose_run_prints_what_its_steps_do(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, logger="umbel.verbose")
@@ -206,7 +209,8 @@ async def test_row_82_a_verbose_run_prints_what_its_steps_do(
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
-async def test_row_82_a_logger_that_is_heard_gets_the_lines_instead(
+@pytest.mark.row(82)
+async def test_a_logger_that_is_heard_gets_the_lines_instead(
     level: int, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(level, logger="umbel.verbose")

@@ -71,7 +71,8 @@ class TwoStops(Workflow):
         (TwoStops, "Only one type of StopEvent is allowed per workflow, found 2: "),
     ],
 )
-def test_row_10_exactly_one_start_and_one_stop_class_are_asked_for_by_the_constructor(
+@pytest.mark.row(10)
+def test_exactly_one_start_and_one_stop_class_are_asked_for_by_the_constructor(
     flow: type[Workflow], text: str, disable_validation: bool
 ) -> None:
     with pytest.raises(WorkflowConfigurationError) as caught:
@@ -83,7 +84,8 @@ def test_row_10_exactly_one_start_and_one_stop_class_are_asked_for_by_the_constr
 # -- 11, 12: when it is checked, and what that says --------------------------------------------------------------------
 
 
-async def test_row_11_a_workflow_is_checked_once_and_again_after_add_step() -> None:
+@pytest.mark.row(11)
+async def test_a_workflow_is_checked_once_and_again_after_add_step() -> None:
     checks = 0
 
     class Counted(Base):
@@ -105,7 +107,8 @@ async def test_row_11_a_workflow_is_checked_once_and_again_after_add_step() -> N
     assert checks == 2
 
 
-def test_row_12_validate_says_whether_there_is_a_human_in_the_loop() -> None:
+@pytest.mark.row(12)
+def test_validate_says_whether_there_is_a_human_in_the_loop() -> None:
     class Asks(Base):
         @step
         def ask(self, ev: StartEvent) -> InputRequiredEvent | None: ...
@@ -117,7 +120,8 @@ def test_row_12_validate_says_whether_there_is_a_human_in_the_loop() -> None:
     assert [flow().validate() for flow in (Base, Asks, Listens)] == [False, True, True]
 
 
-def test_row_12_validate_checks_anew_each_time_also_where_validation_is_disabled() -> None:
+@pytest.mark.row(12)
+def test_validate_checks_anew_each_time_also_where_validation_is_disabled() -> None:
     class Growing(Base):
         pass
 
@@ -134,7 +138,8 @@ def test_row_12_validate_checks_anew_each_time_also_where_validation_is_disabled
 # -- 13 to 16: whether the steps fit together --------------------------------------------------------------------------
 
 
-def test_row_13_events_without_a_producer_or_a_consumer_are_named() -> None:
+@pytest.mark.row(13)
+def test_events_without_a_producer_or_a_consumer_are_named() -> None:
     class Needs(Base):
         @step
         def take(self, ev: A) -> None: ...
@@ -150,7 +155,8 @@ def test_row_13_events_without_a_producer_or_a_consumer_are_named() -> None:
 
 
 @pytest.mark.parametrize("checks", [{"reachability", "terminal_event", "dead_end"}])
-def test_row_13_no_skipped_graph_check_lets_them_pass(checks: Any) -> None:
+@pytest.mark.row(13)
+def test_no_skipped_graph_check_lets_them_pass(checks: Any) -> None:
     class Needs(Base):
         @step
         def take(self, ev: A) -> B: ...
@@ -163,7 +169,8 @@ def test_row_13_no_skipped_graph_check_lets_them_pass(checks: Any) -> None:
     ]
 
 
-def test_row_13_events_that_cross_the_border_of_the_workflow_need_no_partner() -> None:
+@pytest.mark.row(13)
+def test_events_that_cross_the_border_of_the_workflow_need_no_partner() -> None:
     class Border(Base):
         @step
         def listen(self, ev: HumanResponseEvent) -> InputRequiredEvent: ...
@@ -190,7 +197,8 @@ class Tangled(Base):
     def tell(self, ev: StartEvent) -> HumanResponseEvent: ...
 
 
-def test_row_14_one_error_lists_all_graph_problems() -> None:
+@pytest.mark.row(14)
+def test_one_error_lists_all_graph_problems() -> None:
     with pytest.raises(WorkflowValidationError) as caught:
         Tangled().validate()
 
@@ -205,7 +213,8 @@ def test_row_14_one_error_lists_all_graph_problems() -> None:
     )
 
 
-def test_row_15_graph_checks_are_skipped_for_a_workflow_or_a_step() -> None:
+@pytest.mark.row(15)
+def test_graph_checks_are_skipped_for_a_workflow_or_a_step() -> None:
     class Excused(Base):
         @step(skip_graph_checks=["reachability", "dead_end"])
         def island(self, ev: A) -> A: ...
@@ -219,7 +228,8 @@ def test_row_15_graph_checks_are_skipped_for_a_workflow_or_a_step() -> None:
     assert "[dead_end]" not in str(caught.value)
 
 
-def test_row_15_an_unknown_graph_check_is_refused() -> None:
+@pytest.mark.row(15)
+def test_an_unknown_graph_check_is_refused() -> None:
     with pytest.raises(WorkflowValidationError, match="Unknown graph check names: spelling"):
         Base(skip_graph_checks={"spelling"})  # type: ignore[arg-type]
     with pytest.raises(WorkflowValidationError, match="Unknown graph check names: .*terminal_event"):
@@ -228,7 +238,8 @@ def test_row_15_an_unknown_graph_check_is_refused() -> None:
         def go(self: Any, ev: StartEvent) -> StopEvent: ...
 
 
-def test_row_16_no_step_accepts_the_stop_event() -> None:
+@pytest.mark.row(16)
+def test_no_step_accepts_the_stop_event() -> None:
     class After(Base):
         @step
         def after(self, ev: StopEvent) -> None: ...
@@ -240,7 +251,8 @@ def test_row_16_no_step_accepts_the_stop_event() -> None:
 # -- 17: without validation --------------------------------------------------------------------------------------------
 
 
-async def test_row_17_without_validation_steps_that_do_not_fit_run_and_handlers_still_catch_errors() -> None:
+@pytest.mark.row(17)
+async def test_without_validation_steps_that_do_not_fit_run_and_handlers_still_catch_errors() -> None:
     class Unchecked(Workflow):
         @step
         async def fail(self, ctx: Context, ev: StartEvent) -> StopEvent:

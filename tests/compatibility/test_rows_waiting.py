@@ -47,7 +47,8 @@ class Answer(HumanResponseEvent):
 # -- 63 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_63_a_waiting_step_is_called_twice_and_asks_once() -> None:
+@pytest.mark.row(63)
+async def test_a_waiting_step_is_called_twice_and_asks_once() -> None:
     calls: list[int] = []
 
     class Asks(Workflow):
@@ -66,7 +67,8 @@ async def test_row_63_a_waiting_step_is_called_twice_and_asks_once() -> None:
     assert [event async for event in handler.stream_events()] == [Asked(n=1), StopEvent(result="here")]
 
 
-async def test_row_63_a_waiting_steps_own_except_exception_does_not_swallow_the_wait() -> None:
+@pytest.mark.row(63)
+async def test_a_waiting_steps_own_except_exception_does_not_swallow_the_wait() -> None:
     """There, the wait unwinds the step by an Exception, which such a clause catches."""
 
     class Careful(Workflow):
@@ -87,7 +89,8 @@ async def test_row_63_a_waiting_steps_own_except_exception_does_not_swallow_the_
 # -- 64 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_64_requirements_look_at_declared_and_dynamic_fields() -> None:
+@pytest.mark.row(64)
+async def test_requirements_look_at_declared_and_dynamic_fields() -> None:
     class Picky(Workflow):
         @step
         async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -108,7 +111,8 @@ async def test_row_64_requirements_look_at_declared_and_dynamic_fields() -> None
     assert await handler == "right"
 
 
-async def test_row_64_one_answer_is_for_every_waiter_that_it_fits() -> None:
+@pytest.mark.row(64)
+async def test_one_answer_is_for_every_waiter_that_it_fits() -> None:
     class Two(Workflow):
         @step
         async def one(self, ctx: Context, ev: StartEvent) -> Item:
@@ -130,7 +134,8 @@ async def test_row_64_one_answer_is_for_every_waiter_that_it_fits() -> None:
     assert await handler == [1, 2]
 
 
-async def test_row_64_an_answer_addressed_to_another_step_is_for_the_waiter_too() -> None:
+@pytest.mark.row(64)
+async def test_an_answer_addressed_to_another_step_is_for_the_waiter_too() -> None:
     class Asks(Workflow):
         @step
         async def ask(self, ctx: Context, ev: StartEvent) -> Item:
@@ -153,7 +158,8 @@ async def test_row_64_an_answer_addressed_to_another_step_is_for_the_waiter_too(
 # -- 65 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_65_a_wait_that_takes_too_long_is_a_timeout_error_in_the_step() -> None:
+@pytest.mark.row(65)
+async def test_a_wait_that_takes_too_long_is_a_timeout_error_in_the_step() -> None:
     class Impatient(Workflow):
         @step
         async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -168,7 +174,8 @@ async def test_row_65_a_wait_that_takes_too_long_is_a_timeout_error_in_the_step(
     assert default == 2000
 
 
-async def test_row_65_uncaught_it_fails_the_run() -> None:
+@pytest.mark.row(65)
+async def test_uncaught_it_fails_the_run() -> None:
     class Impatient(Workflow):
         @step
         async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -182,7 +189,8 @@ async def test_row_65_uncaught_it_fails_the_run() -> None:
 # -- 66 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_66_waiters_of_parallel_branches_stay_apart() -> None:
+@pytest.mark.row(66)
+async def test_waiters_of_parallel_branches_stay_apart() -> None:
     class Branches(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:
@@ -207,7 +215,8 @@ async def test_row_66_waiters_of_parallel_branches_stay_apart() -> None:
     assert sorted(await handler) == [0, 1, 2, 3, 4]
 
 
-async def test_row_66_without_requirements_too_each_branch_asks() -> None:
+@pytest.mark.row(66)
+async def test_without_requirements_too_each_branch_asks() -> None:
     class Branches(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:
@@ -228,7 +237,8 @@ async def test_row_66_without_requirements_too_each_branch_asks() -> None:
     assert await handler == 3
 
 
-async def test_row_66_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() -> None:
+@pytest.mark.row(66)
+async def test_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() -> None:
     """There, executions of a step that give the same id share one waiter, and ask once."""
 
     class Branches(Workflow):
@@ -257,7 +267,8 @@ async def test_row_66_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() 
 # -- 67 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_67_two_answers_before_the_step_goes_on_resume_it_once() -> None:
+@pytest.mark.row(67)
+async def test_two_answers_before_the_step_goes_on_resume_it_once() -> None:
     """There, both answers resume the step; here the second one is kept for a later waiter."""
     resumed: list[str] = []
     both_sent = asyncio.Event()
@@ -284,7 +295,8 @@ async def test_row_67_two_answers_before_the_step_goes_on_resume_it_once() -> No
 # -- 68 ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_row_68_a_step_that_does_not_exist_or_does_not_accept_is_an_error_at_once() -> None:
+@pytest.mark.row(68)
+async def test_a_step_that_does_not_exist_or_does_not_accept_is_an_error_at_once() -> None:
     def errors(send: Callable[[Event, str], Any]) -> list[str]:
         found = []
         for event, target in ((Item(n=1), "nobody"), (Other(n=1), "work")):
@@ -314,7 +326,8 @@ async def test_row_68_a_step_that_does_not_exist_or_does_not_accept_is_an_error_
     assert outside[1].startswith("Step work does not accept event of type Other")
 
 
-async def test_row_68_what_a_step_sends_arrives_even_if_the_step_fails() -> None:
+@pytest.mark.row(68)
+async def test_what_a_step_sends_arrives_even_if_the_step_fails() -> None:
     class Sends(Workflow):
         @step
         async def go(self, ctx: Context, ev: StartEvent) -> Item:
@@ -332,7 +345,8 @@ async def test_row_68_what_a_step_sends_arrives_even_if_the_step_fails() -> None
     assert await Sends().run() == 7
 
 
-async def test_row_68_what_a_retry_sends_again_arrives_once() -> None:
+@pytest.mark.row(68)
+async def test_what_a_retry_sends_again_arrives_once() -> None:
     """There, each attempt delivers it anew."""
 
     class Sends(Workflow):
@@ -355,7 +369,8 @@ async def test_row_68_what_a_retry_sends_again_arrives_once() -> None:
     assert begun == {"go": 3, "take": 2}
 
 
-async def test_row_68_a_stop_event_that_is_sent_does_not_end_the_run() -> None:
+@pytest.mark.row(68)
+async def test_a_stop_event_that_is_sent_does_not_end_the_run() -> None:
     class Sends(Workflow):
         @step
         async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
