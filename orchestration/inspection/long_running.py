@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engine.leases import Held
 from ..store.blocking import BlockingStore as Store
-from ..store.scripts import unpack
+from ..store.record import WorkRecord, decode
 
 #: Claims that are looked at.
 _SAMPLE = 5_000
@@ -69,9 +69,9 @@ def long_running(store: Store, seconds: float) -> list[LongRunning]:
     answers: Iterable[bytes | None] = store.read("look at steps at work", records) if held else ()
     going_on = []
     for (each, owner), packed in zip(held, answers, strict=True):
-        record = unpack(packed) if packed is not None else {}
-        if record.get("st") == "running" and record["c"] == each.claim_id:
-            age = now - record["ca"] / 1000
+        record = WorkRecord() if packed is None else decode(packed)
+        if record.state == "running" and record.claim_id == each.claim_id and record.claimed_at is not None:
+            age = now - record.claimed_at / 1000
             if age >= seconds:
-                going_on.append(LongRunning(each.run_id, record["s"], owner, age, "to" in record))
+                going_on.append(LongRunning(each.run_id, record.step, owner, age, record.time_limit is not None))
     return sorted(going_on, key=lambda step: -step.seconds)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..store.blocking import BlockingStore as Store
-from ..store.scripts import unpack
+from ..store.record import decode
 
 #: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/measure.lua` has the same.
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)
@@ -186,8 +186,9 @@ def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
     found = store.read("look at unclaimed steps", read_records) if members else []
     for (_, _, line), raw in zip(members, found, strict=True):
         if raw is not None:
-            queue, at = _queue_of(line), int(unpack(raw)["da"])
-            oldest[queue] = min(at, oldest.get(queue, at))
+            queue, at = _queue_of(line), decode(raw).dispatched_at
+            if at is not None:
+                oldest[queue] = min(at, oldest.get(queue, at))
     now = seconds + micros / 1_000_000
     return {
         queue: Unclaimed(number, max(0.0, now - oldest[queue] / 1000) if queue in oldest else 0.0)

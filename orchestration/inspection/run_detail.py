@@ -16,6 +16,7 @@ from ..model.envelope import INPUT_REQUIRED, Envelope
 from ..model.plan import Plan
 from ..model.work_item import Waiter
 from ..store.blocking_reads import BlockingReads as StoreReads
+from ..store.record import decode
 from ..store.replies import RunRecord, unpack_raw
 from ..store.scripts import unpack
 from ..streams.log import EVENT, Entry
@@ -228,11 +229,12 @@ def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, LiveSte
             if work_id in seen:  # a scan may give the same twice
                 continue
             seen.add(work_id)
-            record = unpack(raw)
-            counts[record["s"], _STATES.get(record["st"], "ready")] += 1
-            if record["st"] == "running":
-                attempt = record.get("f", 0) + record.get("lt", 0) + 1
-                at_work.append(ActiveStep(record["s"], work_id.decode(), attempt, record.get("o") or "", record["ca"]))
+            record = decode(raw)
+            counts[record.step, _STATES.get(record.state, "ready")] += 1
+            if record.state == "running" and record.claimed_at is not None:
+                at_work.append(
+                    ActiveStep(record.step, work_id.decode(), record.attempt, record.owner, record.claimed_at)
+                )
         if cursor == 0 or len(seen) >= WORK_ITEMS:
             break
     for step, queued in _queued(store, run_id, [each.name for each in plan.steps]).items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 from ..model.work_item import Waiter
 from ..store.blocking import BlockingStore as Store
-from ..store.scripts import unpack
+from ..store.record import WorkRecord, decode
 from .timeline import Execution
 
 WorkState = Literal["ready", "running", "delayed", "suspended", "parked", "failed"]
@@ -50,20 +50,20 @@ def unfinished(store: Store, run_id: str) -> list[Unfinished]:
     for name, data in waiters.items():
         waiter = Waiter.from_bytes(name.decode(), data)
         awaited.setdefault(waiter.work_id, []).append(waiter.event_type)
-    found = [_item(raw_id.decode(), unpack(raw), awaited) for raw_id, raw in records.items()]
+    found = [_item(raw_id.decode(), decode(raw), awaited) for raw_id, raw in records.items()]
     return sorted(found, key=lambda item: (item.since or 0, item.step))
 
 
-def _item(work_id: str, record: dict[str, Any], awaited: dict[str, list[str]]) -> Unfinished:
-    is_running = record["st"] == "running"
+def _item(work_id: str, record: WorkRecord, awaited: dict[str, list[str]]) -> Unfinished:
+    is_running = record.state == "running"
     return Unfinished(
-        step=record["s"],
+        step=record.step,
         work_id=work_id,
-        attempt=record.get("f", 0) + record.get("lt", 0) + 1,
-        state=record["st"],
-        owner=(record.get("o") or "") if is_running else "",
-        since=record.get("ca") if is_running else record.get("da"),
-        queue=record.get("q") or "",
+        attempt=record.attempt,
+        state=cast(WorkState, record.state),
+        owner=record.owner if is_running else "",
+        since=record.claimed_at if is_running else record.dispatched_at,
+        queue=record.queue,
         awaits=tuple(sorted(awaited.get(work_id, ()))),
     )
 

@@ -20,7 +20,7 @@ def _present(**fields: Any) -> dict[str, Any]:
 
 
 def where(step: StepPlan, default_queue: str) -> dict[str, Any]:
-    """The fields of a work record that come from the step's plan."""
+    """The fields of a command that come from the step's plan: they go into the records it makes."""
     limit = None if step.timeout_seconds is None else round(step.timeout_seconds * 1000)
     return _present(s=step.name, nw=step.num_workers, q=step.queue or default_queue, p=step.priority, to=limit)
 
@@ -54,20 +54,15 @@ class Deliver:
     scope: str
     recoveries: str
 
-    def record(self) -> dict[str, Any]:
-        """The work record as stored in Redis."""
+    def wire(self) -> dict[str, Any]:
         return where(self.step, self.queue) | {
-            "id": self.work_id,
+            "o": "deliver",
+            "w": self.work_id,
             "e": self.event_id,
             "en": self.event_name,
             "sc": self.scope,
             "rc": self.recoveries,
         }
-
-    def wire(self) -> dict[str, Any]:
-        record = self.record()
-        record["w"] = record.pop("id")
-        return {"o": "deliver"} | record
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ..model.envelope import Envelope
 from ..model.plan import Plan
 from ..model.work_item import buffer_name, derive_id
 from ..store.blocking import BlockingStore as Store
+from ..store.record import new as new_record
 from ..store.replies import Applied, Refusal
 from .take import RunSnapshot, SavedItem
 
@@ -132,13 +133,6 @@ def _list(name: str, members: Sequence[Envelope]) -> Iterator[dict[str, Any]]:
 
 
 def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -> Iterator[dict[str, Any]]:
-    record: dict[str, Any] = where(plan.by_name[item.step], limits.queue) | {
-        "id": item.work_id,
-        "en": item.event_name,
-        "sc": item.scope,
-        "rc": item.recoveries[0],
-        "st": "suspended" if item.suspended else "delayed" if item.due_at is not None else "queued",
-    }
     stored: list[str | bytes] = []
 
     def keep(event: Envelope, *about: str | int) -> str:
@@ -146,33 +140,46 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
         stored.extend((event_id, event.to_bytes()))
         return event_id
 
+    fields: dict[str, Any] = {}
     if item.fan_in is not None:
-        record |= {"sid": item.fan_in, "jn": len(item.events)}
+        fields |= {"scope_id": item.fan_in, "members": len(item.events)}
         if gathered:  # the fan-out has closed; what it gathered belongs to this item alone
             yield from _list(f"members:{item.fan_in}:{item.step}", item.events)
     elif plan.by_name[item.step].kind == "all_of":
-        record |= {"ev": [keep(event, "event", i) for i, event in enumerate(item.events)], "rcs": list(item.recoveries)}
+        fields["event_ids"] = [keep(event, "event", i) for i, event in enumerate(item.events)]
+        fields["recoveries_each"] = list(item.recoveries)
     else:
-        record["e"] = keep(item.events[0], "event", 0)
-    counted = {"f": item.failures, "r": item.resumptions}
-    record |= {name: n for name, n in counted.items() if n}
-    times = {"fa": item.first_attempt_at, "la": item.last_failed_at, "le": item.last_error}
-    record |= {name: value for name, value in times.items() if value is not None}
+        fields["event_id"] = keep(item.events[0], "event", 0)
     if item.answers:
-        record["wr"] = {
+        fields["answers"] = {
             waiter: False if event is None else keep(event, "answer", waiter) for waiter, event in item.answers.items()
         }
     if item.sent:
-        record["sent"] = 1
+        fields["sent_early"] = 1
         for chunk in _chunks(item.sent, PART):
             yield {"o": "sent", "n": f"sent:{item.work_id}", "d": list(chunk)}
     if item.calls:
-        record["calls"] = list(item.calls)
+        fields["calls"] = list(item.calls)
         for name, reply in item.calls.items():
             yield {"o": "call", "n": name, "a": reply}
     if item.taken:
-        record["taken"] = list(item.taken)
+        fields["taken"] = list(item.taken)
         for name, members in item.taken.items():
             yield from _list(name, members)
+    record = new_record(
+        plan.by_name[item.step],
+        limits.queue,
+        work_id=item.work_id,
+        event_name=item.event_name,
+        scope=item.scope,
+        recoveries=item.recoveries[0],
+        state="suspended" if item.suspended else "delayed" if item.due_at is not None else "queued",
+        failures=item.failures or None,
+        resumptions=item.resumptions or None,
+        first_attempt_at=item.first_attempt_at,
+        last_failed_at=item.last_failed_at,
+        last_error=item.last_error,
+        **fields,
+    )
     put: dict[str, Any] = {"o": "item", "r": record, "ev": stored}
     yield put if item.due_at is None else put | {"at": item.due_at}

@@ -21,6 +21,7 @@ from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
 from ..model.work_item import Waiter
 from ..store.blocking import BlockingStore as Store
+from ..store.record import WorkRecord, decode, read
 from ..store.replies import not_found, unpack_raw
 from ..store.scripts import unpack
 
@@ -196,7 +197,7 @@ class _Reading:
         )
         if not live.goes_on:
             return live
-        records = [unpack(packed) | {"id": name.decode()} for name, packed in self.work.items()]
+        records = [decode(packed)._replace(work_id=name.decode()) for name, packed in self.work.items()]
         return replace(
             live,
             items=tuple(self._item(record) for record in (*records, *self._queued())),
@@ -222,7 +223,7 @@ class _Reading:
                 step, _, buffer_id = self.collect[name.encode()].decode().partition("|")
                 yield SavedBuffer(step=step, buffer_id=buffer_id, members=self._envelopes(name))
 
-    def _queued(self) -> Iterator[dict[str, Any]]:
+    def _queued(self) -> Iterator[WorkRecord]:
         """The records in the FIFOs, step by step; a staged segment record by record."""
         for name in self.queue:
             if not name.endswith(b":t"):
@@ -232,40 +233,38 @@ class _Reading:
             for index in range(first, int(self.queue[name]) + 1):
                 entry = unpack(self.queue[step + b":%d" % index])
                 if "seg" not in entry:
-                    yield entry
+                    yield read(entry)
                     continue
                 for member in range(entry["i"] + 1, entry["n"] + 1):
-                    yield unpack(self.queue[f"{entry['seg']}#{member}".encode()])
+                    yield decode(self.queue[f"{entry['seg']}#{member}".encode()])
 
-    def _item(self, record: dict[str, Any]) -> SavedItem:
-        work_id, fan_in = record["id"], record.get("sid")
-        if fan_in is not None:
-            events = self._envelopes(f"members:{fan_in}:{record['s']}")[: record["jn"]]
-        elif "ed" in record:
-            events = (Envelope.from_bytes(record["ed"].encode("utf-8", "surrogateescape")),)
+    def _item(self, record: WorkRecord) -> SavedItem:
+        if record.scope_id is not None:
+            events = self._envelopes(f"members:{record.scope_id}:{record.step}")[: record.members]
+        elif record.event is not None:
+            events = (Envelope.from_bytes(record.event),)
         else:
-            events = tuple(self._event(event_id) for event_id in record.get("ev") or [record["e"]])
-        error = record.get("le")
+            events = tuple(self._event(event_id) for event_id in record.all_event_ids)
         return SavedItem(
-            work_id=work_id,
-            step=record["s"],
+            work_id=record.work_id,
+            step=record.step,
             events=events,
-            fan_in=fan_in,
-            event_name=record.get("en", ""),
-            scope=record.get("sc", ""),
-            recoveries=tuple(record.get("rcs") or [record.get("rc") or ""]),
-            running=record.get("st") == "running",
-            suspended=record.get("st") == "suspended",
-            due_at=self.timers.get(work_id) if record.get("st") == "delayed" else None,
-            failures=record.get("f", 0),
-            resumptions=record.get("r", 0),
-            first_attempt_at=record.get("fa"),
-            last_failed_at=record.get("la"),
-            last_error=None if error is None else error.encode("utf-8", "surrogateescape"),
-            answers={waiter: self._event(e) if e else None for waiter, e in (record.get("wr") or {}).items()},
-            sent=tuple(sorted(raw.decode() for raw in self.lists.get(f"sent:{work_id}", ()))),
-            calls={name: self.collect[name.encode()].decode() for name in record.get("calls") or ()},
-            taken={name: self._envelopes(name) for name in record.get("taken") or ()},
+            fan_in=record.scope_id,
+            event_name=record.event_name,
+            scope=record.scope,
+            recoveries=record.recoveries_each or (record.recoveries,),
+            running=record.state == "running",
+            suspended=record.state == "suspended",
+            due_at=self.timers.get(record.work_id) if record.state == "delayed" else None,
+            failures=record.failures,
+            resumptions=record.resumptions,
+            first_attempt_at=record.first_attempt_at,
+            last_failed_at=record.last_failed_at,
+            last_error=record.last_error,
+            answers={waiter: self._event(str(e)) if e else None for waiter, e in record.answers.items()},
+            sent=tuple(sorted(raw.decode() for raw in self.lists.get(f"sent:{record.work_id}", ()))),
+            calls={name: self.collect[name.encode()].decode() for name in record.calls},
+            taken={name: self._envelopes(name) for name in record.taken},
         )
 
     def _open_scopes(self) -> Iterator[SavedScope]:

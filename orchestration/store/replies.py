@@ -14,8 +14,9 @@ from ..model.decide import Decision, Staged
 from ..model.envelope import FAILED, Envelope, ending
 from ..model.plan import Plan
 from ..model.work_item import Scope, Work
+from . import record as work_record
 from .keys import RunKeys
-from .scripts import unpack
+from .record import WorkRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,46 +178,52 @@ def run_record(run_id: str, raw: dict[bytes, bytes]) -> RunRecord:
 def claimed_work(
     run_id: str, work_id: str, record: dict[str, Any], meta: dict[str, Any], payloads: list[bytes]
 ) -> Work:
-    events = record.get("ev") or ([record["e"]] if "e" in record else [])
-    bound = tuple(Envelope.from_bytes(raw) for raw in payloads[: len(events)])
-    pairs = payloads[len(events) :]
+    """The work that a claim gave: the record, unpacked, what the run says of itself, and the events."""
+    return _work(run_id, work_id, work_record.read(record), meta, payloads)
+
+
+def _work(run_id: str, work_id: str, record: WorkRecord, meta: dict[str, Any], payloads: list[bytes]) -> Work:
+    events = len(record.all_event_ids)
+    bound = tuple(Envelope.from_bytes(raw) for raw in payloads[:events])
+    pairs = payloads[events:]
     answers = {
         pairs[i].decode(): Envelope.from_bytes(pairs[i + 1]) if pairs[i + 1] else None for i in range(0, len(pairs), 2)
     }
     recoveries: dict[str, int] = {}
-    for packed in record.get("rcs") or [record.get("rc") or ""]:
+    for packed in record.recoveries_each or (record.recoveries,):
         for handler, n in (json.loads(packed) if packed else {}).items():
             recoveries[handler] = max(n, recoveries.get(handler, 0))
-    error = record.get("le")
+    assert record.first_attempt_at is not None  # the claim has set both
+    assert record.claimed_at is not None
     return Work(
         run_id=run_id,
         work_id=work_id,
-        step=record["s"],
-        token=record["t"],
-        claim_id=record["c"],
-        owner=record["o"],
-        slot=record.get("sl", 0),
-        scope=Scope(record.get("sc", "")),
+        step=record.step,
+        token=record.token,
+        claim_id=record.claim_id,
+        owner=record.owner,
+        slot=record.slot or 0,
+        scope=Scope(record.scope),
         recoveries=recoveries,
-        event_name=record.get("en", ""),
-        failures=record.get("f", 0),
-        losses=record.get("lt", 0),
-        charged_losses=record.get("l", 0),
-        resumptions=record.get("r", 0),
-        suspicion=record.get("u", 0),
-        late=bool(record.get("late")),
-        dispatches=record.get("d", 0),
+        event_name=record.event_name,
+        failures=record.failures,
+        losses=record.losses,
+        charged_losses=record.charged_losses,
+        resumptions=record.resumptions,
+        suspicion=record.suspicion,
+        late=record.late,
+        dispatches=record.dispatch_no,
         bound=bound,
-        scope_id=record.get("sid"),
-        members=record.get("jn"),
+        scope_id=record.scope_id,
+        members=record.members,
         answers=answers,
-        first_attempt_at=record["fa"],
-        claimed_at=record["ca"],
-        last_error=error.encode("utf-8", "surrogateescape") if error is not None else None,
-        last_failed_at=record.get("la"),
-        sent_early=bool(record.get("sent")),
-        taken=tuple(record.get("taken") or ()),
-        segments=dict(record.get("segs") or {}),
+        first_attempt_at=record.first_attempt_at,
+        claimed_at=record.claimed_at,
+        last_error=record.last_error,
+        last_failed_at=record.last_failed_at,
+        sent_early=record.sent_early,
+        taken=record.taken,
+        segments=dict(record.segments),
         plan_digest=meta["plan"],
         workflow=meta["workflow"],
         state_id=meta["state_id"],
@@ -226,24 +233,24 @@ def claimed_work(
     )
 
 
-def continued_work(before: Work, reply: list[bytes]) -> Work:
+def continued_work(before: Work, reply: list[Any]) -> Work:
     """The work that a commit gave to the process that made it: of the same run, so most of it is known."""
-    record = unpack(reply[1])
+    work_id, record, version, *payloads = reply
     meta = {
         "plan": before.plan_digest,
         "workflow": before.workflow,
         "state_id": before.state_id,
         "created_at": before.created_at,
         "options": before.options,
-        "wv": record.pop("wv"),
+        "wv": version,
     }
-    return claimed_work(before.run_id, reply[0].decode(), record, meta, reply[2:])
+    return _work(before.run_id, work_id.decode(), work_record.decode(record), meta, payloads)
 
 
 def staged_item(item: Staged) -> dict[str, Any]:
+    """One event of a large fan-out as `stage.lua` takes it."""
     if item.deliver is not None:
-        record = item.deliver.record()
-        record["st"] = "queued"
+        record = work_record.delivered(item.deliver)
         return {"i": item.index, "e": item.event_id, "d": item.event.to_bytes(), "uses": item.uses, "rec": record}
     return {"at": item.index, "d": item.event.to_bytes()}
 

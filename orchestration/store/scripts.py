@@ -4,6 +4,9 @@ Each file, verb or part, declares what it touches and uses itself: keys in `--!k
 `run:*` is every key of a run) and parts in one `--!include` line. The loader unites them: a part comes after the parts
 it includes and only once, in the order in which the files name them; keys are passed in the order in which the composed
 text declares them. The table `K` in front of the text holds these keys only, so a script cannot touch another one.
+
+Lua code names the fields of a work record by words. The loader replaces them by the short keys under which they are
+stored, after the table in `lua/lib/record.lua`: words cost a script nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ from .failpoints import failpoint
 from .keys import RUN_KEYS
 
 _DIRECTIVE = re.compile(r"^--!(keys|include) (.+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--(?!\[\[).*\n|\s+--(?!\[\[).*$", re.MULTILINE)
+_FIELD = re.compile(r"^--!field (\w+) (\w+)", re.MULTILINE)
+#: `record.word` and `some_record.word`, and the constructor of a record with the words in it.
+_WORD = re.compile(r"\b((?:\w+_)?record\.)(\w+)")
+_CONSTRUCTOR = re.compile(r"\brecord = \{[^{}]*\}")
+_CONSTRUCTOR_WORD = re.compile(r"([{,]\s*)(\w+)(?= = )")
 #: What `lua/lib/lifetimes.lua` leaves to the loader.
 _LISTS = {
     "{--[[retained]]}": tuple(RUN_KEYS),
@@ -60,7 +69,8 @@ def load(name: str) -> Script:
     texts = [*parts.values(), body]
     keys = tuple(dict.fromkeys(key for text in texts for key in _expanded(declared(text, "keys"))))
     table = ", ".join(f"['{key}'] = KEYS[{position}]" for position, key in enumerate(keys, 1))
-    text = "\n".join([f"local FIXED_KEYS = {len(keys)}", f"local K = {{ {table} }}", *texts])
+    code = stored_fields(_COMMENT.sub("", "\n".join(texts)))
+    text = "\n".join([f"local FIXED_KEYS = {len(keys)}", f"local K = {{ {table} }}", code])
     for placeholder, listed in _LISTS.items():
         text = text.replace(placeholder, "{ " + ", ".join(f"K['{key}']" for key in listed) + " }")
     positions = {key: position for position, key in enumerate(keys)}
@@ -87,6 +97,29 @@ def _expanded(keys: Iterable[str]) -> Iterable[str]:
             yield from RUN_KEYS
         else:
             yield key
+
+
+@cache
+def record_fields() -> dict[str, str]:
+    """The fields of a work record: word -> short key under which it is stored."""
+    return {word: key for key, word in _FIELD.findall(_LUA.joinpath("lib", "record.lua").read_text())}
+
+
+def stored_fields(code: str) -> str:
+    """Lua code with the words for fields of work records replaced by what they are stored as.
+
+    Raises:
+        LookupError: A work record has no such field.
+    """
+    fields = record_fields()
+
+    def stored(match: re.Match[str]) -> str:
+        if match[2] not in fields:
+            raise LookupError(f"A work record has no field {match[2]!r}: {match[0]}. They are in lua/lib/record.lua.")
+        return match[1] + fields[match[2]]
+
+    code = _WORD.sub(stored, code)
+    return _CONSTRUCTOR.sub(lambda found: _CONSTRUCTOR_WORD.sub(stored, found[0]), code)
 
 
 def names() -> list[str]:

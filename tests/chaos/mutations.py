@@ -47,15 +47,15 @@ class Mutation:
 
 
 MUTATIONS = (
-    Mutation("token check", LUA + "commit.lua", "or record.t ~= A.t then", "then"),
-    Mutation("token check of an early flush", LUA + "flush.lua", "or record.t ~= A.t then", "then"),
+    Mutation("token check", LUA + "commit.lua", "or record.token ~= A.t then", "then"),
+    Mutation("token check of an early flush", LUA + "flush.lua", "or record.token ~= A.t then", "then"),
     Mutation(
         "claim id: one of all dispatches",
         LUA + "claim.lua",
-        "if record.st == 'running' and record.c ~= A.c then",
+        "if record.state == 'running' and record.claim_id ~= A.c then",
         "if false then",
     ),
-    Mutation("emit count", LUA + "commit.lua", "if (record.fb or 0) ~= A.batches then", "if false then"),
+    Mutation("emit count", LUA + "commit.lua", "if (record.batches or 0) ~= A.batches then", "if false then"),
     Mutation("dedup of sent events", LUA + "flush.lua", "redis.call('SADD', K.sent, send.id) == 1", "true"),
     Mutation(
         "dedup of outside events", LUA + "send.lua", "if redis.call('ZSCORE', K.received, A.id) then", "if false then"
@@ -74,7 +74,7 @@ MUTATIONS = (
     Mutation(
         "count of exchanges, for a Redis that was set back",
         LUA + "commit.lua",
-        "if A.xs and (record.xs or 0) < A.xs then",
+        "if A.xs and (record.exchanges or 0) < A.xs then",
         "if false then",
     ),
     Mutation(

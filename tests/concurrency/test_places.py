@@ -82,8 +82,10 @@ class Crowd:
         run.dispatches.clear()
         for raw in self.store.client.hkeys(run.keys["work"]):
             record = run.record(raw.decode())
-            if record is not None and record["st"] == "ready":
-                run.dispatches.append(Dispatch(run.run_id, raw.decode(), record["d"], record["s"], record["q"], 0))
+            if record.state == "ready":
+                run.dispatches.append(
+                    Dispatch(run.run_id, raw.decode(), record.dispatch_no, record.step, record.queue, 0)
+                )
 
     def sweep(self) -> None:
         """Sweep with everything due that concerns places."""

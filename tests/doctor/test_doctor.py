@@ -24,7 +24,7 @@ from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied
-from umbel.orchestration.store.scripts import pack, unpack
+from umbel.orchestration.store.scripts import pack, record_fields, unpack
 from umbel.orchestration.store.settings import Settings
 from umbel.tasks.messages.dispatcher import transport_options
 from umbel.workers.celery_app.app import create_app
@@ -288,7 +288,8 @@ def test_steps_that_run_for_very_long_without_a_limit_are_reported(settings: Set
     key = store.locate("r1")["work"]
     [(work_id, packed)] = store.client.hgetall(key).items()
     record = unpack(packed)
-    store.client.hset(key, work_id, pack(record | {"ca": record["ca"] - 3_600_000}))
+    record[record_fields()["claimed_at"]] -= 3_600_000
+    store.client.hset(key, work_id, pack(record))
 
     found = the(findings(settings), "steps")
 

@@ -8,6 +8,7 @@ from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Returned, Surroundings, Work
 from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.record import WorkRecord
 from umbel.orchestration.store.replies import Applied, Refusal
 
 ONE = plan_of(step("only", START))
@@ -38,13 +39,12 @@ def test_a_claim_is_in_the_record_the_owners_set_and_no_longer_in_the_ring(store
     work = run.claim("only")
 
     record = run.record(work.work_id)
-    assert record is not None
-    assert (record["st"], record["o"], record["t"], record["c"]) == ("running", "o1", work.token, work.claim_id)
+    assert (record.state, record.owner, record.token, record.claim_id) == ("running", "o1", work.token, work.claim_id)
     assert run.content("owner:o1") == [work.member.encode()]
     assert [name for name, _ in run.content("leases")] == [b"o1"]
     assert run.content("unclaimed") is None
     assert run.content("unclaimed_counts") is None
-    assert run.content("watermark") == {b"umbel/0": str(record["da"]).encode()}
+    assert run.content("watermark") == {b"umbel/0": str(record.dispatched_at).encode()}
 
 
 def test_asking_again_with_the_same_claim_id_gives_the_same_work(store: Store) -> None:
@@ -155,7 +155,7 @@ def test_a_commit_records_the_outcome_and_all_it_leads_to_at_once(store: Store) 
 
     assert [dispatch.step for dispatch in reply.dispatches] == ["second"]
     assert not reply.ended
-    assert run.record(work.work_id) is None
+    assert run.record(work.work_id) == WorkRecord()
     assert run.content("owner:o1") is None
     record = store.run(run.run_id)
     assert (record.commits, record.live) == (1, 1)

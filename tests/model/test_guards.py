@@ -18,7 +18,7 @@ from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.settings import Settings
 
-MINE = "or record.t ~= A.t then"
+MINE = "or record.token ~= A.t then"
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,27 @@ GUARDS = [
     Guard("stage", MINE, "then", scenarios.a_late_staging_is_stale),
     Guard(
         "claim",
-        "if record.st == 'running' and record.c ~= A.c then",
+        "if record.state == 'running' and record.claim_id ~= A.c then",
         "if false then",
         scenarios.two_doorbells_start_one_attempt,
     ),
-    Guard("claim", "record.c ~= A.c", "true", scenarios.a_repeated_claim_is_answered_again),
+    Guard("claim", "record.claim_id ~= A.c", "true", scenarios.a_repeated_claim_is_answered_again),
     Guard(
         "claim", "if redis.call('ZSCORE', K.fenced, A.owner) then", "if 1 == 2 then", scenarios.the_dead_claim_nothing
     ),
-    Guard("claim", "(record.u or 0) > A.suspicion", "false", scenarios.a_suspect_needs_room),
+    Guard("claim", "(record.suspicion or 0) > A.suspicion", "false", scenarios.a_suspect_needs_room),
     Guard("claim", "redis.call('SCARD', K.owner) == 1", "false", scenarios.a_claim_takes_out_a_lease),
-    Guard("lose", "if record.al then", "if true then", scenarios.a_first_loss_is_not_charged),
-    Guard("claim", "record.al = record.u and A.alone", "", scenarios.a_suspects_loss_is_charged_if_it_was_alone),
-    Guard("claim", "record.u and A.alone", "true", scenarios.a_suspects_loss_in_a_crowd_is_not_charged),
-    Guard("lose", "record.c == item.c", "true", scenarios.a_loss_leaves_the_next_claim_alone),
+    Guard("lose", "if record.alone then", "if true then", scenarios.a_first_loss_is_not_charged),
+    Guard(
+        "claim", "record.alone = record.suspicion and A.alone", "", scenarios.a_suspects_loss_is_charged_if_it_was_alone
+    ),
+    Guard("claim", "record.suspicion and A.alone", "true", scenarios.a_suspects_loss_in_a_crowd_is_not_charged),
+    Guard("lose", "record.claim_id == item.c", "true", scenarios.a_loss_leaves_the_next_claim_alone),
     Guard("fence", "lease > NOW and not A.known_dead", "false", scenarios.the_living_are_not_fenced),
     Guard("fence", "#held == 0 and not A.known_dead", "false", scenarios.the_idle_are_not_dead),
-    Guard("commit", "(record.fb or 0) ~= A.batches", "false", scenarios.missing_bursts_hold_up_the_commit),
-    Guard("flush", "A.batch > (record.fb or 0) + 1", "false", scenarios.a_burst_must_not_skip_one),
-    Guard("flush", "(record.fb or 0) >= A.batch", "false", scenarios.a_burst_counts_once),
+    Guard("commit", "(record.batches or 0) ~= A.batches", "false", scenarios.missing_bursts_hold_up_the_commit),
+    Guard("flush", "A.batch > (record.batches or 0) + 1", "false", scenarios.a_burst_must_not_skip_one),
+    Guard("flush", "(record.batches or 0) >= A.batch", "false", scenarios.a_burst_counts_once),
     Guard("flush", "redis.call('SADD', K.sent, send.id) == 1", "true", scenarios.what_was_sent_is_not_sent_again),
     Guard("commit", "found[1] ~= wid", "false", scenarios.a_slot_is_given_back_by_who_holds_it),
     Guard("commit", "A.wv and A.wv ~= counter('wv')", "false", scenarios.outdated_waiters_are_noticed),
@@ -76,7 +78,7 @@ GUARDS = [
     Guard("deadline", "if not due or due > NOW then", "if false then", scenarios.a_deadline_waits),
     Guard("stage", "redis.call('LLEN', list) == item.at", "true", scenarios.a_repeated_chunk_is_staged_once),
     Guard("collect", "if known then return { known } end", "", scenarios.a_collected_set_is_given_once),
-    Guard("park", "mine or record.st == 'ready'", "true", scenarios.parked_work_is_not_parked_by_others),
+    Guard("park", "mine or record.state == 'ready'", "true", scenarios.parked_work_is_not_parked_by_others),
     Guard(
         "commit",
         "local field = step .. ':' .. (h + 1)",
@@ -87,9 +89,9 @@ GUARDS = [
     Guard("unstage", "redis.call('UNLINK', list)", "", scenarios.members_of_a_lost_attempt_are_cleared),
     Guard("stage", "size and size ~= A.size and not list", "false", scenarios.a_shorter_staging_replaces_the_longer),
     Guard("retire", "if status ~= 'running' then", "if true then", scenarios.a_running_run_is_not_retired),
-    Guard("redispatch", "record.st == 'ready'", "true", scenarios.what_is_claimed_is_not_rung_for),
+    Guard("redispatch", "record.state == 'ready'", "true", scenarios.what_is_claimed_is_not_rung_for),
     Guard("revive", "or status == 'completed'", "", scenarios.a_completed_run_is_not_revived),
-    Guard("unpark", "record.st == 'parked'", "true", scenarios.what_was_not_parked_is_not_taken_up),
+    Guard("unpark", "record.state == 'parked'", "true", scenarios.what_was_not_parked_is_not_taken_up),
 ]
 
 

@@ -72,10 +72,7 @@ def test_how_long_a_step_took_falls_into_its_bucket(store: Store) -> None:
 
 def put_back(store: Store, run: DrivenRun, work: Work, *, claimed_ms_ago: int) -> None:
     """Make it look as if the work had been claimed a while ago."""
-    record = run.record(work.work_id)
-    assert record is not None
-    record["ca"] -= claimed_ms_ago
-    store.client.hset(run.keys["work"], work.work_id, scripts.pack(record))
+    run.put_back(work.work_id, "claimed_at", claimed_ms_ago)
 
 
 def test_names_may_have_any_character_but_those_that_divide_them_are_told_apart(store: Store) -> None:
@@ -138,10 +135,7 @@ def test_a_lost_process_is_one_expiry_and_each_of_its_steps_a_loss(store: Store)
 
 def test_what_waits_is_told_by_queue_with_its_age(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
-    record = run.record(run.dispatches[0].work_id)
-    assert record is not None
-    record["da"] -= 90_000
-    store.client.hset(run.keys["work"], run.dispatches[0].work_id, scripts.pack(record))
+    run.put_back(run.dispatches[0].work_id, "dispatched_at", 90_000)
 
     [(queue, waiting)] = read_metrics(store).unclaimed.items()
 

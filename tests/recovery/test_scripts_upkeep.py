@@ -74,8 +74,7 @@ def test_a_claim_whose_answer_never_came_is_handed_back_uncharged(run: DrivenRun
         [(orphan.work_id, 2)],
     )
     record = run.record(orphan.work_id)
-    assert record is not None
-    assert (record["st"], record.get("lt"), record.get("u"), record["d"]) == ("ready", None, None, 2)
+    assert (record.state, record.losses, record.suspicion, record.dispatch_no) == ("ready", 0, 0, 2)
     assert run.try_commit(orphan, stop()) is Refusal.STALE
     assert run.content("owner:o1") == [mine.member.encode()]
 
@@ -108,8 +107,7 @@ def test_a_claim_that_was_given_up_is_handed_back_from_a_shard_where_nothing_els
     assert run.content("fenced") is None
     assert run.content("owner:o1") is None
     record = run.record(given_up.work_id)
-    assert record is not None
-    assert (record["st"], record.get("u")) == ("ready", None)
+    assert (record.state, record.suspicion) == ("ready", 0)
     run.leases.heartbeat("o1", [], shards=[0, 1])
     assert lease(run, "o1") is None
 

@@ -182,8 +182,8 @@ def test_ringing_again_backs_off_and_a_claim_begins_anew(run: DrivenRun, store: 
             run.run_id, [(dispatch.work_id, f"{dispatch.queue}/{dispatch.priority}")]
         ).dispatches[0]
         record = run.record(dispatch.work_id)
-        assert record is not None
-        pauses.append(store.client.zscore(run.keys["unclaimed"], member) - record["da"])
+        assert record.dispatched_at is not None
+        pauses.append(store.client.zscore(run.keys["unclaimed"], member) - record.dispatched_at)
     seconds = store.settings.redispatch_seconds
     longest = store.settings.redispatch_max_seconds
     assert pauses == [min(longest, seconds * 2**k) * 1000 for k in range(1, 13)]
@@ -193,8 +193,8 @@ def test_ringing_again_backs_off_and_a_claim_begins_anew(run: DrivenRun, store: 
     run.commit(work, failed(0))
     run.leases.redispatch(run.run_id, [(dispatch.work_id, f"{dispatch.queue}/{dispatch.priority}")])
     record = run.record(dispatch.work_id)
-    assert record is not None
-    assert store.client.zscore(run.keys["unclaimed"], member) - record["da"] == min(longest, seconds * 2) * 1000
+    assert record.dispatched_at is not None
+    assert store.client.zscore(run.keys["unclaimed"], member) - record.dispatched_at == min(longest, seconds * 2) * 1000
 
 
 def test_what_is_no_longer_unclaimed_leaves_the_ring(run: DrivenRun, store: Store) -> None:

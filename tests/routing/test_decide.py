@@ -100,7 +100,7 @@ def test_a_step_without_a_queue_gets_the_deployments() -> None:
     plan = plan_of(step("own", "A", queue="gpu", priority=7, timeout_seconds=1.5), step("none", "A"))
     commands = [c for c in route(plan, event("A"), Origin("r", "i"), "e", NOTHING, LIMITS) if isinstance(c, Deliver)]
 
-    assert [(c.record()["q"], c.record().get("p"), c.record().get("to")) for c in commands] == [
+    assert [(c.wire()["q"], c.wire().get("p"), c.wire().get("to")) for c in commands] == [
         ("gpu", 7, 1500),
         ("umbel", None, None),
     ]

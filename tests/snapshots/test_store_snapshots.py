@@ -15,6 +15,7 @@ from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Wo
 from umbel.orchestration.snapshots.restore import PART, begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot, take_snapshot
 from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.record import WorkRecord
 from umbel.orchestration.store.replies import Applied, Refusal
 
 PLAN = plan_of(
@@ -71,7 +72,7 @@ def play(run: DrivenRun, steps: int = 10_000) -> int:
 
 
 def unblock(run: DrivenRun) -> None:
-    delayed = [raw["id"] for raw in records(run) if raw["st"] == "delayed"]
+    delayed = [record.work_id for record in records(run) if record.state == "delayed"]
     if delayed:
         run.make_due(f"retry|{delayed[0]}")
         assert run.wake("retry", delayed[0]) is not None
@@ -80,9 +81,8 @@ def unblock(run: DrivenRun) -> None:
     assert run.dispatches
 
 
-def records(run: DrivenRun) -> list[dict[str, Any]]:
-    names = run.store.client.hkeys(run.keys["work"])
-    return [record for name in names if (record := run.record(name.decode())) is not None]
+def records(run: DrivenRun) -> list[WorkRecord]:
+    return [run.record(name.decode()) for name in run.store.client.hkeys(run.keys["work"])]
 
 
 def restored(run: DrivenRun, snapshot: RunSnapshot | None = None, commands: tuple[Command, ...] = ()) -> DrivenRun:

@@ -10,7 +10,8 @@ import pytest
 
 import umbel.orchestration.store.scripts as scripts
 from umbel.orchestration.store.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
-from umbel.orchestration.store.scripts import declared, load, names
+from umbel.orchestration.store.record import VERSION, WorkRecord
+from umbel.orchestration.store.scripts import declared, load, names, record_fields, stored_fields
 
 LUA = Path(scripts.__file__).with_name("lua")
 FILES = sorted(LUA.rglob("*.lua"))
@@ -100,14 +101,17 @@ def test_no_two_parts_define_the_same_name() -> None:
 @pytest.mark.parametrize("verb", names())
 def test_a_part_comes_after_the_parts_it_includes_and_once(verb: str) -> None:
     text = load(verb).text
-    places = {
-        part.stem: text.find(part.read_text().partition("\n")[0] + "\n") for part in FILES if part.parent.name == "lib"
-    }
+    places = {}
     for path in FILES:
-        if path.parent.name == "lib" and places[path.stem] >= 0:
-            assert text.count(path.read_text().partition("\n")[0] + "\n") == 1, path.stem
-            for included in declared(path.read_text(), "include"):
-                assert 0 <= places[included] < places[path.stem], (path.stem, included)
+        if path.parent.name == "lib":
+            first = min(defined(path.stem), key=code_of(path).index)
+            found = [match.start() for match in re.finditer(rf"^local (?:function )?{first}\b", text, re.MULTILINE)]
+            assert len(found) <= 1, path.stem
+            places[path.stem] = found[0] if found else -1
+    for part, place in places.items():
+        if place >= 0:
+            for included in declared((LUA / "lib" / f"{part}.lua").read_text(), "include"):
+                assert 0 <= places[included] < place, (part, included)
 
 
 @pytest.mark.parametrize("verb", names())
@@ -133,6 +137,31 @@ def test_the_lists_of_a_runs_keys_come_from_the_table_of_keys() -> None:
 
     assert found == {"retained": list(RUN_KEYS), "spent": [name for name, key in RUN_KEYS.items() if key.spent]}
     assert "--[[" not in text
+
+
+def test_python_and_lua_know_the_same_fields_of_a_work_record() -> None:
+    assert set(record_fields()) == set(WorkRecord._fields)
+    assert f"local RECORD_VERSION = {VERSION}\n" in (LUA / "lib" / "record.lua").read_text()
+
+
+def test_words_for_fields_of_a_record_become_what_is_stored() -> None:
+    code = "local record = { step = c.s, slot = 1 } next_record.state = record.token x.step = records.step"
+
+    assert stored_fields(code) == "local record = { s = c.s, sl = 1 } next_record.st = record.t x.step = records.step"
+    with pytest.raises(LookupError, match="no field 'stpe'"):
+        stored_fields("record.stpe = 1")
+
+
+@EVERY_FILE
+def test_no_file_names_a_field_of_a_record_by_what_is_stored(path: Path) -> None:
+    short = set(record_fields().values()) - set(record_fields())
+
+    assert {word for word in re.findall(r"\b(?:\w+_)?record\.(\w+)", code_of(path)) if word in short} == set()
+
+
+@pytest.mark.parametrize("verb", names())
+def test_comments_stay_out_of_what_redis_is_sent(verb: str) -> None:
+    assert "--" not in load(verb).text
 
 
 @pytest.mark.parametrize("verb", names())

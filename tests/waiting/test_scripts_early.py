@@ -175,8 +175,7 @@ def test_a_suspended_step_holds_nothing_but_its_place(run: DrivenRun, store: Sto
     run.commit(work, waiting(work))
 
     record = run.record(work.work_id)
-    assert record is not None
-    assert record["st"] == "suspended"
+    assert record.state == "suspended"
     for name in ("slots", "ring", "owner:o1"):
         assert run.content(name) is None, name
     assert [w.waiter_id for w in store.surroundings(run.run_id).waiters] == ["w"]

@@ -24,40 +24,40 @@ if not record then
   redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
   return { 'stale' }
 end
-if record.st == 'running' and record.c ~= A.c then
+if record.state == 'running' and record.claim_id ~= A.c then
   redis.call('HINCRBY', K.counters, 'duplicate_doorbells', 1)
   return { 'busy' }
 end
-if record.st ~= 'running' then
-  if record.st ~= 'ready' or A.d > record.d then
+if record.state ~= 'running' then
+  if record.state ~= 'ready' or A.d > record.dispatch_no then
     redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
     return { 'stale' }
   end
-  if (record.u or 0) > A.suspicion then return { 'suspect' } end
+  if (record.suspicion or 0) > A.suspicion then return { 'suspect' } end
   counters = { tokens = tonumber(meta[5] or 0), seq = tonumber(meta[9] or 0) }
   local n = whole(add('tokens', 1))
-  record.st = 'running'
-  record.t = n .. '-' .. A.c
-  record.o, record.c, record.ca = A.owner, A.c, NOW
-  record.fb, record.xs, record.xc = 0, nil, nil
-  if not record.fa then record.fa = NOW end
-  record.al = record.u and A.alone  -- if its process dies, it was this one
-  record.k = nil                    -- the next dispatch backs off from the beginning
+  record.state = 'running'
+  record.token = n .. '-' .. A.c
+  record.owner, record.claim_id, record.claimed_at = A.owner, A.c, NOW
+  record.batches, record.exchanges, record.exchange_calls = 0, nil, nil
+  if not record.first_attempt_at then record.first_attempt_at = NOW end
+  record.alone = record.suspicion and A.alone  -- if its process dies, it was this one
+  record.redispatches = nil                    -- the next dispatch backs off from the beginning
   put(A.w, record)
   local line = line_of(record)
-  measure('wait|' .. record.q, NOW - record.da)
+  measure('wait|' .. record.queue, NOW - record.dispatched_at)
   unclaimed_drop(A.w, line)
-  if record.da > tonumber(redis.call('HGET', K.watermark, line) or 0) then
-    redis.call('HSET', K.watermark, line, whole(record.da))
+  if record.dispatched_at > tonumber(redis.call('HGET', K.watermark, line) or 0) then
+    redis.call('HSET', K.watermark, line, whole(record.dispatched_at))
   end
   redis.call('SADD', K.owner, A.member)
   if redis.call('SCARD', K.owner) == 1 then   -- what an idle owner left of its lease may be over: no heartbeat renews it
     redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
   end
-  if record.to then                 -- if the process hangs, somebody else notices
-    redis.call('ZADD', K.timers, whole(NOW + record.to + A.grace), 'deadline|' .. RUN .. '|' .. A.w)
+  if record.time_limit then                 -- if the process hangs, somebody else notices
+    redis.call('ZADD', K.timers, whole(NOW + record.time_limit + A.grace), 'deadline|' .. RUN .. '|' .. A.w)
   end
-  trace(record.s, 'running', tostring(record.sl or 0), record.en)
+  trace(record.step, 'running', tostring(record.slot or 0), record.event_name)
 end
 
 save()

@@ -11,12 +11,12 @@
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
 local record = get(A.w)
-if not record or record.st ~= 'running' or record.t ~= A.t then return { 'stale' } end
+if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
 local known = redis.call('HGET', K.collect, A.call)
-record.xc = record.xc or {}       -- calls of this attempt
-if not record.xc[A.call] then
-  record.xc[A.call] = 1
-  record.xs = (record.xs or 0) + 1
+record.exchange_calls = record.exchange_calls or {}       -- calls of this attempt
+if not record.exchange_calls[A.call] then
+  record.exchange_calls[A.call] = 1
+  record.exchanges = (record.exchanges or 0) + 1
   if known then put(A.w, record) end
 end
 if known then return { known } end

@@ -27,25 +27,27 @@ if status ~= 'running' then
   return { status and 'closed' or 'unknown' }
 end
 local record = get(A.w)
-if not record or record.st ~= 'running' or record.t ~= A.t then
+if not record or record.state ~= 'running' or record.token ~= A.t then
   local first = remembered()
   if first then return first end
   redis.call('SREM', K.owner, A.member)
   redis.call('HINCRBY', K.counters, 'stale_commits', 1)
   return { 'stale' }
 end
-if (record.fb or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ have = record.fb or 0 }) } end
+if (record.batches or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
 -- A Redis that was set back has forgotten what this attempt did before: its outcome must not stand without that.
-if A.xs and (record.xs or 0) < A.xs then return { 'missing', cmsgpack.pack({ have = record.xs or 0 }) } end
+if A.xs and (record.exchanges or 0) < A.xs then
+  return { 'missing', cmsgpack.pack({ have = record.exchanges or 0 }) }
+end
 if A.wv and A.wv ~= counter('wv') then return { 'changed' } end
 
-if record.to then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end
+if record.time_limit then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end
 add('commits', 1)
-local claimed_at, failures = record.ca, record.f or 0
+local claimed_at, failures = record.claimed_at, record.failures or 0
 apply(BODY, record)
-measure('took|' .. A.wf .. '|' .. record.s, NOW - claimed_at)
-if (record.f or 0) > failures then
-  redis.call('HINCRBY', K.counters, record.st == 'failed' and 'dead_letters' or 'retries', 1)
+measure('took|' .. A.wf .. '|' .. record.step, NOW - claimed_at)
+if (record.failures or 0) > failures then
+  redis.call('HINCRBY', K.counters, record.state == 'failed' and 'dead_letters' or 'retries', 1)
 end
 redis.call('SREM', K.owner, A.member)      -- after what it goes on with has come in: the set must not look empty
 A.entry.ca, A.entry.o, A.entry.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))

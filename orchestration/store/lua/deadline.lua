@@ -8,10 +8,10 @@ if not due or due > NOW then return { 'early' } end
 redis.call('ZREM', K.timers, A.timer)
 if redis.call('HGET', K.run, 'status') ~= 'running' then return { 'closed' } end
 local record = get(A.w)
-if record and record.st == 'running' then
+if record and record.state == 'running' then
   record.late = 1
   redis.call('HINCRBY', K.counters, 'deadlines', 1)
-  journal('deadline', { w = A.w, s = record.s, o = record.o, ca = record.ca })
+  journal('deadline', { w = A.w, s = record.step, o = record.owner, ca = record.claimed_at })
   dispatch(A.w, record)
 end
 return { 'woken', cmsgpack.pack({ dispatches = dispatches, ended = false }) }

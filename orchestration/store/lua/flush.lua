@@ -10,18 +10,18 @@
 local meta = redis.call('HMGET', K.run, 'status', 'wv')
 if meta[1] ~= 'running' then return { meta[1] and 'closed' or 'unknown' } end
 local record = get(A.w)
-if not record or record.st ~= 'running' or record.t ~= A.t then return { 'stale' } end
-if (record.fb or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ dispatches = {}, ended = false }) } end
-if A.batch > (record.fb or 0) + 1 then return { 'missing', cmsgpack.pack({ have = record.fb or 0 }) } end
+if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
+if (record.batches or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ dispatches = {}, ended = false }) } end
+if A.batch > (record.batches or 0) + 1 then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
 if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
 
-record.fb = A.batch
-if #BODY > 0 and not record.sent then
-  record.sent = 1
+record.batches = A.batch
+if #BODY > 0 and not record.sent_early then
+  record.sent_early = 1
   redis.call('SADD', K.extra, K.sent)
 end
 put(A.w, record)
-for _, c in ipairs(A.publishes) do publish(c.d, record.s, c.a) end
+for _, c in ipairs(A.publishes) do publish(c.d, record.step, c.a) end
 for _, send in ipairs(BODY) do
   if redis.call('SADD', K.sent, send.id) == 1 then
     apply(send.commands)
@@ -30,5 +30,5 @@ for _, send in ipairs(BODY) do
     redis.call('HINCRBY', K.counters, 'absorbed_sends', 1)
   end
 end
-if #BODY > 0 then journal('flush', { w = A.w, s = record.s }) end
+if #BODY > 0 then journal('flush', { w = A.w, s = record.step }) end
 return answer('flushed')

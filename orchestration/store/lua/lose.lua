@@ -10,16 +10,18 @@ local handed_back = {}
 for _, item in ipairs(A.items) do
   redis.call('SREM', K.owner, item.member)
   local record = running and get(item.w)
-  if record and record.st == 'running' and record.o == A.owner and record.c == item.c then
+  if record and record.state == 'running' and record.owner == A.owner and record.claim_id == item.c then
     if A.charge then
-      record.lt = (record.lt or 0) + 1
-      if record.al then record.l = (record.l or 0) + 1 end
-      record.u = math.min(A.charge, (record.u or 0) + 1)
+      record.losses = (record.losses or 0) + 1
+      if record.alone then record.charged_losses = (record.charged_losses or 0) + 1 end
+      record.suspicion = math.min(A.charge, (record.suspicion or 0) + 1)
       redis.call('HINCRBY', K.counters, 'losses', 1)
     end
     redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. item.w)
-    handed_back[#handed_back + 1] = { w = item.w, s = record.s, o = A.owner, a = (record.f or 0) + (record.lt or 0), ca = record.ca }
-    record.id = item.w
+    local attempts = (record.failures or 0) + (record.losses or 0)
+    handed_back[#handed_back + 1] = {
+      w = item.w, s = record.step, o = A.owner, a = attempts, ca = record.claimed_at }
+    record.work_id = item.w
     dispatch(item.w, record)
   end
 end

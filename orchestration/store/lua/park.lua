@@ -7,16 +7,16 @@
 local run = redis.call('HMGET', K.run, 'status', 'workflow')
 if run[1] ~= 'running' then return { 'closed' } end
 local record = get(A.w)
-local mine = record and record.st == 'running' and record.c == A.c
-if not record or not (mine or record.st == 'ready') then return { 'stale' } end
+local mine = record and record.state == 'running' and record.claim_id == A.c
+if not record or not (mine or record.state == 'ready') then return { 'stale' } end
 -- What a message says of its step is believed only if it is so: parked under another name, nobody would take it up.
-if A.name ~= run[2] .. '|' .. record.s then return { 'stale' } end
+if A.name ~= run[2] .. '|' .. record.step then return { 'stale' } end
 if mine then redis.call('SREM', K.owner, A.member) end
-record.st = 'parked'
+record.state = 'parked'
 unclaimed_drop(A.w, line_of(record))
 put(A.w, record)
 redis.call('ZADD', K.parked, NOW, A.name .. (A.lacks and '@' .. A.lacks or '') .. '|' .. RUN .. '|' .. A.w)
-trace(record.s, 'parked', '<needs_code>', record.en)
+trace(record.step, 'parked', '<needs_code>', record.event_name)
 save()
-journal('parked', { w = A.w, s = record.s })
+journal('parked', { w = A.w, s = record.step })
 return { 'parked' }

@@ -6,15 +6,15 @@
 local running = redis.call('HGET', K.run, 'status') == 'running'
 for _, item in ipairs(A.items) do
   local record = running and get(item.w)
-  if record and record.st == 'ready' then
-    record.k = (record.k or 0) + 1
-    record.d = record.d + 1
-    record.da = NOW
+  if record and record.state == 'ready' then
+    record.redispatches = (record.redispatches or 0) + 1
+    record.dispatch_no = record.dispatch_no + 1
+    record.dispatched_at = NOW
     put(item.w, record)
-    local pause = math.min(A.redispatch_max, A.redispatch * 2 ^ record.k)
+    local pause = math.min(A.redispatch_max, A.redispatch * 2 ^ record.redispatches)
     redis.call('ZADD', K.unclaimed, 'XX', whole(NOW + pause), RUN .. '|' .. item.w .. '|' .. item.q)
     redis.call('HINCRBY', K.counters, 'redispatches', 1)
-    dispatches[#dispatches + 1] = { w = item.w, d = record.d, s = record.s, q = record.q, p = record.p or 0 }
+    ask_for_message(item.w, record)
   else
     unclaimed_drop(item.w, item.q)
   end

@@ -63,16 +63,16 @@ function PUT.item(c)                        -- one work item: r record, ev {id e
   local record = c.r
   for i = 1, #c.ev, 2 do redis.call('HSET', K.events, c.ev[i], c.ev[i + 1]) end
   live = live + 1
-  count(record.sc, 1)
-  if record.st == 'suspended' then
-    put(record.id, record)
+  count(record.scope, 1)
+  if record.state == 'suspended' then
+    put(record.work_id, record)
     add('asleep', 1)
-  elseif record.st == 'delayed' then
-    put(record.id, record)
-    redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. RUN .. '|' .. record.id)
+  elseif record.state == 'delayed' then
+    put(record.work_id, record)
+    redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. RUN .. '|' .. record.work_id)
   else
-    record.st = 'queued'
-    queue_push(record.s, cmsgpack.pack(record))
+    record.state = 'queued'
+    queue_push(record.step, encode(record))
   end
 end
 

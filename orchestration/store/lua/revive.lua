@@ -3,7 +3,7 @@
 -- Args: run, timeout (ms or absent), common limits. Answers: revived {dispatches} | running | completed | unknown | nothing
 -- | superseded (its handler has gone on to another run).
 --!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state handler
---!include call journal dispatch slots lifetimes apply begin_or_wait
+--!include call record journal dispatch slots lifetimes apply begin_or_wait
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
@@ -24,17 +24,19 @@ redis.call('ZREM', K.retire, RUN)
 redis.call('ZADD', K['runs:running'], NOW, RUN)
 begin_or_wait(limit)
 for i = 1, #flat, 2 do
-  local record = cmsgpack.unpack(flat[i + 1])
-  if record.st ~= 'suspended' then          -- parked work too: who took it up meanwhile found the run ended
-    record.f, record.l, record.lt, record.u, record.al, record.late = nil, nil, nil, nil, nil, nil
-    record.fa, record.le, record.la = nil, nil, nil
-    if awaits_admission and record.sl then
-      give_slot(record.s, record.sl, flat[i])
-      record.sl = nil
+  local record = decode(flat[i + 1])
+  if record.state ~= 'suspended' then          -- parked work too: who took it up meanwhile found the run ended
+    record.failures, record.losses, record.charged_losses = nil, nil, nil
+    record.suspicion, record.alone, record.late = nil, nil, nil
+    record.first_attempt_at, record.last_error, record.last_failed_at = nil, nil, nil
+    if awaits_admission and record.slot then
+      give_slot(record.step, record.slot, flat[i])
+      record.slot = nil
     end
-    if record.sl then dispatch(flat[i], record) else enqueue_or_dispatch(record) end
-  elseif record.wd then                     -- its timer may have run out while the run had ended: it waits anew
-    redis.call('ZADD', K.timers, whole(NOW + record.wd[2]), 'waiter|' .. RUN .. '|' .. flat[i] .. '|' .. record.wd[1])
+    if record.slot then dispatch(flat[i], record) else enqueue_or_dispatch(record) end
+  elseif record.awaits then                     -- its timer may have run out while the run had ended: it waits anew
+    local waiter = flat[i] .. '|' .. record.awaits[1]
+    redis.call('ZADD', K.timers, whole(NOW + record.awaits[2]), 'waiter|' .. RUN .. '|' .. waiter)
   end
 end
 journal('revived', { status = status })

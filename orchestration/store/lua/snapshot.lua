@@ -5,7 +5,7 @@
 -- One script, because a snapshot of two instants would not be one: it takes as long as the run has live work, about
 -- a millisecond per thousand work items.
 --!keys run work events queue scopes joins inbox waiters extra collect timers state
---!include call
+--!include call record
 
 if redis.call('EXISTS', K.run) == 0 then return { 'unknown' } end
 local given = {}
@@ -24,7 +24,8 @@ local function due(timer)
 end
 local work = redis.call('HGETALL', K.work)
 for i = 1, #work, 2 do
-  if cmsgpack.unpack(work[i + 1]).st == 'delayed' then due('retry|' .. RUN .. '|' .. work[i]) end
+  local record = decode(work[i + 1])
+  if record.state == 'delayed' then due('retry|' .. RUN .. '|' .. work[i]) end
 end
 local waiters = redis.call('HGETALL', K.waiters)
 for i = 1, #waiters, 2 do due('waiter|' .. RUN .. '|' .. waiters[i]) end

@@ -11,25 +11,26 @@
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
 local record = get(A.w)
-if not record or record.st ~= 'running' or record.t ~= A.t then return { 'stale' } end
+if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
 
 local list = X[A.seg]
-record.segs = record.segs or {}
-local size = record.segs[A.seg]
+record.segments = record.segments or {}
+local size = record.segments[A.seg]
 if size and size ~= A.size and not list then return { 'resized', size } end
 if size ~= A.size then
-  record.segs[A.seg] = A.size
+  record.segments[A.seg] = A.size
   put(A.w, record)
 end
 for _, item in ipairs(A.items) do
   if not list then
+    local record = item.rec
     if item.uses == 1 and #item.d <= 2048 then
-      item.rec.ed = item.d
+      record.event = item.d
     else
       redis.call('HSET', K.events, item.e, item.d)
       if item.uses > 1 then redis.call('HSET', K.events, '#' .. item.e, item.uses) end
     end
-    redis.call('HSET', K.queue, A.seg .. '#' .. item.i, cmsgpack.pack(item.rec))
+    redis.call('HSET', K.queue, A.seg .. '#' .. item.i, encode(record))
   else
     if item.at == 0 then
       redis.call('DEL', list)

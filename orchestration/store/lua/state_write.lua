@@ -25,7 +25,7 @@ for field, digest in pairs(A.expect or {}) do
 end
 
 if record then
-  record.xs = (record.xs or 0) + 1
+  record.exchanges = (record.exchanges or 0) + 1
   put(A.w, record)
 end
 local life = redis.call('PTTL', K.state)     -- -2 no such key, -1 it lives on
@@ -41,7 +41,7 @@ if status == 'running' then
 elseif life ~= -1 then                       -- before its start or after its end a run keeps nothing for good
   redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
 end
-journal('state', { w = A.w, s = record and record.s, how = A.how, set = fields, del = BODY.del, replace = BODY.replace })
+journal('state', { w = A.w, s = record and record.step, how = A.how, set = fields, del = BODY.del, replace = BODY.replace })
 if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end

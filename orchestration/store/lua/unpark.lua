@@ -6,8 +6,8 @@ local running = redis.call('HGET', K.run, 'status') == 'running'
 for _, item in ipairs(A.items) do
   redis.call('ZREM', K.parked, item.member)
   local record = running and get(item.w)
-  if record and record.st == 'parked' then
-    record.k = nil
+  if record and record.state == 'parked' then
+    record.redispatches = nil
     dispatch(item.w, record)
   end
 end

@@ -4,7 +4,7 @@
 --!include call record
 
 local record = get(A.w)
-if not record or record.t ~= A.t then return { 'stale' } end
+if not record or record.token ~= A.t then return { 'stale' } end
 local list = X[A.seg]
 if list then
   redis.call('UNLINK', list)
@@ -14,13 +14,13 @@ for i = A.first, list and 0 or A.to do
   local field = A.seg .. '#' .. i
   local raw = redis.call('HGET', K.queue, field)
   if raw then
-    local staged = cmsgpack.unpack(raw)
-    redis.call('HDEL', K.events, staged.e, '#' .. staged.e)
+    local staged_record = decode(raw)
+    redis.call('HDEL', K.events, staged_record.event_id, '#' .. staged_record.event_id)
     redis.call('HDEL', K.queue, field)
   end
 end
-if A.last and record.segs then
-  record.segs[A.seg] = nil
+if A.last and record.segments then
+  record.segments[A.seg] = nil
   put(A.w, record)
 end
 return { 'cleared' }

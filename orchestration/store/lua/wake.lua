@@ -13,7 +13,7 @@ if meta[1] ~= 'running' then return { 'closed' } end
 awaits_admission = meta[2]
 if A.kind == 'retry' then
   local record = get(A.w)
-  if record and record.st == 'delayed' then enqueue_or_dispatch(record) end
+  if record and record.state == 'delayed' then enqueue_or_dispatch(record) end
 else
   apply({ { o = 'resume', w = A.w, wt = A.wt } })
 end

@@ -11,6 +11,7 @@ from support.model.reference import Item, ModelRun
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import RUN_KEYS
+from umbel.orchestration.store.record import decode, read
 
 #: Keys of a run that go when it completes.
 SPENT = tuple(name for name, key in RUN_KEYS.items() if key.spent)
@@ -57,7 +58,7 @@ def compare(store: Store, run: ModelRun) -> None:
     agree("asleep", int(meta[2] or 0), len(run.in_state("suspended")))
     agree("open fan-outs", int(meta[3] or 0), len(run.scopes))
     agree("version of waiters", int(meta[4] or 0), run.version)
-    agree("work", {wid.decode(): _seen(_unpack(raw)) for wid, raw in work.items()}, _expected_work(run))
+    agree("work", {wid.decode(): _seen(raw) for wid, raw in work.items()}, _expected_work(run))
     ahead = {event_id: uses for staged in run.staged.values() for event_id, uses in staged.events.items()}
     expected = ahead | {event_id: uses for event_id, (_, uses) in run.events.items()}
     agree("events", _events(events) | _in_records(work, queue), expected)
@@ -74,14 +75,17 @@ def compare(store: Store, run: ModelRun) -> None:
         agree("ring", mine, {f"{run.run_id}|{i.work_id}|{i.line}" for i in run.in_state("ready")})
 
 
-def _seen(record: dict[str, Any]) -> tuple[Any, ...]:
-    counts = tuple(record.get(name) or 0 for name in ("d", "f", "lt", "l", "r"))
-    claim = tuple(record.get(name) for name in ("t", "c", "o")) if record["st"] == "running" else (None, None, None)
-    flags = record.get("u", 0), bool(record.get("al")), bool(record.get("late")), bool(record.get("sent"))
-    ids = record.get("ev") or ([record["e"]] if "e" in record else [])
-    answers = {name: event_id or None for name, event_id in dict(record.get("wr") or {}).items()}
-    gathered = (record["sid"], record["jn"]) if "sid" in record else None
-    return record["s"], record["st"], record.get("sl"), counts, claim, flags, ids, answers, gathered, record["sc"]
+def _seen(raw: bytes) -> tuple[Any, ...]:
+    record = decode(raw)
+    counts = record.dispatch_no, record.failures, record.losses, record.charged_losses, record.resumptions
+    claim = (record.token, record.claim_id, record.owner) if record.state == "running" else (None, None, None)
+    flags = record.suspicion, record.alone, record.late, record.sent_early
+    answers = {name: event_id or None for name, event_id in record.answers.items()}
+    gathered = None if record.scope_id is None else (record.scope_id, record.members)
+    return (
+        record.step, record.state, record.slot, counts, claim, flags, list(record.all_event_ids), answers, gathered,
+        record.scope
+    )  # fmt: skip
 
 
 def _expected(item: Item) -> tuple[Any, ...]:
@@ -107,8 +111,8 @@ def _events(raw: dict[bytes, bytes]) -> dict[str, int]:
 
 def _in_records(work: dict[bytes, bytes], queue: dict[bytes, bytes]) -> dict[str, int]:
     """Events that stand in the record of their only work item."""
-    entries = [_unpack(raw) for name, raw in (*work.items(), *queue.items()) if name[-2:] not in (b":h", b":t")]
-    return {entry["e"]: 1 for entry in entries if "ed" in entry}
+    records = [decode(raw) for name, raw in (*work.items(), *queue.items()) if name[-2:] not in (b":h", b":t")]
+    return {str(record.event_id): 1 for record in records if record.event is not None}
 
 
 def _compare_slots(run: ModelRun, raw: dict[bytes, bytes], free: list[bytes]) -> None:
@@ -139,9 +143,9 @@ def _queues(raw: dict[bytes, bytes]) -> dict[str, list[str]]:
         for i in range(int(fields.get(f"{name}:h", 0)) + 1, int(fields[f"{name}:t"]) + 1):
             entry = _unpack(fields[f"{name}:{i}"])
             if "seg" in entry:
-                ids += [_unpack(fields[f"{entry['seg']}#{n}"])["id"] for n in range(entry["i"] + 1, entry["n"] + 1)]
+                ids += [decode(fields[f"{entry['seg']}#{n}"]).work_id for n in range(entry["i"] + 1, entry["n"] + 1)]
             else:
-                ids.append(entry["id"])
+                ids.append(read(entry).work_id)
         found[name] = ids
     return found
 

@@ -19,8 +19,9 @@ from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
 from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.record import decode
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
-from umbel.orchestration.store.scripts import Script, load, names, unpack
+from umbel.orchestration.store.scripts import Script, load, names
 from umbel.orchestration.store.settings import Settings
 
 #: A small inbox, so that it overflows.
@@ -57,11 +58,11 @@ class WorldStore(MutantStore):
         once = script.name in ("wake", "deadline")  # their timer is gone
         agree(f"second answer of {script.name}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
         if script.name == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
-            agree("second commit", (unpack(second[3]), second[4:]), (unpack(first[3]), first[4:]))
+            agree("second commit", (decode(second[3]), second[4:]), (decode(first[3]), first[4:]))
         elif script.name in SAME_BODY:
             agree(f"second body of {script.name}", second[1:], first[1:])
         elif script.name == "claim" and first[0] == b"claimed":
-            agree("second claim", (unpack(second[1]), second[3:]), (unpack(first[1]), first[3:]))
+            agree("second claim", (decode(second[1]), second[3:]), (decode(first[1]), first[3:]))
         return first
 
 

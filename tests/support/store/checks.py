@@ -10,7 +10,7 @@ from typing import Any
 
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.scripts import Script, evaluate, load
+from umbel.orchestration.store.scripts import Script, evaluate, load, stored_fields
 from umbel.orchestration.store.settings import Settings
 
 #: Put before a script: from here on `redis.call` refuses a key that was not passed in KEYS.
@@ -56,6 +56,7 @@ class MutantStore(Store):
         self.mutants: dict[str, Script] = {}
         for verb, (guard, instead) in mutations.items():
             script = load(verb)
+            guard, instead = stored_fields(guard), stored_fields(instead)
             if script.text.count(guard) != 1:
                 raise LookupError(f"{verb}.lua has {script.text.count(guard)} times, not once: {guard!r}")
             self.mutants[verb] = with_text(script, script.text.replace(guard, instead))

@@ -29,7 +29,9 @@ from umbel.orchestration.model.work_item import (
 )
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.record import WorkRecord, decode
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
+from umbel.orchestration.store.scripts import pack, record_fields, unpack
 
 LIMITS = Limits()
 Body = Callable[[Work], Outcome]
@@ -222,10 +224,16 @@ class DrivenRun:
         assert finished is not None
         return finished.value()["result"]
 
-    def record(self, work_id: str) -> dict[str, Any] | None:
-        """A work record as it stands in Redis."""
+    def record(self, work_id: str) -> WorkRecord:
+        """A work record as it is in Redis; an empty one when there is none."""
         raw = self.store.client.hget(self.keys["work"], work_id)
-        return None if raw is None else dict(msgpack.unpackb(raw, raw=False, unicode_errors="surrogateescape"))
+        return WorkRecord() if raw is None else decode(raw)
+
+    def put_back(self, work_id: str, instant: str, milliseconds: int) -> None:
+        """Make an instant of a work record earlier."""
+        stored = unpack(self.store.client.hget(self.keys["work"], work_id))
+        stored[record_fields()[instant]] -= milliseconds
+        self.store.client.hset(self.keys["work"], work_id, pack(stored))
 
     def content(self, name: str) -> Any:
         """A key's content by its logical name."""

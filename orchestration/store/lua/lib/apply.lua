@@ -4,12 +4,12 @@
 
 local ended = false
 
-local inline = {}                          -- event id -> event, of those that stand in their only work item's record
+local inline = {}                          -- event id -> event, of those kept in the record of their only work item
 
 local function drop_events_of(record)
-  if record.e and not record.ed then drop_event(record.e) end
-  for _, id in ipairs(record.ev or {}) do drop_event(id) end
-  for _, id in pairs(record.wr or {}) do
+  if record.event_id and not record.event then drop_event(record.event_id) end
+  for _, id in ipairs(record.event_ids or {}) do drop_event(id) end
+  for _, id in pairs(record.answers or {}) do
     if id then drop_event(id) end
   end
 end
@@ -26,8 +26,9 @@ function APPLY.keep(c)                     -- an event that work items will refe
 end
 
 function APPLY.deliver(c)
-  deliver({ id = c.w, s = c.s, nw = c.nw, q = c.q, p = c.p, to = c.to, e = c.e, en = c.en, sc = c.sc, rc = c.rc,
-            ed = inline[c.e] })
+  local record = { version = RECORD_VERSION, work_id = c.w, step = c.s, num_workers = c.nw, queue = c.q, priority = c.p,
+    time_limit = c.to, event_id = c.e, event = inline[c.e], event_name = c.en, scope = c.sc, recoveries = c.rc }
+  deliver(record)
 end
 
 APPLY.open = open_scope
@@ -48,8 +49,8 @@ function APPLY.fill(c)                      -- the free slots of a step go to wh
   for _ = in_use + 1, c.nw do
     local record = queue_pop(c.s)
     if not record then break end
-    record.sl = take_slot(record.s, record.nw, record.id)
-    dispatch(record.id, record)
+    record.slot = take_slot(record.step, record.num_workers, record.work_id)
+    dispatch(record.work_id, record)
   end
 end
 
@@ -84,9 +85,9 @@ function APPLY.resume(c)                    -- a waiter is answered (e) or has r
   add('wv', 1)
   redis.call('ZREM', K.timers, 'waiter|' .. RUN .. '|' .. field)
   local record = get(c.w)
-  record.wr = record.wr or {}
-  record.wr[c.wt] = c.e or false
-  record.r = (record.r or 0) + 1
+  record.answers = record.answers or {}
+  record.answers[c.wt] = c.e or false
+  record.resumptions = (record.resumptions or 0) + 1
   add('asleep', -1)
   enqueue_or_dispatch(record)
 end
@@ -96,67 +97,67 @@ function APPLY.finish(c)
   finish(c.status, c.d)
 end
 
--- The commands below concern the committing work item itself, `self`, whose record is given.
+-- The commands below concern the committing work item itself; `record` is its record.
 
-function APPLY.done(_, self)
-  drop_events_of(self)
-  redis.call('HDEL', K.work, self.id)
-  release_slot(self)
-  if self.sid then
-    local key = X['members:' .. self.sid .. ':' .. self.s]
+function APPLY.done(_, record)
+  drop_events_of(record)
+  redis.call('HDEL', K.work, record.work_id)
+  release_slot(record)
+  if record.scope_id then
+    local key = X['members:' .. record.scope_id .. ':' .. record.step]
     redis.call('UNLINK', key)
     redis.call('SREM', K.extra, key)
   end
-  if self.sent then
-    redis.call('UNLINK', X['sent:' .. self.id])
-    redis.call('SREM', K.extra, X['sent:' .. self.id])
+  if record.sent_early then
+    redis.call('UNLINK', X['sent:' .. record.work_id])
+    redis.call('SREM', K.extra, X['sent:' .. record.work_id])
   end
-  for _, call in ipairs(self.calls or {}) do redis.call('HDEL', K.collect, call) end
-  for _, name in ipairs(self.taken or {}) do
+  for _, call in ipairs(record.calls or {}) do redis.call('HDEL', K.collect, call) end
+  for _, name in ipairs(record.taken or {}) do
     redis.call('UNLINK', X[name])
     redis.call('SREM', K.extra, X[name])
   end
   live = live - 1
-  count(self.sc, -1)
+  count(record.scope, -1)
 end
 
-function APPLY.retry(c, self)
-  self.f = (self.f or 0) + 1
-  self.le, self.la, self.late = c.error, NOW, nil
-  self.t, self.o, self.c = nil, nil, nil
+function APPLY.retry(c, record)
+  record.failures = (record.failures or 0) + 1
+  record.last_error, record.last_failed_at, record.late = c.error, NOW, nil
+  record.token, record.owner, record.claim_id = nil, nil, nil
   if c.delay <= 0 then
-    dispatch(self.id, self)
+    dispatch(record.work_id, record)
   else
-    release_slot(self)
-    self.st = 'delayed'
-    put(self.id, self)
-    redis.call('ZADD', K.timers, whole(NOW + c.delay), 'retry|' .. RUN .. '|' .. self.id)
+    release_slot(record)
+    record.state = 'delayed'
+    put(record.work_id, record)
+    redis.call('ZADD', K.timers, whole(NOW + c.delay), 'retry|' .. RUN .. '|' .. record.work_id)
   end
 end
 
-function APPLY.suspend(c, self)             -- wt waiter id, d what it waits for, delay until its time-out
-  release_slot(self)
-  self.st = 'suspended'
-  self.t, self.o, self.c, self.wd = nil, nil, nil, c.delay and { c.wt, c.delay }
-  put(self.id, self)
-  local field = self.id .. '|' .. c.wt
+function APPLY.suspend(c, record)             -- wt waiter id, d what it waits for, delay until its time-out
+  release_slot(record)
+  record.state = 'suspended'
+  record.token, record.owner, record.claim_id, record.awaits = nil, nil, nil, c.delay and { c.wt, c.delay }
+  put(record.work_id, record)
+  local field = record.work_id .. '|' .. c.wt
   redis.call('HSET', K.waiters, field, c.d)
   add('wv', 1)
   add('asleep', 1)
   if c.delay then redis.call('ZADD', K.timers, whole(NOW + c.delay), 'waiter|' .. RUN .. '|' .. field) end
 end
 
-function APPLY.fail(c, self)                -- the run fails on it: the item stays, so that `umbel retry` can revive it
-  self.f = (self.f or 0) + 1
-  self.st, self.le, self.la = 'failed', c.error, NOW
-  self.t, self.o, self.c = nil, nil, nil
-  put(self.id, self)
+function APPLY.fail(c, record)              -- the run fails on it: the item stays, so that `umbel retry` can revive it
+  record.failures = (record.failures or 0) + 1
+  record.state, record.last_error, record.last_failed_at = 'failed', c.error, NOW
+  record.token, record.owner, record.claim_id = nil, nil, nil
+  put(record.work_id, record)
 end
 
--- Applies all commands; returns nothing. `self` is the committing record or nil.
-local function apply(commands, self)
+-- Applies all commands; returns nothing. `record` is the committing record or nil.
+local function apply(commands, record)
   for _, c in ipairs(commands) do
-    APPLY[c.o](c, self)
+    APPLY[c.o](c, record)
     if ended then return end
   end
   settle()

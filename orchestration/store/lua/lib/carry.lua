@@ -6,26 +6,26 @@
 local carried, carried_record     -- what it goes on with
 
 function carry_on(wid, record)
-  if not A.carry or carried or record.u or (A.deny and A.deny[record.s]) then return false end
+  if not A.carry or carried or record.suspicion or (A.deny and A.deny[record.step]) then return false end
   carried, carried_record = wid, record
-  record.st = 'running'
-  record.d = (record.d or 0) + 1
-  record.da, record.ca, record.fa = NOW, NOW, record.fa or NOW
-  record.t = whole(add('tokens', 1)) .. '-' .. A.carry
-  record.o, record.c, record.fb, record.xs, record.xc, record.k = A.owner, A.carry, 0, nil, nil, nil
+  record.state = 'running'
+  record.dispatch_no = (record.dispatch_no or 0) + 1
+  record.dispatched_at, record.claimed_at, record.first_attempt_at = NOW, NOW, record.first_attempt_at or NOW
+  record.token = whole(add('tokens', 1)) .. '-' .. A.carry
+  record.owner, record.claim_id, record.batches = A.owner, A.carry, 0
+  record.exchanges, record.exchange_calls, record.redispatches = nil, nil, nil
   put(wid, record)
   redis.call('SADD', K.owner, RUN .. '|' .. wid .. '|' .. A.carry)
-  if record.to then
-    redis.call('ZADD', K.timers, whole(NOW + record.to + A.grace), 'deadline|' .. RUN .. '|' .. wid)
+  if record.time_limit then
+    redis.call('ZADD', K.timers, whole(NOW + record.time_limit + A.grace), 'deadline|' .. RUN .. '|' .. wid)
   end
-  trace(record.s, 'running', tostring(record.sl or 0), record.en)
+  trace(record.step, 'running', tostring(record.slot or 0), record.event_name)
   return true
 end
 
 -- The answer of a commit, with what the caller goes on with. Asked again it is given for as long as the caller has it.
 local function committed(body, wid)
   local record = wid and (carried_record or get(wid))
-  if not record or record.st ~= 'running' or record.c ~= A.carry then return { 'committed', body } end
-  record.wv = counter('wv')
-  return claimed({ 'committed', body, wid }, record)
+  if not record or record.state ~= 'running' or record.claim_id ~= A.carry then return { 'committed', body } end
+  return claimed({ 'committed', body, wid }, record, counter('wv'))
 end

@@ -1,6 +1,6 @@
 -- Joins of several event parameters: a full set makes one work item.
 --!keys joins
---!include join_buffers scopes
+--!include record join_buffers scopes
 
 -- c: s step, ty slot type filled, slots types in parameter order, e event id, rc recoveries, and the record's fields.
 local function join(c)
@@ -17,6 +17,8 @@ local function join(c)
     events[i], recoveries[i] = member.e, member.rc
   end
   local set = redis.call('HINCRBY', K.joins, b .. '#', 1)
-  deliver({ id = c.w .. '.' .. set, s = c.s, nw = c.nw, q = c.q, p = c.p, to = c.to, en = c.en, ev = events, rcs = recoveries,
-            rc = c.rc, sc = c.sc })
+  local record = { version = RECORD_VERSION, work_id = c.w .. '.' .. set, step = c.s, num_workers = c.nw, queue = c.q,
+    priority = c.p, time_limit = c.to, event_ids = events, event_name = c.en, scope = c.sc, recoveries = c.rc,
+    recoveries_each = recoveries }
+  deliver(record)
 end

@@ -4,7 +4,7 @@
 -- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired,
 -- <id>:j the buffers of multi-parameter joins inside it.
 --!keys scopes extra
---!include call publish join_buffers slots
+--!include call record publish join_buffers slots
 
 local delta = {}
 local live = 0
@@ -16,14 +16,16 @@ end
 
 local function deliver(record)
   live = live + 1
-  count(record.sc, 1)
+  count(record.scope, 1)
   enqueue_or_dispatch(record)
 end
 
 local function fire(id, meta, join, size)
   redis.call('HSET', K.scopes, id .. '/' .. join.s, 1)
-  deliver({ id = join.w, s = join.s, nw = join.nw, q = join.q, p = join.p, to = join.to, en = 'umbel.CollectionReleaseEvent',
-            sid = id, jn = size, sc = meta.p, rc = meta.rc })
+  local record = { version = RECORD_VERSION, work_id = join.w, step = join.s, num_workers = join.nw, queue = join.q,
+    priority = join.p, time_limit = join.to, event_name = 'umbel.CollectionReleaseEvent', scope_id = id, members = size,
+    scope = meta.p, recoveries = meta.rc }
+  deliver(record)
 end
 
 local function open_scope(c)

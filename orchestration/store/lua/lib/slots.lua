@@ -1,6 +1,6 @@
 -- num_workers: numbered slots per step, and the FIFO of work without a slot.
 --!keys work slots free queue
---!include publish dispatch
+--!include record publish dispatch
 
 local awaits_admission           -- the run waits at its workflow's concurrency limit: its work queues up
 
@@ -74,26 +74,26 @@ end
 
 -- Gives a record a slot and dispatches it, or lets it queue.
 local function enqueue_or_dispatch(record)
-  local n = not awaits_admission and take_slot(record.s, record.nw, record.id)
+  local n = not awaits_admission and take_slot(record.step, record.num_workers, record.work_id)
   if n then
-    record.sl = n
-    dispatch(record.id, record)
+    record.slot = n
+    dispatch(record.work_id, record)
   else
-    record.sl = nil
-    record.st = 'queued'
-    redis.call('HDEL', K.work, record.id)
-    queue_push(record.s, cmsgpack.pack(record))
-    trace(record.s, 'preparing', '<enqueued>', record.en)
+    record.slot = nil
+    record.state = 'queued'
+    redis.call('HDEL', K.work, record.work_id)
+    queue_push(record.step, encode(record))
+    trace(record.step, 'preparing', '<enqueued>', record.event_name)
   end
 end
 
 -- Frees a record's slot and lets the next one in the FIFO have it.
 local function release_slot(record)
-  if record.sl == nil or not give_slot(record.s, record.sl, record.id) then return end
-  record.sl = nil
-  local following = queue_pop(record.s)
-  if following then
-    following.sl = take_slot(following.s, following.nw, following.id)
-    dispatch(following.id, following)
+  if record.slot == nil or not give_slot(record.step, record.slot, record.work_id) then return end
+  record.slot = nil
+  local next_record = queue_pop(record.step)
+  if next_record then
+    next_record.slot = take_slot(next_record.step, next_record.num_workers, next_record.work_id)
+    dispatch(next_record.work_id, next_record)
   end
 end

@@ -4,7 +4,7 @@
 
 -- A line is what a broker serves in order: 'queue/priority'.
 local function line_of(record)
-  return record.q .. '/' .. (record.p or 0)
+  return record.queue .. '/' .. (record.priority or 0)
 end
 
 local function unclaimed_add(wid, line, at)

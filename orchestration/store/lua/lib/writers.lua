@@ -9,6 +9,6 @@ local function refusal()
   if not A.w then return nil, status end
   if status ~= 'running' then return status and 'closed' or 'unknown' end
   local record = get(A.w)
-  if not record or record.st ~= 'running' or record.t ~= A.t then return 'stale' end
+  if not record or record.state ~= 'running' or record.token ~= A.t then return 'stale' end
   return nil, status, record
 end

@@ -1,0 +1,151 @@
+"""The work record: what Redis keeps of a work item that has not ended. Nobody else reads or writes its stored fields.
+
+Scripts change records (`lua/lib/record.lua`, where the fields are described); Python reads them and makes new ones.
+Both sides know the fields by the same words, from the one table there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ..model.commands import Deliver
+from ..model.plan import StepPlan
+from .scripts import record_fields, unpack
+
+#: Of the records made now. Version 1 did not say its version and had the same fields.
+VERSION = 2
+
+_KEYS = record_fields()
+_WORDS = {key: word for word, key in _KEYS.items()}
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class WorkRecord(NamedTuple):
+    """A work record as it is in Redis; what is not there has the default. Instants are Redis time in ms.
+
+    The fields are those of `lua/lib/record.lua`, under the same words. A field that this version does not know, because
+    a newer one wrote it, is left out; scripts keep it.
+    """
+
+    step: str = ""
+    state: str = ""
+    work_id: str = ""
+    version: int = 1
+    num_workers: int = 0
+    queue: str = ""
+    priority: int = 0
+    time_limit: int | None = None
+    slot: int | None = None
+    dispatch_no: int = 0
+    dispatched_at: int | None = None
+    redispatches: int = 0
+    failures: int = 0
+    losses: int = 0
+    charged_losses: int = 0
+    suspicion: int = 0
+    alone: bool = False
+    late: bool = False
+    resumptions: int = 0
+    token: str = ""
+    owner: str = ""
+    claim_id: str = ""
+    first_attempt_at: int | None = None
+    claimed_at: int | None = None
+    last_error: bytes | None = None
+    last_failed_at: int | None = None
+    event_id: str | None = None
+    event: bytes | None = None
+    event_ids: tuple[str, ...] = ()
+    event_name: str = ""
+    scope: str = ""
+    recoveries: str = ""
+    recoveries_each: tuple[str, ...] = ()
+    scope_id: str | None = None
+    members: int | None = None
+    awaits: tuple[str, int] | None = None
+    answers: Mapping[str, str | bool] = _NOTHING
+    batches: int = 0
+    exchanges: int = 0
+    exchange_calls: Mapping[str, int] = _NOTHING
+    sent_early: bool = False
+    calls: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    segments: Mapping[str, int] = _NOTHING
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that runs or comes next, from 1."""
+        return self.failures + self.losses + 1
+
+    @property
+    def all_event_ids(self) -> tuple[str, ...]:
+        """Its events: one, or one for each slot of a join; none for a fan-in, whose members are a list of their own."""
+        return self.event_ids or (() if self.event_id is None else (self.event_id,))
+
+
+def _payload(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+#: What msgpack cannot tell: payloads travel as text, and an empty Lua table may be read as a list or as a map.
+_READ: dict[str, Callable[[Any], Any]] = {
+    _KEYS[word]: read
+    for read, words in (
+        (_payload, ("event", "last_error")),
+        (bool, ("alone", "late", "sent_early")),
+        (tuple, ("event_ids", "recoveries_each", "awaits", "calls", "taken")),
+        (dict, ("answers", "exchange_calls", "segments")),
+    )
+    for word in words
+}
+
+
+def read(stored: Mapping[str, Any]) -> WorkRecord:
+    """The record that an unpacked map holds."""
+    found: dict[str, Any] = {}
+    for key, value in stored.items():
+        word = _WORDS.get(key)
+        if word is not None:
+            convert = _READ.get(key)
+            found[word] = value if convert is None else convert(value)
+    return WorkRecord(**found)
+
+
+def decode(packed: bytes) -> WorkRecord:
+    """The record as Redis keeps it, packed."""
+    return read(unpack(packed))
+
+
+def new(step: StepPlan, default_queue: str, **fields: Any) -> dict[str, Any]:
+    """A record to be stored, as a map for a script.
+
+    Args:
+        step: The step that is to execute the work item.
+        default_queue: The broker queue, if the step names none.
+        **fields: More fields, by their words; None is left out.
+    """
+    words = {
+        "version": VERSION,
+        "step": step.name,
+        "num_workers": step.num_workers,
+        "queue": step.queue or default_queue,
+        "priority": step.priority,
+        "time_limit": None if step.timeout_seconds is None else round(step.timeout_seconds * 1000),
+    }
+    return {_KEYS[word]: value for word, value in (words | fields).items() if value is not None}
+
+
+def delivered(deliver: Deliver) -> dict[str, Any]:
+    """The record of a work item that is staged: it waits in the queue of its step."""
+    return new(
+        deliver.step,
+        deliver.queue,
+        work_id=deliver.work_id,
+        state="queued",
+        event_id=deliver.event_id,
+        event_name=deliver.event_name,
+        scope=deliver.scope,
+        recoveries=deliver.recoveries,
+    )
