@@ -51,9 +51,7 @@
 
 local RECORD_VERSION = 2
 
-local function decode(raw) return cmsgpack.unpack(raw) end
-
-local function encode(record) return cmsgpack.pack(record) end
+local decode, encode = cmsgpack.unpack, cmsgpack.pack
 
 local function get(wid)
   local raw = redis.call('HGET', K.work, wid)
