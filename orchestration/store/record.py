@@ -101,7 +101,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-#: Stored key -> position in the tuple, and the conversion. Every claim reads a record: this is twice as fast as by name.
+#: Stored key -> position in the tuple, and the conversion: twice as fast as by name, and every claim reads a record.
 _FIELDS = {_KEYS[word]: (place, _CONVERSIONS.get(word)) for place, word in enumerate(WorkRecord._fields)}
 _DEFAULTS = tuple(WorkRecord())
 
