@@ -24,11 +24,17 @@ def trip() -> Trip:
 
 
 def detail_when(deployment: Runtime, run_id: str, state: str, step: str, count: int = 1) -> RunDetail:
-    """The run as soon as so many work items of a step are in this state."""
+    """The run as soon as so many work items of a step are in this state.
+
+    A page is put together from several reads: what sleeps has to be in all of them, with the question it asked.
+    """
 
     def reached() -> RunDetail | None:
         found = read_detail(deployment.store, run_id)
-        return found if getattr(found.steps.get(step, LiveStep()), state) == count else None
+        is_reached = getattr(found.steps.get(step, LiveStep()), state) == count
+        if state == "waiting":
+            is_reached &= found.record.live == found.asleep == count == len(found.questions)
+        return found if is_reached else None
 
     return eventually(reached, f"{count} {state} of {step}")  # type: ignore[no-any-return]
 
@@ -56,7 +62,7 @@ def test_it_tells_who_waits_and_what_was_asked(deployment: Runtime) -> None:
     assert found.record.live == found.asleep == 1
     handler.send_event(Decision(approved=True, by="Ada"))
     assert handler.result(20)["hotel"] == "Aurora"
-    assert read_detail(deployment.store, handler.run_id).questions == ()
+    eventually(lambda: read_detail(deployment.store, handler.run_id).questions == (), "nothing is asked any more")
 
 
 def test_without_a_full_journal_the_only_question_of_a_step_is_found_in_the_stream(
@@ -93,7 +99,7 @@ def test_a_failed_run_keeps_the_work_it_failed_on(deployment: Runtime, gates: se
     handler = Payment().start(euros=3)
     with pytest.raises(RuntimeError, match="closed"):
         handler.result(20)
-    found = read_detail(deployment.store, handler.run_id)
+    found = detail_when(deployment, handler.run_id, "failed", "charge")
     assert found.steps == {"charge": LiveStep(failed=1)}
     assert found.record.status == "failed"
 

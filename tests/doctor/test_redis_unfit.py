@@ -14,10 +14,12 @@ def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_mend_it(deploy: 
         deployment.runtime.store.client.config_set("maxmemory-policy", "allkeys-lru")
         worker = deployment.worker("one", pool="solo").wait_ready()
 
-        eventually(lambda: "maxmemory-policy is allkeys-lru" in worker.log(), "the worker names the policy")
-
-        assert "The append-only file is off: a restart of the server loses every run" in worker.log()
-        assert "Set `appendonly yes`" in worker.log()
+        for said in (
+            "maxmemory-policy is allkeys-lru",
+            "The append-only file is off: a restart of the server loses every run",
+            "Set `appendonly yes`",
+        ):
+            eventually(lambda said=said: said in worker.log(), said)
         assert deployment.start(flows.Chain, n=3).result(40) == 9
         deployment.close()
 

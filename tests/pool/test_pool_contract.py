@@ -436,8 +436,8 @@ def test_a_task_that_blocks_the_loop_is_named_once_and_the_worker_still_answers(
 
     place.open(name)
     sent.get(timeout=20)
+    eventually(lambda: "in block\n" in worker.log.read_text(), "the log shows where")
     assert worker.says(f"block[{sent.id}] has blocked the asyncio loop") == 1
-    assert "in block\n" in worker.log.read_text()
 
 
 @of("asyncio")

@@ -41,7 +41,7 @@ def nothing_is_lost(deployment: Deployment) -> Any:
     """After each mistake the worker goes on, and no run is left in the air."""
     yield
     assert deployment.start(flows.Chain, n=2).result(40) == 4
-    assert deployment.runtime.store.runs(status="running") == []
+    eventually(lambda: deployment.runtime.store.runs(status="running") == [], "no run is left")
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port"])
@@ -127,7 +127,8 @@ def test_a_payload_above_the_limit_fails_its_step(deployment: Deployment, place:
 def test_a_payload_above_the_warning_is_warned_of_and_carried(deployment: Deployment, place: str) -> None:
     handler = deployment.start(unfit.Growing, size=3_000, place=place)
     assert handler.result(40) == ("x" * 3_000 if place == "result" else 3_000)
-    assert "bytes, more than 2,000 (payload_warn_bytes)" in deployment.workers[0].log()
+    warning = "bytes, more than 2,000 (payload_warn_bytes)"
+    eventually(lambda: warning in deployment.workers[0].log(), "the worker has warned")
 
 
 def test_limits_are_a_megabyte_and_sixteen_unless_set() -> None:

@@ -94,7 +94,8 @@ def test_a_step_that_hangs_in_a_thread_fails_at_its_time_limit_and_that_is_told(
         hanging.result(40)
 
     assert len(deployment.effects("hanging", hanging.run_id)) == 1
-    assert f"step go of run {hanging.run_id} did not react to its time limit" in worker.log()
+    said = f"step go of run {hanging.run_id} did not react to its time limit"
+    eventually(lambda: said in worker.log(), "the worker logs it")
     assert deployment.start(process_flows.Chain, n=3).result(40) == 9
 
 

@@ -93,6 +93,9 @@ def test_messages_that_make_no_sense_cost_no_worker_and_no_other_message(place: 
     place.await_effects("end in flight")
     place.await_all_acknowledged()
 
+    said = "Set aside a message of queue 'work'"
+    eventually(lambda: worker.says(said) == len(MALFORMED), "all are set aside")
+
     assert worker.is_alive()
     assert worker.says("Connected to") == 1
     assert len(place.effects()) == 3
@@ -100,7 +103,7 @@ def test_messages_that_make_no_sense_cost_no_worker_and_no_other_message(place: 
     reasons = {entry["raw"].encode("latin-1"): entry["reason"] for entry in kept}
     assert reasons.keys() == {raw for raw, _ in MALFORMED.values()}
     assert [what for what, (raw, reason) in MALFORMED.items() if reason not in reasons[raw]] == [], reasons
-    assert worker.says("Set aside a message of queue 'work'") == len(kept) == len(MALFORMED)
+    assert worker.says(said) == len(kept) == len(MALFORMED)
 
 
 def test_messages_that_only_look_odd_are_carried_out(place: Place) -> None:
