@@ -204,7 +204,7 @@ class _Walk:
             for shard, some in found.items():
                 keys = [self.store.keys.run_in_shard(shard, run_id) for _, run_id in some]
                 args = pack({"run": some[0][1], "x": list(range(1, len(keys) + 1))})
-                enqueue(pipe, script, [keys[0], *keys], [args])
+                enqueue(pipe, script, keys, [args])
             return pipe.execute()
 
         names = self.store.read("read runs", read) if found else []

@@ -1,6 +1,6 @@
 -- The workflows of many runs of one shard, for lists. Changes nothing.
--- Args: run (any of them), x (1 … n, for the keys of the runs beyond the fixed one).
--- Answers: a name for each, in order; empty where the run is gone.
+-- Args: run (any of them), x (1 … n, one for each run key; there are no other keys).
+-- Answers: a name for each, in order; empty where the run was deleted.
 --!include call
 
 local names = {}
