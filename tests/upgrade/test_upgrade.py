@@ -94,7 +94,7 @@ class Upgraded:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=60,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -109,7 +109,7 @@ class Upgraded:
         self.deployment.worker("new", "upgrade_flows", pool=pool, more=self.environment).wait_ready()
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("pool", "with_messages"),
     [("asyncio", True), ("prefork", False)],
@@ -131,13 +131,18 @@ def test_runs_of_an_older_release_are_finished_by_this_one(deploy: Deploy, pool:
     with pytest.raises(WorkflowRuntimeError, match="has ended"):
         upgraded.run("completed").send_event(flows.Answer(number=1, text="late"))
 
+    listed = upgraded.umbel("runs", "--limit", "100", "--json")
+    assert [run_id for run_id in [*RESULTS, *FAILURES] if f'"{run_id}"' not in listed] == []
+    for run_id in ("failed", "fan-out", "parked", "limited-2"):
+        assert run_id in upgraded.umbel("show", run_id)
+
     upgraded.start_worker(pool)
     upgraded.run("asks").send_event(flows.Answer(number=1, text="the first"))
     upgraded.run("asks-for-long").send_event(flows.Answer(number=2, text="the second"))
     upgraded.umbel("retry", *RETRIED)
 
     expected = RESULTS | RETRIED | {"asks": "the first", "asks-for-long": "the second"}
-    found = {run_id: upgraded.run(run_id).result(40) for run_id in expected}
+    found = {run_id: upgraded.run(run_id).result(90) for run_id in expected}
     assert found == expected
     for run_id in RESULTS:
         assert_committed_once(upgraded.deployment.executions(run_id))
