@@ -193,7 +193,9 @@ class LiveChannels:
             try:
                 heads = await read_heads(self.store, list(run_ids))
             except (UmbelError, RedisError) as error:
-                logger.debug("could not look at the runs that are followed: %s", error, extra={"action": "look_failed"})
+                logger.debug(
+                    "could not look at the runs that are followed: %s", error, extra={"action": "follow_failed"}
+                )
                 continue
             for relay in self._listening() if heads else ():
                 relay.tell_checked(heads)

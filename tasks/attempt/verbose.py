@@ -124,8 +124,8 @@ def _summary(event: Envelope) -> str:
 
 def _say(line: str) -> None:
     if logger.isEnabledFor(logging.DEBUG):
-        logger.debug(line, extra={"action": "told"})
+        logger.debug(line, extra={"action": "verbose"})
     elif logger.isEnabledFor(logging.INFO):
-        logger.info(line, extra={"action": "told"})
+        logger.info(line, extra={"action": "verbose"})
     else:
         print(line, flush=True)

@@ -293,7 +293,7 @@ class Channel(stock.Channel):
             "Set aside a message of queue %r that is malformed: %s.",
             envelope.queue,
             reason,
-            extra={"action": "message_set_aside"},
+            extra={"action": "message_quarantined"},
         )
         # Not kombu's client: it prefixes the keys of some commands and leaves others.
         client = redis.Redis(connection_pool=self.pool)

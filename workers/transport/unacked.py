@@ -154,7 +154,7 @@ class QoS(stock.QoS):
             logger.info(
                 "A broker connection is closed while %d of its tasks run; they continue.",
                 len(self._orphans),
-                extra={"action": "tasks_adrift"},
+                extra={"action": "tasks_disconnected"},
             )
         super().restore_unacked_once(stderr)
 
