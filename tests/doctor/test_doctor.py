@@ -262,8 +262,8 @@ def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(sett
 
     found = findings(settings)
 
-    assert the(found, "runs").text == "2 running runs of shop.Order are served by no live worker."
-    assert "2 steps dispatched to 'slow' are unclaimed" in the(found, "queue").text
+    assert the(found, "runs").text == "2 running runs of shop.Order, which no live worker serves."
+    assert "Queue 'slow': 2 steps dispatched and not claimed" in the(found, "queue").text
     assert "umbel worker TARGET --queues slow" in the(found, "queue").fix
     announce(store, "w@h", workflows=("shop.Order",), queues=("slow",))
     assert the(findings(settings), "queue").level == "fine"
@@ -276,7 +276,7 @@ def test_parked_work_is_found_by_workflow_and_step(settings: Settings, store: St
     found = the(findings(settings), "parked")
 
     assert found.level == "warning"
-    assert "1 steps wait for a worker that has their code: 'ship' of shop.Order (1)" in found.text
+    assert "Parked 1 step until a worker has the code: 'ship' of shop.Order (1)" in found.text
 
 
 def test_steps_that_run_for_very_long_without_a_limit_are_reported(settings: Settings, store: Store) -> None:
@@ -293,7 +293,7 @@ def test_steps_that_run_for_very_long_without_a_limit_are_reported(settings: Set
 
     found = the(findings(settings), "steps")
 
-    assert "1 executions have run for more than 10 minutes" in found.text
+    assert "1 execution without a time limit running for more than 10 minutes" in found.text
     assert "of run 'r1', for 60 minutes, on w@h (process host:42)" in found.text
     assert [each.run_id for each in long_running(store, 0)] == ["r1", "r2"]
 
@@ -302,7 +302,7 @@ def test_forged_dispatches_are_reported(settings: Settings, store: Store) -> Non
     assert [each for each in findings(settings) if each.about == "dispatches"] == []
     store.client.hset(store.keys.in_shard(0, "counters"), "refused_messages", 3)
 
-    assert the(findings(settings), "dispatches").text.startswith("3 messages looked like dispatches of umbel")
+    assert the(findings(settings), "dispatches").text.startswith("Refused 3 messages")
 
 
 def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:
@@ -312,7 +312,7 @@ def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:
 
     found = the(findings(settings), "messages")
 
-    assert "1 messages of queue 'umbel'" in found.text
+    assert "Set aside 1 malformed message of queue 'umbel'" in found.text
     assert "expected JSON" in found.text
 
 

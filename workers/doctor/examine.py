@@ -88,7 +88,7 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "messages",
-            f"{found.count} messages of queue {queue!r} could not be understood and were set aside.{reason}",
+            f"Set aside {_count(found.count, 'malformed message')} of queue {queue!r}.{reason}",
             f"Find out what sends them; they are kept in {kept}. Delete that list when done.",
         )
 
@@ -130,7 +130,7 @@ def _unserved(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "runs",
-                f"{number} running runs of {workflow} are served by no live worker.",
+                f"{_count(number, 'running run')} of {workflow}, which no live worker serves.",
                 "Start a worker that loads it: umbel worker TARGET",
             )
 
@@ -141,7 +141,7 @@ def _refused(store: Store) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "dispatches",
-            f"{number} messages looked like dispatches of umbel but were malformed; they were refused.",
+            f"Refused {_count(number, 'message')} that looked like a dispatch of umbel but had another form.",
             "Find out what else writes to the broker, and let only umbel's processes do so. The log says what was "
             "wrong (message_refused).",
         )
@@ -159,7 +159,7 @@ def _parked(store: Store) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "parked",
-            f"{total} steps wait for a worker that has their code: "
+            f"Parked {_count(total, 'step')} until a worker has the code: "
             + ", ".join(f"{name} ({number})" for name, number in names.most_common(5))
             + ("" if len(names) <= 5 else ", …"),
             "Start a worker that loads them; it resumes them at once.",
@@ -175,7 +175,7 @@ def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
     consumed = {queue for worker in workers if worker.is_live for queue in worker.queues}
     for queue, waiting in unclaimed(store, sample=_SAMPLE).items():
         age = f"{waiting.oldest_seconds:.0f} s"
-        about = f"{waiting.number} steps dispatched to {queue!r} are unclaimed, the oldest for {age}."
+        about = f"Queue {queue!r}: {_count(waiting.number, 'step')} dispatched and not claimed, the oldest for {age}."
         if queue not in consumed:
             yield Finding(
                 "warning",
@@ -197,12 +197,16 @@ def _long_running(store: Store) -> Iterator[Finding]:
         yield Finding(
             "note",
             "steps",
-            f"{len(without_limit)} executions have run for more than {_LONG_SECONDS / 60:.0f} minutes and have no "
-            f"time limit. The longest: step {longest.step!r} of run {longest.run_id!r}, for {longest.seconds / 60:.0f} "
-            f"minutes, on {worker} (process {':'.join(process[:2])}).",
+            f"{_count(len(without_limit), 'execution')} without a time limit running for more than "
+            f"{_LONG_SECONDS / 60:.0f} minutes. The longest: step {longest.step!r} of run {longest.run_id!r}, for "
+            f"{longest.seconds / 60:.0f} minutes, on {worker} (process {':'.join(process[:2])}).",
             "If it hangs, `umbel cancel` its run, or kill that process: the step is executed again. "
             "@step(timeout=…) ends such a step by itself.",
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _text_of(error: BaseException) -> str:
