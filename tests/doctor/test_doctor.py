@@ -312,7 +312,7 @@ def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:
 
     found = the(findings(settings), "messages")
 
-    assert "Set aside 1 malformed message of queue 'umbel'" in found.text
+    assert "Quarantined 1 malformed message of queue 'umbel'" in found.text
     assert "expected JSON" in found.text
 
 

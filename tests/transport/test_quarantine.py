@@ -93,8 +93,8 @@ def test_messages_that_make_no_sense_cost_no_worker_and_no_other_message(place: 
     place.await_effects("end in flight")
     place.await_all_acknowledged()
 
-    said = "Set aside a message of queue 'work'"
-    eventually(lambda: worker.says(said) == len(MALFORMED), "all are set aside")
+    said = "Quarantined a malformed message of queue 'work'"
+    eventually(lambda: worker.says(said) == len(MALFORMED), "all are quarantined")
 
     assert worker.is_alive()
     assert worker.says("Connected to") == 1
@@ -121,13 +121,13 @@ def test_messages_that_only_look_odd_are_carried_out(place: Place) -> None:
     assert worker.says("Set aside") == 0
 
 
-def test_a_broadcast_that_makes_no_sense_is_dropped(place: Place) -> None:
+def test_a_broadcast_that_is_malformed_is_dropped(place: Place) -> None:
     worker = place.worker("--concurrency", "1")
 
     for raw in (b'{"a": 1}', b"[]", b"{"):
         assert place.server.ask("PUBLISH", "/0.celery.pidbox", raw) == 1
 
-    eventually(lambda: worker.says("that is malformed") == 2, "the worker has seen them")
+    eventually(lambda: worker.says("Dropped a malformed broadcast") == 2, "the worker has seen them")
     place.send("note", "next")
     place.await_effects("note next")
     assert worker.says("Connected to") == 1

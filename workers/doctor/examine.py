@@ -88,7 +88,7 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "messages",
-            f"Set aside {_count(found.count, 'malformed message')} of queue {queue!r}.{reason}",
+            f"Quarantined {_count(found.count, 'malformed message')} of queue {queue!r}.{reason}",
             f"Find out what sends them; they are kept in {kept}. Delete that list when done.",
         )
 

@@ -290,7 +290,7 @@ class Channel(stock.Channel):
         if raw is None:
             return
         logger.error(
-            "Set aside a message of queue %r that is malformed: %s.",
+            "Quarantined a malformed message of queue %r: %s.",
             envelope.queue,
             reason,
             extra={"action": "message_quarantined"},
@@ -328,7 +328,7 @@ class Channel(stock.Channel):
             return bool(super()._deliver_fanout_message(message, exchange))
         except Undecodable as fault:
             logger.warning(
-                "Dropped a broadcast on %r that is malformed: %s.",
+                "Dropped a malformed broadcast on %r: %s.",
                 exchange,
                 fault,
                 extra={"action": "broadcast_dropped"},
