@@ -26,7 +26,7 @@ from ...orchestration.model.errors import (
     WorkflowValidationError,
 )
 from ...orchestration.model.tagged_json import TAG_BYTES, NotJson
-from .event import BUILT_IN_EVENTS, Event, event_name, event_to_json, loaded_event, untag_event
+from .event import BUILT_IN_EVENTS, Event, event_name, event_to_json, loaded_event, restore_tagged
 from .exceptions import decode_exception, encode_exception
 from .json_values import dump_json, field_problems
 
@@ -173,7 +173,7 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
     try:
         event = _validate(cls, envelope.payload)
         if TAG_BYTES in envelope.payload:
-            untag_event(event)
+            restore_tagged(event)
     except Exception as error:  # a user's validators and constructors may raise anything
         raise EventMismatch(
             f"A stored {envelope.type} does not fit its class: {field_problems(error)}. If the class has changed "

@@ -12,7 +12,7 @@ pydantic writes them, dynamic data as `json_values` does; private attributes are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
@@ -27,11 +27,11 @@ from pydantic import (
     model_serializer,
 )
 
-from ...orchestration.model.tagged_json import tagged
+from ...orchestration.model.tagged_json import MAX_DEPTH, TAG, NotJson, tagged, to_tagged, to_tagged_object
 from .class_names import loaded_class, qualified_name
 from .dict_like_model import DictLikeModel
 from .exceptions import UnreconstructedException, decode_exception, encode_exception
-from .json_values import dump_model, from_json_value, load_model, to_json_object, to_json_value
+from .json_values import dump_model, from_json_value, load_model, write_value
 
 __all__ = [
     "CollectionReleaseEvent",
@@ -251,27 +251,41 @@ def event_to_json(event: Event) -> dict[str, Any]:
     Raises:
         NotJson: A value cannot be sent.
     """
-    dynamic = to_json_object(event._data)
-    result = to_json_value(event._result, "result") if isinstance(event, StopEvent) else None
-    undeclared = {*event._data, *(() if result is None else ("result",))}
-    value = dump_model(event, exclude=undeclared or None)
-    if result is not None:
-        value["result"] = result
+    return model_to_json(event, write_value)
+
+
+def model_to_json(
+    model: DictLikeModel, write: Callable[[Any], Any], tags: Collection[str] = (TAG,), deepest: float = MAX_DEPTH
+) -> dict[str, Any]:
+    """The same for any model with dynamic data, whose values are written by `to_tagged` with these arguments.
+
+    Raises:
+        NotJson: A value cannot be written.
+    """
+    undeclared = set(model._data)
+    value: dict[str, Any] = {}
+    dynamic = to_tagged_object(model._data, write, tags, deepest)
+    if isinstance(model, StopEvent) and model._result is not None:
+        undeclared.add("result")
+        try:
+            value["result"] = to_tagged(model._result, write, tags, deepest)
+        except NotJson as flaw:
+            flaw.inside("result")
+            raise
     if dynamic:
         value["_data"] = dynamic
-    return value
+    return dump_model(model, exclude=undeclared or None) | value
 
 
-def untag_event(event: Event) -> None:
-    """Restore tagged values in an event that was just built from the result of `event_to_json`, in place.
+def restore_tagged(model: DictLikeModel, read: Callable[[Any], Any] = from_json_value) -> None:
+    """Restore tagged values in a model that was just built from the result of `model_to_json`, in place.
 
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
     """
-    for name, value in event._data.items():
-        event._data[name] = from_json_value(value)
-    if isinstance(event, StopEvent):
-        event._result = from_json_value(event._result)
+    model._data.update({name: read(value) for name, value in model._data.items()})
+    if isinstance(model, StopEvent):
+        model._result = read(model._result)
 
 
 def _tagged_event(event: Event) -> dict[str, Any]:
@@ -289,7 +303,7 @@ def _as_event(value: Any) -> Event:
     if cls is None:
         raise ValueError(f"the event class {name!r} is not loaded in this process")
     event = load_model(cls, value["value"])
-    untag_event(event)
+    restore_tagged(event)
     return event
 
 

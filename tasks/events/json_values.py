@@ -78,7 +78,7 @@ def to_json_value(value: Any, name: str = "") -> Any:
         NotJson: Something in it is neither JSON nor a pydantic model.
     """
     try:
-        return to_tagged(value, _write)
+        return to_tagged(value, write_value)
     except NotJson as flaw:
         flaw.inside(name)
         raise
@@ -90,10 +90,11 @@ def to_json_object(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         NotJson: Something in it is neither JSON nor a pydantic model, or a key is not text.
     """
-    return to_tagged_object(values, _write)
+    return to_tagged_object(values, write_value)
 
 
-def _write(value: Any) -> Any:
+def write_value(value: Any) -> Any:
+    """What has a class, tagged with its name: the `write` of `to_tagged` for pydantic models and standard types."""
     if isinstance(value, (str, int, float)):
         return checked_scalar(value)
     if isinstance(value, BaseModel):

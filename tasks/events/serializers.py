@@ -21,11 +21,11 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from ...orchestration.model.errors import ContextSerdeError
-from ...orchestration.model.tagged_json import TAG, from_tagged, tagged, to_tagged, to_tagged_object
+from ...orchestration.model.tagged_json import TAG, from_tagged, tagged, to_tagged
 from .class_names import loaded_class, qualified_name
 from .dict_like_model import DictLikeModel, DictState
-from .event import BUILT_IN_EVENTS, Event, StopEvent, event_name
-from .json_values import dump_model, field_problems, from_json_value, load_model, to_json_value
+from .event import BUILT_IN_EVENTS, Event, event_name, model_to_json, restore_tagged
+from .json_values import field_problems, from_json_value, load_model, to_json_value
 
 #: Marks a dict that stands for a component: an object with `class_name`, `to_dict` and `from_dict`.
 COMPONENT_TAG = "__is_component"
@@ -127,21 +127,10 @@ class JsonSerializer(BaseSerializer):
     def _write_class(self, value: Any) -> Any:
         if _is_component(value):
             return tagged(qualified_name(type(value)), value.to_dict(), COMPONENT_TAG)
-        if isinstance(value, BaseModel):
-            return tagged(_class_name(type(value)), self._write_model(value))
+        if isinstance(value, DictLikeModel):
+            written = model_to_json(value, self._write_class, _TAGS, math.inf)
+            return tagged(_class_name(type(value)), written)
         return to_json_value(value)
-
-    def _write_model(self, model: BaseModel) -> dict[str, Any]:
-        if not isinstance(model, DictLikeModel):
-            return dump_model(model)
-        dynamic = to_tagged_object(model._data, self._write_class, _TAGS, math.inf)
-        result = model._result if isinstance(model, StopEvent) else None
-        value = dump_model(model, exclude={*dynamic, *(() if result is None else ("result",))} or None)
-        if result is not None:
-            value |= to_tagged_object({"result": result}, self._write_class, _TAGS, math.inf)
-        if dynamic:
-            value["_data"] = dynamic
-        return value
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -168,9 +157,7 @@ class JsonSerializer(BaseSerializer):
                 return from_json_value(tagged(name, value))
             model = load_model(self._find(name, BaseModel), value)
             if isinstance(model, DictLikeModel):
-                model._data.update({key: self._read(item) for key, item in model._data.items()})
-            if isinstance(model, StopEvent):
-                model._result = self._read(model._result)
+                restore_tagged(model, self._read)
             return model
         except UnreadableValue:
             raise

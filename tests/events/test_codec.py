@@ -24,6 +24,7 @@ from pydantic import (
 
 from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending, internal
 from umbel.orchestration.model.errors import UnserializableValue
+from umbel.orchestration.model.tagged_json import untagged
 from umbel.orchestration.store.settings import Settings
 from umbel.tasks.events import event as events
 from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event, encode_exception, event_name
@@ -343,6 +344,14 @@ def test_wide_events_are_not_mistaken_for_deep_ones() -> None:
     event = Event(rows=[{"a": []} for _ in range(500)])
 
     assert _round_trip(event) == event
+
+
+def test_people_see_values_without_their_tags_and_a_users_own_dict_as_it_is() -> None:
+    own = {"__is_pydantic": True, "value": 1, "more": 2}
+    stored = to_json_value({"who": Customer(name="Ada"), "raw": [b"x"], "own": own})
+
+    assert untagged(stored) == {"who": {"name": "Ada", "since": None}, "raw": ["eA=="], "own": own}
+    assert untagged(own) == own
 
 
 def test_a_forged_tag_in_dynamic_data_stays_a_dict() -> None:
