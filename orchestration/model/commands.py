@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .envelope import Envelope
+from .envelope import INPUT_REQUIRED, Envelope
 from .plan import StepPlan
 
 EndStatus = Literal["completed", "failed", "cancelled", "timed_out"]
@@ -119,7 +119,13 @@ class Absorb:
     event: Envelope
 
     def wire(self) -> dict[str, Any]:
-        return {"o": "absorb", "id": self.scope_id, "s": self.step, "d": self.event.to_bytes()}
+        return {
+            "o": "absorb",
+            "id": self.scope_id,
+            "s": self.step,
+            "d": self.event.to_bytes(),
+            "en": self.event.type,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,8 @@ class Publish:
     attempt: int = 0
 
     def wire(self) -> dict[str, Any]:
-        return {"o": "publish", "d": self.event.to_bytes(), "s": self.step, "a": self.attempt}
+        ask = self.event.type if self.event.is_a(INPUT_REQUIRED) else None
+        return {"o": "publish", "d": self.event.to_bytes(), "s": self.step, "a": self.attempt} | _present(ask=ask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +210,10 @@ class Resume:
     work_id: str
     waiter_id: str
     event_id: str | None
+    event_name: str | None = None
 
     def wire(self) -> dict[str, Any]:
-        return {"o": "resume"} | _present(w=self.work_id, wt=self.waiter_id, e=self.event_id)
+        return {"o": "resume"} | _present(w=self.work_id, wt=self.waiter_id, e=self.event_id, en=self.event_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +265,7 @@ class Finish:
     event: Envelope
 
     def wire(self) -> dict[str, Any]:
-        return {"o": "finish", "status": self.status, "d": self.event.to_bytes()}
+        return {"o": "finish", "status": self.status, "d": self.event.to_bytes(), "en": self.event.type}
 
 
 Command = (

@@ -113,7 +113,7 @@ def route(
         commands.append(Publish(event))
     answered = [waiter for waiter in surroundings.waiters if waiter.matches(event)]
     resumed_steps = {waiter.step for waiter in answered}
-    uses: list[Command] = [Resume(waiter.work_id, waiter.waiter_id, emit_id) for waiter in answered]
+    uses: list[Command] = [Resume(waiter.work_id, waiter.waiter_id, emit_id, event.type) for waiter in answered]
     gathered: list[Command] = []
     unhandled_by: str | None = None
     for step in plan.accepting(event):
@@ -278,5 +278,5 @@ def _decide_suspended(work: Work, outcome: Suspended, surroundings: Surroundings
     if early is not None:
         commands.append(TakeFromInbox(early.event_id))
         commands.append(KeepEvent(early.event_id, early.event, 1))
-        commands.append(Resume(work.work_id, waiter.waiter_id, early.event_id))
+        commands.append(Resume(work.work_id, waiter.waiter_id, early.event_id, early.event.type))
     return Decision(commands, sensitive=True)

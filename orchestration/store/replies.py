@@ -255,6 +255,15 @@ def staged_item(item: Staged) -> dict[str, Any]:
     return {"at": item.index, "d": item.event.to_bytes()}
 
 
+def commit_entry(work: Work, decision: Decision) -> dict[str, Any]:
+    """What the journal says of a commit; what else its script led to is added there.
+
+    `staged` is the number of events per step that lie in Redis already: their work items are not named one by one.
+    """
+    staged = {step: len(items) for step, items in decision.staged.items()}
+    return {"w": work.work_id, "s": work.step, "a": work.attempt} | ({"staged": staged} if staged else {})
+
+
 def touched_keys(keys: RunKeys, plan: Plan, work: Work, decision: Decision, taken: Iterable[str]) -> dict[str, str]:
     """The dynamic keys a commit may touch: its own, and the members of every fan-out it stands in or opens."""
     names = [f"sent:{work.work_id}", *taken]

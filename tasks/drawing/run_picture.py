@@ -245,7 +245,7 @@ def _remarks(run: PastRun, left_out: int) -> Iterable[str]:
             "represent them."
         )
     if not run.is_complete:
-        yield "The journal is kept as a summary: arrows of joins and of events that steps sent are not known."
+        yield "A part of the journal was written by an older version of umbel: some arrows are missing."
 
 
 def _why_pending(run: PastRun) -> str:

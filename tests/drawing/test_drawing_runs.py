@@ -24,6 +24,7 @@ from umbel import (
 )
 from umbel.orchestration.inspection.run_trace import OUTSIDE, START, STOP, PastRun, past_run
 from umbel.orchestration.model.errors import RunNotFound
+from umbel.orchestration.store.scripts import pack, unpack
 from umbel.tasks.drawing.draw import draw_most_recent_execution, draw_most_recent_execution_mermaid
 from umbel.tasks.drawing.run_picture import run_picture
 from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
@@ -228,26 +229,85 @@ async def test_a_run_that_goes_on_shows_what_has_happened_and_says_so(runtime: A
     assert cancelled.remarks == ("No step ended the run: it is cancelled.",)
 
 
-async def test_a_summary_of_a_journal_is_drawn_as_far_as_it_tells(
-    runtime: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_id = await ordered(4)
+def journal_without(runtime: Any, monkeypatch: pytest.MonkeyPatch, *, commands: bool, led_to: bool) -> None:
+    """From now on the journal is read as if some of it had never been written."""
     store = runtime.store
     kept = store.client.xrange
 
-    def without_commands(*args: Any, **options: Any) -> Any:
-        entries = kept(*args, **options)
-        return [(entry_id, {k: v for k, v in fields.items() if k != b"c"}) for entry_id, fields in entries]
+    def altered(*args: Any, **options: Any) -> Any:
+        for entry_id, fields in kept(*args, **options):
+            data = unpack(fields[b"d"])
+            if led_to and isinstance(data, dict):
+                data.pop("led_to", None)
+            yield (
+                entry_id,
+                {name: value for name, value in fields.items() if name != b"c" or not commands} | {b"d": pack(data)},
+            )
 
-    monkeypatch.setattr(store.client, "xrange", without_commands)
-    run = past_run(store, run_id)
+    monkeypatch.setattr(store.client, "xrange", lambda *args, **options: list(altered(*args, **options)))
+
+
+async def test_a_summary_of_a_journal_shows_all_that_a_full_one_shows(
+    runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await ordered(4)
+    full = past_run(runtime.store, run_id)
+
+    journal_without(runtime, monkeypatch, commands=True, led_to=False)
+
+    assert past_run(runtime.store, run_id) == full
+    assert full.is_complete
+
+
+async def test_a_journal_of_an_older_version_is_drawn_as_far_as_its_commands_say(
+    runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await ordered(4)
+
+    journal_without(runtime, monkeypatch, commands=False, led_to=True)
+    run = past_run(runtime.store, run_id)
 
     assert not run.is_complete
-    found = hops(run)
-    assert found[START, "StartEvent", "split"] == 1
-    assert found["split", "Line", "price"] == 4
-    assert found["price", "StepFailedEvent", "rescue"] == 1
-    assert found["total", "StopEvent", STOP] == 1
+    assert hops(run) == {
+        (START, "StartEvent", "split"): 1,
+        ("split", "Line", "price"): 4,
+        ("price", "StepFailedEvent", "rescue"): 1,
+    }
+    assert "older version" in run_picture(run).remarks[-1]
+
+
+async def test_an_older_summary_shows_what_was_executed(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = await ordered(4)
+
+    journal_without(runtime, monkeypatch, commands=True, led_to=True)
+    run = past_run(runtime.store, run_id)
+
+    assert (run.is_complete, hops(run)) == (False, {})
+    assert sorted(run.steps.values()) == ["price"] * 4 + ["rescue", "split", "total"]
+
+
+async def test_a_fan_in_without_members_and_an_answer_that_came_early_are_followed(runtime: Any) -> None:
+    class Early(Workflow):
+        @step
+        async def split(self, ctx: Context, ev: StartEvent) -> list[Line]:
+            ctx.send_event(Answer())
+            return [Line(n=1)]
+
+        @step
+        async def drop(self, ev: Line) -> Priced | None:
+            return None
+
+        @step
+        async def total(self, ctx: Context, evs: list[Priced]) -> StopEvent:
+            await ctx.wait_for_event(Answer)
+            return StopEvent(result=len(evs))
+
+    handler = Early().run()
+    await handler
+
+    found = hops(past_run(runtime.store, handler.run_id))
+    assert found["drop", "", "total"] == 1
+    assert found["split", "Answer", "total"] == 1
 
 
 async def test_a_run_that_does_not_exist_is_an_error(runtime: Any) -> None:

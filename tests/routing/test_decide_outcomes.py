@@ -163,7 +163,7 @@ def test_an_answer_that_came_before_the_question_is_found_in_the_inbox() -> None
     commands = decided(suspended(k=1), around=Surroundings(4, (), inbox)).commands
 
     assert brief(commands) == ["not_running", "suspend w", "take e3", "keep for 1", "resume w"]
-    assert Resume("item", "w", "e3") in commands
+    assert Resume("item", "w", "e3", "Answer") in commands
 
 
 # -- failing -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ if meta[1] ~= 'running' then return { 'closed' } end
 if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
 
 awaits_admission = meta[3]
+source = 'outside'
 redis.call('ZADD', K.received, NOW, A.id)
 redis.call('ZREMRANGEBYSCORE', K.received, '-inf', NOW - 3600000)
 apply(BODY)

@@ -1,6 +1,6 @@
 -- Apply what Python decided: one function per command, in order. Everything that can refuse has refused before.
 --!keys work events slots free journal inbox waiters extra collect timers
---!include call record publish dispatch events slots scopes joins finish
+--!include call record journal publish dispatch events slots scopes joins finish
 
 local ended = false
 
@@ -13,6 +13,8 @@ local function drop_events_of(record)
     if id then drop_event(id) end
   end
 end
+
+local sent_by = {}                         -- event id -> where an event of the inbox came from; false: not known
 
 local APPLY = {}
 
@@ -28,6 +30,7 @@ end
 function APPLY.deliver(c)
   local record = { version = RECORD_VERSION, work_id = c.w, step = c.s, num_workers = c.nw, queue = c.q, priority = c.p,
     time_limit = c.to, event_id = c.e, event = inline[c.e], event_name = c.en, scope = c.sc, recoveries = c.rc }
+  lead_to(c.w, c.s, c.en)
   deliver(record)
 end
 
@@ -54,7 +57,10 @@ function APPLY.fill(c)                      -- the free slots of a step go to wh
   end
 end
 
-function APPLY.publish(c) publish(c.d, c.s, c.a) end
+function APPLY.publish(c)                   -- ask: its name, if it is a question to people
+  if c.ask then lead_to('outside', '', c.ask) end
+  publish(c.d, c.s, c.a)
+end
 
 function APPLY.trace(c)
   local worker = c.k
@@ -65,14 +71,19 @@ function APPLY.trace(c)
 end
 
 function APPLY.inbox(c)                     -- nobody accepts it yet: a waiter registered later looks here first
-  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))
+  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW, by = source }))
   redis.call('LTRIM', K.inbox, -c.max, -1)
   add('wv', 1)
 end
 
 function APPLY.take_inbox(c)                -- one inbox event has found its waiter
   for _, raw in ipairs(redis.call('LRANGE', K.inbox, 0, -1)) do
-    if cmsgpack.unpack(raw).id == c.e then redis.call('LREM', K.inbox, 1, raw) break end
+    local kept = cmsgpack.unpack(raw)
+    if kept.id == c.e then
+      sent_by[c.e] = kept.by or false
+      redis.call('LREM', K.inbox, 1, raw)
+      break
+    end
   end
 end
 
@@ -89,11 +100,14 @@ function APPLY.resume(c)                    -- a waiter is answered (e) or has r
   record.answers[c.wt] = c.e or false
   record.resumptions = (record.resumptions or 0) + 1
   add('asleep', -1)
+  local by = sent_by[c.e]
+  if c.e and by ~= false then lead_to(c.w, record.step, c.en, by or source) end
   enqueue_or_dispatch(record)
 end
 
 function APPLY.finish(c)
   ended = true
+  lead_to('stop', '', c.en)
   finish(c.status, c.d)
 end
 
@@ -156,6 +170,7 @@ end
 
 -- Applies all commands; returns nothing. `record` is the committing record or nil.
 local function apply(commands, record)
+  led_to = led_to or {}
   for _, c in ipairs(commands) do
     APPLY[c.o](c, record)
     if ended then return end

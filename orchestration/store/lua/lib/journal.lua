@@ -1,9 +1,26 @@
--- The run's journal.
+-- The run's journal: what happened, for the timeline and for rebuilding the run, and what it led to.
 --!keys journal
 --!include call
 
--- Writes one entry: what happened, for the timeline and for rebuilding the run. `A.full` keeps the applied commands.
+-- Where the events of this script come from: a work item, `start`, or `outside` the run.
+local source = A.w or 'start'
+local led_to                     -- groups { e event name, w {work id …}, s step, by where the event came from }
+
+-- An event led to a work item: to a new one, to a fan-in that gathers it, to one that waited for it; or to `outside`, as
+-- a question to people, or to the `stop` of the run. `by` is given if the event may come from another entry's source.
+local function lead_to(work_id, step, event_name, by)
+  led_to = led_to or {}
+  local last = led_to[#led_to]
+  if last and last.e == event_name and last.s == step and last.by == by then
+    last.w[#last.w + 1] = work_id
+  else
+    led_to[#led_to + 1] = { e = event_name, w = { work_id }, s = step, by = by }
+  end
+end
+
+-- Writes one entry, with all that this script led to so far. `A.full` keeps the applied commands.
 local function journal(kind, data)
+  data.led_to = led_to
   if A.full and ARGV[2] then
     redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', cmsgpack.pack(data), 'c', ARGV[2])
   else

@@ -4,7 +4,7 @@
 -- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired,
 -- <id>:j the buffers of multi-parameter joins inside it.
 --!keys scopes extra
---!include call record publish join_buffers slots
+--!include call record journal publish join_buffers slots
 
 local delta = {}
 local live = 0
@@ -40,7 +40,7 @@ local function open_scope(c)
   end
 end
 
--- An event arrives at a join of a fan-out. c: id scope, s step, d envelope.
+-- An event arrives at a join of a fan-out. c: id scope, s step, d envelope, en event name.
 local function absorb(c)
   local raw = redis.call('HGET', K.scopes, c.id)
   if not raw or redis.call('HEXISTS', K.scopes, c.id .. '/' .. c.s) == 1 then return end
@@ -49,7 +49,10 @@ local function absorb(c)
   if size == 1 then redis.call('SADD', K.extra, key) end
   local meta = cmsgpack.unpack(raw)
   for _, join in ipairs(meta.j) do
-    if join.s == c.s and join.take and size >= join.take then fire(c.id, meta, join, join.take) end
+    if join.s == c.s then
+      lead_to(join.w, c.s, c.en)
+      if join.take and size >= join.take then fire(c.id, meta, join, join.take) end
+    end
   end
 end
 
@@ -58,7 +61,9 @@ local function close(id)
   for _, join in ipairs(meta.j) do
     if redis.call('HEXISTS', K.scopes, id .. '/' .. join.s) == 0 then
       local key = X['members:' .. id .. ':' .. join.s]
-      fire(id, meta, join, redis.call('LLEN', key))
+      local size = redis.call('LLEN', key)
+      if size == 0 then lead_to(join.w, join.s, '') end
+      fire(id, meta, join, size)
     end
     redis.call('HDEL', K.scopes, id .. '/' .. join.s)
   end
