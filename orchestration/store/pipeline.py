@@ -98,8 +98,8 @@ class _Request:
     asked_at: float = field(default_factory=time.monotonic)
 
 
-class _Replies(asyncio.Protocol):
-    """Reads what Redis answers."""
+class Replies(asyncio.Protocol):
+    """Reads what Redis answers on a connection whose transport it takes over from redis-py."""
 
     def __init__(self, heard: Callable[[Reader], None], lost: asyncio.Future[None]) -> None:
         self._reader = Reader(replyError=_refusal)
@@ -144,7 +144,7 @@ class Connection:
         """
         self.url, self.portal, self.patience_seconds = url, portal, patience_seconds
         self._silence, self._is_grouped = silence_seconds, grouped
-        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0}
+        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0, "socket_timeout": silence_seconds}
         try:
             self._pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
         except ValueError as error:
@@ -348,7 +348,7 @@ class Connection:
     async def _converse(self, connection: Any) -> None:
         transport: asyncio.Transport = connection._writer.transport
         lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        transport.set_protocol(_Replies(self._heard, lost))
+        transport.set_protocol(Replies(self._heard, lost))
         self._transport = transport
         self._flush()
         while not lost.done():

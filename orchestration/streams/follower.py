@@ -33,7 +33,7 @@ class Follower(Listener, Generic[T]):
     """One caller after one run.
 
     `is_stale` says that Redis may be further than what is known here. It is cleared *before* looking, so that what
-    happens during a look makes for another one.
+    happens during a look makes for another one. `is_over` says that nothing more will be found.
     """
 
     run_id: str
@@ -48,6 +48,7 @@ class Follower(Listener, Generic[T]):
         self.live = live
         self.run_id = run_id
         self.is_stale = True
+        self.is_over = False
         self.look_at = 0.0
         self.timeout = timeout
         self._channel = channel.encode()
@@ -97,10 +98,6 @@ class Follower(Listener, Generic[T]):
     def late(self) -> str:
         """What to say when the caller's time is over."""
 
-    def is_over(self) -> bool:
-        """Nothing more will be found."""
-        return False
-
     def before_look(self) -> None:
         """Drop what the look will show anyway."""
 
@@ -122,7 +119,7 @@ class Follower(Listener, Generic[T]):
             if self._is_closed:
                 raise WorkflowRuntimeError(CLOSED)
             found = self.found()
-            if found is not None or self.is_over():
+            if found is not None or self.is_over:
                 return found
             now = time.monotonic()
             if deadline is not None and now >= deadline:

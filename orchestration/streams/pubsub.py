@@ -13,13 +13,13 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from hiredis import HiredisError, Reader, pack_command
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from hiredis import Reader, pack_command
+from redis.exceptions import ConnectionError, RedisError
 
 from ..model.errors import UmbelError, WorkflowRuntimeError
+from ..store.pipeline import Replies
 from ..store.settings import redact_url
 from ..store.verbs import Store
 from .log import read_heads
@@ -35,35 +35,6 @@ KEEPALIVE = 5.0
 CHANNELS = 500
 
 CLOSED = "The stream hub is closed: its runtime was shut down. Make a new one to go on reading."
-
-
-@dataclass(slots=True)
-class _Channel:
-    relays: set[Relay] = field(default_factory=set)
-    is_heard: bool = False
-
-
-class _Replies(asyncio.Protocol):
-    """Reads what Redis sends to a connection that is subscribed."""
-
-    def __init__(self, take: Callable[[Any], None], lost: asyncio.Future[Exception]) -> None:
-        self._reader = Reader(replyError=ResponseError)
-        self._take, self._lost = take, lost
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not False:
-                self._take(reply)
-        except (RedisError, HiredisError) as error:
-            self._end(error)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._end(error or ConnectionError("Connection closed by server."))
-
-    def _end(self, error: Exception) -> None:
-        if not self._lost.done():
-            self._lost.set_result(error)
 
 
 class LiveChannels:
@@ -86,10 +57,11 @@ class LiveChannels:
         self.loop = store.connection.portal.loop
         self._relays: dict[asyncio.AbstractEventLoop, Relay] = {}
         # Below: only used on the loop.
-        self._channels: dict[bytes, _Channel] = {}
+        self._channels: dict[bytes, bool] = {}  # whether what is subscribed to is heard already
         self._transport: asyncio.Transport | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closed = self._is_out = self._owes_answer = False
+        self._refusal: Exception | None = None
         self._pause = FIRST_PAUSE
 
     # -- for listeners ---------------------------------------------------------------------------------------------
@@ -123,12 +95,7 @@ class LiveChannels:
         """
         if self.pid == os.getpid():
             with contextlib.suppress(RuntimeError):  # the loop was closed: nothing is heard there any more
-                relay.loop.call_soon_threadsafe(self._remove, relay, channel, listener)
-
-    def _remove(self, relay: Relay, channel: bytes, listener: Listener) -> None:
-        if relay.remove(channel, listener):
-            with contextlib.suppress(WorkflowRuntimeError):
-                self.soon(self._leave, channel, relay)
+                relay.loop.call_soon_threadsafe(relay.remove, channel, listener)
 
     def close(self) -> None:
         """End the connection; listeners are `closed`. From any thread."""
@@ -150,46 +117,39 @@ class LiveChannels:
 
     # -- on the loop -----------------------------------------------------------------------------------------------
 
-    def _join(self, name: bytes, relay: Relay) -> None:
+    def _join(self, channel: bytes, relay: Relay) -> None:
         if self._is_closed:
-            relay.tell_closed()
+            relay.tell(relay.closed)
             return
         if not self._tasks:
             self._tasks = [self.loop.create_task(self._serve()), self.loop.create_task(self._look_around())]
             self.store.connection.portal.on_close(self._end)
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = _Channel()
-            self._send("SUBSCRIBE", name)
-        channel.relays.add(relay)
-        if channel.is_heard:
-            relay.tell_joined(name)
-
-    def _leave(self, name: bytes, relay: Relay) -> None:
-        if name in self._channels:
-            self._channels[name].relays.discard(relay)
+        if channel not in self._channels:
+            self._channels[channel] = False
+            self._send("SUBSCRIBE", channel)
+        elif self._channels[channel]:
+            relay.tell(relay.joined, channel)
 
     def _close(self) -> None:
         self._is_closed = True
         for task in self._tasks:
             task.cancel()
-        for relay in self._listening():
-            relay.tell_closed()
-        self._channels.clear()
+        for relay in self._all_relays():
+            relay.tell(relay.closed)
 
     async def _end(self) -> None:
         self._close()
         await asyncio.wait(self._tasks)
 
-    def _listening(self) -> set[Relay]:
-        return {relay for channel in self._channels.values() for relay in channel.relays}
+    def _all_relays(self) -> list[Relay]:
+        return [relay for relay in list(self._relays.values()) if not relay.loop.is_closed()]
 
     async def _look_around(self) -> None:
         """Every now and then, drop what nobody hears any more and look at all followed runs at once."""
         while True:
             await asyncio.sleep(self.poll_seconds)
             self._drop_deserted()
-            run_ids = {run_id for relay in self._listening() for run_id in relay.run_ids()}
+            run_ids = {run_id for relay in self._all_relays() for run_id in relay.run_ids()}
             try:
                 heads = await read_heads(self.store, list(run_ids))
             except (UmbelError, RedisError) as error:
@@ -197,15 +157,13 @@ class LiveChannels:
                     "could not look at the runs that are followed: %s", error, extra={"action": "follow_failed"}
                 )
                 continue
-            for relay in self._listening() if heads else ():
-                relay.tell_checked(heads)
+            for relay in self._all_relays() if heads else ():
+                relay.tell(relay.checked, heads)
 
     def _drop_deserted(self) -> None:
-        for channel in self._channels.values():
-            channel.relays = {relay for relay in channel.relays if not relay.loop.is_closed()}
-        deserted = [name for name, channel in self._channels.items() if not channel.relays]
-        for name in deserted:
-            del self._channels[name]
+        deserted = set(self._channels).difference(*(relay.channels() for relay in self._all_relays()))
+        for channel in deserted:
+            del self._channels[channel]
         if deserted:
             self._send("UNSUBSCRIBE", *deserted)
 
@@ -234,24 +192,23 @@ class LiveChannels:
             RedisError, OSError: It could not be made, or is lost.
         """
         connection = self.store.connection.another("umbel-streams")
-        lost: asyncio.Future[Exception] = self.loop.create_future()
+        lost: asyncio.Future[None] = self.loop.create_future()
+        self._refusal, self._owes_answer = None, False
         try:
             await connection.connect()
             self._transport = connection._writer.transport
-            self._transport.set_protocol(_Replies(self._take, lost))
-            self._owes_answer = False
-            names = list(self._channels)
-            for start in range(0, len(names), CHANNELS):
-                self._send("SUBSCRIBE", *names[start : start + CHANNELS])
+            self._transport.set_protocol(Replies(self._hear, lost))
+            channels = list(self._channels)
+            for start in range(0, len(channels), CHANNELS):
+                self._send("SUBSCRIBE", *channels[start : start + CHANNELS])
             while not lost.done():
                 await asyncio.wait([lost], timeout=KEEPALIVE)
                 if not lost.done():
                     self._ping()
-            raise lost.result()
+            raise self._refusal or ConnectionError("Connection closed by server.")
         finally:
             self._transport = None
-            for channel in self._channels.values():
-                channel.is_heard = False
+            self._channels = dict.fromkeys(self._channels, False)
             await connection.disconnect(nowait=True)
 
     def _ping(self) -> None:
@@ -264,25 +221,26 @@ class LiveChannels:
         if self._transport is not None:
             self._transport.write(pack_command(command))
 
-    def _take(self, reply: Any) -> None:
-        """One message, or one answer."""
+    def _hear(self, replies: Reader) -> None:
         self._owes_answer = False
-        if isinstance(reply, Exception):
-            raise reply
-        if not isinstance(reply, list):
-            return  # the answer to a PING while no channel is subscribed
-        kind, name = reply[0], reply[1]
-        channel = self._channels.get(name)
-        if channel is None:
-            return
+        while (reply := replies.gets(False)) is not False:
+            if isinstance(reply, Exception):
+                self._refusal = reply
+                if self._transport is not None:
+                    self._transport.abort()
+            elif isinstance(reply, list):  # else it answers a PING while no channel is subscribed
+                self._take(*reply)
+
+    def _take(self, kind: bytes, channel: bytes, content: Any = None) -> None:
         if kind == b"message":
-            for relay in channel.relays:
-                relay.tell_heard(name, reply[2])
-        elif kind == b"subscribe":
+            for relay in self._all_relays():
+                if relay.hears(channel):
+                    relay.tell(relay.heard, channel, content, size=len(content))
+        elif kind == b"subscribe" and channel in self._channels:
             self._note_restored()
-            channel.is_heard = True
-            for relay in channel.relays:
-                relay.tell_joined(name)
+            self._channels[channel] = True
+            for relay in self._all_relays():
+                relay.tell(relay.joined, channel)
 
     def _note_restored(self) -> None:
         self._pause = FIRST_PAUSE

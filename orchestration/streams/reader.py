@@ -18,7 +18,6 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Hashable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..model.envelope import INTERNAL, STOP
@@ -40,15 +39,6 @@ logger = logging.getLogger("umbel.streams")
 BUFFER_BYTES = 8 << 20
 #: Events, and bytes of them, that are decoded ahead for a reader, so that a blocking one is woken for many at once.
 AHEAD_EVENTS, AHEAD_BYTES = 64, 1 << 18
-
-
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """How much waits for one reader; see `StreamHub`."""
-
-    buffer_events: int
-    buffer_bytes: int
-    page_events: int
 
 
 class StreamHub:
@@ -76,7 +66,9 @@ class StreamHub:
         """
         self.store = store
         self.poll_seconds = poll_seconds
-        self.bounds = _Bounds(buffer_events, buffer_bytes, page_events)
+        self.buffer_events = buffer_events
+        self.buffer_bytes = buffer_bytes
+        self.page_events = page_events
         self._live: dict[int, LiveChannels] = {}
         self._is_closed = False
 
@@ -198,7 +190,7 @@ class StreamReader:
         return self._awaiting(self._following(timeout))
 
     def _following(self, timeout: float | None) -> _Following:
-        return _Following(self._hub.live(), self._hub.bounds, self, timeout)
+        return _Following(self._hub, self, timeout)
 
     def _blocking(self, following: _Following) -> Generator[StreamEvent, None, None]:
         try:
@@ -264,14 +256,13 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
     What it finds are events, each with the reader's position once it is handed out. Its own place may be ahead of that.
     """
 
-    def __init__(self, live: LiveChannels, bounds: _Bounds, reader: StreamReader, timeout: float | None) -> None:
-        super().__init__(live, reader.run_id, live.store.locate(reader.run_id)["stream"], timeout)
-        self._bounds = bounds
+    def __init__(self, hub: StreamHub, reader: StreamReader, timeout: float | None) -> None:
+        super().__init__(hub.live(), reader.run_id, hub.store.locate(reader.run_id)["stream"], timeout)
+        self._hub = hub
         self._reader = reader
         self._place = reader.position
         self._page: deque[Entry] = deque()
         self._page_end = -1
-        self._has_ended = False
         self._buffer: deque[Entry] = deque()
         self._buffer_bytes = 0
         self._received = -1
@@ -289,8 +280,8 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
 
     def _keep(self, entry: Entry) -> None:
         size = len(entry.data)
-        too_large = bool(self._buffer) and self._buffer_bytes + size > self._bounds.buffer_bytes
-        if too_large or len(self._buffer) >= self._bounds.buffer_events:
+        too_large = bool(self._buffer) and self._buffer_bytes + size > self._hub.buffer_bytes
+        if too_large or len(self._buffer) >= self._hub.buffer_events:
             self.mark_stale()
         else:
             self._buffer_bytes += size
@@ -305,11 +296,11 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
         self._buffer_bytes = 0
 
     def look_key(self) -> Hashable:
-        return self.run_id, self._place, self._reader.internal, self._bounds.page_events
+        return self.run_id, self._place, self._reader.internal, self._hub.page_events
 
     async def look(self) -> Page:
-        place, with_traces, most = self._place, self._reader.internal, self._bounds.page_events
-        return await read_page(self.live.store, self.run_id, place, with_traces=with_traces, most=most)
+        with_traces, most = self._reader.internal, self._hub.page_events
+        return await read_page(self.live.store, self.run_id, self._place, with_traces=with_traces, most=most)
 
     def learn(self, seen: Page) -> None:
         reader = self._reader
@@ -337,7 +328,7 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
         self._page_end = seen.settled
         if not self._page:
             self._place = max(self._place, seen.settled)
-        self._has_ended = seen.is_last and not seen.running
+        self.is_over = seen.is_last and not seen.running
         if not seen.is_last:
             self.is_stale = True
 
@@ -372,14 +363,11 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
         if entry.kind == TRACE and not self._reader.internal:
             return None
         event = entry.decoded()
-        if event.envelope.is_a(STOP) and not self._has_ended:
+        if event.envelope.is_a(STOP) and not self.is_over:
             self.is_stale = True  # the run's end? The log knows
         if event.envelope.is_a(INTERNAL) and not self._reader.internal:
             return None
         return event if self._reader.types is None or event.envelope.type in self._reader.types else None
-
-    def is_over(self) -> bool:
-        return self._has_ended
 
     def late(self) -> str:
         return (

@@ -19,8 +19,6 @@ logger = logging.getLogger("umbel.streams")
 
 #: Bytes of messages on the way to a loop that is busy or has stopped. Beyond it, its readers go back to the log.
 INBOX_BYTES = 8 << 20
-#: What a message costs beside its content.
-MESSAGE_BYTES = 200
 #: Reads of the log that one loop's readers have under way at the same time. Equal ones that wait are done once.
 LOOKS = 16
 
@@ -69,23 +67,21 @@ class Relay:
 
     def add(self, channel: bytes, listener: Listener) -> bool:
         """Pass on a channel to a listener; whether it is the first one for the channel."""
-        self._run_ids[listener] = listener.run_id
+        is_first = channel not in self._listeners
         if channel in self._heard:
             listener.joined()
-        is_first = channel not in self._listeners
         self._listeners.setdefault(channel, set()).add(listener)
+        self._run_ids[listener] = listener.run_id
         return is_first
 
-    def remove(self, channel: bytes, listener: Listener) -> bool:
-        """The contrary; whether it was the last one for the channel."""
+    def remove(self, channel: bytes, listener: Listener) -> None:
+        """The contrary. The live connection notices when it looks around that nobody hears a channel any more."""
         self._run_ids.pop(listener, None)
         listeners = self._listeners.get(channel, set())
         listeners.discard(listener)
-        if listeners or channel not in self._listeners:
-            return False
-        del self._listeners[channel]
-        self._heard.discard(channel)
-        return True
+        if not listeners:
+            self._listeners.pop(channel, None)
+            self._heard.discard(channel)
 
     async def look(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
         """Read something from Redis, together with all who ask for the same before the reading begins.
@@ -117,49 +113,29 @@ class Relay:
         finally:
             self._turns.release()
 
-    # -- on the loop of the live connection ------------------------------------------------------------------------
-
-    def tell_joined(self, channel: bytes) -> None:
+    def joined(self, channel: bytes) -> None:
         """From now on messages of the channel are heard."""
-        self._pass_on(self._joined, channel)
+        if channel in self._listeners:
+            self._heard.add(channel)
+            for listener in self._listeners[channel]:
+                _tell(listener.joined)
 
-    def tell_heard(self, channel: bytes, message: bytes) -> None:
+    def heard(self, channel: bytes, message: bytes) -> None:
         """A message was published."""
-        size = len(message) + MESSAGE_BYTES
-        if self._inbox and self._bytes_in - self._bytes_out + size > INBOX_BYTES:
-            self._has_dropped = True
-            self._call()
-        else:
-            self._pass_on(self._take, channel, message, size=size)
+        for listener in self._listeners.get(channel, ()):
+            _tell(listener.heard, message)
 
-    def tell_checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
+    def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
         """How runs stood a moment ago; see `read_heads`."""
-        self._pass_on(self._checked, heads)
+        for listener, run_id in self._run_ids.items():
+            if run_id is not None and run_id in heads:
+                _tell(listener.checked, *heads[run_id])
 
-    def tell_closed(self) -> None:
+    def closed(self) -> None:
         """Nothing will be heard any more."""
-        self._pass_on(self._closed)
-
-    def run_ids(self) -> set[str]:
-        """The runs that are followed."""
-        # Copying is one step, whatever the relay's loop does meanwhile.
-        return {run_id for run_id in self._run_ids.copy().values() if run_id is not None}
-
-    def _pass_on(self, act: Callable[..., None], *args: Any, size: int = 0) -> None:
-        if self._is_home:
-            act(*args)
-            return
-        self._bytes_in += size
-        self._inbox.append((act, args, size))
-        self._call()
-
-    def _call(self) -> None:
-        if not self._is_called:
-            self._is_called = True
-            with contextlib.suppress(RuntimeError):  # the loop was closed: the relay is dropped soon
-                self.loop.call_soon_threadsafe(self._empty)
-
-    # -- on this loop again ----------------------------------------------------------------------------------------
+        self.is_closed = True
+        for listener in self._run_ids:
+            _tell(listener.closed)
 
     def _empty(self) -> None:
         self._is_called = False  # first: what comes from now on calls again
@@ -170,27 +146,44 @@ class Relay:
         if self._has_dropped:
             self._has_dropped = False
             for channel in self._listeners:
-                self._joined(channel)
+                self.joined(channel)
 
-    def _joined(self, channel: bytes) -> None:
-        if channel in self._listeners:
-            self._heard.add(channel)
-            for listener in self._listeners[channel]:
-                _tell(listener.joined)
+    # -- on the loop of the live connection ------------------------------------------------------------------------
 
-    def _take(self, channel: bytes, message: bytes) -> None:
-        for listener in self._listeners.get(channel, ()):
-            _tell(listener.heard, message)
+    def tell(self, act: Callable[..., None], *args: Any, size: int = 0) -> None:
+        """Have one of this relay's methods called on its loop.
 
-    def _checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
-        for listener, run_id in self._run_ids.items():
-            if run_id is not None and run_id in heads:
-                _tell(listener.checked, *heads[run_id])
+        Args:
+            act: `joined`, `heard`, `checked` or `closed`.
+            args: Its arguments.
+            size: Bytes of a message, which is dropped if there are too many; the readers go back to the log then.
+        """
+        if self._is_home:
+            act(*args)
+            return
+        if size and self._inbox and self._bytes_in - self._bytes_out + size > INBOX_BYTES:
+            self._has_dropped = True
+        else:
+            self._bytes_in += size
+            self._inbox.append((act, args, size))
+        if not self._is_called:
+            self._is_called = True
+            with contextlib.suppress(RuntimeError):  # the loop was closed: the relay is dropped soon
+                self.loop.call_soon_threadsafe(self._empty)
 
-    def _closed(self) -> None:
-        self.is_closed = True
-        for listener in self._run_ids:
-            _tell(listener.closed)
+    # Looking something up and copying are one step, whatever the relay's loop does meanwhile.
+
+    def hears(self, channel: bytes) -> bool:
+        """Whether somebody hears the channel."""
+        return channel in self._listeners
+
+    def channels(self) -> set[bytes]:
+        """The channels that somebody hears."""
+        return set(self._listeners.copy())
+
+    def run_ids(self) -> set[str]:
+        """The runs that are followed."""
+        return {run_id for run_id in self._run_ids.copy().values() if run_id is not None}
 
 
 def _tell(method: Callable[..., None], *args: Any) -> None:
