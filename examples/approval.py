@@ -1,4 +1,4 @@
-"""Stop and ask a human. Until the answer comes no process holds the run; it waits for weeks, and through any restart.
+"""Stop and ask a human. Until the answer arrives no process holds the run; it can wait for weeks and survives restarts.
 
 $ umbel dev examples/approval.py                                # serves in this terminal, on an embedded Redis
 $ umbel start examples/approval.py amount=1200 --run-id trip    # in another one
@@ -6,7 +6,7 @@ $ umbel events trip                                             # the question
 
 Now end `umbel dev`, kill whatever is left, switch the machine off and on. Then, in any order:
 
-$ umbel send trip Decision approved=true by=Ada                 # works while nothing is running, too
+$ umbel send trip Decision approved=true by=Ada                 # also works while no process is running
 $ umbel dev examples/approval.py
 $ umbel events trip --follow                                    # approved by Ada
 
@@ -36,7 +36,7 @@ class Approval(Workflow):
     async def decide(self, ctx: Context, expense: Expense) -> StopEvent:
         if expense.amount <= 100:
             return StopEvent(result="approved: small sums need no asking")
-        # What stands above the wait runs again when the answer is there; the question is put once.
+        # Code above the wait runs again when the answer arrives; the question is published once.
         question = Question(text=f"May {expense.amount:.2f} euros be spent?")
         decision = await ctx.wait_for_event(Decision, waiter_event=question, timeout=14 * 86_400)
         return StopEvent(result=f"{'approved' if decision.approved else 'refused'} by {decision.by}")

@@ -1,7 +1,7 @@
-"""umbel in a Celery app that you have already: one more line, and workflows run beside its tasks.
+"""umbel in an existing Celery app: with one more line, workflows run beside its tasks.
 
 $ export REDIS_URL=redis://localhost:6379/0
-$ cd examples && celery -A celery_app worker            # the worker you have always started
+$ cd examples && celery -A celery_app worker            # the usual worker
 $ cd examples && python celery_app.py                   # a task and a workflow, both executed by it
 """
 

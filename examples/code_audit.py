@@ -1,6 +1,6 @@
 """Audit a tree of Python sources, by default the standard library: one step per file, joined into a ranked report.
 
-Parsing is computing, and plain steps that compute want processes: the prefork pool.
+Parsing is CPU-bound, so its plain steps run in processes: the prefork pool.
 
 $ umbel run --pool prefork examples/code_audit.py path=src top=20
 $ python examples/code_audit.py
@@ -23,7 +23,7 @@ Branch = (
 )
 Ranking = list[tuple[int, str]]
 
-#: With a pool of threads, one file at a time: neither `ast.parse` (CPython issue 106905) nor warning filters bear two.
+#: In a thread pool, one file at a time: neither `ast.parse` (CPython issue 106905) nor warning filters are thread-safe.
 parsing = threading.Lock()
 
 
@@ -94,7 +94,7 @@ class CodeAudit(Workflow):
         try:
             source = Path(file.root, file.name).read_bytes()
             with parsing, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about odd literals in what is audited
+                warnings.simplefilter("ignore")  # about unusual literals in the audited files
                 tree = ast.parse(source, filename=file.name)
         except (OSError, SyntaxError, ValueError, RecursionError) as error:
             return FileAudit(name=file.name, problem=f"{type(error).__name__}: {error}")
@@ -106,7 +106,7 @@ class CodeAudit(Workflow):
             lines=len(source.splitlines()),
             functions=len(functions),
             undocumented=sum(ast.get_docstring(node, clean=False) is None for node in functions),
-            # The top of each file is enough to find the top of all, however large the tree.
+            # The top of each file suffices to find the top of all files.
             most_complex=nlargest(file.top, zip(map(complexity, functions), where, strict=True)),
             longest=nlargest(file.top, zip(lengths, where, strict=True)),
         )
@@ -135,7 +135,7 @@ def complexity(function: ast.AST) -> int:
     while waiting:
         node = waiting.pop()
         if isinstance(node, Function):
-            continue  # a function inside counts for itself
+            continue  # a nested function is counted separately
         total += isinstance(node, Branch) + (len(node.values) - 1 if isinstance(node, ast.BoolOp) else 0)
         waiting.extend(ast.iter_child_nodes(node))
     return total
@@ -145,7 +145,7 @@ def table(title: str, ranking: Ranking) -> str:
     return "\n".join([title, *(f"  {value:>6,}  {where}" for value, where in ranking)])
 
 
-code_audit = CodeAudit(timeout=600)  # the instance that `umbel run` and the workers take
+code_audit = CodeAudit(timeout=600)  # the instance that `umbel run` and the workers use
 
 if __name__ == "__main__":
     with local(pool="prefork"):

@@ -1,4 +1,4 @@
-"""Ask several sources at once and go on when all have answered: `ctx.send_event` out, `ctx.collect_events` in.
+"""Ask several sources at once and continue when all have answered: `ctx.send_event` out, `ctx.collect_events` in.
 
 $ umbel run examples/parallel.py product=umbrella
 $ python examples/parallel.py
@@ -39,7 +39,7 @@ class BestOffer(Workflow):
         for shop in SHOPS:
             ctx.send_event(AskPrice(product=ev.product, shop=shop))
         ctx.send_event(AskStock(product=ev.product))
-        return None  # all that the annotation names has been sent
+        return None  # the events of the annotation have been sent
 
     @step
     def price(self, ev: AskPrice) -> Price:
@@ -48,14 +48,14 @@ class BestOffer(Workflow):
 
     @step
     def stock(self, ev: AskStock) -> Stock:
-        time.sleep(0.3)  # a look into the warehouse
+        time.sleep(0.3)  # a request to the warehouse
         return Stock(pieces=len(ev.product))
 
     @step
     def choose(self, ctx: Context, ev: Price | Stock) -> StopEvent | None:
         answers = ctx.collect_events(ev, [Stock, *[Price] * len(SHOPS)])
         if answers is None:
-            return None  # not all are there yet; the step that brings the last one goes on
+            return None  # not complete yet; the call that completes the set continues
         stock, *prices = answers
         best = min(prices, key=lambda price: price.euros)
         return StopEvent(result=f"{best.shop} at {best.euros:.2f} euros, we have {stock.pieces} of our own")

@@ -39,7 +39,7 @@ class Poet(Workflow):
         ctx.write_event_to_stream(Progress(msg=f"writing {len(ev.lines)} lines"))
         for line in ev.lines:
             for word in line.split():
-                await asyncio.sleep(random.uniform(0.02, 0.1))  # a language model would take its time, too
+                await asyncio.sleep(random.uniform(0.02, 0.1))  # in place of a language model's latency
                 ctx.write_event_to_stream(Word(word=word))
         return Draft(text="\n".join(ev.lines))
 

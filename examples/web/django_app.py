@@ -19,7 +19,7 @@ import umbel
 from umbel.errors import RunNotFound
 from umbel.server import sse_events
 
-# No middleware, hence no CSRF check and no login: a project of yours has its own.
+# No middleware, hence no CSRF check and no login: add those of your project.
 settings.configure(ROOT_URLCONF=__name__, SECRET_KEY=secrets.token_hex(), ALLOWED_HOSTS=["localhost", "127.0.0.1"])
 
 

@@ -27,7 +27,7 @@ def start(wish: Wish) -> dict[str, str]:
 
 @app.get("/trips/{run_id}/events")
 def events(run_id: str, last_event_id: Annotated[int, Header()] = -1) -> StreamingResponse:
-    # A browser that comes back says in `Last-Event-ID` what it has seen; it gets the rest, from any process.
+    # A browser that reconnects sends the last event it has seen in `Last-Event-ID`; any process sends the rest.
     stream = sse_events(umbel.attach(run_id), after_sequence=last_event_id)
     return StreamingResponse(stream, media_type="text/event-stream")
 
@@ -42,7 +42,7 @@ def not_found(_: Request, error: RunNotFound) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 404)
 
 
-# The whole protocol and the console page beside it. Without a token or `authorize` they answer this machine only.
+# The whole protocol and the console page. Without a token or `authorize` they accept only this machine's host names.
 server = WorkflowServer()
 server.add_workflow("trip", trip, additional_events=[Choice])
 app.mount("/umbel", server.app)

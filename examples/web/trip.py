@@ -1,4 +1,4 @@
-"""The workflow that the web applications beside this file serve: it tells how far it is, asks, and ends.
+"""The workflow that the web applications beside this file serve: it reports progress, asks, and ends.
 
 $ umbel worker examples/web/trip.py        # with UMBEL_REDIS_URL, as the applications have it
 """
@@ -29,7 +29,7 @@ class Trip(Workflow):
     @step
     async def search(self, ctx: Context, wish: Wish) -> Offer:
         for place in ("trains", "hotels", "museums"):
-            await asyncio.sleep(0.05)  # somebody else's API
+            await asyncio.sleep(0.05)  # a call to an external API
             ctx.write_event_to_stream(Searched(place=place, offers=len(place)))
         await ctx.store.set("city", wish.city)
         return Offer(text=f"Three days in {wish.city} for 320 euros?")
