@@ -15,13 +15,14 @@ import time
 from collections.abc import Iterator
 
 from umbel import Settings
-from umbel.orchestration.inspection.run_list import STATUSES, RunQuery, list_runs
+from umbel.orchestration.inspection.run_list import RunQuery, list_runs
+from umbel.orchestration.model.commands import RUN_STATUSES
 from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
-#: Of a hundred runs so many are of each status, in the order of STATUSES.
+#: Of a hundred runs so many are of each status, in the order of RUN_STATUSES.
 SHARES = (1, 80, 10, 5, 4)
 ROUNDS = 15
 
@@ -49,7 +50,7 @@ def keep(store: Store, count: int) -> str:
     ids = [new_id() for _ in range(count)]
     pipe = store.client.pipeline(transaction=False)
     for number, run_id in enumerate(ids):
-        keys, [status] = store.locate(run_id), random.choices(STATUSES, SHARES)
+        keys, [status] = store.locate(run_id), random.choices(RUN_STATUSES, SHARES)
         record = {"status": status, "workflow": f"shop.flows.Flow{number % 7}", "created_at": number, "live": 0}
         pipe.hset(keys["run"], mapping=record if status == "running" else record | {"ended_at": number})
         pipe.zadd(keys[f"runs:{status}"], {run_id: number})

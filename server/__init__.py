@@ -1,4 +1,4 @@
-"""Workflows over HTTP: the protocol of LlamaIndex' workflow server, over the deployment's shared Redis.
+"""Workflows over HTTP: the protocol of LlamaIndex's workflow server, on the deployment's shared Redis.
 
 Needs the extra: `pip install 'umbel[server]'`.
 """

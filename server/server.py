@@ -22,7 +22,7 @@ from ..tasks.events.event import Event
 from .console.page_files import page_paths
 from .console.routes import console_routes
 from .http.access import Authorize, guarded
-from .http.deployment import Served, Serving
+from .http.deployment import ServedDeployment, ServedWorkflow
 from .http.guard import Guard, is_loopback
 from .http.handler_routes import HandlerEndpoints
 from .http.openapi import openapi_document
@@ -31,36 +31,36 @@ from .operations.routes import operation_routes
 
 logger = logging.getLogger("umbel.server")
 
-#: Of one request: the largest event that settings allow by default, and its envelope.
+#: Maximum size of a request body: the largest event that the default settings allow, and its envelope.
 MAX_BODY_BYTES = (16 << 20) + (1 << 16)
-#: How long open streams may go on when the server is asked to end; then they are cut, and clients go elsewhere.
+#: How long open streams may continue after the server is asked to stop; then they are cut, and clients reconnect.
 GRACE_SECONDS = 3
 
 
 class WorkflowServer:
     """Serves workflows over HTTP; their runs live in Redis, and workers execute them.
 
-    Any number of servers may serve one deployment. Each answers for every run, and none is needed for a run to go on.
-    Without a token or a hook it answers only to this machine's own names.
+    Any number of servers may serve one deployment. Each can answer for every run, and no run depends on one. Without a
+    token or `authorize`, only requests to a loopback name are answered.
 
     Args:
-        runtime: The deployment; by default what umbel is configured with, looked up when first needed.
+        runtime: The deployment; by default the default runtime, looked up when first needed.
         middleware: Starlette middleware, inside the guard.
         exception_handlers: Starlette exception handlers, beside those that make `{"detail": …}`.
-        token: What every request has to show as `Authorization: Bearer …`; several as {name: token}.
-        authorize: `authorize(principal, action, run_id)` is asked on every request, and again while a stream is open.
-        sse_heartbeat_interval: Seconds without an event after which a stream gets a comment; None sends none.
-        accept_context_api: Whether run requests may bring a `context` to begin with.
-        max_body_bytes: Of one request; larger ones are refused unread.
-        allowed_hosts: Names this server is asked for as, without port; None is any with a token or hook, else loopback.
-        allowed_origins: Sites whose pages may call this server (CORS); by default none.
+        token: Required of every request as `Authorization: Bearer …`; several as {name: token}.
+        authorize: `authorize(principal, action, run_id)` is called for every request, and again while a stream is open.
+        sse_heartbeat_interval: Seconds without an event after which a comment is sent; None for never.
+        accept_context_api: Whether run requests may contain a `context` to start from.
+        max_body_bytes: Maximum size of a request body; larger ones are refused unread.
+        allowed_hosts: Accepted Host headers, without port. None: any with a token or `authorize`, else loopback names.
+        allowed_origins: Origins whose pages may call this server (CORS).
         public_paths: Exact paths that need no token, such as "/health" for a load balancer.
-        slow_reader_seconds: A stream whose reader takes nothing for so long is cut off.
-        reauthorize_seconds: How often `authorize` is asked again about an open stream.
-        no_worker_seconds: How long `run` waits while no live worker serves the workflow, before it says so with a 503.
+        slow_reader_seconds: A stream whose client reads nothing for this long is closed.
+        reauthorize_seconds: How often `authorize` is called again for an open stream.
+        no_worker_seconds: How long `run` waits without a live worker for the workflow before it answers 503.
 
     Raises:
-        ConfigurationError: A token is empty or an origin is no origin.
+        ConfigurationError: A token is empty or an origin is invalid.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class WorkflowServer:
     ) -> None:
         self._tokens = _tokens(token)
         self._authorize = authorize
-        self.serving = Serving(
+        self.deployment = ServedDeployment(
             runtime,
             accept_context_api=accept_context_api,
             heartbeat_seconds=sse_heartbeat_interval,
@@ -102,10 +102,10 @@ class WorkflowServer:
         )
         self.app = Starlette(
             routes=[
-                *guarded(WorkflowEndpoints(self.serving).routes(), "describe", authorize),
-                *guarded(HandlerEndpoints(self.serving).routes(), "read", authorize),
-                *guarded(operation_routes(self.serving), "operate", authorize),
-                *guarded(console_routes(self.serving), "console", authorize),
+                *guarded(WorkflowEndpoints(self.deployment).routes(), "describe", authorize),
+                *guarded(HandlerEndpoints(self.deployment).routes(), "read", authorize),
+                *guarded(operation_routes(self.deployment), "operate", authorize),
+                *guarded(console_routes(self.deployment), "console", authorize),
             ],
             middleware=[*_cors(allowed_origins), guard, *(middleware or ())],
             exception_handlers=_EXCEPTION_HANDLERS | dict(exception_handlers or {}),
@@ -120,39 +120,39 @@ class WorkflowServer:
         """Serve a workflow at `/workflows/{name}/…`. Neither its name nor its runtime is changed.
 
         Args:
-            name: In addresses, and as `workflow_name` of its handlers.
-            workflow: An instance; its time-out and limits travel with the runs, workers have instances of their own.
-            additional_events: Events that clients may send although no step's signature shows them, such as those a
-                step waits for with `ctx.wait_for_event`.
+            name: Used in URLs, and as `workflow_name` of its handlers.
+            workflow: An instance. Its timeout and limits are stored with each run; workers have their own instances.
+            additional_events: Events that clients may send although they are in no step's signature, such as those
+                a step waits for with `ctx.wait_for_event`.
 
         Raises:
-            ConfigurationError, WorkflowValidationError: The name is not usable or taken, the workflow is not valid.
+            ConfigurationError, WorkflowValidationError: The name is invalid or taken, or the workflow is invalid.
         """
-        self.serving.add(Served(name, workflow, tuple(additional_events or ())))
+        self.deployment.add(ServedWorkflow(name, workflow, tuple(additional_events or ())))
 
     def get_workflows(self) -> dict[str, Workflow]:
         """The workflows by the name they are served under."""
-        return {name: served.workflow for name, served in self.serving.workflows.items()}
+        return {name: served.workflow for name, served in self.deployment.workflows.items()}
 
     @property
     def is_protected(self) -> bool:
-        """Whether a token or a hook stands between callers and runs."""
+        """Whether requests need a token or pass `authorize`."""
         return bool(self._tokens) or self._authorize is not None
 
-    # -- life ------------------------------------------------------------------------------------------------------
+    # -- lifetime ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> WorkflowServer:
-        """Be ready. Not needed: a mounted app, whose lifespan nobody runs, gets ready by itself."""
-        self.serving.is_stopped = False
+        """Accept requests again after `stop`. Optional: a mounted app, whose lifespan is not run, works without it."""
+        self.deployment.is_stopped = False
         return self
 
     async def stop(self) -> None:
-        """End the streams and the connection they share. Runs go on: they are the workers'."""
-        self.serving.stop()
+        """Close the streams and the connection they share. Runs continue in the workers."""
+        self.deployment.stop()
 
     @asynccontextmanager
     async def contextmanager(self) -> AsyncIterator[WorkflowServer]:
-        """Started within the block, stopped behind it."""
+        """Started within the block, stopped after it."""
         await self.start()
         try:
             yield self
@@ -167,9 +167,9 @@ class WorkflowServer:
     async def serve(
         self, host: str = "localhost", port: int = 80, uvicorn_config: Mapping[str, Any] | None = None
     ) -> None:
-        """Serve until the process is asked to end.
+        """Serve until the process is asked to stop.
 
-        When it is, open streams are cut after a few seconds, so that their readers come back to another replica.
+        Then open streams are cut after a few seconds, so that their clients reconnect to another replica.
 
         Args:
             host: The address to listen on; by default only this machine can reach it.
@@ -177,12 +177,12 @@ class WorkflowServer:
             uvicorn_config: Further arguments of `uvicorn.Config`.
 
         Raises:
-            ConfigurationError: Others could reach the server, and it has neither token nor `authorize`.
+            ConfigurationError: The address is not loopback, and neither token nor `authorize` is set.
         """
         await uvicorn.Server(self.uvicorn_config(host, port, uvicorn_config)).serve()
 
     def uvicorn_config(self, host: str, port: int, more: Mapping[str, Any] | None = None) -> uvicorn.Config:
-        """What `serve` serves with, checked. Arguments and errors as there."""
+        """The checked configuration that `serve` uses. Arguments and errors as there."""
         given: dict[str, Any] = {
             "host": host,
             "port": port,
@@ -193,8 +193,8 @@ class WorkflowServer:
         reachable = "fd" not in given and given.get("uds") is None and not is_loopback(str(given["host"]))
         if reachable and not self.is_protected:
             raise ConfigurationError(
-                f"This server would be open to everybody who can reach {given['host']}: it has neither a token nor an "
-                "authorizer. Give WorkflowServer(token=…) or authorize=…, or serve on localhost."
+                f"This server would be open to everyone who can reach {given['host']}: it has neither a token nor an "
+                "authorizer. Set WorkflowServer(token=…) or authorize=…, or serve on localhost."
             )
         return uvicorn.Config(self.app, **given)
 
@@ -206,7 +206,7 @@ class WorkflowServer:
 def _tokens(token: str | Mapping[str, str] | None) -> dict[str, str]:
     tokens = {} if token is None else {"token": token} if isinstance(token, str) else dict(token)
     if (token is not None and not tokens) or not all(tokens.values()):
-        raise ConfigurationError("A token of the server is empty: everybody would know it. Leave token out, or set it.")
+        raise ConfigurationError("The server's token is empty. Omit it, or set a secret value.")
     return tokens
 
 
@@ -214,11 +214,11 @@ def _cors(origins: Collection[str]) -> list[Middleware]:
     wrong = [origin for origin in origins if "://" not in origin or "*" in origin]
     if wrong:
         raise ConfigurationError(
-            f"allowed_origins has {', '.join(map(repr, wrong))}: name origins like 'https://app.example'."
+            f"Invalid allowed_origins: {', '.join(map(repr, wrong))}. Expected origins such as 'https://app.example'."
         )
     if not origins:
         return []
-    # In front of the guard: a browser's preflight carries no token, and this answers nothing else.
+    # Before the guard: a browser's preflight request has no token, and this middleware answers only those.
     return [
         Middleware(
             CORSMiddleware,
@@ -239,13 +239,13 @@ async def _not_found(_: Request, error: Exception) -> Response:
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:
-    logger.warning("a request was not answered: %s", error, extra={"action": "request_unavailable"})
+    logger.warning("request not answered: %s", error, extra={"action": "request_unavailable"})
     return JSONResponse({"detail": str(error)}, 503, headers={"retry-after": "1"})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     logger.error(
-        "a request failed: %s %s",
+        "request failed: %s %s",
         request.method,
         request.url.path,
         exc_info=error,

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..model.commands import RUN_STATUSES
 from ..store.blocking import BlockingStore as Store
 from ..store.record import decode
 
 #: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/measure.lua` has the same.
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)
-
-STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
 
 #: What scripts count. The texts for people are in `server/operations/prometheus.py`.
 COUNTERS = (
@@ -106,7 +105,7 @@ def read_metrics(store: Store) -> Metrics:
         pipe = store.client.pipeline(transaction=False)
         for shard in shards:
             pipe.hgetall(store.keys.in_shard(shard, "counters"))
-            for status in STATUSES:
+            for status in RUN_STATUSES:
                 pipe.zcard(store.keys.in_shard(shard, f"runs:{status}"))
             pipe.zcard(store.keys.in_shard(shard, "parked")).zcard(store.keys.in_shard(shard, "awaiting_admission"))
             pipe.zrange(store.keys.in_shard(shard, "timers"), 0, 0, withscores=True)
@@ -115,16 +114,16 @@ def read_metrics(store: Store) -> Metrics:
         return pipe.execute()
 
     *answers, (seconds, micros) = store.read("read the counters", read)
-    width = len(STATUSES) + 5
+    width = len(RUN_STATUSES) + 5
     now = seconds * 1000 + micros / 1000
     counted: Counter[str] = Counter()
-    runs: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
+    runs: Counter[str] = Counter(dict.fromkeys(RUN_STATUSES, 0))
     parked = waiting = 0
     lag = 0.0
     for shard in shards:
         counters, *rest = answers[width * shard : width * (shard + 1)]
         counted.update({name.decode(): int(value) for name, value in counters.items()})
-        runs.update(dict(zip(STATUSES, rest, strict=False)))
+        runs.update(dict(zip(RUN_STATUSES, rest, strict=False)))
         parked += rest[-4]
         waiting += rest[-3]
         for first in (*rest[-2], *rest[-1]):

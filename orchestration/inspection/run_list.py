@@ -12,14 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
+from ..model.commands import RUN_STATUSES
 from ..model.errors import WorkflowRuntimeError
 from ..store.blocking import BlockingStore as Store
 from ..store.keys import state_id_of
 from ..store.replies import RunRecord, run_record
 from ..store.scripts import enqueue, load, pack
-
-#: In the order in which people are told of them.
-STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
 
 #: Entries of one index that are looked through at once when there is a filter.
 STRETCH = 2_000
@@ -108,9 +106,9 @@ def list_runs(store: Store, query: RunQuery) -> RunPage:
 
 
 def _check(query: RunQuery) -> None:
-    unknown = [status for status in query.statuses if status not in STATUSES]
+    unknown = [status for status in query.statuses if status not in RUN_STATUSES]
     if unknown:
-        raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(STATUSES)}.")
+        raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(RUN_STATUSES)}.")
     if not 1 <= query.limit <= MAX_LIMIT:
         raise WorkflowRuntimeError(f"A page has 1 to {MAX_LIMIT} runs, not {query.limit}.")
 
@@ -122,7 +120,7 @@ class _Walk:
         self.store = store
         self.query = query
         self.search = query.search.casefold()
-        statuses = query.statuses or STATUSES
+        statuses = query.statuses or RUN_STATUSES
         self.shards = [shard for shard in range(store.settings.shards) for _ in statuses]
         names = [f"runs:{status}" for _ in range(store.settings.shards) for status in statuses]
         self.indexes = [store.keys.in_shard(shard, name) for shard, name in zip(self.shards, names, strict=True)]
@@ -152,7 +150,7 @@ class _Walk:
         def read() -> Any:
             pipe = self.store.client.pipeline(transaction=False)
             for shard in range(self.store.settings.shards):
-                for status in STATUSES:
+                for status in RUN_STATUSES:
                     pipe.zcard(self.store.keys.in_shard(shard, f"runs:{status}"))
             if position is not None:
                 for index in self.indexes:
@@ -160,8 +158,10 @@ class _Walk:
             return pipe.execute()
 
         answers = self.store.read("count runs", read)
-        cards = self.store.settings.shards * len(STATUSES)
-        counts = {status: sum(answers[number : cards : len(STATUSES)]) for number, status in enumerate(STATUSES)}
+        cards = self.store.settings.shards * len(RUN_STATUSES)
+        counts = {
+            status: sum(answers[number : cards : len(RUN_STATUSES)]) for number, status in enumerate(RUN_STATUSES)
+        }
         return counts, answers[cards:] or [0] * len(self.indexes)
 
     def _stretch(

@@ -6,12 +6,16 @@ Each class is one function in `lua/lib/apply.lua`; `wire()` is its msgpack form.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .envelope import INPUT_REQUIRED, Envelope
 from .plan import StepPlan
 
 EndStatus = Literal["completed", "failed", "cancelled", "timed_out"]
+#: Of an ended run.
+END_STATUSES: tuple[EndStatus, ...] = get_args(EndStatus)
+#: Of any run, in the order of lists and figures.
+RUN_STATUSES = ("running", *END_STATUSES)
 
 
 def _present(**fields: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A workflow's structure with places, for the page to draw: from its classes, or from the plan of a run alone."""
+"""A workflow's graph with coordinates for the page: from its classes, or from a run's plan alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ...tasks.workflow.definition import WorkflowDefinition
 
 
 def graph_of(workflow: WorkflowDefinition) -> dict[str, Any]:
-    """Boxes and arrows of a workflow whose code is loaded here. Values of its configuration files are left out."""
+    """The graph of a workflow whose code is loaded here, without values of its configuration files."""
     picture = flow_picture(get_workflow_representation(workflow), 32)
     limits = {name: config.num_workers for name, config in workflow.steps.items()}
     return drawn(picture, limits)
 
 
 def graph_of_plan(plan: Plan) -> dict[str, Any]:
-    """The same from what a run carries with it: steps and events, no resources and no descriptions."""
+    """The graph from a run's plan: steps and events, without resources and descriptions."""
     boxes: dict[str, Box] = {}
     arrows: dict[Arrow, None] = {}
 
@@ -45,11 +45,11 @@ def graph_of_plan(plan: Plan) -> dict[str, Any]:
 
 
 def drawn(picture: Picture, num_workers: Mapping[str, int]) -> dict[str, Any]:
-    """The picture as data: what stands where, in pixels.
+    """The picture as data, with coordinates in pixels.
 
     Args:
         picture: Boxes and arrows.
-        num_workers: Of each step. A step's box has a second line: until a run says what the step does, its limit.
+        num_workers: The limit of each step, shown in the second line of its box until a run's counts replace it.
     """
     boxes = (_with_room(box) if box.look == "step" else box for box in picture.boxes)
     picture = replace(picture, boxes=tuple(boxes))
@@ -67,7 +67,7 @@ def drawn(picture: Picture, num_workers: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-#: The longest line that a step says of itself in usual runs: it decides how wide the boxes are.
+#: The longest usual second line of a step's box, which determines its width.
 _ROOM = "▶ 8 running  ✓ 88 done"
 
 

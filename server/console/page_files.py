@@ -1,4 +1,4 @@
-"""The console's files: read once, known by name, served from memory. No request's path reaches a file system."""
+"""The console's files, read once and served from memory by name. No request path reaches the file system."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-#: Where the page itself is, and what its files are called in addresses.
+#: Path of the page, and path prefix of its files.
 PAGE_PATH = "/"
 FILE_PATH = "/console/page/"
 
@@ -25,8 +25,8 @@ class PageFile:
 
     Attributes:
         content: Its bytes.
-        media_type: By its name's end.
-        etag: Changes with the content, so that a browser asks and need not load again.
+        media_type: By its file name extension.
+        etag: Changes with the content, so that a browser can revalidate its copy.
     """
 
     content: bytes
@@ -48,5 +48,5 @@ def page_files() -> dict[str, PageFile]:
 
 
 def page_paths() -> list[str]:
-    """The exact paths that hold no data: a browser has to load them before anybody can type a token."""
+    """The paths without data: a browser must load them before a token can be entered."""
     return [PAGE_PATH, *(FILE_PATH + name for name in sorted(page_files()))]

@@ -1,7 +1,7 @@
-"""The console page and its data: `/` and what is below `/console`.
+"""The console page and its data: `/` and `/console/…`.
 
-Everything here goes by the id of a run, so that runs of workflows which this server does not serve, and the earlier
-runs of a handler, can be looked at as well.
+Runs are addressed by run id, so that runs of workflows which this server does not serve, and earlier runs of a handler,
+can be shown too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ...orchestration.streams.reader import StreamReader
 from ...tasks.client.retrying import retry_run
 from ...tasks.events.event import Event, event_name, loaded_event
 from ..http.access import ACCESS, Access, acts
-from ..http.deployment import Served, Serving
+from ..http.deployment import ServedDeployment, ServedWorkflow
 from ..http.event_stream import SSE, EventStreamResponse, frames
 from ..http.parsing import EventProblem, make_event, read_object, read_text
 from .graph import graph_of, graph_of_plan
@@ -38,9 +38,9 @@ from .page_files import FILE_PATH, PAGE_PATH, PageFile, page_files
 from .shapes import ConsoleJSON, page_of_runs, run_shape, workflow_shape
 
 
-def console_routes(serving: Serving) -> list[Route]:
-    """What the console adds to the server."""
-    return [*_page_routes(), *_WorkflowData(serving).routes(), *_RunData(serving).routes()]
+def console_routes(deployment: ServedDeployment) -> list[Route]:
+    """The routes of the console."""
+    return [*_page_routes(), *_WorkflowData(deployment).routes(), *_RunData(deployment).routes()]
 
 
 # -- the page --------------------------------------------------------------------------------------------------------
@@ -55,13 +55,13 @@ def _page_routes() -> list[Route]:
 
 @acts("page")
 async def _page(request: Request) -> Response:
-    """`GET /`: the page. It holds no data, and no token is needed for it."""
+    """`GET /`: the page. It contains no data and needs no token."""
     return _sent(request, page_files()["index.html"])
 
 
 @acts("page")
 async def _file(request: Request) -> Response:
-    """`GET /console/page/{name}`: a style, a script, a picture."""
+    """`GET /console/page/{name}`: a stylesheet, script or image."""
     found = page_files().get(request.path_params["name"])
     if found is None:
         raise HTTPException(404, "Not Found")
@@ -79,8 +79,8 @@ def _sent(request: Request, file: PageFile) -> Response:
 
 
 class _WorkflowData:
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, deployment: ServedDeployment) -> None:
+        self._deployment = deployment
 
     def routes(self) -> list[Route]:
         return [
@@ -90,24 +90,24 @@ class _WorkflowData:
 
     @acts("describe")
     async def all(self, _: Request) -> Response:
-        """`GET /console/workflows`: what is served, with a word about each."""
+        """`GET /console/workflows`: the served workflows with their descriptions."""
         return ConsoleJSON({"workflows": await run_in_threadpool(self._shapes)})
 
     def _shapes(self) -> list[dict[str, Any]]:
-        return [self._shape(served) for served in self._serving.workflows.values()]
+        return [self._shape(served) for served in self._deployment.workflows.values()]
 
     @acts("describe")
     async def get(self, request: Request) -> Response:
-        """`GET /console/workflows/{name}`: its start event's schema, and its graph with places."""
-        served = self._serving.served(request.path_params["name"])
+        """`GET /console/workflows/{name}`: its start event's schema, and its graph with coordinates."""
+        served = self._deployment.served(request.path_params["name"])
         return ConsoleJSON(await run_in_threadpool(self._whole, served))
 
-    def _shape(self, served: Served) -> dict[str, Any]:
+    def _shape(self, served: ServedWorkflow) -> dict[str, Any]:
         return workflow_shape(
-            served.name, served.workflow, has_worker=self._serving.is_served(served.workflow.workflow_name)
+            served.name, served.workflow, has_worker=self._deployment.is_served(served.workflow.workflow_name)
         )
 
-    def _whole(self, served: Served) -> dict[str, Any]:
+    def _whole(self, served: ServedWorkflow) -> dict[str, Any]:
         return self._shape(served) | {"graph": graph_of(served.workflow)}
 
 
@@ -115,8 +115,8 @@ class _WorkflowData:
 
 
 class _RunData:
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, deployment: ServedDeployment) -> None:
+        self._deployment = deployment
 
     def routes(self) -> list[Route]:
         run = "/console/runs/{run_id}"
@@ -130,14 +130,14 @@ class _RunData:
             Route(f"{run}/retry", self.retry, methods=["POST"], include_in_schema=False),
         ]
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------
 
     @acts("list")
     async def list(self, request: Request) -> Response:
         """`GET /console/runs`: a page of runs, newest first.
 
-        Query: `status` and `workflow` (the name it is served under, or its whole name), both repeatable, `search`,
-        `limit`, `cursor`. How many runs there are is told only where no hook decides who may see which.
+        Query: `status` and `workflow` (the name it is served under, or its full name), both repeatable, `search`,
+        `limit`, `cursor`. The numbers of runs are included only if no `authorize` hook limits what a caller may see.
         """
         access: Access = request.scope[ACCESS]
         page = await run_in_threadpool(self._page, self._query(request))
@@ -152,90 +152,90 @@ class _RunData:
             raise HTTPException(400, f"Invalid limit: {limit[:100]!r}")
         return RunQuery(
             statuses=tuple(each for each in given.getlist("status") if each),
-            workflows=tuple(self._whole_name(each) for each in given.getlist("workflow") if each),
+            workflows=tuple(self._full_name(each) for each in given.getlist("workflow") if each),
             search=given.get("search", "").strip()[:200],
             limit=int(limit),
             cursor=given.get("cursor") or None,
         )
 
-    def _whole_name(self, given: str) -> str:
-        served = self._serving.workflows.get(given)
+    def _full_name(self, given: str) -> str:
+        served = self._deployment.workflows.get(given)
         return served.workflow.workflow_name if served else given
 
     def _page(self, query: RunQuery) -> RunPage:
         try:
-            return list_runs(self._serving.store, query)
+            return list_runs(self._deployment.store, query)
         except WorkflowRuntimeError as error:
             raise HTTPException(400, str(error)) from error
 
     def _routes(self) -> dict[str, str]:
         """Workflow name -> the first name it is served under."""
-        return {each.workflow.workflow_name: each.name for each in reversed(self._serving.workflows.values())}
+        return {each.workflow.workflow_name: each.name for each in reversed(self._deployment.workflows.values())}
 
     @acts("read")
     async def get(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}`: how it stands, what its steps do, whom it waits for, its state and timeline."""
+        """`GET /console/runs/{run_id}`: its status, steps, open questions, state and timeline."""
         return ConsoleJSON(await run_in_threadpool(self._shape, _id(request)))
 
     def _shape(self, run_id: str) -> dict[str, Any]:
         try:
-            found = read_detail(self._serving.store, run_id)
+            found = read_detail(self._deployment.store, run_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
-        served = self._serving.served_of(found.record)
+        served = self._deployment.served_of(found.record)
         classes = {event_name(cls): cls for cls in served.events} if served else {}
-        trouble = None if found.at_work else self._serving.no_worker_for(found.record)
+        trouble = None if found.at_work else self._deployment.no_worker_for(found.record)
         return run_shape(found, classes, served.name if served else None, trouble)
 
     @acts("read")
     async def graph(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/graph`: of its workflow's code, or of its plan where the code is not here."""
+        """`GET /console/runs/{run_id}/graph`: from its workflow's code if loaded here, else from its plan."""
         return ConsoleJSON(await run_in_threadpool(self._graph, _id(request)))
 
     def _graph(self, run_id: str) -> dict[str, Any]:
         record = self._record(run_id)
-        plan = self._serving.store.plan(run_id, record.plan_digest)
-        served = self._serving.served_of(record)
+        plan = self._deployment.store.plan(run_id, record.plan_digest)
+        served = self._deployment.served_of(record)
         if served is None or {step.name for step in plan.steps} != set(served.workflow.steps):
             return graph_of_plan(plan)
         return graph_of(served.workflow)
 
     @acts("stream")
     async def events(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/events`: as `GET /events/{handler_id}` in the protocol, internal events too."""
+        """`GET /console/runs/{run_id}/events`: as `GET /events/{handler_id}`, including internal events."""
         run_id = _id(request)
         reader = await run_in_threadpool(self._reader, run_id, _after(request))
         if reader is None:
             return Response(status_code=204)
         if request.method == "HEAD":
             return Response(media_type=SSE)
-        serving = self._serving
+        deployment = self._deployment
         access: Access = request.scope[ACCESS]
         return EventStreamResponse(
-            frames(reader, heartbeat_seconds=serving.heartbeat_seconds),
+            frames(reader, heartbeat_seconds=deployment.heartbeat_seconds),
             media_type=SSE,
-            may_go_on=lambda: access.allows("stream", handler_id_of(run_id)),
-            check_seconds=serving.reauthorize_seconds,
-            slow_seconds=serving.slow_reader_seconds,
-            on_open=serving.count_reader,
+            is_still_allowed=lambda: access.allows("stream", handler_id_of(run_id)),
+            check_seconds=deployment.reauthorize_seconds,
+            slow_seconds=deployment.slow_reader_seconds,
+            on_open=deployment.count_reader,
         )
 
     def _reader(self, run_id: str, after: int) -> StreamReader | None:
         self._record(run_id)
-        runtime = self._serving.runtime
+        runtime = self._deployment.runtime
         head, is_running = runtime.portal.call(read_heads(runtime.astore, [run_id]))[run_id]
         if not is_running and after >= head:
             return None
-        return self._serving.hub.reader(run_id, max(-1, min(after, head)), True)
+        return self._deployment.hub.reader(run_id, max(-1, min(after, head)), True)
 
     # -- acting ----------------------------------------------------------------------------------------------------
 
     @acts("send")
     async def send(self, request: Request) -> Response:
-        """`POST /console/runs/{run_id}/send`: an event `{type, qualified_name, value}` into the run.
+        """`POST /console/runs/{run_id}/send`: sends an event `{type, qualified_name, value}` to the run.
 
-        Unlike in the protocol, what a step of the run waits for right now may be sent although no signature mentions
-        it: that class is looked up among what is loaded here, by the name that stands with the waiting step.
+        Unlike in the protocol, an event that a step is waiting for may be sent even if it is in no signature: its class
+        is looked up among those loaded here, by the name stored with the waiting step.
         """
         body = read_object(await request.body(), "Invalid JSON body")
         await run_in_threadpool(self._send, _id(request), body)
@@ -244,11 +244,11 @@ class _RunData:
     def _send(self, run_id: str, body: dict[str, Any]) -> None:
         record = self._record(run_id)
         if record.status != "running":
-            raise HTTPException(409, f"Run {run_id!r} has ended: it is {record.status}.")
+            raise HTTPException(409, f"Run {run_id!r} has ended: its status is {record.status}.")
         name = read_text(body, "qualified_name") or read_text(body, "type") or ""
         try:
             event = make_event(self._event_class(record, name), body.get("value"))
-            self._serving.runtime.attach(run_id).send_event(event)
+            self._deployment.runtime.attach(run_id).send_event(event)
         except (EventProblem, UnserializableValue) as error:
             raise HTTPException(400, str(error)) from error
         except PayloadTooLarge as error:
@@ -257,9 +257,9 @@ class _RunData:
             raise HTTPException(409, str(error)) from error
 
     def _event_class(self, record: RunRecord, name: str) -> type[Event]:
-        served = self._serving.served_of(record)
+        served = self._deployment.served_of(record)
         known = {event_name(cls): cls for cls in served.events} if served else {}
-        awaited = {each.event_type for each in self._serving.store.surroundings(record.run_id).waiters}
+        awaited = {each.event_type for each in self._deployment.store.surroundings(record.run_id).waiters}
         for each in sorted(awaited - known.keys()):
             found = loaded_event(each)
             if found is not None:
@@ -268,8 +268,8 @@ class _RunData:
         if not fitting:
             raise HTTPException(
                 400,
-                f"No event {name[:200]!r} can be sent to this run from here. It takes: {', '.join(sorted(known))}. "
-                "Its module has to be loaded by the server.",
+                f"No event {name[:200]!r} can be sent to this run. It accepts: {', '.join(sorted(known))}. "
+                "The event's module must be loaded by the server.",
             )
         return fitting[0]
 
@@ -281,27 +281,27 @@ class _RunData:
 
     def _cancel(self, run_id: str) -> None:
         self._record(run_id)
-        handler = self._serving.runtime.attach(run_id)
+        handler = self._deployment.runtime.attach(run_id)
         handler.cancel()
         if (status := handler.status()) != "cancelled":
-            raise HTTPException(409, f"Run {run_id!r} had ended before: it is {status}.")
+            raise HTTPException(409, f"Run {run_id!r} has already ended: its status is {status}.")
 
     @acts("retry")
     async def retry(self, request: Request) -> Response:
-        """`POST /console/runs/{run_id}/retry`: its unfinished steps anew; what has been done is kept."""
+        """`POST /console/runs/{run_id}/retry`: runs unfinished steps again; finished ones are kept."""
         await run_in_threadpool(self._retry, _id(request))
         return ConsoleJSON({"status": "running"})
 
     def _retry(self, run_id: str) -> None:
         self._record(run_id)
         try:
-            retry_run(self._serving.runtime, run_id)
+            retry_run(self._deployment.runtime, run_id)
         except NotRetried as error:
             raise HTTPException(409, str(error)) from error
 
     def _record(self, run_id: str) -> RunRecord:
         try:
-            return self._serving.store.run(run_id)
+            return self._deployment.store.run(run_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
 
@@ -312,7 +312,7 @@ def _id(request: Request) -> str:
 
 
 def _after(request: Request) -> int:
-    """The number that was seen last; -1 for none."""
+    """The last sequence number the client has seen; -1 for none."""
     text = request.headers.get("last-event-id") or request.query_params.get("after_sequence") or "-1"
     try:
         return int(text[:20])

@@ -1,4 +1,4 @@
-"""What the console page is told of runs and workflows, as JSON. Only shapes: what is read is in `orchestration`."""
+"""Runs and workflows as JSON for the console page. Only shapes: reading is in `orchestration`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from ...tasks.drawing.representation_resources import model_schema
 from ...tasks.events.event import Event, HumanResponseEvent, StartEvent, StopEvent, event_name, loaded_event
 from ...tasks.workflow.definition import WorkflowDefinition
 
-#: Bytes of a result or a question that are shown; more is told by its size alone.
+#: Maximum bytes of a result or question that are shown; of larger ones only the size.
 SHOWN_BYTES = 256 << 10
-#: Executions in a timeline.
+#: Maximum executions in a timeline.
 EXECUTIONS = 1_000
-#: Characters of a step's error in a timeline.
+#: Maximum characters of an error in a timeline.
 ERROR_CHARACTERS = 500
 
 
 class ConsoleJSON(Response):
-    """JSON that any browser reads: in ASCII, so that half a surrogate pair does no harm."""
+    """JSON in ASCII, so that a lone surrogate does no harm."""
 
     media_type = "application/json"
 
@@ -49,10 +49,10 @@ def page_of_runs(
     """A page of the list.
 
     Args:
-        runs: Those that may be seen.
-        counts: How many there are of each status; None when that is not told.
+        runs: The runs the caller may see.
+        counts: Number of runs by status; None if the caller may not see them.
         cursor: For the next page.
-        routes: Workflow name -> the name under which it is served here.
+        routes: Workflow name -> the name it is served under here.
     """
     return {"runs": [_row(run, routes) for run in runs], "counts": counts, "cursor": cursor}
 
@@ -65,8 +65,8 @@ def workflow_shape(name: str, workflow: WorkflowDefinition, *, has_worker: bool)
     """A workflow without its graph.
 
     Args:
-        name: What it is served as.
-        workflow: What is run.
+        name: The name it is served under.
+        workflow: The workflow.
         has_worker: Whether a live worker has its code.
     """
     cls = type(workflow)
@@ -81,7 +81,9 @@ def workflow_shape(name: str, workflow: WorkflowDefinition, *, has_worker: bool)
     }
 
 
-_NO_WORKER = "No live worker serves this workflow. Its runs are stored, and go on as soon as one does: `umbel worker`."
+_NO_WORKER = (
+    "No live worker serves this workflow. Its runs are stored and continue once one does: start `umbel worker`."
+)
 
 
 # -- one run ---------------------------------------------------------------------------------------------------------
@@ -90,13 +92,13 @@ _NO_WORKER = "No live worker serves this workflow. Its runs are stored, and go o
 def run_shape(
     found: RunDetail, classes: Mapping[str, type[Event]], route: str | None, trouble: str | None
 ) -> dict[str, Any]:
-    """Everything about a run but its events and its graph.
+    """A run without its events and its graph.
 
     Args:
-        found: What was read.
-        classes: The event classes of its workflow by wire name; none where its code is not here.
+        found: The run.
+        classes: The event classes of its workflow by wire name; empty if its code is not loaded here.
         route: The name its workflow is served under here.
-        trouble: Why it does not go on.
+        trouble: Why it does not continue.
     """
     record = found.record
     past = executions((entry.at, entry.kind, entry.data) for entry in found.journal)
@@ -141,13 +143,13 @@ def _result(record: RunRecord) -> dict[str, Any] | None:
 
 
 def _shown(payload: bytes, value: Any) -> dict[str, Any]:
-    """A value as far as it is shown: `value`, and `size` with `why_not` when it is left out."""
+    """A value, or None with `why_not` if it is too large."""
     if len(payload) > SHOWN_BYTES:
-        return {"value": None, "size": len(payload), "why_not": "too large to be shown here"}
+        return {"value": None, "size": len(payload), "why_not": "too large to show"}
     try:
         return {"value": value(), "size": len(payload), "why_not": None}
     except RecursionError:
-        return {"value": None, "size": len(payload), "why_not": "nested too deeply to be shown here"}
+        return {"value": None, "size": len(payload), "why_not": "nested too deeply to show"}
 
 
 def _steps(found: RunDetail, past: Iterable[Execution]) -> list[dict[str, Any]]:
@@ -181,7 +183,7 @@ def _execution(each: Execution) -> dict[str, Any]:
 
 def _state_value(each: StateValue) -> dict[str, Any]:
     if each.json is None:
-        return {"key": each.key, "value": None, "size": each.size, "why_not": "too large to be shown here"}
+        return {"key": each.key, "value": None, "size": each.size, "why_not": "too large to show"}
     stored = each.json
     return {"key": each.key} | _shown(stored, lambda: untagged(json.loads(stored)))
 
@@ -190,10 +192,10 @@ def _state_value(each: StateValue) -> dict[str, Any]:
 
 
 def _waiting(questions: Iterable[Question], classes: Mapping[str, type[Event]]) -> Iterable[dict[str, Any]]:
-    """Steps that wait within `wait_for_event`."""
+    """Questions of steps that are waiting in `wait_for_event`."""
     for question in questions:
         waiter = question.waiter
-        # `wait_for_event` may name a class that no signature does; nothing is imported to find it.
+        # `wait_for_event` may name a class that is in no signature; nothing is imported to find it.
         answer = classes.get(waiter.event_type) or loaded_event(waiter.event_type)
         yield {
             "id": f"{waiter.work_id}|{waiter.waiter_id}",
@@ -205,10 +207,10 @@ def _waiting(questions: Iterable[Question], classes: Mapping[str, type[Event]]) 
 
 
 def _returned(found: RunDetail, classes: Mapping[str, type[Event]]) -> Iterable[dict[str, Any]]:
-    """Questions that a step returned, for other steps to take the answer.
+    """Questions that a step returned, whose answer goes to another step.
 
-    Nothing in Redis ties such a question to its answer. The oldest that is open counts as answered by the next event
-    that came from outside and reached a step.
+    Nothing in Redis links such a question to its answer. The oldest open one counts as answered by the next event that
+    was sent from outside and reached a step.
     """
     if found.record.status != "running":
         return
@@ -245,7 +247,7 @@ def _published(entry: JournalEntry) -> Iterable[Envelope]:
 
 
 def _fields(event: Envelope | None) -> dict[str, Any] | None:
-    """An event's type and what it carries, dynamic fields among the declared ones."""
+    """An event's type and fields, dynamic ones among the declared ones."""
     if event is None:
         return None
 
@@ -257,7 +259,7 @@ def _fields(event: Envelope | None) -> dict[str, Any] | None:
 
 
 def _sendable(classes: Mapping[str, type[Event]]) -> list[dict[str, Any]]:
-    """What may be sent into a run: the workflow's events without those that begin or end a run; answers first."""
+    """The events that may be sent to a run: all but start and stop events; answers to questions first."""
     own = [cls for cls in classes.values() if not issubclass(cls, StartEvent | StopEvent)]
     own.sort(key=lambda cls: (not issubclass(cls, HumanResponseEvent), cls.__name__))
     return [_event_class(cls) for cls in own]

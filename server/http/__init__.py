@@ -1,4 +1,4 @@
-"""LlamaIndex' server protocol: routes, parsing, streams, access control, OpenAPI.
+"""LlamaIndex's server protocol: routes, parsing, streams, access control, OpenAPI.
 
 The page's own routes are in `console`.
 Read `protocol.py` first.

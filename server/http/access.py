@@ -1,4 +1,4 @@
-"""Who may do what: the hook that a deployment brings, asked on every route and again while a stream goes on."""
+"""Authorization: the `authorize` hook, called for every request and again while a stream is open."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ...orchestration.engine.sessions import handler_id_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Where the guard leaves who asks.
+#: Key in the scope under which the guard stores the principal.
 PRINCIPAL = "umbel.principal"
-#: Where a route finds its `Access`.
+#: Key in the scope under which a route finds its `Access`.
 ACCESS = "umbel.access"
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks, as far as the request tells.
+    """The caller of a request.
 
     Attributes:
-        name: The name of the token that was shown; empty without one.
-        credentials: What stands behind `Authorization: Bearer`, for an authorizer that knows tokens of its own.
+        name: The name of the token that was sent; empty without one.
+        credentials: The value of `Authorization: Bearer`, for an authorizer with its own tokens.
         headers: The request's headers, names in lower case.
         client: The address the request came from; None if unknown.
     """
@@ -38,18 +38,18 @@ class Principal:
     client: str | None
 
 
-#: `authorize(principal, action, run_id)`: whether this may be done. `run_id` is the handler's id, None where the action
-#: is about no single run. A plain function is called on the event loop, so it must not block.
+#: `authorize(principal, action, run_id)`: whether the action is allowed. `run_id` is the handler's id, None if the
+#: action concerns no single run. A plain function is called on the event loop, so it must not block.
 Authorize = Callable[[Principal, str, str | None], bool | Awaitable[bool]]
 
 
 @dataclass(frozen=True)
 class Access:
-    """What one request may do.
+    """The permissions of one request.
 
     Attributes:
-        principal: Who asks.
-        authorize: The deployment's hook; None allows whatever has passed the guard.
+        principal: The caller.
+        authorize: The hook; None allows every request that has passed the guard.
     """
 
     principal: Principal
@@ -63,7 +63,7 @@ class Access:
         return bool(await answer if inspect.isawaitable(answer) else answer)
 
     async def check(self, action: str, run_id: str | None) -> None:
-        """Go on only if the hook allows it.
+        """Require that the hook allows it.
 
         Raises:
             HTTPException: 403, it does not.
@@ -74,7 +74,7 @@ class Access:
 
 
 def acts(action: str) -> Callable[[F], F]:
-    """Say what an endpoint does, in the words that `authorize` is asked with."""
+    """Declare an endpoint's action, the one passed to `authorize`."""
 
     def mark(endpoint: F) -> F:
         endpoint.umbel_action = action  # type: ignore[attr-defined]
@@ -83,8 +83,8 @@ def acts(action: str) -> Callable[[F], F]:
     return mark
 
 
-class _Asked:
-    """A route's app behind the question whether its action is allowed."""
+class _AuthorizedRoute:
+    """A route's app, called only if its action is allowed."""
 
     def __init__(self, app: ASGIApp, action: str, authorize: Authorize | None) -> None:
         self._app, self._action, self._authorize = app, action, authorize
@@ -99,14 +99,14 @@ class _Asked:
 
 
 def guarded(routes: list[Route], otherwise: str, authorize: Authorize | None) -> list[Route]:
-    """The routes, none of which answers before the hook has been asked.
+    """The routes, each answering only after the hook has allowed it.
 
     Args:
-        routes: As the modules of the server make them.
-        otherwise: The action of endpoints that name none.
-        authorize: The deployment's hook.
+        routes: The routes.
+        otherwise: The action of endpoints that declare none.
+        authorize: The hook.
     """
     for route in routes:
         action = getattr(route.endpoint, "umbel_action", otherwise)
-        route.app = _Asked(route.app, action, authorize)
+        route.app = _AuthorizedRoute(route.app, action, authorize)
     return routes

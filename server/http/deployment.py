@@ -1,4 +1,4 @@
-"""What all routes of one server share: the deployment, the workflows it serves, and how a handler is found."""
+"""What all routes of a server share: the deployment, the served workflows, and looking up handlers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from .protocol import HandlerData, handler_data
 
 logger = logging.getLogger("umbel.server")
 
-#: Live events, and bytes of them, that wait here for one slow reader; beyond it the reader goes back to the log.
+#: Live events, and their bytes, that are buffered for one slow reader; beyond that it reads from the log.
 READER_EVENTS, READER_BYTES = 25, 1 << 17
-#: How long what was seen of the workers is believed: that one is there, and that none is.
-WORKERS_SECONDS, NO_WORKERS_SECONDS = 1.0, 0.2
-#: The name a run is served under stands in its options: one workflow may be served under several.
+#: How long the list of workers is cached, if it has a worker for the workflow and if it has none.
+WORKERS_CACHE_SECONDS, NO_WORKERS_CACHE_SECONDS = 1.0, 0.2
+#: Option of a run with the name it is served under: one workflow may be served under several names.
 ROUTE = "served_as"
 
 
 @dataclass(frozen=True)
-class Served:
-    """One workflow as this server offers it.
+class ServedWorkflow:
+    """One workflow that this server serves.
 
     Attributes:
-        name: In its address.
-        workflow: What is run.
-        additional_events: Event classes that its steps' signatures do not show.
+        name: In its URL.
+        workflow: The workflow.
+        additional_events: Event classes that are in no step's signature.
     """
 
     name: str
@@ -49,24 +49,24 @@ class Served:
 
     @property
     def events(self) -> list[type[Event]]:
-        """The classes clients may send or will see, those of the signatures first."""
+        """The classes that clients may send or receive, those in signatures first."""
         return list(dict.fromkeys([*self.workflow.events, *self.additional_events]))
 
 
 @dataclass
-class Serving:
-    """The deployment and the workflows, as all routes see them. May be used from any thread.
+class ServedDeployment:
+    """The deployment and the served workflows. Thread-safe.
 
     Attributes:
-        given_runtime: The runtime to serve; None is the default one, when it is first needed.
-        accept_context_api: Whether a run request may bring a snapshot to begin with.
-        heartbeat_seconds: After so long without an event a stream gets a comment; None never.
-        slow_reader_seconds: A reader that takes nothing for so long is cut off.
-        reauthorize_seconds: How often the hook is asked again about a stream that stays open.
-        no_worker_seconds: How long a request that waits for a run bears that no worker has its code.
+        given_runtime: The runtime to serve; None for the default one, looked up when first needed.
+        accept_context_api: Whether a run request may contain a snapshot to start from.
+        heartbeat_seconds: Seconds without an event after which a comment is sent; None for never.
+        slow_reader_seconds: A stream whose client reads nothing for this long is closed.
+        reauthorize_seconds: How often `authorize` is called again for an open stream.
+        no_worker_seconds: How long a request waits for a run while no live worker has its code.
         workflows: By the name they are served under.
-        is_stopped: The server has ended.
-        readers: Streams that are open now.
+        is_stopped: The server was stopped.
+        readers: Number of open streams.
     """
 
     given_runtime: Runtime | None
@@ -75,7 +75,7 @@ class Serving:
     slow_reader_seconds: float = 60.0
     reauthorize_seconds: float = 30.0
     no_worker_seconds: float = 10.0
-    workflows: dict[str, Served] = field(default_factory=dict)
+    workflows: dict[str, ServedWorkflow] = field(default_factory=dict)
     is_stopped: bool = False
     readers: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -84,10 +84,10 @@ class Serving:
 
     @property
     def runtime(self) -> Runtime:
-        """Where runs are started and found.
+        """The runtime that starts and finds runs.
 
         Raises:
-            NotConfigured: Nothing says where Redis is.
+            NotConfigured: No Redis URL is configured.
         """
         return self.given_runtime if self.given_runtime is not None else current_runtime()
 
@@ -98,7 +98,7 @@ class Serving:
 
     @property
     def hub(self) -> StreamHub:
-        """Where streams are read: one connection for all readers of this server, with small buffers for each.
+        """Reads streams: one connection for all readers of this server, with a small buffer for each.
 
         Raises:
             HTTPException: 503, the server has been stopped.
@@ -106,7 +106,7 @@ class Serving:
         runtime = self.runtime
         with self._lock:
             if self.is_stopped:
-                raise HTTPException(503, "This server is being stopped. Ask another one, or ask again.")
+                raise HTTPException(503, "This server is stopping. Retry.")
             if self._hub is None or self._hub.store is not runtime.astore:
                 self._close_hub()
                 self._hub = StreamHub(
@@ -115,7 +115,7 @@ class Serving:
             return self._hub
 
     def stop(self) -> None:
-        """Take up nothing more. Runs go on: they are the workers'."""
+        """Open no more streams and close the open ones. Runs continue in the workers."""
         with self._lock:
             self.is_stopped = True
             self._close_hub()
@@ -127,41 +127,43 @@ class Serving:
 
     # -- workflows -------------------------------------------------------------------------------------------------
 
-    def add(self, served: Served) -> None:
-        """Offer a workflow.
+    def add(self, served: ServedWorkflow) -> None:
+        """Serve a workflow.
 
         Raises:
-            WorkflowConfigurationError: The name cannot stand in an address, or is taken.
-            WorkflowValidationError: The workflow's steps do not fit together.
+            WorkflowConfigurationError: The name cannot be part of a URL, or is taken.
+            WorkflowValidationError: The workflow is invalid.
         """
         name = served.name
         if not isinstance(name, str) or not name.isprintable() or not name or "/" in name or name in (".", ".."):
             raise WorkflowConfigurationError(
-                f"{name!r} cannot be the name a workflow is served under: it stands in addresses, so it must be a text "
-                "without '/'. Choose one like 'orders'."
+                f"A workflow cannot be served as {name!r}: the name is part of a URL and must be printable text "
+                "without '/', such as 'orders'."
             )
         if name in self.workflows and self.workflows[name].workflow is not served.workflow:
-            raise WorkflowConfigurationError(f"Two workflows are served as {name!r}. Give one of them another name.")
+            raise WorkflowConfigurationError(
+                f"Another workflow is already served as {name!r}. Choose a different name."
+            )
         if not isinstance(served.workflow, Workflow):
             raise WorkflowValidationError(
-                f"add_workflow({name!r}, …) takes an instance of a Workflow, got {served.workflow!r}. Call the class."
+                f"add_workflow({name!r}, …) expects an instance of Workflow, got {served.workflow!r}."
             )
         served.workflow.ensure_valid()
         self.workflows[name] = served
 
-    def served(self, name: str) -> Served:
-        """A workflow by the name in an address.
+    def served(self, name: str) -> ServedWorkflow:
+        """The workflow served under this name.
 
         Raises:
-            HTTPException: 404, there is none.
+            HTTPException: 404, none is.
         """
         found = self.workflows.get(name)
         if found is None:
             raise HTTPException(404, "Workflow not found")
         return found
 
-    def served_of(self, record: RunRecord) -> Served | None:
-        """What a run is a run of: the name it was started under, else the first of its workflow; None if not ours."""
+    def served_of(self, record: RunRecord) -> ServedWorkflow | None:
+        """The served workflow of a run: under the name it was started, else the first one; None if not served here."""
         named = self.workflows.get(str(record.options.get(ROUTE, "")))
         if named is not None and named.workflow.workflow_name == record.workflow:
             return named
@@ -170,11 +172,11 @@ class Serving:
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def record(self, handler_id: str) -> tuple[RunRecord, Served]:
-        """The run a handler is at, and what it is a run of. Blocks.
+    def record(self, handler_id: str) -> tuple[RunRecord, ServedWorkflow]:
+        """A handler's current run, and its served workflow. Blocks.
 
         Raises:
-            HTTPException: 404, there is no such handler, or its workflow is not served here.
+            HTTPException: 404, the handler does not exist, or its workflow is not served here.
         """
         try:
             record = handler_record(self.store, handler_id)
@@ -185,20 +187,20 @@ class Serving:
             raise HTTPException(404, "Handler not found")
         return record, served
 
-    def handler(self, record: RunRecord, served: Served) -> WorkflowHandler:
-        """Acts on a run."""
+    def handler(self, record: RunRecord, served: ServedWorkflow) -> WorkflowHandler:
+        """The handler object of a run."""
         return self.runtime.handler(record.run_id, served.workflow)
 
     def start(
-        self, served: Served, event: StartEvent | None, handler_id: str | None, context: Context[Any] | None
+        self, served: ServedWorkflow, event: StartEvent | None, handler_id: str | None, context: Context[Any] | None
     ) -> str:
-        """Begin a run; its id. Blocks.
+        """Start a run and return its id. Blocks.
 
         Args:
-            served: What to run.
-            event: The start event; None goes on with the work in `context`.
+            served: The workflow.
+            event: The start event; None continues with the work in `context`.
             handler_id: The named handler whose next run it is.
-            context: A state, and perhaps work, to begin with.
+            context: A snapshot to start from.
 
         Raises:
             HandlerRunning: That handler's run has not ended.
@@ -215,39 +217,39 @@ class Serving:
         return self.runtime.start(workflow, event, handler_id=handler_id, **arguments).run_id
 
     def purge(self, handler_id: str) -> None:
-        """Forget a handler whose run has ended: that run, the state, and what it was called after. Blocks."""
+        """Delete a handler whose run has ended: that run, its state, and the run it is named after. Blocks."""
         found = current_run(self.store, handler_id)
         for run_id in dict.fromkeys([found.before, handler_id if is_plain(handler_id) else ""]):
             if run_id:
                 self.store.purge(run_id)
 
     def count_reader(self, change: int) -> None:
-        """A stream was opened (1) or has ended (-1)."""
+        """Record that a stream was opened (1) or closed (-1)."""
         self.readers += change
 
-    def data(self, record: RunRecord, served: Served) -> HandlerData:
-        """A run as its handler; of one that goes on also whether nobody is there to execute it. Blocks."""
+    def data(self, record: RunRecord, served: ServedWorkflow) -> HandlerData:
+        """A run as a handler; a running one with an error if no live worker can execute it. Blocks."""
         return handler_data(record, served.name, no_worker=self.no_worker_for(record))
 
     def no_worker_for(self, record: RunRecord) -> str | None:
-        """Why a run does not go on: no worker with its code is alive; None when one is, or it has only just begun."""
+        """An error text if no live worker has the run's code; None if one has, or the run has just begun."""
         if record.status != "running" or self.is_served(record.workflow):
             return None
         seconds, microseconds = self.store.read("ask for the time", self.store.client.time)
-        # A worker that begins announces itself with its first sweeps.
-        patience = max(2.0, 2 * self.store.settings.sweep_seconds)
-        if seconds + microseconds / 1e6 - record.created_at / 1000 < patience:
+        # A starting worker registers with its first sweeps.
+        grace = max(2.0, 2 * self.store.settings.sweep_seconds)
+        if seconds + microseconds / 1e6 - record.created_at / 1000 < grace:
             return None
         return (
-            f"No live worker serves {record.workflow!r}. The run is stored and goes on as soon as one does: "
-            "start it with `umbel worker`."
+            f"No live worker serves {record.workflow!r}. The run is stored and continues once one does: start "
+            "`umbel worker`."
         )
 
     def is_served(self, workflow: str) -> bool:
         """Whether a live worker has the code of this workflow, by its own name. Blocks."""
         now = time.monotonic()
         seen_at, names = self._workers
-        if now - seen_at > (WORKERS_SECONDS if workflow in names else NO_WORKERS_SECONDS):
+        if now - seen_at > (WORKERS_CACHE_SECONDS if workflow in names else NO_WORKERS_CACHE_SECONDS):
             seen = seen_workers(self.store)
             names = frozenset(name for each in seen if each.is_live for name in each.workflows)
             self._workers = (now, names)

@@ -1,9 +1,9 @@
-"""A run's events as bytes of a response that stays open: server-sent events, or one JSON object per line.
+"""A run's events as a streamed response: server-sent events, or one JSON object per line.
 
-*Promise:* a reader gets every event behind its cursor once and in order, whichever replica it asks and however often it
-asks again with the last `id` it has seen. A reader that is slower than its run is read for at the pace it takes the
-bytes; what waits for it here is bounded, and nobody else notices. A stream that is broken off before the run's end is
-cut, never closed politely: clients take a polite end for the end of the run.
+*Promise:* a reader gets every event after its cursor once and in order, from any replica and after any number of
+reconnections with the last `id` it has seen. A slow reader is served at its own pace; its buffer here is bounded, and
+it delays no other reader. A stream that stops before the run's end is aborted, never completed: clients take a complete
+response as the end of the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger("umbel.server")
 HEARTBEAT = b": heartbeat\n\n"
 SSE = "text/event-stream; charset=utf-8"
 NDJSON = "application/x-ndjson"
-#: An event above this is made anew for each reader, so that nothing large is kept.
+#: Larger events are encoded for each reader, so that nothing large is cached.
 LARGE_BYTES = 1 << 16
 
 
@@ -47,10 +47,10 @@ async def sse_events(
 
     Args:
         handler: The run.
-        after_sequence: Begin behind this number, such as the `Last-Event-ID` of a reader that comes back.
-        include_internal: Also step state changes, idleness and unhandled events.
-        event_types: Only events of these classes or below them, by name; empty is all.
-        heartbeat_seconds: A comment is sent when nothing else was for so long; None sends none.
+        after_sequence: Begin after this number, such as the `Last-Event-ID` of a reader that reconnects.
+        include_internal: Include step state changes, idleness and unhandled events.
+        event_types: Only events of these classes or their subclasses, by name; empty for all.
+        heartbeat_seconds: Seconds without an event after which a comment is sent; None for never.
     """
     reader = handler.published(after_sequence, include_internal)
     async for frame in frames(reader, event_types=event_types, heartbeat_seconds=heartbeat_seconds):
@@ -65,27 +65,27 @@ async def frames(
     event_types: Collection[str] = (),
     heartbeat_seconds: float | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """What the reader reads, as pieces of a response; ends with the run.
+    """The reader's events as parts of a response; ends with the run.
 
     Args:
-        reader: Where to begin and what to read.
-        sse: Server-sent events with numbers; else lines of JSON, which have neither numbers nor heartbeats.
+        reader: Reads the events.
+        sse: Server-sent events with ids; else lines of JSON, which have neither ids nor heartbeats.
         with_qualified_name: See `EventEnvelopeWithMetadata`.
-        event_types: Only events of these classes or below them; short or qualified names. Empty is all.
+        event_types: Only events of these classes or their subclasses; short or qualified names. Empty for all.
         heartbeat_seconds: As in `sse_events`.
     """
     wanted = frozenset(event_types)
     frame = _sse_frame if sse else _line
-    told_missing: int | None = None
+    reported_missing: int | None = None
     is_over = False
     while not is_over:
         found = reader.aevents(heartbeat_seconds if sse else None)
         try:
             async with contextlib.aclosing(found):
                 async for event in found:
-                    if sse and reader.first_missing is not None and reader.first_missing != told_missing:
-                        told_missing = reader.first_missing
-                        yield b": events from number %d on are no longer kept\n\n" % told_missing
+                    if sse and reader.first_missing is not None and reader.first_missing != reported_missing:
+                        reported_missing = reader.first_missing
+                        yield b": events from number %d on are no longer kept\n\n" % reported_missing
                     if not wanted or wanted & names_of(event.envelope):
                         yield frame(event.seq, event.envelope, with_qualified_name)
             is_over = True
@@ -99,7 +99,7 @@ def _names(name: str, parents: tuple[str, ...]) -> frozenset[str]:
 
 
 def names_of(envelope: Envelope) -> frozenset[str]:
-    """Everything an event answers to in a filter: its class and those above it, short and qualified."""
+    """All names of an event in a filter: its class and base classes, short and qualified."""
     return _names(envelope.type, envelope.parents)
 
 
@@ -108,7 +108,7 @@ def _sse_frame(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes
     return make(seq, envelope, with_qualified_name)
 
 
-# Many readers of one run get the same bytes: they are made once. Few, recent and small ones, which cost little to keep.
+# Many readers of one run get the same bytes, so these are cached: few, recent and small ones.
 @lru_cache(32)
 def _shared_sse_frame(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes:
     return _new_sse_frame(seq, envelope, with_qualified_name)
@@ -123,37 +123,37 @@ def _line(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes:
 
 
 class EventStreamResponse(Response):
-    """Sends pieces as they come, for as long as the reader takes them and may have them."""
+    """Sends parts as they come, while the client reads them and is allowed to."""
 
     def __init__(
         self,
-        pieces: AsyncGenerator[bytes, None],
+        parts: AsyncGenerator[bytes, None],
         *,
         media_type: str,
-        may_go_on: Callable[[], Awaitable[bool]] | None,
+        is_still_allowed: Callable[[], Awaitable[bool]] | None,
         check_seconds: float,
         slow_seconds: float,
         on_open: Callable[[int], None],
     ) -> None:
         """Args:
-        pieces: What is sent.
-        media_type: Of the whole.
-        may_go_on: Asked again and again: whether who reads may still do so. None: there is nobody to ask.
+        parts: What is sent.
+        media_type: Media type of the response.
+        is_still_allowed: Called repeatedly: whether the client may still read. None if nothing decides it.
         check_seconds: How often.
-        slow_seconds: A reader that takes nothing for so long is cut off; it may come back.
-        on_open: DeliveryResult +1 when the stream begins and -1 when it is over.
+        slow_seconds: A client that reads nothing for this long is disconnected; it may reconnect.
+        on_open: Called with +1 when the stream begins and with -1 when it ends.
         """
         self.status_code = 200
         self.background = None
         self.media_type = media_type
         self.init_headers({"cache-control": "no-cache, no-store", "x-accel-buffering": "no"})
-        self._pieces, self._may_go_on, self._on_open = pieces, may_go_on, on_open
+        self._parts, self._is_still_allowed, self._on_open = parts, is_still_allowed, on_open
         self._check_seconds, self._slow_seconds = check_seconds, slow_seconds
         self._sending_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._on_open(1)
-        works = (self._send_all(send), _until_gone(receive), self._until_to_be_cut())
+        works = (self._send_all(send), _until_disconnected(receive), self._until_revoked_or_slow())
         tasks = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -163,42 +163,42 @@ class EventStreamResponse(Response):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._pieces.aclose()
+            await self._parts.aclose()
             self._on_open(-1)
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": True})  # the headers go out now
+        await send({"type": "http.response.body", "body": b"", "more_body": True})  # sends the headers now
         try:
-            async for piece in self._pieces:
+            async for part in self._parts:
                 self._sending_since = time.monotonic()
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": part, "more_body": True})
                 self._sending_since = None
-        except UmbelError as error:  # the run was purged, Redis is away, this server is being stopped
+        except UmbelError as error:  # the run was purged, Redis is unreachable, this server is stopping
             _cut(str(error))
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _until_to_be_cut(self) -> None:
-        """One watch for the whole stream: a timer around each piece would cost more than the piece."""
-        asked_at = time.monotonic()
+    async def _until_revoked_or_slow(self) -> None:
+        """One check for the whole stream: a timer for each part would cost more than sending the part."""
+        checked_at = time.monotonic()
         while True:
             await asyncio.sleep(min(self._slow_seconds, self._check_seconds) / 2)
             now, since = time.monotonic(), self._sending_since
             if since is not None and now - since >= self._slow_seconds:
-                _cut(f"its reader took nothing for {self._slow_seconds:g} s")
+                _cut(f"its client read nothing for {self._slow_seconds:g} s")
                 return
-            if self._may_go_on is not None and now - asked_at >= self._check_seconds / 2:
-                asked_at = now
-                if not await self._may_go_on():
-                    _cut("its reader may not read it any longer")
+            if self._is_still_allowed is not None and now - checked_at >= self._check_seconds / 2:
+                checked_at = now
+                if not await self._is_still_allowed():
+                    _cut("its client is no longer allowed to read it")
                     return
 
 
 def _cut(why: str) -> None:
-    logger.warning("a stream was cut: %s", why, extra={"action": "reader_cut"})
+    logger.warning("stream closed: %s", why, extra={"action": "reader_cut"})
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,8 +1,8 @@
-"""The one door: every request and every websocket passes here before anything else looks at it.
+"""The guard: every request and every websocket passes it first.
 
-Pure ASGI, in front of all routes, decided on the scope: no path, no method and no protocol goes around it. In this
-order: the host that was asked for (DNS rebinding), where a changing request comes from (cross-site requests), the
-token, the size of the body. It also gives every answer the headers that keep a browser careful.
+It is plain ASGI middleware in front of all routes and decides by the scope, so no path, method or protocol bypasses it.
+It checks, in this order: the Host header (DNS rebinding), the origin of requests that change something (cross-site
+requests), the token, the size of the body. It also adds security headers to every response.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
+    """Whether a host name or address is loopback."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -46,7 +46,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware, see the module."""
+    """The ASGI middleware."""
 
     def __init__(
         self,
@@ -60,14 +60,14 @@ class Guard:
         max_body_bytes: int,
     ) -> None:
         """Args:
-        app: What is guarded.
-        tokens: Name -> token; empty asks for none.
-        is_authorized_elsewhere: An `authorize` hook looks at every request.
-        allowed_hosts: Names this server may be asked for as, without port. None: with a token or a hook any (a foreign
-            page has neither), without only this machine's own.
-        allowed_origins: Other sites whose pages may call, such as `https://app.example`.
+        app: The app to guard.
+        tokens: Name -> token; empty if none is required.
+        is_authorized_elsewhere: An `authorize` hook checks every request.
+        allowed_hosts: Accepted Host headers, without port. None: any with a token or a hook (another site's page has
+            neither), else only loopback names.
+        allowed_origins: Other origins whose pages may call, such as `https://app.example`.
         public_paths: Exact paths that may be read without a token.
-        max_body_bytes: Of one request.
+        max_body_bytes: Maximum size of a request body.
         """
         self._app = app
         self._tokens = {name: token.encode() for name, token in tokens.items()}
@@ -86,32 +86,31 @@ class Guard:
         if refused is not None:
             await _refuse(scope, receive, send, *refused, is_script=_is_script(headers))
             return
-        counted = _Counted(receive, self._max_body_bytes)
-        await self._app(scope, counted.receive, _with_headers(send))
+        body = _LimitedBody(receive, self._max_body_bytes)
+        await self._app(scope, body.receive, _with_headers(send))
 
-    # -- may it pass? ----------------------------------------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------------------------------------------
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
-        """Status and text, if it may not; else the scope says who asks."""
+        """Status and text if the request is refused; else the principal is stored in the scope."""
         host = headers.get("host", "")
         if not self._is_our_name(host):
             return 421, (
-                f"This server does not answer to the host {_short(host)!r}. Ask for it by a name of its own, or name "
-                "this one in allowed_hosts."
+                f"Host {_short(host)!r} is not allowed. Use a loopback name, or add this one to allowed_hosts."
             )
         if not self._may_come_from(scope, headers, host):
             return 403, (
-                f"Requests from {_short(headers.get('origin', 'another site'))!r} are refused. Call from the server's "
-                "own page or from no page, or name the site in allowed_origins."
+                f"Requests from {_short(headers.get('origin', 'another site'))!r} are not allowed. Call from the "
+                "server's own pages, or add the origin to allowed_origins."
             )
         principal = self._principal(scope, headers)
         if principal is None:
-            return 401, "A token is needed: send it as `Authorization: Bearer <token>`."
+            return 401, "Authentication required: send `Authorization: Bearer <token>`."
         scope[PRINCIPAL] = principal
         try:
             declared = int(headers.get("content-length", 0))
         except ValueError:
-            return 400, "The content-length of the request is no number."
+            return 400, "The Content-Length header is not a number."
         if declared > self._max_body_bytes:
             return 413, _too_large(self._max_body_bytes)
         return None
@@ -127,7 +126,7 @@ class Guard:
 
     def _may_come_from(self, scope: Scope, headers: Mapping[str, str], host: str) -> bool:
         if scope["type"] == "http" and scope["method"] in _READING:
-            return True  # without CORS headers, no foreign page can read the answer
+            return True  # without CORS headers, no page of another origin can read the response
         origin = headers.get("origin")
         if origin is None:
             return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
@@ -151,14 +150,14 @@ class Guard:
         return Principal(name, credentials, headers, client[0] if client else None)
 
     def _named(self, credentials: str | None) -> str | None:
-        """The name of the token that was shown; all are compared, each in constant time."""
-        shown = (credentials or "").encode()
-        names = [name for name, token in self._tokens.items() if hmac.compare_digest(shown, token)]
+        """The name of the token that was sent; all are compared, each in constant time."""
+        sent = (credentials or "").encode()
+        names = [name for name, token in self._tokens.items() if hmac.compare_digest(sent, token)]
         return names[0] if names and credentials else None
 
 
 def _credentials(authorization: str) -> str | None:
-    """The token of a header; of Basic authentication, which browsers know, the password is the token."""
+    """The token in an Authorization header; with Basic authentication, for browsers, it is the password."""
     scheme, _, rest = authorization.strip().partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer":
@@ -171,8 +170,8 @@ def _credentials(authorization: str) -> str | None:
         return None
 
 
-class _Counted:
-    """Reads a request, and stops when its body becomes too large, declared or not."""
+class _LimitedBody:
+    """Receives a request, and fails when its body becomes too large, whatever size was declared."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most, self._seen = receive, most, 0
@@ -198,7 +197,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _is_script(headers: Mapping[str, str]) -> bool:
-    """Whether a page's script asks, not a person who follows a link."""
+    """Whether a page's script sent the request, not a navigation."""
     return headers.get("sec-fetch-mode", "navigate") != "navigate"
 
 
@@ -214,7 +213,7 @@ async def _refuse(
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="umbel"'))
         if not is_script:
-            # Browsers can ask for that, and send it with all they load. For a script they would ask over its own page.
+            # For a navigation, browsers prompt for it and send it with everything. For a script they would prompt too.
             headers.append((b"www-authenticate", b'Basic realm="umbel"'))
     await _with_headers(send)({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -222,8 +221,8 @@ async def _refuse(
 
 def _too_large(most: int) -> str:
     return (
-        f"The request body is larger than {most:,} bytes (max_body_bytes). Keep large data in a file, a bucket or a "
-        "database, and send where they are."
+        f"The request body is larger than {most:,} bytes (max_body_bytes). Store large data in a file, a bucket or a "
+        "database, and send a reference to it."
     )
 
 

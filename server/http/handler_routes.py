@@ -1,4 +1,4 @@
-"""Handlers over HTTP: how they stand, what is sent to them, how they end."""
+"""Handlers over HTTP: their status and events, sending events, cancelling."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ...orchestration.store.replies import RunRecord
 from ...orchestration.streams.log import read_heads
 from ...orchestration.streams.reader import StreamReader
 from .access import ACCESS, Access, acts
-from .deployment import Serving
+from .deployment import ServedDeployment
 from .event_stream import NDJSON, SSE, EventStreamResponse, frames
 from .parsing import EventProblem, parse_event, read_object, read_text, registry_of
-from .protocol import RUN_STATUSES, HandlerData, is_status_completed, plain_result
+from .protocol import RUN_STATUSES_OF, HandlerData, is_status_completed, plain_result
 
-#: Handlers in a list when the request does not say how many.
-MOST_LISTED = 1_000
+#: Default limit of the list of handlers.
+DEFAULT_LIMIT = 1_000
 
 
 class HandlerEndpoints:
     """The endpoints below `/handlers`, `/events` and `/results`."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, deployment: ServedDeployment) -> None:
+        self._deployment = deployment
 
     def routes(self) -> list[Route]:
         """In the order of the protocol."""
@@ -43,15 +43,15 @@ class HandlerEndpoints:
             Route("/events/{handler_id}", self.send, methods=["POST"]),
         ]
 
-    # -- how they stand --------------------------------------------------------------------------------------------
+    # -- status --------------------------------------------------------------------------------------------------
 
     @acts("list")
     async def listing(self, request: Request) -> Response:
-        """`GET /handlers`, newest first; of several with one name the run it is at."""
+        """`GET /handlers`, newest first; each handler with its current run."""
         statuses = _filter(request, "status")
         names = _filter(request, "workflow_name")
-        limit = _number(request, "limit", MOST_LISTED)
-        wanted = [run for status, runs in RUN_STATUSES.items() if not statuses or status in statuses for run in runs]
+        limit = _number(request, "limit", DEFAULT_LIMIT)
+        wanted = [run for status, runs in RUN_STATUSES_OF.items() if not statuses or status in statuses for run in runs]
         found = await run_in_threadpool(self._newest, wanted, names, limit)
         access: Access = request.scope[ACCESS]
         rows = [row for row in found if await access.allows("read", row.handler_id)]
@@ -59,14 +59,16 @@ class HandlerEndpoints:
 
     def _newest(self, statuses: list[str], names: Collection[str], limit: int) -> list[HandlerData]:
         def is_wanted(record: RunRecord) -> bool:
-            served = self._serving.served_of(record)
+            served = self._deployment.served_of(record)
             return served is not None and (not names or served.name in names)
 
-        workflows = {each.workflow.workflow_name for each in self._serving.workflows.values()}
+        workflows = {each.workflow.workflow_name for each in self._deployment.workflows.values()}
         found = newest_handlers(
-            self._serving.store, is_wanted, statuses=statuses if workflows else (), workflows=workflows, limit=limit
+            self._deployment.store, is_wanted, statuses=statuses if workflows else (), workflows=workflows, limit=limit
         )
-        return [self._serving.data(record, served) for record in found if (served := self._serving.served_of(record))]
+        return [
+            self._deployment.data(record, served) for record in found if (served := self._deployment.served_of(record))
+        ]
 
     @acts("read")
     async def get(self, request: Request) -> Response:
@@ -76,19 +78,19 @@ class HandlerEndpoints:
 
     @acts("read")
     async def result(self, request: Request) -> Response:
-        """`GET /results/{id}`, deprecated: the same with the bare result."""
+        """`GET /results/{id}`, deprecated: the same with the plain result."""
         data, plain = await run_in_threadpool(self._look, request.path_params["handler_id"])
         return JSONResponse(data.model_dump() | {"result": plain}, _status_code(data))
 
     def _look(self, handler_id: str) -> tuple[HandlerData, Any]:
-        record, served = self._serving.record(handler_id)
-        return self._serving.data(record, served), plain_result(record)
+        record, served = self._deployment.record(handler_id)
+        return self._deployment.data(record, served), plain_result(record)
 
-    # -- what is sent to them --------------------------------------------------------------------------------------
+    # -- sending, cancelling ---------------------------------------------------------------------------------------
 
     @acts("send")
     async def send(self, request: Request) -> Response:
-        """`POST /events/{id}`: an event into the run, to all that accept it or to one step."""
+        """`POST /events/{id}`: sends an event to every step that accepts it, or to one step."""
         body = read_object(await request.body(), "Error processing request")
         step = read_text(body, "step")
         event = body.get("event")
@@ -98,14 +100,14 @@ class HandlerEndpoints:
         return JSONResponse({"status": "sent"})
 
     def _send(self, handler_id: str, data: Any, step: str | None) -> None:
-        record, served = self._serving.record(handler_id)
+        record, served = self._deployment.record(handler_id)
         if record.status != "running":
             raise HTTPException(409, "Workflow already completed")
         try:
             event = parse_event(data, registry_of(served.events))
         except EventProblem as problem:
             raise HTTPException(400, str(problem)) from problem
-        handler = self._serving.handler(record, served)
+        handler = self._deployment.handler(record, served)
         try:
             handler.send_event(event, step)
         except RunNotFound as error:
@@ -121,7 +123,7 @@ class HandlerEndpoints:
 
     @acts("cancel")
     async def cancel(self, request: Request) -> Response:
-        """`POST /handlers/{id}/cancel`: end the run; with `purge=true` forget the handler and all it holds."""
+        """`POST /handlers/{id}/cancel`: cancels the run; with `purge=true` deletes the handler and its data."""
         handler_id = request.path_params["handler_id"]
         purge = _flag(request, "purge", False)
         if purge:
@@ -130,21 +132,21 @@ class HandlerEndpoints:
         return JSONResponse({"status": status})
 
     def _cancel(self, handler_id: str, purge: bool) -> str:
-        record, served = self._serving.record(handler_id)
+        record, served = self._deployment.record(handler_id)
         if record.status == "running":
-            self._serving.handler(record, served).cancel()
+            self._deployment.handler(record, served).cancel()
         elif not purge:
             raise HTTPException(404, "Handler not found")
         if not purge:
             return "cancelled"
-        self._serving.purge(handler_id)
+        self._deployment.purge(handler_id)
         return "deleted"
 
-    # -- what they tell --------------------------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------------------------
 
     @acts("stream")
     async def stream(self, request: Request) -> Response:
-        """`GET /events/{id}`: the run's events from a cursor on, until it ends; 204 when there are no more."""
+        """`GET /events/{id}`: streams the run's events after a cursor, until it ends; 204 if there are no more."""
         handler_id = request.path_params["handler_id"]
         sse = _flag(request, "sse", True)
         after = _cursor(request, sse=sse)
@@ -155,33 +157,33 @@ class HandlerEndpoints:
             return Response(status_code=204)
         if request.method == "HEAD":
             return Response(media_type=SSE if sse else NDJSON)
-        serving = self._serving
+        deployment = self._deployment
         access: Access = request.scope[ACCESS]
-        pieces = frames(
+        parts = frames(
             reader,
             sse=sse,
             with_qualified_name=_flag(request, "include_qualified_name", True),
             event_types=_filter(request, "event_type"),
-            heartbeat_seconds=serving.heartbeat_seconds,
+            heartbeat_seconds=deployment.heartbeat_seconds,
         )
         return EventStreamResponse(
-            pieces,
+            parts,
             media_type=SSE if sse else NDJSON,
-            may_go_on=None if access.authorize is None else lambda: access.allows("stream", handler_id),
-            check_seconds=serving.reauthorize_seconds,
-            slow_seconds=serving.slow_reader_seconds,
-            on_open=serving.count_reader,
+            is_still_allowed=None if access.authorize is None else lambda: access.allows("stream", handler_id),
+            check_seconds=deployment.reauthorize_seconds,
+            slow_seconds=deployment.slow_reader_seconds,
+            on_open=deployment.count_reader,
         )
 
     def _reader(self, handler_id: str, after: int | None, *, include_internal: bool) -> StreamReader | None:
-        record, _ = self._serving.record(handler_id)
-        runtime = self._serving.runtime
+        record, _ = self._deployment.record(handler_id)
+        runtime = self._deployment.runtime
         heads = runtime.portal.call(read_heads(runtime.astore, [record.run_id]))
         head, is_running = heads[record.run_id]
         position = head if after is None else max(-1, min(after, head))
         if not is_running and position >= head:
             return None
-        return self._serving.hub.reader(record.run_id, position, include_internal)
+        return self._deployment.hub.reader(record.run_id, position, include_internal)
 
 
 def _status_code(data: HandlerData) -> int:
@@ -191,12 +193,12 @@ def _status_code(data: HandlerData) -> int:
 
 
 def _flag(request: Request, name: str, default: bool) -> bool:
-    """Only `true` is true."""
+    """A boolean parameter: only `true`, in any case, is true."""
     return request.query_params.get(name, str(default)).lower() == "true"
 
 
 def _filter(request: Request, name: str) -> list[str]:
-    """The values of a repeatable parameter, also given with commas; none means no filter."""
+    """The values of a repeatable or comma-separated parameter; none for no filter."""
     values = (part for value in request.query_params.getlist(name) for part in value.split(","))
     return [value.strip() for value in values if value.strip()]
 
@@ -209,7 +211,7 @@ def _number(request: Request, name: str, default: int) -> int:
 
 
 def _cursor(request: Request, *, sse: bool) -> int | None:
-    """Where a stream begins; None is now. A browser that comes back says what it has seen in `Last-Event-ID`."""
+    """Where a stream begins; None for now. A reconnecting browser sends its last id as `Last-Event-ID`."""
     text = request.query_params.get("after_sequence", "now")
     seen = request.headers.get("last-event-id", "") if sse else ""
     after = None if text.lower() == "now" else _integer(text)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: made of what the endpoints say of themselves."""
+"""The OpenAPI document, made from the routes and their docstrings."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _RUN_BODY = {
             "oneOf": [{"type": "object"}, _TEXT],
         },
         "handler_id": {**_TEXT, "description": "Name of the handler whose next run this is; its state is kept."},
-        "kwargs": {"type": "object", "description": "Fields of the start event, where start_event is absent."},
-        "context": {"type": "object", "description": "A snapshot to begin with, where the server accepts it."},
+        "kwargs": {"type": "object", "description": "Fields of the start event, if start_event is absent."},
+        "context": {"type": "object", "description": "A snapshot to start from, if the server accepts it."},
     },
 }
 _EVENT_BODY = {
@@ -49,19 +49,19 @@ _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("/handlers", "get"): [
         _parameter("status", _LIST, "running, completed, failed, cancelled; repeatable."),
         _parameter("workflow_name", _LIST, "Repeatable."),
-        _parameter("limit", {"type": "integer", "default": 1000}, "At most so many, newest first."),
+        _parameter("limit", {"type": "integer", "default": 1000}, "Maximum number, newest first."),
     ],
-    ("/handlers/{handler_id}/cancel", "post"): [_parameter("purge", _BOOLEAN, "Also forget the handler.")],
+    ("/handlers/{handler_id}/cancel", "post"): [_parameter("purge", _BOOLEAN, "Also delete the handler.")],
     ("/events/{handler_id}", "get"): [
         _parameter("sse", {"type": "boolean", "default": True}, "Server-sent events; else one JSON object per line."),
-        _parameter("include_internal", _BOOLEAN, "Also step state changes and the like."),
+        _parameter("include_internal", _BOOLEAN, "Include step state changes and other internal events."),
         _parameter("include_qualified_name", {"type": "boolean", "default": True}, "Fill qualified_name."),
         _parameter(
             "after_sequence",
             {"oneOf": [{"type": "integer"}, {"type": "string", "enum": ["now"]}], "default": "now"},
-            "Begin behind this number; -1 is the beginning. The header Last-Event-ID goes before it.",
+            "Begin after this number; -1 for the beginning. The header Last-Event-ID takes precedence.",
         ),
-        _parameter("event_type", _LIST, "Only events of these classes or below them; repeatable."),
+        _parameter("event_type", _LIST, "Only events of these classes or their subclasses; repeatable."),
     ],
 }
 _BODIES = {
@@ -93,9 +93,9 @@ _ANSWERS: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
         202: ("Running", {"type": "object"}),
         500: ("Failed or cancelled", {"type": "object"}),
     },
-    ("/events/{handler_id}", "get"): {204: ("The run has ended, and nothing is left to read", None)},
+    ("/events/{handler_id}", "get"): {204: ("The run has ended, and there are no more events", None)},
     ("/events/{handler_id}", "post"): {
-        200: ("The event is in the run", {"type": "object", "properties": {"status": _TEXT}}),
+        200: ("The event was sent", {"type": "object", "properties": {"status": _TEXT}}),
         409: ("The run has ended", _DETAIL),
     },
     ("/health", "get"): {503: ("Stopped, or not configured", {"type": "object"})},
@@ -164,10 +164,10 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": _BODIES[at]}}}
     answers = {200: ("Success", {"type": "object"})} | _ANSWERS.get(at, {})
     if at in _BODIES:
-        answers[400] = ("What was sent does not fit; the text says why", _DETAIL)
+        answers[400] = ("Invalid request; the detail says why", _DETAIL)
     if path:
-        answers[404] = ("There is no such workflow or handler", _DETAIL)
-    answers |= {401: ("A token is needed", _DETAIL), 403: ("Not allowed", _DETAIL)}
+        answers[404] = ("Workflow or handler not found", _DETAIL)
+    answers |= {401: ("Authentication required", _DETAIL), 403: ("Not allowed", _DETAIL)}
     operation["responses"] = {
         str(status): {"description": text}
         | ({} if schema is None else {"content": {_content_type(at, status): {"schema": schema}}})

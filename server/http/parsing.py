@@ -1,4 +1,4 @@
-"""Requests as values: JSON that may be anything, and the events in it. What does not fit is a 400 that says why."""
+"""Parsing requests: JSON and the events in it. Invalid input is answered with 400 and the reason."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ...tasks.events.event import Event, event_name
 from ...tasks.events.json_values import dump_json, field_problems
 from .protocol import qualified, short_name
 
-#: Keys an envelope may have. An object with others is the plain form of a start event.
+#: Keys of an envelope. An object with other keys is the plain form of a start event.
 _ENVELOPE = {"value", "data", "type", "qualified_name", "types", TAG}
-#: Module of the built-in events where LlamaIndex' clients have them.
+#: Module of the built-in events in LlamaIndex's clients.
 _THEIRS = "workflows.events."
 
 
 class EventProblem(ValueError):
-    """What a client sent is no event that can be made here."""
+    """A client's data is not a valid event."""
 
 
 def read_object(body: bytes, what: str) -> dict[str, Any]:
     """The JSON object of a request.
 
     Raises:
-        HTTPException: 400, it is something else.
+        HTTPException: 400, it is not one.
     """
     try:
         value = json.loads(body.decode(), parse_constant=_refuse_constant)
@@ -41,10 +41,10 @@ def read_object(body: bytes, what: str) -> dict[str, Any]:
 
 
 def read_text(body: Mapping[str, Any], name: str) -> str | None:
-    """A field that is a text if it is there; an empty one counts as absent.
+    """An optional text field; an empty text counts as absent.
 
     Raises:
-        HTTPException: 400, it is something else.
+        HTTPException: 400, it is not a text.
     """
     value = body.get(name)
     if value is not None and not isinstance(value, str):
@@ -53,7 +53,7 @@ def read_text(body: Mapping[str, Any], name: str) -> str | None:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _kind(value: Any) -> str:
@@ -62,22 +62,22 @@ def _kind(value: Any) -> str:
 
 
 def registry_of(classes: list[type[Event]]) -> dict[str, type[Event]]:
-    """Event classes by the name clients know them by."""
+    """Event classes by the name that clients use."""
     return {cls.__name__: cls for cls in classes}
 
 
 def parse_event(data: Any, registry: Mapping[str, type[Event]], *, start: type[Event] | None = None) -> Event:
-    """An event from what a client sent: an envelope, or JSON text of one.
+    """An event from an envelope, or from an envelope as JSON text.
 
     An envelope has a `value` and the class, as `type` or as `qualified_name`, which is looked up and never imported.
 
     Args:
-        data: Anything that JSON can be.
+        data: Any JSON value.
         registry: The classes that may be sent, by name.
-        start: A start event is expected: an object that is no envelope holds this class's fields.
+        start: A start event is expected: an object that is not an envelope has this class's fields.
 
     Raises:
-        EventProblem: Saying what is wrong.
+        EventProblem: It is not a valid event; the message says why.
     """
     if isinstance(data, str):
         try:
@@ -129,10 +129,10 @@ def make_event(cls: type[Event], value: Any) -> Event:
     """An event of this class.
 
     Raises:
-        EventProblem: The fields do not make one.
+        EventProblem: The fields are invalid.
     """
     try:
-        # From text, so that what JSON has no type for, such as dates, is accepted by strict models too.
+        # From JSON text, so that strict models also accept types that JSON lacks, such as dates.
         return cls.model_validate_json(dump_json(value))
     except NotJson as flaw:
         raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {flaw}") from flaw

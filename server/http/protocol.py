@@ -1,6 +1,6 @@
-"""The shapes that travel over HTTP, and what of a run stands in them.
+"""The request and response bodies of the HTTP API, and how they are made from a run.
 
-Names, keys and null rules are those of LlamaIndex' workflow server, so that its clients understand this one.
+Names, keys and null rules are those of LlamaIndex's workflow server, so that its clients work with this one.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ __all__ = [
     "is_status_completed",
 ]
 
-#: How a handler stands. A run that timed out has failed.
+#: Status of a handler. A run that timed out has failed.
 Status = Literal["running", "completed", "failed", "cancelled"]
 
-#: The statuses of runs that each status of a handler stands for.
-RUN_STATUSES: dict[Status, tuple[str, ...]] = {
+#: The statuses of runs for each status of a handler.
+RUN_STATUSES_OF: dict[Status, tuple[str, ...]] = {
     "running": ("running",),
     "completed": ("completed",),
     "failed": ("failed", "timed_out"),
     "cancelled": ("cancelled",),
 }
-_STATUS_OF: dict[str, Status] = {run: status for status, runs in RUN_STATUSES.items() for run in runs}
+_STATUS_OF: dict[str, Status] = {run: status for status, runs in RUN_STATUSES_OF.items() for run in runs}
 
 
 def is_status_completed(status: Status) -> bool:
-    """Whether the handler's run has ended, in whatever way."""
+    """Whether the handler's run has ended, successfully or not."""
     return status != "running"
 
 
@@ -54,10 +54,10 @@ class EventEnvelopeWithMetadata(BaseModel):
     """An event as clients read it.
 
     Attributes:
-        value: Its fields; dynamic data below `_data`, the result of a StopEvent below `result`.
-        qualified_name: Its class with the module; None where the client did not want it.
+        value: Its fields; dynamic data under `_data`, the result of a StopEvent under `result`.
+        qualified_name: Its class with the module; None if the client did not ask for it.
         type: Its class.
-        types: The event classes between its class and Event, nearest first; None when there are none.
+        types: The event classes between its class and Event, nearest first; None if there are none.
     """
 
     value: dict[str, Any]
@@ -67,13 +67,13 @@ class EventEnvelopeWithMetadata(BaseModel):
 
 
 class HandlerData(BaseModel):
-    """How a handler stands.
+    """A handler's status.
 
     Attributes:
-        handler_id: Its name; the run's id unless a client has named it.
-        workflow_name: The name it is served under.
-        run_id: The run it is at.
-        error: Why it failed; of a running one, that no worker is there to execute it. Else None.
+        handler_id: Its id; the run's id unless the client chose one.
+        workflow_name: The name the workflow is served under.
+        run_id: Its current run.
+        error: Why it failed; for a running one, that no live worker can execute it. Else None.
         result: The event that completed the run.
         status: running, completed, failed or cancelled.
         started_at, updated_at, completed_at: ISO 8601 in UTC.
@@ -91,13 +91,13 @@ class HandlerData(BaseModel):
 
 
 class HandlersListResponse(BaseModel):
-    """What there is."""
+    """The handlers."""
 
     handlers: list[HandlerData]
 
 
 class HealthResponse(BaseModel):
-    """Whether the server is there."""
+    """Whether the server is healthy."""
 
     status: Literal["healthy", "unhealthy"]
 
@@ -109,19 +109,19 @@ class WorkflowsListResponse(BaseModel):
 
 
 class SendEventResponse(BaseModel):
-    """The event is in the run."""
+    """The event was sent."""
 
     status: Literal["sent"]
 
 
 class CancelHandlerResponse(BaseModel):
-    """What became of the handler."""
+    """The outcome of a cancellation."""
 
     status: Literal["deleted", "cancelled"]
 
 
 class WorkflowSchemaResponse(BaseModel):
-    """JSON schemas of what a workflow takes and gives."""
+    """JSON schemas of a workflow's start and stop events."""
 
     start: dict[str, Any]
     stop: dict[str, Any]
@@ -141,23 +141,23 @@ class WorkflowGraphResponse(BaseModel):
 
 # -- events ------------------------------------------------------------------------------------------------------------
 
-#: Raw in JSON these are text, but clients that split lines as Python's `splitlines` does would take them for line ends.
+#: Valid unescaped in JSON, but clients that split lines like Python's `splitlines` would take them for line ends.
 _LINE_ENDS = {"\u0085".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 
 
 def short_name(name: str) -> str:
-    """A class as `type` and `types` spell it: `shop.flows.Asked` is `Asked`."""
+    """A class as in `type` and `types`: `shop.flows.Asked` is `Asked`."""
     return name.rpartition(".")[2]
 
 
 def qualified(name: str) -> str:
-    """A class as `qualified_name` spells it: a wire name, but built-in events where users import them from."""
+    """A class as in `qualified_name`: its wire name, but built-in events by the module users import them from."""
     root, _, last = name.partition(".")
     return f"umbel.events.{last}" if root == "umbel" and "." not in last else name
 
 
 def event_json(envelope: Envelope, *, with_qualified_name: bool = True) -> bytes:
-    """An event as one line of JSON, in the bytes that `EventEnvelopeWithMetadata` would make."""
+    """An event as one line of JSON, the same bytes as `EventEnvelopeWithMetadata` gives."""
     about = {
         "qualified_name": qualified(envelope.type) if with_qualified_name else None,
         "type": short_name(envelope.type),
@@ -175,7 +175,7 @@ def event_data(envelope: Envelope) -> EventEnvelopeWithMetadata:
 
 
 def _plain_payload(envelope: Envelope) -> bytes:
-    """The payload as `model_dump(mode="json")` shows it: values of classes without the tags they travel with."""
+    """The payload as `model_dump(mode="json")` gives it: values of classes without their tags."""
     if TAG_BYTES not in envelope.payload:
         return envelope.payload
     value = envelope.value()
@@ -197,8 +197,8 @@ def handler_data(record: RunRecord, workflow_name: str, *, no_worker: str | None
 
     Args:
         record: The run.
-        workflow_name: What its workflow is served as.
-        no_worker: Why nothing happens to it, if it goes on.
+        workflow_name: The name its workflow is served under.
+        no_worker: For a running run: the error text if no live worker can execute it.
     """
     status = _STATUS_OF[record.status]
     started, ended = _iso(record.created_at), _iso(record.ended_at)
@@ -216,7 +216,7 @@ def handler_data(record: RunRecord, workflow_name: str, *, no_worker: str | None
 
 
 def plain_result(record: RunRecord) -> Any:
-    """The result alone, as `/results/{id}` gives it: of a plain StopEvent what it carries, else the event's fields."""
+    """The result as `/results/{id}` gives it: the result of a plain StopEvent, else the event's fields."""
     if record.status != "completed" or record.ending is None:
         return None
     value = event_data(record.ending).value

@@ -1,4 +1,4 @@
-"""Workflows over HTTP: what there is, what it takes and gives, and starting runs."""
+"""Workflows over HTTP: the list, their schemas, and starting runs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ...tasks.context.ctx import Context
 from ...tasks.drawing.representation_builder import get_workflow_representation
 from ...tasks.events.event import StartEvent
 from .access import ACCESS, acts
-from .deployment import Served, Serving
+from .deployment import ServedDeployment, ServedWorkflow
 from .openapi import openapi_document
 from .parsing import EventProblem, parse_event, read_object, read_text, registry_of
 from .protocol import HandlerData, is_status_completed
 
-#: How often a waiting request looks whether its client is still there and a worker is alive.
-LOOK_SECONDS = 2.0
+#: How often a waiting request checks that its client is connected and a worker is alive.
+LIVENESS_CHECK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The body of a run request: what to begin with."""
+class _RunRequest:
+    """The parsed body of a run request."""
 
     event: StartEvent | None
     handler_id: str | None
@@ -43,10 +43,10 @@ class _Asked:
 
 
 class WorkflowEndpoints:
-    """The endpoints below `/workflows`, and those about the server itself."""
+    """The endpoints below `/workflows`, and those of the server itself."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, deployment: ServedDeployment) -> None:
+        self._deployment = deployment
 
     def routes(self) -> list[Route]:
         """In the order of the protocol."""
@@ -61,13 +61,13 @@ class WorkflowEndpoints:
             Route("/workflows/{name}/representation", self.representation, methods=["GET"]),
         ]
 
-    # -- what there is ---------------------------------------------------------------------------------------------
+    # -- workflows ------------------------------------------------------------------------------------------------
 
     @acts("health")
     async def health(self, _: Request) -> Response:
-        """`GET /health`: 503 once the server was stopped, and while nothing says where Redis is."""
+        """`GET /health`: 503 after the server was stopped, and while no Redis is configured."""
         try:
-            is_healthy = not self._serving.is_stopped and self._serving.runtime is not None
+            is_healthy = not self._deployment.is_stopped and self._deployment.runtime is not None
         except NotConfigured:
             is_healthy = False
         return JSONResponse({"status": "healthy" if is_healthy else "unhealthy"}, 200 if is_healthy else 503)
@@ -79,70 +79,70 @@ class WorkflowEndpoints:
 
     @acts("describe")
     async def listing(self, _: Request) -> Response:
-        """`GET /workflows`, in the order they were added."""
-        return JSONResponse({"workflows": list(self._serving.workflows)})
+        """`GET /workflows`: names in the order they were added."""
+        return JSONResponse({"workflows": list(self._deployment.workflows)})
 
     @acts("describe")
     async def schema(self, request: Request) -> Response:
-        """`GET /workflows/{name}/schema`: of the start event and of the stop event."""
-        workflow = self._serving.served(request.path_params["name"]).workflow
+        """`GET /workflows/{name}/schema`: JSON schemas of the start event and the stop event."""
+        workflow = self._deployment.served(request.path_params["name"]).workflow
         schemas = {"start": workflow.start_event_class, "stop": workflow.stop_event_class}
         return JSONResponse({name: cls.model_json_schema() for name, cls in schemas.items()})
 
     @acts("describe")
     async def events(self, request: Request) -> Response:
-        """`GET /workflows/{name}/events`: schemas of all its events, additional ones too."""
+        """`GET /workflows/{name}/events`: JSON schemas of all its events, including additional ones."""
         name = request.path_params["name"]
-        if name not in self._serving.workflows:
+        if name not in self._deployment.workflows:
             raise HTTPException(404, f"Workflow '{name}' not found")
-        return JSONResponse({"events": [cls.model_json_schema() for cls in self._serving.served(name).events]})
+        return JSONResponse({"events": [cls.model_json_schema() for cls in self._deployment.served(name).events]})
 
     @acts("describe")
     async def representation(self, request: Request) -> Response:
         """`GET /workflows/{name}/representation`: steps, events and resources as a graph."""
-        workflow = self._serving.served(request.path_params["name"]).workflow
+        workflow = self._deployment.served(request.path_params["name"]).workflow
         return JSONResponse({"graph": get_workflow_representation(workflow).model_dump()})
 
     # -- starting runs ---------------------------------------------------------------------------------------------
 
     @acts("start")
     async def run_nowait(self, request: Request) -> Response:
-        """`POST /workflows/{name}/run-nowait`: how the run stands right after its start."""
+        """`POST /workflows/{name}/run-nowait`: starts a run and answers at once."""
         data, _ = await self._begin(request)
         return JSONResponse(data.model_dump())
 
     @acts("start")
     async def run(self, request: Request) -> Response:
-        """`POST /workflows/{name}/run`: answers when the run has ended; 500 unless it completed.
+        """`POST /workflows/{name}/run`: starts a run and answers when it has ended; 500 unless it completed.
 
-        503 when no live worker has its code for `no_worker_seconds`: the run is stored and goes on once one has.
+        503 if no live worker has its code for `no_worker_seconds`: the run is stored and continues once one has.
         """
         data, served = await self._begin(request)
-        alone_since: float | None = None
+        no_worker_since: float | None = None
         while not is_status_completed(data.status):
             assert data.run_id is not None  # it was just started
             try:
-                await self._serving.hub.await_ended(data.run_id, LOOK_SECONDS)
+                await self._deployment.hub.await_ended(data.run_id, LIVENESS_CHECK_SECONDS)
             except TimeoutError:
                 if await request.is_disconnected():
-                    return Response(status_code=499)  # nobody reads it; the run goes on
+                    return Response(status_code=499)  # the client has left; the run continues
             data = await run_in_threadpool(self._data, data.run_id, served)
             now = time.monotonic()
-            is_alone = data.status == "running" and data.error is not None
-            alone_since = (alone_since or now) if is_alone else None
-            if alone_since is not None and now - alone_since >= self._serving.no_worker_seconds:
+            has_no_worker = data.status == "running" and data.error is not None
+            no_worker_since = (no_worker_since or now) if has_no_worker else None
+            if no_worker_since is not None and now - no_worker_since >= self._deployment.no_worker_seconds:
                 return JSONResponse(data.model_dump(), 503)
         return JSONResponse(data.model_dump(), 200 if data.status == "completed" else 500)
 
-    async def _begin(self, request: Request) -> tuple[HandlerData, Served]:
-        served = self._serving.served(request.path_params["name"])
+    async def _begin(self, request: Request) -> tuple[HandlerData, ServedWorkflow]:
+        served = self._deployment.served(request.path_params["name"])
         raw = await request.body()
-        asked = await run_in_threadpool(self._read, served, raw)
-        if asked.handler_id is not None:
-            await request.scope[ACCESS].check("start", asked.handler_id)
-        return await run_in_threadpool(self._start, served, asked), served
+        wanted = await run_in_threadpool(self._read, served, raw)
+        if wanted.handler_id is not None:
+            await request.scope[ACCESS].check("start", wanted.handler_id)
+        return await run_in_threadpool(self._start, served, wanted), served
 
-    def _read(self, served: Served, raw: bytes) -> _Asked:
+    def _read(self, served: ServedWorkflow, raw: bytes) -> _RunRequest:
         body = read_object(raw, "Invalid JSON body")
         handler_id = read_text(body, "handler_id")
         given = body.get("start_event", body.get("kwargs", {}))
@@ -158,19 +158,20 @@ class WorkflowEndpoints:
             raise HTTPException(400, f"Start event must be an instance of {served.workflow.start_event_class}")
         context = self._context(served, body.get("context"), handler_id)
         has_new_input = bool(body.get("start_event") or body.get("kwargs"))
-        goes_on = context is not None and context.is_running and not has_new_input
-        return _Asked(None if goes_on else event, handler_id, context)
+        continues = context is not None and context.is_running and not has_new_input
+        return _RunRequest(None if continues else event, handler_id, context)
 
-    def _context(self, served: Served, data: Any, handler_id: str | None) -> Context[Any] | None:
+    def _context(self, served: ServedWorkflow, data: Any, handler_id: str | None) -> Context[Any] | None:
         if not data:
             return None
-        if not self._serving.accept_context_api:
+        if not self._deployment.accept_context_api:
             raise HTTPException(
                 400, "Context API is disabled. Set accept_context_api=True on WorkflowServer to enable it."
             )
         if handler_id is not None:
             raise HTTPException(
-                400, "'context' and 'handler_id' exclude each other: a handler's next run has the state of its last."
+                400,
+                "'context' and 'handler_id' are mutually exclusive: a handler's next run has the state of its last.",
             )
         if not isinstance(data, dict):
             raise HTTPException(400, "Error processing request body: 'context' must be an object")
@@ -179,9 +180,9 @@ class WorkflowEndpoints:
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
 
-    def _start(self, served: Served, asked: _Asked) -> HandlerData:
+    def _start(self, served: ServedWorkflow, wanted: _RunRequest) -> HandlerData:
         try:
-            run_id = self._serving.start(served, asked.event, asked.handler_id, asked.context)
+            run_id = self._deployment.start(served, wanted.event, wanted.handler_id, wanted.context)
         except HandlerRunning as error:
             raise HTTPException(409, str(error)) from error
         except PayloadTooLarge as error:
@@ -192,5 +193,5 @@ class WorkflowEndpoints:
             raise HTTPException(400, f"Error processing request body: {error}") from error
         return self._data(run_id, served)
 
-    def _data(self, run_id: str, served: Served) -> HandlerData:
-        return self._serving.data(self._serving.store.run(run_id), served)
+    def _data(self, run_id: str, served: ServedWorkflow) -> HandlerData:
+        return self._deployment.data(self._deployment.store.run(run_id), served)

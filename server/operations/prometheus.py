@@ -1,4 +1,4 @@
-"""A deployment's figures in the text format of Prometheus. The table in docs/guides/operations.md lists them."""
+"""Metrics of a deployment in the Prometheus text format. The table in docs/guides/operations.md lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...orchestration.inspection.metrics import BOUNDS, Histogram, Metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-#: metric -> counter and what it counts. The counters in _DUPLICATES are reported as kinds of absorbed duplicates.
+#: Metric -> counter and help text. The counters in _DUPLICATES are reported as kinds of absorbed duplicates.
 _PLAIN = {
     "retries": ("retries", "Failed attempts that are retried"),
     "dead_letters": ("dead_letters", "Steps that failed and were not retried, with their run; umbel retry resumes it"),
@@ -35,21 +35,21 @@ _DUPLICATES = {
 def exposition(
     metrics: Metrics, workers: Iterable[SeenWorker], quarantined: Mapping[str, int], stream_readers: int
 ) -> bytes:
-    """The page that `/metrics` answers.
+    """The response of `/metrics`.
 
     Args:
         metrics: Of the whole deployment.
-        workers: That have announced themselves.
-        quarantined: queue -> broker messages that were set aside, ever.
-        stream_readers: Open streams of this server process; the only figure that is not the deployment's.
+        workers: The registered workers.
+        quarantined: Queue -> total of quarantined broker messages.
+        stream_readers: Open streams of this server process; the only metric that is not deployment-wide.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Told([*_families(metrics, list(workers), quarantined, stream_readers)]))
+    registry.register(_FixedCollector([*_families(metrics, list(workers), quarantined, stream_readers)]))
     return generate_latest(registry)
 
 
-class _Told(Collector):
-    """What was read, as the library asks for it."""
+class _FixedCollector(Collector):
+    """Metrics that were read before."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
@@ -123,6 +123,6 @@ def _families(
 
 
 def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """Cumulated counts by upper bound in seconds, and the sum in seconds."""
+    """Cumulative counts by upper bound in seconds, and the sum in seconds."""
     bounds = [*(str(bound / 1000) for bound in BOUNDS), "+Inf"]
     return list(zip(bounds, accumulate(histogram.counts), strict=True)), histogram.total_ms / 1000

@@ -1,4 +1,4 @@
-"""What operators look at: whether the deployment can do its work, and its figures. `/health` is the protocol's."""
+"""Readiness and metrics for operators. `/health` is part of the protocol."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ...orchestration.model.errors import UmbelError
 from ...orchestration.store.blocking import BlockingStore as Store
 from ...tasks.messages.quarantine_counts import quarantine_counts
 from ..http.access import acts
-from ..http.deployment import Serving
+from ..http.deployment import ServedDeployment
 from .prometheus import CONTENT_TYPE, exposition
 
 logger = logging.getLogger("umbel.server")
 
-#: How long `/ready` waits for Redis. Who asks has a time limit too, often of one second.
-PATIENCE_SECONDS = 0.8
+#: How long `/ready` waits for Redis. Probes have a timeout too, often one second.
+READY_TIMEOUT_SECONDS = 0.8
 
 
-def operation_routes(serving: Serving) -> list[Route]:
-    """What operators are given beside the protocol."""
-    endpoints = OperationEndpoints(serving)
+def operation_routes(deployment: ServedDeployment) -> list[Route]:
+    """The routes for operators."""
+    endpoints = OperationEndpoints(deployment)
     return [
         Route("/ready", endpoints.ready, methods=["GET"]),
         Route("/metrics", endpoints.metrics, methods=["GET"]),
@@ -37,42 +37,42 @@ def operation_routes(serving: Serving) -> list[Route]:
 class OperationEndpoints:
     """`/ready` and `/metrics`."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, deployment: ServedDeployment) -> None:
+        self._deployment = deployment
 
     @acts("ready")
     async def ready(self, _: Request) -> Response:
-        """`GET /ready`: 200 when Redis answers and every workflow served here has a live worker, else 503 and why."""
+        """`GET /ready`: 200 if Redis answers and every served workflow has a live worker, else 503 and why."""
         problems = await run_in_threadpool(self._problems)
         status = "ready" if not problems else "not ready"
         return JSONResponse({"status": status, "problems": problems}, 503 if problems else 200)
 
     def _problems(self) -> list[str]:
-        if self._serving.is_stopped:
-            return ["This server has been stopped."]
+        if self._deployment.is_stopped:
+            return ["This server was stopped."]
         try:
-            store = self._serving.store
-            looking = Store(store.client, store.settings, patience_seconds=PATIENCE_SECONDS)
-            live = [worker for worker in seen_workers(looking) if worker.is_live]
+            store = self._deployment.store
+            quick_store = Store(store.client, store.settings, patience_seconds=READY_TIMEOUT_SECONDS)
+            live = [worker for worker in seen_workers(quick_store) if worker.is_live]
         except UmbelError as error:
             return [str(error)]
         return [
             f"No live worker serves {name!r} ({served.workflow.workflow_name}): start one with `umbel worker`."
-            for name, served in self._serving.workflows.items()
+            for name, served in self._deployment.workflows.items()
             if not any(worker.serves(served.workflow.workflow_name) for worker in live)
         ]
 
     @acts("metrics")
     async def metrics(self, _: Request) -> Response:
-        """`GET /metrics`: the whole deployment's figures, whichever server is asked."""
+        """`GET /metrics`: metrics of the whole deployment, the same from every server."""
         return Response(await run_in_threadpool(self._page), headers={"content-type": CONTENT_TYPE})
 
     def _page(self) -> bytes:
-        runtime = self._serving.runtime
+        runtime = self._deployment.runtime
         try:
             quarantined = quarantine_counts(runtime.app)
         except (RedisError, OSError, UmbelError) as error:
-            logger.warning("the quarantine is not told: %s", error, extra={"action": "metrics_incomplete"})
+            logger.warning("quarantine counts missing from metrics: %s", error, extra={"action": "metrics_incomplete"})
             quarantined = {}
         store = runtime.store
-        return exposition(read_metrics(store), seen_workers(store), quarantined, self._serving.readers)
+        return exposition(read_metrics(store), seen_workers(store), quarantined, self._deployment.readers)

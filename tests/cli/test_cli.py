@@ -90,7 +90,7 @@ def test_a_failed_run_exits_with_1_and_says_where_and_why(cli: Cli, tmp_path: Pa
     assert done.out == ""
     assert done.err.endswith(
         "Run 'declined' failed in step 'charge' on attempt 1: CardDeclined('limit reached'). "
-        "See it with: umbel show declined\n"
+        "For details: umbel show declined\n"
     )
 
 
@@ -113,7 +113,7 @@ def test_somebody_who_waits_without_a_worker_is_told(idle: Cli) -> None:
 def test_a_fault_in_the_command_is_told_before_anything_is_started(cli: Cli) -> None:
     both = cli("run", "flows:Squares", "count=1", "--input", '{"count": 2}', fails=True)
     assert both.code == 2
-    assert "'count' is given in --input as well as key=value" in both.err
+    assert "'count' is given in both --input and KEY=VALUE" in both.err
     assert "count: Field required" in cli.error("run", "flows:Squares")
     assert "'flows' has 7 workflows" in cli.error("run", "flows")
 
@@ -160,8 +160,8 @@ def test_a_start_without_a_worker_says_that_the_run_waits(idle: Cli) -> None:
     done = idle("start", "flows:Squares", "count=1", "--run-id", "patient")
 
     assert done.out == "patient\n"
-    assert "No live worker serves 'flows.Squares'; the run waits for one" in done.err
-    assert "dispatched to queue 'umbel', taken by no worker yet" in idle("show", "patient").out
+    assert "No live worker serves 'flows.Squares'; start one" in done.err
+    assert "dispatched to queue 'umbel', not yet claimed by a worker" in idle("show", "patient").out
     assert "'patient' already exists" in idle.error("start", "flows:Squares", "count=1", "--run-id", "patient")
 
 
@@ -179,7 +179,7 @@ def test_a_waiting_run_tells_what_it_waits_for_and_takes_an_event_by_its_short_n
         command.says("Send it with: umbel send asking Approved key=value")
         assert "waiting for flows.Approved" in cli("show", "asking").out
 
-        assert "takes no event called 'Aproved'. It takes: " in cli.error("send", "asking", "Aproved", "by=ada")
+        assert "accepts no event 'Aproved'. It accepts: " in cli.error("send", "asking", "Aproved", "by=ada")
         assert "by: Field required" in cli.error("send", "asking", "Approved", "b=ada", "--target", "flows:Talk")
         cli("send", "asking", "Approved", "by=ada")
         done = command.wait()
@@ -204,7 +204,7 @@ def test_a_cancelled_run_is_over(cli: Cli) -> None:
 def test_a_completed_run_can_be_neither_cancelled_nor_retried(cli: Cli) -> None:
     cli("run", "flows:Typed", "--run-id", "complete")
 
-    assert "it is completed" in cli.error("cancel", "complete")
+    assert "its status is completed" in cli.error("cancel", "complete")
     assert "has completed; there is nothing to retry" in cli.error("retry", "complete")
 
 
@@ -212,7 +212,7 @@ def test_a_retry_takes_up_the_failed_step_and_keeps_the_rest(cli: Cli, tmp_path:
     cli("run", "flows:Order", f"folder={tmp_path}", "--run-id", "again", fails=True)
     (tmp_path / "money").touch()
 
-    assert "goes on with 1 step" in cli("retry", "again").err
+    assert "resumes with 1 step" in cli("retry", "again").err
 
     eventually(lambda: status(cli, "again") == "completed", "the run completes")
     assert (tmp_path / "prepared").read_text() == "x"
@@ -253,7 +253,7 @@ def test_a_worker_takes_its_targets_from_the_environment_and_its_queues_from_the
 
     with configured.background("worker", "--concurrency", "1", "-n", "ada", "-E") as worker:
         worker.says("ready.")
-        assert f"umbel worker ada@{socket.gethostname()} (asyncio, 1 at once), queues: umbel, hard" in worker.err
+        assert f"umbel worker ada@{socket.gethostname()} (asyncio, concurrency 1), queues: umbel, hard" in worker.err
         assert "Serves queues.Squares: split, square, total" in worker.err
         assert configured("run", "queues:Squares", "count=2").out == "{'total': 1}\n"
         seen = json.loads(configured("doctor", "--json").out)
@@ -270,7 +270,7 @@ def test_a_worker_takes_its_targets_from_the_environment_and_its_queues_from_the
 
 def test_check_reports_every_fault_of_every_workflow(bare: Cli) -> None:
     assert bare("check", "flows:Squares", "flows:Order").out == (
-        "flows.Squares: sound (3 steps)\nflows.Order: sound (2 steps)\n"
+        "flows.Squares: OK (3 steps)\nflows.Order: OK (2 steps)\n"
     )
 
     done = bare("check", "flows.py", fails=True)
@@ -279,8 +279,8 @@ def test_check_reports_every_fault_of_every_workflow(bare: Cli) -> None:
     assert "Unsound: cannot run" in done.out
     assert "Item" in done.out
     assert "Squared" in done.out
-    assert "flows.Ask: sound (1 steps" in done.out
-    assert done.err == "1 of 7 cannot run as written.\n"
+    assert "flows.Ask: OK (1 step" in done.out
+    assert done.err == "1 of 7 workflows is invalid.\n"
 
 
 def test_a_graph_shows_who_hands_what_to_whom(bare: Cli) -> None:

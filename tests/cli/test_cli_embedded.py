@@ -54,7 +54,7 @@ def test_an_embedded_run_is_cancelled_when_its_command_is_interrupted(cli: Cli) 
         done = command.wait()
 
     assert done.code == 130
-    assert "Run 'slow' is cancelled. Take it up again with: umbel retry slow" in done.err
+    assert "Cancelled run 'slow'. Resume it with: umbel retry slow" in done.err
     assert nothing_is_left(cli)
 
 

@@ -64,7 +64,7 @@ def test_a_server_with_a_worker_serves_a_run_and_leaves_nothing(cli: Cli) -> Non
 
     assert done.code == 0, done
     assert "Serves flows.Squares as 'Squares'" in done.err
-    assert "answers this machine only" in done.err
+    assert "only requests from this machine are answered" in done.err
     eventually(lambda: not processes_mentioning(flows), "nothing is left")
 
 
@@ -132,7 +132,7 @@ def command_line(pid: int) -> str:
 def test_a_public_address_needs_a_token(cli: Cli) -> None:
     error = cli.error("serve", "flows.py:Squares", "--host", "0.0.0.0", "--port", "0")
 
-    assert "would be open to everybody who can reach 0.0.0.0" in error
+    assert "would be open to everyone who can reach 0.0.0.0" in error
 
 
 def test_a_token_that_the_programs_own_server_would_not_ask_for_is_an_error(cli: Cli) -> None:
@@ -157,13 +157,13 @@ def test_a_port_that_is_taken_is_told(cli: Cli) -> None:
 def test_several_servers_have_to_be_told_apart(cli: Cli) -> None:
     (cli.folder / "two.py").write_text(program(more="other = WorkflowServer()\n"))
 
-    assert "There are 2 servers in 'two.py'. Name the one you mean" in cli.error("serve", "two.py")
+    assert "2 servers are defined in 'two.py'. Choose one" in cli.error("serve", "two.py")
 
 
 def test_a_server_without_workflows_is_told(cli: Cli) -> None:
     (cli.folder / "bare.py").write_text("from umbel.server import WorkflowServer\nserver = WorkflowServer()\n")
 
-    assert "has no workflow" in cli.error("serve", "bare.py:server")
+    assert "has no workflows" in cli.error("serve", "bare.py:server")
 
 
 def test_a_server_needs_the_redis_of_its_deployment(tmp_path: Path) -> None:

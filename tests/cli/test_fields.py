@@ -54,13 +54,13 @@ def test_input_and_pairs_add_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pairs", "given", "text"),
     [
-        (["a"], None, "'a' is no field. Write key=value"),
-        (["=1"], None, "is no field"),
+        (["a"], None, "Expected KEY=VALUE, got 'a'"),
+        (["=1"], None, "Expected KEY=VALUE"),
         (["a=1", "a=2"], None, "'a' is given twice"),
-        (["a=1"], '{"a": 1}', "'a' is given in --input as well as key=value"),
-        ([], "{", "--input cannot be read as JSON"),
-        ([], "[1]", "--input holds list, not a JSON object"),
-        ([], "@/nowhere.json", "/nowhere.json cannot be read as JSON: .*No such file"),
+        (["a=1"], '{"a": 1}', "'a' is given in both --input and KEY=VALUE"),
+        ([], "{", "--input is not valid JSON"),
+        ([], "[1]", "--input: expected a JSON object of fields, got list"),
+        ([], "@/nowhere.json", "/nowhere.json is not valid JSON: .*No such file"),
     ],
 )
 def test_fields_that_cannot_be_read_are_an_error_of_usage(pairs: list[str], given: str | None, text: str) -> None:

@@ -302,7 +302,7 @@ async def test_a_context_is_begun_with_where_the_server_accepts_it(deployment: A
 
     assert second["result"]["value"] == {"result": 2}
     assert broken.status_code == both.status_code == 400
-    assert "exclude each other" in both.json()["detail"]
+    assert "mutually exclusive" in both.json()["detail"]
 
 
 # -- 88 ----------------------------------------------------------------------------------------------------------------

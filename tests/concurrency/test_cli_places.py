@@ -36,14 +36,14 @@ def test_a_run_that_waits_for_a_place_is_shown_as_such_and_can_be_cancelled_and_
     flow = Limited(runtime=runtime, num_concurrent_runs=1)
     first, second = (flow.start(run_id=run_id) for run_id in ("first", "second"))
 
-    assert "running, waits for a place" in cli("show", "second").out
+    assert "running, waiting for its concurrency limit" in cli("show", "second").out
     listed = json.loads(cli("runs", "--json").out)
     assert [(each["run_id"], each["waits_for_admission"]) for each in listed] == [("second", True), ("first", False)]
 
     cli("cancel", "second")
     assert second.status() == "cancelled"
-    assert "'second' waits for a place of its workflow" in cli("retry", "second").err
+    assert "'second' is waiting for its concurrency limit" in cli("retry", "second").err
     first.cancel()
     assert not runtime.store.run("second").waits_for_admission
     second.cancel()
-    assert "'first' goes on with 1 step" in cli("retry", "first").err
+    assert "'first' resumes with 1 step" in cli("retry", "first").err

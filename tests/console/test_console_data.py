@@ -163,7 +163,7 @@ def test_whatever_is_in_a_state_can_be_shown(site: Site) -> None:
     shown = {each["key"]: each for each in site.get(f"console/runs/{run_id}").json()["state"]}
     assert shown["html"]["value"] == odd["html"]
     assert shown["whole"]["value"] == 2**63
-    assert shown["large"] == {"key": "large", "value": None, "size": 100_002, "why_not": "too large to be shown here"}
+    assert shown["large"] == {"key": "large", "value": None, "size": 100_002, "why_not": "too large to show"}
     assert shown["nested"]["value"] == nested
     site.post(f"console/runs/{run_id}/cancel")
 

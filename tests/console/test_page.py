@@ -91,7 +91,7 @@ def test_a_tab_that_nobody_looks_at_holds_no_connection_and_misses_nothing(
     page.goto(f"#/runs/{run_id}")
     expect(page.get_by_text("Central has a room")).to_be_visible()
     look(True)
-    eventually(lambda: site.server.serving.readers == 0, "the stream is given back")
+    eventually(lambda: site.server.deployment.readers == 0, "the stream is given back")
     gates.clear()
     eventually(lambda: site.get(f"console/runs/{run_id}").json()["questions"], "the run has gone on")
     expect(page.get_by_text("Aurora has a room")).to_have_count(0)

@@ -10,6 +10,7 @@ from support.console.driving import Keep
 from umbel.errors import WorkflowRuntimeError
 from umbel.orchestration.inspection import run_list
 from umbel.orchestration.inspection.run_list import RunQuery, list_runs
+from umbel.orchestration.model.commands import RUN_STATUSES
 from umbel.tasks.client.runtime import Runtime
 
 
@@ -27,7 +28,7 @@ def walked(runtime: Runtime, **query: object) -> list[str]:
 
 def test_pages_go_from_the_newest_to_the_oldest_and_lose_nothing(runtime: Runtime, keep: Keep) -> None:
     instants = [random.Random(7).randrange(1_000, 1_040) for _ in range(90)]  # many at the same instant
-    made = [keep(f"run{n}", random.Random(n).choice(run_list.STATUSES), at=at) for n, at in enumerate(instants)]
+    made = [keep(f"run{n}", random.Random(n).choice(RUN_STATUSES), at=at) for n, at in enumerate(instants)]
     ids = walked(runtime, limit=7)
     assert sorted(ids) == sorted(made)
     found = [instants[int(run_id.removeprefix("run"))] for run_id in ids]

@@ -254,7 +254,7 @@ async def test_a_reader_that_takes_nothing_for_long_is_cut_off_and_may_come_back
         slow = Raw(replica.port, "cut")
         await slow.open()
         deployment.open_gate("cut")
-        await asyncio.to_thread(eventually, lambda: "took nothing for 0.5 s" in replica.process.log(), "it is cut off")
+        await asyncio.to_thread(eventually, lambda: "read nothing for 0.5 s" in replica.process.log(), "it is cut off")
 
         seen = await slow.read()
         slow.close()

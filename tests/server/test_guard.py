@@ -194,7 +194,7 @@ async def test_every_answer_tells_browsers_to_be_careful(asking: Asking) -> None
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "flows.example"])
 def test_a_server_that_others_can_reach_needs_a_token_or_a_hook(host: str) -> None:
-    with pytest.raises(ConfigurationError, match="open to everybody"):
+    with pytest.raises(ConfigurationError, match="open to everyone"):
         WorkflowServer().uvicorn_config(host, 8000)
 
     assert WorkflowServer(token="t").uvicorn_config(host, 8000).host == host
@@ -207,7 +207,7 @@ def test_this_machine_alone_may_be_served_without(host: str) -> None:
 
 
 async def test_the_host_cannot_be_slipped_in_behind(runtime: Any) -> None:
-    with pytest.raises(ConfigurationError, match="open to everybody"):
+    with pytest.raises(ConfigurationError, match="open to everyone"):
         await make_server(runtime).serve(uvicorn_config={"host": "0.0.0.0"})
 
 

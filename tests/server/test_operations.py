@@ -135,7 +135,7 @@ async def test_every_figure_is_there_from_the_beginning(client: httpx.AsyncClien
 
 async def test_open_streams_of_this_process_are_counted(runtime: Any, asking: Ask) -> None:
     server = WorkflowServer(runtime=runtime)
-    server.serving.count_reader(1)
+    server.deployment.count_reader(1)
 
     assert (await figures(asking(server)))["umbel_stream_readers{}"] == 1
 

@@ -21,17 +21,23 @@ F = TypeVar("F", bound=Callable[..., object])
 def deployment_options(command: F) -> F:
     """Add `--redis` and `--state`, which arrive as `redis_url` and `state`."""
     state = click.option(
-        "--state", metavar="NAME", default="default", show_default=True, help="Which embedded Redis, if none is given."
+        "--state",
+        metavar="NAME",
+        default="default",
+        show_default=True,
+        help="State folder of the embedded Redis; ignored with a Redis URL.",
     )
-    redis = click.option("--redis", "redis_url", metavar="URL", help="The state Redis; else UMBEL_REDIS_URL.")
+    redis = click.option(
+        "--redis", "redis_url", metavar="URL", help="URL of the state Redis. [env var: UMBEL_REDIS_URL]"
+    )
     return redis(state(command))
 
 
 def configured(redis_url: str | None) -> Settings:
-    """The settings of the environment, with a given URL put first; they may lack a URL.
+    """The settings of the environment; a given URL takes precedence. They may lack a URL.
 
     Raises:
-        ConfigurationError: A variable is unknown or does not fit.
+        ConfigurationError: A variable is unknown or invalid.
     """
     given = {} if redis_url is None else {"redis_url": redis_url}
     return Settings.from_environment(None, **given)
@@ -39,13 +45,13 @@ def configured(redis_url: str | None) -> Settings:
 
 @contextmanager
 def embedded(settings: Settings, state: str) -> Iterator[tuple[Settings, Supervisor]]:
-    """The embedded Redis of a state folder, attached to or started, for as long as the block lasts.
+    """The embedded Redis of a state folder for a `with` block: attached to if it is running, else started.
 
     Yields:
-        The settings with its URL, and a supervisor for the processes that are to end before it.
+        The settings with its URL, and a supervisor for processes that must end before it.
 
     Raises:
-        EmbeddedRedisUnavailable: There is no Redis server to start; the text says how to get one.
+        EmbeddedRedisUnavailable: No Redis server can be started; the message says how to install one.
     """
     with Supervisor() as supervisor, EmbeddedRedis.in_folder(state_folder(state), supervisor=supervisor) as redis:
         yield settings.model_copy(update={"redis_url": redis.url, "broker_url": None}), supervisor
@@ -53,10 +59,10 @@ def embedded(settings: Settings, state: str) -> Iterator[tuple[Settings, Supervi
 
 @contextmanager
 def existing_settings(redis_url: str | None, state: str) -> Iterator[Settings]:
-    """The settings of a deployment that is there already; an embedded Redis is started just for the block.
+    """The settings of an existing deployment; an embedded Redis is started for the block only.
 
     Raises:
-        NotConfigured: Neither a URL is given nor has anything ever run in the state folder.
+        NotConfigured: No URL is given, and nothing has run in the state folder.
     """
     settings = configured(redis_url)
     with ExitStack() as stack:
@@ -64,9 +70,9 @@ def existing_settings(redis_url: str | None, state: str) -> Iterator[Settings]:
             folder = state_folder(state)
             if not ServerFolder(folder).configuration.exists():
                 raise NotConfigured(
-                    f"There is no Redis to look into: neither --redis nor UMBEL_REDIS_URL is given, and nothing has "
-                    f"run in the state folder {folder} yet. Give a URL, or start something with `umbel run TARGET` or "
-                    f"`umbel dev TARGET` (--state names another folder)."
+                    f"No Redis to read: neither --redis nor UMBEL_REDIS_URL is set, and nothing has run in the state "
+                    f"folder {folder} yet. Set a URL, or start something with `umbel run TARGET` or `umbel dev TARGET` "
+                    f"(--state selects another folder)."
                 )
             settings, _ = stack.enter_context(embedded(settings, state))
         yield settings
@@ -74,7 +80,7 @@ def existing_settings(redis_url: str | None, state: str) -> Iterator[Settings]:
 
 @contextmanager
 def existing(redis_url: str | None, state: str) -> Iterator[Runtime]:
-    """A runtime on `existing_settings`."""
+    """A runtime with `existing_settings`."""
     with existing_settings(redis_url, state) as settings:
         runtime = Runtime(settings)
         try:

@@ -16,24 +16,24 @@ F = TypeVar("F", bound=Callable[..., object])
 def field_arguments(command: F) -> F:
     """Add `key=value …` and `--input`, which arrive as `pairs` and `input_text`; see `read_fields`."""
     given = click.option(
-        "--input", "input_text", metavar="JSON|@FILE", help="Fields as a JSON object; @- is standard input."
+        "--input", "input_text", metavar="JSON|@FILE", help="Fields as a JSON object; @- reads standard input."
     )
     return click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")(given(command))
 
 
 def read_fields(pairs: Sequence[str], input_text: str | None) -> dict[str, Any]:
-    """The fields that both give together. A value is JSON if it can be read as such, else text.
+    """The fields of both. A value that is valid JSON is read as JSON, any other as text.
 
     Raises:
-        click.UsageError: Something cannot be read, or a field is given twice.
+        click.UsageError: A value cannot be read, or a field is given twice.
     """
     fields = {} if input_text is None else _read_input(input_text)
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise click.UsageError(f"{pair!r} is no field. Write key=value; quote it when it has spaces.")
+            raise click.UsageError(f"Expected KEY=VALUE, got {pair!r}. Quote it if it contains spaces.")
         if key in fields:
-            where = "in --input as well as key=value" if input_text is not None else "twice"
+            where = "in both --input and KEY=VALUE" if input_text is not None else "twice"
             raise click.UsageError(f"The field {key!r} is given {where}. Give it once.")
         fields[key] = _value(value)
     return fields
@@ -47,7 +47,7 @@ def _value(text: str) -> Any:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")  # so it is text: Python's parser would take NaN for a number
+    raise ValueError(f"{name} is not JSON")  # so it is text: Python's parser would read NaN as a number
 
 
 def _read_input(text: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _read_input(text: str) -> dict[str, Any]:
             text = sys.stdin.read() if source == "-" else Path(source).read_text()
         fields = json.loads(text)
     except (OSError, ValueError) as error:
-        raise click.UsageError(f"{source} cannot be read as JSON: {error}. Give a JSON object or @file.") from error
+        raise click.UsageError(f"{source} is not valid JSON: {error}. Expected a JSON object or @FILE.") from error
     if not isinstance(fields, dict):
-        raise click.UsageError(f"{source} holds {type(fields).__name__}, not a JSON object of fields.")
+        raise click.UsageError(f"{source}: expected a JSON object of fields, got {type(fields).__name__}.")
     return fields

@@ -1,7 +1,7 @@
-"""A group of commands that are imported when they are called: the one place where the command line imports lazily.
+"""A group of commands that are imported when they are called: the only lazy imports of the command line.
 
-`umbel --help` and a mistyped command must answer at once, without Celery, Redis clients or the user's code. So the
-group knows each command by name, place and summary, and imports the command's file only when it is needed.
+`umbel --help` and a mistyped command must answer at once, without importing Celery, Redis clients or the user's code.
+So the group has the name, location and summary of each command, and imports its file only when it is called.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _COMMANDS = f"{__package__}.commands"
 
 
 class Lazy(NamedTuple):
-    """Where a command is, and what the list of commands says about it."""
+    """Location of a command, and its summary in the list of commands."""
 
     module: str
     attribute: str
@@ -24,31 +24,33 @@ class Lazy(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are given as places."""
+    """A group whose commands are given by location."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **options: Any) -> None:
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], aliases: Mapping[str, str], **options: Any) -> None:
         """Args:
         *args: As for `click.Group`.
         lazy: The commands by name, in the order of the help text; modules are relative to `commands`.
+        aliases: Further names of commands, which the help text does not list.
         **options: As for `click.Group`.
         """
         super().__init__(*args, **options)
         self._lazy = lazy
+        self._aliases = aliases
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
         return list(self._lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; None when there is no such command."""
-        place = self._lazy.get(cmd_name)
-        if place is None:
+        """Import one command; None if it does not exist."""
+        location = self._lazy.get(self._aliases.get(cmd_name, cmd_name))
+        if location is None:
             return None
-        command = getattr(importlib.import_module(place.module, _COMMANDS), place.attribute)
+        command = getattr(importlib.import_module(location.module, _COMMANDS), location.attribute)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, place.summary) for name, place in self._lazy.items()])
+            formatter.write_dl([(name, each.summary) for name, each in self._lazy.items()])

@@ -1,58 +1,80 @@
-"""Log records as JSON, one object per line, for collectors that filter by field instead of by text."""
+"""`--log-format`: logs as text, or as JSON with one object per line, for collectors that filter by field."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import click
 from celery import signals
 from celery.apps import worker as celery_worker
 
-LogFormat = Literal["text", "json"]
+from .output import note
 
-#: What a record has without anybody's doing, and what is written under another name.
-_STOCK = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message", "taskName"}
+LogFormat = Literal["text", "json"]
+F = TypeVar("F", bound=Callable[..., object])
+
+#: Attributes that every record has, and those written under another name.
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message", "taskName"}
+
+
+def log_format_option(command: F) -> F:
+    """Add `--log-format`, which arrives as `log_format`."""
+    return click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        envvar="UMBEL_LOG_FORMAT",
+        show_default=True,
+        help="json: one object per line, including the command's own messages. [env var: UMBEL_LOG_FORMAT]",
+    )(command)
+
+
+def printer(log_format: LogFormat) -> Callable[[str], None]:
+    """`note`, in the format of the log."""
+    return note if log_format == "text" else lambda text: note(json_line(text))
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"at", "level", "logger", "message", "pid", …}`, then what the record was given as `extra`, then `error`."""
+    """`{"at", "level", "logger", "message", "pid", …}`, then the fields given as `extra`, then `error`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line. Whatever JSON cannot carry is written as its text; this never fails because of a value."""
-        told: dict[str, Any] = {
+        """One line. A value that JSON cannot represent is written as its `repr`; no value makes this fail."""
+        fields: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
             "pid": record.process,
         }
-        told |= {name: value for name, value in vars(record).items() if name not in _STOCK and name not in told}
+        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in fields}
         if record.exc_info:
-            told["error"] = self.formatException(record.exc_info)
+            fields["error"] = self.formatException(record.exc_info)
         if record.stack_info:
-            told["stack"] = record.stack_info
-        return json.dumps(told, default=repr, ensure_ascii=False)
+            fields["stack"] = record.stack_info
+        return json.dumps(fields, default=repr, ensure_ascii=False)
 
 
 def log_as_json() -> None:
-    """Make every handler that Celery sets up from now on in this process, and in its pool's children, write JSON."""
+    """Make handlers that Celery sets up from now on, in this process and its pool's children, write JSON."""
 
     def use_json(logger: logging.Logger, **_: Any) -> None:
         for handler in logger.handlers:
             handler.setFormatter(JsonFormatter())
 
-    def say(text: str, file: Any = None) -> None:  # from signal handlers: nothing that takes a lock
+    def say(text: str, file: Any = None) -> None:  # called in signal handlers: it must take no lock
         os.write(2, json_line(text.strip(), "celery.worker").encode() + b"\n")
 
-    # Celery sets up the loggers of workers, and those of tasks, which it gives handlers of their own.
+    # Celery sets up the worker's loggers, and those of tasks with separate handlers.
     signals.after_setup_logger.connect(use_json, weak=False)
     signals.after_setup_task_logger.connect(use_json, weak=False)
-    celery_worker.safe_say = say  # its words at a shutdown, which go past all loggers
+    celery_worker.safe_say = say  # its messages at shutdown bypass all loggers
 
 
 def json_line(text: str, logger: str = "umbel.cli") -> str:
-    """What a command says, as a record of the level INFO."""
+    """A message of a command, as a record of level INFO."""
     return JsonFormatter().format(logging.LogRecord(logger, logging.INFO, "", 0, text, None, None))

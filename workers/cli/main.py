@@ -1,4 +1,4 @@
-"""The command line: `umbel COMMAND …`. The commands themselves are in `commands/`, imported when they are called."""
+"""The command line: `umbel COMMAND …`. The commands are in `commands/`, each imported when it is called."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from ...orchestration.model.errors import UmbelError
 from .lazy_group import Lazy, LazyGroup
 
 COMMANDS = {
-    "run": Lazy(".run", "run", "Run a workflow here and print its result."),
-    "exec": Lazy(".exec_program", "exec_program", "Execute an unchanged Python program, everything it needs embedded."),
-    "dev": Lazy(".dev", "dev", "Embedded Redis, a worker, and the HTTP server with its console, in one terminal."),
+    "run": Lazy(".run", "run", "Run a workflow and print its result."),
+    "exec": Lazy(".exec_program", "exec_program", "Execute a Python program with an embedded Redis and worker."),
+    "dev": Lazy(".dev", "dev", "Start an embedded Redis, a worker and the HTTP server with its console."),
     "worker": Lazy(".worker", "worker", "Start a worker."),
     "serve": Lazy(".serve", "serve", "Serve workflows over HTTP, with a console page."),
-    "start": Lazy(".run", "start", "Start a run, print its id and return."),
+    "start": Lazy(".run", "start", "Start a run and print its id."),
     "runs": Lazy(".show", "runs", "List the newest runs."),
     "show": Lazy(".show", "show", "Show what happened in a run: steps, attempts, workers, timings."),
-    "events": Lazy(".events", "events", "Print the events that a run has published."),
-    "send": Lazy(".send_cancel_retry", "send", "Send an event into a run."),
-    "dead": Lazy(".dead", "dead", "List what does not go on by itself: failed runs, parked work, bad messages."),
-    "cancel": Lazy(".send_cancel_retry", "cancel", "Cancel a run."),
-    "retry": Lazy(".send_cancel_retry", "retry", "Take up failed runs again, where they failed."),
-    "check": Lazy(".check_graph", "check", "Check workflows for mistakes, without running them."),
-    "graph": Lazy(".check_graph", "graph", "Draw a workflow's steps and events."),
-    "doctor": Lazy(".doctor", "doctor", "Examine Redis, broker and workers, and say what to mend."),
+    "events": Lazy(".events", "events", "Print the events a run has published."),
+    "send": Lazy(".send", "send", "Send an event into a run."),
+    "failed": Lazy(".failed", "failed", "List stuck work: failed runs, parked steps, rejected messages."),
+    "cancel": Lazy(".cancel", "cancel", "Cancel a run."),
+    "retry": Lazy(".retry", "retry", "Resume failed runs from the failed step."),
+    "check": Lazy(".check", "check", "Check workflows for mistakes without running them."),
+    "graph": Lazy(".graph", "graph", "Draw a workflow's steps and events."),
+    "doctor": Lazy(".doctor", "doctor", "Examine Redis, broker and workers, and suggest fixes."),
     "flower": Lazy(".flower", "flower", "Start Flower, Celery's monitor, on this deployment."),
 }
+#: Former names of commands; they work and are not listed.
+ALIASES = {"dead": "failed"}
 
 
 class _Cli(LazyGroup):
@@ -40,20 +42,22 @@ class _Cli(LazyGroup):
             raise click.ClickException(str(error)) from error
 
 
-@click.group("umbel", cls=_Cli, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--traceback", is_flag=True, help="Show where in umbel an error comes from.")
+@click.group(
+    "umbel", cls=_Cli, lazy=COMMANDS, aliases=ALIASES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.option("--traceback", is_flag=True, help="Show the full traceback of an error.")
 @click.version_option(package_name="umbel")
 def cli(traceback: bool) -> None:
     """Event-driven workflows on Celery.
 
     TARGET is package.module, package.module:Workflow, path/file.py or path/file.py:Workflow.
 
-    Commands that look at runs use --redis, else UMBEL_REDIS_URL, else the embedded Redis of `umbel run` and `dev`.
+    Commands that read runs use --redis, else UMBEL_REDIS_URL, else the embedded Redis of `umbel run` and `umbel dev`.
     """
 
 
 def main() -> None:
-    """The entry point; exits 0, 1 for an error that has been printed, 2 for a command that cannot be understood."""
+    """The entry point. Exit codes: 0 success, 1 an error that was printed, 2 a usage error."""
     cli(prog_name="umbel")
 
 

@@ -11,7 +11,7 @@ import click
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns. Nothing is cut or folded, so that other programs can read it too."""
+    """Print aligned columns. Nothing is truncated or wrapped, so that other programs can read it too."""
     lines = [headers, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for number, line in enumerate(lines):
@@ -25,7 +25,7 @@ def print_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Tell the person at the terminal something that is not the result."""
+    """Print something that is not the result."""
     click.echo(text, err=True)
 
 
@@ -37,7 +37,7 @@ def instant(milliseconds: int | None) -> str:
 
 
 def clock(milliseconds: int) -> str:
-    """An instant in local time, without its date but with milliseconds."""
+    """An instant in local time without the date, with milliseconds."""
     return datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 

@@ -1,7 +1,7 @@
-"""Live progress of one run on standard error: per step how many executions run, are done, failed, are retried.
+"""Live progress of one run on standard error: for each step how many executions are running, done, failed, retried.
 
-Counting is `Progress`, which knows no terminal. That something began is told by the run's stream, how it ended by the
-run's journal: only the journal tells a failure from a step that returned nothing.
+`Progress` counts and is independent of the terminal. The start of an execution comes from the run's stream, its outcome
+from the run's journal: only the journal distinguishes a failure from a step that returned nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.scripts import unpack
 from ...orchestration.streams.reader import StreamEvent
 
-#: Journal entries read in one trip.
-_PAGE = 1_000
-#: Seconds between two pictures on a terminal, and between two lines elsewhere.
+#: Journal entries read in one round trip.
+_JOURNAL_PAGE_ENTRIES = 1_000
+#: Seconds between two updates on a terminal, and between two lines elsewhere.
 LIVE_SECONDS, LINES_SECONDS = 0.1, 1.0
 
 
@@ -46,24 +46,24 @@ class StepCount:
 
     @property
     def running(self) -> int:
-        """Executions going on now."""
+        """Executions running now."""
         return max(0, self.started - self.over)
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counters of all steps, in the order in which they began."""
+    """Counters of all steps, in the order of their first execution."""
 
     steps: dict[str, StepCount] = field(default_factory=dict)
 
     def began(self, events: Iterable[StreamEvent]) -> None:
-        """Take in what the stream says."""
+        """Count executions that began, from the stream."""
         for event in events:
             if event.envelope.type == STEP_STATE_CHANGED and event.envelope.value()["step_state"] == "running":
                 self._step(event.envelope.value()["name"]).started += 1
 
     def ended(self, executions: Iterable[Execution]) -> None:
-        """Take in what the journal says."""
+        """Count executions that ended, from the journal."""
         for execution in executions:
             step = self._step(execution.step)
             step.over += 1
@@ -87,7 +87,7 @@ class Progress:
 
 
 class JournalTail:
-    """Reads a run's journal piece by piece as it grows."""
+    """Reads a run's journal as it grows."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store, self._run_id = store, run_id
@@ -100,13 +100,13 @@ class JournalTail:
         while True:
             entries: Any = self._store.read(
                 f"read the journal of run {self._run_id!r}",
-                lambda: self._store.client.xrange(self._key, min=self._after, count=_PAGE),
+                lambda: self._store.client.xrange(self._key, min=self._after, count=_JOURNAL_PAGE_ENTRIES),
             )
             for entry_id, fields in entries:
                 at = int(entry_id.split(b"-")[0])
                 found.extend(ended(at, fields[b"k"].decode(), unpack(fields[b"d"]), {}))
                 self._after = f"({entry_id.decode()}"
-            if len(entries) < _PAGE:
+            if len(entries) < _JOURNAL_PAGE_ENTRIES:
                 return found
 
 
@@ -114,13 +114,13 @@ class Display(Protocol):
     """How progress is shown."""
 
     def show(self, progress: Progress, *, is_last: bool = False) -> None:
-        """Show it, unless it was shown a moment ago."""
+        """Show it, unless it was shown very recently."""
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
 
     def close(self) -> None:
-        """Leave the terminal as it is to be left."""
+        """Restore the terminal."""
 
 
 class LiveTable:
@@ -163,8 +163,8 @@ def _table(progress: Progress, now: float) -> Table:
     return table
 
 
-class Lines:
-    """A line per step and change, for logs and pipes."""
+class ProgressLines:
+    """One line per step and change, for logs and pipes."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
@@ -198,9 +198,9 @@ def _line(step: StepCount) -> str:
         "lost": step.lost,
         "failed": step.failed,
     }
-    return ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "begun"
+    return ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "started"
 
 
 def display() -> Display:
-    """What suits standard error."""
-    return LiveTable() if sys.stderr.isatty() else Lines()
+    """A table if standard error is a terminal, else lines."""
+    return LiveTable() if sys.stderr.isatty() else ProgressLines()

@@ -1,4 +1,4 @@
-"""What `umbel serve` serves: the workflows of its targets, or the `WorkflowServer` that a target makes itself."""
+"""What `umbel serve` serves: the workflows of its targets, or a `WorkflowServer` that a target defines."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .targets import TargetError, build, load_module, load_targets
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedServer:
     """A server with its workflows.
 
     Attributes:
         server: The server.
-        worker_targets: What a worker has to load for it.
-        is_own: A target made the server, with options of its own.
+        worker_targets: The targets a worker must load for it.
+        is_own: A target defines the server, with its own options.
     """
 
     server: WorkflowServer
@@ -30,19 +30,19 @@ class Loaded:
     is_own: bool
 
 
-def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> Loaded:
-    """Load targets and make a server of them.
+def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> LoadedServer:
+    """Load targets and serve them.
 
-    Each workflow is served under the last part of its name, or the whole where two end alike. Clients may send the
+    Each workflow is served under the last part of its name, or the full name if two end alike. Clients may send the
     events of its steps and all others that its module defines.
 
     Args:
-        texts: Targets; one of them may be a module with a `WorkflowServer` in it, or `module:name` of one.
-        make: Makes a server when no target has one.
+        texts: Targets; one of them may be a module that defines a `WorkflowServer`, or `module:name` of one.
+        make: Makes a server if no target defines one.
 
     Raises:
-        TargetError: A target cannot be loaded, has nothing to serve, or there are several servers.
-        WorkflowValidationError: A workflow cannot be built; the text says how to register it.
+        TargetError: A target cannot be loaded, has nothing to serve, or several servers are defined.
+        WorkflowValidationError: A workflow cannot be built; the message says how to register it.
     """
     own: dict[int, WorkflowServer] = {}
     others: list[str] = []
@@ -54,20 +54,18 @@ def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> Loa
             others.append(text)
     if len(own) > 1:
         raise TargetError(
-            f"There are {len(own)} servers in {', '.join(map(repr, texts))}. Name the one you mean, as module:name."
+            f"{len(own)} servers are defined in {', '.join(map(repr, texts))}. Choose one, as module:name."
         )
     for server in own.values():
         served = list(server.get_workflows().values())
         if not served and not others:
-            raise TargetError(
-                f"The server in {texts[0]!r} has no workflow. Give it some with add_workflow(name, flow)."
-            )
+            raise TargetError(f"The server in {texts[0]!r} has no workflows. Add some with add_workflow(name, flow).")
         worker_targets = [*others, *dict.fromkeys(target_of(workflow) for workflow in served)]
         _add(server, [build(each) for each in load_targets(others)])
-        return Loaded(server, worker_targets, is_own=True)
+        return LoadedServer(server, worker_targets, is_own=True)
     server = make()
     _add(server, [build(each) for each in load_targets(others)])
-    return Loaded(server, others, is_own=False)
+    return LoadedServer(server, others, is_own=False)
 
 
 def _servers_in(module: ModuleType, name: str | None) -> list[WorkflowServer]:
@@ -87,7 +85,7 @@ def _add(server: WorkflowServer, workflows: Sequence[Workflow]) -> None:
 
 
 def _events_beside(workflow: Workflow) -> list[type[Event]]:
-    """Event classes of the workflow's module: steps may wait for some that no signature shows."""
+    """Event classes of the workflow's module: steps may wait for events that are in no signature."""
     cls = type(workflow)
     namespace = vars(sys.modules[cls.__module__])
     own = (each for each in namespace.values() if isinstance(each, type) and issubclass(each, Event))

@@ -1,13 +1,13 @@
-"""TARGET: how the command line names workflows, and how such a name becomes code.
+"""TARGET: how the command line names workflows, and how they are loaded.
 
     package.module            all workflows of a module
     package.module:Order      one of them
     path/to/file.py           all workflows of a file
     path/to/file.py:Order     one of them
 
-A module is always imported under its real name, the one every other process would import it by: a file inside a
-package gets the package's name in front, and the `if __name__ == "__main__"` part of a script does not run. So the
-workflow has the same name here, in the worker and in the program that starts runs.
+A module is always imported under its real name, as every other process would import it: a file in a package has the
+package's name in front, and the `if __name__ == "__main__"` part of a script does not run. So a workflow has the same
+name here, in the worker and in the program that starts runs.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from ...tasks.client.workflow import Workflow
 from ...tasks.steps.discovery import steps_of
 from ...tasks.workflow.registry import Registrable, Registry, declared
 
-_FORMS = "Write it as package.module:Workflow, path/file.py:Workflow, or without `:Workflow` for all in it."
+_FORMS = "Expected package.module:Workflow or path/file.py:Workflow, without `:Workflow` for all workflows in it."
 
 
 class TargetError(ConfigurationError):
-    """A TARGET names nothing that can be run; the text says what was looked for and what is there instead."""
+    """A TARGET cannot be loaded; the message says what was looked for and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A TARGET, taken apart.
+    """A parsed TARGET.
 
     Attributes:
-        text: As it was given.
-        file: The file, when it names one.
+        text: As given.
+        file: The file, if it names one.
         module: The dotted name to import.
-        root: The folder that has to be on `sys.path` for it.
-        name: What to take from the module; None takes all workflows.
+        root: The folder that must be on `sys.path`.
+        name: The name within the module; None for all workflows.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Target:
 
 
 def load_targets(texts: Iterable[str]) -> list[Registrable]:
-    """Load several targets; see `load_target`. A workflow that two of them name comes once."""
+    """Load several targets; see `load_target`. A workflow that several of them name appears once."""
     found: dict[int, Registrable] = {}
     for text in texts:
         found.update((id(each), each) for each in load_target(text))
@@ -64,12 +64,12 @@ def load_targets(texts: Iterable[str]) -> list[Registrable]:
 def load_target(text: str) -> list[Registrable]:
     """Import a target and find its workflows.
 
-    An instance stands for its class: one that the module holds, or better one given to `umbel.register()` by any
-    module that is loaded. Classes are not built here, so that what is wrong with them can be told one by one.
+    An instance replaces its class: one in the module, or preferably one given to `umbel.register()` by any loaded
+    module. Classes are not built here, so that their mistakes can be reported one by one.
 
     Raises:
-        TargetError: No such file or module, the import fails, or there is no such workflow in it.
-        WorkflowValidationError: A registered factory does not make a workflow.
+        TargetError: The file or module does not exist, the import fails, or it has no such workflow.
+        WorkflowValidationError: A registered factory does not return a workflow.
     """
     target = parse_target(text)
     known = len(declared)
@@ -81,17 +81,17 @@ def load_target(text: str) -> list[Registrable]:
 
 
 def load_module(text: str) -> tuple[Target, ModuleType]:
-    """Import a target's module, whatever is in it.
+    """Import a target's module.
 
     Raises:
-        TargetError: No such file or module, or the import fails.
+        TargetError: The file or module does not exist, or the import fails.
     """
     target = parse_target(text)
     return target, _import(target)
 
 
 def companions(texts: Iterable[str]) -> list[type[Workflow]]:
-    """The other workflows in the modules of loaded targets that name one: steps may start them as runs of their own."""
+    """The other workflows in the modules of targets that name one workflow: steps may start them as child runs."""
     found: dict[type[Workflow], None] = {}
     for text in texts:
         target = parse_target(text)
@@ -104,13 +104,13 @@ def load_workflow(text: str) -> Workflow:
     """Load a target that is exactly one workflow, and build it.
 
     Raises:
-        TargetError: As `load_target`, or there are several workflows.
-        WorkflowValidationError: It cannot be built; the text says how to register it.
+        TargetError: As `load_target`, or it has several workflows.
+        WorkflowValidationError: It cannot be built; the message says how to register it.
     """
     found = load_target(text)
     if len(found) > 1:
         names = ", ".join(sorted(_label(each) for each in found))
-        raise TargetError(f"{text!r} has {len(found)} workflows: {names}. Name the one you mean, as {text}:Workflow.")
+        raise TargetError(f"{text!r} has {len(found)} workflows: {names}. Choose one, as {text}:Workflow.")
     return build(found[0])
 
 
@@ -118,26 +118,26 @@ def build(workflow: Registrable) -> Workflow:
     """The instance that a worker would use.
 
     Raises:
-        WorkflowValidationError: It cannot be built; the text says how to register it.
+        WorkflowValidationError: It cannot be built; the message says how to register it.
     """
     built = Registry().add(workflow).workflow
-    assert isinstance(built, Workflow)  # its definition half alone is nothing that users meet
+    assert isinstance(built, Workflow)  # a plain WorkflowDefinition is never registered by users
     return built
 
 
 def parse_target(text: str) -> Target:
-    """Take a target apart, without importing anything.
+    """Parse a target without importing anything.
 
     Raises:
-        TargetError: It has none of the known forms, or the file is not there.
+        TargetError: It has none of the known forms, or the file does not exist.
     """
     place, _, name = text.partition(":")
     if not place:
-        raise TargetError(f"{text!r} is no target. {_FORMS}")
+        raise TargetError(f"{text!r} is not a target. {_FORMS}")
     if place.endswith(".py") or "/" in place or os.sep in place:
         return _file_target(text, Path(place).expanduser().absolute(), name or None)
     if not all(part.isidentifier() for part in place.split(".")):
-        raise TargetError(f"{text!r} is no target: {place!r} is neither a module's name nor a .py file. {_FORMS}")
+        raise TargetError(f"{text!r} is not a target: {place!r} is neither a module name nor a .py file. {_FORMS}")
     return Target(text, None, place, Path.cwd(), name or None)
 
 
@@ -169,8 +169,8 @@ def _import(target: Target) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{target.module}.".startswith(f"{error.name}."):
             raise TargetError(
-                f"{target.text!r} cannot be loaded: there is no module {error.name!r} on sys.path, which begins with "
-                f"{sys.path[0] or os.getcwd()}. Start the command in the folder above it, or name a file."
+                f"{target.text!r} cannot be loaded: no module {error.name!r} on sys.path, which begins with "
+                f"{sys.path[0] or os.getcwd()}. Run the command in the module's parent folder, or give a file."
             ) from error
         _import_failed(target, error)
     except (Exception, SystemExit) as error:
@@ -178,7 +178,7 @@ def _import(target: Target) -> ModuleType:
     file = getattr(module, "__file__", None)
     if target.file is not None and (file is None or not target.file.samefile(file)):
         raise TargetError(
-            f"{target.text!r} cannot be loaded: another module is called {target.module!r} already, "
+            f"{target.text!r} cannot be loaded: another module is already named {target.module!r}, "
             f"{file or 'a built-in one'}. Rename the file."
         )
     return module
@@ -193,12 +193,12 @@ def _import_failed(target: Target, error: BaseException) -> NoReturn:
     last_line = traceback.format_exception_only(error)[-1].strip()
     hint = ""
     if isinstance(error, SystemExit):
-        hint = ' The module ends the program while it is loaded; put that under `if __name__ == "__main__":`.'
+        hint = ' The module exits while it is imported; move that under `if __name__ == "__main__":`.'
     raise TargetError(f"{target.text!r} cannot be loaded: {place}: {last_line}{hint}") from error
 
 
 def _is_of_the_user(frame: FrameType) -> bool:
-    """Not Python's import machinery, and not a decorator of ours that complains; at least the import itself is."""
+    """Whether a frame is the import call, or neither Python's import machinery nor one of umbel's decorators."""
     module = str(frame.f_globals.get("__name__"))
     return module == __name__ or not module.startswith(("importlib.", "umbel."))
 
@@ -207,13 +207,13 @@ def _is_of_the_user(frame: FrameType) -> bool:
 
 
 def _preferred(chosen: Registrable) -> Registrable:
-    """What was registered in place of a class; the latest wins."""
+    """The instance registered for a class, the latest one; else the class."""
     instances = (_built(each) for each in reversed(declared))
     return next((each for each in instances if type(each) is chosen), chosen)
 
 
 def _built(registered: Registrable) -> Registrable:
-    """A factory's instance; classes stay as they are, so that what is wrong with them can be told one by one."""
+    """A factory's instance; classes are returned as they are, so that their mistakes can be reported one by one."""
     return registered if isinstance(registered, type) else build(registered)
 
 
@@ -228,8 +228,8 @@ def _named(target: Target, module: ModuleType, name: str) -> Registrable:
     if callable(found) and not isinstance(found, type):
         factory: Callable[[], Workflow] = found
         return factory
-    what = "there is no such name in it" if found is None else f"that is {_article(type(found).__name__)}"
-    raise TargetError(f"{target.text!r} cannot be loaded: {what}. {_there_is(module)}")
+    what = f"it has no {name!r}" if found is None else f"that is {_article(type(found).__name__)}"
+    raise TargetError(f"{target.text!r} cannot be loaded: {what}. {_contents(module)}")
 
 
 def _all_in(target: Target, module: ModuleType, registered: list[Registrable]) -> list[Registrable]:
@@ -239,12 +239,12 @@ def _all_in(target: Target, module: ModuleType, registered: list[Registrable]) -
     for each in (*given, *held):
         if isinstance(each, Workflow):
             instances.setdefault(each.workflow_name, each)
-    stood_for = {type(each) for each in instances.values()}
+    replaced = {type(each) for each in instances.values()}
     named = [each for each in given if isinstance(each, type)]
-    classes = [cls for cls in dict.fromkeys([*named, *_classes_of(module)]) if cls not in stood_for and steps_of(cls)]
+    classes = [cls for cls in dict.fromkeys([*named, *_classes_of(module)]) if cls not in replaced and steps_of(cls)]
     found: list[Registrable] = [*instances.values(), *classes]
     if not found:
-        raise TargetError(f"{target.text!r} has no workflow in it. {_there_is(module)}")
+        raise TargetError(f"{target.text!r} has no workflows. {_contents(module)}")
     return found
 
 
@@ -258,9 +258,9 @@ def _classes_of(module: ModuleType) -> list[type[Workflow]]:
     return list(dict.fromkeys(own))
 
 
-def _there_is(module: ModuleType) -> str:
-    """What a reader who got the name wrong wants to see."""
-    own = [cls.__qualname__ + ("" if steps_of(cls) else " (which has no steps)") for cls in _classes_of(module)]
+def _contents(module: ModuleType) -> str:
+    """The workflows of the module, for the message about a wrong name."""
+    own = [cls.__qualname__ + ("" if steps_of(cls) else " (has no steps)") for cls in _classes_of(module)]
     instances = [name for name, each in vars(module).items() if isinstance(each, Workflow)]
     imported = [
         f"{name} (defined in {each.__module__})"
@@ -272,8 +272,8 @@ def _there_is(module: ModuleType) -> str:
     ]
     found = ", ".join([*own, *instances, *imported])
     if found:
-        return f"Workflows found in {module.__name__}: {found}."
-    return f"Found in {module.__name__}: no subclass and no instance of umbel.Workflow."
+        return f"Workflows in {module.__name__}: {found}."
+    return f"{module.__name__} has no subclass and no instance of umbel.Workflow."
 
 
 def _label(workflow: Registrable) -> str:

@@ -26,13 +26,13 @@ _MARKS: dict[Level, tuple[str, str]] = {
 
 
 @click.command()
-@click.option("--app", "app_name", metavar="MODULE:APP", help="Your own Celery app, if umbel is installed in one.")
+@click.option("--app", "app_name", metavar="MODULE:APP", help="Your Celery app, if umbel is installed in one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @deployment_options
 def doctor(app_name: str | None, as_json: bool, redis_url: str | None, state: str) -> None:
-    """Examine Redis, broker and workers; each finding says how to mend it.
+    """Examine Redis, broker and workers, and suggest fixes.
 
-    Exits with 1 if something would lose data, or does not answer at all.
+    Exits with 1 if data could be lost or a server does not answer.
     """
     with ExitStack() as stack:
         is_embedded = configured(redis_url).redis_url is None
@@ -54,9 +54,7 @@ def _load(name: str) -> Celery:
     try:
         return find_app(name)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"The Celery app {name!r} cannot be loaded: {error}. Name it as module:app."
-        ) from error
+        raise ConfigurationError(f"The Celery app {name!r} cannot be loaded: {error}. Expected module:app.") from error
 
 
 def _print(finding: Finding) -> None:

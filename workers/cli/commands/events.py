@@ -1,4 +1,4 @@
-"""`umbel events`: what a run publishes, from its log and, with `--follow`, as it happens."""
+"""`umbel events`: the events a run publishes, from its log and, with `--follow`, live."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..output import note
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
-@click.option("--after", type=int, default=-1, metavar="N", help="Only events behind number N.")
-@click.option("--internal", is_flag=True, help="Also what umbel itself tells: step states, idleness, unhandled events.")
+@click.option("--follow", "-f", is_flag=True, help="Continue until the run has ended.")
+@click.option("--after", type=int, default=-1, metavar="N", help="Only events after number N.")
+@click.option("--internal", is_flag=True, help="Include umbel's own events: step states, idleness, unhandled events.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @deployment_options
 def events(
     run_id: str, follow: bool, after: int, internal: bool, as_json: bool, redis_url: str | None, state: str
 ) -> None:
-    """Print the events that RUN has published, one per line: number, event, step, fields."""
+    """Print the events RUN has published, one per line: number, event, step, fields."""
     check_run_id(run_id)
     with existing(redis_url, state) as runtime:
         found = (_followed if follow else _logged)(runtime, run_id, after, internal)
@@ -35,11 +35,11 @@ def events(
 
 
 def _logged(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
-    """What the log holds now."""
+    """The events in the log now."""
     while True:
         page = runtime.portal.call(read_page(runtime.astore, run_id, after, with_traces=internal))
         if page.first_missing is not None:
-            _log_missing(page.first_missing)
+            _report_missing(page.first_missing)
         yield from (entry.decoded() for entry in page.entries if internal or entry.kind == EVENT)
         if page.is_last:
             return
@@ -48,16 +48,16 @@ def _logged(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterat
 
 def _followed(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
     reader = runtime.hub.reader(run_id, after, internal)
-    is_told = False
+    is_reported = False
     for event in reader.events():
-        if reader.first_missing is not None and not is_told:
-            is_told = True
-            _log_missing(reader.first_missing)
+        if reader.first_missing is not None and not is_reported:
+            is_reported = True
+            _report_missing(reader.first_missing)
         yield event
 
 
-def _log_missing(first: int) -> None:
-    note(f"The log no longer has everything: events from number {first} on were dropped (see stream_max_events).")
+def _report_missing(first: int) -> None:
+    note(f"The log is incomplete: events from number {first} on were dropped (see UMBEL_STREAM_MAX_EVENTS).")
 
 
 def _as_json(event: StreamEvent) -> str:

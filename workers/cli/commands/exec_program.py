@@ -1,4 +1,4 @@
-"""`umbel exec`: an unchanged program, with everything it needs started around it."""
+"""`umbel exec`: an unchanged program, with an embedded Redis and worker."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ...local.deployment import local
 def exec_program(program: Path, arguments: tuple[str, ...]) -> None:
     """Execute the Python program PROGRAM, which runs workflows, with an embedded Redis and an in-process worker.
 
-    The program itself needs no change and no configuration. Everything lives in a temporary folder and is gone when
-    the program ends, as it ends with `python PROGRAM`.
+    The program itself needs no change and no configuration. All state is in a temporary folder and is deleted when
+    the program ends, which behaves as with `python PROGRAM`.
     """
     sys.argv = [str(program), *arguments]
     sys.path.insert(0, str(program.absolute().parent))
@@ -32,7 +32,7 @@ def exec_program(program: Path, arguments: tuple[str, ...]) -> None:
 
 
 def _show(error: Exception, program: Path) -> None:
-    """Print the traceback as `python PROGRAM` would: from the program on."""
+    """Print the traceback as `python PROGRAM` would: beginning at the program."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(program):
         trace = trace.tb_next

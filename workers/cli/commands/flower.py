@@ -13,14 +13,14 @@ from ..output import note
 
 
 @click.command()
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True)
 @deployment_options
 def flower(address: str, port: int, redis_url: str | None, state: str) -> None:
-    """Start Flower: workers, queues, and every step as a Celery task. It switches the workers' task events on.
+    """Start Flower: workers, queues, and every step as a Celery task. It enables the workers' task events.
 
-    Flower's own settings are FLOWER_… variables. Whoever reaches it may stop workers: FLOWER_BASIC_AUTH=user:password
-    asks for a login.
+    Flower is configured by FLOWER_… variables. Everyone who can reach it can stop workers: require a login with
+    FLOWER_BASIC_AUTH=user:password.
     """
     if importlib.util.find_spec("flower") is None:
         raise ConfigurationError("Flower is not installed. Install it with: pip install umbel[flower]")

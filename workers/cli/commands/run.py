@@ -1,4 +1,4 @@
-"""`umbel run` and `umbel start`: begin a run, and with `run` see it through."""
+"""`umbel run` and `umbel start`: starting a run; `run` also waits for its result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
 from ..targets import load_workflow
 from .worker import concurrency_option, loglevel_option, pool_option
 
-#: Seconds without any step before somebody is told that no worker may be there.
-_PATIENCE_SECONDS = 3.0
-#: Seconds that the worker of a finished run may take for steps nobody waits for.
+#: Seconds without any step after which a missing worker is reported.
+_MISSING_WORKER_SECONDS = 3.0
+#: Seconds that the worker of a finished run may still take for its other steps.
 _DRAIN_SECONDS = 2.0
 
-run_id_option = click.option("--run-id", metavar="ID", help="An id of your own: starting it twice is an error.")
+run_id_option = click.option("--run-id", metavar="ID", help="Custom run id; must be unique.")
 
 
 @click.command()
@@ -59,8 +59,8 @@ def run(
 
     Progress goes to standard error, the result alone to standard output. Exits with 1 when the run fails.
 
-    Without a Redis (--redis, UMBEL_REDIS_URL) everything is embedded: a Redis server that keeps the run for
-    `umbel show`, and a worker. With one, the run is carried out by the workers of that deployment.
+    Without --redis or UMBEL_REDIS_URL, an embedded Redis, which keeps the run for `umbel show`, and an embedded worker
+    are used. With it, the workers of that deployment execute the run.
     """
     workflow, event = _prepared(target, pairs, input_text)
     settings = configured(redis_url)
@@ -85,7 +85,7 @@ def run(
         runtime = Runtime(settings)
         stack.callback(runtime.close)
         if worker is not None:
-            _warn_of_strangers(runtime, workflow, shown)
+            _warn_of_other_workers(runtime, workflow, shown)
         handler = _begin(runtime, workflow, event, run_id)
         check = worker.check if worker is not None else _hint_at_missing_worker(runtime, workflow, shown)
         try:
@@ -94,11 +94,11 @@ def run(
             shown.close()
             _interrupted(handler, is_embedded=worker is not None)
         if worker is not None:
-            worker.mute()  # what it says of its own end is of no interest
+            worker.mute()  # its shutdown messages are of no interest
         shown.close()
         failure = why_not_completed(record)
         if failure is not None:
-            note(f"{failure} See it with: umbel show {record.run_id}")
+            note(f"{failure} For details: umbel show {record.run_id}")
             sys.exit(1)
         if as_json:
             print_json(result_of(record))
@@ -121,7 +121,7 @@ def start(
 ) -> None:
     """Start a run of TARGET with the given start event, print the run's id and return.
 
-    The run is carried out by workers (`umbel worker`, `umbel dev`), now or as soon as there are any.
+    Workers (`umbel worker`, `umbel dev`) execute the run, as soon as there are any.
     """
     workflow, event = _prepared(target, pairs, input_text)
     with existing(redis_url, state) as runtime:
@@ -130,7 +130,8 @@ def start(
         name = workflow.workflow_name
         if not any(worker.serves(name) for worker in seen_workers(runtime.store)):
             note(
-                f"No live worker serves {name!r}; the run waits for one: umbel worker {target} (or umbel dev {target})."
+                f"No live worker serves {name!r}; start one to execute the run: umbel worker {target} "
+                f"(or umbel dev {target})."
             )
 
 
@@ -151,14 +152,14 @@ def _watch(runtime: Runtime, run_id: str, shown: Display, check: Callable[[], No
     reader = runtime.hub.reader(run_id, internal=True)
     tail = JournalTail(runtime.store, run_id)
     progress = Progress()
-    next_look = 0.0
+    next_update = 0.0
     while True:
         try:
             for event in reader.events(timeout=LIVE_SECONDS):
                 progress.began((event,))
                 if event.envelope.type == IDLE:
-                    _tell_what_it_waits_for(runtime, run_id, shown)
-                if time.monotonic() >= next_look:
+                    _show_awaited_events(runtime, run_id, shown)
+                if time.monotonic() >= next_update:
                     break
             else:
                 break
@@ -166,40 +167,40 @@ def _watch(runtime: Runtime, run_id: str, shown: Display, check: Callable[[], No
             check()
         progress.ended(tail.new())
         shown.show(progress)
-        next_look = time.monotonic() + LIVE_SECONDS
+        next_update = time.monotonic() + LIVE_SECONDS
     progress.ended(tail.new())
     shown.show(progress, is_last=True)
     return runtime.store.run(run_id)
 
 
-def _tell_what_it_waits_for(runtime: Runtime, run_id: str, shown: Display) -> None:
+def _show_awaited_events(runtime: Runtime, run_id: str, shown: Display) -> None:
     waiters = runtime.store.surroundings(run_id).waiters
     for name in sorted({waiter.event_type for waiter in waiters}):
         short = name.rpartition(".")[2]
-        shown.say(f"The run waits for {short}. Send it with: umbel send {run_id} {short} key=value")
+        shown.say(f"The run is waiting for {short}. Send it with: umbel send {run_id} {short} key=value")
 
 
-def _warn_of_strangers(runtime: Runtime, workflow: Workflow, shown: Display) -> None:
-    """Workers with other code on the same queue take each other's messages and have to hand them back."""
+def _warn_of_other_workers(runtime: Runtime, workflow: Workflow, shown: Display) -> None:
+    """Workers with different code on one queue receive each other's messages and have to return them."""
     for worker in seen_workers(runtime.store):
         if worker.is_live and not worker.serves(workflow.workflow_name):
             shown.say(
-                f"Beside this run, {worker.name} serves {', '.join(worker.workflows)} from the same queue, which slows "
-                f"both. Keep them apart with --state NAME."
+                f"{worker.name} serves {', '.join(worker.workflows)} from the same queue as this run, which slows down "
+                f"both. Separate them with --state NAME."
             )
 
 
 def _hint_at_missing_worker(runtime: Runtime, workflow: Workflow, shown: Display) -> Callable[[], None]:
-    look_at = time.monotonic() + _PATIENCE_SECONDS
+    check_at = time.monotonic() + _MISSING_WORKER_SECONDS
 
     def check() -> None:
-        nonlocal look_at
-        if time.monotonic() < look_at:
+        nonlocal check_at
+        if time.monotonic() < check_at:
             return
-        look_at = float("inf")
+        check_at = float("inf")
         name = workflow.workflow_name
         if not any(worker.serves(name) for worker in seen_workers(runtime.store)):
-            shown.say(f"No live worker serves {name!r}; the run waits for one: umbel worker …")
+            shown.say(f"No live worker serves {name!r}; start one to execute the run: umbel worker …")
 
     return check
 
@@ -208,11 +209,11 @@ def _interrupted(handler: WorkflowHandler, *, is_embedded: bool) -> NoReturn:
     run_id = handler.run_id
     if is_embedded:
         handler.cancel()
-        note(f"Run {run_id!r} is cancelled. Take it up again with: umbel retry {run_id}")
+        note(f"Cancelled run {run_id!r}. Resume it with: umbel retry {run_id}")
     else:
         note(
-            f"Run {run_id!r} goes on. Follow it with: umbel events {run_id} --follow. "
-            f"End it with: umbel cancel {run_id}"
+            f"Run {run_id!r} continues. Follow it with: umbel events {run_id} --follow. "
+            f"Cancel it with: umbel cancel {run_id}"
         )
     sys.exit(130)
 

@@ -17,15 +17,15 @@ from ....tasks.client.runtime import Runtime, set_default_runtime
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import WorkerProcess
 from ..deployment import configured
-from ..log_format import LogFormat
-from ..log_options import log_format_option, pass_on, teller
+from ..log_format import LogFormat, log_format_option, printer
+from ..output import note
 from .worker import concurrency_option, given_targets, loglevel_option, pool_option, targets_argument
 
 try:
     import uvicorn
 
     from ....server import WorkflowServer
-    from ..serving_targets import Loaded, load_server
+    from ..serving_targets import LoadedServer, load_server
 except ModuleNotFoundError as missing:
     raise ConfigurationError(
         f"The HTTP server is not installed ({missing.name} is missing). Install it with: pip install 'umbel[server]'"
@@ -34,17 +34,20 @@ except ModuleNotFoundError as missing:
 
 @click.command()
 @targets_argument
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond this machine: --token.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; other than loopback needs --token."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 for any free one."
+)
 @click.option(
     "--token",
     envvar="UMBEL_SERVER_TOKEN",
-    help="What callers have to show as `Authorization: Bearer`; better UMBEL_SERVER_TOKEN: others see command lines.",
+    help="Required as `Authorization: Bearer`. Prefer the variable: command lines are visible to other users. "
+    "[env var: UMBEL_SERVER_TOKEN]",
 )
-@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="A name it may be asked for as.")
-@click.option(
-    "--allowed-origin", "allowed_origins", multiple=True, metavar="URL", help="A site whose pages may call it."
-)
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Allowed Host header.")
+@click.option("--allowed-origin", "allowed_origins", multiple=True, metavar="URL", help="Allowed CORS origin.")
 @click.option(
     "--public-path",
     "public_paths",
@@ -52,16 +55,16 @@ except ModuleNotFoundError as missing:
     metavar="PATH",
     default=["/health"],
     show_default=True,
-    help="Needs no token, such as /ready for a load balancer.",
+    help="Path that needs no token, such as /ready for a load balancer.",
 )
-@click.option("--with-worker", is_flag=True, help="Start a worker for the workflows too; it ends with the server.")
+@click.option("--with-worker", is_flag=True, help="Also start a worker for the workflows; it stops with the server.")
 @pool_option
 @concurrency_option
-@click.option("--fd", type=int, hidden=True, help="A socket that listens already.")
-@click.option("--access-log", is_flag=True, help="Tell each request.")
+@click.option("--fd", type=int, hidden=True, help="A listening socket.")
+@click.option("--access-log", is_flag=True, help="Log each request.")
 @loglevel_option("INFO")
 @log_format_option
-@click.option("--redis", "redis_url", metavar="URL", help="The state Redis; else UMBEL_REDIS_URL.")
+@click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
 def serve(
     targets: tuple[str, ...],
     host: str,
@@ -81,16 +84,16 @@ def serve(
 ) -> None:
     """Serve the workflows TARGET… over HTTP; the console page is at /.
 
-    TARGET may also be a module that has a WorkflowServer in it. Any number of servers may serve one deployment. Steps
-    are executed by workers (`umbel worker`, or --with-worker). Ctrl-C or SIGTERM ends it; runs go on.
+    TARGET may also be a module that defines a WorkflowServer. Any number of servers may serve one deployment. Steps are
+    executed by workers (`umbel worker`, or --with-worker). Ctrl-C or SIGTERM stops the server; runs continue.
     """
     settings = configured(redis_url)
     if settings.redis_url is None:
         raise NotConfigured(
-            "A server needs the Redis of its deployment, and neither --redis nor UMBEL_REDIS_URL names one. Set "
-            "UMBEL_REDIS_URL=redis://host:6379/0; or, to try things out without any set-up, use `umbel dev TARGET`."
+            "A server needs the Redis of its deployment, but neither --redis nor UMBEL_REDIS_URL is set. Set "
+            "UMBEL_REDIS_URL=redis://host:6379/0; or, to try umbel without any setup, use `umbel dev TARGET`."
         )
-    say = teller(log_format)
+    say = printer(log_format)
     runtime = Runtime(settings)
     set_default_runtime(runtime)
     options: dict[str, Any] = {
@@ -102,8 +105,8 @@ def serve(
     loaded = load_server(given_targets(targets), lambda: WorkflowServer(runtime=runtime, **options))
     if loaded.is_own and token and not loaded.server.is_protected:
         raise ConfigurationError(
-            "A token is given, but the WorkflowServer of this program has none and would not ask for it. Give it "
-            "there: WorkflowServer(token=os.environ['UMBEL_SERVER_TOKEN'])."
+            "A token is given, but this program's WorkflowServer has none and would not require it. Set it there: "
+            "WorkflowServer(token=os.environ['UMBEL_SERVER_TOKEN'])."
         )
     log_config = _log_config(log_format, loglevel.upper())
     config = loaded.server.uvicorn_config(host, port, {"log_config": log_config, "access_log": access_log})
@@ -121,11 +124,11 @@ def serve(
                 pool=pool,
                 concurrency=concurrency,
                 options=format_option,
-                say=pass_on,
+                say=note,
             )
             stack.enter_context(worker)
         signal.signal(signal.SIGTERM, _interrupt)
-        server = _Server(config, lambda: _introduce(loaded, listening, say), worker)
+        server = _AnnouncingServer(config, lambda: _introduce(loaded, listening, say), worker)
         try:
             asyncio.run(server.serve([listening]))
         except KeyboardInterrupt:
@@ -134,27 +137,27 @@ def serve(
             worker.check()
 
 
-class _Server(uvicorn.Server):
-    """Says when it listens, and ends with its worker."""
+class _AnnouncingServer(uvicorn.Server):
+    """Announces when it listens, and stops when its worker has ended."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None], worker: WorkerProcess | None) -> None:
         super().__init__(config)
         self._announce, self._worker = announce, worker
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's."""
+        """Start, then announce it."""
         await super().startup(sockets)
         if self.started:
             self._announce()
 
     async def on_tick(self, counter: int) -> bool:
-        """As uvicorn's, ten times a second: whether to end."""
-        is_alone = self._worker is not None and self._worker.process.poll() is not None
-        return is_alone or await super().on_tick(counter)
+        """Whether to stop; called ten times a second."""
+        has_lost_worker = self._worker is not None and self._worker.process.poll() is not None
+        return has_lost_worker or await super().on_tick(counter)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends as Ctrl-C does: what was started is stopped on the way."""
+    """SIGTERM acts like Ctrl-C: what was started is stopped."""
     raise KeyboardInterrupt
 
 
@@ -162,29 +165,29 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        ConfigurationError: The port is taken, or the address is none of this machine.
+        ConfigurationError: The port is in use, or the address does not belong to this machine.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server((str(address[0]), port), family=family)
     except OSError as error:
         raise ConfigurationError(
-            f"The server cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port (0 takes any "
-            "that is free), or end what listens there."
+            f"The server cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port (0 for any "
+            "free one), or stop the process that uses it."
         ) from error
 
 
-def _introduce(loaded: Loaded, listening: socket.socket, say: Callable[[str], None]) -> None:
+def _introduce(loaded: LoadedServer, listening: socket.socket, say: Callable[[str], None]) -> None:
     host, port = listening.getsockname()[:2]
     say(f"umbel serve: http://{f'[{host}]' if ':' in host else host}:{port} (the console page and the HTTP API)")
     for name, workflow in loaded.server.get_workflows().items():
         say(f"Serves {workflow.workflow_name} as {name!r}")
     if not loaded.server.is_protected:
-        say("No token is set: it answers this machine only.")
+        say("No token is set: only requests from this machine are answered.")
 
 
 def _log_config(log_format: LogFormat, loglevel: str) -> dict[str, Any]:
-    """For `logging`: uvicorn's loggers and ours, to standard error."""
+    """Configuration of `logging`: uvicorn's and umbel's loggers write to standard error."""
     formatters: dict[LogFormat, dict[str, Any]] = {
         "text": {"format": "[%(asctime)s: %(levelname)s/%(name)s] %(message)s"},
         "json": {"()": "umbel.workers.cli.log_format.JsonFormatter"},

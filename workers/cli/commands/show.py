@@ -1,4 +1,4 @@
-"""`umbel runs` and `umbel show`: what runs there are, and what happened in one."""
+"""`umbel runs` and `umbel show`: the list of runs, and what happened in one of them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import click
 from ....orchestration.inspection.endings import result_of, why_not_completed
 from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
+from ....orchestration.model.commands import RUN_STATUSES
 from ....orchestration.store.blocking import BlockingStore as Store
 from ....orchestration.store.keys import check_run_id
 from ....orchestration.store.replies import RunRecord
 from ..deployment import deployment_options, existing
 from ..output import clock, counted, instant, iso, note, print_json, print_table
 
-STATUSES = ("running", "completed", "failed", "cancelled", "timed_out")
-
 
 @click.command()
-@click.option("--status", type=click.Choice(STATUSES), help="Only runs of this status.")
+@click.option("--status", type=click.Choice(RUN_STATUSES), help="Only runs with this status.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -35,10 +34,10 @@ def runs(
         print_json([_summary(record) for record in found])
         return
     if not found:
-        note("There are no such runs." if status or workflow else "There are no runs yet.")
+        note("No matching runs." if status or workflow else "No runs yet.")
         return
     print_table(
-        ("RUN", "STATUS", "STARTED", "TOOK", "WORKFLOW"),
+        ("RUN", "STATUS", "STARTED", "DURATION", "WORKFLOW"),
         (
             (each.run_id, _status(each), instant(each.created_at), duration(_seconds(each)), each.workflow)
             for each in found
@@ -47,19 +46,19 @@ def runs(
 
 
 def _status(record: RunRecord) -> str:
-    return f"{record.status}, waits for a place" if record.waits_for_admission else record.status
+    return f"{record.status}, waiting for its concurrency limit" if record.waits_for_admission else record.status
 
 
 def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
     if workflow is None:
         return store.runs(status=status, limit=limit)
-    asked = max(100, limit)
+    batch = max(100, limit)
     while True:
-        records = store.runs(status=status, limit=asked)
+        records = store.runs(status=status, limit=batch)
         found = [each for each in records if workflow in (each.workflow, each.workflow.rpartition(".")[2])]
-        if len(found) >= limit or len(records) < asked:
+        if len(found) >= limit or len(records) < batch:
             return found[:limit]
-        asked *= 4
+        batch *= 4
 
 
 def _seconds(record: RunRecord) -> float | None:
@@ -82,12 +81,12 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Latest executions; 0 is all."
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Latest executions; 0 for all."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @deployment_options
 def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
-    """Show what happened in RUN: each execution of a step, on which worker, when, and what came of it."""
+    """Show what happened in RUN: each execution of a step, its worker, times and outcome."""
     with existing(redis_url, state) as runtime:
         record = runtime.store.run(check_run_id(run_id))
         left = unfinished(runtime.store, run_id) if record.status == "running" else []
@@ -98,10 +97,12 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
     _print_head(record, found, left)
     shown = found[-limit:] if limit else found
     if len(shown) < len(found):
-        note(f"… {len(found) - len(shown)} earlier ones are left out; --limit 0 shows all.")
+        note(f"… {len(found) - len(shown)} earlier ones not shown; --limit 0 shows all.")
     if shown:
         click.echo()
-        print_table(("STEP", "ATTEMPT", "WORKER", "STARTED", "TOOK", "OUTCOME"), (_row(each, record) for each in shown))
+        print_table(
+            ("STEP", "ATTEMPT", "WORKER", "STARTED", "DURATION", "OUTCOME"), (_row(each, record) for each in shown)
+        )
 
 
 def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished]) -> None:
@@ -132,24 +133,24 @@ def _counts(found: list[Execution]) -> str:
 
 
 def _open(left: list[Unfinished]) -> list[str]:
-    """What goes on besides running, one line per kind and step."""
+    """Executions that have not begun or are waiting, one line per kind and step."""
     groups: Counter[tuple[str, str]] = Counter()
     for item in left:
         match item.state:
             case "ready":
-                groups[item.step, f"dispatched to queue {item.queue!r}, taken by no worker yet"] += 1
+                groups[item.step, f"dispatched to queue {item.queue!r}, not yet claimed by a worker"] += 1
             case "delayed":
                 groups[item.step, "waiting for the next attempt"] += 1
             case "suspended":
                 groups[item.step, f"waiting for {' or '.join(item.awaits) or 'an event'}"] += 1
             case "parked":
-                groups[item.step, "parked: no worker that was asked has its code"] += 1
+                groups[item.step, "parked: no worker has its code"] += 1
     return [f"{step}: {counted(number, 'execution')} {what}" for (step, what), number in groups.items()]
 
 
 def _row(execution: Execution, record: RunRecord) -> tuple[str, ...]:
     started = instant(execution.started_at)
-    if started[:10] == instant(record.created_at)[:10]:  # the day is in the head already
+    if started[:10] == instant(record.created_at)[:10]:  # the head shows the date
         started = clock(execution.started_at)
     outcome = OUTCOMES[execution.outcome]
     if execution.retry_delay_seconds:

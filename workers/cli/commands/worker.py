@@ -1,4 +1,4 @@
-"""`umbel worker`: a process that carries out steps."""
+"""`umbel worker`: a process that executes steps."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from ....tasks.workflow.registry import Registry
 from ...celery_app.app import Installation, create_app
 from ...pool.taskpool import DEFAULT_CONCURRENCY
 from ..deployment import configured
-from ..log_format import LogFormat, log_as_json
-from ..log_options import log_format_option, teller
+from ..log_format import LogFormat, log_as_json, log_format_option, printer
 from ..targets import companions, load_targets
 
 F = TypeVar("F", bound=Callable[..., object])
 
-#: Names of pools, and what Celery calls them.
+#: Names of pools, and their names in Celery.
 POOLS = {"asyncio": "umbel.workers.pool:AsyncPool", "prefork": "prefork", "threads": "threads", "solo": "solo"}
 
-#: How long a step may keep the other threads of an asyncio worker waiting: those that take messages and send events.
+#: How long a step may hold the GIL of an asyncio worker before its other threads, which receive messages, run.
 _SWITCH_SECONDS = 0.001
 
 pool_option = click.option(
@@ -36,34 +35,32 @@ pool_option = click.option(
     type=click.Choice(list(POOLS)),
     default="asyncio",
     show_default=True,
-    help="How a worker executes several steps at once: on an event loop, or in processes or threads.",
+    help="Execute concurrent steps on an event loop, or in processes or threads.",
 )
 concurrency_option = click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Steps at once; else 1000 on an event loop, and the number of processors in processes or threads.",
+    help="Concurrent steps. Default: 1000 on an event loop, else the number of processors.",
 )
 targets_argument = click.argument("targets", nargs=-1, metavar="[TARGET]...", envvar="UMBEL_TARGETS")
 
 
 def loglevel_option(default: str) -> Callable[[F], F]:
-    """Add `--loglevel`; it is the worker's."""
+    """Add `--loglevel`."""
     return click.option(
         "--loglevel",
         type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
         default=default,
         envvar="UMBEL_LOG_LEVEL",
         show_default=True,
-        help="How much the worker tells; else UMBEL_LOG_LEVEL.",
+        help="Log level. [env var: UMBEL_LOG_LEVEL]",
     )
 
 
 def worker_options(command: F) -> F:
     options = (
-        click.option(
-            "--queues", metavar="A,B", help="Take messages only from these; else from all that the steps name."
-        ),
+        click.option("--queues", metavar="A,B", help="Queues to consume. Default: all that the steps name."),
         click.option("-E", "--task-events", is_flag=True, help="Send Celery's task events, for monitors."),
     )
     for option in options:
@@ -74,11 +71,11 @@ def worker_options(command: F) -> F:
 @click.command()
 @targets_argument
 @worker_options
-@click.option("-n", "--name", metavar="NAME", help="The worker's name; its host is added. Else umbel-<process id>.")
+@click.option("-n", "--name", metavar="NAME", help="Worker name; @HOST is added. Default: umbel-PID.")
 @loglevel_option("INFO")
 @log_format_option
-@click.option("--quiet", is_flag=True, help="Do not say at the start what is served.")
-@click.option("--redis", "redis_url", metavar="URL", help="The state Redis; else UMBEL_REDIS_URL.")
+@click.option("--quiet", is_flag=True, help="Do not print at startup what is served.")
+@click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
 def worker(
     targets: tuple[str, ...],
     pool: str,
@@ -91,16 +88,16 @@ def worker(
     quiet: bool,
     redis_url: str | None,
 ) -> None:
-    """Start a worker that carries out the steps of the workflows TARGET….
+    """Start a worker that executes the steps of the workflows TARGET….
 
-    Any number of workers on any number of machines share the work. UMBEL_TARGETS names the targets when no argument
-    does. Ctrl-C or SIGTERM lets running steps finish; a worker that is killed loses nothing either.
+    Any number of workers on any number of machines share the work. Without arguments, UMBEL_TARGETS names the targets.
+    Ctrl-C or SIGTERM lets running steps finish; nothing is lost if a worker is killed.
     """
     settings = configured(redis_url)
     if settings.redis_url is None:
         raise NotConfigured(
-            "A worker needs the Redis of its deployment, and neither --redis nor UMBEL_REDIS_URL names one. Set "
-            "UMBEL_REDIS_URL=redis://host:6379/0; or, to try things out without any set-up, use `umbel dev TARGET`."
+            "A worker needs the Redis of its deployment, but neither --redis nor UMBEL_REDIS_URL is set. Set "
+            "UMBEL_REDIS_URL=redis://host:6379/0; or, to try umbel without any setup, use `umbel dev TARGET`."
         )
     workflows = load_targets(given_targets(targets))
     app = create_app(settings, *workflows)
@@ -108,7 +105,7 @@ def worker(
     _add_companions(app.umbel, given_targets(targets))
     if log_format == "json":
         log_as_json()
-    # It warns root of pickle, which this app accepts from nobody.
+    # Celery warns root users of pickle, which this app never accepts.
     warnings.simplefilter("ignore", SecurityWarning)
     controller = app.Worker(
         hostname=host_format(f"{name or f'umbel-{os.getpid()}'}@%h"),
@@ -122,18 +119,18 @@ def worker(
         quiet=True,
     )
     if not quiet:
-        served = f"umbel worker {controller.hostname} ({pool}, {controller.concurrency} at once)"
+        served = f"umbel worker {controller.hostname} ({pool}, concurrency {controller.concurrency})"
         for line in _introduction(served, consumed, settings, app.umbel.registry):
-            teller(log_format)(line)
+            printer(log_format)(line)
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)
-    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # where Celery says goodbye; stdout is for what steps print
+    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown there; stdout is for what steps print
     controller.start()
     sys.exit(controller.exitcode)
 
 
 def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
-    """Serve what steps of the named workflows may start, as far as it can be built; else its work would be parked."""
+    """Serve workflows that steps of the named ones may start, if they can be built; else their work would be parked."""
     for workflow in companions(targets):
         if not any(type(served.workflow) is workflow for served in installation.registry):
             with suppress(WorkflowValidationError):
@@ -142,7 +139,7 @@ def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
 
 def given_targets(targets: Sequence[str]) -> list[str]:
     if not targets:
-        raise click.UsageError("No TARGET is given, and UMBEL_TARGETS is not set. It needs to know what to serve.")
+        raise click.UsageError("Missing TARGET, and UMBEL_TARGETS is not set: give the workflows to serve.")
     return list(targets)
 
 

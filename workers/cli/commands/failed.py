@@ -1,4 +1,4 @@
-"""`umbel dead`: what has come to a stand and needs somebody."""
+"""`umbel failed`: failed runs, parked steps and rejected messages."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ...transport.quarantine import Quarantine, quarantined_of
 from ..deployment import deployment_options, existing
 from ..output import counted, instant, iso, note, print_json, print_table
 
-#: Characters of an error that stand in the table; `--json` and `umbel show` have all of it.
-_LONGEST = 100
+#: Characters of an error in the table; `--json` and `umbel show` have the full text.
+_ERROR_CHARACTERS = 100
 
 
 @click.command()
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with each attempt.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, including each attempt.")
 @deployment_options
-def dead(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
-    """List what does not go on by itself: failed runs, parked work, messages that were set aside; the latest first."""
+def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
+    """List stuck work, latest first: failed runs, parked steps, rejected messages."""
     with existing(redis_url, state) as runtime:
         runs = dead_runs(runtime.store, workflow=workflow, limit=limit)
         parked = [
@@ -35,34 +35,34 @@ def dead(workflow: str | None, limit: int, as_json: bool, redis_url: str | None,
             print_json(_whole(runtime, runs, parked, messages))
             return
     if not (runs or parked or messages):
-        note("Nothing is dead.")
+        note("No failed runs, parked steps or rejected messages.")
         return
     rows = sorted([*map(_run_row, runs), *map(_parked_row, parked), *map(_message_row, messages.items())], reverse=True)
     print_table(
-        ("WHEN", "WHAT", "RUN OR QUEUE", "STEP", "TIMES", "WHY"),
+        ("WHEN", "KIND", "RUN OR QUEUE", "STEP", "COUNT", "REASON"),
         ((instant(at), *cells) for at, *cells in rows),
     )
     if runs:
-        note(f"{counted(len(runs), 'run')} failed. Take them up again with: umbel retry RUN… (or --all)")
+        note(f"{counted(len(runs), 'failed run')}. Resume with: umbel retry RUN… (or --all)")
     if parked:
-        note(f"{counted(len(parked), 'step')} waits for a worker that has its code; start one, and it goes on.")
+        note(f"{counted(len(parked), 'parked step')}. Start a worker that has the code to resume.")
 
 
 def _run_row(run: DeadRun) -> tuple[int, str, str, str, str, str]:
-    error = run.error if len(run.error) <= _LONGEST else f"{run.error[:_LONGEST]}…"
+    error = run.error if len(run.error) <= _ERROR_CHARACTERS else f"{run.error[:_ERROR_CHARACTERS]}…"
     why = f"{run.reason}: {' '.join(error.split())}"
     return run.failed_at, "run", run.run_id, run.step, str(run.attempts or ""), why
 
 
 def _parked_row(work: ParkedWork) -> tuple[int, str, str, str, str, str]:
-    return work.parked_at, "parked", work.run_id, work.step, "", f"no worker that was asked has it: {work.workflow}"
+    return work.parked_at, "parked", work.run_id, work.step, "", f"no worker has its code: {work.workflow}"
 
 
 def _message_row(found: tuple[str, Quarantine]) -> tuple[int, str, str, str, str, str]:
     queue, quarantine = found
     latest = quarantine.latest
     at = 0 if latest is None else round(latest.at * 1000)
-    why = "not understood" if latest is None else f"not understood: {' '.join(latest.reason.split())}"
+    why = "cannot be decoded" if latest is None else f"cannot be decoded: {' '.join(latest.reason.split())}"
     return at, "messages", queue, "", str(quarantine.count), why
 
 

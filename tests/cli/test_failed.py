@@ -1,4 +1,4 @@
-"""`umbel dead` lists what does not go on by itself, and `umbel retry` takes it up again."""
+"""`umbel failed` lists stuck work, and `umbel retry` resumes failed runs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
 
 
 def dead(cli: Cli, *options: str) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = json.loads(cli("dead", "--json", *options).out)
+    found: dict[str, list[dict[str, Any]]] = json.loads(cli("failed", "--json", *options).out)
     return found
 
 
@@ -83,7 +83,7 @@ def status(cli: Cli, run_id: str) -> str:
 @pytest.mark.timeout(150)
 def test_the_dead_are_listed_with_their_reasons_and_a_retry_revives_them(cli: Cli) -> None:
     folder = f"folder={cli.folder}"
-    assert "Nothing is dead" in cli("dead").err
+    assert "No failed runs" in cli("failed").err
     for n in range(2):
         cli("run", "dying:Order", folder, f"n={n}", "--run-id", f"order{n}", fails=True)
     cli("start", "dying:Deadly", folder, "--run-id", "deadly")
@@ -99,18 +99,18 @@ def test_the_dead_are_listed_with_their_reasons_and_a_retry_revives_them(cli: Cl
     assert (deadly["reason"], deadly["step"]) == ("worker lost", "go")
     assert [each["outcome"] for each in deadly["history"]] == ["lost"] * 4 + ["failed"]
     assert [each["run_id"] for each in dead(cli, "--workflow", "Deadly")["runs"]] == ["deadly"]
-    table = cli("dead").out.splitlines()
+    table = cli("failed").out.splitlines()
     assert table[0].split() == ["WHEN", "WHAT", "RUN", "OR", "QUEUE", "STEP", "TIMES", "WHY"]
     assert any("order1" in line and "retries exhausted: NoMoney('limit reached')" in line for line in table)
 
     (cli.folder / "money").touch()
     (cli.folder / "cure").touch()
     told = cli("retry", "order0", "deadly").err
-    assert "'order0' goes on with 1 step" in told
-    assert "'deadly' goes on with 1 step" in told
+    assert "'order0' resumes with 1 step" in told
+    assert "'deadly' resumes with 1 step" in told
     eventually(lambda: {status(cli, each) for each in ("order0", "deadly")} == {"completed"}, "both complete")
 
-    assert "Take up 1 failed run again?" in cli("retry", "--all", stdin="n\n", fails=True).err
+    assert "Resume 1 failed run?" in cli("retry", "--all", stdin="n\n", fails=True).err
     assert len(dead(cli)["runs"]) == 1, "without a yes nothing is done"
     cli("retry", "--all", "--yes")
     eventually(lambda: dead(cli)["runs"] == [], "nobody is dead any more")
@@ -129,9 +129,9 @@ def test_parked_work_and_messages_that_were_set_aside_are_listed_too(cli: Cli) -
     assert (parked["run_id"], parked["step"]) == ("unserved", "go")
     assert messages["count"] == 1
     assert "JSON" in messages["latest_reason"]
-    table = cli("dead").out
+    table = cli("failed").out
     assert "parked" in table
-    assert "not understood" in table
+    assert "cannot be decoded" in table
 
 
 def test_a_retry_names_what_it_cannot_take_up_and_goes_on_with_the_rest(cli: Cli) -> None:
@@ -141,6 +141,11 @@ def test_a_retry_names_what_it_cannot_take_up_and_goes_on_with_the_rest(cli: Cli
     told = cli("retry", "nobody", "order", fails=True).err
 
     assert "Error: No run 'nobody'" in told
-    assert "'order' goes on with 1 step" in told
+    assert "'order' resumes with 1 step" in told
     eventually(lambda: status(cli, "order") == "completed", "the other goes on")
     assert "Name the runs, or say --all" in cli("retry", fails=True).err
+
+
+def test_the_former_name_of_the_command_still_works(cli: Cli) -> None:
+    assert cli("dead").err == cli("failed").err
+    assert "\n  dead " not in cli("--help").out

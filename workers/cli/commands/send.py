@@ -1,0 +1,95 @@
+"""`umbel send`: an event into a run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from pydantic import ValidationError, create_model
+
+from ....orchestration.model.errors import WorkflowRuntimeError
+from ....orchestration.store.keys import check_run_id
+from ....tasks.client.runtime import Runtime
+from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name
+from ..deployment import deployment_options, existing
+from ..fields import field_arguments, read_fields
+from ..output import note
+from ..targets import build, load_target
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.argument("event", metavar="EVENT")
+@field_arguments
+@click.option("--step", metavar="STEP", help="Only to this step.")
+@click.option("--target", metavar="TARGET", help="Load this to check the fields against the event's class.")
+@deployment_options
+def send(
+    run_id: str,
+    event: str,
+    pairs: tuple[str, ...],
+    input_text: str | None,
+    step: str | None,
+    target: str | None,
+    redis_url: str | None,
+    state: str,
+) -> None:
+    """Send EVENT with the given fields into RUN, to every step and waiter that accepts it.
+
+    EVENT is a class name, such as Approved or shop.flows.Approved; the last part suffices for events the run accepts.
+    """
+    fields = read_fields(pairs, input_text)
+    check_run_id(run_id)
+    loaded = [] if target is None else [cls for each in load_target(target) for cls in build(each).events]
+    with existing(redis_url, state) as runtime:
+        handler = runtime.attach(run_id)
+        if handler.is_done():
+            raise WorkflowRuntimeError(f"Run {run_id!r} has ended: its status is {handler.status()}. Start a new run.")
+        name = _full_name(event, run_id, [*map(event_name, loaded), *_acceptable(runtime, run_id)])
+        handler.send_event(_event(name, fields, loaded), step)
+    note(f"Sent {name} to run {run_id!r}.")
+
+
+def _acceptable(runtime: Runtime, run_id: str) -> list[str]:
+    """Wire names of the events that the run accepts: those of its steps, and those it is waiting for."""
+    plan = runtime.store.plan_of(run_id)
+    waiters = runtime.store.surroundings(run_id).waiters
+    return [*(name for step in plan.steps for name in step.accepts), *(waiter.event_type for waiter in waiters)]
+
+
+def _full_name(given: str, run_id: str, known: Iterable[str]) -> str:
+    names = sorted(set(known))
+    if given in names:
+        return given
+    found = [name for name in [*names, *BUILT_IN_EVENTS] if name.rpartition(".")[2] == given]
+    if len(set(found)) == 1:
+        return found[0]
+    if not found and "." in given:
+        return given  # no step accepts it yet; it waits in the run's inbox
+    problem = f"{given!r} is ambiguous: {', '.join(found)}" if found else f"Run {run_id!r} accepts no event {given!r}"
+    raise WorkflowRuntimeError(
+        f"{problem}. It accepts: {', '.join(names)}. Use one of these names; an event that no step accepts yet needs "
+        f"its full name, module.Class."
+    )
+
+
+def _event(name: str, fields: dict[str, Any], loaded: Iterable[type[Event]]) -> Event:
+    classes = {event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS
+    try:
+        return (classes.get(name) or _stand_in(name, fields))(**fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'the event'}: {each['msg']}"
+            for each in error.errors(include_input=False, include_url=False)
+        )
+        raise WorkflowRuntimeError(f"Invalid fields for {name}: {problems}.") from error
+
+
+def _stand_in(name: str, fields: Iterable[str]) -> type[Event]:
+    """A class for an event whose code is not loaded here; the worker checks the fields against the real one."""
+    module, _, qualname = name.rpartition(".")
+    declared: dict[str, Any] = dict.fromkeys(fields, (Any, ...))
+    with warnings.catch_warnings(action="ignore"):  # pydantic's advice on field names is for the class's author
+        return create_model(qualname, __base__=Event, __module__=module, **declared)
