@@ -146,7 +146,7 @@ def test_several_workflows_are_named_where_one_is_wanted(folder: Path) -> None:
     write(folder, "flows.py", ORDER + ORDER.replace("Order", "Refund"))
 
     assert names("flows") == ["flows.Order", "flows.Refund"]
-    with pytest.raises(TargetError, match=r"'flows' has 2 workflows: Order, Refund\. Name .* as flows:Workflow"):
+    with pytest.raises(TargetError, match=r"'flows' has 2 workflows: Order, Refund\. Choose .* as flows:Workflow"):
         load_workflow("flows")
 
 
@@ -162,15 +162,15 @@ def test_the_same_workflow_named_twice_comes_once(folder: Path) -> None:
         ("missing.py", r"'missing.py' cannot be loaded: .*/missing\.py does not exist"),
         ("missing/flows.py:Order", "does not exist"),
         ("./flows", "does not exist"),
-        ("missing", "there is no module 'missing'"),
-        ("shop.missing:Order", "there is no module 'shop.missing'"),
+        ("missing", "no module 'missing'"),
+        ("shop.missing:Order", "no module 'shop.missing'"),
         ("flows:Nothing", r"has no 'Nothing'\. Workflows in flows: Order"),
         ("flows:VALUE", r"that is an int\. Workflows in flows: Order"),
         ("empty", r"'empty' has no workflows\. empty has no subclass and no instance of umbel\.Workflow"),
         ("front", r"no workflows\. Workflows in front: Order \(defined in flows\)"),
         ("base", r"Workflows in base: Base \(has no steps\)"),
         (":Order", "is not a target"),
-        ("two words", "neither a module's name nor a .py file"),
+        ("two words", "neither a module name nor a .py file"),
         ("shop/", "is a folder"),
         ("json.py", r"another module is already named 'json', .*Rename the file"),
         ("dotted.name.py", "dot in its name"),
@@ -195,7 +195,7 @@ def test_a_target_that_names_no_workflow_says_what_there_is(folder: Path, target
         ("import nothing_of_that_name", r"broken\.py, line 1: ModuleNotFoundError: No module named 'nothing_of_that"),
         ("\n1 / 0", r"broken\.py, line 2: ZeroDivisionError: division by zero"),
         ("def f(:\n", r"broken\.py, line 1: SyntaxError: "),
-        ("import sys\nsys.exit(3)", r"line 2: SystemExit: 3 The module ends the program .*__main__"),
+        ("import sys\nsys.exit(3)", r"line 2: SystemExit: 3 The module exits while it is imported.*__main__"),
         (HEAD + "@step\nasync def f(ev) -> StopEvent: ...", r"broken\.py, line 4: \S*WorkflowValidationError: "),
     ],
 )

@@ -99,7 +99,7 @@ async def test_paths_that_are_named_public_need_no_token(asking: Asking) -> None
 
 async def test_an_empty_token_is_refused() -> None:
     for token in ("", {}, {"ci": ""}):
-        with pytest.raises(ConfigurationError, match="everybody would know it"):
+        with pytest.raises(ConfigurationError, match="token is empty"):
             WorkflowServer(token=token)
 
 
