@@ -100,7 +100,7 @@ def test_the_dead_are_listed_with_their_reasons_and_a_retry_revives_them(cli: Cl
     assert [each["outcome"] for each in deadly["history"]] == ["lost"] * 4 + ["failed"]
     assert [each["run_id"] for each in dead(cli, "--workflow", "Deadly")["runs"]] == ["deadly"]
     table = cli("failed").out.splitlines()
-    assert table[0].split() == ["WHEN", "WHAT", "RUN", "OR", "QUEUE", "STEP", "TIMES", "WHY"]
+    assert table[0].split() == ["WHEN", "KIND", "RUN", "OR", "QUEUE", "STEP", "COUNT", "REASON"]
     assert any("order1" in line and "retries exhausted: NoMoney('limit reached')" in line for line in table)
 
     (cli.folder / "money").touch()
@@ -113,7 +113,7 @@ def test_the_dead_are_listed_with_their_reasons_and_a_retry_revives_them(cli: Cl
     assert "Resume 1 failed run?" in cli("retry", "--all", stdin="n\n", fails=True).err
     assert len(dead(cli)["runs"]) == 1, "without a yes nothing is done"
     cli("retry", "--all", "--yes")
-    eventually(lambda: dead(cli)["runs"] == [], "nobody is dead any more")
+    eventually(lambda: dead(cli)["runs"] == [], "no failed run is left")
     assert status(cli, "order1") == "completed"
 
 
