@@ -322,17 +322,17 @@ def test_a_dict_state_is_written_key_by_key() -> None:
     }
     assert set(data) == {"_data"}
     assert data["_data"]["n"] == "1"
-    assert json.loads(data["_data"]["who"])["qualified_name"] == "state_run.Customer"
+    assert json.loads(data["_data"]["who"])["qualified_name"] == f"{Customer.__module__}.Customer"
 
 
 def test_a_typed_state_is_written_as_one_text() -> None:
     part = InMemoryStateStore(Base(count=2)).to_dict()
 
-    assert (part["state_type"], part["state_module"]) == ("Base", "state_run")
+    assert (part["state_type"], part["state_module"]) == ("Base", Base.__module__)
     assert json.loads(part["state_data"]) == {
         "__is_pydantic": True,
         "value": {"count": 2, "tags": []},
-        "qualified_name": "state_run.Base",
+        "qualified_name": f"{Base.__module__}.Base",
     }
 
 
@@ -380,7 +380,7 @@ def test_any_other_value_that_cannot_be_written_fails_all_of_it() -> None:
         ({"state_data": {"_data": {"n": "1"}}}, DictState(n=1)),
         ({"state_data": '{"_data": {"n": "1"}}'}, DictState(n=1)),
         (
-            {"state_data": {"__is_pydantic": True, "value": {"count": 1}, "qualified_name": "state_run.Base"}},
+            {"state_data": {"__is_pydantic": True, "value": {"count": 1}, "qualified_name": f"{Base.__module__}.Base"}},
             Base(count=1),
         ),
         (
