@@ -27,6 +27,7 @@ from umbel import (
     WorkflowRuntimeError,
     WorkflowTimeoutError,
 )
+from umbel.drawing import draw_most_recent_execution_mermaid
 
 HERE = Path(__file__).parent
 
@@ -146,4 +147,7 @@ def test_runs_of_an_older_release_are_finished_by_this_one(deploy: Deploy, pool:
     assert found == expected
     for run_id in RESULTS:
         assert_committed_once(upgraded.deployment.executions(run_id))
+    drawing = draw_most_recent_execution_mermaid(upgraded.run("fan-out"))
+    assert drawing.count("square<br/>") == 6
+    assert drawing.count("new@") == 4
     assert json.loads(upgraded.umbel("dead", "--json")) == {"runs": [], "parked": [], "messages": []}
