@@ -1,14 +1,14 @@
 -- Take the right to execute one work item, or learn why not. The attempt is counted here, before user code runs.
--- Args: run, w work id, d dispatch number of the dispatch, c claim id (caller's), owner, suspicion (the caller has room for
---   suspects up to this level), alone (for this one only), lease (ms), grace (ms beyond a step's own limit), member (what
---   the owner's set holds).
+-- Args: run, w work id, d dispatch number of the dispatch, c claim id (caller's), owner, suspicion (the caller has
+--   room for suspects up to this level), alone (for this one only), lease (ms), grace (ms beyond a step's own limit),
+--   member (what the owner's set holds).
 -- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
 --!keys run watermark timers leases fenced counters owner
 --!include call record publish unclaimed claimed measure
 
-local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id', 'options',
-  'seq')
+local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id',
+  'options', 'seq')
 if not meta[1] then
   redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
   return { 'unknown' }
@@ -51,7 +51,7 @@ if record.state ~= 'running' then
     redis.call('HSET', K.watermark, line, whole(record.dispatched_at))
   end
   redis.call('SADD', K.owner, A.member)
-  if redis.call('SCARD', K.owner) == 1 then   -- what an idle owner left of its lease may be over: no heartbeat renews it
+  if redis.call('SCARD', K.owner) == 1 then   -- an idle owner's lease may have run out: no heartbeat renews it
     redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
   end
   if record.time_limit then                 -- if the process hangs, somebody else notices

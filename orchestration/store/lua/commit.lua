@@ -1,7 +1,7 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
 -- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), xs (state
---   writes and collect_events calls that were answered), wv (waiters' version the decision was made with, or absent when
---   it does not depend on it), entry (journal), and the common limits.
+--   writes and collect_events calls that were answered), wv (waiters' version the decision was made with, or absent
+--   when it does not depend on it), entry (journal), and the common limits.
 --   carry (claim id: the caller goes on with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
 -- Body: commands. Answers: committed {dispatches, ended}, and if it goes on: work id, record, payload… | changed |

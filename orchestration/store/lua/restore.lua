@@ -12,7 +12,7 @@ if known[1] and (known[1] ~= A.nonce or known[3] ~= 'restoring') then
   return { known[1] == A.nonce and 'restored' or 'exists' }
 end
 if tonumber(known[2] or 0) >= A.part then return { 'restored' } end
-if redis.call('EXISTS', K.handler) == 1 then return { 'exists' } end   -- a handler is called so, and its state is in use
+if redis.call('EXISTS', K.handler) == 1 then return { 'exists' } end   -- a handler's name, with its state
 
 local PUT = {}
 

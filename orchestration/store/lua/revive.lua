@@ -1,6 +1,7 @@
 -- Take up an ended run again: its failed and interrupted work items anew, everything else as it was. A run of a
 -- limited workflow has to get a place again first.
--- Args: run, timeout (ms or absent), common limits. Answers: revived {dispatches} | running | completed | unknown | nothing
+-- Args: run, timeout (ms or absent), common limits. Answers: revived {dispatches} | running | completed | unknown |
+--   nothing
 -- | superseded (its handler has gone on to another run).
 --!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state handler
 --!include call record journal dispatch slots lifetimes apply begin_or_wait

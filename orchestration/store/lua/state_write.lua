@@ -41,7 +41,8 @@ if status == 'running' then
 elseif life ~= -1 then                       -- before its start or after its end a run keeps nothing for good
   redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
 end
-journal('state', { w = A.w, s = record and record.step, how = A.how, set = fields, del = BODY.del, replace = BODY.replace })
+journal('state', { w = A.w, s = record and record.step, how = A.how, set = fields, del = BODY.del,
+                   replace = BODY.replace })
 if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end

@@ -1,4 +1,5 @@
--- A worker that has the code takes parked work up again. Args: run, items {{w, member}}. Answers: unparked {dispatches}.
+-- A worker that has the code takes parked work up again.
+-- Args: run, items {{w, member}}. Answers: unparked {dispatches}.
 --!keys run parked
 --!include call record dispatch
 

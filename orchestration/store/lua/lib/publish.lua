@@ -1,6 +1,6 @@
 -- The run's counters, and events for the outside: the log first, then the live channel. One sequence for both logs.
--- Counters are read once per script and written once, by `save`: a script that changes one or tells anything calls it at
--- its end. Live message: msgpack of entries {seq, kind, data}; kind 'e' is a user event, 't' a step state change.
+-- Counters are read once per script and written once, by `save`: a script that changes one or tells anything calls it
+-- at its end. Live message: msgpack of entries {seq, kind, data}; kind 'e' is a user event, 't' a step state change.
 --!keys run stream trace
 --!include call
 
