@@ -97,7 +97,7 @@ class Relay:
             Exception: What `read` raised.
         """
         task = self._looks.get(key)
-        if task is None:
+        if task is None or task.done():  # done: cancelled before it began, with everything on this loop
             task = self._looks[key] = self.loop.create_task(self._begin(key, read))
             task.add_done_callback(_retrieve)
         answer: T = await asyncio.shield(task)
@@ -107,7 +107,7 @@ class Relay:
         try:
             await self._turns.acquire()
         finally:
-            del self._looks[key]
+            self._looks.pop(key, None)
         try:
             return await read()
         finally:
