@@ -1,8 +1,7 @@
--- A run asks for its place among those of its workflow that may go on at once; in the shard of the workflow's name.
--- Args: workflow, ticket, since (its start in µs: the order of the line), limit, said_at (when the run's client said
---   that limit; the newest counts), look (ms until the sweep looks at who has got a place).
--- Answers: admitted {ticket …}: who is to begin now, this ticket among them when it has its place, be it since an
--- earlier asking.
+-- A run asks for admission to its workflow, which limits how many runs execute at a time; in the shard of that name.
+-- Args: workflow, ticket, since (its start in us: the order of the line), limit, said_at (when the run's client
+--   stated that limit; the newest counts), look (ms until the sweep checks what was admitted).
+-- Answers: admitted {ticket …}: the runs that begin now, with this ticket among them if it is admitted, now or earlier.
 --!keys limits admitted waiting
 --!include call admit_waiting
 

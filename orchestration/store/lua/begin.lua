@@ -1,7 +1,7 @@
--- A run that waited has its place: what has queued up at its steps goes on, and its time-out begins.
+-- A run that waited is admitted: what has queued up at its steps is dispatched, and its time-out begins.
 -- Args: run, ticket, and the common limits. Body: commands that fill the slots of its steps.
--- Answers: begun {dispatches} | closed | unknown. Asked again it answers the same; `closed` when this life of the run
---   is over.
+-- Answers: begun {dispatches} | closed | unknown. Asked again it answers the same; `closed` when the run has ended or
+-- was revived with another ticket.
 --!keys run timers awaiting_admission
 --!include call journal apply
 

@@ -1,8 +1,8 @@
 -- Take the right to execute one work item, or learn why not. The attempt is counted here, before user code runs.
--- Args: run, w work id, d dispatch number of the dispatch, c claim id (caller's), owner, suspicion (the caller has
---   room for suspects up to this level), alone (for this one only), lease (ms), grace (ms beyond a step's own limit),
---   member (what the owner's set holds).
--- Answers: claimed {record, run} payload… | busy | stale | closed | gone | suspect | unknown.
+-- Args: run, w work id, d dispatch number of the dispatch, c claim id (the caller's), owner, suspicion (the caller
+--   accepts suspects up to this level), alone (it runs nothing else meanwhile), lease (ms), grace (ms beyond a step's
+--   own limit), member (what the owner's set holds).
+-- Answers: claimed {record, run} payload… | busy | stale | closed | fenced | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
 --!keys run watermark timers leases fenced counters owner
 --!include call record publish unclaimed claimed measure
@@ -41,7 +41,7 @@ if record.state ~= 'running' then
   record.owner, record.claim_id, record.claimed_at = A.owner, A.c, NOW
   record.batches, record.exchanges, record.exchange_calls = 0, nil, nil
   if not record.first_attempt_at then record.first_attempt_at = NOW end
-  record.alone = record.suspicion and A.alone  -- if its process dies, it was this one
+  record.alone = record.suspicion and A.alone  -- if the process dies, this item was the cause
   record.redispatches = nil                    -- the next dispatch backs off from the beginning
   put(A.w, record)
   local line = line_of(record)
@@ -51,10 +51,10 @@ if record.state ~= 'running' then
     redis.call('HSET', K.watermark, line, whole(record.dispatched_at))
   end
   redis.call('SADD', K.owner, A.member)
-  if redis.call('SCARD', K.owner) == 1 then   -- an idle owner's lease may have run out: no heartbeat renews it
+  if redis.call('SCARD', K.owner) == 1 then   -- no heartbeat has renewed the lease of an idle owner
     redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
   end
-  if record.time_limit then                 -- if the process hangs, somebody else notices
+  if record.time_limit then                 -- if the process hangs, the sweep notices
     redis.call('ZADD', K.timers, whole(NOW + record.time_limit + A.grace), 'deadline|' .. RUN .. '|' .. A.w)
   end
   trace(record.step, 'running', tostring(record.slot or 0), record.event_name)

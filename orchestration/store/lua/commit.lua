@@ -1,16 +1,16 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
 -- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), xs (state
---   writes and collect_events calls that were answered), wv (waiters' version the decision was made with, or absent
---   when it does not depend on it), entry (journal), and the common limits.
---   carry (claim id: the caller goes on with one work item that becomes ready), deny {step = 1 …} (but not of these),
+--   writes and collect_events calls that were answered), wv (version of the waiters that the decision was made with;
+--   absent when it does not depend on it), entry (journal), and the common limits.
+--   carry (claim id: the caller continues with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
--- Body: commands. Answers: committed {dispatches, ended}, and if it goes on: work id, record, payload… | changed |
--- missing {have} | stale | closed.
--- Repeating a commit gives its first answer for 60 s; after that `stale`, which is as true.
+-- Body: commands. Answers: committed {dispatches, ended}, and if the caller continues: work id, record, version of the
+-- waiters, payload… | changed | missing {have} | stale | closed.
+-- Repeating a commit gives its first answer for 60 s; after that `stale`, which is just as true.
 --!keys timers counters owner answer
 --!include call record journal publish apply carry measure
 
--- Asked again, because the answer was lost: the first time has used up the token, or has ended the run.
+-- The answer was lost and the caller asks again: the first call has used up the token, or has ended the run.
 local function remembered()
   local packed = redis.call('GET', K.answer)
   local known = packed and cmsgpack.unpack(packed)
@@ -35,7 +35,7 @@ if not record or record.state ~= 'running' or record.token ~= A.t then
   return { 'stale' }
 end
 if (record.batches or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
--- A Redis that was set back has forgotten what this attempt did before: its outcome must not stand without that.
+-- A Redis restored to an earlier point has lost what this attempt did before: its outcome must not be recorded alone.
 if A.xs and (record.exchanges or 0) < A.xs then
   return { 'missing', cmsgpack.pack({ have = record.exchanges or 0 }) }
 end
@@ -49,11 +49,11 @@ measure('took|' .. A.wf .. '|' .. record.step, NOW - claimed_at)
 if (record.failures or 0) > failures then
   redis.call('HINCRBY', K.counters, record.state == 'failed' and 'dead_letters' or 'retries', 1)
 end
-redis.call('SREM', K.owner, A.member)      -- after what it goes on with has come in: the set must not look empty
+redis.call('SREM', K.owner, A.member)      -- after the item it continues with was added: the set must not look empty
 A.entry.ca, A.entry.o, A.entry.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
 journal('commit', A.entry)
 local body = answer('committed')[2]
-if carried and ended then                  -- the run has ended: nobody goes on with anything
+if carried and ended then                  -- the run has ended: there is nothing to continue with
   redis.call('SREM', K.owner, RUN .. '|' .. carried .. '|' .. A.carry)
   carried = nil
 end

@@ -1,6 +1,6 @@
--- A step's attempt has outlived its time limit and nobody reported: its process hangs. Fence it and dispatch again;
--- the next claim sees `late` and records the failure. Args: run, w, timer.
--- Answers: woken {dispatches} | early | closed.
+-- An attempt of a step has exceeded its time limit without a report: its process hangs. Take its token away and
+-- dispatch again; the next claim sees `late` and records the failure.
+-- Args: run, w, timer. Answers: woken {dispatches} | early | closed.
 --!keys run timers counters
 --!include call record journal dispatch
 

@@ -1,6 +1,6 @@
--- Declare an owner lost: from here on its claims and heartbeats are answered `gone`. What it held is answered, for
--- the caller to hand back run by run; the owner stays in `leases` with score 0 until nothing is left, so that a
--- sweep that dies in between is continued by the next one.
+-- Declare an owner lost: from now on its claims and heartbeats are answered `fenced`. The answer lists what it held,
+-- for the caller to hand back run by run; the owner stays in `leases` with score 0 until nothing is left, so that the next
+-- sweep continues if this one dies in between.
 -- Args: owner, known_dead (do not wait for the lease). Answers: held {member…} | alive | done.
 --!keys leases fenced counters owner
 --!include call
@@ -9,7 +9,7 @@ local lease = tonumber(redis.call('ZSCORE', K.leases, A.owner))
 if not lease and not A.known_dead then return { 'done' } end
 if lease and lease > NOW and not A.known_dead then return { 'alive' } end
 local held = redis.call('SMEMBERS', K.owner)
-if #held == 0 and not A.known_dead then   -- idle here, not lost: nobody renews a lease that covers nothing
+if #held == 0 and not A.known_dead then   -- idle here, not lost: a lease that covers nothing is not renewed
   redis.call('ZREM', K.leases, A.owner)
   return { 'done' }
 end

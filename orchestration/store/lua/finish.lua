@@ -1,5 +1,5 @@
--- End a run from outside its steps: cancel, time-out. First end wins.
--- Args: run, status, event (the terminal envelope), timer (only if this run's time-out is due), common limits.
+-- End a run from outside its steps: cancel, time-out. The first end wins.
+-- Args: run, status, event (the terminal envelope), timer (only if the time-out of this run is due), common limits.
 -- Answers: ended | closed {status} | unknown | early.
 --!keys run timers
 --!include call journal publish finish

@@ -1,9 +1,7 @@
 -- Apply one burst of what a running step sent and published before its end.
--- Args: run, w, t token, batch (number of this burst, from 1), wv as in commit,
---   publishes {command…}, and the common limits.
+-- Args: run, w, t token, batch (number of this burst, from 1), wv as in commit, publishes {command…}, common limits.
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
--- closed. A burst that arrives twice is applied once; a send
--- whose identity an earlier attempt has sent is absorbed.
+-- closed. A burst that arrives twice is applied once; a send that an earlier attempt has sent already is absorbed.
 --!keys run extra counters sent
 --!include call record journal publish apply
 

@@ -1,7 +1,7 @@
 -- Renew the lease of everything an owner holds in this shard, in one command.
--- Args: owner, lease (ms), held {member…} that the owner believes it holds, including claims under way.
--- Answers: alive {lost {member…}, beyond {member…}} | gone. `lost`: believed but not held. `beyond`: held but unknown
--- to the owner (a claim whose reply never came); the caller releases it.
+-- Args: owner, lease (ms), held {member…} that the owner believes it holds, including claims in progress.
+-- Answers: alive {lost {member…}, beyond {member…}} | fenced. `lost`: believed but not held. `beyond`: held but unknown
+-- to the owner (a claim whose reply never arrived); the caller releases it.
 --!keys leases fenced owner
 --!include call
 

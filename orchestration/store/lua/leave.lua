@@ -1,5 +1,5 @@
--- A run has ended: it gives back its place, or leaves the line; in the shard of the workflow's name.
--- Args: workflow, ticket, look as in `admit`. Answers: left {ticket …}: who is to begin now.
+-- A run has ended: release its admission, or take it out of the line; in the shard of the workflow's name.
+-- Args: workflow, ticket, look as in `admit`. Answers: left {ticket …}: the runs that begin now.
 --!keys limits admitted waiting
 --!include call admit_waiting
 

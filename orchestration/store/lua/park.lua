@@ -1,5 +1,5 @@
--- Set work aside whose code no worker here has; parked is not failed. Args: run, w, name (workflow|step), lacks (the
--- event whose class is not there, if it is that), and when it was claimed already: c claim id, owner, member.
+-- Set work aside because no worker here has its code; parked is not failed. Args: run, w, name (workflow|step), lacks
+-- (the event whose class is missing, if it is that), and if it was claimed already: c claim id, owner, member.
 -- Answers: parked | stale | closed.
 --!keys run parked owner
 --!include call record journal publish unclaimed
@@ -9,7 +9,7 @@ if run[1] ~= 'running' then return { 'closed' } end
 local record = get(A.w)
 local mine = record and record.state == 'running' and record.claim_id == A.c
 if not record or not (mine or record.state == 'ready') then return { 'stale' } end
--- What a message says of its step is believed only if it is so: parked under another name, nobody would take it up.
+-- The step that a message names is checked: work parked under another name would never be unparked.
 if A.name ~= run[2] .. '|' .. record.step then return { 'stale' } end
 if mine then redis.call('SREM', K.owner, A.member) end
 record.state = 'parked'

@@ -1,5 +1,5 @@
--- Forget an ended run now, not when its retention is over: all it holds, and what leads to it. With the run that a
--- handler is at go the handler and the state. Args: run, x (its dynamic keys).
+-- Delete an ended run before its retention is over: all it holds, and the index entries that lead to it. If its handler
+-- is at this run, the handler and the state are deleted too. Args: run, x (its dynamic keys).
 -- Answers: purged | running | unknown. Called by `Store.purge`.
 --!keys run retire runs:completed runs:failed runs:cancelled runs:timed_out state handler
 --!include call lifetimes

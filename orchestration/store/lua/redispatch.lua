@@ -1,5 +1,5 @@
--- Ring again for dispatches that nobody has claimed. Args: run, items {{w, q line}}, ring (ms), redispatch_max (ms).
--- Answers: rung {dispatches}. What is no longer waiting to be claimed leaves the ring.
+-- Dispatch again what was not claimed. Args: run, items {{w, q line}}, redispatch (ms), redispatch_max (ms).
+-- Answers: redispatched {dispatches}. What no longer waits to be claimed leaves the index.
 --!keys run unclaimed counters
 --!include call record unclaimed dispatch
 

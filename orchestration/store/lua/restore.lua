@@ -1,7 +1,7 @@
--- Bring one part of a snapshot to Redis, ahead of the `start` that brings the run to life. Nothing is dispatched yet:
--- what can go on waits in the FIFO of its step until `start` fills the slots.
+-- Bring one part of a snapshot to Redis, ahead of the `start` that makes it a run. Nothing is dispatched yet: work that
+-- is ready waits in the FIFO of its step until `start` fills the slots.
 -- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
--- Answers: restored | exists. Repeating a part changes nothing. A restoring that is given up leaves keys that expire.
+-- Answers: restored | exists. Repeating a part changes nothing. The keys of an abandoned restoration expire.
 --!keys run events scopes inbox waiters extra collect timers state handler
 --!include call record publish join_buffers slots scopes lifetimes
 
@@ -12,7 +12,7 @@ if known[1] and (known[1] ~= A.nonce or known[3] ~= 'restoring') then
   return { known[1] == A.nonce and 'restored' or 'exists' }
 end
 if tonumber(known[2] or 0) >= A.part then return { 'restored' } end
-if redis.call('EXISTS', K.handler) == 1 then return { 'exists' } end   -- a handler's name, with its state
+if redis.call('EXISTS', K.handler) == 1 then return { 'exists' } end   -- a handler of this name uses the state
 
 local PUT = {}
 
@@ -39,7 +39,7 @@ function PUT.sent(c)                        -- n logical name, d {identity …}
   redis.call('PEXPIRE', X[c.n], ABANDONED_AFTER)
 end
 
-function PUT.slot(c)                        -- one entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
+function PUT.slot(c)                        -- an entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
   redis.call('HSET', K.events, c.e, c.d)
   join_push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
 end
@@ -48,7 +48,7 @@ function PUT.inbox(c)
   redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))
 end
 
-function PUT.call(c)                        -- of collect_events: what call n was answered, or whose buffer n is
+function PUT.call(c)                        -- of collect_events: the answer to call n, or the owner of buffer n
   redis.call('HSET', K.collect, c.n, c.a)
 end
 
@@ -59,7 +59,7 @@ function PUT.waiter(c)                      -- w work id, wt waiter id, d what i
   if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. RUN .. '|' .. field) end
 end
 
-function PUT.item(c)                        -- one work item: r record, ev {id envelope …}, at when a delayed one is due
+function PUT.item(c)                        -- a work item: r record, ev {id envelope …}, at when a delayed one is due
   local record = c.r
   for i = 1, #c.ev, 2 do redis.call('HSET', K.events, c.ev[i], c.ev[i + 1]) end
   live = live + 1

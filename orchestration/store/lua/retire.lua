@@ -1,5 +1,5 @@
--- Clear up the dynamic keys of an ended run: a completed one needs them no more, another may be revived and keeps them
--- for the run's own lifetime. Args: run, keep (ms), x (their names). Answers: retired.
+-- Clear up the dynamic keys of an ended run: a completed run no longer needs them; another one may be revived and keeps
+-- them for the run's own lifetime. Args: run, keep (ms), x (their names). Answers: retired.
 --!keys run retire
 --!include call
 

@@ -1,8 +1,7 @@
--- Take up an ended run again: its failed and interrupted work items anew, everything else as it was. A run of a
--- limited workflow has to get a place again first.
--- Args: run, timeout (ms or absent), common limits. Answers: revived {dispatches} | running | completed | unknown |
---   nothing
--- | superseded (its handler has gone on to another run).
+-- Resume an ended run: its failed and interrupted work items start over, everything else is as it was. A run of a
+-- limited workflow has to be admitted again first.
+-- Args: run, timeout (ms or absent), common limits.
+-- Answers: revived {dispatches} | running | completed | unknown | nothing | superseded (its handler is at another run).
 --!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state handler
 --!include call record journal dispatch slots lifetimes apply begin_or_wait
 
@@ -26,7 +25,7 @@ redis.call('ZADD', K['runs:running'], NOW, RUN)
 begin_or_wait(limit)
 for i = 1, #flat, 2 do
   local record = decode(flat[i + 1])
-  if record.state ~= 'suspended' then          -- parked work too: who took it up meanwhile found the run ended
+  if record.state ~= 'suspended' then          -- parked work too: a worker that unparked it found the run ended
     record.failures, record.losses, record.charged_losses = nil, nil, nil
     record.suspicion, record.alone, record.late = nil, nil, nil
     record.first_attempt_at, record.last_error, record.last_failed_at = nil, nil, nil
@@ -35,7 +34,7 @@ for i = 1, #flat, 2 do
       record.slot = nil
     end
     if record.slot then dispatch(flat[i], record) else enqueue_or_dispatch(record) end
-  elseif record.awaits then                     -- its timer may have run out while the run had ended: it waits anew
+  elseif record.awaits then                     -- its timer may have run out after the run's end: it starts again
     local waiter = flat[i] .. '|' .. record.awaits[1]
     redis.call('ZADD', K.timers, whole(NOW + record.awaits[2]), 'waiter|' .. RUN .. '|' .. waiter)
   end

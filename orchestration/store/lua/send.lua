@@ -1,7 +1,7 @@
 -- An event from outside the run.
--- Args: run, id of this send (caller's), wv as in commit, and the common limits.
--- Body: commands. Answers: sent {dispatches, ended} | changed | closed | unknown. Repeating a send within the hour
---   changes nothing.
+-- Args: run, id of this send (the caller's), wv as in commit, and the common limits.
+-- Body: commands. Answers: sent {dispatches, ended} | changed | closed | unknown.
+-- Repeating a send within the hour changes nothing.
 --!keys run received
 --!include call journal slots apply
 

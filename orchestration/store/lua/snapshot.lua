@@ -1,9 +1,8 @@
--- Everything a run needs in order to go on elsewhere, as of one instant. Reads only.
--- Args: run. The dynamic keys to be read are given in x; when the run has others by now, they have to be given anew.
+-- Everything a run needs to continue elsewhere, as of one instant. Reads only.
+-- Args: run. The dynamic keys to read are given in x; `changed` if the run has others by now: ask again with those.
 -- Answers: taken, then run, state, work, events, queue, scopes, joins, waiters, collect (flat hashes), inbox (list),
 --   timers (member, instant, …), then per dynamic key its logical name and its content | changed | unknown.
--- One script, because a snapshot of two instants would not be one: it takes as long as the run has live work, about
--- a millisecond per thousand work items.
+-- One script, because all of it must be of one instant. It takes about a millisecond per thousand live work items.
 --!keys run work events queue scopes joins inbox waiters extra collect timers state
 --!include call record
 

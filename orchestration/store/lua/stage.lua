@@ -4,7 +4,7 @@
 --   seg is either a segment of work, named after the token so that attempts never mix: item i becomes its entry i.
 --   Or it is the logical name of a member list, and the item its entry at `at`.
 -- Answers: staged | resized (size) | stale | closed. Repeating a chunk writes the same again; `at` guards the member
--- lists. `resized`: this attempt has staged another number of entries here; they have to be cleared first.
+-- lists. `resized`: this attempt staged another number of entries here; clear them first.
 --!keys run events queue extra
 --!include call record
 

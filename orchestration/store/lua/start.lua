@@ -1,10 +1,10 @@
--- Begin a run: its record, its plan, its first work items, its time-out. What `restore` has brought comes to life.
--- Args: run, nonce (caller's; asking again with it gives the same answer), plan digest and json, meta {field value …},
---   timeout (ms or absent), limit (how many runs of its workflow may go on at once, or absent; with it the run has to
---   `begin` before anything is dispatched), and the common limits.
--- push {work id = {list, message} …}: dispatches for the broker, which is this very Redis.
--- handler (of a run that continues a named handler: the run which that is at, '' for none) and x.before, that run's
---   record: whether the handler may go on and the start are one decision.
+-- Begin a run: its record, its plan, its first work items, its time-out. What `restore` has brought becomes live.
+-- Args: run, nonce (the caller's; asking again with it gives the same answer), plan digest and json, meta {field value
+--   …}, timeout (ms or absent), limit (how many runs of its workflow may execute at a time, or absent; with it nothing
+--   is dispatched before `begin`), and the common limits.
+-- push {work id = {list, message} …}: messages for the broker, which is this same Redis.
+-- handler (for a run that continues a named handler: the run that the handler is at, '' for none) and x.before, that
+--   run's record: whether the handler may continue and the start are one decision.
 -- Body: commands. Answers: started | exists | moved (the handler is at another run by now) | running (its run has not
 -- ended). Atomic; a repeated call changes nothing.
 --!keys run journal runs:running plan state handler
@@ -19,7 +19,7 @@ if A.handler then
   local status = A.before and redis.call('HGET', X['before'], 'status')
   if status == 'running' or status == 'restoring' then return { 'running', cmsgpack.pack({}) } end
 elseif at then
-  return { 'exists', cmsgpack.pack({}) }    -- a handler is called so
+  return { 'exists', cmsgpack.pack({}) }    -- a handler has this name
 end
 if known[3] then
   for _, key in ipairs(retained_keys()) do redis.call('PERSIST', key) end
@@ -31,7 +31,7 @@ redis.call('HSET', K.run, 'status', 'running', 'nonce', A.nonce, 'created_at', N
 redis.call('ZADD', K['runs:running'], NOW, RUN)
 begin_or_wait(A.limit)
 apply(BODY)
-redis.call('PERSIST', K.state)             -- what was written before the start had the retention as lifetime
+redis.call('PERSIST', K.state)             -- what was written before the start was to expire
 redis.call('PERSIST', K.journal)
 if A.handler then redis.call('SET', K.handler, RUN) end
 journal('start', { a = 0 })

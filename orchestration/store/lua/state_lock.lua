@@ -1,6 +1,6 @@
 -- Begin an edit of ctx.store: take its lock and read all of it. Asking again with the same lock token gives the same
--- answer, so a lost reply leaves no lock that nobody knows. Called by the `edit_state` of a step or a client.
--- Args: run, w, t, me, reserve (see lib/writers.lua), lock (the caller's choice of lock token), px (its life, ms).
+-- answer, so a lost reply leaves no lock behind. Called by the `edit_state` of a step or a client.
+-- Args: run, w, t (see lib/writers.lua), me, reserve, lock (see lib/lock.lua), px (the life of the lock, ms).
 -- Answers: locked {field value …} | held holder | closed | stale | unknown.
 --!keys state lock next
 --!include call lock writers

@@ -1,4 +1,4 @@
--- End an edit without writing. Args: run, lock. Answers: unlocked, also when the lock is somebody else's by now.
+-- End an edit without writing. Args: run, lock. Answers: unlocked, also when another writer has the lock by now.
 --!include lock
 
 drop_lock()

@@ -1,9 +1,9 @@
 -- Write to ctx.store and journal it. Ends the edit when the writer has the lock.
--- Args: run, w, t, me, reserve (see lib/writers.lua), id (of this write; the last one of each process is remembered for
---   60 s, so asking again is absorbed), lock (token of the writer's edit) or expect {field -> SHA-1 of the value that
---   the new one was made from, '' for none}, how (what the user called, for the journal), and the common limits.
+-- Args: run, w, t (see lib/writers.lua), me, reserve (see lib/lock.lua), id (of this write; the last one of each
+--   process is remembered for 60 s, so asking again is absorbed), lock (token of the writer's edit) or expect {field ->
+--   SHA-1 of the value that the new one was made from, '' for none}, how (what the user called, for the journal), common limits.
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields).
--- Answers: written | held holder | lost | changed | closed | stale | unknown. `lost`: the lock is another's by now.
+-- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
 --!keys journal answer state lock next
 --!include call record journal lock writers
 
@@ -28,7 +28,7 @@ if record then
   record.exchanges = (record.exchanges or 0) + 1
   put(A.w, record)
 end
-local life = redis.call('PTTL', K.state)     -- -2 no such key, -1 it lives on
+local life = redis.call('PTTL', K.state)     -- -2 no key, -1 no expiry
 if BODY.replace then redis.call('UNLINK', K.state) end
 for _, field in ipairs(BODY.del) do redis.call('HDEL', K.state, field) end
 local fields = {}
@@ -38,11 +38,11 @@ for field, value in pairs(BODY.set) do
 end
 if status == 'running' then
   redis.call('PERSIST', K.state)
-elseif life ~= -1 then                       -- before its start or after its end a run keeps nothing for good
+elseif life ~= -1 then                      -- before its start and after its end what a run keeps has to expire
   redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
 end
-journal('state', { w = A.w, s = record and record.step, how = A.how, set = fields, del = BODY.del,
-                   replace = BODY.replace })
+journal('state', {
+  w = A.w, s = record and record.step, how = A.how, set = fields, del = BODY.del, replace = BODY.replace })
 if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end

@@ -1,5 +1,4 @@
--- A worker that has the code takes parked work up again.
--- Args: run, items {{w, member}}. Answers: unparked {dispatches}.
+-- A worker that has the code dispatches parked work. Args: run, items {{w, member}}. Answers: unparked {dispatches}.
 --!keys run parked
 --!include call record dispatch
 

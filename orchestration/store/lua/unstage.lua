@@ -1,5 +1,5 @@
 -- Clear what was staged and never committed. Args: run, w, t, seg (as in stage), first, to (entries of this chunk),
---   last (forget the segment). A member list goes at once. Answers: cleared | stale.
+--   last (delete the segment's size too). A member list is deleted at once. Answers: cleared | stale.
 --!keys events queue extra
 --!include call record
 

@@ -1,13 +1,13 @@
--- A timer of a work item is due: a delayed retry may go on, a waiter has run out of time, a step its deadline.
+-- A timer of a work item is due: a delayed retry is ready, or a waiter has timed out.
 -- Args: run, timer (its member in K.timers), kind retry|waiter, w, wt (waiter id), and the common limits.
--- Answers: woken {dispatches, ended} | early | closed. The timer goes with the same script, so it fires once.
+-- Answers: woken {dispatches, ended} | early | closed. The same script removes the timer, so it fires once.
 --!keys run timers
 --!include call record journal slots apply
 
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
 if not due or due > NOW then return { 'early' } end
 local meta = redis.call('HMGET', K.run, 'status', 'unbegun')
-if meta[1] == 'restoring' then return { 'early' } end     -- its timers are there before it is
+if meta[1] == 'restoring' then return { 'early' } end     -- its timers exist before it is live
 redis.call('ZREM', K.timers, A.timer)
 if meta[1] ~= 'running' then return { 'closed' } end
 awaits_admission = meta[2]

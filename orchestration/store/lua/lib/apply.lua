@@ -1,4 +1,4 @@
--- Apply what Python decided: one function per command, in order. Everything that can refuse has refused before.
+-- Applies what Python decided: one function per command, in order. All checks were made before.
 --!keys work events slots free journal inbox waiters extra collect timers
 --!include call record journal publish dispatch events slots scopes joins finish
 
@@ -64,19 +64,19 @@ end
 
 function APPLY.trace(c)
   local worker = c.k
-  if c.st == 'unhandled' then               -- nobody accepts the event: does anybody do anything at all?
+  if c.st == 'unhandled' then               -- no step accepts the event: is any step active at all?
     if counter('live') + live == counter('asleep') then worker = 'idle' end
   end
   trace(c.s, c.st, worker, c.i, c.out)
 end
 
-function APPLY.inbox(c)                     -- nobody accepts it yet: a waiter registered later looks here first
+function APPLY.inbox(c)                     -- no step accepts it yet: a waiter registered later looks here first
   redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW, by = source }))
   redis.call('LTRIM', K.inbox, -c.max, -1)
   add('wv', 1)
 end
 
-function APPLY.take_inbox(c)                -- one inbox event has found its waiter
+function APPLY.take_inbox(c)                -- an inbox event answers a waiter
   for _, raw in ipairs(redis.call('LRANGE', K.inbox, 0, -1)) do
     local kept = cmsgpack.unpack(raw)
     if kept.id == c.e then
@@ -87,7 +87,7 @@ function APPLY.take_inbox(c)                -- one inbox event has found its wai
   end
 end
 
-function APPLY.resume(c)                    -- a waiter is answered (e) or has run out of time (no e)
+function APPLY.resume(c)                    -- a waiter is answered (e) or has timed out (no e)
   local field = c.w .. '|' .. c.wt
   if redis.call('HDEL', K.waiters, field) == 0 then
     if c.e then drop_event(c.e) end        -- it was answered before; this use of the event ends here
@@ -178,7 +178,7 @@ local function apply(commands, record)
   settle()
   local total, asleep = counter('live'), counter('asleep')
   if total == 0 and counter('scopes') > 0 and A.stuck then
-    finish('failed', A.stuck)               -- a fan-out is open and nothing is left that could close it
+    finish('failed', A.stuck)               -- a fan-out is open and no work is left that could close it
     ended = true
   elseif total == asleep then
     if counter('idle') ~= 1 then
@@ -192,7 +192,7 @@ end
 
 local function answer(status, extra)
   save()
-  if ended then redis.call('PEXPIRE', K.journal, A.keep) end   -- the entry of the very end may have created it
+  if ended then redis.call('PEXPIRE', K.journal, A.keep) end   -- the last entry may have created it
   local body = extra or {}
   body.dispatches = dispatches
   body.ended = ended

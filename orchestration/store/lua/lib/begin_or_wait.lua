@@ -1,7 +1,7 @@
 -- A run of a workflow that limits how many of its runs execute at a time waits for admission before it begins. Until
 -- then its work items queue up at their steps: the start event's, those of events sent to it, those its timers wake.
--- Its ticket 'run|instant of the start in us' is what it asks for admission with. Each life of a run has another
--- ticket, so that nobody can release the admission of a later life. It continues with `begin`.
+-- Its ticket 'run|instant of the start in us' is what it asks for admission with. A run that is revived gets another
+-- ticket, so that a late release cannot take its new admission away. It continues with `begin`.
 --!keys run timers awaiting_admission
 --!include call slots
 

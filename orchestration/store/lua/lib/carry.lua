@@ -1,9 +1,9 @@
--- Local continuation: the committing process goes on with one work item that its commit makes ready. What dispatch and
--- claim do for it happens at once, without a dispatch: A.carry is the claim id, A.deny the steps it does not take.
+-- Local continuation: the committing process continues with one work item that its commit makes ready. What dispatch
+-- and claim do for it happens at once, without a message: A.carry is the claim id, A.deny the steps it does not take.
 --!keys timers owner
 --!include call record publish dispatch claimed
 
-local carried, carried_record     -- what it goes on with
+local carried, carried_record     -- what it continues with
 
 function carry_on(wid, record)
   if not A.carry or carried or record.suspicion or (A.deny and A.deny[record.step]) then return false end
@@ -23,7 +23,7 @@ function carry_on(wid, record)
   return true
 end
 
--- The answer of a commit, with what the caller goes on with. Asked again it is given for as long as the caller has it.
+-- The answer of a commit, with what the caller continues with: also when asked again, as long as the caller holds it.
 local function committed(body, wid)
   local record = wid and (carried_record or get(wid))
   if not record or record.state ~= 'running' or record.claim_id ~= A.carry then return { 'committed', body } end

@@ -1,7 +1,7 @@
--- Stored events, counted by the work items that refer to them.
+-- Stored events, with the number of work items that refer to them.
 --!keys events
 
--- One work item no longer refers to an event; the last one takes it along.
+-- One work item no longer refers to an event. The event is deleted with the last one.
 local function drop_event(id)
   local uses = tonumber(redis.call('HGET', K.events, '#' .. id) or 1)
   if uses > 1 then

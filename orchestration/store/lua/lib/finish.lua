@@ -3,16 +3,16 @@
 --!keys runs:timed_out ended state handler
 --!include call publish lifetimes
 
-local leaving                      -- ticket|workflow of the place that this end makes free
+local leaving                      -- ticket|workflow of the admission that this end releases
 local function finish(status, event)
   redis.call('HSET', K.run, 'status', status, 'ended_at', NOW, 'ending', event)
   publish(event)
   redis.call('ZREM', K['runs:running'], RUN)
   redis.call('ZADD', K['runs:' .. status], NOW, RUN)
   redis.call('ZREM', K.timers, 'timeout|' .. RUN)
-  local seat = redis.call('HMGET', K.run, 'ticket', 'workflow')
-  if seat[1] then                   -- it has a place of a limited workflow, or waits for one
-    leaving = seat[1] .. '|' .. seat[2]
+  local admission = redis.call('HMGET', K.run, 'ticket', 'workflow')
+  if admission[1] then                   -- a run of a limited workflow: admitted, or in line
+    leaving = admission[1] .. '|' .. admission[2]
     redis.call('ZADD', K.releasing, NOW, leaving)
     redis.call('ZREM', K.awaiting_admission, RUN)
     redis.call('HDEL', K.run, 'unbegun')
@@ -26,6 +26,6 @@ local function finish(status, event)
     redis.call('PEXPIRE', K.handler, A.keep)
   end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, NOW, RUN) end
-  -- 'run' NUL {status, event}: whoever waits for the end need not ask for it; a large event they read themselves.
+  -- 'run' NUL {status, event}: a caller that waits for the end need not ask for it, but reads a large event.
   redis.call('PUBLISH', K.ended, RUN .. '\0' .. cmsgpack.pack({ status, #event <= 65536 and event or '' }))
 end

@@ -1,6 +1,6 @@
 -- Fan-outs. A scope counts the work items at its level plus the scopes opened below it; at zero it closes, and each
--- of its joins that has not fired yet fires with what has arrived. Counts are gathered in `delta` and settled once,
--- after everything else of the script, so an item that goes on never lets its scope look empty in between.
+-- of its joins that has not fired yet fires with what arrived. Counts are gathered in `delta` and settled once,
+-- after everything else of the script, so a scope never looks empty between an item and its successor.
 -- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired,
 -- <id>:j the buffers of multi-parameter joins inside it.
 --!keys scopes extra
