@@ -1,4 +1,4 @@
-"""Dead letters: what has come to a stand and does not go on by itself, for people to look at and to take up again."""
+"""Dead letters: runs and work that do not continue by themselves, for people to look at and to resume."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Reason = Literal["worker lost", "retries exhausted", "failed", "stuck"]
 
 @dataclass(frozen=True, slots=True)
 class DeadRun:
-    """A run that failed for good.
+    """A failed run.
 
     Attributes:
         run_id: The run.
@@ -40,7 +40,7 @@ class DeadRun:
 
 @dataclass(frozen=True, slots=True)
 class ParkedWork:
-    """A work item that waits for a worker which has its code; its run goes on when one starts.
+    """A work item that waits for a worker with its code; its run continues when one starts.
 
     Attributes:
         run_id: The run.
@@ -56,7 +56,7 @@ class ParkedWork:
 
 
 def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 100) -> list[DeadRun]:
-    """Runs that failed for good, the latest first; `retry_run` takes one up again.
+    """Failed runs, the latest first; `retry_run` resumes one.
 
     Args:
         store: The runs.

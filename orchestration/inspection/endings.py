@@ -1,4 +1,4 @@
-"""How a run ended, told from its record alone: no class of the user's is needed, so any command can tell it."""
+"""How a run ended, read from its record alone: no class of the user's is needed, so any command can show it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def result_of(record: RunRecord) -> Any:
 
 
 def why_not_completed(record: RunRecord) -> str | None:
-    """One sentence that says how a run ended that did not complete; None if it completed or goes on."""
+    """One sentence that says how a run ended that did not complete; None if it completed or is running."""
     run = f"Run {record.run_id!r}"
     if record.status == "cancelled":
         return f"{run} was cancelled."

@@ -1,4 +1,4 @@
-"""Steps that are executed for long: most are busy, some hang. Nobody can tell from outside, so people are told."""
+"""Steps that have been running for long: most are busy, some hang. From outside they look the same: people decide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAMPLE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class LongRunning:
-    """One execution that goes on.
+    """One execution in progress.
 
     Attributes:
         run_id: Its run.
@@ -34,7 +34,7 @@ class LongRunning:
 
 
 def long_running(store: Store, seconds: float) -> list[LongRunning]:
-    """Executions that have gone on for this long, the longest first; of very many claims not all are looked at."""
+    """Executions that have been running for this long, the longest first; of very many claims not all are looked at."""
     shards = range(store.settings.shards)
 
     def owners() -> Any:

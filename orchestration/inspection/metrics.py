@@ -1,4 +1,4 @@
-"""What a deployment has done and how it stands, in figures: read from Redis, so that any process can tell for all.
+"""What a deployment has done and its present state, in figures: read from Redis, so any process can report for all.
 
 Scripts count as they go, in the `counters` hash of each shard, at the cost of two commands per step and histogram.
 Whoever wants to know adds the shards up here, in three round trips however many runs there are.
@@ -33,7 +33,7 @@ COUNTERS = (
     "repeated_commits",
 )
 
-#: Members of a shard's ring that are looked at to find the oldest.
+#: Members of a shard's unclaimed index that are looked at to find the oldest.
 _SAMPLE = 50
 
 
@@ -57,7 +57,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Unclaimed:
-    """Dispatches of one queue that nobody has claimed.
+    """Unclaimed dispatches of one queue.
 
     Attributes:
         number: How many.
@@ -94,7 +94,7 @@ class Metrics:
 
 
 def read_metrics(store: Store) -> Metrics:
-    """The figures of a deployment as they stand. Reads only; shards are not read at one instant.
+    """The figures of a deployment now. Reads only; shards are not read at one instant.
 
     Raises:
         StoreUnavailable: Redis did not answer.
@@ -154,7 +154,7 @@ def _histograms(counted: Mapping[str, int], prefix: str) -> Iterable[tuple[str, 
 
 
 def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
-    """Per queue what is dispatched and unclaimed, with the age of the oldest among `sample` members of each ring.
+    """Per queue what is dispatched and unclaimed, with the age of the oldest among `sample` members of each index.
 
     Raises:
         StoreUnavailable: Redis did not answer.

@@ -1,7 +1,7 @@
-"""One run as people look at it: what its steps do right now, whom it waits for, its state, the end of its journal.
+"""One run as people look at it: what its steps do right now, what it waits for, its state, the end of its journal.
 
-Everything is bounded: a run may hold a hundred thousand work items, and whoever watches one asks every few seconds.
-What was left out is told.
+Everything is bounded: a run may hold a hundred thousand work items, and a page that shows one asks every few seconds.
+Each part says whether something was left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JOURNAL_ENTRIES, JOURNAL_BYTES = 1_000, 8 << 20
 STATE_KEYS, STATE_VALUE_BYTES, STATE_BYTES = 500, 64 << 10, 1 << 20
 #: Waiters.
 WAITERS = 200
-#: Events at the end of the stream among which a question is looked for that the journal does not tell.
+#: Events at the end of the stream that are searched for a question that the journal does not have.
 TAIL = 200
 
 _PAGE = 200
@@ -93,7 +93,7 @@ class Question:
 
     Attributes:
         waiter: Who waits, for what.
-        asked: The event it published when it began to wait; None when it published none, or it cannot be told.
+        asked: The event it published when it began to wait; None when it published none, or it is not known.
     """
 
     waiter: Waiter
@@ -165,7 +165,7 @@ def read_detail(store: StoreReads, run_id: str) -> RunDetail:
     """Read a run.
 
     *Promise:* changes nothing, and reads no more than the bounds above. Its parts are read one after the other, so
-    while the run goes on one may be a moment newer than another.
+    while the run is running one may be a moment newer than another.
 
     Raises:
         RunNotFound: No such run, or its retention is over.
@@ -298,13 +298,13 @@ def _asked(journal: Iterable[JournalEntry]) -> dict[tuple[str, str], Envelope]:
 
 
 def _asked_last(store: StoreReads, run_id: str, steps: set[str]) -> dict[str, Envelope]:
-    """The last question each step has published: where the journal does not tell and nobody else can have put it."""
+    """The last question each step has published: where the journal lacks it and the step has one waiter only."""
     key = store.locate(run_id)["stream"]
     asked: dict[str, Envelope] = {}
     for entry_id, fields in store.read("look for questions", lambda: store.client.xrevrange(key, count=TAIL)):
-        told = Entry(int(entry_id.partition(b"-")[0]), EVENT, fields[b"d"]).decoded()
-        if told.step in steps and told.envelope.is_a(INPUT_REQUIRED):
-            asked.setdefault(told.step, told.envelope)
+        entry = Entry(int(entry_id.partition(b"-")[0]), EVENT, fields[b"d"]).decoded()
+        if entry.step in steps and entry.envelope.is_a(INPUT_REQUIRED):
+            asked.setdefault(entry.step, entry.envelope)
     return asked
 
 

@@ -1,8 +1,8 @@
 """Pages of runs for people: newest first, filtered, counted. Reads the indexes there are; nothing is written for it.
 
-A run stands in one index per status: a running one by its start, an ended one by its end. Newest first therefore means
+A run is in one index per status: a running one by its start, an ended one by its end. Newest first therefore means
 by what happened last, start or end. A filter is applied while walking down the indexes, a bounded stretch at a time;
-one script per shard tells the workflows' names of a stretch, so ten thousand runs are looked through in some 40 ms.
+one script per shard gives the workflows' names of a stretch, so ten thousand runs are searched in some 40 ms.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class ListedRun:
     """One row. Instants are Redis time in ms.
 
     Attributes:
-        is_asleep: It goes on, and all that is left of it waits for an event.
-        waits_for_admission: It is started and has not begun, because its workflow limits how many go on.
+        is_asleep: It is running, and all that is left of it waits for an event.
+        waits_for_admission: It is started and has not begun, because its workflow limits how many run at a time.
     """
 
     run_id: str

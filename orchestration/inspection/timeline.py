@@ -82,7 +82,7 @@ def executions(journal: Iterable[tuple[int, str, Any]]) -> list[Execution]:
 
 
 def ended(at: int, kind: str, data: Any, attempts: dict[str, int]) -> list[Execution]:
-    """The executions whose end one journal entry tells of; none for an entry of another kind.
+    """The executions whose end one journal entry records; none for an entry of another kind.
 
     Args:
         at: The entry's instant, in Redis ms.

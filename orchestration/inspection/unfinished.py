@@ -69,7 +69,7 @@ def _item(work_id: str, record: WorkRecord, awaited: dict[str, list[str]]) -> Un
 
 
 def running(items: Iterable[Unfinished]) -> list[Execution]:
-    """The executions that go on right now, to be shown after those that have ended."""
+    """The executions in progress, to be shown after those that have ended."""
     return [
         Execution(item.step, item.work_id, item.attempt, item.owner, item.since, None, "running")
         for item in items

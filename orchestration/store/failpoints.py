@@ -1,7 +1,7 @@
-"""RunQuota where a test may let this process die, hang or lose an answer: before and after everything that leaves it.
+"""Places where a test may let this process die, hang or lose an answer: before and after everything that leaves it.
 
-Nothing of it works unless `UMBEL_FAILPOINTS` is set, which only the chaos suite does (docs/reliability.md). Each rule
-there reads `name=action[@when][*most]`, rules are parted by `;`, and the first one that fits a place counts:
+All of it is inactive unless `UMBEL_FAILPOINTS` is set, which only the chaos suite does (docs/reliability.md). Each rule
+there reads `name=action[@when][*most]`, rules are separated by `;`, and the first one that matches a place counts:
 
 - name: verb and moment of the place, `*` and `?` as in file names: `commit.after`, `dispatch.before`, `*.before`
 - action: `kill`, `stop` (SIGSTOP), `sleep:ms`, `raise` (the connection is lost), `drop` or `dup` (a publish is left
@@ -10,7 +10,7 @@ there reads `name=action[@when][*most]`, rules are parted by `;`, and the first 
 - most: how often at most, counted over all processes with the same `log`
 
 `seed=7` decides the chances, per process and place. `log=/path` names a file that gets one line for each place that is
-hit (once per process) and for each action, so that a test can tell what a run has passed through.
+hit (once per process) and for each action, so that a test can see what a run has passed through.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RULE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens at the places that `name` fits."""
+    """What happens at the places that `name` matches."""
 
     name: str
     action: str
@@ -91,7 +91,7 @@ class Failpoints:
         return Failpoints(tuple(rules), options["seed"], options.get("log"))
 
     def reach(self, name: str) -> int:
-        """Do what the rules say of a place; how often what follows is to be done."""
+        """Do what the rules say for a place. Returns how often to do what follows."""
         self.hits[name] += 1
         if self.hits[name] == 1:
             self._note(name, "hit")
@@ -121,7 +121,7 @@ class Failpoints:
         if rule.nth is not None and self.hits[name] != rule.nth:
             return False
         if rule.chance is not None:
-            # Not by pid, which is another one each time: by the how-manieth child this is.
+            # Not by pid, which differs each time: by the number of forks before this child.
             chances = self.chances.setdefault(name, random.Random(f"{self.seed}|{self.forks}|{name}"))
             if chances.randrange(rule.chance):
                 return False

@@ -60,7 +60,7 @@ RUN_KEYS: dict[str, RunKey] = {
     "stream": RunKey(":stream", "STREAM", "published events; id `seq-1`; also the name of the live channel"),
     "trace": RunKey(":trace", "STREAM", "step state changes, numbered in the same sequence as the stream"),
     "journal": RunKey(":journal", "STREAM", "one entry per applied change"),
-    "inbox": RunKey(":inbox", "LIST", "events nobody accepted yet, bounded", spent=True),
+    "inbox": RunKey(":inbox", "LIST", "events that no step accepted yet, bounded", spent=True),
     "waiters": RunKey(":waiters", "HASH", "work id|waiter id -> what it waits for", spent=True),
     "extra": RunKey(":extra", "SET", "names of the run's dynamic keys (members, sent, collect), for their expiry"),
     "received": RunKey(":received", "ZSET", "ids of external sends seen lately", spent=True),
@@ -78,7 +78,7 @@ DYNAMIC_KEYS: dict[str, tuple[str, str, str]] = {
 
 #: Keys of a shard; they live as long as the deployment.
 SHARD_KEYS: dict[str, tuple[str, str]] = {
-    "unclaimed": ("ZSET", "run|work|queue/priority -> instant of the next look at a dispatch nobody has claimed"),
+    "unclaimed": ("ZSET", "run|work|queue/priority -> instant of the next look at an unclaimed dispatch"),
     "unclaimed_counts": ("HASH", "queue/priority -> number of members in unclaimed"),
     "watermark": ("HASH", "queue/priority -> dispatch instant of the newest claim: what is older was passed over"),
     "timers": ("ZSET", "kind|run|… -> due instant"),
@@ -87,7 +87,10 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "parked": ("ZSET", "workflow|step[@event]|run|work without a worker that has the code, or that event's class"),
     "awaiting_admission": ("ZSET", "run at its workflow's concurrency limit -> instant of the next look at it"),
     "releasing": ("ZSET", "admission|workflow of an ended run, still to be released -> ended_at"),
-    "limits": ("HASH", "workflow -> how many of its runs may go on, who said so when; in the shard of its name"),
+    "limits": (
+        "HASH",
+        "workflow -> how many of its runs may execute at a time, and when that was stated; in the shard of its name",
+    ),
     "retire": ("ZSET", "ended runs whose dynamic keys still have to be expired"),
     "runs:running": ("ZSET", "run id -> created_at"),
     "runs:completed": ("ZSET", "run id -> ended_at"),
@@ -105,7 +108,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
 #: Named after something outside a run: owner -> SET of run|work|token it holds; plan digest -> STRING; state.
 OTHER_KEYS: dict[str, tuple[str, str]] = {
     "owner:<owner>": ("SET", "run|work|token of every work item the owner holds"),
-    "plan:<digest>": ("STRING", "the plan's canonical JSON; kept for good, a few kB per version of a workflow"),
+    "plan:<digest>": ("STRING", "the plan's canonical JSON; never expires, a few kB per version of a workflow"),
     "state:<state_id>": ("HASH", "ctx.store: top-level key -> JSON; lives as long as the runs that use it"),
     "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
     "state:<state_id>:lock:next": ("STRING", "process that edits next because it waited long; expires by itself"),
@@ -139,7 +142,7 @@ def new_id() -> str:
 
 
 def new_nonce() -> str:
-    """An id that nobody else makes, but that need not be a secret: ten times cheaper than `new_id`."""
+    """A unique id that need not be a secret: ten times cheaper than `new_id`."""
     return f"{_process_nonce()}{next(_numbers):x}"
 
 
@@ -153,21 +156,21 @@ os.register_at_fork(after_in_child=_process_nonce.cache_clear)
 
 
 def state_id_of(run_id: str) -> str:
-    """What a run's state is called: its own id, or what stands before the dot in the id of a handler's run."""
+    """The name of a run's state: its own id, or the part before the dot in the id of a handler's run."""
     return run_id.partition(".")[0]
 
 
 def check_run_id(run_id: str) -> str:
-    """Return `run_id` when it may be the id of a run, whoever started it.
+    """Return `run_id` if it may be the id of a run, chosen or generated.
 
     Raises:
-        WorkflowRuntimeError: No run can be called so.
+        WorkflowRuntimeError: No run can have this id.
     """
     return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else check_chosen_id(run_id)
 
 
 def check_chosen_id(run_id: str) -> str:
-    """Return `run_id` when somebody may choose it for a new run.
+    """Return `run_id` if a caller may choose it for a new run.
 
     Raises:
         WorkflowRuntimeError: It contains something other than letters, digits, `_` and `-`, begins with `-` (a shell

@@ -33,7 +33,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class CarryOn:
-    """A committing process offers to go on with one work item that its commit makes ready; the answer is the claim.
+    """A committing process offers to continue with one work item that its commit makes ready; the answer is the claim.
 
     Attributes:
         claim_id: Names the claim, as in `Store.claim`.
@@ -49,9 +49,9 @@ class Applied:
     """A verb was applied (now, or earlier and this is its remembered answer).
 
     Attributes:
-        dispatches: To be rung.
+        dispatches: To be sent as messages.
         ended: The run has ended by it.
-        leaving: The place of a limited workflow that the run makes free by its end; see `places.py`.
+        leaving: The admission to a limited workflow that the end of the run releases; see `engine/concurrency.py`.
         continued: Work that the caller has claimed by it.
     """
 
@@ -62,7 +62,7 @@ class Applied:
 
 
 class Refusal(StrEnum):
-    """Why a verb was not applied. None of them is an error: each says somebody else was first."""
+    """Why a verb was not applied. None of them is an error: another process was first."""
 
     BUSY = "busy"
     STALE = "stale"
@@ -84,7 +84,7 @@ class Follows:
     Attributes:
         at: The run that the handler's key names; empty when there is none.
         before: The run that must have ended; empty when there is none. Without a key it is the run called as the
-            handler is, which somebody started under that id.
+            handler is, which was started under that id.
     """
 
     at: str
@@ -101,7 +101,7 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run as it stands.
+    """One run as it is now.
 
     `ending` is the terminal event, `status` one of running, completed, failed, cancelled, timed_out; instants are
     Redis time in ms. `waits_for_admission`: started, not begun, because its workflow limits how
@@ -265,7 +265,7 @@ def commit_entry(work: Work, decision: Decision) -> dict[str, Any]:
 
 
 def touched_keys(keys: RunKeys, plan: Plan, work: Work, decision: Decision, taken: Iterable[str]) -> dict[str, str]:
-    """The dynamic keys a commit may touch: its own, and the members of every fan-out it stands in or opens."""
+    """The dynamic keys a commit may touch: its own, and the members of every fan-out it is in or opens."""
     names = [f"sent:{work.work_id}", *taken]
     if work.scope_id is not None:
         names.append(f"members:{work.scope_id}:{work.step}")

@@ -36,7 +36,7 @@ def redact_url(url: str) -> str:
 
 
 def verifies_server(url: str) -> bool:
-    """Whether a TLS connection to this URL would prove that the server is who it says it is; True without TLS."""
+    """Whether a TLS connection to this URL would verify the server's identity; True without TLS."""
     return _UNVERIFIED.search(url) is None
 
 
@@ -65,10 +65,12 @@ class Settings(BaseModel):
     lease_seconds: float = Field(default=15.0, gt=0)
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     sweep_seconds: float = Field(default=2.0, gt=0)
-    redispatch_seconds: float = Field(default=5.0, gt=0, description="First look at a dispatch nobody has claimed")
+    redispatch_seconds: float = Field(default=5.0, gt=0, description="First look at an unclaimed dispatch")
     redispatch_max_seconds: float = Field(default=300.0, gt=0, description="Longest back-off of re-dispatch")
     continuation_seconds: float = Field(
-        default=0.2, ge=0, description="How long a worker may go on with what it makes ready, past the broker; 0 never"
+        default=0.2,
+        ge=0,
+        description="How long a worker may continue with what it makes ready, past the broker; 0 never",
     )
     grouped_scripts: bool = Field(
         default=True, description="Whether an asyncio worker sends what its steps ask Redis for together"
@@ -109,9 +111,9 @@ class Settings(BaseModel):
             url = getattr(self, name)
             if url is not None and not self.unverified_tls and not verifies_server(url):
                 raise ValueError(
-                    f"{name} {redact_url(url)!r} switches the verification of the server's certificate off: whoever "
-                    f"sits on the way can read the password and change runs. Name the authority's certificate instead "
-                    f"(?ssl_ca_certs=/path/ca.pem), or say unverified_tls=True if the network is all your own."
+                    f"{name} {redact_url(url)!r} switches the verification of the server's certificate off: anyone "
+                    f"on the network path can read the password and change runs. Name the authority's certificate "
+                    f"instead (?ssl_ca_certs=/path/ca.pem), or set unverified_tls=True if you control the whole network."
                 )
         return self
 

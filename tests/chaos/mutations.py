@@ -68,7 +68,7 @@ MUTATIONS = (
     Mutation(
         "inbox",
         LUA + "lib/apply.lua",
-        "  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))\n",
+        "  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW, by = source }))\n",
         "",
     ),
     Mutation(

@@ -1,7 +1,8 @@
 -- Write to ctx.store and journal it. Ends the edit when the writer has the lock.
 -- Args: run, w, t (see lib/writers.lua), me, reserve (see lib/lock.lua), id (of this write; the last one of each
 --   process is remembered for 60 s, so asking again is absorbed), lock (token of the writer's edit) or expect {field ->
---   SHA-1 of the value that the new one was made from, '' for none}, how (what the user called, for the journal), common limits.
+--   SHA-1 of the value that the new one was made from, '' for none}, how (what the user called, for the journal),
+--   common limits.
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields).
 -- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
 --!keys journal answer state lock next

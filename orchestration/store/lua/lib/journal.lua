@@ -7,7 +7,8 @@ local source = A.w or 'start'
 local led_to                     -- groups { e event name, w {work id …}, s step, by where the event came from }
 
 -- An event led to a work item: to a new one, to a fan-in that gathers it, to one that waited for it; or to `outside`,
--- as a question to people, or to the `stop` of the run. `by` is given if the event may come from another entry's source.
+-- as a question to people, or to the `stop` of the run. `by` is given where it may come
+-- from the source of another entry.
 local function lead_to(work_id, step, event_name, by)
   led_to = led_to or {}
   local last = led_to[#led_to]
