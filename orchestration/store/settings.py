@@ -113,7 +113,7 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"{name} {redact_url(url)!r} switches the verification of the server's certificate off: anyone "
                     f"on the network path can read the password and change runs. Name the authority's certificate "
-                    f"instead (?ssl_ca_certs=/path/ca.pem), or set unverified_tls=True if you control the whole network."
+                    f"instead (?ssl_ca_certs=/path/ca.pem), or set unverified_tls=True if the network is yours alone."
                 )
         return self
 
