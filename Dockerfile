@@ -1,4 +1,4 @@
-# One image for worker, server and Flower; docker-compose.yml says which command each runs.
+# One image for worker, server and Flower; docker-compose.yml has the command of each.
 FROM python:3.12-slim
 RUN useradd --create-home umbel
 WORKDIR /app
