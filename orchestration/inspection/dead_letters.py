@@ -21,10 +21,10 @@ class DeadRun:
     Attributes:
         run_id: The run.
         workflow: Its workflow.
-        step: On which step it failed; empty for a fan-out that could not close.
-        reason: `worker lost` again and again, `retries exhausted`, `failed` at the first attempt and none was to
-            follow, or `stuck`: a fan-out is open and no step left that could close it.
-        attempts: Of that step, lost ones included; 0 if there was no step.
+        step: The step on which it failed; empty for a fan-out that could not complete.
+        reason: `worker lost` repeatedly, `retries exhausted`, `failed` without a retry, or `stuck`: a fan-out is open
+            and no remaining step could complete it.
+        attempts: Attempts of that step, including lost ones; 0 if there was no step.
         error: The last exception.
         failed_at: Redis ms.
     """
@@ -46,7 +46,7 @@ class ParkedWork:
         run_id: The run.
         workflow: Its workflow.
         step: Its step.
-        parked_at: When it was last set aside, in Redis ms.
+        parked_at: When it was last parked, in Redis ms.
     """
 
     run_id: str
@@ -103,7 +103,7 @@ def history(store: Store, dead: DeadRun) -> list[Execution]:
 
 
 def parked_work(store: Store) -> list[ParkedWork]:
-    """All parked work of running runs, what has been parked longest first."""
+    """All parked work of running runs, longest parked first."""
 
     def members() -> Any:
         pipe = store.client.pipeline(transaction=False)

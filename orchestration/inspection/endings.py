@@ -8,12 +8,12 @@ from ..model.envelope import FAILED, STOP, TIMED_OUT
 from ..model.tagged_json import untagged
 from ..store.replies import RunRecord
 
-#: Characters of an exception that are shown; `umbel show --json` has all of it.
-_LONGEST = 1000
+#: Maximum characters of an exception that are shown.
+_EXCEPTION_CHARACTERS = 1000
 
 
 def result_of(record: RunRecord) -> Any:
-    """The result of a completed run as JSON: of a plain StopEvent what it was given, of a subclass its fields."""
+    """The result of a completed run as JSON: the result of a plain StopEvent, the fields of a subclass."""
     if record.ending is None:
         return None
     value = record.ending.value()
@@ -48,4 +48,4 @@ def exception_text(encoded: dict[str, Any]) -> str:
     if not isinstance(arguments, list) or not arguments:  # pydantic's errors have a text and no arguments
         arguments = [encoded["exception_message"]] if encoded.get("exception_message") else []
     text = f"{name}({', '.join(map(repr, arguments))})"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _EXCEPTION_CHARACTERS else f"{text[:_EXCEPTION_CHARACTERS]}…"

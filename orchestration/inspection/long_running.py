@@ -10,7 +10,7 @@ from ..engine.leases import Held
 from ..store.blocking import BlockingStore as Store
 from ..store.record import WorkRecord, decode
 
-#: Claims that are looked at.
+#: Maximum claims that are read.
 _SAMPLE = 5_000
 
 
@@ -23,7 +23,7 @@ class LongRunning:
         step: Its step.
         owner: The process, as `worker|host|pid|incarnation`.
         seconds: Since it was claimed.
-        has_time_limit: It will be ended (`@step(timeout=…)`).
+        has_time_limit: Whether a time limit will end it (`@step(timeout=…)`).
     """
 
     run_id: str

@@ -70,17 +70,17 @@ class Unclaimed:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """A deployment in figures.
+    """Metrics of a deployment.
 
     Attributes:
         counters: Of COUNTERS, since the deployment began.
         steps: (workflow, step) -> how long its attempts took, from claim to commit.
-        waits: queue -> how long its steps waited from dispatch to claim; those that a worker went on with did not.
-        runs: status -> how many runs there are; ended ones as long as they are kept.
-        unclaimed: queue -> what waits there now.
-        parked: Steps that wait for a worker that has their code.
+        waits: queue -> how long its steps waited from dispatch to claim, without continued steps.
+        runs: status -> number of runs; ended ones while they are retained.
+        unclaimed: queue -> its unclaimed dispatches.
+        parked: Steps that wait for a worker with their code.
         waiting_for_place: Runs that wait because of `num_concurrent_runs`.
-        sweep_lag_seconds: How long the timer or lease that should have been looked at first is overdue.
+        sweep_lag_seconds: How long the oldest due timer or lease is overdue.
     """
 
     counters: Mapping[str, int]

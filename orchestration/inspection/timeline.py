@@ -1,6 +1,6 @@
-"""A run's journal as a timeline: which step was executed by whom, when, and what came of it. Pure; see `Store.journal`.
+"""A run's journal as a timeline: the executions of steps with worker, times and outcome. Pure; see `Store.journal`.
 
-A journal entry is written when something ends; what is going on right now is not in it.
+A journal entry is written when an execution ends; running ones are not in it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 ExecutionOutcome = Literal["done", "retrying", "failed", "waiting", "lost", "released", "hung", "running"]
 
-#: What outcomes are called when people read them.
+#: Outcome -> words shown to users.
 OUTCOMES: dict[ExecutionOutcome, str] = {
     "done": "done",
-    "retrying": "failed, tried again",
+    "retrying": "failed, retried",
     "failed": "failed",
-    "waiting": "waits for an event",
-    "lost": "lost: its process died or was cut off",
-    "released": "handed back before it began",
-    "hung": "did not react to its time limit",
+    "waiting": "waiting for an event",
+    "lost": "lost: its process died or was disconnected",
+    "released": "released before it began",
+    "hung": "exceeded its time limit",
     "running": "running",
 }
 
@@ -37,7 +37,7 @@ class Execution:
         ended_at: When it was committed or given up; None while it runs.
         outcome: `waiting` for an event, `lost` with its process, `released` by it, `hung` beyond its time limit.
         event: Wire name of the event it returned.
-        error: What it failed with.
+        error: The exception it failed with.
         retry_delay_seconds: Until the next attempt.
     """
 

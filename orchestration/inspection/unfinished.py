@@ -1,4 +1,4 @@
-"""What a run still has to do, read from its work records. For people to look at; nothing is decided by it."""
+"""What a run still has to do, read from its work records. For display; nothing is decided by it."""
 
 from __future__ import annotations
 

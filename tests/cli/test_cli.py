@@ -101,7 +101,7 @@ def test_a_run_on_a_configured_redis_goes_on_when_its_command_is_interrupted(cli
         done = command.wait()
 
     assert done.code == 130
-    assert "Run 'interrupted' goes on. Follow it with: umbel events interrupted --follow" in done.err
+    assert "Run 'interrupted' continues. Follow it with: umbel events interrupted --follow" in done.err
     assert status(cli, "interrupted") == "running"
 
 

@@ -119,7 +119,7 @@ async def test_a_run_is_drawn_from_its_id_alone(tmp_path: Path) -> None:
     assert run_id in page
     assert "<dt>Status</dt><dd>completed</dd>" in page
     assert page.count(">price</text>") == 4
-    assert "failed, tried again: ConnectionError: no &lt;price&gt; list" in page
+    assert "failed, retried: ConnectionError: no &lt;price&gt; list" in page
     assert "attempt 2" in page
     assert "waited" in page
 
