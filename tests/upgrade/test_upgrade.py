@@ -150,4 +150,4 @@ def test_runs_of_an_older_release_are_finished_by_this_one(deploy: Deploy, pool:
     drawing = draw_most_recent_execution_mermaid(upgraded.run("fan-out"))
     assert drawing.count("square<br/>") == 6
     assert drawing.count("new@") == 4
-    assert json.loads(upgraded.umbel("dead", "--json")) == {"runs": [], "parked": [], "messages": []}
+    assert json.loads(upgraded.umbel("failed", "--json")) == {"runs": [], "parked": [], "messages": []}
