@@ -1,4 +1,4 @@
-"""Verbs of keeping runs alive: leases, losses, timers, the ring, parked work. One script per run and verb.
+"""Verbs that keep runs going: leases, losses, timers, redispatch, parked work. One script per run and verb.
 
 Used by the heartbeat of every execution process and by the sweep; no process is special, and each verb may be
 repeated or raced without harm.
@@ -7,33 +7,14 @@ repeated or raced without harm.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..model.suspicion import MOST
-from ..model.work_item import Work
-from ..store.blocking import BlockingStore as Store
+from ..model.work_item import Held, Work
 from ..store.replies import Applied
 from ..store.scripts import unpack
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A claim as an owner's set lists it."""
-
-    run_id: str
-    work_id: str
-    claim_id: str
-
-    @property
-    def member(self) -> str:
-        """Its spelling in Redis."""
-        return f"{self.run_id}|{self.work_id}|{self.claim_id}"
-
-    @staticmethod
-    def parse(member: str) -> Held:
-        """The inverse of `member`."""
-        return Held(*member.split("|", 2))
+from ..store.verbs import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +22,24 @@ class Pulse:
     """What a heartbeat learned.
 
     Attributes:
-        gone: The owner was declared lost somewhere; it must cancel all it runs and begin a new incarnation.
-        lost: Claims it believed it held and does not.
-        handed_back: What it held beyond that, run by run: dispatches to be rung.
+        fenced: The owner was declared lost; it must cancel all it runs and begin a new incarnation.
+        lost: Claims that the owner believed to hold and does not.
+        handed_back: Claims beyond those, which are released: run by run, what is to be dispatched.
     """
 
-    gone: bool
+    fenced: bool
     lost: frozenset[Held]
     handed_back: tuple[tuple[str, Applied], ...] = ()
 
 
 class Leases:
-    """Lease and sweep verbs over a `Store`'s connection."""
+    """Lease and sweep verbs over a `Store`."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.settings = store.settings
 
-    def heartbeat(
+    async def heartbeat(
         self,
         owner: str,
         held: Iterable[Held],
@@ -84,7 +65,7 @@ class Leases:
         lost: set[Held] = set()
         handed_back: list[tuple[str, Applied]] = []
         for shard, mine in by_shard.items():
-            reply = self.store.shard_verb(
+            reply = await self.store.shard_verb(
                 "heartbeat",
                 shard,
                 {"owner": f"owner:{owner}"},
@@ -98,23 +79,23 @@ class Leases:
             lost.update(Held.parse(member) for member in answer["lost"] or ())
             beyond = [each for each in map(Held.parse, answer["beyond"] or ()) if not is_held(each)]
             if beyond:
-                handed_back += self.hand_back(owner, beyond, charge=False)
+                handed_back += await self.hand_back(owner, beyond, charge=False)
         return Pulse(False, frozenset(lost), tuple(handed_back))
 
-    def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:
+    async def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:
         """Declare an owner lost and learn what it held; empty when nothing is left or its lease still runs."""
         names = {"owner": f"owner:{owner}"}
-        reply = self.store.shard_verb("fence", shard, names, owner=owner, known_dead=known_dead or None)
+        reply = await self.store.shard_verb("fence", shard, names, owner=owner, known_dead=known_dead or None)
         return [Held.parse(member) for member in unpack(reply[1])] if reply[0] == b"held" else []
 
-    def hand_back(self, owner: str, held: Sequence[Held], *, charge: bool) -> list[tuple[str, Applied]]:
+    async def hand_back(self, owner: str, held: Sequence[Held], *, charge: bool) -> list[tuple[str, Applied]]:
         """Dispatch again what `owner` will not finish; with `charge` it died at it, and they are suspected more."""
         by_run: dict[str, list[Held]] = defaultdict(list)
         for each in held:
             by_run[each.run_id].append(each)
         done: list[tuple[str, Applied]] = []
         for run_id, items in by_run.items():
-            reply = self.store.verb(
+            reply = await self.store.verb(
                 "lose",
                 run_id,
                 {"owner": f"owner:{owner}"},
@@ -125,15 +106,15 @@ class Leases:
             done.append((run_id, self.store.applied(run_id, reply[1])))
         return done
 
-    def wake(self, run_id: str, timer: str, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
+    async def wake(self, run_id: str, timer: str, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
         """A timer of a work item is due. None when it fired already or was postponed."""
         verb = "deadline" if kind == "deadline" else "wake"
-        reply = self.store.verb(verb, run_id, {}, timer=timer, kind=kind, w=work_id, wt=waiter_id)
+        reply = await self.store.verb(verb, run_id, {}, timer=timer, kind=kind, w=work_id, wt=waiter_id)
         return self.store.applied(run_id, reply[1]) if reply[0] == b"woken" else None
 
-    def redispatch(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
+    async def redispatch(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
         """Dispatch again, with back-off, what nobody has claimed; items are (work id, queue/priority)."""
-        reply = self.store.verb(
+        reply = await self.store.verb(
             "redispatch",
             run_id,
             {},
@@ -142,7 +123,7 @@ class Leases:
         )
         return self.store.applied(run_id, reply[1])
 
-    def park(
+    async def park(
         self,
         run_id: str,
         work_id: str,
@@ -166,10 +147,12 @@ class Leases:
         member = work.member if work else None
         claim_id = work.claim_id if work else None
         name = f"{workflow}|{step}"
-        reply = self.store.verb("park", run_id, names, w=work_id, name=name, lacks=lacks, c=claim_id, member=member)
+        reply = await self.store.verb(
+            "park", run_id, names, w=work_id, name=name, lacks=lacks, c=claim_id, member=member
+        )
         return bool(reply[0] == b"parked")
 
-    def unpark(
+    async def unpark(
         self, workflow: str, steps: Iterable[str], knows: Callable[[str], bool] = lambda _: True
     ) -> list[tuple[str, Applied]]:
         """Take up everything that is parked for these steps, and for want of an event's class if that is known here."""
@@ -178,22 +161,33 @@ class Leases:
         for shard in range(self.settings.shards):
             key = self.store.keys.in_shard(shard, "parked")
             by_run: dict[str, list[dict[str, str]]] = defaultdict(list)
-            for raw in self.store.client.zscan_iter(key, match=f"{_literal(workflow)}|*"):
-                member = raw[0].decode()
+            async for member in self._parked(key, workflow):
                 _, name, run_id, work_id = member.split("|", 3)
                 step, _, lacks = name.partition("@")
                 if step in wanted and (not lacks or knows(lacks)):
                     by_run[run_id].append({"w": work_id, "member": member})
             for run_id, items in by_run.items():
-                reply = self.store.verb("unpark", run_id, {}, items=items)
+                reply = await self.store.verb("unpark", run_id, {}, items=items)
                 done.append((run_id, self.store.applied(run_id, reply[1])))
         return done
 
-    def retire(self, run_id: str) -> None:
+    async def retire(self, run_id: str) -> None:
         """Give the dynamic keys of an ended run the run's own lifetime."""
         keys = self.store.locate(run_id)
-        names = [name.decode() for name in self.store.client.smembers(keys["extra"])]
-        self.store.verb("retire", run_id, {}, extra={name: name for name in names})
+        found = await self.store.command("list a run's keys", "SMEMBERS", keys["extra"])
+        names = [name.decode() for name in found]
+        await self.store.verb("retire", run_id, {}, extra={name: name for name in names})
+
+    async def _parked(self, key: str, workflow: str) -> AsyncIterator[str]:
+        cursor = b"0"
+        while True:
+            cursor, found = await self.store.command(
+                "look for parked work", "ZSCAN", key, cursor, "MATCH", f"{_literal(workflow)}|*"
+            )
+            for member in found[::2]:
+                yield member.decode()
+            if cursor == b"0":
+                return
 
 
 def _literal(text: str) -> str:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 
 from ..model.errors import RunNotFound, WorkflowRuntimeError
-from ..store.blocking import BlockingStore as Store
 from ..store.keys import check_chosen_id, new_id
 from ..store.replies import Follows, RunRecord
+from ..store.verbs import Store
 
 #: Bytes of UTF-8 that a handler's name may have; escaped it is at most three times as long.
 LONGEST_NAME = 128
@@ -56,29 +56,29 @@ def new_run_of(handler_id: str) -> str:
     return f"{state_id_for(handler_id)}.{new_id()}"
 
 
-def current_run(store: Store, handler_id: str) -> Follows:
+async def current_run(store: Store, handler_id: str) -> Follows:
     """Which run a handler is at, as of now."""
     state_id = state_id_for(handler_id)
     key = store.locate(state_id)[f"handler:{state_id}"]
-    found = store.read("look at a handler", lambda: store.client.get(key))
+    found = await store.command("look at a handler", "GET", key)
     if found:
         return Follows(found.decode(), found.decode())
     return Follows("", handler_id if is_plain(handler_id) else "")
 
 
-def handler_record(store: Store, handler_id: str) -> RunRecord:
+async def handler_record(store: Store, handler_id: str) -> RunRecord:
     """The run that a handler is at.
 
     Raises:
         RunNotFound: There is no such handler, or its retention is over.
     """
     try:
-        before = current_run(store, handler_id).before
+        before = (await current_run(store, handler_id)).before
     except WorkflowRuntimeError as error:
         raise RunNotFound(str(error)) from error
     if not before:
         raise RunNotFound(f"No handler {handler_id!r}: nothing was started under this name, or its retention is over.")
-    return store.run(before)
+    return await store.run(before)
 
 
 def is_plain(handler_id: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.leases import Held
+from ..model.work_item import Held
 from ..store.blocking import BlockingStore as Store
 from ..store.record import WorkRecord, decode
 

@@ -193,6 +193,25 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A claim, as the set of its lease holder in Redis lists it."""
+
+    run_id: str
+    work_id: str
+    claim_id: str
+
+    @property
+    def member(self) -> str:
+        """Its spelling in Redis."""
+        return f"{self.run_id}|{self.work_id}|{self.claim_id}"
+
+    @staticmethod
+    def parse(member: str) -> Held:
+        """The inverse of `member`."""
+        return Held(*member.split("|", 2))
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
     """The step returned one event, or nothing."""
 

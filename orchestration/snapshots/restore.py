@@ -12,9 +12,9 @@ from ..model.decide import Limits
 from ..model.envelope import Envelope
 from ..model.plan import Plan
 from ..model.work_item import buffer_name, derive_id
-from ..store.blocking import BlockingStore as Store
 from ..store.record import new as new_record
 from ..store.replies import Applied, Refusal
+from ..store.verbs import Store
 from .take import RunSnapshot, SavedItem
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 PART = 200
 
 
-def begin_from(
+async def begin_from(
     store: Store,
     run_id: str,
     plan: Plan,
@@ -61,10 +61,11 @@ def begin_from(
     for part, chunk in enumerate(_chunks(puts, PART), 1):
         names = {put["n"] for put in chunk if put["o"] in ("list", "sent")}
         extra = {name: store.locate(run_id)[name] for name in names}
-        if store.verb("restore", run_id, nonce=nonce, part=part, body=chunk, extra=extra)[0] != b"restored":
+        reply = await store.verb("restore", run_id, nonce=nonce, part=part, body=chunk, extra=extra)
+        if reply[0] != b"restored":
             return Refusal.EXISTS
     fills = [Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in snapshot.items)]
-    return store.start(
+    return await store.start(
         run_id,
         plan,
         [*fills, *commands],

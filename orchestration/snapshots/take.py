@@ -20,10 +20,10 @@ from typing import Any
 from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
 from ..model.work_item import Waiter
-from ..store.blocking import BlockingStore as Store
 from ..store.record import WorkRecord, decode, read
-from ..store.replies import not_found, unpack_raw
+from ..store.replies import not_found, pairs, unpack_raw
 from ..store.scripts import unpack
+from ..store.verbs import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ class RunSnapshot:
 # -- taking -------------------------------------------------------------------------------------------------------
 
 
-def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
+async def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
     """The live state of a run, as of one instant. *Promise:* the run is only read.
 
     Raises:
@@ -162,25 +162,21 @@ def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
     """
     keys = store.locate(run_id)
     while True:
-        dynamic = store.read("list a run's keys", lambda: store.client.smembers(keys["extra"]))
+        dynamic = await store.command("list a run's keys", "SMEMBERS", keys["extra"])
         stem = keys["run"] + ":"
         extra = {name.decode().removeprefix(stem): name.decode() for name in dynamic}
-        status, *found = store.verb("snapshot", run_id, extra=extra)
+        status, *found = await store.verb("snapshot", run_id, extra=extra)
         if status == b"unknown":
             raise RunNotFound(not_found(run_id))
         if status == b"taken":
             return _Reading(*found[:11], lists=found[11:]).snapshot()
 
 
-def _flat(found: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(found[::2], found[1::2], strict=True))
-
-
 class _Reading:
     """Parses the reply of `snapshot.lua`."""
 
     def __init__(self, *found: Sequence[bytes], lists: Sequence[Any]) -> None:
-        hashes = [_flat(part) for part in (*found[:9], found[10])]
+        hashes = [pairs(part) for part in (*found[:9], found[10])]
         self.run, self.state, self.work, self.events, self.queue, self.scopes, self.joins, self.waiters = hashes[:8]
         self.collect, timers = hashes[8:]
         self.inbox = found[9]

@@ -27,7 +27,6 @@ from ...orchestration.model.errors import (
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.streams.log import read_heads
 from ...orchestration.streams.reader import StreamReader
-from ...tasks.client.retrying import retry_run
 from ...tasks.events.event import Event, event_name, loaded_event
 from ..http.access import ACCESS, Access, acts
 from ..http.deployment import ServedDeployment, ServedWorkflow
@@ -295,7 +294,8 @@ class _RunData:
     def _retry(self, run_id: str) -> None:
         self._record(run_id)
         try:
-            retry_run(self._deployment.runtime, run_id)
+            runtime = self._deployment.runtime
+            runtime.portal.call(runtime.engine.retry(run_id))
         except NotRetried as error:
             raise HTTPException(409, str(error)) from error
 

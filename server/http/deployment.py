@@ -179,7 +179,7 @@ class ServedDeployment:
             HTTPException: 404, the handler does not exist, or its workflow is not served here.
         """
         try:
-            record = handler_record(self.store, handler_id)
+            record = self.runtime.portal.call(handler_record(self.runtime.astore, handler_id))
         except RunNotFound as error:
             raise HTTPException(404, "Handler not found") from error
         served = self.served_of(record)
@@ -218,7 +218,7 @@ class ServedDeployment:
 
     def purge(self, handler_id: str) -> None:
         """Delete a handler whose run has ended: that run, its state, and the run it is named after. Blocks."""
-        found = current_run(self.store, handler_id)
+        found = self.runtime.portal.call(current_run(self.runtime.astore, handler_id))
         for run_id in dict.fromkeys([found.before, handler_id if is_plain(handler_id) else ""]):
             if run_id:
                 self.store.purge(run_id)

@@ -1,139 +1,148 @@
-"""How one attempt calls a user's code: on the thread or the event loop it belongs to, within its time, cancellable."""
+"""How an attempt calls a user's code: within its time, cancellable, on the loop or the thread it belongs to."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import threading
+import contextvars
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+from billiard.common import terminate_handler_fired
 
 from ...orchestration.model.errors import StepTimeoutError
-from ..resources.resolution import Call, Wait
-from .running import Abandoned
+from ...orchestration.model.work_item import Work
+from ..context.step_context import WaitingForEvent
+from .plain_calls import PlainCalls
+from .running import Abandoned, Running, StepExit
 from .time_limit import time_limit
 
-OnCancel = Callable[[Callable[[], None] | None], None]
-
-
-class StepExit(RuntimeError):
-    """A step raised what is no `Exception` and would end more than it (`sys.exit()`); it ends only the attempt."""
-
-
-def over(step: str, run_id: str, timeout_seconds: float | None) -> str:
-    """What an attempt that took too long is told."""
-    return f"Step {step!r} of run {run_id!r} took longer than its timeout of {timeout_seconds} s."
-
-
-class _Stop:
-    """Cancels a call on a loop, and remembers that it was asked to."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.future: concurrent.futures.Future[Any] | None = None
-
-    def __call__(self) -> None:
-        self.asked = True
-        future = self.future
-        if future is not None:
-            future.cancel()
+T = TypeVar("T")
 
 
 class Calling:
-    """The calls of one attempt, one after the other. They block the thread of the attempt."""
+    """The calls of one attempt, one after the other: resource factories, then the step."""
 
     def __init__(
         self,
-        step: str,
-        run_id: str,
-        *,
+        work: Work,
+        running: Running,
+        plain: PlainCalls,
+        loop: asyncio.AbstractEventLoop,
         timeout_seconds: float | None,
-        loop: Callable[[], asyncio.AbstractEventLoop],
-        on_cancel: OnCancel,
     ) -> None:
         """Args:
-        step: For messages.
-        run_id: For messages.
+        work: What is executed.
+        running: How it is cancelled.
+        plain: Calls plain functions.
+        loop: Where coroutines belong; the running one, or another of this process.
         timeout_seconds: Limit of all calls together, from the first one on.
-        loop: The event loop for coroutines.
-        on_cancel: Takes a function that stops the call from another thread, None when there is nothing to stop.
         """
         self.loop = loop
-        self._step, self._on_cancel = step, on_cancel
+        self._work, self._running, self._plain = work, running, plain
         self._seconds = timeout_seconds
         self._deadline: float | None = None
-        self._over = over(step, run_id, timeout_seconds)
+        self._too_late = (
+            f"Step {work.step!r} of run {work.run_id!r} took longer than its timeout of {timeout_seconds} s."
+        )
 
-    def here(self, function: Callable[[], Any]) -> Any:
-        """Call a plain function on this thread.
+    async def plain(self, function: Callable[[], T]) -> T:
+        """Call a plain function and await what it returns.
 
         Raises:
-            StepTimeoutError: Time is up.
+            StepTimeoutError: Its time is over.
+            StepExit: It raised what is no Exception.
             Exception: Whatever it raised.
         """
-        with time_limit(self._left(), self._over):
-            return function()
+        left = self._left()
 
-    def on_loop(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        """Call a function on the loop and await what it gives.
+        def call() -> T:
+            try:
+                with time_limit(left, self._too_late):
+                    return function()
+            except SystemExit as exit:
+                if type(exit) is not SystemExit or terminate_handler_fired():
+                    raise  # Celery and its pool stop workers with it
+                raise StepExit(f"step {self._work.step!r} called sys.exit({exit.code!r})") from exit
+            except StopIteration as end:  # no future can carry it
+                raise StepExit(f"step {self._work.step!r} raised {end!r}") from end
+            except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
+                raise
+            except BaseException as ending:  # nothing further up would record it: the step would run again for ever
+                raise StepExit(f"step {self._work.step!r} raised {ending!r}, which is no Exception") from ending
+
+        return await self._plain.run(call)
+
+    async def awaited(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Call a function on the loop it belongs to and await what it gives.
 
         Raises:
-            StepTimeoutError: Time is up.
-            StepExit: It raised SystemExit or KeyboardInterrupt.
-            concurrent.futures.CancelledError: The attempt was cancelled.
+            StepTimeoutError: Its time is over.
+            StepExit: It raised what is no Exception.
+            asyncio.CancelledError: The attempt was cancelled, or the step cancelled itself.
             Abandoned: The loop is being closed.
             Exception: Whatever it raised.
         """
-        seconds = self._left()
-        stop = _Stop()
+        body = self._body(function)
+        if self.loop is not asyncio.get_running_loop():
+            return await self._elsewhere(body)
+        driver = asyncio.current_task()
+        assert driver is not None
+        cancelling = _Cancelling(driver, self.loop)
+        self._running.on_cancel(cancelling.cancel)
+        self._plain.on_interrupt = cancelling.interrupt
+        try:
+            return await Isolated(body)
+        except asyncio.CancelledError:
+            if cancelling.error is not None:
+                raise cancelling.error from None
+            raise
+        finally:
+            self._plain.on_interrupt = None
+            self._running.on_cancel(None)
+            cancelling.settle()
 
-        async def body() -> Any:
+    async def _body(self, function: Callable[[], Awaitable[T]]) -> T:
+        limit = asyncio.timeout(self._left())
+        try:
+            async with limit:
+                return await function()
+        except TimeoutError:
+            if limit.expired():
+                raise StepTimeoutError(self._too_late) from None
+            raise
+        except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
+            raise
+        except BaseException as ending:  # asyncio would let SystemExit and KeyboardInterrupt end the loop itself
+            if not self.loop.is_running():  # Python closes what is left on a closed loop
+                raise
+            raise StepExit(f"step {self._work.step!r} raised {ending!r}, which is no Exception") from ending
+
+    async def _elsewhere(self, body: Coroutine[Any, Any, T]) -> T:
+        """On another loop of this process, which may be closed while the step runs."""
+        is_asked = False
+
+        async def guarded() -> T:
             try:
-                async with asyncio.timeout(seconds) as limit:
-                    return await function()
+                return await body
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if task is not None and task.cancelling() and not stop.asked:
+                if task is not None and task.cancelling() and not is_asked:
                     raise Abandoned("the event loop it was executed on is being closed") from None
                 raise
-            except TimeoutError:
-                if limit.expired():
-                    raise StepTimeoutError(self._over) from None
-                raise
-            except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
-                raise StepExit(f"step {self._step!r} raised {exit!r}") from exit
 
-        stop.future = asyncio.run_coroutine_threadsafe(body(), self.loop())
-        self._on_cancel(stop)
+        future = asyncio.run_coroutine_threadsafe(guarded(), self.loop)
+
+        def cancel() -> None:
+            nonlocal is_asked
+            is_asked = True
+            future.cancel()
+
+        self._running.on_cancel(cancel)
         try:
-            return stop.future.result()
+            return await asyncio.wrap_future(future)
         finally:
-            self._on_cancel(None)
-            stop.future = None  # it holds the exception, whose traceback holds this frame
-
-    def make(self, asked: Call | Wait) -> Any:
-        """Do what the making of a resource asks for."""
-        match asked:
-            case Wait(future):
-                return self._wait(future)
-            case Call(make=make, is_async=True):
-                return self.on_loop(make)
-            case Call(make=make):
-                return self.here(make)
-
-    def _wait(self, future: concurrent.futures.Future[Any]) -> None:
-        woken = threading.Event()
-        future.add_done_callback(lambda _: woken.set())
-        self._on_cancel(woken.set)
-        try:
-            in_time = woken.wait(self._left())
-        finally:
-            self._on_cancel(None)
-        if not in_time:
-            raise StepTimeoutError(self._over)
-        if not future.done():
-            raise concurrent.futures.CancelledError
+            self._running.on_cancel(None)
 
     def _left(self) -> float | None:
         if self._seconds is None:
@@ -142,5 +151,71 @@ class Calling:
         if self._deadline is None:
             self._deadline = now + self._seconds
         if self._deadline <= now:
-            raise StepTimeoutError(self._over)
+            raise StepTimeoutError(self._too_late)
         return self._deadline - now
+
+
+class _Cancelling:
+    """Cancels the step that a task is executing, and not what the task does afterwards. From any thread."""
+
+    def __init__(self, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._task, self._loop = task, loop
+        self._is_over = self._has_cancelled = False
+        self.error: BaseException | None = None
+
+    def cancel(self) -> None:
+        """Cancel it."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def interrupt(self, error: BaseException) -> bool:
+        """Let the step fail with what was raised in the thread that waits for it; False if that must end more."""
+        if not isinstance(error, Exception):
+            return False
+        self._loop.call_soon_threadsafe(self._cancel, error)
+        return True
+
+    def settle(self) -> None:
+        """The step has ended: the task goes on as if it had never been cancelled, unless somebody else did."""
+        self._is_over = True
+        if self._has_cancelled:
+            self._task.uncancel()
+
+    def _cancel(self, error: BaseException | None = None) -> None:
+        if not self._is_over and not self._has_cancelled:
+            self.error = error
+            self._has_cancelled = True
+            self._task.cancel()
+
+
+class Isolated(Generic[T]):
+    """`await Isolated(coroutine)`: what it sets in context variables stays inside.
+
+    A task would do that too, and cost two turns of the event loop. Several steps that follow each other in one task
+    must not see each other's context variables.
+    """
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        """Args:
+        coroutine: Not begun yet.
+        """
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        coroutine = self._coroutine
+        run = contextvars.copy_context().run
+        resume, value = coroutine.send, None
+        while True:
+            try:
+                yielded = run(resume, value)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                resume, value = coroutine.send, (yield yielded)
+            except GeneratorExit:
+                run(coroutine.close)
+                raise
+            except BaseException as error:
+                resume, value = coroutine.throw, error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 from ...orchestration.model.envelope import FAILED, STEP_FAILED, Envelope, ending
 from ...orchestration.model.errors import WorkerLost
-from ...orchestration.model.work_item import Failed, Work
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.model.work_item import Failed, Outcome, Work
+from ...orchestration.store.verbs import Store
 from ..events.codec import encode_event
 from ..events.exceptions import encode_exception
 from ..retry.policy import jitter_seed, next_delay
@@ -18,7 +19,7 @@ from .step_call import step_failed_event
 logger = logging.getLogger("umbel.execution")
 
 
-def failed_outcome(work: Work, registered: Registered, error: BaseException, store: Store) -> Failed:
+async def failed_outcome(work: Work, registered: Registered, error: BaseException, store: Store) -> Failed:
     """What a failed attempt comes to.
 
     Args:
@@ -55,12 +56,30 @@ def failed_outcome(work: Work, registered: Registered, error: BaseException, sto
     return Failed(
         error=json.dumps(encoded).encode(),
         retry_delay_seconds=delay,
-        failed_event=_failed_event(work, registered, error, elapsed, store),
+        failed_event=await _failed_event(work, registered, error, elapsed, store),
         ending=ending(FAILED, step_name=work.step, exception=encoded, attempts=failures, elapsed_seconds=elapsed),
     )
 
 
-def _failed_event(work: Work, registered: Registered, error: Exception, elapsed: float, store: Store) -> Envelope:
+async def _failed_event(work: Work, registered: Registered, error: Exception, elapsed: float, store: Store) -> Envelope:
     if not registered.plan.handlers:
         return Envelope(STEP_FAILED, (), b"{}")
-    return encode_event(step_failed_event(work, registered, error, elapsed, store), store.settings)
+    return encode_event(await step_failed_event(work, registered, error, elapsed, store), store.settings)
+
+
+def journal_entry(outcome: Outcome) -> dict[str, Any]:
+    """The journal's summary of an outcome."""
+    entry: dict[str, Any] = {"out": type(outcome).__name__.lower()}
+    if isinstance(outcome, Failed):
+        entry["error"] = failure_text(outcome)
+        if outcome.retry_delay_seconds is not None:
+            entry["delay"] = outcome.retry_delay_seconds
+    elif (event := getattr(outcome, "event", None)) is not None:
+        entry["event"] = event.type
+    return entry
+
+
+def failure_text(failed: Failed) -> str:
+    """Class and message of a failure, cut where they get long."""
+    encoded = json.loads(failed.error)
+    return f"{encoded['exception_type']}: {encoded['exception_message']}"[:500]

@@ -1,22 +1,26 @@
-"""The owner of leases: this execution process, its heartbeat, and what it holds.
+"""The heartbeat of an execution process, which owns the leases of the work it holds.
 
-Heartbeats have their own thread and connection, so a step that blocks the event loop or the main thread does not
-look dead. An owner that Redis has declared lost cancels all it runs and goes on under a new incarnation.
+An owner that Redis has declared lost cancels all it runs and goes on under a new incarnation.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 
-from ...orchestration.engine.leases import Held, Leases
+from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.replies import Applied, Dispatch
+from ...orchestration.model.work_item import Held
+from ...orchestration.store.portal import Portal
+from ...orchestration.store.replies import Applied
 
 logger = logging.getLogger("umbel.owner")
 
@@ -50,39 +54,34 @@ def process_is_dead(owner: str) -> bool:
 
 
 class LeaseHolder:
-    """What one execution process holds, and the thread that keeps its leases alive."""
+    """What one execution process holds, and the heartbeat that keeps its leases alive.
 
-    def __init__(
-        self,
-        worker: str,
-        leases: Leases,
-        cancel: Callable[[Held, str], None],
-        ring: Callable[[str, Sequence[Dispatch]], None],
-    ) -> None:
+    The heartbeat runs on a portal of its own, so a step that blocks the event loop or the main thread does not look
+    dead. The other methods may be called from any thread.
+    """
+
+    def __init__(self, worker: str, engine: Engine, portal: Portal, cancel: Callable[[Held, str], None]) -> None:
         """Args:
         worker: The worker's node name.
-        leases: Lease verbs, on a connection of its own.
-        cancel: Called from the heartbeat thread with a claim that is lost and why; must not block.
-        ring: Rings for work of a run that was given back; may block, must not raise.
+        engine: On the heartbeat's portal, with a connection that gives up before a lease runs out.
+        portal: Where the heartbeat runs; user code never does.
+        cancel: Called with a claim that is lost and why; from any thread, must not block.
         """
         self.worker = worker
         self.name = owner_name(worker)
-        self._upkeep = leases
-        self._cancel, self._ring = cancel, ring
+        self._engine, self._portal, self._cancel = engine, portal, cancel
         self._lately: dict[int, float] = {}  # shard -> when something was last held there
         self._held: dict[Held, bool] = {}  # claim -> answered
         self._offered: set[str] = set()  # claim ids that commits under way may use
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._beating: Future[None] | None = None
 
     def hold(self, held: Held) -> None:
         """Count a claim as held, before it is asked for: a heartbeat in between must not hand it back."""
         with self._lock:
             self._held[held] = False
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="umbel-heartbeat", daemon=True)
-                self._thread.start()
+            if self._beating is None:
+                self._beating = self._portal.submit(self._beat())
 
     def confirm(self, held: Held) -> None:
         """The claim was answered: it is ours."""
@@ -106,67 +105,83 @@ class LeaseHolder:
         """The claim was refused, committed or handed back."""
         with self._lock:
             if self._held.pop(held, None) is not None:
-                self._lately[self._upkeep.store.locate(held.run_id).shard] = time.monotonic()
+                self._lately[self._shard(held)] = time.monotonic()
 
     def holds(self, held: Held) -> bool:
         """Whether the claim is still ours as far as is known."""
         with self._lock:
             return held in self._held or held.claim_id in self._offered
 
-    def begin_new_incarnation(self, gone: str) -> None:
-        """Begin a new incarnation, because `gone` was declared lost; everything it ran is cancelled."""
+    def begin_new_incarnation(self, fenced: str) -> None:
+        """Go on under a new name, because `fenced` was declared lost; everything it ran is cancelled."""
         with self._lock:
-            if self.name != gone:
+            if self.name != fenced:
                 return
             self.name = owner_name(self.worker)
             lost, self._held = list(self._held), {}
         logger.warning(
-            "this process was taken for dead; %d steps are cancelled here and run elsewhere",
+            "lease lost: this process was declared dead; %d steps are cancelled here and run elsewhere",
             len(lost),
-            extra={"action": "owner_gone", "owner": gone},
+            extra={"action": "owner_gone", "owner": fenced},
         )
         for held in lost:
             self._cancel(held, "its lease ran out")
 
     def close(self) -> None:
         """Stop the heartbeat, and give back what is left: no process has died, so nothing is counted as a loss."""
-        self._stop.set()
-        if self._thread is None:
+        if self._beating is None:
             return
-        self._thread.join(5)
+        self._beating.cancel()
+        with contextlib.suppress(UmbelError):
+            self._portal.call(self._give_back())
+
+    async def _give_back(self) -> None:
         with self._lock:
-            shards = {self._upkeep.store.locate(each.run_id).shard for each in self._held} | set(self._lately)
+            shards = {self._shard(each) for each in self._held} | set(self._lately)
         try:
-            pulse = self._upkeep.heartbeat(self.name, (), shards=shards)
+            pulse = await self._engine.leases.heartbeat(self.name, (), shards=shards)
         except UmbelError as error:
             about = {"action": "heartbeat_failed", "owner": self.name}
             logger.info("leases are left to run out: %s", error, extra=about)
             return
-        self._dispatch_all(pulse.handed_back)
+        await self._dispatch_all(pulse.handed_back)
 
-    def _dispatch_all(self, handed_back: Iterable[tuple[str, Applied]]) -> None:
+    async def _dispatch_all(self, handed_back: Iterable[tuple[str, Applied]]) -> None:
         for run_id, applied in handed_back:
-            self._ring(run_id, applied.dispatches)
+            try:
+                await self._engine.dispatch(run_id, applied.dispatches)
+            except UmbelError as error:
+                about = {"action": "dispatch_failed", "run_id": run_id}
+                logger.warning("what was handed back is left to the sweep: %s", error, extra=about)
 
-    def _beat(self) -> None:
-        pause = self._upkeep.settings.heartbeat_seconds
-        while not self._stop.wait(pause):
+    def _shard(self, held: Held) -> int:
+        return self._engine.store.locate(held.run_id).shard
+
+    async def _beat(self) -> None:
+        settings = self._engine.store.settings
+        dispatching: set[asyncio.Task[None]] = set()
+        while True:
+            await asyncio.sleep(settings.heartbeat_seconds)
             with self._lock:
                 name, held = self.name, dict(self._held)
-                since = time.monotonic() - 2 * self._upkeep.settings.lease_seconds
+                since = time.monotonic() - 2 * settings.lease_seconds
                 self._lately = {shard: at for shard, at in self._lately.items() if at > since}
                 lately = list(self._lately)
             if not held and not lately:
                 continue
             try:
-                pulse = self._upkeep.heartbeat(name, held, shards=lately, is_held=self.holds)
+                pulse = await self._engine.leases.heartbeat(name, held, shards=lately, is_held=self.holds)
             except UmbelError as error:
                 logger.warning("heartbeat failed: %s", error, extra={"action": "heartbeat_failed", "owner": name})
                 continue
-            if pulse.handed_back:  # in a thread of its own: a broker that is away must not hold up the heartbeat
-                ringing = (pulse.handed_back,)
-                threading.Thread(target=self._dispatch_all, args=ringing, name="umbel-ring", daemon=True).start()
-            if pulse.gone:
+            except Exception:
+                logger.exception("heartbeat failed", extra={"action": "heartbeat_failed", "owner": name})
+                continue
+            if pulse.handed_back:  # not awaited: a broker that is away must not hold up the heartbeat
+                task = asyncio.ensure_future(self._dispatch_all(pulse.handed_back))
+                dispatching.add(task)
+                task.add_done_callback(dispatching.discard)
+            if pulse.fenced:
                 self.begin_new_incarnation(name)
             for each in pulse.lost:
                 # A claim that was still on its way when the heartbeat was asked is not lost: Redis did not know it yet.

@@ -1,15 +1,20 @@
-"""An attempt in progress, what it came to, and how to stop it."""
+"""Attempts in progress: how each is stopped, and how it is found by what has to stop it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-from ...orchestration.engine.leases import Held
+from ...orchestration.model.work_item import Held
+
+#: With this word the asyncio pool cancels what has reached Celery's hard time limit.
+TIME_LIMIT = "hard time limit"
+
+_RUN_ENDED = "its run has ended"
 
 
 class AttemptFailed(Exception):
-    """An attempt has failed, and that is recorded: only Celery is still to be told, whose monitors show it.
+    """An attempt has failed, and that is recorded: raised only so that Celery, whose monitors show it, knows.
 
     Attributes:
         retry_delay_seconds: When the next attempt is due; None if the failure is final.
@@ -20,13 +25,41 @@ class AttemptFailed(Exception):
         self.retry_delay_seconds = retry_delay_seconds
 
 
+class Abandoned(BaseException):
+    """The event loop that a step runs on is being closed, or its worker ends.
+
+    No failure of the step: the work is given back and executed elsewhere.
+    """
+
+
+class StepExit(RuntimeError):
+    """A step raised what is no `Exception` and would end more than it (`sys.exit()`); it ends only the attempt."""
+
+
+class DeliveryResult(str):
+    """Result text of one delivery, for logs.
+
+    Attributes:
+        seconds: How long the step took, where the delivery took longer: its worker went on with other steps.
+    """
+
+    __slots__ = ("seconds",)
+    seconds: float | None
+
+    @classmethod
+    def of(cls, text: str, seconds: float | None = None) -> DeliveryResult:
+        """The text, with how long it took."""
+        result = cls(text)
+        result.seconds = seconds
+        return result
+
+
 class Running:
-    """An attempt in progress, and how to stop it from another thread."""
+    """An attempt in progress. May be cancelled from any thread."""
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.reason: str | None = None
-        self.error: BaseException | None = None
         self._cancel: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
@@ -39,7 +72,7 @@ class Running:
             cancel()
 
     def cancel(self, reason: str) -> None:
-        """Tell the attempt to stop. An `async def` step is cancelled; a plain one runs on, but cannot commit."""
+        """Stop the attempt. An `async def` step is cancelled; a plain one runs on, but cannot commit."""
         with self._lock:
             if self.reason is not None:
                 return
@@ -48,30 +81,50 @@ class Running:
             cancel()
 
 
-#: With this word the asyncio pool cancels what has reached Celery's hard time limit.
-TIME_LIMIT = "hard time limit"
+class RunningAttempts:
+    """The attempts of one process. Entered and left by the attempts, searched from other threads.
 
-
-class Abandoned(BaseException):
-    """Whoever drives an attempt stops doing so: the worker ends, or the event loop that the step runs on is closed.
-
-    No failure of the step: the work is given back and executed elsewhere.
+    An attempt is entered before its claim is sent: the end of its run may be heard before the claim is answered.
     """
 
+    def __init__(self) -> None:
+        self._by_run: dict[str, dict[str, Running]] = {}
+        self._lock = threading.Lock()
 
-class DeliveryResult(str):
-    """What became of a dispatch, in words for logs.
+    def enter(self, held: Held, *, after: Running | None = None) -> Running:
+        """Enter an attempt, unless it is entered already.
 
-    Attributes:
-        seconds: How long that took, where it differs from how long the caller was kept: it went on with other work.
-    """
+        Args:
+            held: Its claim.
+            after: The attempt whose commit has claimed it, still entered: what stopped that one stops this one too.
+        """
+        with self._lock:
+            attempts = self._by_run.setdefault(held.run_id, {})
+            running = attempts.get(held.claim_id)
+            if running is None:
+                running = attempts[held.claim_id] = Running(held)
+        if after is not None and after.reason == _RUN_ENDED:
+            running.cancel(_RUN_ENDED)
+        return running
 
-    __slots__ = ("seconds",)
-    seconds: float | None
+    def leave(self, held: Held) -> None:
+        """The attempt has ended, or was never claimed."""
+        with self._lock:
+            attempts = self._by_run.get(held.run_id, {})
+            attempts.pop(held.claim_id, None)
+            if not attempts:
+                self._by_run.pop(held.run_id, None)
 
-    @classmethod
-    def of(cls, text: str, seconds: float | None = None) -> DeliveryResult:
-        """The text, with how long it took."""
-        told = cls(text)
-        told.seconds = seconds
-        return told
+    def cancel(self, held: Held, reason: str) -> None:
+        """Stop one."""
+        with self._lock:
+            running = self._by_run.get(held.run_id, {}).get(held.claim_id)
+        if running is not None:
+            running.cancel(reason)
+
+    def run_ended(self, run_id: str) -> None:
+        """Stop all of a run."""
+        with self._lock:
+            attempts = list(self._by_run.get(run_id, {}).values())
+        for running in attempts:
+            running.cancel(_RUN_ENDED)

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from collections.abc import Awaitable
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from billiard.common import terminate_handler_fired
-
-from ...orchestration.model.errors import StepTimeoutError, WorkflowRuntimeError
+from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.work_item import FannedOut, Outcome, Returned, Work
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
 from ..context.step_context import StepContext, WaitingForEvent
 from ..events.codec import decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, StepFailedEvent
-from ..resources.resolution import drive, drive_on_loop
 from ..steps.decorators import StepConfig
 from ..workflow.registry import Registered
-from .calling import Calling, OnCancel, StepExit, over
-from .isolated_context import Isolated
-from .running import Abandoned
+from .calling import Calling
 
 
 class InputUnknown(BaseException):
@@ -39,25 +31,25 @@ class InputUnknown(BaseException):
         self.event = event
 
 
-def input_events(work: Work, registered: Registered, store: Store) -> list[Event]:
+async def input_events(work: Work, registered: Registered, store: Store) -> list[Event]:
     """The events a work item is for, decoded: one, one per slot of a join, or the members of a fan-in.
 
     Raises:
         InputUnknown: The class of one of them is not loaded here.
         EventMismatch: One does not fit its class.
     """
-    envelopes = work.bound if work.members is None else store.members(work)
+    envelopes = work.bound if work.members is None else await store.members(work)
     for name in {envelope.type for envelope in envelopes}:
         if not registered.events.knows(name):
             raise InputUnknown(name)
     return [decode_event(envelope, registered.events) for envelope in envelopes]
 
 
-def step_failed_event(
+async def step_failed_event(
     work: Work, registered: Registered, error: Exception, elapsed_seconds: float, store: Store
 ) -> StepFailedEvent:
     """What a `@catch_error` handler is given."""
-    inputs = input_events(work, registered, store)
+    inputs = await input_events(work, registered, store)
     gathered = work.members is not None or len(inputs) > 1
     return StepFailedEvent(
         step_name=work.step,
@@ -69,144 +61,52 @@ def step_failed_event(
     )
 
 
-def call_step(
-    work: Work,
-    registered: Registered,
-    face: StepContext,
-    store: Store,
-    loop: Callable[[], asyncio.AbstractEventLoop],
-    on_cancel: Callable[[Callable[[], None] | None], None],
-) -> Outcome:
-    """Execute user code once and say what came of it. Blocks the calling thread until then.
+async def call_step(work: Work, registered: Registered, behind: StepContext, store: Store, calling: Calling) -> Outcome:
+    """Execute user code once and say what came of it.
 
     Args:
         work: The claimed work item.
         registered: Its workflow here.
-        face: What the step's context gives access to.
+        behind: What the step's context gives access to.
         store: For the members of a fan-in.
-        loop: The event loop for async steps.
-        on_cancel: Takes a function that stops the call from another thread, None when there is nothing to stop.
+        calling: Calls the step's function and the factories of its resources.
 
     Raises:
+        InputUnknown, EventMismatch: As `input_events`.
         Exception: Whatever the step raised.
     """
     config = registered.steps[work.step]
-    context: Context[Any] = Context.over(face)
-    arguments = _bind(config, input_events(work, registered, store), context)
-    calling = Calling(work.step, work.run_id, timeout_seconds=config.timeout_seconds, loop=loop, on_cancel=on_cancel)
-    try:
-        if config.resources:
-            arguments |= drive(registered.workflow.resource_manager.making(config.resources, loop), calling.make)
-        function = partial(registered.functions[work.step], **arguments)
-        current_context.set(context)
-        if config.is_async:
-            returned = calling.on_loop(function)
-        else:
-            returned = calling.here(function)
-            if inspect.isawaitable(returned):
-                awaitable: Awaitable[Any] = returned
-                returned = calling.on_loop(lambda: awaitable)
-    except WaitingForEvent as waiting:
-        return waiting.suspended
-    except SystemExit as exit:
-        if type(exit) is not SystemExit or terminate_handler_fired():  # Celery and its pool stop workers with it
-            raise
-        raise StepExit(f"step {work.step!r} called sys.exit({exit.code!r})") from exit
-    except (Exception, asyncio.CancelledError, Abandoned):
-        raise
-    except BaseException as ending:  # nobody further up would record it: the step would be executed again for ever
-        raise StepExit(f"step {work.step!r} raised {ending!r}, which is no Exception") from ending
-    return _judge(config, returned, face)
-
-
-async def call_step_on_loop(
-    work: Work,
-    registered: Registered,
-    face: StepContext,
-    store: Store,
-    on_cancel: OnCancel,
-    exchanges: Executor,
-) -> Outcome:
-    """As `call_step` for an `async def` step, awaited on the running loop, within the current task.
-
-    Args:
-        work, registered, face, store, on_cancel: As there.
-        exchanges: Threads for what blocks on Redis.
-
-    Raises:
-        Exception: Whatever the step raised.
-    """
-    loop = asyncio.get_running_loop()
-    config = registered.steps[work.step]
-    context: Context[Any] = Context.over(face)
-    if work.members is None:
-        events = input_events(work, registered, store)
-    else:
-        events = await loop.run_in_executor(exchanges, input_events, work, registered, store)
-    arguments = _bind(config, events, context)
+    context: Context[Any] = Context.over(behind)
+    arguments = _bind(config, await input_events(work, registered, store), context)
+    function = registered.functions[work.step]
 
     async def call() -> Any:
-        if config.resources:
-            making = registered.workflow.resource_manager.making(config.resources, lambda: loop)
-            arguments.update(await drive_on_loop(making))
+        await add_resources()
         current_context.set(context)
-        return await registered.functions[work.step](**arguments)
+        return await function(**arguments)
 
-    async def body() -> Any:
-        limit = None if config.timeout_seconds is None else asyncio.timeout(config.timeout_seconds)
-        try:
-            if limit is None:
-                return await call()
-            async with limit:
-                return await call()
-        except TimeoutError:
-            if limit is not None and limit.expired():
-                raise StepTimeoutError(over(work.step, work.run_id, config.timeout_seconds)) from None
-            raise
-        except (SystemExit, KeyboardInterrupt) as exit:  # asyncio would let these end the loop itself
-            raise StepExit(f"step {work.step!r} raised {exit!r}") from exit
-        except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
-            raise
-        except BaseException as ending:
-            if not loop.is_running():  # Python closes what stood on a loop that is no more
-                raise
-            raise StepExit(f"step {work.step!r} raised {ending!r}, which is no Exception") from ending
+    def call_plain() -> Any:
+        current_context.set(context)
+        return function(**arguments)
 
-    driver = asyncio.current_task()
-    assert driver is not None
-    state = _Cancelling(driver)
-    on_cancel(lambda: state.ask(loop))
+    async def add_resources() -> None:
+        if config.resources:
+            manager = registered.workflow.resource_manager
+            arguments.update(await manager.values(config.resources, calling.plain))
+
     try:
-        returned = await Isolated(body())
+        if config.is_async:
+            returned = await calling.awaited(call)
+        else:
+            if config.resources:
+                await calling.awaited(add_resources)
+            returned = await calling.plain(call_plain)
+            if inspect.isawaitable(returned):
+                awaitable: Awaitable[Any] = returned
+                returned = await calling.awaited(lambda: awaitable)
     except WaitingForEvent as waiting:
         return waiting.suspended
-    finally:
-        on_cancel(None)
-        state.settle()
-    return _judge(config, returned, face)
-
-
-class _Cancelling:
-    """Cancels the step that a task is executing, and not what the task does afterwards."""
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self._task = task
-        self._is_over = self._has_cancelled = False
-
-    def ask(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel it; from any thread."""
-        loop.call_soon_threadsafe(self._cancel)
-
-    def settle(self) -> None:
-        """The step has ended: the task goes on as if it had never been cancelled, unless somebody else did."""
-        self._is_over = True
-        if self._has_cancelled:
-            self._task.uncancel()
-
-    def _cancel(self) -> None:
-        if not self._is_over and not self._has_cancelled:
-            self._has_cancelled = True
-            self._task.cancel()
+    return _judge(config, returned, behind)
 
 
 def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dict[str, Any]:
@@ -221,7 +121,7 @@ def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dic
     return arguments
 
 
-def _judge(config: StepConfig, returned: Any, face: StepContext) -> Outcome:
+def _judge(config: StepConfig, returned: Any, behind: StepContext) -> Outcome:
     """The rules of what a step may return; a breach is a failure of the step."""
     if returned is None:
         return Returned(None)
@@ -232,7 +132,7 @@ def _judge(config: StepConfig, returned: Any, face: StepContext) -> Outcome:
                     f"Step function {config.name} returned a list with {type(element).__name__} in it instead of only "
                     "Event instances."
                 )
-        return FannedOut(tuple(encode_event(event, face.settings) for event in returned))
+        return FannedOut(tuple(encode_event(event, behind.settings) for event in returned))
     if not isinstance(returned, Event):
         hint = " Annotate the return type as list[...] to fan out." if isinstance(returned, list) else ""
         raise WorkflowRuntimeError(
@@ -245,4 +145,4 @@ def _judge(config: StepConfig, returned: Any, face: StepContext) -> Outcome:
             f"Step function {config.name} returned a bare {name}, which its annotation allows only inside a list. "
             f"Return [{name}(...)], or annotate list[{name}] | {name}."
         )
-    return Returned(encode_event(returned, face.settings))
+    return Returned(encode_event(returned, behind.settings))

@@ -15,7 +15,6 @@ from celery.worker.request import Request
 from ..messages.template import message_fault
 from ..workflow.registry import Registered
 from .executor import Executor
-from .loop_executor import LoopExecutor
 from .running import AttemptFailed, DeliveryResult
 
 logger = logging.getLogger("umbel.step_task")
@@ -74,7 +73,7 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     throws = (AttemptFailed,)  # it is in the log already, with its traceback
     typing = False
     executor: ExecutorOf
-    loop_executor: Callable[[], LoopExecutor]
+    loop_executor: ExecutorOf
     child_lost: Callable[[], None]
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
@@ -85,14 +84,14 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
             Retry: It has failed and will be tried again: the state is RETRY. The next attempt is a task of its own.
         """
         try:
-            return self.executor().execute(run_id, work_id, dispatch_no)
+            return self.executor().deliver_blocking(run_id, work_id, dispatch_no)
         except AttemptFailed as failed:
             raise _as_celery_has_it(failed) from None
 
     async def run_async(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """The same on the event loop of umbel's asyncio pool, which calls this instead."""
         try:
-            return await self.loop_executor().execute_on_loop(run_id, work_id, dispatch_no)
+            return await self.loop_executor().deliver(run_id, work_id, dispatch_no)
         except AttemptFailed as failed:
             raise _as_celery_has_it(failed) from None
 
@@ -109,7 +108,7 @@ def register_tasks(
     app: Celery,
     registered: Registered,
     executor: ExecutorOf,
-    loop_executor: Callable[[], LoopExecutor],
+    loop_executor: ExecutorOf,
     child_lost: Callable[[], None],
 ) -> list[str]:
     """Register one task per step and return their names. Doing it again replaces nothing."""

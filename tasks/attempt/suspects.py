@@ -1,4 +1,4 @@
-"""Who of the suspects may be executed in this process, and beside how many others.
+"""Which suspects may be executed in this process, and beside how many others.
 
 After a loss most of what is claimed here is suspect, and one of it may kill this process too. So suspects begin with
 one, and more are let in with each that ends well and with each second they all survive.
@@ -6,13 +6,12 @@ one, and more are let in with each that ends well and with each second they all 
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections import deque
-from concurrent.futures import Future
 
 from ...orchestration.model.suspicion import CROWDS, ONE_SUSPECT, Room
 
-#: How long suspects are at work without harm until twice as many may be.
+#: After suspects have been running for so long without harm, twice as many may.
 _SURVIVED_SECONDS = 1.0
 
 
@@ -25,18 +24,12 @@ class Permit:
         self._suspects, self.level, self.room = suspects, level, room
 
     def end(self, *, went_well: bool) -> None:
-        """It is not at work any more; `went_well` if it was executed and this process has survived it."""
+        """It does not run any more; `went_well` if it was executed and this process has survived it."""
         self._suspects.ended(self, went_well=went_well)
 
 
-def give_up_permit(asked: Future[Permit]) -> None:
-    """Nobody waits for this turn any more; it may have been given meanwhile."""
-    if not asked.cancel():
-        asked.result().end(went_well=False)
-
-
 class Suspects:
-    """The suspects of one process. May be asked from any thread."""
+    """The suspects of one process; on the loop its attempts run on."""
 
     def __init__(self, *, one_at_a_time: bool = False) -> None:
         """Args:
@@ -44,50 +37,49 @@ class Suspects:
         """
         self._one_at_a_time = one_at_a_time
         self._window = 1
-        self._at_work = [0] * len(CROWDS)
-        self._waiting: list[deque[Future[Permit]]] = [deque() for _ in CROWDS]
-        self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
+        self._running = [0] * len(CROWDS)
+        self._waiting: list[deque[asyncio.Future[Permit]]] = [deque() for _ in CROWDS]
+        self._timer: asyncio.TimerHandle | None = None
 
-    def ask(self, level: int) -> Future[Permit]:
-        """ScriptCall for a turn for a suspect of a level, from 1. See `give_up_permit`."""
-        asked: Future[Permit] = Future()
-        with self._lock:
-            self._waiting[level - 1].append(asked)
-            self._admit()
-        return asked
+    async def permit(self, level: int) -> Permit:
+        """Wait until a suspect of this level, from 1, may be executed."""
+        asked: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        self._waiting[level - 1].append(asked)
+        self._admit()
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            if asked.done() and not asked.cancelled():  # it was granted, and nobody will use it
+                asked.result().end(went_well=False)
+            raise
 
-    def ended(self, turn: Permit, *, went_well: bool) -> None:
-        """A turn is over; see `Permit.end`."""
-        with self._lock:
-            self._at_work[turn.level - 1] -= 1
-            if went_well:
-                self._grow_to(self._window + 1)
-            self._admit()
+    def ended(self, permit: Permit, *, went_well: bool) -> None:
+        """See `Permit.end`."""
+        self._running[permit.level - 1] -= 1
+        if went_well:
+            self._grow_to(self._window + 1)
+        self._admit()
 
     def _room_for(self, level: int) -> int:
-        strictest = max([n for n, count in enumerate(self._at_work, 1) if count] + [level])
+        strictest = max([n for n, count in enumerate(self._running, 1) if count] + [level])
         return min(self._window, CROWDS[strictest - 1])
 
     def _admit(self) -> None:
         # The least suspected first: there are many of them, and the others may have to wait for one that kills.
         for level, waiting in enumerate(self._waiting, 1):
-            while waiting and sum(self._at_work) < self._room_for(level):
+            while waiting and sum(self._running) < self._room_for(level):
                 asked = waiting.popleft()
-                if asked.set_running_or_notify_cancel():
-                    self._at_work[level - 1] += 1
+                if not asked.done():
+                    self._running[level - 1] += 1
                     is_alone = self._one_at_a_time or CROWDS[level - 1] == 1
                     asked.set_result(Permit(self, level, ONE_SUSPECT if is_alone else Room(level)))
         if self._timer is None and not self._one_at_a_time and any(self._waiting) and self._window < CROWDS[0]:
-            self._timer = threading.Timer(_SURVIVED_SECONDS, self._survived)
-            self._timer.daemon = True
-            self._timer.start()
+            self._timer = asyncio.get_running_loop().call_later(_SURVIVED_SECONDS, self._survived)
 
     def _survived(self) -> None:
-        with self._lock:
-            self._timer = None
-            self._grow_to(2 * self._window)
-            self._admit()
+        self._timer = None
+        self._grow_to(2 * self._window)
+        self._admit()
 
     def _grow_to(self, window: int) -> None:
         self._window = 1 if self._one_at_a_time else min(window, CROWDS[0])

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from ...orchestration.engine.concurrency import RunQuota
-from ...orchestration.engine.sweep import Dispatcher
-from ...orchestration.model.decide import Limits, route
+from ...orchestration.engine.protocol import Engine
+from ...orchestration.model.decide import Limits
 from ...orchestration.model.envelope import CANCELLED, ending
 from ...orchestration.model.errors import (
-    RunNotFound,
     WorkflowCancelledByUser,
     WorkflowFailed,
     WorkflowRuntimeError,
     WorkflowTimeoutError,
 )
-from ...orchestration.model.work_item import Origin, Surroundings, derive_id
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.store.blocking import BlockingStore
 from ...orchestration.store.keys import new_id
-from ...orchestration.store.replies import Refusal, RunEnd
-from ...orchestration.store.verbs import Store as AsyncStore
+from ...orchestration.store.replies import RunEnd, RunRecord
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
 from ..context.run_context import RunContext
 from ..context.step_context import check_target
 from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
+
+T = TypeVar("T")
 
 
 class _Settled(Awaitable[Any]):
@@ -85,18 +82,18 @@ class WorkflowHandler:
         self,
         run_id: str,
         *,
-        store: Store,
-        astore: AsyncStore,
+        engine: Engine,
         hub: StreamHub,
-        dispatcher: Dispatcher,
         limits: Limits,
+        blocking: BlockingStore,
         events: EventRegistry | None,
         state_class: type[BaseModel] | None,
     ) -> None:
         """Made by `Workflow.run()` and `umbel.attach()`."""
         self.run_id = run_id
-        self._store, self._hub, self._dispatcher, self._limits = store, hub, dispatcher, limits
-        self._astore = astore
+        self._engine, self._hub, self._limits = engine, hub, limits
+        self._blocking = blocking
+        self._portal = engine.store.connection.portal
         self._events = events or EventRegistry.of()
         self._state_class = state_class
         self._stopped_at: int | None = None
@@ -119,12 +116,11 @@ class WorkflowHandler:
 
     def _face(self) -> RunContext:
         return RunContext(
-            self._store,
-            self._astore,
+            self._engine.store,
             self.run_id,
             self._state_class,
             self._events,
-            send=self._send,
+            send=lambda event, step: self._portal.call(self._send(event, step)),
             stream=lambda: self.stream_events(expose_internal=True),
             result=self._awaited,
         )
@@ -162,7 +158,7 @@ class WorkflowHandler:
 
     def get_stop_event(self) -> StopEvent | None:
         """The event that ended the run; None while it goes on."""
-        record = self._store.run(self.run_id)
+        record = self._record()
         if record.ending is None:
             return None
         event = decode_event(record.ending, self._events)
@@ -175,7 +171,10 @@ class WorkflowHandler:
 
     def status(self) -> str:
         """running, completed, failed, cancelled or timed_out."""
-        return self._store.run(self.run_id).status
+        return self._record().status
+
+    def _record(self) -> RunRecord:
+        return self._portal.call(self._engine.store.run(self.run_id))
 
     def _outcome(self, end: RunEnd) -> Any:
         if end.ending is None:
@@ -268,47 +267,29 @@ class WorkflowHandler:
             WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event.
             RunNotFound: No such run.
         """
-        return self._coloured(lambda: self._send(event, step))
+        return self._begun(self._send(event, step))
 
-    def _send(self, event: Event, step: str | None = None) -> None:
-        envelope = encode_event(event, self._store.settings)
-        plan = self._store.plan_of(self.run_id)
+    async def _send(self, event: Event, step: str | None = None) -> None:
+        store = self._engine.store
+        envelope = encode_event(event, store.settings)
+        plan = await store.plan_of(self.run_id)
         check_target(plan, envelope, step)
-        send_id = new_id()
-        origin = Origin(self.run_id, "outside")
-        emit_id = derive_id(self.run_id, "outside", send_id)
-        while True:
-            surroundings: Surroundings = self._store.surroundings(self.run_id)
-            commands = route(plan, envelope, origin, emit_id, surroundings, self._limits, target=step)
-            reply = self._store.send(self.run_id, send_id, commands, version=surroundings.version)
-            if reply is Refusal.CHANGED:
-                continue
-            if reply is Refusal.UNKNOWN:
-                raise RunNotFound(f"No run {self.run_id!r}; its retention may be over.")
-            if isinstance(reply, Refusal):
-                raise WorkflowRuntimeError(
-                    f"Run {self.run_id!r} has ended; {type(event).__name__} was not delivered. Start a new run."
-                )
-            self._dispatcher.dispatch(plan, reply.dispatches)
-            return
+        await self._engine.send(self.run_id, new_id(), plan, envelope, step, self._limits)
 
     async def cancel_run(self, *, timeout: float = 5.0) -> None:
         """Cancel the run and wait, at most `timeout` seconds, until its end is visible. Never raises."""
         try:
-            await asyncio.to_thread(self._cancel)
+            await self._portal.run(self._cancel())
             await self._hub.await_ended(self.run_id, timeout)
         except Exception:  # the contract of the reference: whoever wants to know awaits the handler
             return
 
     def cancel(self) -> Awaitable[bool]:
         """Cancel the run; True when this ended it. Blocking without an event loop, to be awaited with one."""
-        return self._coloured(self._cancel)
+        return self._begun(self._cancel())
 
-    def _cancel(self) -> bool:
-        ended = self._store.finish(self.run_id, "cancelled", ending(CANCELLED))
-        if ended:
-            RunQuota(self._store, self._dispatcher.dispatch).pass_on_of(self.run_id)
-        return ended
+    async def _cancel(self) -> bool:
+        return await self._engine.finish(self.run_id, "cancelled", ending(CANCELLED))
 
     # -- deprecated ------------------------------------------------------------------------------------------------
 
@@ -330,7 +311,7 @@ class WorkflowHandler:
             asyncio.CancelledError: It was cancelled.
         """
         _deprecated("exception()", "await")
-        record = self._store.run(self.run_id)
+        record = self._record()
         if record.status == "running":
             raise asyncio.InvalidStateError(f"Run {self.run_id!r} has not ended.")
         try:
@@ -341,14 +322,15 @@ class WorkflowHandler:
             return error
         return None
 
-    # -- colours ---------------------------------------------------------------------------------------------------
+    # -- awaited or blocking -------------------------------------------------------------------------------------------
 
-    def _coloured(self, act: Callable[[], Any]) -> Awaitable[Any]:
+    def _begun(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """On an event loop begin at once and be awaited or not; elsewhere block."""
         try:
-            loop = asyncio.get_running_loop()
+            asyncio.get_running_loop()
         except RuntimeError:
-            return _Settled(act())
-        return loop.run_in_executor(None, contextvars.copy_context().run, act)
+            return _Settled(self._portal.call(coroutine))
+        return asyncio.wrap_future(self._portal.submit(coroutine))
 
     def _refuse_blocking(self, method: str, instead: str) -> None:
         try:

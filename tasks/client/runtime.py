@@ -7,15 +7,18 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from celery import Celery
 from pydantic import ValidationError
 
-from ...orchestration.engine.concurrency import RunQuota
-from ...orchestration.engine.sessions import current_run, new_run_of
+from ...orchestration.engine.protocol import Engine
+from ...orchestration.engine.sessions import new_run_of
 from ...orchestration.model.decide import Limits, decide_start
-from ...orchestration.model.errors import HandlerRunning, NotConfigured, RunExists, WorkflowRuntimeError
+from ...orchestration.model.envelope import Envelope
+from ...orchestration.model.errors import NotConfigured, WorkflowRuntimeError
+from ...orchestration.model.plan import Plan
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
 from ...orchestration.store.blocking import BlockingStore
@@ -23,7 +26,6 @@ from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import check_chosen_id, check_run_id, new_id, new_nonce
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
-from ...orchestration.store.replies import Applied, Refusal
 from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
@@ -60,9 +62,8 @@ class Runtime:
         self.portal = Portal("umbel-runtime")
         self.astore = Store(Connection(settings.redis_url, self.portal), settings)
         self.store = BlockingStore(connect(settings.redis_url), settings)
-        self.dispatcher = CeleryDispatcher(self.app)
-        self.quota = RunQuota(self.store, self.dispatcher.dispatch)
-        self.limits = Limits(settings.queue, settings.inbox_max_events)
+        self.dispatcher = CeleryDispatcher(self.app, self.portal)
+        self.engine = Engine(self.astore, self.dispatcher)
         self._hub: StreamHub | None = None
         self._hub_pid = 0
         self._lock = threading.Lock()
@@ -110,52 +111,52 @@ class Runtime:
             run_id = new_id() if run_id is None else check_chosen_id(run_id)
         plan = self.registry.of(workflow).plan
         self.prepare(workflow, run_id)
-        limits = self.limits_of(plan.workflow)
-        commands = [] if event is None else decide_start(plan, run_id, encode_event(event, self.settings), limits)
-        about: dict[str, Any] = {
-            "nonce": new_nonce(),
-            "timeout_seconds": timeout_seconds,
-            "options": options or {},
-            "num_concurrent_runs": num_concurrent_runs,
-        }
-        if begin_with is None:
-            push = self.dispatcher.pushes(plan, run_id, commands, self.settings.redis_url)
-            reply: Applied | Refusal = Refusal.MOVED
-            while reply is Refusal.MOVED:
-                follows = None if handler_id is None else current_run(self.store, handler_id)
-                reply = self.store.start(run_id, plan, commands, parent=parent, push=push, follows=follows, **about)
-        else:
-            reply = begin_from(self.store, run_id, plan, begin_with, commands, limits, **about)
-        if reply is Refusal.RUNNING:
-            raise HandlerRunning(f"Handler {handler_id!r} is already running")
-        if isinstance(reply, Refusal):
-            raise RunExists(
-                f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "
-                f"umbel.attach({run_id!r})."
+        envelope = None if event is None else encode_event(event, self.settings)
+        self.portal.call(
+            self._begin(
+                run_id,
+                plan,
+                envelope,
+                begin_with,
+                timeout_seconds=timeout_seconds,
+                options=options,
+                parent=parent,
+                num_concurrent_runs=num_concurrent_runs,
+                handler_id=handler_id,
             )
-        self.dispatcher.dispatch(plan, reply.dispatches)
-        if num_concurrent_runs is not None:
-            self.quota.take(run_id)
+        )
         logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
         return self.handler(run_id, workflow)
+
+    async def _begin(
+        self, run_id: str, plan: Plan, event: Envelope | None, begin_with: RunSnapshot | None, **about: Any
+    ) -> None:
+        limits = self.limits_of(plan.workflow)
+        if begin_with is None:
+            push = partial(self.dispatcher.pushes, redis_url=self.settings.redis_url)
+            await self.engine.start(run_id, plan, event, limits=limits, push=push, **about)
+            return
+        commands = [] if event is None else decide_start(plan, run_id, event, limits)
+        del about["parent"], about["handler_id"]
+        reply = await begin_from(self.astore, run_id, plan, begin_with, commands, limits, nonce=new_nonce(), **about)
+        await self.engine.started(run_id, plan, reply, limited=about["num_concurrent_runs"] is not None)
 
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
         """Called before a run is started; a runtime that brings its own worker makes sure it knows the workflow."""
 
     def limits_of(self, workflow: str) -> Limits:
         """For routing the events of a workflow's runs; a runtime with several workers of its own tells them apart."""
-        return self.limits
+        return self.engine.limits
 
     def handler(self, run_id: str, workflow: WorkflowDefinition | None = None) -> WorkflowHandler:
         """A handler for a run that is known to exist."""
         registered = None if workflow is None else self.registry.find(workflow.workflow_name)
         return WorkflowHandler(
             run_id,
-            store=self.store,
-            astore=self.astore,
+            engine=self.engine,
             hub=self.hub,
-            dispatcher=self.dispatcher,
-            limits=self.limits if workflow is None else self.limits_of(workflow.workflow_name),
+            blocking=self.store,
+            limits=self.engine.limits if workflow is None else self.limits_of(workflow.workflow_name),
             events=registered.events if registered else None,
             state_class=registered.state_class if registered else None,
         )
@@ -166,7 +167,7 @@ class Runtime:
         Raises:
             RunNotFound: There is no such run.
         """
-        record = self.store.run(check_run_id(run_id))
+        record = self.portal.call(self.astore.run(check_run_id(run_id)))
         registered = self.registry.find(record.workflow)
         return self.handler(run_id, registered.workflow if registered else None)
 

@@ -1,31 +1,31 @@
 """What a running step emits before its end: `send_event` and `write_event_to_stream`, buffered and flushed early.
 
-Both calls only append to a buffer. A flusher thread per process empties the buffers within milliseconds, one script for
-a burst; what is left when the step returns rides in its commit. A sent event is identified by the work item, its
-content and how often that content was sent before, so a later attempt that sends the same delivers nothing twice.
+Both calls only append to a buffer, which is emptied within milliseconds, one script for a burst, from a portal that
+user code cannot block; what is left when the step returns is part of its commit. A sent event is identified by the work
+item, its content and how often that content was sent before, so a later attempt that sends the same delivers nothing
+twice.
 Published events are never merged across attempts; each carries its attempt.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from ...orchestration.engine.protocol import Engine, Sent
 from ...orchestration.model.commands import Command, Publish
-from ...orchestration.model.decide import CHUNK, Limits, route
+from ...orchestration.model.decide import CHUNK
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import UmbelError, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
-from ...orchestration.model.work_item import Origin, Surroundings, Work, derive_id
-from ...orchestration.store.blocking import BlockingStore as Store
-from ...orchestration.store.replies import Applied, Refusal
+from ...orchestration.model.work_item import Work, derive_id
+from ...orchestration.store.portal import Portal
+from ...orchestration.store.replies import Refusal
 
 logger = logging.getLogger("umbel.emissions")
-
-Sent = tuple[str, Envelope, str | None]
 
 
 class Emissions:
@@ -35,37 +35,28 @@ class Emissions:
         self,
         work: Work,
         plan: Plan,
-        store: Store,
-        limits: Limits,
+        engine: Engine,
         *,
-        ring: Callable[[Applied], None],
         lost: Callable[[Refusal], None],
         notify: Callable[[Emissions], None],
     ) -> None:
         """Args:
         work: The attempt.
         plan: Its run's plan.
-        store: Where bursts go.
-        limits: For routing.
-        ring: Rings the dispatches of a burst.
-        lost: Called when a burst is refused because the attempt is no longer wanted.
-        notify: Asks the flusher to come by.
+        engine: Brings bursts to Redis, on the flusher's portal.
+        lost: Called when a burst is refused because the attempt is obsolete.
+        notify: Asks the flusher to empty this buffer soon.
         """
-        self.work, self.plan, self.limits = work, plan, limits
+        self.work, self.plan = work, plan
         self.batches = 0
-        self._store, self._ring, self._lost, self._notify = store, ring, lost, notify
+        self._engine, self._lost, self._notify = engine, lost, notify
         self._sends: list[Sent] = []
         self._publishes: list[Command] = []
         self._unanswered: tuple[list[Command], list[Sent]] | None = None
         self._occurrences: Counter[tuple[str, bytes, str | None]] = Counter()
         self._closed = False
         self._buffer = threading.Lock()
-        self._flushing = threading.Lock()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits to be flushed; then `close` needs no exchange with Redis."""
-        return not self._sends and not self._publishes
+        self._flushing = asyncio.Lock()
 
     def send(self, event: Envelope, target: str | None) -> None:
         """Emit an event to the steps that accept it, or only to `target`."""
@@ -92,18 +83,17 @@ class Emissions:
                 "ended. Await the tasks a step starts before it returns."
             )
 
-    def flush(self) -> None:
-        """Bring the buffer to Redis, in bursts that keep each script short.
+    async def flush(self) -> None:
+        """Bring the buffer to Redis, in bursts that keep each script short. On the flusher's portal.
 
         Raises:
             StoreUnavailable: The burst stays buffered under its number; flushing again repeats it harmlessly.
         """
-        with self._flushing:
-            if not self._closed:
-                self._flush(keep=False, sends_ride=False)
+        async with self._flushing:
+            await self._flush(until_it_rides=False, sends_ride=False)
 
-    def close(self, *, is_final: bool) -> tuple[list[Command], list[Sent]]:
-        """The step has ended: flush what its commit cannot carry, and give what it can.
+    async def close(self, *, is_final: bool) -> tuple[Sequence[Command], Sequence[Sent]]:
+        """The step has ended: flush what its commit cannot carry, and return what it can. On any loop.
 
         From here on nothing is flushed and nothing may be emitted, so that no burst comes twice.
 
@@ -114,115 +104,90 @@ class Emissions:
         Raises:
             StoreUnavailable: As in `flush`.
         """
-        with self._flushing:
-            self._flush(keep=True, sends_ride=is_final and not self.work.sent_early)
-            with self._buffer:
-                self._closed = True
-                return list(self._publishes), list(self._sends)
+        sends_ride = is_final and not self.work.sent_early
+        if not self._close_if_it_rides(sends_ride):
+            await self._engine.store.connection.portal.run(self._flush_and_close(sends_ride))
+        return self._publishes, self._sends
 
-    def _flush(self, *, keep: bool, sends_ride: bool) -> None:
+    async def _flush_and_close(self, sends_ride: bool) -> None:
+        async with self._flushing:
+            while not self._close_if_it_rides(sends_ride):
+                await self._flush(until_it_rides=True, sends_ride=sends_ride)
+
+    def _close_if_it_rides(self, sends_ride: bool) -> bool:
+        with self._buffer:
+            self._closed = self._closed or self._rides(sends_ride)
+            return self._closed
+
+    def _rides(self, sends_ride: bool) -> bool:
+        """Whether the commit can carry what is buffered. Called with the buffer's lock held."""
+        is_small = max(len(self._publishes), len(self._sends)) <= CHUNK
+        return self._unanswered is None and is_small and (not self._sends or sends_ride)
+
+    async def _flush(self, *, until_it_rides: bool, sends_ride: bool) -> None:
         while True:
             with self._buffer:
+                if self._closed or (until_it_rides and self._rides(sends_ride)):
+                    return
                 # A burst whose answer is unknown is repeated as it was: its number may have been applied.
                 publishes, sends = self._unanswered or (self._publishes[:CHUNK], self._sends[:CHUNK])
-                rides = keep and self._unanswered is None and max(len(self._publishes), len(self._sends)) <= CHUNK
-                if rides and (not sends or sends_ride):
+                if not publishes and not sends:
                     return
                 self._unanswered = (publishes, sends)
-            if not publishes and not sends:
-                self._unanswered = None
-                return
-            if not self._burst(publishes, sends):
-                return
-            with self._buffer:
-                self._unanswered = None
-                del self._publishes[: len(publishes)]
-                del self._sends[: len(sends)]
-
-    def _burst(self, publishes: Sequence[Command], sends: Sequence[Sent]) -> bool:
-        surroundings = Surroundings(self.work.version)
-        if sends and self.work.version:
-            surroundings = self._store.surroundings(self.work.run_id)
-        while True:
-            reply = self._store.flush(
-                self.work,
-                self.plan,
-                batch=self.batches + 1,
-                version=surroundings.version,
-                publishes=publishes,
-                sends=self.routed(sends, surroundings)[0],
+            reply = await self._engine.flush(
+                self.work, self.plan, batch=self.batches + 1, publishes=publishes, sends=sends
             )
-            if reply is Refusal.CHANGED:
-                surroundings = self._store.surroundings(self.work.run_id)
-            elif isinstance(reply, Refusal):
+            with self._buffer:
+                if isinstance(reply, Refusal):  # nothing of this attempt will be applied any more
+                    self._closed = True
+                else:
+                    self.batches += 1
+                    del self._publishes[: len(publishes)]
+                    del self._sends[: len(sends)]
+                self._unanswered = None
+            if isinstance(reply, Refusal):
                 self._lost(reply)
-                return False
-            else:
-                self.batches += 1
-                self._ring(reply)
-                return True
-
-    def routed(
-        self, sends: Sequence[Sent], surroundings: Surroundings
-    ) -> tuple[list[tuple[str, list[Command]]], Surroundings]:
-        """The commands of sent events by their identity, and the surroundings they leave.
-
-        A sent event leaves the step's fan-outs: only returned events can be gathered.
-        """
-        origin = Origin(self.work.run_id, self.work.work_id, recoveries=self.work.recoveries)
-        routed = []
-        for emit_id, event, target in sends:
-            commands = route(self.plan, event, origin, emit_id, surroundings, self.limits, target=target)
-            routed.append((emit_id, commands))
-            surroundings = surroundings.after(event)
-        return routed, surroundings
+                return
 
 
 class Flusher:
-    """One thread per process that empties the buffers of all running steps."""
+    """Empties the buffers of all running steps of a process, on a portal that user code cannot block."""
 
-    def __init__(self, gather_seconds: float) -> None:
+    def __init__(self, portal: Portal, gather_seconds: float) -> None:
         """Args:
+        portal: Where bursts are sent from.
         gather_seconds: How long a burst may gather before it is sent.
         """
-        self._gather_seconds = gather_seconds
-        self._asked: queue.SimpleQueue[Emissions | None] = queue.SimpleQueue()
+        self._portal, self._gather_seconds = portal, gather_seconds
         self._waiting: set[Emissions] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def notify(self, emissions: Emissions) -> None:
-        """Have a buffer emptied soon; many calls before that are one."""
+        """Have a buffer emptied soon; many calls before that are one. From any thread."""
         with self._lock:
             if emissions in self._waiting:
                 return
             self._waiting.add(emissions)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="umbel-flusher", daemon=True)
-                self._thread.start()
-        self._asked.put(emissions)
+        self._portal.loop.call_soon_threadsafe(self._begin, emissions)
 
-    def close(self) -> None:
-        """Stop the thread; buffers of running steps are left to their commits."""
-        self._stop.set()
-        self._asked.put(None)
-        if self._thread is not None:
-            self._thread.join(5)
+    def _begin(self, emissions: Emissions) -> None:
+        task = asyncio.get_running_loop().create_task(self._flush(emissions))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _run(self) -> None:
-        while (emissions := self._asked.get()) is not None:
-            self._stop.wait(self._gather_seconds)
-            with self._lock:
-                self._waiting.discard(emissions)
-            try:
-                emissions.flush()
-            except UmbelError as error:
-                logger.warning(
-                    "events of step %s wait for Redis: %s",
-                    emissions.work.step,
-                    error,
-                    extra={"action": "flush_postponed", "run_id": emissions.work.run_id},
-                )
-                if not self._stop.is_set():
-                    self.notify(emissions)
+    async def _flush(self, emissions: Emissions) -> None:
+        if self._gather_seconds:
+            await asyncio.sleep(self._gather_seconds)
+        with self._lock:
+            self._waiting.discard(emissions)
+        try:
+            await emissions.flush()
+        except UmbelError as error:
+            logger.warning(
+                "events of step %s wait for Redis: %s",
+                emissions.work.step,
+                error,
+                extra={"action": "flush_postponed", "run_id": emissions.work.run_id},
+            )
+            self.notify(emissions)

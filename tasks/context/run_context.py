@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from pydantic import BaseModel
 
 from ...orchestration.model.errors import ContextSerdeError, ContextStateError
 from ...orchestration.snapshots.take import RunSnapshot, take_snapshot
-from ...orchestration.store.blocking import BlockingStore
 from ...orchestration.store.keys import state_id_of
 from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
@@ -103,8 +101,7 @@ class RunContext:
 
     def __init__(
         self,
-        store: BlockingStore,
-        astore: Store,
+        store: Store,
         run_id: str,
         state_class: type[BaseModel] | None,
         registry: EventRegistry,
@@ -115,7 +112,6 @@ class RunContext:
     ) -> None:
         """Args:
         store: Where the run lives.
-        astore: The same for coroutines, on a portal of its own.
         run_id: The run.
         state_class: Model of the state.
         registry: Classes of the run's events.
@@ -126,28 +122,30 @@ class RunContext:
         self.store, self.run_id, self.registry = store, run_id, registry
         self.send, self.stream, self.result = send, stream, result
         self.state_class = state_class or DictState
-        self.state = StateStore(astore, run_id, state_id_of(run_id), self.state_class, None)
+        self._portal = store.connection.portal
+        self.state = StateStore(store, run_id, state_id_of(run_id), self.state_class, None)
 
     @property
     def is_running(self) -> bool:
         """Whether the run has not ended."""
-        return self.store.run(self.run_id).status == "running"
+        return self._portal.call(self.store.run(self.run_id)).status == "running"
 
     async def running_steps(self) -> list[str]:
         """Names of the steps that hold a slot."""
-        return await asyncio.to_thread(self.store.active_steps, self.run_id)
+        return await self.store.active_steps(self.run_id)
 
     def to_dict(self, serializer: BaseSerializer | None) -> dict[str, Any]:
         """See `Context.to_dict`."""
         serializer = serializer or JsonSerializer()
-        snapshot = take_snapshot(self.store, self.run_id)
+        snapshot = self._portal.call(take_snapshot(self.store, self.run_id))
         fields = StateFields(self.state_class, self.run_id, self.store.settings)
         state = dump_stored_state(fields, snapshot.state, serializer)
-        return written(snapshot, self.store.plan_of(self.run_id), state, EventTexts(serializer, self.registry))
+        plan = self._portal.call(self.store.plan_of(self.run_id))
+        return written(snapshot, plan, state, EventTexts(serializer, self.registry))
 
     def beginning(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
         """See `Context.beginning_of_run`."""
-        snapshot = take_snapshot(self.store, self.run_id)
+        snapshot = self._portal.call(take_snapshot(self.store, self.run_id))
         if snapshot.status == "running":
             raise ContextStateError(
                 f"run(ctx=…) was given the context of run {self.run_id!r}, which is still going on. Await its handler "

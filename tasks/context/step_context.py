@@ -8,20 +8,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
-
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_name, derive_id
-from ...orchestration.store.blocking import BlockingStore
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
-from ..events.codec import EventRegistry, decode_event, encode_event
+from ..events.codec import decode_event, encode_event
 from ..events.event import Event, event_name
 from ..events.json_values import dump_json, to_json_object
 from ..state.store import DictState, StateStore, SyncStateStore
+from ..workflow.registry import Registered
 from .emissions import Emissions
 
 logger = logging.getLogger("umbel.steps")
@@ -47,30 +45,25 @@ class StepContext:
         work: Work,
         emissions: Emissions,
         store: Store,
+        collecting: Store,
         side: Store,
-        collecting: BlockingStore,
-        registry: EventRegistry,
-        state_class: type[BaseModel] | None,
-        accepts_subclasses: bool,
-        is_async: bool,
+        registered: Registered,
     ) -> None:
         """Args:
         work: The attempt.
         emissions: Its buffer of early events.
-        store: For the state; on the portal that the step runs on, where there is one.
-        side: The same on a portal whose loop user code does not block.
-        collecting: For `collect_events`: a connection of its own with a short time-out, because the call blocks.
-        registry: Classes of stored events.
-        state_class: Model of the state.
-        accepts_subclasses: The step's way of matching, which its waiters share.
-        is_async: Which colour `ctx.store` has.
+        store: For reading and the state.
+        collecting: For `collect_events`, which blocks: on a portal of its own, with a short patience.
+        side: As `store`, on a portal whose loop user code does not block.
+        registered: Its workflow here.
         """
+        config = registered.steps[work.step]
         self.work, self.emissions = work, emissions
-        self.registry, self.settings = registry, store.settings
-        self.collecting = collecting
-        self.accepts_subclasses = accepts_subclasses
+        self.registry, self.settings = registered.events, store.settings
+        self.accepts_subclasses = config.accept_event_subclasses
+        self._collecting = collecting
         self._store, self._side = store, side
-        self._state_class, self._is_async = state_class or DictState, is_async
+        self._state_class, self._is_async = registered.state_class or DictState, config.is_async
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
         self.taken: list[str] = []
         self._collected = 0
@@ -134,13 +127,15 @@ class StepContext:
         self._collect_calls[buffer] += 1
         taken = f"taken:{derive_id(call)}"
         member = encode_event(event, self.settings)
-        answer = self.collecting.collect(
-            self.work,
-            buffer=f"{self.work.step}|{buffer_id}",
-            call=call,
-            event=member,
-            expected=[(name, n, buffer_name(self.work.step, buffer_id, name)) for name, n in needed.items()],
-            taken=taken,
+        answer = self._collecting.connection.portal.call(
+            self._collecting.collect(
+                self.work,
+                buffer=f"{self.work.step}|{buffer_id}",
+                call=call,
+                event=member,
+                expected=[(name, n, buffer_name(self.work.step, buffer_id, name)) for name, n in needed.items()],
+                taken=taken,
+            )
         )
         if isinstance(answer, Refusal):
             raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is no longer wanted ({answer}).")

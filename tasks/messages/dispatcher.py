@@ -9,11 +9,12 @@ sweep redispatches unclaimed work.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import os
 import ssl
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from celery import Celery, signals
@@ -22,9 +23,11 @@ from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from ...orchestration.model.commands import Command, Deliver
+from ...orchestration.model.errors import UmbelError
 from ...orchestration.model.plan import Plan
-from ...orchestration.store.connection import Client, connect
 from ...orchestration.store.failpoints import failpoint
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Dispatch
 from ...orchestration.store.settings import Settings
 from .template import HEADER, Template, send_options, shown_arguments, task_id_of
@@ -35,42 +38,64 @@ logger = logging.getLogger("umbel.dispatch")
 
 
 class CeleryDispatcher:
-    """Dispatches through a Celery app's broker; on a plain Redis broker with messages filled in from templates."""
+    """Sends through a Celery app's broker; to a plain Redis, messages that are only filled in."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, portal: Portal, *, grouped: bool = True) -> None:
+        """Args:
+        app: Whose broker is used.
+        portal: Whose loop the connection to a plain Redis broker lives on.
+        grouped: Whether messages of one turn of the loop go out together.
+        """
         self.app = app
+        self._portal, self._is_grouped = portal, grouped
         self._templates: dict[tuple[str, str], Template] = {}
-        self._redis: Client | None = None
-        self._pid = 0
+        self._connection: Connection | None = None
+        self._sending: set[asyncio.Future[None]] = set()
 
-    def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
-        """Send one message per dispatch over one connection. Never raises."""
+    async def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """Send one message per dispatch. Never raises; when it returns, they are sent or the log says why not."""
         if not dispatches:
             return
         try:
             messages = self.messages(plan, dispatches)
             for _ in range(failpoint("dispatch", "before")):
                 if messages is None:
-                    self._send(plan, dispatches)
+                    await asyncio.to_thread(self._send, plan, dispatches)
                 else:
                     for key, waiting in messages.items():
-                        self._client().lpush(key, *waiting)
+                        await self._broker().command("dispatch work", "LPUSH", key, *waiting)
             failpoint("dispatch", "after")
-        except (RedisError, OperationalError, OSError, *self.app.connection_for_write().connection_errors) as error:
-            logger.warning(
-                "%d messages of workflow %s were not sent (%s); the sweep redispatches",
-                len(dispatches),
-                plan.workflow,
-                error,
-                extra={"action": "dispatch_failed"},
-            )
-        except Exception:  # the work is in Redis already, and a bug here must not make it look otherwise
-            logger.exception(
-                "%d messages of workflow %s were not sent; the sweep redispatches",
-                len(dispatches),
-                plan.workflow,
-                extra={"action": "dispatch_failed"},
-            )
+        except Exception as error:  # the work is in Redis already, and no fault of the broker's may hide that
+            self._not_sent(len(dispatches), error)
+
+    def dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """The same without waiting for it. To be called on the portal's loop."""
+        messages = self.messages(plan, dispatches)
+        if messages is None:
+            sending = asyncio.ensure_future(self.dispatch(plan, dispatches))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+            return
+        for key, waiting in messages.items():
+            for _ in range(failpoint("push", "before")):
+                self._broker().post(("LPUSH", key, *waiting), partial(self._not_sent, len(waiting)))
+
+    @staticmethod
+    def _not_sent(count: int, error: Exception) -> None:
+        expected = isinstance(error, (RedisError, OperationalError, OSError, UmbelError))
+        logger.warning(
+            "%d messages were not sent (%s); the sweep redispatches",
+            count,
+            error,
+            exc_info=None if expected else error,
+            extra={"action": "dispatch_failed"},
+        )
+
+    def _broker(self) -> Connection:
+        url = self.redis_url
+        if self._connection is None or self._connection.url != url:
+            self._connection = Connection(url, self._portal, patience_seconds=1.0, grouped=self._is_grouped)
+        return self._connection
 
     def _is_plain_redis(self) -> bool:
         """Whether messages can be pushed straight to Redis: no TLS, failover or signal receivers are involved."""
@@ -122,11 +147,6 @@ class CeleryDispatcher:
             messages[f"{prefix}{dispatch.queue}"].append(template.fill(dispatch))
         return messages
 
-    def _client(self) -> Client:
-        if self._redis is None or self._pid != os.getpid():
-            self._redis, self._pid = connect(self.redis_url), os.getpid()
-        return self._redis
-
     @property
     def redis_url(self) -> str:
         """Where `messages` are pushed."""
@@ -142,8 +162,11 @@ class CeleryDispatcher:
                 arguments = (dispatch.run_id, dispatch.work_id, dispatch.dispatch_no)
                 self.app.send_task(plan.by_name[dispatch.step].task, args=arguments, producer=producer, **options)
 
-    def backlog(self, queue: str) -> int | None:
-        """Messages waiting in a queue; None if the broker does not report it."""
+    async def backlog(self, queue: str) -> int | None:
+        """Messages waiting in a queue; None when the broker does not say."""
+        return await asyncio.to_thread(self._length, queue)
+
+    def _length(self, queue: str) -> int | None:
         try:
             with self.app.connection_for_read() as connection, connection.channel() as channel:
                 if isinstance(channel, virtual.Channel):  # where an empty queue does not exist

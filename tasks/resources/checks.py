@@ -10,7 +10,7 @@ from typing import Any
 from ..steps.decorators import StepConfig
 from ..steps.signature import ResourceDefinition
 from .config import ResourceConfig
-from .resolution import ResourceManager, drive_on_loop
+from .resolution import ResourceManager
 from .resource import descriptor, walk
 
 Steps = Mapping[str, StepConfig]
@@ -58,7 +58,7 @@ async def _failing(steps: Steps, manager: ResourceManager) -> list[str]:
 
 
 async def _make(definition: ResourceDefinition, manager: ResourceManager) -> Any:
-    return await drive_on_loop(manager.making([definition], asyncio.get_running_loop))
+    return await manager.values([definition], asyncio.to_thread)
 
 
 def _place(step: str, way: tuple[ResourceDefinition, ...]) -> str:

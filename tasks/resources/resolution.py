@@ -1,8 +1,6 @@
 """`ResourceManager`: makes resources when they are first asked for, once, and keeps them.
 
-Steps ask from many threads and event loops at the same time. Who asks first makes; the others wait for that outcome.
-Deciding this is a generator without threads or loops of its own, which yields what is to be called or waited for: a
-step's thread does that under the step's time limit (`calling.py`), a coroutine on its loop (`drive_on_loop` below).
+Steps ask on several event loops at the same time. The first one makes; the others wait for that outcome.
 """
 
 from __future__ import annotations
@@ -23,23 +21,8 @@ from .resource import ResourceDescriptor, descriptor
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """To be done: call the factory `name` and answer with what it gives; `is_async` says that it gives a coroutine."""
-
-    name: str
-    make: Callable[[], Any]
-    is_async: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """To be done: wait until somebody else has made it. The answer does not matter."""
-
-    future: concurrent.futures.Future[Any]
-
-
-Making = Generator[Call | Wait, Any, T]
+#: Calls a plain factory: in a thread, or wherever plain functions belong.
+CallPlain = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +151,7 @@ class ResourceManager:
             Exception: Whatever the factory raises.
         """
         definition = ResourceDefinition(resource.name, type, resource)
-        values = await drive_on_loop(self.making([definition], asyncio.get_running_loop))
-        return values[definition.name]
+        return (await self.values([definition], asyncio.to_thread))[definition.name]
 
     def get_all(self) -> dict[str, Any]:
         """What is there in this process, by name; a name that two factories share goes to one of them."""
@@ -179,16 +161,18 @@ class ResourceManager:
         made = [item for shelf in shelves for item in shelf.made()]
         return {resource.name: value for resource, value in made} | self._given
 
-    def making(
-        self, definitions: Sequence[ResourceDefinition], loop: Callable[[], asyncio.AbstractEventLoop]
-    ) -> Making[dict[str, Any]]:
-        """What is to be done until the values of `definitions` are there, and at the end the values by name.
+    async def values(self, definitions: Sequence[ResourceDefinition], call_plain: CallPlain) -> dict[str, Any]:
+        """The values of `definitions` by name, made if need be; coroutines are awaited on the running loop.
 
         Args:
             definitions: The parameters of one step; resources that are not kept are made once for them together.
-            loop: The event loop that coroutines will be called on.
+            call_plain: Calls plain factories.
+
+        Raises:
+            ValueError: The resources' dependencies go in a circle.
+            Exception: Whatever a factory raises.
         """
-        return _Scope(self._given, self._process(), loop).values(definitions)
+        return await _Scope(self._given, self._process(), call_plain).values(definitions)
 
     def _process(self) -> _Process:
         # Neither a lock, which a fork may copy in its locked state; setdefault is atomic.
@@ -199,17 +183,17 @@ class ResourceManager:
 class _Scope:
     """One execution of a step: what is not kept is made once for it."""
 
-    def __init__(self, given: dict[str, Any], process: _Process, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self._given, self._process, self._loop = given, process, loop
+    def __init__(self, given: dict[str, Any], process: _Process, call_plain: CallPlain) -> None:
+        self._given, self._process, self._call_plain = given, process, call_plain
         self._own: dict[Hashable, Any] = {}
 
-    def values(self, definitions: Sequence[ResourceDefinition]) -> Making[dict[str, Any]]:
+    async def values(self, definitions: Sequence[ResourceDefinition]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for definition in definitions:
-            found[definition.name] = yield from self._value(definition)
+            found[definition.name] = await self._value(definition)
         return found
 
-    def _value(self, definition: ResourceDefinition) -> Making[Any]:
+    async def _value(self, definition: ResourceDefinition) -> Any:
         resource = descriptor(definition)
         for name in resource.names if self._given else ():
             if name in self._given:
@@ -219,15 +203,15 @@ class _Scope:
         key = resource.key(definition.type)
         if not resource.cache:
             if key not in self._own:
-                self._own[key] = yield from self._made(definition)
+                self._own[key] = await self._made(definition)
             return self._own[key]
-        shelf = self._process.of_loop(self._loop()) if needs_loop else self._process.shared
+        shelf = self._process.of_loop(asyncio.get_running_loop()) if needs_loop else self._process.shared
         while True:
             entry, is_mine = shelf.take(key, resource)
             if is_mine:
-                return (yield from self._made_for_all(definition, shelf, key, entry))
+                return await self._made_for_all(definition, shelf, key, entry)
             if not entry.outcome.done():
-                yield Wait(entry.outcome)
+                await asyncio.wrap_future(entry.outcome)
             match entry.outcome.result():
                 case _Value(value):
                     return value
@@ -235,12 +219,12 @@ class _Scope:
                     # It has just failed for somebody else; asking again would make one outage as many waits as steps.
                     raise failure.error
 
-    def _made_for_all(self, definition: ResourceDefinition, shelf: _Shelf, key: Hashable, entry: _Entry) -> Making[Any]:
+    async def _made_for_all(self, definition: ResourceDefinition, shelf: _Shelf, key: Hashable, entry: _Entry) -> Any:
         outcome: _Outcome = _GivenUp()
         try:
-            value = yield from self._made(definition)
+            value = await self._made(definition)
             outcome = _Value(value)
-        except (StepTimeoutError, concurrent.futures.CancelledError):
+        except (StepTimeoutError, asyncio.CancelledError):
             raise
         except Exception as error:
             outcome = _Failure(error)
@@ -249,51 +233,13 @@ class _Scope:
             shelf.end(key, entry, outcome)
         return value
 
-    def _made(self, definition: ResourceDefinition) -> Making[Any]:
+    async def _made(self, definition: ResourceDefinition) -> Any:
         resource = descriptor(definition)
-        arguments = yield from self.values(resource.dependencies)
+        arguments = await self.values(resource.dependencies)
         try:
-            return (yield Call(resource.name, partial(resource.make, definition.type, arguments), resource.is_async))
+            if resource.is_async:
+                return await resource.make(definition.type, arguments)
+            return await self._call_plain(partial(resource.make, definition.type, arguments))
         except Exception as error:
             error.add_note(f"raised while resource {resource.name} was made")
             raise
-
-
-def drive(making: Making[T], perform: Callable[[Call | Wait], Any]) -> T:
-    """Do what a making asks for, with a blocking function."""
-    try:
-        asked = next(making)
-        while True:
-            try:
-                answer = perform(asked)
-            except BaseException as error:
-                asked = making.throw(error)
-            else:
-                asked = making.send(answer)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-
-
-async def drive_on_loop(making: Making[T]) -> T:
-    """The same from a coroutine: plain factories are called in a thread."""
-    try:
-        asked = next(making)
-        while True:
-            try:
-                answer = await _performed(asked)
-            except BaseException as error:
-                asked = making.throw(error)
-            else:
-                asked = making.send(answer)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-
-
-async def _performed(asked: Call | Wait) -> Any:
-    if isinstance(asked, Wait):
-        return await asyncio.wrap_future(asked.future)
-    if asked.is_async:
-        return await asked.make()
-    return await asyncio.to_thread(asked.make)

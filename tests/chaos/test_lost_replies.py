@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from support.faults.proxy import Proxy, script
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, dump
 from support.store.state_writer import BlockingHash, beside
 from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.state.redis_hash import Change
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client, connect, persist
 from umbel.orchestration.store.replies import Refusal
 from umbel.orchestration.store.settings import Settings
@@ -53,7 +54,7 @@ def store(proxy: Proxy) -> Iterator[Store]:
         redispatch_max_seconds=20_000,
     )
     client = connect(proxy.url)
-    yield Store(client, settings)
+    yield blocking_store(settings, client)
     proxy.heal()
     client.close()
 

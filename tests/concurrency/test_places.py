@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from support.store.checks import CheckedStore, MutantStore
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_sweep
+from support.store.checks import checked_store, mutant_store
 from support.store.driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
-from umbel.orchestration.engine.sweep import Sweep
 from umbel.orchestration.model.decide import decide_start
 from umbel.orchestration.model.envelope import CANCELLED, START, ending
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.settings import Settings
 
@@ -34,10 +35,13 @@ class Crowd:
     def __init__(self, store: Store, plan: Plan = PLAN) -> None:
         self.store, self.plan = store, plan
         self.sent: list[Dispatch] = []
-        self.quota = RunQuota(store, self.dispatch)
+        self.quota = store.over(RunQuota, self)
         self.runs: list[DrivenRun] = []
 
-    def dispatch(self, _: Plan, dispatches: Sequence[Dispatch]) -> None:
+    async def dispatch(self, _: Plan, dispatches: Sequence[Dispatch]) -> None:
+        self.sent.extend(dispatches)
+
+    def dispatch_soon(self, _: Plan, dispatches: Sequence[Dispatch]) -> None:
         self.sent.extend(dispatches)
 
     def begun(self) -> list[str]:
@@ -90,7 +94,7 @@ class Crowd:
     def sweep(self) -> None:
         """Sweep with everything due that concerns places."""
         make_looks_due(self.store)
-        Sweep(self.store, self, lambda _: 0).sweep(everything=True)
+        blocking_sweep(self.store, self, lambda _: 0).sweep(everything=True)
 
     def going_on(self) -> list[str]:
         """The runs that have begun and not ended."""
@@ -185,7 +189,7 @@ def is_cancelled(crowd: Crowd, run: DrivenRun) -> None:
 
 def times_out(crowd: Crowd, run: DrivenRun) -> None:
     run.make_due("timeout")
-    Sweep(crowd.store, crowd, lambda _: 0).sweep(everything=True)
+    blocking_sweep(crowd.store, crowd, lambda _: 0).sweep(everything=True)
 
 
 @pytest.mark.parametrize("ends", [completes, fails, is_cancelled, times_out])
@@ -334,7 +338,7 @@ def test_a_revived_run_waits_for_a_place_again(crowd: Crowd) -> None:
     assert crowd.going_on() == [first.run_id]
     assert crowd.store.client.zscore(first.keys["timers"], f"timeout|{first.run_id}") is not None
     third = crowd.start()
-    crowd.quota.give_back(old)  # somebody who was slow gives back the place of the first life
+    crowd.quota.release(old)  # somebody who was slow gives back the place of the first life
     assert crowd.going_on() == [first.run_id]
     crowd.commit(first, stop(2))
     assert first.result == 2
@@ -405,10 +409,10 @@ def test_a_restored_run_waits_for_a_place_with_all_it_has(crowd: Crowd) -> None:
     work = source.claim("begin")
     source.commit(work, waiting(work, timeout_seconds=100))
     source.send(event("A"))
-    saved = take_snapshot(crowd.store, source.run_id)
+    saved = crowd.store.call(take_snapshot, crowd.store, source.run_id)
     first, run = crowd.start(), DrivenRun(crowd.store, PLAN)
     given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "options": {}, "num_concurrent_runs": 1}
-    assert begin_from(crowd.store, run.run_id, PLAN, saved, (), LIMITS, **given) == Applied()
+    assert crowd.store.call(begin_from, crowd.store, run.run_id, PLAN, saved, (), LIMITS, **given) == Applied()
     crowd.quota.take(run.run_id)
 
     run.make_due(f"waiter|{work.work_id}|w")
@@ -466,7 +470,7 @@ def test_a_holder_that_goes_on_is_left_alone(crowd: Crowd) -> None:
     make_looks_due(crowd.store)
     place = next(key for key in index_keys(crowd.store, "admitted:W") if crowd.store.client.exists(key))
 
-    Sweep(crowd.store, crowd, lambda _: 0).sweep(everything=True)
+    blocking_sweep(crowd.store, crowd, lambda _: 0).sweep(everything=True)
 
     assert crowd.begun() == []
     [(_, look)] = crowd.store.client.zrange(place, 0, -1, withscores=True)
@@ -480,20 +484,36 @@ class Died(BaseException):
     """The process is gone: nobody handles that."""
 
 
-class MortalStore(CheckedStore):
+class MortalConnection(Connection):
     """The process dies once, at its n-th exchange with Redis: before it is sent, or before the reply is seen."""
 
-    def __init__(self, client: Client, settings: Settings, dies_at: int, *, applied: bool) -> None:
-        super().__init__(client, settings)
-        self.exchanges, self.dies_at, self.is_applied = 0, dies_at, applied
+    exchanges = dies_at = 0
+    is_applied = False
 
-    def read(self, what: str, call: Callable[[], Any]) -> Any:
+    async def _reply(self, request: Any) -> Any:
+        return await self._mortal(super()._reply(request))
+
+    async def _all(self, requests: Any) -> Any:
+        return await self._mortal(super()._all(requests))
+
+    async def _mortal(self, exchange: Coroutine[Any, Any, Any]) -> Any:
         self.exchanges += 1
         if self.exchanges != self.dies_at:
-            return super().read(what, call)
+            return await exchange
         if self.is_applied:
-            super().read(what, call)
+            await exchange
+        else:
+            exchange.close()
         raise Died
+
+
+def mortal_store(client: Client, settings: Settings, dies_at: int, *, applied: bool) -> Store:
+    store = checked_store(client, settings)
+    assert settings.redis_url is not None
+    connection = MortalConnection(settings.redis_url, store.portal)
+    connection.dies_at, connection.is_applied = dies_at, applied
+    store.wrapped.connection = connection
+    return store
 
 
 def life(crowd: Crowd) -> Iterator[Callable[[], object]]:
@@ -534,8 +554,8 @@ def life(crowd: Crowd) -> Iterator[Callable[[], object]]:
 
 def live(client: Client, settings: Settings, dies_at: int, *, applied: bool) -> tuple[Crowd, bool]:
     """The operations of `life`, of which one process dies; whether one did."""
-    crowd = Crowd(MortalStore(client, settings, dies_at, applied=applied))
-    survivors = Crowd(CheckedStore(client, settings))
+    crowd = Crowd(mortal_store(client, settings, dies_at, applied=applied))
+    survivors = Crowd(checked_store(client, settings))
     died = False
     for operation in life(crowd):
         try:
@@ -600,19 +620,19 @@ GUARDS = [
 def test_a_missing_guard_is_noticed(client: Client, settings: Settings, guard: tuple[str, str, str, Any]) -> None:
     verb, text, without, scenario = guard
     with pytest.raises((AssertionError, ResponseError)):
-        scenario(Crowd(MutantStore(client, settings, {verb: (text, without)})))
+        scenario(Crowd(mutant_store(client, settings, {verb: (text, without)})))
 
 
 def test_a_commit_of_an_unlimited_run_asks_redis_nothing_more(client: Client, settings: Settings) -> None:
-    crowd = Crowd(MortalStore(client, settings, 0, applied=True))
+    crowd = Crowd(mortal_store(client, settings, 0, applied=True))
     run = crowd.start(limit=None)
     work = run.claim("begin")
     store = crowd.store
-    assert isinstance(store, MortalStore)
-    run.store = CheckedStore(client, settings)
-    before = store.exchanges
+    connection = store.wrapped.connection
+    run.store = checked_store(client, settings)
+    before = connection.exchanges
 
     crowd.quota.pass_on(run.commit(work, stop()).leaving)
 
-    assert store.exchanges == before
+    assert connection.exchanges == before
     assert run.ask(Dispatch(run.run_id, new_id(), 1, "begin", "umbel", 0)) is Refusal.CLOSED

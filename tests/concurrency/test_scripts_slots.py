@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event, failed, plan_of, step, waiting
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import CHUNK
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 
 
 def fan(store: Store, n: int, workers: int) -> DrivenRun:

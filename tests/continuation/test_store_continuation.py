@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, DrivenRun, event, failed, plan_of, step, stop
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, CarryOn, Refusal
 
 PLAN = plan_of(

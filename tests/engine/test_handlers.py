@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop
 from support.store.state_writer import BlockingHash
 from umbel.orchestration.engine.sessions import (
@@ -25,8 +26,7 @@ from umbel.orchestration.model.envelope import CANCELLED, START, ending
 from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot
-from umbel.orchestration.state.redis_hash import Change
-from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.state.redis_hash import Change, StateHash
 from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
 from umbel.orchestration.store.replies import Applied, Follows, Refusal
 
@@ -45,7 +45,7 @@ def begin(
         decide_start(PLAN, run_id, event(START), LIMITS),
         nonce=nonce or new_id(),
         timeout_seconds=None,
-        follows=current_run(store, handler_id) if follows is None else follows,
+        follows=store.call(current_run, store, handler_id) if follows is None else follows,
     )
     return run_id if isinstance(reply, Applied) else reply
 
@@ -91,12 +91,12 @@ def test_nobody_can_choose_the_id_of_a_handlers_run() -> None:
 def test_a_handler_is_at_the_run_that_was_started_last(store: Store) -> None:
     first = begin(store, "h")
     assert begin(store, "h") is Refusal.RUNNING
-    assert handler_record(store, "h").run_id == first
+    assert store.call(handler_record, store, "h").run_id == first
     end(store, first)
 
     second = begin(store, "h")
 
-    assert handler_record(store, "h").run_id == second != first
+    assert store.call(handler_record, store, "h").run_id == second != first
     assert handler_id_of(second) == "h"
     assert store.run(second).state_id == "h"
 
@@ -109,19 +109,19 @@ def test_of_many_who_start_a_handler_at_once_one_does(store: Store) -> None:
         started = [reply for reply in replies if isinstance(reply, str) and reply not in ("running", "moved")]
         assert len(started) == 1
         assert set(replies) - set(started) <= {Refusal.RUNNING, Refusal.MOVED}
-        assert current_run(store, "h").at == started[0]
+        assert store.call(current_run, store, "h").at == started[0]
         end(store, started[0])
 
 
 def test_who_believes_another_run_to_be_the_last_one_looks_again(store: Store) -> None:
-    stale = current_run(store, "h")
+    stale = store.call(current_run, store, "h")
     end(store, begin(store, "h"))
 
     assert begin(store, "h", follows=stale) is Refusal.MOVED
 
 
 def test_a_start_whose_answer_was_lost_is_asked_again_and_answered_the_same(store: Store) -> None:
-    about: dict[str, Any] = {"follows": current_run(store, "h"), "nonce": "n", "run_id": new_run_of("h")}
+    about: dict[str, Any] = {"follows": store.call(current_run, store, "h"), "nonce": "n", "run_id": new_run_of("h")}
     first = begin(store, "h", **about)
     after = dump(store.client, store.settings.key_prefix)
 
@@ -136,7 +136,7 @@ def test_a_run_that_somebody_started_under_the_name_is_gone_on_from(store: Store
 
     second = begin(store, "h")
 
-    assert handler_record(store, "h").run_id == second
+    assert store.call(handler_record, store, "h").run_id == second
     assert store.locate(second).shard == store.locate("h").shard
 
 
@@ -147,8 +147,8 @@ def test_what_a_handler_is_called_no_other_run_can_be(store: Store) -> None:
         assert store.start("h", PLAN, commands, nonce=new_id(), timeout_seconds=None) is Refusal.EXISTS
         snapshot = RunSnapshot(workflow=PLAN.workflow, status="completed", state={"k": b"1"})
         about: dict[str, Any] = {"nonce": new_id(), "timeout_seconds": None, "options": {}}
-        assert begin_from(store, "h", PLAN, snapshot, commands, LIMITS, **about) is Refusal.EXISTS
-        assert BlockingHash.of(store, run_id, "h").read_all() == {}
+        assert store.call(begin_from, store, "h", PLAN, snapshot, commands, LIMITS, **about) is Refusal.EXISTS
+        assert StateHash(store, run_id, "h").read_all() == {}
         if store.run(run_id).status == "running":
             end(store, run_id)
 
@@ -187,7 +187,8 @@ def test_the_state_goes_with_the_handler_and_lives_as_long_as_its_runs(store: St
 def test_a_late_step_of_the_last_run_does_not_write_into_the_next_one(store: Store) -> None:
     run = DrivenRun(store, PLAN, new_run_of("h"))
     commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
-    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=None, follows=current_run(store, "h")))
+    follows = store.call(current_run, store, "h")
+    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=None, follows=follows))
     work = run.claim("begin")
     assert work.state_id == "h"
     end(store, run.run_id)
@@ -205,8 +206,9 @@ def test_a_late_step_of_the_last_run_does_not_write_into_the_next_one(store: Sto
 def test_purging_leaves_nothing(store: Store) -> None:
     run = DrivenRun(store, PLAN, new_run_of("h"))
     commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
-    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=9, follows=current_run(store, "h")))
-    BlockingHash.of(store, run.run_id, "h").write(Change("set", set={"k": b"1"}))
+    follows = store.call(current_run, store, "h")
+    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=9, follows=follows))
+    StateHash(store, run.run_id, "h").write(Change("set", set={"k": b"1"}))
     run.commit(run.claim("begin"), failed())
     assert store.run(run.run_id).status == "failed"
 
@@ -219,7 +221,7 @@ def test_purging_leaves_nothing(store: Store) -> None:
     assert mine == []
     assert newest_handlers(store, lambda _: True, statuses=ALL, limit=9) == []
     with pytest.raises(RunNotFound):
-        handler_record(store, "h")
+        store.call(handler_record, store, "h")
 
 
 def test_a_run_that_goes_on_is_not_purged(store: Store) -> None:
@@ -237,8 +239,8 @@ def test_purging_an_earlier_run_leaves_the_handler_alone(store: Store) -> None:
 
     assert store.purge(first)
 
-    assert handler_record(store, "h").run_id == second
-    assert BlockingHash.of(store, second, "h").read_all() == {"k": b"1"}
+    assert store.call(handler_record, store, "h").run_id == second
+    assert StateHash(store, second, "h").read_all() == {"k": b"1"}
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------

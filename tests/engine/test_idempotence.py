@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, DrivenRun, dump, event
 from support.store.verb_cases import CASES, PLAN, claimed
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.work_item import FannedOut, Surroundings, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Refusal
 from umbel.orchestration.store.scripts import names
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Returned, Surroundings, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.record import WorkRecord
 from umbel.orchestration.store.replies import Applied, Refusal
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.model.envelope import START, STEP_FAILED, Envelope
 from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.scripts import unpack
 
@@ -210,7 +211,7 @@ def leftovers(run: DrivenRun) -> dict[str, Any]:
 
 def test_a_loop_of_a_thousand_steps_leaves_nothing_behind(store: Store) -> None:
     bounded = store.settings.model_copy(update={"stream_max_events": 100, "journal_max_entries": 100})
-    run = DrivenRun(Store(store.client, bounded), LOOP).start()
+    run = DrivenRun(blocking_store(bounded, store.client), LOOP).start()
     run.commit(run.claim("begin"), next_of(0))
     sizes = []
     for n in range(1000):

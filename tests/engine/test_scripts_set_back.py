@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event, plan_of, step, stop
 from support.store.state_writer import BlockingHash
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.state.redis_hash import Change
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 
 

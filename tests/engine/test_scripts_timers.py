@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import Returned
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Refusal
 
 PLAN = plan_of(step("only", START, timeout_seconds=30.0))

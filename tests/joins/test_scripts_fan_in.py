@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import Body, DrivenRun, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import CHUNK
@@ -13,7 +14,6 @@ from umbel.orchestration.model.envelope import START, STEP_FAILED
 from umbel.orchestration.model.errors import RunClosed
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 
 GATHER = plan_of(
@@ -86,7 +86,7 @@ def test_members_that_another_attempt_has_used_up_are_refused_to_an_earlier_one(
     assert gathered(store, earlier) == gathered(store, later) == [0, 1, 2]
     run.commit(later, Returned(None))
 
-    with pytest.raises(RunClosed, match="of the 3 events it was to be given 0 are left"):
+    with pytest.raises(RunClosed, match="of the 3 events it gathered, 0 are left"):
         store.members(earlier)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, DrivenRun, event, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import CHUNK, Decision, decide
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 
 PLAN = plan_of(
     step("begin", START, collected_by=("all",)),

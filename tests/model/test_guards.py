@@ -13,8 +13,8 @@ from redis.exceptions import ResponseError
 
 from support.model import scenarios
 from support.model.operations import FaultyWorld
-from support.store.checks import CheckedStore, MutantStore
-from umbel.orchestration.store.blocking import BlockingStore as Store
+from support.store.blocking import BlockingStore as Store
+from support.store.checks import checked_store, mutant_store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.settings import Settings
 
@@ -101,10 +101,10 @@ def named(guard: Guard) -> str:
 
 @pytest.mark.parametrize("guard", GUARDS, ids=named)
 def test_a_missing_guard_is_noticed(client: Client, settings: Settings, guard: Guard) -> None:
-    guard.scenario(CheckedStore(client, settings))
+    guard.scenario(checked_store(client, settings))
 
     apart = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:mutant"})
-    mutant = MutantStore(client, apart, {guard.verb: (guard.text, guard.without)})
+    mutant = mutant_store(client, apart, {guard.verb: (guard.text, guard.without)})
     client.script_load(mutant.mutants[guard.verb].text)  # it is a script still, so what fails is what it does
 
     with pytest.raises((AssertionError, ResponseError)):
@@ -135,6 +135,6 @@ def test_the_model_notices_a_missing_guard(client: Client, settings: Settings, g
 
 def test_a_guard_that_is_not_there_cannot_be_taken_out(client: Client, settings: Settings) -> None:
     with pytest.raises(LookupError, match="0 times"):
-        MutantStore(client, settings, {"commit": ("no such text", "")})
+        mutant_store(client, settings, {"commit": ("no such text", "")})
     with pytest.raises(LookupError, match="times, not once"):
-        MutantStore(client, settings, {"commit": ("redis.call", "")})
+        mutant_store(client, settings, {"commit": ("redis.call", "")})

@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
-from support.model import scenarios as core_scenarios
-from support.store.checks import CheckedStore
-from umbel.orchestration.store.blocking import BlockingStore as Store
+from support.model import scenarios
+from support.store.blocking import BlockingStore as Store
+from support.store.checks import checked_store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.settings import Settings
 
 SCENARIOS = [
     function
-    for name, function in inspect.getmembers(core_scenarios, inspect.isfunction)
-    if function.__module__ == core_scenarios.__name__ and list(inspect.signature(function).parameters) == ["store"]
+    for name, function in inspect.getmembers(scenarios, inspect.isfunction)
+    if function.__module__ == scenarios.__name__ and list(inspect.signature(function).parameters) == ["store"]
 ]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_it_holds_that(client: Client, settings: Settings, scenario: Callable[[Store], None]) -> None:
-    scenario(CheckedStore(client, settings))
+    scenario(checked_store(client, settings))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import umbel.orchestration.store.scripts as scripts
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event, failed, plan_of, step, stop
 from umbel.orchestration.inspection.metrics import BOUNDS, COUNTERS, Histogram, Metrics, read_metrics
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import CarryOn, Refusal
 
 ONE = plan_of(step("only", START))

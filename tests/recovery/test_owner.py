@@ -1,38 +1,41 @@
-"""What a heartbeat may take from its owner and what not; what it gives back is rung for."""
+"""What a heartbeat may take from its owner and what not; what it gives back is dispatched."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
+from support.store.blocking import BlockingStore, SentDispatches, blocking_store
 from support.store.driving import DrivenRun, event, plan_of, step
-from umbel.orchestration.engine.leases import Held, Leases
+from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.model.work_item import FannedOut, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
-from umbel.orchestration.store.connection import connect
+from umbel.orchestration.model.work_item import FannedOut, Held, Work
+from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.replies import Dispatch
-from umbel.orchestration.store.scripts import Script
 from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
 from umbel.tasks.attempt.heartbeat import LeaseHolder
 from umbel.workers.embedded.redis_server import EmbeddedRedis
+
+T = TypeVar("T")
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10))
 
 
 class SlowStore(Store):
-    """Something happens after Redis has answered a heartbeat and before the owner reads the answer."""
+    """Something happens after Redis has answered a heartbeat and before the lease holder reads the answer."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-        reply = super().evaluate(script, keys, args)
-        if script.name == "heartbeat":
-            self.meanwhile()
+    async def send_script(self, call: ScriptCall[T]) -> T:
+        reply = await super().send_script(call)
+        if call.script.name == "heartbeat":
+            await asyncio.to_thread(self.meanwhile)
         return reply
 
 
@@ -42,11 +45,16 @@ def settings() -> Iterator[Settings]:
         yield Settings(redis_url=server.url, heartbeat_seconds=0.05, lease_seconds=60)
 
 
+def holder(store: BlockingStore, dispatcher: SentDispatches, cancelled: list[Held]) -> LeaseHolder:
+    engine = Engine(store.wrapped, dispatcher)
+    return LeaseHolder("w", engine, store.portal, lambda held, _: cancelled.append(held))
+
+
 def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_for_lost(settings: Settings) -> None:
-    store = SlowStore(connect(settings.redis_url or ""), settings)
-    run = DrivenRun(Store(store.client, settings), PLAN).start()
+    store = blocking_store(settings, kind=SlowStore)
+    run = DrivenRun(blocking_store(settings, store.client), PLAN).start()
     cancelled: list[Held] = []
-    owner = LeaseHolder("w", Leases(store), lambda held, _: cancelled.append(held), lambda *_: None)
+    owner = holder(store, SentDispatches(), cancelled)
     dispatch = run.dispatch("begin")
     held = Held(run.run_id, dispatch.work_id, "c1")
     beaten = threading.Semaphore(0)
@@ -62,7 +70,7 @@ def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_fo
             to_come.pop()()
         beaten.release()
 
-    store.meanwhile = meanwhile
+    store.wrapped.meanwhile = meanwhile
     owner.hold(held)  # its claim is on its way, and the first heartbeat overtakes it
     for _ in range(3):
         assert beaten.acquire(timeout=20)
@@ -73,26 +81,28 @@ def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_fo
     store.client.close()
 
 
-def test_a_claim_whose_answer_never_came_is_given_back_and_rung_for(settings: Settings) -> None:
-    store = Store(connect(settings.redis_url or ""), settings)
+def test_a_claim_whose_answer_never_came_is_given_back_and_dispatched(settings: Settings) -> None:
+    store = blocking_store(settings)
     run = DrivenRun(store, PLAN).start()
     run.commit(run.claim("begin"), FannedOut((event("A"),) * 2))
-    rung: list[str] = []
-    has_rung = threading.Event()
-
-    def ring(run_id: str, dispatches: Sequence[Dispatch]) -> None:
-        assert run_id == run.run_id
-        rung.extend(dispatch.work_id for dispatch in dispatches)
-        has_rung.set()
-
-    owner = LeaseHolder("worker", Leases(store), lambda held, why: None, ring)
+    dispatcher = SentDispatches()
+    owner = holder(store, dispatcher, [])
     mine, orphan = run.dispatch("work"), run.dispatch("work")
     claim_id = new_id()
     owner.hold(Held(run.run_id, mine.work_id, claim_id))
     run.ask(mine, claim_id=claim_id, owner=owner.name)
     run.ask(orphan, owner=owner.name)
 
-    assert has_rung.wait(30)
+    eventually(lambda: dispatcher.sent, "something was given back")
     owner.close()
 
-    assert rung == [orphan.work_id, mine.work_id]  # what it still has when it ends is given back too
+    # What it still has when it ends is given back too.
+    assert [each.work_id for each in dispatcher.sent] == [orphan.work_id, mine.work_id]
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Look again and again until the condition holds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.01)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held, Leases, Pulse
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 
 PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10, timeout_seconds=60))
@@ -83,7 +83,7 @@ def test_an_owner_that_was_declared_lost_hears_it_and_claims_no_more(run: Driven
     work = run.claim("work")
     lose(run, "o1", work)
 
-    assert run.leases.heartbeat("o1", [of(work)]).gone
+    assert run.leases.heartbeat("o1", [of(work)]).fenced
     assert run.ask(run.dispatches[0]) is Refusal.FENCED
     assert isinstance(run.ask(run.dispatches[0], owner="o1-again"), Work)
 
@@ -256,7 +256,7 @@ def test_a_loss_does_not_touch_the_next_owners_claim(run: DrivenRun) -> None:
 
 
 def test_losses_in_many_runs_are_handed_back_run_by_run(store: Store) -> None:
-    leases = Leases(store)
+    leases = store.over(Leases)
     runs = [DrivenRun(store, PLAN).start() for _ in range(6)]
     works = [run.claim("begin", owner="dies") for run in runs]
     held = [each for shard in (0, 1) for each in leases.fence("dies", shard, known_dead=True)]

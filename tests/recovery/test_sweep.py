@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_store, blocking_sweep
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
-from umbel.orchestration.engine.sweep import BATCH, PAGES, Sweep
+from umbel.orchestration.engine.sweep import BATCH, PAGES
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.replies import Dispatch
 from umbel.orchestration.store.settings import Settings
@@ -30,7 +31,10 @@ class Sent:
     def __init__(self) -> None:
         self.sent: list[Dispatch] = []
 
-    def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+    async def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        self.dispatch_soon(plan, dispatches)
+
+    def dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
         assert all(dispatch.step in plan.by_name for dispatch in dispatches)
         self.sent.extend(dispatches)
 
@@ -51,7 +55,7 @@ def run(store: Store) -> DrivenRun:
 
 
 def sweeping(run: DrivenRun, dispatches: Sent, backlog: Callable[[str], int | None] = lambda _: 0) -> int:
-    return Sweep(run.store, dispatches, backlog).sweep(everything=True)
+    return blocking_sweep(run.store, dispatches, backlog).sweep(everything=True)
 
 
 def fan(run: DrivenRun, *names: str) -> None:
@@ -148,7 +152,7 @@ def test_a_long_queue_does_not_hide_what_another_has_lost(run: DrivenRun, dispat
     run.store.client.zadd(run.keys["unclaimed"], waiting)
     run.store.client.hset(run.keys["unclaimed_counts"], "umbel/0", len(waiting))
     claimed_until(run, "umbel/0", 10)
-    sweep = Sweep(run.store, dispatches, lambda queue: {"umbel": 5, "gpu": 0}[queue])
+    sweep = blocking_sweep(run.store, dispatches, lambda queue: {"umbel": 5, "gpu": 0}[queue])
 
     sweep.sweep(everything=True)
     sweep.sweep(everything=True)
@@ -261,14 +265,14 @@ def test_a_pass_gives_the_keys_of_ended_runs_their_lifetime(run: DrivenRun, disp
 
 
 def test_one_sweep_per_shard_and_period(run: DrivenRun, dispatches: Sent, store: Store, settings: Settings) -> None:
-    patient = Store(store.client, settings.model_copy(update={"sweep_seconds": 600}))
+    patient = blocking_store(settings.model_copy(update={"sweep_seconds": 600}), store.client)
     fan(run, "A")
     dispatched(run, run.dispatches[0], 1)
 
-    assert Sweep(patient, dispatches, lambda _: 0).sweep() == 1
+    assert blocking_sweep(patient, dispatches, lambda _: 0).sweep() == 1
     assert dispatches.steps() == ["work"]
     dispatched(run, run.dispatches[0], 1)
-    assert Sweep(patient, dispatches, lambda _: 0).sweep() == 0
+    assert blocking_sweep(patient, dispatches, lambda _: 0).sweep() == 0
     assert dispatches.steps() == []
 
 

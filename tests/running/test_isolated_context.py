@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from umbel.tasks.attempt.isolated_context import Isolated
+from umbel.tasks.attempt.calling import Isolated
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from support.store.blocking import BlockingStore, blocking_store
 from support.store.driving import LIMITS, Body, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.model.commands import Command
 from umbel.orchestration.model.decide import CHUNK, decide_start
@@ -14,9 +15,9 @@ from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work, buffer_name
 from umbel.orchestration.snapshots.restore import PART, begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot, take_snapshot
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.record import WorkRecord
 from umbel.orchestration.store.replies import Applied, Refusal
+from umbel.orchestration.store.verbs import Store
 
 PLAN = plan_of(
     step("begin", START, collected_by=("gather",)),
@@ -88,11 +89,12 @@ def records(run: DrivenRun) -> list[WorkRecord]:
 def restored(run: DrivenRun, snapshot: RunSnapshot | None = None, commands: tuple[Command, ...] = ()) -> DrivenRun:
     """A new run made of this one."""
     copy = DrivenRun(run.store, run.plan)
-    reply = begin_from(
+    reply = run.store.call(
+        begin_from,
         run.store,
         copy.run_id,
         run.plan,
-        snapshot or take_snapshot(run.store, run.run_id),
+        snapshot or run.store.call(take_snapshot, run.store, run.run_id),
         commands,
         LIMITS,
         nonce="restored",
@@ -103,12 +105,14 @@ def restored(run: DrivenRun, snapshot: RunSnapshot | None = None, commands: tupl
     return copy
 
 
-def steps_in_all(store: Store) -> int:
+def steps_in_all(store: BlockingStore) -> int:
     run = DrivenRun(store, PLAN).start()
     return play(run)
 
 
-def test_a_copy_made_after_any_number_of_steps_ends_as_the_run_does_and_leaves_it_untouched(store: Store) -> None:
+def test_a_copy_made_after_any_number_of_steps_ends_as_the_run_does_and_leaves_it_untouched(
+    store: BlockingStore,
+) -> None:
     whole = steps_in_all(store)
     assert whole > 15
     for steps in range(whole):
@@ -124,7 +128,7 @@ def test_a_copy_made_after_any_number_of_steps_ends_as_the_run_does_and_leaves_i
         assert copy.result == run.result == 1000 + 0 + 1 + 2 + 4 + 5, steps
 
 
-def test_work_that_is_being_executed_is_executed_again_in_the_copy(store: Store) -> None:
+def test_work_that_is_being_executed_is_executed_again_in_the_copy(store: BlockingStore) -> None:
     run = DrivenRun(store, PLAN).start()
     being_executed = run.claim("begin")
 
@@ -135,7 +139,7 @@ def test_work_that_is_being_executed_is_executed_again_in_the_copy(store: Store)
     assert isinstance(run.try_commit(being_executed, BODIES["begin"](being_executed)), Applied)
 
 
-def test_a_copy_of_a_large_fan_out_has_every_branch_once_and_respects_num_workers(store: Store) -> None:
+def test_a_copy_of_a_large_fan_out_has_every_branch_once_and_respects_num_workers(store: BlockingStore) -> None:
     plan = plan_of(
         step("begin", START, collected_by=("all",)), step("leaf", "B", num_workers=3), step("all", "C", kind="collect")
     )
@@ -160,7 +164,7 @@ def test_a_copy_of_a_large_fan_out_has_every_branch_once_and_respects_num_worker
     assert copy.result == list(range(size))
 
 
-def test_what_a_step_had_sent_early_is_not_delivered_again_by_its_copy(store: Store) -> None:
+def test_what_a_step_had_sent_early_is_not_delivered_again_by_its_copy(store: BlockingStore) -> None:
     plan = plan_of(step("begin", START), step("note", "N"))
     run = DrivenRun(store, plan).start()
     run.flush(run.claim("begin"), 1, ("identity", event("N")))
@@ -173,7 +177,7 @@ def test_what_a_step_had_sent_early_is_not_delivered_again_by_its_copy(store: St
     assert [dispatch.step for dispatch in copy.dispatches] == ["note"]
 
 
-def test_what_collect_events_had_gathered_is_gathered_in_the_copy(store: Store) -> None:
+def test_what_collect_events_had_gathered_is_gathered_in_the_copy(store: BlockingStore) -> None:
     plan = plan_of(step("pairs", "A", "B", num_workers=9))
     expected = [("A", 1, buffer_name("pairs", "default", "A")), ("B", 1, buffer_name("pairs", "default", "B"))]
 
@@ -201,7 +205,7 @@ def test_what_collect_events_had_gathered_is_gathered_in_the_copy(store: Store) 
     assert restored(copy).content("extra") is None
 
 
-def test_an_event_in_the_inbox_answers_a_waiter_of_the_copy(store: Store) -> None:
+def test_an_event_in_the_inbox_answers_a_waiter_of_the_copy(store: BlockingStore) -> None:
     plan = plan_of(step("ask", START))
     run = DrivenRun(store, plan).start()
     run.send(event("Answer", n=3))
@@ -214,7 +218,7 @@ def test_an_event_in_the_inbox_answers_a_waiter_of_the_copy(store: Store) -> Non
     assert answer == event("Answer", n=3)
 
 
-def test_timers_of_the_copy_run_out_when_those_of_the_run_would(store: Store) -> None:
+def test_timers_of_the_copy_run_out_when_those_of_the_run_would(store: BlockingStore) -> None:
     plan = plan_of(step("ask", START), step("fail", START))
     run = DrivenRun(store, plan).start()
     asking, failing = run.claim("ask"), run.claim("fail")
@@ -235,7 +239,7 @@ def test_timers_of_the_copy_run_out_when_those_of_the_run_would(store: Store) ->
     assert (again.attempt, again.last_error) == (2, b'{"exception_message": "broken"}')
 
 
-def test_a_cancelled_run_can_be_gone_on_with_and_a_completed_one_has_only_its_state(store: Store) -> None:
+def test_a_cancelled_run_can_be_gone_on_with_and_a_completed_one_has_only_its_state(store: BlockingStore) -> None:
     run = DrivenRun(store, PLAN).start()
     play(run, 4)
     store.client.hset(run.keys[f"state:{run.run_id}"], "n", "7")
@@ -245,7 +249,7 @@ def test_a_cancelled_run_can_be_gone_on_with_and_a_completed_one_has_only_its_st
     assert copy.result == 1012
     assert copy.content(f"state:{copy.run_id}") == {b"n": b"7"}
 
-    finished = take_snapshot(store, copy.run_id)
+    finished = store.call(take_snapshot, store, copy.run_id)
 
     assert not finished.goes_on
     assert finished == RunSnapshot(workflow="W", status="completed", state={"n": b"7"})
@@ -255,18 +259,20 @@ def test_a_cancelled_run_can_be_gone_on_with_and_a_completed_one_has_only_its_st
     assert store.client.pttl(begun.keys[f"state:{begun.run_id}"]) == -1
 
 
-def test_a_restoration_that_was_interrupted_goes_on_and_one_that_is_given_up_is_forgotten(store: Store) -> None:
+def test_a_restoration_that_was_interrupted_goes_on_and_one_that_is_given_up_is_forgotten(store: BlockingStore) -> None:
     run = DrivenRun(store, PLAN).start()
     play(run, 8)
-    snapshot = take_snapshot(store, run.run_id)
+    snapshot = store.call(take_snapshot, store, run.run_id)
     copy = DrivenRun(store, PLAN)
 
     def begin(nonce: str) -> Applied | Refusal:
-        return begin_from(store, copy.run_id, PLAN, snapshot, (), LIMITS, nonce=nonce, timeout_seconds=None, options={})
+        about = {"nonce": nonce, "timeout_seconds": None, "options": {}}
+        return store.call(begin_from, store, copy.run_id, PLAN, snapshot, (), LIMITS, **about)
 
-    interrupted = InterruptedStore(store.client, store.settings)
+    interrupted = blocking_store(store.settings, store.client, InterruptedStore)
+    about = {"nonce": "n", "timeout_seconds": None, "options": {}}
     with pytest.raises(Interrupted):
-        begin_from(interrupted, copy.run_id, PLAN, snapshot, (), LIMITS, nonce="n", timeout_seconds=None, options={})
+        interrupted.call(begin_from, interrupted, copy.run_id, PLAN, snapshot, (), LIMITS, **about)
     keys = list(store.client.scan_iter(match=f"*{copy.run_id}*"))
     assert keys
     assert all(0 < store.client.pttl(key) <= 3_600_000 for key in keys)
@@ -281,9 +287,9 @@ def test_a_restoration_that_was_interrupted_goes_on_and_one_that_is_given_up_is_
     assert copy.result == 1012
 
 
-def test_a_run_that_is_not_there_has_no_snapshot(store: Store) -> None:
+def test_a_run_that_is_not_there_has_no_snapshot(store: BlockingStore) -> None:
     with pytest.raises(RunNotFound, match="'nobody'"):
-        take_snapshot(store, "nobody")
+        store.call(take_snapshot, store, "nobody")
 
 
 class Interrupted(Exception):
@@ -293,5 +299,5 @@ class Interrupted(Exception):
 class InterruptedStore(Store):
     """A store whose process dies before it can start anything."""
 
-    def start(self, *args: Any, **more: Any) -> Applied | Refusal:
+    async def start(self, *args: Any, **more: Any) -> Applied | Refusal:
         raise Interrupted

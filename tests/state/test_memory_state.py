@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
+from support.store.blocking import BlockingStore as Store
 from support.store.state import Base, Customer, Derived, Needy, Run, Unrelated, connected_store
 from support.store.state_writer import beside
 from umbel.orchestration.model.errors import ContextSerdeError, PayloadTooLarge, StoreUnavailable, UnserializableValue
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.settings import Settings
 from umbel.tasks.events.serializers import JsonSerializer, PickleSerializer
 from umbel.tasks.state.fields import StateFields

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.store.checks import CheckedStore
+from support.store.blocking import BlockingStore as Store
+from support.store.checks import checked_store
 from support.store.driving import DrivenRun, plan_of, step, stop
 from support.store.state_writer import BlockingHash, DeafStore, beside
 from umbel.orchestration.engine.leases import Held
@@ -17,7 +18,6 @@ from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.errors import RunClosed
 from umbel.orchestration.model.work_item import Returned, Work
 from umbel.orchestration.state.redis_hash import Change, Occupied
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.scripts import unpack
 from umbel.orchestration.store.settings import Settings
@@ -94,7 +94,7 @@ def test_each_write_is_in_the_journal_with_its_values(run: DrivenRun) -> None:
 
 
 def test_a_summary_journal_has_no_values(client: Client, settings: Settings) -> None:
-    store = CheckedStore(client, settings.model_copy(update={"history": "summary"}))
+    store = checked_store(client, settings.model_copy(update={"history": "summary"}))
     run = DrivenRun(store, PLAN).start()
     writer(run, run.claim("a")).write(put(n=b"1"))
 

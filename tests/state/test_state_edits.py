@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.state import Derived, Run, connected_store
 from support.store.state_writer import beside
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
 from umbel.orchestration.store.asks import ScriptCall
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.tasks.state.access import OPTIMISTIC_TRIES
 from umbel.tasks.state.store import DictState, StateBusy, StateStore

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.state import Run, connected_store, eventually
 from umbel.orchestration.model.errors import RunClosed
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.tasks.state.store import StateEditLost
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -99,16 +99,15 @@ import asyncio, sys, time
 from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.tasks.state.store import DictState, StateStore
 
 url, prefix, run_id, work_id, dispatch_no, lock_seconds = sys.argv[1:7]
-store = Store(connect(url), Settings(redis_url=url, key_prefix=prefix, shards=2))
-work = store.claim(run_id, work_id, int(dispatch_no), claim_id=new_id(), owner=new_id())
-beside = AsyncStore(Connection(url, Portal("beside")), store.settings)
+portal = Portal("beside")
+beside = AsyncStore(Connection(url, portal), Settings(redis_url=url, key_prefix=prefix, shards=2))
+work = portal.call(beside.claim(run_id, work_id, int(dispatch_no), claim_id=new_id(), owner=new_id()))
 state = StateStore(beside, run_id, run_id, DictState, work, lock_seconds=float(lock_seconds))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -127,7 +126,7 @@ asyncio.run(main())
 
 HANG = """
 async def main():
-    here = AsyncStore(Connection(url, Portal("here", asyncio.get_running_loop())), store.settings)
+    here = AsyncStore(Connection(url, Portal("here", asyncio.get_running_loop())), beside.settings)
     state = StateStore(here, run_id, run_id, DictState, work, renewing=beside, lock_seconds=float(lock_seconds))
     async with state.edit_state() as s:
         s.n = 99
@@ -212,12 +211,13 @@ async def edits(name):
     await asyncio.gather(edit(1), edit(2), edit(3))
 
 async def edit_until_renewed():
-    lock = store.locate(run_id)[f"state:{run_id}:lock"]
+    lock = beside.locate(run_id)[f"state:{run_id}:lock"]
+    client = connect(url)
     async with asyncio.timeout(20), state.edit_state() as s:
         s.renewed = True
-        before = after = store.client.pttl(lock)
+        before = after = client.pttl(lock)
         while after <= before:
-            before, after = after, store.client.pttl(lock)
+            before, after = after, client.pttl(lock)
             await asyncio.sleep(0)
 
 asyncio.run(edits("parent"))

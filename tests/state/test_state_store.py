@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_store
 from support.store.state import Customer, Derived, Memory, Run, connected_store
 from support.store.state_writer import beside
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
 from umbel.tasks.events.dict_like_model import DictLikeModel
 from umbel.tasks.state.store import DictState, StateStore
@@ -258,7 +259,7 @@ async def test_a_value_above_the_limit_is_refused_and_a_large_one_logged(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = run.store.settings.model_copy(update={"payload_warn_bytes": 100, "payload_max_bytes": 1_000})
-    store = beside(Store(run.store.client, settings))
+    store = beside(blocking_store(settings, run.store.client))
     state = StateStore(store, run.run_id, run.run_id, DictState, None)
 
     await state.set("large", "x" * 200)

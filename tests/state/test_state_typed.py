@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
+from support.store.blocking import BlockingStore as Store
 from support.store.state import Base, Customer, Derived, Memory, Needy, Run, Unrelated, connected_store
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.tasks.state.store import DictState, StateMismatch
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import Limits, route
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.work_item import Origin, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Refusal
 
 PLAN = plan_of(step("begin", START), step("work", "A"))

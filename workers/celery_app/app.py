@@ -6,6 +6,7 @@ with the reason, and everything else is left alone.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from typing import Any
@@ -16,10 +17,12 @@ from celery.worker import state as worker_state
 
 from ...orchestration.model.errors import ConfigurationError, NotConfigured
 from ...orchestration.model.plan import StepPlan
+from ...orchestration.store.portal import Portal
 from ...orchestration.store.settings import Settings, redact_url
 from ...orchestration.streams.reader import EndedWatch
+from ...tasks.attempt.continuation import Continuation
 from ...tasks.attempt.executor import Executor
-from ...tasks.attempt.loop_executor import LoopExecutor
+from ...tasks.attempt.plain_calls import ThreadCalls
 from ...tasks.attempt.step_task import register_tasks
 from ...tasks.client.runtime import Runtime, set_default_runtime
 from ...tasks.messages.dispatcher import CeleryDispatcher, tls_options, transport_options
@@ -67,7 +70,7 @@ class Installation:
         self.continued = ContinuedTasks(app)
         self.self_delivery = SelfDelivery()
         self._executor: Executor | None = None
-        self._loop_executor: LoopExecutor | None = None
+        self._loop_executor: Executor | None = None
         self._watch: EndedWatch | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -91,29 +94,33 @@ class Installation:
                 self._executor = Executor(
                     self.settings,
                     self.registry,
-                    CeleryDispatcher(self.app),
+                    self._dispatcher,
                     worker=self.worker_name,
+                    portal=Portal("umbel-steps"),
                     loop_of=self.loop_of,
                     one_at_a_time=self.sweep_step is not None and self.sweep_step.pid != os.getpid(),
                 )
                 self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
             return self._executor
 
-    def loop_executor(self) -> LoopExecutor:
+    def loop_executor(self) -> Executor:
         """The executor of this process's event loop, for umbel's asyncio pool; called on that loop."""
         if self._loop_executor is None:
             conf = self.app.conf
-            self._loop_executor = LoopExecutor(
+            self._loop_executor = Executor(
                 self.settings,
                 self.registry,
-                CeleryDispatcher(self.app),
+                self._dispatcher,
                 worker=self.worker_name,
-                threads=DaemonThreads(conf.get("worker_asyncio_threads") or 8, "umbel-step"),
-                takes=self._takes,
-                reporter=self.continued,
+                portal=Portal("umbel-steps", asyncio.get_running_loop()),
+                continuation=Continuation(self._takes, self.continued),
+                plain=ThreadCalls(DaemonThreads(conf.get("worker_asyncio_threads") or 8, "umbel-step")),
             )
             self._watch = EndedWatch(self.runtime.hub, self._loop_executor.run_ended)
         return self._loop_executor
+
+    def _dispatcher(self, portal: Portal) -> CeleryDispatcher:
+        return CeleryDispatcher(self.app, portal, grouped=self.settings.grouped_scripts)
 
     def _takes(self, step: StepPlan) -> bool:
         """Whether this worker may continue with a step past the broker: it could also have got it from a queue."""

@@ -5,25 +5,29 @@ Boot steps are Celery's way to extend a worker, see "Extensions and Bootsteps" i
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import os
 import socket
-import threading
 import time
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import InvalidTaskError
 from redis.exceptions import RedisError
 
-from ...orchestration.engine.leases import Leases
+from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.connection import connect
-from ...orchestration.store.failpoints import failpoint
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.portal import Portal
+from ...orchestration.store.verbs import Store
 from ...tasks.attempt.heartbeat import process_is_dead
+from ...tasks.client.runtime import Runtime
 from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
 from ...tasks.messages.template import message_fault
 from ..doctor.redis_info import ask_server
@@ -34,20 +38,29 @@ from ..transport.channel import Channel, ReceivedMessage
 logger = logging.getLogger("umbel.worker")
 
 
-def refuse_message(store: Store, message: Any, fault: str) -> None:
-    """Log and count a malformed dispatch; on umbel's Redis transport, keep it in the quarantine."""
+async def count_refused(store: Store) -> None:
+    """Count a malformed message, for monitors."""
+    key = store.keys.in_shard(0, "counters")
+    await store.command("count a refused message", "HINCRBY", key, "refused_messages", 1)
+
+
+def refuse(runtime: Runtime, message: Any, fault: str) -> None:
+    """Log a malformed message on one of umbel's queues, count it, and keep it where the broker is a Redis."""
     about = {"action": "message_refused"}
-    logger.error("A dispatch of task %r was refused: %s.", message.headers.get("task"), fault, extra=about)
+    logger.error("A message for task %r was refused: %s.", message.headers.get("task"), fault, extra=about)
     if isinstance(message.channel, Channel) and isinstance(message._raw, ReceivedMessage):
         message.channel.set_aside(message._raw, fault)
     try:
-        store.client.hincrby(store.keys.in_shard(0, "counters"), "refused_messages", 1)
-    except RedisError as error:
-        logger.info("a refused dispatch was not counted: %s", error, extra=about)
+        runtime.portal.call(count_refused(runtime.astore))
+    except UmbelError as error:
+        logger.info("a refused message was not counted: %s", error, extra=about)
 
 
 class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
-    """A thread in the worker's main process: sweeps, announces the worker, unparks work, fences dead processes."""
+    """The sweep of a worker's main process, on a portal of its own.
+
+    It also announces the worker, takes up parked work, and fences processes of this host that have died.
+    """
 
     #: After the pool has forked its children: forking a process that has threads is unsafe.
     requires = ("celery.worker.components:Pool",)
@@ -58,121 +71,124 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         self.installation.worker_name = parent.hostname
         self.installation.sweep_step = self
         self.pid = os.getpid()
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._portal = Portal("umbel-sweep")
+        self._wake = asyncio.Event()
+        self._is_stopping = False
+        self._running: Future[None] | None = None
 
     def start(self, parent: Any) -> None:
         """Start sweeping."""
         self._queues = sorted(parent.app.amqp.queues.consume_from)
         is_ours = isinstance(parent.pool, AsyncPool)
         self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]
-        self._thread = threading.Thread(target=self._run, name="umbel-sweep", daemon=True)
-        self._thread.start()
+        self._running = self._portal.submit(self._run())
 
     def stop(self, parent: Any) -> None:
-        """Stop sweeping and deregister."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(5)
+        """Stop sweeping and remove the worker from the directory."""
+        if self._running is None:
+            return
+        self._is_stopping = True
+        self.look_for_dead()
+        with contextlib.suppress(TimeoutError, CancelledError):
+            self._running.result(5)
+        self._portal.close()
 
     def look_for_dead(self) -> None:
-        """A process of this worker has died: find it and hand back what it held, without waiting for the next sweep."""
-        self._wake.set()
+        """A process of this worker has died: find out which, and hand back what it held, now instead of soon."""
+        self._portal.loop.call_soon_threadsafe(self._wake.set)
 
-    def _run(self) -> None:
+    async def _run(self) -> None:
         settings = self.installation.settings
-        dispatcher = CeleryDispatcher(self.installation.app)
-        store = Store(connect(settings.redis_url), settings, patience_seconds=settings.sweep_seconds)
-        sweep = Sweep(store, dispatcher, dispatcher.backlog)
+        connection = Connection(settings.redis_url, self._portal, patience_seconds=settings.sweep_seconds)
+        store = Store(connection, settings)
+        dispatcher = CeleryDispatcher(self.installation.app, self._portal)
+        sweep = Sweep(Engine(store, dispatcher), dispatcher.backlog)
         is_examined = False
-        unpark_at = 0.0
-        while not self._stop.is_set():
+        take_up_at = 0.0
+        while not self._is_stopping:
             try:
                 if not is_examined:
-                    self._examine(store)
+                    await asyncio.to_thread(self._examine)
                     is_examined = True
-                self._fence(sweep)
-                if time.monotonic() >= unpark_at:
-                    self._unpark(sweep, dispatcher)
-                    unpark_at = time.monotonic() + settings.redispatch_seconds
-                self._announce(store)
-                sweep.sweep()
+                await self._fence(sweep)
+                if time.monotonic() >= take_up_at:
+                    await self._take_up_parked(sweep, dispatcher)
+                    take_up_at = time.monotonic() + settings.redispatch_seconds
+                await self._announce(store)
+                await sweep.sweep()
             except (UmbelError, RedisError) as error:
-                logger.warning("Redis unreachable, retrying the sweep: %s", error, extra={"action": "sweep_postponed"})
+                logger.warning("Redis unreachable, retrying: %s", error, extra={"action": "sweep_postponed"})
             except Exception:
-                logger.exception("the sweep failed; retrying", extra={"action": "sweep_error"})
-            self._wake.wait(settings.sweep_seconds)
+                logger.exception("the sweep failed; trying again", extra={"action": "sweep_error"})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(settings.sweep_seconds):
+                    await self._wake.wait()
             self._wake.clear()
-        self._deregister(store)
+        await self._leave(store)
 
-    def _examine(self, store: Store) -> None:
+    def _examine(self) -> None:
         """Log once, at the start, which settings of Redis may lose what it acknowledges."""
-        for finding in what_loses_data(ask_server(store.client)):
+        client = connect(self.installation.settings.redis_url)
+        try:
+            found = list(what_loses_data(ask_server(client)))
+        finally:
+            client.close()
+        for finding in found:
             if finding.level in ("warning", "danger"):
                 level = logging.ERROR if finding.level == "danger" else logging.WARNING
                 logger.log(level, "%s %s", finding.text, finding.fix, extra={"action": "redis_unfit"})
 
-    def _fence(self, sweep: Sweep) -> None:
-        """Fence owners whose process was on this host and is dead, even if it belonged to another worker.
+    async def _fence(self, sweep: Sweep) -> None:
+        """Fence owners whose process was on this very host and is dead, whichever worker it belonged to.
 
-        Done in each pass, so that work need not wait for the lease of a worker that was killed beside a living one, nor
-        for a pool that has not noticed yet that a child is dead.
+        In each pass: nothing need wait for the lease of a worker that was killed beside a living one, nor for a pool
+        that has not noticed yet that a child is dead.
         """
         store = sweep.store
-
-        def owners_by_shard() -> Any:
-            pipe = store.client.pipeline(transaction=False)
-            for shard in range(store.settings.shards):
-                pipe.zrange(store.keys.in_shard(shard, "leases"), 0, -1)
-            return pipe.execute()
-
-        found = store.read("look for the dead", owners_by_shard)
+        looks = [("ZRANGE", store.keys.in_shard(shard, "leases"), 0, -1) for shard in range(store.settings.shards)]
+        found = await store.batch("look for dead processes", *looks)
         dead = {owner for owner in {raw for owners in found for raw in owners} if process_is_dead(owner.decode())}
         for shard, owners in enumerate(found):
             for raw in owners:
                 if raw in dead:
-                    sweep.lose_owner(raw.decode(), shard=shard, known_dead=True)
+                    await sweep.lose_owner(raw.decode(), shard=shard, known_dead=True)
 
-    def _unpark(self, sweep: Sweep, dispatcher: CeleryDispatcher) -> None:
-        """Redispatch parked work that can be executed here.
+    async def _take_up_parked(self, sweep: Sweep, dispatcher: CeleryDispatcher) -> None:
+        """Dispatch again what is parked and can be executed here.
 
         Not only at the start: as long as workers without the code take messages from the same queue, as in a rolling
         deploy, they park again. So this worker delivers to itself, past the queue, what it has room for.
         """
         store = sweep.store
-        pipe = store.client.pipeline(transaction=False)
-        for shard in range(store.settings.shards):
-            pipe.exists(store.keys.in_shard(shard, "parked"))
-        if not any(pipe.execute()):
+        looks = [("EXISTS", store.keys.in_shard(shard, "parked")) for shard in range(store.settings.shards)]
+        if not any(await store.batch("look for parked work", *looks)):
             return
         for registered in self.installation.registry:
-            for run_id, applied in sweep.leases.unpark(registered.name, registered.steps, registered.events.knows):
+            found = await sweep.leases.unpark(registered.name, registered.steps, registered.events.knows)
+            for run_id, applied in found:
                 if applied.dispatches:
-                    plan = store.plan_of(run_id)
+                    plan = await store.plan_of(run_id)
                     left = self.installation.self_delivery.dispatch(plan, applied.dispatches, dispatcher)
-                    dispatcher.dispatch(plan, left)
+                    await dispatcher.dispatch(plan, left)
 
-    def _announce(self, store: Store) -> None:
-        seconds, micros = store.client.time()
+    async def _announce(self, store: Store) -> None:
+        seconds, micros = await store.command("ask for the time", "TIME")
         about = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "pool": self._pool,
             "workflows": [registered.name for registered in self.installation.registry],
             "queues": self._queues,
-            "seen_at": seconds * 1000 + micros // 1000,
+            "seen_at": int(seconds) * 1000 + int(micros) // 1000,
         }
-        failpoint("announce", "before")
-        store.client.hset(store.keys.in_shard(0, "workers"), self.installation.worker_name, json.dumps(about))
-        failpoint("announce", "after")
+        key = store.keys.in_shard(0, "workers")
+        name = self.installation.worker_name
+        await store.command("announce the worker", "HSET", key, name, json.dumps(about), name="announce")
 
-    def _deregister(self, store: Store) -> None:
+    async def _leave(self, store: Store) -> None:
+        key = store.keys.in_shard(0, "workers")
         try:
-            failpoint("goodbye", "before")
-            store.client.hdel(store.keys.in_shard(0, "workers"), self.installation.worker_name)
-            failpoint("goodbye", "after")
+            await store.command("deregister", "HDEL", key, self.installation.worker_name, name="goodbye")
         except Exception as error:
             logger.info("could not deregister: %s", error, extra={"action": "goodbye_failed"})
 
@@ -192,7 +208,7 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
 
         def on_invalid_task(body: Any, message: Any, exc: Exception) -> None:
             if HEADER in (message.headers or {}):
-                refuse_message(installation.runtime.store, message, str(exc))
+                refuse(installation.runtime, message, str(exc))
                 message.reject_log_error(logger, consumer.connection_errors)
             else:
                 stock_invalid(body, message, exc)
@@ -208,8 +224,8 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
             try:
                 run_id, work_id, _ = message.payload[0]
                 step = message.headers["task"].rpartition(".")[2]
-                store = installation.runtime.store
-                is_parked = Leases(store).park(run_id, work_id, workflow, step)
+                runtime = installation.runtime
+                is_parked = runtime.portal.call(runtime.engine.leases.park(run_id, work_id, workflow, step))
             except Exception as error:
                 # Left unacknowledged it would be delivered again and again; the unclaimed index has the work.
                 about = {"action": "park_failed"}

@@ -211,11 +211,11 @@ class _WorkerProcessRuntime(Runtime):
             if not any(covers(started, target) for started in self._workers):
                 self._start([target])
             started = next(started for started in self._workers if covers(started, target))
-            self._limits[workflow.workflow_name] = replace(self.limits, queue=self._queues[started])
+            self._limits[workflow.workflow_name] = replace(self.engine.limits, queue=self._queues[started])
 
     def limits_of(self, workflow: str) -> Limits:
         """With the queue of the worker that has the workflow's code."""
-        return self._limits.get(workflow, self.limits)
+        return self._limits.get(workflow, self.engine.limits)
 
     def _start(self, targets: list[str]) -> None:
         command = worker_command(targets, pool=self._pool, concurrency=self._concurrency)

@@ -8,8 +8,8 @@ from typing import Any
 import msgpack
 
 from support.model.reference import Item, ModelRun
+from support.store.blocking import BlockingStore as Store
 from umbel.orchestration.engine.leases import Held
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import RUN_KEYS
 from umbel.orchestration.store.record import decode, read
 

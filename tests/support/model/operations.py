@@ -99,7 +99,7 @@ class FaultyWorld(World):
         agree("what a lost owner held", {each.member for each in found}, held if dead else set())
         if not dead:
             return
-        self.gone.add((owner, shard))
+        self.fenced.add((owner, shard))
         while found:
             found = sorted(found, key=lambda each: each.member)  # the same in every replay
             some = found[: self.rng.randint(1, len(found))]
@@ -158,7 +158,7 @@ class FaultyWorld(World):
         extra = {Held(run.model.run_id, f"x{n}", "c") for n in range(self.rng.randint(0, 1))}
         if not believed | extra:
             return
-        gone = (owner, shard) in self.gone
+        gone = (owner, shard) in self.fenced
         beyond = [] if gone else [each for each in held if each not in believed]
         for each in beyond:
             self.holding(owner, shard).discard(each.member)
@@ -173,7 +173,7 @@ class FaultyWorld(World):
             else:
                 self.heard(other, applied, "a heartbeat that hands back")
         self.note(f"heartbeat {owner} in {shard}: {len(beyond)} beyond, gone={gone}")
-        agree("heartbeat hears of its death", pulse.gone, gone)
+        agree("heartbeat hears of its death", pulse.fenced, gone)
         if gone:
             self.reborn(owner)
         else:
@@ -181,7 +181,7 @@ class FaultyWorld(World):
 
     def claim_again(self, run: LiveRun) -> None:
         """The reply of a claim was lost for long."""
-        mine = [work for work in run.works if run.item_of(work) and (work.owner, self.shard(run)) not in self.gone]
+        mine = [work for work in run.works if run.item_of(work) and (work.owner, self.shard(run)) not in self.fenced]
         if not mine:
             return
         work = self.rng.choice(mine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.commands import Publish
@@ -11,7 +12,6 @@ from umbel.orchestration.model.decide import CHUNK, decide, route
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import FannedOut, Origin, Returned, Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 
 PLAN = plan_of(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from support.model.compare import agree, compare, compare_shard
 from support.model.plans import random_event, random_outcome, random_plan
 from support.model.reference import Ahead, Item, ModelRun
+from support.store.blocking import blocking_store
 from support.store.checks import MutantStore
 from support.store.driving import event
 from umbel.orchestration.engine.leases import Leases
@@ -18,14 +20,18 @@ from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
+from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.record import decode
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
-from umbel.orchestration.store.scripts import Script, load, names
+from umbel.orchestration.store.scripts import names
 from umbel.orchestration.store.settings import Settings
 
 #: A small inbox, so that it overflows.
 LIMITS = Limits(inbox_max_events=4)
+
+T = TypeVar("T")
 
 #: What a process may have room for: nobody, a crowd, a smaller crowd, one; the last is the most usual.
 ROOMS = (NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
@@ -39,31 +45,34 @@ RETRYABLE = set(names()) - {"redispatch"}
 class WorldStore(MutantStore):
     """Counts scripts, and asks many of them twice, as a caller does whose reply was lost."""
 
-    def __init__(self, client: Client, settings: Settings, rng: random.Random, **mutations: tuple[str, str]) -> None:
-        super().__init__(client, settings, mutations)
+    def __init__(
+        self, connection: Connection, settings: Settings, rng: random.Random, mutations: dict[str, tuple[str, str]]
+    ) -> None:
+        super().__init__(connection, settings, mutations)
         self.rng, self.scripts = rng, 0
-        for name in names():
-            client.script_load(self.mutants.get(name, load(name)).text)
 
-    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-        script = self.mutants.get(script.name, script)
+    async def send_script(self, call: ScriptCall[T]) -> T:
+        script = self.mutants.get(call.script.name, call.script)
         twice = script.name in RETRYABLE and self.rng.random() < 0.45
         self.scripts += 1 + twice
+        raw = replace(call, script=script, read=lambda reply: reply)
         if not twice:
-            return self.client.evalsha(script.sha, len(keys), *keys, *args)
-        pipe = self.client.pipeline(transaction=False)
-        for _ in range(2):
-            pipe.evalsha(script.sha, len(keys), *keys, *args)
-        first, second = pipe.execute()
-        once = script.name in ("wake", "deadline")  # their timer is gone
-        agree(f"second answer of {script.name}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
-        if script.name == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
-            agree("second commit", (decode(second[3]), second[4:]), (decode(first[3]), first[4:]))
-        elif script.name in SAME_BODY:
-            agree(f"second body of {script.name}", second[1:], first[1:])
-        elif script.name == "claim" and first[0] == b"claimed":
-            agree("second claim", (decode(second[1]), second[3:]), (decode(first[1]), first[3:]))
-        return first
+            return call.read(await self.connection.run(raw))
+        first, second = await self.connection.batch("ask twice", [raw, raw])
+        answers_agree(script.name, first, second)
+        return call.read(first)
+
+
+def answers_agree(verb: str, first: Any, second: Any) -> None:
+    """What is asked twice is answered twice."""
+    once = verb in ("wake", "deadline")  # their timer is gone
+    agree(f"second answer of {verb}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
+    if verb == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
+        agree("second commit", (decode(second[3]), second[4:]), (decode(first[3]), first[4:]))
+    elif verb in SAME_BODY:
+        agree(f"second body of {verb}", second[1:], first[1:])
+    elif verb == "claim" and first[0] == b"claimed":
+        agree("second claim", (decode(second[1]), second[3:]), (decode(first[1]), first[3:]))
 
 
 @dataclass
@@ -93,14 +102,14 @@ class World:
         self, client: Client, settings: Settings, seed: int, *, large: bool = False, **mutations: tuple[str, str]
     ) -> None:
         self.rng = random.Random(seed)
-        self.store = WorldStore(client, settings, self.rng, **mutations)
-        self.leases = Leases(self.store)
+        self.store = blocking_store(settings, client, partial(WorldStore, rng=self.rng, mutations=mutations))
+        self.leases = self.store.over(Leases)
         self.client, self.large = client, large
         self.runs: list[LiveRun] = []
         self.births = 4
         self.owners = [f"owner{n}" for n in range(self.births)]
         self.held: dict[tuple[str, int], set[str]] = {}
-        self.gone: set[tuple[str, int]] = set()
+        self.fenced: set[tuple[str, int]] = set()
         self.started = self.steps = 0
         self.log: list[str] = []
 
@@ -181,7 +190,7 @@ class World:
         claim_id = f"c{self.rng.randrange(10**12)}"
         item = model.items.get(dispatch.work_id)
         expected: Refusal | None = None
-        if (owner, shard) in self.gone:
+        if (owner, shard) in self.fenced:
             expected = Refusal.FENCED
         elif model.status != "running":
             expected = Refusal.CLOSED
@@ -383,4 +392,4 @@ class World:
 
     def look_at_shards(self) -> None:
         for shard in range(self.store.settings.shards):
-            compare_shard(self.store, shard, self.held, self.gone)
+            compare_shard(self.store, shard, self.held, self.fenced)

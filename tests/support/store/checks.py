@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import TypeVar
 
-from umbel.orchestration.store.blocking import BlockingStore as Store
+from support.store.blocking import BlockingStore, blocking_store
+from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.scripts import Script, evaluate, load, stored_fields
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.scripts import Script, load, stored_fields
 from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.verbs import Store
+
+T = TypeVar("T")
 
 #: Put before a script: from here on `redis.call` refuses a key that was not passed in KEYS.
 WATCH = """
@@ -40,8 +44,18 @@ def watched(name: str) -> Script:
 class CheckedStore(Store):
     """A store that fails as soon as a script touches a key beyond KEYS."""
 
-    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-        return evaluate(self.client, watched(script.name), keys, args)
+    async def send_script(self, call: ScriptCall[T]) -> T:
+        return await super().send_script(replace(call, script=watched(call.script.name)))
+
+
+def checked_store(client: Client, settings: Settings) -> BlockingStore:
+    """A `CheckedStore` for plain tests."""
+    return blocking_store(settings, client, CheckedStore)
+
+
+def mutant_store(client: Client, settings: Settings, mutations: dict[str, tuple[str, str]]) -> BlockingStore:
+    """A `MutantStore` for plain tests."""
+    return blocking_store(settings, client, partial(MutantStore, mutations=mutations))
 
 
 class MutantStore(Store):
@@ -51,8 +65,8 @@ class MutantStore(Store):
         LookupError: The text to replace is not in the script, so the mutation would show nothing.
     """
 
-    def __init__(self, client: Client, settings: Settings, mutations: dict[str, tuple[str, str]]) -> None:
-        super().__init__(client, settings)
+    def __init__(self, connection: Connection, settings: Settings, mutations: dict[str, tuple[str, str]]) -> None:
+        super().__init__(connection, settings)
         self.mutants: dict[str, Script] = {}
         for verb, (guard, instead) in mutations.items():
             script = load(verb)
@@ -61,5 +75,5 @@ class MutantStore(Store):
                 raise LookupError(f"{verb}.lua has {script.text.count(guard)} times, not once: {guard!r}")
             self.mutants[verb] = with_text(script, script.text.replace(guard, instead))
 
-    def evaluate(self, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-        return evaluate(self.client, self.mutants.get(script.name, script), keys, args)
+    async def send_script(self, call: ScriptCall[T]) -> T:
+        return await super().send_script(replace(call, script=self.mutants.get(call.script.name, call.script)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from support.store.blocking import BlockingStore as Store
 from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
 from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
@@ -27,7 +28,6 @@ from umbel.orchestration.model.work_item import (
     Work,
     derive_id,
 )
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.record import WorkRecord, decode
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
@@ -118,7 +118,7 @@ class DrivenRun:
 
     def __init__(self, store: Store, plan: Plan, run_id: str | None = None) -> None:
         self.store, self.plan = store, plan
-        self.leases = Leases(store)
+        self.leases = store.over(Leases)
         self.run_id = run_id or new_id()
         self.keys = store.locate(self.run_id)
         self.dispatches: deque[Dispatch] = deque()

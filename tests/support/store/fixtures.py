@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.store.checks import CheckedStore
-from umbel.orchestration.store.blocking import BlockingStore as Store
+from support.store.blocking import BlockingStore as Store
+from support.store.checks import checked_store
 from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.settings import Settings
 from umbel.workers.embedded.binary import find_server
@@ -62,4 +62,4 @@ def settings(redis_url: str, prefix: str) -> Settings:
 @pytest.fixture
 def store(client: Client, settings: Settings) -> Store:
     """A store whose every script is watched: a key that was not passed in KEYS is an error."""
-    return CheckedStore(client, settings)
+    return checked_store(client, settings)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, Field
 
+from support.store.blocking import BlockingStore, blocking_store
 from support.store.state_writer import beside
 from umbel.orchestration.engine.leases import Held, Leases
 from umbel.orchestration.model.decide import Limits, decide_start
@@ -20,8 +21,6 @@ from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.suspicion import ONE_SUSPECT
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.store.blocking import BlockingStore
-from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
@@ -63,9 +62,7 @@ class Needy(BaseModel):
 
 def connected_store(redis_url: str) -> BlockingStore:
     """A store with a key prefix of its own."""
-    return BlockingStore(
-        connect(redis_url), Settings(redis_url=redis_url, key_prefix=f"t{secrets.token_hex(6)}", shards=2)
-    )
+    return blocking_store(Settings(redis_url=redis_url, key_prefix=f"t{secrets.token_hex(6)}", shards=2))
 
 
 @dataclass
@@ -103,7 +100,7 @@ class Run:
     def lose(self, work: Work) -> None:
         """Declare the process that holds `work` lost, and have it dispatched again."""
         held = Held(self.run_id, work.work_id, work.claim_id)
-        for _, applied in Leases(self.store).hand_back(work.owner, [held], charge=True):
+        for _, applied in self.store.over(Leases).hand_back(work.owner, [held], charge=True):
             self.dispatches |= {dispatch.step: dispatch for dispatch in applied.dispatches}
 
     def state(self, cls: type[Any] = DictState, work: Work | None = None, **options: Any) -> StateStore[Any]:

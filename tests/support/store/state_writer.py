@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
+from support.store.blocking import BlockingStore
 from support.store.checks import watched
 from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash, Written
 from umbel.orchestration.store.asks import ScriptCall
-from umbel.orchestration.store.blocking import BlockingStore
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.verbs import Store

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import SentDispatches
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.leases import Held, Pulse
@@ -15,7 +17,6 @@ from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Work
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied
 
 PLAN = plan_of(
@@ -52,14 +53,14 @@ def start(store: Store) -> Case:
 
 def snapshot(store: Store) -> Case:
     run, _ = claimed(store)
-    return Case("snapshot", lambda: take_snapshot(store, run.run_id))
+    return Case("snapshot", lambda: store.call(take_snapshot, store, run.run_id))
 
 
 def restore(store: Store) -> Case:
     run, _ = claimed(store)
-    saved = take_snapshot(store, run.run_id)
+    saved = store.call(take_snapshot, store, run.run_id)
     given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "options": {}}
-    return Case("restore", lambda: begin_from(store, "r", PLAN, saved, (), LIMITS, **given))
+    return Case("restore", lambda: store.call(begin_from, store, "r", PLAN, saved, (), LIMITS, **given))
 
 
 def claim(store: Store) -> Case:
@@ -228,7 +229,7 @@ def places(store: Store) -> tuple[RunQuota, list[Admission]]:
         store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=9, num_concurrent_runs=1)
         member = store.client.hget(store.locate(run_id)["run"], "ticket")
         tickets.append(Admission.of(PLAN.workflow, member.decode()))
-    return RunQuota(store, lambda _plan, _outgoing: None), tickets
+    return store.over(RunQuota, SentDispatches()), tickets
 
 
 def admit(store: Store) -> Case:

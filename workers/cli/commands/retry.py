@@ -8,7 +8,6 @@ from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.inspection.dead_letters import dead_runs
 from ....orchestration.inspection.unfinished import unfinished
 from ....orchestration.model.errors import NotRetried, RunNotFound, WorkflowRuntimeError
-from ....tasks.client.retrying import retry_run
 from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
 from ..output import counted, note
@@ -45,7 +44,7 @@ def retry(
 def _retry(runtime: Runtime, run_id: str) -> str | None:
     """Resume one run and print that; returns the error if it cannot be resumed."""
     try:
-        reply = retry_run(runtime, run_id)
+        reply = runtime.portal.call(runtime.engine.retry(run_id))
         record = runtime.store.run(run_id)
     except (RunNotFound, NotRetried) as error:
         return str(error)

@@ -1,0 +1,19 @@
+"""What the engine wants of a broker: to be told that there is work, and how much lies there already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..model.plan import Plan
+from ..store.replies import Dispatch
+
+
+class Dispatcher(Protocol):
+    """Sends a Celery message per dispatch. May lose or double any of them: the unclaimed index makes up for it."""
+
+    async def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """Send one message per dispatch; never raises. When it returns they are sent, or the log says why not."""
+
+    def dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """The same without waiting for it. To be called on the loop of the dispatcher's portal."""

@@ -1,0 +1,403 @@
+"""The engine: what happens to a run, from its start to its end, and everything that follows from each change.
+
+Every verb does the whole of its work: look at the run's surroundings, `decide`, one script, and what its answer asks
+for (dispatch what became ready, admit the next run of a limited workflow, wake a short retry early). When the script
+says that the surroundings have changed meanwhile, it is decided anew. Client, attempt, sweep and server use one engine.
+
+*Promise.* Each script is atomic and may be repeated. A crash between a script and what follows from it is made up for
+by the sweep: the unclaimed index, the timers and the admissions to be released are written by the script itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..model.commands import Command, EndStatus
+from ..model.decide import CHUNK, Decision, Limits, decide, decide_start, route
+from ..model.envelope import Envelope
+from ..model.errors import (
+    HandlerRunning,
+    NotRetried,
+    RunError,
+    RunExists,
+    RunNotFound,
+    UmbelError,
+    WorkflowRuntimeError,
+)
+from ..model.plan import Plan
+from ..model.suspicion import NO_SUSPECTS, Room
+from ..model.work_item import Failed, Origin, Outcome, Surroundings, Work, derive_id
+from ..store.keys import check_run_id, new_nonce
+from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
+from ..store.staging import stage, unstage
+from ..store.verbs import Store
+from .concurrency import RunQuota
+from .dispatcher import Dispatcher
+from .leases import Leases
+from .sessions import current_run
+
+logger = logging.getLogger("umbel.engine")
+
+#: An event that was sent: its identity, the event, and the only step it is for, if the sender named one.
+Sent = tuple[str, Envelope, str | None]
+
+#: Makes the messages of a start that its script sends itself: plan, run id, commands -> work id -> list, message.
+PushOf = Callable[[Plan, str, Sequence[Command]], dict[str, tuple[str, str]] | None]
+
+#: Later than its timer a retry is not woken early: the timer's own millisecond must be over.
+_PUNCTUALITY_SECONDS = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """What an attempt has emitted besides its outcome, for the commit to carry.
+
+    Attributes:
+        publishes: Events for the run's stream.
+        sends: Events for other steps.
+        batches: How many early flushes must have arrived.
+        exchanges: How many state writes and collect_events calls Redis has answered.
+        taken: Logical names of completed collect_events sets, which go with the work item.
+    """
+
+    publishes: Sequence[Command] = ()
+    sends: Sequence[Sent] = ()
+    batches: int = 0
+    exchanges: int = 0
+    taken: Iterable[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit came to.
+
+    Attributes:
+        reply: What was applied, or why nothing was.
+        commands: What was asked for, for verbose logs.
+    """
+
+    reply: Applied | Refusal
+    commands: Sequence[Command] = field(default=())
+
+
+class Engine:
+    """The verbs on runs. Made once per process and portal; its methods are awaited on any loop."""
+
+    def __init__(self, store: Store, dispatcher: Dispatcher) -> None:
+        """Args:
+        store: The runs.
+        dispatcher: Sends the messages for work that became ready.
+        """
+        settings = store.settings
+        self.store, self.dispatcher = store, dispatcher
+        self.limits = Limits(settings.queue, settings.inbox_max_events)
+        self.leases = Leases(store)
+        self.quota = RunQuota(store, dispatcher)
+        self._waking: set[asyncio.TimerHandle | asyncio.Task[None]] = set()
+
+    # -- a run's life --------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        run_id: str,
+        plan: Plan,
+        event: Envelope | None,
+        *,
+        timeout_seconds: float | None = None,
+        options: dict[str, Any] | None = None,
+        parent: str | None = None,
+        num_concurrent_runs: int | None = None,
+        handler_id: str | None = None,
+        limits: Limits | None = None,
+        push: PushOf | None = None,
+    ) -> None:
+        """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
+
+        Args:
+            run_id: The new run's.
+            plan: Its workflow.
+            event: The start event.
+            timeout_seconds: The run's time limit, from its start or admission.
+            options: Kept with the run.
+            parent: The run that started it.
+            num_concurrent_runs: How many runs of the workflow may execute at a time, across the deployment.
+            handler_id: The named handler whose next run it is.
+            limits: For routing; by default those of the deployment.
+            push: Makes the messages that the script itself sends, where the broker is the state's Redis.
+
+        Raises:
+            RunExists: The id is taken.
+            HandlerRunning: The handler's run has not ended.
+            StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
+        """
+        commands = [] if event is None else decide_start(plan, run_id, event, limits or self.limits)
+        pushed = push(plan, run_id, commands) if push is not None else None
+        nonce = new_nonce()
+        reply: Applied | Refusal = Refusal.MOVED
+        while reply is Refusal.MOVED:
+            follows = None if handler_id is None else await current_run(self.store, handler_id)
+            reply = await self.store.start(
+                run_id,
+                plan,
+                commands,
+                nonce=nonce,
+                timeout_seconds=timeout_seconds,
+                options=options,
+                parent=parent,
+                num_concurrent_runs=num_concurrent_runs,
+                push=pushed,
+                follows=follows,
+            )
+        await self.started(run_id, plan, reply, limited=num_concurrent_runs is not None, handler_id=handler_id)
+
+    async def started(
+        self, run_id: str, plan: Plan, reply: Applied | Refusal, *, limited: bool, handler_id: str | None = None
+    ) -> None:
+        """What follows from the answer to a start.
+
+        Raises:
+            RunExists, HandlerRunning: As in `start`.
+        """
+        if reply is Refusal.RUNNING:
+            raise HandlerRunning(f"Handler {handler_id!r} is already running")
+        if isinstance(reply, Refusal):
+            raise RunExists(
+                f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "
+                f"umbel.attach({run_id!r})."
+            )
+        await self.dispatcher.dispatch(plan, reply.dispatches)
+        if limited:
+            await self.quota.take(run_id)
+
+    async def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> bool:
+        """End a run from outside its steps. True when this call ended it; the first end wins.
+
+        Args:
+            run_id: The run.
+            status: How it ends.
+            event: Its last event.
+            if_due: Only if its time is over.
+
+        Raises:
+            RunNotFound: No such run.
+        """
+        ended = await self.store.finish(run_id, status, event, if_due=if_due)
+        if ended:
+            await self.quota.pass_on_of(run_id)
+        return ended
+
+    async def retry(self, run_id: str) -> Applied:
+        """Execute the unfinished steps of an ended run anew; what has been done is kept. Its time limit begins anew.
+
+        *Promise:* one script decides and revives, so of two callers at once one is told that the run is running.
+
+        Raises:
+            NotRetried: The run is running, has completed, or has no unfinished step.
+            RunNotFound: No such run, or its retention is over.
+        """
+        record = await self.store.run(check_run_id(run_id))
+        reply = await self.store.revive(run_id, timeout_seconds=record.options.get("timeout"))
+        if not isinstance(reply, Applied):
+            raise _not_retried(run_id, reply)
+        await self.dispatch(run_id, reply.dispatches)
+        await self.quota.take(run_id)
+        return reply
+
+    # -- events from outside -------------------------------------------------------------------------------------------
+
+    async def send(
+        self, run_id: str, send_id: str, plan: Plan, event: Envelope, target: str | None, limits: Limits | None = None
+    ) -> None:
+        """Send an event into a run. *Promise:* applied once per `send_id`, also when it is asked again.
+
+        Args:
+            run_id: The run.
+            send_id: Names this send.
+            plan: The run's.
+            event: What is sent.
+            target: The only step it is for; checked by the caller.
+            limits: For routing; by default those of the deployment.
+
+        Raises:
+            RunNotFound: No such run.
+            WorkflowRuntimeError: It has ended.
+        """
+        origin = Origin(run_id, "outside")
+        emit_id = derive_id(run_id, "outside", send_id)
+        reply: Applied | Refusal = Refusal.CHANGED
+        while reply is Refusal.CHANGED:
+            surroundings = await self.store.surroundings(run_id)
+            commands = route(plan, event, origin, emit_id, surroundings, limits or self.limits, target=target)
+            reply = await self.store.send(run_id, send_id, commands, version=surroundings.version)
+        if reply is Refusal.UNKNOWN:
+            raise RunNotFound(not_found(run_id))
+        if isinstance(reply, Refusal):
+            name = event.type.rpartition(".")[2]
+            raise WorkflowRuntimeError(f"Run {run_id!r} has ended; {name} was not delivered. Start a new run.")
+        await self.dispatcher.dispatch(plan, reply.dispatches)
+
+    # -- attempts ------------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        run_id: str,
+        work_id: str,
+        dispatch_no: int,
+        *,
+        claim_id: str,
+        owner: str,
+        room: Room = NO_SUSPECTS,
+    ) -> Work | Refusal:
+        """Claim the right to execute one work item; see `Store.claim`."""
+        return await self.store.claim(run_id, work_id, dispatch_no, claim_id=claim_id, owner=owner, room=room)
+
+    async def clear_staged(self, work: Work) -> None:
+        """Remove what earlier attempts had staged and never committed; before anything else is staged."""
+        await unstage(self.store, work, CHUNK)
+
+    async def flush(
+        self, work: Work, plan: Plan, *, batch: int, publishes: Sequence[Command], sends: Sequence[Sent]
+    ) -> Applied | Refusal:
+        """Bring a burst of a running step to Redis. *Promise:* applied once per batch number."""
+        surroundings = Surroundings(work.version)
+        if sends and work.version:
+            surroundings = await self.store.surroundings(work.run_id)
+        while True:
+            reply = await self.store.flush(
+                work,
+                plan,
+                batch=batch,
+                version=surroundings.version,
+                publishes=publishes,
+                sends=self._routed(work, plan, sends, surroundings)[0],
+            )
+            if reply is not Refusal.CHANGED:
+                break
+            surroundings = await self.store.surroundings(work.run_id)
+        if isinstance(reply, Applied) and reply.dispatches:
+            self.dispatcher.dispatch_soon(plan, reply.dispatches)
+        return reply
+
+    async def commit(
+        self,
+        work: Work,
+        plan: Plan,
+        outcome: Outcome,
+        emitted: Emitted,
+        *,
+        entry: Mapping[str, Any],
+        carry_on: CarryOn | None = None,
+    ) -> Committed:
+        """Record the outcome of a claimed work item and everything its step did, under its token, at once.
+
+        Args:
+            work: What was claimed.
+            plan: The run's.
+            outcome: What the step came to.
+            emitted: What else it emitted.
+            entry: The journal's summary of this attempt.
+            carry_on: The offer to go on with work that this makes ready.
+        """
+        surroundings = await self.store.surroundings(work.run_id) if work.version else Surroundings(work.version)
+        while True:
+            decision = self._decided(work, plan, outcome, emitted, surroundings)
+            refused = await stage(self.store, work, decision, CHUNK) if decision.staged else None
+            reply = refused or await self.store.commit(
+                work,
+                plan,
+                decision,
+                version=surroundings.version,
+                batches=emitted.batches,
+                exchanges=emitted.exchanges,
+                entry=dict(entry),
+                taken=emitted.taken,
+                carry_on=carry_on,
+            )
+            if reply is not Refusal.CHANGED:
+                break
+            surroundings = await self.store.surroundings(work.run_id)
+        if isinstance(reply, Applied):
+            if reply.dispatches:
+                self.dispatcher.dispatch_soon(plan, reply.dispatches)
+            if reply.leaving is not None:
+                await self.quota.pass_on(reply.leaving)
+            if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
+                self._wake_in(outcome.retry_delay_seconds, work, plan)
+        return Committed(reply, decision.commands)
+
+    def _decided(
+        self, work: Work, plan: Plan, outcome: Outcome, emitted: Emitted, surroundings: Surroundings
+    ) -> Decision:
+        routed, left = self._routed(work, plan, emitted.sends, surroundings)
+        decision = decide(plan, work, outcome, left, self.limits)
+        commands = [*emitted.publishes, *(command for _, sent in routed for command in sent), *decision.commands]
+        sensitive = decision.sensitive or bool(emitted.sends)
+        return Decision(commands, decision.staged, decision.scope_id, sensitive, decision.opens)
+
+    def _routed(
+        self, work: Work, plan: Plan, sends: Sequence[Sent], surroundings: Surroundings
+    ) -> tuple[list[tuple[str, list[Command]]], Surroundings]:
+        """The commands of sent events by their identity, and the surroundings they leave.
+
+        A sent event leaves the step's fan-outs: only returned events can be gathered.
+        """
+        origin = Origin(work.run_id, work.work_id, recoveries=work.recoveries)
+        routed = []
+        for emit_id, event, target in sends:
+            commands = route(plan, event, origin, emit_id, surroundings, self.limits, target=target)
+            routed.append((emit_id, commands))
+            surroundings = surroundings.after(event)
+        return routed, surroundings
+
+    # -- what follows --------------------------------------------------------------------------------------------------
+
+    async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
+        """Send the messages for work of a run, whose plan is looked up."""
+        if dispatches:
+            await self.dispatcher.dispatch(await self.store.plan_of(run_id), dispatches)
+
+    def _wake_in(self, seconds: float, work: Work, plan: Plan) -> None:
+        """Be punctual about a short delay: the timer is in Redis and any sweep acts on it, but only every so often."""
+        if seconds > 2 * self.store.settings.sweep_seconds:
+            return
+        loop = asyncio.get_running_loop()
+
+        def begin() -> None:
+            self._waking.discard(timer)
+            task = loop.create_task(self._wake(work, plan))
+            self._waking.add(task)
+            task.add_done_callback(self._waking.discard)
+
+        timer = loop.call_later(seconds + _PUNCTUALITY_SECONDS, begin)
+        self._waking.add(timer)
+
+    async def _wake(self, work: Work, plan: Plan) -> None:
+        timer = f"retry|{work.run_id}|{work.work_id}"
+        try:
+            woken = await self.leases.wake(work.run_id, timer, "retry", work.work_id)
+        except UmbelError as error:
+            logger.info("a retry is left to the sweep: %s", error, extra={"action": "wake_failed"})
+            return
+        if woken is not None:
+            self.dispatcher.dispatch_soon(plan, woken.dispatches)
+
+    def close(self) -> None:
+        """Wake nothing early any more."""
+        for each in list(self._waking):
+            each.cancel()
+
+
+def _not_retried(run_id: str, reason: str) -> RunError:
+    if reason == "unknown":
+        return RunNotFound(not_found(run_id))
+    texts = {
+        "running": f"Run {run_id!r} is running; there is nothing to retry. See it with: umbel show {run_id}",
+        "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one: umbel start TARGET",
+        "superseded": f"Run {run_id!r} cannot be retried: its handler has gone on to another run.",
+        "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
+    }
+    return NotRetried(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))

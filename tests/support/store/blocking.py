@@ -1,0 +1,127 @@
+"""The asynchronous core for tests that are plain functions: each call blocks until its coroutine has ended."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from umbel.orchestration.engine.dispatcher import Dispatcher
+from umbel.orchestration.engine.protocol import Engine
+from umbel.orchestration.engine.sweep import Sweep
+from umbel.orchestration.model.decide import Decision
+from umbel.orchestration.model.plan import Plan
+from umbel.orchestration.model.work_item import Work
+from umbel.orchestration.store.blocking import BlockingStore as OldStore
+from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.portal import Portal
+from umbel.orchestration.store.replies import Dispatch, Refusal
+from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.store.staging import stage, unstage
+from umbel.orchestration.store.verbs import Store
+
+
+class Blocking:
+    """An object whose coroutine methods block; everything else is as it is.
+
+    Attributes:
+        wrapped: The object itself.
+    """
+
+    def __init__(self, wrapped: Any, portal: Portal) -> None:
+        self.wrapped, self.portal = wrapped, portal
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.wrapped, name)
+        return partial(self.call, found) if inspect.iscoroutinefunction(found) else found
+
+    def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Call a coroutine function and block until it has ended; blocking arguments are unwrapped."""
+        return self.portal.call(function(*map(unwrapped, args), **named))
+
+    def over(self, make: Callable[..., Any], *more: Any) -> Any:
+        """`make(self, …)` on the same portal, blocking too: an engine over a store, leases over an engine."""
+        return Blocking(make(self.wrapped, *map(unwrapped, more)), self.portal)
+
+
+class BlockingStore(Blocking):
+    """A store, with an operator's connection beside it.
+
+    Attributes:
+        client: redis-py, to look at keys and to change them behind the store's back.
+    """
+
+    def __init__(self, store: Store, client: Client) -> None:
+        super().__init__(store, store.connection.portal)
+        self.client = client
+
+    def read(self, what: str, call: Callable[[], Any]) -> Any:
+        """As the blocking store of what is not asynchronous yet."""
+        return call()
+
+    def runs(self, **named: Any) -> list[Any]:
+        """As the blocking store of what is not asynchronous yet."""
+        return OldStore(self.client, self.settings).runs(**named)
+
+    def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
+        """See `staging.stage`."""
+        refused: Refusal | None = self.call(stage, self, work, decision, chunk)
+        return refused
+
+    def unstage(self, work: Work, chunk: int) -> None:
+        """See `staging.unstage`."""
+        self.call(unstage, self, work, chunk)
+
+
+def unwrapped(value: Any) -> Any:
+    """What a blocking object stands for."""
+    return value.wrapped if isinstance(value, Blocking) else value
+
+
+def blocking_store(
+    settings: Settings,
+    client: Client | None = None,
+    kind: Callable[[Connection, Settings], Store] = Store,
+    **connection: Any,
+) -> BlockingStore:
+    """A store of its own connection and portal; the portal ends with the process.
+
+    Args:
+        settings: Of the deployment.
+        client: An operator's connection; by default a new one.
+        kind: Makes the store.
+        **connection: For `Connection`.
+    """
+    assert settings.redis_url is not None
+    made = kind(Connection(settings.redis_url, Portal("umbel-test"), **connection), settings)
+    return BlockingStore(made, connect(settings.redis_url) if client is None else client)
+
+
+class SentDispatches:
+    """A dispatcher that keeps what it is given.
+
+    Attributes:
+        sent: All of it, in order.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[Dispatch] = []
+
+    async def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """See `Dispatcher.dispatch`."""
+        self.dispatch_soon(plan, dispatches)
+
+    def dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        """See `Dispatcher.dispatch_soon`."""
+        self.sent.extend(dispatches)
+
+
+def blocking_sweep(store: Blocking, dispatcher: Dispatcher, backlog: Callable[[str], int | None]) -> Any:
+    """A `Sweep` over a store, whose broker queues are as long as `backlog` says."""
+
+    async def length(queue: str) -> int | None:
+        return backlog(queue)
+
+    return Blocking(Sweep(Engine(store.wrapped, dispatcher), length), store.portal)
