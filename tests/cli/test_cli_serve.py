@@ -138,11 +138,11 @@ def test_a_public_address_needs_a_token(cli: Cli) -> None:
 def test_a_token_that_the_programs_own_server_would_not_ask_for_is_an_error(cli: Cli) -> None:
     (cli.folder / "open.py").write_text(program())
 
-    assert "would not ask for it" in cli.error("serve", "open.py", "--token", "x")
+    assert "would not require it" in cli.error("serve", "open.py", "--token", "x")
 
 
 def test_an_empty_token_is_no_token_that_was_forgotten_but_an_error(cli: Cli) -> None:
-    assert "A token of the server is empty" in cli.error("serve", "flows.py:Squares", "--token", "")
+    assert "The server's token is empty" in cli.error("serve", "flows.py:Squares", "--token", "")
 
 
 def test_a_port_that_is_taken_is_told(cli: Cli) -> None:
