@@ -42,7 +42,7 @@ def test_a_run_that_waits_for_a_place_is_shown_as_such_and_can_be_cancelled_and_
 
     cli("cancel", "second")
     assert second.status() == "cancelled"
-    assert "'second' is waiting for its concurrency limit" in cli("retry", "second").err
+    assert "'second' is waiting for its workflow's concurrency limit" in cli("retry", "second").err
     first.cancel()
     assert not runtime.store.run("second").waits_for_admission
     second.cancel()

@@ -56,5 +56,7 @@ def _retry(runtime: Runtime, run_id: str) -> str | None:
     )
     note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
     if not any(worker.serves(record.workflow) for worker in seen_workers(runtime.store)):
-        note(f"No live worker serves {record.workflow!r}; the run waits for one (umbel worker, umbel dev).")
+        note(
+            f"No live worker serves {record.workflow!r}; start one to execute the run: umbel worker … (or umbel dev …)."
+        )
     return None
