@@ -57,7 +57,13 @@ class Umbel(Contender):
 
     def warm_up(self) -> None:
         pids = set(self.worker_pids)
-        wait_until(lambda: pids <= {each.pid for each in seen_workers(self.runtime.store) if each.is_live}, "workers")
+        wait_until(
+            lambda: (
+                pids
+                <= {each.pid for each in self.runtime.portal.call(seen_workers(self.runtime.astore)) if each.is_live}
+            ),
+            "workers",
+        )
         super().warm_up()
 
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:

@@ -214,7 +214,9 @@ def run(sizes: Sizes) -> Findings:
         serve = [sys.executable, "-m", "benchmarks.shapes_served", str(port_file)]
         server = supervisor.spawn(serve, env=environment, output=silence.fileno())
         deadline = time.monotonic() + 60
-        while not (port_file.exists() and any(each.is_live for each in seen_workers(runtime.store))):
+        while not (
+            port_file.exists() and any(each.is_live for each in runtime.portal.call(seen_workers(runtime.astore)))
+        ):
             if time.monotonic() > deadline or server.poll() is not None or worker.poll() is not None:
                 raise RuntimeError("worker or server did not start")
             time.sleep(0.05)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from umbel import Settings
 from umbel.orchestration.inspection.run_list import RunQuery, list_runs
 from umbel.orchestration.model.commands import RUN_STATUSES
-from umbel.orchestration.store.blocking import BlockingStore as Store
+from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.keys import new_id
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -34,10 +34,10 @@ def main() -> None:
     count = parser.parse_args().runs
     with EmbeddedRedis.temporary() as server:
         runtime = Runtime(Settings(redis_url=server.url))
-        some = keep(runtime.store, count)
+        some = keep(runtime, count)
         print(f"{count:,} runs; milliseconds: median and least time passed, processor time here and in Redis")
         for title, query in queries(some):
-            passed, here, redis, found = zip(*measured(runtime.store, query), strict=True)
+            passed, here, redis, found = zip(*measured(runtime, query), strict=True)
             print(
                 f"{title:<28}{statistics.median(passed):>8.1f}{min(passed):>8.1f}{statistics.median(here):>8.1f}"
                 f"{statistics.median(redis):>8.1f}   {found[0]} runs"
@@ -45,9 +45,10 @@ def main() -> None:
         runtime.close()
 
 
-def keep(store: Store, count: int) -> str:
+def keep(runtime: Runtime, count: int) -> str:
     """Put runs into Redis as the scripts leave them; gives an id from their middle."""
     ids = [new_id() for _ in range(count)]
+    store = runtime.store
     pipe = store.client.pipeline(transaction=False)
     for number, run_id in enumerate(ids):
         keys, [status] = store.locate(run_id), random.choices(RUN_STATUSES, SHARES)
@@ -67,18 +68,19 @@ def queries(some_id: str) -> Iterator[tuple[str, RunQuery]]:
     yield "what is nowhere", RunQuery(search="nothing like this")
 
 
-def measured(store: Store, query: RunQuery) -> Iterator[tuple[float, float, float, int]]:
+def measured(runtime: Runtime, query: RunQuery) -> Iterator[tuple[float, float, float, int]]:
     """Time passed, processor time here and in Redis (milliseconds), and runs on the page, again and again."""
+    client = runtime.store.client
     for _ in range(ROUNDS):
-        redis, here, began = redis_seconds(store), time.process_time(), time.perf_counter()
-        page = list_runs(store, query)
+        redis, here, began = redis_seconds(client), time.process_time(), time.perf_counter()
+        page = runtime.portal.call(list_runs(runtime.astore, query))
         passed, here = time.perf_counter() - began, time.process_time() - here
-        yield passed * 1000, here * 1000, (redis_seconds(store) - redis) * 1000, len(page.runs)
+        yield passed * 1000, here * 1000, (redis_seconds(client) - redis) * 1000, len(page.runs)
 
 
-def redis_seconds(store: Store) -> float:
+def redis_seconds(client: Client) -> float:
     """Processor time of Redis so far."""
-    used = store.client.info("cpu")
+    used = client.info("cpu")
     return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
 

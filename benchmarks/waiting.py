@@ -117,7 +117,7 @@ class Fleet:
             ended = [process.returncode for process in self._processes if process.poll() is not None]
             if ended:
                 raise RuntimeError(f"a worker ended at its start, with exit code {ended[0]}")
-            return pids <= {each.pid for each in seen_workers(runtime.store) if each.is_live}
+            return pids <= {each.pid for each in runtime.portal.call(seen_workers(runtime.astore)) if each.is_live}
 
         wait_until(all_serve, "workers")
 

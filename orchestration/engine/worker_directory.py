@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from ..store.blocking import BlockingStore as Store
+from ..store.replies import pairs
+from ..store.verbs import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,16 @@ class SeenWorker:
         return self.is_live and workflow in self.workflows
 
 
-def seen_workers(store: Store) -> list[SeenWorker]:
+async def seen_workers(store: Store) -> list[SeenWorker]:
     """All workers that are announced, by name; those that were killed stay for a while and are not live."""
-    pipe = store.client.pipeline(transaction=False)
-    pipe.hgetall(store.keys.in_shard(0, "workers")).time()
-    announced, (seconds, _) = store.read("look at the workers", pipe.execute)
+    announced, (seconds, _) = await store.batch(
+        "look at the workers", ("HGETALL", store.keys.in_shard(0, "workers")), ("TIME",)
+    )
     patience = max(store.settings.lease_seconds, 4 * store.settings.sweep_seconds)
     found = []
-    for name, data in sorted(announced.items()):
+    for name, data in sorted(pairs(announced).items()):
         about = json.loads(data)
-        silent = max(0.0, seconds - about["seen_at"] / 1000)
+        silent = max(0.0, int(seconds) - about["seen_at"] / 1000)
         found.append(
             SeenWorker(
                 name=name.decode(),

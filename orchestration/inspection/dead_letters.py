@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..model.errors import WorkerLost
-from ..store.blocking import BlockingStore as Store
-from ..store.replies import RunRecord
+from ..store.replies import RunRecord, pairs
+from ..store.verbs import Store
 from .endings import exception_text
 from .timeline import Execution, executions
 
@@ -55,7 +55,7 @@ class ParkedWork:
     parked_at: int
 
 
-def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 100) -> list[DeadRun]:
+async def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 100) -> list[DeadRun]:
     """Failed runs, the latest first; `retry_run` resumes one.
 
     Args:
@@ -65,7 +65,7 @@ def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 100) ->
     """
     asked = limit
     while True:
-        records = store.runs(status="failed", limit=asked)
+        records = await store.runs(status="failed", limit=asked)
         found = [each for each in records if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
         if len(found) >= limit or len(records) < asked:
             return [_dead(record) for record in found[:limit]]
@@ -95,33 +95,27 @@ def _dead(record: RunRecord) -> DeadRun:
     )
 
 
-def history(store: Store, dead: DeadRun) -> list[Execution]:
+async def history(store: Store, dead: DeadRun) -> list[Execution]:
     """All executions of the work item on which a run failed, oldest first."""
-    found = [each for each in executions(store.journal(dead.run_id)) if each.step == dead.step]
+    found = [each for each in executions(await store.journal(dead.run_id)) if each.step == dead.step]
     failed = next((each.work_id for each in reversed(found) if each.outcome == "failed"), None)
     return [each for each in found if each.work_id == failed]
 
 
-def parked_work(store: Store) -> list[ParkedWork]:
+async def parked_work(store: Store) -> list[ParkedWork]:
     """All parked work of running runs, longest parked first."""
-
-    def members() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for shard in range(store.settings.shards):
-            pipe.zrange(store.keys.in_shard(shard, "parked"), 0, -1, withscores=True)
-        return pipe.execute()
-
+    shards = range(store.settings.shards)
+    pages = await store.batch(
+        "list parked work",
+        *(("ZRANGE", store.keys.in_shard(shard, "parked"), 0, -1, "WITHSCORES") for shard in shards),
+    )
     found: list[ParkedWork] = []
-    for member, parked_at in (each for page in store.read("list parked work", members) for each in page):
+    for member, parked_at in (each for page in pages for each in pairs(page).items()):
         workflow, name, run_id, _ = member.decode().split("|", 3)
-        found.append(ParkedWork(run_id, workflow, name.partition("@")[0], int(parked_at)))
-
-    def statuses() -> Any:  # what was parked of a run that has ended stays listed in Redis for a while
-        pipe = store.client.pipeline(transaction=False)
-        for each in found:
-            pipe.hget(store.locate(each.run_id)["run"], "status")
-        return pipe.execute()
-
-    alive = store.read("look at runs", statuses) if found else []
-    running = [each for each, status in zip(found, alive, strict=True) if status == b"running"]
+        found.append(ParkedWork(run_id, workflow, name.partition("@")[0], int(float(parked_at))))
+    # What was parked of a run that has ended stays listed in Redis for a while.
+    statuses = await store.batch(
+        "look at runs", *(("HGET", store.locate(each.run_id)["run"], "status") for each in found)
+    )
+    running = [each for each, status in zip(found, statuses, strict=True) if status == b"running"]
     return sorted(running, key=lambda each: each.parked_at)

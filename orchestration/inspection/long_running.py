@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from ..model.work_item import Held
-from ..store.blocking import BlockingStore as Store
 from ..store.record import WorkRecord, decode
+from ..store.verbs import Store
 
 #: Maximum claims that are read.
 _SAMPLE = 5_000
@@ -33,40 +31,28 @@ class LongRunning:
     has_time_limit: bool
 
 
-def long_running(store: Store, seconds: float) -> list[LongRunning]:
+async def long_running(store: Store, seconds: float) -> list[LongRunning]:
     """Executions that have been running for this long, the longest first; of very many claims not all are looked at."""
     shards = range(store.settings.shards)
-
-    def owners() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        pipe.time()
-        for shard in shards:
-            pipe.zrange(store.keys.in_shard(shard, "leases"), 0, -1)
-        return pipe.execute()
-
-    (whole_seconds, micros), *found = store.read("look who is at work", owners)
-    now = whole_seconds + micros / 1e6
+    (whole_seconds, micros), *found = await store.batch(
+        "look who is at work",
+        ("TIME",),
+        *(("ZRANGE", store.keys.in_shard(shard, "leases"), 0, -1) for shard in shards),
+    )
+    now = int(whole_seconds) + int(micros) / 1e6
     places = [(shard, owner.decode()) for shard, names in zip(shards, found, strict=True) for owner in names]
-
-    def members() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for shard, owner in places:
-            pipe.srandmember(store.keys.in_shard(shard, f"owner:{owner}"), _SAMPLE)
-        return pipe.execute()
-
+    members = await store.batch(
+        "look who is at work",
+        *(("SRANDMEMBER", store.keys.in_shard(shard, f"owner:{owner}"), _SAMPLE) for shard, owner in places),
+    )
     held = [
         (Held.parse(member.decode()), owner)
-        for (_, owner), page in zip(places, store.read("look who is at work", members) if places else (), strict=True)
+        for (_, owner), page in zip(places, members, strict=True)
         for member in page
     ][:_SAMPLE]
-
-    def records() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for each, _ in held:
-            pipe.hget(store.locate(each.run_id)["work"], each.work_id)
-        return pipe.execute()
-
-    answers: Iterable[bytes | None] = store.read("look at steps at work", records) if held else ()
+    answers = await store.batch(
+        "look at steps at work", *(("HGET", store.locate(each.run_id)["work"], each.work_id) for each, _ in held)
+    )
     going_on = []
     for (each, owner), packed in zip(held, answers, strict=True):
         record = WorkRecord() if packed is None else decode(packed)

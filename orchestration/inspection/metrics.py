@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.commands import RUN_STATUSES
-from ..store.blocking import BlockingStore as Store
 from ..store.record import decode
+from ..store.replies import pairs
+from ..store.verbs import Store
 
 #: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/measure.lua` has the same.
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)
@@ -93,47 +94,41 @@ class Metrics:
     sweep_lag_seconds: float
 
 
-def read_metrics(store: Store) -> Metrics:
+async def read_metrics(store: Store) -> Metrics:
     """The figures of a deployment now. Reads only; shards are not read at one instant.
 
     Raises:
         StoreUnavailable: Redis did not answer.
     """
     shards = range(store.settings.shards)
-
-    def read() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for shard in shards:
-            pipe.hgetall(store.keys.in_shard(shard, "counters"))
-            for status in RUN_STATUSES:
-                pipe.zcard(store.keys.in_shard(shard, f"runs:{status}"))
-            pipe.zcard(store.keys.in_shard(shard, "parked")).zcard(store.keys.in_shard(shard, "awaiting_admission"))
-            pipe.zrange(store.keys.in_shard(shard, "timers"), 0, 0, withscores=True)
-            pipe.zrange(store.keys.in_shard(shard, "leases"), 0, 0, withscores=True)
-        pipe.time()
-        return pipe.execute()
-
-    *answers, (seconds, micros) = store.read("read the counters", read)
+    asked: list[tuple[Any, ...]] = []
+    for shard in shards:
+        asked.append(("HGETALL", store.keys.in_shard(shard, "counters")))
+        asked.extend(("ZCARD", store.keys.in_shard(shard, f"runs:{status}")) for status in RUN_STATUSES)
+        asked.extend(("ZCARD", store.keys.in_shard(shard, name)) for name in ("parked", "awaiting_admission"))
+        due = (store.keys.in_shard(shard, name) for name in ("timers", "leases"))
+        asked.extend(("ZRANGE", key, 0, 0, "WITHSCORES") for key in due)
+    *answers, (seconds, micros) = await store.batch("read the counters", *asked, ("TIME",))
     width = len(RUN_STATUSES) + 5
-    now = seconds * 1000 + micros / 1000
+    now = int(seconds) * 1000 + int(micros) / 1000
     counted: Counter[str] = Counter()
     runs: Counter[str] = Counter(dict.fromkeys(RUN_STATUSES, 0))
     parked = waiting = 0
     lag = 0.0
     for shard in shards:
         counters, *rest = answers[width * shard : width * (shard + 1)]
-        counted.update({name.decode(): int(value) for name, value in counters.items()})
+        counted.update({name.decode(): int(value) for name, value in pairs(counters).items()})
         runs.update(dict(zip(RUN_STATUSES, rest, strict=False)))
         parked += rest[-4]
         waiting += rest[-3]
-        for first in (*rest[-2], *rest[-1]):
-            lag = max(lag, (now - first[1]) / 1000 if first[1] else 0.0)  # a lease of 0 is one that is being handed on
+        for due_at in (float(first[1]) for first in rest[-2:] if first):
+            lag = max(lag, (now - due_at) / 1000 if due_at else 0.0)  # a lease of 0 is one that is being handed on
     return Metrics(
         counters={name: counted[name] for name in COUNTERS},
         steps={tuple(name.rsplit("|", 1)): of for name, of in _histograms(counted, "took|")},  # type: ignore[misc]
         waits=dict(_histograms(counted, "wait|")),
         runs=runs,
-        unclaimed=unclaimed(store, sample=_SAMPLE),
+        unclaimed=await unclaimed(store, sample=_SAMPLE),
         parked=parked,
         waiting_for_place=waiting,
         sweep_lag_seconds=lag,
@@ -153,42 +148,32 @@ def _histograms(counted: Mapping[str, int], prefix: str) -> Iterable[tuple[str, 
     return [(name, Histogram(tuple(found), sums.get(name, 0))) for name, found in sorted(counts.items())]
 
 
-def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
+async def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
     """Per queue what is dispatched and unclaimed, with the age of the oldest among `sample` members of each index.
 
     Raises:
         StoreUnavailable: Redis did not answer.
     """
-
-    def read_indexes() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for shard in range(store.settings.shards):
-            pipe.hgetall(store.keys.in_shard(shard, "unclaimed_counts"))
-            pipe.zrange(store.keys.in_shard(shard, "unclaimed"), 0, sample - 1)
-        pipe.time()
-        return pipe.execute()
-
-    *answers, (seconds, micros) = store.read("look at unclaimed steps", read_indexes)
+    asked: list[tuple[Any, ...]] = []
+    for shard in range(store.settings.shards):
+        asked.append(("HGETALL", store.keys.in_shard(shard, "unclaimed_counts")))
+        asked.append(("ZRANGE", store.keys.in_shard(shard, "unclaimed"), 0, sample - 1))
+    *answers, (seconds, micros) = await store.batch("look at unclaimed steps", *asked, ("TIME",))
     numbers: Counter[str] = Counter()
     for counts in answers[::2]:
-        for line, number in counts.items():
+        for line, number in pairs(counts).items():
             numbers[_queue_of(line.decode())] += int(number)
     members = [member.decode().split("|", 2) for page in answers[1::2] for member in page]
-
-    def read_records() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for run_id, work_id, _line in members:
-            pipe.hget(store.locate(run_id)["work"], work_id)
-        return pipe.execute()
-
+    found = await store.batch(
+        "look at unclaimed steps", *(("HGET", store.locate(run_id)["work"], work_id) for run_id, work_id, _ in members)
+    )
     oldest: dict[str, int] = {}
-    found = store.read("look at unclaimed steps", read_records) if members else []
     for (_, _, line), raw in zip(members, found, strict=True):
         if raw is not None:
             queue, at = _queue_of(line), decode(raw).dispatched_at
             if at is not None:
                 oldest[queue] = min(at, oldest.get(queue, at))
-    now = seconds + micros / 1_000_000
+    now = int(seconds) + int(micros) / 1_000_000
     return {
         queue: Unclaimed(number, max(0.0, now - oldest[queue] / 1000) if queue in oldest else 0.0)
         for queue, number in sorted(numbers.items())

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ..model.envelope import INPUT_REQUIRED, Envelope
 from ..model.plan import Plan
 from ..model.work_item import Waiter
-from ..store.blocking_reads import BlockingReads as StoreReads
+from ..store.reads import StoreReads
 from ..store.record import decode
-from ..store.replies import RunRecord, unpack_raw
+from ..store.replies import RunRecord, pairs, unpack_raw
 from ..store.scripts import unpack
 from ..streams.log import EVENT, Entry
 
@@ -161,7 +160,7 @@ class RunDetail:
     state_left_out: int
 
 
-def read_detail(store: StoreReads, run_id: str) -> RunDetail:
+async def read_detail(store: StoreReads, run_id: str) -> RunDetail:
     """Read a run.
 
     *Promise:* changes nothing, and reads no more than the bounds above. Its parts are read one after the other, so
@@ -171,23 +170,23 @@ def read_detail(store: StoreReads, run_id: str) -> RunDetail:
         RunNotFound: No such run, or its retention is over.
         StoreUnavailable: Redis did not answer.
     """
-    record = store.run(run_id)
-    plan = store.plan(run_id, record.plan_digest)
-    journal, journal_left_out = _journal(store, run_id)
-    counters = _counters(store, run_id)
-    steps, at_work, work_left_out = _work(store, run_id, plan)
-    state, state_left_out = _state(store, record)
+    record = await store.run(run_id)
+    plan = await store.plan(run_id, record.plan_digest)
+    journal, journal_left_out = await _journal(store, run_id)
+    counters = await _counters(store, run_id)
+    steps, at_work, work_left_out = await _work(store, run_id, plan)
+    state, state_left_out = await _state(store, record)
     return RunDetail(
         record=record,
         plan=plan,
         now=counters.now,
-        began_with=_began_with(store, run_id, journal, journal_left_out),
+        began_with=await _began_with(store, run_id, journal, journal_left_out),
         asleep=counters.asleep,
         head=counters.head,
         steps=steps,
         at_work=at_work,
         work_left_out=work_left_out,
-        questions=_questions(store, run_id, journal) if record.status == "running" else (),
+        questions=await _questions(store, run_id, journal) if record.status == "running" else (),
         journal=journal,
         journal_left_out=journal_left_out,
         state=state,
@@ -202,30 +201,24 @@ class _Counters:
     head: int
 
 
-def _counters(store: StoreReads, run_id: str) -> _Counters:
+async def _counters(store: StoreReads, run_id: str) -> _Counters:
     key = store.locate(run_id)["run"]
-
-    def read() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        pipe.time().hmget(key, "asleep", "seq")
-        return pipe.execute()
-
-    (seconds, micros), (asleep, seq) = store.read("read a run", read)
-    return _Counters(seconds * 1000 + micros // 1000, int(asleep or 0), int(seq or 0) - 1)
+    (seconds, micros), (asleep, seq) = await store.batch("read a run", ("TIME",), ("HMGET", key, "asleep", "seq"))
+    return _Counters(int(seconds) * 1000 + int(micros) // 1000, int(asleep or 0), int(seq or 0) - 1)
 
 
 # -- work ------------------------------------------------------------------------------------------------------------
 
 
-def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, LiveStep], tuple[ActiveStep, ...], bool]:
+async def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, LiveStep], tuple[ActiveStep, ...], bool]:
     key = store.locate(run_id)["work"]
     counts: Counter[tuple[str, str]] = Counter()
     at_work: list[ActiveStep] = []
     seen: set[bytes] = set()
-    cursor = 0
+    cursor = b"0"
     while True:
-        cursor, page = store.read("look at work", partial(store.client.hscan, key, cursor, count=_PAGE))
-        for work_id, raw in page.items():
+        cursor, page = await store.command("look at work", "HSCAN", key, cursor, "COUNT", _PAGE)
+        for work_id, raw in pairs(page).items():
             if work_id in seen:  # a scan may give the same twice
                 continue
             seen.add(work_id)
@@ -235,28 +228,29 @@ def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, LiveSte
                 at_work.append(
                     ActiveStep(record.step, work_id.decode(), record.attempt, record.owner, record.claimed_at)
                 )
-        if cursor == 0 or len(seen) >= WORK_ITEMS:
+        if cursor == b"0" or len(seen) >= WORK_ITEMS:
             break
-    for step, queued in _queued(store, run_id, [each.name for each in plan.steps]).items():
+    queues = await _queued(store, run_id, [each.name for each in plan.steps])
+    for step, queued in queues.items():
         counts[step, "queued"] += queued
     names = dict.fromkeys(step for step, _ in counts)
     steps = {name: LiveStep(**{state: n for (step, state), n in counts.items() if step == name}) for name in names}
-    return steps, tuple(sorted(at_work, key=lambda each: each.since)), cursor != 0
+    return steps, tuple(sorted(at_work, key=lambda each: each.since)), cursor != b"0"
 
 
-def _queued(store: StoreReads, run_id: str, steps: Iterable[str]) -> dict[str, int]:
+async def _queued(store: StoreReads, run_id: str, steps: Iterable[str]) -> dict[str, int]:
     """Work items without a slot, per step; see `slots.lua` for how a queue is kept."""
     key = store.locate(run_id)["queue"]
     names = list(steps)
     ends = [f"{name}:{end}" for name in names for end in "ht"]
-    found = store.read("look at queues", lambda: store.client.hmget(key, ends))
+    found = await store.command("look at queues", "HMGET", key, *ends)
     queued: dict[str, int] = {}
     for number, name in enumerate(names):
         first, last = (int(end or 0) for end in found[2 * number : 2 * number + 2])
         if last <= first:
             continue
         looked = [f"{name}:{at}" for at in range(first + 1, min(last, first + QUEUE_ENTRIES) + 1)]
-        entries = store.read("look at a queue", partial(store.client.hmget, key, looked))
+        entries = await store.command("look at a queue", "HMGET", key, *looked)
         staged = (unpack_raw(raw) for raw in entries if raw is not None)
         sizes = [int(each[b"n"]) - int(each[b"i"]) if b"seg" in each else 1 for each in staged]
         queued[name] = sum(sizes) + max(0, last - first - QUEUE_ENTRIES)
@@ -266,16 +260,16 @@ def _queued(store: StoreReads, run_id: str, steps: Iterable[str]) -> dict[str, i
 # -- questions -------------------------------------------------------------------------------------------------------
 
 
-def _questions(store: StoreReads, run_id: str, journal: Iterable[JournalEntry]) -> tuple[Question, ...]:
+async def _questions(store: StoreReads, run_id: str, journal: Iterable[JournalEntry]) -> tuple[Question, ...]:
     key = store.locate(run_id)["waiters"]
-    found = store.read("look at waiters", lambda: store.client.hscan(key, 0, count=WAITERS))[1]
-    waiters = [Waiter.from_bytes(name.decode(), data) for name, data in list(found.items())[:WAITERS]]
+    _, found = await store.command("look at waiters", "HSCAN", key, 0, "COUNT", WAITERS)
+    waiters = [Waiter.from_bytes(name.decode(), data) for name, data in list(pairs(found).items())[:WAITERS]]
     if not waiters:
         return ()
     asked = _asked(journal)
     by_step = Counter(waiter.step for waiter in waiters)
     unknown = {each.step for each in waiters if (each.work_id, each.waiter_id) not in asked and by_step[each.step] == 1}
-    asked_last = _asked_last(store, run_id, unknown) if unknown else {}
+    asked_last = await _asked_last(store, run_id, unknown) if unknown else {}
     return tuple(
         Question(waiter, asked.get((waiter.work_id, waiter.waiter_id)) or asked_last.get(waiter.step))
         for waiter in sorted(waiters, key=lambda each: (each.step, each.work_id, each.waiter_id))
@@ -297,23 +291,24 @@ def _asked(journal: Iterable[JournalEntry]) -> dict[tuple[str, str], Envelope]:
     return asked
 
 
-def _asked_last(store: StoreReads, run_id: str, steps: set[str]) -> dict[str, Envelope]:
+async def _asked_last(store: StoreReads, run_id: str, steps: set[str]) -> dict[str, Envelope]:
     """The last question each step has published: where the journal lacks it and the step has one waiter only."""
     key = store.locate(run_id)["stream"]
     asked: dict[str, Envelope] = {}
-    for entry_id, fields in store.read("look for questions", lambda: store.client.xrevrange(key, count=TAIL)):
-        entry = Entry(int(entry_id.partition(b"-")[0]), EVENT, fields[b"d"]).decoded()
+    for entry_id, fields in await store.command("look for questions", "XREVRANGE", key, "+", "-", "COUNT", TAIL):
+        entry = Entry(int(entry_id.partition(b"-")[0]), EVENT, pairs(fields)[b"d"]).decoded()
         if entry.step in steps and entry.envelope.is_a(INPUT_REQUIRED):
             asked.setdefault(entry.step, entry.envelope)
     return asked
 
 
-def _began_with(
+async def _began_with(
     store: StoreReads, run_id: str, journal: Sequence[JournalEntry], journal_left_out: int
 ) -> Envelope | None:
     if journal_left_out or not journal:
         key = store.locate(run_id)["journal"]
-        journal = [_entry(*raw) for raw in store.read("read a journal", lambda: store.client.xrange(key, count=1))]
+        first = await store.command("read a journal", "XRANGE", key, "-", "+", "COUNT", 1)
+        journal = [_entry(*raw) for raw in first]
     if not journal or journal[0].kind != "start":
         return None
     kept = (command["d"] for command in journal[0].commands if command["o"] == "keep")
@@ -323,15 +318,15 @@ def _began_with(
 # -- journal and state -----------------------------------------------------------------------------------------------
 
 
-def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, ...], int]:
+async def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, ...], int]:
     key = store.locate(run_id)["journal"]
-    total: int = store.read("read a journal", lambda: store.client.xlen(key))
+    total: int = await store.command("read a journal", "XLEN", key)
     found: list[JournalEntry] = []
     before, size = "+", 0
     while len(found) < JOURNAL_ENTRIES and size < JOURNAL_BYTES:
-        page = store.read("read a journal", partial(store.client.xrevrange, key, before, count=_PAGE))
+        page = await store.command("read a journal", "XREVRANGE", key, before, "-", "COUNT", _PAGE)
         for entry_id, fields in page:
-            size += sum(map(len, fields.values()))
+            size += sum(map(len, fields[1::2]))
             found.append(_entry(entry_id, fields))
         if len(page) < _PAGE:
             break
@@ -339,31 +334,25 @@ def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, ...], 
     return tuple(reversed(found)), max(0, total - len(found))
 
 
-def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> JournalEntry:
+def _entry(entry_id: bytes, flat: Sequence[bytes]) -> JournalEntry:
+    fields = pairs(flat)
     commands = unpack(fields[b"c"]) if b"c" in fields else []
     return JournalEntry(int(entry_id.partition(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"]), commands)
 
 
-def _state(store: StoreReads, record: RunRecord) -> tuple[tuple[StateValue, ...], int]:
+async def _state(store: StoreReads, record: RunRecord) -> tuple[tuple[StateValue, ...], int]:
     """Keys with their values, sorted; how many keys were not looked at."""
     key = store.locate(record.run_id)[f"state:{record.state_id}"]
-    names = sorted(store.read("read a state", lambda: store.client.hkeys(key)))
+    names = sorted(await store.command("read a state", "HKEYS", key))
     looked = names[:STATE_KEYS]
-
-    def measure() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for name in looked:
-            pipe.hstrlen(key, name)
-        return pipe.execute()
-
-    sizes: list[int] = store.read("read a state", measure) if looked else []
+    sizes: list[int] = await store.batch("read a state", *(("HSTRLEN", key, name) for name in looked))
     shown: list[bytes] = []
     left = STATE_BYTES
     for name, size in zip(looked, sizes, strict=True):
         if size <= min(left, STATE_VALUE_BYTES):
             shown.append(name)
             left -= size
-    values = store.read("read a state", lambda: store.client.hmget(key, shown)) if shown else []
+    values = await store.command("read a state", "HMGET", key, *shown) if shown else []
     by_name: dict[bytes, bytes | None] = dict(zip(shown, values, strict=True))
     found = (
         StateValue(name.decode(errors="replace"), by_name.get(name), size)

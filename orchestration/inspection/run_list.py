@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from ..model.commands import RUN_STATUSES
 from ..model.errors import WorkflowRuntimeError
-from ..store.blocking import BlockingStore as Store
+from ..store.asks import ScriptCall
 from ..store.keys import state_id_of
-from ..store.replies import RunRecord, run_record
-from ..store.scripts import enqueue, load, pack
+from ..store.replies import RunRecord, pairs, run_record
+from ..store.scripts import load, pack
+from ..store.verbs import Store
 
 #: Entries of one index that are looked through at once when there is a filter.
 STRETCH = 2_000
@@ -91,7 +92,7 @@ class RunPage:
     cursor: str | None
 
 
-def list_runs(store: Store, query: RunQuery) -> RunPage:
+async def list_runs(store: Store, query: RunQuery) -> RunPage:
     """One page.
 
     *Promise:* changes nothing. Asks Redis a handful of times, however many runs there are, and looks through at most
@@ -102,7 +103,7 @@ def list_runs(store: Store, query: RunQuery) -> RunPage:
         StoreUnavailable: Redis did not answer.
     """
     _check(query)
-    return _Walk(store, query).page()
+    return await _Walk(store, query).page()
 
 
 def _check(query: RunQuery) -> None:
@@ -125,46 +126,42 @@ class _Walk:
         names = [f"runs:{status}" for _ in range(store.settings.shards) for status in statuses]
         self.indexes = [store.keys.in_shard(shard, name) for shard, name in zip(self.shards, names, strict=True)]
 
-    def page(self) -> RunPage:
+    async def page(self) -> RunPage:
         position = None if self.query.cursor is None else _parsed(self.query.cursor)
-        counts, offsets = self._counted(position)
+        counts, offsets = await self._counted(position)
         found: list[Position] = []
         looked = 0
         more = True
         while more and len(found) < self.query.limit and looked < REACH:
-            stretch, seen, horizon = self._stretch(offsets, position)
+            stretch, seen, horizon = await self._stretch(offsets, position)
             found += stretch
             looked += seen
             more = horizon is not None
             if horizon is not None:
                 position = horizon
-                _, offsets = self._counted(position)
+                _, offsets = await self._counted(position)
         left = len(found) > self.query.limit
         found = found[: self.query.limit]
         cursor = _spelled(found[-1]) if left else _spelled(position) if more and position else None
-        return RunPage(self._rows(found), counts, cursor)
+        return RunPage(await self._rows(found), counts, cursor)
 
-    def _counted(self, position: Position | None) -> tuple[dict[str, int], list[int]]:
+    async def _counted(self, position: Position | None) -> tuple[dict[str, int], list[int]]:
         """Runs of each status, and how many entries of each index stand above the position."""
-
-        def read() -> Any:
-            pipe = self.store.client.pipeline(transaction=False)
-            for shard in range(self.store.settings.shards):
-                for status in RUN_STATUSES:
-                    pipe.zcard(self.store.keys.in_shard(shard, f"runs:{status}"))
-            if position is not None:
-                for index in self.indexes:
-                    pipe.zcount(index, f"({position[0]}", "+inf")
-            return pipe.execute()
-
-        answers = self.store.read("count runs", read)
+        asked: list[tuple[Any, ...]] = [
+            ("ZCARD", self.store.keys.in_shard(shard, f"runs:{status}"))
+            for shard in range(self.store.settings.shards)
+            for status in RUN_STATUSES
+        ]
+        if position is not None:
+            asked.extend(("ZCOUNT", index, f"({position[0]}", "+inf") for index in self.indexes)
+        answers = await self.store.batch("count runs", *asked)
         cards = self.store.settings.shards * len(RUN_STATUSES)
         counts = {
             status: sum(answers[number : cards : len(RUN_STATUSES)]) for number, status in enumerate(RUN_STATUSES)
         }
         return counts, answers[cards:] or [0] * len(self.indexes)
 
-    def _stretch(
+    async def _stretch(
         self, offsets: Sequence[int], position: Position | None
     ) -> tuple[list[Position], int, Position | None]:
         """The next entries of all indexes that fit, newest first; how many were looked at; where to go on, if at all.
@@ -173,18 +170,16 @@ class _Walk:
         left to the next stretch.
         """
         size = STRETCH if self.query.has_filter else self.query.limit + 1
-
-        def read() -> Any:
-            pipe = self.store.client.pipeline(transaction=False)
-            for index, offset in zip(self.indexes, offsets, strict=True):
-                pipe.zrange(index, offset, offset + size - 1, desc=True, withscores=True)
-            return pipe.execute()
-
+        places = zip(self.indexes, offsets, strict=True)
+        pages = await self.store.batch(
+            "list runs",
+            *(("ZREVRANGE", index, offset, offset + size - 1, "WITHSCORES") for index, offset in places),
+        )
         found: dict[int, list[Position]] = {}
         horizon: Position | None = None
         looked = 0
-        for shard, members in zip(self.shards, self.store.read("list runs", read), strict=True):
-            placed = [(int(score), run_id.decode()) for run_id, score in members]
+        for shard, members in zip(self.shards, pages, strict=True):
+            placed = [(int(float(score)), run_id.decode()) for run_id, score in pairs(members).items()]
             if len(placed) == size:
                 horizon = placed[-1] if horizon is None else max(horizon, placed[-1])
             looked += len(placed)
@@ -192,43 +187,30 @@ class _Walk:
         if horizon is not None:
             found = {shard: [each for each in some if each >= horizon] for shard, some in found.items()}
         if self.query.has_filter:
-            found = self._fitting({shard: some for shard, some in found.items() if some})
+            found = await self._fitting({shard: some for shard, some in found.items() if some})
         return sorted(chain.from_iterable(found.values()), reverse=True), looked, horizon
 
-    def _fitting(self, found: dict[int, list[Position]]) -> dict[int, list[Position]]:
+    async def _fitting(self, found: dict[int, list[Position]]) -> dict[int, list[Position]]:
         """Those that fit, by shard. One exchange for all shards."""
-        script = load("workflows_of")
-
-        def read() -> Any:
-            pipe = self.store.client.pipeline(transaction=False)
-            for shard, some in found.items():
-                keys = [self.store.keys.run_in_shard(shard, run_id) for _, run_id in some]
-                args = pack({"run": some[0][1], "x": list(range(1, len(keys) + 1))})
-                enqueue(pipe, script, keys, [args])
-            return pipe.execute()
-
-        names = self.store.read("read runs", read) if found else []
+        names = await self.store.batch("read runs", *(self._workflows_of(shard, some) for shard, some in found.items()))
         return {
             shard: [each for each, name in zip(some, workflows, strict=True) if self._fits(each[1], name.decode())]
             for (shard, some), workflows in zip(found.items(), names, strict=True)
         }
+
+    def _workflows_of(self, shard: int, some: Sequence[Position]) -> ScriptCall[list[bytes]]:
+        keys = [self.store.keys.run_in_shard(shard, run_id) for _, run_id in some]
+        args = pack({"run": some[0][1], "x": list(range(1, len(keys) + 1))})
+        return ScriptCall("read runs", load("workflows_of"), keys, [args], lambda reply: cast(list[bytes], reply))
 
     def _fits(self, run_id: str, workflow: str) -> bool:
         if self.query.workflows and workflow not in self.query.workflows:
             return False
         return not self.search or self.search in run_id.casefold() or self.search in workflow.casefold()
 
-    def _rows(self, found: Sequence[Position]) -> tuple[ListedRun, ...]:
-        if not found:
-            return ()
-
-        def read() -> Any:
-            pipe = self.store.client.pipeline(transaction=False)
-            for _, run_id in found:
-                pipe.hmget(self.store.locate(run_id)["run"], *_FIELDS)
-            return pipe.execute()
-
-        rows = zip(found, self.store.read("read runs", read), strict=True)
+    async def _rows(self, found: Sequence[Position]) -> tuple[ListedRun, ...]:
+        asked = [("HMGET", self.store.locate(run_id)["run"], *_FIELDS) for _, run_id in found]
+        rows = zip(found, await self.store.batch("read runs", *asked), strict=True)
         return tuple(_row(run_id, raw) for (_, run_id), raw in rows if raw[0] is not None)
 
 
@@ -257,7 +239,7 @@ def _parsed(cursor: str) -> Position:
     return int(instant), run_id
 
 
-def newest_handlers(
+async def newest_handlers(
     store: Store,
     wanted: Callable[[RunRecord], bool],
     *,
@@ -278,25 +260,22 @@ def newest_handlers(
     query = RunQuery(tuple(statuses), tuple(workflows), limit=MAX_LIMIT)
     more = bool(statuses)
     while more and len(found) < limit:
-        page = list_runs(store, query)
-        found.extend(record for record in _current(store, [run.run_id for run in page.runs]) if wanted(record))
+        page = await list_runs(store, query)
+        records = await _current(store, [run.run_id for run in page.runs])
+        found.extend(filter(wanted, records))
         query, more = replace(query, cursor=page.cursor), page.cursor is not None
     return found[:limit]
 
 
-def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:
+async def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:
     """Those of these runs that their handlers are at."""
-
-    def read() -> Any:
-        pipe = store.client.pipeline(transaction=False)
-        for run_id in run_ids:
-            keys = store.locate(run_id)
-            pipe.hgetall(keys["run"]).get(keys[f"handler:{state_id_of(run_id)}"])
-        return pipe.execute()
-
-    found = store.read("read runs", read) if run_ids else []
+    asked: list[tuple[Any, ...]] = []
+    for run_id in run_ids:
+        keys = store.locate(run_id)
+        asked += [("HGETALL", keys["run"]), ("GET", keys[f"handler:{state_id_of(run_id)}"])]
+    found = await store.batch("read runs", *asked)
     return [
         run_record(run_id, raw)
-        for run_id, raw, at in zip(run_ids, found[::2], found[1::2], strict=True)
+        for run_id, raw, at in zip(run_ids, map(pairs, found[::2]), found[1::2], strict=True)
         if b"created_at" in raw and (at.decode() == run_id if at else "." not in run_id)
     ]

@@ -7,16 +7,15 @@ found by computing their ids. Entries of older releases name nothing: of these, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from ..model.plan import Plan, StepPlan
 from ..model.work_item import derive_id
-from ..store.blocking import BlockingStore as Store
-from ..store.replies import RunRecord
+from ..store.replies import RunRecord, pairs
 from ..store.scripts import unpack
+from ..store.verbs import Store
 from .timeline import Execution, executions
 
 #: Where events come from and go to that are no work items.
@@ -24,8 +23,6 @@ START, OUTSIDE, STOP = "start", "outside", "stop"
 
 #: Journal entries are read in pages of this many.
 PAGE = 200
-#: Redis ms, kind, data, and the commands if the journal keeps them.
-Entry = tuple[int, str, Any, Any]
 
 #: Entries that apply what a decision wants done, and where its events come from unless it is a work item.
 _SOURCES = {"start": START, "send": OUTSIDE, "commit": "", "flush": "", "wake": "", "begin": ""}
@@ -60,56 +57,53 @@ class PastRun:
     is_complete: bool
 
 
-def past_run(store: Store, run_id: str) -> PastRun:
+async def past_run(store: Store, run_id: str) -> PastRun:
     """Read a run and its journal.
 
-    *Promise:* changes nothing; blocks until Redis has answered.
+    *Promise:* changes nothing.
 
     Raises:
         RunNotFound: No such run, or its retention is over.
         StoreUnavailable: Redis did not answer.
     """
-    record = store.run(run_id)
-    plan = store.plan(run_id, record.plan_digest)
-    return traced(record, plan, _entries(store, run_id))
-
-
-def _entries(store: Store, run_id: str) -> Iterator[Entry]:
+    record = await store.run(run_id)
+    trace = _Trace(record, await store.plan(run_id, record.plan_digest))
     key, after = store.locate(run_id)["journal"], "-"
-    while page := store.read("read a journal", partial(store.client.xrange, key, min=after, count=PAGE)):
-        for entry_id, fields in page:
+    while page := await store.command("read a journal", "XRANGE", key, after, "+", "COUNT", PAGE):
+        for entry_id, flat in page:
+            fields = pairs(flat)
             commands = unpack(fields[b"c"]) if b"c" in fields else None
-            yield int(entry_id.split(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"]), commands
+            trace.take(int(entry_id.split(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"]), commands)
         after = f"({page[-1][0].decode()}"
-
-
-def traced(record: RunRecord, plan: Plan, entries: Iterable[Entry]) -> PastRun:
-    """What the entries of a journal say, oldest first. Pure."""
-    trace = _Trace(record.run_id, plan)
-    read: list[tuple[int, str, Any]] = []
-    for at, kind, data, commands in entries:
-        read.append((at, kind, data))
-        if kind in _SOURCES:
-            trace.follow(kind, data, commands)
-    found: dict[str, list[Execution]] = {}
-    for each in executions(read):
-        found.setdefault(each.work_id, []).append(each)
-        trace.steps[each.work_id] = each.step
-    trace.find_staged(found)
-    return PastRun(record, trace.steps, found, trace.hops, trace.is_complete)
+    return trace.past_run()
 
 
 @dataclass
 class _Trace:
-    run_id: str
+    record: RunRecord
     plan: Plan
     steps: dict[str, str] = field(default_factory=dict)
     hops: Counter[Hop] = field(default_factory=Counter)
     is_complete: bool = True
+    _read: list[tuple[int, str, Any]] = field(default_factory=list)
     _staged: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def follow(self, kind: str, data: Any, commands: Any) -> None:
-        """One journal entry."""
+    def take(self, at: int, kind: str, data: Any, commands: Any) -> None:
+        """The next entry of the journal: Redis ms, kind, data, and the commands if the journal keeps them."""
+        self._read.append((at, kind, data))
+        if kind in _SOURCES:
+            self._follow(kind, data, commands)
+
+    def past_run(self) -> PastRun:
+        """What the entries say."""
+        found: dict[str, list[Execution]] = {}
+        for each in executions(self._read):
+            found.setdefault(each.work_id, []).append(each)
+            self.steps[each.work_id] = each.step
+        self._find_staged(found)
+        return PastRun(self.record, self.steps, found, self.hops, self.is_complete)
+
+    def _follow(self, kind: str, data: Any, commands: Any) -> None:
         source = _SOURCES[kind] or data.get("w", "")
         in_list = data.get("out") == "fannedout"
         if data.get("staged"):
@@ -129,7 +123,7 @@ class _Trace:
             self.steps.setdefault(target, step)
         self.hops[Hop(source, target, event, in_list)] += 1
 
-    def find_staged(self, executed: Container[str]) -> None:
+    def _find_staged(self, executed: Container[str]) -> None:
         """The work items of large fan-outs, of which the journal names the numbers only."""
         for source, sizes in self._staged.items():
             opener = self.plan.by_name[self.steps[source]]
@@ -138,12 +132,12 @@ class _Trace:
             for step, size in sizes.items():
                 event = self._between(opener, step)
                 if step in opener.collected_by:
-                    scope_id = derive_id(self.run_id, source, "scope")
-                    self.steps.setdefault(fan_in := derive_id(self.run_id, scope_id, step), step)
+                    scope_id = derive_id(self.record.run_id, source, "scope")
+                    self.steps.setdefault(fan_in := derive_id(self.record.run_id, scope_id, step), step)
                     self.hops[Hop(source, fan_in, event, True)] += size
                     continue
                 for place in range(places):
-                    target = derive_id(self.run_id, source, derive_id(source, "returned", place), step)
+                    target = derive_id(self.record.run_id, source, derive_id(source, "returned", place), step)
                     if target in executed:
                         self._lead(source, target, step, event, True)
 

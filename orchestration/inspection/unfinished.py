@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from ..model.work_item import Waiter
-from ..store.blocking import BlockingStore as Store
 from ..store.record import WorkRecord, decode
+from ..store.replies import pairs
+from ..store.verbs import Store
 from .timeline import Execution
 
 WorkState = Literal["ready", "running", "delayed", "suspended", "parked", "failed"]
@@ -40,18 +41,17 @@ class Unfinished:
     awaits: tuple[str, ...] = ()
 
 
-def unfinished(store: Store, run_id: str) -> list[Unfinished]:
+async def unfinished(store: Store, run_id: str) -> list[Unfinished]:
     """The run's unfinished work items, oldest first; not those that still wait for a slot of their step."""
     keys = store.locate(run_id)
-    pipe = store.client.pipeline(transaction=False)
-    pipe.hgetall(keys["work"]).hgetall(keys["waiters"])
-    records, waiters = store.read("look at unfinished work", pipe.execute)
+    found = await store.batch("look at unfinished work", ("HGETALL", keys["work"]), ("HGETALL", keys["waiters"]))
+    records, waiters = map(pairs, found)
     awaited: dict[str, list[str]] = {}
     for name, data in waiters.items():
         waiter = Waiter.from_bytes(name.decode(), data)
         awaited.setdefault(waiter.work_id, []).append(waiter.event_type)
-    found = [_item(raw_id.decode(), decode(raw), awaited) for raw_id, raw in records.items()]
-    return sorted(found, key=lambda item: (item.since or 0, item.step))
+    items = [_item(raw_id.decode(), decode(raw), awaited) for raw_id, raw in records.items()]
+    return sorted(items, key=lambda item: (item.since or 0, item.step))
 
 
 def _item(work_id: str, record: WorkRecord, awaited: dict[str, list[str]]) -> Unfinished:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from ..model.commands import RUN_STATUSES
 from ..model.envelope import Envelope
 from ..model.errors import RunClosed, RunNotFound
 from ..model.plan import Plan
 from ..model.work_item import InboxEvent, Surroundings, Waiter, Work
+from .asks import ScriptCall
 from .keys import Keys, RunKeys
 from .pipeline import Command, Connection
 from .replies import RunRecord, not_found, pairs, run_record, unpack_raw
@@ -39,9 +41,9 @@ class StoreReads:
         """Send one command that may be repeated; see `Connection.command`."""
         return await self.connection.command(what, *command, name=name, patience_seconds=self.patience_seconds)
 
-    async def batch(self, what: str, *commands: Command) -> list[Any]:
-        """Send commands that may be repeated, together; see `Connection.batch`."""
-        return await self.connection.batch(what, commands, patience_seconds=self.patience_seconds)
+    async def batch(self, what: str, *items: Command | ScriptCall[Any]) -> list[Any]:
+        """Send commands and scripts that may be repeated, together; see `Connection.batch`."""
+        return await self.connection.batch(what, items, patience_seconds=self.patience_seconds)
 
     def locate(self, run_id: str) -> RunKeys:
         """The keys of a run."""
@@ -95,6 +97,20 @@ class StoreReads:
         if b"created_at" not in raw:  # nothing there, or not begun: a snapshot that is being restored
             raise RunNotFound(not_found(run_id))
         return run_record(run_id, raw)
+
+    async def runs(self, *, status: str | None = None, limit: int = 100) -> list[RunRecord]:
+        """The newest runs, of one status or of any, newest first."""
+        indexes = [
+            self.keys.in_shard(shard, f"runs:{each}")
+            for shard in range(self.settings.shards)
+            for each in ([status] if status else RUN_STATUSES)
+        ]
+        pages = await self.batch("list runs", *(("ZREVRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
+        newest = sorted((each for page in pages for each in pairs(page).items()), key=lambda each: -float(each[1]))
+        ids = [run_id.decode() for run_id, _ in newest[:limit]]
+        found = await self.batch("read runs", *(("HGETALL", self.locate(run_id)["run"]) for run_id in ids))
+        records = zip(ids, map(pairs, found), strict=True)
+        return [run_record(run_id, raw) for run_id, raw in records if b"status" in raw]
 
     async def plan(self, run_id: str, digest: str) -> Plan:
         """The plan a run started with, remembered per process by its digest.

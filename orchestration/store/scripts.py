@@ -138,11 +138,6 @@ def unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="surrogateescape")
 
 
-def enqueue(pipe: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> None:
-    """Put a script into a pipeline, with its text: a script that Redis has forgotten would show only afterwards."""
-    pipe.eval(script.text, len(keys), *keys, *args)
-
-
 def evaluate(client: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
     """Run a script by its SHA; a Redis that has forgotten it (restart, SCRIPT FLUSH) gets the text."""
     failpoint(script.name, "before")

@@ -90,24 +90,18 @@ class _WorkflowData:
     @acts("describe")
     async def all(self, _: Request) -> Response:
         """`GET /console/workflows`: the served workflows with their descriptions."""
-        return ConsoleJSON({"workflows": await run_in_threadpool(self._shapes)})
-
-    def _shapes(self) -> list[dict[str, Any]]:
-        return [self._shape(served) for served in self._deployment.workflows.values()]
+        return ConsoleJSON({"workflows": [await self._shape(each) for each in self._deployment.workflows.values()]})
 
     @acts("describe")
     async def get(self, request: Request) -> Response:
         """`GET /console/workflows/{name}`: its start event's schema, and its graph with coordinates."""
         served = self._deployment.served(request.path_params["name"])
-        return ConsoleJSON(await run_in_threadpool(self._whole, served))
+        graph = await run_in_threadpool(graph_of, served.workflow)
+        return ConsoleJSON(await self._shape(served) | {"graph": graph})
 
-    def _shape(self, served: ServedWorkflow) -> dict[str, Any]:
-        return workflow_shape(
-            served.name, served.workflow, has_worker=self._deployment.is_served(served.workflow.workflow_name)
-        )
-
-    def _whole(self, served: ServedWorkflow) -> dict[str, Any]:
-        return self._shape(served) | {"graph": graph_of(served.workflow)}
+    async def _shape(self, served: ServedWorkflow) -> dict[str, Any]:
+        has_worker = await self._deployment.is_served(served.workflow.workflow_name)
+        return workflow_shape(served.name, served.workflow, has_worker=has_worker)
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -139,7 +133,7 @@ class _RunData:
         `limit`, `cursor`. The numbers of runs are included only if no `authorize` hook limits what a caller may see.
         """
         access: Access = request.scope[ACCESS]
-        page = await run_in_threadpool(self._page, self._query(request))
+        page = await self._page(self._query(request))
         seen = [run for run in page.runs if await access.allows("read", handler_id_of(run.run_id))]
         counts = page.counts if access.authorize is None else None
         return ConsoleJSON(page_of_runs(seen, counts, page.cursor, self._routes()))
@@ -161,9 +155,9 @@ class _RunData:
         served = self._deployment.workflows.get(given)
         return served.workflow.workflow_name if served else given
 
-    def _page(self, query: RunQuery) -> RunPage:
+    async def _page(self, query: RunQuery) -> RunPage:
         try:
-            return list_runs(self._deployment.store, query)
+            return await list_runs(self._deployment.store, query)
         except WorkflowRuntimeError as error:
             raise HTTPException(400, str(error)) from error
 
@@ -174,36 +168,33 @@ class _RunData:
     @acts("read")
     async def get(self, request: Request) -> Response:
         """`GET /console/runs/{run_id}`: its status, steps, open questions, state and timeline."""
-        return ConsoleJSON(await run_in_threadpool(self._shape, _id(request)))
+        return ConsoleJSON(await self._shape(_id(request)))
 
-    def _shape(self, run_id: str) -> dict[str, Any]:
+    async def _shape(self, run_id: str) -> dict[str, Any]:
         try:
-            found = read_detail(self._deployment.store, run_id)
+            found = await read_detail(self._deployment.store, run_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
         served = self._deployment.served_of(found.record)
         classes = {event_name(cls): cls for cls in served.events} if served else {}
-        trouble = None if found.at_work else self._deployment.no_worker_for(found.record)
-        return run_shape(found, classes, served.name if served else None, trouble)
+        trouble = None if found.at_work else await self._deployment.no_worker_for(found.record)
+        return await run_in_threadpool(run_shape, found, classes, served.name if served else None, trouble)
 
     @acts("read")
     async def graph(self, request: Request) -> Response:
         """`GET /console/runs/{run_id}/graph`: from its workflow's code if loaded here, else from its plan."""
-        return ConsoleJSON(await run_in_threadpool(self._graph, _id(request)))
-
-    def _graph(self, run_id: str) -> dict[str, Any]:
-        record = self._record(run_id)
-        plan = self._deployment.store.plan(run_id, record.plan_digest)
+        record = await self._record(_id(request))
+        plan = await self._deployment.store.plan(record.run_id, record.plan_digest)
         served = self._deployment.served_of(record)
         if served is None or {step.name for step in plan.steps} != set(served.workflow.steps):
-            return graph_of_plan(plan)
-        return graph_of(served.workflow)
+            return ConsoleJSON(await run_in_threadpool(graph_of_plan, plan))
+        return ConsoleJSON(await run_in_threadpool(graph_of, served.workflow))
 
     @acts("stream")
     async def events(self, request: Request) -> Response:
         """`GET /console/runs/{run_id}/events`: as `GET /events/{handler_id}`, including internal events."""
         run_id = _id(request)
-        reader = await run_in_threadpool(self._reader, run_id, _after(request))
+        reader = await self._reader(run_id, _after(request))
         if reader is None:
             return Response(status_code=204)
         if request.method == "HEAD":
@@ -219,10 +210,9 @@ class _RunData:
             on_open=deployment.count_reader,
         )
 
-    def _reader(self, run_id: str, after: int) -> StreamReader | None:
-        self._record(run_id)
-        runtime = self._deployment.runtime
-        head, is_running = runtime.portal.call(read_heads(runtime.astore, [run_id]))[run_id]
+    async def _reader(self, run_id: str, after: int) -> StreamReader | None:
+        await self._record(run_id)
+        head, is_running = (await read_heads(self._deployment.store, [run_id]))[run_id]
         if not is_running and after >= head:
             return None
         return self._deployment.hub.reader(run_id, max(-1, min(after, head)), True)
@@ -237,28 +227,26 @@ class _RunData:
         is looked up among those loaded here, by the name stored with the waiting step.
         """
         body = read_object(await request.body(), "Invalid JSON body")
-        await run_in_threadpool(self._send, _id(request), body)
-        return ConsoleJSON({"status": "sent"})
-
-    def _send(self, run_id: str, body: dict[str, Any]) -> None:
-        record = self._record(run_id)
+        record = await self._record(_id(request))
         if record.status != "running":
-            raise HTTPException(409, f"Run {run_id!r} has ended: its status is {record.status}.")
+            raise HTTPException(409, f"Run {record.run_id!r} has ended: its status is {record.status}.")
         name = read_text(body, "qualified_name") or read_text(body, "type") or ""
         try:
-            event = make_event(self._event_class(record, name), body.get("value"))
-            self._deployment.runtime.attach(run_id).send_event(event)
+            event = make_event(await self._event_class(record, name), body.get("value"))
+            await self._deployment.runtime.handler_of(record).send_event(event)
         except (EventProblem, UnserializableValue) as error:
             raise HTTPException(400, str(error)) from error
         except PayloadTooLarge as error:
             raise HTTPException(413, str(error)) from error
         except WorkflowRuntimeError as error:
             raise HTTPException(409, str(error)) from error
+        return ConsoleJSON({"status": "sent"})
 
-    def _event_class(self, record: RunRecord, name: str) -> type[Event]:
+    async def _event_class(self, record: RunRecord, name: str) -> type[Event]:
         served = self._deployment.served_of(record)
         known = {event_name(cls): cls for cls in served.events} if served else {}
-        awaited = {each.event_type for each in self._deployment.store.surroundings(record.run_id).waiters}
+        surroundings = await self._deployment.store.surroundings(record.run_id)
+        awaited = {each.event_type for each in surroundings.waiters}
         for each in sorted(awaited - known.keys()):
             found = loaded_event(each)
             if found is not None:
@@ -275,33 +263,25 @@ class _RunData:
     @acts("cancel")
     async def cancel(self, request: Request) -> Response:
         """`POST /console/runs/{run_id}/cancel`."""
-        await run_in_threadpool(self._cancel, _id(request))
+        record = await self._record(_id(request))
+        await self._deployment.runtime.handler_of(record).cancel()
+        if (status := (await self._record(record.run_id)).status) != "cancelled":
+            raise HTTPException(409, f"Run {record.run_id!r} has already ended: its status is {status}.")
         return ConsoleJSON({"status": "cancelled"})
-
-    def _cancel(self, run_id: str) -> None:
-        self._record(run_id)
-        handler = self._deployment.runtime.attach(run_id)
-        handler.cancel()
-        if (status := handler.status()) != "cancelled":
-            raise HTTPException(409, f"Run {run_id!r} has already ended: its status is {status}.")
 
     @acts("retry")
     async def retry(self, request: Request) -> Response:
         """`POST /console/runs/{run_id}/retry`: runs unfinished steps again; finished ones are kept."""
-        await run_in_threadpool(self._retry, _id(request))
-        return ConsoleJSON({"status": "running"})
-
-    def _retry(self, run_id: str) -> None:
-        self._record(run_id)
+        record = await self._record(_id(request))
         try:
-            runtime = self._deployment.runtime
-            runtime.portal.call(runtime.engine.retry(run_id))
+            await self._deployment.runtime.engine.retry(record.run_id)
         except NotRetried as error:
             raise HTTPException(409, str(error)) from error
+        return ConsoleJSON({"status": "running"})
 
-    def _record(self, run_id: str) -> RunRecord:
+    async def _record(self, run_id: str) -> RunRecord:
         try:
-            return self._deployment.store.run(run_id)
+            return await self._deployment.store.run(run_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
 

@@ -8,13 +8,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from ...orchestration.engine.sessions import current_run, handler_record, is_plain
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.model.errors import RunNotFound, WorkflowConfigurationError, WorkflowValidationError
-from ...orchestration.store.blocking import BlockingStore as Store
 from ...orchestration.store.replies import RunRecord
+from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
 from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.runtime import Runtime, current_runtime
@@ -94,7 +95,7 @@ class ServedDeployment:
     @property
     def store(self) -> Store:
         """The deployment's runs."""
-        return self.runtime.store
+        return self.runtime.astore
 
     @property
     def hub(self) -> StreamHub:
@@ -103,14 +104,14 @@ class ServedDeployment:
         Raises:
             HTTPException: 503, the server has been stopped.
         """
-        runtime = self.runtime
+        store = self.store
         with self._lock:
             if self.is_stopped:
                 raise HTTPException(503, "This server is stopping. Retry.")
-            if self._hub is None or self._hub.store is not runtime.astore:
+            if self._hub is None or self._hub.store is not store:
                 self._close_hub()
                 self._hub = StreamHub(
-                    runtime.astore, buffer_events=READER_EVENTS, buffer_bytes=READER_BYTES, page_events=READER_EVENTS
+                    store, buffer_events=READER_EVENTS, buffer_bytes=READER_BYTES, page_events=READER_EVENTS
                 )
             return self._hub
 
@@ -172,14 +173,14 @@ class ServedDeployment:
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def record(self, handler_id: str) -> tuple[RunRecord, ServedWorkflow]:
-        """A handler's current run, and its served workflow. Blocks.
+    async def record(self, handler_id: str) -> tuple[RunRecord, ServedWorkflow]:
+        """A handler's current run, and its served workflow.
 
         Raises:
             HTTPException: 404, the handler does not exist, or its workflow is not served here.
         """
         try:
-            record = self.runtime.portal.call(handler_record(self.runtime.astore, handler_id))
+            record = await handler_record(self.store, handler_id)
         except RunNotFound as error:
             raise HTTPException(404, "Handler not found") from error
         served = self.served_of(record)
@@ -191,10 +192,10 @@ class ServedDeployment:
         """The handler object of a run."""
         return self.runtime.handler(record.run_id, served.workflow)
 
-    def start(
+    async def start(
         self, served: ServedWorkflow, event: StartEvent | None, handler_id: str | None, context: Context[Any] | None
     ) -> str:
-        """Start a run and return its id. Blocks.
+        """Start a run and return its id.
 
         Args:
             served: The workflow.
@@ -207,6 +208,12 @@ class ServedDeployment:
             StoreUnavailable: Redis did not answer.
             UmbelError: The event or the context cannot be stored.
         """
+        return (await run_in_threadpool(self._start, served, event, handler_id, context)).run_id
+
+    def _start(
+        self, served: ServedWorkflow, event: StartEvent | None, handler_id: str | None, context: Context[Any] | None
+    ) -> WorkflowHandler:
+        # In a thread: the workflow may read its configuration, and the runtime may start a worker.
         workflow = served.workflow
         workflow.ensure_valid()
         arguments = workflow.run_arguments()
@@ -214,43 +221,43 @@ class ServedDeployment:
         if context is not None:
             beginning = context.beginning_of_run(workflow, has_new_input=event is not None)
             arguments["begin_with"] = beginning.snapshot
-        return self.runtime.start(workflow, event, handler_id=handler_id, **arguments).run_id
+        return self.runtime.start(workflow, event, handler_id=handler_id, **arguments)
 
-    def purge(self, handler_id: str) -> None:
-        """Delete a handler whose run has ended: that run, its state, and the run it is named after. Blocks."""
-        found = self.runtime.portal.call(current_run(self.runtime.astore, handler_id))
+    async def purge(self, handler_id: str) -> None:
+        """Delete a handler whose run has ended: that run, its state, and the run it is named after."""
+        found = await current_run(self.store, handler_id)
         for run_id in dict.fromkeys([found.before, handler_id if is_plain(handler_id) else ""]):
             if run_id:
-                self.store.purge(run_id)
+                await self.store.purge(run_id)
 
     def count_reader(self, change: int) -> None:
         """Record that a stream was opened (1) or closed (-1)."""
         self.readers += change
 
-    def data(self, record: RunRecord, served: ServedWorkflow) -> HandlerData:
-        """A run as a handler; a running one with an error if no live worker can execute it. Blocks."""
-        return handler_data(record, served.name, no_worker=self.no_worker_for(record))
+    async def data(self, record: RunRecord, served: ServedWorkflow) -> HandlerData:
+        """A run as a handler; a running one with an error if no live worker can execute it."""
+        return handler_data(record, served.name, no_worker=await self.no_worker_for(record))
 
-    def no_worker_for(self, record: RunRecord) -> str | None:
+    async def no_worker_for(self, record: RunRecord) -> str | None:
         """An error text if no live worker has the run's code; None if one has, or the run has just begun."""
-        if record.status != "running" or self.is_served(record.workflow):
+        if record.status != "running" or await self.is_served(record.workflow):
             return None
-        seconds, microseconds = self.store.read("ask for the time", self.store.client.time)
+        seconds, microseconds = await self.store.command("ask for the time", "TIME")
         # A starting worker registers with its first sweeps.
         grace = max(2.0, 2 * self.store.settings.sweep_seconds)
-        if seconds + microseconds / 1e6 - record.created_at / 1000 < grace:
+        if int(seconds) + int(microseconds) / 1e6 - record.created_at / 1000 < grace:
             return None
         return (
             f"No live worker serves {record.workflow!r}. The run is stored and continues once one does: start "
             "`umbel worker`."
         )
 
-    def is_served(self, workflow: str) -> bool:
-        """Whether a live worker has the code of this workflow, by its own name. Blocks."""
+    async def is_served(self, workflow: str) -> bool:
+        """Whether a live worker has the code of this workflow, by its own name."""
         now = time.monotonic()
         seen_at, names = self._workers
         if now - seen_at > (WORKERS_CACHE_SECONDS if workflow in names else NO_WORKERS_CACHE_SECONDS):
-            seen = seen_workers(self.store)
+            seen = await seen_workers(self.store)
             names = frozenset(name for each in seen if each.is_live for name in each.workflows)
             self._workers = (now, names)
         return workflow in names

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -52,39 +51,41 @@ class HandlerEndpoints:
         names = _filter(request, "workflow_name")
         limit = _number(request, "limit", DEFAULT_LIMIT)
         wanted = [run for status, runs in RUN_STATUSES_OF.items() if not statuses or status in statuses for run in runs]
-        found = await run_in_threadpool(self._newest, wanted, names, limit)
+        found = await self._newest(wanted, names, limit)
         access: Access = request.scope[ACCESS]
         rows = [row for row in found if await access.allows("read", row.handler_id)]
         return JSONResponse({"handlers": [row.model_dump() for row in rows]})
 
-    def _newest(self, statuses: list[str], names: Collection[str], limit: int) -> list[HandlerData]:
+    async def _newest(self, statuses: list[str], names: Collection[str], limit: int) -> list[HandlerData]:
         def is_wanted(record: RunRecord) -> bool:
             served = self._deployment.served_of(record)
             return served is not None and (not names or served.name in names)
 
         workflows = {each.workflow.workflow_name for each in self._deployment.workflows.values()}
-        found = newest_handlers(
+        found = await newest_handlers(
             self._deployment.store, is_wanted, statuses=statuses if workflows else (), workflows=workflows, limit=limit
         )
         return [
-            self._deployment.data(record, served) for record in found if (served := self._deployment.served_of(record))
+            await self._deployment.data(record, served)
+            for record in found
+            if (served := self._deployment.served_of(record))
         ]
 
     @acts("read")
     async def get(self, request: Request) -> Response:
         """`GET /handlers/{id}`: 200 completed, 202 running, 500 failed or cancelled."""
-        data, _ = await run_in_threadpool(self._look, request.path_params["handler_id"])
+        data, _ = await self._look(request.path_params["handler_id"])
         return JSONResponse(data.model_dump(), _status_code(data))
 
     @acts("read")
     async def result(self, request: Request) -> Response:
         """`GET /results/{id}`, deprecated: the same with the plain result."""
-        data, plain = await run_in_threadpool(self._look, request.path_params["handler_id"])
+        data, plain = await self._look(request.path_params["handler_id"])
         return JSONResponse(data.model_dump() | {"result": plain}, _status_code(data))
 
-    def _look(self, handler_id: str) -> tuple[HandlerData, Any]:
-        record, served = self._deployment.record(handler_id)
-        return self._deployment.data(record, served), plain_result(record)
+    async def _look(self, handler_id: str) -> tuple[HandlerData, Any]:
+        record, served = await self._deployment.record(handler_id)
+        return await self._deployment.data(record, served), plain_result(record)
 
     # -- sending, cancelling ---------------------------------------------------------------------------------------
 
@@ -96,11 +97,11 @@ class HandlerEndpoints:
         event = body.get("event")
         if not event:
             raise HTTPException(400, "Event data is required")
-        await run_in_threadpool(self._send, request.path_params["handler_id"], event, step)
+        await self._send(request.path_params["handler_id"], event, step)
         return JSONResponse({"status": "sent"})
 
-    def _send(self, handler_id: str, data: Any, step: str | None) -> None:
-        record, served = self._deployment.record(handler_id)
+    async def _send(self, handler_id: str, data: Any, step: str | None) -> None:
+        record, served = await self._deployment.record(handler_id)
         if record.status != "running":
             raise HTTPException(409, "Workflow already completed")
         try:
@@ -109,7 +110,7 @@ class HandlerEndpoints:
             raise HTTPException(400, str(problem)) from problem
         handler = self._deployment.handler(record, served)
         try:
-            handler.send_event(event, step)
+            await handler.send_event(event, step)
         except RunNotFound as error:
             raise HTTPException(404, "Handler not found") from error
         except PayloadTooLarge as error:
@@ -117,7 +118,7 @@ class HandlerEndpoints:
         except UnserializableValue as error:
             raise HTTPException(400, str(error)) from error
         except WorkflowRuntimeError as error:
-            if handler.is_done():
+            if (await self._deployment.store.run(record.run_id)).status != "running":
                 raise HTTPException(409, "Workflow already completed") from error
             raise HTTPException(400, f"Failed to send event: {error}") from error
 
@@ -128,18 +129,18 @@ class HandlerEndpoints:
         purge = _flag(request, "purge", False)
         if purge:
             await request.scope[ACCESS].check("purge", handler_id)
-        status = await run_in_threadpool(self._cancel, handler_id, purge)
+        status = await self._cancel(handler_id, purge)
         return JSONResponse({"status": status})
 
-    def _cancel(self, handler_id: str, purge: bool) -> str:
-        record, served = self._deployment.record(handler_id)
+    async def _cancel(self, handler_id: str, purge: bool) -> str:
+        record, served = await self._deployment.record(handler_id)
         if record.status == "running":
-            self._deployment.handler(record, served).cancel()
+            await self._deployment.handler(record, served).cancel()
         elif not purge:
             raise HTTPException(404, "Handler not found")
         if not purge:
             return "cancelled"
-        self._deployment.purge(handler_id)
+        await self._deployment.purge(handler_id)
         return "deleted"
 
     # -- events ---------------------------------------------------------------------------------------------------
@@ -150,9 +151,7 @@ class HandlerEndpoints:
         handler_id = request.path_params["handler_id"]
         sse = _flag(request, "sse", True)
         after = _cursor(request, sse=sse)
-        reader = await run_in_threadpool(
-            self._reader, handler_id, after, include_internal=_flag(request, "include_internal", False)
-        )
+        reader = await self._reader(handler_id, after, include_internal=_flag(request, "include_internal", False))
         if reader is None:
             return Response(status_code=204)
         if request.method == "HEAD":
@@ -175,11 +174,9 @@ class HandlerEndpoints:
             on_open=deployment.count_reader,
         )
 
-    def _reader(self, handler_id: str, after: int | None, *, include_internal: bool) -> StreamReader | None:
-        record, _ = self._deployment.record(handler_id)
-        runtime = self._deployment.runtime
-        heads = runtime.portal.call(read_heads(runtime.astore, [record.run_id]))
-        head, is_running = heads[record.run_id]
+    async def _reader(self, handler_id: str, after: int | None, *, include_internal: bool) -> StreamReader | None:
+        record, _ = await self._deployment.record(handler_id)
+        head, is_running = (await read_heads(self._deployment.store, [record.run_id]))[record.run_id]
         position = head if after is None else max(-1, min(after, head))
         if not is_running and position >= head:
             return None

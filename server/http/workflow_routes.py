@@ -126,7 +126,7 @@ class WorkflowEndpoints:
             except TimeoutError:
                 if await request.is_disconnected():
                     return Response(status_code=499)  # the client has left; the run continues
-            data = await run_in_threadpool(self._data, data.run_id, served)
+            data = await self._data(data.run_id, served)
             now = time.monotonic()
             has_no_worker = data.status == "running" and data.error is not None
             no_worker_since = (no_worker_since or now) if has_no_worker else None
@@ -140,7 +140,7 @@ class WorkflowEndpoints:
         wanted = await run_in_threadpool(self._read, served, raw)
         if wanted.handler_id is not None:
             await request.scope[ACCESS].check("start", wanted.handler_id)
-        return await run_in_threadpool(self._start, served, wanted), served
+        return await self._start(served, wanted), served
 
     def _read(self, served: ServedWorkflow, raw: bytes) -> _RunRequest:
         body = read_object(raw, "Invalid JSON body")
@@ -180,9 +180,9 @@ class WorkflowEndpoints:
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
 
-    def _start(self, served: ServedWorkflow, wanted: _RunRequest) -> HandlerData:
+    async def _start(self, served: ServedWorkflow, wanted: _RunRequest) -> HandlerData:
         try:
-            run_id = self._deployment.start(served, wanted.event, wanted.handler_id, wanted.context)
+            run_id = await self._deployment.start(served, wanted.event, wanted.handler_id, wanted.context)
         except HandlerRunning as error:
             raise HTTPException(409, str(error)) from error
         except PayloadTooLarge as error:
@@ -191,7 +191,7 @@ class WorkflowEndpoints:
             raise HTTPException(400, str(error)) from error
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
-        return self._data(run_id, served)
+        return await self._data(run_id, served)
 
-    def _data(self, run_id: str, served: ServedWorkflow) -> HandlerData:
-        return self._deployment.data(self._deployment.store.run(run_id), served)
+    async def _data(self, run_id: str, served: ServedWorkflow) -> HandlerData:
+        return await self._deployment.data(await self._deployment.store.run(run_id), served)

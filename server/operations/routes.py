@@ -13,7 +13,7 @@ from starlette.routing import Route
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.inspection.metrics import read_metrics
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.store.verbs import Store
 from ...tasks.messages.quarantine_counts import quarantine_counts
 from ..http.access import acts
 from ..http.deployment import ServedDeployment
@@ -43,17 +43,17 @@ class OperationEndpoints:
     @acts("ready")
     async def ready(self, _: Request) -> Response:
         """`GET /ready`: 200 if Redis answers and every served workflow has a live worker, else 503 and why."""
-        problems = await run_in_threadpool(self._problems)
+        problems = await self._problems()
         status = "ready" if not problems else "not ready"
         return JSONResponse({"status": status, "problems": problems}, 503 if problems else 200)
 
-    def _problems(self) -> list[str]:
+    async def _problems(self) -> list[str]:
         if self._deployment.is_stopped:
             return ["This server was stopped."]
         try:
             store = self._deployment.store
-            quick_store = Store(store.client, store.settings, patience_seconds=READY_TIMEOUT_SECONDS)
-            live = [worker for worker in seen_workers(quick_store) if worker.is_live]
+            quick_store = Store(store.connection, store.settings, patience_seconds=READY_TIMEOUT_SECONDS)
+            live = [worker for worker in await seen_workers(quick_store) if worker.is_live]
         except UmbelError as error:
             return [str(error)]
         return [
@@ -65,14 +65,12 @@ class OperationEndpoints:
     @acts("metrics")
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`: metrics of the whole deployment, the same from every server."""
-        return Response(await run_in_threadpool(self._page), headers={"content-type": CONTENT_TYPE})
-
-    def _page(self) -> bytes:
         runtime = self._deployment.runtime
         try:
-            quarantined = quarantine_counts(runtime.app)
+            quarantined = await run_in_threadpool(quarantine_counts, runtime.app)
         except (RedisError, OSError, UmbelError) as error:
             logger.warning("quarantine counts missing from metrics: %s", error, extra={"action": "metrics_incomplete"})
             quarantined = {}
-        store = runtime.store
-        return exposition(read_metrics(store), seen_workers(store), quarantined, self._deployment.readers)
+        found, workers = await read_metrics(runtime.astore), await seen_workers(runtime.astore)
+        page = exposition(found, workers, quarantined, self._deployment.readers)
+        return Response(page, headers={"content-type": CONTENT_TYPE})

@@ -18,7 +18,6 @@ from ...orchestration.model.errors import (
     WorkflowRuntimeError,
     WorkflowTimeoutError,
 )
-from ...orchestration.store.blocking import BlockingStore
 from ...orchestration.store.keys import new_id
 from ...orchestration.store.replies import RunEnd, RunRecord
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
@@ -85,14 +84,12 @@ class WorkflowHandler:
         engine: Engine,
         hub: StreamHub,
         limits: Limits,
-        blocking: BlockingStore,
         events: EventRegistry | None,
         state_class: type[BaseModel] | None,
     ) -> None:
         """Made by `Workflow.run()` and `umbel.attach()`."""
         self.run_id = run_id
         self._engine, self._hub, self._limits = engine, hub, limits
-        self._blocking = blocking
         self._portal = engine.store.connection.portal
         self._events = events or EventRegistry.of()
         self._state_class = state_class

@@ -26,6 +26,7 @@ from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import check_chosen_id, check_run_id, new_id, new_nonce
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
+from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
@@ -155,7 +156,6 @@ class Runtime:
             run_id,
             engine=self.engine,
             hub=self.hub,
-            blocking=self.store,
             limits=self.engine.limits if workflow is None else self.limits_of(workflow.workflow_name),
             events=registered.events if registered else None,
             state_class=registered.state_class if registered else None,
@@ -167,9 +167,12 @@ class Runtime:
         Raises:
             RunNotFound: There is no such run.
         """
-        record = self.portal.call(self.astore.run(check_run_id(run_id)))
+        return self.handler_of(self.portal.call(self.astore.run(check_run_id(run_id))))
+
+    def handler_of(self, record: RunRecord) -> WorkflowHandler:
+        """A handler for a run that was just read."""
         registered = self.registry.find(record.workflow)
-        return self.handler(run_id, registered.workflow if registered else None)
+        return self.handler(record.run_id, registered.workflow if registered else None)
 
     @contextmanager
     def registering(self) -> Iterator[None]:

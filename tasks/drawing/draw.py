@@ -127,7 +127,7 @@ def _flows(
 
 
 def _run(handler: WorkflowHandler, max_label_length: int | None) -> Picture:
-    return run_picture(past_run(handler._blocking, handler.run_id), max_label_length)
+    return run_picture(handler._portal.call(past_run(handler._engine.store, handler.run_id)), max_label_length)
 
 
 def _drawn(picture: Picture, filename: str | os.PathLike[str], notebook: bool) -> NotebookDrawing | None:

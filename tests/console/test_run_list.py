@@ -19,7 +19,7 @@ def walked(runtime: Runtime, **query: object) -> list[str]:
     ids: list[str] = []
     cursor: str | None = None
     while True:
-        page = list_runs(runtime.store, RunQuery(cursor=cursor, **query))  # type: ignore[arg-type]
+        page = runtime.portal.call(list_runs(runtime.astore, RunQuery(cursor=cursor, **query)))  # type: ignore[arg-type]
         ids += [run.run_id for run in page.runs]
         cursor = page.cursor
         if cursor is None:
@@ -55,7 +55,7 @@ def test_a_page_ends_where_enough_was_looked_through_and_the_next_goes_on(
     monkeypatch.setattr(run_list, "REACH", 20)
     for n in range(120):
         keep(f"run{n:03}", at=1_000 + n)
-    first = list_runs(runtime.store, RunQuery(search="run000"))
+    first = runtime.portal.call(list_runs(runtime.astore, RunQuery(search="run000")))
     assert first.runs == ()
     assert first.cursor is not None
     assert walked(runtime, search="run000") == ["run000"]
@@ -65,7 +65,7 @@ def test_counts_are_of_all_runs_whatever_the_filter(runtime: Runtime, keep: Keep
     for n in range(5):
         keep(f"a{n}", "failed")
     keep("b", "running")
-    page = list_runs(runtime.store, RunQuery(statuses=("running",)))
+    page = runtime.portal.call(list_runs(runtime.astore, RunQuery(statuses=("running",))))
     assert [run.run_id for run in page.runs] == ["b"]
     assert page.counts == {"running": 1, "completed": 0, "failed": 5, "cancelled": 0, "timed_out": 0}
 
@@ -89,7 +89,7 @@ def test_a_run_whose_retention_is_over_is_not_listed(runtime: Runtime, keep: Kee
 )
 def test_a_question_that_makes_no_sense_is_told_so(runtime: Runtime, query: RunQuery, what: str) -> None:
     with pytest.raises(WorkflowRuntimeError, match=what):
-        list_runs(runtime.store, query)
+        runtime.portal.call(list_runs(runtime.astore, query))
 
 
 def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtime, keep: Keep) -> None:
@@ -107,5 +107,5 @@ def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtim
         return sum(each["calls"] for name, each in counts.items() if name != "cmdstat_hget")  # those are in scripts
 
     before = asked()
-    assert list_runs(store, RunQuery(search="nowhere")).runs == ()
+    assert runtime.portal.call(list_runs(runtime.astore, RunQuery(search="nowhere"))).runs == ()
     assert asked() - before < 500

@@ -252,7 +252,7 @@ def test_workers_are_live_or_silent(settings: Settings, store: Store) -> None:
     assert [each.level for each in found] == ["fine", "note"]
     assert found[0].text == "here@h serves shop.Order, from queues umbel"
     assert "gone@h has been silent for 10" in found[1].text
-    assert [worker.is_live for worker in seen_workers(store)] == [False, True]
+    assert [worker.is_live for worker in store.call(seen_workers, store)] == [False, True]
 
 
 def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(settings: Settings, store: Store) -> None:
@@ -284,7 +284,7 @@ def test_steps_that_run_for_very_long_without_a_limit_are_reported(settings: Set
         work_id = begin(store, run_id)
         work = store.claim(run_id, work_id, 1, claim_id=new_id(), owner="w@h|host|42|x")
         assert isinstance(work, Work)
-    assert long_running(store, 600) == []
+    assert store.call(long_running, store, 600) == []
     key = store.locate("r1")["work"]
     [(work_id, packed)] = store.client.hgetall(key).items()
     record = unpack(packed)
@@ -295,7 +295,7 @@ def test_steps_that_run_for_very_long_without_a_limit_are_reported(settings: Set
 
     assert "1 execution without a time limit running for more than 10 minutes" in found.text
     assert "of run 'r1', for 60 minutes, on w@h (process host:42)" in found.text
-    assert [each.run_id for each in long_running(store, 0)] == ["r1", "r2"]
+    assert [each.run_id for each in store.call(long_running, store, 0)] == ["r1", "r2"]
 
 
 def test_forged_dispatches_are_reported(settings: Settings, store: Store) -> None:

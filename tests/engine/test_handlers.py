@@ -219,7 +219,7 @@ def test_purging_leaves_nothing(store: Store) -> None:
     left = [key for key in left if ":answer:" not in key]
     mine = [key for key in left if run.run_id in key or key.endswith((":state:h", ":handler:h"))]
     assert mine == []
-    assert newest_handlers(store, lambda _: True, statuses=ALL, limit=9) == []
+    assert store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=9) == []
     with pytest.raises(RunNotFound):
         store.call(handler_record, store, "h")
 
@@ -256,11 +256,14 @@ def test_a_list_shows_each_handler_once_and_where_it_is(store: Store) -> None:
         end(store, last)
     going = begin(store, "other")
 
-    found = newest_handlers(store, lambda _: True, statuses=ALL, limit=9)
+    found = store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=9)
 
     assert {record.run_id for record in found} == {plain.run_id, last, going}
-    assert [record.run_id for record in newest_handlers(store, lambda _: True, statuses=["running"], limit=9)] == [
-        going
-    ]
-    assert len(newest_handlers(store, lambda _: True, statuses=ALL, limit=2)) == 2
-    assert newest_handlers(store, lambda record: record.run_id == going, statuses=ALL, limit=9)[0].run_id == going
+    assert [
+        record.run_id for record in store.call(newest_handlers, store, lambda _: True, statuses=["running"], limit=9)
+    ] == [going]
+    assert len(store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=2)) == 2
+    assert (
+        store.call(newest_handlers, store, lambda record: record.run_id == going, statuses=ALL, limit=9)[0].run_id
+        == going
+    )

@@ -21,11 +21,11 @@ TWO = plan_of(step("first", START, queue="slow"), step("second", "A"))
 
 def counted(store: Store) -> dict[str, int]:
     """The counters that are not zero."""
-    return {name: number for name, number in read_metrics(store).counters.items() if number}
+    return {name: number for name, number in store.call(read_metrics, store).counters.items() if number}
 
 
 def test_a_deployment_without_runs_has_figures_too(store: Store) -> None:
-    metrics = read_metrics(store)
+    metrics = store.call(read_metrics, store)
 
     assert set(metrics.counters) == set(COUNTERS)
     assert counted(store) == {}
@@ -38,7 +38,7 @@ def test_each_attempt_is_one_observation_of_its_step_and_of_its_queue(store: Sto
     for _ in range(3):
         DrivenRun(store, TWO).start().play({"first": lambda _: Returned(event("A")), "second": lambda _: stop()})
 
-    metrics = read_metrics(store)
+    metrics = store.call(read_metrics, store)
 
     assert {name: each.count for name, each in metrics.steps.items()} == {("W", "first"): 3, ("W", "second"): 3}
     assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 3, "umbel": 3}
@@ -52,7 +52,7 @@ def test_a_continued_step_was_executed_but_has_not_waited(store: Store) -> None:
     assert following is not None
     run.commit(following, stop())
 
-    metrics = read_metrics(store)
+    metrics = store.call(read_metrics, store)
 
     assert {name: each.count for name, each in metrics.steps.items()} == {("W", "first"): 1, ("W", "second"): 1}
     assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 1}
@@ -64,7 +64,7 @@ def test_how_long_a_step_took_falls_into_its_bucket(store: Store) -> None:
     put_back(store, run, work, claimed_ms_ago=40_000)
     run.commit(work, stop())
 
-    took = read_metrics(store).steps["W", "only"]
+    took = store.call(read_metrics, store).steps["W", "only"]
 
     assert took.counts.index(1) == BOUNDS.index(60_000)
     assert 40_000 <= took.total_ms < 60_000
@@ -80,7 +80,7 @@ def test_names_may_have_any_character_but_those_that_divide_them_are_told_apart(
     store.client.hset(store.keys.in_shard(0, "counters"), field, 2)
     store.client.hset(store.keys.in_shard(1, "counters"), mapping={field: 5, "took|odd|name|of a workflow|only|sum": 9})
 
-    [(name, histogram)] = read_metrics(store).steps.items()
+    [(name, histogram)] = store.call(read_metrics, store).steps.items()
 
     assert name == ("odd|name|of a workflow", "only")
     assert histogram == Histogram((0, 0, 7, *[0] * (len(BOUNDS) - 2)), 9)
@@ -94,7 +94,7 @@ def test_a_retry_and_a_final_failure_are_counted_apart(store: Store) -> None:
     run.commit(run.claim("only"), failed())
 
     assert counted(store) == {"retries": 1, "dead_letters": 1}
-    assert read_metrics(store).runs["failed"] == 1
+    assert store.call(read_metrics, store).runs["failed"] == 1
 
 
 def test_duplicates_are_counted_by_what_came_twice(store: Store) -> None:
@@ -137,7 +137,7 @@ def test_what_waits_is_told_by_queue_with_its_age(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
     run.put_back(run.dispatches[0].work_id, "dispatched_at", 90_000)
 
-    [(queue, waiting)] = read_metrics(store).unclaimed.items()
+    [(queue, waiting)] = store.call(read_metrics, store).unclaimed.items()
 
     assert (queue, waiting.number) == ("slow", 1)
     assert 90 <= waiting.oldest_seconds < 600
@@ -148,7 +148,7 @@ def test_parked_steps_and_what_is_overdue_are_told(store: Store) -> None:
     run.make_due("timeout")
     run.leases.park(run.run_id, run.dispatches[0].work_id, "W", "only")
 
-    metrics: Metrics = read_metrics(store)
+    metrics: Metrics = store.call(read_metrics, store)
 
     assert metrics.parked == 1
     assert metrics.sweep_lag_seconds > 1_000_000  # due since 1970

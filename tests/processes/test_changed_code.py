@@ -12,7 +12,6 @@ import pytest
 
 from support.processes.driving import Deploy, Deployment, eventually
 from umbel import WorkflowRuntimeError
-from umbel.tasks.client.retrying import retry_run
 
 CODE = """
 from typing import Optional
@@ -95,7 +94,7 @@ def test_a_run_survives_a_change_of_its_code(village: Village, change: str) -> N
             handler.result(40)
         changed.kill_group()
         deployment.worker("mended", old, pool="solo", queues="umbel,later").wait_ready()
-        retry_run(deployment.runtime, handler.run_id)
+        deployment.runtime.portal.call(deployment.runtime.engine.retry(handler.run_id))
     else:
         eventually(lambda: "parked" in deployment.journal_kinds(handler.run_id), "the work is parked")
         assert handler.status() == "running"

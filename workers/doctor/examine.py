@@ -18,9 +18,11 @@ from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.blocking import BlockingStore as Store
-from ...orchestration.store.connection import connect
+from ...orchestration.store.connection import Client, connect
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.portal import Portal
 from ...orchestration.store.settings import Settings, redact_url
+from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantine_prefix, quarantined_of
 from .celery_rules import judge_settings
 from .redis_info import ask_server
@@ -48,9 +50,10 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     findings = [] if is_own_app else list(judge_settings(app.conf))
     findings += _broker(settings, app)
     client = connect(settings.redis_url or "")
+    portal = Portal("umbel-doctor")
     try:
         findings += judge_server(ask_server(client), is_private=is_embedded)
-        findings += _state(Store(client, settings))
+        findings += _state(Store(Connection(settings.redis_url or "", portal), settings), client)
     except (RedisError, OSError, UmbelError) as error:
         findings.append(
             Finding(
@@ -62,6 +65,7 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
         )
     finally:
         client.close()
+        portal.close()
     return findings
 
 
@@ -96,14 +100,14 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
 # -- the state in Redis ------------------------------------------------------------------------------------------------
 
 
-def _state(store: Store) -> Iterator[Finding]:
-    workers = seen_workers(store)
+def _state(store: Store, client: Client) -> Iterator[Finding]:
+    workers = store.connection.portal.call(seen_workers(store))
     yield from _workers(workers)
     yield from _unserved(store, workers)
-    yield from _parked(store)
+    yield from _parked(store, client)
     yield from _unclaimed(store, workers)
     yield from _long_running(store)
-    yield from _refused(store)
+    yield from _refused(store, client)
 
 
 def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
@@ -124,7 +128,9 @@ def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
 
 
 def _unserved(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
-    running = Counter(record.workflow for record in store.runs(status="running", limit=_RUNS))
+    running = Counter(
+        record.workflow for record in store.connection.portal.call(store.runs(status="running", limit=_RUNS))
+    )
     for workflow, number in running.items():
         if not any(worker.serves(workflow) for worker in workers):
             yield Finding(
@@ -135,8 +141,8 @@ def _unserved(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
             )
 
 
-def _refused(store: Store) -> Iterator[Finding]:
-    number = int(store.client.hget(store.keys.in_shard(0, "counters"), "refused_messages") or 0)
+def _refused(store: Store, client: Client) -> Iterator[Finding]:
+    number = int(client.hget(store.keys.in_shard(0, "counters"), "refused_messages") or 0)
     if number:
         yield Finding(
             "warning",
@@ -147,8 +153,8 @@ def _refused(store: Store) -> Iterator[Finding]:
         )
 
 
-def _parked(store: Store) -> Iterator[Finding]:
-    pipe = store.client.pipeline(transaction=False)
+def _parked(store: Store, client: Client) -> Iterator[Finding]:
+    pipe = client.pipeline(transaction=False)
     for shard in range(store.settings.shards):
         key = store.keys.in_shard(shard, "parked")
         pipe.zcard(key).zrange(key, 0, _SAMPLE - 1)
@@ -173,7 +179,7 @@ def _parked_step(member: str) -> str:
 
 def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
     consumed = {queue for worker in workers if worker.is_live for queue in worker.queues}
-    for queue, waiting in unclaimed(store, sample=_SAMPLE).items():
+    for queue, waiting in store.connection.portal.call(unclaimed(store, sample=_SAMPLE)).items():
         age = f"{waiting.oldest_seconds:.0f} s"
         about = f"Queue {queue!r}: {_count(waiting.number, 'step')} dispatched and not claimed, the oldest for {age}."
         if queue not in consumed:
@@ -190,7 +196,8 @@ def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
 
 
 def _long_running(store: Store) -> Iterator[Finding]:
-    without_limit = [each for each in long_running(store, _LONG_SECONDS) if not each.has_time_limit]
+    found = store.connection.portal.call(long_running(store, _LONG_SECONDS))
+    without_limit = [each for each in found if not each.has_time_limit]
     if without_limit:
         longest = without_limit[0]
         worker, *process = longest.owner.split("|")

@@ -13,7 +13,6 @@ from support.flows.everyday import FOLDER
 from umbel import Context, Settings, Workflow, WorkflowHandler
 from umbel.errors import RunExists
 from umbel.orchestration.state.redis_hash import LOCK_SECONDS
-from umbel.tasks.client.retrying import retry_run
 from umbel.tasks.client.runtime import Runtime
 
 #: Run -> what it must come to.
@@ -83,7 +82,7 @@ class Client:
         done = Path(os.environ[FOLDER], "revived")
         if not done.exists():
             asyncio.run(handler.cancel_run())
-            retry_run(self.runtime, handler.run_id)
+            self.runtime.portal.call(self.runtime.engine.retry(handler.run_id))
             done.touch()
         self.answer(handler, 1)
 

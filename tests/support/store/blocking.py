@@ -13,7 +13,6 @@ from umbel.orchestration.engine.sweep import Sweep
 from umbel.orchestration.model.decide import Decision
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.store.blocking import BlockingStore as OldStore
 from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
@@ -60,10 +59,6 @@ class BlockingStore(Blocking):
     def read(self, what: str, call: Callable[[], Any]) -> Any:
         """As the blocking store of what is not asynchronous yet."""
         return call()
-
-    def runs(self, **named: Any) -> list[Any]:
-        """As the blocking store of what is not asynchronous yet."""
-        return OldStore(self.client, self.settings).runs(**named)
 
     def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
         """See `staging.stage`."""

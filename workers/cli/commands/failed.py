@@ -24,10 +24,10 @@ _ERROR_CHARACTERS = 100
 def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
     """List stuck work, latest first: failed runs, parked steps, rejected messages."""
     with existing(redis_url, state) as runtime:
-        runs = dead_runs(runtime.store, workflow=workflow, limit=limit)
+        runs = runtime.portal.call(dead_runs(runtime.astore, workflow=workflow, limit=limit))
         parked = [
             each
-            for each in parked_work(runtime.store)
+            for each in runtime.portal.call(parked_work(runtime.astore))
             if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])
         ]
         messages = quarantined_of(runtime.settings) if workflow is None else {}
@@ -88,7 +88,7 @@ def _whole(
                         "outcome": execution.outcome,
                         "error": execution.error,
                     }
-                    for execution in history(runtime.store, each)
+                    for execution in runtime.portal.call(history(runtime.astore, each))
                 ],
             }
             for each in runs

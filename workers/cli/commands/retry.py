@@ -30,7 +30,10 @@ def retry(
         raise click.UsageError("Give run ids, or --all for the runs that `umbel failed` lists (optionally --workflow).")
     with existing(redis_url, state) as runtime:
         if every:
-            run_ids = tuple(each.run_id for each in dead_runs(runtime.store, workflow=workflow, limit=_MAX_RUNS))
+            run_ids = tuple(
+                each.run_id
+                for each in runtime.portal.call(dead_runs(runtime.astore, workflow=workflow, limit=_MAX_RUNS))
+            )
             if not run_ids:
                 note("No failed runs.")
                 return
@@ -48,14 +51,14 @@ def _retry(runtime: Runtime, run_id: str) -> str | None:
         record = runtime.store.run(run_id)
     except (RunNotFound, NotRetried) as error:
         return str(error)
-    steps = len(reply.dispatches) or len(unfinished(runtime.store, run_id))
+    steps = len(reply.dispatches) or len(runtime.portal.call(unfinished(runtime.astore, run_id)))
     how = (
         "is waiting for its workflow's concurrency limit"
         if record.waits_for_admission
         else f"resumes with {counted(steps, 'step')}"
     )
     note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
-    if not any(worker.serves(record.workflow) for worker in seen_workers(runtime.store)):
+    if not any(worker.serves(record.workflow) for worker in runtime.portal.call(seen_workers(runtime.astore))):
         note(
             f"No live worker serves {record.workflow!r}; start one to execute the run: umbel worker … (or umbel dev …)."
         )

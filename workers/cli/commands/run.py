@@ -128,7 +128,7 @@ def start(
         handler = _begin(runtime, workflow, event, run_id)
         click.echo(handler.run_id)
         name = workflow.workflow_name
-        if not any(worker.serves(name) for worker in seen_workers(runtime.store)):
+        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.astore))):
             note(
                 f"No live worker serves {name!r}; start one to execute the run: umbel worker {target} "
                 f"(or umbel dev {target})."
@@ -182,7 +182,7 @@ def _show_awaited_events(runtime: Runtime, run_id: str, shown: Display) -> None:
 
 def _warn_of_other_workers(runtime: Runtime, workflow: Workflow, shown: Display) -> None:
     """Workers with different code on one queue receive each other's messages and have to return them."""
-    for worker in seen_workers(runtime.store):
+    for worker in runtime.portal.call(seen_workers(runtime.astore)):
         if worker.is_live and not worker.serves(workflow.workflow_name):
             shown.say(
                 f"{worker.name} serves {', '.join(worker.workflows)} from the same queue as this run, which slows down "
@@ -199,7 +199,7 @@ def _hint_at_missing_worker(runtime: Runtime, workflow: Workflow, shown: Display
             return
         check_at = float("inf")
         name = workflow.workflow_name
-        if not any(worker.serves(name) for worker in seen_workers(runtime.store)):
+        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.astore))):
             shown.say(f"No live worker serves {name!r}; start one to execute the run: umbel worker …")
 
     return check

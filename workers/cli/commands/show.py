@@ -89,7 +89,7 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
     """Show what happened in RUN: each execution of a step, its worker, times and outcome."""
     with existing(redis_url, state) as runtime:
         record = runtime.store.run(check_run_id(run_id))
-        left = unfinished(runtime.store, run_id) if record.status == "running" else []
+        left = runtime.portal.call(unfinished(runtime.astore, run_id)) if record.status == "running" else []
         found = [*executions(runtime.store.journal(run_id)), *running(left)]
     if as_json:
         print_json(_whole(record, found, left))
