@@ -12,6 +12,8 @@ import pytest
 from celery import Celery
 
 from support.processes.owner import client
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_store
 from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.engine.worker_directory import seen_workers
 from umbel.orchestration.inspection.long_running import long_running
@@ -20,8 +22,6 @@ from umbel.orchestration.model.decide import Limits, decide_start
 from umbel.orchestration.model.envelope import START, STOP, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.store.blocking import BlockingStore as Store
-from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.scripts import pack, record_fields, unpack
@@ -51,9 +51,10 @@ def settings() -> Iterator[Settings]:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
-    connected = connect(settings.redis_url or "")
-    yield Store(connected, settings)
-    connected.close()
+    made = blocking_store(settings)
+    yield made
+    made.client.close()
+    made.portal.close()
 
 
 def findings(settings: Settings, app: Celery | None = None, **options: Any) -> list[Finding]:
@@ -271,7 +272,7 @@ def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(sett
 
 def test_parked_work_is_found_by_workflow_and_step(settings: Settings, store: Store) -> None:
     work_id = begin(store, "r1")
-    assert Leases(store).park("r1", work_id, "shop.Order", "ship")
+    assert store.over(Leases).park("r1", work_id, "shop.Order", "ship")
 
     found = the(findings(settings), "parked")
 

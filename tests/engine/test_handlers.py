@@ -148,7 +148,7 @@ def test_what_a_handler_is_called_no_other_run_can_be(store: Store) -> None:
         snapshot = RunSnapshot(workflow=PLAN.workflow, status="completed", state={"k": b"1"})
         about: dict[str, Any] = {"nonce": new_id(), "timeout_seconds": None, "options": {}}
         assert store.call(begin_from, store, "h", PLAN, snapshot, commands, LIMITS, **about) is Refusal.EXISTS
-        assert StateHash(store, run_id, "h").read_all() == {}
+        assert store.over(StateHash, run_id, "h").read_all() == {}
         if store.run(run_id).status == "running":
             end(store, run_id)
 
@@ -208,7 +208,7 @@ def test_purging_leaves_nothing(store: Store) -> None:
     commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
     follows = store.call(current_run, store, "h")
     run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=9, follows=follows))
-    StateHash(store, run.run_id, "h").write(Change("set", set={"k": b"1"}))
+    store.over(StateHash, run.run_id, "h").write(Change("set", set={"k": b"1"}))
     run.commit(run.claim("begin"), failed())
     assert store.run(run.run_id).status == "failed"
 
@@ -240,7 +240,7 @@ def test_purging_an_earlier_run_leaves_the_handler_alone(store: Store) -> None:
     assert store.purge(first)
 
     assert store.call(handler_record, store, "h").run_id == second
-    assert StateHash(store, second, "h").read_all() == {"k": b"1"}
+    assert store.over(StateHash, second, "h").read_all() == {"k": b"1"}
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
