@@ -34,9 +34,7 @@ def test_a_worker_that_comes_back_after_its_lease_commits_nothing(
     conclude(
         report, f"F4 worker paused, {pool}", load, seed=seed, recovery_seconds=[again["at"] - stopped_at], seconds=50
     )
-    eventually(
-        lambda: "taken for dead" in zombie.log() or "was not wanted any more" in zombie.log(), "the zombie is told"
-    )
+    eventually(lambda: "declared dead" in zombie.log() or "was refused" in zombie.log(), "the zombie notices")
 
 
 @pytest.mark.full_matrix

@@ -236,7 +236,7 @@ def test_a_worker_says_what_it_cannot_serve_before_it_starts(cli: Cli) -> None:
         "'green' is not one of 'asyncio', 'prefork', 'threads', 'solo'"
         in cli("worker", "flows:Squares", "--pool", "green", fails=True).err
     )
-    assert "no such name" in cli.error("worker", "flows:Nothing")
+    assert "it has no 'Nothing'" in cli.error("worker", "flows:Nothing")
     assert "consumed but never produced: Squared" in cli("worker", "flows:Unsound", fails=True).err
     assert "UMBEL_TARGETS is not set" in cli("worker", fails=True).err
 
@@ -276,7 +276,7 @@ def test_check_reports_every_fault_of_every_workflow(bare: Cli) -> None:
     done = bare("check", "flows.py", fails=True)
 
     assert done.code == 1
-    assert "Unsound: cannot run" in done.out
+    assert "Unsound: invalid" in done.out
     assert "Item" in done.out
     assert "Squared" in done.out
     assert "flows.Ask: OK (1 step" in done.out

@@ -275,7 +275,7 @@ def test_a_stopped_worker_that_comes_back_finds_its_steps_given_away(deploy: Dep
 
     os.kill(sleeper.pid, signal.SIGCONT)
     eventually(lambda: deployment.counter("stale_commits") >= 1, "the late outcome is refused")
-    eventually(lambda: "was taken for dead" in sleeper.log(), "it begins anew")
+    eventually(lambda: "was declared dead" in sleeper.log(), "it begins anew")
     deployment.open_gate(f"{held.run_id}-20")
     assert held.result(40) == 30
     released = [(each["n"], each["pid"] == sleeper.pid) for each in deployment.effects("released", held.run_id)]

@@ -53,7 +53,7 @@ def test_a_url_that_is_none_of_redis_is_refused_with_the_forms_there_are(url: st
 
 def test_a_redis_that_is_down_is_named_when_a_run_is_started_and_its_password_is_not() -> None:
     runtime = Runtime(Settings(redis_url=f"redis://:secret@127.0.0.1:{free_port()}/0"))
-    runtime.store.patience_seconds = 0.2
+    runtime.astore.patience_seconds = 0.2
     with pytest.raises(StoreUnavailable) as down:
         flows.Chain(runtime=runtime).start(n=1)
     assert re.fullmatch(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import event, failed
 from support.store.streams import (
     PATIENCE,
@@ -36,7 +37,6 @@ from umbel.orchestration.model.envelope import (
     internal,
 )
 from umbel.orchestration.model.errors import RunNotFound
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.streams.reader import StreamHub
 

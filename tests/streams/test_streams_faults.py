@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import event
 from support.store.streams import (
     PATIENCE,
@@ -29,7 +30,6 @@ from support.store.streams import (
 from umbel.orchestration.model.commands import Trace
 from umbel.orchestration.model.envelope import STOP
 from umbel.orchestration.model.errors import StoreUnavailable
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.streams.reader import EndedWatch, StreamHub
 from umbel.workers.embedded.configuration import free_port
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.store.blocking import BlockingStore as Store
 from support.store.driving import event
 from support.store.streams import (
     PATIENCE,
@@ -29,7 +30,6 @@ from support.store.streams import (
 )
 from umbel.orchestration.model.envelope import STOP
 from umbel.orchestration.model.errors import WorkflowRuntimeError
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.streams.reader import EndedWatch, StreamHub
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import msgpack
 
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, event, plan_of, step, stop
 from umbel.orchestration.model.commands import Command, Publish
 from umbel.orchestration.model.envelope import START, Envelope
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
@@ -74,7 +75,7 @@ def _answers(client: Client) -> bool:
 
 def store_on(url: str, prefix: str, **more: object) -> Store:
     """A store with a key prefix of its own."""
-    return Store(connect(url), Settings(redis_url=url, key_prefix=prefix, **more))
+    return blocking_store(Settings(redis_url=url, key_prefix=prefix, **more), connect(url))
 
 
 class OwnHub(StreamHub):
