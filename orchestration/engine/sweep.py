@@ -15,8 +15,8 @@ from typing import Any
 
 from ..model.envelope import TIMED_OUT, ending
 from ..model.errors import RunNotFound
+from ..store.asks import Command
 from ..store.failpoints import failpoint
-from ..store.pipeline import Command
 from ..store.replies import pairs
 from .concurrency import Admission
 from .protocol import Engine

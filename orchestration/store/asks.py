@@ -1,14 +1,21 @@
-"""An ask: one script with its keys and arguments, and how its reply is read. Who sends it decides how one waits."""
+"""What is asked of Redis: a script with its keys and how its reply is read, and a request on its way."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from hiredis import pack_command
 
 from .scripts import Script
 
 T = TypeVar("T")
+
+#: One Redis command: its name and arguments.
+Command = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +35,49 @@ class ScriptCall(Generic[T]):
     keys: list[str]
     args: list[bytes]
     read: Callable[[Any], T]
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as it is sent.
+
+    Attributes:
+        what: What is being done, for errors.
+        packed: Its bytes.
+        patience_seconds: How long an outage is waited out.
+        name: What failpoints call it.
+        future: Takes the reply; None if nobody waits for it.
+        call: The script, if it is one.
+        failed: Called when a request that nobody waits for was not taken.
+        replies_left: Replies that are still to come.
+        total: Replies that belong to it.
+        by_text: It is a script that is sent with its text.
+        error: The first error among its replies.
+        has_timed_out: A connection that it was sent on went silent.
+        asked_at: When, on the monotonic clock.
+    """
+
+    what: str
+    packed: bytes
+    patience_seconds: float
+    name: str = ""
+    future: asyncio.Future[Any] | None = None
+    call: ScriptCall[Any] | None = None
+    failed: Callable[[Exception], None] | None = None
+    replies_left: int = 1
+    total: int = 1
+    by_text: bool = False
+    error: Exception | None = None
+    has_timed_out: bool = False
+    asked_at: float = field(default_factory=time.monotonic)
+
+
+def packed(command: Command) -> bytes:
+    """A command as it is sent."""
+    sent: bytes = pack_command(command)
+    return sent
+
+
+def packed_script(call: ScriptCall[Any], *script: str) -> bytes:
+    """A script as it is sent: with EVALSHA and its SHA, or with EVAL and its text."""
+    return packed((*script, len(call.keys), *call.keys, *call.args))

@@ -13,10 +13,9 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hiredis import Reader, pack_command
+from hiredis import Reader
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,17 +26,15 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TimeoutError,
 )
 
-from .asks import ScriptCall
+from .asks import Command, Request, ScriptCall, packed, packed_script
 from .connection import is_passing, not_a_url, refused_credentials, unavailable
 from .failpoints import failpoint
 from .portal import Portal
 
 T = TypeVar("T")
-
-#: One Redis command: its name and arguments.
-Command = tuple[Any, ...]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
@@ -54,48 +51,10 @@ _REFUSALS: dict[str, type[RedisError]] = {
 _IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
 
 
-def _packed(command: Command) -> bytes:
-    packed: bytes = pack_command(command)
-    return packed
-
-
-def _script(call: ScriptCall[Any], *script: str) -> bytes:
-    return _packed((*script, len(call.keys), *call.keys, *call.args))
-
-
 def _refusal(text: str) -> Exception:
     """An error reply as an exception."""
     inside = _IN_SCRIPT.search(text)
     return _REFUSALS.get(inside[1] if inside else text.partition(" ")[0], ResponseError)(text)
-
-
-@dataclass(slots=True)
-class _Request:
-    """One request as it is sent.
-
-    Attributes:
-        what: What is being done, for errors.
-        packed: Its bytes.
-        patience_seconds: How long an outage is waited out.
-        name: What failpoints call it.
-        future: Takes the reply; None if nobody waits for it.
-        call: The script, if it is one.
-        failed: Called when a request that nobody waits for was not taken.
-        replies_left: How many replies belong to it.
-    """
-
-    what: str
-    packed: bytes
-    patience_seconds: float
-    name: str = ""
-    future: asyncio.Future[Any] | None = None
-    call: ScriptCall[Any] | None = None
-    failed: Callable[[Exception], None] | None = None
-    replies_left: int = 1
-    total: int = 1
-    by_text: bool = False
-    error: Exception | None = None
-    asked_at: float = field(default_factory=time.monotonic)
 
 
 class Replies(asyncio.Protocol):
@@ -217,7 +176,7 @@ class Connection:
             failed: Called when Redis did not take it.
             name: What failpoints call it.
         """
-        self._enqueue(_Request("", _packed(command), 0.0, name, failed=failed))
+        self._enqueue(Request("", packed(command), 0.0, name, failed=failed))
 
     def another(self, client_name: str) -> Any:
         """A further connection of redis-py's to the same Redis, for its caller alone, who connects and closes it.
@@ -243,33 +202,35 @@ class Connection:
                 error = ConnectionError("the connection was closed")
                 request.future.set_exception(unavailable(self.url, request.what, request.patience_seconds, error))
 
-    def _of_call(self, call: ScriptCall[Any], patience: float | None) -> _Request:
+    def _of_call(self, call: ScriptCall[Any], patience: float | None) -> Request:
         # Packed here: what cannot be sent is its caller's fault, and must not break up what goes out in one write.
-        packed = _script(call, "EVALSHA", call.script.sha)
-        return _Request(call.what, packed, self._patience(patience), call.script.name, call=call)
+        sent = packed_script(call, "EVALSHA", call.script.sha)
+        return Request(call.what, sent, self._patience(patience), call.script.name, call=call)
 
-    def _of_commands(self, what: str, commands: Sequence[Command], name: str, patience: float | None) -> _Request:
+    def _of_commands(self, what: str, commands: Sequence[Command], name: str, patience: float | None) -> Request:
         count = len(commands)
-        packed = _packed(commands[0]) if count == 1 else b"".join(map(_packed, commands))
-        return _Request(what, packed, self._patience(patience), name, replies_left=count, total=count)
+        sent = packed(commands[0]) if count == 1 else b"".join(map(packed, commands))
+        return Request(what, sent, self._patience(patience), name, replies_left=count, total=count)
 
     def _patience(self, patience: float | None) -> float:
         return self.patience_seconds if patience is None else patience
 
-    async def _reply(self, request: _Request) -> Any:
+    async def _reply(self, request: Request) -> Any:
         if self.portal.is_here():
             return await self._begun(request)
         return await self.portal.run(self._awaited(request))
 
-    async def _awaited(self, request: _Request) -> Any:
+    async def _awaited(self, request: Request) -> Any:
         return await self._begun(request)
 
-    async def _all(self, requests: Sequence[_Request]) -> list[Any]:
-        futures = [self._begun(request) for request in requests]
-        await asyncio.wait(futures) if futures else None
-        return [future.result() for future in futures]
+    async def _all(self, requests: Sequence[Request]) -> list[Any]:
+        replies = await asyncio.gather(*map(self._begun, requests), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        return replies
 
-    def _begun(self, request: _Request) -> asyncio.Future[Any]:
+    def _begun(self, request: Request) -> asyncio.Future[Any]:
         request.future = asyncio.get_running_loop().create_future()
         self._enqueue(request)
         return request.future
@@ -279,15 +240,15 @@ class Connection:
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin on this loop; also in a forked child, which uses nothing of what its parent has connected."""
         self._loop = loop
-        self._waiting: deque[_Request] = deque()  # to be sent
-        self._asked: deque[_Request] = deque()  # sent, in order
+        self._waiting: deque[Request] = deque()  # to be sent
+        self._asked: deque[Request] = deque()  # sent, in order
         self._heard_at = 0.0
         self._transport: asyncio.Transport | None = None
         self._is_flushing = False
         self._serving: asyncio.Task[None] = loop.create_task(self._serve())
         self.portal.on_close(self._close)
 
-    def _enqueue(self, request: _Request) -> None:
+    def _enqueue(self, request: Request) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._begin(loop)
@@ -341,7 +302,7 @@ class Connection:
                 await connection.disconnect(nowait=True)
             # What was asked and not answered may have been applied or not; asked again, it is answered all the same.
             unanswered, self._asked = [*self._asked, *self._waiting], deque()
-            self._waiting = deque(request for request in unanswered if not self._settle(request, error))
+            self._waiting = deque(request for request in unanswered if not self._settle(request, error, pause))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -356,6 +317,7 @@ class Connection:
             # Half of a connection may be gone: nothing comes although something was asked.
             if self._asked and time.monotonic() - self._heard_at > self._silence:
                 transport.abort()
+                raise TimeoutError(f"No reply for {self._silence:g} s.")
 
     def _heard(self, replies: Reader) -> None:
         self._heard_at = time.monotonic()
@@ -370,7 +332,7 @@ class Connection:
         if not self._is_grouped:
             self._flush()
 
-    def _take(self, request: _Request, reply: Any) -> None:
+    def _take(self, request: Request, reply: Any) -> None:
         try:
             if request.name:
                 failpoint(request.name, "after")
@@ -383,8 +345,8 @@ class Connection:
         else:
             asyncio.get_running_loop().call_later(_FIRST_PAUSE, self._enqueue, request)
 
-    def _settle(self, request: _Request, reply: Any) -> bool:
-        """Give a caller its answer; False when it has to be asked again."""
+    def _settle(self, request: Request, reply: Any, pause: float = _FIRST_PAUSE) -> bool:
+        """Give a caller its answer; False when it has to be asked again, after a pause that its patience allows."""
         request.replies_left, request.error = request.total, None
         future = request.future
         if future is None:
@@ -398,11 +360,15 @@ class Connection:
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self.url, reply))
         elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):
-            request.packed, request.by_text = _script(request.call, "EVAL", request.call.script.text), True
+            request.packed, request.by_text = packed_script(request.call, "EVAL", request.call.script.text), True
             return False
         elif not is_passing(reply) and isinstance(reply, ResponseError):
             future.set_exception(reply)
-        elif time.monotonic() > request.asked_at + request.patience_seconds:
+        elif isinstance(reply, TimeoutError) and request.patience_seconds and not request.has_timed_out:
+            # The silence may have used up the patience with Redis in the best of health: one more try, however late.
+            request.has_timed_out = True
+            return False
+        elif time.monotonic() + pause > request.asked_at + request.patience_seconds:
             error = unavailable(self.url, request.what, request.patience_seconds, reply)
             error.__cause__ = reply
             future.set_exception(error)

@@ -10,9 +10,9 @@ from ..model.envelope import Envelope
 from ..model.errors import RunClosed, RunNotFound
 from ..model.plan import Plan
 from ..model.work_item import InboxEvent, Surroundings, Waiter, Work
-from .asks import ScriptCall
+from .asks import Command, ScriptCall
 from .keys import Keys, RunKeys
-from .pipeline import Command, Connection
+from .pipeline import Connection
 from .replies import RunRecord, not_found, pairs, run_record, unpack_raw
 from .scripts import unpack
 from .settings import Settings

@@ -15,7 +15,9 @@ from support.store.driving import DrivenRun, dump
 from support.store.state_writer import BlockingHash, beside
 from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.state.redis_hash import Change
-from umbel.orchestration.store.connection import Client, connect, persist
+from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Refusal
 from umbel.orchestration.store.settings import Settings
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -118,17 +120,11 @@ def test_ringing_again_whose_answer_is_lost_rings_the_newest(proxy: Proxy, past:
 
 
 def test_a_connection_that_has_gone_silent_costs_one_time_out_and_no_failure(proxy: Proxy) -> None:
-    client = connect(proxy.url, timeout_seconds=0.3)
-    for connection in [client.connection_pool.get_connection() for _ in range(5)]:
-        client.connection_pool.release(connection)
-    calls = []
+    portal = Portal("test")
+    connection = Connection(proxy.url, portal, patience_seconds=0.1, silence_seconds=0.3)
+    assert portal.call(connection.command("look", "PING")) == b"PONG"
 
-    def ask() -> bool:
-        calls.append(1)
-        return bool(client.ping())
-
-    assert proxy.blackhole() >= 5
+    assert proxy.blackhole() >= 1
     # The patience is over before the silence is noticed, and Redis is well.
-    assert persist(ask, what="look", url=proxy.url, patience_seconds=0.1)
-    assert len(calls) == 2
-    client.close()
+    assert portal.call(connection.command("look", "PING")) == b"PONG"
+    portal.close()
