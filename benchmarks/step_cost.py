@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from celery import signals
+
 from umbel import Settings, create_app
 from umbel.workers.cli.targets import load_target
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -34,9 +36,8 @@ PHASES = [
     ("the whole call of the step", "tasks/attempt/step_call.py", "call_step"),
     ("decide", "orchestration/model/decide.py", "decide"),
     ("commit", "orchestration/store/verbs.py", "commit"),
-    ("ring dispatches", "tasks/messages/dispatcher.py", "ring"),
-    ("execute, all of the above", "tasks/attempt/executor.py", "execute"),
-    ("scripts, waiting included", "orchestration/store/scripts.py", "evaluate"),
+    ("dispatch", "tasks/messages/dispatcher.py", "dispatch_soon"),
+    ("deliver, all of the above", "tasks/attempt/executor.py", "deliver"),
 ]
 
 
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def serve(profile: Path) -> None:
-    """Be a solo worker under the profiler until SIGTERM."""
+    """Be a solo worker until SIGTERM, whose attempts run under the profiler."""
     app = create_app(Settings.from_environment(), *load_target(SHAPES_UMBEL))
     controller = app.Worker(
         pool_cls="solo",
@@ -78,13 +79,19 @@ def serve(profile: Path) -> None:
         quiet=True,
         hostname="profiled@%h",
     )
+    portal = app.umbel.executor().portal
     profiler = cProfile.Profile()
-    profiler.enable()
-    try:
-        controller.start()
-    finally:
+
+    async def stop() -> None:
         profiler.disable()
+
+    def save(**_: object) -> None:
+        portal.call(stop())
         profiler.dump_stats(profile)
+
+    signals.worker_shutting_down.connect(save)
+    portal.loop.call_soon_threadsafe(profiler.enable)
+    controller.start()
 
 
 def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, float, float, float]:
@@ -127,8 +134,8 @@ def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, fl
 def report(stats: pstats.Stats, steps: int, order: str, lines: int) -> None:
     """Print shares of the phases, then the profile."""
     table = stats.stats  # type: ignore[attr-defined]  # not in the stubs
-    whole = next((row[3] for place, row in table.items() if _is(place, "tasks/attempt/executor.py", "execute")), 0.0)
-    print(f"\nUnder the profiler, {whole / steps * 1e6:,.0f} us per step in execute():")
+    whole = next((row[3] for place, row in table.items() if _is(place, "tasks/attempt/executor.py", "deliver")), 0.0)
+    print(f"\nUnder the profiler, {whole / steps * 1e6:,.0f} us per step in deliver():")
     for title, file, name in PHASES:
         for place, (_, calls, _, cumulative, _) in table.items():
             if _is(place, file, name):

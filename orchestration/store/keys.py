@@ -185,7 +185,7 @@ def check_chosen_id(run_id: str) -> str:
 
 
 def _stored(name: str) -> str:
-    kind, colon, rest = name.partition(":")
+    kind, colon, rest = name.partition(":") if name.startswith("admitted:") else (name, "", "")
     return STORED_AS.get(kind, kind) + colon + rest
 
 

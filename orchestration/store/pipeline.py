@@ -119,7 +119,10 @@ class Connection:
             StoreUnavailable: Redis did not answer within the patience.
             ConfigurationError: Redis refuses the credentials.
         """
-        return call.read(await self._reply(self._of_call(call, patience_seconds)))
+        request = self._of_call(call, patience_seconds)
+        if self.portal.is_here():
+            return call.read(await self._begun(request))
+        return call.read(await self.portal.run(self._awaited(request)))
 
     async def command(self, what: str, *command: Any, name: str = "", patience_seconds: float | None = None) -> Any:
         """Send one command; its reply as Redis gives it (RESP2, bytes).

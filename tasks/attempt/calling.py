@@ -42,9 +42,6 @@ class Calling:
         self._work, self._running, self._plain = work, running, plain
         self._seconds = timeout_seconds
         self._deadline: float | None = None
-        self._too_late = (
-            f"Step {work.step!r} of run {work.run_id!r} took longer than its timeout of {timeout_seconds} s."
-        )
 
     async def plain(self, function: Callable[[], T]) -> T:
         """Call a plain function and await what it returns.
@@ -58,6 +55,8 @@ class Calling:
 
         def call() -> T:
             try:
+                if left is None:
+                    return function()
                 with time_limit(left, self._too_late):
                     return function()
             except SystemExit as exit:
@@ -103,12 +102,14 @@ class Calling:
             cancelling.settle()
 
     async def _body(self, function: Callable[[], Awaitable[T]]) -> T:
-        limit = asyncio.timeout(self._left())
+        limit = None if self._seconds is None else asyncio.timeout(self._left())
         try:
+            if limit is None:
+                return await function()
             async with limit:
                 return await function()
         except TimeoutError:
-            if limit.expired():
+            if limit is not None and limit.expired():
                 raise StepTimeoutError(self._too_late) from None
             raise
         except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
@@ -143,6 +144,11 @@ class Calling:
             return await asyncio.wrap_future(future)
         finally:
             self._running.on_cancel(None)
+
+    @property
+    def _too_late(self) -> str:
+        work = self._work
+        return f"Step {work.step!r} of run {work.run_id!r} took longer than its timeout of {self._seconds} s."
 
     def _left(self) -> float | None:
         if self._seconds is None:
