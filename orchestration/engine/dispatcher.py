@@ -1,4 +1,4 @@
-"""What the engine wants of a broker: to be told that there is work, and how much lies there already."""
+"""What the engine needs of a broker: messages that say that there is work."""
 
 from __future__ import annotations
 

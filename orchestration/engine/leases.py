@@ -56,7 +56,7 @@ class Leases:
             owner: The execution process.
             held: All it believes to hold, claims under way included.
             shards: Shards to visit although nothing is held there, because something was until lately. A claim that
-                was given up there would keep a lease which nobody renews, and the owner would be taken for dead.
+                was given up there would keep a lease which nobody renews, and the owner would be declared dead.
             is_held: Asked before anything is handed back: a claim made since `held` was listed is no surplus.
         """
         by_shard: dict[int, list[Held]] = defaultdict(list, {shard: [] for shard in shards})

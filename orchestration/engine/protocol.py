@@ -193,7 +193,7 @@ class Engine:
     async def retry(self, run_id: str) -> Applied:
         """Execute the unfinished steps of an ended run anew; what has been done is kept. Its time limit begins anew.
 
-        *Promise:* one script decides and revives, so of two callers at once one is told that the run is running.
+        *Promise:* one script decides and revives, so of two callers at once, one gets `NotRetried`: the run is running.
 
         Raises:
             NotRetried: The run is running, has completed, or has no unfinished step.
@@ -252,7 +252,7 @@ class Engine:
         owner: str,
         room: Room = NO_SUSPECTS,
     ) -> Work | Refusal:
-        """Claim the right to execute one work item; see `Store.claim`."""
+        """See `Store.claim`."""
         return await self.store.claim(run_id, work_id, dispatch_no, claim_id=claim_id, owner=owner, room=room)
 
     async def clear_staged(self, work: Work) -> None:
@@ -352,8 +352,6 @@ class Engine:
             routed.append((emit_id, commands))
             surroundings = surroundings.after(event)
         return routed, surroundings
-
-    # -- what follows --------------------------------------------------------------------------------------------------
 
     async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
         """Send the messages for work of a run, whose plan is looked up."""

@@ -1,9 +1,9 @@
-"""Handlers: names for a succession of runs that share one state. Served runs are found and continued by them.
+"""Handlers: names for a sequence of runs that share one state. Served runs are found and continued by them.
 
-A run that nobody named is its own handler. One that is started for a named handler is called `<state id>.<random>`,
-where the state id is the name, escaped: so everything of one handler lies in one shard, the id of a run tells its
-handler, and nothing has to be looked up. Which run a handler is at stands in `handler:<state id>`, written by the
-script that starts the run and by no other.
+A run without a name is its own handler. One that is started for a named handler has the id `<state id>.<random>`, where
+the state id is the name, escaped: so everything of one handler is in one shard, the id of a run says which handler it
+belongs to, and nothing has to be looked up. The current run of a handler is in `handler:<state id>`, written only by
+the script that starts the run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def state_id_for(handler_id: str) -> str:
 
 
 def handler_id_of(run_id: str) -> str:
-    """The handler of a run, told by the run's id."""
+    """The handler of a run, as the run's id says."""
     state_id, dot, _ = run_id.partition(".")
     if not dot:
         return run_id
@@ -57,7 +57,7 @@ def new_run_of(handler_id: str) -> str:
 
 
 async def current_run(store: Store, handler_id: str) -> Follows:
-    """Which run a handler is at, as of now."""
+    """The current run of a handler."""
     state_id = state_id_for(handler_id)
     key = store.locate(state_id)[f"handler:{state_id}"]
     found = await store.command("look at a handler", "GET", key)
@@ -67,7 +67,7 @@ async def current_run(store: Store, handler_id: str) -> Follows:
 
 
 async def handler_record(store: Store, handler_id: str) -> RunRecord:
-    """The run that a handler is at.
+    """The current run of a handler.
 
     Raises:
         RunNotFound: There is no such handler, or its retention is over.
@@ -82,7 +82,7 @@ async def handler_record(store: Store, handler_id: str) -> RunRecord:
 
 
 def is_plain(handler_id: str) -> bool:
-    """Whether a run may itself be called so."""
+    """Whether a run may have this id itself."""
     try:
         return bool(check_chosen_id(handler_id))
     except WorkflowRuntimeError:

@@ -115,8 +115,8 @@ def is_passing(error: Exception) -> bool:
 def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:
     """What is raised when an outage outlasts the patience."""
     return StoreUnavailable(
-        f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel wanted to {what}: "
-        f"{str(error).rstrip('.')}. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try again.",
+        f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel was trying to {what}: "
+        f"{str(error).rstrip('.')}. Nothing is lost: start Redis or correct UMBEL_REDIS_URL, then try again.",
         redact_url(url),
     )
 
@@ -124,7 +124,7 @@ def unavailable(url: str, what: str, patience_seconds: float, error: Exception) 
 def refused_credentials(url: str, error: Exception) -> ConfigurationError:
     """What is raised when Redis does not know us."""
     return ConfigurationError(
-        f"Redis at {redact_url(url)} refuses the credentials: {error}. Mend user and password in UMBEL_REDIS_URL."
+        f"Redis at {redact_url(url)} refuses the credentials: {error}. Correct user and password in UMBEL_REDIS_URL."
     )
 
 

@@ -83,7 +83,7 @@ class Portal:
             raise
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Await a coroutine that runs on the portal's loop, from whichever loop this is."""
+        """Await a coroutine that runs on the portal's loop, from any loop."""
         if self.is_here():
             return await coroutine
         return await asyncio.wrap_future(self.submit(coroutine))

@@ -1,8 +1,8 @@
 """The one door to Redis for runs. Each method is one verb and one Lua script: all of it happens, or nothing.
 
 *Promise.* Every verb may be repeated with equal arguments and changes nothing the second time; that is why an outage is
-answered by asking again (`connection.persist`). A crash after a verb leaves at worst a dispatch that was not rung,
-which the ring index remembers. What is where: `keys.py`; the scripts: `lua/`.
+answered by asking again (`pipeline.Connection`). A crash after a verb leaves at worst a
+message that was not sent, which the unclaimed index makes up for. Key names: `keys.py`; scripts: `lua/`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _STUCK = STUCK.to_bytes()
 
 @lru_cache(2048)
 def _fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Of a run that goes on in one process the same are asked for again and again."""
+    """Cached: a process that continues a run needs the same keys again and again."""
     return tuple(keys[name] for name in names)
 
 
@@ -55,8 +55,6 @@ def _as_is(reply: Any) -> list[Any]:
 
 class Store(StoreReads):
     """Runs in Redis: the verbs. What only reads is inherited."""
-
-    # -- asking ----------------------------------------------------------------------------------------------------
 
     def script(
         self,
@@ -160,9 +158,9 @@ class Store(StoreReads):
     ) -> Applied | Refusal:
         """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken.
 
-        With `follows` it becomes the run of its handler by the same script, unless that is at another run than was
-        thought (`MOVED`) or its run has not ended (`RUNNING`).
-        With `num_concurrent_runs` it waits until `RunQuota` have let it begin.
+        With `follows` it becomes its handler's current run, unless the handler has another one by now (`MOVED`) or its
+        run has not ended (`RUNNING`).
+        With `num_concurrent_runs` it waits until `RunQuota` admits it.
         `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared. `push` gives for
         work ids the Redis list and message of their dispatches, which go out with the same script.
         """
@@ -200,11 +198,11 @@ class Store(StoreReads):
         owner: str,
         room: Room = NO_SUSPECTS,
     ) -> Work | Refusal:
-        """Take the right to execute one work item, or learn why not.
+        """Claim the right to execute one work item, or learn why not.
 
-        Of all who hold a dispatch exactly one gets the `Work`; the attempt is counted before this returns. A claim
-        whose answer was lost is asked again with the same `claim_id`. A suspect is refused (`SUSPECT`) to whom has no
-        `room` for it.
+        Of all that follow its dispatches exactly one gets the `Work`; the attempt is counted before this returns. A
+        claim whose answer was lost is asked again with the same `claim_id`. A suspect is refused (`SUSPECT`) to a
+        process that has no `room` for it.
         """
 
         def read(reply: Any) -> Work | Refusal:
@@ -340,7 +338,7 @@ class Store(StoreReads):
         return bool(reply[0] == b"ended")
 
     async def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
-        """Take up an ended run again; its unfinished work items anew. Else the reason: its status, or `nothing`."""
+        """Resume an ended run: its unfinished work items anew. Otherwise the reason: its status, or `nothing`."""
         keys = self.locate(run_id)
         dynamic = await self.command("list keys", "SMEMBERS", keys["extra"])
         status, *rest = await self.verb(
@@ -352,7 +350,7 @@ class Store(StoreReads):
         return self.applied(run_id, rest[0]) if status == b"revived" else cast(str, status.decode())
 
     async def purge(self, run_id: str) -> bool:
-        """Forget an ended run, and its handler and state where the handler is at it; False while it goes on."""
+        """Delete an ended run, with handler and state if it is the handler's current run; False while it is running."""
         keys = self.locate(run_id)
         dynamic = await self.command("list keys", "SMEMBERS", keys["extra"])
         reply = await self.verb("purge", run_id, extra={name.decode(): name.decode() for name in dynamic})

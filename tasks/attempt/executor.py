@@ -34,7 +34,15 @@ from .continuation import Continuation
 from .failure import failed_outcome, failure_text, journal_entry
 from .heartbeat import LeaseHolder
 from .plain_calls import PlainCalls
-from .running import TIME_LIMIT, Abandoned, AttemptFailed, DeliveryResult, Running, RunningAttempts
+from .running import (
+    Abandoned,
+    AttemptFailed,
+    DeliveryResult,
+    Running,
+    RunningAttempts,
+    is_ending,
+    reached_time_limit,
+)
 from .step_call import InputUnknown, call_step
 from .suspects import Suspects
 from .verbose import VerboseEmissions, is_verbose, log_enqueued, log_outcome, log_started
@@ -53,9 +61,9 @@ class _Ended:
     """What an attempt came to.
 
     Attributes:
-        text: In words.
-        failed: What Celery is told if it failed.
-        following: Work that its commit made ready and gave to this process.
+        text: For logs.
+        failed: What Celery gets if it failed.
+        following: Work that its commit gave to this process.
     """
 
     text: str
@@ -102,10 +110,8 @@ class Executor:
         self.flushing = Engine(flushing, dispatcher(self.side))
         self.collecting = Store(Connection(url, self.side, patience_seconds=1.0, silence_seconds=1.0), settings)
         # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
-        silence = settings.lease_seconds / 3
-        beating = Connection(
-            url, self.side, patience_seconds=settings.heartbeat_seconds, silence_seconds=min(silence, 5.0)
-        )
+        silence = min(settings.lease_seconds / 3, 5.0)
+        beating = Connection(url, self.side, patience_seconds=settings.heartbeat_seconds, silence_seconds=silence)
         self._attempts = RunningAttempts()
         heartbeat = Engine(Store(beating, settings), self.flushing.dispatcher)
         self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self._attempts.cancel)
@@ -154,7 +160,7 @@ class Executor:
                 return await self._deliver_suspect(run_id, work_id, dispatch_no, plain)
             return await self._carry_out(work, plain, self.settings.continuation_seconds)
         except asyncio.CancelledError as cancelled:
-            if not _reached_time_limit(cancelled):
+            if not reached_time_limit(cancelled):
                 raise
             text = f"Celery's hard time limit of its task was reached (run {run_id!r}, work item {work_id!r})."
             raise StepTimeoutError(text) from None
@@ -241,7 +247,7 @@ class Executor:
             _log_cancelled(work, str(abandoned))
             return _Ended("cancelled")
         except (Exception, asyncio.CancelledError) as raised:
-            if _is_ending(raised):
+            if is_ending(raised):
                 raise
             error = raised
             outcome = await self._failed(work, registered, running, raised)
@@ -383,22 +389,6 @@ class Executor:
         finally:
             reporter.ended(work, plan, text, failed, time.monotonic() - began)
         return following
-
-
-def _is_ending(error: BaseException) -> bool:
-    """Whether a cancellation is the worker's, which ends: not the step's own, nor that of a time limit."""
-    task = asyncio.current_task()
-    if not isinstance(error, asyncio.CancelledError) or task is None or not task.cancelling():
-        return False
-    return error.args != (TIME_LIMIT,)
-
-
-def _reached_time_limit(error: asyncio.CancelledError) -> bool:
-    task = asyncio.current_task()
-    if task is None or not task.cancelling() or error.args != (TIME_LIMIT,):
-        return False
-    task.uncancel()
-    return True
 
 
 def _log_cancelled(work: Work, reason: str) -> None:

@@ -26,7 +26,7 @@ async def failed_outcome(work: Work, registered: Registered, error: BaseExceptio
         work: The work item.
         registered: Its workflow here.
         error: What the step raised.
-        store: For reading the members of a fan-in, if a `@catch_error` handler is to be told.
+        store: For reading the members of a fan-in, for a `@catch_error` handler.
     """
     if not isinstance(error, Exception):
         error = RuntimeError(f"the step ended with {error!r}")

@@ -26,7 +26,7 @@ logger = logging.getLogger("umbel.owner")
 
 
 def _host() -> str:
-    """This host, told apart from containers of the same host name by their process namespace."""
+    """This host; containers of the same host name differ by their process namespace."""
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:

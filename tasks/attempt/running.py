@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 
@@ -128,3 +129,20 @@ class RunningAttempts:
             attempts = list(self._by_run.get(run_id, {}).values())
         for running in attempts:
             running.cancel(_RUN_ENDED)
+
+
+def is_ending(error: BaseException) -> bool:
+    """Whether a cancellation is the worker's, which ends: not the step's own, nor that of a time limit."""
+    task = asyncio.current_task()
+    if not isinstance(error, asyncio.CancelledError) or task is None or not task.cancelling():
+        return False
+    return error.args != (TIME_LIMIT,)
+
+
+def reached_time_limit(error: asyncio.CancelledError) -> bool:
+    """Whether Celery's hard time limit cancelled the current task, which then goes on to record that."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling() or error.args != (TIME_LIMIT,):
+        return False
+    task.uncancel()
+    return True

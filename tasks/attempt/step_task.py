@@ -1,4 +1,4 @@
-"""The Celery task: one per step. Its message is a dispatch; everything else is `execution.py`."""
+"""The Celery task: one per step. Its message is a dispatch; everything else is in `executor.py`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
         """As Celery's own.
 
         Raises:
-            InvalidTaskError: The message is no dispatch.
+            InvalidTaskError: The message is not a valid dispatch.
         """
         super().__init__(message, *args, **options)
         try:
@@ -43,10 +43,10 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
 
     def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
         """Report how long the step took, not the steps that its worker went on with in the same slot."""
-        failed, told, runtime = failed__retval__runtime
-        if isinstance(told, DeliveryResult) and told.seconds is not None:
-            runtime = told.seconds
-        return super().on_success((failed, told, runtime), **kwargs)
+        failed, result, runtime = failed__retval__runtime
+        if isinstance(result, DeliveryResult) and result.seconds is not None:
+            runtime = result.seconds
+        return super().on_success((failed, result, runtime), **kwargs)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """A pool child died: hand back at once what it held, instead of waiting for its lease."""
@@ -70,33 +70,33 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     serializer = "json"
     max_retries = 0
     acks_on_failure_or_timeout = True
-    throws = (AttemptFailed,)  # it is in the log already, with its traceback
+    throws = (AttemptFailed,)  # it is logged already, with its traceback
     typing = False
     executor: ExecutorOf
     loop_executor: ExecutorOf
     child_lost: Callable[[], None]
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
-        """Follow one dispatch; the result (for logs only) says what became of it.
+        """Follow one dispatch; the result is a text for logs.
 
         Raises:
-            AttemptFailed: The step has failed for good: Celery's state of this task is FAILURE.
-            Retry: It has failed and will be tried again: the state is RETRY. The next attempt is a task of its own.
+            AttemptFailed: The step has failed and is not retried: Celery's state of this task is FAILURE.
+            Retry: It has failed and will be retried: the state is RETRY. The next attempt is a task of its own.
         """
         try:
             return self.executor().deliver_blocking(run_id, work_id, dispatch_no)
         except AttemptFailed as failed:
-            raise _as_celery_has_it(failed) from None
+            raise _for_celery(failed) from None
 
     async def run_async(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """The same on the event loop of umbel's asyncio pool, which calls this instead."""
         try:
             return await self.loop_executor().deliver(run_id, work_id, dispatch_no)
         except AttemptFailed as failed:
-            raise _as_celery_has_it(failed) from None
+            raise _for_celery(failed) from None
 
 
-def _as_celery_has_it(failed: AttemptFailed) -> Exception:
+def _for_celery(failed: AttemptFailed) -> Exception:
     if failed.retry_delay_seconds is None:
         return failed
     # Only the state: nothing is sent again, as `Task.retry` would.

@@ -36,7 +36,7 @@ def _is_verbose(options: str) -> bool:
 
 
 class VerboseEmissions(Emissions):
-    """Tells of each event that a step sends or publishes before its end."""
+    """Prints each event that a step sends or publishes before its end."""
 
     def send(self, event: Envelope, target: str | None) -> None:
         """See `Emissions.send`."""
@@ -55,7 +55,7 @@ def log_started(work: Work) -> None:
 
 
 def log_outcome(work: Work, outcome: Outcome) -> None:
-    """An attempt has ended; told before that is recorded, so that it is out before anybody sees the run's end."""
+    """An attempt has ended; printed before that is recorded, so before anybody sees the run's end."""
     _say(f"{_who(work)} {_said(outcome)}")
     if isinstance(outcome, Returned) and outcome.event is not None and outcome.event.is_a(names.STOP):
         _say(f"[result] {_summary(outcome.event)}")
@@ -87,8 +87,8 @@ def _said(outcome: Outcome) -> str:
         case Suspended(waiter):
             return f"waiting for {_short(waiter.event_type)}"
         case Failed():
-            told = json.loads(outcome.error)
-            error = f"{_short(told['exception_type'])}: {told['exception_message']}"
+            encoded = json.loads(outcome.error)
+            error = f"{_short(encoded['exception_type'])}: {encoded['exception_message']}"
             delay = outcome.retry_delay_seconds
             return f"failed with {error}" + ("" if delay is None else f" (next attempt in {delay:g}s)")
     raise TypeError(f"no such outcome: {outcome!r}")

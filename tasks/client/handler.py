@@ -45,7 +45,7 @@ class _Settled(Awaitable[Any]):
 
 
 class _Reading(AsyncIterator[Event]):
-    """One reading of a run's stream. A generator would not do: what breaks off is only told of it some time later."""
+    """One reading of a run's stream. Not a generator, whose end is noticed only some time after a reader breaks off."""
 
     def __init__(self, handler: WorkflowHandler, found: AsyncGenerator[StreamEvent]) -> None:
         self._handler, self._found = handler, found
@@ -278,7 +278,7 @@ class WorkflowHandler:
         try:
             await self._portal.run(self._cancel())
             await self._hub.await_ended(self.run_id, timeout)
-        except Exception:  # the contract of the reference: whoever wants to know awaits the handler
+        except Exception:  # as in LlamaIndex Workflows: await the handler for the outcome
             return
 
     def cancel(self) -> Awaitable[bool]:

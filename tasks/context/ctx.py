@@ -173,7 +173,7 @@ class Context(StepContextMarker, Generic[StateT]):
         self._face.send(message, step)
 
     def write_event_to_stream(self, ev: Event | None) -> None:
-        """Publish an event to whoever streams the run. *Promise:* in order; attempts are not merged."""
+        """Publish an event to the readers of the run's stream. *Promise:* in order; attempts are not merged."""
         if ev is not None:
             face = self._step("write_event_to_stream")
             face.emissions.publish(encode_event(ev, face.settings))

@@ -25,7 +25,7 @@ from .emissions import Emissions
 logger = logging.getLogger("umbel.steps")
 
 
-#: Whoever commits reads all waiters of the run.
+#: Every commit of the run reads all its waiters.
 _REQUIREMENTS_BYTES = 64 * 1024
 
 
@@ -103,9 +103,9 @@ class StepContext:
     def _warn_of_gathering(self, envelope: Envelope) -> None:
         """Say, once an attempt, that a step which could gather the event will not get it."""
         for step in self.emissions.plan.steps:
-            told = (step.name, envelope.type)
-            if step.kind == "collect" and told not in self._warned and step.accepts_event(envelope):
-                self._warned.add(told)
+            warning = (step.name, envelope.type)
+            if step.kind == "collect" and warning not in self._warned and step.accepts_event(envelope):
+                self._warned.add(warning)
                 logger.warning(
                     "step %r gathers the events of a fan-out and does not get the %s that step %r of run %s sent; "
                     "return a list of events instead",
@@ -138,7 +138,7 @@ class StepContext:
             )
         )
         if isinstance(answer, Refusal):
-            raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is no longer wanted ({answer}).")
+            raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is obsolete ({answer}).")
         if member.type in needed:
             self._collected += 1
         if answer is None:
@@ -187,8 +187,8 @@ class StepContext:
             requirements,
             self.accepts_subclasses,
         )
-        told = None if announce is None else encode_event(announce, self.settings)
-        raise WaitingForEvent(Suspended(waiter, told, timeout))
+        announced = None if announce is None else encode_event(announce, self.settings)
+        raise WaitingForEvent(Suspended(waiter, announced, timeout))
 
     def _requirements(self, event_type: type[Event], given: dict[str, Any]) -> dict[str, Any]:
         about = f"The requirements of step {self.work.step!r} of run {self.work.run_id!r} for {event_type.__name__}"

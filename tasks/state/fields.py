@@ -39,7 +39,7 @@ StateT = TypeVar("StateT", bound=BaseModel)
 #: Field that names the state's class, when it is a subclass of the one that the workflow's steps declare.
 CLASS_FIELD = ""
 
-#: Keys whose size the log has told of, and how many are remembered.
+#: Keys whose size was logged, and how many are remembered.
 _warned: set[str] = set()
 _MOST_WARNED = 1_000
 
@@ -223,7 +223,7 @@ class StateFields(Generic[StateT]):
         if type(state) is not self.cls:
             fields[CLASS_FIELD] = dump_json(qualified_name(type(state)))
         if type(state).model_fields:
-            self._build(fields)  # refused here and now, rather than at whoever reads it next
+            self._build(fields)  # refused here rather than at the next reader
         return fields
 
     def _change(

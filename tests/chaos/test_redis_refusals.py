@@ -126,7 +126,7 @@ def test_what_redis_refuses_for_a_while_is_waited_out_and_nothing_is_half_applie
         eventually(lambda: SHOWN[word] in told(client), f"Redis answers {word}")
         impatient = deployment.runtime.store
         impatient.patience_seconds = 0.2
-        with pytest.raises(StoreUnavailable, match="did not answer within 0.2 s while umbel wanted to start run"):
+        with pytest.raises(StoreUnavailable, match="did not answer within 0.2 s while umbel was trying to start run"):
             load.start(1)
         impatient.patience_seconds = 5.0
         time.sleep(chosen.uniform(0.5, 3.0))  # how long it lasts is part of what is tried, nothing is waited for

@@ -57,8 +57,8 @@ def test_a_redis_that_is_down_is_named_when_a_run_is_started_and_its_password_is
     with pytest.raises(StoreUnavailable) as down:
         flows.Chain(runtime=runtime).start(n=1)
     assert re.fullmatch(
-        r"Redis at redis://:\*\*\*@127\.0\.0\.1:\d+/0 did not answer within 0\.2 s while umbel wanted to start run "
-        r"'\S+': .*\. Nothing is lost: start Redis or mend UMBEL_REDIS_URL, then try again\.",
+        r"Redis at redis://:\*\*\*@127\.0\.0\.1:\d+/0 did not answer within 0\.2 s while umbel was trying to start run "
+        r"'\S+': .*\. Nothing is lost: start Redis or correct UMBEL_REDIS_URL, then try again\.",
         str(down.value),
     )
     runtime.close()

@@ -264,7 +264,7 @@ async def test_patience_ends_and_says_what_was_wanted() -> None:
         url = gone.url
         group = Connection(url, here(), patience_seconds=0.2)
         await group.run(echo("connected"))
-    with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.2 s while umbel wanted to fly"):
+    with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.2 s while umbel was trying to fly"):
         await group.run(ask("return 1", what="fly"))
     await group.close()
 
