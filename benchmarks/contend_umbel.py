@@ -60,7 +60,7 @@ class Umbel(Contender):
         wait_until(
             lambda: (
                 pids
-                <= {each.pid for each in self.runtime.portal.call(seen_workers(self.runtime.astore)) if each.is_live}
+                <= {each.pid for each in self.runtime.portal.call(seen_workers(self.runtime.store)) if each.is_live}
             ),
             "workers",
         )

@@ -215,7 +215,7 @@ def run(sizes: Sizes) -> Findings:
         server = supervisor.spawn(serve, env=environment, output=silence.fileno())
         deadline = time.monotonic() + 60
         while not (
-            port_file.exists() and any(each.is_live for each in runtime.portal.call(seen_workers(runtime.astore)))
+            port_file.exists() and any(each.is_live for each in runtime.portal.call(seen_workers(runtime.store)))
         ):
             if time.monotonic() > deadline or server.poll() is not None or worker.poll() is not None:
                 raise RuntimeError("worker or server did not start")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from umbel import Settings
 from umbel.orchestration.inspection.run_list import RunQuery, list_runs
 from umbel.orchestration.model.commands import RUN_STATUSES
-from umbel.orchestration.store.connection import Client
+from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.keys import new_id
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -48,10 +48,9 @@ def main() -> None:
 def keep(runtime: Runtime, count: int) -> str:
     """Put runs into Redis as the scripts leave them; gives an id from their middle."""
     ids = [new_id() for _ in range(count)]
-    store = runtime.store
-    pipe = store.client.pipeline(transaction=False)
+    pipe = connect(runtime.settings.redis_url or "").pipeline(transaction=False)
     for number, run_id in enumerate(ids):
-        keys, [status] = store.locate(run_id), random.choices(RUN_STATUSES, SHARES)
+        keys, [status] = runtime.store.locate(run_id), random.choices(RUN_STATUSES, SHARES)
         record = {"status": status, "workflow": f"shop.flows.Flow{number % 7}", "created_at": number, "live": 0}
         pipe.hset(keys["run"], mapping=record if status == "running" else record | {"ended_at": number})
         pipe.zadd(keys[f"runs:{status}"], {run_id: number})
@@ -70,10 +69,10 @@ def queries(some_id: str) -> Iterator[tuple[str, RunQuery]]:
 
 def measured(runtime: Runtime, query: RunQuery) -> Iterator[tuple[float, float, float, int]]:
     """Time passed, processor time here and in Redis (milliseconds), and runs on the page, again and again."""
-    client = runtime.store.client
+    client = connect(runtime.settings.redis_url or "")
     for _ in range(ROUNDS):
         redis, here, began = redis_seconds(client), time.process_time(), time.perf_counter()
-        page = runtime.portal.call(list_runs(runtime.astore, query))
+        page = runtime.portal.call(list_runs(runtime.store, query))
         passed, here = time.perf_counter() - began, time.process_time() - here
         yield passed * 1000, here * 1000, (redis_seconds(client) - redis) * 1000, len(page.runs)
 

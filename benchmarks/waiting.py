@@ -24,6 +24,7 @@ from typing import Any
 
 from umbel import Runtime, Settings
 from umbel.orchestration.engine.worker_directory import seen_workers
+from umbel.orchestration.store.connection import connect
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 from umbel.workers.local.command_process import process_environment, worker_command
@@ -117,7 +118,7 @@ class Fleet:
             ended = [process.returncode for process in self._processes if process.poll() is not None]
             if ended:
                 raise RuntimeError(f"a worker ended at its start, with exit code {ended[0]}")
-            return pids <= {each.pid for each in runtime.portal.call(seen_workers(runtime.astore)) if each.is_live}
+            return pids <= {each.pid for each in runtime.portal.call(seen_workers(runtime.store)) if each.is_live}
 
         wait_until(all_serve, "workers")
 
@@ -168,10 +169,8 @@ def waiting(runtime: Runtime, run_ids: Sequence[str]) -> int:
     """How many of these runs wait for an event."""
     found = 0
     for page in pages(run_ids):
-        pipeline = runtime.store.client.pipeline(transaction=False)
-        for run_id in page:
-            pipeline.hlen(runtime.store.locate(run_id)["waiters"])
-        found += sum(1 for waiters in pipeline.execute() if waiters)
+        asked = (("HLEN", runtime.store.locate(run_id)["waiters"]) for run_id in page)
+        found += sum(1 for waiters in runtime.portal.call(runtime.store.batch("count waiters", *asked)) if waiters)
     return found
 
 
@@ -221,13 +220,13 @@ def measured(sizes: Sizes, workers: int, pool: str, concurrency: int | None, fol
                 tell(f"warming up with {sizes.warm_up_runs:,} runs")
                 assert answer(runtime, ask(runtime, sizes.warm_up_runs)) == 0
                 time.sleep(sizes.settle_seconds)
-                before, stored_before = fleet.resident(), stored_bytes(runtime.store.client)
+                before, stored_before = fleet.resident(), stored_bytes(connect(server.url))
                 tell(f"starting {runs:,} runs")
                 began = time.perf_counter()
                 run_ids = ask(runtime, runs)
                 starts = runs / (time.perf_counter() - began)
                 time.sleep(sizes.settle_seconds)
-                resident, stored = fleet.resident(), stored_bytes(runtime.store.client)
+                resident, stored = fleet.resident(), stored_bytes(connect(server.url))
             tell("killing workers and Redis")
             fleet.kill()
             assert server.pid is not None

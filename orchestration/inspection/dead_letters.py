@@ -9,6 +9,7 @@ from ..model.errors import WorkerLost
 from ..store.replies import RunRecord, pairs
 from ..store.verbs import Store
 from .endings import exception_text
+from .run_list import newest_runs
 from .timeline import Execution, executions
 
 Reason = Literal["worker lost", "retries exhausted", "failed", "stuck"]
@@ -65,7 +66,7 @@ async def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 1
     """
     asked = limit
     while True:
-        records = await store.runs(status="failed", limit=asked)
+        records = await newest_runs(store, status="failed", limit=asked)
         found = [each for each in records if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
         if len(found) >= limit or len(records) < asked:
             return [_dead(record) for record in found[:limit]]

@@ -239,6 +239,25 @@ def _parsed(cursor: str) -> Position:
     return int(instant), run_id
 
 
+async def newest_runs(store: Store, *, status: str | None = None, limit: int = 100) -> list[RunRecord]:
+    """The newest runs, of one status or of any, newest first.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    indexes = [
+        store.keys.in_shard(shard, f"runs:{each}")
+        for shard in range(store.settings.shards)
+        for each in ([status] if status else RUN_STATUSES)
+    ]
+    pages = await store.batch("list runs", *(("ZREVRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
+    newest = sorted((each for page in pages for each in pairs(page).items()), key=lambda each: -float(each[1]))
+    ids = [run_id.decode() for run_id, _ in newest[:limit]]
+    found = await store.batch("read runs", *(("HGETALL", store.locate(run_id)["run"]) for run_id in ids))
+    records = zip(ids, map(pairs, found), strict=True)
+    return [run_record(run_id, raw) for run_id, raw in records if b"status" in raw]
+
+
 async def newest_handlers(
     store: Store,
     wanted: Callable[[RunRecord], bool],

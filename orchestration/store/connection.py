@@ -1,17 +1,14 @@
-"""Connections to the state Redis: how they are made, and what an outage means.
+"""What faults of Redis mean: which pass by themselves, and what is raised for the others; and a plain client.
 
-Every script is idempotent, so a command whose reply was lost is simply sent again, for as long as the caller's
-patience lasts. redis-py's own silent retry is switched off: one place decides.
+Runs are read and written through `pipeline.Connection`.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from redis import ConnectionPool, Redis
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -26,8 +23,6 @@ from redis.retry import Retry
 
 from ..model.errors import ConfigurationError, StoreUnavailable
 from .settings import redact_url
-
-T = TypeVar("T")
 
 #: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
 Client: TypeAlias = Any
@@ -49,21 +44,8 @@ _PASSING_WORDS = (
 )
 
 
-class WaryPool(ConnectionPool):
-    """Connections of equal age share their fate: when one is found broken, the idle ones are made anew before use.
-
-    Otherwise, where a machine on the way has gone without a word, each of them would cost a time-out of its own.
-    """
-
-    def release(self, connection: Any) -> None:
-        """Take a connection back."""
-        super().release(connection)
-        if not connection.is_connected:
-            self.disconnect(inuse_connections=False)
-
-
 def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
-    """A client for the state Redis. No command is sent yet.
+    """A client that waits out nothing, for questions to a server about itself. No command is sent yet.
 
     Args:
         url: Where it is.
@@ -72,19 +54,13 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
-    over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
-        return Redis.from_pool(
-            WaryPool.from_url(
-                url,
-                protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=5.0,
-                **over_tcp,
-                health_check_interval=15,
-                retry=Retry(NoBackoff(), 0),
-                max_connections=10_000,
-            )
+        return Redis.from_url(
+            url,
+            protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=5.0,
+            retry=Retry(NoBackoff(), 0),
         )
     except ValueError as error:
         raise not_a_url(url, error) from None
@@ -126,39 +102,3 @@ def refused_credentials(url: str, error: Exception) -> ConfigurationError:
     return ConfigurationError(
         f"Redis at {redact_url(url)} refuses the credentials: {error}. Correct user and password in UMBEL_REDIS_URL."
     )
-
-
-def persist(call: Callable[[], T], *, what: str, url: str, patience_seconds: float) -> T:
-    """Call until Redis answers; only for calls that may be repeated.
-
-    A connection that has gone silent may use up all the patience before that is noticed, with Redis in the best of
-    health; so after the first time-out there is one more try, over a fresh connection, however late it is.
-
-    Args:
-        call: One idempotent exchange with Redis.
-        what: What is being done, for the error.
-        url: Where, for the error; its password is not shown.
-        patience_seconds: How long an outage is waited out.
-
-    Raises:
-        StoreUnavailable: Redis did not answer in time. Whether the last try was applied is not known.
-        ConfigurationError: Redis refuses the credentials.
-    """
-    deadline = time.monotonic() + patience_seconds
-    pause = 0.02
-    has_timed_out = patience_seconds <= 0
-    while True:
-        try:
-            return call()
-        except AuthenticationError as error:
-            raise refused_credentials(url, error) from error
-        except (ConnectionError, TimeoutError, ResponseError) as error:
-            if not is_passing(error):
-                raise
-            if isinstance(error, TimeoutError) and not has_timed_out:
-                has_timed_out = True
-                continue
-            if time.monotonic() + pause > deadline:
-                raise unavailable(url, what, patience_seconds, error) from error
-            time.sleep(pause)
-            pause = min(pause * 2, 1.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from ..model.commands import RUN_STATUSES
 from ..model.envelope import Envelope
 from ..model.errors import RunClosed, RunNotFound
 from ..model.plan import Plan
@@ -97,20 +96,6 @@ class StoreReads:
         if b"created_at" not in raw:  # nothing there, or not begun: a snapshot that is being restored
             raise RunNotFound(not_found(run_id))
         return run_record(run_id, raw)
-
-    async def runs(self, *, status: str | None = None, limit: int = 100) -> list[RunRecord]:
-        """The newest runs, of one status or of any, newest first."""
-        indexes = [
-            self.keys.in_shard(shard, f"runs:{each}")
-            for shard in range(self.settings.shards)
-            for each in ([status] if status else RUN_STATUSES)
-        ]
-        pages = await self.batch("list runs", *(("ZREVRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
-        newest = sorted((each for page in pages for each in pairs(page).items()), key=lambda each: -float(each[1]))
-        ids = [run_id.decode() for run_id, _ in newest[:limit]]
-        found = await self.batch("read runs", *(("HGETALL", self.locate(run_id)["run"]) for run_id in ids))
-        records = zip(ids, map(pairs, found), strict=True)
-        return [run_record(run_id, raw) for run_id, raw in records if b"status" in raw]
 
     async def plan(self, run_id: str, digest: str) -> Plan:
         """The plan a run started with, remembered per process by its digest.

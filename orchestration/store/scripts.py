@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import msgpack
-from redis.exceptions import NoScriptError
 
-from .connection import Client
-from .failpoints import failpoint
 from .keys import RUN_KEYS
 
 _DIRECTIVE = re.compile(r"^--!(keys|include) (.+)$", re.MULTILINE)
@@ -136,14 +133,3 @@ def pack(value: Any) -> bytes:
 def unpack(data: bytes) -> Any:
     """msgpack from Lua: keys and short values are text; payloads never travel this way."""
     return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="surrogateescape")
-
-
-def evaluate(client: Client, script: Script, keys: Sequence[str], args: Sequence[bytes]) -> Any:
-    """Run a script by its SHA; a Redis that has forgotten it (restart, SCRIPT FLUSH) gets the text."""
-    failpoint(script.name, "before")
-    try:
-        reply = client.evalsha(script.sha, len(keys), *keys, *args)
-    except NoScriptError:
-        reply = client.eval(script.text, len(keys), *keys, *args)
-    failpoint(script.name, "after")
-    return reply

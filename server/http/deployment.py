@@ -95,7 +95,7 @@ class ServedDeployment:
     @property
     def store(self) -> Store:
         """The deployment's runs."""
-        return self.runtime.astore
+        return self.runtime.store
 
     @property
     def hub(self) -> StreamHub:

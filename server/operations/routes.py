@@ -71,6 +71,6 @@ class OperationEndpoints:
         except (RedisError, OSError, UmbelError) as error:
             logger.warning("quarantine counts missing from metrics: %s", error, extra={"action": "metrics_incomplete"})
             quarantined = {}
-        found, workers = await read_metrics(runtime.astore), await seen_workers(runtime.astore)
+        found, workers = await read_metrics(runtime.store), await seen_workers(runtime.store)
         page = exposition(found, workers, quarantined, self._deployment.readers)
         return Response(page, headers={"content-type": CONTENT_TYPE})

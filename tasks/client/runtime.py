@@ -21,8 +21,6 @@ from ...orchestration.model.errors import NotConfigured, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
-from ...orchestration.store.blocking import BlockingStore
-from ...orchestration.store.connection import connect
 from ...orchestration.store.keys import check_chosen_id, check_run_id, new_id, new_nonce
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
@@ -61,10 +59,9 @@ class Runtime:
         self.app = publishing_app(settings) if app is None else app
         self.registry = Registry() if registry is None else registry
         self.portal = Portal("umbel-runtime")
-        self.astore = Store(Connection(settings.redis_url, self.portal), settings)
-        self.store = BlockingStore(connect(settings.redis_url), settings)
+        self.store = Store(Connection(settings.redis_url, self.portal), settings)
         self.dispatcher = CeleryDispatcher(self.app, self.portal)
-        self.engine = Engine(self.astore, self.dispatcher)
+        self.engine = Engine(self.store, self.dispatcher)
         self._hub: StreamHub | None = None
         self._hub_pid = 0
         self._lock = threading.Lock()
@@ -74,7 +71,7 @@ class Runtime:
         """The one live connection of this process; a forked child gets its own."""
         with self._lock:
             if self._hub is None or self._hub_pid != os.getpid():
-                self._hub, self._hub_pid = StreamHub(self.astore), os.getpid()
+                self._hub, self._hub_pid = StreamHub(self.store), os.getpid()
             return self._hub
 
     def start(
@@ -139,7 +136,7 @@ class Runtime:
             return
         commands = [] if event is None else decide_start(plan, run_id, event, limits)
         del about["parent"], about["handler_id"]
-        reply = await begin_from(self.astore, run_id, plan, begin_with, commands, limits, nonce=new_nonce(), **about)
+        reply = await begin_from(self.store, run_id, plan, begin_with, commands, limits, nonce=new_nonce(), **about)
         await self.engine.started(run_id, plan, reply, limited=about["num_concurrent_runs"] is not None)
 
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
@@ -167,7 +164,7 @@ class Runtime:
         Raises:
             RunNotFound: There is no such run.
         """
-        return self.handler_of(self.portal.call(self.astore.run(check_run_id(run_id))))
+        return self.handler_of(self.portal.call(self.store.run(check_run_id(run_id))))
 
     def handler_of(self, record: RunRecord) -> WorkflowHandler:
         """A handler for a run that was just read."""
@@ -186,7 +183,6 @@ class Runtime:
             hub, self._hub = self._hub, None
         if hub is not None and self._hub_pid == os.getpid():
             hub.close()
-        self.store.client.close()
         self.portal.close()
 
 

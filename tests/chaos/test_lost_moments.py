@@ -27,7 +27,7 @@ def _replace_killed(deployment: ChaosDeployment, pool: str, failpoints: str) -> 
 
 def _is_blocked_on_the_queue(deployment: ChaosDeployment, worker: WorkerUnderTest) -> bool:
     """Whether a worker's BRPOP waits at Redis."""
-    waiting = [each for each in deployment.runtime.store.client.client_list() if each["cmd"] == "brpop"]
+    waiting = [each for each in deployment.store.client.client_list() if each["cmd"] == "brpop"]
     return any(each["age"] and "b" in each["flags"] for each in waiting)
 
 
@@ -41,7 +41,7 @@ def test_messages_that_die_with_who_had_just_fetched_them_are_sent_again(
     os.kill(victim.pid, signal.SIGSTOP)
     load = Load(deployment, seed)
     queue = f"{deployment.settings.key_prefix}:broker:{deployment.settings.queue}"
-    client = deployment.runtime.store.client
+    client = deployment.store.client
     lost = load.start_one(Links, 3)
     eventually(lambda: client.llen(queue) == 0, "Redis has handed out the message")
     victim.kill_group()

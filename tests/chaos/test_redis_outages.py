@@ -77,7 +77,7 @@ def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_go_on(
 def exists(deployment: ChaosDeployment, run_id: str) -> bool:
     """Whether Redis knows the run."""
     try:
-        deployment.runtime.store.run(run_id)
+        deployment.store.run(run_id)
     except RunNotFound:
         return False
     return True
@@ -88,7 +88,7 @@ def test_with_appendfsync_always_nothing_acknowledged_is_lost_in_a_power_cut(
     deploy_chaos: DeployChaos, redis_server: RedisUnderTest, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=ONE_SEED)
-    deployment.runtime.store.client.config_set("appendfsync", "always")
+    deployment.store.client.config_set("appendfsync", "always")
     start_workers(deployment)
     load = Load(deployment, ONE_SEED)
     load.start(20, seconds=0.05)
@@ -113,7 +113,7 @@ def test_an_emptied_redis_is_told_clearly_and_serves_new_runs_in_the_same_worker
     held = lost.start_one(Held, 1, seconds=1.0)
     deployment.await_effects("held", run_id=held)
     if how == "flushed":
-        deployment.runtime.store.client.flushall()
+        deployment.store.client.flushall()
     else:
         redis_server.lose_everything()
         redis_server.start()

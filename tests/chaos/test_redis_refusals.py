@@ -154,7 +154,7 @@ def test_scripts_forgotten_in_the_middle_of_everything_are_only_sent_again(
     load.answer()
     flushes = 0
     while len(load.ended(list(load.seen))) < len(load.seen):
-        deployment.runtime.store.client.script_flush()
+        deployment.store.client.script_flush()
         flushes += 1
     conclude(report, "F29 Redis NOSCRIPT", load, seed=ONE_SEED)
     assert flushes > 10
@@ -168,7 +168,7 @@ def test_a_redis_that_loads_for_a_while_is_waited_for(
 ) -> None:
     deployment = deploy_chaos(seed=ONE_SEED)
     start_workers(deployment)
-    client = deployment.runtime.store.client
+    client = deployment.store.client
     for part in range(10):
         client.eval("for i = 1, 50000 do redis.call('SET', ARGV[1] .. i, 'x') end", 0, f"somebody:elses:{part}:")
     load = Load(deployment, ONE_SEED)
@@ -209,7 +209,7 @@ def test_a_failover_to_a_replica_goes_on_from_a_consistent_point(
             # Both take the same password, as servers of one set do.
             following.config_set("requirepass", password)
             load.start(5, seconds=0.1)
-            deployment.runtime.store.client.wait(1, 5_000)  # what was started is on both
+            deployment.store.client.wait(1, 5_000)  # what was started is on both
             redis_server.kill()
             address.aim(replica.url)
             address.reset()

@@ -23,7 +23,7 @@ def _kill_all(deployment: ChaosDeployment) -> None:
 
 
 def _now_at_redis(deployment: ChaosDeployment) -> float:
-    seconds, micros = deployment.runtime.store.client.time()
+    seconds, micros = deployment.store.client.time()
     return float(seconds) + micros / 1e6
 
 
@@ -47,7 +47,7 @@ def test_retries_that_back_off_are_as_many_and_as_late_as_they_should_when_worke
 
 
 def _waits(deployment: ChaosDeployment, run_id: str) -> bool:
-    store = deployment.runtime.store
+    store = deployment.store
     timers = store.client.zrange(store.locate(run_id)["timers"], 0, -1)
     return any(run_id.encode() in member for member in timers)
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import pytest
 
 from support.runs import idle
+from support.store.blocking import store_of
 from umbel import Context, Workflow, attach, step
 from umbel.events import Event, HumanResponseEvent, StartEvent, StopEvent
 from umbel.handler import WorkflowHandler
@@ -50,9 +51,9 @@ async def test_defect_02_the_time_limit_of_a_wait_survives_a_snapshot(runtime: B
             return StopEvent(result="somebody came")
 
     def turn_the_clock_past_the_wait(handler: WorkflowHandler) -> int:
-        timers = runtime.store.locate(handler.run_id)["timers"]
-        waits = [member for member, _ in runtime.store.client.zscan_iter(timers, match=f"waiter|{handler.run_id}|*")]
-        return int(runtime.store.client.zadd(timers, dict.fromkeys(waits, 1), xx=True, ch=True)) if waits else 0
+        timers, client = runtime.store.locate(handler.run_id)["timers"], store_of(runtime).client
+        waits = [member for member, _ in client.zscan_iter(timers, match=f"waiter|{handler.run_id}|*")]
+        return int(client.zadd(timers, dict.fromkeys(waits, 1), xx=True, ch=True)) if waits else 0
 
     original = Patient(timeout=None).run()
     await idle(original)
@@ -136,7 +137,7 @@ async def test_defect_12_nothing_of_an_ended_run_is_kept_for_ever(runtime: Basic
     handler = Busy().run()
     assert await handler == 5
 
-    client = runtime.store.client
+    client = store_of(runtime).client
     async with asyncio.timeout(20):
         while any(client.ttl(key) == -1 for key in client.scan_iter(f"*{handler.run_id}*")):
             await asyncio.sleep(0.02)

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from support.store.blocking import store_of
 from umbel import Runtime, Settings
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -206,13 +207,14 @@ def test_it_runs_on_two_workers_that_both_take_part(
     (tmp_path / f"{program.name}.py").write_text(program.ported)
     deployed = {"UMBEL_REDIS_URL": redis_url, "UMBEL_KEY_PREFIX": f"p{secrets.token_hex(4)}"}
     runtime = Runtime(Settings(redis_url=redis_url, key_prefix=deployed["UMBEL_KEY_PREFIX"]))
+    store = store_of(runtime)
     try:
         with serving(program, ["one", "two"], tmp_path, supervisor, **deployed):
             found: list[Execution] = []
             for _ in range(5):  # who takes a dispatch first is chance, in a program of a few steps
                 assert execute([sys.executable], program, tmp_path, **deployed) == program.printed
-                runs = [run.run_id for run in runtime.store.runs()]
-                found = [each for run_id in runs for each in executions(runtime.store.journal(run_id))]
+                runs = [run.run_id for run in store.runs()]
+                found = [each for run_id in runs for each in executions(store.journal(run_id))]
                 if len({each.worker for each in found}) == 2:
                     break
         assert {each.worker.partition("@")[0] for each in found} == {"one", "two"}
@@ -228,11 +230,12 @@ def test_the_branches_of_one_run_are_spread_over_two_workers(
     (tmp_path / f"{program.name}.py").write_text(program.ported)
     deployed = {"UMBEL_REDIS_URL": redis_url, "UMBEL_KEY_PREFIX": f"p{secrets.token_hex(4)}"}
     runtime = Runtime(Settings(redis_url=redis_url, key_prefix=deployed["UMBEL_KEY_PREFIX"]))
+    store = store_of(runtime)
     try:
         with serving(program, ["one", "two"], tmp_path, supervisor, **deployed):
             assert execute([sys.executable], program, tmp_path, **deployed) == program.printed
-        for run in runtime.store.runs():
-            queries = [each for each in executions(runtime.store.journal(run.run_id)) if each.step == "query"]
+        for run in store.runs():
+            queries = [each for each in executions(store.journal(run.run_id)) if each.step == "query"]
             assert len(queries) == 12
             assert {each.worker.partition("@")[0] for each in queries} == {"one", "two"}
             # Its `num_workers` is 4, in all workers together.

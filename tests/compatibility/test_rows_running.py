@@ -14,6 +14,7 @@ import pytest
 
 import umbel
 from support.runs import idle
+from support.store.blocking import store_of
 from umbel import Context, Workflow, step
 from umbel.errors import (
     WorkflowRuntimeError,
@@ -59,14 +60,14 @@ class Greeter(Workflow):
 
 def time_limit_in_ms(runtime: BasicRuntime, handler: WorkflowHandler) -> float | None:
     """How long after its start the run will time out; None if it will not, or has not begun."""
-    keys = runtime.store.locate(handler.run_id)
-    due = runtime.store.client.zscore(keys["timers"], f"timeout|{handler.run_id}")
-    return None if due is None else due - runtime.store.run(handler.run_id).created_at
+    store = store_of(runtime)
+    due = store.client.zscore(store.locate(handler.run_id)["timers"], f"timeout|{handler.run_id}")
+    return None if due is None else due - store.run(handler.run_id).created_at
 
 
 def turn_the_clock_past_the_limit(runtime: BasicRuntime, handler: WorkflowHandler) -> None:
-    keys = runtime.store.locate(handler.run_id)
-    assert runtime.store.client.zadd(keys["timers"], {f"timeout|{handler.run_id}": 1}, xx=True, ch=True) == 1
+    timers = runtime.store.locate(handler.run_id)["timers"]
+    assert store_of(runtime).client.zadd(timers, {f"timeout|{handler.run_id}": 1}, xx=True, ch=True) == 1
 
 
 # -- 1: what is imported -----------------------------------------------------------------------------------------------

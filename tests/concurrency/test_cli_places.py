@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.processes.command_line import Cli
+from support.store.blocking import store_of
 from umbel import Settings, StartEvent, StopEvent, Workflow, step
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -44,6 +45,6 @@ def test_a_run_that_waits_for_a_place_is_shown_as_such_and_can_be_cancelled_and_
     assert second.status() == "cancelled"
     assert "'second' is waiting for its workflow's concurrency limit" in cli("retry", "second").err
     first.cancel()
-    assert not runtime.store.run("second").waits_for_admission
+    assert not store_of(runtime).run("second").waits_for_admission
     second.cancel()
     assert "'first' resumes with 1 step" in cli("retry", "first").err

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from support.store.blocking import store_of
 from umbel import (
     Context,
     HumanResponseEvent,
@@ -107,7 +108,8 @@ async def test_the_time_in_the_line_does_not_count_against_the_timeout(log: Log,
         with pytest.raises(WorkflowTimeoutError):
             await handler
 
-    ended_at = [runtime.store.run(handler.run_id).ended_at for handler in (first, second)]
+    store = store_of(runtime)
+    ended_at = [store.run(handler.run_id).ended_at for handler in (first, second)]
     assert ended_at[0] is not None
     assert ended_at[1] is not None
     assert ended_at[1] - ended_at[0] >= 300

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from support.console import flows as console_flows
 from support.console.driving import CHROMIUM_ARGUMENTS, Keep, Site
 from support.console.serving import Serving
+from support.store.blocking import store_of
 from umbel import Settings
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -42,7 +43,7 @@ def runtime(redis_url: str) -> Iterator[Runtime]:
 @pytest.fixture
 def keep(runtime: Runtime) -> Keep:
     """Makes runs of any status, by the hundred: the record and the index, nothing to execute."""
-    store = runtime.store
+    store = store_of(runtime)
 
     def make(run_id: str, status: str = "completed", *, workflow: str = "shop.Order", at: int = 1_000) -> str:
         keys = store.locate(run_id)

@@ -29,7 +29,7 @@ def detail_when(deployment: Runtime, run_id: str, state: str, step: str, count: 
     """
 
     def reached() -> RunDetail | None:
-        found = deployment.portal.call(read_detail(deployment.astore, run_id))
+        found = deployment.portal.call(read_detail(deployment.store, run_id))
         is_reached = getattr(found.steps.get(step, LiveStep()), state) == count
         if state == "waiting":
             is_reached &= found.record.live == found.asleep == count == len(found.questions)
@@ -62,7 +62,7 @@ def test_it_tells_who_waits_and_what_was_asked(deployment: Runtime) -> None:
     handler.send_event(Decision(approved=True, by="Ada"))
     assert handler.result(20)["hotel"] == "Aurora"
     eventually(
-        lambda: deployment.portal.call(read_detail(deployment.astore, handler.run_id)).questions == (),
+        lambda: deployment.portal.call(read_detail(deployment.store, handler.run_id)).questions == (),
         "nothing is asked any more",
     )
 
@@ -73,7 +73,7 @@ def test_without_a_full_journal_the_only_question_of_a_step_is_found_in_the_stre
     handler = Booking(timeout=None).start(start_event=trip())
     detail_when(deployment, handler.run_id, "waiting", "ask")
     monkeypatch.setattr(run_detail, "JOURNAL_ENTRIES", 0)
-    found = deployment.portal.call(read_detail(deployment.astore, handler.run_id))
+    found = deployment.portal.call(read_detail(deployment.store, handler.run_id))
     assert found.journal == ()
     assert found.journal_left_out > 0
     assert found.questions[0].asked is not None
@@ -87,10 +87,10 @@ def test_what_is_too_much_to_be_shown_is_left_out_and_told(
     handler = Booking(timeout=None).start(start_event=trip())
     detail_when(deployment, handler.run_id, "waiting", "ask")
     monkeypatch.setattr(run_detail, "STATE_VALUE_BYTES", 10)
-    found = deployment.portal.call(read_detail(deployment.astore, handler.run_id))
+    found = deployment.portal.call(read_detail(deployment.store, handler.run_id))
     assert [(each.key, each.json) for each in found.state] == [("asked", None), ("city", b'"Oslo"')]
     monkeypatch.setattr(run_detail, "STATE_KEYS", 1)
-    found = deployment.portal.call(read_detail(deployment.astore, handler.run_id))
+    found = deployment.portal.call(read_detail(deployment.store, handler.run_id))
     assert [each.key for each in found.state] == ["asked"]
     assert found.state_left_out == 1
     handler.cancel()

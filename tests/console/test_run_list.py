@@ -7,6 +7,7 @@ import random
 import pytest
 
 from support.console.driving import Keep
+from support.store.blocking import store_of
 from umbel.errors import WorkflowRuntimeError
 from umbel.orchestration.inspection import run_list
 from umbel.orchestration.inspection.run_list import RunQuery, list_runs
@@ -19,7 +20,7 @@ def walked(runtime: Runtime, **query: object) -> list[str]:
     ids: list[str] = []
     cursor: str | None = None
     while True:
-        page = runtime.portal.call(list_runs(runtime.astore, RunQuery(cursor=cursor, **query)))  # type: ignore[arg-type]
+        page = runtime.portal.call(list_runs(runtime.store, RunQuery(cursor=cursor, **query)))  # type: ignore[arg-type]
         ids += [run.run_id for run in page.runs]
         cursor = page.cursor
         if cursor is None:
@@ -55,7 +56,7 @@ def test_a_page_ends_where_enough_was_looked_through_and_the_next_goes_on(
     monkeypatch.setattr(run_list, "REACH", 20)
     for n in range(120):
         keep(f"run{n:03}", at=1_000 + n)
-    first = runtime.portal.call(list_runs(runtime.astore, RunQuery(search="run000")))
+    first = runtime.portal.call(list_runs(runtime.store, RunQuery(search="run000")))
     assert first.runs == ()
     assert first.cursor is not None
     assert walked(runtime, search="run000") == ["run000"]
@@ -65,7 +66,7 @@ def test_counts_are_of_all_runs_whatever_the_filter(runtime: Runtime, keep: Keep
     for n in range(5):
         keep(f"a{n}", "failed")
     keep("b", "running")
-    page = runtime.portal.call(list_runs(runtime.astore, RunQuery(statuses=("running",))))
+    page = runtime.portal.call(list_runs(runtime.store, RunQuery(statuses=("running",))))
     assert [run.run_id for run in page.runs] == ["b"]
     assert page.counts == {"running": 1, "completed": 0, "failed": 5, "cancelled": 0, "timed_out": 0}
 
@@ -73,7 +74,7 @@ def test_counts_are_of_all_runs_whatever_the_filter(runtime: Runtime, keep: Keep
 def test_a_run_whose_retention_is_over_is_not_listed(runtime: Runtime, keep: Keep) -> None:
     keep("gone")
     keep("kept")
-    runtime.store.client.delete(runtime.store.locate("gone")["run"])
+    store_of(runtime).client.delete(runtime.store.locate("gone")["run"])
     assert walked(runtime) == ["kept"]
 
 
@@ -89,12 +90,12 @@ def test_a_run_whose_retention_is_over_is_not_listed(runtime: Runtime, keep: Kee
 )
 def test_a_question_that_makes_no_sense_is_told_so(runtime: Runtime, query: RunQuery, what: str) -> None:
     with pytest.raises(WorkflowRuntimeError, match=what):
-        runtime.portal.call(list_runs(runtime.astore, query))
+        runtime.portal.call(list_runs(runtime.store, query))
 
 
 def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtime, keep: Keep) -> None:
     # What it takes in time is measured by `python -m benchmarks.run_list`; here it is that nothing grows with the runs.
-    store = runtime.store
+    store = store_of(runtime)
     pipe = store.client.pipeline(transaction=False)
     for n in range(10_000):
         keys = store.locate(f"run{n}")
@@ -107,5 +108,5 @@ def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtim
         return sum(each["calls"] for name, each in counts.items() if name != "cmdstat_hget")  # those are in scripts
 
     before = asked()
-    assert runtime.portal.call(list_runs(runtime.astore, RunQuery(search="nowhere"))).runs == ()
+    assert runtime.portal.call(list_runs(runtime.store, RunQuery(search="nowhere"))).runs == ()
     assert asked() - before < 500

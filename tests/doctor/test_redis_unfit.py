@@ -11,7 +11,7 @@ from umbel.workers.embedded.supervisor import Supervisor
 def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_mend_it(deploy: Deploy, supervisor: Supervisor) -> None:
     with EmbeddedRedis.temporary(append_only=False, supervisor=supervisor) as server:
         deployment = deploy(server.url)
-        deployment.runtime.store.client.config_set("maxmemory-policy", "allkeys-lru")
+        deployment.store.client.config_set("maxmemory-policy", "allkeys-lru")
         worker = deployment.worker("one", pool="solo").wait_ready()
 
         for said in (

@@ -127,7 +127,7 @@ async def test_a_run_is_drawn_from_its_id_alone(tmp_path: Path) -> None:
 
 
 async def test_events_lead_from_one_work_item_to_the_next(runtime: Any) -> None:
-    run = await past_run(runtime.astore, await ordered(4))
+    run = await past_run(runtime.store, await ordered(4))
 
     assert hops(run) == {
         (START, "StartEvent", "split"): 1,
@@ -149,7 +149,7 @@ async def test_a_loop_is_unrolled(runtime: Any) -> None:
     chart = draw_most_recent_execution_mermaid(handler)
 
     assert chart.count('"down<br/>') == 4
-    assert boxes(await past_run(runtime.astore, handler.run_id))["event"] == ["Line"] * 4
+    assert boxes(await past_run(runtime.store, handler.run_id))["event"] == ["Line"] * 4
 
 
 async def test_joins_and_sent_events_are_followed(runtime: Any) -> None:
@@ -172,12 +172,12 @@ async def test_joins_and_sent_events_are_followed(runtime: Any) -> None:
     handler = Pair().run()
     await handler
 
-    found = hops(await past_run(runtime.astore, handler.run_id))
+    found = hops(await past_run(runtime.store, handler.run_id))
     assert found["send", "Left", "join"] == found["send", "Right", "join"] == 1
 
 
 async def test_a_large_fan_out_is_drawn_with_one_box_for_most_of_it(runtime: Any) -> None:
-    run = await past_run(runtime.astore, await ordered(300))
+    run = await past_run(runtime.store, await ordered(300))
 
     assert hops(run)["split", "Line", "price"] == 300
     found = boxes(run)
@@ -192,7 +192,7 @@ async def test_a_large_fan_out_is_drawn_with_one_box_for_most_of_it(runtime: Any
 async def test_a_long_loop_is_drawn_with_its_beginning_and_its_end(runtime: Any) -> None:
     handler = Loop().run(n=30)
     await handler
-    run = await past_run(runtime.astore, handler.run_id)
+    run = await past_run(runtime.store, handler.run_id)
 
     found = boxes(run, max_items=9)
 
@@ -211,7 +211,7 @@ async def test_a_failed_run_says_what_failed(runtime: Any) -> None:
     with pytest.raises(LookupError):
         await handler
 
-    picture = run_picture(await past_run(runtime.astore, handler.run_id))
+    picture = run_picture(await past_run(runtime.store, handler.run_id))
     assert ("Status", "failed") in picture.facts
     assert ("Failed", "go: LookupError: gone") in picture.facts
     assert {arrow.line for arrow in picture.arrows} == {"plain", "dashed"}
@@ -222,18 +222,18 @@ async def test_a_run_that_goes_on_shows_what_has_happened_and_says_so(runtime: A
     async for event in handler.stream_events():
         if isinstance(event, Ask):
             break
-    picture = run_picture(await past_run(runtime.astore, handler.run_id))
+    picture = run_picture(await past_run(runtime.store, handler.run_id))
     await handler.cancel_run()
 
     assert [box.label for box in picture.boxes if box.look == "waiting"] == ["total"]
     assert picture.remarks == ("The run has not ended. What its steps are doing right now is not in this drawing.",)
-    cancelled = run_picture(await past_run(runtime.astore, handler.run_id))
+    cancelled = run_picture(await past_run(runtime.store, handler.run_id))
     assert cancelled.remarks == ("No step ended the run: it is cancelled.",)
 
 
 def journal_without(runtime: Any, monkeypatch: pytest.MonkeyPatch, *, commands: bool, led_to: bool) -> None:
     """From now on the journal is read as if some of it had never been written."""
-    store = runtime.astore
+    store = runtime.store
     command = store.command
 
     async def altered(what: str, *asked: Any) -> Any:
@@ -255,11 +255,11 @@ async def test_a_summary_of_a_journal_shows_all_that_a_full_one_shows(
     runtime: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = await ordered(4)
-    full = await past_run(runtime.astore, run_id)
+    full = await past_run(runtime.store, run_id)
 
     journal_without(runtime, monkeypatch, commands=True, led_to=False)
 
-    assert await past_run(runtime.astore, run_id) == full
+    assert await past_run(runtime.store, run_id) == full
     assert full.is_complete
 
 
@@ -269,7 +269,7 @@ async def test_a_journal_of_an_older_version_is_drawn_as_far_as_its_commands_say
     run_id = await ordered(4)
 
     journal_without(runtime, monkeypatch, commands=False, led_to=True)
-    run = await past_run(runtime.astore, run_id)
+    run = await past_run(runtime.store, run_id)
 
     assert not run.is_complete
     assert hops(run) == {
@@ -284,7 +284,7 @@ async def test_an_older_summary_shows_what_was_executed(runtime: Any, monkeypatc
     run_id = await ordered(4)
 
     journal_without(runtime, monkeypatch, commands=True, led_to=True)
-    run = await past_run(runtime.astore, run_id)
+    run = await past_run(runtime.store, run_id)
 
     assert (run.is_complete, hops(run)) == (False, {})
     assert sorted(run.steps.values()) == ["price"] * 4 + ["rescue", "split", "total"]
@@ -309,7 +309,7 @@ async def test_a_fan_in_without_members_and_an_answer_that_came_early_are_follow
     handler = Early().run()
     await handler
 
-    found = hops(await past_run(runtime.astore, handler.run_id))
+    found = hops(await past_run(runtime.store, handler.run_id))
     assert found["drop", "", "total"] == 1
     assert found["split", "Answer", "total"] == 1
 

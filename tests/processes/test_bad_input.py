@@ -41,7 +41,7 @@ def nothing_is_lost(deployment: Deployment) -> Any:
     """After each mistake the worker goes on, and no run is left in the air."""
     yield
     assert deployment.start(flows.Chain, n=2).result(40) == 4
-    eventually(lambda: deployment.runtime.store.runs(status="running") == [], "no run is left")
+    eventually(lambda: deployment.store.runs(status="running") == [], "no run is left")
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port"])
@@ -53,7 +53,7 @@ def test_a_url_that_is_none_of_redis_is_refused_with_the_forms_there_are(url: st
 
 def test_a_redis_that_is_down_is_named_when_a_run_is_started_and_its_password_is_not() -> None:
     runtime = Runtime(Settings(redis_url=f"redis://:secret@127.0.0.1:{free_port()}/0"))
-    runtime.astore.patience_seconds = 0.2
+    runtime.store.patience_seconds = 0.2
     with pytest.raises(StoreUnavailable) as down:
         flows.Chain(runtime=runtime).start(n=1)
     assert re.fullmatch(
@@ -74,10 +74,10 @@ def test_a_wrong_password_is_said_to_be_one(durable_redis_url: str) -> None:
 
 
 def test_what_a_start_event_cannot_carry_is_refused_before_the_run_begins(deployment: Deployment) -> None:
-    before = len(deployment.runtime.store.runs(limit=1000))
+    before = len(deployment.store.runs(limit=1000))
     with pytest.raises(UnserializableValue, match=r"StartEvent cannot be sent: .*connection.*object"):
         deployment.start(flows.Chain, n=1, connection=object())
-    assert len(deployment.runtime.store.runs(limit=1000)) == before
+    assert len(deployment.store.runs(limit=1000)) == before
 
 
 @pytest.mark.parametrize(

@@ -99,5 +99,5 @@ def test_a_run_survives_a_change_of_its_code(village: Village, change: str) -> N
         eventually(lambda: "parked" in deployment.journal_kinds(handler.run_id), "the work is parked")
         assert handler.status() == "running"
         deployment.worker("back", old, pool="solo", queues="umbel,later").wait_ready()
-    eventually(lambda: deployment.runtime.store.run(handler.run_id).status == "completed", "it completes")
+    eventually(lambda: deployment.store.run(handler.run_id).status == "completed", "it completes")
     assert deployment.executions(handler.run_id)[-1].outcome == "done"

@@ -51,7 +51,7 @@ def test_a_doorbell_in_hand_is_not_filed_with_the_broker(deploy: Deploy, pool: s
     deployment.await_effects("begun", run_id=handler.run_id)
 
     broker = f"{deployment.settings.key_prefix}:broker"
-    filed = deployment.runtime.store.client.exists(f"{broker}:unacked", f"{broker}:unacked_index")
+    filed = deployment.store.client.exists(f"{broker}:unacked", f"{broker}:unacked_index")
     deployment.open_gate(handler.run_id)
 
     assert filed == 0

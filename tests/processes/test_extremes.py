@@ -46,18 +46,18 @@ def test_what_it_cannot_carry_fails_its_step_which_is_told_what_and_where(deploy
 
 
 def test_what_a_start_event_cannot_carry_is_refused_before_there_is_a_run(deployment: Deployment) -> None:
-    before = len(deployment.runtime.store.runs(limit=1000))
+    before = len(deployment.store.runs(limit=1000))
     for name, (_, text) in flows.REFUSED.items():
         with pytest.raises((UnserializableValue, PayloadTooLarge), match=f"(?i){text}"):
             deployment.start(flows.Doors, value=flows.value_of(name))
     with pytest.raises(PayloadTooLarge, match="it has 104,8.* bytes, at most 16,777,216 are allowed"):
         deployment.start(flows.Doors, value="x" * (100 << 20))
-    assert len(deployment.runtime.store.runs(limit=1000)) == before
+    assert len(deployment.store.runs(limit=1000)) == before
 
 
 def test_what_an_event_from_outside_cannot_carry_is_refused_to_its_sender(deployment: Deployment) -> None:
     handler = deployment.start(flows.Doors, name="2^63", door="required")
-    eventually(lambda: deployment.runtime.store.surroundings(handler.run_id).waiters, "it waits")
+    eventually(lambda: deployment.store.surroundings(handler.run_id).waiters, "it waits")
     for name, (_, text) in flows.REFUSED.items():
         with pytest.raises((UnserializableValue, PayloadTooLarge), match=f"(?i){text}"):
             handler.send_event(flows.Answer(key=flows.value_of(name)))
@@ -70,10 +70,10 @@ def test_what_an_event_from_outside_cannot_carry_is_refused_to_its_sender(deploy
 def test_an_exception_with_a_huge_text_is_kept_cut_off(deployment: Deployment, as_argument: bool) -> None:
     handler = deployment.start(flows.Wordy, size=4 << 20, as_argument=as_argument)
     eventually(handler.is_done, "it has failed")
-    record = deployment.runtime.store.run(handler.run_id)
+    record = deployment.store.run(handler.run_id)
     assert record.status == "failed"
     assert record.ending is not None
     assert len(record.ending.to_bytes()) < 1 << 20
-    assert len(deployment.runtime.store.journal(handler.run_id)) < 10
+    assert len(deployment.store.journal(handler.run_id)) < 10
     with pytest.raises(Exception, match="xxx"):
         handler.result(10)

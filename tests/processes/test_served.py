@@ -107,7 +107,7 @@ async def test_of_many_requests_to_two_servers_one_continues_the_handler(deploym
             )
             assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 19}
             [winner] = [answer.json()["run_id"] for answer in answers if answer.status_code == 200]
-            assert current_run(deployment.runtime.store, "raced").at == winner
+            assert deployment.runtime.portal.call(current_run(deployment.runtime.store, "raced")).at == winner
             deployment.open_gate(f"raced-{lap}")
             assert await deployment.runtime.attach(winner) == lap
 
@@ -174,7 +174,7 @@ def test_a_run_cannot_be_called_as_a_handler_is(deployment: Deployment) -> None:
     flow = Counting(runtime=runtime, timeout=None)
     with runtime.registering():
         runtime.start(flow, flow.start_event_class(), handler_id="taken").result(timeout=30)
-        assert attach(current_run(runtime.store, "taken").at).status() == "completed"
+        assert attach(runtime.portal.call(current_run(runtime.store, "taken")).at).status() == "completed"
 
     with pytest.raises(RuntimeError, match="already exists"):
         flow.run(run_id="taken")
@@ -304,7 +304,7 @@ async def test_a_run_that_is_purged_while_a_step_is_at_work_leaves_nothing_and_h
     deployment = deploy()
     worker = deployment.worker("w", "support.flows.served", pool="asyncio", concurrency=5).wait_ready()
     replica = Replica(deployment, "h1")
-    client_redis = deployment.runtime.store.client
+    client_redis = deployment.store.client
 
     def left() -> list[bytes]:
         found = client_redis.scan_iter(match=f"{deployment.settings.key_prefix}:*purged*", count=1000)
@@ -314,7 +314,7 @@ async def test_a_run_that_is_purged_while_a_step_is_at_work_leaves_nothing_and_h
         client = client_of(http)
         run = {"start_event": {"gate": "purged"}}
         handler = await client.run_workflow_nowait("counting", handler_id="purged", **run)
-        while "count" not in deployment.runtime.store.active_steps(str(handler.run_id)):
+        while "count" not in deployment.store.active_steps(str(handler.run_id)):
             await asyncio.sleep(0.01)
         assert left()
         assert (await client.cancel_handler("purged", purge=True)).status == "deleted"
@@ -324,7 +324,7 @@ async def test_a_run_that_is_purged_while_a_step_is_at_work_leaves_nothing_and_h
     assert again.result is not None
     assert again.result.value == {"result": 1}
     eventually(lambda: not left(), "nothing of it is left")
-    store = deployment.runtime.store
+    store = deployment.store
     owners = [
         key
         for shard in range(store.settings.shards)

@@ -102,7 +102,7 @@ def test_scripts_that_redis_forgets_are_only_sent_again(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES)
     deployment.worker("one", "support.flows.continuation", pool="asyncio", concurrency=100).wait_ready()
     chains = [deployment.start(Links, n=50) for _ in range(20)]
-    client = deployment.runtime.store.client
+    client = deployment.store.client
     flushes = 0
     while not all(chain.is_done() for chain in chains):
         client.script_flush()

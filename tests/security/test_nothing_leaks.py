@@ -66,7 +66,7 @@ def test_payloads_and_passwords_are_in_no_log_and_no_monitor_event(deployment: D
 
 def test_messages_in_the_broker_are_ids(deployment: Deployment) -> None:
     handler = deployment.start(flows.Leaky, secret=SECRET)  # no worker takes it
-    client = deployment.runtime.store.client
+    client = deployment.store.client
     queues = [
         key for key in client.scan_iter(f"{deployment.settings.key_prefix}:broker:*") if client.type(key) == b"list"
     ]
@@ -116,7 +116,6 @@ def test_the_doctor_shows_neither(deployment: Deployment) -> None:
     ],
 )
 def test_a_forged_doorbell_changes_nothing_and_costs_no_worker(forged: Deployment, arguments: list[Any]) -> None:
-    store = forged.runtime.store
     before = run_keys(forged)
     create_app(forged.settings).send_task(
         "Leaky.ask",
@@ -129,7 +128,7 @@ def test_a_forged_doorbell_changes_nothing_and_costs_no_worker(forged: Deploymen
     assert forged.start(flows.Plain).result(40) == "done"  # sent after it, taken after it
     assert forged.workers[0].process.poll() is None
     assert {key for key in run_keys(forged) - before if b"x|y" in key or b"etc" in key or b"aaaa" in key} == set()
-    eventually(lambda: store.runs(status="running") == [], "no run is left")
+    eventually(lambda: forged.store.runs(status="running") == [], "no run is left")
 
 
 @pytest.fixture(scope="module")
@@ -141,4 +140,4 @@ def forged(deploy_for_module: Deploy) -> Deployment:
 
 
 def run_keys(deployment: Deployment) -> set[bytes]:
-    return set(deployment.runtime.store.client.scan_iter(f"{deployment.settings.key_prefix}:{{*"))
+    return set(deployment.store.client.scan_iter(f"{deployment.settings.key_prefix}:{{*"))

@@ -130,8 +130,9 @@ def test_a_password_that_is_taken_for_a_port_is_not_quoted() -> None:
 
 
 def test_what_holds_connections_shows_no_password() -> None:
-    runtime = Runtime(Settings(redis_url=f"redis://:{SECRET}@127.0.0.1:1/0"))
-    shown = [runtime, runtime.store, runtime.store.client, runtime.store.client.connection_pool, runtime.dispatcher]
+    url = f"redis://:{SECRET}@127.0.0.1:1/0"
+    runtime, client = Runtime(Settings(redis_url=url)), connect(url)
+    shown = [runtime, runtime.store, runtime.store.connection, client, client.connection_pool, runtime.dispatcher]
 
     assert SECRET not in "".join(map(repr, shown))
     runtime.close()

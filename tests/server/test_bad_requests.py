@@ -115,7 +115,7 @@ async def test_strange_handler_ids_are_not_found(client: httpx.AsyncClient, hand
 
 async def test_redis_being_away_is_a_503_that_names_no_password() -> None:
     runtime = Runtime(Settings(redis_url="redis://:hunter2@127.0.0.1:1/0"))
-    runtime.astore.patience_seconds = 0.05
+    runtime.store.patience_seconds = 0.05
     server = make_server(runtime)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost") as http:
         answer = await http.get("/handlers")

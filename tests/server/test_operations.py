@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.http.flows import Greet
+from support.store.blocking import store_of
 from umbel import Settings, StartEvent, StopEvent, Workflow, step
 from umbel.server import WorkflowServer
 from umbel.tasks.client.runtime import Runtime
@@ -142,10 +143,10 @@ async def test_open_streams_of_this_process_are_counted(runtime: Any, asking: As
 
 async def test_messages_in_quarantine_are_told_by_queue(runtime: Any, client: httpx.AsyncClient) -> None:
     prefix = f"{runtime.settings.key_prefix}:broker:"
-    set_aside(runtime.store.client, prefix, "elsewhere", b"nonsense", "expected JSON")
+    set_aside(store_of(runtime).client, prefix, "elsewhere", b"nonsense", "expected JSON")
 
     assert (await figures(client))["umbel_quarantined_messages_total{elsewhere}"] == 1
-    runtime.store.client.delete(f"{prefix}umbel:quarantine", f"{prefix}umbel:quarantine:elsewhere")
+    store_of(runtime).client.delete(f"{prefix}umbel:quarantine", f"{prefix}umbel:quarantine:elsewhere")
 
 
 async def test_payloads_are_in_no_figure(client: httpx.AsyncClient) -> None:

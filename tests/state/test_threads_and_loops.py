@@ -10,8 +10,8 @@ from typing import TypeVar
 import pytest
 from pydantic import BaseModel, field_validator
 
+from support.store.blocking import BlockingStore as Store
 from support.store.state import Derived, Run, connected_store
-from umbel.orchestration.store.blocking import BlockingStore as Store
 from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.tasks.state.store import DictState, SyncStateStore
 from umbel.workers.embedded.binary import find_server

@@ -82,7 +82,7 @@ class Upgraded:
         self.deployment = deployment
 
     def load(self, *, with_messages: bool) -> None:
-        client, prefix = self.deployment.runtime.store.client, self.deployment.settings.key_prefix
+        client, prefix = self.deployment.store.client, self.deployment.settings.key_prefix
         StoredRuns(HERE / "written_by_4a0e3c6.json.gz").load(client, prefix, with_messages=with_messages)
 
     def run(self, run_id: str) -> WorkflowHandler:

@@ -19,7 +19,7 @@ from umbel.workers.embedded.supervisor import Supervisor
 
 def waiters(deployment: Deployment, run_ids: Iterable[str]) -> int:
     """How many waits these runs have between them."""
-    store = deployment.runtime.store
+    store = deployment.store
     pipeline = store.client.pipeline(transaction=False)
     for run_id in run_ids:
         pipeline.hlen(store.locate(run_id)["waiters"])
@@ -76,7 +76,7 @@ def test_who_waits_holds_no_slot_no_process_and_no_message(deploy: Deploy) -> No
     everybody = [branches.run_id, *(run.run_id for run in runs)]
     eventually(lambda: waiters(deployment, everybody) == 60, "all ask, one after the other")
 
-    store, prefix = deployment.runtime.store, deployment.settings.key_prefix
+    store, prefix = deployment.store, deployment.settings.key_prefix
     assert [store.active_steps(run_id) for run_id in everybody] == [[]] * 31
     shards = range(deployment.settings.shards)
     indexes = [store.keys.in_shard(shard, name) for shard in shards for name in ("ring", "unclaimed", "parked")]

@@ -51,7 +51,7 @@ def refuse(runtime: Runtime, message: Any, fault: str) -> None:
     if isinstance(message.channel, Channel) and isinstance(message._raw, ReceivedMessage):
         message.channel.set_aside(message._raw, fault)
     try:
-        runtime.portal.call(count_refused(runtime.astore))
+        runtime.portal.call(count_refused(runtime.store))
     except UmbelError as error:
         logger.info("a refused message was not counted: %s", error, extra=about)
 

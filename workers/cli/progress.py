@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import click
 from rich.console import Console
@@ -20,8 +20,9 @@ from rich.text import Text
 
 from ...orchestration.inspection.timeline import Execution, duration, ended
 from ...orchestration.model.envelope import STEP_STATE_CHANGED
-from ...orchestration.store.blocking import BlockingStore as Store
+from ...orchestration.store.replies import pairs
 from ...orchestration.store.scripts import unpack
+from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamEvent
 
 #: Journal entries read in one round trip.
@@ -94,15 +95,15 @@ class JournalTail:
         self._key = store.locate(run_id)["journal"]
         self._after = "-"
 
-    def new(self) -> list[Execution]:
+    async def new(self) -> list[Execution]:
         """The executions that have ended since the last call."""
         found: list[Execution] = []
         while True:
-            entries: Any = self._store.read(
-                f"read the journal of run {self._run_id!r}",
-                lambda: self._store.client.xrange(self._key, min=self._after, count=_JOURNAL_PAGE_ENTRIES),
-            )
-            for entry_id, fields in entries:
+            what = f"read the journal of run {self._run_id!r}"
+            query = ("XRANGE", self._key, self._after, "+", "COUNT", _JOURNAL_PAGE_ENTRIES)
+            entries = await self._store.command(what, *query)
+            for entry_id, flat in entries:
+                fields = pairs(flat)
                 at = int(entry_id.split(b"-")[0])
                 found.extend(ended(at, fields[b"k"].decode(), unpack(fields[b"d"]), {}))
                 self._after = f"({entry_id.decode()}"

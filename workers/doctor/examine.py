@@ -7,8 +7,7 @@ does not answer is a finding too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -17,8 +16,9 @@ from redis.exceptions import RedisError
 from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
+from ...orchestration.inspection.run_list import newest_runs
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.connection import Client, connect
+from ...orchestration.store.connection import connect
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.settings import Settings, redact_url
@@ -53,7 +53,7 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     portal = Portal("umbel-doctor")
     try:
         findings += judge_server(ask_server(client), is_private=is_embedded)
-        findings += _state(Store(Connection(settings.redis_url or "", portal), settings), client)
+        portal.call(_examine_state(Store(Connection(settings.redis_url or "", portal), settings), findings))
     except (RedisError, OSError, UmbelError) as error:
         findings.append(
             Finding(
@@ -100,14 +100,18 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
 # -- the state in Redis ------------------------------------------------------------------------------------------------
 
 
-def _state(store: Store, client: Client) -> Iterator[Finding]:
-    workers = store.connection.portal.call(seen_workers(store))
-    yield from _workers(workers)
-    yield from _unserved(store, workers)
-    yield from _parked(store, client)
-    yield from _unclaimed(store, workers)
-    yield from _long_running(store)
-    yield from _refused(store, client)
+async def _examine_state(store: Store, findings: list[Finding]) -> None:
+    """Add what is found; also what was found before Redis stopped answering."""
+    workers = await seen_workers(store)
+    findings += _workers(workers)
+    for found in (
+        _unserved(store, workers),
+        _parked(store),
+        _unclaimed(store, workers),
+        _long_running(store),
+        _refused(store),
+    ):
+        findings += [finding async for finding in found]
 
 
 def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
@@ -127,10 +131,8 @@ def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
         yield Finding("warning", "worker", "No live worker: runs wait.", "Start one: umbel worker TARGET")
 
 
-def _unserved(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
-    running = Counter(
-        record.workflow for record in store.connection.portal.call(store.runs(status="running", limit=_RUNS))
-    )
+async def _unserved(store: Store, workers: list[SeenWorker]) -> AsyncIterator[Finding]:
+    running = Counter(record.workflow for record in await newest_runs(store, status="running", limit=_RUNS))
     for workflow, number in running.items():
         if not any(worker.serves(workflow) for worker in workers):
             yield Finding(
@@ -141,8 +143,9 @@ def _unserved(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
             )
 
 
-def _refused(store: Store, client: Client) -> Iterator[Finding]:
-    number = int(client.hget(store.keys.in_shard(0, "counters"), "refused_messages") or 0)
+async def _refused(store: Store) -> AsyncIterator[Finding]:
+    counters = store.keys.in_shard(0, "counters")
+    number = int(await store.command("read counters", "HGET", counters, "refused_messages") or 0)
     if number:
         yield Finding(
             "warning",
@@ -153,14 +156,11 @@ def _refused(store: Store, client: Client) -> Iterator[Finding]:
         )
 
 
-def _parked(store: Store, client: Client) -> Iterator[Finding]:
-    pipe = client.pipeline(transaction=False)
-    for shard in range(store.settings.shards):
-        key = store.keys.in_shard(shard, "parked")
-        pipe.zcard(key).zrange(key, 0, _SAMPLE - 1)
-    answers: list[Any] = pipe.execute()
-    total = sum(answers[::2])
-    names = Counter(_parked_step(member.decode()) for members in answers[1::2] for member in members)
+async def _parked(store: Store) -> AsyncIterator[Finding]:
+    keys = [store.keys.in_shard(shard, "parked") for shard in range(store.settings.shards)]
+    total = sum(await store.batch("count parked work", *(("ZCARD", key) for key in keys)))
+    sample = await store.batch("look at parked work", *(("ZRANGE", key, 0, _SAMPLE - 1) for key in keys))
+    names = Counter(_parked_step(member.decode()) for members in sample for member in members)
     if total:
         yield Finding(
             "warning",
@@ -177,9 +177,9 @@ def _parked_step(member: str) -> str:
     return f"{step!r} of {workflow}"
 
 
-def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
+async def _unclaimed(store: Store, workers: list[SeenWorker]) -> AsyncIterator[Finding]:
     consumed = {queue for worker in workers if worker.is_live for queue in worker.queues}
-    for queue, waiting in store.connection.portal.call(unclaimed(store, sample=_SAMPLE)).items():
+    for queue, waiting in (await unclaimed(store, sample=_SAMPLE)).items():
         age = f"{waiting.oldest_seconds:.0f} s"
         about = f"Queue {queue!r}: {_count(waiting.number, 'step')} dispatched and not claimed, the oldest for {age}."
         if queue not in consumed:
@@ -195,8 +195,8 @@ def _unclaimed(store: Store, workers: list[SeenWorker]) -> Iterator[Finding]:
             yield Finding("fine", "queue", about)
 
 
-def _long_running(store: Store) -> Iterator[Finding]:
-    found = store.connection.portal.call(long_running(store, _LONG_SECONDS))
+async def _long_running(store: Store) -> AsyncIterator[Finding]:
+    found = await long_running(store, _LONG_SECONDS)
     without_limit = [each for each in found if not each.has_time_limit]
     if without_limit:
         longest = without_limit[0]

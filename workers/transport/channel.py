@@ -62,7 +62,6 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from ...orchestration.model.errors import ConfigurationError
-from ...orchestration.store.connection import WaryPool
 from ...orchestration.store.failpoints import failpoint
 from ...tasks.messages.template import HEADER
 from .quarantine import Quarantine, QuarantinedMessage, Undecodable, body_fault, envelope_fault, quarantined, set_aside
@@ -165,6 +164,19 @@ class Message(virtual.Message):
             if isinstance(self._raw, ReceivedMessage):
                 self.channel.set_aside(self._raw, f"its body does not deserialize: {error!r:.200}")
             raise
+
+
+class WaryPool(redis.ConnectionPool):
+    """Connections of equal age share their fate: when one is found broken, the idle ones are made anew before use.
+
+    Otherwise, where a machine on the way has gone without a word, each of them would cost a time-out of its own.
+    """
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        super().release(connection)
+        if not connection.is_connected:
+            self.disconnect(inuse_connections=False)
 
 
 class Channel(stock.Channel):

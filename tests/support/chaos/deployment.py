@@ -93,7 +93,7 @@ def continue_group(worker: WorkerUnderTest) -> None:
 
 def await_idle(deployment: Deployment, seconds: float = 40.0) -> None:
     """Wait until no lease, dispatch or due timer is left in any shard."""
-    store = deployment.runtime.store
+    store = deployment.store
 
     def left() -> bool:
         pipe = store.client.pipeline(transaction=False)

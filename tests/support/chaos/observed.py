@@ -99,7 +99,7 @@ LASTING = (
 
 def see_runs(deployment: ChaosDeployment, wanted: Iterable[RunSeen]) -> list[RunSeen]:
     """Fill in what Redis and the effect log say of these runs."""
-    store = deployment.runtime.store
+    store = deployment.store
     noted: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in deployment.effects():
         noted[line.get("run", "")].append(line)
@@ -138,7 +138,7 @@ def _end_in(stream: list[tuple[bytes, dict[bytes, bytes]]]) -> int | None:
 
 def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
     """Look for what should not be there any more."""
-    store, found = deployment.runtime.store, Leftovers()
+    store, found = deployment.store, Leftovers()
     client, prefix = store.client, store.settings.key_prefix
     for shard in range(store.settings.shards):
         for name in BUSY_INDEXES:

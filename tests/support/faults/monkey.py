@@ -186,11 +186,11 @@ class Monkey:
 
     def reset_connections(self) -> None:
         """All connections, or all subscriptions, are closed by Redis."""
-        self.deployment.runtime.store.client.client_kill_filter(_type=self.random.choice(["normal", "pubsub"]))
+        self.deployment.store.client.client_kill_filter(_type=self.random.choice(["normal", "pubsub"]))
 
     def forget_scripts(self) -> None:
         """SCRIPT FLUSH."""
-        self.deployment.runtime.store.client.script_flush()
+        self.deployment.store.client.script_flush()
 
     # -- the broker's queue ----------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from support import TESTS
 from support.flows import everyday as process_flows
+from support.store.blocking import store_of
 from umbel import Settings, Workflow, WorkflowHandler
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.tasks.client.runtime import Runtime
@@ -124,6 +125,7 @@ class Deployment:
         self.folder, self._supervisor = folder, supervisor
         self.settings = Settings(redis_url=redis_url, key_prefix=f"p{secrets.token_hex(5)}", **(QUICK | settings))
         self.runtime = Runtime(self.settings)
+        self.store = store_of(self.runtime)
         self.workers: list[WorkerUnderTest] = []
 
     @property
@@ -203,15 +205,15 @@ class Deployment:
 
     def executions(self, run_id: str) -> list[Execution]:
         """All executions of a run that have ended, from its journal."""
-        return executions(self.runtime.store.journal(run_id))
+        return executions(self.store.journal(run_id))
 
     def journal_kinds(self, run_id: str) -> list[str]:
         """What kinds of things have happened to a run."""
-        return [kind for _, kind, _ in self.runtime.store.journal(run_id)]
+        return [kind for _, kind, _ in self.store.journal(run_id)]
 
     def counter(self, name: str) -> int:
         """One of the deployment's counters, over all shards."""
-        store = self.runtime.store
+        store = self.store
         shards = range(self.settings.shards)
         return sum(int(store.client.hget(store.keys.in_shard(s, "counters"), name) or 0) for s in shards)
 
@@ -223,6 +225,7 @@ class Deployment:
             worker.process.wait()
             self._supervisor.forget(worker.pid)
         self.runtime.close()
+        self.store.client.close()
 
 
 #: Makes a deployment; what the fixtures of that name hand out.

@@ -61,7 +61,7 @@ class Client:
         self._copy(original)
         self.answer(original, 2)
         few.result(30)
-        assert self.runtime.store.purge(few.run_id)
+        assert self.runtime.portal.call(self.runtime.store.purge(few.run_id))
 
     @staticmethod
     async def _edit(handler: WorkflowHandler) -> None:

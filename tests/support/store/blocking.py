@@ -10,16 +10,18 @@ from typing import Any
 from umbel.orchestration.engine.dispatcher import Dispatcher
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.engine.sweep import Sweep
+from umbel.orchestration.inspection.run_list import newest_runs
 from umbel.orchestration.model.decide import Decision
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
-from umbel.orchestration.store.replies import Dispatch, Refusal
+from umbel.orchestration.store.replies import Dispatch, Refusal, RunRecord
 from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.staging import stage, unstage
 from umbel.orchestration.store.verbs import Store
+from umbel.tasks.client.runtime import Runtime
 
 
 class Blocking:
@@ -56,9 +58,10 @@ class BlockingStore(Blocking):
         super().__init__(store, store.connection.portal)
         self.client = client
 
-    def read(self, what: str, call: Callable[[], Any]) -> Any:
-        """As the blocking store of what is not asynchronous yet."""
-        return call()
+    def runs(self, **options: Any) -> list[RunRecord]:
+        """See `newest_runs`."""
+        found: list[RunRecord] = self.call(newest_runs, self, **options)
+        return found
 
     def stage(self, work: Work, decision: Decision, chunk: int) -> Refusal | None:
         """See `staging.stage`."""
@@ -92,6 +95,12 @@ def blocking_store(
     assert settings.redis_url is not None
     made = kind(Connection(settings.redis_url, Portal("umbel-test"), **connection), settings)
     return BlockingStore(made, connect(settings.redis_url) if client is None else client)
+
+
+def store_of(runtime: Runtime) -> BlockingStore:
+    """The store of a runtime, blocking, with an operator's connection of its own."""
+    assert runtime.settings.redis_url is not None
+    return BlockingStore(runtime.store, connect(runtime.settings.redis_url))
 
 
 class SentDispatches:

@@ -37,7 +37,7 @@ def events(
 def _logged(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
     """The events in the log now."""
     while True:
-        page = runtime.portal.call(read_page(runtime.astore, run_id, after, with_traces=internal))
+        page = runtime.portal.call(read_page(runtime.store, run_id, after, with_traces=internal))
         if page.first_missing is not None:
             _report_missing(page.first_missing)
         yield from (entry.decoded() for entry in page.entries if internal or entry.kind == EVENT)

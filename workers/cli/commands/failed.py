@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ....orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, history, parked_work
-from ....tasks.client.runtime import Runtime
+from ....orchestration.store.verbs import Store
 from ...transport.quarantine import Quarantine, quarantined_of
 from ..deployment import deployment_options, existing
 from ..output import counted, instant, iso, note, print_json, print_table
@@ -24,15 +24,10 @@ _ERROR_CHARACTERS = 100
 def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
     """List stuck work, latest first: failed runs, parked steps, rejected messages."""
     with existing(redis_url, state) as runtime:
-        runs = runtime.portal.call(dead_runs(runtime.astore, workflow=workflow, limit=limit))
-        parked = [
-            each
-            for each in runtime.portal.call(parked_work(runtime.astore))
-            if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])
-        ]
+        runs, parked = runtime.portal.call(_stuck(runtime.store, workflow, limit))
         messages = quarantined_of(runtime.settings) if workflow is None else {}
         if as_json:
-            print_json(_whole(runtime, runs, parked, messages))
+            print_json(runtime.portal.call(_whole(runtime.store, runs, parked, messages)))
             return
     if not (runs or parked or messages):
         note("No failed runs, parked steps or rejected messages.")
@@ -46,6 +41,12 @@ def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | Non
         note(f"{counted(len(runs), 'failed run')}. Resume with: umbel retry RUN… (or --all)")
     if parked:
         note(f"{counted(len(parked), 'parked step')}. Start a worker that has the code to resume.")
+
+
+async def _stuck(store: Store, workflow: str | None, limit: int) -> tuple[list[DeadRun], list[ParkedWork]]:
+    runs = await dead_runs(store, workflow=workflow, limit=limit)
+    parked = await parked_work(store)
+    return runs, [each for each in parked if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
 
 
 def _run_row(run: DeadRun) -> tuple[int, str, str, str, str, str]:
@@ -66,8 +67,8 @@ def _message_row(found: tuple[str, Quarantine]) -> tuple[int, str, str, str, str
     return at, "messages", queue, "", str(quarantine.count), why
 
 
-def _whole(
-    runtime: Runtime, runs: list[DeadRun], parked: list[ParkedWork], messages: dict[str, Quarantine]
+async def _whole(
+    store: Store, runs: list[DeadRun], parked: list[ParkedWork], messages: dict[str, Quarantine]
 ) -> dict[str, Any]:
     return {
         "runs": [
@@ -88,7 +89,7 @@ def _whole(
                         "outcome": execution.outcome,
                         "error": execution.error,
                     }
-                    for execution in runtime.portal.call(history(runtime.astore, each))
+                    for execution in await history(store, each)
                 ],
             }
             for each in runs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from ....orchestration.engine.worker_directory import seen_workers
@@ -30,35 +32,37 @@ def retry(
         raise click.UsageError("Give run ids, or --all for the runs that `umbel failed` lists (optionally --workflow).")
     with existing(redis_url, state) as runtime:
         if every:
-            run_ids = tuple(
-                each.run_id
-                for each in runtime.portal.call(dead_runs(runtime.astore, workflow=workflow, limit=_MAX_RUNS))
-            )
+            found = runtime.portal.call(dead_runs(runtime.store, workflow=workflow, limit=_MAX_RUNS))
+            run_ids = tuple(each.run_id for each in found)
             if not run_ids:
                 note("No failed runs.")
                 return
             if not yes:
                 click.confirm(f"Resume {counted(len(run_ids), 'failed run')}?", abort=True, err=True)
-        problems = [problem for run_id in run_ids if (problem := _retry(runtime, run_id)) is not None]
+        problems = runtime.portal.call(_resume(runtime, run_ids))
     if problems:
         raise WorkflowRuntimeError(" ".join(problems))
 
 
-def _retry(runtime: Runtime, run_id: str) -> str | None:
-    """Resume one run and print that; returns the error if it cannot be resumed."""
+async def _resume(runtime: Runtime, run_ids: Iterable[str]) -> list[str]:
+    """Resume runs and print that; returns the errors of those that cannot be resumed."""
+    return [problem for run_id in run_ids if (problem := await _retry(runtime, run_id)) is not None]
+
+
+async def _retry(runtime: Runtime, run_id: str) -> str | None:
     try:
-        reply = runtime.portal.call(runtime.engine.retry(run_id))
-        record = runtime.store.run(run_id)
+        reply = await runtime.engine.retry(run_id)
+        record = await runtime.store.run(run_id)
     except (RunNotFound, NotRetried) as error:
         return str(error)
-    steps = len(reply.dispatches) or len(runtime.portal.call(unfinished(runtime.astore, run_id)))
+    steps = len(reply.dispatches) or len(await unfinished(runtime.store, run_id))
     how = (
         "is waiting for its workflow's concurrency limit"
         if record.waits_for_admission
         else f"resumes with {counted(steps, 'step')}"
     )
     note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
-    if not any(worker.serves(record.workflow) for worker in runtime.portal.call(seen_workers(runtime.astore))):
+    if not any(worker.serves(record.workflow) for worker in await seen_workers(runtime.store)):
         note(
             f"No live worker serves {record.workflow!r}; start one to execute the run: umbel worker … (or umbel dev …)."
         )

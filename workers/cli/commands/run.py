@@ -128,7 +128,7 @@ def start(
         handler = _begin(runtime, workflow, event, run_id)
         click.echo(handler.run_id)
         name = workflow.workflow_name
-        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.astore))):
+        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.store))):
             note(
                 f"No live worker serves {name!r}; start one to execute the run: umbel worker {target} "
                 f"(or umbel dev {target})."
@@ -165,16 +165,16 @@ def _watch(runtime: Runtime, run_id: str, shown: Display, check: Callable[[], No
                 break
         except TimeoutError:
             check()
-        progress.ended(tail.new())
+        progress.ended(runtime.portal.call(tail.new()))
         shown.show(progress)
         next_update = time.monotonic() + LIVE_SECONDS
-    progress.ended(tail.new())
+    progress.ended(runtime.portal.call(tail.new()))
     shown.show(progress, is_last=True)
-    return runtime.store.run(run_id)
+    return runtime.portal.call(runtime.store.run(run_id))
 
 
 def _show_awaited_events(runtime: Runtime, run_id: str, shown: Display) -> None:
-    waiters = runtime.store.surroundings(run_id).waiters
+    waiters = runtime.portal.call(runtime.store.surroundings(run_id)).waiters
     for name in sorted({waiter.event_type for waiter in waiters}):
         short = name.rpartition(".")[2]
         shown.say(f"The run is waiting for {short}. Send it with: umbel send {run_id} {short} key=value")
@@ -182,7 +182,7 @@ def _show_awaited_events(runtime: Runtime, run_id: str, shown: Display) -> None:
 
 def _warn_of_other_workers(runtime: Runtime, workflow: Workflow, shown: Display) -> None:
     """Workers with different code on one queue receive each other's messages and have to return them."""
-    for worker in runtime.portal.call(seen_workers(runtime.astore)):
+    for worker in runtime.portal.call(seen_workers(runtime.store)):
         if worker.is_live and not worker.serves(workflow.workflow_name):
             shown.say(
                 f"{worker.name} serves {', '.join(worker.workflows)} from the same queue as this run, which slows down "
@@ -199,7 +199,7 @@ def _hint_at_missing_worker(runtime: Runtime, workflow: Workflow, shown: Display
             return
         check_at = float("inf")
         name = workflow.workflow_name
-        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.astore))):
+        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.store))):
             shown.say(f"No live worker serves {name!r}; start one to execute the run: umbel worker …")
 
     return check

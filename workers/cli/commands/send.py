@@ -11,7 +11,7 @@ from pydantic import ValidationError, create_model
 
 from ....orchestration.model.errors import WorkflowRuntimeError
 from ....orchestration.store.keys import check_run_id
-from ....tasks.client.runtime import Runtime
+from ....orchestration.store.verbs import Store
 from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name
 from ..deployment import deployment_options, existing
 from ..fields import field_arguments, read_fields
@@ -47,15 +47,16 @@ def send(
         handler = runtime.attach(run_id)
         if handler.is_done():
             raise WorkflowRuntimeError(f"Run {run_id!r} has ended: its status is {handler.status()}. Start a new run.")
-        name = _full_name(event, run_id, [*map(event_name, loaded), *_acceptable(runtime, run_id)])
+        accepted = runtime.portal.call(_acceptable(runtime.store, run_id))
+        name = _full_name(event, run_id, [*map(event_name, loaded), *accepted])
         handler.send_event(_event(name, fields, loaded), step)
     note(f"Sent {name} to run {run_id!r}.")
 
 
-def _acceptable(runtime: Runtime, run_id: str) -> list[str]:
+async def _acceptable(store: Store, run_id: str) -> list[str]:
     """Wire names of the events that the run accepts: those of its steps, and those it is waiting for."""
-    plan = runtime.store.plan_of(run_id)
-    waiters = runtime.store.surroundings(run_id).waiters
+    plan = await store.plan_of(run_id)
+    waiters = (await store.surroundings(run_id)).waiters
     return [*(name for step in plan.steps for name in step.accepts), *(waiter.event_type for waiter in waiters)]
 
 

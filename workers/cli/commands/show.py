@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from ....orchestration.inspection.endings import result_of, why_not_completed
+from ....orchestration.inspection.run_list import newest_runs
 from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
 from ....orchestration.model.commands import RUN_STATUSES
-from ....orchestration.store.blocking import BlockingStore as Store
 from ....orchestration.store.keys import check_run_id
 from ....orchestration.store.replies import RunRecord
+from ....orchestration.store.verbs import Store
 from ..deployment import deployment_options, existing
 from ..output import clock, counted, instant, iso, note, print_json, print_table
 
@@ -29,7 +30,7 @@ def runs(
 ) -> None:
     """List the newest runs, newest first."""
     with existing(redis_url, state) as runtime:
-        found = _newest(runtime.store, status, workflow, limit)
+        found = runtime.portal.call(_newest(runtime.store, status, workflow, limit))
     if as_json:
         print_json([_summary(record) for record in found])
         return
@@ -49,12 +50,12 @@ def _status(record: RunRecord) -> str:
     return f"{record.status}, waiting for its concurrency limit" if record.waits_for_admission else record.status
 
 
-def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
+async def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
     if workflow is None:
-        return store.runs(status=status, limit=limit)
+        return await newest_runs(store, status=status, limit=limit)
     batch = max(100, limit)
     while True:
-        records = store.runs(status=status, limit=batch)
+        records = await newest_runs(store, status=status, limit=batch)
         found = [each for each in records if workflow in (each.workflow, each.workflow.rpartition(".")[2])]
         if len(found) >= limit or len(records) < batch:
             return found[:limit]
@@ -88,9 +89,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
     """Show what happened in RUN: each execution of a step, its worker, times and outcome."""
     with existing(redis_url, state) as runtime:
-        record = runtime.store.run(check_run_id(run_id))
-        left = runtime.portal.call(unfinished(runtime.astore, run_id)) if record.status == "running" else []
-        found = [*executions(runtime.store.journal(run_id)), *running(left)]
+        record, found, left = runtime.portal.call(_read(runtime.store, check_run_id(run_id)))
     if as_json:
         print_json(_whole(record, found, left))
         return
@@ -103,6 +102,13 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         print_table(
             ("STEP", "ATTEMPT", "WORKER", "STARTED", "DURATION", "OUTCOME"), (_row(each, record) for each in shown)
         )
+
+
+async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], list[Unfinished]]:
+    """A run, its executions, and which of them are unfinished."""
+    record = await store.run(run_id)
+    left = await unfinished(store, run_id) if record.status == "running" else []
+    return record, [*executions(await store.journal(run_id)), *running(left)], left
 
 
 def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished]) -> None:
