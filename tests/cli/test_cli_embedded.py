@@ -158,7 +158,7 @@ def test_a_port_that_is_taken_and_asked_for_ends_dev(cli: Cli) -> None:
         port = str(taken.getsockname()[1])
         done = cli("dev", f"{cli.folder}/flows.py:Squares", "--pool", "solo", "--port", port, fails=True)
 
-    assert f"Error: Port {port} of this machine is in use. Choose another one with --port." in done.err
+    assert f"Error: Port {port} is in use on this machine. Choose another one with --port." in done.err
     assert nothing_is_left(cli)
 
 
