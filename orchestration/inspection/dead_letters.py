@@ -57,7 +57,7 @@ class ParkedWork:
 
 
 async def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 100) -> list[DeadRun]:
-    """Failed runs, the latest first; `retry_run` resumes one.
+    """Failed runs, the latest first; `Engine.retry` resumes one.
 
     Args:
         store: The runs.

@@ -1,7 +1,7 @@
 """What a deployment has done and its present state, in figures: read from Redis, so any process can report for all.
 
 Scripts count as they go, in the `counters` hash of each shard, at the cost of two commands per step and histogram.
-Whoever wants to know adds the shards up here, in three round trips however many runs there are.
+The shards are added up here, in three round trips however many runs there are.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class _Walk:
         return RunPage(await self._rows(found), counts, cursor)
 
     async def _counted(self, position: Position | None) -> tuple[dict[str, int], list[int]]:
-        """Runs of each status, and how many entries of each index stand above the position."""
+        """Runs of each status, and how many entries of each index are above the position."""
         asked: list[tuple[Any, ...]] = [
             ("ZCARD", self.store.keys.in_shard(shard, f"runs:{status}"))
             for shard in range(self.store.settings.shards)
@@ -191,7 +191,7 @@ class _Walk:
         return sorted(chain.from_iterable(found.values()), reverse=True), looked, horizon
 
     async def _fitting(self, found: dict[int, list[Position]]) -> dict[int, list[Position]]:
-        """Those that fit, by shard. One exchange for all shards."""
+        """Those that fit, by shard. One round trip for all shards."""
         names = await self.store.batch("read runs", *(self._workflows_of(shard, some) for shard, some in found.items()))
         return {
             shard: [each for each, name in zip(some, workflows, strict=True) if self._fits(each[1], name.decode())]

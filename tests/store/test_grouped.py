@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import signal
@@ -21,6 +22,7 @@ from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.scripts import Script
 from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
@@ -267,6 +269,17 @@ async def test_patience_ends_and_says_what_was_wanted() -> None:
     with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.2 s while umbel was trying to fly"):
         await group.run(ask("return 1", what="fly"))
     await group.close()
+
+
+async def test_a_batch_that_is_not_answered_fails_once_and_leaves_nothing_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = Connection(f"redis://127.0.0.1:{free_port()}", here(), patience_seconds=0.05)
+    with pytest.raises(StoreUnavailable):
+        await group.batch("look", [("PING",), ("TIME",), echo("hello")])
+    await group.close()
+    gc.collect()  # asyncio reports what nobody has retrieved when it is collected
+    assert caplog.records == []
 
 
 async def test_refused_credentials_are_no_outage(server: EmbeddedRedis) -> None:
