@@ -26,9 +26,10 @@ from support.chaos.observed import RunSeen
 from support.chaos.reading_along import ReadingAlong
 from support.chaos.recoveries import recovery_seconds
 from support.chaos.recovery_report import at
+from support.eventually import eventually
 from support.faults.monkey import Monkey
 from support.faults.redis_under_test import RedisUnderTest
-from support.processes.driving import descendants, eventually
+from support.processes.driving import descendants
 from umbel.orchestration.model.errors import UmbelError
 from umbel.workers.embedded.supervisor import Supervisor
 

@@ -15,9 +15,9 @@ from support.chaos.deployment import DeployChaos
 from support.chaos.flows import KINDS, Asks, Falters, Held, Tells
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.eventually import eventually
 from support.faults.proxy import Proxy, command
 from support.faults.redis_under_test import RedisUnderTest
-from support.processes.driving import eventually
 
 #: A broken connection is no dead process: nothing here may be found by a lease that runs out.
 PATIENT = {

@@ -15,8 +15,8 @@ from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.flows import KINDS, Crowd, Few, Hangs, Held
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.eventually import eventually
 from support.faults.failpoint_places import marked
-from support.processes.driving import eventually
 from support.programs.chaos_client import RUNS
 from umbel.errors import WorkflowTimeoutError
 from umbel.orchestration.store.scripts import names

@@ -13,7 +13,8 @@ from support.chaos.deployment import DeployChaos
 from support.chaos.flows import Held
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
-from support.processes.driving import descendants, eventually, is_alive
+from support.eventually import eventually
+from support.processes.driving import descendants, is_alive
 
 
 def test_a_killed_pool_child_costs_its_step_a_moment(

@@ -13,7 +13,8 @@ from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.flows import Links
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
-from support.processes.driving import WorkerUnderTest, eventually
+from support.eventually import eventually
+from support.processes.driving import WorkerUnderTest
 
 
 def _replace_killed(deployment: ChaosDeployment, pool: str, failpoints: str) -> None:

@@ -16,8 +16,8 @@ from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.flows import KINDS, Asks, Falters, Held
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.eventually import eventually
 from support.faults.meddler import Meddler, addressed, closed, opened
-from support.processes.driving import eventually
 from support.processes.rabbitmq import find_rabbitmq, rabbitmq
 from umbel.workers.embedded.supervisor import Supervisor
 from umbel.workers.transport.quarantine import quarantined

@@ -13,7 +13,7 @@ from support.chaos.deployment import DeployChaos, continue_group, stop_group
 from support.chaos.flows import Held, Limited
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
-from support.processes.driving import eventually
+from support.eventually import eventually
 
 
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])

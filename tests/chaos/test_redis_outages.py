@@ -12,8 +12,8 @@ from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.flows import Held, Links
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.eventually import eventually
 from support.faults.redis_under_test import RedisUnderTest
-from support.processes.driving import eventually
 from umbel import RunNotFound
 
 

@@ -16,9 +16,9 @@ from support.chaos.concluding import ONE_SEED, conclude, next_progress, start_wo
 from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.eventually import eventually
 from support.faults.proxy import Proxy
 from support.faults.redis_under_test import RedisUnderTest
-from support.processes.driving import eventually
 from umbel import StoreUnavailable
 from umbel.orchestration.store.connection import Client, connect
 from umbel.workers.embedded.configuration import free_port

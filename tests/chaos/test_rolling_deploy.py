@@ -13,8 +13,9 @@ from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.flows import KINDS, Asks, Falters, Held
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.eventually import eventually
 from support.flows import shop_after
-from support.processes.driving import assert_committed_once, eventually
+from support.processes.driving import assert_committed_once
 
 #: Kinds of runs in which each step is begun once.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))

@@ -12,7 +12,7 @@ from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.flows import Held, Limited, Patient
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
-from support.processes.driving import eventually
+from support.eventually import eventually
 from umbel.errors import WorkflowTimeoutError
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.processes.command_line import FLOWS, Cli, environment
-from support.processes.owner import eventually
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 

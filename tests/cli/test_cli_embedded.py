@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.eventually import eventually
 from support.processes.command_line import FLOWS, Background, Cli
-from support.processes.owner import eventually, processes_mentioning
+from support.processes.owner import processes_mentioning
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.folder import ServerFolder, is_locked
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.eventually import eventually
 from support.processes.command_line import FLOWS, Background, Cli
-from support.processes.owner import eventually, processes_mentioning
+from support.processes.owner import processes_mentioning
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 

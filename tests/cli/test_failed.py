@@ -11,8 +11,8 @@ import pytest
 import redis
 from click.testing import CliRunner
 
+from support.eventually import eventually
 from support.processes.command_line import Cli
-from support.processes.owner import eventually
 from umbel.workers.cli.main import cli as commands
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

@@ -13,15 +13,14 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import store_of
 from umbel import Runtime, Settings
 from umbel.orchestration.inspection.timeline import Execution, executions
@@ -159,14 +158,6 @@ def redis_url(supervisor: Supervisor) -> Iterator[str]:
     """One Redis for all programs; key prefixes keep them apart."""
     with EmbeddedRedis.temporary(supervisor=supervisor) as server:
         yield server.url
-
-
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    """Look again and again until the condition holds."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import signals
 
+from support.eventually import eventually_async
 from umbel import Context, Workflow, retry_policy, step
 from umbel.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from umbel.retry_policy import stop_after_attempt, wait_none
@@ -35,14 +34,6 @@ class Asked(InputRequiredEvent):
 
 class Answer(HumanResponseEvent):
     text: str
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds: a worker reports when the run may be over already."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
 
 
 # -- 81 ----------------------------------------------------------------------------------------------------------------
@@ -110,7 +101,9 @@ async def test_each_execution_of_a_step_is_a_celery_task_and_a_wait_is_no_failur
     async for event in handler.stream_events():
         if isinstance(event, Asked):
             await handler.send_event(Answer(text="yes"))
-    await eventually(lambda: seen.count(handler.run_id)["postrun SUCCESS", "RowPayment.charge"] == 2)
+    await eventually_async(
+        lambda: seen.count(handler.run_id)["postrun SUCCESS", "RowPayment.charge"] == 2, "the last signal came"
+    )
 
     assert seen.count(handler.run_id) == {
         ("prerun", "RowPayment.begin"): 1,
@@ -132,7 +125,9 @@ async def test_a_failed_attempt_is_a_retry_or_a_failure(seen: Seen) -> None:
     handler = RowRefusal().run()
     with pytest.raises(ValueError, match="no 2"):
         await handler
-    await eventually(lambda: seen.count(handler.run_id)["postrun FAILURE", "RowRefusal.refuse"] == 1)
+    await eventually_async(
+        lambda: seen.count(handler.run_id)["postrun FAILURE", "RowRefusal.refuse"] == 1, "the last signal came"
+    )
 
     assert seen.count(handler.run_id) == {
         ("prerun", "RowRefusal.refuse"): 2,
@@ -184,7 +179,7 @@ LINES = [
 ]
 
 
-def is_told(lines: list[str]) -> bool:
+def are_the_lines(lines: list[str]) -> bool:
     """Whether these are the lines of a run of `Talks`; what several processes or threads print may change places."""
     return sorted(lines) == sorted(LINES) and [x for x in lines if "pack:0" in x] == [x for x in LINES if "pack:0" in x]
 
@@ -200,12 +195,12 @@ async def test_a_verbose_run_prints_what_its_steps_do(
 
     assert await Talks(verbose=True).run() == "done"
 
-    def told() -> bool:
+    def all_printed() -> bool:
         printed.extend(capsys.readouterr().out.splitlines())
         return len(printed) >= len(LINES)
 
-    await eventually(told)
-    assert is_told(printed)
+    await eventually_async(all_printed, "all lines are printed")
+    assert are_the_lines(printed)
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
@@ -215,12 +210,12 @@ async def test_a_logger_that_is_heard_gets_the_lines_instead(
 ) -> None:
     caplog.set_level(level, logger="umbel.verbose")
 
-    def told() -> list[logging.LogRecord]:
+    def logged() -> list[logging.LogRecord]:
         return [record for record in caplog.records if record.name == "umbel.verbose"]
 
     assert await Talks(verbose=True).run() == "done"
-    await eventually(lambda: len(told()) >= len(LINES))
+    await eventually_async(lambda: len(logged()) >= len(LINES), "all lines are logged")
 
-    assert is_told([record.getMessage() for record in told()])
-    assert {record.levelno for record in told()} == {level}
+    assert are_the_lines([record.getMessage() for record in logged()])
+    assert {record.levelno for record in logged()} == {level}
     assert capsys.readouterr().out == ""

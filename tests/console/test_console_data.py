@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 
 from support.console import flows as console_flows
-from support.console.driving import Keep, Site, eventually
+from support.console.driving import Keep, Site
 from support.console.serving import Serving
+from support.eventually import eventually
 from umbel.server import Principal
 from umbel.server.console.page_files import page_files
 from umbel.tasks.client.runtime import Runtime

@@ -6,7 +6,8 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-from support.console.driving import Site, eventually
+from support.console.driving import Site
+from support.eventually import eventually
 
 TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
 

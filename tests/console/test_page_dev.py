@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 import umbel
-from support.console.driving import eventually
+from support.eventually import eventually
 from umbel.workers.embedded.supervisor import Supervisor
 
 APPROVAL = Path(umbel.__file__).parent / "examples" / "approval.py"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.console.driving import Keep, Site, eventually
+from support.console.driving import Keep, Site
 from support.console.serving import Serving
+from support.eventually import eventually
 from umbel.tasks.client.runtime import Runtime
 
 HERE = Path(__file__).parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import umbel
-from support.console.driving import eventually
 from support.console.flows import Booking, Decision, Payment, Traveller, Trip
+from support.eventually import eventually
 from umbel.errors import NotRetried
 from umbel.orchestration.inspection import run_detail
 from umbel.orchestration.inspection.run_detail import LiveStep, RunDetail, read_detail

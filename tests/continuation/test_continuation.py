@@ -13,17 +13,11 @@ from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import continuation as flows
 from support.flows import everyday as process_flows
 from support.flows import shop_after
-from support.processes.driving import (
-    LONG_LEASES,
-    Deploy,
-    Deployment,
-    WorkerUnderTest,
-    assert_committed_once,
-    eventually,
-)
+from support.processes.driving import LONG_LEASES, Deploy, Deployment, WorkerUnderTest, assert_committed_once
 from umbel import WorkerLost, WorkflowCancelledByUser, WorkflowHandler, WorkflowTimeoutError
 from umbel.workers.celery_app.app import create_app
 

@@ -22,7 +22,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from support.docs.pages import ROOT
-from support.docs.served import UMBEL, FlowerApi, Served, eventually, free_port
+from support.docs.served import UMBEL, FlowerApi, Served, free_port
+from support.eventually import eventually
 from umbel import Settings
 from umbel.workers.cli.main import cli
 from umbel.workers.embedded.binary import find_server

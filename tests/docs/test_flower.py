@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from support import TESTS
-from support.docs.served import UMBEL, FlowerApi, Served, eventually, free_port
+from support.docs.served import UMBEL, FlowerApi, Served, free_port
+from support.eventually import eventually
 from support.flows import flower as flower_flows
 from umbel import Settings
 from umbel.tasks.client.runtime import Runtime

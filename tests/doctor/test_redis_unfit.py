@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from support.eventually import eventually
 from support.flows import everyday as flows
-from support.processes.driving import Deploy, eventually
+from support.processes.driving import Deploy
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 

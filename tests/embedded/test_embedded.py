@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from support.processes.owner import client, eventually, is_gone
+from support.eventually import eventually
+from support.processes.owner import client, is_gone
 from umbel.orchestration.model.errors import ConfigurationError
 from umbel.workers.embedded.binary import server_version
 from umbel.workers.embedded.configuration import free_port, read_address

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.processes.owner import OwnerProcess, client, eventually, is_gone, owner, processes_mentioning
+from support.eventually import eventually
+from support.processes.owner import OwnerProcess, client, is_gone, owner, processes_mentioning
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 

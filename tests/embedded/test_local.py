@@ -13,9 +13,10 @@ import pytest
 
 import umbel
 from support import TESTS
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.flows import shop_after
-from support.processes.driving import QUICK, descendants, eventually, is_alive
+from support.processes.driving import QUICK, descendants, is_alive
 from umbel import ConfigurationError, StartEvent, StopEvent, Workflow, step
 
 

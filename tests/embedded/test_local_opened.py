@@ -7,8 +7,9 @@ import os
 import pytest
 
 import umbel
+from support.eventually import eventually
 from support.flows import everyday as flows
-from support.processes.driving import QUICK, descendants, eventually
+from support.processes.driving import QUICK, descendants
 from umbel import ConfigurationError, NotConfigured
 from umbel.tasks.client.runtime import Runtime
 

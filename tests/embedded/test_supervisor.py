@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.processes.owner import eventually, is_gone
+from support.eventually import eventually
+from support.processes.owner import is_gone
 from umbel.workers.embedded.supervisor import Supervisor
 
 

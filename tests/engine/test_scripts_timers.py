@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held
@@ -25,12 +23,6 @@ def run(store: Store) -> DrivenRun:
 def timers(run: DrivenRun) -> dict[str, float]:
     """This run's timers with their due instants."""
     return {name.decode(): due for name, due in run.content("timers") or () if run.run_id.encode() in name}
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
 
 
 def test_a_delayed_retry_waits_for_its_timer(run: DrivenRun) -> None:

@@ -7,28 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import approval
 
+from support.eventually import eventually
 from umbel.workers.embedded.folder import ServerFolder, is_locked
 
 EXAMPLE = Path(approval.__file__)
 UMBEL = str(Path(sys.executable).with_name("umbel"))
 SECONDS = 40
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    """Look again and again until the condition holds, and give what it gave."""
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def descendants(pid: int) -> set[int]:

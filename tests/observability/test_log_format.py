@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.processes.command_line import FLOWS, Cli
-from support.processes.owner import eventually
 from umbel.workers.cli.log_format import JsonFormatter, json_line
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

@@ -23,7 +23,7 @@ from celery.app.task import Context
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.threads import LocalStack, _FastLocalStack
 
-from support.processes.transport import eventually
+from support.eventually import eventually
 from umbel.orchestration.model.errors import ConfigurationError
 from umbel.workers.pool import loop as pool_loop
 from umbel.workers.pool import task_context

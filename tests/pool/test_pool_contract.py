@@ -25,7 +25,8 @@ from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
 from support import TESTS
-from support.processes.transport import Server, Worker, eventually
+from support.eventually import eventually
+from support.processes.transport import Server, Worker
 from support.programs import pool_app
 from support.programs.pool_app import Colour
 

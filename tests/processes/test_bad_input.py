@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import umbel
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.flows import unfit
-from support.processes.driving import LONG_LEASES, Deploy, Deployment, eventually
+from support.processes.driving import LONG_LEASES, Deploy, Deployment
 from umbel import (
     ConfigurationError,
     PayloadTooLarge,

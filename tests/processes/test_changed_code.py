@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from support.processes.driving import Deploy, Deployment, eventually
+from support.eventually import eventually
+from support.processes.driving import Deploy, Deployment
 from umbel import WorkflowRuntimeError
 
 CODE = """

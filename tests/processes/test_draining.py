@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
-from support.processes.driving import LONG_LEASES, Deploy, eventually
+from support.processes.driving import LONG_LEASES, Deploy
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import extreme as flows
-from support.processes.driving import LONG_LEASES, Deploy, Deployment, eventually
+from support.processes.driving import LONG_LEASES, Deploy, Deployment
 from umbel import PayloadTooLarge, UnserializableValue, WorkflowHandler
 
 #: Doors of a step behind which the value can be seen.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.flows import shop_after
-from support.processes.driving import Deploy, eventually
+from support.processes.driving import Deploy
 
 
 def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: Deploy) -> None:

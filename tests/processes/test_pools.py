@@ -7,8 +7,9 @@ import re
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
-from support.processes.driving import LONG_LEASES, Deploy, Deployment, eventually
+from support.processes.driving import LONG_LEASES, Deploy, Deployment
 from umbel import StepTimeoutError, StopEvent, WorkflowCancelledByUser
 
 

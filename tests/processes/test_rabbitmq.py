@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
-from support.processes.driving import Deploy, Deployment, assert_committed_once, descendants, eventually
+from support.processes.driving import Deploy, Deployment, assert_committed_once, descendants
 from support.processes.rabbitmq import find_rabbitmq, rabbitmq
 from umbel.workers.embedded.supervisor import Supervisor
 

@@ -14,8 +14,9 @@ import httpx
 import pytest
 from llama_agents.client import WorkflowClient
 
+from support.eventually import eventually
 from support.flows.served import Counting, Reply, Ticking
-from support.processes.driving import Deploy, Deployment, eventually
+from support.processes.driving import Deploy, Deployment
 from support.processes.replicas import Balancer, Replica
 from umbel import attach
 from umbel.orchestration.engine.sessions import current_run

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import (
     LONG_LEASES,
@@ -17,7 +18,6 @@ from support.processes.driving import (
     WorkerUnderTest,
     assert_committed_once,
     descendants,
-    eventually,
     is_alive,
 )
 from umbel import WorkerLost

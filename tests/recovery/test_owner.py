@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore, SentDispatches, blocking_store
 from support.store.driving import DrivenRun, event, plan_of, step
 from umbel.orchestration.engine.protocol import Engine
@@ -98,11 +98,3 @@ def test_a_claim_whose_answer_never_came_is_given_back_and_dispatched(settings: 
 
     # What it still has when it ends is given back too.
     assert [each.work_id for each in dispatcher.sent] == [orphan.work_id, mine.work_id]
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Look again and again until the condition holds."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.01)

@@ -6,9 +6,10 @@ import os
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as process_flows
 from support.flows import recovery as flows
-from support.processes.driving import Deploy, Deployment, eventually
+from support.processes.driving import Deploy, Deployment
 from umbel import WorkerLost, Workflow, WorkflowHandler
 from umbel.orchestration.model.errors import StepTimeoutError
 

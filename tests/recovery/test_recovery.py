@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import recovery as flows
-from support.processes.driving import Deploy, Deployment, WorkerUnderTest, eventually
+from support.processes.driving import Deploy, Deployment, WorkerUnderTest
 from umbel import WorkerLost
 from umbel.orchestration.model.suspicion import CROWDS
 

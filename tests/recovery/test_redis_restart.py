@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.flows.continuation import Links
-from support.processes.driving import LONG_LEASES, Deploy, assert_committed_once, descendants, eventually
+from support.processes.driving import LONG_LEASES, Deploy, assert_committed_once, descendants
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
 import pytest
 
+from support.eventually import eventually
 from umbel.orchestration.model.errors import StepTimeoutError
 from umbel.tasks.attempt.calling import Calling
 from umbel.tasks.attempt.step_loop import LoopThread
@@ -68,14 +68,6 @@ def loop() -> Any:
 def threads() -> Any:
     with ThreadPoolExecutor(32) as pool:
         yield pool
-
-
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    """Look again and again until the condition holds."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.001)
 
 
 def on_new_loop(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import leaky as flows
-from support.processes.driving import Deploy, Deployment, eventually
+from support.processes.driving import Deploy, Deployment
 from umbel.tasks.messages.template import HEADER
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine

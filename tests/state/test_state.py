@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.checks import checked_store
 from support.store.driving import DrivenRun, plan_of, step, stop
@@ -44,13 +43,6 @@ def state_entries(run: DrivenRun) -> list[dict[bytes, bytes]]:
 
 def key(run: DrivenRun, rest: str = "") -> str:
     return run.keys[f"state:{run.run_id}{rest}"]
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.005)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from itertools import pairwise
 
 import pytest
 
+from support.eventually import eventually_async
 from support.store.blocking import BlockingStore as Store
-from support.store.state import Run, connected_store, eventually
+from support.store.state import Run, connected_store
 from umbel.orchestration.model.errors import RunClosed
 from umbel.tasks.state.store import StateEditLost
 from umbel.workers.embedded.binary import find_server
@@ -190,7 +191,7 @@ async def test_a_killed_editor_changes_nothing_and_blocks_for_seconds_at_most(ru
             lives.append(client.pttl(lock))
             return sum(after > before for before, after in pairwise(lives)) >= 2
 
-        await eventually(renewed_twice, "the lock of a living editor is renewed")
+        await eventually_async(renewed_twice, "the lock of a living editor is renewed")
 
         os.kill(editor.pid, signal.SIGKILL)
         editor.wait()

@@ -5,23 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from support.eventually import eventually
 from umbel.orchestration.model.errors import StoreUnavailable
 from umbel.orchestration.state.local_queue import FifoQueue, Ticket
 from umbel.orchestration.state.lock_renewal import LockRenewal
 from umbel.orchestration.store.portal import Portal
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.005)
-
 
 # -- renewal -----------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import event, failed
 from support.store.streams import (
@@ -18,7 +19,6 @@ from support.store.streams import (
     OwnHub,
     Reading,
     Telling,
-    eventually,
     is_followed,
     listeners,
     numbers,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import event
 from support.store.streams import (
@@ -21,7 +22,6 @@ from support.store.streams import (
     Reading,
     Telling,
     Wire,
-    eventually,
     is_followed,
     numbers,
     store_on,

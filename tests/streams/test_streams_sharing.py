@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import event
 from support.store.streams import (
@@ -21,7 +22,6 @@ from support.store.streams import (
     OwnHub,
     Reading,
     Telling,
-    eventually,
     is_followed,
     listeners,
     numbers,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from support.processes.transport import Place, eventually, running_place
+from support.eventually import eventually
+from support.processes.transport import Place, running_place
 from umbel.workers.transport import channel as transport
 from umbel.workers.transport import quarantine
 

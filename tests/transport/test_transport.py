@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.processes.transport import Place, Server, Worker, eventually, running_place
+from support.eventually import eventually
+from support.processes.transport import Place, Server, Worker, running_place
 from support.programs import transport_app
 from umbel.tasks.messages.template import HEADER
 from umbel.workers.embedded.configuration import free_port

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from support.eventually import eventually
 from support.flows import waiting as flows
-from support.processes.driving import Deploy, Deployment, assert_committed_once, eventually
+from support.processes.driving import Deploy, Deployment, assert_committed_once
 from umbel import WorkflowRuntimeError
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis

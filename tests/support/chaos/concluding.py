@@ -11,7 +11,7 @@ from support.chaos.mixed_load import Load
 from support.chaos.observed import see_leftovers, see_runs
 from support.chaos.recoveries import recovery_seconds as seconds_until_again
 from support.chaos.recovery_report import RecoveryReport
-from support.processes.driving import eventually
+from support.eventually import eventually
 
 #: Of tests in which chance has no part: executed once, not with every seed.
 ONE_SEED = 1

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from support.processes.driving import Deployment, WorkerUnderTest, descendants, eventually
+from support.eventually import eventually
+from support.processes.driving import Deployment, WorkerUnderTest, descendants
 
 #: What a worker of the chaos suite serves.
 TARGET = "support.chaos.flows"

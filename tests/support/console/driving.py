@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from support.eventually import eventually
 from umbel.server import WorkflowServer
 
 #: What makes a Chromium run anywhere and ask nobody anything.
@@ -58,12 +58,3 @@ class Site:
 
 #: Puts a run into Redis as the scripts leave it, and gives its id.
 Keep = Callable[..., str]
-
-
-def eventually(condition: Callable[[], Any], what: str, *, seconds: float = 30.0) -> Any:
-    """Look again and again until the condition holds, and give what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.02)
-    return found

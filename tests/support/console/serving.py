@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from support.console import flows as console_flows
-from support.console.driving import Site, eventually
+from support.console.driving import Site
+from support.eventually import eventually
 from umbel.server import WorkflowServer
 from umbel.tasks.client.runtime import Runtime
 

@@ -8,27 +8,17 @@ import os
 import signal
 import socket
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from support.eventually import eventually
 from umbel.workers.embedded.supervisor import Supervisor
 
 #: The entry point of the virtual environment the tests run in: what a container's `umbel` is.
 UMBEL = str(Path(sys.executable).with_name("umbel"))
-
-
-def eventually(condition: Callable[[], Any], what: str, *, seconds: float = 45.0) -> Any:
-    """Look again and again until the condition holds, and give what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.05)
-    return found
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.processes.owner import eventually
+from support.eventually import eventually
 
 FLOWS = '''
 import asyncio

@@ -8,13 +8,13 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from support import TESTS
+from support.eventually import eventually
 from support.flows import everyday as process_flows
 from support.store.blocking import store_of
 from umbel import Settings, Workflow, WorkflowHandler
@@ -33,15 +33,6 @@ QUICK = {
 }
 #: Times with which no lease runs out and no heartbeat comes within a test: what is seen happened for another reason.
 LONG_LEASES = {"lease_seconds": 120.0, "heartbeat_seconds": 50.0, "sweep_seconds": 0.2, "redispatch_seconds": 60.0}
-
-
-def eventually(condition: Callable[[], Any], what: str, *, seconds: float = 40.0) -> Any:
-    """Look again and again until the condition holds, and give what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def parents() -> dict[int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kombu
 
-from support.processes.driving import eventually
+from support.eventually import eventually
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
 

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from support.processes.driving import Deployment, WorkerUnderTest, eventually
+from support.eventually import eventually
+from support.processes.driving import Deployment, WorkerUnderTest
 
 
 class Replica:

@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,10 @@ from typing import Any
 import redis
 
 from support import TESTS
+from support.eventually import eventually
 from support.programs import transport_app
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.configuration import free_port
-
-
-def eventually(condition: Callable[[], object], what: str, seconds: float = 25) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.01)
 
 
 @dataclass

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -144,11 +142,3 @@ class Memory:
         if self._store is None:
             self._store = InMemoryStateStore.of_class(cls)
         return self._store
-
-
-async def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        await asyncio.sleep(0.005)

@@ -6,14 +6,14 @@ import contextlib
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import msgpack
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, event, plan_of, step, stop
@@ -31,14 +31,6 @@ from umbel.workers.embedded.configuration import free_port
 
 PROGRESS = "app.Progress"
 PATIENCE = 20.0
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Poll until it is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.005)
 
 
 class KillableRedis:
