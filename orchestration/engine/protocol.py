@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..model.commands import Command, EndStatus
@@ -33,7 +33,7 @@ from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Failed, Origin, Outcome, Surroundings, Work, derive_id
 from ..store.keys import check_run_id, new_nonce
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
-from ..store.staging import stage, unstage
+from .staging import stage, unstage
 from ..store.verbs import Store
 from .concurrency import RunQuota
 from .dispatcher import Dispatcher
@@ -48,7 +48,7 @@ Sent = tuple[str, Envelope, str | None]
 #: Makes the messages of a start that its script sends itself: plan, run id, commands -> work id -> list, message.
 PushOf = Callable[[Plan, str, Sequence[Command]], dict[str, tuple[str, str]] | None]
 
-#: Later than its timer a retry is not woken early: the timer's own millisecond must be over.
+#: A retry is woken when its timer's own millisecond is over.
 _PUNCTUALITY_SECONDS = 0.002
 
 
@@ -81,7 +81,7 @@ class Committed:
     """
 
     reply: Applied | Refusal
-    commands: Sequence[Command] = field(default=())
+    commands: Sequence[Command] = ()
 
 
 class Engine:
@@ -177,9 +177,7 @@ class Engine:
         """End a run from outside its steps. True when this call ended it; the first end wins.
 
         Args:
-            run_id: The run.
-            status: How it ends.
-            event: Its last event.
+            run_id, status, event: The run, how it ends, and its last event.
             if_due: Only if its time is over.
 
         Raises:
@@ -191,7 +189,7 @@ class Engine:
         return ended
 
     async def retry(self, run_id: str) -> Applied:
-        """Execute the unfinished steps of an ended run anew; what has been done is kept. Its time limit begins anew.
+        """Execute the unfinished steps of an ended run; what has been done is kept. Its time limit begins anew.
 
         *Promise:* one script decides and revives, so of two callers at once, one gets `NotRetried`: the run is running.
 
@@ -384,7 +382,7 @@ class Engine:
             self.dispatcher.dispatch_soon(plan, woken.dispatches)
 
     def close(self) -> None:
-        """Wake nothing early any more."""
+        """Leave retries to their timers."""
         for each in list(self._waking):
             each.cancel()
 

@@ -19,7 +19,7 @@ from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Dispatch, Refusal, RunRecord
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.store.staging import stage, unstage
+from umbel.orchestration.engine.staging import stage, unstage
 from umbel.orchestration.store.verbs import Store
 from umbel.tasks.client.runtime import Runtime
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..model.decide import Decision
 from ..model.work_item import Work
-from .replies import Refusal, staged_item
-from .verbs import Store
+from ..store.replies import Refusal, staged_item
+from ..store.verbs import Store
 
 
 async def stage(store: Store, work: Work, decision: Decision, chunk: int) -> Refusal | None:
