@@ -33,12 +33,12 @@ from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Failed, Origin, Outcome, Surroundings, Work, derive_id
 from ..store.keys import check_run_id, new_nonce
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
-from .staging import stage, unstage
 from ..store.verbs import Store
 from .concurrency import RunQuota
 from .dispatcher import Dispatcher
 from .leases import Leases
 from .sessions import current_run
+from .staging import stage, unstage
 
 logger = logging.getLogger("umbel.engine")
 

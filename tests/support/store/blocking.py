@@ -9,6 +9,7 @@ from typing import Any
 
 from umbel.orchestration.engine.dispatcher import Dispatcher
 from umbel.orchestration.engine.protocol import Engine
+from umbel.orchestration.engine.staging import stage, unstage
 from umbel.orchestration.engine.sweep import Sweep
 from umbel.orchestration.inspection.run_list import newest_runs
 from umbel.orchestration.model.decide import Decision
@@ -19,7 +20,6 @@ from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Dispatch, Refusal, RunRecord
 from umbel.orchestration.store.settings import Settings
-from umbel.orchestration.engine.staging import stage, unstage
 from umbel.orchestration.store.verbs import Store
 from umbel.tasks.client.runtime import Runtime
 
