@@ -100,5 +100,6 @@ def unavailable(url: str, what: str, patience_seconds: float, error: Exception) 
 def refused_credentials(url: str, error: Exception) -> ConfigurationError:
     """What is raised when Redis does not know us."""
     return ConfigurationError(
-        f"Redis at {redact_url(url)} refuses the credentials: {error}. Correct user and password in UMBEL_REDIS_URL."
+        f"Redis at {redact_url(url)} refuses the credentials: {str(error).rstrip('.')}. Correct user and password in "
+        "UMBEL_REDIS_URL."
     )

@@ -68,7 +68,7 @@ def test_a_redis_that_is_down_is_named_when_a_run_is_started_and_its_password_is
 def test_a_wrong_password_is_said_to_be_one(durable_redis_url: str) -> None:
     wrong = re.sub(":[0-9a-f]+@", ":wrong@", durable_redis_url)
     runtime = Runtime(Settings(redis_url=wrong))
-    with pytest.raises(ConfigurationError, match=r"refuses the credentials.*Mend user and password") as refused:
+    with pytest.raises(ConfigurationError, match=r"refuses the credentials.*Correct user and password") as refused:
         flows.Chain(runtime=runtime).start(n=1)
     assert "wrong@" not in str(refused.value)
     runtime.close()
