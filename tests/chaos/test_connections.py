@@ -12,9 +12,10 @@ import pytest
 
 from support.chaos.concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
 from support.chaos.deployment import DeployChaos
-from support.chaos.flows import KINDS, Asks, Falters, Held, Tells
+from support.chaos.flows import KINDS, Asks, Falters, Tells
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Held
 from support.eventually import eventually
 from support.faults.proxy import Proxy, command
 from support.faults.redis_under_test import RedisUnderTest

@@ -12,9 +12,10 @@ import pytest
 
 from support.chaos.concluding import POOLS, conclude
 from support.chaos.deployment import ChaosDeployment, DeployChaos
-from support.chaos.flows import KINDS, Crowd, Few, Hangs, Held
+from support.chaos.flows import KINDS
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Crowd, Few, Hangs, Held
 from support.eventually import eventually
 from support.faults.failpoint_places import marked
 from support.programs.chaos_client import RUNS

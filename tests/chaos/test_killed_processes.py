@@ -10,9 +10,9 @@ import pytest
 
 from support.chaos.concluding import POOLS, conclude
 from support.chaos.deployment import DeployChaos
-from support.chaos.flows import Held
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Held
 from support.eventually import eventually
 from support.processes.driving import descendants, is_alive
 

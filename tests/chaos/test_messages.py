@@ -13,9 +13,10 @@ import pytest
 
 from support.chaos.concluding import ONE_SEED, conclude, next_progress, nothing_is_lost_or_repeated, start_workers
 from support.chaos.deployment import ChaosDeployment, DeployChaos
-from support.chaos.flows import KINDS, Asks, Falters, Held
+from support.chaos.flows import KINDS, Asks, Falters
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Held
 from support.eventually import eventually
 from support.faults.meddler import Meddler, addressed, closed, opened
 from support.processes.rabbitmq import find_rabbitmq, rabbitmq

@@ -10,9 +10,9 @@ import pytest
 
 from support.chaos.concluding import POOLS, conclude
 from support.chaos.deployment import DeployChaos, continue_group, stop_group
-from support.chaos.flows import Held, Limited
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Held, Limited
 from support.eventually import eventually
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from support.chaos.concluding import conclude
 from support.chaos.deployment import DeployChaos
-from support.chaos.flows import KINDS, Asks, Crowd, Pairs
+from support.chaos.flows import KINDS, Asks, Pairs
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Crowd
 from support.faults.meddler import Meddler
 from umbel import WorkflowCancelledByUser
 

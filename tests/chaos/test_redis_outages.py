@@ -9,9 +9,10 @@ import pytest
 
 from support.chaos.concluding import ONE_SEED, conclude, next_progress, start_workers
 from support.chaos.deployment import ChaosDeployment, DeployChaos
-from support.chaos.flows import Held, Links
+from support.chaos.flows import Links
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Held
 from support.eventually import eventually
 from support.faults.redis_under_test import RedisUnderTest
 from umbel import RunNotFound

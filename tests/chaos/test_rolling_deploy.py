@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from support.chaos.concluding import ONE_SEED, POOLS, conclude, nothing_is_lost_or_repeated, start_workers
-from support.chaos.deployment import ChaosDeployment, DeployChaos
-from support.chaos.flows import KINDS, Asks, Falters, Held
+from support.chaos.deployment import TARGETS, ChaosDeployment, DeployChaos
+from support.chaos.flows import KINDS, Asks, Falters
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Held
 from support.eventually import eventually
 from support.flows import shop_after
 from support.processes.driving import assert_committed_once
@@ -76,7 +77,7 @@ def test_in_a_mixed_fleet_work_that_the_old_code_lacks_goes_on_soon_and_never_fa
 def namesake(deployment: ChaosDeployment, file: str) -> None:
     """Start a worker that is called `same`."""
     options = ["--name", "same", "--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"]
-    deployment.launch(file, "umbel.workers.cli", "worker", "support.chaos.flows", *options).wait_ready()
+    deployment.launch(file, "umbel.workers.cli", "worker", *TARGETS, *options).wait_ready()
 
 
 @pytest.mark.full_matrix

@@ -9,9 +9,9 @@ import pytest
 
 from support.chaos.concluding import conclude
 from support.chaos.deployment import ChaosDeployment, DeployChaos
-from support.chaos.flows import Held, Limited, Patient
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.special_flows import Held, Limited, Patient
 from support.eventually import eventually
 from umbel.errors import WorkflowTimeoutError
 

@@ -1,156 +1,30 @@
 """What each pool owes Celery's users, asked of real worker processes: Celery's own pools, and the asyncio one.
 
-A test runs for the pools that can do it. Three workers serve all tests but those that end one.
+A test runs for the pools that can do it. Three workers serve all tests.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import secrets
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import celery
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
-from support import TESTS
 from support.eventually import eventually
+from support.processes.pool_under_test import ALL, CAN_END_TASKS, PoolUnderTest, end, of, ready, unique
 from support.processes.transport import Server, Worker
-from support.programs import pool_app
 from support.programs.pool_app import Colour
 
-ALL = ("prefork", "threads", "asyncio")
-CAN_END_TASKS = ("prefork", "asyncio")
-
-
-@dataclass
-class Place:
-    """One pool's broker, files and worker."""
-
-    pool: str
-    folder: Path
-    server: Server
-    database: int
-    settings: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir(exist_ok=True)
-        url = self.server.url.rpartition("/")[0]
-        self.about = {"pool": self.pool, "broker": f"{url}/{self.database}", "results": f"{url}/{self.database}"}
-        self.app = pool_app.build(**self.about, settings=self.settings)
-
-    def start(self, name: str) -> Worker:
-        log = self.folder / f"{name}.log"
-        environment = {
-            **os.environ,
-            "POOL_APP": json.dumps({**self.about, "settings": self.settings}),
-            "POOL_APP_FOLDER": str(self.folder),
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "support.programs.pool_app",
-            "worker",
-            "-l",
-            "info",
-            "-n",
-            f"{name}@test",
-        ]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, "-E", "--without-mingle", "--without-gossip"],
-                cwd=TESTS,
-                env=environment,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        return Worker(process, log)
-
-    def send(self, task: str, *args: Any, **options: Any) -> celery.result.AsyncResult:
-        return self.app.tasks[task].apply_async(args, **options)
-
-    def signature(self, task: str, *args: Any) -> Any:
-        return self.app.tasks[task].s(*args)
-
-    def open(self, name: str) -> None:
-        (self.folder / f"open-{name}").touch()
-
-    def notes(self, name: str) -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return (self.folder / name).read_text().splitlines()
-        return []
-
-    def await_notes(self, name: str, *lines: str) -> None:
-        with contextlib.suppress(AssertionError):
-            eventually(lambda: self.notes(name) == list(lines), "the notes are there", 10)
-        assert self.notes(name) == list(lines)
-
-    def consumers(self) -> set[int]:
-        """Ids of the connections that wait for messages."""
-        with self.server.client as client:
-            found = client.client_list()
-        return {int(one["id"]) for one in found if one["cmd"] == "brpop" and one["db"] == str(self.database)}
-
-    def queued(self) -> int:
-        return int(self.ask("LLEN", "celery"))
-
-    def ask(self, *command: Any) -> Any:
-        with self.server.client as client:
-            client.select(self.database)
-            return client.execute_command(*command)
-
-    def await_all_acknowledged(self) -> None:
-        eventually(lambda: not self.ask("EXISTS", "unacked"), "nothing is un-acked")
-
-    def close(self) -> None:
-        backend = self.app.backend
-        backend.result_consumer.stop()
-        backend.result_consumer._pubsub = None  # results that are collected later would still unsubscribe
-        backend.client.connection_pool.disconnect()
-        self.app.close()
-
-
-def ready(worker: Worker) -> Worker:
-    def is_ready() -> bool:
-        assert worker.is_alive(), worker.log.read_text()
-        return worker.says(" ready.") > 0
-
-    eventually(is_ready, "the worker is ready")
-    return worker
-
-
-def end(worker: Worker) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
-
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("redis"))
-    started.start()
-    yield started
-    started.kill()
-
-
-@pytest.fixture(scope="module")
-def places(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Place, Worker]]]:
+def places(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[PoolUnderTest, Worker]]]:
     folder = tmp_path_factory.mktemp("pools")
-    made = {pool: Place(pool, folder / pool, server, number, {}) for number, pool in enumerate(ALL, 1)}
+    made = {pool: PoolUnderTest(pool, folder / pool, server, number, {}) for number, pool in enumerate(ALL, 1)}
     workers = {pool: place.start(pool) for pool, place in made.items()}
     try:
         yield {pool: (made[pool], ready(workers[pool])) for pool in ALL}
@@ -162,48 +36,20 @@ def places(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, places: dict[str, tuple[Place, Worker]]) -> Place:
+def place(request: pytest.FixtureRequest, places: dict[str, tuple[PoolUnderTest, Worker]]) -> PoolUnderTest:
     return places[request.param][0]
 
 
 @pytest.fixture
-def worker(place: Place, places: dict[str, tuple[Place, Worker]]) -> Worker:
+def worker(place: PoolUnderTest, places: dict[str, tuple[PoolUnderTest, Worker]]) -> Worker:
     return places[place.pool][1]
-
-
-@pytest.fixture
-def alone(
-    request: pytest.FixtureRequest, server: Server, tmp_path: Path
-) -> Iterator[tuple[Place, Callable[[str], Worker]]]:
-    """A place without a worker, and how to start one there."""
-    settings = {"worker_soft_shutdown_timeout": 1.0}
-    made = Place(request.param, tmp_path, server, 10 + ALL.index(request.param), settings)
-    made.ask("FLUSHDB")  # of this module's own server
-    workers = []
-
-    def start(name: str) -> Worker:
-        workers.append(made.start(name))
-        return ready(workers[-1])
-
-    yield made, start
-    for each in workers:
-        end(each)
-    made.close()
-
-
-def of(*pools: str, fixture: str = "place") -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(fixture, pools, indirect=True)
-
-
-def unique() -> str:
-    return secrets.token_hex(4)
 
 
 # -- results ---------------------------------------------------------------------------------------------------------
 
 
 @of(*ALL)
-def test_results_and_exceptions_come_back(place: Place) -> None:
+def test_results_and_exceptions_come_back(place: PoolUnderTest) -> None:
     assert place.send("add", 1, 2).get(timeout=20) == 3
     assert place.send("plain", 1, 2).get(timeout=20) == 3
     with pytest.raises(Colour, match="^grün$"):
@@ -211,7 +57,7 @@ def test_results_and_exceptions_come_back(place: Place) -> None:
 
 
 @of(*ALL)
-def test_chains_groups_chords_and_links_work(place: Place) -> None:
+def test_chains_groups_chords_and_links_work(place: PoolUnderTest) -> None:
     add, total = place.signature("add", 1), place.signature("total")
     chained = chain(place.signature("add", 1, 1), add, place.signature("plain", 5)).apply_async()
     grouped = group(place.signature("add", n, n) for n in range(10)).apply_async()
@@ -226,7 +72,7 @@ def test_chains_groups_chords_and_links_work(place: Place) -> None:
 
 
 @of(*ALL)
-def test_errbacks_are_called(place: Place) -> None:
+def test_errbacks_are_called(place: PoolUnderTest) -> None:
     name = unique()
     place.open(name)
 
@@ -249,7 +95,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("how", HOOKS)
 @of(*ALL)
-def test_hooks_and_signals_come_in_celerys_order(place: Place, how: str) -> None:
+def test_hooks_and_signals_come_in_celerys_order(place: PoolUnderTest, how: str) -> None:
     sent = place.send("watched", how)
 
     place.await_notes(f"{sent.id}-0", *HOOKS[how].split("/"))
@@ -262,13 +108,13 @@ def test_hooks_and_signals_come_in_celerys_order(place: Place, how: str) -> None
 
 
 @of("asyncio")
-def test_autoretry_retries_a_coroutine(place: Place) -> None:
+def test_autoretry_retries_a_coroutine(place: PoolUnderTest) -> None:
     assert place.send("tried").get(timeout=20) == 2
 
 
 @of("asyncio")
 @pytest.mark.parametrize("how", ["itself", "child", "cancelled"])
-def test_a_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(place: Place, how: str) -> None:
+def test_a_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(place: PoolUnderTest, how: str) -> None:
     with pytest.raises(Exception, match=r"^Task 'exit_at_once' raised (SystemExit\(7\)|CancelledError\(\)), which is"):
         place.send("exit_at_once", how).get(timeout=20)
 
@@ -277,7 +123,7 @@ def test_a_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(pla
 
 
 @of("asyncio")
-def test_a_failure_that_tasks_share_harms_none_that_outlives_it(place: Place) -> None:
+def test_a_failure_that_tasks_share_harms_none_that_outlives_it(place: PoolUnderTest) -> None:
     name = unique()
     outliving = place.send("share", name)
     place.await_notes(name, "start")
@@ -291,7 +137,7 @@ def test_a_failure_that_tasks_share_harms_none_that_outlives_it(place: Place) ->
 
 
 @of("asyncio")
-def test_a_plain_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(place: Place) -> None:
+def test_a_plain_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(place: PoolUnderTest) -> None:
     with pytest.raises(Exception, match=r"^Task 'plain_exit' raised SystemExit\(7\), which is"):
         place.send("plain_exit").get(timeout=20)
 
@@ -300,7 +146,7 @@ def test_a_plain_task_that_raises_what_ends_processes_fails_and_the_worker_goes_
 
 
 @of(*ALL)
-def test_interleaved_tasks_each_see_their_own_request(place: Place) -> None:
+def test_interleaved_tasks_each_see_their_own_request(place: PoolUnderTest) -> None:
     sent = [place.send("who", 0.05) for _ in range(4 if place.pool == "prefork" else 50)]
 
     seen = [each.get(timeout=20) for each in sent]
@@ -313,7 +159,7 @@ def test_interleaved_tasks_each_see_their_own_request(place: Place) -> None:
 
 
 @of("asyncio")
-def test_a_soft_limit_reaches_a_coroutine_and_may_be_outlived(place: Place) -> None:
+def test_a_soft_limit_reaches_a_coroutine_and_may_be_outlived(place: PoolUnderTest) -> None:
     name = unique()
 
     assert place.send("outlive", name, soft_time_limit=0.3).get(timeout=20) == "outlived"
@@ -322,19 +168,19 @@ def test_a_soft_limit_reaches_a_coroutine_and_may_be_outlived(place: Place) -> N
 
 
 @of(*CAN_END_TASKS)
-def test_a_soft_limit_reaches_a_plain_function(place: Place) -> None:
+def test_a_soft_limit_reaches_a_plain_function(place: PoolUnderTest) -> None:
     assert place.send("spin", unique(), soft_time_limit=1).get(timeout=20) == "outlived"
 
 
 @of("asyncio")
-def test_a_soft_limit_that_is_not_caught_is_the_failure(place: Place) -> None:
+def test_a_soft_limit_that_is_not_caught_is_the_failure(place: PoolUnderTest) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         place.send("until_open", unique(), soft_time_limit=0.2).get(timeout=20)
 
 
 @pytest.mark.parametrize("task", ["until_open", "spin"])
 @of(*CAN_END_TASKS)
-def test_a_hard_limit_ends_a_task_fails_and_acknowledges_it(place: Place, task: str) -> None:
+def test_a_hard_limit_ends_a_task_fails_and_acknowledges_it(place: PoolUnderTest, task: str) -> None:
     name = unique()
 
     with pytest.raises(TimeLimitExceeded):
@@ -347,7 +193,7 @@ def test_a_hard_limit_ends_a_task_fails_and_acknowledges_it(place: Place, task: 
 
 @pytest.mark.parametrize("task", ["until_open", "spin"])
 @of(*CAN_END_TASKS)
-def test_a_revoked_task_is_ended(place: Place, task: str) -> None:
+def test_a_revoked_task_is_ended(place: PoolUnderTest, task: str) -> None:
     name = unique()
     sent = place.send(task, name)
     place.await_notes(name, "start")
@@ -365,7 +211,7 @@ def test_a_revoked_task_is_ended(place: Place, task: str) -> None:
 
 
 @of(*ALL)
-def test_inspect_shows_what_runs_and_the_state_of_the_pool(place: Place) -> None:
+def test_inspect_shows_what_runs_and_the_state_of_the_pool(place: PoolUnderTest) -> None:
     names = [unique() for _ in range(2)]
     sent = [place.send("until_open", name) for name in names]
     for name in names:
@@ -390,7 +236,7 @@ def test_inspect_shows_what_runs_and_the_state_of_the_pool(place: Place) -> None
 
 
 @of(*ALL)
-def test_task_events_tell_what_became_of_each_task(place: Place) -> None:
+def test_task_events_tell_what_became_of_each_task(place: PoolUnderTest) -> None:
     heard: dict[str, list[str]] = {}
     ready_to_hear = threading.Event()
     with place.app.connection_for_read() as connection:
@@ -426,7 +272,9 @@ def test_task_events_tell_what_became_of_each_task(place: Place) -> None:
 
 
 @of("asyncio")
-def test_a_task_that_blocks_the_loop_is_named_once_and_the_worker_still_answers(place: Place, worker: Worker) -> None:
+def test_a_task_that_blocks_the_loop_is_named_once_and_the_worker_still_answers(
+    place: PoolUnderTest, worker: Worker
+) -> None:
     name = unique()
     sent = place.send("block", name)
     place.await_notes(name, "start")
@@ -442,7 +290,7 @@ def test_a_task_that_blocks_the_loop_is_named_once_and_the_worker_still_answers(
 
 
 @of("asyncio")
-def test_a_lost_connection_disturbs_no_running_task(place: Place) -> None:
+def test_a_lost_connection_disturbs_no_running_task(place: PoolUnderTest) -> None:
     name = unique()
     sent = place.send("until_open", name)
     place.await_notes(name, "start")
@@ -458,100 +306,3 @@ def test_a_lost_connection_disturbs_no_running_task(place: Place) -> None:
     sent.get(timeout=20)
     place.await_all_acknowledged()
     assert place.notes(name) == ["start", "end"]
-
-
-# -- ending ----------------------------------------------------------------------------------------------------------
-
-
-@of(*ALL, fixture="alone")
-def test_sigterm_lets_what_runs_end(alone: tuple[Place, Callable[[str], Worker]]) -> None:
-    place, start = alone
-    worker = start("w")
-    sent = [place.send("until_open", "one"), place.send("until_open", "two")]
-    place.await_notes("one", "start")
-    place.await_notes("two", "start")
-
-    worker.process.terminate()
-    eventually(lambda: worker.says("Warm shutdown"), "it is ending")
-    place.open("one")
-    place.await_notes("one", "start", "end")
-    assert worker.is_alive()
-    place.open("two")
-
-    assert worker.process.wait(20) == 0
-    assert [each.get(timeout=5) for each in sent] == [None, None]
-    assert not place.ask("EXISTS", "unacked", "celery")
-
-
-@of("asyncio", fixture="alone")
-def test_what_waits_for_its_turn_goes_back_into_the_queue(alone: tuple[Place, Callable[[str], Worker]]) -> None:
-    place, start = alone
-    place.settings |= {"worker_concurrency": 1, "worker_prefetch_multiplier": 2}
-    worker = start("w")
-    first, second = place.send("until_open", "one"), place.send("until_open", "two")
-    place.await_notes("one", "start")
-    eventually(lambda: worker.says(f"[{second.id}] received"), "the second one waits there")
-
-    worker.process.terminate()
-    eventually(lambda: worker.says("Waiting for 1 running task"), "it takes nothing on any more")
-    place.open("one")
-
-    assert worker.process.wait(20) == 0
-    assert first.get(timeout=5) is None
-    assert place.notes("two") == []
-    assert place.queued() == 1
-
-
-@of(*CAN_END_TASKS, fixture="alone")
-def test_sigquit_lets_short_tasks_end_and_puts_long_ones_back(alone: tuple[Place, Callable[[str], Worker]]) -> None:
-    place, start = alone
-    worker = start("w")
-    short, long = place.send("until_open", "short"), place.send("until_open", "long")
-    place.await_notes("short", "start")
-    place.await_notes("long", "start")
-
-    worker.process.send_signal(signal.SIGQUIT)
-    eventually(lambda: worker.says("Initiating Soft Shutdown"), "it is ending")
-    place.open("short")
-
-    assert worker.process.wait(45) is not None
-    assert short.get(timeout=5) is None
-    assert long.state == "PENDING"
-    assert place.queued() == 1
-    if place.pool == "asyncio":
-        assert place.notes("long") == ["start", "cancelled"]
-
-
-@of("asyncio", fixture="alone")
-def test_a_second_signal_ends_a_worker_that_waits_for_a_task(alone: tuple[Place, Callable[[str], Worker]]) -> None:
-    place, start = alone
-    worker = start("w")
-    place.send("until_open", "long")
-    place.await_notes("long", "start")
-    worker.process.terminate()
-    eventually(lambda: worker.says("Warm shutdown"), "it is ending")
-
-    worker.process.send_signal(signal.SIGQUIT)
-
-    worker.process.wait(20)
-    assert place.notes("long") == ["start", "cancelled"]
-    assert place.queued() == 1
-
-
-@of("asyncio", fixture="alone")
-def test_what_a_killed_worker_ran_runs_again(alone: tuple[Place, Callable[[str], Worker]]) -> None:
-    place, start = alone
-    place.settings["broker_transport_options"] = {"visibility_timeout": 2}
-    worker = start("w")
-    sent = place.send("until_open", "one")
-    place.await_notes("one", "start")
-    worker.process.kill()
-    worker.process.wait()
-    time_of_death = time.monotonic()
-    place.open("one")
-    eventually(lambda: time.monotonic() > time_of_death + 2, "the message counts as lost")
-
-    start("x")
-
-    assert sent.get(timeout=30) is None
-    assert place.notes("one") == ["start", "start", "end"]

@@ -20,7 +20,7 @@ worker's shutdown abandons them after a moment). `max_tasks_per_child` and `max_
 `pool_restart` is not supported.
 """
 
-# Line numbers are those of Celery 5.7.0; tests/pool/test_pool.py fails when what they point at has changed.
+# Line numbers are those of Celery 5.7.0; tests/pool/test_celery_sources.py fails when what they point at has changed.
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from support.eventually import eventually
 from support.processes.driving import Deployment, WorkerUnderTest, descendants
 
 #: What a worker of the chaos suite serves.
-TARGET = "support.chaos.flows"
+TARGETS = ("support.chaos.flows", "support.chaos.special_flows")
 
 
 class ChaosDeployment(Deployment):
@@ -36,7 +36,7 @@ class ChaosDeployment(Deployment):
         Without any, it only notes what it passes.
         """
         environment = {"UMBEL_FAILPOINTS": self.armed(failpoints or "", name)} | more.pop("more", {})
-        return super().worker(name, *(targets or (TARGET,)), pool=pool, more=environment, **more)
+        return super().worker(name, *(targets or TARGETS), pool=pool, more=environment, **more)
 
     def armed(self, failpoints: str, name: str) -> str:
         """A specification with the seed of this process and the common log."""

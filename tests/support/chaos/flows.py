@@ -1,6 +1,6 @@
-"""Workflows of every kind for the chaos suite. Each knows what it must come to, and each step notes that it began.
+"""Workflows of every kind, of which a mixed load is made. Each step records that it began.
 
-`expected` of a workflow gives the result that its arguments must have, and how often which step must have been
+`expected` of a workflow gives the result that its arguments must have, and `commits` how often each step must have been
 committed: the checker compares both with what Redis and the effect log say.
 """
 
@@ -9,109 +9,34 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 
 from support.chaos.effect_log import began, deposit
+from support.chaos.flow_events import (
+    Answer,
+    Ask,
+    Asked,
+    Broken,
+    Chaotic,
+    Even,
+    Group,
+    Noted,
+    Odd,
+    Outcome,
+    SlowTask,
+    Started,
+    Sum,
+    Task,
+)
 from umbel import (
     Context,
-    Event,
-    HumanResponseEvent,
-    InputRequiredEvent,
-    StartEvent,
     StepFailedEvent,
     StopEvent,
-    Workflow,
     catch_error,
     retry_policy,
     step,
 )
 from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
-
-
-class Started(StartEvent):
-    n: int = 1
-    seconds: float = 0.0
-
-
-class Odd(Event):
-    n: int
-    left: int
-    seconds: float
-
-
-class Even(Event):
-    n: int
-    left: int
-    seconds: float
-
-
-class Task(Event):
-    n: int
-    seconds: float = 0.0
-
-
-class SlowTask(Event):
-    n: int
-    seconds: float = 0.0
-
-
-class Outcome(Event):
-    n: int
-
-
-class Group(Event):
-    n: int
-    size: int
-    seconds: float
-
-
-class Sum(Event):
-    ns: list[int]
-
-
-class Ask(Event):
-    n: int
-
-
-class Asked(InputRequiredEvent):
-    n: int
-
-
-class Answer(HumanResponseEvent):
-    n: int
-    text: str
-
-
-class Noted(Event):
-    n: int
-    work: str
-    attempt: int
-
-
-class Broken(Exception):
-    """What a chaos step raises on purpose."""
-
-
-class Chaotic(Workflow):
-    """Says what a run of it must come to."""
-
-    KIND: ClassVar[str] = ""
-    #: Of its runs.
-    OPTIONS: ClassVar[dict[str, Any]] = {}
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        """The run's result."""
-        raise NotImplementedError
-
-    @staticmethod
-    def commits(n: int) -> Counter[str] | None:
-        """How many outcomes of each step must be recorded that are neither a retry nor a wait.
-
-        None when the end may overtake steps: what they did is then not wanted any more.
-        """
-        raise NotImplementedError
 
 
 class Links(Chaotic):
@@ -463,151 +388,6 @@ class Tells(Chaotic):
     @staticmethod
     def commits(n: int) -> Counter[str]:
         return Counter(begin=1, more=1)
-
-
-class Held(Chaotic):
-    """A plain step of a chosen length, for faults that must meet a step in its middle."""
-
-    KIND = "held"
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> SlowTask:
-        began(ctx, "begin")
-        return SlowTask(n=ev.n, seconds=ev.seconds)
-
-    @step
-    def held(self, ctx: Context, ev: SlowTask) -> StopEvent:
-        began(ctx, "held")
-        time.sleep(ev.seconds)
-        deposit(ctx)
-        return StopEvent(result=ev.n)
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return n
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(begin=1, held=1)
-
-
-class Limited(Chaotic):
-    """A plain step that may not take long, and is tried again when it does."""
-
-    KIND = "limited"
-
-    @step(timeout=1.0, retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(20)))
-    def limited(self, ctx: Context, ev: Started) -> StopEvent:
-        began(ctx, "limited")
-        time.sleep(ev.seconds)
-        return StopEvent(result=ev.n)
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return n
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(limited=1)
-
-
-class Hangs(Chaotic):
-    """A plain step that no time limit can interrupt, in its first attempt only: somebody else has to notice."""
-
-    KIND = "hanging"
-
-    @step(timeout=0.5, retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(20)))
-    def hang(self, ctx: Context, ev: Started) -> StopEvent:
-        began(ctx, "hang")
-        if ctx.attempt == 1:
-            until = time.monotonic() + 5.0
-            while time.monotonic() < until:
-                with suppress(BaseException):
-                    time.sleep(0.05)
-        return StopEvent(result=ev.n)
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return n
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(hang=1)
-
-
-class Few(Chaotic):
-    """Few of its runs may go on at once."""
-
-    KIND = "few"
-    OPTIONS: ClassVar[dict[str, Any]] = {"num_concurrent_runs": 2}
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> Task:
-        began(ctx, "begin")
-        return Task(n=ev.n)
-
-    @step
-    def end(self, ctx: Context, ev: Task) -> StopEvent:
-        began(ctx, "end")
-        return StopEvent(result=ev.n)
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return n
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(begin=1, end=1)
-
-
-class Patient(Chaotic):
-    """Fails twice and waits a second before each new try: long enough for a fault in between."""
-
-    KIND = "back-off"
-
-    @step(retry_policy=retry_policy(wait=wait_fixed(1.0), stop=stop_after_attempt(3)))
-    async def falter(self, ctx: Context, ev: Started) -> StopEvent:
-        began(ctx, "falter", failures=ctx.retry_info().retry_number)
-        if ctx.retry_info().retry_number < 2:
-            raise Broken("not yet")
-        return StopEvent(result=ctx.retry_info().retry_number)
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return 2
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(falter=1)
-
-
-class Crowd(Chaotic):
-    """A wide fan-out of steps that do next to nothing: their commits race for the fan-in."""
-
-    KIND = "crowd"
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> list[Task]:
-        began(ctx, "begin")
-        return [Task(n=n) for n in range(ev.n)]
-
-    @step(num_workers=1000)
-    async def work(self, ctx: Context, ev: Task) -> Outcome:
-        began(ctx, "work", n=ev.n)
-        return Outcome(n=ev.n)
-
-    @step
-    async def gather(self, ctx: Context, evs: list[Outcome]) -> StopEvent:
-        began(ctx, "gather", members=sorted(ev.n for ev in evs))
-        return StopEvent(result=sorted(ev.n for ev in evs))
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return list(range(n))
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(begin=1, work=n, gather=1)
 
 
 #: What a mixed load is made of.

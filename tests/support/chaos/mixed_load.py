@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from support.chaos.deployment import ChaosDeployment, await_idle
-from support.chaos.flows import KINDS, Answer, Asks, Chaotic
+from support.chaos.flow_events import Answer, Chaotic
+from support.chaos.flows import KINDS, Asks
 from support.chaos.invariants import Violation, violations
 from support.chaos.observed import RunSeen, see_leftovers, see_runs
 from umbel import WorkflowHandler

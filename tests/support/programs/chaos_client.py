@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from support.chaos.flows import Answer, Asks, Few, Links
+from support.chaos.flow_events import Answer
+from support.chaos.flows import Asks, Links
+from support.chaos.special_flows import Few
 from support.flows.everyday import FOLDER
 from umbel import Context, Settings, Workflow, WorkflowHandler
 from umbel.errors import RunExists

@@ -1,0 +1,23 @@
+"""Calls of a workflow server that many tests begin with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from llama_agents.client import WorkflowClient
+
+
+async def run(http: httpx.AsyncClient, name: str, **body: Any) -> dict[str, Any]:
+    """A run that is waited for."""
+    answer: dict[str, Any] = (await http.post(f"/workflows/{name}/run", json=body)).json()
+    return answer
+
+
+async def asked(client: WorkflowClient, name: str = "interview", **options: Any) -> str:
+    """A run that waits for its answer: its handler id."""
+    handler = await client.run_workflow_nowait(name, **options)
+    async for event in client.get_workflow_events(handler.handler_id):
+        if event.type == "Ask":
+            return str(handler.handler_id)
+    raise AssertionError("it ended without having asked")

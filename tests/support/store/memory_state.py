@@ -1,0 +1,37 @@
+"""States for tests of the store in memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pydantic import BaseModel
+
+from support.store.state import Derived
+from umbel.orchestration.store.settings import Settings
+from umbel.tasks.state.fields import StateFields
+from umbel.tasks.state.store import DictState
+
+
+class Client:
+    """What cannot be copied, and not be written."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+class Linked(BaseModel):
+    name: str = ""
+    other: Any = None
+
+
+class More(Derived):
+    extra: int = 1
+
+
+class Loose(DictState):
+    count: int = 0
+
+
+def fields(cls: type[Any] = DictState, **settings: Any) -> StateFields[Any]:
+    return StateFields(cls, "r1", Settings(**settings))
