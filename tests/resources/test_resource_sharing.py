@@ -1,21 +1,24 @@
-"""Whose a resource is: of threads, event loops, forked children; and what waiting for one may come to."""
+"""Which threads, event loops and forked children share a resource, and how waiting for one may end."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
 import pytest
 
 from support.eventually import eventually
+from support.store.driving import work_on
 from umbel.orchestration.model.errors import StepTimeoutError
+from umbel.orchestration.model.work_item import Held
+from umbel.orchestration.store.portal import CallerThread, Portal
 from umbel.tasks.attempt.calling import Calling
-from umbel.tasks.attempt.step_loop import LoopThread
-from umbel.tasks.resources.resolution import ResourceManager, drive
+from umbel.tasks.attempt.running import Running
+from umbel.tasks.resources.resolution import ResourceManager
 from umbel.tasks.resources.resource import Resource
 from umbel.tasks.steps.signature import ResourceDefinition
 
@@ -36,32 +39,47 @@ def counting(made: list[Made]) -> Callable[[], Made]:
     return make
 
 
-class Asking:
-    """A thread that executes a step: it makes resources as `call_step` does."""
+class ObservedRunning(Running):
+    """An attempt that shows when its first call on the event loop has begun."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_seconds: float | None = None) -> None:
-        self.cancels: list[Callable[[], None]] = []
-        self.waits = threading.Event()
-        self.loop = loop
-        self.calling = Calling(
-            "go", "run-1", timeout_seconds=timeout_seconds, loop=lambda: loop, on_cancel=self._on_cancel
-        )
+    def __init__(self) -> None:
+        super().__init__(Held("run-1", "work-1", "claim-1"))
+        self.has_begun = threading.Event()
 
-    def _on_cancel(self, cancel: Callable[[], None] | None) -> None:
+    def on_cancel(self, cancel: Callable[[], None] | None) -> None:
+        super().on_cancel(cancel)
         if cancel is not None:
-            self.cancels.append(cancel)
-            self.waits.set()
+            self.has_begun.set()
+
+
+class Asking:
+    """A thread that executes a plain step: it makes resources as `call_step` does.
+
+    Once `running.has_begun` is set, the next thing that the loop does comes after the step has asked for its resources:
+    it makes them, or waits for another step that does.
+    """
+
+    def __init__(self, portal: Portal, timeout_seconds: float | None = None) -> None:
+        self.portal, self.timeout_seconds = portal, timeout_seconds
+        self.running = ObservedRunning()
 
     def ask(self, manager: ResourceManager, *resources: Resource) -> list[Any]:
         definitions = [ResourceDefinition(f"r{n}", Any, resource) for n, resource in enumerate(resources)]
-        return list(drive(manager.making(definitions, lambda: self.loop), self.calling.make).values())
+
+        async def make(caller: CallerThread) -> list[Any]:
+            loop = asyncio.get_running_loop()
+            calling = Calling(work_on("go", run_id="run-1"), self.running, caller, loop, self.timeout_seconds)
+            found = await calling.awaited(lambda: manager.values(definitions, calling.plain))
+            return list(found.values())
+
+        return self.portal.serve(make)
 
 
 @pytest.fixture
-def loop() -> Any:
-    thread = LoopThread()
-    yield thread.loop
-    thread.close()
+def portal() -> Iterator[Portal]:
+    portal = Portal("test-resources")
+    yield portal
+    portal.close()
 
 
 @pytest.fixture
@@ -76,7 +94,7 @@ def on_new_loop(coroutine: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, coroutine).result()
 
 
-def test_what_is_not_kept_is_made_once_for_each_execution_and_shared_in_it(loop: asyncio.AbstractEventLoop) -> None:
+def test_what_is_not_kept_is_made_once_for_each_execution_and_shared_in_it(portal: Portal) -> None:
     made: list[Made] = []
     make, manager = counting(made), ResourceManager()
 
@@ -86,7 +104,7 @@ def test_what_is_not_kept_is_made_once_for_each_execution_and_shared_in_it(loop:
         return left, right
 
     def execute() -> list[Any]:
-        return Asking(loop).ask(manager, Resource(make, cache=False), Resource(make_pair, cache=False))
+        return Asking(portal).ask(manager, Resource(make, cache=False), Resource(make_pair, cache=False))
 
     (once, pair), (again, other_pair) = execute(), execute()
 
@@ -131,19 +149,19 @@ async def test_values_of_closed_event_loops_are_let_go() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_makes_its_own(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_forked_child_makes_its_own(portal: Portal) -> None:
     manager = ResourceManager()
     manager.set("given", "by the parent")
-    assert Asking(loop).ask(manager, Resource(os.getpid)) == [os.getpid()]
+    assert Asking(portal).ask(manager, Resource(os.getpid)) == [os.getpid()]
     manager._processes[os.getpid()].lock.acquire()  # another thread of the parent may be just there
     ours, theirs = os.pipe()
 
     child = os.fork()
     if child == 0:
         try:
-            [made] = Asking(loop).ask(manager, Resource(os.getpid))
-            told = made == os.getpid() and manager.get_all() == {"given": "by the parent", "getpid": made}
-            os.write(theirs, b"its own" if told else repr(manager.get_all()).encode())
+            [made] = Asking(portal).ask(manager, Resource(os.getpid))
+            is_its_own = made == os.getpid() and manager.get_all() == {"given": "by the parent", "getpid": made}
+            os.write(theirs, b"its own" if is_its_own else repr(manager.get_all()).encode())
         finally:
             os._exit(0)
     os.close(theirs)
@@ -176,7 +194,7 @@ async def test_coroutines_that_ask_at_the_same_time_share_one_value() -> None:
 
 
 def test_threads_and_coroutines_that_ask_at_the_same_time_share_one_value(
-    loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor
+    portal: Portal, threads: ThreadPoolExecutor
 ) -> None:
     made: list[Made] = []
     gate = threading.Event()
@@ -187,10 +205,10 @@ def test_threads_and_coroutines_that_ask_at_the_same_time_share_one_value(
         return made[-1]
 
     manager = ResourceManager()
-    asking = [Asking(loop) for _ in range(20)]
+    asking = [Asking(portal) for _ in range(20)]
     asked = [threads.submit(each.ask, manager, Resource(connect)) for each in asking]
-    on_loop = asyncio.run_coroutine_threadsafe(manager.get(Resource(connect)), loop)
-    eventually(lambda: sum(each.waits.is_set() for each in asking) >= 19, "all but who makes it wait")
+    on_loop = asyncio.run_coroutine_threadsafe(manager.get(Resource(connect)), portal.loop)
+    eventually(lambda: all(each.running.has_begun.is_set() for each in asking), "all have asked")
     gate.set()
 
     assert {id(value) for each in asked for value in each.result(20)} == {id(made[0])}
@@ -202,9 +220,7 @@ class Refused(Exception):
     """What a database says that is down."""
 
 
-def test_a_failure_is_not_kept_and_meets_all_who_waited_for_it(
-    loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor
-) -> None:
+def test_a_failure_is_not_kept_and_meets_all_who_waited_for_it(portal: Portal, threads: ThreadPoolExecutor) -> None:
     calls: list[int] = []
     gate = threading.Event()
 
@@ -216,24 +232,22 @@ def test_a_failure_is_not_kept_and_meets_all_who_waited_for_it(
         return "connected"
 
     manager = ResourceManager()
-    maker, waiter = Asking(loop), Asking(loop)
+    maker, waiter = Asking(portal), Asking(portal)
     making = threads.submit(maker.ask, manager, Resource(connect))
     eventually(lambda: calls, "it is being made")
     waiting = threads.submit(waiter.ask, manager, Resource(connect))
-    assert waiter.waits.wait(20)
+    assert waiter.running.has_begun.wait(20)
     gate.set()
 
     for failed in (making, waiting):
         with pytest.raises(Refused, match="connection refused") as caught:
             failed.result(20)
         assert caught.value.__notes__ == [f"raised while resource {Resource(connect).name} was made"]
-    assert Asking(loop).ask(manager, Resource(connect)) == ["connected"]
+    assert Asking(portal).ask(manager, Resource(connect)) == ["connected"]
     assert len(calls) == 2
 
 
-def test_when_who_makes_it_is_cancelled_the_next_who_waits_makes_it(
-    loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor
-) -> None:
+def test_when_the_maker_is_cancelled_the_next_waiter_makes_it(portal: Portal, threads: ThreadPoolExecutor) -> None:
     calls: list[int] = []
 
     async def connect() -> str:
@@ -243,21 +257,19 @@ def test_when_who_makes_it_is_cancelled_the_next_who_waits_makes_it(
         return "connected"
 
     manager = ResourceManager()
-    maker, waiter = Asking(loop), Asking(loop)
+    maker, waiter = Asking(portal), Asking(portal)
     making = threads.submit(maker.ask, manager, Resource(connect))
     eventually(lambda: calls, "it is being made")
     waiting = threads.submit(waiter.ask, manager, Resource(connect))
-    assert waiter.waits.wait(20)
-    maker.cancels[0]()
+    assert waiter.running.has_begun.wait(20)
+    maker.running.cancel("the run has ended")
 
     with pytest.raises(CancelledError):
         making.result(20)
     assert waiting.result(20) == ["connected"]
 
 
-def test_who_waits_can_be_cancelled_and_the_making_goes_on(
-    loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor
-) -> None:
+def test_a_waiter_can_be_cancelled_and_the_making_continues(portal: Portal, threads: ThreadPoolExecutor) -> None:
     gate = threading.Event()
     begun = threading.Event()
 
@@ -267,13 +279,13 @@ def test_who_waits_can_be_cancelled_and_the_making_goes_on(
         return "connected"
 
     manager = ResourceManager()
-    making = threads.submit(Asking(loop).ask, manager, Resource(connect))
+    making = threads.submit(Asking(portal).ask, manager, Resource(connect))
     assert begun.wait(20)
-    waiter = Asking(loop)
+    waiter = Asking(portal)
     waiting = threads.submit(waiter.ask, manager, Resource(connect))
-    on_loop = asyncio.run_coroutine_threadsafe(asyncio.wait_for(manager.get(Resource(connect)), 0.05), loop)
-    assert waiter.waits.wait(20)
-    waiter.cancels[0]()
+    on_loop = asyncio.run_coroutine_threadsafe(asyncio.wait_for(manager.get(Resource(connect)), 0.05), portal.loop)
+    assert waiter.running.has_begun.wait(20)
+    waiter.running.cancel("the run has ended")
 
     with pytest.raises(CancelledError):
         waiting.result(20)
@@ -284,7 +296,7 @@ def test_who_waits_can_be_cancelled_and_the_making_goes_on(
 
 
 @pytest.mark.parametrize("colour", ["plain", "async"])
-def test_making_counts_against_the_time_limit_of_the_step(loop: asyncio.AbstractEventLoop, colour: str) -> None:
+def test_making_counts_against_the_time_limit_of_the_step(portal: Portal, colour: str) -> None:
     def spin() -> None:
         while True:
             pass
@@ -293,11 +305,11 @@ def test_making_counts_against_the_time_limit_of_the_step(loop: asyncio.Abstract
         await asyncio.sleep(3600)
 
     with pytest.raises(StepTimeoutError, match=r"'go' of run 'run-1' took longer than its timeout of 0\.1 s"):
-        Asking(loop, timeout_seconds=0.1).ask(ResourceManager(), Resource(spin if colour == "plain" else dawdle))
+        Asking(portal, timeout_seconds=0.1).ask(ResourceManager(), Resource(spin if colour == "plain" else dawdle))
 
 
 def test_waiting_counts_against_the_time_limit_too_but_only_the_waiters(
-    loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor
+    portal: Portal, threads: ThreadPoolExecutor
 ) -> None:
     gate = threading.Event()
     begun = threading.Event()
@@ -308,10 +320,10 @@ def test_waiting_counts_against_the_time_limit_too_but_only_the_waiters(
         return "connected"
 
     manager = ResourceManager()
-    making = threads.submit(Asking(loop).ask, manager, Resource(connect))
+    making = threads.submit(Asking(portal).ask, manager, Resource(connect))
     assert begun.wait(20)
 
     with pytest.raises(StepTimeoutError):
-        Asking(loop, timeout_seconds=0.05).ask(manager, Resource(connect))
+        Asking(portal, timeout_seconds=0.05).ask(manager, Resource(connect))
     gate.set()
     assert making.result(20) == ["connected"]
