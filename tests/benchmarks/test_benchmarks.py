@@ -46,7 +46,7 @@ def test_a_peer_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatc
     assert Entry("dramatiq", "contend_dramatiq:Dramatiq").make() is None
 
 
-def test_a_peer_that_fails_is_told_of_and_the_others_are_measured() -> None:
+def test_a_peer_that_fails_is_reported_and_the_others_are_measured() -> None:
     def one_breaks(contender: Contender, _: Sizes) -> float:
         if contender.name == "breaks":
             raise TimeoutError("no answer")

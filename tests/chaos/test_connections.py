@@ -91,7 +91,7 @@ def test_scripts_whose_answers_are_lost_at_random_repeat_no_step(
 
 
 @pytest.mark.full_matrix
-def test_doorbells_pushed_twice_because_an_answer_was_lost_run_nothing_twice(
+def test_messages_pushed_twice_because_an_answer_was_lost_run_nothing_twice(
     deploy_chaos: DeployChaos, proxy: Proxy, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(proxy.url, seed=seed, **PATIENT, continuation_seconds=0.0)

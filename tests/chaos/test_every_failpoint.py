@@ -59,7 +59,7 @@ OF_CLIENTS += ["state_unlock", "state_renew", "purge", "ring"]
 OF_OTHERS = ["look_later", "ack", "file", "acks", "quarantine", "goodbye"]
 
 
-def test_every_place_in_the_sources_is_spoken_for() -> None:
+def test_every_failpoint_in_the_sources_is_covered() -> None:
     alone = {name for name, _ in marked()}
     listed = [*OF_STEPS, *OF_MAIN, *OF_LOOPS, *OF_OTHERS]
     assert sorted(listed) == sorted(set(listed))
@@ -151,7 +151,7 @@ def test_connections_lost_before_and_after_every_script_repeat_no_outcome(
 
 @pytest.mark.full_matrix
 @pytest.mark.timeout(180)
-def test_a_client_that_dies_before_and_after_every_exchange_goes_on_when_it_is_started_again(
+def test_a_client_that_dies_before_and_after_every_exchange_continues_when_it_is_started_again(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=seed)

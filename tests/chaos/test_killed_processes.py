@@ -58,7 +58,7 @@ def test_a_killed_worker_costs_its_steps_a_lease(
 
 
 @pytest.mark.full_matrix
-def test_a_fleet_that_is_killed_as_a_whole_goes_on_when_it_is_back(
+def test_a_fleet_that_is_killed_as_a_whole_resumes_when_it_is_back(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=seed)

@@ -33,7 +33,7 @@ def _is_blocked_on_the_queue(deployment: ChaosDeployment, worker: WorkerUnderTes
 
 
 @pytest.mark.full_matrix
-def test_messages_that_die_with_who_had_just_fetched_them_are_sent_again(
+def test_messages_that_are_lost_with_the_worker_that_fetched_them_are_sent_again(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=seed)

@@ -106,7 +106,7 @@ def test_a_state_write_whose_answer_is_lost_is_written_and_journaled_once(
     assert [kind for _, kind, _ in store.journal(run.run_id)].count("state") == 1
 
 
-def test_ringing_again_whose_answer_is_lost_rings_the_newest(proxy: Proxy, past: Client, store: Store) -> None:
+def test_redispatching_after_a_lost_answer_sends_the_newest_dispatch(proxy: Proxy, past: Client, store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
     dispatch = run.dispatches[0]
     left = losing_one(proxy, past, store, "redispatch")

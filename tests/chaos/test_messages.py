@@ -250,7 +250,7 @@ def test_a_message_whose_acknowledgement_was_lost_and_that_comes_back_a_day_late
     assert load.absorbed() >= len(kept)
 
 
-def test_a_lost_message_is_rung_for_again_soon_after_its_queue_is_empty(
+def test_a_lost_message_is_redispatched_soon_after_its_queue_is_empty(
     deploy_chaos: DeployChaos, report: RecoveryReport
 ) -> None:
     times = {"lease_seconds": 15.0, "heartbeat_seconds": 5.0, "sweep_seconds": 2.0, "redispatch_seconds": 5.0}
@@ -270,7 +270,7 @@ def test_a_lost_message_is_rung_for_again_soon_after_its_queue_is_empty(
 
 @pytest.mark.full_matrix
 @pytest.mark.timeout(240)
-def test_a_queue_ten_thousand_long_is_rung_for_not_once(deploy_chaos: DeployChaos) -> None:
+def test_nothing_is_redispatched_for_a_queue_ten_thousand_long(deploy_chaos: DeployChaos) -> None:
     # The first look at a dispatch comes after a moment, so that each of them is looked at again and again.
     deployment = deploy_chaos(redispatch_seconds=0.5, sweep_seconds=0.2, continuation_seconds=0.0)
     load = Load(deployment, 1)

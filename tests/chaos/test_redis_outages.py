@@ -26,7 +26,7 @@ def await_progress(deployment: ChaosDeployment, steps: int) -> None:
 
 @pytest.mark.full_matrix
 @pytest.mark.timeout(120)
-def test_a_redis_killed_again_and_again_loses_nothing_and_work_goes_on_soon_after_its_return(
+def test_a_redis_killed_again_and_again_loses_nothing_and_work_continues_soon_after_its_return(
     deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=seed)
@@ -49,7 +49,7 @@ def test_a_redis_killed_again_and_again_loses_nothing_and_work_goes_on_soon_afte
 
 @pytest.mark.full_matrix
 @pytest.mark.timeout(120)
-def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_go_on(
+def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_continue(
     deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=seed)
@@ -104,7 +104,7 @@ def test_with_appendfsync_always_nothing_acknowledged_is_lost_in_a_power_cut(
 
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("how", ["flushed", "restarted empty"])
-def test_an_emptied_redis_is_told_clearly_and_serves_new_runs_in_the_same_workers(
+def test_an_emptied_redis_is_reported_clearly_and_serves_new_runs_in_the_same_workers(
     deploy_chaos: DeployChaos, redis_server: RedisUnderTest, report: RecoveryReport, how: str
 ) -> None:
     deployment = deploy_chaos(seed=ONE_SEED)

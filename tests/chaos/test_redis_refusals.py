@@ -183,7 +183,7 @@ def test_a_redis_that_loads_for_a_while_is_waited_for(
 
 @pytest.mark.full_matrix
 @pytest.mark.timeout(120)
-def test_a_failover_to_a_replica_goes_on_from_a_consistent_point(
+def test_a_failover_to_a_replica_continues_from_a_consistent_point(
     deploy_chaos: DeployChaos,
     redis_server: RedisUnderTest,
     supervisor: Supervisor,

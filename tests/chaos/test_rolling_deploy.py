@@ -48,7 +48,7 @@ def test_workers_replaced_one_after_the_other_under_load_lose_and_repeat_no_step
 
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("pool", ["solo", "asyncio"])
-def test_in_a_mixed_fleet_work_that_the_old_code_lacks_goes_on_soon_and_never_fails(
+def test_in_a_mixed_fleet_work_that_the_old_code_lacks_continues_soon_and_never_fails(
     deploy_chaos: DeployChaos, report: RecoveryReport, pool: str
 ) -> None:
     deployment = deploy_chaos(redispatch_seconds=1.0)
@@ -81,7 +81,7 @@ def namesake(deployment: ChaosDeployment, file: str) -> None:
 
 
 @pytest.mark.full_matrix
-def test_two_workers_of_the_same_name_do_not_take_each_other_for_dead(
+def test_two_workers_of_the_same_name_do_not_declare_each_other_dead(
     deploy_chaos: DeployChaos, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=ONE_SEED, **PATIENT)

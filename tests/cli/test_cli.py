@@ -94,7 +94,7 @@ def test_a_failed_run_exits_with_1_and_says_where_and_why(cli: Cli, tmp_path: Pa
     )
 
 
-def test_a_run_on_a_configured_redis_goes_on_when_its_command_is_interrupted(cli: Cli) -> None:
+def test_a_run_on_a_configured_redis_continues_when_its_command_is_interrupted(cli: Cli) -> None:
     with cli.background("run", "flows:Slow", "--run-id", "interrupted") as command:
         command.says("wait: 1 running")
         command.interrupt()
@@ -105,12 +105,12 @@ def test_a_run_on_a_configured_redis_goes_on_when_its_command_is_interrupted(cli
     assert status(cli, "interrupted") == "running"
 
 
-def test_somebody_who_waits_without_a_worker_is_told(idle: Cli) -> None:
+def test_a_caller_that_waits_without_a_worker_is_warned(idle: Cli) -> None:
     with idle.background("run", "flows:Squares", "count=1") as command:
         command.says("No live worker serves 'flows.Squares'")
 
 
-def test_a_fault_in_the_command_is_told_before_anything_is_started(cli: Cli) -> None:
+def test_an_error_in_the_command_is_reported_before_anything_is_started(cli: Cli) -> None:
     both = cli("run", "flows:Squares", "count=1", "--input", '{"count": 2}', fails=True)
     assert both.code == 2
     assert "'count' is given in both --input and KEY=VALUE" in both.err
@@ -174,7 +174,7 @@ def test_a_run_that_does_not_exist_is_one_line_of_error_in_every_command(cli: Cl
 # -- acting on a run ---------------------------------------------------------------------------------------------------
 
 
-def test_a_waiting_run_tells_what_it_waits_for_and_takes_an_event_by_its_short_name(cli: Cli) -> None:
+def test_a_waiting_run_shows_what_it_waits_for_and_accepts_an_event_by_its_short_name(cli: Cli) -> None:
     with cli.background("run", "flows:Ask", "--run-id", "asking") as command:
         command.says("Send it with: umbel send asking Approved key=value")
         assert "waiting for flows.Approved" in cli("show", "asking").out
@@ -283,7 +283,7 @@ def test_check_reports_every_fault_of_every_workflow(bare: Cli) -> None:
     assert done.err == "1 of 7 workflows is invalid.\n"
 
 
-def test_a_graph_shows_who_hands_what_to_whom(bare: Cli) -> None:
+def test_a_graph_shows_which_step_passes_which_event_to_which(bare: Cli) -> None:
     edges = json.loads(bare("graph", "flows:Squares", "--format", "json").out)["edges"]
 
     assert [(edge["source"], edge["target"], edge.get("kind")) for edge in edges] == [

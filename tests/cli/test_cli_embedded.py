@@ -163,7 +163,7 @@ def test_a_port_that_is_taken_and_asked_for_ends_dev(cli: Cli) -> None:
     assert nothing_is_left(cli)
 
 
-def test_a_killed_dev_leaves_nothing_and_the_next_one_goes_on_with_its_runs(cli: Cli) -> None:
+def test_a_killed_dev_leaves_nothing_and_the_next_one_continues_with_its_runs(cli: Cli) -> None:
     with cli.background("dev", f"{cli.folder}/flows.py:Order", "--pool", "solo") as dev:
         dev.says("ready.")
         dev.process.send_signal(signal.SIGKILL)

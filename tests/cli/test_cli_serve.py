@@ -146,7 +146,7 @@ def test_an_empty_token_is_no_token_that_was_forgotten_but_an_error(cli: Cli) ->
     assert "The server's token is empty" in cli.error("serve", "flows.py:Squares", "--token", "")
 
 
-def test_a_port_that_is_taken_is_told(cli: Cli) -> None:
+def test_a_port_that_is_taken_is_reported(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -155,13 +155,13 @@ def test_a_port_that_is_taken_is_told(cli: Cli) -> None:
     assert f"The server cannot listen on 127.0.0.1:{port}: Address already in use" in error
 
 
-def test_several_servers_have_to_be_told_apart(cli: Cli) -> None:
+def test_several_servers_have_to_be_distinguished(cli: Cli) -> None:
     (cli.folder / "two.py").write_text(program(more="other = WorkflowServer()\n"))
 
     assert "2 servers are defined in 'two.py'. Choose one" in cli.error("serve", "two.py")
 
 
-def test_a_server_without_workflows_is_told(cli: Cli) -> None:
+def test_a_server_without_workflows_is_reported(cli: Cli) -> None:
     (cli.folder / "bare.py").write_text("from umbel.server import WorkflowServer\nserver = WorkflowServer()\n")
 
     assert "has no workflows" in cli.error("serve", "bare.py:server")

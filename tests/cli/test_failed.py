@@ -83,7 +83,7 @@ def status(cli: Cli, run_id: str) -> str:
 
 
 @pytest.mark.timeout(150)
-def test_the_dead_are_listed_with_their_reasons_and_a_retry_revives_them(cli: Cli) -> None:
+def test_failed_runs_are_listed_with_their_reasons_and_a_retry_resumes_them(cli: Cli) -> None:
     folder = f"folder={cli.folder}"
     assert "No failed runs" in cli("failed").err
     for n in range(2):
@@ -136,7 +136,7 @@ def test_parked_work_and_messages_that_were_set_aside_are_listed_too(cli: Cli) -
     assert "cannot be decoded" in table
 
 
-def test_a_retry_names_what_it_cannot_take_up_and_goes_on_with_the_rest(cli: Cli) -> None:
+def test_a_retry_names_what_it_cannot_resume_and_continues_with_the_rest(cli: Cli) -> None:
     cli("run", "dying:Order", f"folder={cli.folder}", "n=1", "--run-id", "order", fails=True)
     (cli.folder / "money").touch()
 

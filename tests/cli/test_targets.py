@@ -135,7 +135,7 @@ def test_registering_in_another_module_counts_when_that_one_is_loaded(folder: Pa
     assert load_workflow("setup_worker").llm == "gpt"  # type: ignore[attr-defined]
 
 
-def test_a_class_that_needs_arguments_is_an_error_that_tells_how_to_register_it(folder: Path) -> None:
+def test_a_class_that_needs_arguments_is_an_error_that_says_how_to_register_it(folder: Path) -> None:
     write(folder, "flows.py", NEEDY)
 
     with pytest.raises(WorkflowValidationError, match=r"Needy cannot be built.*'llm'.*umbel\.register\(Needy\(…\)\)"):
@@ -200,7 +200,7 @@ def test_a_target_that_names_no_workflow_says_what_there_is(folder: Path, target
     ],
 )
 @pytest.mark.parametrize("target", ["broken", "broken.py"])
-def test_a_failing_import_is_told_by_its_place_and_its_last_line(
+def test_a_failing_import_is_reported_with_its_location_and_last_line(
     folder: Path, target: str, text: str, last_line: str
 ) -> None:
     write(folder, "broken.py", text)

@@ -283,7 +283,7 @@ async def test_what_waits_for_a_slot_is_preparing() -> None:
 
 
 @pytest.mark.row(54)
-async def test_idleness_and_an_event_that_nobody_takes_are_told() -> None:
+async def test_idleness_and_an_event_that_no_step_takes_are_reported() -> None:
     handler = Form().run()
     told = await answered(handler, expose_internal=True, stray=Item(n=9))
 
@@ -357,7 +357,7 @@ async def test_internal_events_are_hidden_by_default_and_a_late_reader_misses_no
 
 
 @pytest.mark.row(55)
-async def test_every_reader_sees_all_and_one_that_broke_off_goes_on_where_it_stopped() -> None:
+async def test_every_reader_sees_all_and_one_that_stopped_early_resumes_where_it_stopped() -> None:
     """There, a second reading raises; here the log is kept, so any number of readers see all of it."""
     handler = Tells().run()
     for _ in range(2):

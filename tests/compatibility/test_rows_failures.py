@@ -143,7 +143,7 @@ async def test_a_delayed_retry_holds_no_slot_and_survives_a_snapshot() -> None:
 
 
 @pytest.mark.row(43)
-async def test_retry_info_is_empty_at_first_and_then_tells_of_the_last_failure() -> None:
+async def test_retry_info_is_empty_at_first_and_then_describes_the_last_failure() -> None:
     found: list[RetryInfo] = []
 
     class Flaky(Workflow):

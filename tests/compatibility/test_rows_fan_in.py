@@ -23,7 +23,7 @@ from umbel.events import (
 
 
 @pytest.mark.row(32)
-async def test_take_fires_on_the_nth_arrival_and_the_siblings_go_on() -> None:
+async def test_take_fires_on_the_nth_arrival_and_the_siblings_continue() -> None:
     fired, slow_ended = asyncio.Event(), asyncio.Event()
 
     class Fastest(Workflow):

@@ -149,7 +149,7 @@ async def test_a_branch_that_returns_none_shrinks_the_batch() -> None:
 
 
 @pytest.mark.row(30)
-async def test_a_branch_that_a_handler_recovers_goes_on_in_the_batch() -> None:
+async def test_a_branch_that_a_handler_recovers_stays_in_the_batch() -> None:
     class Recovered(Workflow):
         @step
         async def split(self, ev: StartEvent) -> list[Item]:

@@ -88,7 +88,7 @@ async def test_without_cache_each_execution_of_a_step_gets_one_of_its_own() -> N
 
 
 @pytest.mark.row(76)
-async def test_factories_of_one_name_are_told_apart() -> None:
+async def test_factories_of_one_name_are_distinguished() -> None:
     """There, the name of the factory is the key, so that both would get the same value."""
 
     class Flow(Workflow):

@@ -80,7 +80,7 @@ def test_the_first_delay_has_index_zero() -> None:
 
 
 @pytest.mark.row(39)
-async def test_a_policy_of_ones_own_is_asked_about_every_failure() -> None:
+async def test_a_custom_policy_is_asked_about_every_failure() -> None:
     asked: list[tuple[int, str]] = []
 
     class Own:

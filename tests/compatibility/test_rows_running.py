@@ -153,7 +153,7 @@ async def test_a_program_runs_with_only_its_import_root_changed(root: str) -> No
 
 
 @pytest.mark.row(2)
-async def test_a_run_times_out_after_45_seconds_unless_told_otherwise(runtime: BasicRuntime) -> None:
+async def test_a_run_times_out_after_45_seconds_by_default(runtime: BasicRuntime) -> None:
     assert inspect.signature(Workflow).parameters["timeout"].default == 45.0
     handler = Waiting().run()
     assert time_limit_in_ms(runtime, handler) == 45_000
@@ -211,7 +211,7 @@ async def test_a_timeout_of_a_run_that_only_waits_says_no_steps_active(runtime: 
 
 
 @pytest.mark.row(4)
-async def test_the_time_limit_counts_from_when_the_run_has_its_place(runtime: BasicRuntime) -> None:
+async def test_the_time_limit_counts_from_admission(runtime: BasicRuntime) -> None:
     flow = Waiting(num_concurrent_runs=1, timeout=60)
     first, second = flow.run(), flow.run()
     assert time_limit_in_ms(runtime, first) is not None
@@ -229,7 +229,7 @@ async def test_the_time_limit_counts_from_when_the_run_has_its_place(runtime: Ba
 
 
 @pytest.mark.row(5)
-async def test_no_more_runs_of_a_workflow_go_on_than_num_concurrent_runs_whoever_starts_them() -> None:
+async def test_no_more_runs_of_a_workflow_execute_than_num_concurrent_runs_across_the_deployment() -> None:
     going_on, most = 0, 0
     full = asyncio.Event()
 

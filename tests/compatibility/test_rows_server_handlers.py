@@ -176,7 +176,7 @@ async def test_cancel_and_purge(client: WorkflowClient, http: httpx.AsyncClient)
 
 
 @pytest.mark.row(95)
-async def test_a_purged_handler_begins_anew(client: WorkflowClient) -> None:
+async def test_a_purged_handler_begins_again(client: WorkflowClient) -> None:
     for _ in range(2):
         await client.run_workflow("count", handler_id="row-95")
     await client.cancel_handler("row-95", purge=True)

@@ -169,7 +169,7 @@ async def test_a_handlers_next_run_keeps_the_state(client: WorkflowClient, name:
 
 
 @pytest.mark.row(85)
-async def test_a_handler_that_nobody_named_may_go_on_too(client: WorkflowClient) -> None:
+async def test_a_handler_without_a_chosen_name_can_be_continued_too(client: WorkflowClient) -> None:
     first = await client.run_workflow("count")
     second = await client.run_workflow("count", handler_id=first.handler_id)
 

@@ -91,7 +91,7 @@ async def test_internal_events_fill_the_gaps(http: httpx.AsyncClient, greeted: s
     ],
 )
 @pytest.mark.row(90)
-async def test_a_reader_goes_on_behind_what_it_has_seen(
+async def test_a_reader_resumes_after_what_it_has_seen(
     http: httpx.AsyncClient, greeted: str, query: str, headers: dict[str, str], ids: list[int]
 ) -> None:
     found = await http.get(f"/events/{greeted}?{query}", headers=headers)
@@ -180,7 +180,7 @@ async def test_many_readers_of_one_run_each_see_all(http: httpx.AsyncClient, wai
 
 
 @pytest.mark.row(93)
-async def test_a_reader_that_is_cut_goes_on_where_it_stopped(
+async def test_a_reader_that_is_cut_resumes_where_it_stopped(
     address: str, http: httpx.AsyncClient, deployment: Any
 ) -> None:
     """A proxy in between cuts every connection after some bytes; the client comes back by itself."""

@@ -137,7 +137,7 @@ class Stamped:
 
 
 @pytest.mark.row(98)
-async def test_middleware_and_exception_handlers_of_ones_own(deployment: Any) -> None:
+async def test_custom_middleware_and_exception_handlers_work(deployment: Any) -> None:
     async def not_found(_: Request, error: Exception) -> Response:
         return PlainTextResponse("gone fishing", 404)
 

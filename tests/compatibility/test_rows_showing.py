@@ -140,7 +140,7 @@ async def test_internal_events_and_exact_classes_can_be_left_out() -> None:
 
 
 @pytest.mark.row(78)
-async def test_a_run_goes_on_with_a_context_and_a_failure_is_raised() -> None:
+async def test_a_run_continues_with_a_context_and_a_failure_is_raised() -> None:
     class Counts(Workflow):
         @step
         async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -233,7 +233,7 @@ async def test_a_snapshot_has_the_keys_of_version_2() -> None:
 
 
 @pytest.mark.row(73)
-async def test_the_stored_snapshot_is_what_is_written_today_and_is_gone_on_with() -> None:
+async def test_the_stored_snapshot_is_what_is_written_today_and_is_continued() -> None:
     original = await waiting_survey()
     assert without_ids_and_times(original.ctx.to_dict()) == without_ids_and_times(stored("snapshot_v2"))
     await original.cancel_run()
@@ -245,7 +245,7 @@ async def test_the_stored_snapshot_is_what_is_written_today_and_is_gone_on_with(
 
 
 @pytest.mark.row(73)
-async def test_a_snapshot_of_llamaindex_workflows_is_gone_on_with() -> None:
+async def test_a_snapshot_of_llamaindex_workflows_is_continued() -> None:
     """One branch has arrived, one waits (and asks again, as its requirements are not in it), one is queued."""
     handler = resumed(Survey(timeout=None), stored("snapshot_v2_reference"))
 
@@ -256,7 +256,7 @@ async def test_a_snapshot_of_llamaindex_workflows_is_gone_on_with() -> None:
 
 
 @pytest.mark.row(73)
-async def test_joins_of_all_kinds_in_such_a_snapshot_are_gone_on_with() -> None:
+async def test_joins_of_all_kinds_in_such_a_snapshot_are_continued() -> None:
     """A gathering step at its second attempt, a group yet to be spread, a full set, half a set, a filled buffer."""
     sums, retries = await resumed(Joins(), stored("snapshot_v2_joins_reference"))
 
@@ -266,7 +266,7 @@ async def test_joins_of_all_kinds_in_such_a_snapshot_are_gone_on_with() -> None:
 
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.row(73)
-async def test_snapshots_of_older_versions_are_gone_on_with(version: int) -> None:
+async def test_snapshots_of_older_versions_are_continued(version: int) -> None:
     workflow = Gather()
     handler = resumed(workflow, stored(f"snapshot_v{version}_reference"))
 
@@ -292,7 +292,7 @@ def test_what_is_no_snapshot_is_refused(data: Any) -> None:
 
 
 @pytest.mark.row(73)
-def test_work_for_a_step_that_is_gone_and_a_damaged_snapshot_are_refused() -> None:
+def test_work_for_a_removed_step_and_a_damaged_snapshot_are_refused() -> None:
     """There, steps that no longer exist are dropped silently, and nothing tells of damage."""
     with pytest.raises(ContextSerdeError, match="unfinished work for step 'ask', which workflow"):
         Context.from_dict(Gather(), stored("snapshot_v2_reference"))
@@ -307,7 +307,7 @@ def test_work_for_a_step_that_is_gone_and_a_damaged_snapshot_are_refused() -> No
 
 
 @pytest.mark.row(74)
-async def test_a_snapshot_in_the_middle_goes_on_without_a_start_event() -> None:
+async def test_a_snapshot_in_the_middle_continues_without_a_start_event() -> None:
     calls: list[str] = []
     under_way, go_on = asyncio.Event(), asyncio.Event()
 

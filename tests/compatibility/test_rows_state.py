@@ -126,7 +126,7 @@ async def test_a_value_that_redis_cannot_hold_is_refused_by_name_and_all_that_is
 
 @everywhere
 @pytest.mark.row(70)
-async def test_an_edit_is_isolated_rolled_back_and_no_place_for_writers(
+async def test_an_edit_is_isolated_and_rolled_back_and_refuses_writers(
     there: Callable[[Use], Awaitable[None]],
 ) -> None:
     async def fail(store: Any) -> None:
@@ -277,7 +277,7 @@ async def test_clear_brings_back_the_defaults_of_the_class() -> None:
 
 
 @pytest.mark.row(71)
-async def test_a_state_of_ones_own_has_the_same_rules() -> None:
+async def test_a_custom_state_has_the_same_rules() -> None:
     store = InMemoryStateStore(Derived(count=1))
     await store.set_state(Base(count=2))
     assert await store.get_state() == Derived(count=2)

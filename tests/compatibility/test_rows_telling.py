@@ -205,7 +205,7 @@ async def test_a_verbose_run_prints_what_its_steps_do(
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
 @pytest.mark.row(82)
-async def test_a_logger_that_is_heard_gets_the_lines_instead(
+async def test_an_enabled_logger_gets_the_lines_instead(
     level: int, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(level, logger="umbel.verbose")

@@ -121,7 +121,7 @@ def test_validate_says_whether_there_is_a_human_in_the_loop() -> None:
 
 
 @pytest.mark.row(12)
-def test_validate_checks_anew_each_time_also_where_validation_is_disabled() -> None:
+def test_validate_checks_again_each_time_also_where_validation_is_disabled() -> None:
     class Growing(Base):
         pass
 

@@ -238,7 +238,7 @@ async def test_without_requirements_too_each_branch_asks() -> None:
 
 
 @pytest.mark.row(66)
-async def test_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() -> None:
+async def test_a_custom_waiter_id_is_one_waiter_of_each_execution() -> None:
     """There, executions of a step that give the same id share one waiter, and ask once."""
 
     class Branches(Workflow):
@@ -268,7 +268,7 @@ async def test_a_waiter_id_of_ones_own_is_one_waiter_of_each_execution() -> None
 
 
 @pytest.mark.row(67)
-async def test_two_answers_before_the_step_goes_on_resume_it_once() -> None:
+async def test_two_answers_before_the_step_continues_resume_it_once() -> None:
     """There, both answers resume the step; here the second one is kept for a later waiter."""
     resumed: list[str] = []
     both_sent = asyncio.Event()

@@ -30,7 +30,7 @@ def runtime() -> Iterator[Runtime]:
         made.close()
 
 
-def test_a_run_that_waits_for_a_place_is_shown_as_such_and_can_be_cancelled_and_retried(
+def test_a_run_that_waits_for_admission_is_shown_as_such_and_can_be_cancelled_and_retried(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     cli = Cli(tmp_path, UMBEL_REDIS_URL=str(runtime.settings.redis_url))

@@ -71,7 +71,7 @@ def held_by_event(log: Log) -> type[Workflow]:
     return Held
 
 
-async def test_never_more_go_on_than_allowed_and_all_have_their_turn(log: Log) -> None:
+async def test_never_more_run_than_allowed_and_all_are_admitted(log: Log) -> None:
     class Busy(Workflow):
         @step
         async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -98,7 +98,7 @@ async def test_one_after_the_other_in_the_order_of_their_starts(log: Log) -> Non
     assert log.most == 1
 
 
-async def test_the_time_in_the_line_does_not_count_against_the_timeout(log: Log, runtime: Runtime) -> None:
+async def test_the_time_in_the_queue_does_not_count_against_the_timeout(log: Log, runtime: Runtime) -> None:
     """The second run waits until the first one has timed out, which is longer than its own time-out lasts."""
     workflow = held_by_event(log)
     first = workflow(num_concurrent_runs=1, timeout=0.4).run()
@@ -134,7 +134,7 @@ async def test_a_waiting_run_can_be_attached_to_sent_events_and_cancelled(log: L
     assert log.begun == [first.run_id, third.run_id]
 
 
-async def test_cancelling_the_one_that_goes_on_lets_the_next_begin(log: Log) -> None:
+async def test_cancelling_the_admitted_run_lets_the_next_begin(log: Log) -> None:
     flow = held_by_event(log)(num_concurrent_runs=1)
     first, second = flow.run(), flow.run(n=2)
     await log.await_begun(1)
@@ -159,7 +159,7 @@ async def test_a_run_that_fails_lets_the_next_begin() -> None:
             await handler
 
 
-async def test_two_clients_share_the_places_and_the_newest_limit_counts(log: Log) -> None:
+async def test_two_clients_share_the_limit_and_the_newest_one_counts(log: Log) -> None:
     workflow = held_by_event(log)
     one, other = workflow(num_concurrent_runs=1), workflow(num_concurrent_runs=1)
     handlers = [flow.run() for flow in (one, other, one)]

@@ -9,7 +9,7 @@ from support.processes.driving import Deploy, descendants
 from umbel.tasks.client.runtime import Runtime
 
 
-def test_the_place_of_a_run_whose_worker_is_killed_is_kept_for_it_and_passed_on_after_it(deploy: Deploy) -> None:
+def test_a_run_whose_worker_is_killed_keeps_its_admission_until_it_ends(deploy: Deploy) -> None:
     deployment = deploy()
     for name in ("one", "two"):
         deployment.worker(name).wait_ready()
@@ -33,7 +33,7 @@ def test_the_place_of_a_run_whose_worker_is_killed_is_kept_for_it_and_passed_on_
     clients[1].close()
 
 
-def test_runs_that_end_while_workers_are_killed_let_all_others_have_their_turn(deploy: Deploy) -> None:
+def test_runs_that_end_while_workers_are_killed_let_all_others_be_admitted(deploy: Deploy) -> None:
     deployment = deploy()
     first, second = (deployment.worker(name) for name in ("one", "two"))
     for worker in (first, second):

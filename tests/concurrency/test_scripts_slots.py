@@ -63,7 +63,7 @@ def test_the_smallest_free_number_is_taken(store: Store) -> None:
     assert sorted(slots(run)) == ["work/0", "work/2"]
 
 
-def test_a_queued_item_is_told_of_as_preparing(store: Store) -> None:
+def test_a_queued_item_is_reported_as_preparing(store: Store) -> None:
     run = fan(store, 2, workers=1)
 
     states = [entry for entry in (run.content("trace") or ()) if b"<enqueued>" in entry[1][b"d"]]
@@ -143,7 +143,7 @@ def test_a_staged_fan_out_uses_the_slots_and_keeps_its_order(store: Store, n: in
     assert run.content("work") is None
 
 
-def test_what_arrives_behind_a_staged_fan_out_waits_its_turn(store: Store) -> None:
+def test_what_arrives_behind_a_staged_fan_out_waits_in_order(store: Store) -> None:
     plan = plan_of(step("begin", START), step("work", "A", num_workers=1))
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), FannedOut(tuple(event("A", i=i) for i in range(CHUNK + 1))))

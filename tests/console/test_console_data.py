@@ -72,7 +72,7 @@ def test_no_file_of_the_page_makes_markup_of_text() -> None:
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_told_with_its_steps_question_state_and_timeline(site: Site) -> None:
+def test_a_run_is_shown_with_its_steps_question_state_and_timeline(site: Site) -> None:
     run_id = site.start("booking", **TRIP)
     question = question_of(site, run_id)
     run = site.get(f"console/runs/{run_id}").json()
@@ -126,7 +126,7 @@ def test_what_has_ended_is_neither_cancelled_nor_answered_nor_retried(site: Site
         assert run_id in refused.json()["detail"]
 
 
-def test_a_run_that_is_not_there_is_told_so(site: Site) -> None:
+def test_a_missing_run_is_reported(site: Site) -> None:
     for path in ("", "/graph", "/events"):
         assert site.get(f"console/runs/nobody{path}").status_code == 404
         assert site.get(f"console/runs/{'x' * 300}*{path}").status_code == 404
@@ -191,7 +191,7 @@ def test_runs_are_listed_by_the_name_they_are_served_under(runtime: Runtime, kee
         assert "No live worker" in site.get("console/workflows").json()["workflows"][0]["trouble"]
 
 
-def test_whoever_may_see_only_some_runs_is_shown_and_told_of_these_only(runtime: Runtime, keep: Keep) -> None:
+def test_a_user_with_access_to_some_runs_sees_only_these(runtime: Runtime, keep: Keep) -> None:
     keep("mine")
     keep("theirs")
     keep("named.abcdefgh")

@@ -104,7 +104,7 @@ def test_a_tab_that_nobody_looks_at_holds_no_connection_and_misses_nothing(
     site.post(f"console/runs/{run_id}/cancel")
 
 
-def test_a_half_written_answer_stays_while_the_run_goes_on(page: Page, site: Site) -> None:
+def test_a_half_written_answer_stays_while_the_run_continues(page: Page, site: Site) -> None:
     run_id = site.start("booking", **TRIP)
     page.goto(f"#/runs/{run_id}")
     page.get_by_label("by").fill("half writ")

@@ -120,7 +120,7 @@ def test_what_was_left_empty_is_not_sent(page: Page, gates: set[str]) -> None:
     assert value["budget"] == 420.5
 
 
-def test_what_does_not_fit_is_told_at_the_field_before_it_is_sent(page: Page) -> None:
+def test_what_does_not_fit_is_shown_at_the_field_before_it_is_sent(page: Page) -> None:
     bodies = sent(page)
     page.goto("#/workflows/booking")
     page.get_by_label("city").fill("O")
@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_told_at_the_field_before_it_is_sent(page: Page) ->
     assert bodies == []
 
 
-def test_what_the_server_refuses_is_told_at_the_field(page: Page) -> None:
+def test_what_the_server_refuses_is_shown_at_the_field(page: Page) -> None:
     page.goto("#/workflows/booking")
     page.get_by_label("city").fill("Atlantis")
     page.get_by_role("textbox", name="name").fill("Ada")
@@ -155,7 +155,7 @@ def test_what_the_server_refuses_is_told_at_the_field(page: Page) -> None:
     expect(field).not_to_have_attribute("aria-invalid", "true")
 
 
-def test_an_answer_that_does_not_fit_is_told_at_the_field(page: Page, site: Site) -> None:
+def test_an_answer_that_does_not_fit_is_shown_at_the_field(page: Page, site: Site) -> None:
     run_id = site.start("booking", city="Oslo", traveller={"name": "Ada"})
     page.goto(f"#/runs/{run_id}")
     page.get_by_role("button", name="Answer", exact=True).click()

@@ -66,7 +66,7 @@ def test_a_filter_stands_in_the_address(page: Page, many: Site) -> None:
     expect(page).to_have_url(re.compile(r"#/runs\?q=order&status=completed$"))
 
 
-def test_empty_missing_and_wrong_are_told(page: Page, runtime: Runtime) -> None:
+def test_empty_missing_and_wrong_values_are_reported(page: Page, runtime: Runtime) -> None:
     with Serving(runtime) as site:
         page.goto(site.url)
         expect(page.get_by_text("No runs yet.")).to_be_visible()
@@ -133,7 +133,7 @@ def test_the_token_is_asked_for_kept_in_the_tab_and_sent(browser: Browser, deplo
         context.close()
 
 
-def test_the_page_goes_on_when_the_server_is_back(browser: Browser, deployment: Runtime, gates: set[str]) -> None:
+def test_the_page_continues_when_the_server_is_back(browser: Browser, deployment: Runtime, gates: set[str]) -> None:
     gates.add("thank")
     first = Serving(deployment)
     with first as site:

@@ -38,7 +38,7 @@ def detail_when(deployment: Runtime, run_id: str, state: str, step: str, count: 
     return eventually(reached, f"{count} {state} of {step}")  # type: ignore[no-any-return]
 
 
-def test_it_tells_what_steps_do_and_how_many_wait_for_a_slot(deployment: Runtime, gates: set[str]) -> None:
+def test_it_shows_what_steps_do_and_how_many_wait_for_a_slot(deployment: Runtime, gates: set[str]) -> None:
     gates |= {"check Aurora", "check Bristol"}
     handler = Booking(timeout=None).start(start_event=trip())
     found = detail_when(deployment, handler.run_id, "running", "check", 2)
@@ -48,7 +48,7 @@ def test_it_tells_what_steps_do_and_how_many_wait_for_a_slot(deployment: Runtime
     handler.cancel()
 
 
-def test_it_tells_who_waits_and_what_was_asked(deployment: Runtime) -> None:
+def test_it_shows_which_step_waits_and_what_was_asked(deployment: Runtime) -> None:
     handler = Booking(timeout=None).start(start_event=trip())
     found = detail_when(deployment, handler.run_id, "waiting", "ask")
     (question,) = found.questions
@@ -81,7 +81,7 @@ def test_without_a_full_journal_the_only_question_of_a_step_is_found_in_the_stre
     handler.cancel()
 
 
-def test_what_is_too_much_to_be_shown_is_left_out_and_told(
+def test_what_is_too_much_to_be_shown_is_left_out_with_a_note(
     deployment: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = Booking(timeout=None).start(start_event=trip())
@@ -106,7 +106,7 @@ def test_a_failed_run_keeps_the_work_it_failed_on(deployment: Runtime, gates: se
     assert found.record.status == "failed"
 
 
-def test_a_failed_run_is_taken_up_again_once(deployment: Runtime, gates: set[str]) -> None:
+def test_a_failed_run_is_resumed_once(deployment: Runtime, gates: set[str]) -> None:
     gates.add("bank")
     handler = Payment().start(euros=3)
     with pytest.raises(RuntimeError, match="closed"):

@@ -49,7 +49,7 @@ def test_a_filter_that_fits_rarely_finds_all_that_fit(
     assert walked(runtime, search="no such run") == []
 
 
-def test_a_page_ends_where_enough_was_looked_through_and_the_next_goes_on(
+def test_a_page_ends_where_enough_was_looked_through_and_the_next_continues(
     runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_list, "STRETCH", 2)
@@ -88,7 +88,7 @@ def test_a_run_whose_retention_is_over_is_not_listed(runtime: Runtime, keep: Kee
         (RunQuery(cursor="²5.x"), "is no cursor"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_told_so(runtime: Runtime, query: RunQuery, what: str) -> None:
+def test_a_malformed_request_is_refused_with_the_reason(runtime: Runtime, query: RunQuery, what: str) -> None:
     with pytest.raises(WorkflowRuntimeError, match=what):
         runtime.portal.call(list_runs(runtime.store, query))
 

@@ -86,7 +86,7 @@ def test_every_step_is_a_celery_task_of_its_own_for_monitors(lone: Deployment) -
     assert "raise Broken" in failed[0]["traceback"]
 
 
-def test_celerys_task_signals_tell_of_steps_that_no_message_came_for(lone: Deployment) -> None:
+def test_celerys_task_signals_include_steps_without_a_message_of_their_own(lone: Deployment) -> None:
     falling, waiting = lone.start(flows.Falls), lone.start(flows.Waits)
     with pytest.raises(process_flows.Broken):
         falling.result(40)
@@ -186,7 +186,7 @@ def test_a_fan_out_spreads_over_the_workers_there_are(deploy: Deploy) -> None:
     assert set(handler.result(40)) == {str(worker.pid) for worker in workers}
 
 
-def test_a_chain_without_end_leaves_others_their_turn_in_the_only_slot(deploy: Deploy) -> None:
+def test_an_endless_chain_yields_the_only_slot_to_others(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES | {"continuation_seconds": 0.05})
     worker = deployment.worker("one", FLOWS, pool="asyncio", concurrency=1).wait_ready()
     chain = deployment.start(flows.Unending)
@@ -218,7 +218,7 @@ def test_a_context_offers_the_same_to_async_and_to_plain_steps(lone: Deployment)
 
 
 @pytest.mark.parametrize("ends_by", ["cancelling", "time"])
-def test_a_run_that_is_over_stops_the_step_that_was_gone_on_with(lone: Deployment, ends_by: str) -> None:
+def test_a_run_that_is_over_stops_the_step_that_was_continued(lone: Deployment, ends_by: str) -> None:
     handler = flows.Shield(runtime=lone.runtime, timeout=1.0 if ends_by == "time" else None).start()
     lone.await_effects("waiting", run_id=handler.run_id)
     if ends_by == "cancelling":
@@ -228,7 +228,7 @@ def test_a_run_that_is_over_stops_the_step_that_was_gone_on_with(lone: Deploymen
     lone.await_effects("cancelled", run_id=handler.run_id)  # the next heartbeat comes in 50 s
 
 
-def test_no_step_begins_for_good_in_a_run_that_ends_at_this_moment(lone: Deployment) -> None:
+def test_every_step_that_begins_in_a_run_that_is_ending_is_cancelled(lone: Deployment) -> None:
     worker = lone.workers[0]
 
     def ended() -> int:

@@ -17,7 +17,7 @@ from support.processes.driving import LONG_LEASES, Deploy, assert_committed_once
 from umbel import WorkerLost
 
 
-def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_what_it_had_in_hand(deploy: Deploy) -> None:
+def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_its_running_steps(deploy: Deploy) -> None:
     deployment = deploy(**WITHOUT_END)
     victim = deployment.worker("victim", FLOWS, pool="asyncio", concurrency=100).wait_ready()
     held = [deployment.start(flows.Links, n=30, held=[n, 12]) for n in (7, 10)]  # an async and a plain one
@@ -83,7 +83,7 @@ def test_a_stopped_worker_that_comes_back_finds_its_steps_given_away(deploy: Dep
     assert len(meeting.result(40)) == 200
 
 
-def test_a_terminated_worker_ends_the_step_in_hand_and_hands_the_chain_on(deploy: Deploy) -> None:
+def test_a_terminated_worker_finishes_its_step_and_hands_the_chain_on(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES)  # nobody rings again for a minute
     leaving = deployment.worker("leaving", FLOWS, pool="asyncio", concurrency=10).wait_ready()
     chains = [deployment.start(flows.Links, n=30, held=[n]) for n in (10, 11, 12)]

@@ -34,7 +34,7 @@ def begun(store: Store) -> tuple[DrivenRun, Work]:
     return run, run.claim("begin")
 
 
-def test_a_commit_goes_on_with_one_of_what_it_makes_ready_and_rings_for_the_others(store: Store) -> None:
+def test_a_commit_continues_with_one_ready_item_and_dispatches_the_others(store: Store) -> None:
     run, work = begun(store)
 
     applied = commit(run, work, FannedOut((event("L", n=1), event("L", n=2), event("L", n=3), event("Z"))))
@@ -48,7 +48,7 @@ def test_a_commit_goes_on_with_one_of_what_it_makes_ready_and_rings_for_the_othe
     ]  # two slots
 
 
-def test_what_it_goes_on_with_is_a_claim_like_any_other(store: Store) -> None:
+def test_what_it_continues_with_is_a_claim_like_any_other(store: Store) -> None:
     run, work = begun(store)
     carried = commit(run, work, FannedOut((event("L", n=1),))).continued
     assert carried is not None
@@ -79,7 +79,7 @@ def test_a_commit_asked_again_gives_the_same_work_until_that_has_moved_on(store:
     assert commit(run, work, FannedOut((event("L", n=1),))) == replace(first, continued=None)
 
 
-def test_steps_that_the_process_does_not_take_are_rung_for(store: Store) -> None:
+def test_steps_that_the_process_does_not_continue_are_dispatched(store: Store) -> None:
     run, work = begun(store)
 
     applied = commit(run, work, FannedOut((event("L", n=1), event("Z"))), CarryOn("c", ("leaf",)))
@@ -89,7 +89,7 @@ def test_steps_that_the_process_does_not_take_are_rung_for(store: Store) -> None
     assert [dispatch.step for dispatch in applied.dispatches] == ["leaf"]
 
 
-def test_a_suspect_is_not_gone_on_with(store: Store) -> None:
+def test_a_suspect_is_not_continued(store: Store) -> None:
     run, work = begun(store)
     run.leases.fence("o1", run.keys.shard, known_dead=True)
     [(_, applied)] = run.leases.hand_back("o1", [Held.parse(work.member)], charge=True)
@@ -103,7 +103,7 @@ def test_a_suspect_is_not_gone_on_with(store: Store) -> None:
     assert [dispatch.step for dispatch in tried_again.dispatches] == ["begin"]
 
 
-def test_the_next_in_line_takes_over_the_slot_in_the_same_process(store: Store) -> None:
+def test_the_next_in_the_queue_takes_over_the_slot_in_the_same_process(store: Store) -> None:
     run, work = begun(store)
     seen = []
     applied = commit(run, work, FannedOut(tuple(event("L", n=n) for n in range(5))))
@@ -115,7 +115,7 @@ def test_the_next_in_line_takes_over_the_slot_in_the_same_process(store: Store) 
     assert seen == [0, 2, 3, 4]
 
 
-def test_nothing_is_gone_on_with_when_the_run_has_ended(store: Store) -> None:
+def test_nothing_is_continued_when_the_run_has_ended(store: Store) -> None:
     run, work = begun(store)
 
     applied = commit(run, work, stop("early"))

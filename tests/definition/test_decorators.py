@@ -107,7 +107,7 @@ def test_a_free_function_names_its_workflow() -> None:
         def helper(ev: StepFailedEvent) -> None: ...
 
 
-def test_a_handler_carries_whom_it_covers() -> None:
+def test_a_handler_carries_the_steps_it_covers() -> None:
     class Flow(Workflow):
         @catch_error
         async def rest(self, ev: StepFailedEvent) -> StopEvent: ...

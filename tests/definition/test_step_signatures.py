@@ -20,7 +20,7 @@ from umbel.tasks.steps.decorators import StepConfig, step
 from umbel.tasks.steps.signature import ResourceMarker
 
 
-def test_parameters_are_told_apart_by_annotation_in_any_order() -> None:
+def test_parameters_are_distinguished_by_annotation_in_any_order() -> None:
     resource = ResourceMarker()
 
     def mixed(

@@ -52,7 +52,7 @@ def complaint(flow: type[Workflow], **options: Any) -> str:
     return str(caught.value)
 
 
-def test_a_workflow_without_steps_is_told_so() -> None:
+def test_a_workflow_without_steps_is_reported() -> None:
     with pytest.raises(WorkflowConfigurationError, match=r"Workflow 'Empty' has no configured steps"):
         check_workflow("Empty", {})
 

@@ -264,7 +264,7 @@ def test_unknown_graph_checks_are_refused() -> None:
     )
 
 
-def test_validation_tells_whether_a_human_is_in_the_loop() -> None:
+def test_validation_returns_whether_a_human_is_in_the_loop() -> None:
     class Ask(Workflow):
         @step
         def ask(self, ev: StartEvent) -> InputRequiredEvent: ...

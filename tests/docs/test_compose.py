@@ -70,7 +70,7 @@ def test_redis_keeps_what_it_has_acknowledged() -> None:
     assert any(volume.endswith(":/data") for volume in service["volumes"])
 
 
-def test_whoever_needs_redis_waits_until_it_is_healthy() -> None:
+def test_services_that_need_redis_wait_until_it_is_healthy() -> None:
     service = SERVICES["redis"]
 
     assert service["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
@@ -120,7 +120,7 @@ def test_the_environment_of_our_services_has_only_settings_that_umbel_knows() ->
         assert Settings.from_environment(service["environment"]).redis_url
 
 
-def test_who_sets_a_variable_of_the_file_can_still_use_umbel_in_that_shell() -> None:
+def test_umbel_still_works_in_a_shell_that_sets_a_variable_of_the_file() -> None:
     names = [match[1] for match in _VARIABLE.finditer(TEXT)]
     environment = {name: "examples/approval.py" for name in names if name.startswith("UMBEL_")}
 
@@ -237,12 +237,12 @@ def is_healthy(port: int, password: str | None) -> bool:
             return False
 
 
-def test_redis_refuses_who_has_no_password(composed: Composed) -> None:
+def test_redis_refuses_clients_without_the_password(composed: Composed) -> None:
     with pytest.raises(redis.AuthenticationError):
         is_healthy(composed.ports["redis"], None)
 
 
-def test_the_doctor_finds_nothing_to_mend(composed: Composed) -> None:
+def test_the_doctor_finds_nothing_to_fix(composed: Composed) -> None:
     said = composed.umbel("doctor")
 
     assert "DANGER" not in said

@@ -74,7 +74,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             yield Watched(api, worker, order.run_id, tasks)
 
 
-def test_flower_is_shown_to_nobody_without_its_login(watched: Watched) -> None:
+def test_flower_requires_its_login(watched: Watched) -> None:
     stranger, impostor = FlowerApi(watched.api.port, None), FlowerApi(watched.api.port, "florist:guess")
 
     for path in ("/api/tasks", "/api/workers", "/tasks", "/"):
@@ -115,7 +115,7 @@ def test_each_attempt_is_a_task_of_its_own_with_a_common_id(watched: Watched) ->
     assert second["args"] == f"({watched.order_id}, {work_id}, 2)"
 
 
-def test_a_step_that_fails_for_good_is_shown_as_failed(watched: Watched) -> None:
+def test_a_step_that_fails_finally_is_shown_as_failed(watched: Watched) -> None:
     (_, first), (_, last) = watched.of("Refund.pay")
 
     assert (first["state"], last["state"]) == ("RETRY", "FAILURE")

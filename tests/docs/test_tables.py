@@ -187,7 +187,7 @@ def test_every_command_is_in_a_page() -> None:
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_metrics_is_what_a_server_tells() -> None:
+def test_the_table_of_metrics_is_what_a_server_exports() -> None:
     nothing = Metrics(dict.fromkeys(COUNTERS, 0), {}, {}, {}, {}, 0, 0, 0.0)
     page = exposition(nothing, [], {}, 0).decode()
     told = {

@@ -317,7 +317,7 @@ def test_messages_that_were_set_aside_are_found(settings: Settings) -> None:
     assert "expected JSON" in found.text
 
 
-def test_a_celery_app_of_ones_own_is_examined_too(settings: Settings) -> None:
+def test_a_custom_celery_app_is_examined_too(settings: Settings) -> None:
     app = Celery("shop", broker=settings.redis_url, set_as_current=False)
     app.conf.update(task_always_eager=True, accept_content=["pickle"], task_time_limit=30, worker_prefetch_multiplier=1)
 
@@ -337,7 +337,7 @@ def test_a_celery_app_of_ones_own_is_examined_too(settings: Settings) -> None:
         ("redis://127.0.0.1:1/0", None, False),
     ],
 )
-def test_a_broker_of_ones_own_that_takes_any_certificate_is_reported(
+def test_a_custom_broker_that_accepts_any_certificate_is_reported(
     settings: Settings, url: str, tls: dict[str, Any] | None, is_reported: bool
 ) -> None:
     app = Celery("shop", broker=url, set_as_current=False)

@@ -9,7 +9,7 @@ from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 
 
-def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_mend_it(deploy: Deploy, supervisor: Supervisor) -> None:
+def test_a_worker_on_a_redis_that_loses_data_says_so_and_how_to_fix_it(deploy: Deploy, supervisor: Supervisor) -> None:
     with EmbeddedRedis.temporary(append_only=False, supervisor=supervisor) as server:
         deployment = deploy(server.url)
         deployment.store.client.config_set("maxmemory-policy", "allkeys-lru")

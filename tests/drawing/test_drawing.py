@@ -121,7 +121,7 @@ def test_labels_are_cut_and_whole_on_hovering(tmp_path: Path) -> None:
     assert "<title>StartEvent</title>" in svg
 
 
-def test_workflows_that_a_step_starts_are_drawn_too_unless_told_otherwise() -> None:
+def test_workflows_that_a_step_starts_are_drawn_too_by_default() -> None:
     whole = draw_all_possible_flows_mermaid(Parent)
 
     assert '    child_ask_Search_calls["calls: Search"]:::childStyle' in whole.splitlines()

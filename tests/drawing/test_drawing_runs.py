@@ -217,7 +217,7 @@ async def test_a_failed_run_says_what_failed(runtime: Any) -> None:
     assert {arrow.line for arrow in picture.arrows} == {"plain", "dashed"}
 
 
-async def test_a_run_that_goes_on_shows_what_has_happened_and_says_so(runtime: Any) -> None:
+async def test_a_run_that_is_running_shows_what_has_happened_and_says_so(runtime: Any) -> None:
     handler = Order().run(n=1)
     async for event in handler.stream_events():
         if isinstance(event, Ask):

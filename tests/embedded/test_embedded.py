@@ -130,7 +130,7 @@ def test_what_a_dead_server_left_in_its_folder_is_not_believed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", ["", "port 99999999\nrequirepass x\n", "\x00\xff nonsense"])
-def test_a_damaged_configuration_is_written_anew(tmp_path: Path, content: str) -> None:
+def test_a_damaged_configuration_is_written_again(tmp_path: Path, content: str) -> None:
     (tmp_path / "server.conf").write_text(content)
 
     with EmbeddedRedis.in_folder(tmp_path) as server, client(server.url) as connected:
@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) 
         EmbeddedRedis.in_folder(tmp_path / "file" / "state").start()
 
 
-def test_without_a_server_binary_the_error_says_how_to_go_on() -> None:
+def test_without_a_server_binary_the_error_says_what_to_do() -> None:
     with pytest.raises(EmbeddedRedisUnavailable) as caught:
         find_server(search_path="", wheel=None)
 

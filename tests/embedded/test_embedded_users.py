@@ -199,7 +199,7 @@ for blow in itertools.count(1, 7):
     eventually(lambda: serving() == [] and not any(tmp_path.iterdir()), "all servers and folders are gone")
 
 
-def test_a_server_started_anew_under_a_user_is_stopped_by_that_user_in_the_end(tmp_path: Path) -> None:
+def test_a_server_started_again_under_a_user_is_stopped_by_that_user_in_the_end(tmp_path: Path) -> None:
     with EmbeddedRedis.in_folder(tmp_path) as first:
         assert first.pid is not None
         os.kill(first.pid, signal.SIGKILL)

@@ -27,7 +27,7 @@ def folder_of_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     return tmp_path
 
 
-def test_workflows_of_modules_run_in_worker_processes_that_are_gone_afterwards() -> None:
+def test_workflows_of_modules_run_in_worker_processes_that_end_afterwards() -> None:
     before = descendants(os.getpid())
     with umbel.local(concurrency=1, settings=umbel.Settings(**QUICK)):
         assert flows.Fan().start(n=5).result(timeout=40) == [5, 30]

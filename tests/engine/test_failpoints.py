@@ -34,7 +34,7 @@ def test_the_third_hit_is_the_third_of_its_own_place() -> None:
     assert armed.reach("claim.before") == 1
 
 
-def test_chances_are_those_of_the_seed_and_the_place() -> None:
+def test_chances_follow_from_the_seed_and_the_failpoint() -> None:
     def dropped(seed: int, name: str) -> list[int]:
         armed = Failpoints.parse(f"*=drop@1/3;seed={seed}")
         return [armed.reach(name) for _ in range(60)]
@@ -64,7 +64,7 @@ def test_what_is_limited_happens_so_often_in_all_processes_together(tmp_path: Pa
     assert hits.count(["dispatch.before", "drop"]) == 2
 
 
-def test_an_armed_process_dies_where_it_is_told_and_its_log_says_so(tmp_path: Path) -> None:
+def test_an_armed_process_dies_at_its_failpoint_and_its_log_says_so(tmp_path: Path) -> None:
     code = "import os\nfrom umbel.orchestration.store.failpoints import failpoint\nfailpoint('commit', 'before')\n"
     code += "failpoint('commit', 'after')\nprint('alive')"
     spec = f"commit.after=kill;log={tmp_path / 'log'}"

@@ -62,7 +62,7 @@ NAMES = st.text(min_size=1, max_size=LONGEST_NAME // 4).filter(
 
 
 @given(name=NAMES, other=NAMES)
-def test_a_name_makes_a_run_id_that_tells_it(name: str, other: str) -> None:
+def test_a_name_makes_a_run_id_that_contains_it(name: str, other: str) -> None:
     run_id = new_run_of(name)
 
     assert check_run_id(run_id) == run_id
@@ -101,7 +101,7 @@ def test_a_handler_is_at_the_run_that_was_started_last(store: Store) -> None:
     assert store.run(second).state_id == "h"
 
 
-def test_of_many_who_start_a_handler_at_once_one_does(store: Store) -> None:
+def test_of_many_concurrent_starts_of_a_handler_one_succeeds(store: Store) -> None:
     for _ in range(5):
         with ThreadPoolExecutor(8) as pool:
             replies = list(pool.map(lambda _: begin(store, "h"), range(16)))
@@ -113,7 +113,7 @@ def test_of_many_who_start_a_handler_at_once_one_does(store: Store) -> None:
         end(store, started[0])
 
 
-def test_who_believes_another_run_to_be_the_last_one_looks_again(store: Store) -> None:
+def test_a_starter_with_an_outdated_last_run_reads_again(store: Store) -> None:
     stale = store.call(current_run, store, "h")
     end(store, begin(store, "h"))
 
@@ -129,7 +129,7 @@ def test_a_start_whose_answer_was_lost_is_asked_again_and_answered_the_same(stor
     assert dump(store.client, store.settings.key_prefix) == after
 
 
-def test_a_run_that_somebody_started_under_the_name_is_gone_on_from(store: Store) -> None:
+def test_a_run_that_another_process_started_under_the_name_is_continued(store: Store) -> None:
     DrivenRun(store, PLAN, "h").start()
     assert begin(store, "h") is Refusal.RUNNING
     end(store, "h")
@@ -224,7 +224,7 @@ def test_purging_leaves_nothing(store: Store) -> None:
         store.call(handler_record, store, "h")
 
 
-def test_a_run_that_goes_on_is_not_purged(store: Store) -> None:
+def test_a_run_that_is_running_is_not_purged(store: Store) -> None:
     run_id = begin(store, "h")
 
     assert not store.purge(run_id)

@@ -41,7 +41,7 @@ def test_every_verb_is_in_the_table() -> None:
     assert {name for name in names() if not name.startswith("state_")} == (asked - {"release"}) | RINGS_AGAIN | READS
 
 
-def test_ringing_again_twice_rings_twice_for_one_item(store: Store) -> None:
+def test_redispatching_twice_dispatches_one_item_twice(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
     item = (run.dispatches[0].work_id, "umbel/0")
 

@@ -31,7 +31,7 @@ def test_a_claim_says_what_to_execute(store: Store) -> None:
     assert work.created_at <= work.first_attempt_at == work.claimed_at
 
 
-def test_a_claim_is_in_the_record_the_owners_set_and_no_longer_in_the_ring(store: Store) -> None:
+def test_a_claim_is_in_the_record_and_the_owners_set_and_no_longer_unclaimed(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     assert [name.split(b"|")[0].decode() for name, _ in run.content("unclaimed")] == [run.run_id]
     assert run.content("unclaimed_counts") == {b"umbel/0": b"1"}
@@ -57,7 +57,7 @@ def test_asking_again_with_the_same_claim_id_gives_the_same_work(store: Store) -
     assert dump(store.client, store.settings.key_prefix) == before
 
 
-def test_a_second_doorbell_finds_the_item_busy(store: Store) -> None:
+def test_a_second_dispatch_finds_the_item_busy(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     dispatch = run.dispatches[0]
     run.ask(dispatch)
@@ -67,7 +67,7 @@ def test_a_second_doorbell_finds_the_item_busy(store: Store) -> None:
     assert run.content("counters")[b"duplicate_doorbells"] == b"2"
 
 
-def test_a_doorbell_of_a_finished_item_is_stale(store: Store) -> None:
+def test_a_dispatch_of_a_finished_item_is_stale(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
     dispatch = run.dispatches[0]
     run.commit(run.claim("first"), Returned(event("A")))
@@ -75,7 +75,7 @@ def test_a_doorbell_of_a_finished_item_is_stale(store: Store) -> None:
     assert run.ask(dispatch) is Refusal.STALE
 
 
-def test_a_doorbell_for_a_queued_delayed_or_suspended_item_is_stale(store: Store) -> None:
+def test_a_dispatch_for_a_queued_delayed_or_suspended_item_is_stale(store: Store) -> None:
     plan = plan_of(step("begin", START), step("narrow", "A", num_workers=1))
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), FannedOut((event("A"), event("A"))))
@@ -93,14 +93,14 @@ def test_a_doorbell_for_a_queued_delayed_or_suspended_item_is_stale(store: Store
     assert run.ask(second) is Refusal.STALE
 
 
-def test_a_doorbell_from_the_future_is_stale(store: Store) -> None:
+def test_a_dispatch_from_the_future_is_stale(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     dispatch = run.dispatches[0]
 
     assert store.claim(run.run_id, dispatch.work_id, 9, claim_id="c", owner="o") is Refusal.STALE
 
 
-def test_an_older_doorbell_of_a_ready_item_is_as_good_as_the_newest(store: Store) -> None:
+def test_an_older_dispatch_of_a_ready_item_is_as_good_as_the_newest(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     old = run.dispatches[0]
     run.leases.redispatch(run.run_id, [(old.work_id, f"{old.queue}/0")])
@@ -108,7 +108,7 @@ def test_an_older_doorbell_of_a_ready_item_is_as_good_as_the_newest(store: Store
     assert isinstance(run.ask(old), Work)
 
 
-def test_a_claim_in_an_ended_run_is_closed_and_clears_the_ring(store: Store) -> None:
+def test_a_claim_in_an_ended_run_is_closed_and_leaves_the_unclaimed_index(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
     store.finish(run.run_id, "cancelled", event("x"))
 
@@ -134,7 +134,7 @@ def test_every_claim_has_a_token_of_its_own(store: Store) -> None:
     assert [token.split("-")[0] for token in tokens] == ["1", "2", "3"]
 
 
-def test_a_lease_begins_anew_with_the_first_thing_held(store: Store) -> None:
+def test_a_lease_begins_again_with_the_first_thing_held(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
     run.commit(run.claim("first"), Returned(event("A")))
     store.client.zadd(run.keys["leases"], {"o1": 1})

@@ -100,7 +100,7 @@ def test_the_first_end_wins(store: Store) -> None:
     assert run.content("owner:o1") is None
 
 
-def test_an_end_is_published_last_and_told_to_the_workers(store: Store) -> None:
+def test_an_end_is_published_last_and_announced_to_the_workers(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
     listener = store.client.pubsub()
     listener.subscribe(run.keys["ended"])
@@ -149,7 +149,7 @@ def test_every_key_of_an_ended_run_has_a_lifetime(store: Store, end: Any) -> Non
     assert store.client.zcard(run.keys["retire"]) == 0
 
 
-def test_what_comes_too_late_leaves_no_key_for_good(store: Store) -> None:
+def test_what_comes_too_late_leaves_no_key_without_an_expiry(store: Store) -> None:
     run, late = busy(store)
     store.finish(run.run_id, "cancelled", event("x"))
     run.leases.retire(run.run_id)

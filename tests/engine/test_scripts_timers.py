@@ -159,7 +159,7 @@ def test_a_run_that_ends_in_time_has_no_timer_left(run: DrivenRun) -> None:
     assert timers(run) == {}
 
 
-def test_the_timer_of_a_run_that_is_gone_is_forgotten(run: DrivenRun, store: Store) -> None:
+def test_the_timer_of_a_deleted_run_is_forgotten(run: DrivenRun, store: Store) -> None:
     store.client.delete(run.keys["run"])
 
     assert store.finish(run.run_id, "timed_out", event("late"), if_due=True) is False
@@ -196,7 +196,7 @@ def test_a_retry_timer_of_an_item_that_has_moved_on_does_nothing(store: Store) -
     assert applied.dispatches == ()
 
 
-def test_a_wait_whose_time_ran_out_while_the_run_had_ended_begins_anew_with_a_retry(
+def test_a_wait_whose_time_ran_out_while_the_run_had_ended_begins_again_with_a_retry(
     run: DrivenRun, store: Store
 ) -> None:
     work = run.claim("only")

@@ -377,7 +377,7 @@ def test_json_that_looks_like_base64_is_json(text: str) -> None:
     assert PickleSerializer().deserialize(text) == json.loads(text)
 
 
-def test_a_pickle_that_was_cut_or_needs_what_is_gone_is_refused() -> None:
+def test_a_pickle_that_was_cut_or_needs_a_missing_class_is_refused() -> None:
     whole = pickle.dumps(Plain(1))
     for damaged in (whole[:-5], whole.replace(b"Plain", b"Gones"), b"\x80"):
         with pytest.raises(ContextSerdeError, match="pickle that cannot be read here"):

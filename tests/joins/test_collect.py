@@ -9,7 +9,7 @@ import pytest
 from umbel.tasks.steps.collect import All, Cardinality, Collect, Take
 
 
-def test_collect_gathers_everything_unless_told_otherwise() -> None:
+def test_collect_gathers_everything_by_default() -> None:
     assert Collect() == Collect(All())
     assert Collect(Take(3)).cardinality == Take(n=3)
 

@@ -168,7 +168,7 @@ def take_plan(take: int) -> Plan:
     )
 
 
-def test_take_fires_at_the_nth_arrival_and_the_siblings_go_on(store: Store) -> None:
+def test_take_fires_at_the_nth_arrival_and_the_siblings_continue(store: Store) -> None:
     run = DrivenRun(store, take_plan(2)).start()
     run.commit(run.claim("begin"), many("A", 4))
     works = [run.claim("work") for _ in range(4)]

@@ -96,7 +96,7 @@ def test_members_of_a_lost_attempt_never_count_in_the_next(
     assert [member.value()["i"] for member in run.store.members(run.claim("all"))] == members
 
 
-def test_a_fan_out_that_is_decided_anew_replaces_what_it_has_staged(store: Store) -> None:
+def test_a_fan_out_that_is_decided_again_replaces_what_it_has_staged(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
     work, asks = run.claim("begin"), run.claim("asks")
     events = (event("A", i=-1), *MANY)

@@ -57,7 +57,7 @@ def test_a_traceback_is_a_field() -> None:
     assert formatted(made)["error"].splitlines()[-1] == "ValueError: no money"
 
 
-def test_values_that_json_cannot_carry_are_told_as_text() -> None:
+def test_values_that_json_cannot_carry_are_shown_as_text() -> None:
     assert formatted(record(data={"what": object}))["data"] == {"what": "<class 'object'>"}
 
 

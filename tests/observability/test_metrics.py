@@ -75,7 +75,7 @@ def put_back(store: Store, run: DrivenRun, work: Work, *, claimed_ms_ago: int) -
     run.put_back(work.work_id, "claimed_at", claimed_ms_ago)
 
 
-def test_names_may_have_any_character_but_those_that_divide_them_are_told_apart(store: Store) -> None:
+def test_names_with_any_characters_are_distinguished(store: Store) -> None:
     field = "took|odd|name|of a workflow|only|3"
     store.client.hset(store.keys.in_shard(0, "counters"), field, 2)
     store.client.hset(store.keys.in_shard(1, "counters"), mapping={field: 5, "took|odd|name|of a workflow|only|sum": 9})
@@ -133,7 +133,7 @@ def test_a_lost_process_is_one_expiry_and_each_of_its_steps_a_loss(store: Store)
     assert counted(store)["stale_commits"] == 2
 
 
-def test_what_waits_is_told_by_queue_with_its_age(store: Store) -> None:
+def test_what_waits_is_listed_by_queue_with_its_age(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
     run.put_back(run.dispatches[0].work_id, "dispatched_at", 90_000)
 
@@ -143,7 +143,7 @@ def test_what_waits_is_told_by_queue_with_its_age(store: Store) -> None:
     assert 90 <= waiting.oldest_seconds < 600
 
 
-def test_parked_steps_and_what_is_overdue_are_told(store: Store) -> None:
+def test_parked_and_overdue_work_is_reported(store: Store) -> None:
     run = DrivenRun(store, ONE).start(timeout_seconds=600)
     run.make_due("timeout")
     run.leases.park(run.run_id, run.dispatches[0].work_id, "W", "only")
@@ -168,7 +168,7 @@ def test_a_counter_is_one_that_a_script_counts(counter: str) -> None:
     assert f"'{counter}'" in lua
 
 
-def test_every_count_of_the_scripts_is_told() -> None:
+def test_every_counter_of_the_scripts_is_exported() -> None:
     lua = "".join(path.read_text() for path in Path(scripts.__file__).with_name("lua").rglob("*.lua"))
     counted_there = re.findall(r"HINCRBY', K\.counters, (.*?), [1-9w]", lua)
     names = {name for text in counted_there for name in re.findall(r"'(\w+)'", text)} - {"failed"}

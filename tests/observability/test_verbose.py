@@ -131,7 +131,7 @@ async def test_what_a_step_sends_publishes_and_waits_for_is_printed(printed: Pri
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
-async def test_lines_go_to_the_logger_where_it_is_heard(
+async def test_lines_go_to_the_logger_where_it_is_enabled(
     level: str, printed: Printed, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(level, logger="umbel.verbose")

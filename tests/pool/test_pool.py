@@ -46,7 +46,7 @@ async def _awaiting(limit: SoftLimit) -> Any:
     return await limit
 
 
-async def test_a_coroutine_may_catch_its_soft_limit_and_go_on_waiting() -> None:
+async def test_a_coroutine_may_catch_its_soft_limit_and_continue_waiting() -> None:
     entered = asyncio.Event()
 
     async def step() -> str:
@@ -249,7 +249,7 @@ def loop() -> Iterator[PoolLoop]:
     made.end(5)
 
 
-def test_the_loop_goes_on_when_a_child_task_raises_system_exit(
+def test_the_loop_continues_when_a_child_task_raises_system_exit(
     loop: PoolLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def leave() -> None:
@@ -284,7 +284,7 @@ def test_ending_the_loop_cancels_what_runs() -> None:
     assert loop.loop.is_closed()
 
 
-def test_a_task_that_blocks_the_loop_is_logged_once_with_its_place(
+def test_a_task_that_blocks_the_loop_is_logged_once_with_its_location(
     loop: PoolLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = LoopWatch(loop, lambda: True, 0.05)

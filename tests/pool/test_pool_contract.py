@@ -114,7 +114,7 @@ def test_autoretry_retries_a_coroutine(place: PoolUnderTest) -> None:
 
 @of("asyncio")
 @pytest.mark.parametrize("how", ["itself", "child", "cancelled"])
-def test_a_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(place: PoolUnderTest, how: str) -> None:
+def test_a_task_that_raises_what_ends_processes_fails_and_the_worker_continues(place: PoolUnderTest, how: str) -> None:
     with pytest.raises(Exception, match=r"^Task 'exit_at_once' raised (SystemExit\(7\)|CancelledError\(\)), which is"):
         place.send("exit_at_once", how).get(timeout=20)
 
@@ -137,7 +137,7 @@ def test_a_failure_that_tasks_share_harms_none_that_outlives_it(place: PoolUnder
 
 
 @of("asyncio")
-def test_a_plain_task_that_raises_what_ends_processes_fails_and_the_worker_goes_on(place: PoolUnderTest) -> None:
+def test_a_plain_task_that_raises_what_ends_processes_fails_and_the_worker_continues(place: PoolUnderTest) -> None:
     with pytest.raises(Exception, match=r"^Task 'plain_exit' raised SystemExit\(7\), which is"):
         place.send("plain_exit").get(timeout=20)
 
@@ -236,7 +236,7 @@ def test_inspect_shows_what_runs_and_the_state_of_the_pool(place: PoolUnderTest)
 
 
 @of(*ALL)
-def test_task_events_tell_what_became_of_each_task(place: PoolUnderTest) -> None:
+def test_task_events_report_the_outcome_of_each_task(place: PoolUnderTest) -> None:
     heard: dict[str, list[str]] = {}
     ready_to_hear = threading.Event()
     with place.app.connection_for_read() as connection:

@@ -58,7 +58,9 @@ def test_sigterm_lets_what_runs_end(alone: tuple[PoolUnderTest, Callable[[str], 
 
 
 @of("asyncio", fixture="alone")
-def test_what_waits_for_its_turn_goes_back_into_the_queue(alone: tuple[PoolUnderTest, Callable[[str], Worker]]) -> None:
+def test_what_waits_in_the_worker_goes_back_into_the_queue(
+    alone: tuple[PoolUnderTest, Callable[[str], Worker]],
+) -> None:
     place, start = alone
     place.settings |= {"worker_concurrency": 1, "worker_prefetch_multiplier": 2}
     worker = start("w")

@@ -171,7 +171,7 @@ def test_an_unknown_step_and_an_event_it_does_not_take_are_named(deployment: Dep
         handler.send_event(flows.Number(n=1))
 
 
-def test_a_run_of_a_workflow_that_no_worker_can_load_goes_on_and_can_be_cancelled(deployment: Deployment) -> None:
+def test_a_run_of_a_workflow_that_no_worker_can_load_continues_and_can_be_cancelled(deployment: Deployment) -> None:
     class Unshared(Workflow):
         @step
         async def go(self, ev: StartEvent) -> StopEvent:

@@ -45,7 +45,7 @@ def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
 
 
 @pytest.mark.parametrize("pool", ["threads", "asyncio"])
-def test_a_doorbell_in_hand_is_not_filed_with_the_broker(deploy: Deploy, pool: str) -> None:
+def test_a_self_delivered_message_is_not_sent_to_the_broker(deploy: Deploy, pool: str) -> None:
     deployment = deploy(**LONG_LEASES)
     deployment.worker("one", pool=pool).wait_ready()
     handler = deployment.start(flows.HeldOnLoop)
@@ -75,7 +75,7 @@ def test_a_prefork_worker_in_a_cold_shutdown_leaves_its_steps_to_others_and_fail
     assert len(deployment.effects("ended", held.run_id)) == 1
 
 
-def test_what_an_asyncio_worker_gives_back_in_a_cold_shutdown_is_rung_for_at_once(deploy: Deploy) -> None:
+def test_what_an_asyncio_worker_hands_back_in_a_cold_shutdown_is_dispatched_at_once(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES, drain_seconds=0.5)  # neither lease nor ring would bring it back in time
     leaving = deployment.worker("leaving", pool="asyncio").wait_ready()
     held = [deployment.start(flows.HeldOnLoop) for _ in range(2)]

@@ -37,7 +37,7 @@ def test_what_json_can_carry_arrives_as_it_was(deployment: Deployment) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_what_it_cannot_carry_fails_its_step_which_is_told_what_and_where(deployment: Deployment) -> None:
+def test_what_it_cannot_carry_fails_its_step_with_what_and_where(deployment: Deployment) -> None:
     for name, door, handler in started(deployment, flows.REFUSED, *DOORS, "published", "required"):
         with pytest.raises((UnserializableValue, PayloadTooLarge), match=f"(?i){flows.REFUSED[name][1]}") as refused:
             handler.result(60)

@@ -96,7 +96,7 @@ def test_an_app_that_would_break_umbel_is_refused_with_the_reason(
     assert str(refused.value) == text
 
 
-def test_an_app_without_redis_must_be_told_where_the_state_is() -> None:
+def test_an_app_without_redis_needs_the_url_of_the_state() -> None:
     app = Celery("rabbit", broker="amqp://guest:secret@localhost//", set_as_current=False)
     with pytest.raises(NotConfigured, match="neither UMBEL_REDIS_URL nor the app's broker") as refused:
         umbel.install(app, flows.Chain, settings=Settings())

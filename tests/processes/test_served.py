@@ -132,7 +132,7 @@ async def test_a_client_that_goes_away_does_not_cancel_its_run(deployment: Deplo
 
 
 @pytest.mark.timeout(120)
-async def test_a_server_that_is_asked_to_end_cuts_its_streams_and_readers_go_on_elsewhere(
+async def test_a_server_that_is_asked_to_end_cuts_its_streams_and_readers_continue_elsewhere(
     deployment: Deployment,
 ) -> None:
     first, second = Replica(deployment, "e1"), Replica(deployment, "e2")
@@ -153,7 +153,7 @@ async def test_a_server_that_is_asked_to_end_cuts_its_streams_and_readers_go_on_
 
 
 @pytest.mark.timeout(120)
-async def test_a_run_without_a_worker_is_told_of_and_goes_on_when_one_comes(deploy: Deploy) -> None:
+async def test_a_run_without_a_worker_is_reported_and_continues_when_one_starts(deploy: Deploy) -> None:
     deployment = deploy()
     replica = Replica(deployment, "lonely", "no_worker_seconds=0.5")
     async with calling(replica.address) as http:
@@ -222,7 +222,7 @@ class Raw:
 
 
 @pytest.mark.timeout(120)
-async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_go_on(deployment: Deployment) -> None:
+async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_continue(deployment: Deployment) -> None:
     """Together they would have to be sent 96 MB."""
     replica = Replica(deployment, "f1")
     many, size, readers = 120, 20_000, 40
@@ -287,7 +287,7 @@ def resident_bytes(pid: int) -> int:
 
 
 @pytest.mark.timeout(120)
-async def test_a_reader_that_comes_too_late_for_some_events_is_told(deploy: Deploy) -> None:
+async def test_a_reader_that_comes_too_late_for_some_events_is_warned(deploy: Deploy) -> None:
     deployment = deploy(stream_max_events=10)
     deployment.worker("w", "support.flows.served", pool="asyncio", concurrency=2).wait_ready()
     deployment.open_gate("half")
@@ -301,7 +301,7 @@ async def test_a_reader_that_comes_too_late_for_some_events_is_told(deploy: Depl
 
 
 @pytest.mark.timeout(120)
-async def test_a_run_that_is_purged_while_a_step_is_at_work_leaves_nothing_and_harms_nobody(deploy: Deploy) -> None:
+async def test_a_run_that_is_purged_while_a_step_runs_leaves_nothing_and_harms_no_other_run(deploy: Deploy) -> None:
     deployment = deploy()
     worker = deployment.worker("w", "support.flows.served", pool="asyncio", concurrency=5).wait_ready()
     replica = Replica(deployment, "h1")

@@ -87,9 +87,7 @@ def patient(deploy_for_module: Deploy) -> Deployment:
 
 
 @pytest.mark.parametrize("workflow", [flows.Held, flows.HeldOnLoop])
-def test_what_a_killed_child_had_in_hand_is_handed_back_at_once(
-    patient: Deployment, workflow: type[flows.Held]
-) -> None:
+def test_the_work_of_a_killed_child_is_handed_back_at_once(patient: Deployment, workflow: type[flows.Held]) -> None:
     struck, beside = patient.start(workflow), patient.start(workflow)
     worker, child = holder(patient, struck.run_id)
     assert holder(patient, beside.run_id)[1] != child
@@ -105,7 +103,7 @@ def test_what_a_killed_child_had_in_hand_is_handed_back_at_once(
     assert_committed_once(patient.executions(struck.run_id))
 
 
-def test_a_step_that_kills_its_process_fails_as_worker_lost_and_harms_nobody_beside_it(patient: Deployment) -> None:
+def test_a_step_that_kills_its_process_fails_as_worker_lost_and_harms_no_step_beside_it(patient: Deployment) -> None:
     beside = patient.start(flows.Held)
     patient.await_effects("begun", run_id=beside.run_id)
     suicidal = patient.start(flows.Suicidal)

@@ -84,7 +84,7 @@ def test_a_step_that_ends_its_pool_process_is_given_up_after_as_many_losses_as_a
     assert worker.process.poll() is None
 
 
-def test_a_step_that_hangs_in_a_thread_fails_at_its_time_limit_and_that_is_told(deploy: Deploy) -> None:
+def test_a_step_that_hangs_in_a_thread_fails_at_its_time_limit_and_is_reported(deploy: Deploy) -> None:
     deployment = deploy()
     worker = deployment.worker(
         "one", "support.flows.recovery", "support.flows.everyday", pool="asyncio", concurrency=20

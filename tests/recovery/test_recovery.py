@@ -48,7 +48,7 @@ def most_at_once(effects: Iterable[dict[str, Any]]) -> int:
 
 
 @pytest.mark.parametrize("workflow", [flows.LostOnce, flows.PlainLostOnce])
-def test_what_a_killed_worker_had_in_hand_recovers_together(deploy: Deploy, workflow: type[flows.LostOnce]) -> None:
+def test_the_work_of_a_killed_worker_recovers_together(deploy: Deploy, workflow: type[flows.LostOnce]) -> None:
     deployment = deploy()
     victim = deployment.worker("victim", FLOWS, pool="asyncio", concurrency=100).wait_ready()
     lost = 60 if workflow is flows.LostOnce else 8  # as many threads there are for plain steps
@@ -63,7 +63,7 @@ def test_what_a_killed_worker_had_in_hand_recovers_together(deploy: Deploy, work
 
 
 @pytest.mark.timeout(180)
-def test_a_poison_step_beside_a_thousand_innocents_kills_few_processes_and_condemns_nobody_else(
+def test_a_poison_step_beside_a_thousand_innocents_kills_few_processes_and_fails_no_other_step(
     deploy: Deploy,
 ) -> None:
     deployment = deploy()

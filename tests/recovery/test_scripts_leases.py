@@ -29,7 +29,7 @@ def test_a_heartbeat_renews_the_lease_of_everything_held(run: DrivenRun) -> None
     assert (lease(run, "o1") or 0) > works[0].claimed_at
 
 
-def test_a_heartbeat_tells_what_was_lost(run: DrivenRun) -> None:
+def test_a_heartbeat_returns_what_was_lost(run: DrivenRun) -> None:
     mine, gone = run.claim("work"), run.claim("work")
     run.leases.hand_back("o1", [of(gone)], charge=False)
 
@@ -52,7 +52,7 @@ def test_a_claim_whose_answer_never_came_is_handed_back_uncharged(run: DrivenRun
     assert run.content("owner:o1") == [mine.member.encode()]
 
 
-def test_an_owner_that_was_declared_lost_hears_it_and_claims_no_more(run: DrivenRun) -> None:
+def test_an_owner_that_was_declared_dead_learns_it_and_can_claim_nothing(run: DrivenRun) -> None:
     work = run.claim("work")
     lose(run, "o1", work)
 
@@ -129,7 +129,7 @@ def test_a_known_death_needs_no_expired_lease(run: DrivenRun) -> None:
     assert run.leases.fence("o1", run.keys.shard, known_dead=True) == [of(work)]
 
 
-def test_an_idle_owner_whose_lease_has_run_out_is_not_taken_for_dead(run: DrivenRun) -> None:
+def test_an_idle_owner_whose_lease_has_run_out_is_not_declared_dead(run: DrivenRun) -> None:
     run.commit(run.claim("work"), Returned(None))
     expire(run, "o1")
 
@@ -138,7 +138,7 @@ def test_an_idle_owner_whose_lease_has_run_out_is_not_taken_for_dead(run: Driven
     assert isinstance(run.ask(run.dispatches[0]), Work)
 
 
-def test_the_dead_are_remembered_for_a_day(run: DrivenRun) -> None:
+def test_fenced_owners_are_remembered_for_a_day(run: DrivenRun) -> None:
     run.store.client.zadd(run.keys["fenced"], {"ancient": 1})
     lose(run, "o1", run.claim("work"))
 
@@ -167,7 +167,7 @@ def test_a_first_loss_makes_a_suspect_and_only_losses_of_a_suspect_that_was_alon
     assert counts == [(1, 0, 0, 0, 0), (2, 1, 0, 0, 1), (3, 2, 1, 0, 2), (4, 3, 2, 0, 3)]
 
 
-def test_whoever_is_lost_in_a_crowd_is_suspected_more_and_not_charged(run: DrivenRun) -> None:
+def test_work_that_is_lost_in_a_crowd_is_suspected_more_and_not_charged(run: DrivenRun) -> None:
     counts = lose_again_and_again(run, NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
 
     assert counts == [(1, 0, 0, 0, 0), (2, 1, 0, 0, 1), (3, 2, 0, 0, 2), (4, 3, 0, 0, 3), (5, 4, 1, 0, 3)]
@@ -182,7 +182,7 @@ def test_the_innocent_beside_a_killer_are_not_charged_for_it(run: DrivenRun) -> 
     assert [(work.suspicion, work.charged_losses) for work in again] == [(1, 0)] * 3
 
 
-def test_a_suspect_is_refused_to_whom_has_no_room_for_one_of_its_level(run: DrivenRun) -> None:
+def test_a_suspect_is_refused_to_a_process_without_room_for_its_level(run: DrivenRun) -> None:
     works = [run.claim("work") for _ in range(3)]
     lose(run, "o1", *works)
     again = run.ask(run.dispatches[0], owner="o2", room=Room(1))

@@ -22,7 +22,7 @@ def run(store: Store) -> DrivenRun:
 # -- parked work -------------------------------------------------------------------------------------------------------
 
 
-def test_work_without_code_is_parked_and_taken_up_by_who_has_it(run: DrivenRun) -> None:
+def test_work_without_code_is_parked_until_a_process_has_the_code(run: DrivenRun) -> None:
     dispatch = run.dispatches[0]
     assert run.leases.park(run.run_id, dispatch.work_id, "W", "work")
     assert run.ask(dispatch) is Refusal.STALE
@@ -37,7 +37,7 @@ def test_work_without_code_is_parked_and_taken_up_by_who_has_it(run: DrivenRun) 
     assert run.content("parked") is None
 
 
-def test_a_claim_can_be_parked_by_who_holds_it_and_by_nobody_else(run: DrivenRun) -> None:
+def test_a_claim_can_be_parked_only_by_its_holder(run: DrivenRun) -> None:
     mine, other = run.claim("work"), run.claim("work")
 
     assert not run.leases.park(run.run_id, mine.work_id, "W", "work")
@@ -104,7 +104,7 @@ def test_a_failed_run_is_revived_with_its_failed_and_interrupted_work(run: Drive
     assert run.result == "after all"
 
 
-def test_a_revived_run_is_for_good_again(run: DrivenRun, store: Store) -> None:
+def test_a_revived_run_no_longer_expires(run: DrivenRun, store: Store) -> None:
     run.flush(run.claim("work"), 1, ("x", event("Z")))
     store.finish(run.run_id, "cancelled", event("x"))
     run.leases.retire(run.run_id)
@@ -148,7 +148,7 @@ def test_parked_delayed_and_suspended_work_survives_a_revival(store: Store) -> N
     assert run.play(dict.fromkeys(["asleep", "delayed", "parked"], lambda _: Returned(None))) == 3
 
 
-def test_what_is_parked_for_want_of_an_events_class_waits_for_a_worker_that_knows_it(run: DrivenRun) -> None:
+def test_what_is_parked_because_an_events_class_is_missing_waits_for_a_worker_that_has_it(run: DrivenRun) -> None:
     work = run.claim("work")
     assert run.leases.park(run.run_id, work.work_id, "W", "work", work, lacks="shop.A")
 

@@ -102,7 +102,7 @@ async def test_where_one_step_is_executed_at_a_time_each_suspect_is_alone() -> N
         asked[n].result().end(went_well=True)
 
 
-async def test_a_permit_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
+async def test_a_permit_whose_waiter_has_left_goes_to_the_next() -> None:
     suspects = Suspects()
     asked = [await asking(suspects) for _ in range(3)]
     asked[1].cancel()

@@ -176,7 +176,7 @@ def test_a_broker_that_cannot_tell_how_long_a_queue_is_gets_the_longest_patience
     assert dispatches.steps() == ["work"]
 
 
-def test_ringing_again_backs_off_and_a_claim_begins_anew(run: DrivenRun, store: Store) -> None:
+def test_redispatching_backs_off_and_a_claim_resets_it(run: DrivenRun, store: Store) -> None:
     fan(run, "A")
     dispatch = run.dispatches[0]
     member = f"{run.run_id}|{dispatch.work_id}|{dispatch.queue}/{dispatch.priority}"
@@ -201,7 +201,7 @@ def test_ringing_again_backs_off_and_a_claim_begins_anew(run: DrivenRun, store: 
     assert store.client.zscore(run.keys["unclaimed"], member) - record.dispatched_at == min(longest, seconds * 2) * 1000
 
 
-def test_what_is_no_longer_unclaimed_leaves_the_ring(run: DrivenRun, store: Store) -> None:
+def test_what_is_no_longer_unclaimed_leaves_the_index(run: DrivenRun, store: Store) -> None:
     fan(run, "A", "A")
     first, second = run.dispatches
     run.claim("work")
@@ -214,7 +214,7 @@ def test_what_is_no_longer_unclaimed_leaves_the_ring(run: DrivenRun, store: Stor
     assert run.content("unclaimed_counts") == {b"umbel/0": b"2"}
 
 
-def test_the_count_of_the_unclaimed_follows_the_ring(run: DrivenRun, store: Store) -> None:
+def test_the_count_of_the_unclaimed_follows_the_index(run: DrivenRun, store: Store) -> None:
     fan(run, *"AAAG")
     assert run.content("unclaimed_counts") == {b"umbel/0": b"3", b"gpu/0": b"1"}
     work = run.claim("work")
@@ -291,7 +291,7 @@ def test_one_broken_timer_does_not_stop_the_others(
     assert "nonsense" in caplog.text
 
 
-def test_a_run_whose_keys_are_gone_is_swept_out_of_the_indexes(
+def test_a_run_whose_keys_were_deleted_is_swept_out_of_the_indexes(
     run: DrivenRun, dispatches: Sent, client: Client
 ) -> None:
     run.start(timeout_seconds=100)

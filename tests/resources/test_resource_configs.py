@@ -100,7 +100,9 @@ def test_only_json_files_are_taken(file: str) -> None:
         ("llm.broken", r"does not fit Llm: model: Field required\. Found the keys 'modell'\."),
     ],
 )
-async def test_a_selector_that_leads_astray_is_told_what_is_there(app_json: str, selector: str, said: str) -> None:
+async def test_a_selector_that_leads_nowhere_is_refused_with_what_is_there(
+    app_json: str, selector: str, said: str
+) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         await ResourceManager().get(ResourceConfig(app_json, selector), Llm)
     assert f"Config file {app_json!r}" in str(caught.value)
@@ -158,7 +160,7 @@ def test_validation_reads_configs_and_lists_every_fault(app_json: str) -> None:
         flow.ensure_valid()
 
 
-def test_configs_are_read_anew_by_each_validation(app_json: str) -> None:
+def test_configs_are_read_again_by_each_validation(app_json: str) -> None:
     class Flow(Workflow):
         @step
         def go(self, ev: StartEvent, llm: Annotated[Llm, ResourceConfig(app_json, "llm.fast")]) -> StopEvent: ...

@@ -104,7 +104,7 @@ def test_what_cannot_be_called_is_no_factory() -> None:
         Resource("postgres")  # type: ignore[arg-type]
 
 
-async def test_a_plain_function_that_gives_a_coroutine_is_told_to_be_async() -> None:
+async def test_a_plain_function_that_returns_a_coroutine_is_refused_with_advice_to_make_it_async() -> None:
     with pytest.raises(TypeError, match="is a plain function but gave a coroutine. Use `async def`"):
         await ResourceManager().get(Resource(lambda: make_async()))
 
@@ -293,7 +293,7 @@ async def test_a_double_stands_in_for_a_config() -> None:
     assert await manager.get(ResourceConfig("absent.json", "llm")) == Settings(url="double")
 
 
-async def test_a_manager_tells_what_it_has() -> None:
+async def test_a_manager_lists_what_it_has() -> None:
     manager = ResourceManager()
     manager.set("given", 1)
     made = await manager.get(Resource(make_settings))

@@ -263,7 +263,7 @@ def test_an_error_that_is_not_retried_asks_neither_wait_nor_stop() -> None:
     assert _delays(policy) == [None] * 5
 
 
-def test_stop_is_told_the_wait_that_would_follow() -> None:
+def test_stop_gets_the_wait_that_would_follow() -> None:
     policy = retry_policy(wait=wait_fixed(4), stop=stop_before_delay(10))
 
     assert [policy.next(elapsed, 1, ValueError()) for elapsed in (0, 5.9, 6)] == [4, 4, None]

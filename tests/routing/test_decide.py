@@ -216,7 +216,7 @@ def test_the_inbox_bound_travels_with_the_command() -> None:
     assert kept.event_id == "e"
 
 
-def test_members_and_answers_are_told_apart_by_scope_and_waiter() -> None:
+def test_members_and_answers_are_distinguished_by_scope_and_waiter() -> None:
     around = Surroundings(1, (waiter(of="M"),))
     commands = route(PLAN, event("M"), Origin("run", "item", Scope(WITHIN_BEGIN)), "emit", around, LIMITS)
 

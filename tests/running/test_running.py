@@ -54,7 +54,7 @@ async def test_events_lead_from_step_to_step_and_the_stop_events_result_is_await
     assert await Chain().run(n=20) == 41
 
 
-async def test_a_stop_event_of_ones_own_is_itself_the_result() -> None:
+async def test_a_custom_stop_event_is_itself_the_result() -> None:
     class Order(StartEvent):
         item: str
 
@@ -269,7 +269,7 @@ async def test_blocking_methods_refuse_to_stop_an_event_loop() -> None:
     await handler
 
 
-async def test_a_run_id_of_ones_own_is_used_once() -> None:
+async def test_a_custom_run_id_is_used_once() -> None:
     handler = Simple().run(run_id="mine-1", x=2)
     assert handler.run_id == "mine-1"
     assert await handler == 2

@@ -86,7 +86,7 @@ def test_nothing_is_imported_because_it_is_named_as(door: str) -> None:
 
 
 @pytest.mark.parametrize("name", [f"{TRAP}.Evil", f"{TRAP}", f"os.{TRAP}", "os.system", "builtins.eval", "sys.exit"])
-def test_an_exception_that_names_no_loaded_exception_class_is_told_as_plain_data(name: str) -> None:
+def test_an_exception_that_names_no_loaded_exception_class_is_shown_as_plain_data(name: str) -> None:
     told = decode_exception({"exception_type": name, "exception_message": "x", "exception_args": ["echo sprung"]})
 
     assert type(told) is UnreconstructedException

@@ -116,7 +116,7 @@ def test_the_doctor_shows_neither(deployment: Deployment) -> None:
         "four",
     ],
 )
-def test_a_forged_doorbell_changes_nothing_and_costs_no_worker(forged: Deployment, arguments: list[Any]) -> None:
+def test_a_forged_dispatch_changes_nothing_and_costs_no_worker(forged: Deployment, arguments: list[Any]) -> None:
     before = run_keys(forged)
     create_app(forged.settings).send_task(
         "Leaky.ask",

@@ -60,7 +60,7 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
     assert redact_url(url) == url
 
 
-def test_what_is_shown_still_tells_where_the_server_is() -> None:
+def test_what_is_shown_still_says_where_the_server_is() -> None:
     assert redact_url(f"redis://me:{SECRET}@here:6379/0?db=1") == "redis://me:***@here:6379/0?db=1"
 
 
@@ -114,7 +114,7 @@ def test_settings_that_are_refused_are_not_quoted_with_a_password(what: str) -> 
 
 
 @pytest.mark.parametrize("url", [url for url in URLS if url.startswith(("redis:", "rediss:")) and "port" in url])
-def test_a_url_that_is_none_is_told_without_its_password(url: str) -> None:
+def test_an_invalid_url_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         connect(url.replace("{}", SECRET))
 

@@ -46,7 +46,7 @@ def test_others_are_taken(url: str) -> None:
 
 
 @pytest.mark.parametrize("make", [create_app, publishing_app])
-def test_the_broker_is_verified_without_being_told_to(make) -> None:  # type: ignore[no-untyped-def]
+def test_the_broker_is_verified_by_default(make) -> None:  # type: ignore[no-untyped-def]
     """kombu itself would take any certificate of a `rediss://` server."""
     with make(Settings(redis_url="rediss://here:6379/0")).connection_for_write() as connection:
         assert connection.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}

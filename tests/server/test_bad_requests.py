@@ -126,7 +126,7 @@ async def test_redis_being_away_is_a_503_that_names_no_password() -> None:
     assert "hunter2" not in answer.text
 
 
-async def test_what_a_run_may_hold_can_be_told_of_however_deep_it_is(client: httpx.AsyncClient) -> None:
+async def test_what_a_run_may_hold_can_be_shown_however_deep_it_is(client: httpx.AsyncClient) -> None:
     answer = await client.post("/workflows/deep/run", json={"start_event": {"levels": MAX_DEPTH - 1}})
 
     assert answer.status_code == 200, answer.text

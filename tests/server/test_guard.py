@@ -177,7 +177,7 @@ def test_origins_are_named_one_by_one(origin: str) -> None:
         WorkflowServer(allowed_origins=[origin])
 
 
-async def test_every_answer_tells_browsers_to_be_careful(asking: Asking) -> None:
+async def test_every_response_has_security_headers(asking: Asking) -> None:
     http = asking(token="t")
 
     for path, headers in (("/workflows", {"Authorization": "Bearer t"}), ("/workflows", {}), ("/nowhere", {})):
@@ -281,7 +281,7 @@ async def test_no_route_answers_before_the_hook_was_asked(runtime: Any, asking: 
     assert {"health", "describe", "start", "list", "read", "stream", "send", "cancel"} <= actions
 
 
-async def test_the_hook_knows_who_asks_for_what(asking: Asking) -> None:
+async def test_the_hook_gets_the_caller_and_the_operation(asking: Asking) -> None:
     seen: list[tuple[str, str, str | None]] = []
 
     async def authorize(principal: Principal, action: str, run_id: str | None) -> bool:

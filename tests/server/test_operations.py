@@ -77,7 +77,7 @@ async def test_a_workflow_without_a_live_worker_is_named(runtime: Any, asking: A
     assert (await client.get("/ready")).status_code == 503
 
 
-async def test_a_redis_that_is_away_is_told_soon_and_without_its_password(asking: Ask) -> None:
+async def test_an_unreachable_redis_is_reported_soon_and_without_its_password(asking: Ask) -> None:
     settings = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
     away = Runtime(settings)
     client = asking(WorkflowServer(runtime=away))
@@ -141,7 +141,7 @@ async def test_open_streams_of_this_process_are_counted(runtime: Any, asking: As
     assert (await figures(asking(server)))["umbel_stream_readers{}"] == 1
 
 
-async def test_messages_in_quarantine_are_told_by_queue(runtime: Any, client: httpx.AsyncClient) -> None:
+async def test_messages_in_quarantine_are_counted_by_queue(runtime: Any, client: httpx.AsyncClient) -> None:
     prefix = f"{runtime.settings.key_prefix}:broker:"
     set_aside(store_of(runtime).client, prefix, "elsewhere", b"nonsense", "expected JSON")
 

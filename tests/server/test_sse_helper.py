@@ -34,7 +34,7 @@ async def http(runtime: Any) -> AsyncIterator[httpx.AsyncClient]:
     await server.stop()
 
 
-async def test_an_endpoint_of_ones_own_sends_the_same_bytes_as_the_server(http: httpx.AsyncClient) -> None:
+async def test_a_custom_endpoint_sends_the_same_bytes_as_the_server(http: httpx.AsyncClient) -> None:
     handler = Greet().run(name="me")
     await handler
 

@@ -159,7 +159,7 @@ async def test_a_snapshot_of_a_finished_run_begins_a_new_one_with_its_state() ->
     assert await workflow.run(ctx=Context.from_dict(workflow, data)) == 2
 
 
-async def test_a_snapshot_of_a_waiting_run_goes_on_without_input_and_leaves_the_original_alone() -> None:
+async def test_a_snapshot_of_a_waiting_run_continues_without_input_and_leaves_the_original_alone() -> None:
     original, data = await waiting_interview()
     workflow = Interview(timeout=None)
     ctx: Context[Any] = Context.from_dict(workflow, through_json(data))
@@ -175,7 +175,7 @@ async def test_a_snapshot_of_a_waiting_run_goes_on_without_input_and_leaves_the_
     assert await restored.ctx.store.get("questions") == {"ready?": True}
 
 
-async def test_a_cancelled_run_can_be_gone_on_with_from_its_snapshot() -> None:
+async def test_a_cancelled_run_can_be_continued_from_its_snapshot() -> None:
     handler, _ = await waiting_interview()
     await handler.cancel_run()
     with pytest.raises(WorkflowCancelledByUser):
@@ -220,7 +220,7 @@ async def test_the_answer_to_a_second_question_is_the_second_ones_after_reading_
     assert await second == "second?: second?"
 
 
-async def test_a_pickled_snapshot_is_for_data_of_ones_own_keeping() -> None:
+async def test_a_pickled_snapshot_is_read_only_from_trusted_data() -> None:
     handler, _ = await waiting_interview()
     workflow = Interview(timeout=None)
     data = handler.ctx.to_dict(PickleSerializer())
@@ -283,7 +283,7 @@ async def test_a_damaged_foreign_or_newer_snapshot_is_refused_saying_what_is_wro
         Context(Interview(), previous_context=spoilt)
 
 
-async def test_work_for_a_step_that_is_gone_is_refused_and_names_the_step() -> None:
+async def test_work_for_a_removed_step_is_refused_and_names_the_step() -> None:
     _, data = await waiting_interview()
     del data["umbel"]
 
@@ -291,7 +291,7 @@ async def test_work_for_a_step_that_is_gone_is_refused_and_names_the_step() -> N
         Context.from_dict(Counted(), data)
 
 
-async def test_the_context_of_a_run_that_goes_on_begins_no_other_run() -> None:
+async def test_the_context_of_a_run_that_is_running_begins_no_other_run() -> None:
     handler, _ = await waiting_interview()
 
     with pytest.raises(ContextStateError, match="still going on"):

@@ -239,7 +239,7 @@ def test_timers_of_the_copy_run_out_when_those_of_the_run_would(store: BlockingS
     assert (again.attempt, again.last_error) == (2, b'{"exception_message": "broken"}')
 
 
-def test_a_cancelled_run_can_be_gone_on_with_and_a_completed_one_has_only_its_state(store: BlockingStore) -> None:
+def test_a_cancelled_run_can_be_continued_and_a_completed_one_has_only_its_state(store: BlockingStore) -> None:
     run = DrivenRun(store, PLAN).start()
     play(run, 4)
     store.client.hset(run.keys[f"state:{run.run_id}"], "n", "7")
@@ -259,7 +259,9 @@ def test_a_cancelled_run_can_be_gone_on_with_and_a_completed_one_has_only_its_st
     assert store.client.pttl(begun.keys[f"state:{begun.run_id}"]) == -1
 
 
-def test_a_restoration_that_was_interrupted_goes_on_and_one_that_is_given_up_is_forgotten(store: BlockingStore) -> None:
+def test_a_restoration_that_was_interrupted_continues_and_one_that_is_given_up_is_forgotten(
+    store: BlockingStore,
+) -> None:
     run = DrivenRun(store, PLAN).start()
     play(run, 8)
     snapshot = store.call(take_snapshot, store, run.run_id)

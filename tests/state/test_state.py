@@ -239,7 +239,7 @@ def test_a_state_made_after_the_end_expires_too(run: DrivenRun) -> None:
 # -- the lock ----------------------------------------------------------------------------------------------------------
 
 
-def test_while_one_edits_nobody_else_writes_and_everybody_reads(run: DrivenRun) -> None:  # invariant 2
+def test_during_an_edit_no_other_process_writes_and_all_can_read(run: DrivenRun) -> None:  # invariant 2
     writer(run).write(put(n=b"1"))
     editor, other = writer(run, run.claim("a")), writer(run, run.claim("b"))
 
@@ -312,7 +312,7 @@ def test_a_write_without_the_lock_that_waited_long_goes_next_and_then_lets_the_o
     assert ask_to_lock(run, "greedy", "g2") == b"locked"
 
 
-def test_a_process_that_vanished_after_it_reserved_its_turn_is_passed_over(run: DrivenRun) -> None:
+def test_a_process_that_vanished_after_it_queued_is_skipped(run: DrivenRun) -> None:
     ask_to_lock(run, "greedy", "g1")
     ask_to_lock(run, "vanished", "v1", reserve=True)
     writer(run).unlock("g1")

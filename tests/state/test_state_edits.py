@@ -196,7 +196,7 @@ async def test_a_set_that_keeps_losing_the_race_takes_the_lock_and_gets_through(
     assert run.store.client.exists(run.lock_key()) == 0
 
 
-async def test_one_editor_that_stays_too_long_is_named_to_those_who_wait(run: Run) -> None:
+async def test_an_editor_that_takes_too_long_is_named_in_the_error_of_the_waiters(run: Run) -> None:
     waiting = run.state(work=run.claim("a"), patience_seconds=0.2)
     async with run.state().edit_state():
         with pytest.raises(StateBusy) as caught:
@@ -223,7 +223,7 @@ async def outside_of_the_block(call: Callable[[], Any]) -> Any:
     return await done
 
 
-async def test_a_waiter_that_is_cancelled_holds_up_nobody(run: Run) -> None:
+async def test_a_waiter_that_is_cancelled_blocks_no_other(run: Run) -> None:
     entered = asyncio.Event()
     leave = asyncio.Event()
 
@@ -285,7 +285,7 @@ async def test_a_write_that_is_cancelled_under_way_is_waited_for_and_counted(run
     assert run.raw() == {"n": b"1"}
 
 
-async def test_cancelling_at_any_moment_leaves_no_lock_and_no_turn(run: Run) -> None:
+async def test_cancelling_at_any_moment_leaves_no_lock_and_no_ticket(run: Run) -> None:
     async def edit() -> None:
         async with run.state().edit_state() as state:
             state.n = state.to_dict().get("n", 0) + 1

@@ -41,7 +41,7 @@ def run(store: Store, request: pytest.FixtureRequest) -> Run:
     return run
 
 
-async def test_the_event_loop_goes_on_while_redis_is_slow(run: Run) -> None:
+async def test_the_event_loop_continues_while_redis_is_slow(run: Run) -> None:
     run.store.client.execute_command("CLIENT", "PAUSE", 300)
     task = asyncio.create_task(run.state().set("n", 1))
     turns = 0
@@ -125,7 +125,7 @@ def test_a_validator_that_exits_ends_its_step_and_nothing_else(run: Run) -> None
     assert state.get("n") == 1
 
 
-def test_threads_and_loops_of_one_process_take_turns(run: Run) -> None:
+def test_threads_and_loops_of_one_process_alternate(run: Run) -> None:
     def block() -> None:
         state = run.plain_state(Derived)
         for _ in range(25):

@@ -72,7 +72,7 @@ def test_a_lock_is_renewed_again_after_an_outage(portal: Portal) -> None:
     lock.end()
 
 
-def test_a_lock_whose_editor_vanished_is_renewed_no_more(portal: Portal) -> None:
+def test_a_lock_is_no_longer_renewed_when_its_editor_has_vanished(portal: Portal) -> None:
     log: list[str] = []
     dropped = LockRenewal(portal, renewing(log), 0.02).begin("dropped")
     good = LockRenewal(portal, renewing(log), 0.02).begin("good")
@@ -101,7 +101,7 @@ def test_a_lock_is_renewed_after_its_portal_was_closed_and_used_again(portal: Po
 # -- the queue of one process ------------------------------------------------------------------------------------------
 
 
-def test_turns_are_given_in_order_of_arrival() -> None:
+def test_tickets_are_served_in_order_of_arrival() -> None:
     queue, woken = FifoQueue(), []
     first, second, third, fourth = (queue.join(lambda n=n: woken.append(n)) for n in range(4))  # type: ignore[misc]
     assert (first.granted, second.granted, woken) == (True, False, [])  # who need not wait is not woken
@@ -115,7 +115,7 @@ def test_turns_are_given_in_order_of_arrival() -> None:
     assert (fourth.granted, third.granted, woken) == (True, False, [1, 3])
 
 
-def test_the_turn_of_one_who_vanished_is_passed_on() -> None:
+def test_the_ticket_of_a_vanished_process_is_passed_on() -> None:
     queue = FifoQueue()
     vanished, waiting_too, waiting = (queue.join(lambda: None) for _ in range(3))
     del vanished, waiting_too
@@ -150,7 +150,7 @@ def test_one_may_leave_while_another_is_being_let_in() -> None:
     assert third.granted
 
 
-def test_threads_never_have_a_turn_at_the_same_time() -> None:
+def test_no_two_threads_hold_the_ticket_at_the_same_time() -> None:
     queue = FifoQueue()
     inside: list[int] = []
     seen: list[int] = []
@@ -175,7 +175,7 @@ def test_threads_never_have_a_turn_at_the_same_time() -> None:
     assert seen == [1] * 1600
 
 
-async def test_a_turn_that_makes_no_progress_ends_the_patience_of_those_who_wait() -> None:
+async def test_a_ticket_that_makes_no_progress_lets_the_waiters_time_out() -> None:
     queue = FifoQueue()
     holder = queue.join(lambda: None)
     with pytest.raises(TimeoutError):

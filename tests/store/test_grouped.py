@@ -79,7 +79,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_each_gets_the_answer_to_its_own_question(group: Connection) -> None:
+async def test_each_caller_gets_the_answer_to_its_own_request(group: Connection) -> None:
     answers = await asyncio.gather(*(group.run(echo(str(n))) for n in range(500)))
     assert answers == [str(n).encode() for n in range(500)]
 
@@ -129,7 +129,7 @@ async def test_questions_are_answered_in_the_order_they_are_asked_in(group: Conn
     assert control.lrange("list", 0, -1) == [str(n).encode() for n in range(100)]
 
 
-async def test_a_script_that_fails_is_nobody_elses_matter(group: Connection) -> None:
+async def test_a_script_that_fails_affects_no_other(group: Connection) -> None:
     asks = [echo(str(n)) for n in range(20)]
     asks[7] = ask("return redis.error_reply('ERR of its own')")
     asks[13] = ask("return redis.call('INCR', KEYS[1]) + nothing")
@@ -139,7 +139,7 @@ async def test_a_script_that_fails_is_nobody_elses_matter(group: Connection) -> 
     assert "of its own" in str(answers[7])
 
 
-async def test_a_question_that_cannot_be_sent_is_nobody_elses_matter(group: Connection) -> None:
+async def test_a_request_that_cannot_be_sent_affects_no_other(group: Connection) -> None:
     asks = [echo(str(n)) for n in range(20)]
     asks[7] = ask("return 1", "half a surrogate \ud800")
     for _ in range(2):
@@ -148,7 +148,7 @@ async def test_a_question_that_cannot_be_sent_is_nobody_elses_matter(group: Conn
             assert isinstance(answer, UnicodeEncodeError) if n == 7 else answer == str(n).encode()
 
 
-async def test_who_does_not_wait_any_more_takes_nobodys_answer(group: Connection) -> None:
+async def test_a_waiter_that_has_left_takes_no_answer_of_others(group: Connection) -> None:
     await group.run(echo("connected"))
     for gone in range(10):
         asking = [asyncio.ensure_future(group.run(echo(str(n)))) for n in range(10)]

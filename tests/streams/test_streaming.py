@@ -72,7 +72,7 @@ async def test_late_and_second_readers_see_everything_in_order() -> None:
         assert isinstance(events[-1], StopEvent)
 
 
-async def test_a_reader_that_broke_off_goes_on_where_it_stopped() -> None:
+async def test_a_reader_that_stopped_early_resumes_where_it_stopped() -> None:
     handler = Burst().run()
     first = []
     stream = handler.stream_events(types=[Progress])

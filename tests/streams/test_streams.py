@@ -72,7 +72,7 @@ def run(store: Store) -> Telling:
 # -- live and replayed -------------------------------------------------------------------------------------------------
 
 
-def test_a_waiting_reader_gets_each_event_while_the_run_goes_on(hub: StreamHub, run: Telling) -> None:
+def test_a_waiting_reader_gets_each_event_while_the_run_continues(hub: StreamHub, run: Telling) -> None:
     reading = Reading(hub.reader(run.run_id))
 
     for n in range(5):
@@ -139,7 +139,7 @@ def test_an_event_carries_its_number_step_and_attempt(hub: StreamHub, run: Telli
     assert (end.seq, end.step, end.attempt) == (3, "", 0)
 
 
-def test_breaking_off_and_reading_again_goes_on_where_it_stopped(hub: StreamHub, run: Telling) -> None:
+def test_reading_again_after_a_break_resumes_where_it_stopped(hub: StreamHub, run: Telling) -> None:
     run.tell(*range(10))
     run.end()
     reader = hub.reader(run.run_id)
@@ -153,7 +153,7 @@ def test_breaking_off_and_reading_again_goes_on_where_it_stopped(hub: StreamHub,
     assert numbers([*first, *reader.events()]) == list(range(10))
 
 
-def test_a_reader_whose_time_is_over_says_so_and_can_go_on(hub: StreamHub, run: Telling) -> None:
+def test_a_reader_whose_time_is_over_says_so_and_can_continue(hub: StreamHub, run: Telling) -> None:
     run.tell(1)
     reader = hub.reader(run.run_id)
 
@@ -187,7 +187,7 @@ def test_a_run_that_was_cancelled_ends_the_stream(hub: StreamHub, run: Telling) 
     assert types(reading.rest()) == [CANCELLED]
 
 
-def test_a_run_that_was_taken_up_again_is_read_to_its_last_end(hub: StreamHub, run: Telling) -> None:
+def test_a_resumed_run_is_read_to_its_last_end(hub: StreamHub, run: Telling) -> None:
     run.tell(1)
     run.commit(run.work, failed(), batches=1)
     first_end = list(hub.reader(run.run_id).events())[-1]
@@ -223,7 +223,7 @@ async def test_an_unknown_run_is_named_on_an_event_loop(hub: StreamHub) -> None:
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
-def test_step_states_are_shown_to_those_who_ask(hub: StreamHub, run: Telling) -> None:
+def test_step_states_are_shown_on_request(hub: StreamHub, run: Telling) -> None:
     def state(name: str, state: str, worker: str, taken: str, given: str | None = None) -> object:
         return internal(
             STEP_STATE_CHANGED,
@@ -306,7 +306,7 @@ async def test_a_burst_reaches_readers_on_an_event_loop_in_order(hub: StreamHub,
     assert await asyncio.gather(*readers) == [list(range(1000))] * 3
 
 
-async def test_a_cancelled_reader_leaves_and_another_goes_on_from_there(hub: StreamHub, run: Telling) -> None:
+async def test_a_cancelled_reader_leaves_and_another_continues_from_there(hub: StreamHub, run: Telling) -> None:
     await asyncio.to_thread(run.tell, 1)
     reader = hub.reader(run.run_id)
     got: list[int] = []

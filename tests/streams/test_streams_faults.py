@@ -276,7 +276,7 @@ def test_a_redis_set_back_is_followed_from_where_it_is(
 # -- the log's bound ---------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_comes_after_the_log_was_trimmed_is_told(
+def test_a_reader_that_comes_after_the_log_was_trimmed_is_warned(
     hub: StreamHub, run: Telling, caplog: pytest.LogCaptureFixture
 ) -> None:
     for start in range(0, 600, 50):
@@ -294,7 +294,7 @@ def test_a_reader_that_comes_after_the_log_was_trimmed_is_told(
     assert "from number 1 on" in caplog.text
 
 
-def test_a_reader_within_the_bound_of_a_trimmed_log_is_not_told(hub: StreamHub, run: Telling) -> None:
+def test_a_reader_within_the_bound_of_a_trimmed_log_is_not_warned(hub: StreamHub, run: Telling) -> None:
     for start in range(0, 600, 50):
         run.tell(*range(start, start + 50))
     run.end()
@@ -306,7 +306,7 @@ def test_a_reader_within_the_bound_of_a_trimmed_log_is_not_told(hub: StreamHub, 
         assert not reader.fell_behind
 
 
-def test_trimmed_step_states_concern_only_those_who_read_them(hub: StreamHub, run: Telling) -> None:
+def test_trimmed_step_states_concern_only_their_readers(hub: StreamHub, run: Telling) -> None:
     run.tell(1)
     for _ in range(12):
         run.apply(*[Trace("go", "preparing", "<enqueued>", "app.A")] * 50)
@@ -365,7 +365,7 @@ def test_a_reader_slower_than_its_run_goes_back_to_the_log(redis: KillableRedis,
     store.client.close()
 
 
-def test_a_reader_that_is_overtaken_by_the_trimming_is_told(hub: StreamHub, run: Telling) -> None:
+def test_a_reader_that_is_overtaken_by_the_trimming_is_warned(hub: StreamHub, run: Telling) -> None:
     reader = hub.reader(run.run_id)
     stream = reader.events()
     run.tell(0)

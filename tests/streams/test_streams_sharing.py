@@ -103,7 +103,7 @@ def test_nothing_is_connected_before_the_first_reader(store: Store, run: Telling
     hub.close()
 
 
-def test_a_closed_hub_says_so_to_those_who_wait_and_to_those_who_come(store: Store, run: Telling) -> None:
+def test_a_closed_hub_refuses_waiting_and_new_readers(store: Store, run: Telling) -> None:
     hub = OwnHub(store)
     reading = Reading(hub.reader(run.run_id))
     eventually(lambda: is_followed(run), "it waits")
@@ -117,7 +117,7 @@ def test_a_closed_hub_says_so_to_those_who_wait_and_to_those_who_come(store: Sto
     hub.close()
 
 
-def test_a_forked_child_connects_anew_and_leaves_the_parents_readers_alone(hub: StreamHub, run: Telling) -> None:
+def test_a_forked_child_connects_again_and_leaves_the_parents_readers_alone(hub: StreamHub, run: Telling) -> None:
     reading = Reading(hub.reader(run.run_id))
     inherited = hub.reader(run.run_id).events()
     run.tell(1)
@@ -196,7 +196,7 @@ def test_a_watch_hears_every_run_that_ends_in_any_shard(hub: StreamHub, store: S
 # -- many readers, busy loops, readers that go away --------------------------------------------------------------------
 
 
-async def test_a_thousand_readers_at_one_place_cost_one_read_of_the_log(hub: StreamHub, run: Telling) -> None:
+async def test_a_thousand_readers_at_one_position_cost_one_read_of_the_log(hub: StreamHub, run: Telling) -> None:
     def reads() -> int:
         return int(run.store.client.info("commandstats").get("cmdstat_xrange", {"calls": 0})["calls"])
 
@@ -264,7 +264,7 @@ async def test_a_reader_on_a_loop_that_is_dropped_without_closing_is_forgotten(h
     await asyncio.to_thread(eventually, lambda: not is_followed(run), "nobody is subscribed any more")
 
 
-def test_a_blocking_reader_is_interrupted_and_another_goes_on_from_there(hub: StreamHub, run: Telling) -> None:
+def test_a_blocking_reader_is_interrupted_and_another_continues_from_there(hub: StreamHub, run: Telling) -> None:
     run.tell(1)
     reader = hub.reader(run.run_id)
     got: list[int] = []

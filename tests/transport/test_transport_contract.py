@@ -188,7 +188,7 @@ def test_no_override_has_lost_its_counterpart() -> None:
         assert without == new.get(ours, set()), ours
 
 
-def test_celerys_requests_tell_how_far_they_are() -> None:
+def test_celerys_requests_show_how_far_they_are() -> None:
     assert (Request.time_start, Request.acknowledged, Request._apply_result) == (None, False, None)
 
 

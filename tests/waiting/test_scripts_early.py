@@ -132,7 +132,7 @@ def test_two_answers_in_one_burst_resume_once_and_leave_nothing_behind(store: St
     assert run.content("events") is None
 
 
-def test_an_answer_that_finds_its_waiter_gone_lets_go_of_the_event(store: Store) -> None:
+def test_an_answer_whose_waiter_has_left_releases_the_event(store: Store) -> None:
     run = DrivenRun(store, plan_of(step("asks", START), step("tells", START))).start()
     asks, tells = run.claim("asks"), run.claim("tells")
     run.commit(asks, waiting(asks))
@@ -170,7 +170,7 @@ def test_a_send_to_an_ended_or_unknown_run_is_refused(run: DrivenRun, store: Sto
 # -- waiters and the inbox ---------------------------------------------------------------------------------------------
 
 
-def test_a_suspended_step_holds_nothing_but_its_place(run: DrivenRun, store: Store) -> None:
+def test_a_suspended_step_holds_nothing_but_its_slot(run: DrivenRun, store: Store) -> None:
     work = run.claim("begin")
     run.commit(work, waiting(work))
 

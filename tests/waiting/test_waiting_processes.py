@@ -69,7 +69,7 @@ def test_200_waiting_runs_outlive_the_death_of_every_process_and_are_answered_on
             deployment.close()
 
 
-def test_who_waits_holds_no_slot_no_process_and_no_message(deploy: Deploy) -> None:
+def test_a_waiting_run_holds_no_slot_no_process_and_no_message(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.worker("one", "support.flows.waiting", concurrency=1)
     runs = [deployment.start(flows.Ask, n=n) for n in range(30)]
