@@ -141,7 +141,7 @@ async def measure(runtime: Runtime, port: int, server_pid: int, sizes: Sizes) ->
     flow = Ticking(runtime=runtime, timeout=None)
 
     async def gathered(count: int, *, small: bool = False, **fields: Any) -> tuple[WorkflowHandler, list[Reader]]:
-        """A run that waits to be told, and that many who read its events."""
+        """A run that waits for its start signal, and that many readers of its events."""
         handler = await asyncio.to_thread(flow.start, waits=True, **fields)
         readers = [Reader(port, handler.run_id) for _ in range(count)]
         for start in range(0, count, 100):
@@ -186,7 +186,7 @@ async def measure(runtime: Runtime, port: int, server_pid: int, sizes: Sizes) ->
     for reader in (*idle, awake):
         reader.close()
     delays = [delay for reader in readers for delay in reader.delays]
-    # Those that take nothing fill what the kernel and their buffers hold first: the second half is told.
+    # Those that take nothing fill the buffers of the kernel first: the second half waits for a signal.
     beside = awake.delays[len(awake.delays) // 2 :]
     return Findings(sizes.readers, firsts, delays, beside, opening, before, reading, slow, missed)
 

@@ -25,7 +25,7 @@ class Go(HumanResponseEvent):
 
 
 class Ticking(Workflow):
-    """Publishes `many` events, `pause` seconds apart; with `waits` once it is told to."""
+    """Publishes `many` events, `pause` seconds apart; with `waits` after a signal."""
 
     @step
     async def tick(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -68,7 +68,7 @@ class Again(Event):
 
 
 class Loop(Workflow):
-    """One step that goes on as often as it is told."""
+    """One step that repeats a given number of times."""
 
     @step
     async def turn(self, ev: LoopStart | Again) -> Again | StopEvent:

@@ -29,7 +29,7 @@ from .contend_umbel import SHAPES_UMBEL, Umbel
 from .processor_time import processor_seconds
 from .shapes_umbel import CHAIN_STEPS
 
-#: Functions whose share of the profile is told, by file and name.
+#: Functions whose share of the profile is printed, by file and name.
 PHASES = [
     ("claim", "orchestration/store/verbs.py", "claim"),
     ("decode and bind events", "tasks/attempt/step_call.py", "input_events"),
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.step_cost", description=__doc__)
     parser.add_argument("--shape", choices=["chain", "fan"], default="chain")
     parser.add_argument(
-        "--pool", default="asyncio", help="of the worker whose processor time is told (default asyncio)"
+        "--pool", default="asyncio", help="of the worker whose processor time is printed (default asyncio)"
     )
     parser.add_argument("--runs", type=int, default=200, metavar="N", help="chains (default 200)")
     parser.add_argument(
@@ -146,10 +146,10 @@ def report(stats: pstats.Stats, steps: int, order: str, lines: int) -> None:
 def _commands(umbel: Umbel, steps: int) -> str:
     """The dearest commands: microseconds per step, and calls."""
     rows = [(row["usec"] / steps, row["calls"] / steps, name) for name, row in umbel.redis.info("commandstats").items()]
-    told = (
+    lines = (
         f"{name.removeprefix('cmdstat_')} {usec:.0f} us ({calls:.2f} x)" for usec, calls, name in sorted(rows)[:-9:-1]
     )
-    return ", ".join(told)
+    return ", ".join(lines)
 
 
 def _is(place: tuple[str, int, str], file: str, name: str) -> bool:

@@ -56,13 +56,13 @@ def test_a_peer_that_fails_is_reported_and_the_others_are_measured() -> None:
     assert umbel is not None
     assert breaks is not None
     breaks.name = "breaks"
-    shape, told = Shape("group", "chain", "ms", "lower", one_breaks), list[str]()
+    shape, progress = Shape("group", "chain", "ms", "lower", one_breaks), list[str]()
 
-    [row] = measured([shape], [umbel, breaks], QUICK, 2, told.append)
+    [row] = measured([shape], [umbel, breaks], QUICK, 2, progress.append)
     assert row.numbers == {"umbel": [1.0, 1.0], "breaks": [None, None]}
-    assert told[1] == "breaks failed at 'chain', repetition 2: TimeoutError('no answer')."
+    assert progress[1] == "breaks failed at 'chain', repetition 2: TimeoutError('no answer')."
     with pytest.raises(TimeoutError, match="no answer"):
-        measured([shape], [breaks, umbel], QUICK, 2, told.append)
+        measured([shape], [breaks, umbel], QUICK, 2, progress.append)
 
 
 def test_groups_and_contenders_can_be_chosen_and_umbel_is_always_there() -> None:

@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where tests run in several processes (xdist), each hands over what it has measured …"""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["chaos"] = session.config.stash[REPORT].told()
+        session.config.workeroutput["chaos"] = session.config.stash[REPORT].exported()
         return
     never = never_passed(session.config)
     if never:

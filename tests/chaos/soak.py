@@ -35,7 +35,7 @@ from umbel.workers.embedded.supervisor import Supervisor
 
 #: Runs that go on at once, and those of a round.
 BACKLOG, ROUND = 60, 400
-#: The slowest run of a round is told of if it lasted longer: nothing may stand still without a reason.
+#: The slowest run of a round is reported if it lasted longer: no run may stand still without a reason.
 SLOW_SECONDS = 20.0
 WORKERS = ("prefork", "asyncio", "asyncio")
 
@@ -55,7 +55,7 @@ class Sums:
 
 
 class Soak:
-    """A deployment, whoever torments it, and the sums."""
+    """A deployment, the monkey that disturbs it, and the sums."""
 
     def __init__(self, folder: Path, supervisor: Supervisor, seed: int) -> None:
         self.seed, self.sums = seed, Sums()
@@ -80,7 +80,7 @@ class Soak:
         strike_at = time.monotonic() + 1.0
         while (len(load.seen) < ROUND and time.monotonic() < until) or going:
             self.monkey.heal_what_is_due()
-            self.sums.violations += [f"I10: {told}" for told in self.monkey.replace_the_dead()]
+            self.sums.violations += [f"I10: {text}" for text in self.monkey.replace_the_dead()]
             wanted = ROUND if time.monotonic() < until else 0
             while len(going) < BACKLOG and len(load.seen) < wanted:
                 run_id = load.start_some(self.random.choice(KINDS), seconds=0.3)
@@ -114,7 +114,7 @@ class Soak:
 
     def _rest(self, load: Load, readers: list[ReadingAlong]) -> None:
         self.monkey.heal()
-        self.sums.violations += [f"I10: {told}" for told in self.monkey.replace_the_dead()]
+        self.sums.violations += [f"I10: {text}" for text in self.monkey.replace_the_dead()]
         load.await_all(60.0)
         for reader in readers:
             load.seen[reader.run_id].read = reader.finish()
@@ -148,7 +148,7 @@ class Soak:
         return [f"I10: worker {each.name} takes no messages any more" for each in idle]
 
     def _none_is_leaving(self) -> bool:
-        self.sums.violations += [f"I10: {told}" for told in self.monkey.replace_the_dead()]
+        self.sums.violations += [f"I10: {text}" for text in self.monkey.replace_the_dead()]
         return not any(each.pid in self.monkey.leaving for each in self.deployment.workers)
 
     def _keep(self, load: Load) -> None:
@@ -183,7 +183,7 @@ def longest_pause(run: RunSeen) -> str:
     return f"run {run.run_id} ({run.kind}) stood still for {milliseconds / 1000:.1f} s from {when}, {before} to {after}"
 
 
-def told(sums: Sums, seed: int, seconds: float) -> list[str]:
+def summary(sums: Sums, seed: int, seconds: float) -> list[str]:
     """The report."""
     rows = [
         ("seed", str(seed)),
@@ -226,7 +226,7 @@ def main() -> int:
             soak.sums.violations.append(f"the driver: {error!r}")
         finally:
             soak.close()
-    for line in told(soak.sums, options.seed, time.monotonic() - began):
+    for line in summary(soak.sums, options.seed, time.monotonic() - began):
         print(line)
     for text in soak.sums.violations:
         print("violation:", text)

@@ -148,7 +148,7 @@ def reader_saw_one_twice(run: RunSeen) -> None:
     run.read = [1, 1, 3]
 
 
-def key_for_good(run: RunSeen) -> None:
+def key_without_expiry(run: RunSeen) -> None:
     run.lifetimes["journal"] = -1
 
 
@@ -173,7 +173,7 @@ BROKEN: list[tuple[str, Callable[[RunSeen], None], str]] = [
     ("I6", stream_after_end, "its stream goes on after its end"),
     ("I6", no_end_in_stream, "its stream has no end"),
     ("I6", journal_after_end, "expected its journal to end with what ended it, found 'lost'"),
-    ("I7", key_for_good, "it has ended, and its key journal lives for good"),
+    ("I7", key_without_expiry, "it has ended, and its key journal never expires"),
     ("I8", hole, r"lacks \[2\]"),
     ("I8", number_twice, r"has twice \[1\]"),
     ("I8", reader_missed_one, r"a reader was given \[3\]"),
@@ -189,8 +189,8 @@ def test_a_run_that_breaks_an_invariant_is_named_with_it(
 ) -> None:
     run = sound()
     breaks(run)
-    told = [str(each) for each in violations([run], most=1) if each.invariant == invariant]
-    assert any(re.search(f"^{invariant}: run r1.*{text}", line) for line in told), told
+    found_texts = [str(each) for each in violations([run], most=1) if each.invariant == invariant]
+    assert any(re.search(f"^{invariant}: run r1.*{text}", line) for line in found_texts), found_texts
 
 
 @pytest.mark.parametrize(

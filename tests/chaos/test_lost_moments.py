@@ -1,4 +1,4 @@
-"""A process dies at the worst of moments: a message in its hand, an outcome recorded and nobody told, or told twice."""
+"""A process dies at the worst of moments: with a message just fetched, or before or after the dispatch of an outcome."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_messages_held_beyond_leases_and_the_ends_of_their_runs_are_dropped(
         held = meddler.hold()
         assert len(held) >= len(ONCE)
         start_workers(deployment)
-        load.await_all()  # the sweep has rung again for what is held
+        load.await_all()  # the sweep has redispatched what is held
         before = load.executions()
         meddler.release()
         drained(meddler)

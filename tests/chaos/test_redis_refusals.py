@@ -87,7 +87,7 @@ def _killed(client: Client) -> bool:
 REFUSALS = (full, a_replica, short_of_replicas, unable_to_save, busy)
 
 
-def told(client: Client) -> str:
+def reported(client: Client) -> str:
     """What Redis says to a write."""
     try:
         client.set("somebody:elses:key", "1")
@@ -123,7 +123,7 @@ def test_what_redis_refuses_for_a_while_is_waited_out_and_nothing_is_half_applie
     client = connect(redis_server.url)
     chosen = random.Random(seed)
     with refusal(client, redis_server) as word:  # type: ignore[attr-defined]
-        eventually(lambda: SHOWN[word] in told(client), f"Redis answers {word}")
+        eventually(lambda: SHOWN[word] in reported(client), f"Redis answers {word}")
         impatient = deployment.runtime.store
         impatient.patience_seconds = 0.2
         with pytest.raises(StoreUnavailable, match="did not answer within 0.2 s while umbel was trying to start run"):

@@ -150,10 +150,10 @@ def test_a_started_run_is_followed_listed_and_shown_by_other_commands(cli: Cli) 
     assert "Executions: 4 done" in text
     rows = [line.split()[:2] for line in text.partition("OUTCOME\n")[2].splitlines()]
     assert sorted(rows) == [["split", "1"], ["square", "1"], ["square", "1"], ["total", "1"]]
-    told = shown(cli, run_id)
-    assert told["result"] == {"total": 1}
-    assert all(execution["worker"].startswith("umbel-") for execution in told["executions"])
-    assert all(execution["seconds"] >= 0 for execution in told["executions"])
+    details = shown(cli, run_id)
+    assert details["result"] == {"total": 1}
+    assert all(execution["worker"].startswith("umbel-") for execution in details["executions"])
+    assert all(execution["seconds"] >= 0 for execution in details["executions"])
 
 
 def test_a_start_without_a_worker_says_that_the_run_waits(idle: Cli) -> None:

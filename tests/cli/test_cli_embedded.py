@@ -147,7 +147,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def taking(port: int) -> Iterator[None]:
-    """The port is in use: by us, or by whoever has it already."""
+    """The port is in use: by this server, or by one that had it already."""
     with ExitStack() as stack:
         with suppress(OSError):
             stack.enter_context(socket.create_server(("127.0.0.1", port)))

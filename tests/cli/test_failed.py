@@ -107,9 +107,9 @@ def test_failed_runs_are_listed_with_their_reasons_and_a_retry_resumes_them(cli:
 
     (cli.folder / "money").touch()
     (cli.folder / "cure").touch()
-    told = cli("retry", "order0", "deadly").err
-    assert "'order0' resumes with 1 step" in told
-    assert "'deadly' resumes with 1 step" in told
+    printed = cli("retry", "order0", "deadly").err
+    assert "'order0' resumes with 1 step" in printed
+    assert "'deadly' resumes with 1 step" in printed
     eventually(lambda: {status(cli, each) for each in ("order0", "deadly")} == {"completed"}, "both complete")
 
     assert "Resume 1 failed run?" in cli("retry", "--all", stdin="n\n", fails=True).err
@@ -140,10 +140,10 @@ def test_a_retry_names_what_it_cannot_resume_and_continues_with_the_rest(cli: Cl
     cli("run", "dying:Order", f"folder={cli.folder}", "n=1", "--run-id", "order", fails=True)
     (cli.folder / "money").touch()
 
-    told = cli("retry", "nobody", "order", fails=True).err
+    printed = cli("retry", "nobody", "order", fails=True).err
 
-    assert "Error: No run 'nobody'" in told
-    assert "'order' resumes with 1 step" in told
+    assert "Error: No run 'nobody'" in printed
+    assert "'order' resumes with 1 step" in printed
     eventually(lambda: status(cli, "order") == "completed", "the other goes on")
     assert "Give run ids, or --all" in cli("retry", fails=True).err
 

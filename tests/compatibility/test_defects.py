@@ -160,5 +160,5 @@ async def test_defect_15_a_stop_event_in_the_stream_ends_neither_stream_nor_run(
     await handler.send_event(Answer())
 
     assert await handler == "the end"
-    told = [event.result async for event in attach(handler.run_id).stream_events()]
-    assert told == ["not yet", "not yet", "the end"]  # the step was called again when the answer had come
+    results = [event.result async for event in attach(handler.run_id).stream_events()]
+    assert results == ["not yet", "not yet", "the end"]  # the step was called again when the answer had come

@@ -285,11 +285,11 @@ async def test_what_waits_for_a_slot_is_preparing() -> None:
 @pytest.mark.row(54)
 async def test_idleness_and_an_event_that_no_step_takes_are_reported() -> None:
     handler = Form().run()
-    told = await answered(handler, expose_internal=True, stray=Item(n=9))
+    events = await answered(handler, expose_internal=True, stray=Item(n=9))
 
-    kinds = [type(event) for event in told]
+    kinds = [type(event) for event in events]
     assert kinds.count(WorkflowIdleEvent) == 1
-    assert [event for event in told if isinstance(event, UnhandledEvent)] == [
+    assert [event for event in events if isinstance(event, UnhandledEvent)] == [
         UnhandledEvent(event_type="Item", qualified_name=f"{__name__}.Item", step_name=None, idle=True)
     ]
     assert kinds.index(WorkflowIdleEvent) < kinds.index(UnhandledEvent)
@@ -339,10 +339,10 @@ class Tells(Workflow):
         for n in range(3):
             ctx.write_event_to_stream(Item(n=n))
         ctx.write_event_to_stream(None)
-        return StopEvent(result="told")
+        return StopEvent(result="published")
 
 
-TOLD = [Item(n=0), Item(n=1), Item(n=2), StopEvent(result="told")]
+PUBLISHED = [Item(n=0), Item(n=1), Item(n=2), StopEvent(result="published")]
 
 
 @pytest.mark.row(55)
@@ -350,10 +350,10 @@ async def test_internal_events_are_hidden_by_default_and_a_late_reader_misses_no
     handler = Tells().run()
     await handler
 
-    assert [event async for event in handler.stream_events()] == TOLD
+    assert [event async for event in handler.stream_events()] == PUBLISHED
     shown = [event async for event in handler.stream_events(expose_internal=True)]
-    assert [event for event in shown if not isinstance(event, InternalDispatchEvent)] == TOLD
-    assert len(shown) == len(TOLD) + 2
+    assert [event for event in shown if not isinstance(event, InternalDispatchEvent)] == PUBLISHED
+    assert len(shown) == len(PUBLISHED) + 2
 
 
 @pytest.mark.row(55)
@@ -361,12 +361,12 @@ async def test_every_reader_sees_all_and_one_that_stopped_early_resumes_where_it
     """There, a second reading raises; here the log is kept, so any number of readers see all of it."""
     handler = Tells().run()
     for _ in range(2):
-        assert [event async for event in handler.stream_events()] == TOLD
+        assert [event async for event in handler.stream_events()] == PUBLISHED
 
     async for event in handler.stream_events():
-        assert event == TOLD[0]
+        assert event == PUBLISHED[0]
         break
-    assert [event async for event in handler.stream_events()] == TOLD[1:]
+    assert [event async for event in handler.stream_events()] == PUBLISHED[1:]
 
 
 # -- 56 ----------------------------------------------------------------------------------------------------------------

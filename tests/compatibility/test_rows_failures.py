@@ -277,7 +277,7 @@ async def test_what_a_handler_raises_is_how_the_run_fails() -> None:
             raise ValueError("bad")
 
         @catch_error
-        async def mend(self, ev: StepFailedEvent) -> StopEvent:
+        async def fix(self, ev: StepFailedEvent) -> StopEvent:
             raise ZeroDivisionError("worse")
 
     handler = Worse().run()
@@ -286,11 +286,11 @@ async def test_what_a_handler_raises_is_how_the_run_fails() -> None:
 
     ending = await handler.stop_event_result()
     assert isinstance(ending, WorkflowFailedEvent)
-    assert (ending.step_name, ending.attempts) == ("mend", 1)
+    assert (ending.step_name, ending.attempts) == ("fix", 1)
 
 
 class Caught(Workflow):
-    """A handler for all steps that tells whether it was called."""
+    """A handler for all steps whose result shows that it was called."""
 
     @step
     async def dawdle(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -7,7 +7,7 @@ from typing import Any, Optional, Union
 
 import pytest
 
-from support.runs import idle, told
+from support.runs import events_of, idle
 from umbel import Context, Workflow, catch_error, step
 from umbel.errors import WorkflowRuntimeError, WorkflowValidationError
 from umbel.events import (
@@ -58,7 +58,7 @@ async def test_events_go_by_their_exact_class_and_others_are_unhandled() -> None
     handler = Exact(disable_validation=True).run()
 
     assert await handler == 2
-    (unhandled,) = await told(handler, UnhandledEvent)
+    (unhandled,) = await events_of(handler, UnhandledEvent)
     assert (unhandled.event_type, unhandled.qualified_name) == ("Special", f"{__name__}.Special")
     assert (unhandled.step_name, unhandled.idle) == (None, False)
 
@@ -258,4 +258,4 @@ async def test_a_stop_event_that_is_sent_and_not_returned_ends_nothing() -> None
     handler = Sends().run()
 
     assert await handler == "returned"
-    assert [event.event_type for event in await told(handler, UnhandledEvent)] == ["StopEvent"]
+    assert [event.event_type for event in await events_of(handler, UnhandledEvent)] == ["StopEvent"]

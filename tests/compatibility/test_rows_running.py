@@ -115,12 +115,12 @@ class Joke(Event):
 class Jokes(Workflow):
     @step
     async def tell(self, ctx: Context, ev: StartEvent) -> Joke:
-        await ctx.store.set("told", ev.topic)
+        await ctx.store.set("topic", ev.topic)
         return Joke(text=f"two {ev.topic} meet")
 
     @step
     async def rate(self, ctx: Context, ev: Joke) -> StopEvent:
-        return StopEvent(result=f"{ev.text}: {await ctx.store.get('told')}")
+        return StopEvent(result=f"{ev.text}: {await ctx.store.get('topic')}")
 
 async def main():
     return await Jokes(timeout=60, verbose=False).run(topic="pirates")

@@ -293,7 +293,7 @@ def test_what_is_no_snapshot_is_refused(data: Any) -> None:
 
 @pytest.mark.row(73)
 def test_work_for_a_removed_step_and_a_damaged_snapshot_are_refused() -> None:
-    """There, steps that no longer exist are dropped silently, and nothing tells of damage."""
+    """There, steps that no longer exist are dropped silently, and damage is not noticed."""
     with pytest.raises(ContextSerdeError, match="unfinished work for step 'ask', which workflow"):
         Context.from_dict(Gather(), stored("snapshot_v2_reference"))
 

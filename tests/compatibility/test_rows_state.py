@@ -28,7 +28,7 @@ class Item(Event):
 
 
 class Held(Workflow):
-    """A run that goes on until it is told otherwise."""
+    """A run that continues until it is stopped."""
 
     @step
     async def hold(self, ctx: Context, ev: StartEvent) -> StopEvent:

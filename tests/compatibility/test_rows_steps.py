@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.runs import told
+from support.runs import events_of
 from umbel import Workflow, step
 from umbel.errors import WorkflowValidationError
 from umbel.events import Event, StartEvent, StepState, StepStateChanged, StopEvent
@@ -165,7 +165,7 @@ async def test_four_executions_of_a_step_run_at_once_within_one_run() -> None:
 
     assert await handler == 9
     assert most == 4
-    states = [state for state in await told(handler, StepStateChanged) if state.name == "work"]
+    states = [state for state in await events_of(handler, StepStateChanged) if state.name == "work"]
     assert {state.worker_id for state in states if state.step_state is not StepState.PREPARING} == set("0123")
     assert [state.worker_id for state in states if state.step_state is StepState.PREPARING] == ["<enqueued>"] * 5
 

@@ -1,4 +1,4 @@
-"""`num_concurrent_runs`: at most so many runs of a workflow go on, whoever started them; the others wait in line."""
+"""`num_concurrent_runs`: at most N runs of a workflow execute at a time, across the deployment; others wait."""
 
 from __future__ import annotations
 

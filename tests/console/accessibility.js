@@ -2,7 +2,7 @@
 () => {
   const problems = [];
   const isVisible = (element) => element.checkVisibility({ visibilityProperty: true });
-  const told = (element) =>
+  const described = (element) =>
     `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ""}.${element.getAttribute("class") ?? ""}`;
   const byIds = (ids) =>
     (ids ?? "")
@@ -30,20 +30,20 @@
       !input.getAttribute("aria-label") &&
       !input.getAttribute("aria-labelledby")
     )
-      problems.push(`${told(input)} has no label`);
+      problems.push(`${described(input)} has no label`);
   }
   for (const control of document.querySelectorAll(
     "button, a[href], summary, [role=tab], [role=tabpanel], [role=img], section, dialog, [role=tablist], nav",
   )) {
-    if (isVisible(control) && !nameOf(control)) problems.push(`${told(control)} has no name`);
+    if (isVisible(control) && !nameOf(control)) problems.push(`${described(control)} has no name`);
   }
-  for (const image of document.querySelectorAll("img:not([alt])")) problems.push(`${told(image)} has no alt`);
+  for (const image of document.querySelectorAll("img:not([alt])")) problems.push(`${described(image)} has no alt`);
   for (const element of document.querySelectorAll(
     "[aria-controls], [aria-labelledby], [aria-describedby], label[for]",
   )) {
     for (const attribute of ["aria-controls", "aria-labelledby", "aria-describedby", "for"]) {
       if (byIds(element.getAttribute(attribute)).some((each) => each === null))
-        problems.push(`${told(element)}: ${attribute} leads nowhere`);
+        problems.push(`${described(element)}: ${attribute} leads nowhere`);
     }
   }
   const ids = [...document.querySelectorAll("[id]")].map((each) => each.id);
@@ -53,17 +53,17 @@
   let level = 1;
   for (const heading of document.querySelectorAll("main h1, main h2, main h3, main h4")) {
     const own = Number(heading.tagName[1]);
-    if (own > level + 1) problems.push(`${told(heading)} skips a level`);
+    if (own > level + 1) problems.push(`${described(heading)} skips a level`);
     level = own;
   }
   for (const table of document.querySelectorAll("table")) {
-    if (!table.caption) problems.push(`${told(table)} has no caption`);
+    if (!table.caption) problems.push(`${described(table)} has no caption`);
     if ([...table.querySelectorAll("th")].some((each) => !each.scope))
-      problems.push(`${told(table)} has a th without scope`);
+      problems.push(`${described(table)} has a th without scope`);
   }
   if (!document.documentElement.lang) problems.push("the page has no language");
   for (const positive of document.querySelectorAll("[tabindex]")) {
-    if (Number(positive.getAttribute("tabindex")) > 0) problems.push(`${told(positive)} has a positive tabindex`);
+    if (Number(positive.getAttribute("tabindex")) > 0) problems.push(`${described(positive)} has a positive tabindex`);
   }
 
   // Contrast as WCAG 2 has it: 4.5 for text, 3 for large or bold large text.
@@ -106,7 +106,7 @@
     const isLarge = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
     const ratio = contrast(ink, ground(element));
     if (ratio < (isLarge ? 3 : 4.5))
-      problems.push(`${told(element)} "${node.data.trim().slice(0, 30)}" has a contrast of ${ratio.toFixed(2)}`);
+      problems.push(`${described(element)} "${node.data.trim().slice(0, 30)}" has a contrast of ${ratio.toFixed(2)}`);
   }
   return problems;
 };

@@ -1,4 +1,4 @@
-"""What the console page is told, over HTTP."""
+"""What the console page receives over HTTP."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def test_events_are_filtered_and_opened(page: Page, site: Site) -> None:
     page.get_by_label("Filter events").fill("bristol")
     expect(rows).to_have_count(1)
     rows.first.locator("summary").first.click()
-    expect(rows.first.locator(".json")).to_contain_text('told: "Bristol has a room"')
+    expect(rows.first.locator(".json")).to_contain_text('text: "Bristol has a room"')
     page.get_by_label("Filter events").fill("")
     page.get_by_label("internal events").check()
     expect(page.get_by_text("StepStateChanged").first).to_be_visible()

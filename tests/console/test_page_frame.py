@@ -126,7 +126,7 @@ def test_the_token_is_asked_for_kept_in_the_tab_and_sent(browser: Browser, deplo
         dialog.get_by_label("Token").fill("secret")
         dialog.get_by_role("button", name="Use token").click()
         page.get_by_role("button", name="Start a run").click()
-        expect(page.locator(".outcome")).to_contain_text("paid 10")  # told over the stream, too
+        expect(page.locator(".outcome")).to_contain_text("paid 10")  # it came over the stream
         page.reload()
         expect(page.locator(".outcome")).to_contain_text("paid 10")
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]

@@ -74,11 +74,11 @@ def test_every_step_is_a_celery_task_of_its_own_for_monitors(lone: Deployment) -
         (e["uuid"], e["type"]) for e in seen if e["type"] in ("task-succeeded", "task-failed", "task-retried")
     )
     expected = {"done": "task-succeeded", "failed": "task-failed", "retrying": "task-retried"}
-    told: Counter[tuple[str, str]] = Counter()
+    recorded: Counter[tuple[str, str]] = Counter()
     for handler in (chain, falling):
         for each in lone.executions(handler.run_id):
-            told[f"{each.work_id}-{each.attempt}", expected[each.outcome]] += 1
-    assert ends == told
+            recorded[f"{each.work_id}-{each.attempt}", expected[each.outcome]] += 1
+    assert ends == recorded
     names = Counter(event["name"] for event in seen if event["type"] == "task-received")
     assert names == {"Links.begin": 1, "Links.link": 7, "Links.plain_link": 1, "Falls.begin": 1, "Falls.fall": 3}
     failed = [event for event in seen if event["type"] == "task-failed"]
@@ -213,8 +213,8 @@ def test_a_context_offers_the_same_to_async_and_to_plain_steps(lone: Deployment)
     handler.send_event(flows.Answer(text="loop"))
     assert handler.result(40) == ["loop 1", "plain 2"]
     assert [each["n"] for each in lone.effects("collected", handler.run_id)] == [[10, 20]]
-    told = [event.text for event in handler.events(timeout=40) if isinstance(event, process_flows.Told)]
-    assert set(told) == {"on_loop", "plain"}
+    texts = [event.text for event in handler.events(timeout=40) if isinstance(event, process_flows.Told)]
+    assert set(texts) == {"on_loop", "plain"}
 
 
 @pytest.mark.parametrize("ends_by", ["cancelling", "time"])
@@ -243,5 +243,5 @@ def test_every_step_that_begins_in_a_run_that_is_ending_is_cancelled(lone: Deplo
     for handler in handlers[-5:]:
         handler.cancel()
     eventually(lambda: ended() - before == 100, "all of them are over")  # the next heartbeat comes in 50 s
-    told = {each["run"] for each in lone.effects("cancelled")}
-    assert {each["run"] for each in lone.effects("waiting")} <= told
+    cancelled = {each["run"] for each in lone.effects("cancelled")}
+    assert {each["run"] for each in lone.effects("waiting")} <= cancelled

@@ -44,7 +44,7 @@ def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_its_running_
         executed = links(deployment, chain)
         assert set(executed) == set(range(1, 31))
         lost = [each for each in found if each.outcome == "lost"]
-        assert len(lost) <= 1, "only one step of a chain was in hand"
+        assert len(lost) <= 1, "only one step of a chain was running"
         assert executed.total() <= 30 + len(lost)
     for chain, n in zip(held, (7, 10), strict=True):
         assert links(deployment, chain)[n] == 2
@@ -84,7 +84,7 @@ def test_a_stopped_worker_that_comes_back_finds_its_steps_given_away(deploy: Dep
 
 
 def test_a_terminated_worker_finishes_its_step_and_hands_the_chain_on(deploy: Deploy) -> None:
-    deployment = deploy(**LONG_LEASES)  # nobody rings again for a minute
+    deployment = deploy(**LONG_LEASES)  # nothing is redispatched for a minute
     leaving = deployment.worker("leaving", FLOWS, pool="asyncio", concurrency=10).wait_ready()
     chains = [deployment.start(flows.Links, n=30, held=[n]) for n in (10, 11, 12)]
     for chain, n in zip(chains, (10, 11, 12), strict=True):

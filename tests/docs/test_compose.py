@@ -47,7 +47,7 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"] 
 
 
 def options(name: str) -> dict[str, str]:
-    """The command of a service as option -> value, for servers that are told everything in pairs."""
+    """The command of a service as option -> value, for servers whose options are all pairs."""
     words = SERVICES[name]["command"][1:]
     return dict(zip(words[::2], words[1::2], strict=True))
 

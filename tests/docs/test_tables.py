@@ -190,11 +190,11 @@ def test_every_command_is_in_a_page() -> None:
 def test_the_table_of_metrics_is_what_a_server_exports() -> None:
     nothing = Metrics(dict.fromkeys(COUNTERS, 0), {}, {}, {}, {}, 0, 0, 0.0)
     page = exposition(nothing, [], {}, 0).decode()
-    told = {
+    expected_texts = {
         family.name + ("_total" if family.type == "counter" else ""): family.documentation
         for family in text_string_to_metric_families(page)
     }
 
     rows = table("docs/guides/operations.md", "metric", "labels", "meaning")
 
-    assert {coded(cell)[0]: text for cell, (_, text) in rows.items()} == told
+    assert {coded(cell)[0]: text for cell, (_, text) in rows.items()} == expected_texts

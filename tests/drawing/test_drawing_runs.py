@@ -181,7 +181,7 @@ async def test_a_large_fan_out_is_drawn_with_one_box_for_most_of_it(runtime: Any
 
     assert hops(run)["split", "Line", "price"] == 300
     found = boxes(run)
-    # The first six, the last two, and the one that failed if it is not among them: whichever came first.
+    # The first six, the last two, and the one that failed if it is not among them, in order of arrival.
     [rest] = found["omitted"]
     assert 288 <= int(rest.removeprefix(f"price {TIMES} ").removesuffix(" more")) <= 292
     assert f"Line {TIMES} 300" in found["event"]

@@ -15,7 +15,7 @@ from umbel.tasks.client.runtime import Runtime
 
 
 def default_runtime() -> Runtime | None:
-    """Where a workflow would start without being told."""
+    """Where a workflow starts by default."""
     try:
         return flows.OnGpu().runtime
     except NotConfigured:

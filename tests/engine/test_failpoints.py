@@ -72,8 +72,8 @@ def test_an_armed_process_dies_at_its_failpoint_and_its_log_says_so(tmp_path: Pa
         [sys.executable, "-c", code], env=os.environ | {"UMBEL_FAILPOINTS": spec}, capture_output=True, check=False
     )
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"")
-    told = [line.split()[:2] for line in (tmp_path / "log").read_text().splitlines()]
-    assert told == [["commit.before", "hit"], ["commit.after", "hit"], ["commit.after", "kill"]]
+    log_entries = [line.split()[:2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert log_entries == [["commit.before", "hit"], ["commit.after", "hit"], ["commit.after", "kill"]]
 
 
 def test_a_forked_child_counts_for_itself_and_has_chances_of_its_own() -> None:

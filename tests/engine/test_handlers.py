@@ -1,4 +1,4 @@
-"""Handlers: names for successions of runs that share a state; whoever asks meanwhile, one script decides."""
+"""Handlers: names for successions of runs that share a state; one script decides between concurrent starts."""
 
 from __future__ import annotations
 

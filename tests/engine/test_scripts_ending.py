@@ -45,7 +45,7 @@ def busy(store: Store) -> tuple[DrivenRun, Work]:
 
 
 def lifetimes(run: DrivenRun) -> dict[str, int]:
-    """Milliseconds each of the run's keys has left; -1 for good."""
+    """Milliseconds each of the run's keys has left; -1 without an expiry."""
     client = run.store.client
     keys = [*client.scan_iter(match=f"*{run.run_id}*", count=1000)]
     return {key.decode(): client.pttl(key) for key in keys}
@@ -107,9 +107,9 @@ def test_an_end_is_published_last_and_announced_to_the_workers(store: Store) -> 
     assert listener.get_message(timeout=30)["type"] == "subscribe"
     run.commit(run.claim("begin"), stop(1))
 
-    run_id, _, told = listener.get_message(timeout=30)["data"].partition(b"\0")
+    run_id, _, published = listener.get_message(timeout=30)["data"].partition(b"\0")
     assert run_id == run.run_id.encode()
-    assert unpack(told) == ["completed", run.content("run")[b"ending"].decode()]
+    assert unpack(published) == ["completed", run.content("run")[b"ending"].decode()]
     listener.close()
     ids = [entry[0] for name in ("stream", "trace") for entry in run.content(name)]
     assert run.content("stream")[-1][0] == max(ids, key=lambda entry: int(entry.split(b"-")[0]))

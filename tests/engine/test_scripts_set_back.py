@@ -1,4 +1,4 @@
-"""A Redis that was set back has forgotten what an attempt was told: its outcome does not stand without that."""
+"""A Redis that was set back has forgotten what an attempt had received: without that, its outcome is refused."""
 
 from __future__ import annotations
 

@@ -112,9 +112,9 @@ def test_the_answer_finds_the_run_after_every_process_was_killed(tmp_path: Path)
     with terminal.background("dev", "dev", str(EXAMPLE)) as dev:
         assert "approved by Ada" in terminal("events", "trip", "--follow")
         dev.kill_everything()
-    told = terminal("events", "trip")
-    assert told.count("May 1200.00 euros be spent?") == 1
-    assert told.count("approved by Ada") == 1
+    printed = terminal("events", "trip")
+    assert printed.count("May 1200.00 euros be spent?") == 1
+    assert printed.count("approved by Ada") == 1
 
 
 def test_the_commands_of_the_example_are_those_that_it_shows(tmp_path: Path) -> None:

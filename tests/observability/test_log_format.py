@@ -26,17 +26,17 @@ def record(text: str = "run %s failed", *arguments: object, **extra: object) -> 
 def formatted(given: logging.LogRecord) -> dict[str, Any]:
     text = JsonFormatter().format(given)
     assert "\n" not in text
-    told: dict[str, Any] = json.loads(text)
-    return told
+    fields: dict[str, Any] = json.loads(text)
+    return fields
 
 
 def test_a_record_is_one_object_with_its_own_fields() -> None:
-    told = formatted(record(action="step_failed", run_id="r1", step="charge", attempt=2))
+    fields = formatted(record(action="step_failed", run_id="r1", step="charge", attempt=2))
 
-    at = told.pop("at")
+    at = fields.pop("at")
     assert at.endswith("+00:00")
-    assert told.pop("pid") > 0
-    assert told == {
+    assert fields.pop("pid") > 0
+    assert fields == {
         "level": "WARNING",
         "logger": "umbel.execution",
         "message": "run r1 failed",

@@ -138,7 +138,7 @@ async def test_lines_go_to_the_logger_where_it_is_enabled(
 
     await Branching(verbose=True).run()
 
-    told = [record for record in caplog.records if record.name == "umbel.verbose"]
-    assert told[0].getMessage() == "[split:0] started from StartEvent"
-    assert {record.levelno for record in told} == {getattr(logging, level)}
+    logged = [record for record in caplog.records if record.name == "umbel.verbose"]
+    assert logged[0].getMessage() == "[split:0] started from StartEvent"
+    assert {record.levelno for record in logged} == {getattr(logging, level)}
     assert printed() == []

@@ -1,4 +1,4 @@
-"""Mistakes show where the user stands, say what to mend, and cost no run: neither this one nor another."""
+"""Mistakes show where the user stands, say what to fix, and cost no run: neither this one nor another."""
 
 from __future__ import annotations
 

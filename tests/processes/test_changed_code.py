@@ -94,7 +94,7 @@ def test_a_run_survives_a_change_of_its_code(village: Village, change: str) -> N
         with pytest.raises(WorkflowRuntimeError, match=r"parcels\.Packed does not fit its class: .*weight"):
             handler.result(40)
         changed.kill_group()
-        deployment.worker("mended", old, pool="solo", queues="umbel,later").wait_ready()
+        deployment.worker("fixed", old, pool="solo", queues="umbel,later").wait_ready()
         deployment.runtime.portal.call(deployment.runtime.engine.retry(handler.run_id))
     else:
         eventually(lambda: "parked" in deployment.journal_kinds(handler.run_id), "the work is parked")

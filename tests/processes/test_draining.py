@@ -1,4 +1,4 @@
-"""SIGTERM lets a worker finish what it has in hand; nothing of it is executed again."""
+"""SIGTERM lets a worker finish its running steps; none of them is executed again."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def test_cancelling_stops_an_async_step_in_the_worker_at_once(deployment: Deploy
     handler = deployment.start(flows.Endless)
     deployment.await_effects("waiting", run_id=handler.run_id)
     assert handler.cancel()
-    told = deployment.await_effects("cancelled", run_id=handler.run_id)  # the next heartbeat comes in 50 s
-    assert [each["attempt"] for each in told] == [1]
+    cancelled = deployment.await_effects("cancelled", run_id=handler.run_id)  # the next heartbeat comes in 50 s
+    assert [each["attempt"] for each in cancelled] == [1]
     with pytest.raises(WorkflowCancelledByUser, match=handler.run_id):
         handler.result(40)
     assert not handler.cancel()  # it has ended

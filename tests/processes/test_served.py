@@ -182,7 +182,7 @@ def test_a_run_cannot_be_called_as_a_handler_is(deployment: Deployment) -> None:
 
 
 class Raw:
-    """A connection that reads a run's events when it is told to, with small buffers in the kernel."""
+    """A connection that reads a run's events on demand, with small buffers in the kernel."""
 
     def __init__(self, port: int, handler_id: str, after: int = -1) -> None:
         self._port, self._handler_id = port, handler_id

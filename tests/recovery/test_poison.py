@@ -1,4 +1,4 @@
-"""Steps that do what no step should: what becomes of them is bounded and told, and no other run notices."""
+"""Steps that do what no step should: what follows is bounded and reported, and affects no other run."""
 
 from __future__ import annotations
 

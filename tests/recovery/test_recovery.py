@@ -17,7 +17,7 @@ FLOWS = "support.flows.recovery"
 
 
 class Supervisor:
-    """Starts another worker when one has died, as whoever runs workers does."""
+    """Starts another worker when one has died, as a process supervisor does."""
 
     def __init__(self, deployment: Deployment, **options: Any) -> None:
         self.deployment, self.options = deployment, options

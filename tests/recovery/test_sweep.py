@@ -39,7 +39,7 @@ class Sent:
         self.sent.extend(dispatches)
 
     def steps(self) -> list[str]:
-        """Steps rung for since the last look."""
+        """Steps dispatched since the last call."""
         found, self.sent = sorted(dispatch.step for dispatch in self.sent), []
         return found
 

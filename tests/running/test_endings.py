@@ -1,4 +1,4 @@
-"""How a run's end is told in one sentence."""
+"""How a run's end is described in one sentence."""
 
 from __future__ import annotations
 

@@ -51,14 +51,14 @@ async def test_its_exceptions_come_out_and_those_of_what_it_awaits_go_in() -> No
 
 
 async def test_time_limits_and_cancellation_reach_it() -> None:
-    told: list[str] = []
+    noted: list[str] = []
 
     async def wait() -> None:
         colour.set("inside")
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            told.append(f"cancelled while {colour.get()}")
+            noted.append(f"cancelled while {colour.get()}")
             raise
 
     with pytest.raises(TimeoutError):
@@ -70,7 +70,7 @@ async def test_time_limits_and_cancellation_reach_it() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert told == ["cancelled while inside"] * 2
+    assert noted == ["cancelled while inside"] * 2
 
 
 async def _await(coroutine: object) -> None:

@@ -39,8 +39,8 @@ def test_many_threads_start_runs_and_wait_for_them_at_the_same_time() -> None:
     def one(n: int) -> tuple[int, list[int]]:
         together.wait(20)
         handler = workflow.start(n=n)
-        told = [event.n for event in handler.events(timeout=20) if isinstance(event, Doubled)]
-        return handler.result(timeout=20), told
+        numbers = [event.n for event in handler.events(timeout=20) if isinstance(event, Doubled)]
+        return handler.result(timeout=20), numbers
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(8))) == [(2 * n, [n]) for n in range(8)]

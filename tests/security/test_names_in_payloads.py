@@ -87,10 +87,10 @@ def test_nothing_is_imported_because_it_is_named_as(door: str) -> None:
 
 @pytest.mark.parametrize("name", [f"{TRAP}.Evil", f"{TRAP}", f"os.{TRAP}", "os.system", "builtins.eval", "sys.exit"])
 def test_an_exception_that_names_no_loaded_exception_class_is_shown_as_plain_data(name: str) -> None:
-    told = decode_exception({"exception_type": name, "exception_message": "x", "exception_args": ["echo sprung"]})
+    decoded = decode_exception({"exception_type": name, "exception_message": "x", "exception_args": ["echo sprung"]})
 
-    assert type(told) is UnreconstructedException
-    assert told.original_type == name
+    assert type(decoded) is UnreconstructedException
+    assert decoded.original_type == name
 
 
 def test_a_class_that_is_loaded_but_no_model_is_not_made_of_a_payload() -> None:

@@ -1,7 +1,7 @@
 """No pickle is read from anywhere, nothing is evaluated, and nothing that a payload names is imported.
 
-Told by reading the package, and by a real run under an audit hook. What content types a worker takes from the broker is
-in `tests/transport/test_quarantine.py`, that event names import nothing also in `tests/events/test_codec_names.py`.
+Shown by reading the package, and by a real run under an audit hook. What content types a worker takes from the broker
+is in `tests/transport/test_quarantine.py`, that event names import nothing also in `tests/events/test_codec_names.py`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Flow(Workflow):
     @step
     async def split(self, ctx: Context, ev: StartEvent) -> list[Piece]:
         await ctx.store.set("kept", {"__class__": "trap_for_state.Evil", "n": 1})
-        ctx.write_event_to_stream(Event(told="trap_for_stream.Evil"))
+        ctx.write_event_to_stream(Event(text="trap_for_stream.Evil"))
         return [Piece(n=n) for n in range(3)]
 
     @step(retry_policy=retry_policy(wait=wait_fixed(0.01), stop=stop_after_attempt(2)))

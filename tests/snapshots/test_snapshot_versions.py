@@ -63,7 +63,7 @@ VERSION_2: dict[str, Any] = {
                     "first_attempt_at": 1000.5,
                     "last_exception": {"exception_type": "builtins.ValueError", "exception_message": "no"},
                     "last_failed_at": 1001.0,
-                    "recovery_counts": {"mend": 1},
+                    "recovery_counts": {"fix": 1},
                     "not_before": 1002.0,
                     "scope_path": [],
                     "collection_release_payload": {

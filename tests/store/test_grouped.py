@@ -107,9 +107,9 @@ async def test_ungrouped_each_question_waits_for_the_answer_before_it(server: Em
     assert control.info("stats")["total_reads_processed"] - before >= 99
     assert answers == sorted(set(answers))
     assert len(answers) == 99
-    told = control.lrange("list", 0, -1)
-    assert list(dict.fromkeys(told)) == [b"connected", *(str(n).encode() for n in range(99))]
-    assert len(told) <= 101  # the one that was under way may have been applied before the connection broke
+    pushed = control.lrange("list", 0, -1)
+    assert list(dict.fromkeys(pushed)) == [b"connected", *(str(n).encode() for n in range(99))]
+    assert len(pushed) <= 101  # the one that was under way may have been applied before the connection broke
     await group.close()
 
 
@@ -172,7 +172,7 @@ async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(group:
 
 
 @pytest.mark.parametrize(
-    ("refusing", "mended"),
+    ("refusing", "restored"),
     [
         ({"maxmemory": "1", "maxmemory-policy": "noeviction"}, {"maxmemory": "0"}),
         ({"min-replicas-to-write": "1"}, {"min-replicas-to-write": "0"}),
@@ -180,7 +180,7 @@ async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(group:
     ids=["full", "without replicas"],
 )
 async def test_a_write_that_redis_refuses_for_now_waits_while_others_are_answered(
-    group: Connection, control: Client, refusing: dict[str, str], mended: dict[str, str]
+    group: Connection, control: Client, refusing: dict[str, str], restored: dict[str, str]
 ) -> None:
     for name, value in refusing.items():
         control.config_set(name, value)
@@ -190,7 +190,7 @@ async def test_a_write_that_redis_refuses_for_now_waits_while_others_are_answere
             assert await group.run(echo(str(n))) == str(n).encode()
         assert not any(each.done() for each in writing)
     finally:
-        for name, value in mended.items():
+        for name, value in restored.items():
             control.config_set(name, value)
     assert await asyncio.gather(*writing) == [b"put"] * 10
 
@@ -249,9 +249,9 @@ async def test_an_outage_is_waited_out_on_a_new_connection(tmp_path: Path) -> No
         lanes = [asyncio.ensure_future(write(lane)) for lane in range(20)]
         await until(lambda: written > 400)
         os.kill(first.pid, signal.SIGKILL)
-        told: list[Exception] = []
-        group.post(("LPUSH", "list", "x"), told.append)
-        await until(lambda: told)
+        errors: list[Exception] = []
+        group.post(("LPUSH", "list", "x"), errors.append)
+        await until(lambda: errors)
         with await asyncio.to_thread(EmbeddedRedis.in_folder(tmp_path / "redis").start) as again:
             assert again.url == url
             await asyncio.gather(*lanes)

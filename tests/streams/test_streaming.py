@@ -41,7 +41,7 @@ async def test_each_event_reaches_the_reader_while_the_step_that_wrote_it_still_
                 seen.clear()
                 ctx.write_event_to_stream(Progress(n=n))
                 await asyncio.wait_for(seen.wait(), 10)  # only a reader that has got it lets the step go on
-            return StopEvent(result="told")
+            return StopEvent(result="published")
 
     handler = Live().run()
     got = []
@@ -50,7 +50,7 @@ async def test_each_event_reaches_the_reader_while_the_step_that_wrote_it_still_
             got.append(event.n)
             seen.set()
     assert got == [0, 1, 2]
-    assert await handler == "told"
+    assert await handler == "published"
 
 
 class Burst(Workflow):

@@ -132,10 +132,10 @@ def test_an_event_carries_its_number_step_and_attempt(hub: StreamHub, run: Telli
     run.tell(1)
     run.end()
 
-    told, end = hub.reader(run.run_id).events()
+    seen, end = hub.reader(run.run_id).events()
 
-    assert (told.seq, told.step, told.attempt) == (1, "go", 1)  # number 0 is the step's start
-    assert told.envelope == event(PROGRESS, n=1)
+    assert (seen.seq, seen.step, seen.attempt) == (1, "go", 1)  # number 0 is the step's start
+    assert seen.envelope == event(PROGRESS, n=1)
     assert (end.seq, end.step, end.attempt) == (3, "", 0)
 
 
@@ -357,9 +357,9 @@ def test_a_loop_that_was_closed_over_its_reader_does_not_trouble_the_others(hub:
     async def read_two_and_stop_in_the_middle() -> None:
         abandoned.append(hub.reader(run.run_id).aevents())
         for n in (1, 2):
-            told = asyncio.create_task(asyncio.to_thread(run.tell, n))
+            telling = asyncio.create_task(asyncio.to_thread(run.tell, n))
             assert numbers([await anext(abandoned[0])]) == [n]
-            await told
+            await telling
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(read_two_and_stop_in_the_middle())

@@ -224,9 +224,11 @@ def test_a_redis_that_is_not_there_to_begin_with_is_an_error_that_says_where() -
     hub = OwnHub(store, poll_seconds=0.05)
 
     for call in (lambda: next(hub.reader("run").events()), lambda: hub.wait_ended("run")):
-        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:\d+/0 did not answer for 0.1 s .* run 'run'") as told:
+        with pytest.raises(
+            StoreUnavailable, match=r"127\.0\.0\.1:\d+/0 did not answer for 0.1 s .* run 'run'"
+        ) as caught:
             call()
-        assert "secret" not in str(told.value)
+        assert "secret" not in str(caught.value)
     hub.close()
 
 

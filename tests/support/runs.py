@@ -16,7 +16,7 @@ async def idle(handler: WorkflowHandler) -> None:
             return
 
 
-async def told(handler: WorkflowHandler, cls: type[Any]) -> list[Any]:
+async def events_of(handler: WorkflowHandler, cls: type[Any]) -> list[Any]:
     """All events of a class that are in the stream when the run has ended, umbel's own included."""
     return [event async for event in handler.stream_events(expose_internal=True) if type(event) is cls]
 

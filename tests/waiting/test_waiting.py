@@ -52,17 +52,17 @@ async def test_a_waiting_step_is_answered_from_outside() -> None:
 
 
 async def test_an_answer_quicker_than_its_waiter_is_kept_for_it() -> None:
-    told = asyncio.Event()
+    released = asyncio.Event()
 
     class Late(Workflow):
         @step
         async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
-            await told.wait()
+            await released.wait()
             return StopEvent(result=(await ctx.wait_for_event(Answer)).text)
 
     handler = Late().run()
     await handler.send_event(Answer(text="early"))
-    told.set()
+    released.set()
     assert await handler == "early"
 
 

@@ -82,7 +82,7 @@ def next_progress(deployment: ChaosDeployment, after: float) -> float:
 
 
 def nothing_is_lost_or_repeated(deployment: ChaosDeployment) -> None:
-    """No process was taken for dead, and no step was begun by two."""
+    """No process was declared dead, and no step was begun by two."""
     assert deployment.counter("losses") == 0
     begun: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for line in deployment.effects():

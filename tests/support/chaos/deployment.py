@@ -53,8 +53,8 @@ class ChaosDeployment(Deployment):
 
     def failpoints_fired(self) -> list[tuple[str, str]]:
         """Place and action of all that was done."""
-        told = [line.split() for line in self._failpoint_lines()]
-        return [(name, action) for name, action, *_ in told if action != "hit"]
+        entries = [line.split() for line in self._failpoint_lines()]
+        return [(name, action) for name, action, *_ in entries if action != "hit"]
 
     def _failpoint_lines(self) -> list[str]:
         with suppress(FileNotFoundError):
@@ -74,8 +74,8 @@ class ChaosDeployment(Deployment):
     def killed_by_failpoints(self) -> dict[int, float]:
         """Processes that a failpoint has killed, and when, on the clock of the effects."""
         behind = time.time() - time.monotonic()
-        told = [line.split() for line in self._failpoint_lines()]
-        return {int(pid): float(at) - behind for _, action, pid, at in told if action == "kill"}
+        entries = [line.split() for line in self._failpoint_lines()]
+        return {int(pid): float(at) - behind for _, action, pid, at in entries if action == "kill"}
 
 
 #: Makes deployments; what the fixture `deploy_chaos` hands out.

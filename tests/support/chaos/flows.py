@@ -245,7 +245,7 @@ class Falters(Chaotic):
 
 
 class Caught(Chaotic):
-    """Every third branch fails for good and is rescued with a substitute."""
+    """Every third branch fails finally and is replaced by a handler."""
 
     KIND = "rescue"
 

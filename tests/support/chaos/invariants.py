@@ -178,7 +178,7 @@ def lifetimes(run: RunSeen) -> Iterator[Violation]:
         return
     for key, life in run.lifetimes.items():
         if life < 0:
-            yield Violation("I7", f"run {run.run_id} ({run.kind})", f"it has ended, and its key {key} lives for good")
+            yield Violation("I7", f"run {run.run_id} ({run.kind})", f"it has ended, and its key {key} never expires")
 
 
 def at_rest(left: Leftovers) -> Iterator[Violation]:
@@ -188,7 +188,7 @@ def at_rest(left: Leftovers) -> Iterator[Violation]:
     for key, members in left.held.items():
         yield Violation("I7", key, f"an owner still holds {members[:5]}")
     for key in left.for_good:
-        yield Violation("I7", key, "it belongs to no run that goes on, and lives for good")
+        yield Violation("I7", key, "it belongs to no run that goes on, and never expires")
 
 
 def all_alive(left: Leftovers) -> Iterator[Violation]:

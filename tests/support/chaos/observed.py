@@ -35,7 +35,7 @@ class RunSeen:
         seq: How many numbers were given out.
         effects: What its steps noted outside of Redis.
         booked: Keys under which the bank has booked for it.
-        lifetimes: Its keys and their remaining life in ms; -1 is for good.
+        lifetimes: Its keys and their remaining life in ms; -1 is without an expiry.
     """
 
     run_id: str
@@ -57,7 +57,7 @@ class RunSeen:
 
     @property
     def executions(self) -> list[Execution]:
-        """All executions that its journal tells of."""
+        """All executions in its journal."""
         return executions(self.journal)
 
 

@@ -75,15 +75,15 @@ class RecoveryReport:
         line.recovery_seconds.extend(recovery_seconds)
         line.violations += violations
 
-    def told(self) -> dict[str, Any]:
+    def exported(self) -> dict[str, Any]:
         """All of it, for the report of another process."""
         return {"added": self._added, "passed": sorted(self.passed)}
 
-    def take(self, told: dict[str, Any]) -> None:
+    def take(self, exported: dict[str, Any]) -> None:
         """Add what another process tells."""
-        for added in told.get("added", []):
+        for added in exported.get("added", []):
             self.add(**added)
-        self.passed |= set(told.get("passed", []))
+        self.passed |= set(exported.get("passed", []))
 
     def lines(self) -> list[str]:
         """The table, aligned."""

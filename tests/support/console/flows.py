@@ -90,14 +90,14 @@ class Booking(Workflow):
         """One offer for each hotel."""
         await ctx.store.set("city", ev.city)
         await ctx.store.set("asked", {"nights": ev.nights, "traveller": ev.traveller.name})
-        ctx.write_event_to_stream(Event(told=f"looking for hotels in {ev.city}"))
+        ctx.write_event_to_stream(Event(text=f"looking for hotels in {ev.city}"))
         return [Offer(hotel=name, euros=90.0 + 20 * n) for n, name in enumerate(("Aurora", "Bristol", "Central"))]
 
     @step(num_workers=2)
     async def check(self, ctx: Context, ev: Offer) -> Checked:
         """Whether it has a room."""
         await opened(f"check {ev.hotel}")
-        ctx.write_event_to_stream(Event(told=f"{ev.hotel} has a room"))
+        ctx.write_event_to_stream(Event(text=f"{ev.hotel} has a room"))
         return Checked(hotel=ev.hotel, euros=ev.euros)
 
     @step

@@ -104,7 +104,7 @@ class Monkey:
         return self.random.choice(here) if here else None
 
     def note(self, what: str) -> None:
-        """Keep for whoever has to find out what went wrong."""
+        """Keep for finding out what went wrong."""
         self.diary.append(f"{datetime.now():%H:%M:%S.%f} {what}")
 
     def _note_death(self, *pids: int) -> None:

@@ -78,7 +78,7 @@ class RedisUnderTest:
             (self.folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End it for good."""
+        """End it."""
         if self._server is not None:
             self.thaw()
             self._server.close()

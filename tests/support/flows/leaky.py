@@ -24,7 +24,7 @@ class Leaky(Workflow):
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> list[Piece]:
         await ctx.store.set("secret", ev.secret)
-        ctx.write_event_to_stream(Event(told=ev.secret))
+        ctx.write_event_to_stream(Event(text=ev.secret))
         answer = await ctx.wait_for_event(Answer)
         return [Piece(secret=answer.secret), Piece(secret=answer.secret)]
 

@@ -38,7 +38,7 @@ class PlainLostOnce(Workflow):
 
 
 class Poison(Workflow):
-    """Kills its process whenever it is executed, as soon as it is told to."""
+    """Kills its process whenever it is executed, as soon as its gate is open."""
 
     @step
     async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -22,7 +22,7 @@ class Reply(HumanResponseEvent):
 
 
 class Ticking(Workflow):
-    """Publishes until told to stop: half of it before its gate, half behind it."""
+    """Publishes until its gate is open: half of it before its gate, half behind it."""
 
     @step
     async def tick(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -74,7 +74,7 @@ class Count(Workflow):
 
 
 class Interview(Workflow):
-    """Asks, and answers with what it was told."""
+    """Asks, and returns the answer."""
 
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -305,7 +305,7 @@ class FaultyWorld(World):
             self.heard(run, reply, "reviving")
 
     def leave(self, run: LiveRun) -> None:
-        """A run that has ended: what must hold for good."""
+        """A run that has ended: what must hold from then on."""
         model = run.model
         compare(self.store, model)
         keys = self.store.locate(model.run_id)

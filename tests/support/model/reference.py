@@ -153,7 +153,7 @@ class ModelRun:
         """Items in one of these states."""
         return [item for item in self.items.values() if item.state in states]
 
-    def rung(self) -> list[tuple[str, int]]:
+    def dispatched(self) -> list[tuple[str, int]]:
         """Dispatches asked for since the last look."""
         found, self.dispatches = self.dispatches, []
         return found

@@ -132,7 +132,7 @@ class World:
     def heard(self, run: LiveRun, reply: object, what: str) -> None:
         """The dispatches of an applied verb are those the model asked for; some are lost on the way."""
         assert isinstance(reply, Applied), f"{what}: {reply!r}"
-        expected = sorted(run.model.rung())
+        expected = sorted(run.model.dispatched())
         agree(f"dispatches of {what}", sorted((b.work_id, b.dispatch_no) for b in reply.dispatches), expected)
         agree(f"{what} ended the run", reply.ended, reply.ended and run.model.status != "running")
         in_order = sorted(reply.dispatches, key=lambda dispatch: (dispatch.work_id, dispatch.dispatch_no))

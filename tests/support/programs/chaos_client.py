@@ -67,9 +67,9 @@ class Client:
 
     @staticmethod
     async def _edit(handler: WorkflowHandler) -> None:
-        await handler.ctx.store.set("told", 1)
+        await handler.ctx.store.set("steps_done", 1)
         async with handler.ctx.store.edit_state() as state:
-            state["told"] += 1
+            state["steps_done"] += 1
         with suppress(LookupError):
             async with handler.ctx.store.edit_state():
                 raise LookupError("this edit is given up")
@@ -77,7 +77,7 @@ class Client:
         if not done.exists():
             async with handler.ctx.store.edit_state() as state:
                 await asyncio.sleep(LOCK_SECONDS / 3)  # its lock has to be renewed
-                state["told"] += 1
+                state["steps_done"] += 1
             done.touch()
 
     def _revive(self, handler: WorkflowHandler) -> None:

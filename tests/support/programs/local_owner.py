@@ -1,4 +1,4 @@
-"""A program that owns a `umbel.local()` deployment with worker processes until it is told to leave, or killed."""
+"""A program that owns a `umbel.local()` deployment with worker processes until it is asked to leave, or killed."""
 
 from __future__ import annotations
 

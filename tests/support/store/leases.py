@@ -32,7 +32,7 @@ def expire(run: DrivenRun, owner: str) -> None:
 
 
 def lose(run: DrivenRun, owner: str, *works: Work) -> None:
-    """The owner dies with these in hand."""
+    """The owner dies while it holds these."""
     held = run.leases.fence(owner, run.keys.shard, known_dead=True)
     assert set(held) == {of(work) for work in works}
     for _, applied in run.leases.hand_back(owner, held, charge=True):

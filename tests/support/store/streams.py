@@ -1,4 +1,4 @@
-"""A Redis that can be killed and comes back, runs that tell things when told to, and readers in threads."""
+"""A Redis that can be killed and comes back, runs that publish on demand, and readers in threads."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def go_dead(self) -> None:
-        """From now on the present connections carry nothing, and nobody is told."""
+        """From now on the present connections carry nothing, without notice to either side."""
         for _, is_dead in self._links:
             is_dead.set()
 
@@ -143,8 +143,8 @@ class Telling(DrivenRun):
     def publish(self, *events: Envelope) -> None:
         """Publish events in one burst, as the step's code would."""
         self.batches += 1
-        told = [Publish(each, "go", self.work.attempt) for each in events]
-        assert isinstance(self.flush(self.work, self.batches, publishes=told), Applied)
+        publishes = [Publish(each, "go", self.work.attempt) for each in events]
+        assert isinstance(self.flush(self.work, self.batches, publishes=publishes), Applied)
 
     def apply(self, *commands: Command) -> None:
         """Apply commands as a routed event would."""
