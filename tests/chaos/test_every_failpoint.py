@@ -1,6 +1,6 @@
 """A process dies once before and once after everything that leaves it: each script, publish, acknowledgement and write.
 
-Many places in one life: workers are armed with all of them, each fires once, and processes that died are replaced, until
+Many places in one life: workers are armed with all of them, each fires once, and dead processes are replaced, until
 all have fired. The seeds of a full run divide the places among them.
 """
 

@@ -1,4 +1,4 @@
-"""A process dies at the worst of moments: with a message just fetched, or before or after the dispatch of an outcome."""
+"""A process dies at the worst moments: with a message just fetched, or before or after the dispatch of an outcome."""
 
 from __future__ import annotations
 
