@@ -35,7 +35,7 @@ check: $(INSTALLED) check-page  ## Formatting, lint, types, import contracts of 
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python scripts/typecheck.py
-	$(BIN)/lint-imports --config importlinter.toml
+	$(BIN)/lint-imports importlinter.toml
 	$(BIN)/python scripts/lint_lua.py
 
 # The page itself has no build step: Node is needed for its checks only, and only where there is Node are they made.
