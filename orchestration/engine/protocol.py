@@ -11,9 +11,9 @@ by the sweep: the unclaimed index, the timers and the admissions to be released 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..model.commands import Command, EndStatus
@@ -36,14 +36,12 @@ from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
 from ..store.verbs import Store
 from .concurrency import RunQuota
 from .dispatcher import Dispatcher
+from .emitted import Committed, Emitted, Sent
 from .leases import Leases
 from .sessions import current_run
 from .staging import stage, unstage
 
 logger = logging.getLogger("umbel.engine")
-
-#: An event that was sent: its identity, the event, and the only step it is for, if the sender named one.
-Sent = tuple[str, Envelope, str | None]
 
 #: Makes the messages of a start that its script sends itself: plan, run id, commands -> work id -> list, message.
 PushOf = Callable[[Plan, str, Sequence[Command]], dict[str, tuple[str, str]] | None]
@@ -52,51 +50,21 @@ PushOf = Callable[[Plan, str, Sequence[Command]], dict[str, tuple[str, str]] | N
 _PUNCTUALITY_SECONDS = 0.002
 
 
-@dataclass(frozen=True, slots=True)
-class Emitted:
-    """What an attempt has emitted besides its outcome, for the commit to carry.
-
-    Attributes:
-        publishes: Events for the run's stream.
-        sends: Events for other steps.
-        batches: How many early flushes must have arrived.
-        exchanges: How many state writes and collect_events calls Redis has answered.
-        taken: Logical names of completed collect_events sets, which go with the work item.
-    """
-
-    publishes: Sequence[Command] = ()
-    sends: Sequence[Sent] = ()
-    batches: int = 0
-    exchanges: int = 0
-    taken: Iterable[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit came to.
-
-    Attributes:
-        reply: What was applied, or why nothing was.
-        commands: What was asked for, for verbose logs.
-    """
-
-    reply: Applied | Refusal
-    commands: Sequence[Command] = ()
-
-
 class Engine:
     """The verbs on runs. Made once per process and portal; its methods are awaited on any loop."""
 
-    def __init__(self, store: Store, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: Store, dispatcher: Dispatcher, *, sends_soon: bool = False) -> None:
         """Args:
         store: The runs.
         dispatcher: Sends the messages for work that became ready.
+        sends_soon: Attempts do not wait until their messages are sent.
         """
         settings = store.settings
         self.store, self.dispatcher = store, dispatcher
         self.limits = Limits(settings.queue, settings.inbox_max_events)
         self.leases = Leases(store)
         self.quota = RunQuota(store, dispatcher)
+        self._sends_soon = sends_soon
         self._waking: set[asyncio.TimerHandle | asyncio.Task[None]] = set()
 
     # -- a run's life --------------------------------------------------------------------------------------------------
@@ -276,8 +244,8 @@ class Engine:
             if reply is not Refusal.CHANGED:
                 break
             surroundings = await self.store.surroundings(work.run_id)
-        if isinstance(reply, Applied) and reply.dispatches:
-            self.dispatcher.dispatch_soon(plan, reply.dispatches)
+        if isinstance(reply, Applied):
+            await self._send_messages(plan, reply.dispatches)
         return reply
 
     async def commit(
@@ -319,8 +287,7 @@ class Engine:
                 break
             surroundings = await self.store.surroundings(work.run_id)
         if isinstance(reply, Applied):
-            if reply.dispatches:
-                self.dispatcher.dispatch_soon(plan, reply.dispatches)
+            await self._send_messages(plan, reply.dispatches)
             if reply.leaving is not None:
                 await self.quota.pass_on(reply.leaving)
             if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
@@ -379,12 +346,19 @@ class Engine:
             logger.info("a retry is left to the sweep: %s", error, extra={"action": "wake_failed"})
             return
         if woken is not None:
-            self.dispatcher.dispatch_soon(plan, woken.dispatches)
+            await self._send_messages(plan, woken.dispatches)
+
+    async def _send_messages(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        if dispatches and self._sends_soon:
+            self.dispatcher.dispatch_soon(plan, dispatches)
+        elif dispatches:
+            await self.dispatcher.dispatch(plan, dispatches)
 
     def close(self) -> None:
         """Leave retries to their timers."""
         for each in list(self._waking):
-            each.cancel()
+            with contextlib.suppress(RuntimeError):  # its loop is closed already
+                each.cancel()
 
 
 def _not_retried(run_id: str, reason: str) -> RunError:

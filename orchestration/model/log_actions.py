@@ -30,6 +30,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "live_error": "the live connection failed unexpectedly and is reopened",
         "live_lost": "the live connection is interrupted; streams are read from the log meanwhile",
         "loop_blocked": "a step blocks the asyncio pool's event loop; the log shows where",
+        "loop_error": "a task of a step raised what would have ended the event loop",
         "loop_stuck": "a step still blocked an asyncio worker's event loop when the worker stopped; it was abandoned",
         "message_lost": "an undecodable message could not be quarantined; this line is the only record of it",
         "message_quarantined": "a broker message could not be decoded; it was quarantined",

@@ -197,8 +197,9 @@ class Connection:
             await self.portal.run(self._close())
 
     async def _close(self) -> None:
-        self._serving.cancel()
-        await asyncio.wait([self._serving])
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait([self._serving])
         self._loop = None
         for request in (*self._asked, *self._waiting):
             if request.future is not None and not request.future.done():
@@ -248,7 +249,7 @@ class Connection:
         self._heard_at = 0.0
         self._transport: asyncio.Transport | None = None
         self._is_flushing = False
-        self._serving: asyncio.Task[None] = loop.create_task(self._serve())
+        self._serving: asyncio.Task[None] | None = None
         self.portal.on_close(self._close)
 
     def _enqueue(self, request: Request) -> None:
@@ -256,6 +257,8 @@ class Connection:
         if self._loop is not loop:
             self._begin(loop)
         self._waiting.append(request)
+        if self._serving is None:
+            self._serving = loop.create_task(self._serve())
         if self._is_flushing:
             return
         if self._transport is not None and not self._asked:
@@ -289,7 +292,7 @@ class Connection:
     # -- receiving -------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        """Keep a connection, for as long as the loop lives."""
+        """Keep a connection until it is lost while nothing is asked; the next request makes another one."""
         pause = _FIRST_PAUSE
         while True:
             connection = self._pool.make_connection()
@@ -306,6 +309,9 @@ class Connection:
             # What was asked and not answered may have been applied or not; asked again, it is answered all the same.
             unanswered, self._asked = [*self._asked, *self._waiting], deque()
             self._waiting = deque(request for request in unanswered if not self._settle(request, error, pause))
+            if not self._waiting:
+                self._serving = None
+                return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

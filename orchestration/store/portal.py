@@ -7,15 +7,20 @@ in a daemon thread of its own that is started by the first call. A forked child 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
+
+logger = logging.getLogger("umbel.portal")
 
 #: How long `close` waits for the loop's thread.
 _CLOSE_SECONDS = 5.0
@@ -52,7 +57,7 @@ class Portal:
         with self._lock:
             if self._own is None:
                 loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
                 self._thread.start()
                 self._own = loop
             return self._own
@@ -146,11 +151,12 @@ class Portal:
         if self._given is None and self._own is None:
             return
         if not self.loop.is_closed() and self.loop.is_running():
-            self.call(self._close())
+            with contextlib.suppress(TimeoutError, CancelledError):  # a step may block the loop
+                self.submit(self._close()).result(_CLOSE_SECONDS)
         with self._lock:
             loop, thread, self._own, self._thread = self._own, self._thread, None, None
         if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(_stop, loop)
             thread.join(_CLOSE_SECONDS)
             if not thread.is_alive():
                 loop.close()
@@ -183,7 +189,8 @@ class CallerThread:
 
         def job() -> None:
             try:
-                result = function()
+                # In a copy of the thread's context: what a step sets there must not reach the next one.
+                result = contextvars.copy_context().run(function)
             except (KeyboardInterrupt, SystemExit):  # in a task they would end the loop; here they end the wait
                 raise
             except BaseException as error:
@@ -231,6 +238,23 @@ def _settle_soon(
             future.set_exception(error)
 
     loop.call_soon_threadsafe(settle)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped. asyncio lets a `sys.exit()` in some task of a step's end the loop: not here."""
+    while True:
+        try:
+            loop.run_forever()
+            return
+        except BaseException:
+            logger.exception("a task of the event loop raised what would end it", extra={"action": "loop_error"})
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what was begun while the portal closed, so that no caller waits for it, and stop after that."""
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.call_soon(loop.call_soon, loop.stop)
 
 
 _portals: WeakSet[Portal] = WeakSet()

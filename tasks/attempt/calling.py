@@ -139,10 +139,26 @@ class Calling:
             is_asked = True
             future.cancel()
 
+        interruption: BaseException | None = None
+
+        def interrupt(error: BaseException) -> bool:
+            nonlocal interruption
+            if not isinstance(error, Exception):
+                return False
+            interruption = error
+            cancel()
+            return True
+
         self._running.on_cancel(cancel)
+        self._plain.on_interrupt = interrupt
         try:
             return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if interruption is not None:
+                raise interruption from None
+            raise
         finally:
+            self._plain.on_interrupt = None
             self._running.on_cancel(None)
 
     @property

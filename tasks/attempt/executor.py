@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...orchestration.engine.dispatcher import Dispatcher
-from ...orchestration.engine.protocol import Emitted, Engine
+from ...orchestration.engine.emitted import Emitted
+from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnavailable, WorkerLost
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
@@ -31,7 +32,7 @@ from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry
 from .calling import Calling
 from .continuation import Continuation
-from .failure import failed_outcome, failure_text, journal_entry
+from .failure import failed_outcome, failure_text, journal_entry, log_needs_code
 from .heartbeat import LeaseHolder
 from .plain_calls import PlainCalls
 from .running import (
@@ -51,6 +52,8 @@ logger = logging.getLogger("umbel.execution")
 
 #: How long a worker waits out a Redis outage before it gives up an attempt and leaves it to the lease.
 OUTAGE_PATIENCE_SECONDS = 120.0
+
+_OUT_OF_TIME = "Celery's hard time limit was reached by {!r} of run {!r}."
 
 #: How logs and monitors call what an attempt came to.
 _WORDS: dict[type[Outcome], str] = {Returned: "returned", FannedOut: "fanned out", Suspended: "waits for an event"}
@@ -105,7 +108,8 @@ class Executor:
         self.side = Portal("umbel-heartbeat")
         grouped = settings.grouped_scripts
         self.store = Store(Connection(url, portal, patience_seconds=OUTAGE_PATIENCE_SECONDS, grouped=grouped), settings)
-        self.engine = Engine(self.store, dispatcher(portal))
+        # A process of Celery's own pools may end right after its last attempt: it waits until messages are sent.
+        self.engine = Engine(self.store, dispatcher(portal), sends_soon=plain is not None)
         flushing = Store(Connection(url, self.side, patience_seconds=OUTAGE_PATIENCE_SECONDS), settings)
         self.flushing = Engine(flushing, dispatcher(self.side))
         self.collecting = Store(Connection(url, self.side, patience_seconds=1.0, silence_seconds=1.0), settings)
@@ -117,12 +121,16 @@ class Executor:
         self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self._attempts.cancel)
         self.suspects = Suspects(one_at_a_time=one_at_a_time)
         self.flusher = Flusher(self.side, settings.flush_seconds)
+        # Attempts of several threads share the portal's loop: an async step that blocks must not hold up the others.
+        self._async_steps = None if one_at_a_time or plain is not None else Portal("umbel-async-steps")
         self._loop_of, self._continuation, self._plain = loop_of, continuation, plain
 
     def close(self) -> None:
         """Stop the threads; what is held is given back."""
         self.engine.close()
         self.lease_holder.close()
+        if self._async_steps is not None:
+            self._async_steps.close()
         self.side.close()
         self.portal.close()
 
@@ -141,10 +149,6 @@ class Executor:
     ) -> DeliveryResult:
         """Follow one dispatch: claim its work, execute it, commit.
 
-        Args:
-            run_id, work_id, dispatch_no: The message.
-            plain: Calls plain steps; by default what the executor was made with.
-
         Returns:
             What became of it, for logs. It is no error if there was nothing to do.
 
@@ -162,8 +166,7 @@ class Executor:
         except asyncio.CancelledError as cancelled:
             if not reached_time_limit(cancelled):
                 raise
-            text = f"Celery's hard time limit of its task was reached (run {run_id!r}, work item {work_id!r})."
-            raise StepTimeoutError(text) from None
+            raise StepTimeoutError(_OUT_OF_TIME.format(work_id, run_id)) from None
 
     async def _deliver_suspect(self, run_id: str, work_id: str, dispatch_no: int, plain: PlainCalls) -> DeliveryResult:
         for level in range(1, MOST + 1):
@@ -238,19 +241,10 @@ class Executor:
         context = StepContext(work, emissions, self.store, self.collecting, self.flushing.store, registered)
         if isinstance(emissions, VerboseEmissions):
             log_started(work)
-        error: BaseException | None = None
         try:
-            outcome: Outcome | None = await self._call(work, registered, context, running, plain)
+            outcome, error = await self._outcome(work, registered, context, running, plain)
         except InputUnknown as unknown:
             return await self._park(work, registered, unknown.event)
-        except Abandoned as abandoned:
-            _log_cancelled(work, str(abandoned))
-            return _Ended("cancelled")
-        except (Exception, asyncio.CancelledError) as raised:
-            if is_ending(raised):
-                raise
-            error = raised
-            outcome = await self._failed(work, registered, running, raised)
         if outcome is None:
             return _Ended("cancelled")
         if isinstance(emissions, VerboseEmissions):
@@ -265,6 +259,23 @@ class Executor:
             failed.with_traceback(error.__traceback__ if error is not None else None)
             return _Ended("failed", failed, gained)
         return _Ended(f"attempt {work.attempt} {_WORDS[type(outcome)]}", None, gained)
+
+    async def _outcome(
+        self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls
+    ) -> tuple[Outcome | None, BaseException | None]:
+        """What executing user code comes to, and the error if it failed; no outcome if the attempt was cancelled."""
+        try:
+            return await self._call(work, registered, context, running, plain), None
+        except Abandoned as abandoned:
+            _log_cancelled(work, str(abandoned))
+            return None, None
+        except (Exception, asyncio.CancelledError) as raised:
+            error: BaseException = raised
+        if isinstance(error, asyncio.CancelledError) and reached_time_limit(error):
+            error = StepTimeoutError(_OUT_OF_TIME.format(work.step, work.run_id))
+        elif is_ending(error):
+            raise error
+        return await self._failed(work, registered, running, error), error
 
     async def _call(
         self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls
@@ -288,6 +299,8 @@ class Executor:
         chosen = self._loop_of(work.run_id) if self._loop_of is not None else None
         if chosen is not None and chosen.is_running():
             loop = chosen
+        elif self._async_steps is not None:
+            loop = self._async_steps.loop
         calling = Calling(work, running, plain, loop, timeout_seconds)
         return await call_step(work, registered, context, self.store, calling)
 
@@ -307,16 +320,7 @@ class Executor:
 
     async def _park(self, work: Work, registered: Registered | None, lacks: str | None = None) -> _Ended:
         await self.engine.leases.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
-        why = "the workflow has no such step here" if registered else "the workflow is not loaded here"
-        logger.error(
-            "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
-            "code starts. Loaded here: %s.",
-            work.step,
-            work.workflow,
-            why if lacks is None else f"the class of its event {lacks!r} is not loaded here",
-            ", ".join(each.name for each in self.registry) or "nothing",
-            extra={"action": "needs_code", "run_id": work.run_id, "step": work.step},
-        )
+        log_needs_code(work, registered, lacks, [each.name for each in self.registry])
         return _Ended("needs_code")
 
     def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:

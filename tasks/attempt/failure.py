@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from ...orchestration.model.envelope import FAILED, STEP_FAILED, Envelope, ending
@@ -83,3 +84,17 @@ def failure_text(failed: Failed) -> str:
     """Class and message of a failure, cut where they get long."""
     encoded = json.loads(failed.error)
     return f"{encoded['exception_type']}: {encoded['exception_message']}"[:500]
+
+
+def log_needs_code(work: Work, registered: Registered | None, lacks: str | None, loaded: Iterable[str]) -> None:
+    """Log that work is parked because this worker lacks its step, or the class `lacks` of one of its events."""
+    why = "the workflow has no such step here" if registered else "the workflow is not loaded here"
+    logger.error(
+        "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
+        "code starts. Loaded here: %s.",
+        work.step,
+        work.workflow,
+        why if lacks is None else f"the class of its event {lacks!r} is not loaded here",
+        ", ".join(loaded) or "nothing",
+        extra={"action": "needs_code", "run_id": work.run_id, "step": work.step},
+    )

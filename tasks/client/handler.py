@@ -324,10 +324,11 @@ class WorkflowHandler:
     def _begun(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """On an event loop begin at once and be awaited or not; elsewhere block."""
         try:
-            asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             return _Settled(self._portal.call(coroutine))
-        return asyncio.wrap_future(self._portal.submit(coroutine))
+        # In a thread of the loop's own executor, whose end `asyncio.run` waits for: nothing is lost unawaited.
+        return loop.run_in_executor(None, self._portal.call, coroutine)
 
     def _refuse_blocking(self, method: str, instead: str) -> None:
         try:

@@ -15,7 +15,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ...orchestration.engine.protocol import Engine, Sent
+from ...orchestration.engine.emitted import Sent
+from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.commands import Command, Publish
 from ...orchestration.model.decide import CHUNK
 from ...orchestration.model.envelope import Envelope

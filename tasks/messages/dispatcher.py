@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -37,6 +39,10 @@ __all__ = ["HEADER", "CeleryDispatcher", "publishing_app", "tls_options", "trans
 logger = logging.getLogger("umbel.dispatch")
 
 
+#: Messages that are sent at once to a broker other than a plain Redis.
+_SENDERS = 8
+
+
 class CeleryDispatcher:
     """Sends through a Celery app's broker; to a plain Redis, messages that are only filled in."""
 
@@ -50,6 +56,8 @@ class CeleryDispatcher:
         self._portal, self._is_grouped = portal, grouped
         self._templates: dict[tuple[str, str], Template] = {}
         self._connection: Connection | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._threads_pid = 0
         self._sending: set[asyncio.Future[None]] = set()
 
     async def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
@@ -60,7 +68,7 @@ class CeleryDispatcher:
             messages = self.messages(plan, dispatches)
             for _ in range(failpoint("dispatch", "before")):
                 if messages is None:
-                    await asyncio.to_thread(self._send, plan, dispatches)
+                    await asyncio.get_running_loop().run_in_executor(self._senders(), self._send, plan, dispatches)
                 else:
                     for key, waiting in messages.items():
                         await self._broker().command("dispatch work", "LPUSH", key, *waiting)
@@ -79,6 +87,13 @@ class CeleryDispatcher:
         for key, waiting in messages.items():
             for _ in range(failpoint("push", "before")):
                 self._broker().post(("LPUSH", key, *waiting), partial(self._not_sent, len(waiting)))
+
+    def _senders(self) -> ThreadPoolExecutor:
+        """Threads for a broker that blocks; a forked child has none of its parent's."""
+        if self._threads is None or self._threads_pid != os.getpid():
+            self._threads_pid = os.getpid()
+            self._threads = ThreadPoolExecutor(_SENDERS, thread_name_prefix="umbel-dispatch")
+        return self._threads
 
     @staticmethod
     def _not_sent(count: int, error: Exception) -> None:

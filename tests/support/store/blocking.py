@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from umbel.orchestration.engine.dispatcher import Dispatcher
@@ -78,13 +78,19 @@ def unwrapped(value: Any) -> Any:
     return value.wrapped if isinstance(value, Blocking) else value
 
 
+@cache
+def shared_portal() -> Portal:
+    """The portal of all plain tests of this process."""
+    return Portal("umbel-tests")
+
+
 def blocking_store(
     settings: Settings,
     client: Client | None = None,
     kind: Callable[[Connection, Settings], Store] = Store,
     **connection: Any,
 ) -> BlockingStore:
-    """A store of its own connection and portal; the portal ends with the process.
+    """A store of its own connection and portal; all share one portal.
 
     Args:
         settings: Of the deployment.
@@ -93,7 +99,7 @@ def blocking_store(
         **connection: For `Connection`.
     """
     assert settings.redis_url is not None
-    made = kind(Connection(settings.redis_url, Portal("umbel-test"), **connection), settings)
+    made = kind(Connection(settings.redis_url, shared_portal(), **connection), settings)
     return BlockingStore(made, connect(settings.redis_url) if client is None else client)
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
-from support.store.blocking import BlockingStore
+from support.store.blocking import BlockingStore, shared_portal
 from support.store.checks import watched
 from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash, Written
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.verbs import Store
 
 T = TypeVar("T")
@@ -22,7 +21,7 @@ T = TypeVar("T")
 @cache
 def connection(url: str) -> Connection:
     """The one of all tests to a Redis, on a loop of its own."""
-    return Connection(url, Portal("umbel-tests"))
+    return Connection(url, shared_portal())
 
 
 def beside(store: BlockingStore) -> Store:
