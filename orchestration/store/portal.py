@@ -246,8 +246,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
             return
-        except BaseException:
-            logger.exception("a task of the event loop raised what would end it", extra={"action": "loop_error"})
+        except BaseException as error:
+            logger.error("a task raised %r, which would end the event loop", error, extra={"action": "loop_error"})
 
 
 def _stop(loop: asyncio.AbstractEventLoop) -> None:
