@@ -36,7 +36,7 @@ OF_STEPS = [
     "begin",
     "leave",
     "give_back",
-    "ring",
+    "dispatch",
 ]
 OF_MAIN = [
     "fence",
@@ -55,7 +55,7 @@ OF_MAIN = [
 OF_LOOPS = ["push", "fetch"]
 #: Passed rarely, or by clients; verbs that are not listed here lose their answers in `test_lost_replies`.
 OF_CLIENTS = ["start", "send", "admit", "begin", "finish", "revive", "snapshot", "restore", "state_lock", "state_write"]
-OF_CLIENTS += ["state_unlock", "state_renew", "purge", "ring"]
+OF_CLIENTS += ["state_unlock", "state_renew", "purge", "dispatch"]
 OF_OTHERS = ["look_later", "ack", "file", "acks", "quarantine", "goodbye"]
 
 
@@ -70,7 +70,7 @@ def _places(pool: str, seed: int) -> list[str]:
     """The places that are this seed's, of three."""
     verbs = [*OF_STEPS, *OF_MAIN, *(OF_LOOPS if pool == "asyncio" else [])]
     if pool == "asyncio":
-        verbs.remove("ring")  # from a loop they are pushed
+        verbs.remove("dispatch")  # from a loop they are pushed
     every = [f"{verb}.{moment}" for verb in verbs for moment in ("before", "after")]
     return every[(seed - 1) % 3 :: 3]
 

@@ -203,7 +203,7 @@ def next_of(n: int) -> Returned:
 
 def leftovers(run: DrivenRun) -> dict[str, Any]:
     """What stands in the keys that hold work, apart from the one item in flight."""
-    names = ("slots", "free", "queue", "scopes", "joins", "inbox", "waiters", "extra", "collect", "ring")
+    names = ("slots", "free", "queue", "scopes", "joins", "inbox", "waiters", "extra", "collect", "unclaimed")
     found = {name: run.content(name) for name in names}
     found |= {"work": len(run.content("work") or ()), "events": len(run.content("events") or ())}
     return found
@@ -219,7 +219,10 @@ def test_a_loop_of_a_thousand_steps_leaves_nothing_behind(store: Store) -> None:
         if n % 100 == 99:
             sizes.append(memory(run))
 
-    assert leftovers(run) | {"slots": None, "ring": None} == dict.fromkeys(leftovers(run)) | {"work": 1, "events": 0}
+    assert leftovers(run) | {"slots": None, "unclaimed": None} == dict.fromkeys(leftovers(run)) | {
+        "work": 1,
+        "events": 0,
+    }
     assert store.run(run.run_id).live == 1
     assert max(sizes[5:]) < 1.5 * sizes[2]
 
@@ -234,7 +237,7 @@ def test_a_loop_through_everything_leaves_nothing_behind(store: Store) -> None:
         run.commit(turn, Returned(event("Split")), batches=1)
         run.play(bodies(store, n))
         asleep = run.claim("again") if run.dispatches else turn
-        seen.append(leftovers(run) | {"slots": None, "ring": None, "free": None})
+        seen.append(leftovers(run) | {"slots": None, "unclaimed": None, "free": None})
         assert asleep is turn
         run.send(event("Next"))
 

@@ -95,7 +95,7 @@ def test_cancelling_stops_an_async_step_in_the_worker_at_once(deployment: Deploy
 
 def test_a_run_that_has_ended_leaves_nothing_in_the_indexes(deployment: Deployment) -> None:
     store = deployment.store
-    names = ("ring", "unclaimed", "timers", "parked", "runs:running")
+    names = ("unclaimed", "unclaimed_counts", "timers", "parked", "runs:running")
     keys = [store.keys.in_shard(shard, name) for shard in range(deployment.settings.shards) for name in names]
     assert deployment.start(flows.Fan, n=5).result(40)[0] == 5
     eventually(lambda: store.client.exists(*keys) == 0, "all indexes are empty")

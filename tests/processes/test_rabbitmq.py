@@ -42,7 +42,11 @@ def served(deployment: Deployment) -> Deployment:
 def test_steps_wait_in_rabbitmq_are_counted_there_and_run_when_a_worker_comes(
     deployment: Deployment, request: pytest.FixtureRequest
 ) -> None:
-    backlog = deployment.runtime.dispatcher.backlog
+    runtime = deployment.runtime
+
+    def backlog(queue: str) -> int | None:
+        return runtime.portal.call(runtime.dispatcher.backlog(queue))
+
     assert backlog("nobody-has-declared-this") == 0
     handlers = [deployment.start(flows.Chain, n=n) for n in range(5)]
     assert backlog(deployment.settings.queue) == 5

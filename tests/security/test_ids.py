@@ -84,7 +84,7 @@ def test_generated_ids_fit_and_have_128_random_bits() -> None:
 def test_all_keys_of_a_run_have_the_hash_tag_of_its_shard_and_no_other() -> None:
     keys = Keys("umbel", 16).of_run("A-b_9")
 
-    tags = {match for name in ("run", "work", "stream", "ring") for match in re.findall(r"\{[^}]*\}", keys[name])}
+    tags = {match for name in ("run", "work", "stream", "unclaimed") for match in re.findall(r"\{[^}]*\}", keys[name])}
     assert tags == {f"{{{keys.shard:02d}}}"}
 
 

@@ -176,7 +176,7 @@ def test_a_suspended_step_holds_nothing_but_its_slot(run: DrivenRun, store: Stor
 
     record = run.record(work.work_id)
     assert record.state == "suspended"
-    for name in ("slots", "ring", "owner:o1"):
+    for name in ("slots", "unclaimed", "owner:o1"):
         assert run.content(name) is None, name
     assert [w.waiter_id for w in store.surroundings(run.run_id).waiters] == ["w"]
     assert store.run(run.run_id).live == 1

@@ -80,7 +80,9 @@ def test_a_waiting_run_holds_no_slot_no_process_and_no_message(deploy: Deploy) -
     store, prefix = deployment.store, deployment.settings.key_prefix
     assert [store.active_steps(run_id) for run_id in everybody] == [[]] * 31
     shards = range(deployment.settings.shards)
-    indexes = [store.keys.in_shard(shard, name) for shard in shards for name in ("ring", "unclaimed", "parked")]
+    indexes = [
+        store.keys.in_shard(shard, name) for shard in shards for name in ("unclaimed", "unclaimed_counts", "parked")
+    ]
     messages = [f"{prefix}:broker:{name}" for name in (deployment.settings.queue, "unacked", "unacked_index")]
     eventually(lambda: not store.client.exists(*indexes, *messages), "nothing is dispatched, queued or un-acknowledged")
     assert list(store.client.scan_iter(f"{prefix}:*:owner:*", count=1000)) == []

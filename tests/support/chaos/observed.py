@@ -81,14 +81,24 @@ class Leftovers:
 
 
 #: Indexes that are empty when nothing goes on.
-BUSY_INDEXES = ("ring", "unclaimed", "timers", "leases", "parked", "unbegun", "leaving", "retire", "runs:running")
+BUSY_INDEXES = (
+    "unclaimed",
+    "unclaimed_counts",
+    "timers",
+    "leases",
+    "parked",
+    "awaiting_admission",
+    "releasing",
+    "retire",
+    "runs:running",
+)
 #: What lives as long as the deployment, by the beginning of its name behind the shard's tag.
 LASTING = (
     "runs:",
     "counters",
     "workers",
     "watermark",
-    "gone",
+    "fenced",
     "limits",
     "plan:",
     "beat:",
@@ -143,7 +153,7 @@ def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
     for shard in range(store.settings.shards):
         for name in BUSY_INDEXES:
             key = store.keys.in_shard(shard, name)
-            raw = client.hkeys(key) if name == "unclaimed" else client.zrange(key, 0, -1)
+            raw = client.hkeys(key) if name == "unclaimed_counts" else client.zrange(key, 0, -1)
             if raw:
                 found.indexed[key] = [member.decode() for member in raw]
     others = []

@@ -18,7 +18,12 @@ ONLY_READ = {"workflows_of"}
 def marked() -> set[tuple[str, str]]:
     """Name and moment of each place that is marked by itself; scripts share theirs."""
     sources = [path for folder in ("orchestration", "tasks", "workers") for path in (ROOT / folder).rglob("*.py")]
-    return {place for path in sources for place in re.findall(r'failpoint\("(\w+)", "(\w+)"', path.read_text())}
+    texts = [path.read_text() for path in sources]
+    commands = {
+        name for text in texts for name in re.findall(r'\.command\([^()]*(?:\([^()]*\)[^()]*)*, name="(\w+)"\)', text)
+    }
+    of_commands = {(name, moment) for name in commands for moment in ("before", "after")}
+    return of_commands | {place for text in texts for place in re.findall(r'failpoint\("(\w+)", "(\w+)"', text)}
 
 
 @cache
