@@ -98,7 +98,7 @@ LASTING = (
     "counters",
     "workers",
     "watermark",
-    "fenced",
+    "gone",
     "limits",
     "plan:",
     "beat:",
