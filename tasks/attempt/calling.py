@@ -82,16 +82,15 @@ class Calling:
             Abandoned: The loop is being closed.
             Exception: Whatever it raised.
         """
-        body = self._body(function)
         if self.loop is not asyncio.get_running_loop():
-            return await self._elsewhere(body)
+            return await self._elsewhere(function)
         driver = asyncio.current_task()
         assert driver is not None
         cancelling = _Cancelling(driver, self.loop)
         self._running.on_cancel(cancelling.cancel)
         self._plain.on_interrupt = cancelling.interrupt
         try:
-            return await Isolated(body)
+            return await Isolated(self._body(function))
         except asyncio.CancelledError:
             if cancelling.error is not None:
                 raise cancelling.error from None
@@ -119,13 +118,13 @@ class Calling:
                 raise
             raise StepExit(f"step {self._work.step!r} raised {ending!r}, which is no Exception") from ending
 
-    async def _elsewhere(self, body: Coroutine[Any, Any, T]) -> T:
+    async def _elsewhere(self, function: Callable[[], Awaitable[T]]) -> T:
         """On another loop of this process, which may be closed while the step runs."""
         is_asked = False
 
         async def guarded() -> T:
             try:
-                return await body
+                return await self._body(function)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling() and not is_asked:
