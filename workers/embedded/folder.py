@@ -63,11 +63,6 @@ class ServerFolder:
         """The log of the server's last start."""
         return self.path / "server.log"
 
-    @property
-    def has_multi_part_log(self) -> bool:
-        """Whether the data is in the format that servers before version 7 ignore."""
-        return (self.path / "appendonlydir").exists()
-
     def is_served_from(self, working_folder: Path) -> bool:
         """Whether a server with this working folder serves this folder, and not one that it was copied from."""
         try:

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .binary import EmbeddedRedisUnavailable, find_server, server_version
+from .binary import EmbeddedRedisUnavailable, find_server
 from .configuration import Address, RunningServer, ask, free_port, read_address, write_configuration
 from .folder import EmbeddedRedisFailed, ServerFolder, is_locked, open_lock, state_folder, try_lock
 from .supervisor import Supervisor
@@ -279,7 +279,6 @@ class EmbeddedRedis:
 
     def _start_server(self, server_lock: int) -> None:
         binary = find_server() if self._binary is None else self._binary
-        self._refuse_older_server(binary)
         with contextlib.suppress(FileNotFoundError):
             self._files.log.replace(self._files.log.with_suffix(".log.old"))
         last = read_address(self._files.configuration)
@@ -307,13 +306,6 @@ class EmbeddedRedis:
     def _choose_address(self) -> Address:
         # A new port has a new password: clients may have sent the old one to the process that took the old port.
         return Address(self._choose_port(), secrets.token_hex(16))
-
-    def _refuse_older_server(self, binary: Path) -> None:
-        if self._files.has_multi_part_log and server_version(binary) < (7, 0):
-            raise EmbeddedRedisFailed(
-                f"The data in {self.folder} was written by Redis 7 or Valkey; {binary} is older, would not see "
-                f"it and would start empty. Put the newer server first on PATH, or use another state folder."
-            )
 
     def _spawn(self, binary: Path, server_lock: int) -> subprocess.Popen[bytes]:
         log = os.open(self._files.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
