@@ -9,7 +9,9 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import Celery, Task
+from celery.app import trace
 from celery.exceptions import InvalidTaskError, Retry
+from celery.worker import strategy
 from celery.worker.request import Request
 
 from ..messages.template import message_fault
@@ -72,9 +74,15 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     acks_on_failure_or_timeout = True
     throws = (AttemptFailed,)  # it is logged already, with its traceback
     typing = False
+    #: Of Celery's log lines for each message: received, succeeded. Failures and retries have their own levels.
+    log_level = logging.DEBUG
     executor: ExecutorOf
     loop_executor: ExecutorOf
     child_lost: Callable[[], None]
+
+    def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
+        """Celery's handler of this task's messages; it logs each of them as DEBUG."""
+        return super().start_strategy(app, consumer, info=strategy.logger.debug, **options)
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """Follow one dispatch; the result is a text for logs.
@@ -104,6 +112,26 @@ def _for_celery(failed: AttemptFailed) -> Exception:
     return retry.with_traceback(failed.__traceback__)
 
 
+class _StepSuccesses(logging.Filter):
+    """Makes Celery's log line for each success DEBUG where the task is a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is logged."""
+        about = record.args
+        if record.msg != trace.LOG_SUCCESS or not isinstance(about, dict) or about.get("name") not in self.tasks:
+            return True
+        record.levelno, record.levelname = StepTask.log_level, logging.getLevelName(StepTask.log_level)
+        return trace.logger.isEnabledFor(StepTask.log_level)
+
+
+_step_successes = _StepSuccesses()
+trace.logger.addFilter(_step_successes)
+
+
 def register_tasks(
     app: Celery,
     registered: Registered,
@@ -115,6 +143,7 @@ def register_tasks(
     names = []
     for step in registered.plan.steps:
         names.append(step.task)
+        _step_successes.tasks.add(step.task)
         if step.task in app._tasks:  # two workflows may share a last name: the message says which run it is
             continue
         # Queue and priority are no attributes of the task, which Celery deprecates: every dispatch carries them.

@@ -41,8 +41,8 @@ def task_events(deployment: Deployment) -> Iterator[list[dict[str, Any]]]:
 def lone(deploy_for_module: Deploy) -> Deployment:
     """One worker that never stops going on, with task events."""
     made = deploy_for_module(**WITHOUT_END)
-    made.worker("lone", FLOWS, "support.flows.everyday", pool="asyncio", concurrency=50, queues="umbel", events=True)
-    made.workers[0].wait_ready()
+    options = {"queues": "umbel", "events": True, "log_level": "DEBUG"}
+    made.worker("lone", FLOWS, "support.flows.everyday", pool="asyncio", concurrency=50, **options).wait_ready()
     return made
 
 
@@ -128,7 +128,7 @@ def test_the_current_task_is_the_step_that_is_executed(lone: Deployment) -> None
 
 def test_without_continuation_every_step_is_a_message_and_the_results_are_the_same(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES | {"continuation_seconds": 0.0})
-    worker = deployment.worker("one", FLOWS, pool="asyncio", concurrency=50).wait_ready()
+    worker = deployment.worker("one", FLOWS, pool="asyncio", concurrency=50, log_level="DEBUG").wait_ready()
     chains = [deployment.start(flows.Links, n=n) for n in range(3, 13)]
     assert [chain.result(40) for chain in chains] == list(range(3, 13))
     steps = sum(range(4, 14))
@@ -139,7 +139,7 @@ def test_without_continuation_every_step_is_a_message_and_the_results_are_the_sa
 
 
 def test_a_step_of_a_queue_that_a_worker_does_not_consume_goes_to_one_that_does(lone: Deployment) -> None:
-    there = lone.worker("there", FLOWS, pool="asyncio", queues="gpu").wait_ready()
+    there = lone.worker("there", FLOWS, pool="asyncio", queues="gpu", log_level="DEBUG").wait_ready()
     handlers = [lone.start(flows.Elsewhere) for _ in range(5)]
     assert [handler.result(40) for handler in handlers] == [3] * 5
     for handler in handlers:
@@ -188,7 +188,7 @@ def test_a_fan_out_spreads_over_the_workers_there_are(deploy: Deploy) -> None:
 
 def test_an_endless_chain_yields_the_only_slot_to_others(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES | {"continuation_seconds": 0.05})
-    worker = deployment.worker("one", FLOWS, pool="asyncio", concurrency=1).wait_ready()
+    worker = deployment.worker("one", FLOWS, pool="asyncio", concurrency=1, log_level="DEBUG").wait_ready()
     chain = deployment.start(flows.Unending)
     eventually(lambda: goings_on(worker, "Unending") >= 100, "it is under way")
     others = [deployment.start(flows.Opening, gate=gate) for gate in ("first", "second", chain.run_id)]

@@ -19,7 +19,7 @@ from umbel import WorkerLost
 
 def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_its_running_steps(deploy: Deploy) -> None:
     deployment = deploy(**WITHOUT_END)
-    victim = deployment.worker("victim", FLOWS, pool="asyncio", concurrency=100).wait_ready()
+    victim = deployment.worker("victim", FLOWS, pool="asyncio", concurrency=100, log_level="DEBUG").wait_ready()
     held = [deployment.start(flows.Links, n=30, held=[n, 12]) for n in (7, 10)]  # an async and a plain one
     for chain, n in zip(held, (7, 10), strict=True):
         eventually(lambda chain=chain, n=n: links(deployment, chain)[n] == 1, "it is held")
@@ -85,7 +85,7 @@ def test_a_stopped_worker_that_comes_back_finds_its_steps_given_away(deploy: Dep
 
 def test_a_terminated_worker_finishes_its_step_and_hands_the_chain_on(deploy: Deploy) -> None:
     deployment = deploy(**LONG_LEASES)  # nothing is redispatched for a minute
-    leaving = deployment.worker("leaving", FLOWS, pool="asyncio", concurrency=10).wait_ready()
+    leaving = deployment.worker("leaving", FLOWS, pool="asyncio", concurrency=10, log_level="DEBUG").wait_ready()
     chains = [deployment.start(flows.Links, n=30, held=[n]) for n in (10, 11, 12)]
     for chain, n in zip(chains, (10, 11, 12), strict=True):
         eventually(lambda chain=chain, n=n: links(deployment, chain)[n] == 1, "it is held")

@@ -80,7 +80,8 @@ class ContinuedTasks:
         name = plan.by_name[work.step].task
         dispatch = _dispatch_of(work)
         task_id = task_id_of(dispatch)
-        logger.info(
+        logger.log(
+            logging.DEBUG if failed is None else logging.INFO,
             "Task %s[%s] continued on this worker, finished in %ss: %s",
             name,
             task_id,

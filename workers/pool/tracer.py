@@ -96,7 +96,7 @@ class AsyncTracer:
         self._on_cleanup = _overridden(app.loader, BaseLoader, "on_process_cleanup")
         self._cleanup_backend = _overridden(task.backend, DisabledBackend, "process_cleanup")
         self._stores = not isinstance(task.backend, DisabledBackend)
-        self._is_info = logger.isEnabledFor(logging.INFO)
+        self._logs_success = logger.isEnabledFor(getattr(task, "log_level", logging.INFO))  # of umbel's steps: DEBUG
         self._inherits_priority = app.conf.task_inherit_parent_priority
         self._skips_done = (
             (app.conf.task_acks_late or task.acks_late)
@@ -171,13 +171,13 @@ class AsyncTracer:
                         text = await self._fail(request, failure)
                     else:
                         runtime = monotonic() - started
-                        if self._is_info or (message.eventer is not None and message.eventer.enabled):
+                        if self._logs_success or (message.eventer is not None and message.eventer.enabled):
                             text = saferepr(result, task.resultrepr_maxsize)
                         if self._on_success is not None:
                             self._hook(request, "on_success", self._on_success, result, uuid, args, kwargs)
                         if signals.task_success.receivers:
                             signals.task_success.send(sender=task, result=result, runtime=runtime)
-                        if self._is_info:
+                        if self._logs_success:
                             self._log_success(request, text, runtime)
                 if self._after_return is not None and state not in stock.IGNORE_STATES:
                     self._hook(request, "after_return", self._after_return, state, result, uuid, args, kwargs, None)

@@ -155,10 +155,14 @@ class Deployment:
         concurrency: int = 2,
         queues: str | None = None,
         events: bool = False,
+        log_level: str = "INFO",
         more: dict[str, str] | None = None,
     ) -> WorkerUnderTest:
-        """Start a worker, by default for all of `support.flows.everyday`. It need not be ready yet."""
-        options = ["--name", name, "--pool", pool, "--concurrency", str(concurrency), "--loglevel", "INFO"]
+        """Start a worker, by default for all of `support.flows.everyday`. It need not be ready yet.
+
+        Log level INFO is what a worker has by default; at DEBUG it logs each step and each message.
+        """
+        options = ["--name", name, "--pool", pool, "--concurrency", str(concurrency), "--loglevel", log_level]
         options += ["--task-events"] if events else []
         if queues is not None:
             options += ["--queues", queues]
