@@ -1,4 +1,5 @@
-"""What faults of Redis mean: which pass by themselves, and what is raised for the others; and a plain client.
+"""What faults of Redis mean: which pass by themselves, and what is raised for the others, a server that is too old
+among them; and a plain client.
 
 Runs are read and written through `pipeline.Connection`.
 """
@@ -6,6 +7,7 @@ Runs are read and written through `pipeline.Connection`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from redis import Redis
@@ -22,6 +24,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ..model.errors import ConfigurationError, StoreUnavailable
+from ..model.releases import OLDEST_RELEASES, Release
 from .settings import redact_url
 
 #: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
@@ -75,6 +78,40 @@ def not_a_url(url: str, error: ValueError) -> ConfigurationError:
         "redis://[[user]:password@]host:port/db, rediss://… or unix://path; in a password, write / ? # @ % as %2F "
         "%3F %23 %40 %25."
     )
+
+
+async def refuse_old_server(connection: Any, url: str) -> None:
+    """Ask a server for its release. One that forbids the question is accepted: calling a function shows what it lacks.
+
+    Args:
+        connection: A connection of redis-py's that has just been made.
+        url: Where it leads.
+
+    Raises:
+        ConfigurationError: The server is too old.
+        ConnectionError, TimeoutError: It did not answer.
+    """
+    await connection.send_command("INFO", "server")
+    try:
+        reply: bytes = await connection.read_response(disable_decoding=True)
+    except ResponseError:
+        return
+    lines = reply.decode(errors="replace").splitlines()
+    refuse_old_release(dict(line.split(":", 1) for line in lines if ":" in line), url)
+
+
+def refuse_old_release(info: Mapping[str, Any], url: str) -> None:
+    """Judge what a server replied to `INFO server`.
+
+    Raises:
+        ConfigurationError: The server is too old.
+    """
+    release = Release.of_info(info)
+    if release is not None and not release.is_new_enough:
+        raise ConfigurationError(
+            f"The server at {redact_url(url)} is {release}, which is too old: umbel needs {OLDEST_RELEASES}, or newer. "
+            "Upgrade it, or set UMBEL_REDIS_URL to a newer server."
+        )
 
 
 def is_passing(error: Exception) -> bool:

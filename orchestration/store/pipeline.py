@@ -29,8 +29,9 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from ..model.errors import ConfigurationError
 from .asks import Command, Request, ScriptCall, packed, packed_script
-from .connection import is_passing, not_a_url, refused_credentials, unavailable
+from .connection import is_passing, not_a_url, refuse_old_server, refused_credentials, unavailable
 from .failpoints import failpoint
 from .portal import Portal
 
@@ -117,7 +118,7 @@ class Connection:
 
         Raises:
             StoreUnavailable: Redis did not answer within the patience.
-            ConfigurationError: Redis refuses the credentials.
+            ConfigurationError: Redis refuses the credentials, or is too old.
         """
         request = self._of_call(call, patience_seconds)
         if self.portal.is_here():
@@ -299,6 +300,7 @@ class Connection:
             error: Exception = ConnectionError("Connection closed by server.")
             try:
                 await connection.connect()
+                await refuse_old_server(connection, self.url)
                 pause = _FIRST_PAUSE
                 await self._converse(connection)
             except Exception as failure:
@@ -366,6 +368,8 @@ class Connection:
             return True
         if not isinstance(reply, Exception):
             future.set_result(reply)
+        elif isinstance(reply, ConfigurationError):
+            future.set_exception(reply)
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self.url, reply))
         elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.connection import connect
+from ...orchestration.store.connection import connect, refuse_old_release
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.verbs import Store
@@ -77,7 +77,12 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         self._running: Future[None] | None = None
 
     def start(self, parent: Any) -> None:
-        """Start sweeping."""
+        """Start sweeping.
+
+        Raises:
+            ConfigurationError: Redis is too old, and so this worker ends. One that does not answer is waited for.
+        """
+        self._refuse_old_server()
         self._queues = sorted(parent.app.amqp.queues.consume_from)
         is_ours = isinstance(parent.pool, AsyncPool)
         self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]
@@ -125,6 +130,17 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                     await self._wake.wait()
             self._wake.clear()
         await self._leave(store)
+
+    def _refuse_old_server(self) -> None:
+        url = self.installation.settings.redis_url
+        client = connect(url)
+        try:
+            info = client.info("server")
+        except RedisError:
+            return
+        finally:
+            client.close()
+        refuse_old_release(info, url)
 
     def _examine(self) -> None:
         """Log once, at the start, which settings of Redis may lose what it acknowledges."""

@@ -52,7 +52,10 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     client = connect(settings.redis_url or "")
     portal = Portal("umbel-doctor")
     try:
-        findings += judge_server(ask_server(client), is_private=is_embedded)
+        server = ask_server(client)
+        findings += judge_server(server, is_private=is_embedded)
+        if server.release is not None and not server.release.is_new_enough:
+            return findings  # it would refuse whatever else is asked
         portal.call(_examine_state(Store(Connection(settings.redis_url or "", portal), settings), findings))
     except (RedisError, OSError, UmbelError) as error:
         findings.append(

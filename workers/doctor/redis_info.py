@@ -28,6 +28,7 @@ class RedisInfo:
     """What a server reports about itself; None is what it does not report.
 
     Attributes:
+        release: What it is.
         replicas: How many replicas are connected to it.
         min_replicas: How many replicas must keep up for it to take writes.
         saves: When it writes snapshots; empty means never.
@@ -39,7 +40,7 @@ class RedisInfo:
         loads_cut_log: Whether it starts on a log whose end is missing, as after a power cut.
     """
 
-    release: Release
+    release: Release | None
     role: str
     appends: bool
     append_failed: bool
@@ -69,7 +70,7 @@ def ask_server(client: Client) -> RedisInfo:
     min_replicas = reported.get("min-replicas-to-write")
     protected = reported.get("protected-mode")
     return RedisInfo(
-        release=Release.of_info(info) or Release("Redis", ()),
+        release=Release.of_info(info),
         role=str(info.get("role", "master")),
         appends=bool(info.get("aof_enabled")),
         append_failed="err" in (info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status")),

@@ -62,24 +62,29 @@ def what_loses_data(server: RedisInfo) -> Iterator[Finding]:
 
 
 def _version(server: RedisInfo, *, is_private: bool) -> Iterator[Finding]:
-    if not server.release.is_new_enough:
+    release = server.release
+    if release is None:
+        yield Finding(
+            "note", "version", f"The server does not report its release; {OLDEST_RELEASES}, or newer, is needed."
+        )
+    elif not release.is_new_enough:
         yield Finding(
             "danger",
             "version",
-            f"{server.release} is too old: umbel needs {OLDEST_RELEASES}, or newer.",
+            f"{release} is too old: umbel needs {OLDEST_RELEASES}, or newer.",
             "Upgrade it, or point UMBEL_REDIS_URL at a newer server.",
         )
-    elif not is_private and not has_lua_fixes(server.release):
+    elif not is_private and not has_lua_fixes(release):
         yield Finding(
             "warning",
             "version",
-            f"{server.release} lacks the Lua fixes of October 2025 (CVE-2025-49844 and others): "
+            f"{release} lacks the Lua fixes of October 2025 (CVE-2025-49844 and others): "
             f"a client that may run scripts can break out of them.",
-            f"Upgrade to {_fixed_in(server)} or newer, unless your distribution has patched this one; and let only "
+            f"Upgrade to {_fixed_in(release)} or newer, unless your distribution has patched this one; and let only "
             f"umbel's processes reach it.",
         )
     else:
-        yield Finding("fine", "version", str(server.release))
+        yield Finding("fine", "version", str(release))
 
 
 def has_lua_fixes(release: Release) -> bool:
@@ -89,9 +94,9 @@ def has_lua_fixes(release: Release) -> bool:
     return release.version >= same_series[0] if same_series else release.version > fixes[-1]
 
 
-def _fixed_in(server: RedisInfo) -> str:
-    fixes = _LUA_FIXES[server.release.product]
-    return ".".join(map(str, next((fix for fix in fixes if fix >= server.release.version), fixes[-1])))
+def _fixed_in(release: Release) -> str:
+    fixes = _LUA_FIXES[release.product]
+    return ".".join(map(str, next((fix for fix in fixes if fix >= release.version), fixes[-1])))
 
 
 def _role(server: RedisInfo) -> Iterator[Finding]:

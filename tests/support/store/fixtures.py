@@ -18,7 +18,7 @@ from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A Redis: TEST_REDIS_URL, else one of our own, of the oldest release that umbel supports."""
+    """A Redis: TEST_REDIS_URL, else one of our own, the wheel's."""
     given = os.environ.get("TEST_REDIS_URL")
     if given:
         yield given
