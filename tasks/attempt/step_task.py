@@ -125,7 +125,7 @@ class _StepSuccesses(logging.Filter):
         if record.msg != trace.LOG_SUCCESS or not isinstance(about, dict) or about.get("name") not in self.tasks:
             return True
         record.levelno, record.levelname = StepTask.log_level, logging.getLevelName(StepTask.log_level)
-        return trace.logger.isEnabledFor(StepTask.log_level)
+        return bool(trace.logger.isEnabledFor(StepTask.log_level))
 
 
 _step_successes = _StepSuccesses()
