@@ -1,8 +1,8 @@
-"""The workflow of `waiting.py`: one step that asks a human."""
+"""Workflows that wait: of `waiting.py`, one step that asks a human; of `measure_waits.py`, a fan-out of them."""
 
 from __future__ import annotations
 
-from umbel import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 
 
 class Case(StartEvent):
@@ -32,3 +32,48 @@ class Ask(Workflow):
         question = Question(text=f"How many points for case {case.number}?")
         verdict = await ctx.wait_for_event(Verdict, waiter_event=question, timeout=None)
         return StopEvent(result=[case.number, verdict.points])
+
+
+class Spread(StartEvent):
+    """How many steps wait at once."""
+
+    width: int
+
+
+class Numbered(Event):
+    """To one of them."""
+
+    number: int
+
+
+class Reply(HumanResponseEvent):
+    """To one of them, from outside."""
+
+    number: int
+
+
+class Answered(Event):
+    """From one of them."""
+
+    number: int
+
+
+class AskMany(Workflow):
+    """A fan-out whose steps wait, each for an answer of its own."""
+
+    @step
+    async def spread(self, start: Spread) -> list[Numbered]:
+        """Fan out."""
+        return [Numbered(number=number) for number in range(start.width)]
+
+    @step(num_workers=100_000)
+    async def wait(self, ctx: Context, numbered: Numbered) -> Answered:
+        """Wait for the answer with the same number."""
+        number = numbered.number
+        reply = await ctx.wait_for_event(Reply, requirements={"number": number}, timeout=None)
+        return Answered(number=reply.number)
+
+    @step
+    async def join(self, answered: list[Answered]) -> StopEvent:
+        """Count."""
+        return StopEvent(result=len({each.number for each in answered}))

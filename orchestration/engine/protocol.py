@@ -14,10 +14,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..model.commands import Command, EndStatus
-from ..model.decide import CHUNK, Decision, Limits, decide, decide_start, route
+from ..model.decide import CHUNK, Decision, Limits, decide, decide_start, route, routed_events
 from ..model.envelope import Envelope
 from ..model.errors import (
     HandlerRunning,
@@ -30,7 +31,7 @@ from ..model.errors import (
 )
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
-from ..model.work_item import Failed, Origin, Outcome, Surroundings, Work, derive_id
+from ..model.work_item import Failed, Origin, Outcome, Surroundings, Suspended, Work, derive_id
 from ..store.keys import check_run_id, new_nonce
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
 from ..store.verbs import Store
@@ -196,9 +197,9 @@ class Engine:
         emit_id = derive_id(run_id, "outside", send_id)
         reply: Applied | Refusal = Refusal.CHANGED
         while reply is Refusal.CHANGED:
-            surroundings = await self.store.surroundings(run_id)
+            surroundings = await self.store.waiters_for(run_id, [event])
             commands = route(plan, event, origin, emit_id, surroundings, limits or self.limits, target=target)
-            reply = await self.store.send(run_id, send_id, commands, version=surroundings.version)
+            reply = await self.store.send(run_id, send_id, commands, surroundings=surroundings)
         if reply is Refusal.UNKNOWN:
             raise RunNotFound(not_found(run_id))
         if isinstance(reply, Refusal):
@@ -229,21 +230,20 @@ class Engine:
         self, work: Work, plan: Plan, *, batch: int, publishes: Sequence[Command], sends: Sequence[Sent]
     ) -> Applied | Refusal:
         """Bring a burst of a running step to Redis. *Promise:* applied once per batch number."""
-        surroundings = Surroundings(work.version)
-        if sends and work.version:
-            surroundings = await self.store.surroundings(work.run_id)
+        events = [event for _, event, _ in sends]
+        surroundings = await self.store.waiters_for(work.run_id, events) if sends and work.version else Surroundings()
         while True:
             reply = await self.store.flush(
                 work,
                 plan,
                 batch=batch,
-                version=surroundings.version,
+                surroundings=surroundings,
                 publishes=publishes,
                 sends=self._routed(work, plan, sends, surroundings)[0],
             )
             if reply is not Refusal.CHANGED:
                 break
-            surroundings = await self.store.surroundings(work.run_id)
+            surroundings = await self.store.waiters_for(work.run_id, events)
         if isinstance(reply, Applied):
             await self._send_messages(plan, reply.dispatches)
         return reply
@@ -268,7 +268,7 @@ class Engine:
             entry: The journal's summary of this attempt.
             carry_on: The offer to go on with work that this makes ready.
         """
-        surroundings = await self.store.surroundings(work.run_id) if work.version else Surroundings(work.version)
+        surroundings = await self._around(work, outcome, emitted) if work.version else Surroundings()
         while True:
             decision = self._decided(work, plan, outcome, emitted, surroundings)
             refused = await stage(self.store, work, decision, CHUNK) if decision.staged else None
@@ -276,7 +276,7 @@ class Engine:
                 work,
                 plan,
                 decision,
-                version=surroundings.version,
+                surroundings=surroundings,
                 batches=emitted.batches,
                 exchanges=emitted.exchanges,
                 entry=dict(entry),
@@ -285,7 +285,7 @@ class Engine:
             )
             if reply is not Refusal.CHANGED:
                 break
-            surroundings = await self.store.surroundings(work.run_id)
+            surroundings = await self._around(work, outcome, emitted)
         if isinstance(reply, Applied):
             await self._send_messages(plan, reply.dispatches)
             if reply.leaving is not None:
@@ -300,8 +300,14 @@ class Engine:
         routed, left = self._routed(work, plan, emitted.sends, surroundings)
         decision = decide(plan, work, outcome, left, self.limits)
         commands = [*emitted.publishes, *(command for _, sent in routed for command in sent), *decision.commands]
-        sensitive = decision.sensitive or bool(emitted.sends)
-        return Decision(commands, decision.staged, decision.scope_id, sensitive, decision.opens)
+        return replace(decision, commands=commands, sensitive=decision.sensitive or bool(emitted.sends))
+
+    async def _around(self, work: Work, outcome: Outcome, emitted: Emitted) -> Surroundings:
+        """What matters to a decision. No outcome depends both on who waits and on the inbox."""
+        if isinstance(outcome, Suspended):
+            return await self.store.inbox(work.run_id)
+        events = [*(event for _, event, _ in emitted.sends), *routed_events(outcome)]
+        return await self.store.waiters_for(work.run_id, events) if events else Surroundings()
 
     def _routed(
         self, work: Work, plan: Plan, sends: Sequence[Sent], surroundings: Surroundings

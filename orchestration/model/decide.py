@@ -14,6 +14,7 @@ Rules that live here (the contract is LlamaIndex Workflows', see docs/how-an-eve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from . import envelope as names
@@ -76,7 +77,8 @@ class Decision:
         commands: Applied by the commit, in order.
         staged: Per step name, what has to be staged before the commit.
         scope_id: The fan-out that `staged` members belong to.
-        sensitive: The decision looked at waiters or inbox; the commit must check their version.
+        sensitive: It depends on who waits; the commit must check that no waiter was added.
+        hopes: It has looked into the inbox in vain; the commit must check that no event was added there.
         opens: Fan-outs opened, as (scope id, opener step).
     """
 
@@ -85,6 +87,7 @@ class Decision:
     scope_id: str | None = None
     sensitive: bool = False
     opens: tuple[tuple[str, str], ...] = ()
+    hopes: bool = False
 
 
 def route(
@@ -177,6 +180,18 @@ def _gathering_scope(plan: Plan, step: StepPlan, scope: Scope) -> str | None:
 def decide_start(plan: Plan, run_id: str, event: Envelope, limits: Limits) -> list[Command]:
     """The first commands of a run: its start event to every step that accepts it."""
     return route(plan, event, Origin(run_id, "start"), derive_id(run_id, "start"), Surroundings(), limits)
+
+
+def routed_events(outcome: Outcome) -> Sequence[Envelope]:
+    """The events of an outcome that go to steps and waiters, so that it matters who waits."""
+    match outcome:
+        case Returned(event):
+            events = () if event is None else (event,)
+        case FannedOut(events):
+            pass
+        case _:
+            return ()
+    return () if any(event.is_a(names.STOP) for event in events) else events
 
 
 def decide(plan: Plan, work: Work, outcome: Outcome, surroundings: Surroundings, limits: Limits) -> Decision:
@@ -279,4 +294,4 @@ def _decide_suspended(work: Work, outcome: Suspended, surroundings: Surroundings
         commands.append(TakeFromInbox(early.event_id))
         commands.append(KeepEvent(early.event_id, early.event, 1))
         commands.append(Resume(work.work_id, waiter.waiter_id, early.event_id, early.event.type))
-    return Decision(commands, sensitive=True)
+    return Decision(commands, hopes=early is None)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .envelope import Envelope
+from .waiting_kinds import Kind
 
 
 def derive_id(*parts: str | bytes | int) -> str:
@@ -86,8 +88,11 @@ class Waiter:
         return all(value.get(k, dynamic.get(k, missing)) == wanted for k, wanted in self.requirements.items())
 
     def to_bytes(self) -> bytes:
-        """What is stored under `work id|waiter id`."""
+        """What is stored under `work id|waiter id`. Scripts read its digest and kind, which therefore come first."""
         body = {"s": self.step, "t": self.event_type, "r": self.requirements, "sub": self.subclasses}
+        kind = Kind(self.event_type, self.subclasses, tuple(sorted(self.requirements)))
+        with suppress(RecursionError):  # such a waiter is found without the index
+            body = {"i": kind.digest(self.requirements), "k": kind.to_text()} | body
         return json.dumps(body, separators=(",", ":")).encode()
 
     @staticmethod
@@ -107,15 +112,37 @@ class InboxEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look into the index of waiters has seen: the same again means that no waiter of interest was added.
+
+    Attributes:
+        kinds: How many kinds of waiters there were.
+        counts: Digest -> how many waiters there were.
+    """
+
+    kinds: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """The part of a run that other processes may change while a step decides: waiters and inbox.
 
-    `version` is checked by the commit; if it has changed, the outcome is decided again on fresh surroundings.
+    A script checks whether what was decided still holds; if not, the outcome is decided again on fresh surroundings.
+
+    Attributes:
+        version: Changes with every waiter that is added. One that has gone is noticed by itself.
+        waiters: Those that may concern the decision.
+        inbox: Its events.
+        inbox_version: Changes with every event that is added to the inbox.
+        seen: The waiters that were looked up in the index, if they were.
     """
 
     version: int = 0
     waiters: tuple[Waiter, ...] = ()
     inbox: tuple[InboxEvent, ...] = ()
+    inbox_version: int = 0
+    seen: Seen | None = None
 
     def after(self, event: Envelope) -> Surroundings:
         """The rest once `event` has answered its waiters: each is answered once, by the first event that matches."""

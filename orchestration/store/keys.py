@@ -62,6 +62,12 @@ RUN_KEYS: dict[str, RunKey] = {
     "journal": RunKey(":journal", "STREAM", "one entry per applied change"),
     "inbox": RunKey(":inbox", "LIST", "events that no step accepted yet, bounded", spent=True),
     "waiters": RunKey(":waiters", "HASH", "work id|waiter id -> what it waits for", spent=True),
+    "waiting": RunKey(
+        ":waiting",
+        "ZSET",
+        "index of the waiters, from `waiters_indexed_from` of them on: `digest|field`, `#kind`",
+        spent=True,
+    ),
     "extra": RunKey(":extra", "SET", "names of the run's dynamic keys (members, sent, collect), for their expiry"),
     "received": RunKey(":received", "ZSET", "ids of external sends seen lately", spent=True),
     "collect": RunKey(":collect", "HASH", "bookkeeping of collect_events buffers", spent=True),

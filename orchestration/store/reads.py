@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from ..model.decide import CHUNK
 from ..model.envelope import Envelope
 from ..model.errors import RunClosed, RunNotFound
 from ..model.plan import Plan
-from ..model.work_item import InboxEvent, Surroundings, Waiter, Work
+from ..model.waiting_kinds import Kind, digests
+from ..model.work_item import InboxEvent, Seen, Surroundings, Waiter, Work
 from .asks import Command, ScriptCall
 from .keys import Keys, RunKeys
 from .pipeline import Connection
@@ -18,6 +23,35 @@ from .settings import Settings
 
 #: Members of a fan-in are read in pages of this many.
 MEMBERS_PAGE = 500
+
+
+#: Counters of changes, see `lua/lib/waiters.lua`.
+_COUNTS = ("wv", "wa", "wr", "ia")
+
+
+def _numbers(counts: Sequence[bytes | None]) -> list[int]:
+    return [int(count or 0) for count in counts]
+
+
+def _unknown(changes: int, added: int, removed: int, kept: int) -> int:
+    """Changes of an unknown kind, which an older release made: the index lacks them."""
+    return changes - added - removed - kept
+
+
+def _surroundings(
+    counts: Sequence[bytes | None], waiters: Sequence[bytes], inbox: Sequence[bytes] = ()
+) -> Surroundings:
+    numbers = _numbers(counts)
+    unknown, (_, added, _, kept) = _unknown(*numbers), numbers
+    return Surroundings(
+        added + unknown,
+        tuple(Waiter.from_bytes(name.decode(), data) for name, data in pairs(waiters).items()),
+        tuple(
+            InboxEvent(raw[b"id"].decode(), Envelope.from_bytes(raw[b"d"]))
+            for raw in (unpack_raw(raw) for raw in inbox)
+        ),
+        kept + unknown,
+    )
 
 
 class StoreReads:
@@ -70,21 +104,60 @@ class StoreReads:
         return gathered
 
     async def surroundings(self, run_id: str) -> Surroundings:
-        """Waiters and inbox of a run, with the version a commit checks; as of one instant."""
+        """All waiters and the inbox of a run, with the versions that scripts check; as of one instant."""
         keys = self.locate(run_id)
-        version, waiters, inbox = await self.connection.transaction(
+        counts, waiters, inbox = await self.connection.transaction(
             "look at waiters",
-            ("HGET", keys["run"], "wv"),
+            ("HMGET", keys["run"], *_COUNTS),
             ("HGETALL", keys["waiters"]),
             ("LRANGE", keys["inbox"], 0, -1),
             patience_seconds=self.patience_seconds,
         )
-        kept = [unpack_raw(raw) for raw in inbox]
-        return Surroundings(
-            int(version or 0),
-            tuple(Waiter.from_bytes(name.decode(), data) for name, data in pairs(waiters).items()),
-            tuple(InboxEvent(raw[b"id"].decode(), Envelope.from_bytes(raw[b"d"])) for raw in kept),
+        return _surroundings(counts, waiters, inbox)
+
+    async def inbox(self, run_id: str) -> Surroundings:
+        """What matters to a step that begins to wait: the inbox, and its version."""
+        keys = self.locate(run_id)
+        counts, inbox = await self.connection.transaction(
+            "look into the inbox",
+            ("HMGET", keys["run"], *_COUNTS),
+            ("LRANGE", keys["inbox"], 0, -1),
+            patience_seconds=self.patience_seconds,
         )
+        return _surroundings(counts, (), inbox)
+
+    async def waiters_for(self, run_id: str, events: Sequence[Envelope]) -> Surroundings:
+        """What matters to where events go: the waiters that one of them may answer, and their version.
+
+        All waiters while they are few. Else those that the index gives, in time that does not grow with their number.
+        A waiter that is added after the version was read makes the version outdated, whether it was seen or not; so
+        what follows need not be read at the same instant.
+        """
+        keys, few = self.locate(run_id), self.settings.waiters_indexed_from
+        counts, (cursor, waiters), kinds, total = await self.connection.transaction(
+            "look at waiters",
+            ("HMGET", keys["run"], *_COUNTS),
+            ("HSCAN", keys["waiters"], 0, "COUNT", max(few, 1)),
+            ("ZRANGEBYLEX", keys["waiting"], "[#", "($"),
+            ("HLEN", keys["waiters"]),
+            patience_seconds=self.patience_seconds,
+        )
+        if cursor == b"0":
+            return _surroundings(counts, waiters)
+        wanted = None
+        if kinds and _unknown(*_numbers(counts)) == 0:
+            with suppress(RecursionError):
+                wanted = digests([Kind.from_text(text[1:].decode()) for text in kinds], events)
+        if wanted is None or len(wanted) > total:
+            waiters = await self.command("look at all waiters", "HGETALL", keys["waiters"])
+            return _surroundings(counts, waiters)
+        asked = [("ZRANGEBYLEX", keys["waiting"], f"[{digest}|", f"({digest}}}") for digest in wanted]
+        found = await self.batch("look up waiters", *asked) if asked else []
+        fields = [member.partition(b"|")[2] for members in found for member in members]
+        stored = await self.command("look at waiters", "HMGET", keys["waiters"], *fields) if fields else []
+        flat = [part for pair in zip(fields, stored, strict=True) if pair[1] is not None for part in pair]
+        seen = Seen(len(kinds), {digest: len(members) for digest, members in zip(wanted, found, strict=True)})
+        return replace(_surroundings(counts, flat), seen=seen if len(wanted) <= CHUNK else None)
 
     async def run(self, run_id: str) -> RunRecord:
         """One run as it stands.

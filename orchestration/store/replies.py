@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import msgpack
 
+from ..model.commands import Command, Resume, TakeFromInbox
 from ..model.decide import Decision, Staged
 from ..model.envelope import FAILED, Envelope, ending
 from ..model.plan import Plan
-from ..model.work_item import Scope, Work
+from ..model.work_item import Scope, Surroundings, Work
 from . import record as work_record
 from .keys import RunKeys
 from .record import WorkRecord
@@ -262,6 +263,34 @@ def commit_entry(work: Work, decision: Decision) -> dict[str, Any]:
     """
     staged = {step: len(items) for step, items in decision.staged.items()}
     return {"w": work.work_id, "s": work.step, "a": work.attempt} | ({"staged": staged} if staged else {})
+
+
+def checks(
+    on: Surroundings, commands: Sequence[Command], sensitive: bool = True, hopes: bool = False, *, own: str = ""
+) -> dict[str, Any]:
+    """What a script checks before it applies commands that were decided on surroundings; see `lua/lib/waiters.lua`.
+
+    Args:
+        on: The surroundings.
+        commands: What was decided.
+        sensitive: It depends on who waits.
+        hopes: It has looked into the inbox in vain.
+        own: The work item that waits from now on; its waiter is not there yet.
+    """
+    answers = [
+        f"{command.work_id}|{command.waiter_id}"
+        for command in commands
+        if isinstance(command, Resume) and command.work_id != own
+    ]
+    early = next((command.event_id for command in commands if isinstance(command, TakeFromInbox)), None)
+    seen = None if on.seen is None else {"kinds": on.seen.kinds, "counts": on.seen.counts}
+    return {
+        "wv": on.version if sensitive else None,
+        "seen": seen if sensitive else None,
+        "answers": answers or None,
+        "iv": on.inbox_version if hopes else None,
+        "early": early,
+    }
 
 
 def touched_keys(keys: RunKeys, plan: Plan, work: Work, decision: Decision, taken: Iterable[str]) -> dict[str, str]:

@@ -87,6 +87,9 @@ class Settings(BaseModel):
     journal_max_entries: int = Field(default=100_000, gt=0)
     inbox_max_events: int = Field(default=1_000, gt=0)
     history: Literal["full", "summary"] = "full"
+    waiters_indexed_from: int = Field(
+        default=16, ge=0, description="Waiters of a run above which those that an event answers are found by an index"
+    )
 
     @model_validator(mode="before")
     @classmethod

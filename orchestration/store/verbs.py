@@ -19,7 +19,7 @@ from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
-from ..model.work_item import Work
+from ..model.work_item import Surroundings, Work
 from .asks import ScriptCall
 from .keys import RunKeys, state_id_of
 from .reads import StoreReads
@@ -30,6 +30,7 @@ from .replies import (
     Dispatch,
     Follows,
     Refusal,
+    checks,
     claimed_work,
     commit_entry,
     continued_work,
@@ -119,6 +120,7 @@ class Store(StoreReads):
             "jmax": settings.journal_max_entries,
             "keep": round(settings.retention_seconds * 1000),
             "full": settings.history == "full" or None,
+            "windex": settings.waiters_indexed_from,
             "state": True,
         }
 
@@ -233,7 +235,7 @@ class Store(StoreReads):
         plan: Plan,
         decision: Decision,
         *,
-        version: int,
+        surroundings: Surroundings,
         batches: int,
         entry: dict[str, Any],
         exchanges: int = 0,
@@ -246,14 +248,12 @@ class Store(StoreReads):
             work: What was claimed.
             plan: The run's plan.
             decision: What to apply.
-            version: Version of the surroundings the decision was made with; `CHANGED` when it has moved.
+            surroundings: What the decision was made on; `CHANGED` when it would be another one now.
             batches: How many early flushes must have arrived; `MISSING` when one did not.
-            exchanges: How many state writes and collect_events calls of this attempt Redis has answered; `MISSING`
-                when it has forgotten one, because it was set back.
+            exchanges: How many state writes and collect_events calls Redis has answered; `MISSING` if it forgot one.
             entry: The journal's summary of this attempt.
             taken: Logical names of completed collect_events sets to drop with the work item.
-            carry_on: The caller would go on with a work item that this makes ready. It is claimed by the same script:
-                a lost reply orphans nothing, because asking again gives the same work.
+            carry_on: The caller would go on with a work item that this makes ready; asking again gives the same one.
         """
 
         def read(reply: Any) -> Applied | Refusal:
@@ -276,7 +276,7 @@ class Store(StoreReads):
             owner=work.owner,
             batches=batches,
             xs=exchanges or None,
-            wv=version if decision.sensitive else None,
+            **checks(surroundings, decision.commands, decision.sensitive, decision.hopes, own=work.work_id),
             body=[command.wire() for command in decision.commands],
             entry=commit_entry(work, decision) | entry,
             **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self._lease}),
@@ -291,7 +291,7 @@ class Store(StoreReads):
         plan: Plan,
         *,
         batch: int,
-        version: int,
+        surroundings: Surroundings,
         publishes: Sequence[Command],
         sends: Sequence[tuple[str, Sequence[Command]]],
     ) -> Applied | Refusal:
@@ -303,21 +303,18 @@ class Store(StoreReads):
             w=work.work_id,
             t=work.token,
             batch=batch,
-            wv=version if sends else None,
+            **checks(surroundings, [c for _, commands in sends for c in commands], bool(sends)),
             publishes=[command.wire() for command in publishes],
             body=[{"id": emit_id, "commands": [c.wire() for c in commands]} for emit_id, commands in sends],
         )
         return self.applied(work.run_id, rest[0]) if status == b"flushed" else Refusal(status.decode())
 
-    async def send(self, run_id: str, send_id: str, commands: Sequence[Command], *, version: int) -> Applied | Refusal:
+    async def send(
+        self, run_id: str, send_id: str, commands: Sequence[Command], *, surroundings: Surroundings
+    ) -> Applied | Refusal:
         """Apply an event from outside the run; equal `send_id`s within an hour are one send."""
-        status, *rest = await self.verb(
-            "send",
-            run_id,
-            id=send_id,
-            wv=version,
-            body=[command.wire() for command in commands],
-        )
+        body = [command.wire() for command in commands]
+        status, *rest = await self.verb("send", run_id, id=send_id, **checks(surroundings, commands), body=body)
         return self.applied(run_id, rest[0]) if status == b"sent" else Refusal(status.decode())
 
     async def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> bool:

@@ -25,7 +25,7 @@ from .emissions import Emissions
 logger = logging.getLogger("umbel.steps")
 
 
-#: Every commit of the run reads all its waiters.
+#: They are read again for each event that may meet them.
 _REQUIREMENTS_BYTES = 64 * 1024
 
 

@@ -166,7 +166,12 @@ def test_a_restored_run_waits_for_admission_with_all_its_work(crowd: Crowd) -> N
 # -- every guard is needed ---------------------------------------------------------------------------------------------
 
 GUARDS = [
-    ("send", "awaits_admission = meta[3]", "", test_what_is_sent_to_a_waiting_run_is_kept_until_it_begins),
+    (
+        "send",
+        "awaits_admission = redis.call('HGET', K.run, 'unbegun')",
+        "",
+        test_what_is_sent_to_a_waiting_run_is_kept_until_it_begins,
+    ),
     ("wake", "awaits_admission = meta[2]", "", test_what_wakes_in_a_waiting_run_continues_when_it_begins),
     ("begin", "or meta[2] ~= A.ticket", "", test_an_admission_of_an_earlier_life_begins_nothing),
     ("begin", "meta[1] ~= 'running' or", "", test_a_late_request_admits_no_run_that_has_ended),

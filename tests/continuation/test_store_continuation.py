@@ -25,7 +25,7 @@ def commit(run: DrivenRun, work: Work, outcome: Outcome, carry_on: CarryOn | Non
     around = run.store.surroundings(run.run_id)
     decision = decide(run.plan, work, outcome, around, LIMITS)
     return run.heard(
-        run.store.commit(work, run.plan, decision, version=around.version, batches=0, entry={}, carry_on=carry_on)
+        run.store.commit(work, run.plan, decision, surroundings=around, batches=0, entry={}, carry_on=carry_on)
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from support.store.blocking import BlockingStore as Store
-from support.store.driving import LIMITS, DrivenRun, dump, event
+from support.store.driving import LIMITS, NOTHING, DrivenRun, dump, event
 from support.store.verb_cases import CASES, PLAN, claimed
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.work_item import FannedOut, Surroundings, Work
@@ -58,7 +58,7 @@ def test_a_decision_is_not_applied_on_top_of_its_refusal(store: Store) -> None:
     before = dump(store.client, store.settings.key_prefix)
 
     for _ in range(2):
-        assert store.commit(work, PLAN, decision, version=7, batches=0, entry={}) is Refusal.CHANGED
-        assert store.commit(work, PLAN, decision, version=0, batches=3, entry={}) is Refusal.MISSING
+        assert store.commit(work, PLAN, decision, surroundings=Surroundings(7), batches=0, entry={}) is Refusal.CHANGED
+        assert store.commit(work, PLAN, decision, surroundings=NOTHING, batches=3, entry={}) is Refusal.MISSING
     assert dump(store.client, store.settings.key_prefix) == before
     assert run.status == "running"

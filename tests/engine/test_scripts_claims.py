@@ -167,10 +167,10 @@ def test_a_repeated_commit_gives_its_first_answer(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
     work = run.claim("first")
     decision = decide(TWO, work, Returned(event("A")), NOTHING, LIMITS)
-    first = store.commit(work, TWO, decision, version=0, batches=0, entry={})
+    first = store.commit(work, TWO, decision, surroundings=NOTHING, batches=0, entry={})
     before = dump(store.client, store.settings.key_prefix, without=("counters",))
 
-    assert store.commit(work, TWO, decision, version=0, batches=0, entry={}) == first
+    assert store.commit(work, TWO, decision, surroundings=NOTHING, batches=0, entry={}) == first
     assert isinstance(first, Applied)
     assert first.dispatches
     assert dump(store.client, store.settings.key_prefix, without=("counters",)) == before
@@ -207,7 +207,7 @@ def test_a_decision_made_on_outdated_waiters_is_refused(store: Store) -> None:
     decision = decide(run.plan, tells, Returned(event("Answer", n=1)), Surroundings(tells.version), LIMITS)
     run.commit(asks, waiting(asks))
 
-    refused = store.commit(tells, run.plan, decision, version=tells.version, batches=0, entry={})
+    refused = store.commit(tells, run.plan, decision, surroundings=NOTHING, batches=0, entry={})
 
     assert refused is Refusal.CHANGED
     assert [dispatch.step for dispatch in run.commit(tells, Returned(event("Answer", n=1))).dispatches] == ["asks"]
@@ -220,7 +220,7 @@ def test_what_looks_at_no_waiter_commits_whatever_has_changed(store: Store) -> N
     decision = decide(run.plan, tells, Returned(None), Surroundings(0), LIMITS)
     run.commit(asks, waiting(asks))
 
-    assert isinstance(store.commit(tells, run.plan, decision, version=0, batches=0, entry={}), Applied)
+    assert isinstance(store.commit(tells, run.plan, decision, surroundings=NOTHING, batches=0, entry={}), Applied)
 
 
 def test_a_second_outcome_under_the_same_token_changes_nothing(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.store.blocking import BlockingStore as Store
-from support.store.driving import LIMITS, DrivenRun, event, plan_of, step, stop, waiting
+from support.store.driving import LIMITS, NOTHING, DrivenRun, event, plan_of, step, stop, waiting
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import CHUNK, Decision, decide
 from umbel.orchestration.model.envelope import START, Envelope
@@ -54,7 +54,7 @@ def test_a_chunk_staged_twice_is_staged_once(run: DrivenRun, store: Store) -> No
     assert store.stage(work, decision, CHUNK) is None
 
     assert store.client.hgetall(run.keys["queue"]) == before
-    run.heard(store.commit(work, PLAN, decision, version=0, batches=0, entry={}))
+    run.heard(store.commit(work, PLAN, decision, surroundings=NOTHING, batches=0, entry={}))
     assert store.run(run.run_id).live == CHUNK + 2
     run.play({name: lambda _: Returned(None) for name in ("work", "asks", "all")})
     assert run.content("queue") is None
@@ -103,7 +103,7 @@ def test_a_fan_out_that_is_decided_again_replaces_what_it_has_staged(store: Stor
     decision = staged(run, work, *events)
     run.commit(asks, waiting(asks, type_="A"))
 
-    refused = store.commit(work, PLAN, decision, version=0, batches=0, entry={})
+    refused = store.commit(work, PLAN, decision, surroundings=NOTHING, batches=0, entry={})
     assert refused == "changed"
     run.commit(work, FannedOut(events))
     order = []

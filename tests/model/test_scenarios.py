@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.model import scenarios
+from support.model import scenarios, waiting_scenarios
 from support.store.blocking import BlockingStore as Store
 from support.store.checks import checked_store
 from umbel.orchestration.store.connection import Client
@@ -15,8 +15,9 @@ from umbel.orchestration.store.settings import Settings
 
 SCENARIOS = [
     function
-    for name, function in inspect.getmembers(scenarios, inspect.isfunction)
-    if function.__module__ == scenarios.__name__ and list(inspect.signature(function).parameters) == ["store"]
+    for module in (scenarios, waiting_scenarios)
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if function.__module__ == module.__name__ and list(inspect.signature(function).parameters) == ["store"]
 ]
 
 

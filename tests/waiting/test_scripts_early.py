@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.store.blocking import BlockingStore as Store
-from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+from support.store.driving import NOTHING, DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import Limits, route
 from umbel.orchestration.model.envelope import START, Envelope
@@ -111,7 +111,7 @@ def test_a_burst_decided_on_outdated_waiters_is_refused(store: Store) -> None:
     )
     run.commit(asks, waiting(asks))
 
-    refused = store.flush(tells, run.plan, batch=1, version=0, publishes=[], sends=[("x", commands)])
+    refused = store.flush(tells, run.plan, batch=1, surroundings=NOTHING, publishes=[], sends=[("x", commands)])
 
     assert refused is Refusal.CHANGED
     assert isinstance(run.flush(tells, 1, ("x", event("Answer"))), Applied)
@@ -139,7 +139,7 @@ def test_an_answer_whose_waiter_has_left_releases_the_event(store: Store) -> Non
     around = store.surroundings(run.run_id)
     origin = Origin(run.run_id, tells.work_id)
     sends = [(name, route(run.plan, event("Answer"), origin, name, around, Limits())) for name in ("x", "y")]
-    run.heard(store.flush(tells, run.plan, batch=1, version=around.version, publishes=[], sends=sends))
+    run.heard(store.flush(tells, run.plan, batch=1, surroundings=around, publishes=[], sends=sends))
 
     run.commit(run.claim("asks"), Returned(None))
     run.commit(tells, Returned(None), batches=1)
@@ -232,7 +232,7 @@ def test_the_inbox_is_bounded_and_forgets_the_oldest(run: DrivenRun, store: Stor
     for n in range(5):
         around = store.surroundings(run.run_id)
         commands = route(PLAN, event("X", n=n), Origin(run.run_id, "o"), f"e{n}", around, Limits(inbox_max_events=3))
-        store.send(run.run_id, f"s{n}", commands, version=around.version)
+        store.send(run.run_id, f"s{n}", commands, surroundings=around)
 
     assert [kept.event.value()["n"] for kept in store.surroundings(run.run_id).inbox] == [2, 3, 4]
 

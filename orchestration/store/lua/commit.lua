@@ -1,7 +1,7 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
 -- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), xs (state
---   writes and collect_events calls that were answered), wv (version of the waiters that the decision was made with;
---   absent when it does not depend on it), entry (journal), and the common limits.
+--   writes and collect_events calls that were answered), what the decision was made on (wv, iv, seen, answers, early:
+--   see `outdated`), entry (journal), and the common limits.
 --   carry (claim id: the caller continues with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
 -- Body: commands. Answers: committed {dispatches, ended}, and if the caller continues: work id, record, version of the
@@ -39,7 +39,7 @@ if (record.batches or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ h
 if A.xs and (record.exchanges or 0) < A.xs then
   return { 'missing', cmsgpack.pack({ have = record.exchanges or 0 }) }
 end
-if A.wv and A.wv ~= counter('wv') then return { 'changed' } end
+if outdated() then return { 'changed' } end
 
 if record.time_limit then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end
 add('commits', 1)

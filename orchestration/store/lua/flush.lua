@@ -1,17 +1,18 @@
 -- Apply one burst of what a running step sent and published before its end.
--- Args: run, w, t token, batch (number of this burst, from 1), wv as in commit, publishes {command…}, common limits.
+-- Args: run, w, t token, batch (number of this burst, from 1), wv, seen and answers as in commit, publishes
+--   {command…}, common limits.
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
 -- closed. A burst that arrives twice is applied once; a send that an earlier attempt has sent already is absorbed.
 --!keys run extra counters sent
 --!include call record journal publish apply
 
-local meta = redis.call('HMGET', K.run, 'status', 'wv')
-if meta[1] ~= 'running' then return { meta[1] and 'closed' or 'unknown' } end
+local status = run_status()
+if status ~= 'running' then return { status and 'closed' or 'unknown' } end
 local record = get(A.w)
 if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
 if (record.batches or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ dispatches = {}, ended = false }) } end
 if A.batch > (record.batches or 0) + 1 then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
-if A.wv and A.wv ~= tonumber(meta[2] or 0) then return { 'changed' } end
+if outdated() then return { 'changed' } end
 
 record.batches = A.batch
 if #BODY > 0 and not record.sent_early then

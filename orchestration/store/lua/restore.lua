@@ -2,8 +2,8 @@
 -- is ready waits in the FIFO of its step until `start` fills the slots.
 -- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
 -- Answers: restored | exists. Repeating a part changes nothing. The keys of an abandoned restoration expire.
---!keys run events scopes inbox waiters extra collect timers state handler
---!include call record publish join_buffers slots scopes lifetimes
+--!keys run events scopes extra collect timers state handler
+--!include call record publish waiters join_buffers slots scopes lifetimes
 
 local ABANDONED_AFTER = 3600000
 
@@ -45,7 +45,7 @@ function PUT.slot(c)                        -- an entry of a multi-parameter joi
 end
 
 function PUT.inbox(c)
-  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW }))
+  add_to_inbox({ id = c.e, d = c.d, at = NOW })
 end
 
 function PUT.call(c)                        -- of collect_events: the answer to call n, or the owner of buffer n
@@ -54,8 +54,7 @@ end
 
 function PUT.waiter(c)                      -- w work id, wt waiter id, d what it waits for, at its time-out
   local field = c.w .. '|' .. c.wt
-  redis.call('HSET', K.waiters, field, c.d)
-  add('wv', 1)
+  add_waiter(field, c.d)
   if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. RUN .. '|' .. field) end
 end
 

@@ -39,7 +39,8 @@ def compare(store: Store, run: ModelRun) -> None:
     """
     keys = store.locate(run.run_id)
     pipe = store.client.pipeline(transaction=True)
-    pipe.hmget(keys["run"], "status", "live", "asleep", "scopes", "wv", "idle", "seq", "tokens", "commits")
+    counts = ("wv", "wa", "wr", "ia")
+    pipe.hmget(keys["run"], "status", "live", "asleep", "scopes", "wv", "idle", "seq", "tokens", "commits", *counts)
     for name in ("work", "events", "slots", "queue", "scopes", "joins", "waiters"):
         pipe.hgetall(keys[name])
     pipe.zrange(keys["free"], 0, -1).lrange(keys["inbox"], 0, -1).smembers(keys["extra"])
@@ -57,7 +58,9 @@ def compare(store: Store, run: ModelRun) -> None:
     agree("live", int(meta[1] or 0), len(run.items))
     agree("asleep", int(meta[2] or 0), len(run.in_state("suspended")))
     agree("open fan-outs", int(meta[3] or 0), len(run.scopes))
-    agree("version of waiters", int(meta[4] or 0), run.version)
+    changes = run.version, run.added, run.removed, run.kept
+    agree("changes of waiters and inbox", tuple(int(count or 0) for count in meta[9:]), changes)
+    _compare_index(store, run)
     agree("work", {wid.decode(): _seen(raw) for wid, raw in work.items()}, _expected_work(run))
     ahead = {event_id: uses for staged in run.staged.values() for event_id, uses in staged.events.items()}
     expected = ahead | {event_id: uses for event_id, (_, uses) in run.events.items()}
@@ -73,6 +76,13 @@ def compare(store: Store, run: ModelRun) -> None:
         agree("idle", int(meta[5] or 0), run.idle)
         mine = {m.decode() for m in ring if m.split(b"|")[0] == run.run_id.encode()}
         agree("ring", mine, {f"{run.run_id}|{i.work_id}|{i.line}" for i in run.in_state("ready")})
+
+
+def _compare_index(store: Store, run: ModelRun) -> None:
+    members = [member.decode() for member in store.client.zrange(store.locate(run.run_id)["waiting"], 0, -1)]
+    if members or len(run.waiters) > store.settings.waiters_indexed_from:
+        indexed = {member.partition("|")[2] for member in members if not member.startswith("#")}
+        agree("index of waiters", indexed, {"|".join(key) for key in run.waiters})
 
 
 def _seen(raw: bytes) -> tuple[Any, ...]:

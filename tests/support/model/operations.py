@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from support.model.compare import agree, compare, expected_extra
+from support.model.looking import judged, still_holds
 from support.model.plans import random_event
 from support.model.world import LIMITS, LiveRun, World
 from support.store.driving import event
@@ -19,6 +21,9 @@ from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 
 class FaultyWorld(World):
     """All operations together."""
+
+    def between(self) -> list[Callable[[LiveRun], None]]:
+        return [*super().between(), self.send, self.timer]
 
     def run_for(self, scripts: int) -> None:
         """Play, then bring every run to its end and check what is left.
@@ -51,19 +56,27 @@ class FaultyWorld(World):
     def send(self, run: LiveRun) -> None:
         model = run.model
         send_id = f"s{self.rng.randrange(40)}"
-        around = model.surroundings
-        emit_id = derive_id(model.run_id, send_id)
-        commands = route(model.plan, random_event(self.rng), Origin(model.run_id, "outside"), emit_id, around, LIMITS)
-        version = around.version - (self.rng.random() < 0.1)
-        reply = self.store.send(model.run_id, send_id, commands, version=version)
+        what, origin, emit_id = (
+            random_event(self.rng),
+            Origin(model.run_id, "outside"),
+            derive_id(model.run_id, send_id),
+        )
+        around = self.look(run, [what])
+        commands = route(model.plan, what, origin, emit_id, around, LIMITS)
+        self.interlude(run)
+        reply = self.store.send(model.run_id, send_id, commands, surroundings=around)
         self.note(f"{model.run_id} send {send_id}: {reply!r:.20}")
         if send_id in model.received:
             agree("a repeated send", reply, Applied())
         elif model.status != "running":
             agree("a send", reply, Refusal.CLOSED)
-        elif version != model.version:
-            agree("a send", reply, Refusal.CHANGED)
-        else:
+        elif judged(
+            reply,
+            holds=still_holds(model, around, commands),
+            seen=around.seen is not None,
+            decided=commands,
+            now=route(model.plan, what, origin, emit_id, model.surroundings, LIMITS),
+        ):
             model.received.add(send_id)
             model.apply(commands)
             self.heard(run, reply, "send")

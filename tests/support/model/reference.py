@@ -129,7 +129,8 @@ class ModelRun:
         self.remembered: dict[str, tuple[str, Any]] = {}
         self.finished: set[str] = set()
         self.staged: dict[str, Ahead] = {}  # by work id
-        self.version = self.tokens = self.commits = self.seq = self.idle = 0
+        self.added = self.removed = self.kept = 0  # waiters added, waiters removed, events added to the inbox
+        self.tokens = self.commits = self.seq = self.idle = 0
         self.dispatches: list[tuple[str, int]] = []
         self.carry: tuple[str, str, tuple[str, ...]] | None = None  # claim id, owner, steps not taken, in a commit
         self.carried: Item | None = None
@@ -139,7 +140,12 @@ class ModelRun:
     @property
     def surroundings(self) -> Surroundings:
         """As the store would read them."""
-        return Surroundings(self.version, tuple(self.waiters.values()), tuple(self.inbox))
+        return Surroundings(self.added, tuple(self.waiters.values()), tuple(self.inbox), self.kept)
+
+    @property
+    def version(self) -> int:
+        """Number of all changes of waiters and inbox."""
+        return self.added + self.removed + self.kept
 
     def timer(self, kind: str, *rest: str) -> str:
         """A timer's name."""
@@ -292,7 +298,7 @@ class ModelRun:
                 self.inbox.append(InboxEvent(command.event_id, command.event))
                 while len(self.inbox) > command.limit:
                     self.inbox.popleft()
-                self.version += 1
+                self.kept += 1
             case TakeFromInbox():
                 self.inbox = deque(kept for kept in self.inbox if kept.event_id != command.event_id)
             case Resume():
@@ -320,7 +326,7 @@ class ModelRun:
             if command.event_id is not None:
                 self.drop_event(command.event_id)
             return
-        self.version += 1
+        self.removed += 1
         self.timers.discard(self.timer("waiter", command.work_id, command.waiter_id))
         item = self.items[command.work_id]
         item.answers[command.waiter_id] = command.event_id
@@ -352,7 +358,7 @@ class ModelRun:
             self.waiters[me.work_id, command.waiter_id] = Waiter.from_bytes(
                 f"{me.work_id}|{command.waiter_id}", command.waiter
             )
-            self.version += 1
+            self.added += 1
             me.waits_until = None if command.timeout_ms is None else command.waiter_id
             if me.waits_until is not None:
                 self.timers.add(self.timer("waiter", me.work_id, me.waits_until))

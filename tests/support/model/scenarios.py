@@ -145,7 +145,7 @@ def outdated_waiters_are_noticed(store: Store) -> None:
     asks, tells = run.claim("asks"), run.claim("tells")
     decision = decide(run.plan, tells, Returned(event("Answer")), NOTHING, LIMITS)
     run.commit(asks, waiting(asks))
-    reply = store.commit(tells, run.plan, decision, version=tells.version, batches=0, entry={})
+    reply = store.commit(tells, run.plan, decision, surroundings=NOTHING, batches=0, entry={})
     assert reply is Refusal.CHANGED
 
 
@@ -153,7 +153,7 @@ def outdated_waiters_are_noticed_by_a_send(store: Store) -> None:
     run, work = begun(store)
     commands = route(PLAN, event("Answer"), Origin(run.run_id, "o"), "e", NOTHING, LIMITS)
     run.commit(work, waiting(work))
-    assert store.send(run.run_id, "s", commands, version=0) is Refusal.CHANGED
+    assert store.send(run.run_id, "s", commands, surroundings=NOTHING) is Refusal.CHANGED
 
 
 def an_answered_waiter_is_not_resumed_again(store: Store) -> None:
@@ -186,7 +186,7 @@ def an_open_fan_out_inside_keeps_its_surroundings_open(store: Store) -> None:
 def a_commit_is_answered_again(store: Store) -> None:
     _, work = begun(store)
     decision = decide(PLAN, work, Returned(event("A")), NOTHING, LIMITS)
-    first, second = (store.commit(work, PLAN, decision, version=0, batches=0, entry={}) for _ in range(2))
+    first, second = (store.commit(work, PLAN, decision, surroundings=NOTHING, batches=0, entry={}) for _ in range(2))
     assert first == second
 
 
@@ -253,7 +253,7 @@ def a_repeated_chunk_is_staged_once(store: Store) -> None:
     store.stage(work, decision, CHUNK)
     later = {name: staged[CHUNK // 2 :] for name, staged in decision.staged.items()}
     store.stage(work, replace(decision, staged=later), CHUNK)
-    run.heard(store.commit(work, PLAN, decision, version=0, batches=0, entry={}))
+    run.heard(store.commit(work, PLAN, decision, surroundings=NOTHING, batches=0, entry={}))
     assert run.claim("all").members == CHUNK + 1
 
 

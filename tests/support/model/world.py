@@ -6,73 +6,30 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from support.model.compare import agree, compare, compare_shard
+from support.model.looking import judged, looked, still_holds
 from support.model.plans import random_event, random_outcome, random_plan
 from support.model.reference import Ahead, Item, ModelRun
+from support.model.world_store import WorldStore
 from support.store.blocking import blocking_store
-from support.store.checks import MutantStore
 from support.store.driving import event
 from umbel.orchestration.engine.leases import Leases
-from umbel.orchestration.model.commands import Publish
-from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
-from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.commands import Command, Publish
+from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route, routed_events
+from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
-from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
-from umbel.orchestration.store.asks import ScriptCall
+from umbel.orchestration.model.work_item import Origin, Outcome, Surroundings, Work, derive_id
 from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.record import decode
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
-from umbel.orchestration.store.scripts import names
 from umbel.orchestration.store.settings import Settings
 
 #: A small inbox, so that it overflows.
 LIMITS = Limits(inbox_max_events=4)
 
-T = TypeVar("T")
-
 #: What a process may have room for: nobody, a crowd, a smaller crowd, one; the last is the most usual.
 ROOMS = (NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
-
-#: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
-SECOND = {b"ended": b"closed", b"parked": b"stale", b"revived": b"running"}
-SAME_BODY = {"start", "commit", "stage", "unstage", "fence", "heartbeat"}
-RETRYABLE = set(names()) - {"redispatch"}
-
-
-class WorldStore(MutantStore):
-    """Counts scripts, and asks many of them twice, as a caller does whose reply was lost."""
-
-    def __init__(
-        self, connection: Connection, settings: Settings, rng: random.Random, mutations: dict[str, tuple[str, str]]
-    ) -> None:
-        super().__init__(connection, settings, mutations)
-        self.rng, self.scripts = rng, 0
-
-    async def send_script(self, call: ScriptCall[T]) -> T:
-        script = self.mutants.get(call.script.name, call.script)
-        twice = script.name in RETRYABLE and self.rng.random() < 0.45
-        self.scripts += 1 + twice
-        raw = replace(call, script=script, read=lambda reply: reply)
-        if not twice:
-            return call.read(await self.connection.run(raw))
-        first, second = await self.connection.batch("ask twice", [raw, raw])
-        answers_agree(script.name, first, second)
-        return call.read(first)
-
-
-def answers_agree(verb: str, first: Any, second: Any) -> None:
-    """What is asked twice is answered twice."""
-    once = verb in ("wake", "deadline")  # their timer is gone
-    agree(f"second answer of {verb}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
-    if verb == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
-        agree("second commit", (decode(second[3]), second[4:]), (decode(first[3]), first[4:]))
-    elif verb in SAME_BODY:
-        agree(f"second body of {verb}", second[1:], first[1:])
-    elif verb == "claim" and first[0] == b"claimed":
-        agree("second claim", (decode(second[1]), second[3:]), (decode(first[1]), first[3:]))
 
 
 @dataclass
@@ -102,6 +59,7 @@ class World:
         self, client: Client, settings: Settings, seed: int, *, large: bool = False, **mutations: tuple[str, str]
     ) -> None:
         self.rng = random.Random(seed)
+        settings = settings.model_copy(update={"waiters_indexed_from": self.rng.choice((0, 1, 2, 16))})
         self.store = blocking_store(settings, client, partial(WorldStore, rng=self.rng, mutations=mutations))
         self.leases = self.store.over(Leases)
         self.client, self.large = client, large
@@ -111,6 +69,7 @@ class World:
         self.held: dict[tuple[str, int], set[str]] = {}
         self.fenced: set[tuple[str, int]] = set()
         self.started = self.steps = 0
+        self.busy: Work | str | None = None  # whose decision is about to be applied
         self.log: list[str] = []
 
     # -- what operations share -------------------------------------------------------------------------------------
@@ -247,7 +206,7 @@ class World:
 
     def commit(self, run: LiveRun) -> None:
         """An attempt reports its outcome; sometimes one that was given up long ago."""
-        usable = [work for work in run.works if work.token not in run.doomed]
+        usable = [work for work in run.works if work.token not in run.doomed and work is not self.busy]
         late = run.stale and self.rng.random() < 0.15
         if late:
             self.report(run, self.rng.choice(run.stale))
@@ -256,11 +215,12 @@ class World:
 
     def report(self, run: LiveRun, work: Work) -> None:
         model, rng = run.model, self.rng
-        item = run.item_of(work)
-        around = model.surroundings
         outcome = run.outcomes.get(work.token) or random_outcome(rng, work, len(model.items), large=self.large)
+        around = self.look(run, routed_events(outcome))
         decision = decide(model.plan, work, outcome, around, LIMITS)
-        version = around.version - (rng.random() < 0.1)
+        if not decision.staged:
+            self.interlude(run, work)
+        item = run.item_of(work)
         batches = (item.batches if item else 0) + (rng.random() < 0.05)
         known, answer = model.remembered.get(work.work_id, ("", None))
         remembered = answer if known == work.token else None
@@ -279,15 +239,20 @@ class World:
         expected: Refusal | None = self.refusal(run, work)
         if expected is None and item is not None and item.batches != batches:
             expected = Refusal.MISSING
-        elif expected is None and decision.sensitive and version != model.version:
-            expected = Refusal.CHANGED
+        flags = {"sensitive": decision.sensitive, "hopes": decision.hopes, "own": work.work_id}
+        holds = still_holds(model, around, decision.commands, **flags)
+        now = decide(model.plan, work, outcome, model.surroundings, LIMITS).commands
         carry_on = None
         if remembered is None and rng.random() < 0.4:
             not_steps = tuple(sorted(rng.sample(list(model.plan.by_name), rng.randint(0, 1))))
             carry_on = CarryOn(f"k{rng.randrange(10**12)}", not_steps)
         taken = self.store.commit(
-            work, model.plan, decision, version=version, batches=batches, entry={}, carry_on=carry_on
+            work, model.plan, decision, surroundings=around, batches=batches, entry={}, carry_on=carry_on
         )
+        if expected is None and remembered is None:
+            seen = around.seen is not None
+            if not judged(taken, holds=holds, seen=seen, decided=decision.commands, now=now):
+                expected = Refusal.CHANGED
         self.note(
             f"{model.run_id} commit {work.step} {work.work_id} {type(outcome).__name__}: {expected or 'committed'}"
         )
@@ -325,9 +290,27 @@ class World:
             return Refusal.CLOSED
         return None if run.item_of(work) is not None else Refusal.STALE
 
+    def look(self, run: LiveRun, events: Sequence[Envelope]) -> Surroundings:
+        """As an engine looks at what matters to a decision."""
+        if not events or self.rng.random() < 0.5:
+            return run.model.surroundings
+        return looked(self.store, run.model, events)
+
+    def interlude(self, run: LiveRun, work: Work | None = None) -> None:
+        """Something else happens to the run between the look and the script; not to this work."""
+        if self.busy is not None or self.rng.random() < 0.7:
+            return
+        self.busy = work or "somebody"
+        self.rng.choice(self.between())(run)
+        self.busy = None
+
+    def between(self) -> list[Callable[[LiveRun], None]]:
+        """What may happen meanwhile."""
+        return [self.claim, self.commit, self.commit, self.flush]
+
     def flush(self, run: LiveRun) -> None:
         """An attempt sends and publishes before its end; a later attempt may send the same again."""
-        candidates = [*run.works, *run.stale[-1:]]
+        candidates = [work for work in (*run.works, *run.stale[-1:]) if work is not self.busy]
         if not candidates:
             return
         model, work = run.model, self.rng.choice(candidates)
@@ -335,27 +318,37 @@ class World:
         batch = (item.batches if item else 0) + self.rng.choice((0, 1, 1, 1, 1, 2))
         if batch == 0:
             return
-        sends = []
-        around = model.surroundings
-        for n in self.rng.sample(range(4), self.rng.randint(0, 2)):
-            what = event("ABCD"[n], k=n, sender=work.work_id)
-            identity = derive_id(work.work_id, "sent", n)
-            origin = Origin(model.run_id, work.work_id, recoveries=work.recoveries)
-            sends.append((identity, route(model.plan, what, origin, identity, around, LIMITS)))
-            around = around.after(what)
-        version = model.version - (self.rng.random() < 0.1)
+        numbers = self.rng.sample(range(4), self.rng.randint(0, 2))
+        events = [event("ABCD"[n], k=n, sender=work.work_id) for n in numbers]
+        origin = Origin(model.run_id, work.work_id, recoveries=work.recoveries)
+
+        def routed(around: Surroundings) -> list[tuple[str, list[Command]]]:
+            sends = []
+            for n, what in zip(numbers, events, strict=True):
+                identity = derive_id(work.work_id, "sent", n)
+                sends.append((identity, route(model.plan, what, origin, identity, around, LIMITS)))
+                around = around.after(what)
+            return sends
+
+        around = self.look(run, events)
+        sends = routed(around)
+        self.interlude(run, work)
         publishes = [Publish(random_event(self.rng), work.step, work.attempt)] * self.rng.randint(0, 2)
-        reply = self.store.flush(work, model.plan, batch=batch, version=version, publishes=publishes, sends=sends)
+        reply = self.store.flush(work, model.plan, batch=batch, surroundings=around, publishes=publishes, sends=sends)
         self.note(f"{model.run_id} flush {work.step} {work.work_id} batch {batch} of {len(sends)}: {reply!r:.20}")
-        expected = self.refusal(run, work)
+        expected, item = self.refusal(run, work), run.item_of(work)
         if item is not None and expected is None:
             if item.batches >= batch:
                 agree("a repeated flush", reply, Applied())
                 return
             if batch > item.batches + 1:
                 expected = Refusal.MISSING
-            elif sends and version != model.version:
-                expected = Refusal.CHANGED
+            else:
+                decided = [command for _, commands in sends for command in commands]
+                holds = still_holds(model, around, decided, sensitive=bool(sends))
+                now = [command for _, commands in routed(model.surroundings) for command in commands]
+                if not judged(reply, holds=holds, seen=around.seen is not None, decided=decided, now=now):
+                    expected = Refusal.CHANGED
         if expected is not None or item is None:
             agree("flush", reply, expected)
             return

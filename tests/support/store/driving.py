@@ -174,7 +174,7 @@ class DrivenRun:
             refused = self.store.stage(work, decision, CHUNK)
             if refused is not None:
                 return refused
-        return self.store.commit(work, self.plan, decision, version=around.version, batches=batches, entry={}, **more)
+        return self.store.commit(work, self.plan, decision, surroundings=around, batches=batches, entry={}, **more)
 
     def send(self, what: Envelope, *, send_id: str | None = None) -> Applied | Refusal:
         """Send an event from outside."""
@@ -182,7 +182,7 @@ class DrivenRun:
         around = self.store.surroundings(self.run_id)
         origin = Origin(self.run_id, "outside")
         commands = route(self.plan, what, origin, derive_id(self.run_id, send_id), around, LIMITS)
-        reply = self.store.send(self.run_id, send_id, commands, version=around.version)
+        reply = self.store.send(self.run_id, send_id, commands, surroundings=around)
         if isinstance(reply, Applied):
             self.dispatches.extend(reply.dispatches)
         return reply
@@ -195,7 +195,7 @@ class DrivenRun:
             origin = Origin(self.run_id, work.work_id, recoveries=work.recoveries)
             sends.append((identity, route(self.plan, what, origin, identity, around, LIMITS)))
             around = around.after(what)
-        reply = self.store.flush(work, self.plan, batch=batch, version=around.version, publishes=publishes, sends=sends)
+        reply = self.store.flush(work, self.plan, batch=batch, surroundings=around, publishes=publishes, sends=sends)
         if isinstance(reply, Applied):
             self.dispatches.extend(reply.dispatches)
         return reply

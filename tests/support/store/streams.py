@@ -150,8 +150,10 @@ class Telling(DrivenRun):
         """Apply commands as a routed event would."""
         self.batches += 1
         sends = [(f"s{self.batches}", commands)]
-        version = self.store.surroundings(self.run_id).version
-        applied = self.store.flush(self.work, self.plan, batch=self.batches, version=version, publishes=(), sends=sends)
+        around = self.store.surroundings(self.run_id)
+        applied = self.store.flush(
+            self.work, self.plan, batch=self.batches, surroundings=around, publishes=(), sends=sends
+        )
         assert isinstance(applied, Applied)
 
     def end(self) -> None:

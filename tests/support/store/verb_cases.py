@@ -74,7 +74,7 @@ def committing(outcome: Outcome | Callable[[Work], Outcome]) -> Callable[[Store]
         decision: Decision = decide(PLAN, work, outcome(work) if callable(outcome) else outcome, NOTHING, LIMITS)
         if decision.staged:
             assert store.stage(work, decision, CHUNK) is None
-        return Case("commit", lambda: store.commit(work, PLAN, decision, version=0, batches=0, entry={}))
+        return Case("commit", lambda: store.commit(work, PLAN, decision, surroundings=NOTHING, batches=0, entry={}))
 
     return case
 
@@ -87,14 +87,16 @@ def flush(store: Store) -> Case:
     ]
     publishes = [Publish(event("P"), "begin", 1)]
     return Case(
-        "flush", lambda: store.flush(work, PLAN, batch=1, version=0, publishes=publishes, sends=sends), again=unheard
+        "flush",
+        lambda: store.flush(work, PLAN, batch=1, surroundings=NOTHING, publishes=publishes, sends=sends),
+        again=unheard,
     )
 
 
 def send(store: Store) -> Case:
     run, _ = claimed(store)
     commands = route(PLAN, event("A"), Origin(run.run_id, "outside"), "e", NOTHING, LIMITS)
-    return Case("send", lambda: store.send(run.run_id, "s", commands, version=0), again=unheard)
+    return Case("send", lambda: store.send(run.run_id, "s", commands, surroundings=NOTHING), again=unheard)
 
 
 def stage(store: Store) -> Case:

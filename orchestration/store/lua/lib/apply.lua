@@ -1,6 +1,6 @@
 -- Applies what Python decided: one function per command, in order. All checks were made before.
---!keys work events slots free journal inbox waiters extra collect timers
---!include call record journal publish dispatch events slots scopes joins finish
+--!keys work events slots free journal extra collect timers
+--!include call record journal publish waiters dispatch events slots scopes joins finish
 
 local ended = false
 
@@ -71,29 +71,20 @@ function APPLY.trace(c)
 end
 
 function APPLY.inbox(c)                     -- no step accepts it yet: a waiter registered later looks here first
-  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW, by = source }))
-  redis.call('LTRIM', K.inbox, -c.max, -1)
-  add('wv', 1)
+  add_to_inbox({ id = c.e, d = c.d, at = NOW, by = source }, c.max)
 end
 
-function APPLY.take_inbox(c)                -- an inbox event answers a waiter
-  for _, raw in ipairs(redis.call('LRANGE', K.inbox, 0, -1)) do
-    local kept = cmsgpack.unpack(raw)
-    if kept.id == c.e then
-      sent_by[c.e] = kept.by or false
-      redis.call('LREM', K.inbox, 1, raw)
-      break
-    end
-  end
+function APPLY.take_inbox(c)                -- an inbox event answers a waiter: `outdated` has found it
+  sent_by[c.e] = found_early[1].by or false
+  redis.call('LREM', K.inbox, 1, found_early[2])
 end
 
 function APPLY.resume(c)                    -- a waiter is answered (e) or has timed out (no e)
   local field = c.w .. '|' .. c.wt
-  if redis.call('HDEL', K.waiters, field) == 0 then
+  if not remove_waiter(field) then
     if c.e then drop_event(c.e) end        -- it was answered before; this use of the event ends here
     return
   end
-  add('wv', 1)
   redis.call('ZREM', K.timers, 'waiter|' .. RUN .. '|' .. field)
   local record = get(c.w)
   record.answers = record.answers or {}
@@ -155,8 +146,7 @@ function APPLY.suspend(c, record)             -- wt waiter id, d what it waits f
   record.token, record.owner, record.claim_id, record.awaits = nil, nil, nil, c.delay and { c.wt, c.delay }
   put(record.work_id, record)
   local field = record.work_id .. '|' .. c.wt
-  redis.call('HSET', K.waiters, field, c.d)
-  add('wv', 1)
+  add_waiter(field, c.d)
   add('asleep', 1)
   if c.delay then redis.call('ZADD', K.timers, whole(NOW + c.delay), 'waiter|' .. RUN .. '|' .. field) end
 end

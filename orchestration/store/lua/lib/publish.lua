@@ -4,7 +4,7 @@
 --!keys run stream trace
 --!include call
 
-local COUNTERS = { 'seq', 'tokens', 'commits', 'live', 'asleep', 'scopes', 'wv', 'idle' }
+local COUNTERS = { 'seq', 'tokens', 'commits', 'live', 'asleep', 'scopes', 'wv', 'wa', 'wr', 'ia', 'idle' }
 local counters                   -- name -> value, once they are read
 local counted = {}               -- names of those that have changed
 local announced = {}             -- entries for the live channel

@@ -1,0 +1,63 @@
+"""What a decision looks at, and whether it would be the same a moment later, as scripts have to find out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from support.model.compare import agree
+from support.model.reference import ModelRun
+from umbel.orchestration.model.commands import Command, Resume, TakeFromInbox
+from umbel.orchestration.model.envelope import Envelope
+from umbel.orchestration.model.work_item import Surroundings
+from umbel.orchestration.store.replies import Refusal
+
+
+def looked(store: Any, model: ModelRun, events: Sequence[Envelope]) -> Surroundings:
+    """What the store finds for these events: of all waiters those that they may answer."""
+    around: Surroundings = store.waiters_for(model.run_id, events)
+    if model.status == "running":
+        expected = {name for name, waiter in model.waiters.items() if any(map(waiter.matches, events))}
+        found = {(waiter.work_id, waiter.waiter_id) for waiter in around.waiters}
+        agree("waiters of events", expected - found, set())
+        agree("what is seen in the index", found, expected if around.seen is not None else found)
+    return around
+
+
+def still_holds(
+    model: ModelRun,
+    around: Surroundings,
+    commands: Iterable[Command],
+    *,
+    sensitive: bool = True,
+    hopes: bool = False,
+    own: str = "",
+) -> bool:
+    """Whether a script must accept what was decided on these surroundings; those of an index are not considered."""
+    waiters, early = set(model.waiters), {kept.event_id for kept in model.inbox}
+    resumed = [command for command in commands if isinstance(command, Resume) and command.work_id != own]
+    return (
+        (not sensitive or around.version == model.added)
+        and (not hopes or around.inbox_version == model.kept)
+        and all((command.work_id, command.waiter_id) in waiters for command in resumed)
+        and all(command.event_id in early for command in commands if isinstance(command, TakeFromInbox))
+    )
+
+
+def judged(reply: object, *, holds: bool, seen: bool, decided: Iterable[Command], now: Iterable[Command]) -> bool:
+    """Whether the script has taken the decision, if it was right to do so.
+
+    Args:
+        reply: Its answer.
+        holds: What `still_holds` says.
+        seen: It was decided with the index: it may hold although waiters were added.
+        decided: The decision.
+        now: What would be decided now.
+    """
+    same = Counter(map(repr, decided)) == Counter(map(repr, now))
+    accepted = reply is not Refusal.CHANGED
+    agree("an accepted decision is the one of now", accepted and not same, False)
+    if holds or not seen:
+        agree("a decision is accepted", accepted, holds)
+    return accepted

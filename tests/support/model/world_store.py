@@ -1,0 +1,55 @@
+"""The store of a world, whose callers lose replies."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from support.model.compare import agree
+from support.store.checks import MutantStore
+from umbel.orchestration.store.asks import ScriptCall
+from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.record import decode
+from umbel.orchestration.store.scripts import names
+from umbel.orchestration.store.settings import Settings
+
+T = TypeVar("T")
+
+#: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
+SECOND = {b"ended": b"closed", b"parked": b"stale", b"revived": b"running"}
+SAME_BODY = {"start", "commit", "stage", "unstage", "fence", "heartbeat"}
+RETRYABLE = set(names()) - {"redispatch"}
+
+
+class WorldStore(MutantStore):
+    """Counts scripts, and asks many of them twice, as a caller does whose reply was lost."""
+
+    def __init__(
+        self, connection: Connection, settings: Settings, rng: random.Random, mutations: dict[str, tuple[str, str]]
+    ) -> None:
+        super().__init__(connection, settings, mutations)
+        self.rng, self.scripts = rng, 0
+
+    async def send_script(self, call: ScriptCall[T]) -> T:
+        script = self.mutants.get(call.script.name, call.script)
+        twice = script.name in RETRYABLE and self.rng.random() < 0.45
+        self.scripts += 1 + twice
+        raw = replace(call, script=script, read=lambda reply: reply)
+        if not twice:
+            return call.read(await self.connection.run(raw))
+        first, second = await self.connection.batch("ask twice", [raw, raw])
+        answers_agree(script.name, first, second)
+        return call.read(first)
+
+
+def answers_agree(verb: str, first: Any, second: Any) -> None:
+    """What is asked twice is answered twice."""
+    once = verb in ("wake", "deadline")  # their timer is gone
+    agree(f"second answer of {verb}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
+    if verb == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
+        agree("second commit", (decode(second[3]), second[4:]), (decode(first[3]), first[4:]))
+    elif verb in SAME_BODY:
+        agree(f"second body of {verb}", second[1:], first[1:])
+    elif verb == "claim" and first[0] == b"claimed":
+        agree("second claim", (decode(second[1]), second[3:]), (decode(first[1]), first[3:]))
