@@ -3,31 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from operator import itemgetter
+from dataclasses import dataclass, replace
+from operator import is_, itemgetter
 from typing import Any, cast
 
 from .decorators import StepConfig
 
 _REGISTRY = "_free_steps"
+_READ = "_steps_as_read"
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class ClassSteps:
+    """The steps of a class as its attributes were when they were read.
+
+    Attributes:
+        steps: The steps by name, in alphabetical order.
+        raw: Their raw class attributes.
+        attributes: All attributes of the class, with inherited ones.
+    """
+
+    steps: dict[str, StepConfig]
+    raw: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+def class_steps(cls: type) -> ClassSteps:
+    """The steps of a class: the same object again until an attribute of the class or of a base changes."""
+    attributes: dict[str, Any] = {}
+    for ancestor in reversed(cls.__mro__):
+        attributes |= vars(ancestor)
+    attributes |= free_steps(cls)
+    attributes.pop(_READ, None)
+    known: ClassSteps | None = vars(cls).get(_READ)
+    if known is None or not _are_the_same(known.attributes, attributes):
+        known = _read(attributes)
+        if known.steps:  # other classes, which may be anybody's, are left as they are
+            setattr(cls, _READ, known)
+    return known
+
+
+def _are_the_same(some: dict[str, Any], others: dict[str, Any]) -> bool:
+    # Not `==`, which asks the attributes themselves.
+    return some.keys() == others.keys() and all(map(is_, some.values(), others.values()))
+
+
+def _read(attributes: dict[str, Any]) -> ClassSteps:
+    """Attributes are looked up without calling descriptors, the most derived class winning: a method that overrides a
+    step and is not decorated itself is not a step.
+    """
+    found = [(name, value, config_of(value)) for name, value in attributes.items()]
+    steps, raw = {}, {}
+    for name, value, config in sorted(found, key=itemgetter(0)):
+        if config is not None:
+            steps[name] = config if config.name == name else replace(config, name=name)
+            raw[name] = value
+    return ClassSteps(steps, raw, attributes)
 
 
 def steps_of(cls: type) -> dict[str, StepConfig]:
     """The steps of a workflow class by name, in alphabetical order."""
-    return {
-        name: config if config.name == name else replace(config, name=name)
-        for name, (_, config) in _attributes(cls).items()
-    }
+    return class_steps(cls).steps.copy()
 
 
 def bound_step(instance: object, name: str) -> Callable[..., Any] | None:
     """The callable of a step: a method bound to `instance`, or a free function as it is; None if there is none."""
     cls = type(instance)
-    found = _attributes(cls).get(name)
+    found = class_steps(cls).raw.get(name)
     if found is None:
         return None
-    raw = found[0] if name in free_steps(cls) else found[0].__get__(instance, cls)
-    return cast(Callable[..., Any], raw)
+    bound = found if name in free_steps(cls) else found.__get__(instance, cls)
+    return cast(Callable[..., Any], bound)
 
 
 def config_of(function: Any) -> StepConfig | None:
@@ -46,17 +92,3 @@ def free_steps(cls: type) -> dict[str, Callable[..., Any]]:
 def register_free_step(cls: type, function: Callable[..., Any]) -> None:
     """Add a free function to the class's own registry."""
     setattr(cls, _REGISTRY, free_steps(cls) | {function.__name__: function})
-
-
-def _attributes(cls: type) -> dict[str, tuple[Any, StepConfig]]:
-    """The steps' raw class attributes and configs, by name.
-
-    Attributes are looked up without calling descriptors, the most derived class winning: a method that overrides a step
-    and is not decorated itself is not a step.
-    """
-    attributes: dict[str, Any] = {}
-    for ancestor in reversed(cls.__mro__):
-        attributes |= vars(ancestor)
-    attributes |= free_steps(cls)
-    found = [(name, value, config_of(value)) for name, value in attributes.items()]
-    return {name: (value, config) for name, value, config in sorted(found, key=itemgetter(0)) if config is not None}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
@@ -13,9 +15,36 @@ from ..events.event import Event, StartEvent, StopEvent
 from ..resources.checks import failing_resources, unreadable_configs
 from ..resources.resolution import ResourceManager
 from ..steps.decorators import StepConfig
-from ..steps.discovery import bound_step, config_of, free_steps, register_free_step, steps_of
+from ..steps.discovery import ClassSteps, bound_step, class_steps, config_of, free_steps, register_free_step, steps_of
 from .graph_checks import GraphCheck
 from .validation import check_workflow, start_event_class, stop_event_class
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What is known of the steps of a class, whatever its instances are given.
+
+    Attributes:
+        start, stop: The event classes a run begins and ends with.
+        valid: Of what has passed all checks but these graph checks: whether it has a human in the loop.
+    """
+
+    start: type[StartEvent]
+    stop: type[StopEvent]
+    valid: dict[frozenset[GraphCheck], bool] = field(default_factory=dict)
+
+
+#: A class is checked once, however many instances of it are run, until its steps change.
+_checked: WeakKeyDictionary[ClassSteps, _Checked] = WeakKeyDictionary()
+
+
+def _checked_class(cls: type) -> _Checked:
+    found = class_steps(cls)
+    known = _checked.get(found)
+    if known is None:
+        name, steps = cls.__name__, found.steps
+        known = _checked[found] = _Checked(start_event_class(name, steps), stop_event_class(name, steps))
+    return known
 
 
 class WorkflowDefinition:
@@ -43,9 +72,8 @@ class WorkflowDefinition:
         self._runtime = runtime
         self._workflow_name = workflow_name
         self._skip_graph_checks = _checked_skips(skip_graph_checks)
-        steps = steps_of(type(self))
-        self._start_event_class = start_event_class(type(self).__name__, steps)
-        self._stop_event_class = stop_event_class(type(self).__name__, steps)
+        checked = _checked_class(type(self))
+        self._start_event_class, self._stop_event_class = checked.start, checked.stop
         self._validated: tuple[int, bool] | None = None
 
     @classmethod
@@ -155,13 +183,17 @@ class WorkflowDefinition:
         steps = steps_of(type(self))
         human_in_the_loop = check_workflow(type(self).__name__, steps, self._skip_graph_checks)
         self.state_class  # noqa: B018  # raises when the models do not fit
+        _checked_class(type(self)).valid[self._skip_graph_checks] = human_in_the_loop
         if validate_resource_configs:
-            self._refuse("has configs that cannot be read", list(unreadable_configs(steps)))
+            self._refuse_unreadable_configs(steps)
         if validate_resources:
             self._refuse("has resources that cannot be created", failing_resources(steps, self.resource_manager))
         if validate_resource_configs:
             self._validated = (len(free_steps(type(self))), human_in_the_loop)
         return human_in_the_loop
+
+    def _refuse_unreadable_configs(self, steps: dict[str, StepConfig]) -> None:
+        self._refuse("has configs that cannot be read", list(unreadable_configs(steps)))
 
     def _refuse(self, fault: str, problems: list[str]) -> None:
         if problems:
@@ -169,12 +201,20 @@ class WorkflowDefinition:
             raise WorkflowValidationError(f"Workflow {type(self).__name__!r} {fault}:\n{listed}")
 
     def ensure_valid(self) -> bool:
-        """Validate unless that was done since the last `add_step`, or is disabled (then the answer is False)."""
+        """Validate unless that was done since the last `add_step`, or is disabled (then the answer is False).
+
+        Steps are checked once per class, configs once per instance.
+        """
         if self._disable_validation:
             return False
+        cls = type(self)
         # The registry only grows, so its length shows whether a step was added.
-        if self._validated is None or self._validated[0] != len(free_steps(type(self))):
-            return self.validate()
+        if self._validated is None or self._validated[0] != len(free_steps(cls)):
+            known = _checked_class(cls).valid.get(self._skip_graph_checks)
+            if known is None or cls.validate is not WorkflowDefinition.validate:
+                return self.validate()
+            self._refuse_unreadable_configs(class_steps(cls).steps)
+            self._validated = (len(free_steps(cls)), known)
         return self._validated[1]
 
 

@@ -293,6 +293,56 @@ def test_validity_is_remembered_until_a_step_is_added() -> None:
         flow.ensure_valid()
 
 
+def test_what_makes_a_class_invalid_is_found_by_new_instances_too() -> None:
+    class Flow(Workflow):
+        @step
+        def only(self, ev: StartEvent) -> StopEvent: ...
+
+    class Derived(Flow): ...
+
+    assert Flow().ensure_valid() is Derived().ensure_valid() is False
+
+    class Other(Workflow):
+        @step
+        def stray(self, ev: Paid) -> None: ...
+
+    Flow.late = Other.stray  # type: ignore[attr-defined]
+
+    for cls in (Flow, Derived):
+        with pytest.raises(WorkflowValidationError, match="consumed but never produced: Paid"):
+            cls().ensure_valid()
+    del Flow.late  # type: ignore[attr-defined]
+    assert Flow().ensure_valid() is Derived().ensure_valid() is False
+
+
+def test_instances_that_leave_out_different_graph_checks_are_checked_each() -> None:
+    class Loop(Workflow):
+        @step
+        def only(self, ev: StartEvent) -> StopEvent: ...
+
+        @step
+        def turn(self, ev: Paid) -> Paid: ...
+
+    assert Loop(skip_graph_checks=["reachability", "dead_end", "terminal_event"]).ensure_valid() is False
+    with pytest.raises(WorkflowValidationError, match="Graph validation failed"):
+        Loop().ensure_valid()
+
+
+def test_a_validation_of_ones_own_is_asked_for_each_instance() -> None:
+    class Careful(Order):
+        def validate(self, **options: bool) -> bool:
+            asked.append(self)
+            return super().validate(**options)
+
+    asked: list[object] = []
+    first, second = Careful(), Careful()
+    first.ensure_valid()
+    first.ensure_valid()
+    second.ensure_valid()
+
+    assert asked == [first, second]
+
+
 def test_disabled_validation_is_skipped_by_runs_but_not_by_validate() -> None:
     class Broken(Workflow):
         @step

@@ -172,6 +172,8 @@ def test_configs_are_read_again_by_each_validation(app_json: str) -> None:
     with pytest.raises(WorkflowValidationError, match="does not exist"):
         flow.validate()
     assert flow.ensure_valid() is False  # that was validated once
+    with pytest.raises(WorkflowValidationError, match="does not exist"):
+        Flow().ensure_valid()
 
 
 async def make_client() -> str:
