@@ -13,9 +13,11 @@ import asyncio
 import logging
 import os
 import ssl
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -41,6 +43,43 @@ logger = logging.getLogger("umbel.dispatch")
 
 #: Messages that are sent at once to a broker other than a plain Redis.
 _SENDERS = 8
+#: For so many seconds the configuration is taken as read while no setting is assigned. What this overlooks is a setting
+#: that is changed in its inside, and a variable of the environment.
+_CONFIGURATION_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Broker:
+    """What the app's configuration says of its broker. Asking Celery for a setting takes it some ten microseconds.
+
+    Attributes:
+        url: Where messages are sent.
+        is_plain_redis: Whether a push to a list is all that it takes.
+        prefix: Of the names of lists.
+        conf, changes: The configuration this was read from, and what was set in it.
+        read_at: When, on the monotonic clock.
+    """
+
+    url: Any
+    is_plain_redis: bool
+    prefix: str
+    conf: Any
+    changes: dict[str, Any]
+    read_at: float
+
+    @staticmethod
+    def of(app: Celery) -> _Broker:
+        conf = app.conf
+        url = conf.broker_write_url or conf.broker_url
+        plain = isinstance(url, str) and url.startswith("redis://") and ";" not in url
+        is_plain_redis = plain and not conf.broker_use_ssl and not conf.task_send_sent_event
+        prefix = (conf.broker_transport_options or {}).get("global_keyprefix", "")
+        # Read last: what is asked first completes a configuration that was pending.
+        return _Broker(url, is_plain_redis, prefix, app.conf, dict(app.conf.changes), time.monotonic())
+
+    def is_as_in(self, app: Celery) -> bool:
+        """Whether nothing was set since."""
+        return app.conf is self.conf and self.conf.changes == self.changes
 
 
 class CeleryDispatcher:
@@ -55,6 +94,7 @@ class CeleryDispatcher:
         self.app = app
         self._portal, self._is_grouped = portal, grouped
         self._templates: dict[tuple[str, str], Template] = {}
+        self._broker_read: _Broker | None = None
         self._connection: Connection | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._threads_pid = 0
@@ -112,16 +152,20 @@ class CeleryDispatcher:
             self._connection = Connection(url, self._portal, patience_seconds=1.0, grouped=self._is_grouped)
         return self._connection
 
+    def _configured(self) -> _Broker:
+        """What the configuration says now."""
+        known = self._broker_read
+        if known is None or not known.is_as_in(self.app):
+            self._templates = {}
+        elif time.monotonic() - known.read_at < _CONFIGURATION_SECONDS:
+            return known
+        self._broker_read = _Broker.of(self.app)
+        return self._broker_read
+
     def _is_plain_redis(self) -> bool:
         """Whether messages can be pushed straight to Redis: no TLS, failover or signal receivers are involved."""
-        conf = self.app.conf
-        url = conf.broker_write_url or conf.broker_url
         return (
-            isinstance(url, str)
-            and url.startswith("redis://")
-            and ";" not in url
-            and not conf.broker_use_ssl
-            and not conf.task_send_sent_event
+            self._configured().is_plain_redis
             and not signals.before_task_publish.receivers
             and not signals.after_task_publish.receivers
         )
@@ -151,7 +195,7 @@ class CeleryDispatcher:
         """The messages of these dispatches by Redis list; None if a push is not all that the broker needs."""
         if not self._is_plain_redis() or any(dispatch.priority for dispatch in dispatches):
             return None
-        prefix = (self.app.conf.broker_transport_options or {}).get("global_keyprefix", "")
+        prefix = self._configured().prefix
         messages: dict[str, list[str]] = defaultdict(list)
         for dispatch in dispatches:
             step = plan.by_name[dispatch.step]
@@ -165,7 +209,7 @@ class CeleryDispatcher:
     @property
     def redis_url(self) -> str:
         """Where `messages` are pushed."""
-        url: str = self.app.conf.broker_write_url or self.app.conf.broker_url
+        url: str = self._configured().url
         return url
 
     def _send(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:

@@ -100,11 +100,11 @@ class _Transport(memory.Transport):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A message with blanks: texts, and what goes between them."""
+    """A message with blanks: texts, and what goes between them; what its body has after the arguments."""
 
     texts: tuple[str, ...]
     blanks: tuple[str, ...]
-    embed: dict[str, Any]
+    rest_of_body: str
 
     @staticmethod
     def of(app: Celery, task: str, dispatch: Dispatch, workflow: str) -> Template:
@@ -114,22 +114,22 @@ class Template:
             options = send_options(dispatch, workflow, _TASK_ID, _SHOWN)
             app.send_task(task, args=("", "", 0), root_id=_TASK_ID, producer=producer, **options)
             message = channel._get(dispatch.queue)
-        embed = json.loads(base64.b64decode(message["body"]))[2]
+        rest_of_body = json.dumps(json.loads(base64.b64decode(message["body"]))[1:])[1:]
         message["body"] = _BODY
         message["properties"]["delivery_tag"] = _TAG
         message["headers"]["parent_id"] = None  # otherwise the task that happens to be running here
         written = {json.dumps(blank)[1:-1]: blank for blank in (_TASK_ID, _SHOWN, _BODY, _TAG)}
         parts = re.split("|".join(f"({re.escape(name)})" for name in written), json.dumps(message))
         pieces = [part for part in parts if part is not None]
-        return Template(tuple(pieces[::2]), tuple(written[name] for name in pieces[1::2]), embed)
+        return Template(tuple(pieces[::2]), tuple(written[name] for name in pieces[1::2]), rest_of_body)
 
     def fill(self, dispatch: Dispatch) -> str:
         """The message of one dispatch."""
-        arguments = [[dispatch.run_id, dispatch.work_id, dispatch.dispatch_no], {}, self.embed]
+        arguments = json.dumps([dispatch.run_id, dispatch.work_id, dispatch.dispatch_no])
         values = {
             _TASK_ID: task_id_of(dispatch),
             _SHOWN: shown_arguments(dispatch),
-            _BODY: base64.b64encode(json.dumps(arguments).encode()).decode(),
+            _BODY: base64.b64encode(f"[{arguments}, {self.rest_of_body}".encode()).decode(),
             _TAG: str(uuid4()),
         }
         parts = [self.texts[0]]
