@@ -11,15 +11,13 @@ import contextlib
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Hashable
+from collections.abc import Awaitable, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
-import msgpack
-
-from ..model.envelope import Envelope
 from ..model.errors import StoreUnavailable, WorkflowRuntimeError
 from ..store.reads import StoreReads
 from ..store.replies import RunEnd, RunRecord
+from .ends import Mailbox, Waiter
 from .pubsub import CLOSED, LiveChannels
 from .relay import Listener, Relay
 
@@ -36,13 +34,10 @@ class Follower(Listener, Generic[T]):
     happens during a look makes for another one. `is_over` says that nothing more will be found.
     """
 
-    run_id: str
-
-    def __init__(self, live: LiveChannels, run_id: str, channel: str, timeout: float | None) -> None:
+    def __init__(self, live: LiveChannels, run_id: str, timeout: float | None) -> None:
         """Args:
         live: What the process shares.
         run_id: The run.
-        channel: What to listen to, once there is something to wait for.
         timeout: Longest time in seconds without anything to hand over.
         """
         self.live = live
@@ -51,11 +46,10 @@ class Follower(Listener, Generic[T]):
         self.is_over = False
         self.look_at = 0.0
         self.timeout = timeout
-        self._channel = channel.encode()
         self._woken = asyncio.Event()
-        self._relay: Relay | None = None
+        self.relay: Relay | None = None
         self._failing_since: float | None = None
-        self._has_seen = self._has_joined = self._is_closed = False
+        self.has_seen = self._has_joined = self._is_closed = False
 
     # -- heard -----------------------------------------------------------------------------------------------------
 
@@ -67,6 +61,9 @@ class Follower(Listener, Generic[T]):
         self._is_closed = True
         self.wake()
 
+    def followed(self) -> Iterable[str]:
+        return (self.run_id,)
+
     def mark_stale(self) -> None:
         """Have Redis looked at."""
         self.is_stale = True
@@ -77,6 +74,14 @@ class Follower(Listener, Generic[T]):
         self._woken.set()
 
     # -- what is followed ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def listen(self, relay: Relay) -> None:
+        """Be woken, from when it is `joined`: there is something to wait for."""
+
+    @abstractmethod
+    def unlisten(self, relay: Relay) -> None:
+        """The contrary. May be called from a finalizer, on any thread."""
 
     @abstractmethod
     def look_key(self) -> Hashable:
@@ -112,7 +117,7 @@ class Follower(Listener, Generic[T]):
             RunNotFound: No such run, or its retention is over.
             StoreUnavailable: Redis has not answered since the beginning, for as long as the store is patient.
         """
-        relay = self._relay = self._relay or self.live.here()
+        relay = self.relay = self.relay or self.live.here()
         deadline: float | None = None
         has_looked_once_more = False
         while True:
@@ -131,7 +136,7 @@ class Follower(Listener, Generic[T]):
                 await self._look(relay)
             elif not self._has_joined:
                 self._has_joined = True
-                self.live.join(relay, self._channel, self)
+                self.listen(relay)
             else:
                 if deadline is None and self.timeout is not None:
                     deadline = now + self.timeout
@@ -149,8 +154,8 @@ class Follower(Listener, Generic[T]):
 
     def leave(self) -> None:
         """Listen no more. May be called from a finalizer, on any thread."""
-        if self._has_joined and self._relay is not None:
-            self.live.leave(self._relay, self._channel, self)
+        if self._has_joined and self.relay is not None:
+            self.unlisten(self.relay)
 
     async def _wait(self, deadline: float | None) -> None:
         until = min(deadline or self.look_at, self.look_at) if self.is_stale else deadline
@@ -170,7 +175,7 @@ class Follower(Listener, Generic[T]):
         except StoreUnavailable as error:
             self._note_outage(error)
         else:
-            self._has_seen = True
+            self.has_seen = True
             self.learn(seen)
 
     def _note_outage(self, error: StoreUnavailable) -> None:
@@ -179,7 +184,7 @@ class Follower(Listener, Generic[T]):
         if self._failing_since is None:
             self._failing_since = now
         patience = self.live.store.patience_seconds
-        if not self._has_seen and now - self._failing_since >= patience:
+        if not self.has_seen and now - self._failing_since >= patience:
             where = self.live.where
             raise StoreUnavailable(
                 f"Redis at {where} did not answer for {patience:g} s when umbel wanted to follow run {self.run_id!r}: "
@@ -190,29 +195,39 @@ class Follower(Listener, Generic[T]):
         self.look_at = now + min(self.live.poll_seconds, RETRY)
 
 
-class UntilEnded(Follower[RunEnd]):
+class UntilEnded(Follower[RunEnd], Waiter):
     """One wait for a run's end."""
 
-    def __init__(self, live: LiveChannels, run_id: str, timeout: float | None) -> None:
-        super().__init__(live, run_id, live.store.locate(run_id)["ended"], timeout)
-        self._prefix = run_id.encode() + b"\0"
+    def __init__(self, live: LiveChannels, mailbox: Mailbox, run_id: str, timeout: float | None) -> None:
+        """Args:
+        live, run_id, timeout: As for a follower.
+        mailbox: Where the run's end arrives.
+        """
+        super().__init__(live, run_id, timeout)
+        self._mailbox = mailbox
         self._end: RunEnd | None = None
-        # Joining first saves one look: `joined` brings it forward, unless there is no connection.
+        # Listening first saves one look: `joined` brings it forward, unless there is no connection.
         self.look_at = time.monotonic() + live.poll_seconds
 
-    def heard(self, message: bytes) -> None:
-        if not message.startswith(self._prefix):
-            return
-        status, event = msgpack.unpackb(message[len(self._prefix) :], raw=True)
-        if event:
-            self._end = RunEnd(status.decode(), Envelope.from_bytes(event))
-            self.wake()
-        else:
-            self.mark_stale()
+    def listen(self, relay: Relay) -> None:
+        self._mailbox.add(self.run_id, self)
+        if self._mailbox.is_live:
+            self.joined()
 
-    def checked(self, head: int, running: bool) -> None:
-        if not running:
-            self.mark_stale()
+    def unlisten(self, relay: Relay) -> None:
+        self._mailbox.remove(self.run_id, self)
+
+    def joined(self) -> None:
+        if not self.has_seen:  # else the mailbox looks, for all who wait
+            super().joined()
+
+    def ended(self, end: RunEnd) -> None:
+        self._end = end
+        self.wake()
+
+    def unsure(self) -> None:
+        self.look_at = 0.0
+        self.mark_stale()
 
     def look_key(self) -> Hashable:
         return self.run_id

@@ -97,6 +97,10 @@ class LiveChannels:
             with contextlib.suppress(RuntimeError):  # the loop was closed: nothing is heard there any more
                 relay.loop.call_soon_threadsafe(relay.remove, channel, listener)
 
+    def is_heard(self, channel: bytes) -> bool:
+        """Whether what is published on a channel now arrives here. From any thread."""
+        return self._channels.get(channel, False)
+
     def close(self) -> None:
         """End the connection; listeners are `closed`. From any thread."""
         with contextlib.suppress(WorkflowRuntimeError):

@@ -12,11 +12,11 @@ event loops of readers (`relay.py`), and how they wait (`follower.py`).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Hashable
+from collections.abc import AsyncGenerator, Collection, Coroutine, Generator, Hashable, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
@@ -24,12 +24,13 @@ from ..model.envelope import INTERNAL, STOP
 from ..model.errors import WorkflowRuntimeError
 from ..store.replies import RunEnd
 from ..store.verbs import Store
+from .ends import Mailboxes, StartedRun
 from .follower import Follower, UntilEnded
 from .log import PAGE, TRACE, Entry, Page, StreamEvent, read_page
 from .pubsub import CLOSED, LiveChannels
-from .relay import Listener
+from .relay import Relay
 
-__all__ = ["EndedWatch", "StreamEvent", "StreamHub", "StreamReader"]
+__all__ = ["StreamEvent", "StreamHub", "StreamReader"]
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class StreamHub:
         self.buffer_events = buffer_events
         self.buffer_bytes = buffer_bytes
         self.page_events = page_events
-        self._live: dict[int, LiveChannels] = {}
+        self._live: dict[int, tuple[LiveChannels, Mailboxes]] = {}
         self._is_closed = False
 
     def reader(
@@ -85,7 +86,14 @@ class StreamHub:
         """
         return StreamReader(self, run_id, after, internal, types)
 
-    def wait_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
+    def expect(self, run_id: str) -> StartedRun | None:
+        """To be called before a run is started here: with what this returns, waiting for its end costs little.
+
+        None while no ends are heard in this process, as long as nobody waits for any.
+        """
+        return None if self._is_closed else self._here()[1].of(run_id).expect(run_id)
+
+    def wait_ended(self, run_id: str, timeout: float | None = None, started: StartedRun | None = None) -> RunEnd:
         """Block until the run is no longer running.
 
         Woken by Redis; a look every few seconds makes up for a message that was lost. An outage is waited out.
@@ -93,17 +101,30 @@ class StreamHub:
         Args:
             run_id: The run.
             timeout: Seconds to wait; None waits as long as it takes.
+            started: What `expect` gave, if the run was started here.
 
         Raises:
             TimeoutError: It is still running.
             RunNotFound: No such run, or its retention is over.
             StoreUnavailable: Redis did not answer to begin with.
         """
+        if started is not None:
+            begun = time.monotonic()
+            end = started.mailbox.blocking_arrival(started, timeout)
+            if end is not None:
+                return end
+            if timeout is not None:
+                timeout = max(0.0, timeout - (time.monotonic() - begun))
         return self.call(self.await_ended(run_id, timeout))
 
-    async def await_ended(self, run_id: str, timeout: float | None = None) -> RunEnd:
+    async def await_ended(self, run_id: str, timeout: float | None = None, started: StartedRun | None = None) -> RunEnd:
         """`wait_ended` on an event loop, which is not blocked."""
-        follower = UntilEnded(self.live(), run_id, timeout)
+        if started is not None and timeout is None:
+            arrived = await started.mailbox.arrival(started)
+            if arrived is not None:
+                return arrived
+        live, mailboxes = self._here()
+        follower = UntilEnded(live, mailboxes.of(run_id), run_id, timeout)
         try:
             end = await follower.next()
         finally:
@@ -114,9 +135,9 @@ class StreamHub:
     def close(self) -> None:
         """End the connection. Readers and waiters still at work get a `WorkflowRuntimeError`."""
         self._is_closed = True
-        live = self._live.pop(os.getpid(), None)
-        if live is not None:
-            live.close()
+        here = self._live.pop(os.getpid(), None)
+        if here is not None:
+            here[0].close()
 
     def live(self) -> LiveChannels:
         """What all readers of this process share.
@@ -124,12 +145,18 @@ class StreamHub:
         Raises:
             WorkflowRuntimeError: The hub is closed.
         """
+        return self._here()[0]
+
+    def _here(self) -> tuple[LiveChannels, Mailboxes]:
         if self._is_closed:
             raise WorkflowRuntimeError(CLOSED)
         pid = os.getpid()
         known = self._live.get(pid)
-        # No lock: another thread of the parent may have held it at the fork. setdefault picks one winner as well.
-        return known or self._live.setdefault(pid, LiveChannels(self.store, self.poll_seconds))
+        if known is None:
+            live = LiveChannels(self.store, self.poll_seconds)
+            # No lock: another thread of the parent may have held it at the fork. setdefault picks one winner as well.
+            known = self._live.setdefault(pid, (live, Mailboxes(live)))
+        return known
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Block until a coroutine of a reader has ended, on the portal's loop.
@@ -213,43 +240,6 @@ class StreamReader:
             following.leave()
 
 
-class EndedWatch(Listener):
-    """Calls back for every run of the deployment that ends, as it ends.
-
-    *Promise:* none but promptness. What ends while the connection is interrupted is not reported: this may only hasten
-    what comes to light anyway.
-    """
-
-    def __init__(self, hub: StreamHub, callback: Callable[[str], None]) -> None:
-        """Begin to watch, on the hub's connection.
-
-        Args:
-            hub: The process's hub.
-            callback: Gets the run id, on the portal's loop; it must be quick and must not block.
-        """
-        self._callback = callback
-        self._live = hub.live()
-        keys = hub.store.keys
-        self._channels = [keys.in_shard(shard, "ended").encode() for shard in range(keys.shards)]
-        self._live.soon(self._begin)
-
-    def _begin(self) -> None:
-        for channel in self._channels:
-            self._live.join(self._live.here(), channel, self)
-
-    def heard(self, message: bytes) -> None:
-        self._callback(message.partition(b"\0")[0].decode())
-
-    def close(self) -> None:
-        """Stop watching. A callback that has begun may still be running."""
-        with contextlib.suppress(WorkflowRuntimeError):
-            self._live.soon(self._end)
-
-    def _end(self) -> None:
-        for channel in self._channels:
-            self._live.leave(self._live.here(), channel, self)
-
-
 class _Following(Follower[list[tuple[int, StreamEvent]]]):
     """One iteration of a `StreamReader`: a page of the log that is handed out, and live entries behind it.
 
@@ -257,7 +247,8 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
     """
 
     def __init__(self, hub: StreamHub, reader: StreamReader, timeout: float | None) -> None:
-        super().__init__(hub.live(), reader.run_id, hub.store.locate(reader.run_id)["stream"], timeout)
+        super().__init__(hub.live(), reader.run_id, timeout)
+        self._channel = hub.store.locate(reader.run_id)["stream"].encode()
         self._hub = hub
         self._reader = reader
         self._place = reader.position
@@ -266,6 +257,12 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
         self._buffer: deque[Entry] = deque()
         self._buffer_bytes = 0
         self._received = -1
+
+    def listen(self, relay: Relay) -> None:
+        self.live.join(relay, self._channel, self)
+
+    def unlisten(self, relay: Relay) -> None:
+        self.live.leave(relay, self._channel, self)
 
     def heard(self, message: bytes) -> None:
         shows = False
@@ -287,7 +284,10 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
             self._buffer_bytes += size
             self._buffer.append(entry)
 
-    def checked(self, head: int, running: bool) -> None:
+    def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
+        if self.run_id not in heads:
+            return
+        head, running = heads[self.run_id]
         if not running or head != max(self._received, self._place):
             self.mark_stale()
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,13 +24,7 @@ LOOKS = 16
 
 
 class Listener:
-    """Hears channels. All methods are called on its relay's loop: they are quick and never block.
-
-    Attributes:
-        run_id: The run to be looked at every now and then on the listener's behalf, if any.
-    """
-
-    run_id: str | None = None
+    """Hears channels. All methods but `followed` are called on its relay's loop: they are quick and never block."""
 
     def joined(self) -> None:
         """From now on messages are heard; what was published before may have been missed."""
@@ -38,8 +32,12 @@ class Listener:
     def heard(self, message: bytes) -> None:
         """A message was published."""
 
-    def checked(self, head: int, running: bool) -> None:
-        """The last number the run had given a moment ago, and whether it goes on."""
+    def followed(self) -> Iterable[str]:
+        """The runs to be looked at every now and then for the listener. Called on the loop of the live connection."""
+        return ()
+
+    def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
+        """How runs stood a moment ago, among them those that are followed; see `read_heads`."""
 
     def closed(self) -> None:
         """Nothing will be heard any more."""
@@ -54,7 +52,7 @@ class Relay:
         self.is_closed = False
         self._is_home = self.loop is home
         self._listeners: dict[bytes, set[Listener]] = {}
-        self._run_ids: dict[Listener, str | None] = {}
+        self._all: set[Listener] = set()
         self._heard: set[bytes] = set()
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...], int]] = deque()
         # Two counters with one writer each, the loop of the live connection and this one: they share no lock.
@@ -71,12 +69,12 @@ class Relay:
         if channel in self._heard:
             listener.joined()
         self._listeners.setdefault(channel, set()).add(listener)
-        self._run_ids[listener] = listener.run_id
+        self._all.add(listener)
         return is_first
 
     def remove(self, channel: bytes, listener: Listener) -> None:
         """The contrary. The live connection notices when it looks around that nobody hears a channel any more."""
-        self._run_ids.pop(listener, None)
+        self._all.discard(listener)
         listeners = self._listeners.get(channel, set())
         listeners.discard(listener)
         if not listeners:
@@ -127,14 +125,13 @@ class Relay:
 
     def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
         """How runs stood a moment ago; see `read_heads`."""
-        for listener, run_id in self._run_ids.items():
-            if run_id is not None and run_id in heads:
-                _tell(listener.checked, *heads[run_id])
+        for listener in self._all:
+            _tell(listener.checked, heads)
 
     def closed(self) -> None:
         """Nothing will be heard any more."""
         self.is_closed = True
-        for listener in self._run_ids:
+        for listener in self._all:
             _tell(listener.closed)
 
     def _empty(self) -> None:
@@ -154,7 +151,7 @@ class Relay:
         """Have one of this relay's methods called on its loop.
 
         Args:
-            act: `joined`, `heard`, `checked` or `closed`.
+            act: `joined`, `heard`, `checked` or `closed`, or one of a listener's that has them called.
             args: Its arguments.
             size: Bytes of a message, which is dropped if there are too many; the readers go back to the log then.
         """
@@ -183,7 +180,7 @@ class Relay:
 
     def run_ids(self) -> set[str]:
         """The runs that are followed."""
-        return {run_id for run_id in self._run_ids.copy().values() if run_id is not None}
+        return {run_id for listener in self._all.copy() for run_id in listener.followed()}
 
 
 def _tell(method: Callable[..., None], *args: Any) -> None:

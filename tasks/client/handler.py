@@ -20,6 +20,7 @@ from ...orchestration.model.errors import (
 )
 from ...orchestration.store.keys import new_id
 from ...orchestration.store.replies import RunEnd, RunRecord
+from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
 from ..context.run_context import RunContext
@@ -86,6 +87,7 @@ class WorkflowHandler:
         limits: Limits,
         events: EventRegistry | None,
         state_class: type[BaseModel] | None,
+        started: StartedRun | None = None,
     ) -> None:
         """Made by `Workflow.run()` and `umbel.attach()`."""
         self.run_id = run_id
@@ -93,6 +95,7 @@ class WorkflowHandler:
         self._portal = engine.store.connection.portal
         self._events = events or EventRegistry.of()
         self._state_class = state_class
+        self._started = started
         self._stopped_at: int | None = None
         self._ctx: Context[Any] | None = None
 
@@ -128,7 +131,7 @@ class WorkflowHandler:
         return self._awaited().__await__()
 
     async def _awaited(self) -> Any:
-        return self._outcome(await self._hub.await_ended(self.run_id))
+        return self._outcome(await self._hub.await_ended(self.run_id, started=self._started))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the run's result, blocking.
@@ -144,11 +147,11 @@ class WorkflowHandler:
             Exception: The run failed: what its step raised, in its own type.
         """
         self._refuse_blocking("result", "await handler")
-        return self._outcome(self._hub.wait_ended(self.run_id, timeout))
+        return self._outcome(self._hub.wait_ended(self.run_id, timeout, self._started))
 
     async def stop_event_result(self) -> StopEvent:
         """Wait for the end and give the event that brought it, also for runs that failed or were cancelled."""
-        await self._hub.await_ended(self.run_id)
+        await self._hub.await_ended(self.run_id, started=self._started)
         event = self.get_stop_event()
         assert event is not None  # it has ended
         return event

@@ -27,6 +27,7 @@ from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
+from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamHub
 from ..events.codec import encode_event
 from ..events.event import StartEvent
@@ -110,6 +111,7 @@ class Runtime:
         plan = self.registry.of(workflow).plan
         self.prepare(workflow, run_id)
         envelope = None if event is None else encode_event(event, self.settings)
+        started = self.hub.expect(run_id)
         self.portal.call(
             self._begin(
                 run_id,
@@ -124,7 +126,7 @@ class Runtime:
             )
         )
         logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
-        return self.handler(run_id, workflow)
+        return self.handler(run_id, workflow, started)
 
     async def _begin(
         self, run_id: str, plan: Plan, event: Envelope | None, begin_with: RunSnapshot | None, **about: Any
@@ -146,8 +148,10 @@ class Runtime:
         """For routing the events of a workflow's runs; a runtime with several workers of its own tells them apart."""
         return self.engine.limits
 
-    def handler(self, run_id: str, workflow: WorkflowDefinition | None = None) -> WorkflowHandler:
-        """A handler for a run that is known to exist."""
+    def handler(
+        self, run_id: str, workflow: WorkflowDefinition | None = None, started: StartedRun | None = None
+    ) -> WorkflowHandler:
+        """A handler for a run that is known to exist; `started` is what the hub expects of a run begun here."""
         registered = None if workflow is None else self.registry.find(workflow.workflow_name)
         return WorkflowHandler(
             run_id,
@@ -156,6 +160,7 @@ class Runtime:
             limits=self.engine.limits if workflow is None else self.limits_of(workflow.workflow_name),
             events=registered.events if registered else None,
             state_class=registered.state_class if registered else None,
+            started=started,
         )
 
     def attach(self, run_id: str) -> WorkflowHandler:

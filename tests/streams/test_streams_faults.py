@@ -30,7 +30,8 @@ from support.store.streams import (
 from umbel.orchestration.model.commands import Trace
 from umbel.orchestration.model.envelope import STOP
 from umbel.orchestration.model.errors import StoreUnavailable
-from umbel.orchestration.streams.reader import EndedWatch, StreamHub
+from umbel.orchestration.streams.reader import StreamHub
+from umbel.orchestration.streams.watch import EndedWatch
 from umbel.workers.embedded.configuration import free_port
 
 #: So long that nothing is found by looking now and then.

@@ -30,7 +30,8 @@ from support.store.streams import (
 )
 from umbel.orchestration.model.envelope import STOP
 from umbel.orchestration.model.errors import WorkflowRuntimeError
-from umbel.orchestration.streams.reader import EndedWatch, StreamHub
+from umbel.orchestration.streams.reader import StreamHub
+from umbel.orchestration.streams.watch import EndedWatch
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from ...orchestration.model.errors import ConfigurationError, NotConfigured
 from ...orchestration.model.plan import StepPlan
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.settings import Settings, redact_url
-from ...orchestration.streams.reader import EndedWatch
+from ...orchestration.streams.watch import EndedWatch
 from ...tasks.attempt.continuation import Continuation
 from ...tasks.attempt.executor import Executor
 from ...tasks.attempt.plain_calls import ThreadCalls

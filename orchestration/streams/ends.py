@@ -1,0 +1,312 @@
+"""Ends of runs, heard by one mailbox per process and shard however many callers wait.
+
+An end costs one look into a dict by its run's id, and a wait for a run that this process has started asks Redis
+nothing: the mailbox was open before the run began, so its end cannot be missed. What makes this uncertain (the
+connection was interrupted, the event is too large for a message, the run may be revived) is answered *unsure*, and the
+caller asks Redis (`UntilEnded` in `follower.py`). Runs that are waited for are looked at every few seconds as well, all
+together, because a message may be lost without notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from queue import Empty, SimpleQueue
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgpack
+from redis.exceptions import RedisError
+
+from ..model.envelope import Envelope
+from ..model.errors import UmbelError, WorkflowRuntimeError
+from ..store.replies import RunEnd
+from .log import read_heads
+from .pubsub import CLOSED, LiveChannels
+from .relay import Listener, Relay
+
+#: A mailbox that nobody has waited at for so many seconds is closed: it hears every end in its shard.
+LINGER_SECONDS = 60.0
+#: An end that comes before anybody waits for it is kept with the handler, if its message is not larger than this.
+KEPT_BYTES = 4096
+
+
+class Waiter(Listener):
+    """Waits for a run's end. Its methods are called on the loop of `relay`, or of the live connection without one."""
+
+    relay: Relay | None = None
+
+    def ended(self, end: RunEnd) -> None:
+        """The run has ended."""
+
+    def unsure(self) -> None:
+        """The run may have ended: Redis knows."""
+
+
+class StartedRun:
+    """What this process has heard of a run that it began. It lives as long as the handler that holds it.
+
+    Attributes:
+        run_id: The run.
+        mailbox: Where its end arrives.
+        is_sure: The mailbox has heard everything since before the run began, and no end.
+        end: The end, if it is final and small: a completed run is never revived.
+    """
+
+    __slots__ = ("__weakref__", "end", "is_sure", "mailbox", "run_id")
+
+    def __init__(self, run_id: str, mailbox: Mailbox) -> None:
+        self.run_id, self.mailbox = run_id, mailbox
+        self.is_sure = False
+        self.end: RunEnd | None = None
+
+
+class Mailboxes:
+    """The mailboxes of a process, made when first needed."""
+
+    def __init__(self, live: LiveChannels) -> None:
+        """For what is heard by `live`."""
+        self._live = live
+        self._by_channel: dict[str, Mailbox] = {}
+
+    def of(self, run_id: str) -> Mailbox:
+        """Where the run's end arrives."""
+        channel = self._live.store.locate(run_id)["ended"]
+        known = self._by_channel.get(channel)
+        return known or self._by_channel.setdefault(channel, Mailbox(self._live, channel.encode()))
+
+
+class Mailbox(Listener):
+    """All ends of one shard. It is opened by the first who waits, and closed a while after the last one."""
+
+    def __init__(self, live: LiveChannels, channel: bytes) -> None:
+        """Made by `Mailboxes.of`."""
+        self._live, self._channel = live, channel
+        # Reentrant: the collector may drop a coroutine that waits, whose end is to leave, at any allocation.
+        self._lock = threading.RLock()
+        self._waiting: dict[bytes, dict[Waiter, None]] = {}
+        self._started: WeakValueDictionary[bytes, StartedRun] = WeakValueDictionary()
+        self._is_heard = self._was_closed = False
+        self._waited_at = 0.0
+        # Below: only used on the loop of the live connection.
+        self._is_open = False
+        self._checks: set[asyncio.Task[None]] = set()
+
+    # -- for callers, on any thread --------------------------------------------------------------------------------
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what is published now is heard here."""
+        return self._is_heard and self._live.is_heard(self._channel) and self._live.pid == os.getpid()
+
+    def expect(self, run_id: str) -> StartedRun | None:
+        """To be called before a run is started; None if its end may not be heard."""
+        if not self.is_live:
+            return None
+        started = StartedRun(run_id, self)
+        with self._lock:
+            self._started[run_id.encode()] = started
+            # Only now: an interruption from here on ends with `joined`, which finds what is registered.
+            started.is_sure = self.is_live
+        return started
+
+    async def arrival(self, started: StartedRun) -> RunEnd | None:
+        """Await the end of a run that was expected; None if Redis is to be asked."""
+        if started.end is not None or not (started.is_sure and self.is_live):
+            return started.end
+        waiter = _Awaiting(self._live.here())
+        try:
+            self.add(started.run_id, waiter)
+            # An end that came before the waiter was added was noted before that.
+            return await waiter.future if started.is_sure else started.end
+        finally:
+            self.remove(started.run_id, waiter)
+
+    def blocking_arrival(self, started: StartedRun, timeout: float | None) -> RunEnd | None:
+        """`arrival`, blocking; None also when `timeout` seconds are over."""
+        if started.end is not None or not (started.is_sure and self.is_live):
+            return started.end
+        waiter = _Blocked()
+        try:
+            self.add(started.run_id, waiter)
+            return waiter.queue.get(timeout=timeout) if started.is_sure else started.end
+        except Empty:
+            return None
+        finally:
+            self.remove(started.run_id, waiter)
+
+    def add(self, run_id: str, waiter: Waiter) -> None:
+        """Have a run's end given to a waiter, from when it is `joined`; see `is_live`.
+
+        Raises:
+            WorkflowRuntimeError: Closed.
+        """
+        if self._was_closed:
+            raise WorkflowRuntimeError(CLOSED)
+        key = run_id.encode()
+        with self._lock:
+            self._waited_at = time.monotonic()
+            waiters: dict[Waiter, None] | None = None
+            while waiters is None or self._waiting.get(key) is not waiters:  # see the lock
+                waiters = self._waiting.setdefault(key, {})
+                waiters[waiter] = None
+        if not self._is_heard:
+            self._live.soon(self._open)
+
+    def remove(self, run_id: str, waiter: Waiter) -> None:
+        """The contrary. May be called from a finalizer."""
+        if self._live.pid != os.getpid():
+            return
+        key = run_id.encode()
+        with self._lock:
+            waiters = self._waiting.get(key, {})
+            waiters.pop(waiter, None)
+            if not waiters:
+                self._waiting.pop(key, None)
+
+    def waiters_of(self, run_id: str) -> list[Waiter]:
+        """Those who wait for a run's end."""
+        with self._lock:
+            return list(self._waiting.get(run_id.encode(), ()))
+
+    def count_expected(self) -> int:
+        """How many runs are expected to end, or have ended and somebody may ask for it."""
+        return len(self._started)
+
+    # -- on the loop of the live connection ------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._is_open:
+            return
+        self._is_open = True
+        try:
+            self._live.join(self._live.here(), self._channel, self)
+        except WorkflowRuntimeError:
+            self.closed()
+            return
+        self._live.loop.call_later(LINGER_SECONDS, self._close_if_unused)
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            left = self._waited_at + LINGER_SECONDS - time.monotonic()
+            if not self._waiting and left <= 0:
+                self._is_heard = self._is_open = False
+                self._be_unsure()
+        if self._is_open:
+            self._live.loop.call_later(max(left, LINGER_SECONDS / 10), self._close_if_unused)
+        else:
+            self._live.leave(self._live.here(), self._channel, self)
+
+    def _be_unsure(self) -> None:
+        for started in list(self._started.values()):
+            started.is_sure, started.end = False, None
+
+    def joined(self) -> None:
+        with self._lock:
+            self._be_unsure()
+            was_heard, self._is_heard = self._is_heard, True
+            waiting = self._all_waiting()
+        for waiter in waiting:
+            self._tell(waiter, waiter.joined)
+        if was_heard and waiting:  # there was an interruption
+            check = asyncio.ensure_future(self._check())
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+
+    def heard(self, message: bytes) -> None:
+        key = message[: message.index(b"\0")]
+        started = self._started.get(key)
+        if started is None and key not in self._waiting:
+            return
+        status, event = msgpack.unpackb(message[len(key) + 1 :], raw=True)
+        end = RunEnd(status.decode(), Envelope.from_bytes(event)) if event else None
+        with self._lock:
+            if started is not None:
+                started.is_sure = False
+                is_kept = status == b"completed" and len(message) <= KEPT_BYTES
+                started.end = end if is_kept else None
+        for waiter in self.waiters_of(key.decode()):
+            if end is None:
+                self._tell(waiter, waiter.unsure)
+            else:
+                self._tell(waiter, waiter.ended, end)
+
+    def followed(self) -> Iterable[str]:
+        with self._lock:
+            return [key.decode() for key in self._waiting]
+
+    def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
+        with self._lock:
+            suspects = [key for key in self._waiting if not heads.get(key.decode(), (0, True))[1]]
+            waiters = [waiter for key in suspects for waiter in self._waiting[key]]
+        for waiter in waiters:
+            self._tell(waiter, waiter.unsure)
+
+    def closed(self) -> None:
+        self._was_closed = True
+        with self._lock:
+            self._be_unsure()
+            waiting = self._all_waiting()
+        for waiter in waiting:
+            self._tell(waiter, waiter.closed)
+
+    async def _check(self) -> None:
+        """Look at all runs that are waited for, together."""
+        try:
+            heads = await read_heads(self._live.store, list(self.followed()))
+        except (UmbelError, RedisError):
+            for waiter in self._all_waiting():  # each looks until Redis answers
+                self._tell(waiter, waiter.unsure)
+        else:
+            self.checked(heads)
+
+    def _all_waiting(self) -> list[Waiter]:
+        with self._lock:
+            return [waiter for waiters in self._waiting.values() for waiter in waiters]
+
+    @staticmethod
+    def _tell(waiter: Waiter, act: Any, *args: Any) -> None:
+        if waiter.relay is None:
+            act(*args)
+        else:
+            waiter.relay.tell(act, *args)
+
+
+class _Awaiting(Waiter):
+    """A coroutine that waits."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.future: asyncio.Future[RunEnd | None] = relay.loop.create_future()
+
+    def ended(self, end: RunEnd) -> None:
+        self._settle(end)
+
+    def unsure(self) -> None:
+        self._settle(None)
+
+    def closed(self) -> None:
+        self._settle(None)
+
+    def _settle(self, end: RunEnd | None) -> None:
+        if not self.future.done():
+            self.future.set_result(end)
+
+
+class _Blocked(Waiter):
+    """A thread that waits."""
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[RunEnd | None] = SimpleQueue()
+
+    def ended(self, end: RunEnd) -> None:
+        self.queue.put(end)
+
+    def unsure(self) -> None:
+        self.queue.put(None)
+
+    def closed(self) -> None:
+        self.queue.put(None)

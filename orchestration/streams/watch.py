@@ -1,0 +1,47 @@
+"""Hearing of every run that ends, in whatever process it was waited for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from ..model.errors import WorkflowRuntimeError
+from .reader import StreamHub
+from .relay import Listener
+
+
+class EndedWatch(Listener):
+    """Calls back for every run of the deployment that ends, as it ends.
+
+    *Promise:* none but promptness. What ends while the connection is interrupted is not reported: this may only hasten
+    what comes to light anyway.
+    """
+
+    def __init__(self, hub: StreamHub, callback: Callable[[str], None]) -> None:
+        """Begin to watch, on the hub's connection.
+
+        Args:
+            hub: The process's hub.
+            callback: Gets the run id, on the portal's loop; it must be quick and must not block.
+        """
+        self._callback = callback
+        self._live = hub.live()
+        keys = hub.store.keys
+        self._channels = [keys.in_shard(shard, "ended").encode() for shard in range(keys.shards)]
+        self._live.soon(self._begin)
+
+    def _begin(self) -> None:
+        for channel in self._channels:
+            self._live.join(self._live.here(), channel, self)
+
+    def heard(self, message: bytes) -> None:
+        self._callback(message.partition(b"\0")[0].decode())
+
+    def close(self) -> None:
+        """Stop watching. A callback that has begun may still be running."""
+        with contextlib.suppress(WorkflowRuntimeError):
+            self._live.soon(self._end)
+
+    def _end(self) -> None:
+        for channel in self._channels:
+            self._live.leave(self._live.here(), channel, self)
