@@ -176,7 +176,7 @@ def test_a_server_that_ends_at_its_start_is_reported_with_the_end_of_its_log(tmp
     assert "Bad file format" in (tmp_path / "server.log").read_text()
 
 
-@pytest.mark.parametrize("signature", [b"REDIS9999", b"OTHER0080"])
+@pytest.mark.parametrize("signature", [b"REDIS0099", b"OTHER0080"])
 def test_data_that_a_server_cannot_read_is_kept_and_the_error_says_what_to_do(tmp_path: Path, signature: bytes) -> None:
     """Valkey 9 cannot read what Redis 7.4 writes, and the other way round."""
     with EmbeddedRedis.in_folder(tmp_path) as server, client(server.url) as connected:
@@ -185,7 +185,7 @@ def test_data_that_a_server_cannot_read_is_kept_and_the_error_says_what_to_do(tm
     written = data.read_bytes()
     data.write_bytes(signature + written[9:])
 
-    with pytest.raises(EmbeddedRedisFailed, match=r"The data is intact.* Start the server that wrote it"):
+    with pytest.raises(EmbeddedRedisFailed, match=r"It cannot read the data, .* Start the server that wrote it"):
         EmbeddedRedis.in_folder(tmp_path).start()
 
     data.write_bytes(written)

