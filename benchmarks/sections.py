@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from . import measure, measure_memory, measure_progress, measure_workers
+from . import measure, measure_memory, measure_progress, measure_waits, measure_workers
 from .contender import Contender
 from .shape import Shape, Sizes
 
@@ -161,6 +161,14 @@ def _workers(sizes: Sizes) -> Section:
             limits={ONE_WORKER: 120.0}, is_exact=True,
         ),
         Shape("awaiting", steps, "s", "lower", measure_workers.awaiting, limits={ONE_WORKER: 1.5}),
+        Shape(
+            "waits", f"{sizes.awaiting:,} waits for events in one run, until all wait", "s", "lower",
+            measure_waits.waits_in_one_run, limits={UMBEL: 3.0},
+        ),
+        Shape(
+            "waits", f"{sizes.awaiting:,} waits for events in one run, until all are answered", "s", "lower",
+            measure_waits.answers_in_one_run,
+        ),
         Shape("idle", "idle worker, of a processor", "%", "lower", measure_workers.idle, limits={ONE_WORKER: 1.0}),
         Shape(
             "processes", f"steps of {sizes.computed_seconds * 1000:g} ms of computing", "steps/s", "higher",

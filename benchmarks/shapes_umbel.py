@@ -203,3 +203,16 @@ class Ticker(Workflow):
                 await asyncio.sleep(ev.pause_seconds)
             ctx.write_event_to_stream(Tick(number=number, written_at_ns=time.time_ns(), data=PAYLOAD))
         return StopEvent()
+
+
+class PlainTicker(Workflow):
+    """The same in a plain step, which is executed in a thread."""
+
+    @step
+    def tick(self, ctx: Context, ev: TickerStart) -> StopEvent:
+        """Write events."""
+        for number in range(ev.count):
+            if ev.pause_seconds:
+                time.sleep(ev.pause_seconds)
+            ctx.write_event_to_stream(Tick(number=number, written_at_ns=time.time_ns(), data=PAYLOAD))
+        return StopEvent()

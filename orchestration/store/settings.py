@@ -77,6 +77,11 @@ class Settings(BaseModel):
     )
     batched_fetch: bool = Field(default=True, description="Whether a worker takes many dispatches at once off a queue")
     flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
+    burst_events: int = Field(
+        default=32,
+        ge=0,
+        description="Events written without a pause after which a step waits until they are sent; 0 never",
+    )
     max_losses: int = Field(default=3, ge=1, description="Losses alone, as a suspect, before it fails as WorkerLost")
     retention_seconds: float = Field(default=7 * 86400.0, gt=0)
     drain_seconds: float = Field(default=20.0, ge=0, description="Soft shutdown: running steps may end within this")

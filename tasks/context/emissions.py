@@ -10,8 +10,10 @@ Published events are never merged across attempts; each carries its attempt.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -28,9 +30,55 @@ from ...orchestration.store.replies import Refusal
 
 logger = logging.getLogger("umbel.emissions")
 
+#: After which a writer no longer waits, until there is an answer.
+_PAUSES_IN_VAIN = 20
+
+
+class Burst:
+    """Has a step that writes many events without a pause wait briefly until they are sent. One for each buffer.
+
+    A thread that computes gives the interpreter to another one every 5 ms, and a flush needs it several times. So after
+    so many events, or when one is not answered after a millisecond, the writer waits for the answer to a batch; only a
+    moment, and not again and again while Redis is away. A step that lets its loop run meanwhile never waits.
+    """
+
+    def __init__(self, events: int, *, after_seconds: float = 0.001, at_most_seconds: float = 0.004) -> None:
+        """Args:
+        events: After how many the writer waits; 0 is never.
+        after_seconds: How long after the first of them it waits even if they are fewer.
+        at_most_seconds: How long it waits.
+        """
+        self._events, self._after_seconds, self._at_most_seconds = events, after_seconds, at_most_seconds
+        self._count, self._began, self._in_vain = 0, 0.0, 0
+        self._answered = threading.Event()
+
+    def written(self) -> None:
+        """Another event is in the buffer. To be called where it was written."""
+        now = time.monotonic()
+        if self._count == 0:
+            self._began = now
+            with contextlib.suppress(RuntimeError):  # a plain step
+                asyncio.get_running_loop().call_soon(self._over)
+        self._count += 1
+        if self._count < self._events and now - self._began < self._after_seconds:
+            return
+        if self._events and self._in_vain < _PAUSES_IN_VAIN:
+            self._answered.clear()
+            self._in_vain = 0 if self._answered.wait(self._at_most_seconds) else self._in_vain + 1
+        self._count = 0
+
+    def answered(self) -> None:
+        """A batch is in Redis, or refused. From any thread."""
+        self._in_vain = 0
+        self._over()
+        self._answered.set()
+
+    def _over(self) -> None:
+        self._count = 0
+
 
 class Emissions:
-    """The buffer of one attempt. Appending is thread-safe and never blocks on Redis."""
+    """The buffer of one attempt. Appending is thread-safe; it waits for Redis only a moment, see `Burst`."""
 
     def __init__(
         self,
@@ -55,6 +103,7 @@ class Emissions:
         self._publishes: list[Command] = []
         self._unanswered: tuple[list[Command], list[Sent]] | None = None
         self._occurrences: Counter[tuple[str, bytes, str | None]] = Counter()
+        self._burst = Burst(engine.store.settings.burst_events)
         self._closed = False
         self._buffer = threading.Lock()
         self._flushing = asyncio.Lock()
@@ -69,6 +118,7 @@ class Emissions:
             emit_id = derive_id(self.work.work_id, "sent", event.type, event.payload, target or "", occurrence)
             self._sends.append((emit_id, event, target))
         self._notify(self)
+        self._burst.written()
 
     def publish(self, event: Envelope) -> None:
         """Write an event to the run's stream."""
@@ -76,6 +126,7 @@ class Emissions:
             self._refuse_late(event)
             self._publishes.append(Publish(event, self.work.step, self.work.attempt))
         self._notify(self)
+        self._burst.written()
 
     def _refuse_late(self, event: Envelope) -> None:
         if self._closed:
@@ -146,6 +197,7 @@ class Emissions:
                     del self._publishes[: len(publishes)]
                     del self._sends[: len(sends)]
                 self._unanswered = None
+            self._burst.answered()
             if isinstance(reply, Refusal):
                 self._lost(reply)
                 return

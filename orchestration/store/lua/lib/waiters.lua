@@ -1,7 +1,7 @@
 -- Waiters and the inbox, and whether a decision that was made on them still holds.
 -- Counters: `wv` counts every change of them; `wa` (waiters added), `wr` (waiters removed) and `ia` (events added to
--- the inbox) count those changes that are known to be nothing else; older releases leave them alone, so that a change of
--- theirs counts as one of every kind. `wa + wr + ia = wv` also means that the index is complete.
+-- the inbox) count those changes that are known to be nothing else; older releases leave them alone, so that a change
+-- of theirs counts as one of every kind. `wa + wr + ia = wv` also means that the index is complete.
 -- Index: from `windex` waiters on, `digest|field` of each waiter and `#kind` of each kind there ever was; see
 -- `orchestration/model/waiting_kinds.py`. All scores are 0.
 --!keys run waiters waiting inbox
