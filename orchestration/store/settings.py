@@ -75,6 +75,12 @@ class Settings(BaseModel):
     grouped_scripts: bool = Field(
         default=True, description="Whether an asyncio worker sends what its steps ask Redis for together"
     )
+    direct_starts: bool = Field(
+        default=True, description="Whether a start is sent by the thread that calls `run()`, past the shared connection"
+    )
+    expected_ends: bool = Field(
+        default=True, description="Whether waiting for a run that the same process started begins without asking Redis"
+    )
     batched_fetch: bool = Field(default=True, description="Whether a worker takes many dispatches at once off a queue")
     flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
     burst_events: int = Field(

@@ -91,7 +91,9 @@ class StreamHub:
 
         None while no ends are heard in this process, as long as nobody waits for any.
         """
-        return None if self._is_closed else self._here()[1].of(run_id).expect(run_id)
+        if self._is_closed or not self.store.settings.expected_ends:
+            return None
+        return self._here()[1].of(run_id).expect(run_id)
 
     def wait_ended(self, run_id: str, timeout: float | None = None, started: StartedRun | None = None) -> RunEnd:
         """Block until the run is no longer running.

@@ -35,6 +35,7 @@ from ..messages.dispatcher import CeleryDispatcher, publishing_app
 from ..workflow.definition import WorkflowDefinition
 from ..workflow.registry import Registry
 from .handler import WorkflowHandler
+from .own_connection import OwnConnection, drive, engine_here
 
 logger = logging.getLogger("umbel.runtime")
 
@@ -63,6 +64,8 @@ class Runtime:
         self.store = Store(Connection(settings.redis_url, self.portal), settings)
         self.dispatcher = CeleryDispatcher(self.app, self.portal)
         self.engine = Engine(self.store, self.dispatcher)
+        self._own_connection = OwnConnection(self.store.connection)
+        self._engine_here = engine_here(self.engine, self._own_connection)
         self._hub: StreamHub | None = None
         self._hub_pid = 0
         self._lock = threading.Lock()
@@ -112,34 +115,48 @@ class Runtime:
         self.prepare(workflow, run_id)
         envelope = None if event is None else encode_event(event, self.settings)
         started = self.hub.expect(run_id)
-        self.portal.call(
-            self._begin(
-                run_id,
-                plan,
-                envelope,
-                begin_with,
-                timeout_seconds=timeout_seconds,
-                options=options,
-                parent=parent,
-                num_concurrent_runs=num_concurrent_runs,
-                handler_id=handler_id,
-            )
+        if begin_with is not None or handler_id is not None or num_concurrent_runs is not None:
+            is_direct = False  # that takes more than one script
+        else:
+            is_direct = self.settings.direct_starts and not self.portal.is_here()
+        begin = self._begin(
+            self._engine_here if is_direct else self.engine,
+            run_id,
+            plan,
+            envelope,
+            begin_with,
+            timeout_seconds=timeout_seconds,
+            options=options,
+            parent=parent,
+            num_concurrent_runs=num_concurrent_runs,
+            handler_id=handler_id,
         )
+        if is_direct:
+            self._engine_here.store.patience_seconds = self.store.patience_seconds
+            drive(begin)
+        else:
+            self.portal.call(begin)
         logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
         return self.handler(run_id, workflow, started)
 
     async def _begin(
-        self, run_id: str, plan: Plan, event: Envelope | None, begin_with: RunSnapshot | None, **about: Any
+        self,
+        engine: Engine,
+        run_id: str,
+        plan: Plan,
+        event: Envelope | None,
+        begin_with: RunSnapshot | None,
+        **about: Any,
     ) -> None:
         limits = self.limits_of(plan.workflow)
         if begin_with is None:
             push = partial(self.dispatcher.pushes, redis_url=self.settings.redis_url)
-            await self.engine.start(run_id, plan, event, limits=limits, push=push, **about)
+            await engine.start(run_id, plan, event, limits=limits, push=push, **about)
             return
         commands = [] if event is None else decide_start(plan, run_id, event, limits)
         del about["parent"], about["handler_id"]
         reply = await begin_from(self.store, run_id, plan, begin_with, commands, limits, nonce=new_nonce(), **about)
-        await self.engine.started(run_id, plan, reply, limited=about["num_concurrent_runs"] is not None)
+        await engine.started(run_id, plan, reply, limited=about["num_concurrent_runs"] is not None)
 
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
         """Called before a run is started; a runtime that brings its own worker makes sure it knows the workflow."""
@@ -188,6 +205,7 @@ class Runtime:
             hub, self._hub = self._hub, None
         if hub is not None and self._hub_pid == os.getpid():
             hub.close()
+        self._own_connection.disconnect()
         self.portal.close()
 
 

@@ -298,6 +298,15 @@ def test_a_process_in_which_nobody_waits_hears_nothing(store: Store) -> None:
     hub.close()
 
 
+def test_that_it_is_switched_off_lets_each_wait_ask_redis(redis: KillableRedis) -> None:
+    store = store_on(redis.url, f"t{secrets.token_hex(6)}", expected_ends=False)
+    hub = listening(OwnHub(store, poll_seconds=NEVER), store)
+
+    assert hub.expect(new_id()) is None
+    hub.close()
+    store.client.close()
+
+
 def test_a_mailbox_that_is_not_used_any_more_is_closed_and_opened_again_when_needed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

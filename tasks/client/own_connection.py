@@ -1,0 +1,156 @@
+"""Starts over a connection that the calling thread has for itself meanwhile.
+
+`run()` blocks until the run is in Redis. Asking over the shared connection, which lives on the portal's loop, costs two
+changes of thread, which take longer than the script itself. So a start is sent and its answer read right here. This is
+the way while all is well: on whatever fault the shared connection is asked, which waits out outages. That is safe, as
+every script may be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from hiredis import Reader
+from redis import ConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.retry import Retry
+
+from ...orchestration.engine.protocol import Engine
+from ...orchestration.model.plan import Plan
+from ...orchestration.store.asks import ScriptCall
+from ...orchestration.store.failpoints import failpoint
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.replies import Dispatch
+from ...orchestration.store.verbs import Store
+
+T = TypeVar("T")
+
+#: One that was not used for so many seconds is replaced: it may have gone dead without notice.
+_IDLE_SECONDS = 30.0
+#: So many are kept; more are in use only while as many threads start runs at the same time.
+_KEPT = 4
+#: The shared connection gets so many seconds at least, whatever was spent before it is asked.
+_LEAST_PATIENCE = 1.0
+
+
+class OwnConnection(Connection):
+    """Runs scripts in the calling thread. A coroutine that asks nothing else can be run by `drive`."""
+
+    def __init__(self, shared: Connection, *, silence_seconds: float = 5.0) -> None:
+        """Args:
+        shared: What is asked in case of a fault.
+        silence_seconds: How long an answer may take before the shared connection is asked.
+        """
+        patience = shared.patience_seconds
+        super().__init__(shared.url, shared.portal, patience_seconds=patience, silence_seconds=silence_seconds)
+        self._shared = shared
+        self._maker = ConnectionPool.from_url(
+            shared.url,
+            protocol=2,
+            socket_timeout=silence_seconds,
+            socket_connect_timeout=silence_seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._pid = os.getpid()
+        self._idle: deque[tuple[Any, float]] = deque()
+
+    async def run(self, call: ScriptCall[T], *, patience_seconds: float | None = None) -> T:
+        patience = self.patience_seconds if patience_seconds is None else patience_seconds
+        begun = time.monotonic()
+        try:
+            reply = self._asked_here(self._of_call(call, patience).packed, call.script.name)
+        except (OSError, RedisError) as fault:
+            spent = time.monotonic() - begun
+            if isinstance(fault, TimeoutError) and spent < self._silence:
+                raise  # from a signal handler of the caller's
+            left = min(patience, max(_LEAST_PATIENCE, patience - spent))
+            return self.portal.call(self._shared.run(call, patience_seconds=left))
+        return call.read(reply)
+
+    def _asked_here(self, request: bytes, name: str) -> Any:
+        """Send a request and read its reply.
+
+        Raises:
+            OSError, RedisError: Redis refused it, or did not answer.
+        """
+        connection = self._taken()
+        try:
+            failpoint(name, "before")
+            connection._sock.sendall(request)
+            replies = Reader(replyError=ResponseError)
+            while (reply := replies.gets()) is False:
+                received = connection._sock.recv(65536)
+                if not received:
+                    raise ConnectionError("Connection closed by server.")
+                replies.feed(received)
+            failpoint(name, "after")
+        except BaseException:  # also what interrupts the thread: the answer may be on its way
+            connection.disconnect()
+            raise
+        if len(self._idle) < _KEPT:
+            self._idle.append((connection, time.monotonic()))
+        else:
+            connection.disconnect()
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    def _taken(self) -> Any:
+        if self._pid != os.getpid():  # a forked child uses nothing of what its parent has connected
+            self._pid, self._idle = os.getpid(), deque()
+        while self._idle:
+            try:
+                connection, since = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if time.monotonic() - since < _IDLE_SECONDS:
+                return connection
+            connection.disconnect()
+        made: Any = self._maker.make_connection()
+        made.connect()
+        return made
+
+    def disconnect(self) -> None:
+        """Close what is connected. The next script connects again."""
+        while self._idle:
+            self._idle.pop()[0].disconnect()
+
+
+class _WaitedFor:
+    """Sends dispatches while the calling thread waits."""
+
+    def __init__(self, engine: Engine, connection: Connection) -> None:
+        self._dispatcher, self._portal = engine.dispatcher, connection.portal
+
+    async def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        if dispatches:
+            self._portal.call(self._dispatcher.dispatch(plan, dispatches))
+
+    def dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
+        self._portal.loop.call_soon_threadsafe(self._dispatcher.dispatch_soon, plan, dispatches)
+
+
+def engine_here(engine: Engine, connection: OwnConnection) -> Engine:
+    """An engine that does in the calling thread what the other does on the portal's loop."""
+    return Engine(Store(connection, engine.store.settings), _WaitedFor(engine, connection))
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in this thread that never waits for an event loop.
+
+    Raises:
+        RuntimeError: It does.
+        Exception: What it raised.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise RuntimeError("A coroutine that was to run without an event loop waits for one.")
