@@ -320,7 +320,7 @@ async def _began_with(
 
 async def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, ...], int]:
     key = store.locate(run_id)["journal"]
-    total: int = await store.command("read a journal", "XLEN", key)
+    total: int = await store.command("read a journal", "XLEN", key) + await store.journal_cut(run_id)
     found: list[JournalEntry] = []
     before, size = "+", 0
     while len(found) < JOURNAL_ENTRIES and size < JOURNAL_BYTES:

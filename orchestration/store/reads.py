@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from ..model.decide import CHUNK
 from ..model.envelope import Envelope
@@ -142,7 +142,7 @@ class StoreReads:
             ("HLEN", keys["waiters"]),
             patience_seconds=self.patience_seconds,
         )
-        if cursor == b"0":
+        if cursor == b"0" and total <= few:
             return _surroundings(counts, waiters)
         wanted = None
         if kinds and _unknown(*_numbers(counts)) == 0:
@@ -203,6 +203,14 @@ class StoreReads:
         """Names of the steps that hold a slot."""
         fields = await self.command("read slots", "HKEYS", self.locate(run_id)["slots"])
         return sorted({name.decode().partition("/")[0] for name in fields if b"/" in name})
+
+    async def journal_cut(self, run_id: str) -> int:
+        """How many of the oldest entries of the run's journal were removed because it had become too large."""
+        key = self.locate(run_id)["journal"]
+        if not await self.command("read a journal", "EXISTS", key):
+            return 0
+        about = pairs(await self.command("read a journal", "XINFO", "STREAM", key))
+        return int(cast(Any, about[b"entries-added"]) - cast(Any, about[b"length"]))
 
     async def journal(self, run_id: str) -> list[tuple[int, str, Any]]:
         """The run's journal: (Redis time in ms, kind, data), oldest first."""

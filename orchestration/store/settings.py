@@ -96,7 +96,9 @@ class Settings(BaseModel):
     payload_max_bytes: int = Field(default=16 << 20, gt=0)
     stream_max_events: int = Field(default=10_000, gt=0, description="Replayable events kept per run")
     journal_max_entries: int = Field(default=100_000, gt=0)
+    journal_max_bytes: int = Field(default=16 << 20, gt=0, description="Memory of a run's journal")
     inbox_max_events: int = Field(default=1_000, gt=0)
+    inbox_max_bytes: int = Field(default=8 << 20, gt=0, description="Memory of a run's inbox")
     history: Literal["full", "summary"] = "full"
     waiters_indexed_from: int = Field(
         default=16, ge=0, description="Waiters of a run above which those that an event answers are found by an index"

@@ -118,6 +118,8 @@ class Store(StoreReads):
             "redispatch": round(settings.redispatch_seconds * 1000),
             "smax": settings.stream_max_events,
             "jmax": settings.journal_max_entries,
+            "jbytes": settings.journal_max_bytes,
+            "ibytes": settings.inbox_max_bytes,
             "keep": round(settings.retention_seconds * 1000),
             "full": settings.history == "full" or None,
             "windex": settings.waiters_indexed_from,

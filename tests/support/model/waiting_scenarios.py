@@ -10,9 +10,9 @@ from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.work_item import Origin, Surroundings, Suspended, Waiter, Work
 from umbel.orchestration.store.replies import Applied, Refusal
 
-PLAN = plan_of(step("begin", START), step("ask", "A", num_workers=40))
-#: Beyond `waiters_indexed_from`.
-MANY = 20
+#: Far beyond `waiters_indexed_from`, so that one HSCAN does not find them all.
+MANY = 100
+PLAN = plan_of(step("begin", START), step("ask", "A", num_workers=2 * MANY))
 
 
 def waits_for(work: Work, type_: str = "Answer", **requirements: object) -> Suspended:

@@ -47,9 +47,16 @@ def answers_agree(verb: str, first: Any, second: Any) -> None:
     """What is asked twice is answered twice."""
     once = verb in ("wake", "deadline")  # their timer is gone
     agree(f"second answer of {verb}", second[0], b"early" if once else SECOND.get(first[0], first[0]))
-    if verb == "commit" and len(first) > 2:  # Lua writes a record's fields in any order
-        agree("second commit", (decode(second[3]), second[4:]), (decode(first[3]), first[4:]))
+    if verb == "commit" and len(first) > 2:
+        agree("second commit", (second[4], *_work(second[3], second[5:])), (first[4], *_work(first[3], first[5:])))
     elif verb in SAME_BODY:
         agree(f"second body of {verb}", second[1:], first[1:])
     elif verb == "claim" and first[0] == b"claimed":
-        agree("second claim", (decode(second[1]), second[3:]), (decode(first[1]), first[3:]))
+        agree("second claim", _work(second[1], second[3:]), _work(first[1], first[3:]))
+
+
+def _work(packed: bytes, payloads: list[bytes]) -> tuple[Any, ...]:
+    """A claimed work item: its record, events and answers. Lua gives fields and answers in any order."""
+    record = decode(packed)
+    events = len(record.all_event_ids)
+    return record, payloads[:events], dict(zip(payloads[events::2], payloads[events + 1 :: 2], strict=True))

@@ -23,6 +23,7 @@ local passed = {}
 for _, key in ipairs(KEYS) do passed[key] = true end
 local redis = setmetatable({ call = function(command, key, ...)
   if command == 'TIME' then return redis.call(command) end
+  if command == 'MEMORY' then return redis.call(command, key, ...) end  -- of the journal or the inbox
   if not passed[key] then error('touches undeclared key ' .. tostring(key)) end
   return redis.call(command, key, ...)
 end }, { __index = redis })

@@ -89,11 +89,16 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
     """Show what happened in RUN: each execution of a step, its worker, times and outcome."""
     with existing(redis_url, state) as runtime:
-        record, found, left = runtime.portal.call(_read(runtime.store, check_run_id(run_id)))
+        record, found, left, cut = runtime.portal.call(_read(runtime.store, check_run_id(run_id)))
     if as_json:
-        print_json(_whole(record, found, left))
+        print_json(_whole(record, found, left) | {"journal_entries_removed": cut})
         return
     _print_head(record, found, left)
+    if cut:
+        note(
+            f"{cut:,} of the oldest entries were removed, because the journal of the run had become too large. See "
+            "UMBEL_JOURNAL_MAX_BYTES and UMBEL_JOURNAL_MAX_ENTRIES."
+        )
     shown = found[-limit:] if limit else found
     if len(shown) < len(found):
         note(f"… {len(found) - len(shown)} earlier ones not shown; --limit 0 shows all.")
@@ -104,11 +109,12 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         )
 
 
-async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], list[Unfinished]]:
-    """A run, its executions, and which of them are unfinished."""
+async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], list[Unfinished], int]:
+    """A run, its executions, which of them are unfinished, and how many entries its journal has lost."""
     record = await store.run(run_id)
     left = await unfinished(store, run_id) if record.status == "running" else []
-    return record, [*executions(await store.journal(run_id)), *running(left)], left
+    found = [*executions(await store.journal(run_id)), *running(left)]
+    return record, found, left, await store.journal_cut(run_id)
 
 
 def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished]) -> None:

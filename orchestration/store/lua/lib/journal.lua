@@ -1,6 +1,6 @@
 -- The run's journal: what happened, for the timeline and for rebuilding the run, and what it led to.
 --!keys journal
---!include call
+--!include call bounded
 
 -- Where the events of this script come from: a work item, `start`, or `outside` the run.
 local source = A.w or 'start'
@@ -22,9 +22,13 @@ end
 -- Writes one entry, with all that this script led to so far. `A.full` keeps the applied commands.
 local function journal(kind, data)
   data.led_to = led_to
-  if A.full and ARGV[2] then
-    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', cmsgpack.pack(data), 'c', ARGV[2])
+  local packed, commands = cmsgpack.pack(data), A.full and ARGV[2]
+  if commands then
+    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', packed, 'c', commands)
   else
-    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', cmsgpack.pack(data))
+    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', packed)
   end
+  local length = redis.call('XLEN', K.journal)
+  local kept = affordable(K.journal, length, #packed + #(commands or ''), A.jbytes)
+  if kept < length then redis.call('XTRIM', K.journal, 'MAXLEN', kept) end
 end

@@ -5,7 +5,7 @@
 -- Index: from `windex` waiters on, `digest|field` of each waiter and `#kind` of each kind there ever was; see
 -- `orchestration/model/waiting_kinds.py`. All scores are 0.
 --!keys run waiters waiting inbox
---!include call publish
+--!include call publish bounded
 
 -- Digest and kind of a waiter, from what is stored of it; an older release has not stored them.
 local function filed(data)
@@ -43,8 +43,9 @@ local function remove_waiter(field)
 end
 
 local function add_to_inbox(entry, max)
-  redis.call('RPUSH', K.inbox, cmsgpack.pack(entry))
-  if max then redis.call('LTRIM', K.inbox, -max, -1) end
+  local length = redis.call('RPUSH', K.inbox, cmsgpack.pack(entry))
+  local kept = math.min(max or length, affordable(K.inbox, length, #entry.d, A.ibytes))
+  if kept < length then redis.call('LTRIM', K.inbox, -kept, -1) end
   add('wv', 1)
   add('ia', 1)
 end
