@@ -31,7 +31,7 @@ class ClassSteps:
 def class_steps(cls: type) -> ClassSteps:
     """The steps of a class: the same object again until an attribute of the class or of a base changes."""
     attributes: dict[str, Any] = {}
-    for ancestor in reversed(cls.__mro__):
+    for ancestor in cls.__mro__[-2::-1]:  # all but `object`
         attributes |= vars(ancestor)
     attributes |= free_steps(cls)
     attributes.pop(_READ, None)

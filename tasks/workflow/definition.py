@@ -210,10 +210,12 @@ class WorkflowDefinition:
         cls = type(self)
         # The registry only grows, so its length shows whether a step was added.
         if self._validated is None or self._validated[0] != len(free_steps(cls)):
-            known = _checked_class(cls).valid.get(self._skip_graph_checks)
+            found = class_steps(cls)
+            checked = _checked.get(found)
+            known = None if checked is None else checked.valid.get(self._skip_graph_checks)
             if known is None or cls.validate is not WorkflowDefinition.validate:
                 return self.validate()
-            self._refuse_unreadable_configs(class_steps(cls).steps)
+            self._refuse_unreadable_configs(found.steps)
             self._validated = (len(free_steps(cls)), known)
         return self._validated[1]
 
