@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
@@ -80,12 +80,7 @@ class Portal:
         if self.is_here():
             coroutine.close()
             raise self._would_wait_for_itself()
-        future = self.submit(coroutine)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        return _Call(coroutine, self.loop).result()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine that runs on the portal's loop, from any loop."""
@@ -172,6 +167,56 @@ class Portal:
         if left:
             await asyncio.wait(left, timeout=_CLOSE_SECONDS / 2)
         await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+class _Call(Generic[T]):
+    """One coroutine that a blocked thread waits for: what a future does for one waiter, at half its cost."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        self._coroutine, self._loop = coroutine, loop
+        self._is_cancelled = False
+        self._task: asyncio.Task[T] | None = None
+        self._running = threading.Lock()
+        self._running.acquire()
+        loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        if self._is_cancelled:
+            self._coroutine.close()
+        else:
+            self._task = self._loop.create_task(self._coroutine)
+            self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at: the thread may have been interrupted
+        self._running.release()
+
+    def _cancel(self) -> None:
+        self._is_cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def result(self) -> T:
+        """Block until it has ended.
+
+        Raises:
+            CancelledError: It was cancelled.
+            BaseException: What interrupted the thread, which cancels the coroutine; or what the coroutine raised.
+        """
+        try:
+            self._running.acquire()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(self._cancel)
+            raise
+        assert self._task is not None  # it has ended
+        try:
+            if self._task.cancelled():
+                raise CancelledError
+            return self._task.result()
+        finally:
+            self._task = None  # an error refers to this frame: it must not refer to the error
 
 
 class CallerThread:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from types import FrameType
 
 import pytest
 
+from support.eventually import eventually
 from umbel.orchestration.store.portal import CallerThread, Portal
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
@@ -41,6 +46,66 @@ def test_a_blocking_call_on_its_own_loop_is_refused_instead_of_waiting_for_itsel
 
     with pytest.raises(RuntimeError, match="Await it instead"):
         portal.call(call())
+
+
+def test_a_blocking_call_raises_what_its_coroutine_raises_and_keeps_nothing_of_it(portal: Portal) -> None:
+    class Fault(Exception):
+        pass
+
+    async def fail() -> None:
+        raise fault
+
+    fault = Fault()
+    gone = weakref.ref(fault)
+    with pytest.raises(Fault):
+        portal.call(fail())
+    fault = Fault()
+    eventually(lambda: gone() is None, "nothing refers to the error")
+
+
+def test_a_coroutine_that_is_cancelled_ends_the_blocking_call(portal: Portal) -> None:
+    async def cancel_itself() -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+
+    with pytest.raises(CancelledError):
+        portal.call(cancel_itself())
+
+
+def test_a_blocking_call_has_the_context_of_its_caller(portal: Portal) -> None:
+    async def see() -> str:
+        return colour.get()
+
+    def call() -> str:
+        colour.set("blue")
+        return portal.call(see())
+
+    assert contextvars.copy_context().run(call) == "blue"
+
+
+def test_what_interrupts_the_waiting_thread_is_raised_and_cancels_the_coroutine(portal: Portal) -> None:
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupt
+
+    async def wait() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            was_cancelled.set()
+            raise
+
+    was_cancelled = threading.Event()
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupt):
+            portal.call(wait())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert was_cancelled.wait(10)
 
 
 def test_plain_functions_are_called_in_the_thread_that_waits(portal: Portal) -> None:
