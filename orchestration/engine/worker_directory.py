@@ -21,6 +21,7 @@ class SeenWorker:
         queues: The queues it takes messages from.
         silent_seconds: Since its last announcement.
         is_live: It announced itself recently enough to be believed.
+        detours: Why its messages pass through Celery's consumer instead of going straight to its pool.
     """
 
     name: str
@@ -30,6 +31,7 @@ class SeenWorker:
     queues: tuple[str, ...]
     silent_seconds: float
     is_live: bool
+    detours: tuple[str, ...] = ()
 
     def serves(self, workflow: str) -> bool:
         """Whether runs of this workflow may go on here."""
@@ -55,6 +57,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
                 queues=tuple(about["queues"]),
                 silent_seconds=silent,
                 is_live=silent <= patience,
+                detours=tuple(about.get("detours", ())),
             )
         )
     return found

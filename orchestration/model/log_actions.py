@@ -16,6 +16,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "backlog_unknown": "the broker did not report the length of a queue",
         "broadcast_dropped": "a remote control message could not be decoded",
         "commit_refused": "an outcome arrived after its run had ended or its work had been reassigned",
+        "direct_delivery": "messages of an asyncio worker begin or cease to bypass Celery's consumer",
         "dispatch_failed": "messages could not be sent; the sweep redispatches the work",
         "events_not_sent": "task events of continued steps did not reach the broker",
         "fell_behind": "a stream reader asked for events that are no longer retained",

@@ -82,6 +82,9 @@ class Settings(BaseModel):
         default=True, description="Whether waiting for a run that the same process started begins without asking Redis"
     )
     batched_fetch: bool = Field(default=True, description="Whether a worker takes many dispatches at once off a queue")
+    direct_delivery: bool = Field(
+        default=True, description="Whether an asyncio worker hands dispatches to its pool past Celery's consumer"
+    )
     flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
     burst_events: int = Field(
         default=32,

@@ -38,16 +38,21 @@ SOURCES = {
     "celery.worker.components:Pool.create": "1f0dba9f45f3",
     "celery.worker.consumer.consumer:Consumer.call_soon_ack": "39f8579d0762",
     "celery.worker.consumer.consumer:Consumer.cancel_active_requests": "e4d13603d8d8",
+    "celery.worker.consumer.consumer:Consumer.create_task_handler": "292c5a681f10",
     "celery.worker.consumer.consumer:Consumer.on_close": "e96d425dce0a",
     "celery.worker.loops:asynloop": "05a53e519988",
     "celery.worker.request:Request.__init__": "efdf47149cde",
+    "celery.worker.request:Request.acknowledge": "60dad9ce9c39",
     "celery.worker.request:Request.cancel": "5078dd292fc6",
+    "celery.worker.request:Request.execute_using_pool": "7979562da58f",
     "celery.worker.request:Request.on_accepted": "7bd097a863da",
     "celery.worker.request:Request.on_failure": "21736ec661cd",
     "celery.worker.request:Request.on_success": "8d11e320facd",
     "celery.worker.request:Request.on_timeout": "3d26ce896008",
+    "celery.worker.request:Request.reject": "08be2378bcc6",
     "celery.worker.request:Request.terminate": "5ee69325b498",
     "celery.worker.request:create_request_cls": "871f30fe1cfe",
+    "celery.worker.strategy:default": "7d90575ada5e",
     "celery.worker.worker:WorkController.wait_for_soft_shutdown": "2dda1a44e1f2",
     "kombu.asynchronous.hub:Hub.add_reader": "e2ebad46b5d3",
     "kombu.asynchronous.hub:Hub.create_loop": "bc5b3f9d66b9",
@@ -86,7 +91,7 @@ def test_the_lines_of_celery_that_comments_name_are_the_right_ones() -> None:
     }
     sources = "".join(
         inspect.getsource(importlib.import_module(f"umbel.workers.{name}"))
-        for name in ("pool.taskpool", "pool.callback_queue", "pool.tracer", "pool.task_context")
+        for name in ("pool.taskpool", "pool.callback_queue", "pool.tracer", "pool.lazy_request", "pool.task_context")
     )
     assert set(re.findall(r"(?:celery|kombu)/[\w/]+\.py:\d+", sources)) == set(expected)
     for place, text in expected.items():

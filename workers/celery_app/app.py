@@ -32,6 +32,7 @@ from ..pool.daemon_threads import DaemonThreads
 from ..transport.channel import use_transport
 from .bootsteps import ParkingStep, SweepStep
 from .continued_tasks import ContinuedTasks
+from .direct_delivery import DirectDelivery
 from .self_delivery import SelfDelivery
 
 #: What `create_app` sets; docs/running-in-production.md says why. An app of the user's own is not changed.
@@ -69,6 +70,7 @@ class Installation:
         self.sweep_step: SweepStep | None = None
         self.continued = ContinuedTasks(app)
         self.self_delivery = SelfDelivery()
+        self.direct_delivery = DirectDelivery(settings, registry)
         self._executor: Executor | None = None
         self._loop_executor: Executor | None = None
         self._watch: EndedWatch | None = None

@@ -195,6 +195,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             "pool": self._pool,
             "workflows": [registered.name for registered in self.installation.registry],
             "queues": self._queues,
+            "detours": self.installation.direct_delivery.all_reasons(),
             "seen_at": int(seconds) * 1000 + int(micros) // 1000,
         }
         key = store.keys.in_shard(0, "workers")
@@ -221,6 +222,7 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
         installation = consumer.app.umbel
         installation.continued.attach(consumer)
         installation.self_delivery.attach(consumer)
+        installation.direct_delivery.attach(consumer)
 
         def on_invalid_task(body: Any, message: Any, exc: Exception) -> None:
             if HEADER in (message.headers or {}):

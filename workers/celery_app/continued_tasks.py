@@ -11,6 +11,7 @@ import logging
 import threading
 import traceback
 from collections import deque
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -22,6 +23,7 @@ from ...orchestration.model.work_item import Work
 from ...orchestration.store.replies import Dispatch
 from ...tasks.attempt.running import AttemptFailed
 from ...tasks.messages.template import shown_arguments, task_id_of
+from ..pool.lazy_request import LazyTaskRequest, sends_task_events
 from ..pool.task_context import follow_contexts
 
 logger = logging.getLogger("umbel.worker")
@@ -47,67 +49,82 @@ class ContinuedTasks:
         self._consumer = consumer
 
     @property
-    def _is_wanted(self) -> bool:
-        dispatcher = getattr(self._consumer, "event_dispatcher", None)
-        if dispatcher is None or not dispatcher.enabled:
-            return False
-        return not dispatcher.groups or "task" in dispatcher.groups  # without -E it sends only those of the worker
+    def _eventer(self) -> Any:
+        return getattr(self._consumer, "event_dispatcher", None)
 
     def began(self, work: Work, plan: Plan) -> None:
         """An attempt begins. `ended` follows in any case."""
-        name = plan.by_name[work.step].task
-        dispatch = _dispatch_of(work)
-        task_id = task_id_of(dispatch)
-        logger.debug("Task %s[%s] continues on this worker", name, task_id, extra={"action": "step_continued"})
-        if self._is_wanted:
-            shown = {"name": name, "args": shown_arguments(dispatch), "kwargs": "{}", "retries": 0}
-            self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
-            self._send("task-started", uuid=task_id)
-        task, arguments = self._app.tasks[name], (dispatch.run_id, dispatch.work_id, dispatch.dispatch_no)
+        task = self._app.tasks[plan.by_name[work.step].task]
+        if logger.isEnabledFor(logging.DEBUG) or sends_task_events(self._eventer):
+            self._announce(task, _dispatch_of(work))
         follow_contexts(task.request_stack)  # this worker may never have got a message of this task
         _task_stack.push(task)
-        about: dict[str, Any] = {
+        task.request_stack.push(LazyTaskRequest(partial(self._fields, work)))
+        if signals.task_prerun.receivers:
+            dispatch = _dispatch_of(work)
+            given = {"task_id": task_id_of(dispatch), "args": _arguments_of(dispatch), "kwargs": {}}
+            signals.task_prerun.send(sender=task, task=task, **given)
+
+    def _announce(self, task: Any, dispatch: Dispatch) -> None:
+        task_id = task_id_of(dispatch)
+        logger.debug("Task %s[%s] continues on this worker", task.name, task_id, extra={"action": "step_continued"})
+        if sends_task_events(self._eventer):
+            shown = {"name": task.name, "args": shown_arguments(dispatch), "kwargs": "{}", "retries": 0}
+            self._send("task-received", uuid=task_id, root_id=task_id, parent_id=None, **shown)
+            self._send("task-started", uuid=task_id)
+
+    def _fields(self, work: Work) -> dict[str, Any]:
+        """What the step sees as `current_task.request`."""
+        dispatch = _dispatch_of(work)
+        task_id = task_id_of(dispatch)
+        return {
+            "id": task_id,
+            "args": _arguments_of(dispatch),
+            "kwargs": {},
+            "root_id": task_id,
             "hostname": getattr(self._consumer, "hostname", None),
             "headers": {},
             "called_directly": False,
         }
-        task.push_request(id=task_id, args=arguments, kwargs={}, root_id=task_id, **about)
-        if signals.task_prerun.receivers:
-            signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=arguments, kwargs={})
 
     def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
         """It has ended: with this result text, or failed."""
-        name = plan.by_name[work.step].task
-        dispatch = _dispatch_of(work)
+        task = self._app.tasks[plan.by_name[work.step].task]
+        is_logged = failed is not None or logger.isEnabledFor(logging.DEBUG)
+        try:
+            if is_logged or sends_task_events(self._eventer) or _has_receivers():
+                self._report_end(task, _dispatch_of(work), text, failed, seconds)
+        finally:
+            _task_stack.pop()
+            task.pop_request()
+
+    def _report_end(
+        self, task: Any, dispatch: Dispatch, text: str, failed: AttemptFailed | None, seconds: float
+    ) -> None:
         task_id = task_id_of(dispatch)
         logger.log(
             logging.DEBUG if failed is None else logging.INFO,
             "Task %s[%s] continued on this worker, finished in %ss: %s",
-            name,
+            task.name,
             task_id,
             seconds,
             failed or text,
             extra={"action": "step_continued"},
         )
-        if self._is_wanted:
+        if sends_task_events(self._eventer):
             if failed is None:
                 self._send("task-succeeded", uuid=task_id, result=repr(text), runtime=seconds)
             else:
                 kind = "task-failed" if failed.retry_delay_seconds is None else "task-retried"
                 text_of_failure = "".join(traceback.format_exception(failed))
                 self._send(kind, uuid=task_id, exception=repr(failed), traceback=text_of_failure)
-        task = self._app.tasks[name]
-        try:
-            if _has_receivers():
-                self._signal_end(task, dispatch, text, failed)
-        finally:
-            _task_stack.pop()
-            task.pop_request()
+        if _has_receivers():
+            self._signal_end(task, dispatch, text, failed)
 
     @staticmethod
     def _signal_end(task: Any, dispatch: Dispatch, text: str, failed: AttemptFailed | None) -> None:
-        task_id, arguments = task_id_of(dispatch), (dispatch.run_id, dispatch.work_id, dispatch.dispatch_no)
-        given = {"args": arguments, "kwargs": {}}
+        task_id = task_id_of(dispatch)
+        given = {"args": _arguments_of(dispatch), "kwargs": {}}
         if failed is None:
             state = states.SUCCESS
             signals.task_success.send(sender=task, result=text)
@@ -148,6 +165,10 @@ class ContinuedTasks:
 def _has_receivers() -> bool:
     """Whether Celery's task signals have receivers: tracing, error trackers, the user's code."""
     return any(signal.receivers for signal in _SIGNALS)
+
+
+def _arguments_of(dispatch: Dispatch) -> tuple[str, str, int]:
+    return dispatch.run_id, dispatch.work_id, dispatch.dispatch_no
 
 
 def _dispatch_of(work: Work) -> Dispatch:

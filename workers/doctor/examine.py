@@ -122,6 +122,14 @@ def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
     for worker in live:
         served = ", ".join(worker.workflows) or "no workflow"
         yield Finding("fine", "worker", f"{worker.name} serves {served}, from queues {', '.join(worker.queues)}")
+        if worker.detours:
+            yield Finding(
+                "note",
+                "worker",
+                f"{worker.name} receives messages through Celery's consumer, which takes more processor time: "
+                f"{'; '.join(worker.detours)}.",
+                'Nothing is wrong. docs/performance.md, "Direct delivery", says what it costs.',
+            )
     for worker in workers:
         if not worker.is_live:
             yield Finding(

@@ -16,6 +16,9 @@ from .loop import PoolLoop
 
 logger = logging.getLogger("umbel.worker")
 
+#: How much later the hub may be woken for the ends of direct jobs. A wake-up costs more than handling many of them.
+_LATER_SECONDS = 0.01
+
 _Item = tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]
 
 
@@ -27,17 +30,18 @@ class CallbackQueue:
     polled, the callbacks run in the thread that reports.
     """
 
-    def __init__(self, finish: Callable[[Job], None], loop: PoolLoop) -> None:
+    def __init__(self, finish: Callable[[Job], None], loop: PoolLoop, is_pressing: Callable[[], bool]) -> None:
         """Make it.
 
         Args:
             finish: Called with each job that is over, before Celery's callback.
             loop: Where coroutine tasks run.
+            is_pressing: Whether something waits for jobs to end, so that the hub is to be woken at once.
         """
-        self._finish, self._loop = finish, loop
+        self._finish, self._loop, self._is_pressing = finish, loop, is_pressing
         self._items: deque[_Item] = deque()
-        #: A byte has been sent to the hub; the loop will send one.
-        self._is_woken = self._is_due = False
+        #: A byte has been sent to the hub; the loop will send one at the end of its iteration; or somewhat later.
+        self._is_woken = self._is_due = self._is_due_later = False
         self._hub: Any = None
         #: Held while Celery's callbacks run. The hub's thread may enter again, in a signal handler.
         self.running = threading.RLock()
@@ -70,6 +74,10 @@ class CallbackQueue:
         """Report to Celery what has happened so far; what comes meanwhile follows after the hub's other work."""
         with contextlib.suppress(OSError):
             self._awake.recv(4096)
+        self.report()
+
+    def report(self) -> None:
+        """The same without having been woken: in the hub's thread, before anything there looks at what runs."""
         with self.running:
             self._is_woken = False
             for _ in range(len(self._items)):
@@ -112,6 +120,10 @@ class CallbackQueue:
             self.receive()
         if threading.get_ident() != self._loop.thread_id:
             self._wake_up()
+        elif item[0].is_direct and not self._is_pressing():
+            if not self._is_due_later:
+                self._is_due_later = True
+                self._loop.loop.call_later(_LATER_SECONDS, self._later)
         elif not self._is_due:
             # After everything else in this iteration of the loop: a wake-up costs more than an outcome.
             self._is_due = True
@@ -120,6 +132,11 @@ class CallbackQueue:
     def _end_of_iteration(self) -> None:
         self._is_due = False
         self._wake_up()
+
+    def _later(self) -> None:
+        self._is_due_later = False
+        if self._items:
+            self._wake_up()
 
     def _wake_up(self) -> None:
         if not self._is_woken:  # else the wake-up already sent will find this item, too

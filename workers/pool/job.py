@@ -59,6 +59,8 @@ class Job:
     soft_seconds: float | None
     hard_seconds: float | None
     tracer: Any = None  # None: in a thread
+    #: Nothing outside of this process learns of its end from Celery, which may therefore be told a moment later.
+    is_direct: bool = False
 
     state: JobState = JobState.WAITING
     #: When it was stopped, on the monotonic clock. From then on Celery knows how it ended, and its outcome is ignored,

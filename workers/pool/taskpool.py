@@ -44,6 +44,7 @@ from .callback_queue import CallbackQueue
 from .daemon_threads import DaemonThreads
 from .interrupts import InterruptibleThread, Stopped
 from .job import Job, JobState, TaskEndedAbruptly, ended_abruptly
+from .lazy_request import DirectRequest
 from .limits import TimeLimits
 from .loop import PoolLoop
 from .loop_lag import LoopWatch
@@ -102,7 +103,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         """
         follow_contexts(_task_stack)
         self._loop = PoolLoop(self._settings.loop)
-        self._callbacks = CallbackQueue(self._finish, self._loop)
+        self._callbacks = CallbackQueue(self._finish, self._loop, self._is_pressing)
         self._limits = TimeLimits(self._loop, self._callbacks)
         self._sync_threads = DaemonThreads(self._settings.threads, "umbel-task")
         self._store_threads = DaemonThreads(_STORE_THREADS, "umbel-result")
@@ -119,6 +120,15 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         """Let outcomes wake the hub; called again after each reconnect, which drops all readers."""
         self._hub = hub
         self._callbacks.register(hub)
+
+    def report(self) -> None:
+        """Report to Celery which tasks have ended; called in the hub's thread before anything there looks."""
+        if not self._has_stopped:
+            self._callbacks.report()
+
+    def _is_pressing(self) -> bool:
+        """Whether a job's end lets another one begin, or lets the worker take another message or end."""
+        return bool(self._waiting) or 2 * self._active >= self.limit or worker_state.should_stop is not None
 
     def on_close(self) -> None:
         """Accept nothing any more: jobs that wait were not accepted, and their messages go back into the queue."""
@@ -211,7 +221,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         with self._callbacks.running:
             if self._is_stopping:
                 return job  # not accepted: its message goes back into the queue
-            job.tracer = self._tracer_of(job)
+            job.tracer, job.is_direct = self._tracer_of(job), isinstance(job.request, DirectRequest)
             if job.tracer is not None:
                 if self._active < self.limit:
                     self._begin(job)
@@ -225,11 +235,11 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
 
     def _tracer_of(self, job: Job) -> AsyncTracer | None:
         request = job.request
-        if request is None:
-            return None
-        name = job.args[0]
+        return None if request is None else self.tracer_of(job.args[0], request.task)
+
+    def tracer_of(self, name: str, task: Any) -> AsyncTracer | None:
+        """What executes a task on the loop; None if it is executed in a thread."""
         if name not in self._tracers:
-            task = request.task
             follow_contexts(task.request_stack)
             traced = AsyncTracer(task, self.app, self._hostname, self._store_threads) if is_async(task) else None
             self._tracers[name] = traced

@@ -42,19 +42,9 @@ from kombu.utils.encoding import safe_repr
 
 from .interrupts import SoftLimit, SoftLimitReached
 from .job import Job, TaskOutcome, ended_abruptly
-from .task_context import follow_contexts
+from .lazy_request import DirectRequest, LazyTaskRequest, TaskRequest, sends_task_events
 
 logger = stock.logger
-
-#: What `Context._get_custom_headers` (celery/app/task.py:144) computes again for every message.
-_KNOWN_HEADERS = frozenset({*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"})
-
-
-class _Request(Context):  # type: ignore[misc]  # Celery is untyped
-    """Celery's `self.request`, made in a third of the time."""
-
-    def _get_custom_headers(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        return {name: value for name, value in self.__dict__.items() if name not in _KNOWN_HEADERS} or None
 
 
 class _Failure(stock.TraceInfo):  # type: ignore[misc]  # Celery is untyped
@@ -103,7 +93,12 @@ class AsyncTracer:
             and app.conf.worker_deduplicate_successful_tasks
             and task.backend.persistent
         )
-        follow_contexts(task.request_stack)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing of the app's or of the task's own is called around its function."""
+        hooks = (self._before_start, self._on_success, self._after_return, self._on_init, self._on_cleanup)
+        return not any((*hooks, _custom(self.task, "on_failure"), _custom(self.task, "on_retry"), self._skips_done))
 
     async def trace(self, job: Job) -> TaskOutcome:
         """Execute one message.
@@ -121,9 +116,7 @@ class AsyncTracer:
         try:
             if not hasattr(kwargs, "items"):
                 raise InvalidTaskError("Task keyword arguments is not a mapping")
-            request = _Request(
-                message.request_dict, called_directly=False, _protected=self._protected, **(embedded or {})
-            )
+            request = self._request_of(message, embedded or {})
             stores = self._stores and not message.ignore_result
             if self._skips_done and await self._is_done(request):
                 return 0, None, None
@@ -159,10 +152,11 @@ class AsyncTracer:
                 else:
                     sent = False
                     try:
-                        if request.callbacks or request.chain:
+                        is_untouched = type(request) is LazyTaskRequest  # nothing is linked, and nothing was since
+                        if not is_untouched and (request.callbacks or request.chain):
                             await self._aside(self._send_next, request, result)
                         sent = True
-                        if stores or request.chord:
+                        if stores or (not is_untouched and request.chord):
                             await self._aside(task.backend.mark_as_done, uuid, result, request, stores)
                     except (EncodeError, OperationalError) as error:
                         if sent and isinstance(error, OperationalError):
@@ -171,7 +165,7 @@ class AsyncTracer:
                         text = await self._fail(request, failure)
                     else:
                         runtime = monotonic() - started
-                        if self._logs_success or (message.eventer is not None and message.eventer.enabled):
+                        if self._logs_success or sends_task_events(message.eventer):
                             text = saferepr(result, task.resultrepr_maxsize)
                         if self._on_success is not None:
                             self._hook(request, "on_success", self._on_success, result, uuid, args, kwargs)
@@ -200,6 +194,11 @@ class AsyncTracer:
             if request is not None:
                 await self._fail(request, failure)
         return (0, text, runtime) if failure is None else (1, text, runtime)
+
+    def _request_of(self, message: Any, embedded: dict[str, Any]) -> TaskRequest:
+        if isinstance(message, DirectRequest):
+            return message.task_request(self._protected)
+        return TaskRequest(message.request_dict, called_directly=False, _protected=self._protected, **embedded)
 
     async def _body(self, job: Job, args: Any, kwargs: Any) -> Any:
         if job.stopped_at is not None:

@@ -49,7 +49,9 @@ Sentinel and cluster brokers stay with kombu.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
@@ -188,8 +190,12 @@ class Channel(stock.Channel):
     batched_fetch = True
     from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")  # type: ignore[assignment]
 
+    #: Takes dispatches past kombu's and Celery's consumers, and returns False for any other message.
+    take_directly: Callable[[ReceivedMessage], bool] | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._synchronous: Any = None
+        self._fetching: Any = None
         self._skip = self._skips_left = 0
         super().__init__(*args, **kwargs)
         self._remembered = super()._connparams()
@@ -247,8 +253,10 @@ class Channel(stock.Channel):
         if most < 2:
             return
         try:
-            # Not kombu's client: it prefixes the keys of some commands and leaves others.
-            client = redis.Redis(connection_pool=self.pool)
+            if self._fetching is None or self._fetching.connection_pool is not self.pool:
+                # Not kombu's client: it prefixes the keys of some commands and leaves others.
+                self._fetching = redis.Redis(connection_pool=self.pool)
+            client = self._fetching
             failpoint("fetch", "before")
             found = client.eval(_FETCH, 1, f"{self.global_keyprefix}{key}", most, f'"{HEADER}"')
             failpoint("fetch", "after")
@@ -269,7 +277,8 @@ class Channel(stock.Channel):
         envelope = ReceivedMessage()
         envelope.queue, envelope.raw = queue, raw
         try:
-            decoded = loads(bytes_to_str(raw))
+            text = bytes_to_str(raw)
+            decoded = loads(text) if "__type__" in text else json.loads(text)  # kombu's looks at each object in it
         except MemoryError:  # says nothing about the message
             raise
         except Exception as error:
@@ -280,7 +289,8 @@ class Channel(stock.Channel):
             decoded = envelope
         try:
             for _ in range(failpoint("deliver", "before")):
-                self.connection._deliver(decoded, queue)
+                if self.take_directly is None or not self.take_directly(envelope):
+                    self.connection._deliver(decoded, queue)
             failpoint("deliver", "after")
         except Undecodable as fault:
             self.set_aside(envelope, str(fault))
@@ -336,6 +346,7 @@ class Channel(stock.Channel):
             return f"its body does not deserialize: {error!r:.200}"
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
+        self.connection.before_broadcast()
         try:
             return bool(super()._deliver_fanout_message(message, exchange))
         except Undecodable as fault:
@@ -352,6 +363,8 @@ class Transport(stock.Transport):
     """kombu's Redis transport with this module's channels."""
 
     Channel = Channel
+    #: Called before each broadcast, such as a command of remote control, so that it finds everything up to date.
+    before_broadcast: Callable[[], None] = staticmethod(lambda: None)
     connection_errors = (*stock.Transport.connection_errors, redis.ResponseError, redis.InvalidResponse)
 
 

@@ -92,6 +92,11 @@ class QoS(stock.QoS):
                 extra={"action": "unacked_not_filed"},
             )
 
+    def append_direct(self, request: Any, delivery_tag: str) -> None:
+        """The same for a dispatch that is handed over directly: its request takes the place of the message."""
+        virtual.QoS.append(self, request, delivery_tag)
+        self._dispatches[delivery_tag] = self.requests[delivery_tag] = request
+
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message, over a new connection when the channel is closed.
 
