@@ -6,6 +6,7 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from .envelope import Envelope
@@ -65,6 +66,17 @@ class Origin:
         return json.dumps(self.recoveries, sort_keys=True, separators=(",", ":")) if self.recoveries else ""
 
 
+#: Bytes of a payload up to which its value is remembered.
+_SMALL = 1024
+
+
+@lru_cache(2048)
+def _small_value(payload: bytes) -> dict[str, Any]:
+    """Many waiters look at the same events of an inbox. Not to be changed."""
+    value: dict[str, Any] = json.loads(payload)
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Waiter:
     """A suspended step's condition: an event class and fields that must be equal."""
@@ -82,7 +94,7 @@ class Waiter:
             return False
         if not self.requirements:
             return True
-        value = event.value()
+        value = _small_value(event.payload) if len(event.payload) <= _SMALL else event.value()
         dynamic = value.get("_data") or {}
         missing = object()
         return all(value.get(k, dynamic.get(k, missing)) == wanted for k, wanted in self.requirements.items())

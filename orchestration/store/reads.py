@@ -38,6 +38,16 @@ def _unknown(changes: int, added: int, removed: int, kept: int) -> int:
     return changes - added - removed - kept
 
 
+def _inbox_event(raw: bytes) -> InboxEvent:
+    kept = unpack_raw(raw)
+    return InboxEvent(kept[b"id"].decode(), Envelope.from_bytes(kept[b"d"]))
+
+
+#: Each step that begins to wait looks at the whole inbox, which seldom differs much from what the one before has seen.
+_small_inbox_event = lru_cache(2048)(_inbox_event)
+_SMALL = 1024
+
+
 def _surroundings(
     counts: Sequence[bytes | None], waiters: Sequence[bytes], inbox: Sequence[bytes] = ()
 ) -> Surroundings:
@@ -46,10 +56,7 @@ def _surroundings(
     return Surroundings(
         added + unknown,
         tuple(Waiter.from_bytes(name.decode(), data) for name, data in pairs(waiters).items()),
-        tuple(
-            InboxEvent(raw[b"id"].decode(), Envelope.from_bytes(raw[b"d"]))
-            for raw in (unpack_raw(raw) for raw in inbox)
-        ),
+        tuple(_small_inbox_event(raw) if len(raw) <= _SMALL else _inbox_event(raw) for raw in inbox),
         kept + unknown,
     )
 

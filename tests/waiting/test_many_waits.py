@@ -188,8 +188,10 @@ def test_waiters_that_an_older_release_stored_are_answered(crowd: Crowd) -> None
         client.hset(keys["waiters"], name, older)
     client.hdel(keys["run"], "wa", "wr", "ia")
     client.delete(keys["waiting"])
+    crowd.count_from_here()
     crowd.send(*(event("Answer", n=n) for n in range(WIDTH)))
 
+    assert crowd.counting.scripts == {"send": WIDTH}
     assert all(work.answers["w"] == event("Answer", n=numbered(work)) for work in crowd.claim_all())
     assert client.hlen(keys["waiters"]) == 0
 

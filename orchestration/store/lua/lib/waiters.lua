@@ -34,11 +34,9 @@ local function remove_waiter(field)
   local data = redis.call('HGET', K.waiters, field)
   if redis.call('HDEL', K.waiters, field) == 0 then return false end
   add('wv', 1)
+  add('wr', 1)
   local digest = filed(data)
-  if digest then
-    add('wr', 1)
-    redis.call('ZREM', K.waiting, digest .. '|' .. field)
-  end
+  if digest then redis.call('ZREM', K.waiting, digest .. '|' .. field) end
   return true
 end
 
