@@ -62,15 +62,21 @@ MUTATIONS = (
     ),
     Mutation("slot ownership", LUA + "lib/slots.lua", "if found[1] ~= wid then return false end", ""),
     Mutation("hold of a staged fan-out", LUA + "lib/apply.lua", "  count(c.sc, c.n)\n", ""),
+    Mutation("waiter version", LUA + "lib/waiters.lua", "if A.wv and not none_added(unknown) then return true end", ""),
     Mutation(
-        "waiter version", LUA + "commit.lua", "if A.wv and A.wv ~= counter('wv') then return { 'changed' } end", ""
-    ),
-    Mutation(
-        "inbox",
-        LUA + "lib/apply.lua",
-        "  redis.call('RPUSH', K.inbox, cmsgpack.pack({ id = c.e, d = c.d, at = NOW, by = source }))\n",
+        "waiter answered once",
+        LUA + "lib/waiters.lua",
+        "if redis.call('HEXISTS', K.waiters, field) == 0 then return true end",
         "",
     ),
+    Mutation("index of waiters", LUA + "lib/waiters.lua", "~= n then return false end", "~= n then end"),
+    Mutation(
+        "inbox version",
+        LUA + "lib/waiters.lua",
+        "if A.iv and A.iv ~= counter('ia') + unknown then return true end",
+        "",
+    ),
+    Mutation("inbox", LUA + "lib/waiters.lua", "redis.call('RPUSH', K.inbox, cmsgpack.pack(entry))", "1"),
     Mutation(
         "count of exchanges, for a Redis that was set back",
         LUA + "commit.lua",
