@@ -1,8 +1,6 @@
-"""Lint the Lua scripts: undeclared globals, unused and redefined locals, syntax, line length.
+"""Lint the Lua library: undeclared globals, unused and redefined locals, syntax, line length.
 
-Redis runs a script composed of a verb and the parts it includes, so names are resolved on the composed text, as Redis
-resolves them: a part may use what an earlier part defines, and a missing or misplaced include shows as an undeclared
-global. A local of a shared part counts as unused if no script that includes the part uses it.
+Redis loads a library composed of all files, so names are resolved on the composed text, as Redis resolves them.
 """
 
 from __future__ import annotations
@@ -161,40 +159,33 @@ def resolve(text: str) -> Resolver:
 
 
 def _origins(text: str) -> list[tuple[str, int] | None]:
-    """For each line of a composed script, the file and line it came from; None for what the loader adds."""
+    """For each line of the composed library, the file and line it came from; None for what the loader adds."""
     origins: list[tuple[str, int] | None] = [None] * (text.count("\n") + 1)
     for path in LUA.rglob("*.lua"):
-        body = path.read_text().rstrip("\n")
-        at = f"\n{text}\n".find(f"\n{body}\n")
+        lines = path.read_text().rstrip("\n").split("\n")
+        at = f"\n{text}\n".find("\n" + "\n".join(lines) + "\n")
         if at < 0:
-            continue
+            raise LookupError(f"{path} is not in the library as it is in the file.")
         first = text[:at].count("\n")
-        for line in range(body.count("\n") + 1):
+        for line in range(len(lines)):
             origins[first + line] = (str(path.relative_to(ROOT)), line + 1)
     return origins
 
 
 def _lint_names() -> Iterator[Finding]:
-    reads: dict[tuple[str, int, str], bool] = {}
-    for verb in scripts.names():
-        text = scripts.load(verb).text
-        origins = _origins(text)
-        try:
-            resolver = resolve(text)
-        except ast.SyntaxException as error:
-            yield Finding(f"{LUA.relative_to(ROOT)}/{verb}.lua", 1, f"syntax error in the composed script: {error}")
-            continue
-        for line, problem in resolver.findings:
-            origin = origins[line - 1]
-            yield Finding(*(origin or (f"{verb}.lua", line)), f"{problem}, in script {verb}")
-        for local in resolver.locals:
-            origin = origins[local.line - 1]
-            if origin is not None:
-                key = (*origin, local.name)
-                reads[key] = reads.get(key, False) or local.is_read
-    for (path, line, name), is_read in reads.items():
-        if not is_read:
-            yield Finding(path, line, f"unused local '{name}'")
+    text = scripts.code(str.rstrip)  # with comments, so that lines are those of the files
+    try:
+        resolver = resolve(text)
+    except ast.SyntaxException as error:
+        yield Finding(str(LUA.relative_to(ROOT)), 1, f"syntax error in the composed library: {error}")
+        return
+    origins = _origins(text)
+    for line, problem in resolver.findings:
+        yield Finding(*(origins[line - 1] or ("the composed library", line)), problem)
+    for local in resolver.locals:
+        origin = origins[local.line - 1]
+        if origin is not None and not local.is_read:
+            yield Finding(*origin, f"unused local '{local.name}'")
 
 
 def _lint_lines() -> Iterator[Finding]:

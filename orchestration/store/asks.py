@@ -51,7 +51,7 @@ class Request:
         failed: Called when a request that nobody waits for was not taken.
         replies_left: Replies that are still to come.
         total: Replies that belong to it.
-        by_text: It is a script that is sent with its text.
+        with_library: The library goes with it: the server does not have it.
         error: The first error among its replies.
         has_timed_out: A connection that it was sent on went silent.
         asked_at: When, on the monotonic clock.
@@ -66,7 +66,7 @@ class Request:
     failed: Callable[[Exception], None] | None = None
     replies_left: int = 1
     total: int = 1
-    by_text: bool = False
+    with_library: bool = False
     error: Exception | None = None
     has_timed_out: bool = False
     asked_at: float = field(default_factory=time.monotonic)
@@ -78,6 +78,11 @@ def packed(command: Command) -> bytes:
     return sent
 
 
-def packed_script(call: ScriptCall[Any], *script: str) -> bytes:
-    """A script as it is sent: with EVALSHA and its SHA, or with EVAL and its text."""
-    return packed((*script, len(call.keys), *call.keys, *call.args))
+def packed_script(call: ScriptCall[Any]) -> bytes:
+    """A script as it is sent."""
+    return packed(("FCALL", call.script.function, len(call.keys), *call.keys, *call.args))
+
+
+def packed_with_library(call: ScriptCall[Any]) -> bytes:
+    """A script after the library that it is in, for a server that does not have it: two requests."""
+    return packed(("FUNCTION", "LOAD", "REPLACE", call.script.library.text)) + packed_script(call)

@@ -1,7 +1,7 @@
 """The connection to Redis: scripts and commands of many coroutines in few round trips.
 
 What is asked during one turn of the event loop goes out as one write. Replies come back in the order of the requests,
-and each is judged for its own caller: a script that fails, or that Redis has forgotten, concerns nobody else. redis-py
+and each is judged for its own caller: a script that fails, or that Redis does not have, concerns nobody else. redis-py
 makes the connection (TLS, credentials, database); from then on its transport is used directly, because awaiting reply
 by reply costs more than the scripts themselves.
 """
@@ -9,7 +9,6 @@ by reply costs more than the scripts themselves.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from redis.exceptions import (
 )
 
 from ..model.errors import ConfigurationError
-from .asks import Command, Request, ScriptCall, packed, packed_script
+from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
 from .connection import is_passing, not_a_url, refuse_old_server, refused_credentials, unavailable
 from .failpoints import failpoint
 from .portal import Portal
@@ -48,14 +47,13 @@ _REFUSALS: dict[str, type[RedisError]] = {
     "NOAUTH": AuthenticationError,
     "WRONGPASS": AuthenticationError,
 }
-#: How Redis before 7 reports a refusal that a command inside a script met.
-_IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
+#: How Redis says that it does not have the library of functions.
+_NO_FUNCTION = "ERR Function not found"
 
 
 def _refusal(text: str) -> Exception:
     """An error reply as an exception."""
-    inside = _IN_SCRIPT.search(text)
-    return _REFUSALS.get(inside[1] if inside else text.partition(" ")[0], ResponseError)(text)
+    return _REFUSALS.get(text.partition(" ")[0], ResponseError)(text)
 
 
 class Replies(asyncio.Protocol):
@@ -209,7 +207,7 @@ class Connection:
 
     def _of_call(self, call: ScriptCall[Any], patience: float | None) -> Request:
         # Packed here: what cannot be sent is its caller's fault, and must not break up what goes out in one write.
-        sent = packed_script(call, "EVALSHA", call.script.sha)
+        sent = packed_script(call)
         return Request(call.what, sent, self._patience(patience), call.script.name, call=call)
 
     def _of_commands(self, what: str, commands: Sequence[Command], name: str, patience: float | None) -> Request:
@@ -351,7 +349,7 @@ class Connection:
             reply = error
         if self._settle(request, reply):
             return
-        if request.by_text and str(reply).startswith("NOSCRIPT"):
+        if request.with_library and str(reply).startswith(_NO_FUNCTION):
             self._enqueue(request)
         else:
             asyncio.get_running_loop().call_later(_FIRST_PAUSE, self._enqueue, request)
@@ -372,8 +370,9 @@ class Connection:
             future.set_exception(reply)
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self.url, reply))
-        elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):
-            request.packed, request.by_text = packed_script(request.call, "EVAL", request.call.script.text), True
+        elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith(_NO_FUNCTION):
+            request.packed, request.with_library = packed_with_library(request.call), True
+            request.total = request.replies_left = 2
             return False
         elif not is_passing(reply) and isinstance(reply, ResponseError):
             future.set_exception(reply)

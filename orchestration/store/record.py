@@ -1,6 +1,6 @@
 """The work record: what Redis keeps of a work item that has not ended. Nobody else reads or writes its stored fields.
 
-Scripts change records (`lua/lib/record.lua`, where the fields are described); Python reads them and makes new ones.
+Scripts change records (`lua/lib/records.lua`, where the fields are described); Python reads them and makes new ones.
 Both sides know the fields by the same words, from the one table there.
 """
 
@@ -24,8 +24,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class WorkRecord(NamedTuple):
     """A work record as it is in Redis; what is not there has the default. Instants are Redis time in ms.
 
-    The fields are those of `lua/lib/record.lua`, under the same words. A field that this version does not know, because
-    a newer one wrote it, is left out; scripts keep it.
+    The fields are those of `lua/lib/records.lua`, under the same words. A field that this version does not
+    know, because a newer one wrote it, is left out; scripts keep it.
     """
 
     step: str = ""

@@ -1,19 +1,24 @@
-"""Lua files as callables: one verb per file, shared parts in `lua/lib`, every key declared.
+"""The Lua verbs as one library of Redis Functions, named after the hash of its text.
 
-Each file, verb or part, declares what it touches and uses itself: keys in `--!keys` lines (logical names of `keys.py`;
-`run:*` is every key of a run) and parts in one `--!include` line. The loader unites them: a part comes after the parts
-it includes and only once, in the order in which the files name them; keys are passed in the order in which the composed
-text declares them. The table `K` in front of the text holds these keys only, so a script cannot touch another one.
+`lua/<verb>.lua` is the body of a function, `lua/lib/<part>.lua` what verbs share. A part is a table of functions named
+as its file: `slots.take` is in `lib/slots.lua`. `lib/call.lua` comes first; the order of the others does not matter.
+
+Each file declares the keys that it touches itself, in `--!keys` lines (logical names of `keys.py`; `run:*` is every key
+of a run). The keys of a verb are those of its file and of every part that it reaches: the loader sees `slots.` in the
+text. In the text `K.name` is a key, and only keys of the verb have a name there. `--!flags` are flags of the function.
 
 Lua code names the fields of a work record by words. The loader replaces them by the short keys under which they are
-stored, after the table in `lua/lib/record.lua`: words cost a script nothing.
+stored, after the table in `lua/lib/records.lua`: words cost a call nothing.
+
+*Promise.* Two versions of the library live beside each other, because their names differ. A server that does not have
+it (new, emptied, or promoted from a replica that lagged) is given it by the first process that needs it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -23,9 +28,13 @@ import msgpack
 
 from .keys import RUN_KEYS
 
-_DIRECTIVE = re.compile(r"^--!(keys|include) (.+)$", re.MULTILINE)
+#: What the names of all versions of the library begin with.
+LIBRARY_PREFIX = "umbel_"
+
+_DIRECTIVE = re.compile(r"^--!(keys|flags) (.+)$", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--(?!\[\[).*\n|\s+--(?!\[\[).*$", re.MULTILINE)
 _FIELD = re.compile(r"^--!field (\w+) (\w+)", re.MULTILINE)
+_MEMBER = re.compile(r"(?<![\w.:])([a-z]\w*)\.\w+")
 #: `record.word` and `some_record.word`, and the constructor of a record with the words in it.
 _WORD = re.compile(r"\b((?:\w+_)?record\.)(\w+)")
 _CONSTRUCTOR = re.compile(r"\brecord = \{[^{}]*\}")
@@ -35,57 +44,149 @@ _LISTS = {
     "{--[[retained]]}": tuple(RUN_KEYS),
     "{--[[spent]]}": tuple(name for name, key in RUN_KEYS.items() if key.spent),
 }
+#: Stands for the name of the library in its code.
+_NAME = "{--[[library]]}"
 _LUA = files(__package__).joinpath("lua")
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """One composed script.
+class Library:
+    """All verbs as Redis takes them.
 
     Attributes:
-        name: The file's stem; the verb.
+        name: `LIBRARY_PREFIX` and the hash of its code.
+        text: For `FUNCTION LOAD`.
+    """
+
+    name: str
+    text: str
+
+    @classmethod
+    def of(cls, code: str) -> Library:
+        """The library with this code, named after it."""
+        name = LIBRARY_PREFIX + hashlib.sha256(code.encode()).hexdigest()[:16]
+        return cls(name, f"#!lua name={name}\n" + code.replace(_NAME, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One verb.
+
+    Attributes:
+        name: The file's stem.
+        library: The library that it is in.
+        function: What Redis calls it.
         keys: Logical names of its fixed keys, in KEYS order.
-        text: What Redis runs.
-        sha: Its SHA-1, by which Redis knows it.
         positions: Position of each key in KEYS, from 0.
     """
 
     name: str
+    library: Library
+    function: str
     keys: tuple[str, ...]
-    text: str
-    sha: str
     positions: Mapping[str, int]
 
 
 @cache
 def load(name: str) -> Script:
-    """Compose `lua/<name>.lua`."""
-    body = _LUA.joinpath(f"{name}.lua").read_text()
-    parts: dict[str, str] = {}
-    _include(declared(body, "include"), parts)
-    texts = [*parts.values(), body]
-    keys = tuple(dict.fromkeys(key for text in texts for key in _expanded(declared(text, "keys"))))
-    table = ", ".join(f"['{key}'] = KEYS[{position}]" for position, key in enumerate(keys, 1))
-    code = stored_fields(_COMMENT.sub("", "\n".join(texts)))
-    text = "\n".join([f"local FIXED_KEYS = {len(keys)}", f"local K = {{ {table} }}", code])
+    """The verb in `lua/<name>.lua`."""
+    keys, found = keys_of(name), library()
+    return Script(name, found, f"{found.name}_{name}", keys, {key: position for position, key in enumerate(keys)})
+
+
+@cache
+def library() -> Library:
+    """The library that this version of umbel uses."""
+    return Library.of(code())
+
+
+def code(prepare: Callable[[str], str] | None = None) -> str:
+    """All that the library consists of: the shared parts, then the verbs.
+
+    Args:
+        prepare: What is done to the text of each file; by default what Redis needs (`prepared`).
+    """
+    prepare = prepare or prepared
+    parts = [part for part in _parts() if part != "call"]
+    blocks = [f"do\n{prepare(text_of_part(part))}\nend" for part in parts]
+    tables = "local " + ", ".join(parts) + " = " + ", ".join("{}" for _ in parts)
+    verbs = (_registered(name, prepare) for name in names())
+    return "\n".join([prepare(text_of_part("call")), tables, *blocks, *verbs])
+
+
+def keys_of(name: str) -> tuple[str, ...]:
+    """Logical names of the keys of a verb: its own and those of the parts it reaches, each once."""
+    body = text_of(name)
+    texts = [body, *map(text_of_part, reached(body))]
+    return tuple(dict.fromkeys(key for text in texts for key in _expanded(declared(text, "keys"))))
+
+
+def reached(text: str) -> list[str]:
+    """The parts that a text uses, and those that these use."""
+    found: dict[str, None] = {}
+    texts = [text]
+    while texts:
+        for name in _MEMBER.findall(_COMMENT.sub("", texts.pop())):
+            if name in _parts() and name not in found:
+                found[name] = None
+                texts.append(text_of_part(name))
+    return list(found)
+
+
+def _registered(name: str, prepare: Callable[[str], str]) -> str:
+    """A verb's function."""
+    body = text_of(name)
+    keys = keys_of(name)
+    positions = ", ".join(f"['{key}'] = {position}" for position, key in enumerate(keys, 1))
+    flags = ", ".join(f"'{flag}'" for flag in declared(body, "flags"))
+    return "\n".join(
+        [
+            "do",
+            f"local KEYS_OF_IT = {{ {positions} }}",
+            f"local function verb()\n{prepare(body)}\nend",
+            f"redis.register_function{{ function_name = '{_NAME}_{name}', flags = {{ {flags} }},",
+            f"  callback = function(keys, args) begin(KEYS_OF_IT, {len(keys)}, keys, args) return verb() end }}",
+            "end",
+        ]
+    )
+
+
+def prepared(text: str) -> str:
+    """The text of a file as Redis gets it."""
+    made = stored_fields(_COMMENT.sub("", text))
     for placeholder, listed in _LISTS.items():
-        text = text.replace(placeholder, "{ " + ", ".join(f"K['{key}']" for key in listed) + " }")
-    positions = {key: position for position, key in enumerate(keys)}
-    return Script(name, keys, text, hashlib.sha1(text.encode()).hexdigest(), positions)
+        made = made.replace(placeholder, "{ " + ", ".join(f"K['{key}']" for key in listed) + " }")
+    return made
+
+
+def text_of(name: str) -> str:
+    """The text of a verb's file."""
+    return _LUA.joinpath(f"{name}.lua").read_text()
+
+
+@cache
+def text_of_part(name: str) -> str:
+    """The text of a part's file."""
+    return _LUA.joinpath("lib", f"{name}.lua").read_text()
+
+
+@cache
+def _parts() -> tuple[str, ...]:
+    return tuple(sorted(_lua_files(_LUA.joinpath("lib"))))
+
+
+def names() -> list[str]:
+    """All verbs."""
+    return sorted(_lua_files(_LUA))
+
+
+def _lua_files(folder: Any) -> Iterator[str]:
+    return (path.name.removesuffix(".lua") for path in folder.iterdir() if path.name.endswith(".lua"))
 
 
 def declared(text: str, directive: str) -> list[str]:
-    """The words of a Lua file's `--!keys` or `--!include` lines, in order."""
+    """The words of a Lua file's `--!keys` or `--!flags` lines, in order."""
     return [word for found, words in _DIRECTIVE.findall(text) if found == directive for word in words.split()]
-
-
-def _include(names: Iterable[str], parts: dict[str, str]) -> None:
-    """Add parts that are not in `parts` yet, each after the parts that it includes itself."""
-    for name in names:
-        if name not in parts:
-            text = _LUA.joinpath("lib", f"{name}.lua").read_text()
-            _include(declared(text, "include"), parts)
-            parts[name] = text
 
 
 def _expanded(keys: Iterable[str]) -> Iterable[str]:
@@ -99,10 +200,10 @@ def _expanded(keys: Iterable[str]) -> Iterable[str]:
 @cache
 def record_fields() -> dict[str, str]:
     """The fields of a work record: word -> short key under which it is stored."""
-    return {word: key for key, word in _FIELD.findall(_LUA.joinpath("lib", "record.lua").read_text())}
+    return {word: key for key, word in _FIELD.findall(text_of_part("records"))}
 
 
-def stored_fields(code: str) -> str:
+def stored_fields(text: str) -> str:
     """Lua code with the words for fields of work records replaced by what they are stored as.
 
     Raises:
@@ -112,16 +213,11 @@ def stored_fields(code: str) -> str:
 
     def stored(match: re.Match[str]) -> str:
         if match[2] not in fields:
-            raise LookupError(f"A work record has no field {match[2]!r}: {match[0]}. They are in lua/lib/record.lua.")
+            raise LookupError(f"A work record has no field {match[2]!r}: {match[0]}. They are in lua/lib/records.lua.")
         return match[1] + fields[match[2]]
 
-    code = _WORD.sub(stored, code)
-    return _CONSTRUCTOR.sub(lambda found: _CONSTRUCTOR_WORD.sub(stored, found[0]), code)
-
-
-def names() -> list[str]:
-    """All verbs."""
-    return sorted(path.name.removesuffix(".lua") for path in _LUA.iterdir() if path.name.endswith(".lua"))
+    text = _WORD.sub(stored, text)
+    return _CONSTRUCTOR.sub(lambda found: _CONSTRUCTOR_WORD.sub(stored, found[0]), text)
 
 
 def pack(value: Any) -> bytes:

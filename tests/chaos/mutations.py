@@ -61,7 +61,7 @@ MUTATIONS = (
         "dedup of outside events", LUA + "send.lua", "if redis.call('ZSCORE', K.received, A.id) then", "if false then"
     ),
     Mutation("slot ownership", LUA + "lib/slots.lua", "if found[1] ~= wid then return false end", ""),
-    Mutation("hold of a staged fan-out", LUA + "lib/apply.lua", "  count(c.sc, c.n)\n", ""),
+    Mutation("hold of a staged fan-out", LUA + "lib/apply.lua", "  scopes.count(c.sc, c.n)\n", ""),
     Mutation("waiter version", LUA + "lib/waiters.lua", "if A.wv and not none_added(unknown) then return true end", ""),
     Mutation(
         "waiter answered once",
@@ -73,7 +73,7 @@ MUTATIONS = (
     Mutation(
         "inbox version",
         LUA + "lib/waiters.lua",
-        "if A.iv and A.iv ~= counter('ia') + unknown then return true end",
+        "if A.iv and A.iv ~= counters.get('ia') + unknown then return true end",
         "",
     ),
     Mutation("inbox", LUA + "lib/waiters.lua", "redis.call('RPUSH', K.inbox, cmsgpack.pack(entry))", "1"),

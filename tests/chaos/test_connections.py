@@ -78,9 +78,7 @@ def test_scripts_whose_answers_are_lost_at_random_repeat_no_step(
 ) -> None:
     deployment = deploy_chaos(proxy.url, seed=seed, **PATIENT)
     start_workers(deployment)
-    losing = proxy.lose_replies(
-        lambda sent: sent[0] in (b"EVALSHA", b"EVAL"), most=1_000, chance=0.1, chosen=random.Random(seed)
-    )
+    losing = proxy.lose_replies(lambda sent: sent[0] == b"FCALL", most=1_000, chance=0.1, chosen=random.Random(seed))
     load = Load(deployment, seed)
     load.start(2 * len(ONCE), ONCE)
     load.await_all()

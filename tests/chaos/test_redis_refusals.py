@@ -154,7 +154,7 @@ def test_scripts_forgotten_in_the_middle_of_everything_are_only_sent_again(
     load.answer()
     flushes = 0
     while len(load.ended(list(load.seen))) < len(load.seen):
-        deployment.store.client.script_flush()
+        deployment.store.client.function_flush()
         flushes += 1
     conclude(report, "F29 Redis NOSCRIPT", load, seed=ONE_SEED)
     assert flushes > 10

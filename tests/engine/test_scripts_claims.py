@@ -235,9 +235,9 @@ def test_a_second_outcome_under_the_same_token_changes_nothing(store: Store) -> 
 
 def test_a_forgotten_script_is_given_to_redis_again(store: Store) -> None:
     run = DrivenRun(store, TWO).start()
-    store.client.script_flush()
+    store.client.function_flush()
 
     work = run.claim("first")
-    store.client.script_flush()
+    store.client.function_flush()
 
     assert run.commit(work, Returned(event("A"))).dispatches

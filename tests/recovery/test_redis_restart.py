@@ -106,7 +106,7 @@ def test_scripts_that_redis_forgets_are_only_sent_again(deploy: Deploy) -> None:
     client = deployment.store.client
     flushes = 0
     while not all(chain.is_done() for chain in chains):
-        client.script_flush()
+        client.function_flush()
         flushes += 1
     assert flushes > 20
     assert [chain.result(40) for chain in chains] == [50] * 20

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import umbel
-from umbel.orchestration.store.scripts import load, names
+from umbel.orchestration.store.scripts import Library, code, library
 
 PACKAGE = Path(umbel.__file__).parent
 FILES = sorted(
@@ -43,7 +43,7 @@ def test_scripts_are_sent_from_few_places_that_know_only_these() -> None:
         or (isinstance(node, ast.Constant) and node.value in ("EVAL", "EVALSHA", "FCALL"))
     }
 
-    assert senders == {"pipeline.py", "channel.py"}
+    assert senders == {"asks.py", "channel.py"}
 
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.name)
@@ -57,10 +57,9 @@ def test_a_script_evaluates_nothing_and_reaches_for_nothing(path: Path) -> None:
     assert len(re.findall(r"redis\.call\('[A-Z]+'", code)) == code.count("redis.call")
 
 
-@pytest.mark.parametrize("verb", names())
-def test_a_script_is_the_same_every_time(verb: str) -> None:
-    assert load(verb).text == load(verb).text
-    assert "%s" not in load(verb).text
+def test_the_library_is_the_same_every_time() -> None:
+    assert Library.of(code()) == library()
+    assert "%s" not in library().text
 
 
 def test_nothing_lists_or_flushes_a_database() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -20,15 +19,16 @@ from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.portal import Portal
-from umbel.orchestration.store.scripts import Script
-from umbel.workers.embedded.binary import find_server
+from umbel.orchestration.store.scripts import Library, Script
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 def ask(lua: str, key: str = "k", *args: str, what: str = "try") -> ScriptCall[Any]:
     """A script as an ask, whose answer is given as it is."""
-    script = Script("test", ("key",), lua, hashlib.sha1(lua.encode()).hexdigest(), {"key": 0})
+    body = f"function(KEYS, ARGV) {lua} end"
+    library = Library.of(f"redis.register_function{{ function_name = '{{--[[library]]}}_test', callback = {body} }}")
+    script = Script("test", library, f"{library.name}_test", ("key",), {"key": 0})
     return ScriptCall(what, script, [key], [arg.encode() for arg in args], lambda reply: reply)
 
 
@@ -49,11 +49,10 @@ def append(text: str) -> ScriptCall[Any]:
     return ask("return redis.call('RPUSH', KEYS[1], ARGV[1])", "list", text)
 
 
-@pytest.fixture(scope="module", params=["oldest", "newest"])
-def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    """A Redis of this file's own, whose configuration may be changed: they word refusals differently."""
-    binary = find_server(search_path="") if request.param == "oldest" else None
-    with EmbeddedRedis.temporary(append_only=False, binary=binary) as made:
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedRedis]:
+    """A Redis of this file's own, whose configuration may be changed."""
+    with EmbeddedRedis.temporary(append_only=False) as made:
         yield made
 
 
@@ -164,7 +163,7 @@ async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(group:
     for n in range(20):
         asking = [asyncio.ensure_future(group.run(append(str(n)))) for _ in range(20)]
         await asyncio.sleep(0)
-        control.script_flush()
+        control.function_flush()
         asking += [asyncio.ensure_future(group.run(append(str(n)))) for _ in range(20)]
         asking.append(asyncio.ensure_future(group.run(echo("another"))))
         assert (await asyncio.gather(*asking))[-1] == b"another"

@@ -3,7 +3,6 @@
 --   stated that limit; the newest counts), look (ms until the sweep checks what was admitted).
 -- Answers: admitted {ticket …}: the runs that begin now, with this ticket among them if it is admitted, now or earlier.
 --!keys limits admitted waiting
---!include call admit_waiting
 
 local known = redis.call('HGET', K.limits, A.workflow)
 if not known or tonumber(string.match(known, '%d+$')) <= A.said_at then
@@ -11,6 +10,6 @@ if not known or tonumber(string.match(known, '%d+$')) <= A.said_at then
 end
 local has_place = redis.call('ZSCORE', K.admitted, A.ticket)
 if not has_place then redis.call('ZADD', K.waiting, whole(A.since), A.ticket) end
-local admitted = admit_waiting()
+local admitted = admissions.admit()
 if has_place then admitted[#admitted + 1] = A.ticket end
 return { 'admitted', cmsgpack.pack(admitted) }

@@ -3,18 +3,17 @@
 -- Answers: begun {dispatches} | closed | unknown. Asked again it answers the same; `closed` when the run has ended or
 -- was revived with another ticket.
 --!keys run timers awaiting_admission
---!include call journal apply
 
 local meta = redis.call('HMGET', K.run, 'status', 'ticket', 'unbegun', 'begun', 'timeout')
 if not meta[1] then return { 'unknown' } end
 if meta[1] ~= 'running' or meta[2] ~= A.ticket then return { 'closed' } end
 if not meta[3] then return { 'begun', meta[4] } end
 redis.call('HDEL', K.run, 'unbegun')
-redis.call('ZREM', K.awaiting_admission, RUN)
+redis.call('ZREM', K.awaiting_admission, call.run)
 local timeout = tonumber(meta[5])
-if timeout then redis.call('ZADD', K.timers, whole(NOW + timeout), 'timeout|' .. RUN) end
-apply(BODY)
-journal('begin', {})
-local reply = answer('begun')
+if timeout then redis.call('ZADD', K.timers, whole(call.now + timeout), 'timeout|' .. call.run) end
+apply.commands(call.commands)
+journal.write('begin', {})
+local reply = apply.answer('begun')
 redis.call('HSET', K.run, 'begun', reply[2])
 return reply

@@ -5,7 +5,6 @@
 -- Answers: claimed {record, run} payload… | busy | stale | closed | fenced | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
 --!keys run watermark timers leases fenced counters owner
---!include call record publish unclaimed claimed measure
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id',
   'options', 'seq')
@@ -14,9 +13,9 @@ if not meta[1] then
   return { 'unknown' }
 end
 if redis.call('ZSCORE', K.fenced, A.owner) then return { 'fenced' } end
-local record = get(A.w)
+local record = records.get(A.w)
 if meta[1] ~= 'running' then
-  if record then unclaimed_drop(A.w, line_of(record)) end
+  if record then unclaimed.drop(A.w, unclaimed.line_of(record)) end
   redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
   return { 'closed' }
 end
@@ -34,33 +33,33 @@ if record.state ~= 'running' then
     return { 'stale' }
   end
   if (record.suspicion or 0) > A.suspicion then return { 'suspect' } end
-  counters = { tokens = tonumber(meta[5] or 0), seq = tonumber(meta[9] or 0) }
-  local n = whole(add('tokens', 1))
+  call.counters = { tokens = tonumber(meta[5] or 0), seq = tonumber(meta[9] or 0) }
+  local n = whole(counters.add('tokens', 1))
   record.state = 'running'
   record.token = n .. '-' .. A.c
-  record.owner, record.claim_id, record.claimed_at = A.owner, A.c, NOW
+  record.owner, record.claim_id, record.claimed_at = A.owner, A.c, call.now
   record.batches, record.exchanges, record.exchange_calls = 0, nil, nil
-  if not record.first_attempt_at then record.first_attempt_at = NOW end
+  if not record.first_attempt_at then record.first_attempt_at = call.now end
   record.alone = record.suspicion and A.alone  -- if the process dies, this item was the cause
   record.redispatches = nil                    -- the next dispatch backs off from the beginning
-  put(A.w, record)
-  local line = line_of(record)
-  measure('wait|' .. record.queue, NOW - record.dispatched_at)
-  unclaimed_drop(A.w, line)
+  records.put(A.w, record)
+  local line = unclaimed.line_of(record)
+  histograms.observe('wait|' .. record.queue, call.now - record.dispatched_at)
+  unclaimed.drop(A.w, line)
   if record.dispatched_at > tonumber(redis.call('HGET', K.watermark, line) or 0) then
     redis.call('HSET', K.watermark, line, whole(record.dispatched_at))
   end
   redis.call('SADD', K.owner, A.member)
   if redis.call('SCARD', K.owner) == 1 then   -- no heartbeat has renewed the lease of an idle owner
-    redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
+    redis.call('ZADD', K.leases, whole(call.now + A.lease), A.owner)
   end
   if record.time_limit then                 -- if the process hangs, the sweep notices
-    redis.call('ZADD', K.timers, whole(NOW + record.time_limit + A.grace), 'deadline|' .. RUN .. '|' .. A.w)
+    redis.call('ZADD', K.timers, whole(call.now + record.time_limit + A.grace), 'deadline|' .. call.run .. '|' .. A.w)
   end
-  trace(record.step, 'running', tostring(record.slot or 0), record.event_name)
+  publish.state(record.step, 'running', tostring(record.slot or 0), record.event_name)
 end
 
-save()
-return claimed({ 'claimed' }, record, cmsgpack.pack({
+publish.save()
+return claimed.reply({ 'claimed' }, record, cmsgpack.pack({
   plan = meta[2], workflow = meta[3], wv = tonumber(meta[4] or 0), created_at = tonumber(meta[6]),
-  state_id = meta[7], options = meta[8] or '', now = NOW }))
+  state_id = meta[7], options = meta[8] or '', now = call.now }))

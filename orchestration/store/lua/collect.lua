@@ -6,18 +6,17 @@
 --   set). Answers: waiting | complete | stale | closed.
 -- A completed list holds the members grouped by type in the order of `types`.
 --!keys run extra collect
---!include call record
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
-local record = get(A.w)
+local record = records.get(A.w)
 if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
 local known = redis.call('HGET', K.collect, A.call)
 record.exchange_calls = record.exchange_calls or {}       -- calls of this attempt
 if not record.exchange_calls[A.call] then
   record.exchange_calls[A.call] = 1
   record.exchanges = (record.exchanges or 0) + 1
-  if known then put(A.w, record) end
+  if known then records.put(A.w, record) end
 end
 if known then return { known } end
 
@@ -25,25 +24,26 @@ local complete, wanted = true, false
 for _, type in ipairs(A.types) do
   if type.name == A.type then
     wanted = true
-    if redis.call('RPUSH', X[type.key], A.d) == 1 then
-      redis.call('SADD', K.extra, X[type.key])
+    if redis.call('RPUSH', call.extra[type.key], A.d) == 1 then
+      redis.call('SADD', K.extra, call.extra[type.key])
       redis.call('HSET', K.collect, type.key, A.buffer)
     end
   end
-  if redis.call('LLEN', X[type.key]) < type.n then complete = false end
+  if redis.call('LLEN', call.extra[type.key]) < type.n then complete = false end
 end
 if not wanted then return { 'waiting' } end
 record.calls = record.calls or {}
 record.calls[#record.calls + 1] = A.call
 if complete then
-  local target = X[A.taken]
+  local target = call.extra[A.taken]
   for _, type in ipairs(A.types) do
     for from = 0, type.n - 1, 1000 do
-      redis.call('RPUSH', target, unpack(redis.call('LRANGE', X[type.key], from, math.min(from + 1000, type.n) - 1)))
+      local some = redis.call('LRANGE', call.extra[type.key], from, math.min(from + 1000, type.n) - 1)
+      redis.call('RPUSH', target, unpack(some))
     end
-    redis.call('LTRIM', X[type.key], type.n, -1)
-    if redis.call('EXISTS', X[type.key]) == 0 then
-      redis.call('SREM', K.extra, X[type.key])
+    redis.call('LTRIM', call.extra[type.key], type.n, -1)
+    if redis.call('EXISTS', call.extra[type.key]) == 0 then
+      redis.call('SREM', K.extra, call.extra[type.key])
       redis.call('HDEL', K.collect, type.key)
     end
   end
@@ -51,7 +51,7 @@ if complete then
   record.taken = record.taken or {}
   record.taken[#record.taken + 1] = A.taken
 end
-put(A.w, record)
+records.put(A.w, record)
 local reply = complete and 'complete' or 'waiting'
 redis.call('HSET', K.collect, A.call, reply)
 return { reply }

@@ -1,14 +1,13 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
 -- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), xs (state
 --   writes and collect_events calls that were answered), what the decision was made on (wv, iv, seen, answers, early:
---   see `outdated`), entry (journal), and the common limits.
+--   see `waiters.outdated`), entry (journal), and the common limits.
 --   carry (claim id: the caller continues with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
 -- Body: commands. Answers: committed {dispatches, ended}, and if the caller continues: work id, record, version of the
 -- waiters, payload… | changed | missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is just as true.
 --!keys timers counters owner answer
---!include call record journal publish apply carry measure
 
 -- The answer was lost and the caller asks again: the first call has used up the token, or has ended the run.
 local function remembered()
@@ -16,17 +15,17 @@ local function remembered()
   local known = packed and cmsgpack.unpack(packed)
   if not (known and known.t == A.t) then return nil end
   redis.call('HINCRBY', K.counters, 'repeated_commits', 1)
-  return committed(known.body, known.w)
+  return carry.committed(known.body, known.w)
 end
 
-local status = run_status()
+local status = counters.status()
 if status ~= 'running' then
   local first = remembered()
   if first then return first end
   redis.call('SREM', K.owner, A.member)
   return { status and 'closed' or 'unknown' }
 end
-local record = get(A.w)
+local record = records.get(A.w)
 if not record or record.state ~= 'running' or record.token ~= A.t then
   local first = remembered()
   if first then return first end
@@ -39,23 +38,24 @@ if (record.batches or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ h
 if A.xs and (record.exchanges or 0) < A.xs then
   return { 'missing', cmsgpack.pack({ have = record.exchanges or 0 }) }
 end
-if outdated() then return { 'changed' } end
+if waiters.outdated() then return { 'changed' } end
 
-if record.time_limit then redis.call('ZREM', K.timers, 'deadline|' .. RUN .. '|' .. A.w) end
-add('commits', 1)
+if record.time_limit then redis.call('ZREM', K.timers, 'deadline|' .. call.run .. '|' .. A.w) end
+counters.add('commits', 1)
+call.carry_on = carry.on
 local claimed_at, failures = record.claimed_at, record.failures or 0
-apply(BODY, record)
-measure('took|' .. A.wf .. '|' .. record.step, NOW - claimed_at)
+apply.commands(call.commands, record)
+histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - claimed_at)
 if (record.failures or 0) > failures then
   redis.call('HINCRBY', K.counters, record.state == 'failed' and 'dead_letters' or 'retries', 1)
 end
 redis.call('SREM', K.owner, A.member)      -- after the item it continues with was added: the set must not look empty
 A.entry.ca, A.entry.o, A.entry.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
-journal('commit', A.entry)
-local body = answer('committed')[2]
-if carried and ended then                  -- the run has ended: there is nothing to continue with
-  redis.call('SREM', K.owner, RUN .. '|' .. carried .. '|' .. A.carry)
-  carried = nil
+journal.write('commit', A.entry)
+local body = apply.answer('committed')[2]
+if call.carried and call.ended then                  -- the run has ended: there is nothing to continue with
+  redis.call('SREM', K.owner, call.run .. '|' .. call.carried .. '|' .. A.carry)
+  call.carried = nil
 end
-redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = body, w = carried }), 'PX', 60000)
-return committed(body, carried)
+redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = body, w = call.carried }), 'PX', 60000)
+return carry.committed(body, call.carried)

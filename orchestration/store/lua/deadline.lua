@@ -2,17 +2,16 @@
 -- dispatch again; the next claim sees `late` and records the failure.
 -- Args: run, w, timer. Answers: woken {dispatches} | early | closed.
 --!keys run timers counters
---!include call record journal dispatch
 
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
-if not due or due > NOW then return { 'early' } end
+if not due or due > call.now then return { 'early' } end
 redis.call('ZREM', K.timers, A.timer)
 if redis.call('HGET', K.run, 'status') ~= 'running' then return { 'closed' } end
-local record = get(A.w)
+local record = records.get(A.w)
 if record and record.state == 'running' then
   record.late = 1
   redis.call('HINCRBY', K.counters, 'deadlines', 1)
-  journal('deadline', { w = A.w, s = record.step, o = record.owner, ca = record.claimed_at })
-  dispatch(A.w, record)
+  journal.write('deadline', { w = A.w, s = record.step, o = record.owner, ca = record.claimed_at })
+  dispatch.work(A.w, record)
 end
-return { 'woken', cmsgpack.pack({ dispatches = dispatches, ended = false }) }
+return { 'woken', cmsgpack.pack({ dispatches = call.dispatches, ended = false }) }

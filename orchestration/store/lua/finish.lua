@@ -2,22 +2,21 @@
 -- Args: run, status, event (the terminal envelope), timer (only if the time-out of this run is due), common limits.
 -- Answers: ended | closed {status} | unknown | early.
 --!keys run timers
---!include call journal publish finish
 
 local status = redis.call('HGET', K.run, 'status')
 if not status then
-  redis.call('ZREM', K.timers, 'timeout|' .. RUN)
+  redis.call('ZREM', K.timers, 'timeout|' .. call.run)
   return { 'unknown' }
 end
 if status ~= 'running' then
-  redis.call('ZREM', K.timers, 'timeout|' .. RUN)
+  redis.call('ZREM', K.timers, 'timeout|' .. call.run)
   return { 'closed', status }
 end
 if A.timer then
-  local due = tonumber(redis.call('ZSCORE', K.timers, 'timeout|' .. RUN))
-  if not due or due > NOW then return { 'early' } end
+  local due = tonumber(redis.call('ZSCORE', K.timers, 'timeout|' .. call.run))
+  if not due or due > call.now then return { 'early' } end
 end
-journal('end', { status = A.status })
-finish(A.status, A.event)
-save()
+journal.write('end', { status = A.status })
+finish.run(A.status, A.event)
+publish.save()
 return { 'ended' }

@@ -4,30 +4,29 @@
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
 -- closed. A burst that arrives twice is applied once; a send that an earlier attempt has sent already is absorbed.
 --!keys run extra counters sent
---!include call record journal publish apply
 
-local status = run_status()
+local status = counters.status()
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
-local record = get(A.w)
+local record = records.get(A.w)
 if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
-if (record.batches or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ dispatches = {}, ended = false }) } end
+if (record.batches or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ call.dispatches = {}, call.ended = false }) } end
 if A.batch > (record.batches or 0) + 1 then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
-if outdated() then return { 'changed' } end
+if waiters.outdated() then return { 'changed' } end
 
 record.batches = A.batch
-if #BODY > 0 and not record.sent_early then
+if #call.commands > 0 and not record.sent_early then
   record.sent_early = 1
   redis.call('SADD', K.extra, K.sent)
 end
-put(A.w, record)
-for _, c in ipairs(A.publishes) do publish(c.d, record.step, c.a) end
-for _, send in ipairs(BODY) do
+records.put(A.w, record)
+for _, c in ipairs(A.publishes) do publish.event(c.d, record.step, c.a) end
+for _, send in ipairs(call.commands) do
   if redis.call('SADD', K.sent, send.id) == 1 then
-    apply(send.commands)
-    if ended then break end
+    apply.commands(send.commands)
+    if call.ended then break end
   else
     redis.call('HINCRBY', K.counters, 'absorbed_sends', 1)
   end
 end
-if #BODY > 0 then journal('flush', { w = A.w, s = record.step }) end
-return answer('flushed')
+if #call.commands > 0 then journal.write('flush', { w = A.w, s = record.step }) end
+return apply.answer('flushed')

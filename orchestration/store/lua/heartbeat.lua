@@ -3,7 +3,6 @@
 -- Answers: alive {lost {member…}, beyond {member…}} | fenced. `lost`: believed but not held. `beyond`: held but unknown
 -- to the owner (a claim whose reply never arrived); the caller releases it.
 --!keys leases fenced owner
---!include call
 
 if redis.call('ZSCORE', K.fenced, A.owner) then return { 'fenced' } end
 local believed, lost, beyond = {}, {}, {}
@@ -15,7 +14,7 @@ for _, member in ipairs(redis.call('SMEMBERS', K.owner)) do
   if not believed[member] then beyond[#beyond + 1] = member end
 end
 if redis.call('EXISTS', K.owner) == 1 then
-  redis.call('ZADD', K.leases, whole(NOW + A.lease), A.owner)
+  redis.call('ZADD', K.leases, whole(call.now + A.lease), A.owner)
 else
   redis.call('ZREM', K.leases, A.owner)
 end

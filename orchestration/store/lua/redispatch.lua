@@ -1,22 +1,21 @@
 -- Dispatch again what was not claimed. Args: run, items {{w, q line}}, redispatch (ms), redispatch_max (ms).
 -- Answers: redispatched {dispatches}. What no longer waits to be claimed leaves the index.
 --!keys run unclaimed counters
---!include call record unclaimed dispatch
 
 local running = redis.call('HGET', K.run, 'status') == 'running'
 for _, item in ipairs(A.items) do
-  local record = running and get(item.w)
+  local record = running and records.get(item.w)
   if record and record.state == 'ready' then
     record.redispatches = (record.redispatches or 0) + 1
     record.dispatch_no = record.dispatch_no + 1
-    record.dispatched_at = NOW
-    put(item.w, record)
+    record.dispatched_at = call.now
+    records.put(item.w, record)
     local pause = math.min(A.redispatch_max, A.redispatch * 2 ^ record.redispatches)
-    redis.call('ZADD', K.unclaimed, 'XX', whole(NOW + pause), RUN .. '|' .. item.w .. '|' .. item.q)
+    redis.call('ZADD', K.unclaimed, 'XX', whole(call.now + pause), call.run .. '|' .. item.w .. '|' .. item.q)
     redis.call('HINCRBY', K.counters, 'redispatches', 1)
-    ask_for_message(item.w, record)
+    dispatch.ask_for_message(item.w, record)
   else
-    unclaimed_drop(item.w, item.q)
+    unclaimed.drop(item.w, item.q)
   end
 end
-return { 'redispatched', cmsgpack.pack({ dispatches = dispatches, ended = false }) }
+return { 'redispatched', cmsgpack.pack({ dispatches = call.dispatches, ended = false }) }

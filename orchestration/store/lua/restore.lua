@@ -3,7 +3,6 @@
 -- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
 -- Answers: restored | exists. Repeating a part changes nothing. The keys of an abandoned restoration expire.
 --!keys run events scopes extra collect timers state handler
---!include call record publish waiters join_buffers slots scopes lifetimes
 
 local ABANDONED_AFTER = 3600000
 
@@ -23,29 +22,29 @@ end
 function PUT.scope(c)                       -- an open fan-out: id, p parent path, j joins, rc, fired {step …}
   redis.call('HSET', K.scopes, c.id, cmsgpack.pack({ p = c.p, j = c.j, rc = c.rc }))
   for _, step in ipairs(c.fired) do redis.call('HSET', K.scopes, c.id .. '/' .. step, 1) end
-  add('scopes', 1)
-  count(c.p, 1)
+  counters.add('scopes', 1)
+  scopes.count(c.p, 1)
 end
 
 function PUT.list(c)                        -- n logical name, d {envelope …}: members, buffers, collected sets
-  redis.call('RPUSH', X[c.n], unpack(c.d))
-  redis.call('SADD', K.extra, X[c.n])
-  redis.call('PEXPIRE', X[c.n], ABANDONED_AFTER)
+  redis.call('RPUSH', call.extra[c.n], unpack(c.d))
+  redis.call('SADD', K.extra, call.extra[c.n])
+  redis.call('PEXPIRE', call.extra[c.n], ABANDONED_AFTER)
 end
 
 function PUT.sent(c)                        -- n logical name, d {identity …}
-  redis.call('SADD', X[c.n], unpack(c.d))
-  redis.call('SADD', K.extra, X[c.n])
-  redis.call('PEXPIRE', X[c.n], ABANDONED_AFTER)
+  redis.call('SADD', call.extra[c.n], unpack(c.d))
+  redis.call('SADD', K.extra, call.extra[c.n])
+  redis.call('PEXPIRE', call.extra[c.n], ABANDONED_AFTER)
 end
 
 function PUT.slot(c)                        -- an entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
   redis.call('HSET', K.events, c.e, c.d)
-  join_push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
+  join_buffers.push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
 end
 
 function PUT.inbox(c)
-  add_to_inbox({ id = c.e, d = c.d, at = NOW })
+  waiters.keep_event({ id = c.e, d = c.d, at = call.now })
 end
 
 function PUT.call(c)                        -- of collect_events: the answer to call n, or the owner of buffer n
@@ -54,31 +53,31 @@ end
 
 function PUT.waiter(c)                      -- w work id, wt waiter id, d what it waits for, at its time-out
   local field = c.w .. '|' .. c.wt
-  add_waiter(field, c.d)
-  if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. RUN .. '|' .. field) end
+  waiters.add(field, c.d)
+  if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. call.run .. '|' .. field) end
 end
 
 function PUT.item(c)                        -- a work item: r record, ev {id envelope …}, at when a delayed one is due
   local record = c.r
   for i = 1, #c.ev, 2 do redis.call('HSET', K.events, c.ev[i], c.ev[i + 1]) end
-  live = live + 1
-  count(record.scope, 1)
+  call.live = call.live + 1
+  scopes.count(record.scope, 1)
   if record.state == 'suspended' then
-    put(record.work_id, record)
-    add('asleep', 1)
+    records.put(record.work_id, record)
+    counters.add('asleep', 1)
   elseif record.state == 'delayed' then
-    put(record.work_id, record)
-    redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. RUN .. '|' .. record.work_id)
+    records.put(record.work_id, record)
+    redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. call.run .. '|' .. record.work_id)
   else
     record.state = 'queued'
-    queue_push(record.step, encode(record))
+    slots.push(record.step, records.encode(record))
   end
 end
 
 redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.part)
-for _, c in ipairs(BODY) do PUT[c.o](c) end
-settle()
-save()
-for _, key in ipairs(spent_keys()) do redis.call('PEXPIRE', key, ABANDONED_AFTER) end
+for _, c in ipairs(call.commands) do PUT[c.o](c) end
+scopes.settle()
+publish.save()
+for _, key in ipairs(lifetimes.spent()) do redis.call('PEXPIRE', key, ABANDONED_AFTER) end
 for _, name in ipairs({ 'run', 'extra', 'state' }) do redis.call('PEXPIRE', K[name], ABANDONED_AFTER) end
 return { 'restored' }

@@ -3,41 +3,40 @@
 -- Args: run, timeout (ms or absent), common limits.
 -- Answers: revived {dispatches} | running | completed | unknown | nothing | superseded (its handler is at another run).
 --!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state handler
---!include call record journal dispatch slots lifetimes apply begin_or_wait
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
 if not status then return { 'unknown' } end
 if status == 'running' or status == 'completed' then return { status } end
 local at = redis.call('GET', K.handler)
-if at and at ~= RUN then return { 'superseded' } end
+if at and at ~= call.run then return { 'superseded' } end
 local flat = redis.call('HGETALL', K.work)
 if #flat == 0 and (has_begun or not limit) then return { 'nothing' } end
-for _, key in ipairs(retained_keys()) do redis.call('PERSIST', key) end
-for _, key in pairs(X) do redis.call('PERSIST', key) end
+for _, key in ipairs(lifetimes.retained()) do redis.call('PERSIST', key) end
+for _, key in pairs(call.extra) do redis.call('PERSIST', key) end
 redis.call('PERSIST', K.state)
 redis.call('PERSIST', K.handler)
 redis.call('HSET', K.run, 'status', 'running')
 redis.call('HDEL', K.run, 'ended_at', 'ending')
-redis.call('ZREM', K['runs:' .. status], RUN)
-redis.call('ZREM', K.retire, RUN)
-redis.call('ZADD', K['runs:running'], NOW, RUN)
-begin_or_wait(limit)
+redis.call('ZREM', K['runs:' .. status], call.run)
+redis.call('ZREM', K.retire, call.run)
+redis.call('ZADD', K['runs:running'], call.now, call.run)
+beginning.begin_or_wait(limit)
 for i = 1, #flat, 2 do
-  local record = decode(flat[i + 1])
+  local record = records.decode(flat[i + 1])
   if record.state ~= 'suspended' then          -- parked work too: a worker that unparked it found the run ended
     record.failures, record.losses, record.charged_losses = nil, nil, nil
     record.suspicion, record.alone, record.late = nil, nil, nil
     record.first_attempt_at, record.last_error, record.last_failed_at = nil, nil, nil
-    if awaits_admission and record.slot then
-      give_slot(record.step, record.slot, flat[i])
+    if call.awaits_admission and record.slot then
+      slots.give(record.step, record.slot, flat[i])
       record.slot = nil
     end
-    if record.slot then dispatch(flat[i], record) else enqueue_or_dispatch(record) end
+    if record.slot then dispatch.work(flat[i], record) else slots.enqueue_or_dispatch(record) end
   elseif record.awaits then                     -- its timer may have run out after the run's end: it starts again
     local waiter = flat[i] .. '|' .. record.awaits[1]
-    redis.call('ZADD', K.timers, whole(NOW + record.awaits[2]), 'waiter|' .. RUN .. '|' .. waiter)
+    redis.call('ZADD', K.timers, whole(call.now + record.awaits[2]), 'waiter|' .. call.run .. '|' .. waiter)
   end
 end
-journal('revived', { status = status })
-return answer('revived')
+journal.write('revived', { status = status })
+return apply.answer('revived')

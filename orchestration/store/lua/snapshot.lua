@@ -3,12 +3,12 @@
 -- Answers: taken, then run, state, work, events, queue, scopes, joins, waiters, collect (flat hashes), inbox (list),
 --   timers (member, instant, …), then per dynamic key its logical name and its content | changed | unknown.
 -- One script, because all of it must be of one instant. It takes about a millisecond per thousand live work items.
+--!flags no-writes
 --!keys run work events queue scopes joins inbox waiters extra collect timers state
---!include call record
 
 if redis.call('EXISTS', K.run) == 0 then return { 'unknown' } end
 local given = {}
-for name, key in pairs(X) do given[key] = name end
+for name, key in pairs(call.extra) do given[key] = name end
 for _, key in ipairs(redis.call('SMEMBERS', K.extra)) do
   if not given[key] then return { 'changed' } end
 end
@@ -23,17 +23,17 @@ local function due(timer)
 end
 local work = redis.call('HGETALL', K.work)
 for i = 1, #work, 2 do
-  local record = decode(work[i + 1])
-  if record.state == 'delayed' then due('retry|' .. RUN .. '|' .. work[i]) end
+  local record = records.decode(work[i + 1])
+  if record.state == 'delayed' then due('retry|' .. call.run .. '|' .. work[i]) end
 end
-local waiters = redis.call('HGETALL', K.waiters)
-for i = 1, #waiters, 2 do due('waiter|' .. RUN .. '|' .. waiters[i]) end
+local waiting = redis.call('HGETALL', K.waiters)
+for i = 1, #waiting, 2 do due('waiter|' .. call.run .. '|' .. waiting[i]) end
 
 local reply = { 'taken', redis.call('HGETALL', K.run), redis.call('HGETALL', K.state), work,
   redis.call('HGETALL', K.events), redis.call('HGETALL', K.queue), redis.call('HGETALL', K.scopes),
-  redis.call('HGETALL', K.joins), waiters, redis.call('HGETALL', K.collect), redis.call('LRANGE', K.inbox, 0, -1),
+  redis.call('HGETALL', K.joins), waiting, redis.call('HGETALL', K.collect), redis.call('LRANGE', K.inbox, 0, -1),
   timers }
-for _, key in pairs(X) do
+for _, key in pairs(call.extra) do
   reply[#reply + 1] = given[key]
   local kind = redis.call('TYPE', key).ok
   reply[#reply + 1] = (kind == 'list' and redis.call('LRANGE', key, 0, -1))

@@ -6,20 +6,19 @@
 -- Answers: staged | resized (size) | stale | closed. Repeating a chunk writes the same again; `at` guards the member
 -- lists. `resized`: this attempt staged another number of entries here; clear them first.
 --!keys run events queue extra
---!include call record
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
-local record = get(A.w)
+local record = records.get(A.w)
 if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
 
-local list = X[A.seg]
+local list = call.extra[A.seg]
 record.segments = record.segments or {}
 local size = record.segments[A.seg]
 if size and size ~= A.size and not list then return { 'resized', size } end
 if size ~= A.size then
   record.segments[A.seg] = A.size
-  put(A.w, record)
+  records.put(A.w, record)
 end
 for _, item in ipairs(A.items) do
   if not list then
@@ -30,7 +29,7 @@ for _, item in ipairs(A.items) do
       redis.call('HSET', K.events, item.e, item.d)
       if item.uses > 1 then redis.call('HSET', K.events, '#' .. item.e, item.uses) end
     end
-    redis.call('HSET', K.queue, A.seg .. '#' .. item.i, encode(record))
+    redis.call('HSET', K.queue, A.seg .. '#' .. item.i, records.encode(record))
   else
     if item.at == 0 then
       redis.call('DEL', list)

@@ -8,7 +8,6 @@
 -- Body: commands. Answers: started | exists | moved (the handler is at another run by now) | running (its run has not
 -- ended). Atomic; a repeated call changes nothing.
 --!keys run journal runs:running plan state handler
---!include call journal lifetimes apply begin_or_wait
 
 local known = redis.call('HMGET', K.run, 'nonce', 'started', 'parts')
 if known[1] and known[1] ~= A.nonce then return { 'exists', cmsgpack.pack({}) } end
@@ -16,25 +15,25 @@ if known[2] then return { 'started', known[2] } end
 local at = redis.call('GET', K.handler)
 if A.handler then
   if (at or '') ~= A.handler then return { 'moved', cmsgpack.pack({}) } end
-  local status = A.before and redis.call('HGET', X['before'], 'status')
+  local status = A.before and redis.call('HGET', call.extra['before'], 'status')
   if status == 'running' or status == 'restoring' then return { 'running', cmsgpack.pack({}) } end
 elseif at then
   return { 'exists', cmsgpack.pack({}) }    -- a handler has this name
 end
 if known[3] then
-  for _, key in ipairs(retained_keys()) do redis.call('PERSIST', key) end
-  for _, key in pairs(X) do redis.call('PERSIST', key) end
+  for _, key in ipairs(lifetimes.retained()) do redis.call('PERSIST', key) end
+  for _, key in pairs(call.extra) do redis.call('PERSIST', key) end
 end
 
 redis.call('SET', K.plan, A.plan, 'NX')
-redis.call('HSET', K.run, 'status', 'running', 'nonce', A.nonce, 'created_at', NOW, unpack(A.meta))
-redis.call('ZADD', K['runs:running'], NOW, RUN)
-begin_or_wait(A.limit)
-apply(BODY)
+redis.call('HSET', K.run, 'status', 'running', 'nonce', A.nonce, 'created_at', call.now, unpack(A.meta))
+redis.call('ZADD', K['runs:running'], call.now, call.run)
+beginning.begin_or_wait(A.limit)
+apply.commands(call.commands)
 redis.call('PERSIST', K.state)             -- what was written before the start was to expire
 redis.call('PERSIST', K.journal)
-if A.handler then redis.call('SET', K.handler, RUN) end
-journal('start', { a = 0 })
-local reply = answer('started')
+if A.handler then redis.call('SET', K.handler, call.run) end
+journal.write('start', { a = 0 })
+local reply = apply.answer('started')
 redis.call('HSET', K.run, 'started', reply[2])
 return reply

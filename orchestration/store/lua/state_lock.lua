@@ -3,14 +3,13 @@
 -- Args: run, w, t (see lib/writers.lua), me, reserve, lock (see lib/lock.lua), px (the life of the lock, ms).
 -- Answers: locked {field value …} | held holder | closed | stale | unknown.
 --!keys state lock next
---!include call lock writers
 
-local refused = refusal()
+local refused = writers.refusal()
 if refused then return { refused } end
 local holder = redis.call('GET', K.lock)
-if holder and holder ~= A.lock then return held(holder) end
+if holder and holder ~= A.lock then return lock.held(holder) end
 local first = redis.call('GET', K.next)
-if not holder and first and first ~= A.me then return held(first) end
+if not holder and first and first ~= A.me then return lock.held(first) end
 redis.call('SET', K.lock, A.lock, 'PX', A.px)
 if first == A.me then redis.call('DEL', K.next) end
 return { 'locked', redis.call('HGETALL', K.state) }

@@ -1,11 +1,10 @@
 -- Prolong the lock of an edit whose block is still open. A writer that lost its work token loses the lock as well.
 -- Args: run, w, t (see lib/writers.lua), lock, px (ms). Answers: renewed | lost | closed | stale | unknown.
 --!keys lock
---!include call lock writers
 
-local refused = refusal()
+local refused = writers.refusal()
 if refused then
-  drop_lock()
+  lock.drop()
   return { refused }
 end
 if redis.call('GET', K.lock) ~= A.lock then return { 'lost' } end

@@ -1,5 +1,4 @@
 -- End an edit without writing. Args: run, lock. Answers: unlocked, also when another writer has the lock by now.
---!include lock
 
-drop_lock()
+lock.drop()
 return { 'unlocked' }

@@ -6,19 +6,18 @@
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields).
 -- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
 --!keys journal answer state lock next
---!include call record journal lock writers
 
 if redis.call('GET', K.answer) == A.id then return { 'written' } end
-local refused, status, record = refusal()
+local refused, status, record = writers.refusal()
 if refused then
-  drop_lock()
+  lock.drop()
   return { refused }
 end
 local holder = redis.call('GET', K.lock)
 if A.lock then
   if holder ~= A.lock then return { 'lost' } end
 elseif holder then
-  return held(holder)
+  return lock.held(holder)
 end
 for field, digest in pairs(A.expect or {}) do
   local value = redis.call('HGET', K.state, field)
@@ -27,13 +26,13 @@ end
 
 if record then
   record.exchanges = (record.exchanges or 0) + 1
-  put(A.w, record)
+  records.put(A.w, record)
 end
 local life = redis.call('PTTL', K.state)     -- -2 no key, -1 no expiry
-if BODY.replace then redis.call('UNLINK', K.state) end
-for _, field in ipairs(BODY.del) do redis.call('HDEL', K.state, field) end
+if call.commands.replace then redis.call('UNLINK', K.state) end
+for _, field in ipairs(call.commands.del) do redis.call('HDEL', K.state, field) end
 local fields = {}
-for field, value in pairs(BODY.set) do
+for field, value in pairs(call.commands.set) do
   redis.call('HSET', K.state, field, value)
   fields[#fields + 1] = field
 end
@@ -42,10 +41,11 @@ if status == 'running' then
 elseif life ~= -1 then                      -- before its start and after its end what a run keeps has to expire
   redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
 end
-journal('state', {
-  w = A.w, s = record and record.step, how = A.how, set = fields, del = BODY.del, replace = BODY.replace })
+journal.write('state', {
+  w = A.w, s = record and record.step, how = A.how, set = fields, del = call.commands.del,
+  replace = call.commands.replace })
 if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end
-drop_lock()
+lock.drop()
 return { 'written' }

@@ -1,14 +1,13 @@
 -- A worker that has the code dispatches parked work. Args: run, items {{w, member}}. Answers: unparked {dispatches}.
 --!keys run parked
---!include call record dispatch
 
 local running = redis.call('HGET', K.run, 'status') == 'running'
 for _, item in ipairs(A.items) do
   redis.call('ZREM', K.parked, item.member)
-  local record = running and get(item.w)
+  local record = running and records.get(item.w)
   if record and record.state == 'parked' then
     record.redispatches = nil
-    dispatch(item.w, record)
+    dispatch.work(item.w, record)
   end
 end
-return { 'unparked', cmsgpack.pack({ dispatches = dispatches, ended = false }) }
+return { 'unparked', cmsgpack.pack({ dispatches = call.dispatches, ended = false }) }

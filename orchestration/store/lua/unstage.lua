@@ -1,11 +1,10 @@
 -- Clear what was staged and never committed. Args: run, w, t, seg (as in stage), first, to (entries of this chunk),
 --   last (delete the segment's size too). A member list is deleted at once. Answers: cleared | stale.
 --!keys events queue extra
---!include call record
 
-local record = get(A.w)
+local record = records.get(A.w)
 if not record or record.token ~= A.t then return { 'stale' } end
-local list = X[A.seg]
+local list = call.extra[A.seg]
 if list then
   redis.call('UNLINK', list)
   redis.call('SREM', K.extra, list)
@@ -14,13 +13,13 @@ for i = A.first, list and 0 or A.to do
   local field = A.seg .. '#' .. i
   local raw = redis.call('HGET', K.queue, field)
   if raw then
-    local staged_record = decode(raw)
+    local staged_record = records.decode(raw)
     redis.call('HDEL', K.events, staged_record.event_id, '#' .. staged_record.event_id)
     redis.call('HDEL', K.queue, field)
   end
 end
 if A.last and record.segments then
   record.segments[A.seg] = nil
-  put(A.w, record)
+  records.put(A.w, record)
 end
 return { 'cleared' }

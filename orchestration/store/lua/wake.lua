@@ -2,20 +2,19 @@
 -- Args: run, timer (its member in K.timers), kind retry|waiter, w, wt (waiter id), and the common limits.
 -- Answers: woken {dispatches, ended} | early | closed. The same script removes the timer, so it fires once.
 --!keys run timers
---!include call record journal slots apply
 
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
-if not due or due > NOW then return { 'early' } end
+if not due or due > call.now then return { 'early' } end
 local meta = redis.call('HMGET', K.run, 'status', 'unbegun')
 if meta[1] == 'restoring' then return { 'early' } end     -- its timers exist before it is live
 redis.call('ZREM', K.timers, A.timer)
 if meta[1] ~= 'running' then return { 'closed' } end
-awaits_admission = meta[2]
+call.awaits_admission = meta[2]
 if A.kind == 'retry' then
-  local record = get(A.w)
-  if record and record.state == 'delayed' then enqueue_or_dispatch(record) end
+  local record = records.get(A.w)
+  if record and record.state == 'delayed' then slots.enqueue_or_dispatch(record) end
 else
-  apply({ { o = 'resume', w = A.w, wt = A.wt } })
+  apply.commands({ { o = 'resume', w = A.w, wt = A.wt } })
 end
-journal('wake', { w = A.w, kind = A.kind })
-return answer('woken')
+journal.write('wake', { w = A.w, kind = A.kind })
+return apply.answer('woken')

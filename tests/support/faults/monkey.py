@@ -189,8 +189,8 @@ class Monkey:
         self.deployment.store.client.client_kill_filter(_type=self.random.choice(["normal", "pubsub"]))
 
     def forget_scripts(self) -> None:
-        """SCRIPT FLUSH."""
-        self.deployment.store.client.script_flush()
+        """FUNCTION FLUSH."""
+        self.deployment.store.client.function_flush()
 
     # -- the broker's queue ----------------------------------------------------------------------------------------
 

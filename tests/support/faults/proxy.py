@@ -32,9 +32,9 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 def script(verb: str) -> Match:
-    """Matches one of umbel's scripts, by its digest and by its text."""
-    known = load(verb)
-    return lambda command: len(command) > 1 and command[1] in (known.sha.encode(), known.text.encode())
+    """Matches one of umbel's scripts."""
+    known = load(verb).function.encode()
+    return lambda command: len(command) > 1 and command[1] == known
 
 
 def command(name: str) -> Match:

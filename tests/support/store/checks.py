@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from functools import cache, partial
 from typing import TypeVar
@@ -11,35 +10,48 @@ from support.store.blocking import BlockingStore, blocking_store
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.scripts import Script, load, stored_fields
+from umbel.orchestration.store.scripts import (
+    Library,
+    Script,
+    code,
+    load,
+    prepared,
+    reached,
+    stored_fields,
+    text_of,
+    text_of_part,
+)
 from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
 
 T = TypeVar("T")
 
-#: Put before a script: from here on `redis.call` refuses a key that was not passed in KEYS.
+_STATE = "local call, A\n"
+#: What scripts call instead of `redis.call`: it refuses a key that was not passed in KEYS.
 WATCH = """
-local passed = {}
-for _, key in ipairs(KEYS) do passed[key] = true end
-local redis = setmetatable({ call = function(command, key, ...)
+local function watched_call(command, key, ...)
   if command == 'TIME' then return redis.call(command) end
   if command == 'MEMORY' then return redis.call(command, key, ...) end  -- of the journal or the inbox
-  if not passed[key] then error('touches undeclared key ' .. tostring(key)) end
-  return redis.call(command, key, ...)
-end }, { __index = redis })
+  for _, passed in ipairs(call.keys) do
+    if passed == key then return redis.call(command, key, ...) end
+  end
+  error('touches undeclared key ' .. tostring(key))
+end
 """
 
 
-def with_text(script: Script, text: str) -> Script:
-    """The script with another text."""
-    return replace(script, text=text, sha=hashlib.sha1(text.encode()).hexdigest())
+def in_library_of(code: str, script: Script) -> Script:
+    """The verb in a library with other code."""
+    library = Library.of(code)
+    return replace(script, library=library, function=f"{library.name}_{script.name}")
 
 
 @cache
 def watched(name: str) -> Script:
     """The verb, watched for undeclared keys."""
-    script = load(name)
-    return with_text(script, WATCH + script.text)
+    watching = code().replace("redis.call(", "watched_call(")
+    assert watching.count(_STATE) == 1
+    return in_library_of(watching.replace(_STATE, _STATE + WATCH), load(name))
 
 
 class CheckedStore(Store):
@@ -70,11 +82,15 @@ class MutantStore(Store):
         super().__init__(connection, settings)
         self.mutants: dict[str, Script] = {}
         for verb, (guard, instead) in mutations.items():
-            script = load(verb)
             guard, instead = stored_fields(guard), stored_fields(instead)
-            if script.text.count(guard) != 1:
-                raise LookupError(f"{verb}.lua has {script.text.count(guard)} times, not once: {guard!r}")
-            self.mutants[verb] = with_text(script, script.text.replace(guard, instead))
+            body = text_of(verb)
+            texts = [prepared(text) for text in (body, *map(text_of_part, reached(body)))]
+            found = sum(text.count(guard) for text in texts)
+            if found != 1:
+                raise LookupError(f"{verb}.lua and its parts have {found} times, not once: {guard!r}")
+            whole = next(text for text in texts if guard in text)
+            mutated = code().replace(whole, whole.replace(guard, instead))
+            self.mutants[verb] = in_library_of(mutated, load(verb))
 
     async def send_script(self, call: ScriptCall[T]) -> T:
         return await super().send_script(replace(call, script=self.mutants.get(call.script.name, call.script)))

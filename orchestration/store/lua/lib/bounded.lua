@@ -1,8 +1,7 @@
 -- Logs that are bounded in bytes as well as in entries.
---!include call
 
 -- How many entries a log may keep, by the memory it uses. Looked at every 32 entries, and after a large one.
-local function affordable(key, length, added, max)
+function bounded.affordable(key, length, added, max)
   if length % 32 ~= 0 and added < max / 64 then return length end
   local used = redis.call('MEMORY', 'USAGE', key, 'SAMPLES', 0)
   if used <= max then return length end

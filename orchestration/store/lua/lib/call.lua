@@ -1,14 +1,38 @@
--- What a script was called with, and the time. Every part that needs arguments or the clock includes this one.
+-- One call of a function. Its state is one table, `call`, which `begin` makes anew: nothing of a call is left for the
+-- next one, whatever became of it. Two shorthands: K.name is the key of that logical name, A.name an argument.
 
-local A = cmsgpack.unpack(ARGV[1])
-local BODY = ARGV[2] and cmsgpack.unpack(ARGV[2]) or {}   -- commands; apart, because the journal keeps them as they are
-local X = {}                     -- logical name -> key, for the keys beyond the fixed ones
-for i, name in ipairs(A.x or {}) do X[name] = KEYS[FIXED_KEYS + i] end
+local call, A
+local K = setmetatable({}, { __index = function(_, name) return call.keys[call.positions[name]] end })
 
-local clock = redis.call('TIME')
-local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local RUN = A.run
+-- positions: logical name of each fixed key -> its place in KEYS; count: how many those are.
+local function begin(positions, count, keys, argv)
+  A = cmsgpack.unpack(argv[1])
+  local clock = redis.call('TIME')
+  call = {
+    keys = keys, positions = positions,
+    extra = {},                    -- logical name -> key, for the keys beyond the fixed ones
+    packed_commands = argv[2],     -- apart from A, because the journal keeps them as they are
+    commands = argv[2] and cmsgpack.unpack(argv[2]) or {},
+    clock = clock,
+    now = clock[1] * 1000 + math.floor(clock[2] / 1000),
+    run = A.run,
+    -- what the call does, gathered until its end
+    source = A.w or 'start',       -- where its events come from: a work item, `start`, or `outside` the run
+    dispatches = {},               -- what the caller has to send messages for
+    counted = {},                  -- names of the run's counters that have changed
+    announced = {},                -- entries for the live channel
+    delta = {},                    -- fan-out id -> change of its count
+    live = 0,                      -- change of the run's count of work items
+    inline = {},                   -- event id -> event, of those kept in the record of their only work item
+    sent_by = {},                  -- event id -> where an event of the inbox came from; false: not known
+    ended = false,                 -- whether the run has ended by it
+    -- and, once there is any: counters {name = value}, led_to (see journal), leaving (see finish), awaits_admission
+    -- (the run waits at its workflow's concurrency limit: its work queues up), carry_on, carried, carried_record (see
+    -- carry)
+  }
+  for i, name in ipairs(A.x or {}) do call.extra[name] = keys[count + i] end
+end
 
-local function whole(n)           -- a number as Redis expects it: no exponent, no fraction
+local function whole(n)                  -- a number as Redis expects it: no exponent, no fraction
   return string.format('%.0f', n)
 end

@@ -1,15 +1,15 @@
 -- What a claim gives to its caller, appended to a reply: the record, its events, the answers to its waiters.
 --!keys events
-local function claimed(reply, record, ...)
-  local events = {}
+function claimed.reply(reply, record, ...)
+  local found = {}
   if record.event then
-    events[1], record.event = record.event, nil
+    found[1], record.event = record.event, nil
   else
-    for i, id in ipairs(record.event_ids or { record.event_id }) do events[i] = redis.call('HGET', K.events, id) end
+    for i, id in ipairs(record.event_ids or { record.event_id }) do found[i] = redis.call('HGET', K.events, id) end
   end
   reply[#reply + 1] = cmsgpack.pack(record)
   for _, more in ipairs({ ... }) do reply[#reply + 1] = more end
-  for _, event in ipairs(events) do reply[#reply + 1] = event end
+  for _, event in ipairs(found) do reply[#reply + 1] = event end
   for waiter, id in pairs(record.answers or {}) do
     reply[#reply + 1] = waiter
     reply[#reply + 1] = id and redis.call('HGET', K.events, id) or ''

@@ -2,7 +2,7 @@
 --!keys events
 
 -- One work item no longer refers to an event. The event is deleted with the last one.
-local function drop_event(id)
+function events.drop(id)
   local uses = tonumber(redis.call('HGET', K.events, '#' .. id) or 1)
   if uses > 1 then
     redis.call('HSET', K.events, '#' .. id, uses - 1)

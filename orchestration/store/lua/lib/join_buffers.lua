@@ -1,19 +1,12 @@
 -- Buffers of joins of several event parameters: per step and scope path one FIFO per event type.
 -- Fields of K.joins, with b = step|scope: <b>|<type>:h and :t consumed and last index, <b>|<type>:<i> entry, <b># sets.
 --!keys scopes joins
---!include events
 
--- The id of the fan-out that a scope path ends in, if any.
-local function innermost(path)
-  local last = string.match(path, '([^/]+)$')
-  return last and string.match(last, '^([^:]+)')
-end
-
-local function join_push(path, b, type, entry)
+function join_buffers.push(path, b, type, entry)
   local f = b .. '|' .. type
   local t = redis.call('HINCRBY', K.joins, f .. ':t', 1)
   redis.call('HSET', K.joins, f .. ':' .. t, entry)
-  local id = innermost(path)
+  local id = scopes.innermost(path)
   if t > 1 or not id then return end
   local raw = redis.call('HGET', K.scopes, id .. ':j')
   local known = raw and cmsgpack.unpack(raw) or {}
@@ -22,12 +15,12 @@ local function join_push(path, b, type, entry)
   redis.call('HSET', K.scopes, id .. ':j', cmsgpack.pack(known))
 end
 
-local function join_size(b, type)
+function join_buffers.size(b, type)
   local f = b .. '|' .. type
   return tonumber(redis.call('HGET', K.joins, f .. ':t') or 0) - tonumber(redis.call('HGET', K.joins, f .. ':h') or 0)
 end
 
-local function join_pop(b, type)
+function join_buffers.pop(b, type)
   local f = b .. '|' .. type
   local h = redis.call('HINCRBY', K.joins, f .. ':h', 1)
   local entry = redis.call('HGET', K.joins, f .. ':' .. h)
@@ -37,14 +30,14 @@ local function join_pop(b, type)
 end
 
 -- A fan-out that closes drops what its joins have not used: those sets can no longer become complete.
-local function forget_joins(id)
+function join_buffers.forget(id)
   local raw = redis.call('HGET', K.scopes, id .. ':j')
   if not raw then return end
   redis.call('HDEL', K.scopes, id .. ':j')
   for f, b in pairs(cmsgpack.unpack(raw)) do
     local h = tonumber(redis.call('HGET', K.joins, f .. ':h') or 0)
     for i = h + 1, tonumber(redis.call('HGET', K.joins, f .. ':t') or 0) do
-      drop_event(cmsgpack.unpack(redis.call('HGET', K.joins, f .. ':' .. i)).e)
+      events.drop(cmsgpack.unpack(redis.call('HGET', K.joins, f .. ':' .. i)).e)
       redis.call('HDEL', K.joins, f .. ':' .. i)
     end
     redis.call('HDEL', K.joins, f .. ':h', f .. ':t', b .. '#')

@@ -1,34 +1,31 @@
 -- The run's journal: what happened, for the timeline and for rebuilding the run, and what it led to.
 --!keys journal
---!include call bounded
 
--- Where the events of this script come from: a work item, `start`, or `outside` the run.
-local source = A.w or 'start'
-local led_to                     -- groups { e event name, w {work id …}, s step, by where the event came from }
+-- `call.led_to` is groups of { e event name, w {work id …}, s step, by where the event came from }.
 
 -- An event led to a work item: to a new one, to a fan-in that gathers it, to one that waited for it; or to `outside`,
 -- as a question to people, or to the `stop` of the run. `by` is given where it may come
 -- from the source of another entry.
-local function lead_to(work_id, step, event_name, by)
-  led_to = led_to or {}
-  local last = led_to[#led_to]
+function journal.lead_to(work_id, step, event_name, by)
+  call.led_to = call.led_to or {}
+  local last = call.led_to[#call.led_to]
   if last and last.e == event_name and last.s == step and last.by == by then
     last.w[#last.w + 1] = work_id
   else
-    led_to[#led_to + 1] = { e = event_name, w = { work_id }, s = step, by = by }
+    call.led_to[#call.led_to + 1] = { e = event_name, w = { work_id }, s = step, by = by }
   end
 end
 
 -- Writes one entry, with all that this script led to so far. `A.full` keeps the applied commands.
-local function journal(kind, data)
-  data.led_to = led_to
-  local packed, commands = cmsgpack.pack(data), A.full and ARGV[2]
+function journal.write(kind, data)
+  data.led_to = call.led_to
+  local packed, commands = cmsgpack.pack(data), A.full and call.packed_commands
   if commands then
     redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', packed, 'c', commands)
   else
     redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', packed)
   end
   local length = redis.call('XLEN', K.journal)
-  local kept = affordable(K.journal, length, #packed + #(commands or ''), A.jbytes)
+  local kept = bounded.affordable(K.journal, length, #packed + #(commands or ''), A.jbytes)
   if kept < length then redis.call('XTRIM', K.journal, 'MAXLEN', kept) end
 end

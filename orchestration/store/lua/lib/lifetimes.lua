@@ -2,7 +2,7 @@
 --!keys run:*
 
 -- All keys of a run: they expire some time after its end.
-local function retained_keys() return {--[[retained]]} end
+function lifetimes.retained() return {--[[retained]]} end
 
 -- Those that go when it completes: a completed run needs only its result and its logs.
-local function spent_keys() return {--[[spent]]} end
+function lifetimes.spent() return {--[[spent]]} end

@@ -1,13 +1,10 @@
 -- num_workers: numbered slots per step, and the FIFO of work without a slot.
 --!keys work slots free queue
---!include record publish dispatch
-
-local awaits_admission           -- the run waits at its workflow's concurrency limit: its work queues up
 
 local function free_name(step, n) return step .. '/' .. string.format('%06d', n) end
 
 -- The smallest free slot of a step, or nil when num_workers are taken.
-local function take_slot(step, limit, wid)
+function slots.take(step, limit, wid)
   local high = tonumber(redis.call('HGET', K.slots, step) or 0)
   local lowest = high > 0 and
     redis.call('ZRANGEBYLEX', K.free, '[' .. step .. '/', '(' .. step .. '0', 'LIMIT', 0, 1)[1]
@@ -22,7 +19,7 @@ local function take_slot(step, limit, wid)
   return high
 end
 
-local function give_slot(step, n, wid)
+function slots.give(step, n, wid)
   local field = step .. '/' .. n
   local found = redis.call('HMGET', K.slots, field, step)
   if found[1] ~= wid then return false end   -- not ours: freed before
@@ -41,12 +38,12 @@ end
 
 -- FIFO in one hash: <step>:h and <step>:t are the consumed and the last index, <step>:<i> an entry.
 -- An entry is a record, or {seg, n, i}: a staged segment of n records of which i are consumed.
-local function queue_push(step, packed)
+function slots.push(step, packed)
   local t = redis.call('HINCRBY', K.queue, step .. ':t', 1)
   redis.call('HSET', K.queue, step .. ':' .. t, packed)
 end
 
-local function queue_pop(step)
+function slots.pop(step)
   local ends = redis.call('HMGET', K.queue, step .. ':h', step .. ':t')
   local h, t = tonumber(ends[1] or 0), tonumber(ends[2] or 0)
   if h >= t then return nil end
@@ -73,27 +70,27 @@ local function queue_pop(step)
 end
 
 -- Gives a record a slot and dispatches it, or lets it queue.
-local function enqueue_or_dispatch(record)
-  local n = not awaits_admission and take_slot(record.step, record.num_workers, record.work_id)
+function slots.enqueue_or_dispatch(record)
+  local n = not call.awaits_admission and slots.take(record.step, record.num_workers, record.work_id)
   if n then
     record.slot = n
-    dispatch(record.work_id, record)
+    dispatch.work(record.work_id, record)
   else
     record.slot = nil
     record.state = 'queued'
     redis.call('HDEL', K.work, record.work_id)
-    queue_push(record.step, encode(record))
-    trace(record.step, 'preparing', '<enqueued>', record.event_name)
+    slots.push(record.step, records.encode(record))
+    publish.state(record.step, 'preparing', '<enqueued>', record.event_name)
   end
 end
 
 -- Frees a record's slot and lets the next one in the FIFO have it.
-local function release_slot(record)
-  if record.slot == nil or not give_slot(record.step, record.slot, record.work_id) then return end
+function slots.release(record)
+  if record.slot == nil or not slots.give(record.step, record.slot, record.work_id) then return end
   record.slot = nil
-  local next_record = queue_pop(record.step)
+  local next_record = slots.pop(record.step)
   if next_record then
-    next_record.slot = take_slot(next_record.step, next_record.num_workers, next_record.work_id)
-    dispatch(next_record.work_id, next_record)
+    next_record.slot = slots.take(next_record.step, next_record.num_workers, next_record.work_id)
+    dispatch.work(next_record.work_id, next_record)
   end
 end

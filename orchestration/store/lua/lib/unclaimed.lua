@@ -1,20 +1,19 @@
 -- The unclaimed index: work items that were dispatched and not claimed yet, with the instant of the next look at each.
 --!keys unclaimed unclaimed_counts
---!include call
 
 -- A line is what a broker serves in order: 'queue/priority'.
-local function line_of(record)
+function unclaimed.line_of(record)
   return record.queue .. '/' .. (record.priority or 0)
 end
 
-local function unclaimed_add(wid, line, at)
-  if redis.call('ZADD', K.unclaimed, whole(at), RUN .. '|' .. wid .. '|' .. line) == 1 then
+function unclaimed.add(wid, line, at)
+  if redis.call('ZADD', K.unclaimed, whole(at), call.run .. '|' .. wid .. '|' .. line) == 1 then
     redis.call('HINCRBY', K.unclaimed_counts, line, 1)
   end
 end
 
-local function unclaimed_drop(wid, line)
-  if redis.call('ZREM', K.unclaimed, RUN .. '|' .. wid .. '|' .. line) == 1 then
+function unclaimed.drop(wid, line)
+  if redis.call('ZREM', K.unclaimed, call.run .. '|' .. wid .. '|' .. line) == 1 then
     if redis.call('HINCRBY', K.unclaimed_counts, line, -1) <= 0 then redis.call('HDEL', K.unclaimed_counts, line) end
   end
 end

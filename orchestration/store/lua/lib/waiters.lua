@@ -5,7 +5,6 @@
 -- Index: from `windex` waiters on, `digest|field` of each waiter and `#kind` of each kind there ever was; see
 -- `orchestration/model/waiting_kinds.py`. All scores are 0.
 --!keys run waiters waiting inbox
---!include call publish bounded
 
 -- Digest and kind of a waiter, from what is stored of it; an older release has not stored them.
 local function filed(data)
@@ -17,10 +16,10 @@ local function index_waiter(field, data)
   if digest then redis.call('ZADD', K.waiting, 0, '#' .. kind, 0, digest .. '|' .. field) end
 end
 
-local function add_waiter(field, data)
+function waiters.add(field, data)
   redis.call('HSET', K.waiters, field, data)
-  add('wv', 1)
-  if filed(data) then add('wa', 1) end
+  counters.add('wv', 1)
+  if filed(data) then counters.add('wa', 1) end
   if redis.call('EXISTS', K.waiting) == 1 then
     index_waiter(field, data)
   elseif redis.call('HLEN', K.waiters) > A.windex then
@@ -30,32 +29,31 @@ local function add_waiter(field, data)
 end
 
 -- False if it has been removed before.
-local function remove_waiter(field)
+function waiters.remove(field)
   local data = redis.call('HGET', K.waiters, field)
   if redis.call('HDEL', K.waiters, field) == 0 then return false end
-  add('wv', 1)
-  add('wr', 1)
+  counters.add('wv', 1)
+  counters.add('wr', 1)
   local digest = filed(data)
   if digest then redis.call('ZREM', K.waiting, digest .. '|' .. field) end
   return true
 end
 
-local function add_to_inbox(entry, max)
+function waiters.keep_event(entry, max)
   local length = redis.call('RPUSH', K.inbox, cmsgpack.pack(entry))
-  local kept = math.min(max or length, affordable(K.inbox, length, #entry.d, A.ibytes))
+  local kept = math.min(max or length, bounded.affordable(K.inbox, length, #entry.d, A.ibytes))
   if kept < length then redis.call('LTRIM', K.inbox, -kept, -1) end
-  add('wv', 1)
-  add('ia', 1)
+  counters.add('wv', 1)
+  counters.add('ia', 1)
 end
 
-local found_early                          -- the entry of the inbox that the decision has found, and as it is stored
-
+-- `call.found_early` is then the entry, and as it is stored.
 local function find_early(id)
   for start = 0, redis.call('LLEN', K.inbox) - 1, 50 do
     for _, raw in ipairs(redis.call('LRANGE', K.inbox, start, start + 49)) do
       local kept = cmsgpack.unpack(raw)
       if kept.id == id then
-        found_early = { kept, raw }
+        call.found_early = { kept, raw }
         return true
       end
     end
@@ -64,7 +62,7 @@ local function find_early(id)
 end
 
 local function none_added(unknown)
-  if A.wv == counter('wa') + unknown then return true end
+  if A.wv == counters.get('wa') + unknown then return true end
   if not A.seen or unknown > 0 or redis.call('ZLEXCOUNT', K.waiting, '[#', '($') ~= A.seen.kinds then return false end
   for digest, n in pairs(A.seen.counts) do
     if redis.call('ZLEXCOUNT', K.waiting, '[' .. digest .. '|', '(' .. digest .. '}') ~= n then return false end
@@ -74,10 +72,10 @@ end
 
 -- Whether the decision would be another one now. wv: it depends on the waiters, of this version; seen: on these only;
 -- answers: the waiters it answers; iv: it has looked in vain into the inbox of this version; early: what it found.
-local function outdated()
-  local unknown = counter('wv') - counter('wa') - counter('wr') - counter('ia')
+function waiters.outdated()
+  local unknown = counters.get('wv') - counters.get('wa') - counters.get('wr') - counters.get('ia')
   if A.wv and not none_added(unknown) then return true end
-  if A.iv and A.iv ~= counter('ia') + unknown then return true end
+  if A.iv and A.iv ~= counters.get('ia') + unknown then return true end
   for _, field in ipairs(A.answers or {}) do
     if redis.call('HEXISTS', K.waiters, field) == 0 then return true end
   end

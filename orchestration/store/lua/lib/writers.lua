@@ -1,14 +1,13 @@
 -- Who may write to a state. A writer inside a step names its work item (A.w) and token (A.t); one outside of the run
 -- names neither.
 --!keys run
---!include call record
 
 -- Why the writer may not write (closed stale unknown), or nothing; then the run's status and the writer's record.
-local function refusal()
+function writers.refusal()
   local status = redis.call('HGET', K.run, 'status')
   if not A.w then return nil, status end
   if status ~= 'running' then return status and 'closed' or 'unknown' end
-  local record = get(A.w)
+  local record = records.get(A.w)
   if not record or record.state ~= 'running' or record.token ~= A.t then return 'stale' end
   return nil, status, record
 end

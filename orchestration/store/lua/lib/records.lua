@@ -49,15 +49,15 @@
 --!field segs segments           of a large fan-out, staged ahead of the commit -> size
 --!keys work
 
-local RECORD_VERSION = 2
+records.VERSION = 2
 
-local decode, encode = cmsgpack.unpack, cmsgpack.pack
+records.decode, records.encode = cmsgpack.unpack, cmsgpack.pack
 
-local function get(wid)
+function records.get(wid)
   local raw = redis.call('HGET', K.work, wid)
-  return raw and decode(raw)
+  return raw and records.decode(raw)
 end
 
-local function put(wid, record)
-  redis.call('HSET', K.work, wid, encode(record))
+function records.put(wid, record)
+  redis.call('HSET', K.work, wid, records.encode(record))
 end

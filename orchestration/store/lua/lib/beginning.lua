@@ -3,16 +3,16 @@
 -- Its ticket 'run|instant of the start in us' is what it asks for admission with. A run that is revived gets another
 -- ticket, so that a late release cannot take its new admission away. It continues with `begin`.
 --!keys run timers awaiting_admission
---!include call slots
 
-local function begin_or_wait(limit)
+function beginning.begin_or_wait(limit)
   if limit then
-    awaits_admission = '1'
-    local ticket = RUN .. '|' .. whole(clock[1] * 1000000 + clock[2])
-    redis.call('HSET', K.run, 'ticket', ticket, 'limit', limit, 'unbegun', awaits_admission, 'timeout', A.timeout or '')
+    call.awaits_admission = '1'
+    local ticket = call.run .. '|' .. whole(call.clock[1] * 1000000 + call.clock[2])
+    redis.call('HSET', K.run, 'ticket', ticket, 'limit', limit, 'unbegun', call.awaits_admission,
+      'timeout', A.timeout or '')
     redis.call('HDEL', K.run, 'begun')
-    redis.call('ZADD', K.awaiting_admission, whole(NOW + A.redispatch), RUN)
+    redis.call('ZADD', K.awaiting_admission, whole(call.now + A.redispatch), call.run)
   elseif A.timeout then
-    redis.call('ZADD', K.timers, whole(NOW + A.timeout), 'timeout|' .. RUN)
+    redis.call('ZADD', K.timers, whole(call.now + A.timeout), 'timeout|' .. call.run)
   end
 end
