@@ -24,10 +24,13 @@ from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
-def ask(lua: str, key: str = "k", *args: str, what: str = "try") -> ScriptCall[Any]:
+def ask(lua: str, key: str = "k", *args: str, what: str = "try", flags: str = "") -> ScriptCall[Any]:
     """A script as an ask, whose answer is given as it is."""
-    body = f"function(KEYS, ARGV) {lua} end"
-    library = Library.of(f"redis.register_function{{ function_name = '{{--[[library]]}}_test', callback = {body} }}")
+    name = "{--[[library]]}_test"
+    library = Library.of(
+        f"redis.register_function{{ function_name = '{name}', flags = {{ {flags} }}, "
+        f"callback = function(KEYS, ARGV) {lua} end }}"
+    )
     script = Script("test", library, f"{library.name}_test", ("key",), {"key": 0})
     return ScriptCall(what, script, [key], [arg.encode() for arg in args], lambda reply: reply)
 
@@ -38,7 +41,7 @@ def here() -> Portal:
 
 
 def echo(text: str) -> ScriptCall[Any]:
-    return ask("return ARGV[1]", "k", text)
+    return ask("return ARGV[1]", "k", text, flags="'no-writes'")
 
 
 def put(key: str, value: str) -> ScriptCall[Any]:
@@ -181,6 +184,7 @@ async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(group:
 async def test_a_write_that_redis_refuses_for_now_waits_while_others_are_answered(
     group: Connection, control: Client, refusing: dict[str, str], restored: dict[str, str]
 ) -> None:
+    await asyncio.gather(group.run(put("before", "x")), group.run(echo("before")))
     for name, value in refusing.items():
         control.config_set(name, value)
     try:
@@ -195,7 +199,7 @@ async def test_a_write_that_redis_refuses_for_now_waits_while_others_are_answere
 
 
 async def test_a_write_waits_while_redis_is_a_replica(group: Connection, control: Client) -> None:
-    await group.run(put("before", "x"))
+    await asyncio.gather(group.run(put("before", "x")), group.run(echo("before")))
     control.replicaof("127.0.0.1", 1)
     writing = asyncio.ensure_future(group.run(put("after", "x")))
     try:

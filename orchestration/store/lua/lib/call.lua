@@ -2,10 +2,11 @@
 -- next one, whatever became of it. Two shorthands: K.name is the key of that logical name, A.name an argument.
 
 local call, A
-local K = setmetatable({}, { __index = function(_, name) return call.keys[call.positions[name]] end })
+local K                            -- made by the first call: Redis loads a library without `setmetatable`
 
 -- positions: logical name of each fixed key -> its place in KEYS; count: how many those are.
 local function begin(positions, count, keys, argv)
+  K = K or setmetatable({}, { __index = function(_, name) return call.keys[call.positions[name]] end })
   A = cmsgpack.unpack(argv[1])
   local clock = redis.call('TIME')
   call = {

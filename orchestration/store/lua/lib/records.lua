@@ -51,7 +51,8 @@
 
 records.VERSION = 2
 
-records.decode, records.encode = cmsgpack.unpack, cmsgpack.pack
+function records.decode(packed) return cmsgpack.unpack(packed) end
+function records.encode(record) return cmsgpack.pack(record) end
 
 function records.get(wid)
   local raw = redis.call('HGET', K.work, wid)
