@@ -3,13 +3,13 @@
 --   {command…}, common limits.
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
 -- closed. A burst that arrives twice is applied once; a send that an earlier attempt has sent already is absorbed.
---!keys run extra counters sent
+--!keys extra counters sent
 
 local status = counters.status()
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
 local record = records.get(A.w)
 if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
-if (record.batches or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ call.dispatches = {}, call.ended = false }) } end
+if (record.batches or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ dispatches = {}, ended = false }) } end
 if A.batch > (record.batches or 0) + 1 then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
 if waiters.outdated() then return { 'changed' } end
 

@@ -1,5 +1,5 @@
 -- Applies what Python decided: one function per command, in order. All checks were made before.
---!keys work events slots free journal extra collect timers
+--!keys work events slots free journal inbox extra collect timers
 
 local function drop_events_of(record)
   if record.event_id and not record.event then events.drop(record.event_id) end

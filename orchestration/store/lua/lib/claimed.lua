@@ -10,10 +10,10 @@ function claimed.reply(reply, record, ...)
   reply[#reply + 1] = cmsgpack.pack(record)
   for _, more in ipairs({ ... }) do reply[#reply + 1] = more end
   for _, event in ipairs(found) do reply[#reply + 1] = event end
-  local waiters = {}                            -- in an order of their own: a claim is answered the same when repeated
-  for waiter in pairs(record.answers or {}) do waiters[#waiters + 1] = waiter end
-  table.sort(waiters)
-  for _, waiter in ipairs(waiters) do
+  local answered = {}                           -- in an order of their own: a claim is answered the same when repeated
+  for waiter in pairs(record.answers or {}) do answered[#answered + 1] = waiter end
+  table.sort(answered)
+  for _, waiter in ipairs(answered) do
     local id = record.answers[waiter]
     reply[#reply + 1] = waiter
     reply[#reply + 1] = id and redis.call('HGET', K.events, id) or ''

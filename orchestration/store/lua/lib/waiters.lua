@@ -4,7 +4,7 @@
 -- of theirs counts as one of every kind. `wa + wr + ia = wv` also means that the index is complete.
 -- Index: from `windex` waiters on, `digest|field` of each waiter and `#kind` of each kind there ever was; see
 -- `orchestration/model/waiting_kinds.py`. All scores are 0.
---!keys run waiters waiting inbox
+--!keys waiters waiting inbox
 
 -- Digest and kind of a waiter, from what is stored of it; an older release has not stored them.
 local function filed(data)
