@@ -51,7 +51,14 @@ def test_a_script_touches_only_keys_it_was_given(path: Path) -> None:
     )
     for command, key in _CALL.findall(text):
         given = re.match(r"K\.\w+$|K\[|call\.extra\[|unpack\(lifetimes", key) is not None or key in locals_of_given
-        assert given or command == "TIME", f"{path.name}: {command} {key}"
+        assert given or command in ("TIME", "MEMORY"), f"{path.name}: {command} {key}"
+
+
+def test_memory_is_asked_for_only_of_a_key_that_was_given() -> None:
+    asked = [(path.name, found) for path in FILES for found in re.findall(r"bounded\.affordable\((\S+),", code_of(path))]
+
+    assert [path.name for path in FILES if "'MEMORY'" in code_of(path)] == ["bounded.lua"]
+    assert asked == [("bounded.lua", "key"), ("journal.lua", "K.journal"), ("waiters.lua", "K.inbox")]
 
 
 def test_the_check_above_sees_every_call() -> None:
