@@ -55,7 +55,9 @@ def test_a_script_touches_only_keys_it_was_given(path: Path) -> None:
 
 
 def test_memory_is_asked_for_only_of_a_key_that_was_given() -> None:
-    asked = [(path.name, found) for path in FILES for found in re.findall(r"bounded\.affordable\((\S+),", code_of(path))]
+    asked = [
+        (path.name, found) for path in FILES for found in re.findall(r"bounded\.affordable\((\S+),", code_of(path))
+    ]
 
     assert [path.name for path in FILES if "'MEMORY'" in code_of(path)] == ["bounded.lua"]
     assert asked == [("bounded.lua", "key"), ("journal.lua", "K.journal"), ("waiters.lua", "K.inbox")]
