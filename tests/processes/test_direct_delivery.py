@@ -208,6 +208,22 @@ def test_a_worker_takes_no_more_than_it_may(deploy: Deploy, way: str) -> None:
 
 
 @WAYS
+def test_a_worker_that_scales_itself_grows_with_its_messages(deploy: Deploy, way: str) -> None:
+    deployment = deployed(deploy, way, batched_fetch=False)
+    options = ["--autoscale", "4,1", "--loglevel", "INFO", "--without-mingle", "--without-gossip"]
+    deployment.launch("one", "celery", "-A", "support.programs.autoscaled_app", "worker", *options).wait_ready()
+    handlers = held(deployment, 4)  # all four run at the same time
+    assert {looks(deployment, handler)["way"] for handler in handlers} == {way}
+    more = deployment.start(flows.Passes)
+    with remote_control(deployment) as app:
+        assert asked(app, "stats")["autoscaler"]["current"] == 4
+    for handler in handlers:
+        deployment.open_gate(handler.run_id)
+        assert handler.result(40)
+    assert more.result(40) == way
+
+
+@WAYS
 def test_a_queue_whose_consumer_is_cancelled_is_left_alone(deploy: Deploy, way: str) -> None:
     deployment = deployed(deploy, way)
     worker_of(deployment)

@@ -129,14 +129,15 @@ class DirectDelivery:
 
     # -- a message: the hub's thread -----------------------------------------------------------------------------------
 
-    def take(self, envelope: ReceivedMessage) -> bool:
+    def take(self, envelope: ReceivedMessage, channel: Channel) -> bool:
         """Deliver a message directly; False if it has to take the ordinary way, and nothing has happened."""
         headers = envelope.get("headers")
         if not isinstance(headers, dict) or HEADER not in headers:
             return False
         consumer = self._consumer
-        channel = consumer.task_consumer.channel if consumer.task_consumer is not None else None
-        if channel is None or envelope.queue not in channel.connection._callbacks:
+        if consumer.task_consumer is None or consumer.task_consumer.channel is not channel:
+            return False  # it arrived over a connection that is being given up
+        if envelope.queue not in channel.connection._callbacks:
             return False
         if _is_unsettled(consumer) or any(self.reasons()):
             return False

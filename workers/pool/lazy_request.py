@@ -10,6 +10,7 @@ control, by a failure, by the step itself.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from weakref import ref
@@ -27,6 +28,10 @@ def sends_task_events(eventer: Any) -> bool:
     if eventer is None or not eventer.enabled:
         return False
     return not eventer.groups or "task" in eventer.groups
+
+
+#: Held while a direct request is filled in.
+_filling = threading.RLock()
 
 
 class TaskRequest(Context):  # type: ignore[misc]  # Celery is untyped
@@ -96,8 +101,12 @@ class DirectRequest(StepRequest):
         self._connection_errors = consumer.connection_errors
 
     def __getattr__(self, name: str) -> Any:
-        if self.__dict__.get("_is_filled", True):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with _filling:  # remote control may look at it while the step does, in another thread
+            if not self.__dict__.get("_is_filled", True):
+                self._fill()
+            return object.__getattribute__(self, name)
+
+    def _fill(self) -> None:
         self._is_filled = True
         message = self._channel.Message(self._raw, channel=self._channel)
         super().__init__(
@@ -111,7 +120,6 @@ class DirectRequest(StepRequest):
             headers=message.headers,
             utc=self._app.uses_utc_timezone(),
         )
-        return getattr(self, name)
 
     @property
     def _payload(self) -> Any:

@@ -191,7 +191,7 @@ class Channel(stock.Channel):
     from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")  # type: ignore[assignment]
 
     #: Takes dispatches past kombu's and Celery's consumers, and returns False for any other message.
-    take_directly: Callable[[ReceivedMessage], bool] | None = None
+    take_directly: Callable[[ReceivedMessage, Channel], bool] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._synchronous: Any = None
@@ -289,7 +289,7 @@ class Channel(stock.Channel):
             decoded = envelope
         try:
             for _ in range(failpoint("deliver", "before")):
-                if self.take_directly is None or not self.take_directly(envelope):
+                if self.take_directly is None or not self.take_directly(envelope, self):
                     self.connection._deliver(decoded, queue)
             failpoint("deliver", "after")
         except Undecodable as fault:
