@@ -38,8 +38,8 @@ What each override fixes, in kombu 5.7.0 (files below `kombu/transport`):
   worker unless the app sets `broker_channel_error_retry`. Here it is a reason to reconnect.
 - `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
 
-A dispatch may be delivered past kombu's consumer, through `Channel.take_directly`; `celery_app/direct_delivery.py` decides
-which.
+A dispatch may be delivered past kombu's consumer, through `Channel.take_directly`, as `celery_app/direct_delivery.py`
+decides.
 
 Not fixed here: a message that Redis has sent and this process has not yet read is lost with the process, because
 BRPOP removes it at once; and a prefork child that has just got a job when the connection breaks may run it although
