@@ -24,9 +24,9 @@ from umbel.orchestration.model.errors import ConfigurationError
 from umbel.workers.pool import loop as pool_loop
 from umbel.workers.pool import task_context
 from umbel.workers.pool import taskpool as pool
-from umbel.workers.pool import tracer as async_tracer
 from umbel.workers.pool.daemon_threads import DaemonThreads
 from umbel.workers.pool.interrupts import InterruptibleThread, SoftLimit, Stopped
+from umbel.workers.pool.lazy_request import LazyTaskRequest, TaskRequest
 from umbel.workers.pool.loop import PoolLoop
 from umbel.workers.pool.loop_lag import LoopWatch
 from umbel.workers.pool.settings import PoolSettings
@@ -235,8 +235,25 @@ def test_a_request_is_what_celery_makes_of_the_same_message() -> None:
         "kwargs": {},
     }
     for fields in (message, message | {"headers": {"a": 1}}, {"id": "2"}):
-        ours = async_tracer._Request(fields, called_directly=False, callbacks=None)
-        assert vars(ours) == vars(Context(fields, called_directly=False, callbacks=None))
+        expected = vars(Context(fields, called_directly=False, callbacks=None))
+        assert vars(TaskRequest(fields, called_directly=False, callbacks=None)) == expected
+        assert vars(LazyTaskRequest(functools.partial(dict, fields, called_directly=False, callbacks=None))) == expected
+
+
+def test_a_request_is_put_together_when_it_is_first_read_and_then_is_an_ordinary_one() -> None:
+    read = []
+
+    def fields() -> dict[str, object]:
+        read.append(1)
+        return {"id": "1", "args": (2,), "headers": {"a": 1}}
+
+    request = LazyTaskRequest(fields)
+    assert (type(request), read) == (LazyTaskRequest, [])
+    assert (request.id, request.args, request.retries, request.get("headers")) == ("1", (2,), 0, {"a": 1})
+    assert (type(request), read) == (TaskRequest, [1])
+    request.id = "3"
+    assert (request.id, vars(request)["id"]) == ("3", "3")
+    assert not hasattr(request, "nothing")
 
 
 # -- the loop --------------------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_a_worker_takes_no_more_than_it_may(deploy: Deploy, way: str) -> None:
 def test_a_worker_that_scales_itself_grows_with_its_messages(deploy: Deploy, way: str) -> None:
     deployment = deployed(deploy, way, batched_fetch=False)
     options = ["--autoscale", "4,1", "--loglevel", "INFO", "--without-mingle", "--without-gossip"]
-    deployment.launch("one", "celery", "-A", "support.programs.autoscaled_app", "worker", *options).wait_ready()
+    deployment.launch("one", "celery", "-A", "support.programs.asyncio_app", "worker", *options).wait_ready()
     handlers = held(deployment, 4)  # all four run at the same time
     assert {looks(deployment, handler)["way"] for handler in handlers} == {way}
     more = deployment.start(flows.Passes)
@@ -221,6 +221,29 @@ def test_a_worker_that_scales_itself_grows_with_its_messages(deploy: Deploy, way
         deployment.open_gate(handler.run_id)
         assert handler.result(40)
     assert more.result(40) == way
+
+
+@WAYS
+def test_steps_that_wait_for_a_slot_are_reserved_and_can_be_revoked(deploy: Deploy, way: str) -> None:
+    deployment = deployed(deploy, way, batched_fetch=False)
+    options = ["--concurrency", "1", "--prefetch-multiplier", "4", "--loglevel", "INFO", "--without-mingle"]
+    worker = deployment.launch("one", "celery", "-A", "support.programs.asyncio_app", "worker", *options).wait_ready()
+    [running] = held(deployment, 1)
+    waiting = [deployment.start(flows.Passes) for _ in range(4)]
+    eventually(lambda: queued(deployment) == 1, "it has taken three more")
+    with remote_control(deployment) as app:
+        reserved = {each["args"][0]: each for each in asked(app, "reserved")}
+        assert set(reserved) == {handler.run_id for handler in waiting[:3]}
+        assert {each["time_start"] for each in reserved.values()} == {None}
+        task_id = reserved[waiting[1].run_id]["id"]
+        assert asked(app, "query_task", task_id)[task_id][0] == "reserved"
+        app.control.revoke(task_id, terminate=True, reply=True, timeout=20, limit=1)
+        deployment.open_gate(running.run_id)
+        assert [handler.result(40) for handler in (waiting[0], waiting[2], waiting[3])] == [way] * 3
+        eventually(lambda: asked(app, "reserved") == [] == asked(app, "active"), "none waits or runs")
+        assert asked(app, "query_task", task_id) == {}
+    assert not waiting[1].is_done()
+    assert worker.process.poll() is None
 
 
 @WAYS
