@@ -228,7 +228,8 @@ class Mailbox(Listener):
                 started.is_sure = False
                 is_kept = status == b"completed" and len(message) <= KEPT_BYTES
                 started.end = end if is_kept else None
-        for waiter in self.waiters_of(key.decode()):
+            waiters = list(self._waiting.get(key, ()))
+        for waiter in waiters:
             if end is None:
                 self._tell(waiter, waiter.unsure)
             else:
