@@ -106,9 +106,12 @@ class Mailbox(Listener):
         """To be called before a run is started; None if its end may not be heard."""
         if not self.is_live:
             return None
-        started = StartedRun(run_id, self)
+        key, started = run_id.encode(), StartedRun(run_id, self)
         with self._lock:
-            self._started[run_id.encode()] = started
+            former = self._started.get(key)
+            if former is not None:  # a start with an id that is taken: its handler is not heard for any more
+                former.is_sure, former.end = False, None
+            self._started[key] = started
             # Only now: an interruption from here on ends with `joined`, which finds what is registered.
             started.is_sure = self.is_live
         return started

@@ -178,6 +178,14 @@ def test_a_run_that_failed_and_was_revived_is_waited_for_again(hub: StreamHub, s
     assert waiting.result(PATIENCE) == DONE
 
 
+def test_a_second_start_with_the_same_id_takes_nothing_from_the_first(hub: StreamHub, store: Store) -> None:
+    run, started = begun(hub, store)
+    hub.expect(run.run_id)
+    run.end()
+
+    assert hub.wait_ended(run.run_id, PATIENCE, started) == DONE
+
+
 def test_a_large_end_is_read_from_redis(hub: StreamHub, store: Store) -> None:
     run, started = begun(hub, store)
     waiting = waiters_of_all_kinds(hub, run, started)
