@@ -78,7 +78,7 @@ class Decision:
         staged: Per step name, what has to be staged before the commit.
         scope_id: The fan-out that `staged` members belong to.
         sensitive: It depends on who waits; the commit must check that no waiter was added.
-        hopes: It has looked into the inbox in vain; the commit must check that no event was added there.
+        found_nothing: It found no event in the inbox; the commit must check that none was added there.
         opens: Fan-outs opened, as (scope id, opener step).
     """
 
@@ -87,7 +87,7 @@ class Decision:
     scope_id: str | None = None
     sensitive: bool = False
     opens: tuple[tuple[str, str], ...] = ()
-    hopes: bool = False
+    found_nothing: bool = False
 
 
 def route(
@@ -294,4 +294,4 @@ def _decide_suspended(work: Work, outcome: Suspended, surroundings: Surroundings
         commands.append(TakeFromInbox(early.event_id))
         commands.append(KeepEvent(early.event_id, early.event, 1))
         commands.append(Resume(work.work_id, waiter.waiter_id, early.event_id, early.event.type))
-    return Decision(commands, hopes=early is None)
+    return Decision(commands, found_nothing=early is None)

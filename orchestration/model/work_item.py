@@ -143,7 +143,7 @@ class Surroundings:
     A script checks whether what was decided still holds; if not, the outcome is decided again on fresh surroundings.
 
     Attributes:
-        version: Changes with every waiter that is added. One that has gone is noticed by itself.
+        version: Changes with every waiter that is added. Scripts notice by themselves that one was removed.
         waiters: Those that may concern the decision.
         inbox: Its events.
         inbox_version: Changes with every event that is added to the inbox.

@@ -266,7 +266,7 @@ def commit_entry(work: Work, decision: Decision) -> dict[str, Any]:
 
 
 def checks(
-    on: Surroundings, commands: Sequence[Command], sensitive: bool = True, hopes: bool = False, *, own: str = ""
+    on: Surroundings, commands: Sequence[Command], sensitive: bool = True, found_nothing: bool = False, *, own: str = ""
 ) -> dict[str, Any]:
     """What a script checks before it applies commands that were decided on surroundings; see `lua/lib/waiters.lua`.
 
@@ -274,7 +274,7 @@ def checks(
         on: The surroundings.
         commands: What was decided.
         sensitive: It depends on who waits.
-        hopes: It has looked into the inbox in vain.
+        found_nothing: It found no event in the inbox.
         own: The work item that waits from now on; its waiter is not there yet.
     """
     answers = [
@@ -288,7 +288,7 @@ def checks(
         "wv": on.version if sensitive else None,
         "seen": seen if sensitive else None,
         "answers": answers or None,
-        "iv": on.inbox_version if hopes else None,
+        "iv": on.inbox_version if found_nothing else None,
         "early": early,
     }
 

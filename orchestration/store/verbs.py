@@ -278,7 +278,7 @@ class Store(StoreReads):
             owner=work.owner,
             batches=batches,
             xs=exchanges or None,
-            **checks(surroundings, decision.commands, decision.sensitive, decision.hopes, own=work.work_id),
+            **checks(surroundings, decision.commands, decision.sensitive, decision.found_nothing, own=work.work_id),
             body=[command.wire() for command in decision.commands],
             entry=commit_entry(work, decision) | entry,
             **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self._lease}),

@@ -30,8 +30,8 @@ from ...orchestration.store.replies import Refusal
 
 logger = logging.getLogger("umbel.emissions")
 
-#: After which a writer no longer waits, until there is an answer.
-_PAUSES_IN_VAIN = 20
+#: After so many pauses without an answer the writer does not wait again before there is one.
+_MAX_UNANSWERED_PAUSES = 20
 
 
 class Burst:
@@ -49,7 +49,7 @@ class Burst:
         at_most_seconds: How long it waits.
         """
         self._events, self._after_seconds, self._at_most_seconds = events, after_seconds, at_most_seconds
-        self._count, self._began, self._in_vain = 0, 0.0, 0
+        self._count, self._began, self._unanswered_pauses = 0, 0.0, 0
         self._answered = threading.Event()
 
     def written(self) -> None:
@@ -62,14 +62,14 @@ class Burst:
         self._count += 1
         if self._count < self._events and now - self._began < self._after_seconds:
             return
-        if self._events and self._in_vain < _PAUSES_IN_VAIN:
+        if self._events and self._unanswered_pauses < _MAX_UNANSWERED_PAUSES:
             self._answered.clear()
-            self._in_vain = 0 if self._answered.wait(self._at_most_seconds) else self._in_vain + 1
+            self._unanswered_pauses = 0 if self._answered.wait(self._at_most_seconds) else self._unanswered_pauses + 1
         self._count = 0
 
     def answered(self) -> None:
         """A batch is in Redis, or refused. From any thread."""
-        self._in_vain = 0
+        self._unanswered_pauses = 0
         self._over()
         self._answered.set()
 

@@ -133,7 +133,7 @@ def test_a_waiting_step_is_suspended_with_its_condition() -> None:
     command = next(c for c in decision.commands if isinstance(c, Suspend))
 
     assert brief(decision.commands) == ["not_running", "suspend w"]
-    assert decision.hopes
+    assert decision.found_nothing
     assert not decision.sensitive
     assert command.timeout_ms == 2500
     assert Waiter.from_bytes("item|w", command.waiter) == suspended(k=1).waiter

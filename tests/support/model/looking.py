@@ -31,7 +31,7 @@ def still_holds(
     commands: Iterable[Command],
     *,
     sensitive: bool = True,
-    hopes: bool = False,
+    found_nothing: bool = False,
     own: str = "",
 ) -> bool:
     """Whether a script must accept what was decided on these surroundings; those of an index are not considered."""
@@ -39,7 +39,7 @@ def still_holds(
     resumed = [command for command in commands if isinstance(command, Resume) and command.work_id != own]
     return (
         (not sensitive or around.version == model.added)
-        and (not hopes or around.inbox_version == model.kept)
+        and (not found_nothing or around.inbox_version == model.kept)
         and all((command.work_id, command.waiter_id) in waiters for command in resumed)
         and all(command.event_id in early for command in commands if isinstance(command, TakeFromInbox))
     )

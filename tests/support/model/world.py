@@ -239,7 +239,7 @@ class World:
         expected: Refusal | None = self.refusal(run, work)
         if expected is None and item is not None and item.batches != batches:
             expected = Refusal.MISSING
-        flags = {"sensitive": decision.sensitive, "hopes": decision.hopes, "own": work.work_id}
+        flags = {"sensitive": decision.sensitive, "found_nothing": decision.found_nothing, "own": work.work_id}
         holds = still_holds(model, around, decision.commands, **flags)
         now = decide(model.plan, work, outcome, model.surroundings, LIMITS).commands
         carry_on = None

@@ -71,7 +71,7 @@ local function none_added(unknown)
 end
 
 -- Whether the decision would be another one now. wv: it depends on the waiters, of this version; seen: on these only;
--- answers: the waiters it answers; iv: it has looked in vain into the inbox of this version; early: what it found.
+-- answers: the waiters it answers; iv: it found no event in the inbox of this version; early: the event it found.
 function waiters.outdated()
   local unknown = counters.get('wv') - counters.get('wa') - counters.get('wr') - counters.get('ia')
   if A.wv and not none_added(unknown) then return true end
