@@ -31,7 +31,7 @@ from ..model.errors import (
 )
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
-from ..model.work_item import Failed, Origin, Outcome, Surroundings, Suspended, Work, derive_id
+from ..model.work_item import Failed, Origin, Outcome, Returned, Surroundings, Suspended, Work, derive_id
 from ..store.keys import check_run_id, new_nonce
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
 from ..store.verbs import Store
@@ -39,6 +39,7 @@ from .concurrency import RunQuota
 from .dispatcher import Dispatcher
 from .emitted import Committed, Emitted, Sent
 from .leases import Leases
+from .quick import QuickCommits
 from .sessions import current_run
 from .staging import stage, unstage
 
@@ -65,6 +66,7 @@ class Engine:
         self.limits = Limits(settings.queue, settings.inbox_max_events)
         self.leases = Leases(store)
         self.quota = RunQuota(store, dispatcher)
+        self._quick = QuickCommits(store, self.limits) if settings.quick_commits else None
         self._sends_soon = sends_soon
         self._waking: set[asyncio.TimerHandle | asyncio.Task[None]] = set()
 
@@ -257,6 +259,7 @@ class Engine:
         *,
         entry: Mapping[str, Any],
         carry_on: CarryOn | None = None,
+        quickly: bool = True,
     ) -> Committed:
         """Record the outcome of a claimed work item and everything its step did, under its token, at once.
 
@@ -267,7 +270,12 @@ class Engine:
             emitted: What else it emitted.
             entry: The journal's summary of this attempt.
             carry_on: The offer to go on with work that this makes ready.
+            quickly: Not if the caller needs the commands.
         """
+        if quickly and self._quick and carry_on is not None and isinstance(outcome, Returned):
+            following = await self._quick.commit(work, plan, outcome, emitted, entry=entry, carry_on=carry_on)
+            if following is not None:
+                return Committed(Applied(continued=following))
         surroundings = await self._around(work, outcome, emitted) if work.version else Surroundings()
         while True:
             decision = self._decided(work, plan, outcome, emitted, surroundings)

@@ -82,6 +82,9 @@ class Settings(BaseModel):
         default=True, description="Whether waiting for a run that the same process started begins without asking Redis"
     )
     batched_fetch: bool = Field(default=True, description="Whether a worker takes many dispatches at once off a queue")
+    quick_commits: bool = Field(
+        default=True, description="Most commits are prepared once and applied by a shorter script that leaves the same"
+    )
     direct_delivery: bool = Field(
         default=True, description="Whether an asyncio worker hands dispatches to its pool past Celery's consumer"
     )

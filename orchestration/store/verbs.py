@@ -45,8 +45,8 @@ _STUCK = STUCK.to_bytes()
 
 
 @lru_cache(2048)
-def _fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Cached: a process that continues a run needs the same keys again and again."""
+def fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of a run by their logical names. Cached: a process that continues a run needs the same keys again."""
     return tuple(keys[name] for name in names)
 
 
@@ -79,7 +79,7 @@ class Store(StoreReads):
         """
         script = load(verb)
         keys = self.locate(run_id)
-        named = list(_fixed_keys(keys, script.keys))
+        named = list(fixed_keys(keys, script.keys))
         state_id = state_id_of(run_id)
         own = {"state": f"state:{state_id}", "handler": f"handler:{state_id}"}
         for name, renamed in (own | (names or {})).items():
@@ -91,7 +91,7 @@ class Store(StoreReads):
             named.extend(extra.values())
         if "scopes" in script.keys:
             args["stuck"] = _STUCK
-        args |= self._limits
+        args |= self.limits
         args["run"] = run_id
         body = args.pop("body", None)
         blob = [pack({name: value for name, value in args.items() if value is not None})]
@@ -112,7 +112,8 @@ class Store(StoreReads):
         return await self.connection.run(call, patience_seconds=self.patience_seconds)
 
     @cached_property
-    def _limits(self) -> dict[str, Any]:
+    def limits(self) -> dict[str, Any]:
+        """Arguments of every script on a run."""
         settings = self.settings
         return {
             "redispatch": round(settings.redispatch_seconds * 1000),
@@ -127,7 +128,8 @@ class Store(StoreReads):
         }
 
     @cached_property
-    def _lease(self) -> int:
+    def lease_ms(self) -> int:
+        """How long a lease lasts without a heartbeat."""
         return round(self.settings.lease_seconds * 1000)
 
     def applied(self, run_id: str, body: bytes) -> Applied:
@@ -225,9 +227,9 @@ class Store(StoreReads):
             owner=owner,
             suspicion=room.suspicion,
             alone=room.alone or None,
-            lease=self._lease,
+            lease=self.lease_ms,
             member=f"{run_id}|{work_id}|{claim_id}",
-            grace=self._lease,
+            grace=self.lease_ms,
         )
         return await self.send_script(call)
 
@@ -281,7 +283,7 @@ class Store(StoreReads):
             **checks(surroundings, decision.commands, decision.sensitive, decision.found_nothing, own=work.work_id),
             body=[command.wire() for command in decision.commands],
             entry=commit_entry(work, decision) | entry,
-            **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self._lease}),
+            **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self.lease_ms}),
             deny=dict.fromkeys(carry_on.not_steps, 1) if carry_on is not None and carry_on.not_steps else None,
             extra=touched_keys(keys, plan, work, decision, (*work.taken, *taken)),
         )

@@ -342,8 +342,9 @@ class Executor:
         carry_on = self._carry_on(plan, until)
         gained: Work | None = None
         try:
+            entry, quickly = journal_entry(outcome), not isinstance(emissions, VerboseEmissions)
             committed = await self.engine.commit(
-                work, plan, outcome, emitted, entry=journal_entry(outcome), carry_on=carry_on
+                work, plan, outcome, emitted, entry=entry, carry_on=carry_on, quickly=quickly
             )
             if isinstance(committed.reply, Applied):
                 gained = committed.reply.continued

@@ -12,7 +12,7 @@ redis.call('HDEL', K.run, 'unbegun')
 redis.call('ZREM', K.awaiting_admission, call.run)
 local timeout = tonumber(meta[5])
 if timeout then redis.call('ZADD', K.timers, whole(call.now + timeout), 'timeout|' .. call.run) end
-apply.commands(call.commands)
+apply.commands(unpacked_body())
 journal.write('begin', {})
 local reply = apply.answer('begun')
 redis.call('HSET', K.run, 'begun', reply[2])

@@ -44,7 +44,7 @@ if record.time_limit then redis.call('ZREM', K.timers, 'deadline|' .. call.run .
 counters.add('commits', 1)
 call.carry_on = carry.on
 local claimed_at, failures = record.claimed_at, record.failures or 0
-apply.commands(call.commands, record)
+apply.commands(unpacked_body(), record)
 histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - claimed_at)
 if (record.failures or 0) > failures then
   redis.call('HINCRBY', K.counters, record.state == 'failed' and 'dead_letters' or 'retries', 1)

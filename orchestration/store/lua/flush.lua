@@ -5,6 +5,7 @@
 -- closed. A burst that arrives twice is applied once; a send that an earlier attempt has sent already is absorbed.
 --!keys extra counters sent
 
+local body = unpacked_body()
 local status = counters.status()
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
 local record = records.get(A.w)
@@ -14,13 +15,13 @@ if A.batch > (record.batches or 0) + 1 then return { 'missing', cmsgpack.pack({ 
 if waiters.outdated() then return { 'changed' } end
 
 record.batches = A.batch
-if #call.commands > 0 and not record.sent_early then
+if #body > 0 and not record.sent_early then
   record.sent_early = 1
   redis.call('SADD', K.extra, K.sent)
 end
 records.put(A.w, record)
 for _, c in ipairs(A.publishes) do publish.event(c.d, record.step, c.a) end
-for _, send in ipairs(call.commands) do
+for _, send in ipairs(body) do
   if redis.call('SADD', K.sent, send.id) == 1 then
     apply.commands(send.commands)
     if call.ended then break end
@@ -28,5 +29,5 @@ for _, send in ipairs(call.commands) do
     redis.call('HINCRBY', K.counters, 'absorbed_sends', 1)
   end
 end
-if #call.commands > 0 then journal.write('flush', { w = A.w, s = record.step }) end
+if #body > 0 then journal.write('flush', { w = A.w, s = record.step }) end
 return apply.answer('flushed')

@@ -4,6 +4,7 @@
 -- Answers: restored | exists. Repeating a part changes nothing. The keys of an abandoned restoration expire.
 --!keys run events scopes extra collect timers state handler
 
+local body = unpacked_body()
 local ABANDONED_AFTER = 3600000
 
 local known = redis.call('HMGET', K.run, 'nonce', 'parts', 'status')
@@ -75,7 +76,7 @@ function PUT.item(c)                        -- a work item: r record, ev {id env
 end
 
 redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.part)
-for _, c in ipairs(call.commands) do PUT[c.o](c) end
+for _, c in ipairs(body) do PUT[c.o](c) end
 scopes.settle()
 publish.save()
 for _, key in ipairs(lifetimes.spent()) do redis.call('PEXPIRE', key, ABANDONED_AFTER) end

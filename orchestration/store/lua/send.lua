@@ -14,6 +14,6 @@ call.awaits_admission = redis.call('HGET', K.run, 'unbegun')
 call.source = 'outside'
 redis.call('ZADD', K.received, call.now, A.id)
 redis.call('ZREMRANGEBYSCORE', K.received, '-inf', call.now - 3600000)
-apply.commands(call.commands)
+apply.commands(unpacked_body())
 journal.write('send', { id = A.id })
 return apply.answer('sent')

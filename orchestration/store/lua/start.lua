@@ -29,7 +29,7 @@ redis.call('SET', K.plan, A.plan, 'NX')
 redis.call('HSET', K.run, 'status', 'running', 'nonce', A.nonce, 'created_at', call.now, unpack(A.meta))
 redis.call('ZADD', K['runs:running'], call.now, call.run)
 beginning.begin_or_wait(A.limit)
-apply.commands(call.commands)
+apply.commands(unpacked_body())
 redis.call('PERSIST', K.state)             -- what was written before the start was to expire
 redis.call('PERSIST', K.journal)
 if A.handler then redis.call('SET', K.handler, call.run) end

@@ -7,6 +7,7 @@
 -- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
 --!keys journal answer state lock next
 
+local body = unpacked_body()
 if redis.call('GET', K.answer) == A.id then return { 'written' } end
 local refused, status, record = writers.refusal()
 if refused then
@@ -29,10 +30,10 @@ if record then
   records.put(A.w, record)
 end
 local life = redis.call('PTTL', K.state)     -- -2 no key, -1 no expiry
-if call.commands.replace then redis.call('UNLINK', K.state) end
-for _, field in ipairs(call.commands.del) do redis.call('HDEL', K.state, field) end
+if body.replace then redis.call('UNLINK', K.state) end
+for _, field in ipairs(body.del) do redis.call('HDEL', K.state, field) end
 local fields = {}
-for field, value in pairs(call.commands.set) do
+for field, value in pairs(body.set) do
   redis.call('HSET', K.state, field, value)
   fields[#fields + 1] = field
 end
@@ -42,8 +43,8 @@ elseif life ~= -1 then                      -- before its start and after its en
   redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
 end
 journal.write('state', {
-  w = A.w, s = record and record.step, how = A.how, set = fields, del = call.commands.del,
-  replace = call.commands.replace })
+  w = A.w, s = record and record.step, how = A.how, set = fields, del = body.del,
+  replace = body.replace })
 if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end

@@ -13,7 +13,6 @@ local function begin(positions, count, keys, argv)
     keys = keys, positions = positions,
     extra = {},                    -- logical name -> key, for the keys beyond the fixed ones
     packed_commands = argv[2],     -- apart from A, because the journal keeps them as they are
-    commands = argv[2] and cmsgpack.unpack(argv[2]) or {},
     clock = clock,
     now = clock[1] * 1000 + math.floor(clock[2] / 1000),
     run = A.run,
@@ -32,6 +31,11 @@ local function begin(positions, count, keys, argv)
     -- carry)
   }
   for i, name in ipairs(A.x or {}) do call.extra[name] = keys[count + i] end
+end
+
+-- The body that the caller sent beside the arguments.
+local function unpacked_body()
+  return call.packed_commands and cmsgpack.unpack(call.packed_commands) or {}
 end
 
 local function whole(n)                  -- a number as Redis expects it: no exponent, no fraction

@@ -1,0 +1,45 @@
+-- The commit of the most common outcome: the step has returned one event for one other step, which the caller goes on
+-- with. Leaves what `commit` leaves, without taking its commands apart. Whatever is not exactly this case is answered
+-- `general`: nothing was written, and the caller asks `commit`.
+-- Args: run, w, t token, wf, member, owner, carry, grace, entry and the common limits, all as in commit; of the next
+--   work item: n (its id), s, nw, q, p, to (see `where` in model/commands.py), e (event id), en (event name), d (its
+--   envelope), rc (recoveries). i: what the step's input is called. Body: commands, for the journal alone.
+-- Answers: hopped token slot now | general. Asked again after it was applied it answers `general`, and `commit` then
+-- gives the remembered answer.
+--!keys work queue owner timers answer
+
+local status = counters.status()
+if status ~= 'running' or counters.get('wv') ~= 0 or counters.get('idle') ~= 0 then return { 'general' } end
+local record = records.get(A.w)
+if not record or record.state ~= 'running' or record.token ~= A.t or record.scope ~= ''
+    or (record.batches or 0) ~= 0 or record.exchanges or record.sent_early or record.calls or record.taken
+    or record.segments or record.scope_id or record.event_ids or record.answers then
+  return { 'general' }
+end
+if redis.call('HEXISTS', K.queue, record.step .. ':t') == 1 then return { 'general' } end   -- its slot goes to another
+local slot = slots.take(A.s, A.nw, A.n)
+if not slot then return { 'general' } end
+
+local function next_record()
+  local record = { version = records.VERSION, work_id = A.n, step = A.s, num_workers = A.nw, queue = A.q,
+    priority = A.p, time_limit = A.to, event_id = A.e, event = A.d, event_name = A.en, scope = '', recoveries = A.rc,
+    slot = slot }
+  return record
+end
+
+if record.time_limit then redis.call('ZREM', K.timers, 'deadline|' .. call.run .. '|' .. A.w) end
+counters.add('commits', 1)
+publish.state(record.step, 'not_running', tostring(record.slot), A.i, A.en)
+carry.on(A.n, next_record())
+if record.event_id and not record.event then events.drop(record.event_id) end
+redis.call('HDEL', K.work, A.w)
+slots.give(record.step, record.slot, A.w)
+histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - record.claimed_at)
+redis.call('SREM', K.owner, A.member)
+journal.lead_to(A.n, A.s, A.en)
+A.entry.ca, A.entry.o, A.entry.t = record.claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
+journal.write('commit', A.entry)
+publish.save()
+local body = cmsgpack.pack({ dispatches = {}, ended = false })
+redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = body, w = A.n }), 'PX', 60000)
+return { 'hopped', whole(counters.get('tokens')), whole(slot), whole(call.now) }

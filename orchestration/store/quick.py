@@ -1,0 +1,79 @@
+"""The quick verb, `hop`: the commit of a step that has returned one event for one step, which the caller goes on with.
+
+*Promise.* That of `Store.commit`: applied whole or not at all, under the token, and harmless when it is asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..model.envelope import Envelope
+from ..model.work_item import Work
+from .asks import ScriptCall
+from .replies import hopped_work
+from .scripts import load, pack
+from .verbs import Store, fixed_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One hop.
+
+    Attributes:
+        where: What is the same for all events of a class at a step: arguments of the script.
+        step: Name of the next step.
+        work_id: Of the next work item.
+        event_id: Of the event.
+        event: The event that was returned.
+        commands: What `commit` would apply, packed; kept in the journal.
+        entry: The journal's summary.
+        claim_id: Of the next claim.
+    """
+
+    where: Mapping[str, Any]
+    step: str
+    work_id: str
+    event_id: str
+    event: Envelope
+    commands: bytes
+    entry: Mapping[str, Any]
+    claim_id: str
+
+
+async def hop(store: Store, work: Work, to: Hop) -> Work | None:
+    """Commit `work` and claim what follows; None when it takes an ordinary commit, and nothing was written.
+
+    Raises:
+        StoreUnavailable: No answer within the patience.
+    """
+    script = load("hop")
+    keys = store.locate(work.run_id)
+    named = list(fixed_keys(keys, script.keys))
+    named[script.positions["owner"]] = keys[f"owner:{work.owner}"]
+    named[script.positions["answer"]] = keys[f"answer:{work.work_id}"]
+    args = {
+        **to.where,
+        "run": work.run_id,
+        "w": work.work_id,
+        "t": work.token,
+        "member": work.member,
+        "owner": work.owner,
+        "carry": to.claim_id,
+        "entry": to.entry,
+        "n": to.work_id,
+        "e": to.event_id,
+        "d": to.event.to_bytes(),
+    }
+
+    def read(reply: Any) -> Work | None:
+        if reply[0] != b"hopped":
+            return None
+        token, slot, now = (int(each) for each in reply[1:])
+        return hopped_work(
+            work, to.step, to.work_id, to.event, claim_id=to.claim_id, token=token, slot=slot, claimed_at=now
+        )
+
+    call = ScriptCall(f"commit run {work.run_id!r}", script, named, [pack(args), to.commands], read)
+    return await store.send_script(call)
