@@ -1,7 +1,7 @@
-"""Quick commits: a step has returned one event for one step, and its process goes on with that. Most work is of this kind.
+"""Quick commits: a step has returned one event for one step, and its process goes on with that. Most work is like this.
 
-What follows from such an outcome is the same for every event of one class at one step, except for ids and content. So it
-is decided once, by the `decide` that decides everything, and kept as a `Path`: the packed commands with gaps.
+What follows from such an outcome is the same for every event of one class at one step, except for ids and content. So
+it is decided once, by the `decide` that decides everything, and kept as a `Path`: the packed commands with gaps.
 `hop.lua` applies it with few commands, or answers that the run is not as the path supposes; then the ordinary commit
 follows, which leaves exactly the same.
 """
@@ -29,7 +29,7 @@ _MOST_PATHS = 10_000
 #: Larger events are stored beside the work record.
 _IN_RECORD_BYTES = 2048
 
-_Key = tuple[str, str, int, str, str, tuple[str, ...]]
+_Key = tuple[str, str, int, str, str, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,33 @@ class Path:
 
     Attributes:
         step: Name of the step at its end.
-        pieces: The packed commands around the gaps: event id, event, next work id, event id.
+        pieces: The packed commands around the gaps: event id, event, next work id, event id, scope.
         where: Arguments of `hop.lua` that are always the same.
     """
 
     step: str
-    pieces: tuple[bytes, bytes, bytes, bytes, bytes]
+    pieces: tuple[bytes, ...]
     where: Mapping[str, Any]
 
-    def commands(self, event_id: str, event: bytes, work_id: str) -> bytes:
+    def commands(self, event_id: str, event: bytes, work_id: str, scope: str) -> bytes:
         """The commands that `decide` would give, packed."""
-        first, second, third, fourth, last = self.pieces
+        first, second, third, fourth, fifth, last = self.pieces
         named = event_id.encode()
-        return b"".join((first, named, second, pack(event), third, work_id.encode(), fourth, named, last))
+        return b"".join(
+            (
+                first,
+                named,
+                second,
+                pack(event),
+                third,
+                work_id.encode(),
+                fourth,
+                named,
+                fifth,
+                _packed_scope(scope),
+                last,
+            )
+        )
 
 
 class QuickCommits:
@@ -87,12 +101,13 @@ class QuickCommits:
         event_id = derive_id(work.work_id, "returned", 0)
         work_id = derive_id(work.run_id, work.work_id, event_id, path.step)
         about = {"w": work.work_id, "s": work.step, "a": work.attempt, **entry}
-        commands = path.commands(event_id, packed, work_id)
+        commands = path.commands(event_id, packed, work_id, work.scope.path)
         to = Hop(path.where, path.step, work_id, event_id, event, commands, about, carry_on.claim_id)
         return await hop(self._store, work, to)
 
     def _path(self, work: Work, plan: Plan, event: Envelope) -> Path | None:
-        key = plan.digest, work.step, work.slot, work.event_name, event.type, event.parents
+        recoveries = work.origin.packed_recoveries() if work.recoveries else ""
+        key = plan.digest, work.step, work.slot, recoveries, work.event_name, event.type, event.parents
         try:
             return self._paths[key]
         except KeyError:
@@ -113,18 +128,18 @@ class QuickCommits:
             case _:
                 return None
         packed = pack([command.wire() for command in commands])
-        gaps = kept.event_id, pack(kept.event.to_bytes()), deliver.work_id, kept.event_id
+        scope = _packed_scope(work.scope.path)
+        gaps = kept.event_id, pack(kept.event.to_bytes()), deliver.work_id, kept.event_id, scope
         pieces = []
         for gap in gaps:
             data = gap.encode() if isinstance(gap, str) else gap
             before, found, packed = packed.partition(data)
-            if not found:  # the commands have another order than `Path.commands` fills in
-                return None
+            if not found:
+                raise AssertionError(f"commands are packed in another order than Path.commands fills in: {commands}")
             pieces.append(before)
         about = where(deliver.step, deliver.queue) | self._always
-        about |= {"en": deliver.event_name, "rc": "", "i": trace.input, "wf": plan.workflow}
-        first, second, third, fourth = pieces
-        return Path(deliver.step.name, (first, second, third, fourth, packed), about)
+        about |= {"en": deliver.event_name, "rc": deliver.recoveries, "i": trace.input, "wf": plan.workflow}
+        return Path(deliver.step.name, (*pieces, packed), about)
 
     @cached_property
     def _always(self) -> dict[str, Any]:
@@ -138,12 +153,15 @@ def _says_more(emitted: Emitted) -> bool:
     return bool(emitted.publishes or emitted.sends or emitted.batches or emitted.exchanges or emitted.taken)
 
 
+def _packed_scope(path: str) -> bytes:
+    """As it is in a packed command, with the field's name."""
+    return pack("sc") + pack(path)
+
+
 def _is_simple(work: Work) -> bool:
     """Whether its record has nothing that a hop leaves alone."""
     return not (
         work.version
-        or work.scope.path
-        or work.recoveries
         or work.members is not None
         or work.sent_early
         or work.taken

@@ -65,6 +65,7 @@ async def hop(store: Store, work: Work, to: Hop) -> Work | None:
         "n": to.work_id,
         "e": to.event_id,
         "d": to.event.to_bytes(),
+        "sc": work.scope.path,
     }
 
     def read(reply: Any) -> Work | None:

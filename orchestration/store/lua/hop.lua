@@ -3,7 +3,7 @@
 -- `general`: nothing was written, and the caller asks `commit`.
 -- Args: run, w, t token, wf, member, owner, carry, grace, entry and the common limits, all as in commit; of the next
 --   work item: n (its id), s, nw, q, p, to (see `where` in model/commands.py), e (event id), en (event name), d (its
---   envelope), rc (recoveries). i: what the step's input is called. Body: commands, for the journal alone.
+--   envelope), sc (fan-outs around both), rc (recoveries). i: what the step's input is called. Body: commands, for the journal alone.
 -- Answers: hopped token slot now | general. Asked again after it was applied it answers `general`, and `commit` then
 -- gives the remembered answer.
 --!keys work queue owner timers answer
@@ -11,7 +11,7 @@
 local status = counters.status()
 if status ~= 'running' or counters.get('wv') ~= 0 or counters.get('idle') ~= 0 then return { 'general' } end
 local record = records.get(A.w)
-if not record or record.state ~= 'running' or record.token ~= A.t or record.scope ~= ''
+if not record or record.state ~= 'running' or record.token ~= A.t or record.scope ~= A.sc
     or (record.batches or 0) ~= 0 or record.exchanges or record.sent_early or record.calls or record.taken
     or record.segments or record.scope_id or record.event_ids or record.answers then
   return { 'general' }
@@ -22,8 +22,8 @@ if not slot then return { 'general' } end
 
 local function next_record()
   local record = { version = records.VERSION, work_id = A.n, step = A.s, num_workers = A.nw, queue = A.q,
-    priority = A.p, time_limit = A.to, event_id = A.e, event = A.d, event_name = A.en, scope = '', recoveries = A.rc,
-    slot = slot }
+    priority = A.p, time_limit = A.to, event_id = A.e, event = A.d, event_name = A.en, scope = A.sc,
+    recoveries = A.rc, slot = slot }
   return record
 end
 

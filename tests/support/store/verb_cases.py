@@ -10,14 +10,16 @@ from support.store.blocking import BlockingStore as Store
 from support.store.blocking import SentDispatches
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
+from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.leases import Held, Pulse
+from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Work
+from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Returned, Work
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
-from umbel.orchestration.store.replies import Applied
+from umbel.orchestration.store.replies import Applied, CarryOn
 
 PLAN = plan_of(
     step("begin", START, collected_by=("all",), timeout_seconds=50),
@@ -77,6 +79,14 @@ def committing(outcome: Outcome | Callable[[Work], Outcome]) -> Callable[[Store]
         return Case("commit", lambda: store.commit(work, PLAN, decision, surroundings=NOTHING, batches=0, entry={}))
 
     return case
+
+
+def hop(store: Store) -> Case:
+    """Asked again it falls to the ordinary commit, which remembers."""
+    _run, work = claimed(store)
+    engine = store.over(Engine, SentDispatches())
+    given: dict[str, Any] = {"entry": {}, "carry_on": CarryOn("next")}
+    return Case("hop", lambda: engine.commit(work, PLAN, Returned(event("A")), Emitted(), **given).reply)
 
 
 def flush(store: Store) -> Case:
@@ -282,6 +292,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "commit a retry at once": committing(failed(0)),
     "commit a failure": committing(failed()),
     "commit a wait": committing(lambda work: waiting(work, timeout_seconds=9)),
+    "hop": hop,
     "flush": flush,
     "send": send,
     "stage": stage,
