@@ -3,7 +3,8 @@
 -- `general`: nothing was written, and the caller asks `commit`.
 -- Args: run, w, t token, wf, member, owner, carry, grace, entry and the common limits, all as in commit; of the next
 --   work item: n (its id), s, nw, q, p, to (see `where` in model/commands.py), e (event id), en (event name), d (its
---   envelope), sc (fan-outs around both), rc (recoveries). i: what the step's input is called. Body: commands, for the journal alone.
+--   envelope), sc (fan-outs around both), rc (recoveries). i: what the step's input is called. Body: commands, for the
+--   journal alone.
 -- Answers: hopped token slot now | general. Asked again after it was applied it answers `general`, and `commit` then
 -- gives the remembered answer.
 --!keys work queue owner timers answer
