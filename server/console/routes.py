@@ -27,7 +27,7 @@ from ...orchestration.model.errors import (
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.streams.log import read_heads
 from ...orchestration.streams.reader import StreamReader
-from ...tasks.events.event import Event, event_name, loaded_event
+from ...tasks.events.event import SYSTEM_EVENTS, Event, event_name, loaded_event
 from ..http.access import ACCESS, Access, acts
 from ..http.deployment import ServedDeployment, ServedWorkflow
 from ..http.event_stream import SSE, EventStreamResponse, frames
@@ -176,7 +176,7 @@ class _RunData:
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
         served = self._deployment.served_of(found.record)
-        classes = {event_name(cls): cls for cls in served.events} if served else {}
+        classes = {event_name(cls): cls for cls in served.accepted_events} if served else {}
         trouble = None if found.at_work else await self._deployment.no_worker_for(found.record)
         return await run_in_threadpool(run_shape, found, classes, served.name if served else None, trouble)
 
@@ -244,12 +244,12 @@ class _RunData:
 
     async def _event_class(self, record: RunRecord, name: str) -> type[Event]:
         served = self._deployment.served_of(record)
-        known = {event_name(cls): cls for cls in served.events} if served else {}
+        known = {event_name(cls): cls for cls in served.accepted_events} if served else {}
         surroundings = await self._deployment.store.surroundings(record.run_id)
         awaited = {each.event_type for each in surroundings.waiters}
         for each in sorted(awaited - known.keys()):
             found = loaded_event(each)
-            if found is not None:
+            if found is not None and not issubclass(found, SYSTEM_EVENTS):
                 known[each] = found
         fitting = [cls for each, cls in known.items() if name in (each, cls.__name__)]
         if not fitting:

@@ -96,7 +96,7 @@ def run_shape(
 
     Args:
         found: The run.
-        classes: The event classes of its workflow by wire name; empty if its code is not loaded here.
+        classes: The event classes that may be sent to it, by wire name; empty if its code is not loaded here.
         route: The name its workflow is served under here.
         trouble: Why it does not continue.
     """

@@ -21,7 +21,7 @@ from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.runtime import Runtime, current_runtime
 from ...tasks.client.workflow import Workflow
 from ...tasks.context.ctx import Context
-from ...tasks.events.event import Event, StartEvent
+from ...tasks.events.event import SYSTEM_EVENTS, Event, StartEvent
 from .protocol import HandlerData, handler_data
 
 logger = logging.getLogger("umbel.server")
@@ -50,8 +50,16 @@ class ServedWorkflow:
 
     @property
     def events(self) -> list[type[Event]]:
-        """The classes that clients may send or receive, those in signatures first."""
+        """The classes that clients may receive, those in signatures first."""
         return list(dict.fromkeys([*self.workflow.events, *self.additional_events]))
+
+    @property
+    def accepted_events(self) -> list[type[Event]]:
+        """The classes that clients may send: a step accepts or awaits them, and they are not umbel's own."""
+        steps = self.workflow.steps.values()
+        accepted = [cls for cls in self.workflow.events if any(config.accepts(cls) for config in steps)]
+        found = dict.fromkeys([*accepted, *self.additional_events])
+        return [cls for cls in found if not issubclass(cls, SYSTEM_EVENTS)]
 
 
 @dataclass

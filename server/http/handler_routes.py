@@ -105,7 +105,7 @@ class HandlerEndpoints:
         if record.status != "running":
             raise HTTPException(409, "Workflow already completed")
         try:
-            event = parse_event(data, registry_of(served.events))
+            event = parse_event(data, registry_of(served.accepted_events))
         except EventProblem as problem:
             raise HTTPException(400, str(problem)) from problem
         handler = self._deployment.handler(record, served)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from starlette.exceptions import HTTPException
 
 from ...orchestration.model.tagged_json import TAG, NotJson
+from ...tasks.events.class_names import only_classes
 from ...tasks.events.event import Event, event_name
 from ...tasks.events.json_values import dump_json, field_problems
 from .protocol import qualified, short_name
@@ -126,14 +127,15 @@ def _class_of(data: Mapping[str, Any], registry: Mapping[str, type[Event]]) -> t
 
 
 def make_event(cls: type[Event], value: Any) -> Event:
-    """An event of this class.
+    """An event of this class. Names of classes in its value are data: nothing is made of them.
 
     Raises:
         EventProblem: The fields are invalid.
     """
     try:
         # From JSON text, so that strict models also accept types that JSON lacks, such as dates.
-        return cls.model_validate_json(dump_json(value))
+        with only_classes(()):
+            return cls.model_validate_json(dump_json(value))
     except NotJson as flaw:
         raise EventProblem(f"Failed to deserialize event: {cls.__name__}: {flaw}") from flaw
     except Exception as error:  # a user's validators may raise anything

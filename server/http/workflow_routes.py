@@ -21,6 +21,7 @@ from ...orchestration.model.errors import (
 )
 from ...tasks.client.runtime import start_event_for
 from ...tasks.context.ctx import Context
+from ...tasks.context.run_context import NewRunContext
 from ...tasks.drawing.representation_builder import get_workflow_representation
 from ...tasks.events.event import StartEvent
 from .access import ACCESS, acts
@@ -151,7 +152,7 @@ class WorkflowEndpoints:
                 event: Any = start_event_for(served.workflow, None, {})
             else:
                 cls = served.workflow.start_event_class
-                event = parse_event(given, registry_of([cls, *served.events]), start=cls)
+                event = parse_event(given, registry_of([cls, *served.accepted_events]), start=cls)
         except (EventProblem, WorkflowRuntimeError) as problem:
             raise HTTPException(400, f"Validation error for 'start_event': {problem}") from problem
         if not isinstance(event, served.workflow.start_event_class):
@@ -176,7 +177,7 @@ class WorkflowEndpoints:
         if not isinstance(data, dict):
             raise HTTPException(400, "Error processing request body: 'context' must be an object")
         try:
-            return Context.from_dict(served.workflow, data)
+            return Context.over(NewRunContext.load_foreign(served.workflow, data, served.events))
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
 

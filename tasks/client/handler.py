@@ -26,7 +26,7 @@ from ..context.ctx import Context
 from ..context.run_context import RunContext
 from ..context.step_context import check_target
 from ..events.codec import EventRegistry, decode_event, encode_event
-from ..events.event import Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
+from ..events.event import SYSTEM_EVENTS, Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
 
 T = TypeVar("T")
 
@@ -271,6 +271,11 @@ class WorkflowHandler:
 
     async def _send(self, event: Event, step: str | None = None) -> None:
         store = self._engine.store
+        if isinstance(event, SYSTEM_EVENTS):
+            raise WorkflowRuntimeError(
+                f"{type(event).__name__} cannot be sent to run {self.run_id!r}: only umbel makes such events, and "
+                "steps trust them. Send an event of a class of your own."
+            )
         envelope = encode_event(event, store.settings)
         plan = await store.plan_of(self.run_id)
         check_target(plan, envelope, step)

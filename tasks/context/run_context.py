@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from ...orchestration.store.keys import state_id_of
 from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry
-from ..events.event import Event
+from ..events.event import SYSTEM_EVENTS, Event, event_name
 from ..events.serializers import BaseSerializer, JsonSerializer
 from ..snapshots.event_texts import EventTexts
 from ..snapshots.reading import checked, read
@@ -28,6 +29,9 @@ from ..workflow.definition import WorkflowDefinition
 from ..workflow.plan_builder import build_plan
 
 logger = logging.getLogger("umbel.context")
+
+
+Names = frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,43 @@ class NewRunContext:
         Raises:
             ContextSerdeError: The snapshot cannot be used, saying why.
         """
-        serializer = serializer or JsonSerializer()
+        return cls._load(workflow, data, serializer or JsonSerializer(), None)
+
+    @classmethod
+    def load_foreign(
+        cls, workflow: WorkflowDefinition, data: Mapping[str, Any], events: Collection[type[Event]]
+    ) -> NewRunContext:
+        """The same from a snapshot that a client may have written or changed.
+
+        Nothing is made of it but these events, umbel's own ones excepted, and the workflow's state; exceptions become
+        text.
+
+        Raises:
+            ContextSerdeError: It cannot be used or names another class, saying why.
+        """
+        declared = [each for each in events if not issubclass(each, SYSTEM_EVENTS)]
+        states = [] if workflow.state_class is None else [workflow.state_class]
+        serializer = JsonSerializer(allowed_types=[*declared, *states])
+        try:
+            return cls._load(workflow, data, serializer, frozenset(map(event_name, declared)))
+        except ContextSerdeError:
+            raise
+        except Exception as error:  # whatever a client may have put where umbel writes something else
+            raise ContextSerdeError(f"The snapshot is damaged: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _load(
+        cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer, only: Names | None
+    ) -> NewRunContext:
+        with serializer.restricting() if isinstance(serializer, JsonSerializer) else nullcontext():
+            return cls._read(workflow, data, serializer, only)
+
+    @classmethod
+    def _read(
+        cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer, only: Names | None
+    ) -> NewRunContext:
         shape = checked(data, workflow.workflow_name)
-        texts = EventTexts(serializer, EventRegistry.of(workflow.events))
+        texts = EventTexts(serializer, EventRegistry.of(workflow.events), only)
         snapshot = read(shape, build_plan(workflow), texts)
         if shape.state is None:
             return cls(workflow, snapshot)

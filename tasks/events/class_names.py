@@ -1,13 +1,16 @@
 """Names of classes in stored data, and the way back that never imports anything.
 
 A name is `module.qualname`. Stored data may come from another release or another program, so a name is looked up only
-among the classes that this process has loaded, and only below a root class that the caller passes.
+among the classes that this process has loaded, and only below a root class that the caller passes. While data
+from outside are read, `only_classes` leaves the declared names alone to be found.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -46,12 +49,39 @@ def qualified_name(cls: type) -> str:
     return f"{module_path(cls.__module__)}.{cls.__qualname__}"
 
 
+#: The only names that may be looked up; None for all.
+_allowed: ContextVar[Container[str] | None] = ContextVar("umbel_allowed_classes", default=None)
+
+
+@contextmanager
+def only_classes(names: Container[str]) -> Iterator[None]:
+    """Within the block `loaded_class` finds these names only: for data that somebody outside may have written."""
+    token = _allowed.set(names)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def is_restricted() -> bool:
+    """Whether the data that is being read may come from outside."""
+    return _allowed.get() is not None
+
+
+def may_be_found(name: str) -> bool:
+    """Whether data that is being read may name this class."""
+    allowed = _allowed.get()
+    return allowed is None or name in allowed
+
+
 def loaded_class(name: str, root: type[T]) -> type[T] | None:
     """The subclass of `root` that has this name in this process, or None; nothing is ever imported.
 
     It is searched in the loaded modules first; a class that no module holds (defined inside a function, or a
     parametrised generic) is searched among the live subclasses of `root`, newest first.
     """
+    if not may_be_found(name):
+        return None
     for candidate in _at_path(name):
         if isinstance(candidate, type) and issubclass(candidate, root):
             return candidate

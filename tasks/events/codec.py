@@ -173,7 +173,8 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
     try:
         event = _validate(cls, envelope.payload)
         if TAG_BYTES in envelope.payload:
-            restore_tagged(event)
+            # Not in fields that the sender's class declares and this one does not: what is in them was never tagged.
+            restore_tagged(event, names=json.loads(envelope.payload).get("_data") or ())
     except Exception as error:  # a user's validators and constructors may raise anything
         raise EventMismatch(
             f"A stored {envelope.type} does not fit its class: {field_problems(error)}. If the class has changed "

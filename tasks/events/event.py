@@ -277,13 +277,20 @@ def model_to_json(
     return dump_model(model, exclude=undeclared or None) | value
 
 
-def restore_tagged(model: DictLikeModel, read: Callable[[Any], Any] = from_json_value) -> None:
+def restore_tagged(
+    model: DictLikeModel, read: Callable[[Any], Any] = from_json_value, names: Collection[str] | None = None
+) -> None:
     """Restore tagged values in a model that was just built from the result of `model_to_json`, in place.
+
+    Args:
+        model: The model.
+        read: Makes a value of tagged JSON.
+        names: The dynamic data that were tagged; None for all.
 
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
     """
-    model._data.update({name: read(value) for name, value in model._data.items()})
+    model._data.update({name: read(value) for name, value in model._data.items() if names is None or name in names})
     if isinstance(model, StopEvent):
         model._result = read(model._result)
 
@@ -350,6 +357,17 @@ class StepFailedEvent(Event):
 BUILT_IN_EVENTS: dict[str, type[Event]] = {
     event_name(cls): cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Event)
 }
+
+#: Classes that only umbel makes events of. They are refused from outside: a step that handles failures trusts them.
+SYSTEM_EVENTS = (
+    StepFailedEvent,
+    CollectionReleaseEvent,
+    InternalDispatchEvent,
+    WorkflowTimedOutEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    IdleReleasedEvent,
+)
 
 
 #: For code that is generic over workflows: the class of the event a run ends with, and what awaiting a run returns.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .class_names import loaded_class, qualified_name
+from .class_names import is_restricted, loaded_class, may_be_found, qualified_name
 
 #: Characters of a message or note that are sent; a run must be able to fail however long the message is.
 _MAX_TEXT = 64 * 1024
@@ -90,9 +90,12 @@ def decode_exception(encoded: dict[str, Any]) -> Exception:
 
     The class is looked up among what is loaded already and must derive from `Exception`. It is called with the
     original arguments, else with the message alone; the result counts only if it has the original message.
-    Otherwise the answer is an `UnreconstructedException` that names the class.
+    Otherwise the answer is an `UnreconstructedException` that names the class. In data from outside (`only_classes`)
+    the name becomes text, so that the next process that reads the exception does not rebuild it either.
     """
     name, message = str(encoded.get("exception_type", "")), str(encoded.get("exception_message", ""))
+    if not may_be_found(name):
+        name, message = "", f"{name}: {message}"
     exc = _rebuild(name, message, encoded.get("exception_args"))
     if exc is None:
         exc = UnreconstructedException(message, original_type=name)
@@ -102,6 +105,11 @@ def decode_exception(encoded: dict[str, Any]) -> Exception:
     if isinstance(cause := encoded.get("exception_cause"), dict):
         exc.__cause__ = decode_exception(cause)
     return exc
+
+
+def as_allowed(encoded: dict[str, Any]) -> dict[str, Any]:
+    """The same exception; in data from outside (`only_classes`) with the names of its classes as text."""
+    return encode_exception(decode_exception(encoded)) if is_restricted() else encoded
 
 
 def _rebuild(name: str, message: str, args: Any) -> Exception | None:

@@ -13,6 +13,7 @@ import math
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,7 +23,7 @@ from pydantic import BaseModel
 
 from ...orchestration.model.errors import ContextSerdeError
 from ...orchestration.model.tagged_json import TAG, from_tagged, tagged, to_tagged
-from .class_names import loaded_class, qualified_name
+from .class_names import loaded_class, only_classes, qualified_name
 from .dict_like_model import DictLikeModel, DictState
 from .event import BUILT_IN_EVENTS, Event, event_name, model_to_json, restore_tagged
 from .json_values import field_problems, from_json_value, load_model, to_json_value
@@ -80,6 +81,9 @@ class JsonSerializer(BaseSerializer):
 
     *Components* (objects with `class_name`, `to_dict` and `from_dict`) are written as `to_dict` says. To read one that
     is not a pydantic model, its class must be in `allowed_types`, because its `from_dict` can do anything.
+
+    Data that somebody else may have changed are read with `allowed_types`: no other class that they name is made, and
+    neither are exceptions inside events, which become an `UnreconstructedException`.
     """
 
     def __init__(self, *, allowed_types: Iterable[type[Any] | str] | None = None) -> None:
@@ -142,11 +146,16 @@ class JsonSerializer(BaseSerializer):
                 longer fits its class.
         """
         try:
-            return self._read(json.loads(value))
+            with self.restricting():
+                return self._read(json.loads(value))
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
             raise UnreadableValue(f"{_shown(value)} is not JSON text: {error}.") from error
         except RecursionError as error:
             raise UnreadableValue(f"{_shown(value)} nests lists and objects too deeply to be read.") from error
+
+    def restricting(self) -> AbstractContextManager[None]:
+        """Within the block no class is found that `allowed_types` does not list."""
+        return nullcontext() if self._allowed is None else only_classes(self._allowed)
 
     def _read(self, value: Any) -> Any:
         return from_tagged(value, {TAG: self._read_model, COMPONENT_TAG: self._read_component})

@@ -12,7 +12,7 @@ from ...orchestration.model.errors import ContextSerdeError, UmbelError
 from ...orchestration.model.tagged_json import tagged_text
 from ...orchestration.store.settings import Settings
 from ..events.codec import EventRegistry, decode_event, encode_event
-from ..events.event import CollectionReleaseEvent, Event
+from ..events.event import CollectionReleaseEvent, Event, event_name
 from ..events.serializers import BaseSerializer, JsonSerializer
 
 #: Version of what is under the key `umbel`.
@@ -27,12 +27,13 @@ RELEASE = encode_event(CollectionReleaseEvent(events=[], stream_id=""), _LIMITS)
 class EventTexts:
     """Events as a serializer's text, and back."""
 
-    def __init__(self, serializer: BaseSerializer, registry: EventRegistry) -> None:
+    def __init__(self, serializer: BaseSerializer, registry: EventRegistry, only: frozenset[str] | None = None) -> None:
         """Args:
         serializer: Writes and reads them.
         registry: The classes of stored events.
+        only: Wire names of the classes that may be read, besides umbel's plain ones; None for all.
         """
-        self.serializer, self.registry = serializer, registry
+        self.serializer, self.registry, self._only = serializer, registry, only
 
     def write(self, event: Envelope) -> str:
         """The text of an event.
@@ -54,9 +55,22 @@ class EventTexts:
             event = self.serializer.deserialize(text)
             if not isinstance(event, Event):
                 raise ContextSerdeError(f"expected an event, found {type(event).__name__}")
+            self.check(event_name(type(event)))
             return encode_event(event, _LIMITS)
         except (UmbelError, ValueError, TypeError) as error:
             raise ContextSerdeError(f"The snapshot cannot be read: an event of {where} is unusable: {error}") from error
+
+    def check(self, name: str) -> None:
+        """Refuse an event class that must not come from outside.
+
+        Raises:
+            ContextSerdeError: It is not among those that may be read.
+        """
+        if self._only is not None and name not in self._only:
+            raise ContextSerdeError(
+                f"{name} cannot come from a client: the workflow does not declare it, or only umbel makes it. "
+                f"Declared: {', '.join(sorted(self._only))}. Others need add_workflow(…, additional_events=[…])."
+            )
 
 
 def with_digest(body: dict[str, Any]) -> dict[str, Any]:

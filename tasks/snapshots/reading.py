@@ -19,6 +19,7 @@ from ...orchestration.model.errors import ContextSerdeError
 from ...orchestration.model.plan import Plan, StepPlan
 from ...orchestration.model.work_item import Scope, Waiter, derive_id
 from ...orchestration.snapshots.take import RunSnapshot, SavedBuffer, SavedItem, SavedScope, SavedSlot, SavedWaiter
+from ..events.exceptions import as_allowed
 from .event_texts import FORMAT, RELEASE, EventTexts, digest
 from .shape import Attempt, Snapshot
 from .versions import load_snapshot
@@ -34,6 +35,11 @@ def checked(data: Any, workflow: str) -> Snapshot:
     shape = load_snapshot(data)
     about = data.get("umbel")
     if about is None:
+        if _is_ours(shape):
+            raise ContextSerdeError(
+                "The snapshot is damaged: umbel wrote it, but what it writes under 'umbel' is not there, so nothing "
+                "says whether the rest is intact."
+            )
         return shape
     if not isinstance(about, dict) or not isinstance(about.get("format"), int):
         raise ContextSerdeError("The snapshot is damaged: the content of 'umbel' is not what umbel writes there.")
@@ -65,6 +71,14 @@ def read(shape: Snapshot, plan: Plan, texts: EventTexts) -> RunSnapshot:
     if not shape.is_running:
         return RunSnapshot(workflow=plan.workflow, status="completed")
     return _Reader(shape, plan, texts).snapshot()
+
+
+def _is_ours(shape: Snapshot) -> bool:
+    """Whether umbel has added something to a part of it."""
+    parts: list[BaseModel] = [*shape.workers.values(), *shape.streams.values()]
+    for worker in shape.workers.values():
+        parts += [*worker.queue, *worker.in_progress, *worker.collected_waiters]
+    return any(_about(part) for part in parts)
 
 
 def _about(part: BaseModel) -> dict[str, Any]:
@@ -120,6 +134,7 @@ class _Reader:
                 attempt = Attempt.model_validate(about["attempt"])
                 item = replace(self._item(name, attempt, answers), suspended=True)
                 self.items.append(item)
+                self.texts.check(waiter.waiting_for_event)
                 condition = Waiter(
                     item.work_id,
                     waiter.waiter_id,
@@ -176,7 +191,7 @@ class _Reader:
             resumptions=about.get("resumptions", 0),
             first_attempt_at=_ms(attempt.first_attempt_at),
             last_failed_at=_ms(attempt.last_failed_at),
-            last_error=None if error is None else json.dumps(error).encode(),
+            last_error=None if error is None else json.dumps(as_allowed(error)).encode(),
             answers=answers.get(work_id, {}),
             sent=tuple(about.get("sent", ())),
             calls=about.get("calls", {}),
