@@ -8,9 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,36 +18,9 @@ from ...orchestration.model.errors import UmbelError
 from ...orchestration.model.work_item import Held
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Applied
+from .owner_names import owner_name
 
 logger = logging.getLogger("umbel.owner")
-
-
-def _host() -> str:
-    """This host; containers of the same host name differ by their process namespace."""
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        namespace = 0
-    return f"{socket.gethostname()}.{namespace}"
-
-
-def owner_name(worker: str) -> str:
-    """`worker|host|pid|incarnation`: two workers of one name never fence each other."""
-    return f"{worker}|{_host()}|{os.getpid()}|{secrets.token_hex(6)}"
-
-
-def process_is_dead(owner: str) -> bool:
-    """Whether the owner's process is known to be dead: it was on this very host, and its pid is no more."""
-    _, host, pid, _ = owner.rsplit("|", 3)
-    if host != _host():
-        return False
-    try:
-        with open(f"/proc/{int(pid)}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] == b"Z"
-    except FileNotFoundError:
-        return os.path.isdir("/proc/self")
-    except OSError:
-        return False
 
 
 class LeaseHolder:

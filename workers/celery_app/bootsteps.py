@@ -26,7 +26,7 @@ from ...orchestration.store.connection import connect, refuse_old_release
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.verbs import Store
-from ...tasks.attempt.heartbeat import process_is_dead
+from ...tasks.attempt.owner_names import process_is_dead
 from ...tasks.client.runtime import Runtime
 from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
 from ...tasks.messages.template import message_fault
@@ -155,7 +155,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 logger.log(level, "%s %s", finding.text, finding.fix, extra={"action": "redis_unfit"})
 
     async def _fence(self, sweep: Sweep) -> None:
-        """Fence owners whose process was on this very host and is dead, whichever worker it belonged to.
+        """Fence owners whose process was on this very host and is certainly dead, whichever worker it belonged to.
 
         In each pass: nothing need wait for the lease of a worker that was killed beside a living one, nor for a pool
         that has not noticed yet that a child is dead.

@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -129,13 +129,18 @@ class Deployment:
             process_flows.FOLDER: str(self.folder),
         }
 
-    def launch(self, name: str, *command: str, more: dict[str, str] | None = None) -> WorkerUnderTest:
-        """Start a process that is gone at the end, with its output in a file; `more` is for its environment."""
+    def launch(
+        self, name: str, *command: str, more: dict[str, str] | None = None, within: Sequence[str] = ()
+    ) -> WorkerUnderTest:
+        """Start a process that is gone at the end, with its output in a file.
+
+        `more` is for its environment; `within` is a command that becomes it.
+        """
         log = self.folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             process = self._supervisor.spawn(
-                [sys.executable, "-m", *command],
+                [*within, sys.executable, "-m", *command],
                 cwd=self.folder,
                 env=self.environment | (more or {}),
                 output=descriptor,

@@ -1,0 +1,123 @@
+"""A process is declared dead before its lease runs out only if this very kernel says that it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.eventually import eventually
+from support.flows import everyday as flows
+from support.processes.driving import LONG_LEASES, Deploy, Deployment
+from support.processes.namespaces import in_own_mounts
+from umbel.orchestration.engine.worker_directory import SeenWorker, seen_workers
+from umbel.tasks.attempt.owner_names import owner_name, process_is_dead
+
+NAMES_ITSELF = "from umbel.tasks.attempt.owner_names import owner_name; print(owner_name('w'), flush=True); input()"
+JUDGES = "import sys; from umbel.tasks.attempt.owner_names import process_is_dead; print(process_is_dead(sys.argv[1]))"
+
+
+@contextmanager
+def owner_elsewhere(*within: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A living process, and its name as an owner."""
+    command = [*within, sys.executable, "-c", NAMES_ITSELF]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip(), process
+        finally:
+            process.kill()
+
+
+def announced(deployment: Deployment) -> list[SeenWorker]:
+    return deployment.runtime.portal.call(seen_workers(deployment.runtime.store))
+
+
+def judged_within(within: list[str], owner: str) -> str:
+    command = [*within, sys.executable, "-c", JUDGES, owner]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_killed_process_of_this_boot_is_dead_even_before_its_parent_has_noticed() -> None:
+    with owner_elsewhere() as (owner, process):
+        assert not process_is_dead(owner)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process_is_dead(owner)
+        process.wait()
+        assert process_is_dead(owner)
+
+
+def test_a_process_whose_pid_now_belongs_to_another_is_dead() -> None:
+    worker, host, pid, incarnation = owner_name("w").split("|")
+    started, _, nonce = incarnation.partition("-")
+    assert not process_is_dead(f"{worker}|{host}|{pid}|{started}-{nonce}")
+    assert process_is_dead(f"{worker}|{host}|{pid}|{int(started) - 1}-{nonce}")
+
+
+def test_a_process_of_another_machine_with_the_same_host_name_is_not_declared_dead(tmp_path: Path) -> None:
+    """The inode of the first process namespace, and often the pid, are the same numbers on all machines."""
+    (tmp_path / "boot_id").write_text("7c3f3a4e-0000-4000-8000-000000000000\n")
+    other_boot = in_own_mounts((tmp_path / "boot_id", "/proc/sys/kernel/random/boot_id"))
+    with owner_elsewhere(*other_boot) as (owner, process):
+        process.kill()
+        process.wait()
+        assert owner.split("|")[1].startswith(f"{os.uname().nodename}.")
+        assert not process_is_dead(owner)
+        assert judged_within(other_boot, owner) == "True"  # there it would be
+
+
+def test_a_process_that_proc_does_not_show_is_not_declared_dead(tmp_path: Path) -> None:
+    """As with `hidepid=2`, or `ProtectProc=invisible` of systemd."""
+    with owner_elsewhere() as (owner, process):
+        hidden = in_own_mounts((tmp_path, f"/proc/{process.pid}"))
+        assert judged_within(hidden, owner) == "False"
+        process.kill()
+        process.wait()
+        assert process_is_dead(owner)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "{host}|{pid}|0123456789ab",
+        "{old_host}|{pid}|0123456789ab",
+        "{host}||1-ab",
+        "{host}|-1|1-ab",
+        "{host}|0|1-ab",
+        "",
+    ],
+    ids=["no start", "of the release before", "no pid", "every process", "this group", "no parts"],
+)
+def test_a_name_that_proves_nothing_is_left_to_its_lease(tail: str) -> None:
+    host = owner_name("w").split("|")[1]
+    old_host = f"{os.uname().nodename}.{os.stat('/proc/self/ns/pid').st_ino}"
+    with owner_elsewhere() as (_, process):
+        process.kill()
+        process.wait()
+        assert not process_is_dead("w|" + tail.format(host=host, old_host=old_host, pid=process.pid))
+
+
+def test_workers_that_hide_their_processes_from_each_other_leave_each_others_steps_alone(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    deployment = deploy(**LONG_LEASES)
+    first = deployment.worker("first", pool="asyncio").wait_ready()
+    held = deployment.start(flows.Held)
+    deployment.await_effects("begun", run_id=held.run_id)
+    hidden = in_own_mounts((tmp_path, f"/proc/{first.pid}"))
+    options = ["--name", "second", "--pool", "asyncio", "--concurrency", "2"]
+    deployment.launch("second", "umbel.workers.cli", "worker", "support.flows.everyday", *options, within=hidden)
+    # A pass of its sweep looks for dead processes first, and then announces the worker.
+    eventually(lambda: any("second" in each.name for each in announced(deployment)), "the second worker sweeps")
+    assert deployment.counter("losses") == 0
+    first.kill_main()
+    again = deployment.await_effects("begun", 2, held.run_id)
+    assert [each["attempt"] for each in again] == [1, 2]
+    deployment.open_gate(held.run_id)
+    assert held.result(40) == 2
