@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from .envelope import EVENT, Envelope
+
+#: Begins what work lacks that was parked because the code routes an event that the run's plan does not.
+NOT_ROUTING = "-"
 
 StepKind = Literal["each", "collect", "all_of"]
 
@@ -92,6 +96,22 @@ class Plan:
     def accepting(self, event: Envelope) -> tuple[StepPlan, ...]:
         """The steps that consume `event`, in plan order."""
         return tuple(step for step in self.steps if step.accepts_event(event))
+
+    def misroutes(self, event: Envelope, code: Plan) -> bool:
+        """Whether no step of this plan takes `event` although one of `code` does, the plan of the code that made it.
+
+        So an event class was renamed, or has come, since the run started: without a step the event would be lost.
+        """
+        return bool(code.digest != self.digest and code.accepting(event) and not self.accepting(event))
+
+    def lacked_by(self, knows: Callable[[str], bool], misrouted: Envelope) -> str:
+        """What code lacks that emits an event which it routes and this plan does not: see `Registered.has`.
+
+        The first class of this plan that it does not know, which was probably renamed; else that it does not route the
+        event.
+        """
+        unknown = (name for step in self.steps for name in step.accepts if not knows(name))
+        return next(unknown, NOT_ROUTING + " ".join((misrouted.type, *misrouted.parents)))
 
     def handler_of(self, step_name: str) -> StepPlan | None:
         """The `@catch_error` step for a failure of `step_name`: the one that names it, else the wildcard."""

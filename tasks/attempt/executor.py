@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ...orchestration.engine.dispatcher import Dispatcher
 from ...orchestration.engine.emitted import Emitted
 from ...orchestration.engine.protocol import Engine
+from ...orchestration.model.decide import routed_events
 from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnavailable, WorkerLost
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
@@ -32,8 +33,9 @@ from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry
 from .calling import Calling
 from .continuation import Continuation
-from .failure import failed_outcome, failure_text, journal_entry, log_needs_code
+from .failure import failed_outcome, failure_text, journal_entry, log_cancelled
 from .heartbeat import LeaseHolder
+from .parking import park, park_misrouted
 from .plain_calls import PlainCalls
 from .running import (
     Abandoned,
@@ -61,17 +63,14 @@ _WORDS: dict[type[Outcome], str] = {Returned: "returned", FannedOut: "fanned out
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """What an attempt came to.
-
-    Attributes:
-        text: For logs.
-        failed: What Celery gets if it failed.
-        following: Work that its commit gave to this process.
-    """
+    """What an attempt came to: a `text` for logs; what Celery gets if it `failed`; work given by its commit."""
 
     text: str
     failed: AttemptFailed | None = None
     following: Work | None = None
+
+
+_PARKED = _Ended("needs_code")
 
 
 class Executor:
@@ -233,7 +232,8 @@ class Executor:
     async def _execute(self, work: Work, running: Running, plain: PlainCalls, until: float) -> _Ended:
         registered = self.registry.find(work.workflow)
         if registered is None or work.step not in registered.steps:
-            return await self._park(work, registered)
+            await park(self.engine.leases, self.registry, work)
+            return _PARKED
         plan = self.store.known_plan(work.plan_digest) or await self.store.plan(work.run_id, work.plan_digest)
         if work.segments:
             await self.engine.clear_staged(work)
@@ -244,9 +244,13 @@ class Executor:
         try:
             outcome, error = await self._outcome(work, registered, context, running, plain)
         except InputUnknown as unknown:
-            return await self._park(work, registered, unknown.event)
+            await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
+            return _PARKED
         if outcome is None:
             return _Ended("cancelled")
+        if not all(map(context.routes, routed_events(outcome))) or context.misrouted is not None:
+            await park_misrouted(self.engine.leases, self.registry, work, plan, registered, context)
+            return _PARKED
         if isinstance(emissions, VerboseEmissions):
             log_outcome(work, outcome)
         reply = await self._commit(work, plan, outcome, emissions, context, until)
@@ -267,7 +271,7 @@ class Executor:
         try:
             return await self._call(work, registered, context, running, plain), None
         except Abandoned as abandoned:
-            _log_cancelled(work, str(abandoned))
+            log_cancelled(work, str(abandoned))
             return None, None
         except (Exception, asyncio.CancelledError) as raised:
             error: BaseException = raised
@@ -282,7 +286,7 @@ class Executor:
     ) -> Outcome | None:
         """Execute user code; None when the attempt was cancelled from outside."""
         if running.reason is not None:
-            _log_cancelled(work, running.reason)
+            log_cancelled(work, running.reason)
             return None
         if work.charged_losses >= self.settings.max_losses:
             raise WorkerLost(
@@ -314,14 +318,9 @@ class Executor:
         is_away = isinstance(error, StoreUnavailable) and error.where == redact_url(self.settings.redis_url or "")
         reason = running.reason or (str(error) if is_away or isinstance(error, RunClosed) else None)
         if reason is not None:
-            _log_cancelled(work, reason)
+            log_cancelled(work, reason)
             return None
         return await failed_outcome(work, registered, error, self.store)
-
-    async def _park(self, work: Work, registered: Registered | None, lacks: str | None = None) -> _Ended:
-        await self.engine.leases.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
-        log_needs_code(work, registered, lacks, [each.name for each in self.registry])
-        return _Ended("needs_code")
 
     def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:
         kind = VerboseEmissions if is_verbose(work) else Emissions
@@ -394,8 +393,3 @@ class Executor:
         finally:
             reporter.ended(work, plan, text, failed, time.monotonic() - began)
         return following
-
-
-def _log_cancelled(work: Work, reason: str) -> None:
-    about = {"action": "step_cancelled", "run_id": work.run_id, "step": work.step}
-    logger.info("step %s of run %s was cancelled: %s", work.step, work.run_id, reason, extra=about)

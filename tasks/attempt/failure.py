@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from ...orchestration.model.envelope import FAILED, STEP_FAILED, Envelope, ending
@@ -86,15 +85,7 @@ def failure_text(failed: Failed) -> str:
     return f"{encoded['exception_type']}: {encoded['exception_message']}"[:500]
 
 
-def log_needs_code(work: Work, registered: Registered | None, lacks: str | None, loaded: Iterable[str]) -> None:
-    """Log that work is parked because this worker lacks its step, or the class `lacks` of one of its events."""
-    why = "the workflow has no such step here" if registered else "the workflow is not loaded here"
-    logger.error(
-        "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
-        "code starts. Loaded here: %s.",
-        work.step,
-        work.workflow,
-        why if lacks is None else f"the class of its event {lacks!r} is not loaded here",
-        ", ".join(loaded) or "nothing",
-        extra={"action": "needs_code", "run_id": work.run_id, "step": work.step},
-    )
+def log_cancelled(work: Work, reason: str) -> None:
+    """Log that an attempt was cancelled, which is no failure."""
+    about = {"action": "step_cancelled", "run_id": work.run_id, "step": work.step}
+    logger.info("step %s of run %s was cancelled: %s", work.step, work.run_id, reason, extra=about)

@@ -27,7 +27,7 @@ class InputUnknown(BaseException):
     """
 
     def __init__(self, event: str) -> None:
-        super().__init__(f"no event class {event!r} is loaded in this process")
+        super().__init__(f"the class of its event {event!r} is not loaded here")
         self.event = event
 
 

@@ -18,6 +18,7 @@ from ...orchestration.model.errors import (
     WorkflowRuntimeError,
     WorkflowTimeoutError,
 )
+from ...orchestration.model.plan import Plan
 from ...orchestration.store.keys import new_id
 from ...orchestration.store.replies import RunEnd, RunRecord
 from ...orchestration.streams.ends import StartedRun
@@ -86,6 +87,7 @@ class WorkflowHandler:
         hub: StreamHub,
         limits: Limits,
         events: EventRegistry | None,
+        code: Plan | None,
         state_class: type[BaseModel] | None,
         started: StartedRun | None = None,
     ) -> None:
@@ -93,6 +95,7 @@ class WorkflowHandler:
         self.run_id = run_id
         self._engine, self._hub, self._limits = engine, hub, limits
         self._portal = engine.store.connection.portal
+        self._code = code
         self._events = events or EventRegistry.of()
         self._state_class = state_class
         self._started = started
@@ -264,7 +267,8 @@ class WorkflowHandler:
         *Promise:* applied once, also when a lost answer makes us ask again.
 
         Raises:
-            WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event.
+            WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event; or the run
+            was started by other code, which does not accept it while the code here does.
             RunNotFound: No such run.
         """
         return self._begun(self._send(event, step))
@@ -279,6 +283,14 @@ class WorkflowHandler:
         envelope = encode_event(event, store.settings)
         plan = await store.plan_of(self.run_id)
         check_target(plan, envelope, step)
+        if self._code is not None and plan.misroutes(envelope, self._code):
+            waiting = await store.waiters_for(self.run_id, [envelope])
+            if not any(waiter.matches(envelope) for waiter in waiting.waiters):
+                raise WorkflowRuntimeError(
+                    f"Run {self.run_id!r} was started by other code of {plan.workflow!r}, in which no step accepts "
+                    f"{envelope.type}; it was not sent. Send an event that it accepts: "
+                    f"{', '.join(sorted({name for each in plan.steps for name in each.accepts}))}."
+                )
         await self._engine.send(self.run_id, new_id(), plan, envelope, step, self._limits)
 
     async def cancel_run(self, *, timeout: float = 5.0) -> None:

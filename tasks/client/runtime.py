@@ -176,6 +176,7 @@ class Runtime:
             hub=self.hub,
             limits=self.engine.limits if workflow is None else self.limits_of(workflow.workflow_name),
             events=registered.events if registered else None,
+            code=registered.plan if registered else None,
             state_class=registered.state_class if registered else None,
             started=started,
         )

@@ -66,6 +66,9 @@ class StepContext:
         self._state_class, self._is_async = registered.state_class or DictState, config.is_async
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
         self.taken: list[str] = []
+        self._plan = registered.plan
+        #: An emitted event that the code here routes to a step and the run's plan does not.
+        self.misrouted: Envelope | None = None
         self._collected = 0
         self._collect_calls: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
@@ -95,10 +98,18 @@ class StepContext:
     def send(self, event: Event, target: str | None) -> None:
         """Check the target, then buffer."""
         envelope = encode_event(event, self.settings)
+        if not self.routes(envelope):
+            return
         check_target(self.emissions.plan, envelope, target)
         if target is None:
             self._warn_of_gathering(envelope)
         self.emissions.send(envelope, target)
+
+    def routes(self, event: Envelope) -> bool:
+        """Whether the run's plan agrees with the code here that a step takes this event; else `misrouted` says it."""
+        if self.emissions.plan.misroutes(event, self._plan):
+            self.misrouted = event
+        return self.misrouted is None
 
     def _warn_of_gathering(self, envelope: Envelope) -> None:
         """Say, once an attempt, that a step which could gather the event will not get it."""

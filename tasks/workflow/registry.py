@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowValidationError
-from ...orchestration.model.plan import Plan
+from ...orchestration.model.plan import NOT_ROUTING, Plan
 from ..events.codec import EventRegistry
 from ..steps.decorators import StepConfig
 from ..steps.discovery import free_steps
@@ -39,6 +40,13 @@ class Registered:
     def name(self) -> str:
         """The workflow's name, by which runs find it."""
         return self.workflow.workflow_name
+
+    def has(self, lacked: str) -> bool:
+        """Whether this is what parked work lacks: a class of events, or a plan that does not route some event."""
+        if not lacked.startswith(NOT_ROUTING):
+            return self.events.knows(lacked)
+        name, *parents = lacked.removeprefix(NOT_ROUTING).split()
+        return not self.plan.accepting(Envelope(name, tuple(parents), b""))
 
 
 class Registry:

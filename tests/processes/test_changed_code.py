@@ -13,6 +13,7 @@ import pytest
 from support.eventually import eventually
 from support.processes.driving import Deploy, Deployment
 from umbel import WorkflowRuntimeError
+from umbel.tasks.client.runtime import Runtime
 
 CODE = """
 from typing import Optional
@@ -102,3 +103,115 @@ def test_a_run_survives_a_change_of_its_code(village: Village, change: str) -> N
         deployment.worker("back", old, pool="solo", queues="umbel,later").wait_ready()
     eventually(lambda: deployment.store.run(handler.run_id).status == "completed", "it completes")
     assert deployment.executions(handler.run_id)[-1].outcome == "done"
+
+
+FAN_OUT = """
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
+
+
+class Item(Event):
+    n: int
+
+
+class Weighed(Event):
+    n: int
+
+
+class Weighing(Workflow):
+    @step
+    async def split(self, ctx: Context, ev: StartEvent) -> list[Item]:
+        return [Item(n=n) for n in range(20)]
+
+    @step(queue="later")
+    async def weigh(self, ev: Item) -> Weighed:
+        return Weighed(n=ev.n)
+
+    @step
+    async def add(self, evs: list[Weighed]) -> StopEvent:
+        return StopEvent(result=sum(ev.n for ev in evs))
+
+
+class Sending(Workflow):
+    @step
+    async def send(self, ctx: Context, ev: StartEvent) -> Item | None:
+        for n in range(4):
+            ctx.send_event(Item(n=n))
+
+    @step(num_workers=1)
+    async def receive(self, ctx: Context, ev: Item) -> StopEvent | None:
+        found = ctx.collect_events(ev, [Item] * 4)
+        return None if found is None else StopEvent(result=sum(item.n for item in found))
+"""
+
+
+def rewritten(village: Village, name: str, *changes: tuple[str, str]) -> str:
+    """A version of `FAN_OUT`."""
+    text = FAN_OUT
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = village.folder / name / "parcels.py"
+    path.parent.mkdir()
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "result", "renamed"),
+    [
+        pytest.param("Weighing", 190, "Item", id="the event that opens a fan-out"),
+        pytest.param("Weighing", 190, "Weighed", id="the event that a fan-in gathers"),
+        pytest.param("Sending", 6, "Item", id="an event that is sent"),
+    ],
+)
+def test_a_run_under_other_code_with_a_renamed_event_waits_for_its_own_code_and_misses_no_data(
+    village: Village, workflow: str, result: int, renamed: str
+) -> None:
+    deployment = village.deployment
+    old, new = rewritten(village, "old"), rewritten(village, "new", (renamed, "Renamed"))
+    wrong = deployment.worker("new", new, pool="solo", queues="umbel,later").wait_ready()
+    handler = deployment.start(getattr(village.load(old), workflow))
+
+    eventually(lambda: "parked" in deployment.journal_kinds(handler.run_id), "the work is parked")
+    eventually(lambda: "emits 'parcels.Renamed', which no step accepts in the code that" in wrong.log(), "it says why")
+    assert f"there is 'parcels.{renamed}', which is not loaded here: was it renamed?" in wrong.log()
+    parked = deployment.journal_kinds(handler.run_id).count("parked")
+    deployment.worker("old", old, pool="solo", queues="umbel,later").wait_ready()
+    assert handler.result(40) == result
+    assert {each.outcome for each in deployment.executions(handler.run_id)} == {"done"}
+    assert parked <= 20  # each piece of work at most once: this worker does not try it again by itself
+
+
+def test_an_event_that_only_the_new_code_routes_waits_for_the_code_its_run_started_with(village: Village) -> None:
+    deployment = village.deployment
+    old = rewritten(village, "old")
+    new = rewritten(
+        village,
+        "new",
+        ("class Weighing", "class Special(Item):\n    pass\n\n\nclass Weighing"),
+        ("-> list[Item]", "-> list[Item | Special]"),
+        ("[Item(n=n)", "[(Special if n == 7 else Item)(n=n)"),
+        ("ev: Item) -> Weighed", "ev: Item | Special) -> Weighed"),
+    )
+    deployment.worker("new", new, pool="solo", queues="umbel,later").wait_ready()
+    handler = deployment.start(village.load(old).Weighing)
+    eventually(lambda: "parked" in deployment.journal_kinds(handler.run_id), "the work is parked")
+    after = deployment.start(village.load(new).Weighing)
+    assert after.result(40) == 190  # meanwhile that worker has looked for parked work it can do
+    assert deployment.journal_kinds(handler.run_id).count("parked") == 1
+    deployment.worker("old", old, pool="solo", queues="umbel,later").wait_ready()
+    assert handler.result(40) == 190
+
+
+def test_a_client_of_other_code_cannot_send_an_event_that_the_run_does_not_route(village: Village) -> None:
+    deployment = village.deployment
+    village.load(rewritten(village, "new", ("Item", "Renamed")))
+    handler = deployment.start(village.load(rewritten(village, "old")).Weighing)
+    newer = village.load(str(village.folder / "new" / "parcels.py"))
+    other = Runtime(deployment.settings)
+    try:
+        other.registry.add(newer.Weighing)
+        with pytest.raises(WorkflowRuntimeError, match=r"other code .* no step accepts parcels\.Renamed"):
+            other.attach(handler.run_id).send_event(newer.Renamed(n=1))
+    finally:
+        other.close()

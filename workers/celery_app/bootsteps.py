@@ -180,7 +180,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         if not any(await store.batch("look for parked work", *looks)):
             return
         for registered in self.installation.registry:
-            found = await sweep.leases.unpark(registered.name, registered.steps, registered.events.knows)
+            found = await sweep.leases.unpark(registered.name, registered.steps, registered.has)
             for run_id, applied in found:
                 if applied.dispatches:
                     plan = await store.plan_of(run_id)

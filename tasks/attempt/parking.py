@@ -1,0 +1,55 @@
+"""Work set aside because this worker's code cannot do it: another version of the code can. Parked is not failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from ...orchestration.engine.leases import Leases
+from ...orchestration.model.plan import NOT_ROUTING, Plan
+from ...orchestration.model.work_item import Work
+from ..context.step_context import StepContext
+from ..workflow.registry import Registered, Registry
+
+logger = logging.getLogger("umbel.execution")
+
+
+async def park(
+    leases: Leases, registry: Registry, work: Work, lacks: str | None = None, why: str | None = None
+) -> None:
+    """Give claimed work back until a worker that has its code starts.
+
+    Args:
+        leases: Give it back.
+        registry: What this worker has.
+        work: The claim.
+        lacks: What is missing besides the step, see `Registered.has`.
+        why: Says that in words.
+    """
+    await leases.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
+    _log_needs_code(work, registry.find(work.workflow), why, [each.name for each in registry])
+
+
+async def park_misrouted(
+    leases: Leases, registry: Registry, work: Work, plan: Plan, registered: Registered, context: StepContext
+) -> None:
+    """Park work whose step emitted an event that the code here routes and the run's plan does not."""
+    assert context.misrouted is not None
+    lacks = plan.lacked_by(registered.events.knows, context.misrouted)
+    why = f"it emits {context.misrouted.type!r}, which no step accepts in the code that the run started with"
+    if not lacks.startswith(NOT_ROUTING):
+        why += f" (there is {lacks!r}, which is not loaded here: was it renamed?)"
+    await park(leases, registry, work, lacks, why)
+
+
+def _log_needs_code(work: Work, registered: Registered | None, why: str | None, loaded: Iterable[str]) -> None:
+    missing = "the workflow has no such step here" if registered else "the workflow is not loaded here"
+    logger.error(
+        "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
+        "code starts. Loaded here: %s.",
+        work.step,
+        work.workflow,
+        why or missing,
+        ", ".join(loaded) or "nothing",
+        extra={"action": "needs_code", "run_id": work.run_id, "step": work.step},
+    )
