@@ -272,13 +272,18 @@ class Engine:
             carry_on: The offer to go on with work that this makes ready.
             quickly: Not if the caller needs the commands.
         """
-        if quickly and self._quick and carry_on is not None and isinstance(outcome, Returned):
-            following = await self._quick.commit(work, plan, outcome, emitted, entry=entry, carry_on=carry_on)
-            if following is not None:
-                return Committed(Applied(continued=following))
+        decision = None
+        if quickly and self._quick is not None and (path := self._quick.path(work, plan, outcome, emitted)) is not None:
+            assert isinstance(outcome, Returned)
+            assert outcome.event is not None
+            if carry_on is not None:
+                following = await self._quick.hop(path, work, outcome.event, emitted, entry, carry_on)
+                if following is not None:
+                    return Committed(Applied(continued=following))
+            decision = self._quick.decision(path, work, outcome.event)
         surroundings = await self._around(work, outcome, emitted) if work.version else Surroundings()
         while True:
-            decision = self._decided(work, plan, outcome, emitted, surroundings)
+            decision = decision or self._decided(work, plan, outcome, emitted, surroundings)
             refused = await stage(self.store, work, decision, CHUNK) if decision.staged else None
             reply = refused or await self.store.commit(
                 work,
@@ -293,7 +298,7 @@ class Engine:
             )
             if reply is not Refusal.CHANGED:
                 break
-            surroundings = await self._around(work, outcome, emitted)
+            surroundings, decision = await self._around(work, outcome, emitted), None
         if isinstance(reply, Applied):
             await self._send_messages(plan, reply.dispatches)
             if reply.leaving is not None:

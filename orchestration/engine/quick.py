@@ -1,9 +1,10 @@
-"""Quick commits: a step has returned one event for one step, and its process goes on with that. Most work is like this.
+"""Quick commits: a step has returned one event, nobody waits for events, and what follows was decided before.
 
 What follows from such an outcome is the same for every event of one class at one step, except for ids and content. So
 it is decided once, by the `decide` that decides everything, and kept as a `Path`: the packed commands with gaps.
-`hop.lua` applies it with few commands, or answers that the run is not as the path supposes; then the ordinary commit
-follows, which leaves exactly the same.
+Where the event goes to one step that the process goes on with, which is most of all work, `hop.lua` applies it with few
+commands, or answers that the run is not as the path supposes; then the ordinary commit follows, which leaves exactly
+the same.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..model.commands import Deliver, Done, KeepEvent, Trace, where
-from ..model.decide import Limits, decide
+from ..model.commands import Absorb, Deliver, Done, Finish, KeepEvent, Trace, where
+from ..model.decide import Decision, Limits, decide
 from ..model.envelope import Envelope
 from ..model.plan import Plan
-from ..model.work_item import Returned, Surroundings, Work, derive_id
+from ..model.work_item import Outcome, Returned, Surroundings, Work, derive_id
 from ..store.quick import Hop, hop
 from ..store.replies import CarryOn
 from ..store.scripts import pack
@@ -29,42 +30,35 @@ _MOST_PATHS = 10_000
 #: Larger events are stored beside the work record.
 _IN_RECORD_BYTES = 2048
 
-_Key = tuple[str, str, int, str, str, str, tuple[str, ...]]
+_Key = tuple[str, str, int, str, tuple[str, ...], str, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """From one step by the events of one class to another step.
+    """What follows when one step returns events of one class.
 
     Attributes:
-        step: Name of the step at its end.
-        pieces: The packed commands around the gaps: event id, event, next work id, event id, scope.
+        step: The one step that the event goes to; empty if it is gathered, or ends the run.
+        level: The fan-out that gathers the event, counted from the innermost one.
+        gaps: What fills the gaps, in order.
+        pieces: The packed commands around them.
+        sensitive: As in `Decision`.
         where: Arguments of `hop.lua` that are always the same.
     """
 
     step: str
+    level: int
+    gaps: tuple[str, ...]
     pieces: tuple[bytes, ...]
+    sensitive: bool
     where: Mapping[str, Any]
 
-    def commands(self, event_id: str, event: bytes, work_id: str, scope: str) -> bytes:
+    def commands(self, **filling: bytes) -> bytes:
         """The commands that `decide` would give, packed."""
-        first, second, third, fourth, fifth, last = self.pieces
-        named = event_id.encode()
-        return b"".join(
-            (
-                first,
-                named,
-                second,
-                pack(event),
-                third,
-                work_id.encode(),
-                fourth,
-                named,
-                fifth,
-                _packed_scope(scope),
-                last,
-            )
-        )
+        parts = [self.pieces[0]]
+        for gap, piece in zip(self.gaps, self.pieces[1:], strict=True):
+            parts += (filling[gap], piece)
+        return b"".join(parts)
 
 
 class QuickCommits:
@@ -78,36 +72,16 @@ class QuickCommits:
         self._store, self._limits = store, limits
         self._paths: dict[_Key, Path | None] = {}
 
-    async def commit(
-        self,
-        work: Work,
-        plan: Plan,
-        returned: Returned,
-        emitted: Emitted,
-        *,
-        entry: Mapping[str, Any],
-        carry_on: CarryOn,
-    ) -> Work | None:
-        """Commit and go on; None when it takes an ordinary commit, and nothing was written."""
-        event = returned.event
-        if event is None or not _is_simple(work) or _says_more(emitted):
+    def path(self, work: Work, plan: Plan, outcome: Outcome, emitted: Emitted) -> Path | None:
+        """The path of an outcome; None where it has to be decided."""
+        if not isinstance(outcome, Returned) or outcome.event is None:
             return None
-        path = self._path(work, plan, event)
-        if path is None or path.step in carry_on.not_steps or len(event.payload) > _IN_RECORD_BYTES:
+        if work.version or emitted.publishes or emitted.sends:
             return None
-        packed = event.to_bytes()
-        if len(packed) > _IN_RECORD_BYTES:
-            return None
-        event_id = derive_id(work.work_id, "returned", 0)
-        work_id = derive_id(work.run_id, work.work_id, event_id, path.step)
-        about = {"w": work.work_id, "s": work.step, "a": work.attempt, **entry}
-        commands = path.commands(event_id, packed, work_id, work.scope.path)
-        to = Hop(path.where, path.step, work_id, event_id, event, commands, about, carry_on.claim_id)
-        return await hop(self._store, work, to)
-
-    def _path(self, work: Work, plan: Plan, event: Envelope) -> Path | None:
+        event = outcome.event
         recoveries = work.origin.packed_recoveries() if work.recoveries else ""
-        key = plan.digest, work.step, work.slot, recoveries, work.event_name, event.type, event.parents
+        around = tuple(opener for _, opener, _ in work.scope.levels()) if work.scope.path else ()
+        key = plan.digest, work.step, work.slot, recoveries, around, work.event_name, event.type, event.parents
         try:
             return self._paths[key]
         except KeyError:
@@ -116,30 +90,58 @@ class QuickCommits:
             path = self._paths[key] = self._found(work, plan, event)
             return path
 
+    def decision(self, path: Path, work: Work, event: Envelope) -> Decision:
+        """What `decide` would give."""
+        packed = pack(event.to_bytes())
+        if path.step:
+            event_id, work_id = _next_ids(path, work)
+            commands = _filled(path, work, event_id, packed, work_id)
+        elif path.level >= 0:
+            commands = path.commands(event=packed, scope_id=work.scope.levels()[path.level][0].encode())
+        else:
+            commands = path.commands(event=packed)
+        return Decision(sensitive=path.sensitive, packed=commands)
+
+    async def hop(
+        self,
+        path: Path,
+        work: Work,
+        event: Envelope,
+        emitted: Emitted,
+        entry: Mapping[str, Any],
+        carry_on: CarryOn,
+    ) -> Work | None:
+        """Commit and go on; None when it takes an ordinary commit, and nothing was written."""
+        if not path.step or path.step in carry_on.not_steps or not _is_simple(work, emitted):
+            return None
+        data = event.to_bytes()
+        if len(data) > _IN_RECORD_BYTES:
+            return None
+        event_id, work_id = _next_ids(path, work)
+        about = {"w": work.work_id, "s": work.step, "a": work.attempt, **entry}
+        commands = _filled(path, work, event_id, pack(data), work_id)
+        to = Hop(path.where, path.step, work_id, event_id, event, commands, about, carry_on.claim_id)
+        return await hop(self._store, work, to)
+
     def _found(self, work: Work, plan: Plan, event: Envelope) -> Path | None:
-        match decide(plan, work, Returned(event), Surroundings(), self._limits).commands:
-            case [
-                Trace() as trace,
-                KeepEvent(uses=1, in_record=True) as kept,
-                Deliver() as deliver,
-                Done(),
-            ] as commands:
+        decision = decide(plan, work, Returned(event), Surroundings(), self._limits)
+        filling = {"event": pack(event.to_bytes())}
+        step, level, about = "", -1, {}
+        match decision.commands:
+            case [Trace() as trace, KeepEvent(uses=1, in_record=True) as kept, Deliver() as deliver, Done()]:
+                filling |= {"event_id": kept.event_id.encode(), "work_id": deliver.work_id.encode()}
+                filling["scope"] = _packed_scope(work.scope.path)
+                step, about = deliver.step.name, where(deliver.step, deliver.queue) | self._always
+                about |= {"en": deliver.event_name, "rc": deliver.recoveries, "i": trace.input, "wf": plan.workflow}
+            case [Trace(), Absorb() as absorb, Done()]:
+                filling["scope_id"] = absorb.scope_id.encode()
+                level = [scope_id for scope_id, _, _ in work.scope.levels()].index(absorb.scope_id)
+            case [Trace(), Finish()]:
                 pass
             case _:
                 return None
-        packed = pack([command.wire() for command in commands])
-        scope = _packed_scope(work.scope.path)
-        gaps = kept.event_id, pack(kept.event.to_bytes()), deliver.work_id, kept.event_id, scope
-        pieces = []
-        for gap in gaps:
-            data = gap.encode() if isinstance(gap, str) else gap
-            before, found, packed = packed.partition(data)
-            if not found:
-                raise AssertionError(f"commands are packed in another order than Path.commands fills in: {commands}")
-            pieces.append(before)
-        about = where(deliver.step, deliver.queue) | self._always
-        about |= {"en": deliver.event_name, "rc": deliver.recoveries, "i": trace.input, "wf": plan.workflow}
-        return Path(deliver.step.name, (*pieces, packed), about)
+        gaps, pieces = _around_gaps(pack([command.wire() for command in decision.commands]), filling)
+        return Path(step, level, gaps, pieces, decision.sensitive, about)
 
     @cached_property
     def _always(self) -> dict[str, Any]:
@@ -149,8 +151,18 @@ class QuickCommits:
         }
 
 
-def _says_more(emitted: Emitted) -> bool:
-    return bool(emitted.publishes or emitted.sends or emitted.batches or emitted.exchanges or emitted.taken)
+def _next_ids(path: Path, work: Work) -> tuple[str, str]:
+    event_id = derive_id(work.work_id, "returned", 0)
+    return event_id, derive_id(work.run_id, work.work_id, event_id, path.step)
+
+
+def _filled(path: Path, work: Work, event_id: str, packed_event: bytes, work_id: str) -> bytes:
+    return path.commands(
+        event_id=event_id.encode(),
+        event=packed_event,
+        work_id=work_id.encode(),
+        scope=_packed_scope(work.scope.path),
+    )
 
 
 def _packed_scope(path: str) -> bytes:
@@ -158,10 +170,27 @@ def _packed_scope(path: str) -> bytes:
     return pack("sc") + pack(path)
 
 
-def _is_simple(work: Work) -> bool:
-    """Whether its record has nothing that a hop leaves alone."""
+def _around_gaps(packed: bytes, filling: Mapping[str, bytes]) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+    """Where the values lie in the packed commands, and what is around them."""
+    found = []
+    for name, value in filling.items():
+        at = packed.find(value)
+        while at >= 0:
+            found.append((at, name))
+            at = packed.find(value, at + len(value))
+    pieces, behind = [], 0
+    for at, name in sorted(found):
+        pieces.append(packed[behind:at])
+        behind = at + len(filling[name])
+    return tuple(name for _, name in sorted(found)), (*pieces, packed[behind:])
+
+
+def _is_simple(work: Work, emitted: Emitted) -> bool:
+    """Whether neither its record nor what it emitted has anything that a hop leaves alone."""
     return not (
-        work.version
+        emitted.batches
+        or emitted.exchanges
+        or emitted.taken
         or work.members is not None
         or work.sent_early
         or work.taken

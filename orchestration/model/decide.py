@@ -80,6 +80,7 @@ class Decision:
         sensitive: It depends on who waits; the commit must check that no waiter was added.
         found_nothing: It found no event in the inbox; the commit must check that none was added there.
         opens: Fan-outs opened, as (scope id, opener step).
+        packed: The commands as they are sent, where they were prepared; `commands` is then empty.
     """
 
     commands: list[Command] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Decision:
     sensitive: bool = False
     opens: tuple[tuple[str, str], ...] = ()
     found_nothing: bool = False
+    packed: bytes | None = None
 
 
 def route(

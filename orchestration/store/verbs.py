@@ -47,7 +47,9 @@ _STUCK = STUCK.to_bytes()
 @lru_cache(2048)
 def fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
     """The keys of a run by their logical names. Cached: a process that continues a run needs the same keys again."""
-    return tuple(keys[name] for name in names)
+    state_id = state_id_of(keys.run_id)
+    own = {"state": f"state:{state_id}", "handler": f"handler:{state_id}"}
+    return tuple(keys[own.get(name, name)] for name in names)
 
 
 def _as_is(reply: Any) -> list[Any]:
@@ -75,14 +77,12 @@ class Store(StoreReads):
             names: Logical key of the script -> logical name with its parameter (`owner` -> `owner:w1`).
             read: Makes the reply a value.
             **args: The script's arguments; None is left out. `extra` lists dynamic keys by logical name;
-                `body` is the list of commands.
+                `body` is the list of commands, or that packed.
         """
         script = load(verb)
         keys = self.locate(run_id)
         named = list(fixed_keys(keys, script.keys))
-        state_id = state_id_of(run_id)
-        own = {"state": f"state:{state_id}", "handler": f"handler:{state_id}"}
-        for name, renamed in (own | (names or {})).items():
+        for name, renamed in (names or {}).items():
             if name in script.positions:
                 named[script.positions[name]] = keys[renamed]
         extra: dict[str, str] = args.pop("extra", {})
@@ -96,7 +96,7 @@ class Store(StoreReads):
         body = args.pop("body", None)
         blob = [pack({name: value for name, value in args.items() if value is not None})]
         if body is not None:
-            blob.append(pack(body))
+            blob.append(body if isinstance(body, bytes) else pack(body))
         return ScriptCall(f"{verb} run {run_id!r}", script, named, blob, read)
 
     async def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
@@ -281,7 +281,7 @@ class Store(StoreReads):
             batches=batches,
             xs=exchanges or None,
             **checks(surroundings, decision.commands, decision.sensitive, decision.found_nothing, own=work.work_id),
-            body=[command.wire() for command in decision.commands],
+            body=decision.packed or [command.wire() for command in decision.commands],
             entry=commit_entry(work, decision) | entry,
             **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self.lease_ms}),
             deny=dict.fromkeys(carry_on.not_steps, 1) if carry_on is not None and carry_on.not_steps else None,

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ...orchestration.engine.emitted import Sent
@@ -102,8 +101,8 @@ class Emissions:
         self._sends: list[Sent] = []
         self._publishes: list[Command] = []
         self._unanswered: tuple[list[Command], list[Sent]] | None = None
-        self._occurrences: Counter[tuple[str, bytes, str | None]] = Counter()
-        self._burst = Burst(engine.store.settings.burst_events)
+        self._occurrences: dict[tuple[str, bytes, str | None], int] = {}
+        self._burst: Burst | None = None  # most steps never write
         self._closed = False
         self._buffer = threading.Lock()
         self._flushing = asyncio.Lock()
@@ -113,20 +112,26 @@ class Emissions:
         content = (event.type, event.payload, target)
         with self._buffer:
             self._refuse_late(event)
-            self._occurrences[content] += 1
-            occurrence = self._occurrences[content]
+            occurrence = self._occurrences[content] = self._occurrences.get(content, 0) + 1
             emit_id = derive_id(self.work.work_id, "sent", event.type, event.payload, target or "", occurrence)
             self._sends.append((emit_id, event, target))
+            burst = self._begun_burst()
         self._notify(self)
-        self._burst.written()
+        burst.written()
 
     def publish(self, event: Envelope) -> None:
         """Write an event to the run's stream."""
         with self._buffer:
             self._refuse_late(event)
             self._publishes.append(Publish(event, self.work.step, self.work.attempt))
+            burst = self._begun_burst()
         self._notify(self)
-        self._burst.written()
+        burst.written()
+
+    def _begun_burst(self) -> Burst:
+        if self._burst is None:
+            self._burst = Burst(self._engine.store.settings.burst_events)
+        return self._burst
 
     def _refuse_late(self, event: Envelope) -> None:
         if self._closed:
@@ -197,7 +202,8 @@ class Emissions:
                     del self._publishes[: len(publishes)]
                     del self._sends[: len(sends)]
                 self._unanswered = None
-            self._burst.answered()
+            if self._burst is not None:
+                self._burst.answered()
             if isinstance(reply, Refusal):
                 self._lost(reply)
                 return

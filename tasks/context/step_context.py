@@ -70,8 +70,8 @@ class StepContext:
         #: An emitted event that the code here routes to a step and the run's plan does not.
         self.misrouted: Envelope | None = None
         self._collected = 0
-        self._collect_calls: Counter[str] = Counter()
-        self._waits: Counter[str] = Counter()
+        self._collect_calls: dict[str, int] = {}
+        self._waits: dict[str, int] = {}
         self._warned: set[tuple[str, str]] = set()
 
     @property
@@ -134,8 +134,9 @@ class StepContext:
         buffer_id = buffer_id or "default"
         buffer = derive_id(self.work.step, buffer_id)
         needed = Counter(event_name(cls) for cls in expected)
-        call = f"{buffer}|{self.work.work_id}|{self._collect_calls[buffer]}"
-        self._collect_calls[buffer] += 1
+        number = self._collect_calls.get(buffer, 0)
+        call = f"{buffer}|{self.work.work_id}|{number}"
+        self._collect_calls[buffer] = number + 1
         taken = f"taken:{derive_id(call)}"
         member = encode_event(event, self.settings)
         answer = self._collecting.connection.portal.call(
@@ -180,8 +181,9 @@ class StepContext:
         if waiter_id is None:
             wanted = json.dumps(requirements, sort_keys=True, default=str)
             stem = f"waiter_{event_name(event_type)}_{wanted}"
-            waiter_id = f"{stem}_{self._waits[stem]}"
-            self._waits[stem] += 1
+            number = self._waits.get(stem, 0)
+            waiter_id = f"{stem}_{number}"
+            self._waits[stem] = number + 1
         if waiter_id in self.work.answers:
             answer = self.work.answers[waiter_id]
             if answer is None:
