@@ -22,6 +22,7 @@ class SeenWorker:
         silent_seconds: Since its last announcement.
         is_live: It announced itself recently enough to be believed.
         detours: Why its messages pass through Celery's consumer instead of going straight to its pool.
+        library: The library of functions that it uses; empty for a worker of a release without.
     """
 
     name: str
@@ -32,6 +33,7 @@ class SeenWorker:
     silent_seconds: float
     is_live: bool
     detours: tuple[str, ...] = ()
+    library: str = ""
 
     def serves(self, workflow: str) -> bool:
         """Whether runs of this workflow may go on here."""
@@ -58,6 +60,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
                 silent_seconds=silent,
                 is_live=silent <= patience,
                 detours=tuple(about.get("detours", ())),
+                library=about.get("library", ""),
             )
         )
     return found

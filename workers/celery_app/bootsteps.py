@@ -25,6 +25,7 @@ from ...orchestration.model.errors import UmbelError
 from ...orchestration.store.connection import connect, refuse_old_release
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
+from ...orchestration.store.scripts import library
 from ...orchestration.store.verbs import Store
 from ...tasks.attempt.owner_names import process_is_dead
 from ...tasks.client.runtime import Runtime
@@ -195,6 +196,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             "pool": self._pool,
             "workflows": [registered.name for registered in self.installation.registry],
             "queues": self._queues,
+            "library": library().name,
             "detours": self.installation.direct_delivery.all_reasons(),
             "seen_at": int(seconds) * 1000 + int(micros) // 1000,
         }

@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from ...orchestration.engine.libraries import remove_libraries, unused_libraries
 from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
@@ -72,6 +73,24 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     return findings
 
 
+def remove_unused_libraries(settings: Settings) -> list[str]:
+    """Remove the libraries of functions that no announced worker uses; their names.
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+    """
+    portal = Portal("umbel-doctor")
+    try:
+        store = Store(Connection(settings.redis_url or "", portal), settings)
+        return portal.call(_remove_unused(store))
+    finally:
+        portal.close()
+
+
+async def _remove_unused(store: Store) -> list[str]:
+    return await remove_libraries(store, await unused_libraries(store, await seen_workers(store)))
+
+
 # -- Celery and its broker ---------------------------------------------------------------------------------------------
 
 
@@ -113,6 +132,7 @@ async def _examine_state(store: Store, findings: list[Finding]) -> None:
         _unclaimed(store, workers),
         _long_running(store),
         _refused(store),
+        _libraries(store, workers),
     ):
         findings += [finding async for finding in found]
 
@@ -164,6 +184,18 @@ async def _refused(store: Store) -> AsyncIterator[Finding]:
             f"Refused {_count(number, 'message')} that looked like a dispatch of umbel but had another form.",
             "Find out what else writes to the broker, and let only umbel's processes do so. The log says what was "
             "wrong (message_refused).",
+        )
+
+
+async def _libraries(store: Store, workers: list[SeenWorker]) -> AsyncIterator[Finding]:
+    unused = await unused_libraries(store, workers)
+    if unused:
+        yield Finding(
+            "note",
+            "functions",
+            f"{_count(len(unused), 'library', 'libraries')} of functions used by no worker announced here: "
+            f"{', '.join(unused)}. They are left from other releases, or belong to another deployment on this Redis.",
+            "Remove them: umbel doctor --remove-unused. What is in use is loaded again by itself.",
         )
 
 
@@ -223,8 +255,8 @@ async def _long_running(store: Store) -> AsyncIterator[Finding]:
         )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def _text_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from celery.app.utils import find_app
 
 from ....orchestration.model.errors import ConfigurationError
 from ...celery_app.app import create_app
-from ...doctor.examine import examine
+from ...doctor.examine import examine, remove_unused_libraries
 from ...doctor.redis_rules import Finding, Level
 from ..deployment import configured, deployment_options, existing_settings
 from ..output import print_json
@@ -28,8 +28,9 @@ _MARKS: dict[Level, tuple[str, str]] = {
 @click.command()
 @click.option("--app", "app_name", metavar="MODULE:APP", help="Your Celery app, if umbel is installed in one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--remove-unused", is_flag=True, help="Remove libraries of functions that no announced worker uses.")
 @deployment_options
-def doctor(app_name: str | None, as_json: bool, redis_url: str | None, state: str) -> None:
+def doctor(app_name: str | None, as_json: bool, remove_unused: bool, redis_url: str | None, state: str) -> None:
     """Examine Redis, broker and workers, and suggest fixes.
 
     Exits with 1 if data could be lost or a server does not answer.
@@ -39,6 +40,9 @@ def doctor(app_name: str | None, as_json: bool, redis_url: str | None, state: st
         settings = stack.enter_context(existing_settings(redis_url, state))
         own = None if app_name is None else _load(app_name)
         app = create_app(settings) if own is None else own
+        if remove_unused:
+            for name in remove_unused_libraries(settings):
+                click.echo(f"removed {name}", err=as_json)
         findings = examine(settings, app, is_embedded=is_embedded, is_own_app=own is None)
     if as_json:
         print_json([asdict(finding) for finding in findings])

@@ -1,0 +1,43 @@
+"""The libraries of functions in Redis: one for each version of umbel that has used it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from ..store.scripts import LIBRARY_PREFIX, library
+from ..store.verbs import Store
+from .worker_directory import SeenWorker
+
+
+async def loaded_libraries(store: Store) -> list[str]:
+    """Names of umbel's libraries that Redis has, of all deployments on it."""
+    found = await store.command("list libraries", "FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARY_PREFIX}*")
+    return sorted(_fields(each)[b"library_name"].decode() for each in found)
+
+
+async def unused_libraries(store: Store, workers: Iterable[SeenWorker]) -> list[str]:
+    """Those that neither this process nor an announced worker uses. Other deployments may use them."""
+    used = {library().name, *(worker.library for worker in workers)}
+    return [name for name in await loaded_libraries(store) if name not in used]
+
+
+async def remove_libraries(store: Store, names: Iterable[str]) -> list[str]:
+    """Remove libraries; those that were there.
+
+    *Promise:* harmless at any time. A process that uses one of them loads it again with its next script.
+    """
+    removed = []
+    for name in names:
+        try:
+            await store.command("remove a library", "FUNCTION", "DELETE", name)
+        except ResponseError:  # somebody else has removed it
+            continue
+        removed.append(name)
+    return removed
+
+
+def _fields(flat: list[Any]) -> dict[bytes, Any]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
