@@ -7,7 +7,8 @@ one script per shard gives the workflows' names of a stretch, so ten thousand ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, cast
@@ -24,10 +25,17 @@ from ..store.verbs import Store
 STRETCH = 2_000
 #: Runs that are looked through for one page; what is beyond is looked through for the next one.
 REACH = 100_000
+#: Runs about which one page asks whether they may be seen; what is beyond is left to the next one.
+ASKED = 5_000
 #: Most runs of one page.
 MAX_LIMIT = 500
+#: Pages of runs that are read for one page of handlers: a handler may have had many runs.
+HANDLER_PAGES = 20
 
 _FIELDS = ("status", "workflow", "created_at", "ended_at", "parent", "unbegun", "live", "asleep")
+
+#: Whether the run of this id may be seen.
+Readable = Callable[[str], Awaitable[bool]]
 
 #: Where a page ends: (instant in Redis ms, run id); the next one has what sorts below.
 Position = tuple[int, str]
@@ -84,7 +92,7 @@ class RunPage:
         runs: Newest first.
         counts: Status -> how many runs there are of it, filters aside.
         cursor: For the next page; None when nothing is left. A page may be short, even empty, and still have one:
-            then much was looked through and little fitted.
+            then much was looked through and little fitted. It may name a run that the page does not show.
     """
 
     runs: tuple[ListedRun, ...]
@@ -92,8 +100,11 @@ class RunPage:
     cursor: str | None
 
 
-async def list_runs(store: Store, query: RunQuery) -> RunPage:
+async def list_runs(store: Store, query: RunQuery, readable: Readable | None = None) -> RunPage:
     """One page.
+
+    With `readable`, runs that it refuses count as not there: it is asked before the filter, about at most `ASKED` runs,
+    so that neither pages nor where they end depend on what those runs are called.
 
     *Promise:* changes nothing. Asks Redis a handful of times, however many runs there are, and looks through at most
     `REACH` of them. A run that starts or ends meanwhile moves to the top and is on the first page then.
@@ -103,7 +114,7 @@ async def list_runs(store: Store, query: RunQuery) -> RunPage:
         StoreUnavailable: Redis did not answer.
     """
     _check(query)
-    return await _Walk(store, query).page()
+    return await _Walk(store, query, readable).page()
 
 
 def _check(query: RunQuery) -> None:
@@ -117,8 +128,10 @@ def _check(query: RunQuery) -> None:
 class _Walk:
     """Down all indexes at once, from the cursor on."""
 
-    def __init__(self, store: Store, query: RunQuery) -> None:
+    def __init__(self, store: Store, query: RunQuery, readable: Readable | None) -> None:
         self.store = store
+        self.readable = readable
+        self.may_ask = ASKED
         self.query = query
         self.search = query.search.casefold()
         statuses = query.statuses or RUN_STATUSES
@@ -132,7 +145,7 @@ class _Walk:
         found: list[Position] = []
         looked = 0
         more = True
-        while more and len(found) < self.query.limit and looked < REACH:
+        while more and len(found) < self.query.limit and looked < REACH and self.may_ask > 0:
             stretch, seen, horizon = await self._stretch(offsets, position)
             found += stretch
             looked += seen
@@ -186,9 +199,27 @@ class _Walk:
             found.setdefault(shard, []).extend(each for each in placed if position is None or each < position)
         if horizon is not None:
             found = {shard: [each for each in some if each >= horizon] for shard, some in found.items()}
+        if self.readable is not None:
+            found, horizon = await self._seen(found, horizon, self.readable)
         if self.query.has_filter:
             found = await self._fitting({shard: some for shard, some in found.items() if some})
         return sorted(chain.from_iterable(found.values()), reverse=True), looked, horizon
+
+    async def _seen(
+        self, found: dict[int, list[Position]], horizon: Position | None, readable: Readable
+    ) -> tuple[dict[int, list[Position]], Position | None]:
+        """Those that may be seen, by shard, and where to go on: not everything may have been asked about."""
+        newest = sorted(((each, shard) for shard, some in found.items() for each in some), reverse=True)
+        seen: dict[int, list[Position]] = {}
+        enough = math.inf if self.query.has_filter else self.query.limit + 1
+        for number, (each, shard) in enumerate(newest, 1):
+            self.may_ask -= 1
+            if await readable(each[1]):
+                seen.setdefault(shard, []).append(each)
+                enough -= 1
+            if number < len(newest) and (enough == 0 or self.may_ask == 0):
+                return seen, each
+        return seen, horizon
 
     async def _fitting(self, found: dict[int, list[Position]]) -> dict[int, list[Position]]:
         """Those that fit, by shard. One round trip for all shards."""
@@ -258,6 +289,19 @@ async def newest_runs(store: Store, *, status: str | None = None, limit: int = 1
     return [run_record(run_id, raw) for run_id, raw in records if b"status" in raw]
 
 
+@dataclass(frozen=True, slots=True)
+class HandlerPage:
+    """A page of handlers.
+
+    Attributes:
+        records: The run each handler is at.
+        cursor: For the next page; None when nothing is left. See `RunPage`.
+    """
+
+    records: list[RunRecord]
+    cursor: str | None
+
+
 async def newest_handlers(
     store: Store,
     wanted: Callable[[RunRecord], bool],
@@ -265,8 +309,12 @@ async def newest_handlers(
     statuses: Collection[str],
     workflows: Collection[str] = (),
     limit: int,
-) -> list[RunRecord]:
+    cursor: str | None = None,
+    readable: Readable | None = None,
+) -> HandlerPage:
     """The run each handler is at; the one that started (while it goes on) or ended last is first.
+
+    *Promise:* reads at most `HANDLER_PAGES` pages of runs, however few handlers they have.
 
     Args:
         store: The deployment.
@@ -274,16 +322,32 @@ async def newest_handlers(
         statuses: Of runs: running, completed, failed, cancelled, timed_out.
         workflows: Only runs of these; empty is any.
         limit: At most so many.
+        cursor: `HandlerPage.cursor` of the page before.
+        readable: See `list_runs`.
+
+    Raises:
+        WorkflowRuntimeError: No page has given this cursor.
+        StoreUnavailable: Redis did not answer.
     """
     found: list[RunRecord] = []
-    query = RunQuery(tuple(statuses), tuple(workflows), limit=MAX_LIMIT)
-    more = bool(statuses)
-    while more and len(found) < limit:
-        page = await list_runs(store, query)
-        records = await _current(store, [run.run_id for run in page.runs])
-        found.extend(filter(wanted, records))
-        query, more = replace(query, cursor=page.cursor), page.cursor is not None
-    return found[:limit]
+    if not statuses or limit == 0:
+        return HandlerPage(found, None)
+    query = RunQuery(tuple(statuses), tuple(workflows), limit=MAX_LIMIT, cursor=cursor)
+    for _ in range(HANDLER_PAGES):
+        page = await list_runs(store, query, readable)
+        placed = {run.run_id: _spelled(_position(run)) for run in page.runs}
+        found += filter(wanted, await _current(store, list(placed)))
+        if len(found) >= limit:
+            is_last = len(found) == limit and page.cursor is None
+            return HandlerPage(found[:limit], None if is_last else placed[found[limit - 1].run_id])
+        if page.cursor is None or len(page.runs) < MAX_LIMIT:  # a short page was expensive enough
+            return HandlerPage(found, page.cursor)
+        query = replace(query, cursor=page.cursor)
+    return HandlerPage(found, query.cursor)
+
+
+def _position(run: ListedRun) -> Position:
+    return (run.created_at if run.ended_at is None or run.status == "running" else run.ended_at), run.run_id
 
 
 async def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:

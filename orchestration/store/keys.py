@@ -122,6 +122,7 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "admitted:<workflow>": ("ZSET", "admission of each admitted run -> next look; in the shard of the name"),
     "waiting:<workflow>": ("ZSET", "admission of each run that waits -> its start in us; likewise"),
     "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
+    "cursor_key": ("STRING", "key with which servers seal the cursors of lists; in shard 0, as old as the deployment"),
     "handler:<state_id>": ("STRING", "the run that a named handler is at; lives as long as its runs"),
 }
 

@@ -6,6 +6,7 @@ can be shown too.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +17,7 @@ from starlette.routing import Route
 
 from ...orchestration.engine.sessions import handler_id_of
 from ...orchestration.inspection.run_detail import read_detail
-from ...orchestration.inspection.run_list import RunPage, RunQuery, list_runs
+from ...orchestration.inspection.run_list import Readable, RunPage, RunQuery, list_runs
 from ...orchestration.model.errors import (
     NotRetried,
     PayloadTooLarge,
@@ -29,6 +30,7 @@ from ...orchestration.streams.log import read_heads
 from ...orchestration.streams.reader import StreamReader
 from ...tasks.events.event import SYSTEM_EVENTS, Event, event_name, loaded_event
 from ..http.access import ACCESS, Access, acts
+from ..http.cursors import Cursors
 from ..http.deployment import ServedDeployment, ServedWorkflow
 from ..http.event_stream import SSE, EventStreamResponse, frames
 from ..http.parsing import EventProblem, make_event, read_object, read_text
@@ -133,31 +135,36 @@ class _RunData:
         `limit`, `cursor`. The numbers of runs are included only if no `authorize` hook limits what a caller may see.
         """
         access: Access = request.scope[ACCESS]
-        page = await self._page(self._query(request))
-        seen = [run for run in page.runs if await access.allows("read", handler_id_of(run.run_id))]
+        cursors = await self._deployment.cursors()
+        page = await self._page(self._query(request, cursors), access.readable())
+        runs = [replace(run, parent=await _shown_parent(access, run.parent)) for run in page.runs]
         counts = page.counts if access.authorize is None else None
-        return ConsoleJSON(page_of_runs(seen, counts, page.cursor, self._routes()))
+        return ConsoleJSON(page_of_runs(runs, counts, cursors.sealed(page.cursor), self._routes()))
 
-    def _query(self, request: Request) -> RunQuery:
+    def _query(self, request: Request, cursors: Cursors) -> RunQuery:
         given = request.query_params
         limit = given.get("limit") or "50"
         if not limit.isascii() or not limit.isdigit() or len(limit) > 9:
             raise HTTPException(400, f"Invalid limit: {limit[:100]!r}")
+        try:
+            cursor = cursors.opened(given.get("cursor") or None)
+        except WorkflowRuntimeError as error:
+            raise HTTPException(400, str(error)) from error
         return RunQuery(
             statuses=tuple(each for each in given.getlist("status") if each),
             workflows=tuple(self._full_name(each) for each in given.getlist("workflow") if each),
             search=given.get("search", "").strip()[:200],
             limit=int(limit),
-            cursor=given.get("cursor") or None,
+            cursor=cursor,
         )
 
     def _full_name(self, given: str) -> str:
         served = self._deployment.workflows.get(given)
         return served.workflow.workflow_name if served else given
 
-    async def _page(self, query: RunQuery) -> RunPage:
+    async def _page(self, query: RunQuery, readable: Readable | None) -> RunPage:
         try:
-            return await list_runs(self._deployment.store, query)
+            return await list_runs(self._deployment.store, query, readable)
         except WorkflowRuntimeError as error:
             raise HTTPException(400, str(error)) from error
 
@@ -168,7 +175,8 @@ class _RunData:
     @acts("read")
     async def get(self, request: Request) -> Response:
         """`GET /console/runs/{run_id}`: its status, steps, open questions, state and timeline."""
-        return ConsoleJSON(await self._shape(_id(request)))
+        shape = await self._shape(_id(request))
+        return ConsoleJSON(shape | {"parent": await _shown_parent(request.scope[ACCESS], shape["parent"])})
 
     async def _shape(self, run_id: str) -> dict[str, Any]:
         try:
@@ -284,6 +292,10 @@ class _RunData:
             return await self._deployment.store.run(run_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
+
+
+async def _shown_parent(access: Access, parent: str | None) -> str | None:
+    return parent if parent is None or await access.allows("read", handler_id_of(parent)) else None
 
 
 def _id(request: Request) -> str:

@@ -62,6 +62,12 @@ class Access:
         answer = self.authorize(self.principal, action, run_id)
         return bool(await answer if inspect.isawaitable(answer) else answer)
 
+    def readable(self) -> Callable[[str], Awaitable[bool]] | None:
+        """Which runs a list may show, by run id; None if all."""
+        if self.authorize is None:
+            return None
+        return lambda run_id: self.allows("read", handler_id_of(run_id))
+
     async def check(self, action: str, run_id: str | None) -> None:
         """Require that the hook allows it.
 

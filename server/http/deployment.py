@@ -22,6 +22,7 @@ from ...tasks.client.runtime import Runtime, current_runtime
 from ...tasks.client.workflow import Workflow
 from ...tasks.context.ctx import Context
 from ...tasks.events.event import SYSTEM_EVENTS, Event, StartEvent
+from .cursors import Cursors
 from .protocol import HandlerData, handler_data
 
 logger = logging.getLogger("umbel.server")
@@ -89,6 +90,7 @@ class ServedDeployment:
     readers: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _hub: StreamHub | None = None
+    _cursors: tuple[Store, Cursors] | None = None
     _workers: tuple[float, frozenset[str]] = (0.0, frozenset())
 
     @property
@@ -104,6 +106,17 @@ class ServedDeployment:
     def store(self) -> Store:
         """The deployment's runs."""
         return self.runtime.store
+
+    async def cursors(self) -> Cursors:
+        """Seals the cursors of lists.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        store = self.store
+        if self._cursors is None or self._cursors[0] is not store:
+            self._cursors = store, await Cursors.of(store)
+        return self._cursors[1]
 
     @property
     def hub(self) -> StreamHub:

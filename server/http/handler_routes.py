@@ -21,8 +21,8 @@ from .event_stream import NDJSON, SSE, EventStreamResponse, frames
 from .parsing import EventProblem, parse_event, read_object, read_text, registry_of
 from .protocol import RUN_STATUSES_OF, HandlerData, is_status_completed, plain_result
 
-#: Default limit of the list of handlers.
-DEFAULT_LIMIT = 1_000
+#: Handlers of one page of the list: the default, and the maximum.
+MAX_LIMIT = 1_000
 
 
 class HandlerEndpoints:
@@ -46,30 +46,50 @@ class HandlerEndpoints:
 
     @acts("list")
     async def listing(self, request: Request) -> Response:
-        """`GET /handlers`, newest first; each handler with its current run."""
+        """`GET /handlers`, newest first; each handler with its current run.
+
+        At most `MAX_LIMIT` per answer; if there may be more, the header `Link` has the address of the next page.
+        """
         statuses = _filter(request, "status")
         names = _filter(request, "workflow_name")
-        limit = _number(request, "limit", DEFAULT_LIMIT)
+        limit = _number(request, "limit", MAX_LIMIT)
+        if limit > MAX_LIMIT:
+            raise HTTPException(400, f"A page has at most {MAX_LIMIT:,} handlers. Follow the Link header for more.")
+        cursors = await self._deployment.cursors()
         wanted = [run for status, runs in RUN_STATUSES_OF.items() if not statuses or status in statuses for run in runs]
-        found = await self._newest(wanted, names, limit)
         access: Access = request.scope[ACCESS]
-        rows = [row for row in found if await access.allows("read", row.handler_id)]
-        return JSONResponse({"handlers": [row.model_dump() for row in rows]})
+        try:
+            cursor = cursors.opened(request.query_params.get("cursor") or None)
+            rows, cursor = await self._newest(wanted, names, limit, cursor, access)
+        except WorkflowRuntimeError as error:
+            raise HTTPException(400, str(error)) from error
+        following = cursors.sealed(cursor)
+        links = {} if following is None else {"link": f'<{_with_cursor(request, following)}>; rel="next"'}
+        return JSONResponse({"handlers": [row.model_dump() for row in rows]}, headers=links)
 
-    async def _newest(self, statuses: list[str], names: Collection[str], limit: int) -> list[HandlerData]:
+    async def _newest(
+        self, statuses: list[str], names: Collection[str], limit: int, cursor: str | None, access: Access
+    ) -> tuple[list[HandlerData], str | None]:
         def is_wanted(record: RunRecord) -> bool:
             served = self._deployment.served_of(record)
             return served is not None and (not names or served.name in names)
 
         workflows = {each.workflow.workflow_name for each in self._deployment.workflows.values()}
         found = await newest_handlers(
-            self._deployment.store, is_wanted, statuses=statuses if workflows else (), workflows=workflows, limit=limit
+            self._deployment.store,
+            is_wanted,
+            statuses=statuses if workflows else (),
+            workflows=workflows,
+            limit=limit,
+            cursor=cursor,
+            readable=access.readable(),
         )
-        return [
+        rows = [
             await self._deployment.data(record, served)
-            for record in found
+            for record in found.records
             if (served := self._deployment.served_of(record))
         ]
+        return rows, found.cursor
 
     @acts("read")
     async def get(self, request: Request) -> Response:
@@ -181,6 +201,12 @@ class HandlerEndpoints:
         if not is_running and position >= head:
             return None
         return self._deployment.hub.reader(record.run_id, position, include_internal)
+
+
+def _with_cursor(request: Request, cursor: str) -> str:
+    """The address of the next page, relative to the server."""
+    url = request.url.include_query_params(cursor=cursor)
+    return f"{url.path}?{url.query}"
 
 
 def _status_code(data: HandlerData) -> int:

@@ -49,7 +49,8 @@ _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("/handlers", "get"): [
         _parameter("status", _LIST, "running, completed, failed, cancelled; repeatable."),
         _parameter("workflow_name", _LIST, "Repeatable."),
-        _parameter("limit", {"type": "integer", "default": 1000}, "Maximum number, newest first."),
+        _parameter("limit", {"type": "integer", "default": 1000, "maximum": 1000}, "Maximum number, newest first."),
+        _parameter("cursor", _TEXT, "Of the page before: its Link header has the address with it."),
     ],
     ("/handlers/{handler_id}/cancel", "post"): [_parameter("purge", _BOOLEAN, "Also delete the handler.")],
     ("/events/{handler_id}", "get"): [

@@ -219,7 +219,7 @@ def test_purging_leaves_nothing(store: Store) -> None:
     left = [key for key in left if ":answer:" not in key]
     mine = [key for key in left if run.run_id in key or key.endswith((":state:h", ":handler:h"))]
     assert mine == []
-    assert store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=9) == []
+    assert store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=9).records == []
     with pytest.raises(RunNotFound):
         store.call(handler_record, store, "h")
 
@@ -256,14 +256,28 @@ def test_a_list_shows_each_handler_once_and_where_it_is(store: Store) -> None:
         end(store, last)
     going = begin(store, "other")
 
-    found = store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=9)
+    def listed(**query: Any) -> list[str]:
+        options = {"wanted": lambda _: True, "statuses": ALL, "limit": 9} | query
+        return [record.run_id for record in store.call(newest_handlers, store, **options).records]
 
-    assert {record.run_id for record in found} == {plain.run_id, last, going}
-    assert [
-        record.run_id for record in store.call(newest_handlers, store, lambda _: True, statuses=["running"], limit=9)
-    ] == [going]
-    assert len(store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=2)) == 2
-    assert (
-        store.call(newest_handlers, store, lambda record: record.run_id == going, statuses=ALL, limit=9)[0].run_id
-        == going
-    )
+    assert set(listed()) == {plain.run_id, last, going}
+    assert listed(statuses=["running"]) == [going]
+    assert listed(wanted=lambda record: record.run_id == going) == [going]
+
+
+def test_pages_of_handlers_follow_each_other_and_lose_none(store: Store) -> None:
+    begun = [begin(store, f"h{n}") for n in range(5)]
+    end(store, begun[0])
+    again = begin(store, "h0")
+
+    for limit in (1, 2, 4, 5):
+        seen: list[str] = []
+        cursor = None
+        while True:
+            page = store.call(newest_handlers, store, lambda _: True, statuses=ALL, limit=limit, cursor=cursor)
+            assert len(page.records) <= limit
+            seen += [record.run_id for record in page.records]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert sorted(seen) == sorted([again, *begun[1:]])

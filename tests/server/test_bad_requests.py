@@ -136,3 +136,19 @@ async def test_what_a_run_may_hold_can_be_shown_however_deep_it_is(client: httpx
         found = await client.get(path.format(handler_id))
         assert found.status_code == 200, (path, found.text)
         assert nested in found.text, path
+
+
+async def test_a_list_has_a_largest_page(client: httpx.AsyncClient) -> None:
+    for n in range(3):
+        assert (await client.post("/workflows/greet/run", json={"handler_id": f"paged{n}"})).status_code == 200
+
+    for limit in ("1001", "999999999"):
+        answer = await client.get("/handlers", params={"limit": limit})
+        assert answer.status_code == 400
+        assert "at most 1,000" in answer.json()["detail"]
+    first = await client.get("/handlers", params={"limit": "2", "workflow_name": "greet"})
+    second = await client.get(first.links["next"]["url"])
+    seen = [each["handler_id"] for each in [*first.json()["handlers"], *second.json()["handlers"]]]
+    assert len(set(seen)) == len(seen) == 4
+    assert seen[:3] == ["paged2", "paged1", "paged0"]
+    assert (await client.get("/handlers", params={"cursor": "x"})).status_code == 400

@@ -1,0 +1,75 @@
+"""Cursors of lists as clients see them: sealed, since a page may end at a run that its reader may not see.
+
+The key is made once per deployment and kept in Redis, so that every server opens the cursors of every other.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+
+from ...orchestration.model.errors import WorkflowRuntimeError
+from ...orchestration.store.verbs import Store
+
+_KEY_BYTES = 32
+_MAC_BYTES = 16
+#: What is sealed is filled up to a multiple of this, so that the length of a cursor does not show that of a run's id.
+_BLOCK = 64
+_MOST_CHARACTERS = 1_000
+
+
+class Cursors:
+    """Seals the cursors of one deployment, and opens them again. Equal positions have equal cursors."""
+
+    def __init__(self, key: bytes) -> None:
+        self._seal_key, self._stream_key = (hmac.digest(key, what, "sha256") for what in (b"seal", b"stream"))
+
+    @classmethod
+    async def of(cls, store: Store) -> Cursors:
+        """Those of this deployment. *Promise:* the same key for all processes, also for those that start together.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        name = store.keys.in_shard(0, "cursor_key")
+        _, key = await store.batch(
+            "read the key of cursors", ("SET", name, secrets.token_bytes(_KEY_BYTES), "NX"), ("GET", name)
+        )
+        return cls(key)
+
+    def sealed(self, cursor: str | None) -> str | None:
+        """What a client gets of a cursor."""
+        if cursor is None:
+            return None
+        text = cursor.encode()
+        text += b"\0" * (-len(text) % _BLOCK)
+        seal = self._seal(text)
+        return base64.urlsafe_b64encode(seal + self._mixed(seal, text)).decode()
+
+    def opened(self, given: str | None) -> str | None:
+        """The cursor of which a client got this.
+
+        Raises:
+            WorkflowRuntimeError: No server of this deployment has given it.
+        """
+        if given is None:
+            return None
+        try:
+            raw = base64.b64decode(given[:_MOST_CHARACTERS].encode(), b"-_", validate=True)
+        except (binascii.Error, UnicodeEncodeError):
+            raw = b""
+        seal, text = raw[:_MAC_BYTES], self._mixed(raw[:_MAC_BYTES], raw[_MAC_BYTES:])
+        if not hmac.compare_digest(seal, self._seal(text)):
+            raise WorkflowRuntimeError(f"{given[:100]!r} is no cursor. Give the one that came with the page before.")
+        return text.rstrip(b"\0").decode()
+
+    def _seal(self, text: bytes) -> bytes:
+        return hmac.digest(self._seal_key, text, "sha256")[:_MAC_BYTES]
+
+    def _mixed(self, seal: bytes, text: bytes) -> bytes:
+        """The text in another form, and back: combined with a stream of bytes that only the key's owners can make."""
+        stream = hashlib.shake_256(self._stream_key + seal).digest(len(text))
+        return bytes(a ^ b for a, b in zip(text, stream, strict=True))

@@ -1,0 +1,164 @@
+"""Lists contain what their reader may see, to the last byte: nothing of other runs is in rows, headers or cursors."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from support.console import flows as console_flows
+from support.console.driving import Keep
+from support.store.blocking import store_of
+from umbel import Settings
+from umbel.errors import WorkflowRuntimeError
+from umbel.orchestration.inspection import run_list
+from umbel.server import Principal, WorkflowServer
+from umbel.server.http.cursors import Cursors
+from umbel.tasks.client.runtime import Runtime
+
+NAME, CLASS = next(iter(console_flows.WORKFLOWS.items()))
+WORKFLOW = CLASS(timeout=None).workflow_name
+#: What is of others: ids, the name of a workflow, instants.
+THEIRS = ("theirs", "Secret", "17000000")
+
+
+def mine_only(_: Principal, action: str, run_id: str | None) -> bool:
+    return run_id is None or run_id.startswith("mine")
+
+
+def make_mine(keep: Keep) -> None:
+    for n in range(7):
+        keep(f"mine{n}", ("completed", "failed", "running")[n % 3], workflow=WORKFLOW, at=1_600_000_000_000 + n)
+
+
+def make_theirs(keep: Keep) -> None:
+    for n in range(60):
+        keep(f"theirs-{n}", ("completed", "running")[n % 2], workflow="Secret", at=1_700_000_000_000 + n)
+        keep(f"theirs{n}", "completed", workflow=WORKFLOW, at=1_700_000_005_000 + n)
+
+
+@pytest.fixture
+def other_keep(redis_url: str, keep: Keep) -> Iterator[tuple[Runtime, Keep]]:
+    """A deployment where there are no runs but one's own."""
+    made = Runtime(Settings(redis_url=redis_url, key_prefix=f"o{secrets.token_hex(5)}"))
+    store = store_of(made)
+
+    def make(run_id: str, status: str = "completed", *, workflow: str = "", at: int = 0) -> str:
+        keys = store.locate(run_id)
+        record: dict[str, Any] = {"status": status, "workflow": workflow, "created_at": at, "live": 0}
+        store.client.hset(keys["run"], mapping=record if status == "running" else record | {"ended_at": at})
+        store.client.zadd(keys[f"runs:{status}"], {run_id: at})
+        return run_id
+
+    yield made, make
+    made.close()
+
+
+async def every_page(http: httpx.AsyncClient, path: str, **query: Any) -> list[httpx.Response]:
+    answers = [await http.get(path, params=query)]
+    while following := next_of(answers[-1]):
+        answers.append(await http.get(path, params=query | {"cursor": following}))
+        assert len(answers) < 300
+    return answers
+
+
+def next_of(answer: httpx.Response) -> str | None:
+    assert answer.status_code == 200, answer.text
+    link = answer.links.get("next", {}).get("url")
+    return httpx.URL(link).params["cursor"] if link else answer.json().get("cursor")
+
+
+def rows_of(answers: list[httpx.Response]) -> bytes:
+    """All rows, as bytes that are equal if the rows are."""
+    rows = [row for each in answers for row in each.json().get("runs", each.json().get("handlers"))]
+    for row in rows:
+        row["error"] = None  # whether a worker is alive depends on the time
+    return json.dumps(rows).encode()
+
+
+def served(runtime: Runtime) -> httpx.AsyncClient:
+    server = WorkflowServer(runtime=runtime, authorize=mine_only)
+    server.add_workflow(NAME, CLASS(timeout=None))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost")
+
+
+QUERIES: list[dict[str, Any]] = [
+    {},
+    *({"limit": limit} for limit in (1, 2, 7, 50)),
+    {"limit": 2, "status": "completed"},
+    {"limit": 1, "status": "running"},
+    {"limit": 3, "search": "theirs"},
+    {"limit": 3, "search": "mine"},
+    {"limit": 2, "workflow": "Secret"},
+    {"limit": 2, "workflow": WORKFLOW, "workflow_name": NAME},
+]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+@pytest.mark.parametrize("path", ["/handlers", "/console/runs"])
+async def test_every_byte_of_a_list_is_what_it_would_be_without_the_runs_of_others(
+    runtime: Runtime,
+    keep: Keep,
+    other_keep: tuple[Runtime, Keep],
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    query: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(run_list, "ASKED", 25)  # so that pages end at runs of others
+    make_mine(keep)
+    make_theirs(keep)
+    alone, keep_alone = other_keep
+    make_mine(keep_alone)
+
+    async with served(runtime) as http, served(alone) as http_alone:
+        answers = await every_page(http, path, **query)
+        expected = await every_page(http_alone, path, **query)
+
+    assert rows_of(answers) == rows_of(expected)
+    for answer in answers:
+        cursor = next_of(answer) or ""
+        seen = (
+            json.dumps(answer.json() | {"cursor": None}).encode(),
+            base64.urlsafe_b64decode(cursor),
+            *(value for name, value in answer.headers.raw if name != b"link"),
+        )
+        asked = json.dumps(query)
+        for part in seen:
+            assert not any(each.encode() in part for each in THEIRS if each not in asked)
+            assert b"theirs" not in part
+
+
+async def test_no_list_route_contains_anything_of_the_runs_of_others(runtime: Runtime, keep: Keep) -> None:
+    make_theirs(keep)
+    keep("mine", workflow=WORKFLOW)
+    store_of(runtime).client.hset(runtime.store.locate("mine")["run"], "parent", "theirs0")
+
+    async with served(runtime) as http:
+        for path in ("/handlers", "/console/runs", "/workflows", "/console/workflows", "/health", "/ready"):
+            answer = await http.get(path)
+            assert b"theirs" not in answer.content, path
+            assert b"Secret" not in answer.content, path
+        assert (await http.get("/console/runs")).json()["runs"][0]["parent"] is None
+
+
+def test_a_cursor_is_opened_by_every_server_of_its_deployment_and_by_no_other(
+    runtime: Runtime, other_keep: tuple[Runtime, Keep]
+) -> None:
+    one, two = (runtime.portal.call(Cursors.of(runtime.store)) for _ in range(2))
+    stranger = runtime.portal.call(Cursors.of(other_keep[0].store))
+    sealed = one.sealed("1700000000000.theirs")
+    assert sealed is not None
+
+    assert two.opened(sealed) == "1700000000000.theirs"
+    assert len(sealed) == len(one.sealed("1.x") or "")
+    forged = [sealed[:-4], sealed[:10] + ("A" if sealed[10] != "A" else "B") + sealed[11:], "1700000000000.x", "", "é"]
+    for cursor in forged:
+        with pytest.raises(WorkflowRuntimeError, match="is no cursor"):
+            one.opened(cursor)
+    with pytest.raises(WorkflowRuntimeError, match="is no cursor"):
+        stranger.opened(sealed)
