@@ -209,8 +209,8 @@ def test_an_admitted_run_that_is_still_running_is_left_alone(crowd: Crowd) -> No
 GUARDS = [
     (
         "start",
-        "not awaits_admission and take_slot",
-        "take_slot",
+        "not call.awaits_admission and slots.take",
+        "slots.take",
         test_a_run_that_waits_is_running_and_nothing_of_it_is_dispatched,
     ),
     ("admit", "<= A.said_at", "<= A.since", test_an_older_run_that_asks_late_does_not_bring_its_limit_back),

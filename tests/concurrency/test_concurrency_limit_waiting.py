@@ -168,11 +168,11 @@ def test_a_restored_run_waits_for_admission_with_all_its_work(crowd: Crowd) -> N
 GUARDS = [
     (
         "send",
-        "awaits_admission = redis.call('HGET', K.run, 'unbegun')",
+        "call.awaits_admission = redis.call('HGET', K.run, 'unbegun')",
         "",
         test_what_is_sent_to_a_waiting_run_is_kept_until_it_begins,
     ),
-    ("wake", "awaits_admission = meta[2]", "", test_what_wakes_in_a_waiting_run_continues_when_it_begins),
+    ("wake", "call.awaits_admission = meta[2]", "", test_what_wakes_in_a_waiting_run_continues_when_it_begins),
     ("begin", "or meta[2] ~= A.ticket", "", test_an_admission_of_an_earlier_life_begins_nothing),
     ("begin", "meta[1] ~= 'running' or", "", test_a_late_request_admits_no_run_that_has_ended),
     ("revive", "(has_begun or not limit)", "true", test_a_run_that_never_began_can_be_revived),

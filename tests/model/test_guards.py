@@ -136,8 +136,6 @@ def test_a_missing_guard_is_noticed(client: Client, settings: Settings, guard: G
 
     apart = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:mutant"})
     mutant = mutant_store(client, apart, {guard.verb: (guard.text, guard.without)})
-    # It can be loaded still, so what fails is what it does.
-    client.function_load(mutant.mutants[guard.verb].library.text, replace=True)
 
     with pytest.raises((AssertionError, ResponseError)):
         guard.scenario(mutant)

@@ -155,7 +155,7 @@ def test_parked_and_overdue_work_is_reported(store: Store) -> None:
 
 
 def test_the_bounds_are_those_of_the_scripts() -> None:
-    lua = Path(scripts.__file__).with_name("lua").joinpath("lib", "measure.lua").read_text()
+    lua = Path(scripts.__file__).with_name("lua").joinpath("lib", "histograms.lua").read_text()
     [bounds] = re.findall(r"BOUNDS = \{([^}]*)\}", lua)
 
     assert tuple(int(bound) for bound in bounds.split(",")) == BOUNDS

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TypeVar
 
+from redis.exceptions import ResponseError
+
 from support.store.blocking import BlockingStore, blocking_store
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client
@@ -67,8 +69,18 @@ def checked_store(client: Client, settings: Settings) -> BlockingStore:
 
 
 def mutant_store(client: Client, settings: Settings, mutations: dict[str, tuple[str, str]]) -> BlockingStore:
-    """A `MutantStore` for plain tests."""
-    return blocking_store(settings, client, partial(MutantStore, mutations=mutations))
+    """A `MutantStore` for plain tests.
+
+    Raises:
+        LookupError: As `MutantStore`; or Redis cannot load what is left, so a failure would show nothing.
+    """
+    made = blocking_store(settings, client, partial(MutantStore, mutations=mutations))
+    for mutant in made.wrapped.mutants.values():
+        try:
+            client.function_load(mutant.library.text, replace=True)
+        except ResponseError as error:
+            raise LookupError(f"{mutant.name}.lua without its guard cannot be loaded: {error}") from error
+    return made
 
 
 class MutantStore(Store):
