@@ -38,6 +38,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "message_refused": "a message on an umbel queue was malformed; it was counted and quarantined",
         "metrics_incomplete": "the broker did not report the number of quarantined messages",
         "needs_code": "work was parked because its code is not loaded",
+        "new_deployment": "a deployment begins in a Redis that has others: is `UMBEL_KEY_PREFIX` right?",
         "owner_gone": "lease lost: this process was declared dead; it continues under a new incarnation",
         "owner_lost": "another process was declared dead; its work is redispatched",
         "park_failed": "parking did not reach Redis",

@@ -121,10 +121,17 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "state:<state_id>:answer:<process>": ("STRING", "id of a process's last write; lives 60 s"),
     "admitted:<workflow>": ("ZSET", "admission of each admitted run -> next look; in the shard of the name"),
     "waiting:<workflow>": ("ZSET", "admission of each run that waits -> its start in us; likewise"),
+    "deployment": ("STRING", "key prefix, number of shards and schema version, as JSON; in shard 0, never expires"),
     "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
     "cursor_key": ("STRING", "key with which servers seal the cursors of lists; in shard 0, as old as the deployment"),
     "handler:<state_id>": ("STRING", "the run that a named handler is at; lives as long as its runs"),
 }
+
+#: Each run is in one of them while it is kept.
+RUN_INDEXES = tuple(name for name in SHARD_KEYS if name.startswith("runs:"))
+
+#: A deployment may have so many shards.
+MAX_SHARDS = 1024
 
 #: Keys that are stored under the name that an older release gave them: deployments share a Redis while they upgrade.
 STORED_AS = {

@@ -31,6 +31,7 @@ from redis.exceptions import (
 from ..model.errors import ConfigurationError
 from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
 from .connection import is_passing, not_a_url, refuse_old_server, refused_credentials, unavailable
+from .deployment import Deployment
 from .failpoints import failpoint
 from .portal import Portal
 
@@ -108,6 +109,8 @@ class Connection:
         except ValueError as error:
             raise not_a_url(url, error) from None
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: What every connection that is made is compared with.
+        self.deployment: Deployment | None = None
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -299,6 +302,8 @@ class Connection:
             try:
                 await connection.connect()
                 await refuse_old_server(connection, self.url)
+                if self.deployment is not None:
+                    await self.deployment.judge(connection, self.url)
                 pause = _FIRST_PAUSE
                 await self._converse(connection)
             except Exception as failure:

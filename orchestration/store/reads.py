@@ -15,6 +15,7 @@ from ..model.plan import Plan
 from ..model.waiting_kinds import Kind, digests
 from ..model.work_item import InboxEvent, Seen, Surroundings, Waiter, Work
 from .asks import Command, ScriptCall
+from .deployment import Deployment
 from .keys import Keys, RunKeys
 from .pipeline import Connection
 from .replies import RunRecord, not_found, pairs, run_record, unpack_raw
@@ -73,6 +74,7 @@ class StoreReads:
         self.connection = connection
         self.settings = settings
         self.keys = Keys(settings.key_prefix, settings.shards)
+        connection.deployment = Deployment(settings.key_prefix, settings.shards)
         self.patience_seconds = connection.patience_seconds if patience_seconds is None else patience_seconds
         self._plans: dict[str, Plan] = {}
         self._located = lru_cache(4096)(self.keys.of_run)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..model.errors import ConfigurationError
 from .failpoints import VARIABLE as FAILPOINTS
+from .keys import MAX_SHARDS
 
 #: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
 #: has a `/` or `?` in it goes further.
@@ -60,7 +61,7 @@ class Settings(BaseModel):
     unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")
     key_prefix: str = Field(default="umbel", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
     default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")
-    shards: int = Field(default=16, ge=1, le=1024)
+    shards: int = Field(default=16, ge=1, le=MAX_SHARDS)
 
     lease_seconds: float = Field(default=15.0, gt=0)
     heartbeat_seconds: float = Field(default=5.0, gt=0)

@@ -56,12 +56,17 @@ class OwnConnection(Connection):
             socket_connect_timeout=silence_seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        self._pid = os.getpid()
+        self._pid, self._judged_pid = os.getpid(), 0
         self._idle: deque[tuple[Any, float]] = deque()
 
     async def run(self, call: ScriptCall[T], *, patience_seconds: float | None = None) -> T:
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
         begun = time.monotonic()
+        if (
+            self._judged_pid != os.getpid()
+        ):  # whether this is a process of the deployment, the shared connection finds out
+            self.portal.call(self._shared.command(call.what, "PING", patience_seconds=patience))
+            self._judged_pid = os.getpid()
         try:
             reply = self._asked_here(self._of_call(call, patience).packed, call.script.name)
         except (OSError, RedisError) as fault:

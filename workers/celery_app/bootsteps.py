@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
-from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.connection import connect, refuse_old_release
+from ...orchestration.model.errors import StoreUnavailable, UmbelError
+from ...orchestration.store.connection import connect
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.scripts import library
@@ -81,9 +81,15 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         """Start sweeping.
 
         Raises:
-            ConfigurationError: Redis is too old, and so this worker ends. One that does not answer is waited for.
+            ConfigurationError: Redis is too old, or holds a deployment with other values, and so this worker ends. One
+                that does not answer is waited for.
         """
-        self._refuse_old_server()
+        settings = self.installation.settings
+        self._store = Store(
+            Connection(settings.redis_url, self._portal, patience_seconds=settings.sweep_seconds), settings
+        )
+        with contextlib.suppress(StoreUnavailable):
+            self._portal.call(self._store.command("look at the deployment", "PING"))
         self._queues = sorted(parent.app.amqp.queues.consume_from)
         is_ours = isinstance(parent.pool, AsyncPool)
         self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]
@@ -104,9 +110,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         self._portal.loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
-        settings = self.installation.settings
-        connection = Connection(settings.redis_url, self._portal, patience_seconds=settings.sweep_seconds)
-        store = Store(connection, settings)
+        settings, store = self.installation.settings, self._store
         dispatcher = CeleryDispatcher(self.installation.app, self._portal)
         sweep = Sweep(Engine(store, dispatcher), dispatcher.backlog)
         is_examined = False
@@ -131,17 +135,6 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                     await self._wake.wait()
             self._wake.clear()
         await self._leave(store)
-
-    def _refuse_old_server(self) -> None:
-        url = self.installation.settings.redis_url
-        client = connect(url)
-        try:
-            info = client.info("server")
-        except RedisError:
-            return
-        finally:
-            client.close()
-        refuse_old_release(info, url)
 
     def _examine(self) -> None:
         """Log once, at the start, which settings of Redis may lose what it acknowledges."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 import click
 
-from ...orchestration.model.errors import NotConfigured
+from ...orchestration.model.errors import NotConfigured, StoreUnavailable
+from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.portal import Portal
 from ...orchestration.store.settings import Settings
+from ...orchestration.store.verbs import Store
 from ...tasks.client.runtime import Runtime
 from ..embedded.folder import ServerFolder, state_folder
 from ..embedded.redis_server import EmbeddedRedis
@@ -55,6 +58,22 @@ def embedded(settings: Settings, state: str) -> Iterator[tuple[Settings, Supervi
     """
     with Supervisor() as supervisor, EmbeddedRedis.in_folder(state_folder(state), supervisor=supervisor) as redis:
         yield settings.model_copy(update={"redis_url": redis.url, "broker_url": None}), supervisor
+
+
+def refuse_foreign(settings: Settings) -> None:
+    """Look whether the deployment in Redis is the one of these settings. A Redis that does not answer is let pass.
+
+    Raises:
+        ConfigurationError: It has other values, refuses the credentials, or is too old.
+    """
+    assert settings.redis_url is not None
+    portal = Portal("umbel-look")
+    try:
+        store = Store(Connection(settings.redis_url, portal, patience_seconds=0.0), settings)
+        with suppress(StoreUnavailable):
+            portal.call(store.command("look at the deployment", "PING"))
+    finally:
+        portal.close()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
 from ...orchestration.inspection.run_list import newest_runs
-from ...orchestration.model.errors import UmbelError
+from ...orchestration.model.errors import ConfigurationError, UmbelError
 from ...orchestration.store.connection import connect
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
@@ -58,6 +58,8 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
         if server.release is not None and not server.release.is_new_enough:
             return findings  # it would refuse whatever else is asked
         portal.call(_examine_state(Store(Connection(settings.redis_url or "", portal), settings), findings))
+    except ConfigurationError as error:
+        findings.append(Finding("danger", "deployment", str(error), "Nothing else was examined."))
     except (RedisError, OSError, UmbelError) as error:
         findings.append(
             Finding(

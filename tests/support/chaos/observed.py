@@ -94,6 +94,7 @@ BUSY_INDEXES = (
 )
 #: What lives as long as the deployment, by the beginning of its name behind the shard's tag.
 LASTING = (
+    "deployment",
     "runs:",
     "counters",
     "workers",

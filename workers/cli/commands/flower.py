@@ -8,7 +8,7 @@ import click
 
 from ....orchestration.model.errors import ConfigurationError
 from ...celery_app.app import create_app
-from ..deployment import deployment_options, existing_settings
+from ..deployment import deployment_options, existing_settings, refuse_foreign
 from ..output import note
 
 
@@ -25,6 +25,7 @@ def flower(address: str, port: int, redis_url: str | None, state: str) -> None:
     if importlib.util.find_spec("flower") is None:
         raise ConfigurationError("Flower is not installed. Install it with: pip install umbel[flower]")
     with existing_settings(redis_url, state) as settings:
+        refuse_foreign(settings)
         app = create_app(settings)
         note(f"Flower: http://{address}:{port}")
         app.start(["flower", f"--address={address}", f"--port={port}"])

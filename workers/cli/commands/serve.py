@@ -16,7 +16,7 @@ from ....orchestration.model.errors import ConfigurationError, NotConfigured
 from ....tasks.client.runtime import Runtime, set_default_runtime
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import WorkerProcess
-from ..deployment import configured
+from ..deployment import configured, refuse_foreign
 from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
 from .worker import concurrency_option, given_targets, loglevel_option, pool_option, targets_argument
@@ -93,6 +93,7 @@ def serve(
             "A server needs the Redis of its deployment, but neither --redis nor UMBEL_REDIS_URL is set. Set "
             "UMBEL_REDIS_URL=redis://host:6379/0; or, to try umbel without any setup, use `umbel dev TARGET`."
         )
+    refuse_foreign(settings)
     say = printer(log_format)
     runtime = Runtime(settings)
     set_default_runtime(runtime)

@@ -18,7 +18,7 @@ from ....orchestration.store.settings import Settings, redact_url
 from ....tasks.workflow.registry import Registry
 from ...celery_app.app import Installation, create_app
 from ...pool.taskpool import DEFAULT_CONCURRENCY
-from ..deployment import configured
+from ..deployment import configured, refuse_foreign
 from ..log_format import LogFormat, log_as_json, log_format_option, printer
 from ..targets import companions, load_targets
 
@@ -99,6 +99,7 @@ def worker(
             "A worker needs the Redis of its deployment, but neither --redis nor UMBEL_REDIS_URL is set. Set "
             "UMBEL_REDIS_URL=redis://host:6379/0; or, to try umbel without any setup, use `umbel dev TARGET`."
         )
+    refuse_foreign(settings)
     workflows = load_targets(given_targets(targets))
     app = create_app(settings, *workflows)
     consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
