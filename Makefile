@@ -57,7 +57,7 @@ format: $(INSTALLED)  ## Format, and fix what can be fixed automatically
 	  && npm --prefix $(PAGE_CHECKS) run --silent format; fi
 
 .PHONY: bench
-bench: $(PEERS_INSTALLED)  ## Measure beside Celery and other peers (half an hour; BENCH=--quick: a minute; BENCH=--write)
+bench: $(PEERS_INSTALLED)  ## Measure beside Celery and other peers (three quarters of an hour; BENCH=--quick: a minute; BENCH=--write)
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
 $(PEERS_INSTALLED): $(INSTALLED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from umbel import Runtime, Settings
@@ -32,8 +32,10 @@ class Umbel(Contender):
         concurrency: int | None = None,
         task_events: bool = False,
         appendfsync: str = "everysec",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name, processes=processes, appendfsync=appendfsync)
+        self.settings = dict(settings or {})
         self._pool, self._concurrency, self._task_events = pool, concurrency, task_events
         self.runtime: Any = None
 
@@ -42,7 +44,8 @@ class Umbel(Contender):
         at_once = "" if self._concurrency is None else f", concurrency {self._concurrency}"
         events = ", task events on" if self._task_events else ""
         fsync = "" if self.appendfsync == "everysec" else f", appendfsync {self.appendfsync}"
-        return f"{self.processes} x `umbel worker`, pool {self._pool}{at_once}{events}{fsync}"
+        settings = "".join(f", {name} {value}" for name, value in self.settings.items())
+        return f"{self.processes} x `umbel worker`, pool {self._pool}{at_once}{events}{fsync}{settings}"
 
     def command(self, number: int) -> list[str]:
         command = worker_command(_TARGETS, pool=self._pool, concurrency=self._concurrency)
@@ -50,7 +53,7 @@ class Umbel(Contender):
 
     def connect(self, url: str) -> None:
         super().connect(url)
-        self.runtime = Runtime(Settings.from_environment(redis_url=url))
+        self.runtime = Runtime(Settings.from_environment(redis_url=url, **self.settings))
         options: dict[str, Any] = {"timeout": 600, "runtime": self.runtime}
         self._chain, self._fan, self._single, self._loop = (cls(**options) for cls in (Chain, Fan, Single, Loop))
         self._ticker, self._await, self._compute = (cls(**options) for cls in (Ticker, Await, Compute))

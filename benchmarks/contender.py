@@ -27,6 +27,8 @@ class Contender(ABC):
 
     def __init__(self, name: str, *, processes: int = 0, appendfsync: str = "everysec") -> None:
         self.name, self.processes, self.appendfsync = name, processes, appendfsync
+        #: Settings of umbel that differ from the environment's.
+        self.settings: dict[str, Any] = {}
         self.redis: Any = None
         self.server_pid = 0
         self.worker_pids: tuple[int, ...] = ()

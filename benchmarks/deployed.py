@@ -35,7 +35,7 @@ def deployed(contenders: Sequence[Contender]) -> Iterator[None]:
 
 def _start(contender: Contender, supervisor: Supervisor, stack: ExitStack) -> None:
     server = stack.enter_context(EmbeddedRedis.temporary(supervisor=supervisor))
-    environment = process_environment(Settings.from_environment(redis_url=server.url))
+    environment = process_environment(Settings.from_environment(redis_url=server.url, **contender.settings))
     environment["BENCHMARK_REDIS"] = server.url
     assert server.pid is not None
     contender.server_pid = server.pid

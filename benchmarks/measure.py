@@ -65,13 +65,13 @@ def growth_of_processor_time(contender: Contender, sizes: Sizes) -> float | None
 
 
 def processor_time_of_chains(contender: Contender, sizes: Sizes) -> float | None:
-    """Microseconds per step of chains, in workers and Redis together."""
+    """Microseconds per step of chains, in client, workers and Redis together."""
     runs = sizes.chains_at_once
     return _processor_us(contender, runs * CHAIN_STEPS, lambda: run_chains(contender, runs))
 
 
 def processor_time_of_fans(contender: Contender, sizes: Sizes) -> float | None:
-    """Microseconds per step of fan-outs, in workers and Redis together."""
+    """Microseconds per step of fan-outs, in client, workers and Redis together."""
     runs = sizes.fans_at_once
     return _processor_us(contender, runs * (sizes.fan + 2), lambda: contender.fans(runs, sizes.fan))
 
@@ -105,10 +105,9 @@ def _median_ms(times: int, act: Callable[[], None]) -> float:
 
 
 def _processor_us(contender: Contender, steps: int, act: Callable[[], None]) -> float | None:
-    if not contender.worker_pids:
-        return None
-    pids = (contender.server_pid, *contender.worker_pids)
-    before = processor_seconds(pids)
+    pids = (contender.server_pid, *contender.worker_pids) if contender.worker_pids else ()
+    before, own = processor_seconds(pids), time.process_time()
     act()
+    own = time.process_time() - own  # of the client, which is this process
     after = processor_seconds(pids)
-    return None if before is None or after is None else (after - before) / steps * 1e6
+    return None if before is None or after is None else (after - before + own) / steps * 1e6

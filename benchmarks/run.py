@@ -1,6 +1,6 @@
 """Measure umbel beside its peers, on this machine.
 
-    python -m benchmarks.run                         # everything, five repetitions, about half an hour
+    python -m benchmarks.run                         # everything, five repetitions, about three quarters of an hour
     python -m benchmarks.run --write                 # and write docs/performance.md
     python -m benchmarks.run --quick                 # tiny numbers, only to see that everything works
     python -m benchmarks.run --only chain fan        # some groups of rows
@@ -72,53 +72,60 @@ class Report:
         self.redis_version = ""
 
     def measure(self, section: Section) -> None:
-        """Start a section's contenders, and add its rows."""
-        contenders = []
-        for entry in section.entries:
-            contender = entry.make()
-            self._tell(f"{entry.name}: {'not installed' if contender is None else contender.about}.")
-            if contender is not None:
-                contenders.append(contender)
-        with deployed(contenders):
-            self.redis_version = contenders[0].redis.info("server")["redis_version"]
-            self.rows += measured(section.shapes, contenders, self._sizes, self._repeat, self._tell)
+        """Add a section's rows. Contenders are started anew for each repetition: none inherits what another left."""
+        rows: list[Row] | None = None
+        for repetition in range(self._repeat):
+            contenders = []
+            for entry in section.entries:
+                contender = entry.make()
+                self._tell(f"{entry.name}: {'not installed' if contender is None else contender.about}.")
+                if contender is not None:
+                    contenders.append(contender)
+            rows = rows or blank_rows(section.shapes, contenders)
+            with deployed(contenders):
+                self.redis_version = contenders[0].redis.info("server")["redis_version"]
+                measure_once(rows, contenders, self._sizes, repetition, self._repeat, self._tell)
+        self.rows += rows or []
 
     def _tell(self, text: str) -> None:
         if text not in self.about:
             self.about.append(text)
 
 
-def measured(
-    shapes: Sequence[Shape],
+def blank_rows(shapes: Sequence[Shape], contenders: Sequence[Contender]) -> list[Row]:
+    """Rows without numbers."""
+    return [Row(shape, {contender.name: [] for contender in contenders}) for shape in shapes]
+
+
+def measure_once(
+    rows: Sequence[Row],
     contenders: Sequence[Contender],
     sizes: Sizes,
+    repetition: int,
     repeat: int,
     tell: Callable[[str], None] = print,
-) -> list[Row]:
-    """All numbers. For each shape and repetition one contender right after the other, each time another one first.
+) -> None:
+    """Add the numbers of one repetition: for each row one contender right after the other, each time another one first.
 
     A peer that fails has no number for that repetition, and `tell` hears of it.
 
     Raises:
         Exception: umbel, the first contender, failed.
     """
-    rows = [Row(shape, {contender.name: [] for contender in contenders}) for shape in shapes]
-    for repetition in range(repeat):
-        for row in rows:
-            if row.shape.is_exact and repetition:
-                continue
-            start = repetition % len(contenders)
-            for contender in [*contenders[start:], *contenders[:start]]:
-                number = None
-                try:
-                    number = row.shape.measure(contender, sizes)
-                except Exception as error:
-                    if contender is contenders[0]:
-                        raise
-                    tell(f"{contender.name} failed at {row.shape.title!r}, repetition {repetition + 1}: {error!r}.")
-                row.numbers[contender.name].append(number)
-            print(f"[{repetition + 1}/{repeat}] {row.shape.title}: {_latest(row)}", file=sys.stderr, flush=True)
-    return rows
+    for row in rows:
+        if row.shape.is_exact and repetition:
+            continue
+        start = repetition % len(contenders)
+        for contender in [*contenders[start:], *contenders[:start]]:
+            number = None
+            try:
+                number = row.shape.measure(contender, sizes)
+            except Exception as error:
+                if contender is contenders[0]:
+                    raise
+                tell(f"{contender.name} failed at {row.shape.title!r}, repetition {repetition + 1}: {error!r}.")
+            row.numbers[contender.name].append(number)
+        print(f"[{repetition + 1}/{repeat}] {row.shape.title}: {_latest(row)}", file=sys.stderr, flush=True)
 
 
 def _latest(row: Row) -> str:

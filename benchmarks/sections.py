@@ -12,6 +12,7 @@ from .contender import Contender
 from .shape import Shape, Sizes
 
 UMBEL, ONE_WORKER = "umbel", "umbel, 1 worker"
+PREFORK, THREADS, SUMMARY = "umbel, prefork pool", "umbel, threads pool", "umbel, history summary"
 BY_HAND, TWO_SOLO, CANVAS = "Celery by hand, prefork 2", "Celery by hand, 2 solo", "Celery canvas"
 DRAMATIQ, TASKIQ, LLAMA_INDEX, DBOS = "dramatiq", "taskiq", "LlamaIndex", "DBOS"
 
@@ -45,9 +46,9 @@ class Section:
     shapes: Sequence[Shape]
 
 
-def umbel(sizes: Sizes, **options: Any) -> Entry:
-    """umbel, as its users start it."""
-    return Entry(UMBEL, "contend_umbel:Umbel", {"processes": sizes.processes, **options})
+def umbel(sizes: Sizes, *, name: str = UMBEL, **options: Any) -> Entry:
+    """umbel, by default as its users start it."""
+    return Entry(name, "contend_umbel:Umbel", {"processes": sizes.processes, **options})
 
 
 def by_hand(name: str = BY_HAND, **options: Any) -> Entry:
@@ -57,7 +58,7 @@ def by_hand(name: str = BY_HAND, **options: Any) -> Entry:
 
 def sections(sizes: Sizes) -> list[Section]:
     """All, in the order of measuring."""
-    return [_peers(sizes), _task_events(sizes), _fsync(sizes), _workers(sizes)]
+    return [_peers(sizes), _task_events(sizes), _pools(sizes), _history(sizes), _fsync(sizes), _workers(sizes)]
 
 
 def _peers(sizes: Sizes) -> Section:
@@ -71,16 +72,16 @@ def _peers(sizes: Sizes) -> Section:
         Entry(LLAMA_INDEX, "contend_llama_index:LlamaIndex"),
     ]
     fan, fans = sizes.fan, sizes.fans_at_once
-    quickest = dict.fromkeys([DRAMATIQ, TASKIQ, LLAMA_INDEX], 1.2)
+    quickest = dict.fromkeys([DRAMATIQ, TASKIQ, LLAMA_INDEX], 2.0)
     shapes = [
         # Memory first, while little is stored.
         Shape(
             "memory", "Redis, a finished chain of 10", "bytes", "lower",
-            measure_memory.bytes_finished_chain, is_exact=True,
+            measure_memory.bytes_finished_chain, limits={UMBEL: 8_000}, is_exact=True,
         ),
         Shape(
             "memory", f"Redis, a finished fan-out of {fan}", "bytes", "lower",
-            measure_memory.bytes_finished_fan, is_exact=True,
+            measure_memory.bytes_finished_fan, limits={UMBEL: 80_000}, is_exact=True,
         ),
         Shape(
             "memory", "Redis, a chain of 10 half-way", "bytes", "lower",
@@ -88,25 +89,31 @@ def _peers(sizes: Sizes) -> Section:
         ),
         Shape(
             "single", "one step, start to result (canvas: `.get()`)", "ms", "lower", measure.single_step,
-            {CANVAS: 1.2},
+            {CANVAS: 0.9},
         ),
         Shape(
             "chain", "chain of 10, alone", "ms", "lower", measure.chain_alone,
-            {BY_HAND: 0.4, TWO_SOLO: 0.4, LLAMA_INDEX: 1.5},
+            {BY_HAND: 0.25, LLAMA_INDEX: 1.0},
         ),
         Shape(
             "chain", f"chain of 10, {sizes.chains_at_once} at once", "steps/s", "higher", measure.chains_at_once,
-            {BY_HAND: 4.0, TWO_SOLO: 2.5, **quickest},
+            {BY_HAND: 8.0, TWO_SOLO: 5.0, **quickest},
         ),
-        Shape("chain", "processor time per step of a chain", "us", "lower", measure.processor_time_of_chains),
+        Shape(
+            "chain", f"processor time of all processes per step of {sizes.chains_at_once} chains", "us", "lower",
+            measure.processor_time_of_chains, {DRAMATIQ: 0.5},
+        ),
         Shape("fan", f"fan-out of {fan} and join, alone", "ms", "lower", measure.fan_alone),
         Shape(
             "fan", f"fan-out of {fan} and join, {fans} at once", "steps/s", "higher", measure.fans_at_once,
-            {BY_HAND: 2.0, TWO_SOLO: 2.0, CANVAS: 3.0},
+            {BY_HAND: 6.0, DRAMATIQ: 2.0, TASKIQ: 2.0},
         ),
-        Shape("fan", "processor time per step of a fan-out", "us", "lower", measure.processor_time_of_fans),
+        Shape(
+            "fan", f"processor time of all processes per step of {fans} fan-outs", "us", "lower",
+            measure.processor_time_of_fans,
+        ),
         Shape("fan", f"fan-out of {sizes.wide:,} and join", "steps/s", "higher", measure.wide_fan),
-        Shape("fan", f"fan-out of {sizes.widest:,} and join", "steps/s", "higher", measure.widest_fan, {CANVAS: 5.0}),
+        Shape("fan", f"fan-out of {sizes.widest:,} and join", "steps/s", "higher", measure.widest_fan, {CANVAS: 20.0}),
         Shape(
             "progress", "progress event, step to reader", "ms", "lower", measure_progress.progress_alone,
             {BY_HAND: 4.0},
@@ -125,7 +132,11 @@ def _task_events(sizes: Sizes) -> Section:
     shapes = [
         Shape(
             "events", f"chain of 10, {chains} at once, task events on", "steps/s", "higher", measure.chains_at_once,
-            {BY_HAND: 4.0},
+            {BY_HAND: 6.0},
+        ),
+        Shape(
+            "events", "processor time of all processes per step, task events on", "us", "lower",
+            measure.processor_time_of_chains,
         ),
         Shape(
             "events", f"fan-out of {fan} and join, {fans} at once, task events on", "steps/s", "higher",
@@ -135,10 +146,48 @@ def _task_events(sizes: Sizes) -> Section:
     return Section([umbel(sizes, task_events=True), by_hand(task_events=True)], shapes)
 
 
+def _pools(sizes: Sizes) -> Section:
+    entries = [
+        umbel(sizes, pool="prefork", concurrency=1, name=PREFORK),
+        umbel(sizes, pool="threads", concurrency=4, name=THREADS),
+        by_hand(),
+    ]
+    shapes = [
+        Shape(
+            "pools", f"chain of 10, {sizes.chains_at_once} at once, Celery's own pools", "steps/s", "higher",
+            measure.chains_at_once, {BY_HAND: 1.2},
+        ),
+        Shape(
+            "pools", "processor time of all processes per step, Celery's own pools", "us", "lower",
+            measure.processor_time_of_chains,
+        ),
+        Shape("pools", "chain of 10, alone, Celery's own pools", "ms", "lower", measure.chain_alone),
+    ]  # fmt: skip
+    return Section(entries, shapes)
+
+
+def _history(sizes: Sizes) -> Section:
+    shapes = [
+        Shape(
+            "history", "Redis, a finished chain of 10, without values in the journal", "bytes", "lower",
+            measure_memory.bytes_finished_chain, is_exact=True,
+        ),
+        Shape(
+            "history", f"chain of 10, {sizes.chains_at_once} at once, without values in the journal", "steps/s",
+            "higher", measure.chains_at_once,
+        ),
+        Shape(
+            "history", "processor time of all processes per step, without values in the journal", "us", "lower",
+            measure.processor_time_of_chains,
+        ),
+    ]  # fmt: skip
+    return Section([umbel(sizes, name=SUMMARY, settings={"history": "summary"}), umbel(sizes)], shapes)
+
+
 def _fsync(sizes: Sizes) -> Section:
     chains, fan, fans = sizes.chains_at_once, sizes.fan, sizes.fans_at_once
     shapes = [
-        Shape("durable", "chain of 10, alone, appendfsync always", "ms", "lower", measure.chain_alone, {DBOS: 0.2}),
+        Shape("durable", "chain of 10, alone, appendfsync always", "ms", "lower", measure.chain_alone, {DBOS: 0.35}),
         Shape(
             "durable", f"chain of 10, {chains} at once, appendfsync always", "steps/s", "higher",
             measure.chains_at_once, {DBOS: 5.0},
@@ -168,6 +217,11 @@ def _workers(sizes: Sizes) -> Section:
         Shape(
             "waits", f"{sizes.awaiting:,} waits for events in one run, until all are answered", "s", "lower",
             measure_waits.answers_in_one_run,
+        ),
+        Shape(
+            "processes", f"chain of 10, {sizes.chains_at_once} at once, by worker processes", "steps/s", "higher",
+            measure.chains_at_once,
+            {ONE_WORKER: 1.0},
         ),
         Shape("idle", "idle worker, of a processor", "%", "lower", measure_workers.idle, limits={ONE_WORKER: 1.0}),
         Shape(

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.contender import Contender
 from benchmarks.document import BEGIN, END, write_section
-from benchmarks.run import measured, sections_of
+from benchmarks.run import blank_rows, measure_once, sections_of
 from benchmarks.sections import BY_HAND, CANVAS, DBOS, DRAMATIQ, LLAMA_INDEX, TASKIQ, Entry, sections
 from benchmarks.shape import QUICK, Shape, Sizes
 from benchmarks.table import HEADS, Row, markdown, plain
@@ -58,11 +58,13 @@ def test_a_peer_that_fails_is_reported_and_the_others_are_measured() -> None:
     breaks.name = "breaks"
     shape, progress = Shape("group", "chain", "ms", "lower", one_breaks), list[str]()
 
-    [row] = measured([shape], [umbel, breaks], QUICK, 2, progress.append)
+    [row] = blank_rows([shape], [umbel, breaks])
+    for repetition in range(2):
+        measure_once([row], [umbel, breaks], QUICK, repetition, 2, progress.append)
     assert row.numbers == {"umbel": [1.0, 1.0], "breaks": [None, None]}
     assert progress[1] == "breaks failed at 'chain', repetition 2: TimeoutError('no answer')."
     with pytest.raises(TimeoutError, match="no answer"):
-        measured([shape], [breaks, umbel], QUICK, 2, progress.append)
+        measure_once(blank_rows([shape], [breaks, umbel]), [breaks, umbel], QUICK, 0, 2, progress.append)
 
 
 def test_groups_and_contenders_can_be_chosen_and_umbel_is_always_there() -> None:
