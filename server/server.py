@@ -22,6 +22,7 @@ from ..tasks.events.event import Event
 from .console.page_files import page_paths
 from .console.routes import console_routes
 from .http.access import Authorize, guarded
+from .http.connections import ConnectionProtocol, most_connections
 from .http.deployment import ServedDeployment, ServedWorkflow
 from .http.guard import Guard, is_loopback
 from .http.handler_routes import HandlerEndpoints
@@ -188,6 +189,8 @@ class WorkflowServer:
             "port": port,
             "timeout_graceful_shutdown": GRACE_SECONDS,
             "server_header": False,
+            "http": ConnectionProtocol,
+            "limit_concurrency": most_connections(),
         }
         given |= dict(more or {})
         reachable = "fd" not in given and given.get("uds") is None and not is_loopback(str(given["host"]))

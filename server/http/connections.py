@@ -1,0 +1,172 @@
+"""What one client may cost before anybody has read its request: the HTTP protocol of `WorkflowServer.serve`.
+
+uvicorn's faster protocol bounds neither the size of a request's head nor the time it takes. This one does: a client
+that sends too much, too slowly or nothing at all is cut off, and a server that is full prefers those who send requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from weakref import WeakKeyDictionary
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+#: Bytes and number of header lines of a request, its first line included in the bytes.
+MAX_HEAD_BYTES, MAX_HEADERS = 32 << 10, 200
+#: Seconds from the connection, or from the first byte of a further request, until its head is complete.
+HEAD_SECONDS = 10.0
+#: A body may take this long, and a second more for each `BODY_BYTES_PER_SECOND` that have arrived.
+BODY_SECONDS, BODY_BYTES_PER_SECOND = 20.0, 1 << 10
+#: How often the rate of a body is looked at.
+CHECK_SECONDS = 1.0
+#: Connections of one process at a time; fewer where it may not open so many files.
+MAX_CONNECTIONS = 10_000
+#: Files that are left for other things than connections of clients.
+RESERVED_FILES = 128
+
+
+def most_connections() -> int:
+    """How many connections this process can serve without running out of file descriptors."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(16, min(MAX_CONNECTIONS, files - RESERVED_FILES))
+
+
+_TOO_LARGE = b"431 Request Header Fields Too Large"
+
+#: By server: its connections whose request's head has not arrived yet, oldest first.
+_waiting: WeakKeyDictionary[ServerState, dict[ConnectionProtocol, None]] = WeakKeyDictionary()
+
+
+class ConnectionProtocol(HttpToolsProtocol):
+    """One connection. `limit_concurrency` of the configuration is the number of connections."""
+
+    _head_bytes = 0
+    _header_bytes = 0
+    _body_bytes = 0
+    _body_since = 0.0
+    _is_too_large = False
+    _in_head = False
+    _in_body = False
+    _timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _heads(self) -> dict[ConnectionProtocol, None]:
+        return _waiting.setdefault(self.server_state, {})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Make room for it, or refuse it."""
+        super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            oldest = next(iter(self._heads), None)
+            if oldest is None:
+                self._refuse(b"503 Service Unavailable")
+                return
+            oldest._cut()
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, within the limits."""
+        before = self._in_head
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and before:
+            self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(_TOO_LARGE)
+        elif self._timer is None and not self._in_body and (self.cycle is None or self.cycle.response_complete):
+            self._expect_head()  # bytes that begin no request keep no connection open
+
+    # -- callbacks of the parser -----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes, self._header_bytes = True, 0, 0
+        if self._timer is None:
+            self._expect_head()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its first line."""
+        self._header_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. What is too much is not kept."""
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEAD_BYTES or len(self.headers) >= MAX_HEADERS:
+            self._is_too_large = True
+            raise ValueError("the head of the request is too large")  # ends in send_400_response
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Its head is there: the request is served, and its body has to come."""
+        self._in_head = False
+        self._stop()
+        self._in_body, self._body_bytes, self._body_since = True, 0, self.loop.time()
+        super().on_headers_complete()
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check_body)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        self._in_body = False
+        self._stop()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From now on another protocol has the connection."""
+        self._stop()
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser has stopped."""
+        if self._is_too_large:
+            self._refuse(_TOO_LARGE)
+        else:
+            self._stop()
+            super().send_400_response(msg)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _expect_head(self) -> None:
+        self._heads[self] = None
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._cut)
+
+    def _check_body(self) -> None:
+        if self.flow.read_paused:  # we are the ones who do not read
+            self._body_since += CHECK_SECONDS
+        late = self.loop.time() - self._body_since - BODY_SECONDS
+        if late > self._body_bytes / BODY_BYTES_PER_SECOND or self.cycle.response_complete:
+            self._cut()  # too slow, or refused already
+        else:
+            self._timer = self.loop.call_later(CHECK_SECONDS, self._check_body)
+
+    def _stop(self) -> None:
+        self._heads.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _cut(self) -> None:
+        """End the connection at once, whatever is still to be sent."""
+        self._stop()
+        self.transport.abort()
+
+    def _refuse(self, status: bytes) -> None:
+        self._stop()
+        self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        self.transport.close()
