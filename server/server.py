@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ..orchestration.model.errors import ConfigurationError, RunNotFound, StoreUnavailable
@@ -232,9 +233,20 @@ def _cors(origins: Collection[str]) -> list[Middleware]:
     ]
 
 
+class _Detail(JSONResponse):
+    """In ASCII: what is wrong with a request may contain half a surrogate pair."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
 async def _http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+    return _Detail({"detail": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _has_left(_: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
 
 
 async def _not_found(_: Request, error: Exception) -> Response:
@@ -262,5 +274,6 @@ _EXCEPTION_HANDLERS: dict[Any, Any] = {
     RunNotFound: _not_found,
     StoreUnavailable: _unavailable,
     ConfigurationError: _unavailable,
+    ClientDisconnect: _has_left,
     Exception: _unexpected,
 }

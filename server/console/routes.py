@@ -33,7 +33,7 @@ from ..http.access import ACCESS, Access, acts
 from ..http.cursors import Cursors
 from ..http.deployment import ServedDeployment, ServedWorkflow
 from ..http.event_stream import SSE, EventStreamResponse, frames
-from ..http.parsing import EventProblem, make_event, read_object, read_text
+from ..http.parsing import EventProblem, beside, make_event, read_object, read_text
 from .graph import graph_of, graph_of_plan
 from .page_files import FILE_PATH, PAGE_PATH, PageFile, page_files
 from .shapes import ConsoleJSON, page_of_runs, run_shape, workflow_shape
@@ -234,13 +234,14 @@ class _RunData:
         Unlike in the protocol, an event that a step is waiting for may be sent even if it is in no signature: its class
         is looked up among those loaded here, by the name stored with the waiting step.
         """
-        body = read_object(await request.body(), "Invalid JSON body")
+        raw = await request.body()
+        body = await beside(raw, read_object, raw, "Invalid JSON body")
         record = await self._record(_id(request))
         if record.status != "running":
             raise HTTPException(409, f"Run {record.run_id!r} has ended: its status is {record.status}.")
         name = read_text(body, "qualified_name") or read_text(body, "type") or ""
         try:
-            event = make_event(await self._event_class(record, name), body.get("value"))
+            event = await beside(raw, make_event, await self._event_class(record, name), body.get("value"))
             await self._deployment.runtime.handler_of(record).send_event(event)
         except (EventProblem, UnserializableValue) as error:
             raise HTTPException(400, str(error)) from error

@@ -94,6 +94,8 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Status and text if the request is refused; else the principal is stored in the scope."""
         host = headers.get("host", "")
+        if sum(name.lower() == b"host" for name, _ in scope["headers"]) > 1:
+            return 400, "The request has several Host headers. Send one."
         if not self._is_our_name(host):
             return 421, (
                 f"Host {_short(host)!r} is not allowed. Use a loopback name, or add this one to allowed_hosts."

@@ -18,7 +18,7 @@ from ...orchestration.streams.reader import StreamReader
 from .access import ACCESS, Access, acts
 from .deployment import ServedDeployment
 from .event_stream import NDJSON, SSE, EventStreamResponse, frames
-from .parsing import EventProblem, parse_event, read_object, read_text, registry_of
+from .parsing import EventProblem, beside, parse_event, read_object, read_text, registry_of
 from .protocol import RUN_STATUSES_OF, HandlerData, is_status_completed, plain_result
 
 #: Handlers of one page of the list: the default, and the maximum.
@@ -112,20 +112,21 @@ class HandlerEndpoints:
     @acts("send")
     async def send(self, request: Request) -> Response:
         """`POST /events/{id}`: sends an event to every step that accepts it, or to one step."""
-        body = read_object(await request.body(), "Error processing request")
+        raw = await request.body()
+        body = await beside(raw, read_object, raw, "Error processing request")
         step = read_text(body, "step")
         event = body.get("event")
         if not event:
             raise HTTPException(400, "Event data is required")
-        await self._send(request.path_params["handler_id"], event, step)
+        await self._send(request.path_params["handler_id"], event, step, raw)
         return JSONResponse({"status": "sent"})
 
-    async def _send(self, handler_id: str, data: Any, step: str | None) -> None:
+    async def _send(self, handler_id: str, data: Any, step: str | None, raw: bytes) -> None:
         record, served = await self._deployment.record(handler_id)
         if record.status != "running":
             raise HTTPException(409, "Workflow already completed")
         try:
-            event = parse_event(data, registry_of(served.accepted_events))
+            event = await beside(raw, parse_event, data, registry_of(served.accepted_events))
         except EventProblem as problem:
             raise HTTPException(400, str(problem)) from problem
         handler = self._deployment.handler(record, served)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from ...orchestration.model.tagged_json import TAG, NotJson
@@ -13,6 +14,13 @@ from ...tasks.events.class_names import only_classes
 from ...tasks.events.event import Event, event_name
 from ...tasks.events.json_values import dump_json, field_problems
 from .protocol import qualified, short_name
+
+T = TypeVar("T")
+
+#: Keys of all objects in one body. Making events of them takes some microseconds for each.
+MAX_KEYS = 200_000
+#: Bodies of more bytes are read in a thread: they would hold up other requests.
+LARGE_BYTES = 1 << 16
 
 #: Keys of an envelope. An object with other keys is the plain form of a start event.
 _ENVELOPE = {"value", "data", "type", "qualified_name", "types", TAG}
@@ -38,7 +46,33 @@ def read_object(body: bytes, what: str) -> dict[str, Any]:
         raise HTTPException(400, f"{what}: {error}") from None
     if not isinstance(value, dict):
         raise HTTPException(400, f"{what}: expected an object, got {_kind(value)}")
+    # Counting colons is quick, and there are no more keys than that.
+    if body.count(b":") > MAX_KEYS and _has_too_many_keys(value):
+        raise HTTPException(
+            400, f"{what}: it has more than {MAX_KEYS:,} keys. Send large tables as lists, or a location."
+        )
     return value
+
+
+def _has_too_many_keys(value: Any) -> bool:
+    keys, level = 0, [value]
+    while level:
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                keys += len(each)
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+            if keys > MAX_KEYS:
+                return True
+        level = inner
+    return False
+
+
+async def beside(body: bytes, read: Callable[..., T], *args: Any) -> T:
+    """Call what reads this body where it holds up no other request."""
+    return await run_in_threadpool(read, *args) if len(body) > LARGE_BYTES else read(*args)
 
 
 def read_text(body: Mapping[str, Any], name: str) -> str | None:

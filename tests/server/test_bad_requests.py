@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.http.flows import make_server
 from umbel import Settings
 from umbel.orchestration.model.tagged_json import MAX_DEPTH
+from umbel.server.http.parsing import MAX_KEYS
 from umbel.tasks.client.runtime import Runtime
 
 BODIES: list[tuple[bytes, str]] = [
@@ -152,3 +153,71 @@ async def test_a_list_has_a_largest_page(client: httpx.AsyncClient) -> None:
     assert len(set(seen)) == len(seen) == 4
     assert seen[:3] == ["paged2", "paged1", "paged0"]
     assert (await client.get("/handlers", params={"cursor": "x"})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "\ud800", "value": {}},
+        {"qualified_name": "\udfff", "value": {}},
+        {"type": "Answer", "value": {"text": "\ud800"}},
+        {"type": "\ud800" * 500, "qualified_name": "x\ud800", "value": {"\ud800": 1}},
+    ],
+)
+async def test_half_a_surrogate_pair_is_refused_wherever_it_is(client: httpx.AsyncClient, event: Any) -> None:
+    started = await client.post("/workflows/interview/run-nowait", json={})
+    handler_id = started.json()["handler_id"]
+    requests = [
+        (f"/events/{handler_id}", {"event": event}),
+        (f"/events/{handler_id}", {"event": {"type": "Answer", "value": {"text": "x"}}, "step": "\ud800"}),
+        (f"/console/runs/{handler_id}/send", event),
+        ("/workflows/interview/run", {"start_event": event}),
+        ("/workflows/interview/run", {"\ud800": "\ud800", "handler_id": "\ud800"}),
+    ]
+    for path, body in requests:
+        answer = await client.post(path, content=json.dumps(body).encode())
+        assert answer.status_code == 400, (path, answer.text)
+        assert answer.json()["detail"]
+    await client.post(f"/handlers/{handler_id}/cancel")
+
+
+async def test_a_request_with_two_host_headers_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/health", headers=[("Host", "localhost"), ("Host", "evil.example")])
+
+    assert answer.status_code == 400
+    assert "several Host headers" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "start_event", ['{"x": [%s]}', '{"_data": {"x": [%s]}}', '{"value": {"x": [%s]}, "type": "Greeting"}']
+)
+async def test_a_body_with_too_many_keys_is_refused_before_events_are_made_of_it(
+    client: httpx.AsyncClient, start_event: str
+) -> None:
+    many = ",".join(['{"a":1,"b":2,"c":3}'] * (MAX_KEYS // 3 + 1))
+    for body in (f'{{"start_event": {start_event % many}}}', f'{{"context": [{many}], "handler_id": "x"}}'):
+        answer = await client.post("/workflows/greet/run", content=body.encode())
+        assert answer.status_code == 400
+        assert "more than 200,000 keys" in answer.json()["detail"]
+
+    text = json.dumps({"start_event": {"name": ":" * (MAX_KEYS + 1)}}).encode()
+    assert (await client.post("/workflows/greet/run", content=text)).status_code == 200
+
+
+async def test_a_body_that_is_cut_off_is_no_error_of_the_server(runtime: Any, caplog: pytest.LogCaptureFixture) -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = "/workflows/greet/run"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope |= {"headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http", "client": None}
+    await make_server(runtime).app(scope, receive, send)
+
+    assert caplog.records == []
+    assert sent[0]["status"] == 499
