@@ -22,7 +22,7 @@ from ..tasks.client.workflow import Workflow
 from ..tasks.events.event import Event
 from .console.page_files import page_paths
 from .console.routes import console_routes
-from .http.access import Authorize, guarded
+from .http.access import KNOWN_SECRETS, Authorize, guarded
 from .http.connections import ConnectionProtocol, most_connections
 from .http.deployment import ServedDeployment, ServedWorkflow
 from .http.guard import Guard, is_loopback
@@ -199,6 +199,11 @@ class WorkflowServer:
             raise ConfigurationError(
                 f"This server would be open to everyone who can reach {given['host']}: it has neither a token nor an "
                 "authorizer. Set WorkflowServer(token=…) or authorize=…, or serve on localhost."
+            )
+        if reachable and KNOWN_SECRETS & set(self._tokens.values()):
+            raise ConfigurationError(
+                f"This server would be open to everyone who can reach {given['host']}: its token is one that earlier "
+                "examples contained. Make one with `openssl rand -hex 16` and set it as UMBEL_SERVER_TOKEN or token=…"
             )
         return uvicorn.Config(self.app, **given)
 

@@ -15,6 +15,8 @@ from ...orchestration.engine.sessions import handler_id_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Secrets that earlier examples contained, so that everybody knows them.
+KNOWN_SECRETS = frozenset({"umbel"})
 #: Key in the scope under which the guard stores the principal.
 PRINCIPAL = "umbel.principal"
 #: Key in the scope under which a route finds its `Access`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -33,12 +34,14 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+_VARIABLE = re.compile(r"\$\{(\w+):([-?])([^}]*)\}")
+#: What a user writes into .env.
+SECRETS = {name: secrets.token_hex(16) for name in ("REDIS_PASSWORD", "UMBEL_SERVER_TOKEN", "FLOWER_PASSWORD")}
 
 
 def resolved(text: str) -> str:
-    """With the defaults of all variables."""
-    return _VARIABLE.sub(lambda match: match[2], text)
+    """With the defaults of all variables, and the secrets."""
+    return _VARIABLE.sub(lambda match: SECRETS[match[1]] if match[2] == "?" else match[3], text)
 
 
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(resolved(TEXT))["services"]
@@ -109,6 +112,21 @@ def test_the_server_asks_for_a_token_and_is_looked_after() -> None:
     assert service["healthcheck"]["test"][:2] == ["CMD", "python"]
     assert ":8080/health'" in service["healthcheck"]["test"][3]
     assert "--public-path" not in " ".join(service["command"])  # by default /health needs no token
+
+
+def test_no_service_starts_with_a_secret_that_everybody_knows() -> None:
+    asked = {match[1] for match in _VARIABLE.finditer(TEXT) if match[2] == "?"}
+    made = re.search(r"for name in ([A-Z_ ]+); do echo \$name=\$\(openssl rand", TEXT)
+
+    assert made is not None
+    assert asked == set(made[1].split()) == SECRETS.keys()
+    assert not any(each in SECRETS for each in [match[1] for match in _VARIABLE.finditer(TEXT) if match[2] == "-"])
+
+
+def test_the_image_contains_no_secrets_of_the_folder_it_is_built_in() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert {".git", "**/.env*", "**/*.pem", "**/*.key"} <= set(ignored)
 
 
 def test_every_service_comes_up_again_by_itself() -> None:
@@ -252,7 +270,8 @@ def test_the_doctor_finds_nothing_to_fix(composed: Composed) -> None:
 def test_the_command_at_the_head_of_the_file_starts_a_run(composed: Composed) -> None:
     shown = re.search(r"from the host: +UMBEL_REDIS_URL=(\S+) umbel (start .+)$", TEXT, re.MULTILINE)
     assert shown is not None
-    assert shown[1].replace(":6379/", f":{composed.ports['redis']}/") == composed.redis_url
+    url = shown[1].replace(":6379/", f":{composed.ports['redis']}/")
+    assert url.replace("$REDIS_PASSWORD", SECRETS["REDIS_PASSWORD"]) == composed.redis_url
 
     run_id = composed.umbel(*shlex.split(shown[2]))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -136,3 +138,12 @@ def test_the_worker_and_its_queue_are_shown(watched: Watched) -> None:
     assert "Order.charge" in shown["registered"]
     assert [queue["name"] for queue in shown["active_queues"]] == ["umbel"]
     assert watched.api.json("/api/queues/length") == {"active_queues": [{"name": "umbel", "messages": 0}]}
+
+
+def test_the_login_of_earlier_examples_is_refused_where_others_can_reach_it() -> None:
+    environment = os.environ | {"FLOWER_BASIC_AUTH": "umbel:umbel", "UMBEL_REDIS_URL": "redis://127.0.0.1:1/0"}
+    done = subprocess.run([UMBEL, "flower", "--address=0.0.0.0"], env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert "the login that earlier examples contained" in done.stderr
+    assert "Traceback" not in done.stderr

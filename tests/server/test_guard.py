@@ -201,6 +201,14 @@ def test_a_server_that_others_can_reach_needs_a_token_or_a_hook(host: str) -> No
     assert WorkflowServer(authorize=lambda *_: True).uvicorn_config(host, 8000).host == host
 
 
+def test_a_token_that_everybody_knows_protects_no_server_that_others_can_reach() -> None:
+    for token in ("umbel", {"ci": "umbel", "ops": "t"}):
+        with pytest.raises(ConfigurationError, match="earlier examples contained"):
+            WorkflowServer(token=token).uvicorn_config("0.0.0.0", 8000)
+
+        assert WorkflowServer(token=token).uvicorn_config("127.0.0.1", 8000)
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "::1"])
 def test_this_machine_alone_may_be_served_without(host: str) -> None:
     assert WorkflowServer().uvicorn_config(host, 8000).host == host

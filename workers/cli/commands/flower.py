@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import click
 
@@ -10,6 +11,10 @@ from ....orchestration.model.errors import ConfigurationError
 from ...celery_app.app import create_app
 from ..deployment import deployment_options, existing_settings, refuse_foreign
 from ..output import note
+
+#: The login of earlier examples, and where it may still be used.
+_KNOWN_LOGIN = "umbel:umbel"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command()
@@ -24,6 +29,11 @@ def flower(address: str, port: int, redis_url: str | None, state: str) -> None:
     """
     if importlib.util.find_spec("flower") is None:
         raise ConfigurationError("Flower is not installed. Install it with: pip install umbel[flower]")
+    if os.environ.get("FLOWER_BASIC_AUTH") == _KNOWN_LOGIN and address not in _LOOPBACK:
+        raise ConfigurationError(
+            f"Flower would be open to everyone who can reach {address}: FLOWER_BASIC_AUTH is the login that earlier "
+            "examples contained. Choose a password, for instance with `openssl rand -hex 16`."
+        )
     with existing_settings(redis_url, state) as settings:
         refuse_foreign(settings)
         app = create_app(settings)
