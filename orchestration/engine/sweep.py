@@ -1,16 +1,17 @@
 """The sweep: periodic rescue, run by every worker. Expired leases, due timers, unclaimed dispatches, admissions that
 were neither taken nor released.
 
-Killing "the orchestrator" kills nothing because there is none: any worker sweeps any shard. A `SET NX PX` per shard
-only saves work; two sweeps at once do no harm, since each action is one idempotent script.
+Killing "the orchestrator" kills nothing because there is none: any worker may sweep. Taking turns (`due.py`)
+only saves work: two sweeps at once do no harm, since each action is one idempotent script.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from ..model.envelope import TIMED_OUT, ending
@@ -19,19 +20,19 @@ from ..store.asks import Command
 from ..store.failpoints import failpoint
 from ..store.replies import pairs
 from .concurrency import Admission
+from .due import BATCH, LOOKS, Look, look
 from .protocol import Engine
 
 logger = logging.getLogger("umbel.sweep")
 
-#: At most this much is taken up per shard, kind and pass; the rest is due in the next one.
-BATCH = 500
+#: So much is settled at a time: the scripts go out together.
+AT_ONCE = 64
+
+#: So many passes are left to a process that was found to sweep.
+LEFT_TO_OTHERS = 2
 
 #: So many batches of unclaimed dispatches are examined per shard and pass for those that count as lost.
 PAGES = 4
-
-#: At most so many runs per shard and pass are looked at because they were admitted, or have waited, for long. Most of
-#: them are in order, and what is urgent must not wait for that.
-LOOKS = 50
 
 
 class Sweep:
@@ -45,94 +46,112 @@ class Sweep:
         self.engine = engine
         self.store, self.leases, self.quota = engine.store, engine.leases, engine.quota
         self.backlog = backlog
+        #: More is due than one pass takes up: the next one should follow at once.
+        self.is_behind = False
+        self._leaves_to_others = 0
+        self._passed_over: dict[tuple[str, int], int] = {}  # kind, shard -> what stays there, before what is looked at
+        self._passed_before = self._passed_over
         self._looked: dict[int, int] = {}  # shard -> how much of its unclaimed index the last pass has looked through
 
     async def sweep(self, *, everything: bool = False) -> int:
-        """One pass over the shards that no other process has swept within the period.
+        """One pass: look, and take care of what is due unless another process has lately.
 
         Args:
-            everything: Ignore what others have swept (tests, and a worker that just started).
+            everything: Whether or not another process has (tests).
 
         Returns:
             How many things were taken care of.
         """
-        keys, shards = self.store.keys, range(self.store.settings.shards)
-        won, now = await self._take_shards()
-        mine = [shard for shard in shards if everything or won[shard]]
-        if not mine:
-            return 0
-        looks: list[Command] = []
-        for shard in shards:
-            looks.append(("HGETALL", keys.in_shard(shard, "unclaimed_counts")))
-            looks.append(("HGETALL", keys.in_shard(shard, "watermark")))
-        for shard in mine:
-            looks += self._looks(shard, now)
-        answers = await self.store.batch("look for what is due", *looks)
-        waiting = [pairs(answer) for answer in answers[: 2 * len(shards)]]
-        per_shard = (len(answers) - len(waiting)) // len(mine)
-        done = 0
-        horizons: dict[str, int] | None = None
-        for position, shard in enumerate(mine):
-            found = answers[len(waiting) + per_shard * position :][:per_shard]
-            timers, owners, unclaimed, retired, releasing, waits, limited = found
-            done += await self._each(timers, self._timer)
-            done += await self._each(owners, partial(self.lose_owner, shard=shard))
-            if unclaimed:
-                horizons = await self._horizons(waiting, now) if horizons is None else horizons
+        found = await self.look(everything=everything)
+        return 0 if found is None else await self.settle(found)
+
+    async def look(self, *, everything: bool = False) -> Look | None:
+        """See what there is to do. A pass that could not take up everything is followed by this process's next.
+
+        Returns:
+            What was found; None in the passes that are left to another process, which has lately had its turn: as long
+            as nobody has a lease and nothing is parked, there is nothing that only this process can see to.
+        """
+        if self._leaves_to_others and not (everything or self.is_behind):
+            self._leaves_to_others -= 1
+            shards = range(self.store.settings.shards)
+            keys = [self.store.keys.in_shard(shard, name) for name in ("leases", "parked") for shard in shards]
+            if not await self.store.command("look for leases and parked work", "EXISTS", *keys):
+                return None
+        found = await look(self.store, self._passed_over, everything=everything or self.is_behind)
+        self._leaves_to_others = 0 if found.is_turn else LEFT_TO_OTHERS
+        return found
+
+    async def settle(self, found: Look) -> int:
+        """Take care of what a look has found; returns how many things that were."""
+        self._passed_before, self._passed_over, self.is_behind = self._passed_over, {}, False
+        now, due = found.now, found.due
+        done = await self._all("leases", due, lambda shard, owner: self.lose_owner(owner, shard=shard))
+        if "unclaimed" in due:
+            horizons = await self._horizons(now)
+            for shard in due["unclaimed"]:
                 done += await self._redispatch(shard, horizons)
-            done += await self._each(retired, self.leases.retire)
-            done += await self._each(releasing, lambda text: self.quota.release(Admission.of_releasing(text)))
-            done += await self._each(waits, lambda run_id: self.quota.look_at(run_id, now))
-            for workflow in limited:
-                done += await self._admitted(shard, workflow.decode(), now)
-        if mine[0] == 0:
+        done += await self._all("timers", due, lambda _, timer: self._timer(timer))
+        done += await self._all("retire", due, lambda _, run_id: self.leases.retire(run_id))
+        done += await self._all("releasing", due, lambda _, text: self.quota.release(Admission.of_releasing(text)))
+        done += await self._all("awaiting_admission", due, lambda _, run_id: self.quota.look_at(run_id, now), LOOKS)
+        for shard, workflows in due.get("limits", {}).items():
+            for workflow in workflows:
+                done += await self._admitted(shard, workflow, now)
+        if found.trims:
             await self._trim(now)
         return done
 
-    async def _take_shards(self) -> tuple[list[Any], int]:
-        """Which shards this pass may sweep, and the time in Redis ms."""
-        keys, settings = self.store.keys, self.store.settings
-        period = max(1, round(settings.sweep_seconds * 900))
-        takes: list[Command] = [
-            ("SET", keys.in_shard(shard, "beat:sweep"), 1, "NX", "PX", period) for shard in range(settings.shards)
-        ]
-        failpoint("sweep_turn", "before")
-        *won, (seconds, micros) = await self.store.batch("take shards to sweep", *takes, ("TIME",))
-        failpoint("sweep_turn", "after")
-        return won, int(seconds) * 1000 + int(micros) // 1000
+    async def _all(
+        self,
+        kind: str,
+        due: Mapping[str, Mapping[int, Sequence[str]]],
+        act: Callable[[int, str], Awaitable[Any]],
+        most: int = BATCH,
+    ) -> int:
+        """Act on what is due of one kind, many at a time and shard by shard in turn, so that none waits for another.
 
-    def _looks(self, shard: int, now: int) -> list[Command]:
-        def key(name: str) -> str:
-            return self.store.keys.in_shard(shard, name)
+        What cannot be settled is reported and stays where it is. The next pass looks behind it, and after the last one
+        from the beginning: it cannot keep what comes after it from being found.
+        """
+        found = due.get(kind, {})
+        left: Counter[int] = Counter()
 
-        return [
-            ("ZRANGE", key("timers"), 0, now, "BYSCORE", "LIMIT", 0, BATCH),
-            ("ZRANGE", key("leases"), 0, now, "BYSCORE", "LIMIT", 0, BATCH),
-            ("ZRANGE", key("unclaimed"), 0, now, "BYSCORE", "LIMIT", 0, 1),
-            ("ZRANGE", key("retire"), 0, BATCH - 1),
-            ("ZRANGE", key("releasing"), 0, BATCH - 1),
-            ("ZRANGE", key("awaiting_admission"), 0, now, "BYSCORE", "LIMIT", 0, LOOKS),
-            ("HKEYS", key("limits")),
-        ]
-
-    async def _each(self, raw: Iterable[bytes], act: Callable[[str], Awaitable[Any]]) -> int:
-        """Act on each; one that fails is reported and left for the next pass, so it cannot stop the others."""
-        done = 0
-        for member in raw:
+        async def settle(shard: int, member: str) -> None:
             try:
-                await act(member.decode())
-                done += 1
+                await act(shard, member)
             except RunNotFound:
+                left[shard] += 1
                 logger.info("sweep found %r of a run that was deleted", member, extra={"action": "sweep_orphan"})
             except Exception:
+                left[shard] += 1
                 logger.exception("sweep could not settle %r; trying again", member, extra={"action": "sweep_error"})
-        return done
+
+        members = ([(shard, member) for member in members] for shard, members in found.items())
+        waiting = [each for one_of_each in zip_longest(*members) for each in one_of_each if each is not None]
+        for start in range(0, len(waiting), AT_ONCE):
+            await asyncio.gather(*(settle(*each) for each in waiting[start : start + AT_ONCE]))
+        for shard in found:
+            if len(found[shard]) >= most:
+                self._passed_over[kind, shard] = self._passed_before.get((kind, shard), 0) + left[shard]
+                self.is_behind = self.is_behind or most == BATCH
+        return len(waiting) - left.total()
 
     async def _admitted(self, shard: int, workflow: str, now: int) -> int:
         """Look at the runs of a limited workflow that were admitted a while ago."""
-        key = self.store.keys.in_shard(shard, f"admitted:{workflow}")
-        found = await self.store.command("look at admitted runs", "ZRANGE", key, 0, now, "BYSCORE", "LIMIT", 0, LOOKS)
-        return await self._each(found, lambda text: self.quota.look_at_admitted(Admission.of(workflow, text), now))
+        kind = f"admitted:{workflow}"
+        key, passed = self.store.keys.in_shard(shard, kind), self._passed_before.get((kind, shard), 0)
+        # A look that is postponed by more than ever is was postponed before Redis's clock was set back.
+        latest = now + round(self.store.settings.redispatch_max_seconds * 1000)
+        found, beyond = await self.store.batch(
+            "look at admitted runs",
+            ("ZRANGE", key, 0, now, "BYSCORE", "LIMIT", passed, LOOKS),
+            ("ZRANGE", key, f"({latest}", "+inf", "BYSCORE", "LIMIT", 0, LOOKS),
+        )
+        due = {kind: {shard: [member.decode() for member in (*found, *beyond)]}}
+        return await self._all(
+            kind, due, lambda _, text: self.quota.look_at_admitted(Admission.of(workflow, text), now), LOOKS
+        )
 
     # -- timers and leases ---------------------------------------------------------------------------------------------
 
@@ -179,19 +198,25 @@ class Sweep:
 
     # -- unclaimed dispatches ------------------------------------------------------------------------------------------
 
-    async def _horizons(self, waiting: Sequence[dict[bytes, bytes]], now: int) -> dict[str, int]:
+    async def _horizons(self, now: int) -> dict[str, int]:
         """Per queue and priority: a dispatch due before this instant was lost.
 
         An empty broker queue has lost everything unclaimed that is due. In a queue that is merely long, only what its
         FIFO has passed over was lost: dispatched (and its patience over) before the newest claimed dispatch of the same
         priority. A more urgent one overtakes without anything being lost. When the broker does not say how long a queue
-        is, nothing counts as lost before `redispatch_max_seconds`.
+        is, nothing counts as lost before `redispatch_max_seconds`. A claim in the future says nothing: since then
+        Redis's clock was set back.
         """
-        lines = {name.decode() for counts in waiting[::2] for name in counts}
+        keys, shards = self.store.keys, range(self.store.settings.shards)
+        asked: list[Command] = [("HKEYS", keys.in_shard(shard, "unclaimed_counts")) for shard in shards]
+        asked += [("HGETALL", keys.in_shard(shard, "watermark")) for shard in shards]
+        answers = await self.store.batch("look at the queues", *asked)
+        lines = {name.decode() for names in answers[: len(shards)] for name in names}
         watermark: dict[str, int] = {}
-        for marks in waiting[1::2]:
+        for marks in map(pairs, answers[len(shards) :]):
             for name, instant in marks.items():
-                watermark[name.decode()] = max(watermark.get(name.decode(), 0), int(instant))
+                if int(instant) <= now:
+                    watermark[name.decode()] = max(watermark.get(name.decode(), 0), int(instant))
         lengths = {queue: await self.backlog(queue) for queue in {line.rpartition("/")[0] for line in lines}}
         patient = now - round(self.store.settings.redispatch_max_seconds * 1000)
         horizons: dict[str, int] = {}
@@ -203,9 +228,8 @@ class Sweep:
 
     async def _redispatch(self, shard: int, horizons: dict[str, int]) -> int:
         lost = await self._lost(shard, horizons)
-        return await self._each(
-            [run_id.encode() for run_id in lost], lambda run_id: self._redispatch_run(run_id, lost[run_id])
-        )
+        due = {"unclaimed": {shard: list(lost)}}
+        return await self._all("unclaimed", due, lambda _, run_id: self._redispatch_run(run_id, lost[run_id]))
 
     async def _lost(self, shard: int, horizons: dict[str, int]) -> dict[str, list[tuple[str, str]]]:
         """What counts as lost, by run.

@@ -42,14 +42,15 @@ class SeenWorker:
 
 async def seen_workers(store: Store) -> list[SeenWorker]:
     """All workers that are announced, by name; those that were killed stay for a while and are not live."""
-    announced, (seconds, _) = await store.batch(
+    announced, (seconds, micros) = await store.batch(
         "look at the workers", ("HGETALL", store.keys.in_shard(0, "workers")), ("TIME",)
     )
-    patience = max(store.settings.lease_seconds, 4 * store.settings.sweep_seconds)
+    patience = max(store.settings.lease_seconds, 8 * store.settings.sweep_seconds)
     found = []
     for name, data in sorted(pairs(announced).items()):
         about = json.loads(data)
-        silent = max(0.0, int(seconds) - about["seen_at"] / 1000)
+        # In the future: announced before Redis's clock was set back. A worker that lives announces itself soon again.
+        silent = abs(int(seconds) + int(micros) / 1e6 - about["seen_at"] / 1000)
         found.append(
             SeenWorker(
                 name=name.decode(),

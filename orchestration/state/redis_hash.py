@@ -148,6 +148,7 @@ class StateHash:
             "state_write",
             id=new_id(),
             lock=lock,
+            px=self._px,
             expect={name: hashlib.sha1(raw).hexdigest() if raw is not None else "" for name, raw in expect.items()}
             if expect
             else None,

@@ -107,6 +107,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
         "HASH",
         "name -> how often, for monitors: losses, duplicates, re-dispatches, …; what|n and what|sum: histograms",
     ),
+    "swept_at": ("STRING", "instant of the last turn of a sweep here; in the future if the clock was set back since"),
     "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
     "ended": ("channel", "run id NUL {status, terminal event unless it is large}, published when a run ends"),
 }
@@ -122,7 +123,6 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "admitted:<workflow>": ("ZSET", "admission of each admitted run -> next look; in the shard of the name"),
     "waiting:<workflow>": ("ZSET", "admission of each run that waits -> its start in us; likewise"),
     "deployment": ("STRING", "key prefix, number of shards and schema version, as JSON; in shard 0, never expires"),
-    "beat:sweep": ("STRING", "SET NX PX: spares a second sweep within one period"),
     "cursor_key": ("STRING", "key with which servers seal the cursors of lists; in shard 0, as old as the deployment"),
     "handler:<state_id>": ("STRING", "the run that a named handler is at; lives as long as its runs"),
 }

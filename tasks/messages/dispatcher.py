@@ -267,7 +267,7 @@ def transport_options(settings: Settings) -> dict[str, object]:
         return {}
     return {
         "visibility_timeout": 86_400,
-        "unacked_restore_interval": 10,
+        "unacked_restore_interval": 20,
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,
         "socket_connect_timeout": 5,

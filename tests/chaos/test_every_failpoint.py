@@ -46,7 +46,7 @@ OF_MAIN = [
     "redispatch",
     "retire",
     "finish",
-    "sweep_turn",
+    "look",
     "trim",
     "announce",
     "deliver",

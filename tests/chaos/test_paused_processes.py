@@ -61,7 +61,7 @@ def test_sweeps_that_are_killed_or_paused_in_their_middle_are_carried_on_by_othe
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=seed)
-    arms = f"sweep_turn.after=kill@#{20 + seed}*2;wake.after=kill@#3*1;fence.after=kill@#2*1"
+    arms = f"look.after=kill@#{20 + seed}*2;wake.after=kill@#3*1;fence.after=kill@#2*1"
     for name in ("one", "two"):
         deployment.worker(name, pool="asyncio", concurrency=30, failpoints=arms)
     third = deployment.worker("three", pool="asyncio", concurrency=30)

@@ -9,7 +9,8 @@ import pytest
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store, blocking_sweep
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
-from umbel.orchestration.engine.sweep import BATCH, PAGES
+from umbel.orchestration.engine.due import BATCH
+from umbel.orchestration.engine.sweep import PAGES
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
@@ -291,6 +292,39 @@ def test_one_broken_timer_does_not_stop_the_others(
     assert "nonsense" in caplog.text
 
 
+def test_as_many_broken_timers_as_a_pass_takes_up_do_not_stop_the_others(
+    run: DrivenRun, dispatches: Sent, store: Store
+) -> None:
+    run.start()
+    work = run.claim("begin")
+    run.commit(work, failed(100))
+    run.make_due(f"retry|{work.work_id}")
+    store.client.zadd(run.keys["timers"], {f"nonsense {n}": 0 for n in range(BATCH)})
+    sweep = blocking_sweep(store, dispatches, lambda _: 0)
+
+    sweep.sweep(everything=True)
+    sweep.sweep(everything=True)
+
+    assert dispatches.steps() == ["begin"]
+
+
+def test_the_overdue_waits_of_a_run_whose_restoration_was_given_up_do_not_stop_the_timers_of_others(
+    run: DrivenRun, dispatches: Sent, store: Store
+) -> None:
+    run.start()
+    work = run.claim("begin")
+    run.commit(work, failed(100))
+    given_up = next(keys for n in range(99) if (keys := store.locate(f"given-up-{n}")).shard == run.keys.shard)
+    store.client.hset(given_up["run"], mapping={"status": "restoring", "nonce": "n", "parts": 1})
+    store.client.zadd(run.keys["timers"], {f"waiter|{given_up.run_id}|w{n}|w": 0 for n in range(3 * BATCH)})
+    run.make_due(f"retry|{work.work_id}")
+
+    for _ in range(4):
+        blocking_sweep(store, dispatches, lambda _: 0).sweep(everything=True)
+
+    assert dispatches.steps() == ["begin"]
+
+
 def test_a_run_whose_keys_were_deleted_is_swept_out_of_the_indexes(
     run: DrivenRun, dispatches: Sent, client: Client
 ) -> None:
@@ -308,7 +342,7 @@ def test_a_run_whose_keys_were_deleted_is_swept_out_of_the_indexes(
     sweeping(run, dispatches)
     sweeping(run, dispatches)
 
-    left = dump(client, run.store.settings.key_prefix, without=("beat:sweep",))
+    left = dump(client, run.store.settings.key_prefix, without=("swept_at",))
     assert {name.rpartition(":")[2] for name in left} <= {"gone", "running", "counters", "watermark", PLAN.digest}
 
 
@@ -329,8 +363,8 @@ def test_sweeping_twice_finds_nothing_more(run: DrivenRun, dispatches: Sent, sto
     run.claim("work", owner="dies")
     store.client.zadd(run.keys["leases"], {"dies": 1})
     sweeping(run, dispatches)
-    before = dump(store.client, store.settings.key_prefix, without=("beat:sweep",))
+    before = dump(store.client, store.settings.key_prefix, without=("swept_at",))
 
     assert sweeping(run, dispatches) == 0
-    assert dump(store.client, store.settings.key_prefix, without=("beat:sweep",)) == before
+    assert dump(store.client, store.settings.key_prefix, without=("swept_at",)) == before
     assert run.play(dict.fromkeys(["work"], lambda _: Returned(None))) == 1

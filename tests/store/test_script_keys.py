@@ -49,8 +49,11 @@ def test_a_script_touches_only_keys_it_was_given(path: Path) -> None:
     locals_of_given = set(re.findall(r"local (\w+) = call\.extra\[", text)) | set(
         re.findall(r"for _, (\w+) in (?:pairs\(call\.extra\)|ipairs\(lifetimes\.\w+\(\)\))", text)
     )
+    lists_of_given = set(re.findall(r"(\w+)\[2 \* i - 1\], \w+\[2 \* i\] = call\.extra\[i\]", text))
+    assert all(len(re.findall(rf"\b{name}\[", text)) == 2 for name in lists_of_given)
+    lists = "|".join(["lifetimes", r"call\.extra", *lists_of_given])
     for command, key in _CALL.findall(text):
-        given = re.match(r"K\.\w+$|K\[|call\.extra\[|unpack\(lifetimes", key) is not None or key in locals_of_given
+        given = re.match(rf"K\.\w+$|K\[|call\.extra\[|unpack\((?:{lists})", key) or key in locals_of_given
         assert given or command in ("TIME", "MEMORY"), f"{path.name}: {command} {key}"
 
 

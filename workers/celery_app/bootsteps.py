@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
@@ -120,12 +121,16 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 if not is_examined:
                     await asyncio.to_thread(self._examine)
                     is_examined = True
-                await self._fence(sweep)
-                if time.monotonic() >= take_up_at:
-                    await self._take_up_parked(sweep, dispatcher)
-                    take_up_at = time.monotonic() + settings.redispatch_seconds
-                await self._announce(store)
-                await sweep.sweep()
+                found = await sweep.look()
+                if found is not None:
+                    await self._fence(sweep, found.owners)
+                    await self._announce(store, found.now)
+                    if found.parked and time.monotonic() >= take_up_at:
+                        await self._take_up_parked(sweep, dispatcher)
+                        take_up_at = time.monotonic() + settings.redispatch_seconds
+                    await sweep.settle(found)
+                    if sweep.is_behind:
+                        continue
             except (UmbelError, RedisError) as error:
                 logger.warning("Redis unreachable, retrying: %s", error, extra={"action": "sweep_postponed"})
             except Exception:
@@ -148,20 +153,16 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 level = logging.ERROR if finding.level == "danger" else logging.WARNING
                 logger.log(level, "%s %s", finding.text, finding.fix, extra={"action": "redis_unfit"})
 
-    async def _fence(self, sweep: Sweep) -> None:
+    async def _fence(self, sweep: Sweep, owners: Mapping[int, Sequence[str]]) -> None:
         """Fence owners whose process was on this very host and is certainly dead, whichever worker it belonged to.
 
         In each pass: nothing need wait for the lease of a worker that was killed beside a living one, nor for a pool
         that has not noticed yet that a child is dead.
         """
-        store = sweep.store
-        looks = [("ZRANGE", store.keys.in_shard(shard, "leases"), 0, -1) for shard in range(store.settings.shards)]
-        found = await store.batch("look for dead processes", *looks)
-        dead = {owner for owner in {raw for owners in found for raw in owners} if process_is_dead(owner.decode())}
-        for shard, owners in enumerate(found):
-            for raw in owners:
-                if raw in dead:
-                    await sweep.lose_owner(raw.decode(), shard=shard, known_dead=True)
+        dead = {owner for names in owners.values() for owner in names if process_is_dead(owner)}
+        for shard, names in owners.items():
+            for owner in dead.intersection(names):
+                await sweep.lose_owner(owner, shard=shard, known_dead=True)
 
     async def _take_up_parked(self, sweep: Sweep, dispatcher: CeleryDispatcher) -> None:
         """Dispatch again what is parked and can be executed here.
@@ -170,9 +171,6 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         deploy, they park again. So this worker delivers to itself, past the queue, what it has room for.
         """
         store = sweep.store
-        looks = [("EXISTS", store.keys.in_shard(shard, "parked")) for shard in range(store.settings.shards)]
-        if not any(await store.batch("look for parked work", *looks)):
-            return
         for registered in self.installation.registry:
             found = await sweep.leases.unpark(registered.name, registered.steps, registered.has)
             for run_id, applied in found:
@@ -181,8 +179,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                     left = self.installation.self_delivery.dispatch(plan, applied.dispatches, dispatcher)
                     await dispatcher.dispatch(plan, left)
 
-    async def _announce(self, store: Store) -> None:
-        seconds, micros = await store.command("ask for the time", "TIME")
+    async def _announce(self, store: Store, now: int) -> None:
         about = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -191,7 +188,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             "queues": self._queues,
             "library": library().name,
             "detours": self.installation.direct_delivery.all_reasons(),
-            "seen_at": int(seconds) * 1000 + int(micros) // 1000,
+            "seen_at": now,
         }
         key = store.keys.in_shard(0, "workers")
         name = self.installation.worker_name

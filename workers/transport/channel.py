@@ -366,6 +366,8 @@ class Transport(stock.Transport):
     """kombu's Redis transport with this module's channels."""
 
     Channel = Channel
+    #: How long Redis holds an answer back while a queue is empty: half as many questions of a worker that has no work.
+    brpop_timeout = 2
     #: Called before each broadcast, such as a command of remote control, so that it finds everything up to date.
     before_broadcast: Callable[[], None] = staticmethod(lambda: None)
     connection_errors = (*stock.Transport.connection_errors, redis.ResponseError, redis.InvalidResponse)

@@ -2,7 +2,7 @@
 -- Args: run, ticket, and the common limits. Body: commands that fill the slots of its steps.
 -- Answers: begun {dispatches} | closed | unknown. Asked again it answers the same; `closed` when the run has ended or
 -- was revived with another ticket.
---!keys run timers awaiting_admission
+--!keys run awaiting_admission
 
 local meta = redis.call('HMGET', K.run, 'status', 'ticket', 'unbegun', 'begun', 'timeout')
 if not meta[1] then return { 'unknown' } end
@@ -11,7 +11,7 @@ if not meta[3] then return { 'begun', meta[4] } end
 redis.call('HDEL', K.run, 'unbegun')
 redis.call('ZREM', K.awaiting_admission, call.run)
 local timeout = tonumber(meta[5])
-if timeout then redis.call('ZADD', K.timers, whole(call.now + timeout), 'timeout|' .. call.run) end
+if timeout then timing.set_timer(timeout, 'timeout|' .. call.run) end
 apply.commands(unpacked_body())
 journal.write('begin', {})
 local reply = apply.answer('begun')

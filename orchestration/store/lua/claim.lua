@@ -4,7 +4,7 @@
 --   own limit), member (what the owner's set holds).
 -- Answers: claimed {record, run} payload… | busy | stale | closed | fenced | suspect | unknown.
 -- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
---!keys run watermark timers leases fenced counters owner
+--!keys run watermark leases fenced counters owner
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id',
   'options', 'seq')
@@ -46,7 +46,9 @@ if record.state ~= 'running' then
   local line = unclaimed.line_of(record)
   histograms.observe('wait|' .. record.queue, call.now - record.dispatched_at)
   unclaimed.drop(A.w, line)
-  if record.dispatched_at > tonumber(redis.call('HGET', K.watermark, line) or 0) then
+  local newest = tonumber(redis.call('HGET', K.watermark, line) or 0)
+  if newest > call.now then newest = 0 end      -- since then the clock was set back
+  if record.dispatched_at > newest and record.dispatched_at <= call.now then
     redis.call('HSET', K.watermark, line, whole(record.dispatched_at))
   end
   redis.call('SADD', K.owner, A.member)
@@ -54,7 +56,7 @@ if record.state ~= 'running' then
     redis.call('ZADD', K.leases, whole(call.now + A.lease), A.owner)
   end
   if record.time_limit then                 -- if the process hangs, the sweep notices
-    redis.call('ZADD', K.timers, whole(call.now + record.time_limit + A.grace), 'deadline|' .. call.run .. '|' .. A.w)
+    timing.set_timer(record.time_limit + A.grace, 'deadline|' .. call.run .. '|' .. A.w)
   end
   publish.state(record.step, 'running', tostring(record.slot or 0), record.event_name)
 end

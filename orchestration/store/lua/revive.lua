@@ -2,7 +2,7 @@
 -- limited workflow has to be admitted again first.
 -- Args: run, timeout (ms or absent), common limits.
 -- Answers: revived {dispatches} | running | completed | unknown | nothing | superseded (its handler is at another run).
---!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state handler
+--!keys run work retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state handler
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
@@ -35,7 +35,7 @@ for i = 1, #flat, 2 do
     if record.slot then dispatch.work(flat[i], record) else slots.enqueue_or_dispatch(record) end
   elseif record.awaits then                     -- its timer may have run out after the run's end: it starts again
     local waiter = flat[i] .. '|' .. record.awaits[1]
-    redis.call('ZADD', K.timers, whole(call.now + record.awaits[2]), 'waiter|' .. call.run .. '|' .. waiter)
+    timing.set_timer(record.awaits[2], 'waiter|' .. call.run .. '|' .. waiter)
   end
 end
 journal.write('revived', { status = status })

@@ -6,7 +6,10 @@
 local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
 if not due or due > call.now then return { 'early' } end
 local meta = redis.call('HMGET', K.run, 'status', 'unbegun')
-if meta[1] == 'restoring' then return { 'early' } end     -- its timers exist before it is live
+if meta[1] == 'restoring' then                            -- its timers exist before it is live
+  redis.call('ZADD', K.timers, whole(call.now + A.redispatch), A.timer)   -- others come first meanwhile
+  return { 'early' }
+end
 redis.call('ZREM', K.timers, A.timer)
 if meta[1] ~= 'running' then return { 'closed' } end
 call.awaits_admission = meta[2]

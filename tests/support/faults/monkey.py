@@ -31,7 +31,7 @@ ARMS = (
     "claim.after=sleep:200@1/100;commit.before=sleep:200@1/100",
 )
 #: Failpoints that lose a connection are for scripts: elsewhere Celery's own answer to a lost connection is at work.
-NOT_RAISED = ("dispatch", "push", "deliver", "ack", "file", "acks", "announce", "sweep_turn", "trim")
+NOT_RAISED = ("dispatch", "push", "deliver", "ack", "file", "acks", "announce", "trim")
 
 POOLS = {"prefork": 2, "asyncio": 30}
 

@@ -58,6 +58,10 @@ def loglevel_option(default: str) -> Callable[[F], F]:
     )
 
 
+#: Between two of Celery's heartbeat events, which monitors watch; each says itself when the next one follows.
+_HEARTBEAT_SECONDS = 5.0
+
+
 def worker_options(command: F) -> F:
     options = (
         click.option("--queues", metavar="A,B", help="Queues to consume. Default: all that the steps name."),
@@ -117,6 +121,7 @@ def worker(
         task_events=task_events or None,
         without_gossip=True,
         without_mingle=True,
+        heartbeat_interval=_HEARTBEAT_SECONDS,
         quiet=True,
     )
     if not quiet:

@@ -130,7 +130,7 @@ function APPLY.retry(c, record)
     slots.release(record)
     record.state = 'delayed'
     records.put(record.work_id, record)
-    redis.call('ZADD', K.timers, whole(call.now + c.delay), 'retry|' .. call.run .. '|' .. record.work_id)
+    timing.set_timer(c.delay, 'retry|' .. call.run .. '|' .. record.work_id)
   end
 end
 
@@ -142,7 +142,7 @@ function APPLY.suspend(c, record)             -- wt waiter id, d what it waits f
   local field = record.work_id .. '|' .. c.wt
   waiters.add(field, c.d)
   counters.add('asleep', 1)
-  if c.delay then redis.call('ZADD', K.timers, whole(call.now + c.delay), 'waiter|' .. call.run .. '|' .. field) end
+  if c.delay then timing.set_timer(c.delay, 'waiter|' .. call.run .. '|' .. field) end
 end
 
 function APPLY.fail(c, record)              -- the run fails on it: the item stays, so that `umbel retry` can revive it

@@ -2,7 +2,7 @@
 -- then its work items queue up at their steps: the start event's, those of events sent to it, those its timers wake.
 -- Its ticket 'run|instant of the start in us' is what it asks for admission with. A run that is revived gets another
 -- ticket, so that a late release cannot take its new admission away. It continues with `begin`.
---!keys run timers awaiting_admission
+--!keys run awaiting_admission
 
 function beginning.begin_or_wait(limit)
   if limit then
@@ -13,6 +13,6 @@ function beginning.begin_or_wait(limit)
     redis.call('HDEL', K.run, 'begun')
     redis.call('ZADD', K.awaiting_admission, whole(call.now + A.redispatch), call.run)
   elseif A.timeout then
-    redis.call('ZADD', K.timers, whole(call.now + A.timeout), 'timeout|' .. call.run)
+    timing.set_timer(A.timeout, 'timeout|' .. call.run)
   end
 end

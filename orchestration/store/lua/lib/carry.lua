@@ -1,6 +1,6 @@
 -- Local continuation: the committing process continues with one work item that its commit makes ready. What dispatch
 -- and claim do for it happens at once, without a message: A.carry is the claim id, A.deny the steps it does not take.
---!keys timers owner
+--!keys owner
 
 -- Continues with a work item that has become ready, if it may; whether it does. `call.carried` and
 -- `call.carried_record` are then its id and record.
@@ -17,7 +17,7 @@ function carry.on(wid, record)
   records.put(wid, record)
   redis.call('SADD', K.owner, call.run .. '|' .. wid .. '|' .. A.carry)
   if record.time_limit then
-    redis.call('ZADD', K.timers, whole(call.now + record.time_limit + A.grace), 'deadline|' .. call.run .. '|' .. wid)
+    timing.set_timer(record.time_limit + A.grace, 'deadline|' .. call.run .. '|' .. wid)
   end
   publish.state(record.step, 'running', tostring(record.slot or 0), record.event_name)
   return true

@@ -1,0 +1,112 @@
+"""What is due in a deployment, found with one script for all shards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..store.asks import ScriptCall
+from ..store.scripts import load, pack, unpack
+from ..store.verbs import Store
+
+#: At most so much of each kind is due per shard and look; the rest is in the next one.
+BATCH = 500
+
+#: The same for runs that have waited for long. Most are in order, and what is urgent must not wait for that.
+LOOKS = 50
+
+#: In the order of `look.lua`.
+KINDS = ("parked", "leases", "timers", "unclaimed", "retire", "releasing", "awaiting_admission", "limits")
+
+#: So many shards are looked at with one script: what Lua can pass to one command is bounded.
+_SHARDS = 128
+
+#: Ended runs leave the indexes once their keys have expired; so often, in ms, that is looked after.
+_TRIM_MS = 300_000
+
+#: How many a shard has of one kind that stay where they are although they are due, because they could not be settled.
+PassedOver = Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is to do.
+
+    Attributes:
+        now: The time of Redis, in ms.
+        owners: By shard, the owners of all leases.
+        due: By kind and shard, what is due; only where it is this process's turn.
+        is_turn: Whether it is.
+        trims: Whether it is time to trim the indexes of runs.
+        parked: Whether work waits for a worker that has its code.
+    """
+
+    now: int
+    owners: Mapping[int, Sequence[str]]
+    due: Mapping[str, Mapping[int, Sequence[str]]]
+    is_turn: bool
+    trims: bool
+    parked: bool
+
+
+async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Look:
+    """Look at all shards, and take the turn to sweep them if nobody has within the period.
+
+    Args:
+        store: The runs.
+        passed_over: By kind and shard, how much to look behind.
+        everything: Take the turn in any case.
+    """
+    shards = range(store.settings.shards)
+    calls = [
+        _call(store, shards[first : first + _SHARDS], passed_over, everything)
+        for first in range(0, len(shards), _SHARDS)
+    ]
+    answers = await store.batch("look for what is due", *calls)
+    owners: dict[int, Sequence[str]] = {}
+    parked = False
+    due: defaultdict[str, dict[int, Sequence[str]]] = defaultdict(dict)
+    for answer in answers:
+        owners |= answer.owners
+        parked = parked or answer.parked
+        for kind, found in answer.due.items():
+            due[kind] |= found
+    return Look(answers[0].now, owners, due, answers[0].is_turn, answers[0].trims, parked)
+
+
+def _call(store: Store, shards: range, passed_over: PassedOver, everything: bool) -> ScriptCall[Look]:
+    names = ("swept_at", *KINDS)
+    keys = [store.keys.in_shard(shard, name) for name in names for shard in shards]
+    count = len(shards)
+
+    def shard_at(place: int) -> int:
+        return shards[(place - 1) % count]
+
+    def read(reply: list[bytes]) -> Look:
+        now, swept_at, parked, owners, due = unpack(reply[1])
+        found: defaultdict[str, dict[int, Sequence[str]]] = defaultdict(dict)
+        for place, *members in due:
+            found[names[(place - 1) // count]][shard_at(place)] = members
+        is_turn = swept_at is not False
+        trims = is_turn and (everything or now // _TRIM_MS != swept_at // _TRIM_MS)
+        return Look(now, {shard_at(place): members for place, *members in owners}, found, is_turn, trims, parked)
+
+    settings = store.settings
+    about = {
+        "n": count,
+        "x": list(range(1, len(keys) + 1)),
+        "period": max(1, round(settings.sweep_seconds * 900)),
+        "everything": everything or None,
+        "batch": BATCH,
+        "few": LOOKS,
+        "lease": store.lease_ms,
+        "redispatch": round(settings.redispatch_seconds * 1000),
+        "at": {
+            1 + names.index(kind) * count + shard - shards[0]: passed
+            for (kind, shard), passed in passed_over.items()
+            if kind in KINDS and shard in shards
+        },
+    }
+    args = pack({name: value for name, value in about.items() if value is not None})
+    return ScriptCall("look for what is due", load("look"), keys, [args], read)

@@ -1,0 +1,89 @@
+-- What is due in many shards, found with one script, and the turn to take care of it. Any shards whose keys are on one
+-- node will do: without a cluster all of them.
+-- Args: n (shards), period (ms between two turns), everything (whether or not it is the caller's turn), batch and few
+--   (how much is answered of each kind), lease and redispatch (ms, as in `claim`), at {place in x -> how many to pass
+--   over there}.
+-- x: 1 … 9n, the keys of the shards kind by kind: n times swept_at, then parked, leases, timers, unclaimed, retire,
+--   releasing, awaiting_admission, limits.
+-- Answers: looked {now, swept_at (before; false if it is not the caller's turn), parked (whether anything is), owners
+--   {{place in x, owner …} …}, due {{place in x, member …} …}}. Owners are those of all leases. What is due is answered
+--   on the caller's turn alone.
+--
+-- `swept_at` is the instant of the last turn. If it lies in the future, the clock was set back. Nothing waits until the
+-- clock has caught up: what is to happen later comes as much earlier. A clock that is set forward cannot be told from
+-- time in which nobody looked.
+
+local BACK = 1000                          -- ms; less than that is waited for
+local PARKED, LEASES, TIMERS, UNCLAIMED, RETIRE, RELEASING, AWAITING_ADMISSION, LIMITS = 1, 2, 3, 4, 5, 6, 7, 8
+local n = A.n
+
+local function set_back(place, by, least)
+  local found = redis.call('ZRANGE', call.extra[place], '(' .. whole(call.now), '+inf', 'BYSCORE', 'WITHSCORES')
+  for i = 1, #found, 2 do
+    redis.call('ZADD', call.extra[place], whole(math.max(call.now + least, found[i + 1] - by)), found[i])
+  end
+end
+
+local owners, due, parked = {}, {}, false
+
+-- Whether there are keys of the kinds from one to another, in any shard.
+local function exist(first, last) return redis.call('EXISTS', unpack(call.extra, first * n + 1, last * n + n)) > 0 end
+
+local function look(kind, into, ...)
+  if not exist(kind, kind) then return end
+  for place = kind * n + 1, kind * n + n do
+    local found = redis.call('ZRANGE', call.extra[place], ...)
+    if #found > 0 then into[#into + 1] = { place, unpack(found) } end
+  end
+end
+
+local function look_behind(kind, most, by_time)
+  if not exist(kind, kind) then return end
+  for place = kind * n + 1, kind * n + n do
+    local at, found = A.at[place] or 0, nil
+    if by_time then
+      found = redis.call('ZRANGE', call.extra[place], '-inf', call.now, 'BYSCORE', 'LIMIT', at, most)
+    else
+      found = redis.call('ZRANGE', call.extra[place], at, at + most - 1)
+    end
+    if #found > 0 then due[#due + 1] = { place, unpack(found) } end
+  end
+end
+
+local swept = redis.call('MGET', unpack(call.extra, 1, n))
+local ago = call.now - tonumber(swept[1] or 0)
+local is_turn = A.everything or ago >= A.period or ago < -BACK
+local swept_at = is_turn and tonumber(swept[1] or 0)
+
+if is_turn then
+  local given = {}
+  for i = 1, n do
+    local by = tonumber(swept[i] or 0) - call.now
+    if by > BACK then
+      set_back(LEASES * n + i, by, A.lease)
+      set_back(TIMERS * n + i, by, 0)
+      set_back(UNCLAIMED * n + i, by, A.redispatch)
+      set_back(AWAITING_ADMISSION * n + i, by, A.redispatch)
+    end
+    given[2 * i - 1], given[2 * i] = call.extra[i], whole(call.now)
+  end
+  redis.call('MSET', unpack(given))
+end
+
+if exist(PARKED, is_turn and LIMITS or LEASES) then
+  parked = exist(PARKED, PARKED)
+  look(LEASES, owners, 0, -1)
+  if is_turn then
+    look_behind(LEASES, A.batch, true)
+    look_behind(TIMERS, A.batch, true)
+    look(UNCLAIMED, due, '-inf', call.now, 'BYSCORE', 'LIMIT', 0, 1)
+    look_behind(RETIRE, A.batch)
+    look_behind(RELEASING, A.batch)
+    look_behind(AWAITING_ADMISSION, A.few, true)
+    for place = LIMITS * n + 1, exist(LIMITS, LIMITS) and LIMITS * n + n or 0 do
+      local limited = redis.call('HKEYS', call.extra[place])
+      if #limited > 0 then due[#due + 1] = { place, unpack(limited) } end
+    end
+  end
+end
+return { 'looked', cmsgpack.pack({ call.now, swept_at, parked, owners, due }) }
