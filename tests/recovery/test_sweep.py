@@ -343,7 +343,10 @@ def test_a_run_whose_keys_were_deleted_is_swept_out_of_the_indexes(
     sweeping(run, dispatches)
 
     left = dump(client, run.store.settings.key_prefix, without=("swept_at",))
-    assert {name.rpartition(":")[2] for name in left} <= {"gone", "running", "counters", "watermark", PLAN.digest}
+    assert {name.rpartition(":")[2] for name in left} <= {
+        *("gone", "running", "counters", "watermark", "deployment"),
+        PLAN.digest,
+    }
 
 
 def test_indexes_forget_ended_runs_after_their_retention(run: DrivenRun, dispatches: Sent, store: Store) -> None:
