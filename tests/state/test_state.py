@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from typing import Any
 
+import msgpack
 import pytest
 
 from support.eventually import eventually
@@ -330,3 +332,50 @@ def test_expectations_are_compared_as_digests(run: DrivenRun) -> None:
 
     assert run.store.client.info()["total_net_input_bytes"] - before < 100_000
     assert len(hashlib.sha1(big).hexdigest()) == 40
+
+
+def restored(run: DrivenRun) -> dict[bytes, bytes]:
+    """The state as the journal alone gives it."""
+    state: dict[bytes, bytes] = {}
+    for entry in state_entries(run):
+        change = msgpack.unpackb(entry[b"c"], raw=True)
+        before = dict(state)
+        if change.get(b"replace"):
+            state.clear()
+        for field in change[b"del"]:
+            state.pop(field, None)
+        for field, value in change[b"set"].items() if change[b"set"] else ():
+            if isinstance(value, list):
+                front, back, between = value
+                old = before[field]
+                value = old[:front] + between + old[len(old) - back :]
+            state[field] = value
+    return state
+
+
+def test_a_large_value_that_is_edited_often_is_not_kept_as_often(run: DrivenRun) -> None:
+    state = writer(run, run.claim("a"))
+    text = "x" * 5000
+    for number in range(300):
+        state.write(put(large=f'{{"a":"{text}","n":{number},"b":"{text}"}}'.encode()))
+
+    assert run.store.client.memory_usage(run.keys["journal"], samples=0) < 100_000
+    assert restored(run) == run.content(f"state:{run.run_id}")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_journal_gives_every_value_back_however_it_was_changed(run: DrivenRun, seed: int) -> None:
+    chosen = random.Random(seed)
+    state = writer(run, run.claim("a"))
+    values = {"a": b"", "b": chosen.randbytes(3000), "c": b"ab" * 400}
+    for _ in range(25):
+        name = chosen.choice(list(values))
+        old = values[name]
+        cut, end = sorted(chosen.randrange(len(old) + 1) for _ in range(2))
+        values[name] = old[:cut] + chosen.choice([b"", b"ab", chosen.randbytes(400)]) + old[end:]
+        delete = [chosen.choice(["a", "b", "c"])] if chosen.random() < 0.1 else []
+        state.write(
+            Change("set", {name: values[name]}, delete=[each for each in delete if each != name],
+                   replace=chosen.random() < 0.1)
+        )  # fmt: skip
+        assert restored(run) == run.content(f"state:{run.run_id}")

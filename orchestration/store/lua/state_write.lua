@@ -3,7 +3,8 @@
 --   process is remembered for 60 s, so asking again is absorbed), lock (token of the writer's edit) or expect {field ->
 --   SHA-1 of the value that the new one was made from, '' for none}, how (what the user called, for the journal),
 --   common limits.
--- Body: set {field -> JSON}, del {field …}, replace (drop all other fields).
+-- Body: set {field -> JSON}, del {field …}, replace (drop all other fields). The journal keeps it, large values as what
+-- they have changed (lib/deltas.lua): against the value before this write, also where all other fields are dropped.
 -- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
 --!keys journal answer state lock next
 
@@ -28,6 +29,16 @@ end
 if record then
   record.exchanges = (record.exchanges or 0) + 1
   records.put(A.w, record)
+end
+if A.full then
+  local kept, is_shorter = {}, false
+  for field, value in pairs(body.set) do
+    kept[field] = deltas.between(redis.call('HGET', K.state, field), value)
+    is_shorter = is_shorter or type(kept[field]) == 'table'
+  end
+  if is_shorter then
+    call.packed_commands = cmsgpack.pack({ set = kept, del = body.del, replace = body.replace })
+  end
 end
 local life = redis.call('PTTL', K.state)     -- -2 no key, -1 no expiry
 if body.replace then redis.call('UNLINK', K.state) end

@@ -1,0 +1,26 @@
+-- What a new value has that an old one has not: a large value that is edited a thousand times must not be kept a
+-- thousand times.
+
+-- Below it a difference saves nothing; above it, finding it would take too long.
+local SMALLEST, LARGEST = 256, 1048576
+
+-- How many bytes two texts have in common, of at most so many; same(from, to) compares bytes counted from one end.
+local function common(most, same)
+  local low, high = 0, most
+  while low < high do                          -- looks at each byte about once
+    local middle = math.ceil((low + high) / 2)
+    if same(low + 1, middle) then low = middle else high = middle - 1 end
+  end
+  return low
+end
+
+-- The new value; or { bytes of the old one kept at the front, bytes kept at the end, what is between }, where that is
+-- at most half as long.
+function deltas.between(old, new)
+  if not old or #new < SMALLEST or #new > LARGEST or #old > LARGEST then return new end
+  local sub, most = string.sub, math.min(#old, #new)
+  local front = common(most, function(from, to) return sub(old, from, to) == sub(new, from, to) end)
+  local back = common(most - front, function(from, to) return sub(old, -to, -from) == sub(new, -to, -from) end)
+  if 2 * (front + back) < #new then return new end
+  return { front, back, sub(new, front + 1, #new - back) }
+end
