@@ -88,8 +88,17 @@ class Leases:
         reply = await self.store.shard_verb("fence", shard, names, owner=owner, known_dead=known_dead or None)
         return [Held.parse(member) for member in unpack(reply[1])] if reply[0] == b"held" else []
 
-    async def hand_back(self, owner: str, held: Sequence[Held], *, charge: bool) -> list[tuple[str, Applied]]:
-        """Dispatch again what `owner` will not finish; with `charge` it died at it, and they are suspected more."""
+    async def hand_back(
+        self, owner: str, held: Sequence[Held], *, charge: bool, suspicion: int = MOST
+    ) -> list[tuple[str, Applied]]:
+        """Dispatch again what `owner` will not finish; what has moved on meanwhile is left alone.
+
+        Args:
+            owner: The execution process.
+            held: What it held.
+            charge: It died at it: this counts as a loss, and they are suspected more.
+            suspicion: Up to this level.
+        """
         by_run: dict[str, list[Held]] = defaultdict(list)
         for each in held:
             by_run[each.run_id].append(each)
@@ -100,7 +109,7 @@ class Leases:
                 run_id,
                 {"owner": f"owner:{owner}"},
                 owner=owner,
-                charge=MOST if charge else None,
+                charge=suspicion if charge else None,
                 items=[{"w": i.work_id, "c": i.claim_id, "member": i.member} for i in items],
             )
             done.append((run_id, self.store.applied(run_id, reply[1])))

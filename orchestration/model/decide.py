@@ -275,12 +275,13 @@ def _decide_failed(plan: Plan, work: Work, outcome: Failed, limits: Limits) -> D
         delay = max(0, round(outcome.retry_delay_seconds * 1000))
         return Decision([_stopped(work), Retry(delay, outcome.error)])
     handler = plan.handler_of(work.step)
-    if handler is not None and work.recoveries.get(handler.name, 0) < handler.max_recoveries:
+    event = outcome.failed_event
+    if handler is not None and event is not None and work.recoveries.get(handler.name, 0) < handler.max_recoveries:
         recoveries = work.recoveries | {handler.name: work.recoveries.get(handler.name, 0) + 1}
         origin = Origin(work.run_id, work.work_id, work.scope, recoveries)
         emit_id = derive_id(work.work_id, "failed")
-        delivery = _deliver(handler, outcome.failed_event, origin, emit_id, limits)
-        return Decision([_stopped(work), KeepEvent(emit_id, outcome.failed_event, 1, True), delivery, Done()])
+        delivery = _deliver(handler, event, origin, emit_id, limits)
+        return Decision([_stopped(work), KeepEvent(emit_id, event, 1, True), delivery, Done()])
     return Decision([_stopped(work), Fail(outcome.error), Finish("failed", outcome.ending)])
 
 

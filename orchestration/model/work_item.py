@@ -271,13 +271,13 @@ class Failed:
     Attributes:
         error: The exception as JSON, kept for the next attempt's `retry_info()`.
         retry_delay_seconds: What the retry policy said; None means the failure is final.
-        failed_event: The event for a `@catch_error` handler.
+        failed_event: The event for a `@catch_error` handler; None if there is none, or it cannot be given one.
         ending: The event that ends the run if no handler recovers the failure.
     """
 
     error: bytes
     retry_delay_seconds: float | None
-    failed_event: Envelope
+    failed_event: Envelope | None
     ending: Envelope
 
 

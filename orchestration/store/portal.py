@@ -18,6 +18,8 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from .stopping import mark_stopped, stop
+
 T = TypeVar("T")
 
 logger = logging.getLogger("umbel.portal")
@@ -120,7 +122,7 @@ class Portal:
         if self.is_here():
             raise self._would_wait_for_itself()
         caller = CallerThread()
-        future = self.submit(begin(caller))
+        future = self.submit(caller.served(begin))
         future.add_done_callback(caller.end)
         caller.work(future)
         return future.result()
@@ -163,7 +165,7 @@ class Portal:
             return
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
-            task.cancel()
+            stop(task)
         if left:
             await asyncio.wait(left, timeout=_CLOSE_SECONDS / 2)
         await asyncio.get_running_loop().shutdown_asyncgens()
@@ -226,6 +228,15 @@ class CallerThread:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         #: Called with what interrupts the waiting thread (a time limit, Ctrl-C); cancels the coroutine by default.
         self.on_interrupt: Callable[[BaseException], bool] | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    async def served(self, begin: Callable[[CallerThread], Coroutine[Any, Any, T]]) -> T:
+        """Await the coroutine that this thread waits for."""
+        self._task = asyncio.current_task()
+        try:
+            return await begin(self)
+        finally:
+            self._task = None
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call a function in the blocked thread and await what it returns or raises."""
@@ -265,6 +276,8 @@ class CallerThread:
             except BaseException as error:
                 if self.on_interrupt is not None and self.on_interrupt(error):
                     continue
+                if (task := self._task) is not None:
+                    mark_stopped(task)
                 future.cancel()
                 raise
 
@@ -298,7 +311,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 def _stop(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel what was begun while the portal closed, so that no caller waits for it, and stop after that."""
     for task in asyncio.all_tasks(loop):
-        task.cancel()
+        stop(task)
     loop.call_soon(loop.call_soon, loop.stop)
 
 

@@ -124,7 +124,8 @@ class Calling:
 
         async def guarded() -> T:
             try:
-                return await self._body(function)
+                # In a task of its own, which the step may cancel; the loop that is being closed cancels this one too.
+                return await asyncio.ensure_future(self._body(function))
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling() and not is_asked:

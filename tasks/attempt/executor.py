@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ...orchestration.engine.dispatcher import Dispatcher
 from ...orchestration.engine.emitted import Emitted
@@ -41,13 +40,16 @@ from .running import (
     Abandoned,
     AttemptFailed,
     DeliveryResult,
+    Ended,
     Running,
     RunningAttempts,
+    forget_cancellations,
     is_ending,
     reached_time_limit,
 )
 from .step_call import InputUnknown, call_step
 from .suspects import Suspects
+from .unrecorded import settle_unrecorded, undisturbed
 from .verbose import VerboseEmissions, is_verbose, log_enqueued, log_outcome, log_started
 
 logger = logging.getLogger("umbel.execution")
@@ -61,16 +63,7 @@ _OUT_OF_TIME = "Celery's hard time limit was reached by {!r} of run {!r}."
 _WORDS: dict[type[Outcome], str] = {Returned: "returned", FannedOut: "fanned out", Suspended: "waits for an event"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """What an attempt came to: a `text` for logs; what Celery gets if it `failed`; work given by its commit."""
-
-    text: str
-    failed: AttemptFailed | None = None
-    following: Work | None = None
-
-
-_PARKED = _Ended("needs_code")
+_PARKED = Ended("needs_code")
 
 
 class Executor:
@@ -216,11 +209,17 @@ class Executor:
 
     # -- an attempt ----------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, work: Work, plain: PlainCalls, until: float) -> _Ended:
+    async def _attempt(self, work: Work, plain: PlainCalls, until: float) -> Ended:
         held = Held(work.run_id, work.work_id, work.claim_id)
         running = self._attempts.enter(held)
         try:
             return await self._execute(work, running, plain, until)
+        except StoreUnavailable:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if is_ending(error):
+                raise
+            return Ended("failed", await undisturbed(settle_unrecorded(self.engine, work, error)))
         finally:
             # What ended without a commit (cancelled, or Redis stayed away) is given back by the next heartbeat.
             self._let_go(held)
@@ -229,7 +228,7 @@ class Executor:
         self._attempts.leave(held)
         self.lease_holder.drop(held)
 
-    async def _execute(self, work: Work, running: Running, plain: PlainCalls, until: float) -> _Ended:
+    async def _execute(self, work: Work, running: Running, plain: PlainCalls, until: float) -> Ended:
         registered = self.registry.find(work.workflow)
         if registered is None or work.step not in registered.steps:
             await park(self.engine.leases, self.registry, work)
@@ -247,22 +246,25 @@ class Executor:
             await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
             return _PARKED
         if outcome is None:
-            return _Ended("cancelled")
+            return Ended("cancelled")
         if not all(map(context.routes, routed_events(outcome))) or context.misrouted is not None:
             await park_misrouted(self.engine.leases, self.registry, work, plan, registered, context)
             return _PARKED
         if isinstance(emissions, VerboseEmissions):
             log_outcome(work, outcome)
-        reply = await self._commit(work, plan, outcome, emissions, context, until)
+        if isinstance(error, asyncio.CancelledError):  # by the step, which may have left behind what goes on with it
+            reply = await undisturbed(self._commit(work, plan, outcome, emissions, context, 0.0))
+        else:
+            reply = await self._commit(work, plan, outcome, emissions, context, until)
         if isinstance(reply, Refusal):
-            return _Ended(reply.value)
+            return Ended(reply.value)
         if (gained := reply.continued) is not None:
             self._attempts.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
         if isinstance(outcome, Failed):
             failed = AttemptFailed(f"attempt {work.attempt}: {failure_text(outcome)}", outcome.retry_delay_seconds)
             failed.with_traceback(error.__traceback__ if error is not None else None)
-            return _Ended("failed", failed, gained)
-        return _Ended(f"attempt {work.attempt} {_WORDS[type(outcome)]}", None, gained)
+            return Ended("failed", failed, gained)
+        return Ended(f"attempt {work.attempt} {_WORDS[type(outcome)]}", None, gained)
 
     async def _outcome(
         self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls
@@ -279,6 +281,7 @@ class Executor:
             error = StepTimeoutError(_OUT_OF_TIME.format(work.step, work.run_id))
         elif is_ending(error):
             raise error
+        forget_cancellations()
         return await self._failed(work, registered, running, error), error
 
     async def _call(

@@ -6,12 +6,12 @@ import json
 import logging
 from typing import Any
 
-from ...orchestration.model.envelope import FAILED, STEP_FAILED, Envelope, ending
-from ...orchestration.model.errors import WorkerLost
+from ...orchestration.model.envelope import FAILED, Envelope, ending
+from ...orchestration.model.errors import StoreUnavailable, WorkerLost
 from ...orchestration.model.work_item import Failed, Outcome, Work
 from ...orchestration.store.verbs import Store
 from ..events.codec import encode_event
-from ..events.exceptions import encode_exception
+from ..events.exceptions import encode_exception, shown
 from ..retry.policy import jitter_seed, next_delay
 from ..workflow.registry import Registered
 from .step_call import step_failed_event
@@ -29,42 +29,49 @@ async def failed_outcome(work: Work, registered: Registered, error: BaseExceptio
         store: For reading the members of a fan-in, for a `@catch_error` handler.
     """
     if not isinstance(error, Exception):
-        error = RuntimeError(f"the step ended with {error!r}")
+        error = RuntimeError(f"the step ended with {shown(error)}")
     config = registered.steps[work.step]
     failures = work.failures + 1
     elapsed = max(0.0, (work.claimed_at - work.first_attempt_at) / 1000)
     delay: float | None = None
+    note: str | None = None
     if config.retry_policy is not None and not isinstance(error, WorkerLost):
         try:
             seed = jitter_seed(work.run_id, work.step, failures)
             delay = next_delay(config.retry_policy, elapsed, failures, error, seed)
         except Exception as broken:
-            broken.add_note(f"raised by the retry policy of step {work.step!r}, asked about {error!r}")
+            note = f"raised by the retry policy of step {work.step!r}, asked about {shown(error)}"
             error = broken
-    encoded = encode_exception(error)
-    log = logger.info if delay is not None else logger.warning
-    log(
-        "step %s of run %s failed on attempt %d: %r%s",
-        work.step,
-        work.run_id,
-        work.attempt,
-        error,
-        "" if delay is None else f"; next attempt in {delay:g} s",
-        exc_info=error if delay is None else None,
-        extra={"action": "step_failed", "run_id": work.run_id, "step": work.step, "attempt": work.attempt},
-    )
+    failed_event: Envelope | None = None
+    if delay is None and registered.plan.handlers:
+        try:
+            failed = await step_failed_event(work, registered, error, elapsed, store)
+            failed_event = encode_event(failed, store.settings)
+        except StoreUnavailable:
+            raise
+        except Exception as refused:
+            note = f"no @catch_error step could be given this failure: {shown(refused)}"
+    encoded = encode_exception(error, note=note)
+    about = {"action": "step_failed", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
+    text = f"step {work.step} of run {work.run_id} failed on attempt {work.attempt}: {shown(error)}"
+    if delay is None:
+        log_error(logging.WARNING, text, error, about)
+    else:
+        logger.info("%s; next attempt in %g s", text, delay, extra=about)
     return Failed(
         error=json.dumps(encoded).encode(),
         retry_delay_seconds=delay,
-        failed_event=await _failed_event(work, registered, error, elapsed, store),
+        failed_event=failed_event,
         ending=ending(FAILED, step_name=work.step, exception=encoded, attempts=failures, elapsed_seconds=elapsed),
     )
 
 
-async def _failed_event(work: Work, registered: Registered, error: Exception, elapsed: float, store: Store) -> Envelope:
-    if not registered.plan.handlers:
-        return Envelope(STEP_FAILED, (), b"{}")
-    return encode_event(await step_failed_event(work, registered, error, elapsed, store), store.settings)
+def log_error(level: int, text: str, error: BaseException, about: dict[str, Any]) -> None:
+    """Log an error of user code with its traceback, or without one if that cannot be written."""
+    try:
+        logger.log(level, "%s", text, exc_info=error, extra=about)
+    except BaseException as unwritten:  # a handler reads what may raise, such as the error's notes
+        logger.log(level, "%s (no traceback: %s)", text, shown(unwritten), extra=about)
 
 
 def journal_entry(outcome: Outcome) -> dict[str, Any]:

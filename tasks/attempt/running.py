@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from ...orchestration.model.work_item import Held
+from ...orchestration.model.work_item import Held, Work
+from ...orchestration.store.stopping import is_stopped
 
 #: With this word the asyncio pool cancels what has reached Celery's hard time limit.
 TIME_LIMIT = "hard time limit"
@@ -53,6 +55,21 @@ class DeliveryResult(str):
         result = cls(text)
         result.seconds = seconds
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What an attempt came to.
+
+    Attributes:
+        text: For logs.
+        failed: What Celery gets if it failed.
+        following: Work that its commit gave to this process.
+    """
+
+    text: str
+    failed: AttemptFailed | None = None
+    following: Work | None = None
 
 
 class Running:
@@ -134,9 +151,16 @@ class RunningAttempts:
 def is_ending(error: BaseException) -> bool:
     """Whether a cancellation is the worker's, which ends: not the step's own, nor that of a time limit."""
     task = asyncio.current_task()
-    if not isinstance(error, asyncio.CancelledError) or task is None or not task.cancelling():
+    if not isinstance(error, asyncio.CancelledError) or task is None or not is_stopped(task):
         return False
     return error.args != (TIME_LIMIT,)
+
+
+def forget_cancellations() -> None:
+    """What the current task has executed was cancelled, and not what the task does next."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def reached_time_limit(error: asyncio.CancelledError) -> bool:

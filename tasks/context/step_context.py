@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
@@ -172,11 +173,18 @@ class StepContext:
         """Give the answer if there is one, else unwind the step.
 
         Raises:
+            WorkflowRuntimeError: The timeout is no time that can be waited.
             UnserializableValue: A requirement could never be met: an event's JSON has no such value.
             PayloadTooLarge: The requirements are.
             TimeoutError: No answer came in time.
             WaitingForEvent: There is none yet.
         """
+        if timeout is not None and not is_duration(timeout):
+            raise WorkflowRuntimeError(
+                f"Step {self.work.step!r} of run {self.work.run_id!r} cannot wait {timeout!r} s for an "
+                f"{event_type.__name__}. timeout must be a number of seconds up to {LONGEST_SECONDS:,}, or None to "
+                "wait as long as the run lives."
+            )
         requirements = self._requirements(event_type, requirements)
         if waiter_id is None:
             wanted = json.dumps(requirements, sort_keys=True, default=str)

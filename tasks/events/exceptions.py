@@ -36,9 +36,28 @@ class UnreconstructedException(Exception):
         return f"UnreconstructedException({str(self)!r}, original_type={self.original_type!r})"
 
 
-def encode_exception(exc: BaseException) -> dict[str, Any]:
-    """The exception as JSON: its class, its message, and whatever else of it JSON can carry. Never raises."""
-    return _encode(exc, _MAX_CAUSES)
+def encode_exception(exc: BaseException, *, note: str | None = None) -> dict[str, Any]:
+    """The exception as JSON: its class, its message, and whatever else of it JSON can carry. Never raises.
+
+    Args:
+        exc: Any exception, also one whose own methods and properties raise.
+        note: Added to its notes.
+    """
+    try:
+        encoded = _encode(exc, _MAX_CAUSES)
+    except BaseException:  # nothing of an exception may hide that the step failed
+        encoded = {"exception_type": qualified_name(type(exc)), "exception_message": _text(exc)}
+    if note is not None:
+        encoded["exception_notes"] = [*encoded.get("exception_notes", ()), _clean(note)]
+    return encoded
+
+
+def shown(exc: BaseException) -> str:
+    """The exception's `repr`, cut where it gets long, for logs and other errors. Never raises."""
+    try:
+        return repr(exc)[:2000]
+    except BaseException:
+        return f"<{type(exc).__qualname__} that cannot be shown>"
 
 
 def _encode(exc: BaseException, causes: int) -> dict[str, Any]:
@@ -62,7 +81,7 @@ def _encode(exc: BaseException, causes: int) -> dict[str, Any]:
 def _text(exc: BaseException) -> str:
     try:
         return _clean(str(exc))
-    except Exception:  # a broken __str__ must not hide that the step failed
+    except BaseException:  # a broken __str__ must not hide that the step failed
         return f"<{type(exc).__qualname__} whose text cannot be read>"
 
 
@@ -96,13 +115,14 @@ def decode_exception(encoded: dict[str, Any]) -> Exception:
     name, message = str(encoded.get("exception_type", "")), str(encoded.get("exception_message", ""))
     if not may_be_found(name):
         name, message = "", f"{name}: {message}"
-    exc = _rebuild(name, message, encoded.get("exception_args"))
+    notes, cause = encoded.get("exception_notes"), encoded.get("exception_cause")
+    notes = [str(note) for note in notes] if isinstance(notes, list) else []
+    exc = _rebuild(name, message, encoded.get("exception_args"), notes)
     if exc is None:
         exc = UnreconstructedException(message, original_type=name)
-    notes = encoded.get("exception_notes")
-    for note in notes if isinstance(notes, list) else []:
-        exc.add_note(str(note))
-    if isinstance(cause := encoded.get("exception_cause"), dict):
+        for note in notes:
+            exc.add_note(note)
+    if isinstance(cause, dict):
         exc.__cause__ = decode_exception(cause)
     return exc
 
@@ -112,7 +132,7 @@ def as_allowed(encoded: dict[str, Any]) -> dict[str, Any]:
     return encode_exception(decode_exception(encoded)) if is_restricted() else encoded
 
 
-def _rebuild(name: str, message: str, args: Any) -> Exception | None:
+def _rebuild(name: str, message: str, args: Any, notes: list[str]) -> Exception | None:
     cls = loaded_class(name, Exception)
     if cls is None or cls is UnreconstructedException:
         return None
@@ -120,7 +140,9 @@ def _rebuild(name: str, message: str, args: Any) -> Exception | None:
         try:
             exc = cls(*arguments)
             if isinstance(exc, cls) and str(exc) == message:
+                for note in notes:
+                    exc.add_note(note)
                 return exc
-        except Exception:  # a constructor with another signature; the next try or the stand-in has the message
+        except BaseException:  # a constructor with another signature; the next try or the stand-in has the message
             continue
     return None

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
+from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowRuntimeError
 from .conditions import RetryCondition, retry_always
 from .timing import (
@@ -114,7 +114,7 @@ def next_delay(policy: RetryPolicy, elapsed_seconds: float, failures: int, error
         Seconds until the next attempt, never negative; None to give up.
 
     Raises:
-        WorkflowRuntimeError: The policy returned something that is not a finite number.
+        WorkflowRuntimeError: The policy returned something that is not a number of seconds a timer can wait.
     """
     consult: Callable[..., Any] = policy.next
     parameters = inspect.signature(consult).parameters
@@ -122,10 +122,10 @@ def next_delay(policy: RetryPolicy, elapsed_seconds: float, failures: int, error
     delay = consult(elapsed_seconds, failures, error, **({"seed": seed} if takes_seed else {}))
     if delay is None:
         return None
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not math.isfinite(delay):
+    if not is_duration(delay):
         raise WorkflowRuntimeError(
-            f"The retry policy {policy!r} returned {delay!r} for failure {failures} ({error!r}). "
-            f"Its next() must return the seconds to wait as a finite number, or None to give up."
+            f"The retry policy {policy!r} returned {delay!r} for failure {failures} ({type(error).__qualname__}). Its "
+            f"next() must return the seconds to wait as a finite number up to {LONGEST_SECONDS:,}, or None to give up."
         )
     return max(0.0, float(delay))
 

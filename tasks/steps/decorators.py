@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any, Literal, Protocol, TypeVar, get_args, overload
 
+from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import Event, StepFailedEvent
 from ..retry.policy import RetryPolicy
@@ -292,10 +293,10 @@ def _check_placement(
         raise WorkflowValidationError(f"queue must be the name of a Celery queue, got {queue!r} for step {where!r}.")
     if priority is not None and (not isinstance(priority, int) or isinstance(priority, bool) or priority < 0):
         raise WorkflowValidationError(f"priority must be an integer from 0, got {priority!r} for step {where!r}.")
-    if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout > 0):
+    if timeout is not None and not (is_duration(timeout) and timeout > 0):
         raise WorkflowValidationError(
-            f"timeout must be a number of seconds greater than 0, got {timeout!r} for step {where!r}. "
-            "Leave it out for no limit."
+            f"timeout must be a number of seconds greater than 0, got {timeout!r} for step {where!r}; at most "
+            f"{LONGEST_SECONDS:,}. Leave it out for no limit."
         )
 
 

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
+from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowStepDoesNotExistError, WorkflowValidationError
 from ..events.class_names import qualified_name
 from ..events.event import Event, StartEvent, StopEvent
@@ -61,6 +62,7 @@ class WorkflowDefinition:
         workflow_name: str | None = None,
         skip_graph_checks: Collection[GraphCheck] | None = None,
     ) -> None:
+        _check_timeout(timeout)
         _check_num_concurrent_runs(num_concurrent_runs)
         _check_resource_manager(resource_manager)
         self._timeout = timeout
@@ -223,6 +225,13 @@ class WorkflowDefinition:
 def _check_resource_manager(manager: object) -> None:
     if manager is not None and not isinstance(manager, ResourceManager):
         raise WorkflowValidationError(f"resource_manager must be a ResourceManager or None, got {manager!r}.")
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is not None and not is_duration(timeout):
+        raise WorkflowValidationError(
+            f"timeout must be a number of seconds up to {LONGEST_SECONDS:,}, got {timeout!r}. Pass None for no limit."
+        )
 
 
 def _check_num_concurrent_runs(limit: object) -> None:

@@ -65,6 +65,13 @@ def test_a_step_that_raises_what_no_step_should_fails_and_its_process_lives(
     assert deployment.counter("losses") == 0
 
 
+def test_a_step_that_cancels_its_own_task_fails_instead_of_running_again(deployment: Deployment) -> None:
+    cancelling = deployment.start(flows.CancelsItself)
+    assert "the step ended with CancelledError(" in failure_of(cancelling)
+    assert len(deployment.effects("cancelling itself", cancelling.run_id)) == 1
+    assert deployment.counter("losses") == 0
+
+
 @pytest.mark.parametrize("how", ["os._exit", "abort"])
 def test_a_step_that_ends_its_pool_process_is_given_up_after_as_many_losses_as_are_charged(
     deploy: Deploy, how: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from ...orchestration.store.stopping import stop
 from ...tasks.attempt.running import TIME_LIMIT
 from .callback_queue import CallbackQueue
 from .interrupts import Stopped
@@ -35,12 +36,15 @@ class TimeLimits:
         for timer in job.timers:
             timer.cancel()
 
-    def interrupt(self, job: Job, reason: str | None = None) -> None:
-        """Interrupt what a job executes; a coroutine gets the reason as its cancellation message."""
+    def interrupt(self, job: Job) -> None:
+        """Interrupt what a job executes; a coroutine that reached its hard limit reads that as its cancellation."""
         if job.thread is not None:
             job.thread.interrupt(Stopped)
         elif job.task is not None and job.in_body:
-            job.task.cancel(reason)
+            if job.timed_out:
+                job.task.cancel(TIME_LIMIT)
+            else:
+                stop(job.task)
 
     def _on_soft(self, job: Job) -> None:
         if job.state is not JobState.RUNNING or job.stopped_at is not None:
@@ -58,4 +62,4 @@ class TimeLimits:
         job.timed_out = True
         job.stop()
         self._callbacks.limit_reached(job, is_soft=False, seconds=job.hard_seconds)
-        self.interrupt(job, TIME_LIMIT)
+        self.interrupt(job)

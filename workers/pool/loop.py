@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...orchestration.model.errors import ConfigurationError
+from ...orchestration.store.stopping import stop
 from .daemon_threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class PoolLoop:
     async def _finish(self, seconds: float) -> None:
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for each in rest:
-            each.cancel()
+            stop(each)
         if rest:
             await asyncio.wait(rest, timeout=seconds)
         await self.loop.shutdown_asyncgens()

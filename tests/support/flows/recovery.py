@@ -102,6 +102,19 @@ class PlainlyMisbehaves(Workflow):
         return StopEvent()
 
 
+class CancelsItself(Workflow):
+    """A step that cancels the task it runs in, as a stray cancel scope does."""
+
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        effect("cancelling itself", ctx)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(600)
+        return StopEvent()
+
+
 class Hangs(Workflow):
     """A plain step that reacts to nothing: in a call that Python cannot interrupt, or holding Python's lock."""
 

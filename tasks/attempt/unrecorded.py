@@ -1,0 +1,82 @@
+"""What becomes of an attempt whose outcome cannot be recorded, although Redis answers: it is charged, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ...orchestration.engine.protocol import Engine
+from ...orchestration.model.envelope import FAILED, ending
+from ...orchestration.model.errors import WorkflowRuntimeError
+from ...orchestration.model.work_item import Held, Work
+from ...orchestration.store.stopping import is_stopped
+from ..events.exceptions import encode_exception, shown
+from .failure import log_error
+from .running import AttemptFailed, forget_cancellations
+
+T = TypeVar("T")
+
+
+async def settle_unrecorded(engine: Engine, work: Work, error: BaseException) -> AttemptFailed:
+    """Count an attempt as lost that could not be recorded, or fail its run if it was lost too often.
+
+    It may have been an accident, so the step is executed again, as when its process dies; but no process has died, so
+    nothing is suspected of killing one. After as many losses as are charged the run fails with what went wrong.
+    *Promise:* an outcome that was recorded after all stands.
+
+    Args:
+        engine: Of the deployment.
+        work: The attempt.
+        error: What was raised instead of an answer.
+
+    Returns:
+        The failure, for Celery.
+    """
+    problem = WorkflowRuntimeError(
+        f"What step {work.step!r} of run {work.run_id!r} came to on attempt {work.attempt} could not be recorded: "
+        f"{shown(error)}"
+    )
+    about = {"action": "step_unrecorded", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
+    log_error(logging.ERROR, str(problem), error, about)
+    held = Held(work.run_id, work.work_id, work.claim_id)
+    [(run_id, applied)] = await engine.leases.hand_back(work.owner, [held], charge=True, suspicion=work.suspicion)
+    if not applied.dispatches:  # it was recorded, or is another process's
+        return AttemptFailed(str(problem))
+    if work.losses + 1 < engine.store.settings.max_losses:
+        await engine.dispatch(run_id, applied.dispatches)
+        return AttemptFailed(str(problem), 0.0)
+    problem.__cause__ = error
+    elapsed = max(0.0, (work.claimed_at - work.first_attempt_at) / 1000)
+    end = ending(
+        FAILED,
+        step_name=work.step,
+        exception=encode_exception(problem),
+        attempts=work.attempt,
+        elapsed_seconds=elapsed,
+    )
+    await engine.finish(run_id, "failed", end)
+    return AttemptFailed(str(problem))
+
+
+async def undisturbed(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine in a task of its own, whatever the step has left behind that cancels the current one.
+
+    A cancel scope that a step entered and never left does so at every turn of the loop.
+
+    Raises:
+        asyncio.CancelledError: The process stops the current task.
+        Exception: What the coroutine raised.
+    """
+    driver = asyncio.current_task()
+    assert driver is not None
+    task = asyncio.ensure_future(coroutine)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            if is_stopped(driver):
+                raise
+    forget_cancellations()
+    return task.result()
