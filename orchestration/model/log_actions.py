@@ -60,7 +60,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "step_failed": "an attempt failed",
         "step_hung": "a step ignored its time limit; it counts as failed and may still occupy its worker",
         "step_left": "a continued step was interrupted by an internal error; it is executed again",
-        "step_unrecorded": "a step's outcome could not be recorded although Redis answers; the step is executed again, or its run fails",
+        "step_unrecorded": "an outcome was not recorded although Redis answers; the step is repeated or its run fails",
         "sweep_error": "one item could not be processed; the next sweep retries it",
         "sweep_orphan": "an index entry of a deleted run was found and skipped",
         "sweep_postponed": "Redis is unreachable; the sweep is retried",

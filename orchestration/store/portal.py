@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -125,7 +126,10 @@ class Portal:
         future = self.submit(caller.served(begin))
         future.add_done_callback(caller.end)
         caller.work(future)
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            del future, caller  # an error refers to this frame: it must not refer to the error
 
     def is_here(self) -> bool:
         """Whether the calling code runs on the portal's loop."""
@@ -243,19 +247,11 @@ class CallerThread:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
-        def job() -> None:
-            try:
-                # In a copy of the thread's context: what a step sets there must not reach the next one.
-                result = contextvars.copy_context().run(function)
-            except (KeyboardInterrupt, SystemExit):  # in a task they would end the loop; here they end the wait
-                raise
-            except BaseException as error:
-                _settle_soon(loop, done, None, error)
-            else:
-                _settle_soon(loop, done, result, None)
-
-        self._jobs.put(job)
-        return await done
+        self._jobs.put(partial(_call_for, loop, done, function))
+        try:
+            return await done
+        finally:
+            del done  # an error refers to this frame: it must not refer to the error
 
     def end(self, _: object = None) -> None:
         """Let the thread go."""
@@ -280,6 +276,18 @@ class CallerThread:
                     mark_stopped(task)
                 future.cancel()
                 raise
+
+
+def _call_for(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], function: Callable[[], T]) -> None:
+    try:
+        # In a copy of the thread's context: what a step sets there must not reach the next one.
+        result = contextvars.copy_context().run(function)
+    except (KeyboardInterrupt, SystemExit):  # in a task they would end the loop; here they end the wait
+        raise
+    except BaseException as error:
+        _settle_soon(loop, done, None, error)
+    else:
+        _settle_soon(loop, done, result, None)
 
 
 def _settle_soon(

@@ -32,7 +32,7 @@ from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry
 from .calling import Calling
 from .continuation import Continuation
-from .failure import failed_outcome, failure_text, journal_entry, log_cancelled
+from .failure import clear_frames, failed_outcome, failure_text, journal_entry, log_cancelled
 from .heartbeat import LeaseHolder
 from .parking import park, park_misrouted
 from .plain_calls import PlainCalls
@@ -203,8 +203,11 @@ class Executor:
         following, seconds = first.following, time.monotonic() - began
         while following is not None:
             following = await self._go_on(following, plain, until)
-        if first.failed is not None:
-            raise first.failed
+        if (failed := first.failed) is not None:
+            try:
+                raise failed
+            finally:
+                del failed, first  # this frame is in its traceback
         return DeliveryResult.of(first.text, seconds if first.following is not None else None)
 
     # -- an attempt ----------------------------------------------------------------------------------------------------
@@ -245,6 +248,8 @@ class Executor:
         except InputUnknown as unknown:
             await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
             return _PARKED
+        if error is not None:
+            clear_frames(error)
         if outcome is None:
             return Ended("cancelled")
         if not all(map(context.routes, routed_events(outcome))) or context.misrouted is not None:

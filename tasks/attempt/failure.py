@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from typing import Any
 
 from ...orchestration.model.envelope import FAILED, Envelope, ending
@@ -72,6 +73,17 @@ def log_error(level: int, text: str, error: BaseException, about: dict[str, Any]
         logger.log(level, "%s", text, exc_info=error, extra=about)
     except BaseException as unwritten:  # a handler reads what may raise, such as the error's notes
         logger.log(level, "%s (no traceback: %s)", text, shown(unwritten), extra=about)
+
+
+def clear_frames(error: BaseException) -> None:
+    """Let go of what the frames in the tracebacks of an error and its causes held, which may be the error itself."""
+    found: list[BaseException | None] = [error]
+    for each in found:
+        if each is None:
+            continue
+        traceback.clear_frames(each.__traceback__)
+        others = each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())
+        found += [other for other in others if all(other is not known for known in found)]
 
 
 def journal_entry(outcome: Outcome) -> dict[str, Any]:

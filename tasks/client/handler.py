@@ -190,7 +190,11 @@ class WorkflowHandler:
             tail = f"Currently active steps: {active}" if active else "No steps active"
             raise WorkflowTimeoutError(f"Operation timed out after {event.timeout} seconds. {tail}")
         if isinstance(event, WorkflowFailedEvent):
-            raise event.exception
+            error = event.exception
+            try:
+                raise error
+            finally:
+                del error, event  # the error refers to this frame: it must not refer to the error
         return event.result if type(event) is StopEvent else event
 
     # -- stream ----------------------------------------------------------------------------------------------------
