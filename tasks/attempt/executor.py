@@ -217,10 +217,8 @@ class Executor:
         running = self._attempts.enter(held)
         try:
             return await self._execute(work, running, plain, until)
-        except StoreUnavailable:
-            raise
         except (Exception, asyncio.CancelledError) as error:
-            if is_ending(error):
+            if isinstance(error, StoreUnavailable) or is_ending(error):
                 raise
             return Ended("failed", await undisturbed(settle_unrecorded(self.engine, work, error)))
         finally:
@@ -257,10 +255,11 @@ class Executor:
             return _PARKED
         if isinstance(emissions, VerboseEmissions):
             log_outcome(work, outcome)
-        if isinstance(error, asyncio.CancelledError):  # by the step, which may have left behind what goes on with it
-            reply = await undisturbed(self._commit(work, plan, outcome, emissions, context, 0.0))
-        else:
-            reply = await self._commit(work, plan, outcome, emissions, context, until)
+        is_cancelling = isinstance(
+            error, asyncio.CancelledError
+        )  # the step: it may have left behind what goes on with it
+        commit = self._commit(work, plan, outcome, emissions, context, 0.0 if is_cancelling else until)
+        reply = await (undisturbed(commit) if is_cancelling else commit)
         if isinstance(reply, Refusal):
             return Ended(reply.value)
         if (gained := reply.continued) is not None:
