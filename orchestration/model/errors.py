@@ -13,6 +13,7 @@ UmbelError
 │   ├── WorkflowTimeoutError         it took longer than its timeout (also a TimeoutError)
 │   ├── WorkflowCancelledByUser      it was cancelled
 │   ├── WorkflowFailed               it failed for a reason that is no step's exception
+│   ├── ResultUnreadable             its result's class is not loaded here, or has changed since
 │   ├── RunNotFound                  unknown run id (or its retention is over)
 │   ├── NotRetried                   nothing about the run could be resumed
 │   ├── RunExists                    the requested run id is taken
@@ -86,6 +87,10 @@ class WorkflowCancelledByUser(RunError):
 
 class WorkflowFailed(RunError):
     """The run failed, but not by a step's own exception."""
+
+
+class ResultUnreadable(RunError):
+    """The run has ended; its result cannot be read in this process: the class is not loaded or has changed since."""
 
 
 class RunNotFound(RunError):

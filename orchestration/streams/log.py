@@ -6,6 +6,7 @@ decide how long an outage is waited out.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,7 @@ from operator import attrgetter
 
 import msgpack
 
-from ..model.envelope import IDLE, STEP_STATE_CHANGED, UNHANDLED, Envelope, internal
+from ..model.envelope import IDLE, STEP_STATE_CHANGED, UNHANDLED, UNREADABLE, Envelope, internal
 from ..model.errors import RunNotFound
 from ..store.keys import RunKeys
 from ..store.replies import not_found
@@ -29,6 +30,9 @@ CHUNK = 500
 
 #: An entry above this is decoded anew for each reader, so that nothing large is kept.
 LARGE_BYTES = 1 << 16
+
+#: So many bytes of a damaged entry are shown.
+_SHOWN_BYTES = 200
 
 #: Kinds of entries, as the live channel spells them.
 EVENT = b"e"
@@ -69,10 +73,18 @@ class Entry:
         return tuple(Entry(*entry) for entry in msgpack.unpackb(message, raw=True))
 
     def decoded(self) -> StreamEvent:
-        """What the entry says."""
+        """What the entry says; of one that is damaged, an `UnreadableEvent`."""
         return self._decode() if len(self.data) > LARGE_BYTES else _decoded(self)
 
     def _decode(self) -> StreamEvent:
+        try:
+            return self._read()
+        except Exception as error:  # whatever the bytes are: readers go on behind it
+            reason = f"Entry {self.seq} of the log is damaged: {error!r}."
+            payload = json.dumps({"reason": reason, "payload": repr(self.data[:_SHOWN_BYTES])})
+            return StreamEvent(self.seq, Envelope(UNREADABLE, (), payload.encode()), "", 0)
+
+    def _read(self) -> StreamEvent:
         fields = msgpack.unpackb(self.data, raw=True)
         if self.kind == EVENT:
             return StreamEvent(self.seq, Envelope.from_bytes(fields[0]), fields[1].decode(), fields[2])

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Collection, Coroutine, Generator, Ha
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from ..model.envelope import INTERNAL, STOP
+from ..model.envelope import INTERNAL, STOP, UNREADABLE
 from ..model.errors import WorkflowRuntimeError
 from ..store.replies import RunEnd
 from ..store.verbs import Store
@@ -369,7 +369,8 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
             self.is_stale = True  # the run's end? The log knows
         if event.envelope.is_a(INTERNAL) and not self._reader.internal:
             return None
-        return event if self._reader.types is None or event.envelope.type in self._reader.types else None
+        types = self._reader.types
+        return event if types is None or event.envelope.type in types or event.envelope.type == UNREADABLE else None
 
     def late(self) -> str:
         return (

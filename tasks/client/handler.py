@@ -11,8 +11,10 @@ from pydantic import BaseModel
 
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.decide import Limits
-from ...orchestration.model.envelope import CANCELLED, ending
+from ...orchestration.model.envelope import CANCELLED, Envelope, ending
 from ...orchestration.model.errors import (
+    ResultUnreadable,
+    UnknownEvent,
     WorkflowCancelledByUser,
     WorkflowFailed,
     WorkflowRuntimeError,
@@ -26,8 +28,16 @@ from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
 from ..context.run_context import RunContext
 from ..context.step_context import check_target
-from ..events.codec import EventRegistry, decode_event, encode_event
-from ..events.event import SYSTEM_EVENTS, Event, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent, event_name
+from ..events.codec import EventMismatch, EventRegistry, decode_event, encode_event
+from ..events.event import (
+    SYSTEM_EVENTS,
+    Event,
+    StopEvent,
+    UnreadableEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+    event_name,
+)
 
 T = TypeVar("T")
 
@@ -147,6 +157,7 @@ class WorkflowHandler:
         Raises:
             TimeoutError: Not ended in time.
             WorkflowTimeoutError, WorkflowCancelledByUser: How the run ended.
+            ResultUnreadable: Its result cannot be read here; another process may be able to.
             Exception: The run failed: what its step raised, in its own type.
         """
         self._refuse_blocking("result", "await handler")
@@ -164,9 +175,7 @@ class WorkflowHandler:
         record = self._record()
         if record.ending is None:
             return None
-        event = decode_event(record.ending, self._events)
-        assert isinstance(event, StopEvent)  # only such events end a run
-        return event
+        return self._ending(record.status, record.ending)
 
     def is_done(self) -> bool:
         """Whether the run has ended, in whatever way."""
@@ -184,7 +193,7 @@ class WorkflowHandler:
             raise WorkflowFailed(f"Run {self.run_id!r} ended as {end.status} without saying how.")
         if end.status == "cancelled":
             raise WorkflowCancelledByUser(f"Run {self.run_id!r} was cancelled.")
-        event = decode_event(end.ending, self._events)
+        event = self._ending(end.status, end.ending)
         if isinstance(event, WorkflowTimedOutEvent):
             active = ", ".join(event.active_steps)
             tail = f"Currently active steps: {active}" if active else "No steps active"
@@ -196,6 +205,16 @@ class WorkflowHandler:
             finally:
                 del error, event  # the error refers to this frame: it must not refer to the error
         return event.result if type(event) is StopEvent else event
+
+    def _ending(self, status: str, ending: Envelope) -> StopEvent:
+        try:
+            event = decode_event(ending, self._events)
+        except (UnknownEvent, EventMismatch) as error:
+            raise ResultUnreadable(
+                f"Run {self.run_id!r} is {status}, but its result cannot be read here. {error}"
+            ) from error
+        assert isinstance(event, StopEvent)  # only such events end a run
+        return event
 
     # -- stream ----------------------------------------------------------------------------------------------------
 
@@ -219,8 +238,17 @@ class WorkflowHandler:
         self._stopped_at = position
 
     def decoded(self, found: StreamEvent) -> Event:
-        """A published event as an instance of its class."""
-        return decode_event(found.envelope, self._events)
+        """A published event as an instance of its class, or the `UnreadableEvent` that stands for it."""
+        envelope = found.envelope
+        try:
+            return decode_event(envelope, self._events)
+        except (UnknownEvent, EventMismatch) as error:
+            return UnreadableEvent(
+                event_type=envelope.type.rpartition(".")[2],
+                qualified_name=envelope.type,
+                reason=str(error),
+                payload=envelope.payload.decode(errors="backslashreplace"),
+            )
 
     def events(
         self,

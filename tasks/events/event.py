@@ -49,6 +49,7 @@ __all__ = [
     "StopEvent",
     "StopEventT",
     "UnhandledEvent",
+    "UnreadableEvent",
     "UnreconstructedException",
     "WorkflowCancelledEvent",
     "WorkflowFailedEvent",
@@ -235,6 +236,22 @@ class UnhandledEvent(InternalDispatchEvent):
     idle: bool
 
 
+class UnreadableEvent(Event):
+    """Stands in a stream for an event that this process cannot read; reading goes on behind it.
+
+    Attributes:
+        event_type: The event's class name; empty if not even that can be read.
+        qualified_name: The same with its module.
+        reason: Why: its class is not loaded here, or has changed since, or the entry is damaged.
+        payload: What was published, as JSON.
+    """
+
+    event_type: str = ""
+    qualified_name: str = ""
+    reason: str
+    payload: str = ""
+
+
 def event_name(cls: type[Event]) -> str:
     """The name of an event class on the wire: `umbel.StopEvent` for those of this module, else `module.qualname`."""
     return f"umbel.{cls.__qualname__}" if cls.__module__ == __name__ else qualified_name(cls)
@@ -367,6 +384,7 @@ SYSTEM_EVENTS = (
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
     IdleReleasedEvent,
+    UnreadableEvent,
 )
 
 

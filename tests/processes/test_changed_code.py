@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import msgpack
 import pytest
 
 from support.eventually import eventually
 from support.processes.driving import Deploy, Deployment
-from umbel import WorkflowRuntimeError
+from umbel import ResultUnreadable, UnreadableEvent, WorkflowRuntimeError
+from umbel.orchestration.streams.log import EVENT, Entry
 from umbel.tasks.client.runtime import Runtime
+from umbel.tasks.events.codec import EventRegistry, decode_event
 
 CODE = """
 from typing import Optional
@@ -215,3 +218,68 @@ def test_a_client_of_other_code_cannot_send_an_event_that_the_run_does_not_route
             other.attach(handler.run_id).send_event(newer.Renamed(n=1))
     finally:
         other.close()
+
+
+READING = """
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
+
+
+class Weighed(Event):
+    kg: int
+
+
+class Sealed(Event):
+    by: str
+
+
+class Sent(StopEvent):
+    to: str
+
+
+class Post(Workflow):
+    @step
+    async def send(self, ctx: Context, ev: StartEvent) -> Sent:
+        ctx.write_event_to_stream(Weighed(kg=2))
+        ctx.write_event_to_stream(Sealed(by="Ida"))
+        ctx.write_event_to_stream(Weighed(kg=3))
+        return Sent(to="Rome")
+"""
+
+
+def test_a_reader_passes_over_events_that_it_cannot_read_and_says_why_and_a_result_is_a_clear_error(
+    village: Village,
+) -> None:
+    deployment = village.deployment
+    (village.folder / "old").mkdir()
+    (village.folder / "old" / "parcels.py").write_text(READING)
+    new = (
+        READING.replace("kg: int", "kg: int\n    grams: int").replace("Sealed", "Stamped").replace("to: str", "at: int")
+    )
+    (village.folder / "new").mkdir()
+    (village.folder / "new" / "parcels.py").write_text(new)
+    deployment.worker("old", str(village.folder / "old" / "parcels.py"), pool="solo").wait_ready()
+    module = village.load(str(village.folder / "new" / "parcels.py"))
+    handler = deployment.start(module.Post)
+
+    found = list(handler.events(timeout=40))
+
+    assert {type(event) for event in found} == {UnreadableEvent}
+    assert [event.event_type for event in found] == ["Weighed", "Sealed", "Weighed", "Sent"]
+    assert [event.payload for event in found[:3]] == ['{"kg":2}', '{"by":"Ida"}', '{"kg":3}']
+    assert "parcels.Weighed does not fit its class: " in found[0].reason
+    assert "grams" in found[0].reason
+    assert "No event class 'parcels.Sealed' is loaded in this process" in found[1].reason
+    assert list(handler.events(types=[module.Weighed], timeout=40))[1].reason == found[2].reason
+    for read in (handler.result, handler.get_stop_event):
+        with pytest.raises(
+            ResultUnreadable, match=f"Run '{handler.run_id}' is completed, but its result cannot be read"
+        ):
+            read()
+    assert handler.status() == "completed"
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", msgpack.packb(["no envelope", "step", 1])])
+def test_a_damaged_entry_of_a_log_is_read_as_an_unreadable_event(data: bytes) -> None:
+    event = decode_event(Entry(7, EVENT, data).decoded().envelope, EventRegistry.of())
+    assert isinstance(event, UnreadableEvent)
+    assert event.reason.startswith("Entry 7 of the log is damaged: ")
