@@ -213,7 +213,11 @@ class WorkflowServer:
 
 
 def _tokens(token: str | Mapping[str, str] | None) -> dict[str, str]:
-    tokens = {} if token is None else {"token": token} if isinstance(token, str) else dict(token)
+    given = {} if token is None else {"token": token} if isinstance(token, str) else token
+    # A header's value has no space around it, but a file or a variable that holds a token often ends with a line break.
+    tokens = {name: value.strip() for name, value in given.items()}
+    if not all(value.isprintable() for value in tokens.values()):
+        raise ConfigurationError("The server's token contains a line break or another character no header can carry.")
     if (token is not None and not tokens) or not all(tokens.values()):
         raise ConfigurationError("The server's token is empty. Omit it, or set a secret value.")
     return tokens

@@ -19,6 +19,7 @@ class SeenWorker:
         pid: Its main process there.
         workflows: Names of the workflows it has the code of.
         queues: The queues it takes messages from.
+        paused: Queues that it was started with and takes nothing from now: their consumer was cancelled.
         silent_seconds: Since its last announcement.
         is_live: It announced itself recently enough to be believed.
         detours: Why its messages pass through Celery's consumer instead of going straight to its pool.
@@ -34,6 +35,7 @@ class SeenWorker:
     is_live: bool
     detours: tuple[str, ...] = ()
     library: str = ""
+    paused: tuple[str, ...] = ()
 
     def serves(self, workflow: str) -> bool:
         """Whether runs of this workflow may go on here."""
@@ -62,6 +64,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
                 is_live=silent <= patience,
                 detours=tuple(about.get("detours", ())),
                 library=about.get("library", ""),
+                paused=tuple(about.get("paused", ())),
             )
         )
     return found

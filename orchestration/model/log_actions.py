@@ -45,6 +45,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "pool_draining": "an asyncio worker waits for its running tasks before it stops",
         "pool_error": "a callback around a task failed in the asyncio pool; the pool continues",
         "reader_cut": "an HTTP stream was closed before its run ended; the reader may reconnect",
+        "queues_unused": "a worker starts, and none of its steps use the queues that it takes messages from",
         "redis_unfit": "a worker starts on a Redis that is configured to lose data; the text says how to fix it",
         "redispatch": "unclaimed work was dispatched again",
         "request_failed": "a request hit an internal error of the server",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from redis.exceptions import RedisError
-from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -23,6 +24,8 @@ logger = logging.getLogger("umbel.server")
 
 #: How long `/ready` waits for Redis. Probes have a timeout too, often one second.
 READY_TIMEOUT_SECONDS = 0.8
+#: How long `/metrics` waits for Redis, and before that for the broker. A scrape often has ten seconds.
+METRICS_SECONDS, BROKER_SECONDS = 3.0, 1.0
 
 
 def operation_routes(deployment: ServedDeployment) -> list[Route]:
@@ -64,13 +67,26 @@ class OperationEndpoints:
 
     @acts("metrics")
     async def metrics(self, _: Request) -> Response:
-        """`GET /metrics`: metrics of the whole deployment, the same from every server."""
+        """`GET /metrics`: metrics of the whole deployment, the same from every server.
+
+        503 if Redis does not answer within `METRICS_SECONDS`; without quarantine counts if the broker does not.
+        """
         runtime = self._deployment.runtime
         try:
-            quarantined = await run_in_threadpool(quarantine_counts, runtime.app)
-        except (RedisError, OSError, UmbelError) as error:
-            logger.warning("quarantine counts missing from metrics: %s", error, extra={"action": "metrics_incomplete"})
+            # Not Starlette's threads: those are waited for even after the time is over.
+            counting = asyncio.to_thread(quarantine_counts, runtime.app)
+            quarantined = await asyncio.wait_for(counting, BROKER_SECONDS)
+        except (RedisError, OSError, UmbelError) as error:  # a TimeoutError is an OSError
+            logger.warning(
+                "quarantine counts missing from metrics: %s",
+                error or "the broker did not answer",
+                extra={"action": "metrics_incomplete"},
+            )
             quarantined = {}
-        found, workers = await read_metrics(runtime.store), await seen_workers(runtime.store)
+        try:
+            async with asyncio.timeout(METRICS_SECONDS):
+                found, workers = await read_metrics(runtime.store), await seen_workers(runtime.store)
+        except TimeoutError as error:
+            raise HTTPException(503, f"Redis did not answer within {METRICS_SECONDS:g} s.") from error
         page = exposition(found, workers, quarantined, self._deployment.readers)
         return Response(page, headers={"content-type": CONTENT_TYPE})

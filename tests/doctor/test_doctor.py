@@ -71,10 +71,12 @@ def the(found: list[Finding], about: str) -> Finding:
     return one
 
 
-def announce(store: Store, name: str, *, workflows: tuple[str, ...], queues: tuple[str, ...], ago: float = 0) -> None:
+def announce(
+    store: Store, name: str, *, workflows: tuple[str, ...], queues: tuple[str, ...], ago: float = 0, **more: Any
+) -> None:
     """What a worker writes about itself."""
     seconds, _ = store.client.time()
-    about = {"host": "h", "pid": 1, "pool": "prefork", "workflows": workflows, "queues": queues}
+    about = {"host": "h", "pid": 1, "pool": "prefork", "workflows": workflows, "queues": queues} | more
     seen_at = (seconds - ago) * 1000
     store.client.hset(store.keys.in_shard(0, "workers"), name, json.dumps(about | {"seen_at": seen_at}))
 
@@ -274,6 +276,17 @@ def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(sett
     assert "umbel worker TARGET --queues slow" in the(found, "queue").fix
     announce(store, "w@h", workflows=("shop.Order",), queues=("slow",))
     assert the(findings(settings), "queue").level == "fine"
+
+
+def test_a_paused_queue_is_found_as_such(settings: Settings, store: Store) -> None:
+    begin(store, "r1")
+    announce(store, "w@h", workflows=("shop.Order",), queues=("umbel",), paused=("slow",))
+
+    found = findings(settings)
+
+    assert the(found, "worker").text == "w@h serves shop.Order, from queues umbel, slow (paused)"
+    assert "It is paused: its consumer was cancelled in w@h." in the(found, "queue").text
+    assert the(found, "queue").fix == "Resume it: celery control add_consumer slow"
 
 
 def test_parked_work_is_found_by_workflow_and_step(settings: Settings, store: Store) -> None:

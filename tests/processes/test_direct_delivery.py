@@ -17,7 +17,7 @@ from support.flows import direct as flows
 from support.flows.everyday import Broken
 from support.processes.driving import LONG_LEASES, Deploy, Deployment, WorkerUnderTest
 from umbel import WorkflowHandler
-from umbel.orchestration.engine.worker_directory import seen_workers
+from umbel.orchestration.engine.worker_directory import SeenWorker, seen_workers
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine
 
@@ -60,6 +60,12 @@ def held(deployment: Deployment, count: int) -> list[WorkflowHandler]:
 
 def looks(deployment: Deployment, handler: WorkflowHandler) -> dict[str, Any]:
     return deployment.effects("looks", handler.run_id)[-1]
+
+
+def announced(deployment: Deployment) -> SeenWorker:
+    """What the only worker says about itself."""
+    [seen] = deployment.runtime.portal.call(seen_workers(deployment.runtime.store))
+    return seen
 
 
 def queued(deployment: Deployment) -> int:
@@ -255,11 +261,13 @@ def test_a_queue_whose_consumer_is_cancelled_is_left_alone(deploy: Deploy, way: 
         about = {"reply": True, "timeout": 20, "limit": 1}
         app.control.cancel_consumer(deployment.settings.queue, **about)
         eventually(lambda: asked(app, "active_queues") == [], "it consumes nothing")
+        eventually(lambda: announced(deployment).paused == (deployment.settings.queue,), "it says so")
         handlers = [deployment.start(flows.Passes) for _ in range(5)]
         # What the poll that was under way has taken is put back.
         eventually(lambda: queued(deployment) == 5, "all of them stay in the queue")
         app.control.add_consumer(deployment.settings.queue, **about)
         eventually(lambda: queued(deployment) == 0, "it consumes again")
+        eventually(lambda: announced(deployment).queues == (deployment.settings.queue,), "it says so again")
     assert {handler.result(40) for handler in handlers} == {way}
 
 
@@ -304,7 +312,7 @@ def test_the_doctor_and_the_log_name_what_switches_it_off(deploy: Deploy) -> Non
     worker = worker_of(deployment)
 
     def detours() -> tuple[str, ...]:
-        [seen] = deployment.runtime.portal.call(seen_workers(deployment.runtime.store))
+        seen = announced(deployment)
         return seen.detours
 
     with remote_control(deployment) as app:

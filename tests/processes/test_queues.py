@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import LONG_LEASES, Deploy
 
@@ -35,3 +36,10 @@ def test_of_the_waiting_steps_those_with_the_better_priority_come_first(deploy: 
         handler.result(40)
     order = [each["what"] for each in deployment.effects() if each["what"] in ("urgent", "patient")]
     assert order == ["urgent"] * 5 + ["patient"] * 5
+
+
+def test_a_worker_whose_queues_none_of_its_steps_use_says_so(deploy: Deploy) -> None:
+    worker = deploy().worker("lost", pool="threads", queues="gpus,cpus").wait_ready()
+
+    eventually(lambda: "none of this worker's steps use the queues" in worker.log(), "it says so")
+    assert "(cpus, gpus), so it will execute nothing: they use gpu, umbel." in worker.log()

@@ -201,6 +201,16 @@ def test_a_server_that_others_can_reach_needs_a_token_or_a_hook(host: str) -> No
     assert WorkflowServer(authorize=lambda *_: True).uvicorn_config(host, 8000).host == host
 
 
+async def test_a_token_from_a_file_that_ends_with_a_line_break_is_the_token(asking: Asking) -> None:
+    http = asking(token={"ops": " secret\n"})
+
+    assert (await http.get("/workflows", headers={"Authorization": "Bearer secret"})).status_code == 200
+    assert (await http.get("/workflows", headers={"Authorization": "Bearer other"})).status_code == 401
+    for wrong in ("a\nb", "a\x00", " \n", ""):
+        with pytest.raises(ConfigurationError, match="token"):
+            WorkflowServer(token=wrong)
+
+
 def test_a_token_that_everybody_knows_protects_no_server_that_others_can_reach() -> None:
     for token in ("umbel", {"ci": "umbel", "ops": "t"}):
         with pytest.raises(ConfigurationError, match="earlier examples contained"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,10 @@ from support.http.flows import Greet
 from support.store.blocking import store_of
 from umbel import Settings, StartEvent, StopEvent, Workflow, step
 from umbel.server import WorkflowServer
+from umbel.server.operations.routes import BROKER_SECONDS, METRICS_SECONDS
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.transport.quarantine import set_aside
 
 Ask = Callable[..., httpx.AsyncClient]
@@ -183,3 +186,22 @@ async def test_the_hook_is_asked_about_them_in_words_of_their_own(runtime: Any, 
     assert (await client.get("/ready")).status_code == 200
     assert (await client.get("/metrics")).status_code == 403
     assert asked == [("ready", None), ("metrics", None)]
+
+
+async def test_metrics_are_refused_soon_while_redis_is_silent_and_come_back_with_it(asking: Ask) -> None:
+    with EmbeddedRedis.temporary() as redis:
+        runtime = Runtime(Settings(redis_url=redis.url))
+        http = asking(WorkflowServer(runtime=runtime))
+        assert (await http.get("/metrics")).status_code == 200
+        store_of(runtime).client.client_pause(9_000)
+
+        began = time.monotonic()
+        answer = await http.get("/metrics")
+
+        assert answer.status_code == 503
+        assert "did not answer" in answer.json()["detail"]
+        assert time.monotonic() - began < METRICS_SECONDS + BROKER_SECONDS + 1
+        async with asyncio.timeout(30):
+            while (await http.get("/metrics")).status_code != 200:
+                await asyncio.sleep(0.1)
+        runtime.close()

@@ -92,6 +92,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         with contextlib.suppress(StoreUnavailable):
             self._portal.call(self._store.command("look at the deployment", "PING"))
         self._queues = sorted(parent.app.amqp.queues.consume_from)
+        self._warn_of_unused_queues()
         is_ours = isinstance(parent.pool, AsyncPool)
         self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]
         self._running = self._portal.submit(self._run())
@@ -105,6 +106,18 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         with contextlib.suppress(TimeoutError, CancelledError):
             self._running.result(5)
         self._portal.close()
+
+    def _warn_of_unused_queues(self) -> None:
+        steps = [step for registered in self.installation.registry for step in registered.plan.steps]
+        used = {step.queue or self.installation.settings.queue for step in steps}
+        if used and not used & set(self._queues):
+            logger.warning(
+                "none of this worker's steps use the queues that it takes messages from (%s), so it will execute "
+                "nothing: they use %s. Correct --queues, or the queue of the steps.",
+                ", ".join(self._queues),
+                ", ".join(sorted(used)),
+                extra={"action": "queues_unused"},
+            )
 
     def look_for_dead(self) -> None:
         """A process of this worker has died: find out which, and hand back what it held, now instead of soon."""
@@ -185,7 +198,8 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             "pid": os.getpid(),
             "pool": self._pool,
             "workflows": [registered.name for registered in self.installation.registry],
-            "queues": self._queues,
+            "queues": (consumed := sorted(self.installation.app.amqp.queues.consume_from)),
+            "paused": sorted(set(self._queues) - set(consumed)),
             "library": library().name,
             "detours": self.installation.direct_delivery.all_reasons(),
             "seen_at": now,

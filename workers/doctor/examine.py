@@ -143,7 +143,8 @@ def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
     live = [worker for worker in workers if worker.is_live]
     for worker in live:
         served = ", ".join(worker.workflows) or "no workflow"
-        yield Finding("fine", "worker", f"{worker.name} serves {served}, from queues {', '.join(worker.queues)}")
+        queues = ", ".join([*worker.queues, *(f"{queue} (paused)" for queue in worker.paused)])
+        yield Finding("fine", "worker", f"{worker.name} serves {served}, from queues {queues}")
         if worker.detours:
             yield Finding(
                 "note",
@@ -227,7 +228,15 @@ async def _unclaimed(store: Store, workers: list[SeenWorker]) -> AsyncIterator[F
     for queue, waiting in (await unclaimed(store, sample=_SAMPLE)).items():
         age = f"{waiting.oldest_seconds:.0f} s"
         about = f"Queue {queue!r}: {_count(waiting.number, 'step')} dispatched and not claimed, the oldest for {age}."
-        if queue not in consumed:
+        pausing = [worker.name for worker in workers if worker.is_live and queue in worker.paused]
+        if queue not in consumed and pausing:
+            yield Finding(
+                "warning",
+                "queue",
+                f"{about} It is paused: its consumer was cancelled in {', '.join(pausing)}.",
+                f"Resume it: celery control add_consumer {queue}",
+            )
+        elif queue not in consumed:
             yield Finding(
                 "warning",
                 "queue",
