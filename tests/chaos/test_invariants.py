@@ -199,10 +199,11 @@ def test_a_run_that_breaks_an_invariant_is_named_with_it(
         ("I7", Leftovers(indexed={"umbel:{01}:leases": ["w|h|7|i"]})),
         ("I7", Leftovers(held={"umbel:{01}:owner:w": ["r1|a|c"]})),
         ("I7", Leftovers(for_good=["umbel:{01}:state:r1:lock"])),
+        ("I7", Leftovers(expiring=["umbel:{01}:state:r1"])),
         ("I10", Leftovers(missing_workers=["one"])),
         ("I10", Leftovers(idle_workers=["two"])),
     ],
-    ids=["an index", "an owner", "a key", "a worker that ended", "a worker that idles"],
+    ids=["an index", "an owner", "a key", "a key of a run that goes on", "a worker that ended", "a worker that idles"],
 )
 def test_what_is_left_at_rest_is_named(invariant: str, left: Leftovers) -> None:
     assert [each.invariant for each in violations([sound()], left)] == [invariant]

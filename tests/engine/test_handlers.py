@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.chaos.observed import expiring_keys
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop
 from support.store.state_writer import BlockingHash
@@ -182,6 +183,28 @@ def test_the_state_goes_with_the_handler_and_lives_as_long_as_its_runs(store: St
     assert BlockingHash.of(store, second, "h").read_all() == {"k": b"1"}
     assert (store.client.pttl(state), store.client.pttl(handler)) == (-1, -1)
     assert store.client.pttl(store.locate(first)["run"]) > 0
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_write_through_an_earlier_runs_handle_gives_no_key_of_the_running_run_a_lifetime(
+    store: Store, replace: bool
+) -> None:
+    first = begin(store, "h")
+    end(store, first)
+    second = begin(store, "h")
+    keys = store.locate(second)
+
+    BlockingHash.of(store, first, "h").write(Change("set", set={"k": b"1"}, replace=replace))
+
+    assert (store.client.pttl(keys["state:h"]), store.client.pttl(keys["handler:h"])) == (-1, -1)
+    kept = [key.decode() for key in store.client.scan_iter(f"{store.settings.key_prefix}:*", count=1000)]
+    assert expiring_keys(store, kept) == []
+    store.client.pexpire(keys["state:h"], 60_000)
+    store.client.pexpire(keys["work"], 60_000)
+    assert set(expiring_keys(store, kept)) == {keys["state:h"], keys["work"]} & set(kept)
+    end(store, second)
+    BlockingHash.of(store, first, "h").write(Change("set", set={"k": b"2"}))
+    assert store.client.pttl(keys["state:h"]) > 0
 
 
 def test_a_late_step_of_the_last_run_does_not_write_into_the_next_one(store: Store) -> None:

@@ -6,7 +6,7 @@
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields). The journal keeps it, large values as what
 -- they have changed (lib/deltas.lua): against the value before this write, also where all other fields are dropped.
 -- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
---!keys journal answer state lock next
+--!keys journal answer state lock next handler
 
 local body = unpacked_body()
 if redis.call('GET', K.answer) == A.id then return { 'written' } end
@@ -48,7 +48,9 @@ for field, value in pairs(body.set) do
   redis.call('HSET', K.state, field, value)
   fields[#fields + 1] = field
 end
-if status == 'running' then
+-- The state of a named handler is that of its present run too: while that one goes on, neither key expires, also if an
+-- earlier run's handle writes the first value.
+if status == 'running' or redis.call('PTTL', K.handler) == -1 then
   redis.call('PERSIST', K.state)
 elseif life ~= -1 then                      -- before its start and after its end what a run keeps has to expire
   redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)

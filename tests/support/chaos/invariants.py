@@ -189,6 +189,8 @@ def at_rest(left: Leftovers) -> Iterator[Violation]:
         yield Violation("I7", key, f"an owner still holds {members[:5]}")
     for key in left.for_good:
         yield Violation("I7", key, "it belongs to no run that goes on, and never expires")
+    for key in left.expiring:
+        yield Violation("I7", key, "it belongs to a run that goes on, and expires")
 
 
 def all_alive(left: Leftovers) -> Iterator[Violation]:

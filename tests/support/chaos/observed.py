@@ -11,8 +11,10 @@ import msgpack
 
 from support.chaos.deployment import ChaosDeployment
 from support.chaos.effect_log import bookings
+from support.store.blocking import BlockingStore
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.orchestration.model.envelope import STOP, Envelope
+from umbel.orchestration.store.keys import state_id_of
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Leftovers:
         indexed: Index of a shard and its members.
         held: LeaseHolder and what its set still lists.
         for_good: Keys without a lifetime that are neither an index nor a plan.
+        expiring: Keys of runs that go on, which have a lifetime.
         missing_workers: Names of workers that ended without having been killed.
         idle_workers: Names of workers that take no messages any more.
     """
@@ -76,6 +79,7 @@ class Leftovers:
     indexed: dict[str, list[str]] = field(default_factory=dict)
     held: dict[str, list[str]] = field(default_factory=dict)
     for_good: list[str] = field(default_factory=list)
+    expiring: list[str] = field(default_factory=list)
     missing_workers: list[str] = field(default_factory=list)
     idle_workers: list[str] = field(default_factory=list)
 
@@ -147,6 +151,34 @@ def _end_in(stream: list[tuple[bytes, dict[bytes, bytes]]]) -> int | None:
     return None
 
 
+def expiring_keys(store: BlockingStore, keys: Iterable[str]) -> list[str]:
+    """Those of these keys that belong to a run which goes on, and have a lifetime: none may.
+
+    Locks of a state and answers that are remembered for a minute have one by their nature.
+    """
+    going_on = _running(store)
+    states = {state_id_of(run_id) for run_id in going_on}
+    owned = []
+    for key in keys:
+        kind, _, rest = key.partition("}:")[2].partition(":")
+        owner, _, suffix = rest.partition(":")
+        is_run = kind == "run" and owner in going_on and not suffix.startswith("answer:")
+        if is_run or (kind in ("state", "handler") and not suffix and owner in states):
+            owned.append((key, owner))
+    pipe = store.client.pipeline(transaction=False)
+    for key, _ in owned:
+        pipe.pttl(key)
+    found = [(key, owner) for (key, owner), life in zip(owned, pipe.execute(), strict=True) if life >= 0]
+    still = _running(store) & going_on  # one that has ended meanwhile has lifetimes with reason
+    of_states = {state_id_of(run_id) for run_id in still}
+    return [key for key, owner in found if owner in still or owner in of_states]
+
+
+def _running(store: BlockingStore) -> set[str]:
+    indexes = [store.keys.in_shard(shard, "runs:running") for shard in range(store.settings.shards)]
+    return {raw.decode() for index in indexes for raw in store.client.zrange(index, 0, -1)}
+
+
 def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
     """Look for what should not be there any more."""
     store, found = deployment.store, Leftovers()
@@ -165,6 +197,7 @@ def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
             found.held[key] = [member.decode() for member in client.smembers(key)]
         elif not name.startswith(LASTING):
             others.append(key)
+    found.expiring = expiring_keys(store, others)
     for start in range(0, len(others), 1000):
         pipe = client.pipeline(transaction=False)
         for key in others[start : start + 1000]:
