@@ -6,10 +6,11 @@ Runs are read and written through `pipeline.Connection`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -54,27 +55,52 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
-    try:
-        return Redis.from_url(
-            url,
-            protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=5.0,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except ValueError as error:
-        raise not_a_url(url, error) from None
+    pool = pool_of(
+        ConnectionPool,
+        url,
+        protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=5.0,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
 
 
-def not_a_url(url: str, error: ValueError) -> ConfigurationError:
-    """What is raised for an address that redis-py cannot read."""
-    # A password that was not percent-encoded is taken for a port, and the error quotes it.
-    reason = "its port is not a number" if "Port could not be cast" in str(error) else str(error)
-    return ConfigurationError(
+def pool_of(kind: Any, url: str, **options: Any) -> Any:
+    """A pool of redis-py's that makes connections to this address.
+
+    Raises:
+        ConfigurationError: It is no Redis URL, or has an option that redis-py lacks; the text shows no password.
+    """
+    reason = flaw_of(url)
+    if reason is None and not url.startswith(("redis://", "rediss://", "unix://")):
+        reason = "umbel connects to one server: for Sentinel or a cluster, name an address that leads to the primary"
+    if reason is None:
+        try:
+            pool = kind.from_url(url, **options)
+            pool.connection_class(**pool.connection_kwargs)
+            return pool
+        except ValueError as error:
+            # A password that was not percent-encoded is taken for a port, and the error quotes it.
+            reason = "its port is not a number" if "Port could not be cast" in str(error) else str(error)
+        except TypeError as error:
+            reason = f"redis-py has no option {str(error).rpartition(' ')[2]}"
+    raise ConfigurationError(
         f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
         "redis://[[user]:password@]host:port/db, rediss://… or unix://path; in a password, write / ? # @ % as %2F "
         "%3F %23 %40 %25."
     )
+
+
+def flaw_of(url: str) -> str | None:
+    """Why this is no URL, of a server or a broker; None if it may be one."""
+    if url[:1] in "'\"" or url[-1:] in "'\"":
+        return "it is in quotation marks, which belong to the shell"
+    if any(character.isspace() for character in url):
+        return "there is a space or line break in it"
+    if any(re.split("[/?#]", each.partition("://")[2], maxsplit=1)[0].count("@") > 1 for each in url.split(";")):
+        return "an @ in its password is not written as %40"
+    return None
 
 
 async def refuse_old_server(connection: Any, url: str) -> None:
@@ -101,8 +127,13 @@ def refuse_old_release(info: Mapping[str, Any], url: str) -> None:
     """Judge what a server replied to `INFO server`.
 
     Raises:
-        ConfigurationError: The server is too old.
+        ConfigurationError: The server is too old, or a node of a cluster.
     """
+    if info.get("redis_mode") == "cluster":
+        raise ConfigurationError(
+            f"The server at {redact_url(url)} is a node of a Redis Cluster, which umbel cannot use yet. Set "
+            "UMBEL_REDIS_URL to a single server, or to an address that follows the primary of a replicated one."
+        )
     release = Release.of_info(info)
     if release is not None and not release.is_new_enough:
         raise ConfigurationError(

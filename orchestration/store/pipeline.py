@@ -30,7 +30,7 @@ from redis.exceptions import (
 
 from ..model.errors import ConfigurationError
 from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
-from .connection import is_passing, not_a_url, refuse_old_server, refused_credentials, unavailable
+from .connection import is_passing, pool_of, refuse_old_server, refused_credentials, unavailable
 from .deployment import Deployment
 from .failpoints import failpoint
 from .portal import Portal
@@ -104,10 +104,7 @@ class Connection:
         self.url, self.portal, self.patience_seconds = url, portal, patience_seconds
         self._silence, self._is_grouped = silence_seconds, grouped
         options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0, "socket_timeout": silence_seconds}
-        try:
-            self._pool: Any = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
-        except ValueError as error:
-            raise not_a_url(url, error) from None
+        self._pool = pool_of(ConnectionPool, url, **options, retry=Retry(NoBackoff(), 0))
         self._loop: asyncio.AbstractEventLoop | None = None
         #: What every connection that is made is compared with.
         self.deployment: Deployment | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..model.errors import ConfigurationError
 from .failpoints import VARIABLE as FAILPOINTS
 from .keys import MAX_SHARDS
+
+logger = logging.getLogger("umbel.settings")
 
 #: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
 #: has a `/` or `?` in it goes further.
@@ -43,6 +48,43 @@ def verifies_server(url: str) -> bool:
 
 #: Settings under the names of older releases, still accepted.
 _RENAMED = {"ring_seconds": "redispatch_seconds", "ring_max_seconds": "redispatch_max_seconds"}
+
+
+#: Variables that are read elsewhere.
+_NOT_SETTINGS = frozenset(
+    {
+        "UMBEL_STATE_DIR",
+        "UMBEL_TARGETS",
+        "UMBEL_LOG_LEVEL",
+        "UMBEL_LOG_FORMAT",
+        "UMBEL_SERVER_TOKEN",
+        FAILPOINTS,
+    }
+)
+#: What Kubernetes puts into every pod for a Service called `umbel` or `umbel-…`.
+_OF_A_SERVICE = re.compile(r".*_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+#: The database in the URL of a socket, which kombu calls a virtual host.
+_DB = re.compile(r"(?<![^&])db=")
+
+
+@cache
+def _warn_of_unknown(variables: tuple[str, ...]) -> None:
+    """Name variables that are no settings of this release. Once per process, however often settings are read."""
+    injected = [name for name in variables if _OF_A_SERVICE.fullmatch(name)]
+    if injected:
+        logger.warning(
+            "Ignored, as set by Kubernetes for a Service whose name begins with `umbel`: %s. "
+            "`enableServiceLinks: false` in the pod's spec leaves them out.",
+            ", ".join(injected),
+            extra={"action": "unknown_settings"},
+        )
+    known = [f"UMBEL_{name.upper()}" for name in Settings.model_fields] + sorted(_NOT_SETTINGS)
+    for name in variables:
+        if name not in injected:
+            nearest = get_close_matches(name, known, 1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            text = "Ignored: %s is no setting of this release of umbel.%s"
+            logger.warning(text, name, hint, extra={"action": "unknown_settings"})
 
 
 class Settings(BaseModel):
@@ -145,21 +187,21 @@ class Settings(BaseModel):
         """Read `UMBEL_REDIS_URL`, `UMBEL_LEASE_SECONDS`, … ; explicit keyword arguments win.
 
         Raises:
-            ConfigurationError: A variable is unknown or its value does not fit, naming each of them.
+            ConfigurationError: A value does not fit; the text names each variable. Variables of unknown names are
+                ignored and named in a warning.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        not_settings = {
-            "UMBEL_STATE_DIR",
-            "UMBEL_TARGETS",
-            "UMBEL_LOG_LEVEL",
-            "UMBEL_LOG_FORMAT",
-            "UMBEL_SERVER_TOKEN",
-            FAILPOINTS,
-        }
+        unknown: list[str] = []
         for variable, value in environ.items():
-            if variable.startswith("UMBEL_") and variable not in not_settings:
-                values[variable.removeprefix("UMBEL_").lower()] = value
+            if variable.startswith("UMBEL_") and variable not in _NOT_SETTINGS:
+                name = variable.removeprefix("UMBEL_").lower()
+                if name in cls.model_fields or name in _RENAMED:
+                    values[name] = value
+                else:
+                    unknown.append(variable)
+        if unknown:
+            _warn_of_unknown(tuple(sorted(unknown)))
         values.update(overrides)
         try:
             return cls(**values)
@@ -171,6 +213,15 @@ class Settings(BaseModel):
             raise ConfigurationError(
                 f"The umbel settings are not usable: {problems}. Known settings: {', '.join(sorted(cls.model_fields))}."
             ) from error
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL as Celery reads it; empty if there is none. Without one of its own it is the state Redis."""
+        url = self.broker_url or self.redis_url or ""
+        if not url.startswith("unix://"):
+            return url
+        place, _, options = url.removeprefix("unix://").partition("?")
+        return f"redis+socket://{place}" + (f"?{_DB.sub('virtual_host=', options)}" if options else "")
 
     @property
     def queue(self) -> str:

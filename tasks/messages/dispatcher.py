@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import ssl
 import time
 from collections import defaultdict
@@ -23,20 +24,21 @@ from typing import Any
 
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
-from kombu.transport import virtual
+from kombu.transport import TRANSPORT_ALIASES, virtual
 from redis.exceptions import RedisError
 
 from ...orchestration.model.commands import Command, Deliver
-from ...orchestration.model.errors import UmbelError
+from ...orchestration.model.errors import ConfigurationError, UmbelError
 from ...orchestration.model.plan import Plan
+from ...orchestration.store.connection import flaw_of
 from ...orchestration.store.failpoints import failpoint
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Dispatch
-from ...orchestration.store.settings import Settings
+from ...orchestration.store.settings import Settings, redact_url
 from .template import HEADER, Template, send_options, shown_arguments, task_id_of
 
-__all__ = ["HEADER", "CeleryDispatcher", "publishing_app", "tls_options", "transport_options"]
+__all__ = ["HEADER", "CeleryDispatcher", "checked_broker", "publishing_app", "tls_options", "transport_options"]
 
 logger = logging.getLogger("umbel.dispatch")
 
@@ -241,7 +243,7 @@ class CeleryDispatcher:
 
 def publishing_app(settings: Settings) -> Celery:
     """A Celery app that only sends: for clients, which have no worker app."""
-    app = Celery("umbel-client", broker=settings.broker_url or settings.redis_url, set_as_current=False)
+    app = Celery("umbel-client", broker=checked_broker(settings), set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
@@ -254,15 +256,35 @@ def publishing_app(settings: Settings) -> Celery:
     return app
 
 
+def checked_broker(settings: Settings) -> str:
+    """The broker's URL. That of the state is judged where the state is connected to.
+
+    Raises:
+        ConfigurationError: It names no broker that Celery could reach; the text shows no password.
+    """
+    url = settings.broker
+    if settings.broker_url is None:
+        return url
+    reason = flaw_of(url)
+    if reason is None and url.startswith("sentinel://"):
+        reason = "a Sentinel broker needs the name of the primary: give it to a Celery app of yours, and umbel.install"
+    scheme = re.split(r"\+|://", url, maxsplit=1)[0]
+    if reason is None and scheme not in TRANSPORT_ALIASES:
+        reason = f"Celery has no transport {scheme!r}" if "://" in url else "it does not begin with redis:// or amqp://"
+    if reason is not None:
+        raise ConfigurationError(f"UMBEL_BROKER_URL is {redact_url(url)!r}, which cannot be used: {reason}.")
+    return url
+
+
 def tls_options(settings: Settings) -> dict[str, object] | None:
     """TLS of the broker connection: kombu verifies a `rediss://` server only if asked to; options in the URL win."""
-    broker = settings.broker_url or settings.redis_url or ""
+    broker = settings.broker
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker.startswith("rediss://") else None
 
 
 def transport_options(settings: Settings) -> dict[str, object]:
     """Options of the broker connection, for Redis brokers; see docs/running-in-production.md."""
-    broker = settings.broker_url or settings.redis_url or ""
+    broker = settings.broker
     if not broker.startswith(("redis", "valkey")):
         return {}
     return {

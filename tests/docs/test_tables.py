@@ -72,7 +72,7 @@ def test_the_defaults_of_the_table_are_settings_that_umbel_accepts() -> None:
 
 
 def test_variables_that_are_no_settings_are_documented_too() -> None:
-    [others] = re.findall(r"not_settings = {([^}]+)}", source())
+    [others] = re.findall(r"_NOT_SETTINGS = frozenset\(\s*{([^}]+)}", source())
 
     assert set(re.findall(r'"(\w+)"', others)) <= set(spans(PRODUCTION))
 

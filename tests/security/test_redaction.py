@@ -99,7 +99,6 @@ def refusals() -> dict[str, dict[str, str]]:
     url = f"redis://:{SECRET}@here/0"
     return {
         "times that do not fit together": {"UMBEL_REDIS_URL": url, "UMBEL_LEASE_SECONDS": "1"},
-        "an unknown name": {"UMBEL_REDIS_URL": url, "UMBEL_REDIS_URI": url},
         "a value that does not fit": {"UMBEL_REDIS_URL": url, "UMBEL_SHARDS": SECRET},
         "TLS that is not verified": {"UMBEL_REDIS_URL": f"rediss://:{SECRET}@here/0?ssl_cert_reqs=none"},
     }

@@ -25,7 +25,7 @@ from ...tasks.attempt.executor import Executor
 from ...tasks.attempt.plain_calls import ThreadCalls
 from ...tasks.attempt.step_task import register_tasks
 from ...tasks.client.runtime import Runtime, set_default_runtime
-from ...tasks.messages.dispatcher import CeleryDispatcher, tls_options, transport_options
+from ...tasks.messages.dispatcher import CeleryDispatcher, checked_broker, tls_options, transport_options
 from ...tasks.workflow.registry import Registered, Registrable, Registry
 from ..doctor.celery_rules import breaking_settings
 from ..pool.daemon_threads import DaemonThreads
@@ -189,7 +189,7 @@ def create_app(settings: Settings, *workflows: Registrable) -> Celery:
     Raises:
         NotConfigured: The settings have no Redis URL.
     """
-    app = Celery("umbel", broker=settings.broker_url or settings.redis_url, set_as_current=False)
+    app = Celery("umbel", broker=checked_broker(settings), set_as_current=False)
     app.conf.update(
         APP_SETTINGS,
         task_default_queue=settings.queue,
@@ -197,8 +197,9 @@ def create_app(settings: Settings, *workflows: Registrable) -> Celery:
         broker_use_ssl=tls_options(settings),
         worker_soft_shutdown_timeout=settings.drain_seconds,
     )
-    broker = settings.broker_url or settings.redis_url or ""
-    if settings.broker_transport == "umbel" and broker.startswith(("redis://", "rediss://")):
+    if settings.broker_transport == "umbel" and settings.broker.startswith(
+        ("redis://", "rediss://", "redis+socket://")
+    ):
         use_transport(app)
     install(app, *workflows, settings=settings)
     return app

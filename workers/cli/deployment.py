@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
@@ -87,7 +88,7 @@ def existing_settings(redis_url: str | None, state: str) -> Iterator[Settings]:
     with ExitStack() as stack:
         if settings.redis_url is None:
             folder = state_folder(state)
-            if not ServerFolder(folder).configuration.exists():
+            if not os.path.exists(ServerFolder(folder).configuration):  # never raises
                 raise NotConfigured(
                     f"No Redis to read: neither --redis nor UMBEL_REDIS_URL is set, and nothing has run in the state "
                     f"folder {folder} yet. Set a URL, or start something with `umbel run TARGET` or `umbel dev TARGET` "

@@ -97,7 +97,7 @@ async def _remove_unused(store: Store) -> list[str]:
 
 
 def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
-    url = settings.broker_url or settings.redis_url or ""
+    url = settings.broker
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=5)

@@ -26,7 +26,7 @@ def state_folder(name: str = "default", *, environ: Mapping[str, str] | None = N
     """The folder of a named embedded server: `$UMBEL_STATE_DIR/<name>`, else `~/.local/state/umbel/<name>`.
 
     Raises:
-        ConfigurationError: The name cannot be a folder's.
+        ConfigurationError: The name cannot be a folder's, or there is no home folder.
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
@@ -34,7 +34,13 @@ def state_folder(name: str = "default", *, environ: Mapping[str, str] | None = N
             f"begins with a letter or digit. Choose such a name."
         )
     root = (os.environ if environ is None else environ).get("UMBEL_STATE_DIR")
-    return (Path(root) if root else Path("~/.local/state/umbel")).expanduser() / name
+    try:
+        return (Path(root) if root else Path("~/.local/state/umbel")).expanduser() / name
+    except RuntimeError:
+        raise ConfigurationError(
+            "The embedded Redis keeps its state in the home folder, and this user has none. Set UMBEL_STATE_DIR to a "
+            "folder you may write to, or UMBEL_REDIS_URL to a Redis."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
     Raises:
         redis.RedisError: The broker does not answer.
     """
-    url = settings.broker_url or settings.redis_url or ""
+    url = settings.broker
     if not url.startswith(("redis://", "rediss://", "unix://")):
         return {}
     with redis.Redis.from_url(url, socket_timeout=5) as client:

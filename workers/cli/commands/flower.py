@@ -37,5 +37,14 @@ def flower(address: str, port: int, redis_url: str | None, state: str) -> None:
     with existing_settings(redis_url, state) as settings:
         refuse_foreign(settings)
         app = create_app(settings)
+        _drop_injected()
         note(f"Flower: http://{address}:{port}")
         app.start(["flower", f"--address={address}", f"--port={port}"])
+
+
+def _drop_injected() -> None:
+    """Leave out what Kubernetes sets for a Service called `flower`: Flower would take it for its own settings."""
+    for name, value in list(os.environ.items()):
+        if name.startswith("FLOWER_") and value.startswith(("tcp://", "udp://", "sctp://")):
+            note(f"Ignored, as set by Kubernetes for a Service called flower: {name}={value}")
+            del os.environ[name]

@@ -1,0 +1,186 @@
+"""What platforms and operators put into the environment: names warn, only values stop, and a sentence says why."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.flows import everyday as flows
+from support.processes.driving import Deploy
+from umbel import ConfigurationError, Settings
+from umbel.orchestration.store.connection import connect, refuse_old_release
+from umbel.tasks.client.runtime import Runtime
+from umbel.tasks.messages.dispatcher import checked_broker
+from umbel.workers.celery_app.app import create_app
+from umbel.workers.cli.commands import flower
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.folder import state_folder
+
+SECRET = "s3cret"
+#: What Kubernetes sets for Services called `umbel` and `umbel-redis`.
+INJECTED = {
+    "UMBEL_PORT": "tcp://10.0.0.1:80",
+    "UMBEL_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "UMBEL_PORT_80_TCP_ADDR": "10.0.0.1",
+    "UMBEL_PORT_80_TCP_PORT": "80",
+    "UMBEL_PORT_80_TCP_PROTO": "tcp",
+    "UMBEL_SERVICE_HOST": "10.0.0.1",
+    "UMBEL_SERVICE_PORT": "80",
+    "UMBEL_SERVICE_PORT_HTTP": "80",
+    "UMBEL_REDIS_PORT_6379_TCP": "tcp://10.0.0.2:6379",
+    "UMBEL_REDIS_SERVICE_HOST": "10.0.0.2",
+}
+
+
+def test_what_kubernetes_injects_is_named_in_one_warning_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    assert Settings.from_environment(INJECTED | {"UMBEL_SHARDS": "3"}) == Settings(shards=3)
+    Settings.from_environment(INJECTED)
+    (said,) = [each.getMessage() for each in caplog.records]
+    assert all(name in said for name in INJECTED)
+    assert "enableServiceLinks: false" in said
+
+
+def test_an_unknown_name_is_ignored_and_the_nearest_setting_named(caplog: pytest.LogCaptureFixture) -> None:
+    given = {"UMBEL_LEASE_SECS": "3", "UMBEL_REDIS_URI": f"redis://:{SECRET}@here", "UMBEL_FROM_THE_FUTURE_XYZ": "1"}
+    assert Settings.from_environment(given) == Settings()
+    assert sorted(each.getMessage() for each in caplog.records) == [
+        "Ignored: UMBEL_FROM_THE_FUTURE_XYZ is no setting of this release of umbel.",
+        "Ignored: UMBEL_LEASE_SECS is no setting of this release of umbel. Did you mean UMBEL_LEASE_SECONDS?",
+        "Ignored: UMBEL_REDIS_URI is no setting of this release of umbel. Did you mean UMBEL_REDIS_URL?",
+    ]
+
+
+def test_a_value_that_does_not_fit_stops() -> None:
+    with pytest.raises(ConfigurationError, match="UMBEL_LEASE_SECONDS"):
+        Settings.from_environment(INJECTED | {"UMBEL_LEASE_SECONDS": "soon"})
+
+
+def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWER_PORT", "tcp://10.0.0.3:5555")
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "me:word")
+    flower._drop_injected()
+    assert "FLOWER_PORT" not in os.environ
+    assert os.environ["FLOWER_BASIC_AUTH"] == "me:word"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (f'"redis://:{SECRET}@127.0.0.1:6379/0"', "it is in quotation marks"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/0\n", "a space or line break"),
+        (f"redis://:pa@{SECRET}@127.0.0.1:6379/0", "an @ in its password is not written as %40"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/0?family=0", "redis-py has no option 'family'"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/0?socket_timeout=soon", "socket_timeout"),
+        (
+            f"sentinel://:{SECRET}@127.0.0.1:26379",
+            "for Sentinel or a cluster, name an address that leads to the primary",
+        ),
+        (f"redis+cluster://:{SECRET}@127.0.0.1:6379", "for Sentinel or a cluster"),
+        (f"redis://:{SECRET}@127.0.0.1:six", "its port is not a number"),
+    ],
+)
+def test_an_unusable_redis_url_is_one_sentence_without_its_password(url: str, why: str) -> None:
+    for act in (
+        connect,
+        lambda given: Runtime(Settings(redis_url=given)),
+        lambda given: create_app(Settings(redis_url=given)),
+    ):
+        with pytest.raises(ConfigurationError, match="UMBEL_REDIS_URL is .* is not a Redis URL") as refused:
+            act(url)
+        assert why in str(refused.value)
+        assert SECRET not in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (f"sentinel://:{SECRET}@127.0.0.1:26379;sentinel://:{SECRET}@127.0.0.2:26379", "umbel.install"),
+        (f"'amqp://me:{SECRET}@here//'", "it is in quotation marks"),
+        (f"amqp://me:pa@{SECRET}@here//", "not written as %40"),
+        (f"rabbit://me:{SECRET}@here//", "Celery has no transport 'rabbit'"),
+        ("here:5672", "it does not begin with redis:// or amqp://"),
+    ],
+)
+def test_an_unusable_broker_url_is_one_sentence_without_its_password(url: str, why: str) -> None:
+    settings = Settings(redis_url="redis://127.0.0.1:1", broker_url=url)
+    for act in (checked_broker, Runtime, create_app):
+        with pytest.raises(ConfigurationError, match="UMBEL_BROKER_URL is .*which cannot be used: ") as refused:
+            act(settings)  # type: ignore[operator]
+        assert why in str(refused.value)
+        assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock"),
+        ("unix://me:word@/run/redis.sock?db=2", "redis+socket://me:word@/run/redis.sock?virtual_host=2"),
+        ("redis://here/1?db=2", "redis://here/1?db=2"),
+    ],
+)
+def test_a_socket_is_a_broker_too(url: str, broker: str) -> None:
+    assert Settings(redis_url=url).broker == broker
+
+
+def test_runs_go_over_a_unix_socket(deploy: Deploy, tmp_path: Path) -> None:
+    socket = tmp_path / "redis.sock"
+    server = subprocess.Popen(
+        [
+            str(find_server(search_path="")),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--save",
+            "",
+            "--dir",
+            str(tmp_path),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deployment = deploy()
+        url = f"unix://{socket}?db=1"
+        deployment.worker("one", more={"UMBEL_REDIS_URL": url}, pool="solo").wait_ready()
+        runtime = Runtime(deployment.settings.model_copy(update={"redis_url": url}))
+        try:
+            assert flows.Chain(runtime=runtime, timeout=None).start(n=4).result(40) == 16
+        finally:
+            runtime.close()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_node_of_a_cluster_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigurationError, match=r"is a node of a Redis Cluster, which umbel cannot use yet\."):
+        refuse_old_release({"redis_version": "7.4.1", "redis_mode": "cluster"}, "redis://here:6379")
+
+
+def test_without_a_home_folder_a_sentence_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))
+    with pytest.raises(ConfigurationError, match="this user has none. Set UMBEL_STATE_DIR"):
+        state_folder()
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")  # not a folder: nobody can write below it, not even root
+    environment = {"HOME": str(tmp_path / "file"), "PATH": os.environ["PATH"]}
+    for command in (["runs"], ["run", "support.flows.everyday:Chain"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "umbel.workers.cli", *command],
+            env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "Error: " in done.stderr
