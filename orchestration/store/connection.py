@@ -18,6 +18,7 @@ from redis.exceptions import (
     ConnectionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TimeoutError,
 )
@@ -43,6 +44,16 @@ _PASSING_WORDS = (
     "MASTERDOWN",
     "TRYAGAIN",
 )
+
+#: Refusals that are no mistake of the script's. They come before its first write: nothing of it is applied.
+_REFUSALS: dict[str, type[RedisError]] = {
+    "OOM": OutOfMemoryError,
+    "READONLY": ReadOnlyError,
+    "MISCONF": ReadOnlyError,
+    "NOREPLICAS": ReadOnlyError,
+    "NOAUTH": AuthenticationError,
+    "WRONGPASS": AuthenticationError,
+}
 
 
 def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
@@ -168,3 +179,8 @@ def refused_credentials(url: str, error: Exception) -> ConfigurationError:
         f"Redis at {redact_url(url)} refuses the credentials: {str(error).rstrip('.')}. Correct user and password in "
         "UMBEL_REDIS_URL."
     )
+
+
+def error_of(text: str) -> Exception:
+    """An error reply as an exception."""
+    return _REFUSALS.get(text.partition(" ")[0], ResponseError)(text)

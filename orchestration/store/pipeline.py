@@ -21,16 +21,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
     ResponseError,
     TimeoutError,
 )
 
 from ..model.errors import ConfigurationError
 from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
-from .connection import is_passing, pool_of, refuse_old_server, refused_credentials, unavailable
+from .connection import error_of, is_passing, pool_of, refuse_old_server, refused_credentials, unavailable
 from .deployment import Deployment
 from .failpoints import failpoint
 from .portal import Portal
@@ -39,29 +36,15 @@ T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
-#: Refusals that are no mistake of the script's. They come before its first write: nothing of it is applied.
-_REFUSALS: dict[str, type[RedisError]] = {
-    "OOM": OutOfMemoryError,
-    "READONLY": ReadOnlyError,
-    "MISCONF": ReadOnlyError,
-    "NOREPLICAS": ReadOnlyError,
-    "NOAUTH": AuthenticationError,
-    "WRONGPASS": AuthenticationError,
-}
 #: How Redis says that it does not have the library of functions.
 _NO_FUNCTION = "ERR Function not found"
-
-
-def _refusal(text: str) -> Exception:
-    """An error reply as an exception."""
-    return _REFUSALS.get(text.partition(" ")[0], ResponseError)(text)
 
 
 class Replies(asyncio.Protocol):
     """Reads what Redis answers on a connection whose transport it takes over from redis-py."""
 
     def __init__(self, heard: Callable[[Reader], None], lost: asyncio.Future[None]) -> None:
-        self._reader = Reader(replyError=_refusal)
+        self._reader = Reader(replyError=error_of)
         self._heard, self._lost = heard, lost
 
     def data_received(self, data: bytes) -> None:
@@ -245,6 +228,7 @@ class Connection:
         self._loop = loop
         self._waiting: deque[Request] = deque()  # to be sent
         self._asked: deque[Request] = deque()  # sent, in order
+        self._loading: dict[str, Request] = {}  # library -> the request that brings it
         self._heard_at = 0.0
         self._transport: asyncio.Transport | None = None
         self._is_flushing = False
@@ -356,8 +340,19 @@ class Connection:
         else:
             asyncio.get_running_loop().call_later(_FIRST_PAUSE, self._enqueue, request)
 
+    def _with_library(self, request: Request, call: ScriptCall[Any]) -> None:
+        """Have a script asked again, after the library if no other request brings that already."""
+        request.with_library = True
+        if self._loading.setdefault(call.script.library.name, request) is request:
+            request.packed, request.total = packed_with_library(call), 2
+        else:
+            request.packed, request.total = packed_script(call), 1
+        request.replies_left = request.total
+
     def _settle(self, request: Request, reply: Any, pause: float = _FIRST_PAUSE) -> bool:
         """Give a caller its answer; False when it has to be asked again, after a pause that its patience allows."""
+        if request.call is not None and request.total > 1:
+            self._loading.pop(request.call.script.library.name, None)
         request.replies_left, request.error = request.total, None
         future = request.future
         if future is None:
@@ -373,8 +368,7 @@ class Connection:
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self.url, reply))
         elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith(_NO_FUNCTION):
-            request.packed, request.with_library = packed_with_library(request.call), True
-            request.total = request.replies_left = 2
+            self._with_library(request, request.call)
             return False
         elif not is_passing(reply) and isinstance(reply, ResponseError):
             future.set_exception(reply)

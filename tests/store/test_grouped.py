@@ -173,6 +173,22 @@ async def test_a_forgotten_script_is_sent_again_and_nothing_is_done_twice(group:
     assert control.llen("list") == 1 + 20 * 40
 
 
+async def test_of_many_scripts_that_find_no_library_one_brings_it(group: Connection, control: Client) -> None:
+    await group.run(append("0"))
+    control.function_flush()
+    control.config_resetstat()
+
+    asking = [asyncio.ensure_future(group.run(append(str(n)))) for n in range(50)]
+    await asyncio.gather(*asking[1:])
+
+    assert control.info("commandstats")["cmdstat_function|load"]["calls"] == 1
+    control.function_flush()
+    asking = [asyncio.ensure_future(group.run(append(str(n)))) for n in range(10)]
+    await asyncio.sleep(0)
+    asking[0].cancel()  # whether it brings the library or not, the others are answered
+    assert len(await asyncio.gather(*asking[1:])) == 9
+
+
 @pytest.mark.parametrize(
     ("refusing", "restored"),
     [
