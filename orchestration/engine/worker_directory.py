@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ..store.replies import pairs
 from ..store.verbs import Store
 
+#: A worker that was killed stays in the directory for so long, to be seen by people and monitors.
+FORGOTTEN_SECONDS = 900.0
+
 
 @dataclass(frozen=True, slots=True)
 class SeenWorker:
@@ -43,7 +46,7 @@ class SeenWorker:
 
 
 async def seen_workers(store: Store) -> list[SeenWorker]:
-    """All workers that are announced, by name; those that were killed stay for a while and are not live."""
+    """All workers that are announced, by name; those that were killed stay for 15 minutes and are not live."""
     announced, (seconds, micros) = await store.batch(
         "look at the workers", ("HGETALL", store.keys.in_shard(0, "workers")), ("TIME",)
     )
@@ -68,3 +71,13 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
             )
         )
     return found
+
+
+async def forget_silent(store: Store) -> None:
+    """Remove workers that have been silent for `FORGOTTEN_SECONDS`: they were killed.
+
+    *Promise:* one that lives after all is back with its next sweep.
+    """
+    forgotten = [worker.name for worker in await seen_workers(store) if worker.silent_seconds > FORGOTTEN_SECONDS]
+    if forgotten:
+        await store.command("forget silent workers", "HDEL", store.keys.in_shard(0, "workers"), *forgotten)

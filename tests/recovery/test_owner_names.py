@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import LONG_LEASES, Deploy, Deployment
 from support.processes.namespaces import in_own_mounts
-from umbel.orchestration.engine.worker_directory import SeenWorker, seen_workers
+from umbel.orchestration.engine.worker_directory import SeenWorker, forget_silent, seen_workers
 from umbel.tasks.attempt.owner_names import owner_name, process_is_dead
 
 NAMES_ITSELF = "from umbel.tasks.attempt.owner_names import owner_name; print(owner_name('w'), flush=True); input()"
@@ -121,3 +122,23 @@ def test_workers_that_hide_their_processes_from_each_other_leave_each_others_ste
     assert [each["attempt"] for each in again] == [1, 2]
     deployment.open_gate(held.run_id)
     assert held.result(40) == 2
+
+
+def test_a_worker_that_was_killed_is_forgotten_after_a_while_and_one_that_lives_is_not(deploy: Deploy) -> None:
+    deployment = deploy()
+    client, directory = deployment.store.client, deployment.store.keys.in_shard(0, "workers")
+    deployment.worker("living", pool="solo").wait_ready()
+    eventually(lambda: [each.name for each in announced(deployment)] != [], "it is announced")
+    ((name, about),) = client.hgetall(directory).items()
+    for killed, silent_seconds in (("an-hour-ago", 3600), ("a-minute-ago", 60)):
+        seen_at = json.loads(about)["seen_at"] - 1000 * silent_seconds
+        client.hset(directory, killed, json.dumps(json.loads(about) | {"seen_at": seen_at}))
+
+    deployment.worker("next", pool="solo").wait_ready()
+
+    eventually(lambda: "an-hour-ago" not in {each.name for each in announced(deployment)}, "it is forgotten")
+    found = {each.name: each.is_live for each in announced(deployment)}
+    assert found.pop("a-minute-ago") is False
+    assert found.pop(name.decode()) is True
+    deployment.runtime.portal.call(forget_silent(deployment.runtime.store))
+    assert name.decode() in {each.name for each in announced(deployment)}

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
+from ...orchestration.engine.worker_directory import forget_silent
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
 from ...orchestration.store.connection import connect
 from ...orchestration.store.pipeline import Connection
@@ -38,6 +39,9 @@ from ..pool.taskpool import AsyncPool
 from ..transport.channel import Channel, ReceivedMessage
 
 logger = logging.getLogger("umbel.worker")
+
+#: How often a worker looks for others that have been silent for long.
+_FORGET_SECONDS = 60.0
 
 
 async def count_refused(store: Store) -> None:
@@ -128,7 +132,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         dispatcher = CeleryDispatcher(self.installation.app, self._portal)
         sweep = Sweep(Engine(store, dispatcher), dispatcher.backlog)
         is_examined = False
-        take_up_at = 0.0
+        take_up_at = forget_at = 0.0
         while not self._is_stopping:
             try:
                 if not is_examined:
@@ -138,6 +142,9 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 if found is not None:
                     await self._fence(sweep, found.owners)
                     await self._announce(store, found.now)
+                    if time.monotonic() >= forget_at:
+                        await forget_silent(store)
+                        forget_at = time.monotonic() + _FORGET_SECONDS
                     if found.parked and time.monotonic() >= take_up_at:
                         await self._take_up_parked(sweep, dispatcher)
                         take_up_at = time.monotonic() + settings.redispatch_seconds
