@@ -85,6 +85,7 @@ class Lane:
         return {
             key.decode().removeprefix(prefix): content(self.client, key)
             for key in sorted(self.client.scan_iter(f"{prefix}*", count=1000))
+            if not key.endswith(b":deployment")  # says which of the two it is
         }
 
 

@@ -25,7 +25,9 @@ function journal.write(kind, data)
   else
     redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', packed)
   end
-  local length = redis.call('XLEN', K.journal)
-  local kept = bounded.affordable(K.journal, length, #packed + #(commands or ''), A.jbytes)
+  local length = kind ~= 'commit' and redis.call('XLEN', K.journal)
+  if not bounded.is_due(length or counters.get('commits'), #packed + #(commands or ''), A.jbytes) then return end
+  length = length or redis.call('XLEN', K.journal)
+  local kept = bounded.affordable(K.journal, length, A.jbytes)
   if kept < length then redis.call('XTRIM', K.journal, 'MAXLEN', kept) end
 end

@@ -41,7 +41,8 @@ end
 
 function waiters.keep_event(entry, max)
   local length = redis.call('RPUSH', K.inbox, cmsgpack.pack(entry))
-  local kept = math.min(max or length, bounded.affordable(K.inbox, length, #entry.d, A.ibytes))
+  local kept = bounded.is_due(length, #entry.d, A.ibytes) and bounded.affordable(K.inbox, length, A.ibytes) or length
+  kept = math.min(max or length, kept)
   if kept < length then redis.call('LTRIM', K.inbox, -kept, -1) end
   counters.add('wv', 1)
   counters.add('ia', 1)
