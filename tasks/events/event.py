@@ -327,7 +327,7 @@ def _as_event(value: Any) -> Event:
     if cls is None:
         raise ValueError(f"the event class {name!r} is not loaded in this process")
     event = load_model(cls, value["value"])
-    restore_tagged(event)
+    restore_tagged(event, names=value["value"].get("_data") or ())
     return event
 
 

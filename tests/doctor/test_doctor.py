@@ -23,6 +23,7 @@ from umbel.orchestration.model.envelope import START, STOP, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.releases import Release
 from umbel.orchestration.model.work_item import Work
+from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.scripts import pack, record_fields, unpack
@@ -276,6 +277,19 @@ def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(sett
     assert "umbel worker TARGET --queues slow" in the(found, "queue").fix
     announce(store, "w@h", workflows=("shop.Order",), queues=("slow",))
     assert the(findings(settings), "queue").level == "fine"
+
+
+def test_a_password_that_everybody_knows_is_found_and_not_shown(settings: Settings) -> None:
+    url = settings.redis_url or ""
+    with connect(url) as client:
+        client.execute_command("ACL", "SETUSER", "default", "on", ">umbel")
+    known = settings.model_copy(update={"redis_url": f"redis://:umbel@{url.partition('@')[2] or url[8:]}"})
+
+    found = findings(known)
+
+    assert the(found, "password").level == "warning"
+    assert ":umbel@" not in the(found, "password").text
+    assert not [each for each in findings(settings) if each.about == "password"]
 
 
 def test_a_paused_queue_is_found_as_such(settings: Settings, store: Store) -> None:

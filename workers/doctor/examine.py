@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -29,6 +30,7 @@ from .celery_rules import judge_settings
 from .redis_info import ask_server
 from .redis_rules import Finding, judge_server
 
+_KNOWN_PASSWORD = "umbel"
 #: Members of an index looked at per shard.
 _SAMPLE = 200
 #: Seconds after which an unclaimed dispatch is reported.
@@ -50,6 +52,7 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     """
     findings = [] if is_own_app else list(judge_settings(app.conf))
     findings += _broker(settings, app)
+    findings += _known_password(settings)
     client = connect(settings.redis_url or "")
     portal = Portal("umbel-doctor")
     try:
@@ -119,6 +122,17 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
             f"Quarantined {_count(found.count, 'malformed message')} of queue {queue!r}.{reason}",
             f"Find out what sends them; they are kept in {kept}. Delete that list when done.",
         )
+
+
+def _known_password(settings: Settings) -> Iterator[Finding]:
+    for url in dict.fromkeys(filter(None, (settings.redis_url, settings.broker_url))):
+        if urlsplit(url).password == _KNOWN_PASSWORD:
+            yield Finding(
+                "warning",
+                "password",
+                f"The password of {redact_url(url)} is the one that earlier examples contained.",
+                "Make one with `openssl rand -hex 16`, and set it in the server and in UMBEL_REDIS_URL.",
+            )
 
 
 # -- the state in Redis ------------------------------------------------------------------------------------------------

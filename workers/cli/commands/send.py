@@ -12,6 +12,7 @@ from pydantic import ValidationError, create_model
 from ....orchestration.model.errors import WorkflowRuntimeError
 from ....orchestration.store.keys import check_run_id
 from ....orchestration.store.verbs import Store
+from ....tasks.events.class_names import only_classes
 from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name
 from ..deployment import deployment_options, existing
 from ..fields import field_arguments, read_fields
@@ -79,7 +80,8 @@ def _full_name(given: str, run_id: str, known: Iterable[str]) -> str:
 def _event(name: str, fields: dict[str, Any], loaded: Iterable[type[Event]]) -> Event:
     classes = {event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS
     try:
-        return (classes.get(name) or _stand_in(name, fields))(**fields)
+        with only_classes(()):
+            return (classes.get(name) or _stand_in(name, fields))(**fields)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, each['loc'])) or 'the event'}: {each['msg']}"
