@@ -74,7 +74,8 @@ class _Broker:
         conf = app.conf
         url = conf.broker_write_url or conf.broker_url
         plain = isinstance(url, str) and url.startswith("redis://") and ";" not in url
-        is_plain_redis = plain and not conf.broker_use_ssl and not conf.task_send_sent_event
+        is_changed = conf.broker_use_ssl or conf.task_send_sent_event or conf.task_compression
+        is_plain_redis = plain and not is_changed
         prefix = (conf.broker_transport_options or {}).get("global_keyprefix", "")
         # Read last: what is asked first completes a configuration that was pending.
         return _Broker(url, is_plain_redis, prefix, app.conf, dict(app.conf.changes), time.monotonic())
@@ -165,7 +166,7 @@ class CeleryDispatcher:
         return self._broker_read
 
     def _is_plain_redis(self) -> bool:
-        """Whether messages can be pushed straight to Redis: no TLS, failover or signal receivers are involved."""
+        """Whether messages can be pushed straight to Redis: no TLS, failover, compression or signal receivers."""
         return (
             self._configured().is_plain_redis
             and not signals.before_task_publish.receivers

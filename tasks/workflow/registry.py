@@ -52,7 +52,11 @@ class Registered:
 class Registry:
     """Workflows by name. Reading is safe from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue_of: Callable[[str], str | None] = lambda _: None) -> None:
+        """Args:
+        queue_of: Where a task is to be sent if its step names no queue; None is the deployment's default queue.
+        """
+        self._queue_of = queue_of
         self._known: dict[str, Registered] = {}
         self._lock = threading.Lock()
 
@@ -91,9 +95,11 @@ class Registry:
         last = name.rpartition(".")[2]
         shared = any(other != name and other.rpartition(".")[2] == last for other in self._known)
         steps = instance.steps
+        plan = build_plan(instance, qualified=shared)
+        queued = tuple(replace(step, queue=step.queue or self._queue_of(step.task)) for step in plan.steps)
         return Registered(
             instance,
-            build_plan(instance, qualified=shared),
+            replace(plan, steps=queued),
             EventRegistry.of(instance.events),
             steps,
             _functions(instance, steps),

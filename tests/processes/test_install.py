@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
 
 import umbel
 from support.flows import everyday as flows
@@ -121,3 +121,49 @@ def test_celerys_hard_time_limit_fails_a_step_of_the_asyncio_pool_instead_of_rep
         set_default_runtime(None)
         module.installation.close()
         module.app.close()
+
+
+def test_task_compression_and_task_routes_of_the_app_are_followed(deploy: Deploy) -> None:
+    deployment = deploy()
+    for name in ("celery", "side", "named"):
+        options = ["--pool", "solo", "--loglevel", "INFO", "--hostname", f"{name}@%h", "--queues", name]
+        deployment.launch(name, "celery", "-A", "support.programs.routed_app", "worker", *options)
+    for worker in deployment.workers:
+        worker.wait_ready()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("UMBEL_REDIS_URL", "UMBEL_KEY_PREFIX"):
+            patch.setenv(name, deployment.environment[name])
+        module = importlib.import_module("support.programs.routed_app")
+    try:
+        run = module.Routed().start(n=4)
+        assert run.result(timeout=40) == 8
+        found = {each.step: each.worker.partition("@")[0] for each in deployment.executions(run.run_id)}
+        assert found == {"ask": "celery", "answer": "side", "last": "named"}
+    finally:
+        set_default_runtime(None)
+        module.installation.close()
+        module.app.close()
+
+
+def test_a_route_without_a_queue_is_refused_with_the_reason() -> None:
+    app = Celery("exchanges", broker="redis://127.0.0.1:1", set_as_current=False)
+    app.conf.task_routes = {"*": {"exchange": "all", "routing_key": "all"}}
+    with pytest.raises(ConfigurationError, match=r"task_routes send 'Chain\.\w+' to .*, which names no queue"):
+        umbel.install(app, flows.Chain, settings=Settings(redis_url="redis://127.0.0.1:1"))
+    set_default_runtime(None)
+
+
+def test_a_task_class_that_steps_are_not_called_through_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class WithContext(Task):  # type: ignore[misc]  # Celery is untyped
+        def __call__(self, *args: object, **kwargs: object) -> object:
+            return super().__call__(*args, **kwargs)
+
+    settings = Settings(redis_url="redis://127.0.0.1:1")
+    for name, task_cls, warnings in (("plain", None, 0), ("flask", WithContext, 1)):
+        caplog.clear()
+        app = Celery(name, broker=settings.redis_url, set_as_current=False, task_cls=task_cls)
+        umbel.install(app, flows.Chain, settings=settings).close()
+        said = [each.getMessage() for each in caplog.records if each.name == "umbel.install"]
+        assert len(said) == warnings
+        assert all("WithContext" in text for text in said)
+    set_default_runtime(None)

@@ -7,11 +7,14 @@ with the reason, and everything else is left alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
+from functools import partial
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
+from celery.app.routes import Router, prepare
 from celery.utils.time import rate
 from celery.worker import state as worker_state
 
@@ -34,6 +37,8 @@ from .bootsteps import ParkingStep, SweepStep
 from .continued_tasks import ContinuedTasks
 from .direct_delivery import DirectDelivery
 from .self_delivery import SelfDelivery
+
+logger = logging.getLogger("umbel.install")
 
 #: What `create_app` sets; docs/running-in-production.md says why. An app of the user's own is not changed.
 APP_SETTINGS: dict[str, Any] = {
@@ -168,7 +173,14 @@ def install(app: Celery, *workflows: Registrable, settings: Settings | None = No
     settings = Settings.from_environment() if settings is None else settings
     settings = _completed(app, settings)
     _refuse_what_breaks(app)
-    installation = Installation(app, settings, Registry())
+    if app.Task.__call__ is not Task.__call__:
+        logger.warning(
+            "Steps are not called through the app's task class %s: what its __call__ opens (an application context, a "
+            "session) is not open in them. Open it in the step, or in a Resource.",
+            next(cls.__qualname__ for cls in app.Task.__mro__ if "__call__" in vars(cls)),
+            extra={"action": "task_class_unused"},
+        )
+    installation = Installation(app, settings, Registry(partial(_routed, app)))
     app.umbel = installation
 
     def close_executor(**_: Any) -> None:
@@ -227,3 +239,22 @@ def _refuse_what_breaks(app: Celery) -> None:
     problems = [f"{text}; {fix}" for text, fix in breaking_settings(app.conf)]
     if problems:
         raise ConfigurationError(f"umbel cannot be installed on this Celery app: {'; '.join(problems)}.")
+
+
+def _routed(app: Celery, task: str) -> str | None:
+    """The queue that the app's `task_routes` name for a task; None if they do not.
+
+    Raises:
+        ConfigurationError: They route it in another way, which umbel cannot follow.
+    """
+    route = Router(prepare(app.conf.task_routes)).lookup_route(task, (), {}, {}, None)
+    if not route:
+        return None
+    queue = route if isinstance(route, str) else route.get("queue")
+    name = queue if isinstance(queue, str) else getattr(queue, "name", None)
+    if name is None:
+        raise ConfigurationError(
+            f"task_routes send {task!r} to {route!r}, which names no queue. Steps are sent to queues: name one there, "
+            "or in @step(queue=…)."
+        )
+    return str(name)
