@@ -66,6 +66,7 @@ class Calling:
             except StopIteration as end:  # no future can carry it
                 raise StepExit(f"step {self._work.step!r} raised {end!r}") from end
             except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
+                self._running.context = contextvars.copy_context()
                 raise
             except BaseException as ending:  # nothing further up would record it: the step would run again for ever
                 raise StepExit(f"step {self._work.step!r} raised {ending!r}, which is no Exception") from ending
@@ -108,10 +109,12 @@ class Calling:
             async with limit:
                 return await function()
         except TimeoutError:
+            self._running.context = contextvars.copy_context()
             if limit is not None and limit.expired():
                 raise StepTimeoutError(self._too_late) from None
             raise
         except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
+            self._running.context = contextvars.copy_context()
             raise
         except BaseException as ending:  # asyncio would let SystemExit and KeyboardInterrupt end the loop itself
             if not self.loop.is_running():  # Python closes what is left on a closed loop

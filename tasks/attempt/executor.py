@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 
 from ...orchestration.engine.dispatcher import Dispatcher
 from ...orchestration.engine.emitted import Emitted
@@ -327,7 +328,7 @@ class Executor:
         if reason is not None:
             log_cancelled(work, reason)
             return None
-        return await failed_outcome(work, registered, error, self.store)
+        return await failed_outcome(work, registered, error, self.store, running.context or copy_context())
 
     def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:
         kind = VerboseEmissions if is_verbose(work) else Emissions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from contextvars import Context
 from typing import Any
 
 from ...orchestration.model.envelope import FAILED, Envelope, ending
@@ -20,7 +21,9 @@ from .step_call import step_failed_event
 logger = logging.getLogger("umbel.execution")
 
 
-async def failed_outcome(work: Work, registered: Registered, error: BaseException, store: Store) -> Failed:
+async def failed_outcome(
+    work: Work, registered: Registered, error: BaseException, store: Store, context: Context
+) -> Failed:
     """What a failed attempt comes to.
 
     Args:
@@ -28,6 +31,7 @@ async def failed_outcome(work: Work, registered: Registered, error: BaseExceptio
         registered: Its workflow here.
         error: What the step raised.
         store: For reading the members of a fan-in, for a `@catch_error` handler.
+        context: The step's, in which its failure is logged: an error tracker finds its tags there.
     """
     if not isinstance(error, Exception):
         error = RuntimeError(f"the step ended with {shown(error)}")
@@ -56,7 +60,7 @@ async def failed_outcome(work: Work, registered: Registered, error: BaseExceptio
     about = {"action": "step_failed", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
     text = f"step {work.step} of run {work.run_id} failed on attempt {work.attempt}: {shown(error)}"
     if delay is None:
-        log_error(logging.WARNING, text, error, about)
+        context.run(log_error, text, error, about)
     else:
         logger.info("%s; next attempt in %g s", text, delay, extra=about)
     return Failed(
@@ -67,12 +71,15 @@ async def failed_outcome(work: Work, registered: Registered, error: BaseExceptio
     )
 
 
-def log_error(level: int, text: str, error: BaseException, about: dict[str, Any]) -> None:
-    """Log an error of user code with its traceback, or without one if that cannot be written."""
+def log_error(text: str, error: BaseException, about: dict[str, Any]) -> None:
+    """Log an error of user code with its traceback, or without one if that cannot be written.
+
+    The only ERROR about it: error trackers make one event of it, with the exception itself.
+    """
     try:
-        logger.log(level, "%s", text, exc_info=error, extra=about)
+        logger.error("%s", text, exc_info=error, extra=about)
     except BaseException as unwritten:  # a handler reads what may raise, such as the error's notes
-        logger.log(level, "%s (no traceback: %s)", text, shown(unwritten), extra=about)
+        logger.error("%s (no traceback: %s)", text, shown(unwritten), extra=about)
 
 
 def clear_frames(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Running:
     def __init__(self, held: Held) -> None:
         self.held = held
         self.reason: str | None = None
+        #: What user code had set in context variables when it raised.
+        self.context: contextvars.Context | None = None
         self._cancel: Callable[[], None] | None = None
         self._lock = threading.Lock()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -39,7 +38,7 @@ async def settle_unrecorded(engine: Engine, work: Work, error: BaseException) ->
         f"{shown(error)}"
     )
     about = {"action": "step_unrecorded", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
-    log_error(logging.ERROR, str(problem), error, about)
+    log_error(str(problem), error, about)
     held = Held(work.run_id, work.work_id, work.claim_id)
     [(run_id, applied)] = await engine.leases.hand_back(work.owner, [held], charge=True, suspicion=work.suspicion)
     if not applied.dispatches:  # it was recorded, or is another process's

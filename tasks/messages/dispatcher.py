@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,7 +112,9 @@ class CeleryDispatcher:
             messages = self.messages(plan, dispatches)
             for _ in range(failpoint("dispatch", "before")):
                 if messages is None:
-                    await asyncio.get_running_loop().run_in_executor(self._senders(), self._send, plan, dispatches)
+                    send = partial(self._send, plan, dispatches)
+                    # In the sender's context: what traces messages finds there which step they follow from.
+                    await asyncio.get_running_loop().run_in_executor(self._senders(), copy_context().run, send)
                 else:
                     for key, waiting in messages.items():
                         await self._broker().command("dispatch work", "LPUSH", key, *waiting)

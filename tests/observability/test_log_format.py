@@ -91,6 +91,6 @@ def test_a_worker_writes_nothing_but_objects(cli: Cli, pool: str) -> None:
     assert done.out == ""
     assert any(line["message"].startswith("Serves flows.Order: ") for line in lines)
     [failed] = [line for line in lines if line.get("action") == "step_failed"]
-    assert (failed["run_id"], failed["step"], failed["attempt"], failed["level"]) == ("poor", "charge", 1, "WARNING")
+    assert (failed["run_id"], failed["step"], failed["attempt"], failed["level"]) == ("poor", "charge", 1, "ERROR")
     assert failed["error"].splitlines()[-1].endswith("CardDeclined: limit reached")
     eventually(lambda: worker.process.poll() is not None, "it has ended")

@@ -25,7 +25,7 @@ def test_at_the_default_level_only_failures_are_logged(deploy: Deploy, pool: str
         deployment.start(flows.Falls).result(40)
     eventually(lambda: "attempt 3: " in worker.log(), "Celery's line for the last failure is there")
     lines = re.findall(r": (INFO|WARNING|ERROR|DEBUG)/\S+ (.*)", worker.log().partition(" ready.")[2])
-    assert [level for level, text in lines if "failed on attempt" in text] == ["INFO", "INFO", "WARNING"]
+    assert [level for level, text in lines if "failed on attempt" in text] == ["INFO", "INFO", "ERROR"]
     assert not [text for _, text in lines if re.search(r"received|succeeded|attempt \d (returned|fanned)", text)]
 
 

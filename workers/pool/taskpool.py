@@ -30,6 +30,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 import celery
@@ -299,7 +300,8 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             job = self._inbox.popleft()
             if job.soft_seconds or job.hard_seconds:
                 self._limits.begin(job)
-            job.task = self.loop.create_task(self._run(job), name=job.label)
+            # In a context of its own: what one task, or the thread that woke this one, has set is not the next one's.
+            job.task = self.loop.create_task(self._run(job), name=job.label, context=Context())
 
     async def _run(self, job: Job) -> None:
         begin_context()
