@@ -61,7 +61,7 @@ class Portal:
             if self._own is None:
                 loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
-                self._thread.start()
+                contextvars.Context().run(self._thread.start)  # it is not the caller's: nothing of it is in its context
                 self._own = loop
             return self._own
 

@@ -91,7 +91,7 @@ class Calling:
         self._running.on_cancel(cancelling.cancel)
         self._plain.on_interrupt = cancelling.interrupt
         try:
-            return await Isolated(self._body(function))
+            return await self._body(function)
         except asyncio.CancelledError:
             if cancelling.error is not None:
                 raise cancelling.error from None

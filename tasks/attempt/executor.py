@@ -31,7 +31,7 @@ from ...orchestration.store.verbs import Store
 from ..context.emissions import Emissions, Flusher
 from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry
-from .calling import Calling
+from .calling import Calling, Isolated
 from .continuation import Continuation
 from .failure import clear_frames, failed_outcome, failure_text, journal_entry, log_cancelled
 from .heartbeat import LeaseHolder
@@ -200,10 +200,10 @@ class Executor:
             return DeliveryResult.of(work.value)
         began = time.monotonic()
         until = began + (continuation_seconds if self._continuation is not None else 0.0)
-        first = await self._attempt(work, plain, until)
+        first = await Isolated(self._attempt(work, plain, until))
         following, seconds = first.following, time.monotonic() - began
         while following is not None:
-            following = await self._go_on(following, plain, until)
+            following = await Isolated(self._go_on(following, plain, until))
         if (failed := first.failed) is not None:
             try:
                 raise failed
@@ -247,8 +247,7 @@ class Executor:
         except InputUnknown as unknown:
             await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
             return _PARKED
-        if error is not None:
-            clear_frames(error)
+        clear_frames(error)
         if outcome is None:
             return Ended("cancelled")
         if not all(map(context.routes, routed_events(outcome))) or context.misrouted is not None:
@@ -256,11 +255,9 @@ class Executor:
             return _PARKED
         if isinstance(emissions, VerboseEmissions):
             log_outcome(work, outcome)
-        is_cancelling = isinstance(
-            error, asyncio.CancelledError
-        )  # the step: it may have left behind what goes on with it
-        commit = self._commit(work, plan, outcome, emissions, context, 0.0 if is_cancelling else until)
-        reply = await (undisturbed(commit) if is_cancelling else commit)
+        has_cancelled = isinstance(error, asyncio.CancelledError)  # itself; what did may go on doing so
+        commit = self._commit(work, plan, outcome, emissions, context, 0.0 if has_cancelled else until)
+        reply = await (undisturbed(commit) if has_cancelled else commit)
         if isinstance(reply, Refusal):
             return Ended(reply.value)
         if (gained := reply.continued) is not None:

@@ -82,7 +82,7 @@ def log_error(text: str, error: BaseException, about: dict[str, Any]) -> None:
         logger.error("%s (no traceback: %s)", text, shown(unwritten), extra=about)
 
 
-def clear_frames(error: BaseException) -> None:
+def clear_frames(error: BaseException | None) -> None:
     """Let go of what the frames in the tracebacks of an error and its causes held, which may be the error itself."""
     found: list[BaseException | None] = [error]
     for each in found:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 import pytest
+from celery import signals
 
 from support.flows import tagging as flows
 from support.processes.driving import Deploy
-from umbel import Context, StartEvent, StopEvent, Workflow, retry_policy, step
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, retry_policy, step
 from umbel.retry_policy import stop_after_attempt, wait_fixed
 
 _tag: ContextVar[str] = ContextVar("tag", default="none")
@@ -71,3 +72,38 @@ def test_what_a_step_sets_in_its_context_reaches_no_other_step(deploy: Deploy) -
     deployment.worker("one", "support.flows.tagging", pool="asyncio", concurrency=4).wait_ready()
     for n in range(3):
         assert deployment.start(flows.Tagging, n=n).result(40) == {f"second of {n}": "set"}
+
+
+class Next(Event):
+    pass
+
+
+class TwoSteps(Workflow):
+    @step
+    async def begin(self, ev: StartEvent) -> Next:
+        return Next()
+
+    @step
+    async def end(self, ev: Next) -> StopEvent:
+        return StopEvent()
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_a_message_is_sent_in_the_context_of_the_step_that_it_follows_from() -> None:
+    """There a tracer finds which span the next one belongs to."""
+    sent: dict[str, str] = {}
+
+    def before_start(task_id: str, **_: object) -> None:
+        _tag.set("of a step")
+
+    def before_sending(sender: str, **_: object) -> None:
+        sent[sender] = _tag.get()
+
+    signals.task_prerun.connect(before_start)
+    signals.before_task_publish.connect(before_sending)
+    try:
+        await TwoSteps().run()
+    finally:
+        signals.task_prerun.disconnect(before_start)
+        signals.before_task_publish.disconnect(before_sending)
+    assert sent == {"TwoSteps.begin": "none", "TwoSteps.end": "of a step"}

@@ -205,13 +205,13 @@ async def test_each_context_has_its_own_stack_and_its_children_share_it() -> Non
         return stack.top
 
     async def step(name: str) -> None:
-        task_context.begin_context()
         stack.push(name)
         await asyncio.sleep(0)
         seen[name] = [stack.top, await asyncio.create_task(child()), await asyncio.to_thread(lambda: stack.top)]
         stack.pop()
 
-    await asyncio.gather(*(step(str(n)) for n in range(20)))
+    steps = [asyncio.create_task(step(str(n)), context=task_context.own_context()) for n in range(20)]
+    await asyncio.gather(*steps)
 
     assert seen == {str(n): [str(n)] * 3 for n in range(20)}
     assert stack.top is None

@@ -8,7 +8,7 @@ one stack per thread.
 from __future__ import annotations
 
 import itertools
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any
 
 from celery.utils.threads import _LocalStack, get_ident
@@ -24,9 +24,11 @@ def _ident() -> Any:
     return get_ident() if mark is None else mark
 
 
-def begin_context() -> None:
-    """From now on, what runs in this context has its own request stacks."""
-    _mark.set(next(_marks))
+def own_context() -> Context:
+    """A context with request stacks of its own, in which nothing else is set: not what the thread that asks has set."""
+    context = Context()
+    context.run(_mark.set, next(_marks))
+    return context
 
 
 def follow_contexts(stack: Any) -> None:

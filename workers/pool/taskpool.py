@@ -30,7 +30,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
 from typing import Any
 
 import celery
@@ -50,7 +49,7 @@ from .limits import TimeLimits
 from .loop import PoolLoop
 from .loop_lag import LoopWatch
 from .settings import PoolSettings
-from .task_context import begin_context, follow_contexts
+from .task_context import follow_contexts, own_context
 from .tracer import AsyncTracer, is_async
 
 __all__ = ["DEFAULT_CONCURRENCY", "AsyncPool"]
@@ -300,11 +299,9 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             job = self._inbox.popleft()
             if job.soft_seconds or job.hard_seconds:
                 self._limits.begin(job)
-            # In a context of its own: what one task, or the thread that woke this one, has set is not the next one's.
-            job.task = self.loop.create_task(self._run(job), name=job.label, context=Context())
+            job.task = self.loop.create_task(self._run(job), name=job.label, context=own_context())
 
     async def _run(self, job: Job) -> None:
-        begin_context()
         try:
             outcome = await job.tracer.trace(job)
         except asyncio.CancelledError:
