@@ -97,7 +97,7 @@ class QuickCommits:
             event_id, work_id = _next_ids(path, work)
             commands = _filled(path, work, event_id, packed, work_id)
         elif path.level >= 0:
-            commands = path.commands(event=packed, scope_id=work.scope.levels()[path.level][0].encode())
+            commands = path.commands(event=packed, scope_id=pack(work.scope.levels()[path.level][0]))
         else:
             commands = path.commands(event=packed)
         return Decision(sensitive=path.sensitive, packed=commands)
@@ -134,7 +134,9 @@ class QuickCommits:
                 step, about = deliver.step.name, where(deliver.step, deliver.queue) | self._always
                 about |= {"en": deliver.event_name, "rc": deliver.recoveries, "i": trace.input, "wf": plan.workflow}
             case [Trace(), Absorb() as absorb, Done()]:
-                filling["scope_id"] = absorb.scope_id.encode()
+                filling["scope_id"] = pack(
+                    absorb.scope_id
+                )  # with its length, which differs: snapshots have ids of others
                 level = [scope_id for scope_id, _, _ in work.scope.levels()].index(absorb.scope_id)
             case [Trace(), Finish()]:
                 pass
