@@ -46,6 +46,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "pool_error": "a callback around a task failed in the asyncio pool; the pool continues",
         "queues_unused": "a worker starts, and none of its steps use the queues that it takes messages from",
         "reader_cut": "an HTTP stream was closed before its run ended; the reader may reconnect",
+        "redis_not_examined": "Redis does not let its user ask whether its settings may lose data",
         "redis_unfit": "a worker starts on a Redis that is configured to lose data; the text says how to fix it",
         "redispatch": "unclaimed work was dispatched again",
         "request_failed": "a request hit an internal error of the server",

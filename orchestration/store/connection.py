@@ -16,6 +16,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -27,6 +28,9 @@ from redis.retry import Retry
 from ..model.errors import ConfigurationError, StoreUnavailable
 from ..model.releases import OLDEST_RELEASES, Release
 from .settings import redact_url
+
+#: The fewest rights of an ACL user that umbel works with, broker included.
+RIGHTS = "~umbel:* &umbel:* +@read +@write +@pubsub +@scripting +@transaction +@connection +time -@dangerous"
 
 #: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
 Client: TypeAlias = Any
@@ -53,6 +57,7 @@ _REFUSALS: dict[str, type[RedisError]] = {
     "NOREPLICAS": ReadOnlyError,
     "NOAUTH": AuthenticationError,
     "WRONGPASS": AuthenticationError,
+    "NOPERM": NoPermissionError,
 }
 
 
@@ -173,6 +178,15 @@ def unavailable(url: str, what: str, patience_seconds: float, error: Exception) 
     )
 
 
+def lacking_rights(url: str, error: Exception) -> ConfigurationError:
+    """What is raised when Redis knows us and does not let us do what umbel needs."""
+    return ConfigurationError(
+        f"Redis at {redact_url(url)} refuses its user a command, key or channel that umbel needs: "
+        f"{str(error).removeprefix('NOPERM ').rstrip('.')}. Grant, with UMBEL_KEY_PREFIX for umbel: ACL SETUSER NAME "
+        f"{RIGHTS}"
+    )
+
+
 def refused_credentials(url: str, error: Exception) -> ConfigurationError:
     """What is raised when Redis does not know us."""
     return ConfigurationError(
@@ -183,4 +197,6 @@ def refused_credentials(url: str, error: Exception) -> ConfigurationError:
 
 def error_of(text: str) -> Exception:
     """An error reply as an exception."""
+    if "ACL failure in script" in text:
+        return NoPermissionError(text)
     return _REFUSALS.get(text.partition(" ")[0], ResponseError)(text)

@@ -21,13 +21,22 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
+    NoPermissionError,
     ResponseError,
     TimeoutError,
 )
 
 from ..model.errors import ConfigurationError
 from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
-from .connection import error_of, is_passing, pool_of, refuse_old_server, refused_credentials, unavailable
+from .connection import (
+    error_of,
+    is_passing,
+    lacking_rights,
+    pool_of,
+    refuse_old_server,
+    refused_credentials,
+    unavailable,
+)
 from .deployment import Deployment
 from .failpoints import failpoint
 from .portal import Portal
@@ -367,6 +376,8 @@ class Connection:
             future.set_exception(reply)
         elif isinstance(reply, AuthenticationError):
             future.set_exception(refused_credentials(self.url, reply))
+        elif isinstance(reply, NoPermissionError):
+            future.set_exception(lacking_rights(self.url, reply))
         elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith(_NO_FUNCTION):
             self._with_library(request, request.call)
             return False

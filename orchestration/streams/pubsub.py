@@ -16,9 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hiredis import Reader, pack_command
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, NoPermissionError, RedisError
 
 from ..model.errors import UmbelError, WorkflowRuntimeError
+from ..store.connection import lacking_rights
 from ..store.pipeline import Replies
 from ..store.settings import redact_url
 from ..store.verbs import Store
@@ -29,6 +30,8 @@ logger = logging.getLogger("umbel.streams")
 
 #: Seconds before the first and, doubling, the slowest attempt to connect again.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+#: The same where Redis does not let its user subscribe: until somebody grants that, readers go on from the log.
+REFUSED_PAUSE = 30.0
 #: Seconds between two PINGs; a connection that has not answered one by the next is given up.
 KEEPALIVE = 5.0
 #: Channels per SUBSCRIBE: a process that follows thousands of runs sends no megabyte at once.
@@ -178,6 +181,9 @@ class LiveChannels:
         while True:
             try:
                 await self._converse()
+            except NoPermissionError as error:
+                self._note_lost(lacking_rights(self.store.connection.url, error))
+                self._pause = REFUSED_PAUSE
             except (RedisError, OSError) as error:
                 self._note_lost(error)
             except Exception as error:

@@ -18,13 +18,14 @@ from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import InvalidTaskError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from ...orchestration.engine.due import look
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.engine.worker_directory import forget_silent
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
-from ...orchestration.store.connection import connect
+from ...orchestration.store.connection import connect, is_passing
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.portal import Portal
 from ...orchestration.store.scripts import library
@@ -86,15 +87,17 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         """Start sweeping.
 
         Raises:
-            ConfigurationError: Redis is too old, or holds a deployment with other values, and so this worker ends. One
-                that does not answer is waited for.
+            ConfigurationError: Redis is too old, holds a deployment with other values, or refuses its user what umbel
+                needs, and so this worker ends. One that does not answer is waited for.
         """
         settings = self.installation.settings
         self._store = Store(
             Connection(settings.redis_url, self._portal, patience_seconds=settings.sweep_seconds), settings
         )
         with contextlib.suppress(StoreUnavailable):
-            self._portal.call(self._store.command("look at the deployment", "PING"))
+            self._portal.call(look(self._store, {}, everything=False))
+            probe = self._store.keys.in_shard(0, "probe")
+            self._portal.call(self._store.command("see whether it may publish", "PUBLISH", probe, ""))
         self._queues = sorted(parent.app.amqp.queues.consume_from)
         self._warn_of_unused_queues()
         is_ours = isinstance(parent.pool, AsyncPool)
@@ -131,13 +134,13 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         settings, store = self.installation.settings, self._store
         dispatcher = CeleryDispatcher(self.installation.app, self._portal)
         sweep = Sweep(Engine(store, dispatcher), dispatcher.backlog)
+        sweep.is_behind = True  # the look with which this worker started had the turn, and nothing came of it
         is_examined = False
         take_up_at = forget_at = 0.0
         while not self._is_stopping:
             try:
                 if not is_examined:
-                    await asyncio.to_thread(self._examine)
-                    is_examined = True
+                    is_examined = await asyncio.to_thread(self._examine)
                 found = await sweep.look()
                 if found is not None:
                     await self._fence(sweep, found.owners)
@@ -161,17 +164,25 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             self._wake.clear()
         await self._leave(store)
 
-    def _examine(self) -> None:
-        """Log once, at the start, which settings of Redis may lose what it acknowledges."""
+    def _examine(self) -> bool:
+        """Log once, at the start, which settings of Redis may lose what it acknowledges; False if it does not answer.
+
+        A server that forbids the question is not examined.
+        """
         client = connect(self.installation.settings.redis_url)
         try:
             found = list(what_loses_data(ask_server(client)))
+        except ResponseError as error:
+            about = {"action": "redis_not_examined"}
+            logger.info("Redis does not say whether its settings may lose data: %s", error, extra=about)
+            return not is_passing(error)
         finally:
             client.close()
         for finding in found:
             if finding.level in ("warning", "danger"):
                 level = logging.ERROR if finding.level == "danger" else logging.WARNING
                 logger.log(level, "%s %s", finding.text, finding.fix, extra={"action": "redis_unfit"})
+        return True
 
     async def _fence(self, sweep: Sweep, owners: Mapping[int, Sequence[str]]) -> None:
         """Fence owners whose process was on this very host and is certainly dead, whichever worker it belonged to.

@@ -30,10 +30,11 @@ What each override fixes, in kombu 5.7.0 (files below `kombu/transport`):
 - `Channel._brpop_read` (redis.py:1476) and `Message.__init__` (virtual/base.py:331): a message is parsed outside of any
   handler, so bad JSON or base64 ends the worker; a missing field is a KeyError, which counts as a connection error and
   runs again what is in flight. Here such a message goes to the quarantine, and the next one is served.
-- `Message._decode` (../message.py:204): Celery logs and acknowledges a body that does not deserialize. Here it goes to
-  the quarantine first.
+- `Message._decode` (../message.py:204): Celery acknowledges what does not deserialize. Here it goes to the quarantine.
+- `Channel._subscribe` (redis.py:1379): PSUBSCRIBE for plain names, refused to users who are granted a pattern of
+  channels, and connecting again once a second. Here SUBSCRIBE; a refusal ends the worker with a sentence.
 - `Channel._get` (redis.py:1645): what `basic_get` fetches is also filed under its queue.
-- `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts; those are only logged.
+- `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts, only logged.
 - `Transport.connection_errors` (redis.py:234): an error reply (a replica's READONLY after a failover, OOM) ends the
   worker unless the app sets `broker_channel_error_retry`. Here it is a reason to reconnect.
 - `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
@@ -67,6 +68,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from ...orchestration.model.errors import ConfigurationError
+from ...orchestration.store.connection import lacking_rights
 from ...orchestration.store.failpoints import failpoint
 from ...tasks.messages.template import HEADER
 from .quarantine import Quarantine, QuarantinedMessage, Undecodable, body_fault, envelope_fault, quarantined, set_aside
@@ -214,6 +216,27 @@ class Channel(stock.Channel):
     def _get_pool(self, asynchronous: bool = False) -> Any:
         stock_pool = super()._get_pool(asynchronous)
         return WaryPool(stock_pool.connection_class, **stock_pool.connection_kwargs)
+
+    def _subscribe(self) -> None:
+        topics = [topic for queue in self.active_fanout_queues for topic in self._get_subscribe_topics(queue)]
+        if any(set("*?[\\") & set(topic) for topic in topics):
+            super()._subscribe()
+        elif topics:
+            if self.subclient.connection._sock is None:
+                self.subclient.connection.connect()
+            self._in_listen = self.subclient.connection
+            self.subclient.subscribe(*topics)
+
+    def _unsubscribe_from(self, queue: str) -> None:
+        super()._unsubscribe_from(queue)
+        if self.subclient.connection and self.subclient.connection._sock:
+            self.subclient.unsubscribe(*self._get_subscribe_topics(queue))
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)
+        except redis.exceptions.NoPermissionError as error:  # connecting again would not help
+            raise lacking_rights(str(self.connection.client.as_uri()), error) from error
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is not None and self.connection.client is not None:
