@@ -70,6 +70,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "task_given_up": "a task did not end at the worker's shutdown and was abandoned",
         "tasks_disconnected": "a broker connection closed while its tasks were running; they continue",
         "unacked_not_filed": "a message was not recorded as taken; if its worker dies, the sweep redispatches the work",
+        "unknown_run": "a message of a run that this deployment does not have was dropped: two may share a queue",
         "unknown_settings": "variables `UMBEL_…` that are no settings of this release were ignored",
         "verbose": "output of `Workflow(verbose=True)`",
         "wake_failed": "a short retry delay is left to the sweep",

@@ -64,9 +64,6 @@ _OUT_OF_TIME = "Celery's hard time limit was reached by {!r} of run {!r}."
 _WORDS: dict[type[Outcome], str] = {Returned: "returned", FannedOut: "fanned out", Suspended: "waits for an event"}
 
 
-_PARKED = Ended("needs_code")
-
-
 class Executor:
     """Executes steps in one process: its connections, its leases, and the loop its attempts run on."""
 
@@ -233,8 +230,7 @@ class Executor:
     async def _execute(self, work: Work, running: Running, plain: PlainCalls, until: float) -> Ended:
         registered = self.registry.find(work.workflow)
         if registered is None or work.step not in registered.steps:
-            await park(self.engine.leases, self.registry, work)
-            return _PARKED
+            return await park(self.engine.leases, self.registry, work)
         plan = self.store.known_plan(work.plan_digest) or await self.store.plan(work.run_id, work.plan_digest)
         if work.segments:
             await self.engine.clear_staged(work)
@@ -245,14 +241,12 @@ class Executor:
         try:
             outcome, error = await self._outcome(work, registered, context, running, plain)
         except InputUnknown as unknown:
-            await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
-            return _PARKED
+            return await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
         clear_frames(error)
         if outcome is None:
             return Ended("cancelled")
         if not all(map(context.routes, routed_events(outcome))) or context.misrouted is not None:
-            await park_misrouted(self.engine.leases, self.registry, work, plan, registered, context)
-            return _PARKED
+            return await park_misrouted(self.engine.leases, self.registry, work, plan, registered, context)
         if isinstance(emissions, VerboseEmissions):
             log_outcome(work, outcome)
         has_cancelled = isinstance(error, asyncio.CancelledError)  # itself; what did may go on doing so

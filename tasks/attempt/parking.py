@@ -10,13 +10,14 @@ from ...orchestration.model.plan import NOT_ROUTING, Plan
 from ...orchestration.model.work_item import Work
 from ..context.step_context import StepContext
 from ..workflow.registry import Registered, Registry
+from .running import Ended
 
 logger = logging.getLogger("umbel.execution")
 
 
 async def park(
     leases: Leases, registry: Registry, work: Work, lacks: str | None = None, why: str | None = None
-) -> None:
+) -> Ended:
     """Give claimed work back until a worker that has its code starts.
 
     Args:
@@ -28,18 +29,19 @@ async def park(
     """
     await leases.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
     _log_needs_code(work, registry.find(work.workflow), why, [each.name for each in registry])
+    return Ended("needs_code")
 
 
 async def park_misrouted(
     leases: Leases, registry: Registry, work: Work, plan: Plan, registered: Registered, context: StepContext
-) -> None:
+) -> Ended:
     """Park work whose step emitted an event that the code here routes and the run's plan does not."""
     assert context.misrouted is not None
     lacks = plan.lacked_by(registered.events.knows, context.misrouted)
     why = f"it emits {context.misrouted.type!r}, which no step accepts in the code that the run started with"
     if not lacks.startswith(NOT_ROUTING):
         why += f" (there is {lacks!r}, which is not loaded here: was it renamed?)"
-    await park(leases, registry, work, lacks, why)
+    return await park(leases, registry, work, lacks, why)
 
 
 def _log_needs_code(work: Work, registered: Registered | None, why: str | None, loaded: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from celery.exceptions import InvalidTaskError, Retry
 from celery.worker import strategy
 from celery.worker.request import Request
 
+from ...orchestration.store.replies import Refusal
 from ..messages.template import message_fault
 from ..workflow.registry import Registered
 from .executor import Executor
@@ -92,16 +94,32 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
             Retry: It has failed and will be retried: the state is RETRY. The next attempt is a task of its own.
         """
         try:
-            return self.executor().deliver_blocking(run_id, work_id, dispatch_no)
+            return _noted(self.executor().deliver_blocking(run_id, work_id, dispatch_no), run_id, self.name)
         except AttemptFailed as failed:
             raise _for_celery(failed) from None
 
     async def run_async(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """The same on the event loop of umbel's asyncio pool, which calls this instead."""
         try:
-            return await self.loop_executor().deliver(run_id, work_id, dispatch_no)
+            return _noted(await self.loop_executor().deliver(run_id, work_id, dispatch_no), run_id, self.name)
         except AttemptFailed as failed:
             raise _for_celery(failed) from None
+
+
+def _noted(result: DeliveryResult, run_id: str, task: str) -> DeliveryResult:
+    """Log now and then that messages are of runs which are not in this Redis: another deployment's, on this queue."""
+    global _next_note_at
+    if result == Refusal.UNKNOWN.value and time.monotonic() >= _next_note_at:
+        _next_note_at = time.monotonic() + _NOTE_SECONDS
+        logger.warning(
+            "A message for task %s is of run %s, which is not in this deployment's Redis; it was dropped. If the run "
+            "was not deleted, another deployment sends to the same queue of the same broker, and each drops what the "
+            "other should get: give each a queue of its own (UMBEL_DEFAULT_QUEUE, or the app's task_default_queue).",
+            task,
+            run_id,
+            extra={"action": "unknown_run", "run_id": run_id},
+        )
+    return result
 
 
 def _for_celery(failed: AttemptFailed) -> Exception:
@@ -110,6 +128,11 @@ def _for_celery(failed: AttemptFailed) -> Exception:
     # Only the state: nothing is sent again, as `Task.retry` would.
     retry: Exception = Retry(exc=failed, when=failed.retry_delay_seconds)
     return retry.with_traceback(failed.__traceback__)
+
+
+#: Messages of unknown runs are logged at most so often by one process.
+_NOTE_SECONDS = 60.0
+_next_note_at = 0.0
 
 
 class _StepSuccesses(logging.Filter):

@@ -11,10 +11,11 @@ import pytest
 from celery import Celery, Task
 
 import umbel
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import Deploy, Deployment
 from umbel import ConfigurationError, NotConfigured, Settings, StepTimeoutError
-from umbel.tasks.client.runtime import set_default_runtime
+from umbel.tasks.client.runtime import Runtime, set_default_runtime
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,17 @@ def test_a_task_class_that_steps_are_not_called_through_is_named(caplog: pytest.
         assert len(said) == warnings
         assert all("WithContext" in text for text in said)
     set_default_runtime(None)
+
+
+def test_a_message_of_another_deployment_on_the_same_queue_is_named_in_the_log(deploy: Deploy) -> None:
+    deployment = deploy()
+    worker = deployment.worker("one", pool="solo").wait_ready()
+    elsewhere = deployment.settings.model_copy(update={"key_prefix": f"{deployment.settings.key_prefix}:other"})
+    other = Runtime(elsewhere, app=deployment.runtime.app)  # the same broker and queue, runs of its own
+    try:
+        run = flows.Chain(runtime=other, timeout=None).start(n=1)
+        eventually(
+            lambda: f"is of run {run.run_id}, which is not in this deployment's Redis" in worker.log(), "it says so"
+        )
+    finally:
+        other.close()
