@@ -102,6 +102,7 @@ LASTING = (
     "runs:",
     "counters",
     "workers",
+    "swept_at",
     "watermark",
     "gone",
     "limits",
