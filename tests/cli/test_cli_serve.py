@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ import pytest
 from support.eventually import eventually
 from support.processes.command_line import FLOWS, Background, Cli
 from support.processes.owner import processes_mentioning
+from umbel import Settings
+from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
@@ -34,7 +37,11 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture
 def cli(tmp_path: Path, redis_url: str) -> Cli:
     (tmp_path / "flows.py").write_text(FLOWS)
-    return Cli(tmp_path, UMBEL_REDIS_URL=redis_url, UMBEL_KEY_PREFIX=f"t{tmp_path.name[-20:]}".replace("_", "."))
+    prefix = f"t{tmp_path.name[-20:]}".replace("_", ".")
+    # The deployment is there already: one that begins beside those of other tests is named in a warning.
+    with closing(Runtime(Settings(redis_url=redis_url, key_prefix=prefix))) as runtime:
+        runtime.portal.call(runtime.store.command("look at the deployment", "PING"))
+    return Cli(tmp_path, UMBEL_REDIS_URL=redis_url, UMBEL_KEY_PREFIX=prefix)
 
 
 def address(command: Background) -> str:
@@ -88,6 +95,17 @@ def test_a_token_of_the_environment_is_asked_for_but_not_by_health(cli: Cli) -> 
     assert done.code == 0, done
     assert "let-me-in" not in done.err
     assert all(json.loads(line)["message"] for line in done.err.splitlines())
+
+
+def test_what_is_logged_before_the_server_listens_has_its_format_too(cli: Cli, redis_url: str) -> None:
+    cli.environment["UMBEL_KEY_PREFIX"] = "another"
+    with cli.background("serve", "flows.py:Squares", "--port", "0", "--log-format", "json") as command:
+        command.says("the console page")
+        command.interrupt()
+        done = command.wait()
+
+    said = [json.loads(line) for line in done.err.splitlines()]
+    assert "This begins a new deployment with key prefix 'another'" in said[0]["message"]
 
 
 def test_a_module_with_a_server_of_its_own_is_served_as_it_says(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging.config
 import signal
 import socket
 from collections.abc import Callable
@@ -93,6 +94,8 @@ def serve(
             "A server needs the Redis of its deployment, but neither --redis nor UMBEL_REDIS_URL is set. Set "
             "UMBEL_REDIS_URL=redis://host:6379/0; or, to try umbel without any setup, use `umbel dev TARGET`."
         )
+    log_config = _log_config(log_format, loglevel.upper())
+    logging.config.dictConfig(log_config)  # the look at the deployment may log already
     refuse_foreign(settings)
     say = printer(log_format)
     runtime = Runtime(settings)
@@ -109,7 +112,6 @@ def serve(
             "A token is given, but this program's WorkflowServer has none and would not require it. Set it there: "
             "WorkflowServer(token=os.environ['UMBEL_SERVER_TOKEN'])."
         )
-    log_config = _log_config(log_format, loglevel.upper())
     config = loaded.server.uvicorn_config(host, port, {"log_config": log_config, "access_log": access_log})
     with ExitStack() as stack:
         stack.callback(runtime.close)
