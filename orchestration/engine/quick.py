@@ -134,9 +134,7 @@ class QuickCommits:
                 step, about = deliver.step.name, where(deliver.step, deliver.queue) | self._always
                 about |= {"en": deliver.event_name, "rc": deliver.recoveries, "i": trace.input, "wf": plan.workflow}
             case [Trace(), Absorb() as absorb, Done()]:
-                filling["scope_id"] = pack(
-                    absorb.scope_id
-                )  # with its length, which differs: snapshots have ids of others
+                filling["scope_id"] = pack(absorb.scope_id)  # with its length: snapshots bring longer ids
                 level = [scope_id for scope_id, _, _ in work.scope.levels()].index(absorb.scope_id)
             case [Trace(), Finish()]:
                 pass

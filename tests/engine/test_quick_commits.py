@@ -14,16 +14,19 @@ import pytest
 from support.store.blocking import Blocking, blocking_store
 from support.store.blocking import BlockingStore as Store
 from support.store.checks import CheckedStore
-from support.store.driving import event, plan_of, step, stop
+from support.store.driving import LIMITS, event, plan_of, step, stop, work_on
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.protocol import Engine
+from umbel.orchestration.engine.quick import QuickCommits
 from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan
-from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Surroundings, Work
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch
+from umbel.orchestration.store.scripts import pack
 from umbel.orchestration.store.settings import Settings
 
 T = TypeVar("T")
@@ -280,3 +283,18 @@ def test_a_quick_commit_with_an_old_token_changes_nothing(lanes: tuple[Lane, Lan
 
     assert str(reply) == "stale"
     assert lane.client.hgetall(run) == before
+
+
+def test_a_path_is_good_for_every_fan_out_whatever_the_length_of_its_id(store: Store) -> None:
+    plan = plan_of(
+        step("begin", START, collected_by=("gather",)), step("leaf", "L"), step("gather", "M", kind="collect")
+    )
+    quick = QuickCommits(store.wrapped, LIMITS)
+    returned = Returned(event("M", n=1))
+    for scope_id in ("short", "a" * 20, "b" * 40, "c" * 300):
+        work = work_on("leaf", scope=f"{scope_id}:begin")
+        path = quick.path(work, plan, returned, Emitted())
+        assert path is not None
+        assert returned.event is not None
+        expected = decide(plan, work, returned, Surroundings(), LIMITS)
+        assert quick.decision(path, work, returned.event).packed == pack([each.wire() for each in expected.commands])
