@@ -107,6 +107,7 @@ def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtim
         counts = store.client.info("commandstats")
         return sum(each["calls"] for name, each in counts.items() if name != "cmdstat_hget")  # those are in scripts
 
+    runtime.portal.call(runtime.store.command("look at the deployment", "PING"))  # what a first connection asks
     before = asked()
     assert runtime.portal.call(list_runs(runtime.store, RunQuery(search="nowhere"))).runs == ()
     assert asked() - before < 500
