@@ -23,6 +23,9 @@ logger = logging.getLogger("umbel.deployment")
 #: The layout of the keys. Another number means that releases cannot work on the same runs.
 SCHEMA = 1
 
+#: Errors of a server that would answer the same question a moment later.
+_NOT_NOW = ("BUSY ", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+
 #: Runs looked at per index and shard of a deployment that has no record yet.
 _SAMPLE = 8
 
@@ -124,12 +127,18 @@ class Deployment:
 
 
 async def _asked(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """Replies to commands that are sent together; None for one that this user may not send."""
+    """Replies to commands that are sent together; None for one that this user may not send, or a replica not take.
+
+    Raises:
+        ResponseError: Redis is busy or loading: nothing can be concluded, and the connection is to be made again.
+    """
     await connection.send_packed_command(connection.pack_commands(commands))
     replies: list[Any] = []
     for _ in commands:
         try:
             replies.append(await connection.read_response(disable_decoding=True))
-        except ResponseError:
+        except ResponseError as error:
+            if str(error).startswith(_NOT_NOW):
+                raise
             replies.append(None)
     return replies

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import Deploy
 from umbel import Settings
 from umbel.orchestration.model.errors import ConfigurationError, RunNotFound
+from umbel.orchestration.store.connection import connect
 from umbel.orchestration.store.deployment import SCHEMA, Deployment
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 @contextmanager
@@ -148,3 +153,39 @@ def test_a_command_with_another_number_of_shards_ends_and_says_so(deploy: Deploy
     assert "has 16 shards, and this process is set to 7" in changed.log()
     assert "Traceback" not in changed.log()
     assert handler.status() == "running"
+
+
+def test_a_busy_redis_is_waited_for_and_no_record_is_written_without_a_look_at_the_runs() -> None:
+    with EmbeddedRedis.temporary(append_only=False) as server:
+        settings = Settings(redis_url=server.url)
+        with runtime_with(settings, shards=8) as runtime:
+            for _ in range(24):
+                start(runtime)
+        with connect(server.url) as client, connect(server.url, timeout_seconds=60) as busy:
+            forget_record(client, settings)
+            client.config_set("busy-reply-threshold", 1)
+            looping = Thread(target=_loop_for_ever, args=(busy,))
+            looping.start()
+            eventually(lambda: _is_busy(client), "a script runs for ever")
+            with runtime_with(settings, shards=16) as runtime, ThreadPoolExecutor(1) as thread:
+                reading = thread.submit(read, runtime)
+                with pytest.raises(TimeoutError):
+                    reading.result(timeout=0.5)
+                client.script_kill()
+                with pytest.raises(ConfigurationError, match="another number of shards"):
+                    reading.result(timeout=10)
+            looping.join()
+            assert record_of(client, settings) is None
+
+
+def _loop_for_ever(client: Any) -> None:
+    with pytest.raises(ResponseError, match="killed"):
+        client.eval("while true do end", 0)
+
+
+def _is_busy(client: Any) -> bool:
+    try:
+        client.ping()
+    except ResponseError as error:
+        return str(error).startswith("BUSY")
+    return False
