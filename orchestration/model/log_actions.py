@@ -18,6 +18,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "commit_refused": "an outcome arrived after its run had ended or its work had been reassigned",
         "direct_delivery": "messages of an asyncio worker begin or cease to bypass Celery's consumer",
         "dispatch_failed": "messages could not be sent; the sweep redispatches the work",
+        "drain_over": "steps went on for longer than `UMBEL_DRAIN_SECONDS` after SIGTERM; they run again elsewhere",
         "events_not_sent": "task events of continued steps did not reach the broker",
         "fell_behind": "a stream reader asked for events that are no longer retained",
         "flush_postponed": "progress events are waiting for Redis",

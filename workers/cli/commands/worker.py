@@ -19,6 +19,7 @@ from ....tasks.workflow.registry import Registry
 from ...celery_app.app import Installation, create_app
 from ...pool.taskpool import DEFAULT_CONCURRENCY
 from ..deployment import configured, refuse_foreign
+from ..draining import limit_drain
 from ..log_format import LogFormat, log_as_json, log_format_option, printer
 from ..targets import companions, load_targets
 
@@ -95,7 +96,8 @@ def worker(
     """Start a worker that executes the steps of the workflows TARGET….
 
     Any number of workers on any number of machines share the work. Without arguments, UMBEL_TARGETS names the targets.
-    Ctrl-C or SIGTERM lets running steps finish; nothing is lost if a worker is killed.
+    Ctrl-C or SIGTERM lets running steps finish within UMBEL_DRAIN_SECONDS; what takes longer runs again elsewhere.
+    Nothing is lost if a worker is killed.
     """
     settings = configured(redis_url)
     if settings.redis_url is None:
@@ -128,6 +130,7 @@ def worker(
         served = f"umbel worker {controller.hostname} ({pool}, concurrency {controller.concurrency})"
         for line in _introduction(served, consumed, settings, app.umbel.registry):
             printer(log_format)(line)
+    limit_drain(app, settings.drain_seconds, prefork=pool == "prefork")
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)
     sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown there; stdout is for what steps print
