@@ -23,7 +23,7 @@ from ..tasks.events.event import Event
 from .console.page_files import page_paths
 from .console.routes import console_routes
 from .http.access import KNOWN_SECRETS, Authorize, guarded
-from .http.connections import ConnectionProtocol, most_connections
+from .http.connections import BACKLOG, ConnectionProtocol, most_connections
 from .http.deployment import ServedDeployment, ServedWorkflow
 from .http.guard import Guard, is_loopback
 from .http.handler_routes import HandlerEndpoints
@@ -192,6 +192,7 @@ class WorkflowServer:
             "server_header": False,
             "http": ConnectionProtocol,
             "limit_concurrency": most_connections(),
+            "backlog": BACKLOG,
         }
         given |= dict(more or {})
         reachable = "fd" not in given and given.get("uds") is None and not is_loopback(str(given["host"]))

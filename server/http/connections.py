@@ -23,8 +23,10 @@ BODY_SECONDS, BODY_BYTES_PER_SECOND = 20.0, 1 << 10
 CHECK_SECONDS = 1.0
 #: Connections of one process at a time; fewer where it may not open so many files.
 MAX_CONNECTIONS = 10_000
-#: Files that are left for other things than connections of clients.
-RESERVED_FILES = 128
+#: Connections that asyncio accepts at once, before anything here can refuse one; also what the kernel keeps waiting.
+BACKLOG = 64
+#: Files that are left for others than clients, and for those that are being refused: it takes four rounds of the loop.
+RESERVED_FILES = 64 + 4 * BACKLOG
 
 
 def most_connections() -> int:

@@ -142,6 +142,13 @@ def test_requests_within_the_limits_are_answered(
     assert answer(connection).count(b"200 OK") == 3
 
 
+def test_a_burst_of_connections_that_are_refused_fits_into_the_reserved_files(runtime: Any) -> None:
+    config = make_server(runtime).uvicorn_config("127.0.0.1", 0)
+
+    assert config.backlog * 4 < connections.RESERVED_FILES
+    assert config.limit_concurrency == most_connections()
+
+
 def test_there_are_fewer_connections_than_files() -> None:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 16 <= most_connections() <= max(16, files - connections.RESERVED_FILES)
