@@ -31,7 +31,7 @@ from ..model.errors import (
 )
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
-from ..model.work_item import Failed, Origin, Outcome, Returned, Surroundings, Suspended, Work, derive_id
+from ..model.work_item import Failed, Origin, Outcome, Surroundings, Suspended, Work, derive_id
 from ..store.keys import check_run_id, new_nonce
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
 from ..store.verbs import Store
@@ -272,15 +272,14 @@ class Engine:
             carry_on: The offer to go on with work that this makes ready.
             quickly: Not if the caller needs the commands.
         """
-        decision = None
-        if quickly and self._quick is not None and (path := self._quick.path(work, plan, outcome, emitted)) is not None:
-            assert isinstance(outcome, Returned)
-            assert outcome.event is not None
-            if carry_on is not None:
-                following = await self._quick.hop(path, work, outcome.event, emitted, entry, carry_on)
+        prepared = None
+        if quickly and self._quick is not None:
+            prepared = self._quick.prepared(work, plan, outcome, emitted)
+            if prepared is not None and carry_on is not None:
+                following = await self._quick.hop(prepared, work, emitted, entry, carry_on)
                 if following is not None:
                     return Committed(Applied(continued=following))
-            decision = self._quick.decision(path, work, outcome.event)
+        decision = None if prepared is None else prepared.decision
         surroundings = await self._around(work, outcome, emitted) if work.version else Surroundings()
         while True:
             decision = decision or self._decided(work, plan, outcome, emitted, surroundings)

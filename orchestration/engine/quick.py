@@ -53,12 +53,38 @@ class Path:
     sensitive: bool
     where: Mapping[str, Any]
 
-    def commands(self, **filling: bytes) -> bytes:
+    def commands(self, filling: Mapping[str, bytes]) -> bytes:
         """The commands that `decide` would give, packed."""
         parts = [self.pieces[0]]
         for gap, piece in zip(self.gaps, self.pieces[1:], strict=True):
             parts += (filling[gap], piece)
         return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What follows from one returned event.
+
+    Attributes:
+        path: The path it takes.
+        event: What was returned.
+        data: Its envelope as it is stored.
+        event_id: Its identity; empty where the path has no next step.
+        work_id: Of the next work item; likewise.
+        commands: What `decide` would give, packed.
+    """
+
+    path: Path
+    event: Envelope
+    data: bytes
+    event_id: str
+    work_id: str
+    commands: bytes
+
+    @property
+    def decision(self) -> Decision:
+        """The same for an ordinary commit."""
+        return Decision(sensitive=self.path.sensitive, packed=self.commands)
 
 
 class QuickCommits:
@@ -70,15 +96,54 @@ class QuickCommits:
         limits: For routing.
         """
         self._store, self._limits = store, limits
+        self._keeps_commands = store.settings.history == "full"
         self._paths: dict[_Key, Path | None] = {}
 
-    def path(self, work: Work, plan: Plan, outcome: Outcome, emitted: Emitted) -> Path | None:
-        """The path of an outcome; None where it has to be decided."""
+    def prepared(self, work: Work, plan: Plan, outcome: Outcome, emitted: Emitted) -> Prepared | None:
+        """What follows from an outcome; None where it has to be decided."""
         if not isinstance(outcome, Returned) or outcome.event is None:
             return None
         if work.version or emitted.publishes or emitted.sends:
             return None
         event = outcome.event
+        path = self._path(work, plan, event)
+        if path is None:
+            return None
+        data = event.to_bytes()
+        filling = {"event": pack(data)}
+        event_id = work_id = ""
+        if path.step:
+            event_id = derive_id(work.work_id, "returned", 0)
+            work_id = derive_id(work.run_id, work.work_id, event_id, path.step)
+            filling |= {"event_id": event_id.encode(), "work_id": work_id.encode()}
+            filling["scope"] = _packed_scope(work.scope.path)
+        elif path.level >= 0:
+            filling["scope_id"] = pack(work.scope.levels()[path.level][0])
+        return Prepared(path, event, data, event_id, work_id, path.commands(filling))
+
+    async def hop(
+        self, prepared: Prepared, work: Work, emitted: Emitted, entry: Mapping[str, Any], carry_on: CarryOn
+    ) -> Work | None:
+        """Commit and go on; None when it takes an ordinary commit, and nothing was written."""
+        path = prepared.path
+        if not path.step or path.step in carry_on.not_steps or not _is_simple(work, emitted):
+            return None
+        if len(prepared.data) > _IN_RECORD_BYTES:
+            return None
+        to = Hop(
+            where=path.where,
+            step=path.step,
+            work_id=prepared.work_id,
+            event_id=prepared.event_id,
+            event=prepared.event,
+            data=prepared.data,
+            commands=prepared.commands if self._keeps_commands else b"",
+            entry={"w": work.work_id, "s": work.step, "a": work.attempt, **entry},
+            claim_id=carry_on.claim_id,
+        )
+        return await hop(self._store, work, to)
+
+    def _path(self, work: Work, plan: Plan, event: Envelope) -> Path | None:
         recoveries = work.origin.packed_recoveries() if work.recoveries else ""
         around = tuple(opener for _, opener, _ in work.scope.levels()) if work.scope.path else ()
         key = plan.digest, work.step, work.slot, recoveries, around, work.event_name, event.type, event.parents
@@ -89,39 +154,6 @@ class QuickCommits:
                 self._paths.clear()
             path = self._paths[key] = self._found(work, plan, event)
             return path
-
-    def decision(self, path: Path, work: Work, event: Envelope) -> Decision:
-        """What `decide` would give."""
-        packed = pack(event.to_bytes())
-        if path.step:
-            event_id, work_id = _next_ids(path, work)
-            commands = _filled(path, work, event_id, packed, work_id)
-        elif path.level >= 0:
-            commands = path.commands(event=packed, scope_id=pack(work.scope.levels()[path.level][0]))
-        else:
-            commands = path.commands(event=packed)
-        return Decision(sensitive=path.sensitive, packed=commands)
-
-    async def hop(
-        self,
-        path: Path,
-        work: Work,
-        event: Envelope,
-        emitted: Emitted,
-        entry: Mapping[str, Any],
-        carry_on: CarryOn,
-    ) -> Work | None:
-        """Commit and go on; None when it takes an ordinary commit, and nothing was written."""
-        if not path.step or path.step in carry_on.not_steps or not _is_simple(work, emitted):
-            return None
-        data = event.to_bytes()
-        if len(data) > _IN_RECORD_BYTES:
-            return None
-        event_id, work_id = _next_ids(path, work)
-        about = {"w": work.work_id, "s": work.step, "a": work.attempt, **entry}
-        commands = _filled(path, work, event_id, pack(data), work_id)
-        to = Hop(path.where, path.step, work_id, event_id, event, commands, about, carry_on.claim_id)
-        return await hop(self._store, work, to)
 
     def _found(self, work: Work, plan: Plan, event: Envelope) -> Path | None:
         decision = decide(plan, work, Returned(event), Surroundings(), self._limits)
@@ -149,20 +181,6 @@ class QuickCommits:
         return {name: limits[name] for name in ("smax", "jmax", "jbytes", "full") if limits.get(name) is not None} | {
             "grace": self._store.lease_ms
         }
-
-
-def _next_ids(path: Path, work: Work) -> tuple[str, str]:
-    event_id = derive_id(work.work_id, "returned", 0)
-    return event_id, derive_id(work.run_id, work.work_id, event_id, path.step)
-
-
-def _filled(path: Path, work: Work, event_id: str, packed_event: bytes, work_id: str) -> bytes:
-    return path.commands(
-        event_id=event_id.encode(),
-        event=packed_event,
-        work_id=work_id.encode(),
-        scope=_packed_scope(work.scope.path),
-    )
 
 
 def _packed_scope(path: str) -> bytes:

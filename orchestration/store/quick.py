@@ -27,7 +27,8 @@ class Hop:
         work_id: Of the next work item.
         event_id: Of the event.
         event: The event that was returned.
-        commands: What `commit` would apply, packed; kept in the journal.
+        data: Its envelope as it is stored.
+        commands: What `commit` would apply, packed, for the journal; empty if that keeps none.
         entry: The journal's summary.
         claim_id: Of the next claim.
     """
@@ -37,6 +38,7 @@ class Hop:
     work_id: str
     event_id: str
     event: Envelope
+    data: bytes
     commands: bytes
     entry: Mapping[str, Any]
     claim_id: str
@@ -64,7 +66,7 @@ async def hop(store: Store, work: Work, to: Hop) -> Work | None:
         "entry": to.entry,
         "n": to.work_id,
         "e": to.event_id,
-        "d": to.event.to_bytes(),
+        "d": to.data,
         "sc": work.scope.path,
     }
 
@@ -76,5 +78,6 @@ async def hop(store: Store, work: Work, to: Hop) -> Work | None:
             work, to.step, to.work_id, to.event, claim_id=to.claim_id, token=token, slot=slot, claimed_at=now
         )
 
-    call = ScriptCall(f"commit run {work.run_id!r}", script, named, [pack(args), to.commands], read)
+    sent = [pack(args), to.commands] if to.commands else [pack(args)]
+    call = ScriptCall(f"commit run {work.run_id!r}", script, named, sent, read)
     return await store.send_script(call)

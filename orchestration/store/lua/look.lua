@@ -10,8 +10,8 @@
 --   on the caller's turn alone.
 --
 -- `swept_at` is the instant of the last turn. If it lies in the future, the clock was set back. Nothing waits until the
--- clock has caught up: what is to happen later comes as much earlier. A clock that is set forward cannot be told from
--- time in which nobody looked.
+-- clock has caught up: all later instants are moved back by the same amount. A clock that is set forward cannot be
+-- distinguished from an interval without any sweep.
 
 local BACK = 1000                          -- ms; less than that is waited for
 local PARKED, LEASES, TIMERS, UNCLAIMED, RETIRE, RELEASING, AWAITING_ADMISSION, LIMITS = 1, 2, 3, 4, 5, 6, 7, 8
