@@ -78,7 +78,7 @@ class Next(Event):
     pass
 
 
-class TwoSteps(Workflow):
+class TracedSteps(Workflow):
     @step
     async def begin(self, ev: StartEvent) -> Next:
         return Next()
@@ -102,8 +102,8 @@ async def test_a_message_is_sent_in_the_context_of_the_step_that_it_follows_from
     signals.task_prerun.connect(before_start)
     signals.before_task_publish.connect(before_sending)
     try:
-        await TwoSteps().run()
+        await TracedSteps().run()
     finally:
         signals.task_prerun.disconnect(before_start)
         signals.before_task_publish.disconnect(before_sending)
-    assert sent == {"TwoSteps.begin": "none", "TwoSteps.end": "of a step"}
+    assert sent == {"TracedSteps.begin": "none", "TracedSteps.end": "of a step"}
