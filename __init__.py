@@ -1,5 +1,6 @@
 """umbel: event-driven workflows on Celery. The public names; what they do is said where they are defined."""
 
+from .orchestration.connection.settings import Settings
 from .orchestration.model.errors import (
     ConfigurationError,
     ContextSerdeError,
@@ -27,7 +28,6 @@ from .orchestration.model.errors import (
     WorkflowTimeoutError,
     WorkflowValidationError,
 )
-from .orchestration.store.settings import Settings
 from .tasks.client.handler import WorkflowHandler
 from .tasks.client.runtime import Runtime, attach
 from .tasks.client.workflow import Workflow

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 
 from umbel import Settings
+from umbel.orchestration.connection.keys import new_id
+from umbel.orchestration.connection.redis_client import Client, connect
 from umbel.orchestration.inspection.run_list import RunQuery, list_runs
 from umbel.orchestration.model.commands import RUN_STATUSES
-from umbel.orchestration.store.connection import Client, connect
-from umbel.orchestration.store.keys import new_id
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

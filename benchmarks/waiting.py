@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from umbel import Runtime, Settings
+from umbel.orchestration.connection.redis_client import connect
 from umbel.orchestration.engine.worker_directory import seen_workers
-from umbel.orchestration.store.connection import connect
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 from umbel.workers.local.command_process import process_environment, worker_command

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..connection.keys import check_run_id, new_nonce
 from ..model.commands import Command, EndStatus
 from ..model.decide import CHUNK, Decision, Limits, decide, decide_start, route, routed_events
 from ..model.envelope import Envelope
@@ -32,7 +33,6 @@ from ..model.errors import (
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Failed, Origin, Outcome, Surroundings, Suspended, Work, derive_id
-from ..store.keys import check_run_id, new_nonce
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
 from ..store.verbs import Store
 from .concurrency import RunQuota

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 
+from ..connection.keys import check_chosen_id, new_id
 from ..model.errors import RunNotFound, WorkflowRuntimeError
-from ..store.keys import check_chosen_id, new_id
 from ..store.replies import Follows, RunRecord
 from ..store.verbs import Store
 

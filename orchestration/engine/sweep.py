@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from ..connection.failpoints import failpoint
 from ..model.envelope import TIMED_OUT, ending
 from ..model.errors import RunNotFound
 from ..store.asks import Command
-from ..store.failpoints import failpoint
 from ..store.replies import pairs
 from .concurrency import Admission
 from .due import BATCH, LOOKS, Look, look

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, cast
 
+from ..connection.keys import state_id_of
 from ..model.commands import RUN_STATUSES
 from ..model.errors import WorkflowRuntimeError
 from ..store.asks import ScriptCall
-from ..store.keys import state_id_of
 from ..store.replies import RunRecord, pairs, run_record
 from ..store.scripts import load, pack
 from ..store.verbs import Store

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..store.keys import new_id
+from ..connection.keys import new_id
 
 #: How often a writer that waits looks whether the one before it has vanished.
 LOOK_SECONDS = 1.0

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from weakref import ref
 
+from ..connection.portal import Portal
 from ..model.errors import StoreUnavailable
-from ..store.portal import Portal
 
 
 class RenewedLock:

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
+from ..connection.keys import new_id
 from ..model.errors import RunClosed
 from ..model.work_item import Work
-from ..store.keys import new_id
 from ..store.replies import pairs
 from ..store.verbs import Store
 from .local_queue import process_id

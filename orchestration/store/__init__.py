@@ -1,5 +1,5 @@
-"""The one door to Redis: settings, key names, connections, Lua scripts and what they answer.
+"""The one door to the runs in Redis: scripts and their Lua, requests in groups, and what Redis answers.
 
-What follows from an answer is decided in `engine`.
-Read `keys.py` first.
+Settings, keys and clients are in `connection`; what follows from an answer is decided in `engine`.
+Read `verbs.py` first.
 """

@@ -26,9 +26,10 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from ..model.errors import ConfigurationError
-from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
-from .connection import (
+from ..connection.deployment import Deployment
+from ..connection.failpoints import failpoint
+from ..connection.portal import Portal
+from ..connection.redis_client import (
     error_of,
     is_passing,
     lacking_rights,
@@ -37,9 +38,8 @@ from .connection import (
     refused_credentials,
     unavailable,
 )
-from .deployment import Deployment
-from .failpoints import failpoint
-from .portal import Portal
+from ..model.errors import ConfigurationError
+from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
 
 T = TypeVar("T")
 

@@ -8,6 +8,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
+from ..connection.deployment import Deployment
+from ..connection.keys import Keys, RunKeys
+from ..connection.settings import Settings
 from ..model.decide import CHUNK
 from ..model.envelope import Envelope
 from ..model.errors import RunClosed, RunNotFound
@@ -15,12 +18,9 @@ from ..model.plan import Plan
 from ..model.waiting_kinds import Kind, digests
 from ..model.work_item import InboxEvent, Seen, Surroundings, Waiter, Work
 from .asks import Command, ScriptCall
-from .deployment import Deployment
-from .keys import Keys, RunKeys
 from .pipeline import Connection
 from .replies import RunRecord, not_found, pairs, run_record, unpack_raw
 from .scripts import unpack
-from .settings import Settings
 
 #: Members of a fan-in are read in pages of this many.
 MEMBERS_PAGE = 500

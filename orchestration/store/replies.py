@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import msgpack
 
+from ..connection.keys import RunKeys
 from ..model.commands import Command, Resume, TakeFromInbox
 from ..model.decide import Decision, Staged
 from ..model.envelope import FAILED, Envelope, ending
 from ..model.plan import Plan
 from ..model.work_item import Scope, Surroundings, Work
 from . import record as work_record
-from .keys import RunKeys
 from .record import WorkRecord
 
 

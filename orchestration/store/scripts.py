@@ -26,7 +26,7 @@ from typing import Any
 
 import msgpack
 
-from .keys import RUN_KEYS
+from ..connection.keys import RUN_KEYS
 
 #: What the names of all versions of the library begin with.
 LIBRARY_PREFIX = "umbel_"

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar, cast
 
+from ..connection.keys import RunKeys, state_id_of
 from ..model.commands import Command, EndStatus
 from ..model.decide import Decision
 from ..model.envelope import Envelope
@@ -21,7 +22,6 @@ from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Surroundings, Work
 from .asks import ScriptCall
-from .keys import RunKeys, state_id_of
 from .reads import StoreReads
 from .replies import (
     STUCK,

@@ -14,9 +14,9 @@ from operator import attrgetter
 
 import msgpack
 
+from ..connection.keys import RunKeys
 from ..model.envelope import IDLE, STEP_STATE_CHANGED, UNHANDLED, UNREADABLE, Envelope, internal
 from ..model.errors import RunNotFound
-from ..store.keys import RunKeys
 from ..store.replies import not_found
 from ..store.verbs import Store
 

@@ -18,10 +18,10 @@ from typing import Any
 from hiredis import Reader, pack_command
 from redis.exceptions import ConnectionError, NoPermissionError, RedisError
 
+from ..connection.redis_client import lacking_rights
+from ..connection.settings import redact_url
 from ..model.errors import UmbelError, WorkflowRuntimeError
-from ..store.connection import lacking_rights
 from ..store.pipeline import Replies
-from ..store.settings import redact_url
 from ..store.verbs import Store
 from .log import read_heads
 from .relay import Listener, Relay

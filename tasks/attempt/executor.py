@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 
+from ...orchestration.connection.keys import new_nonce
+from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.engine.dispatcher import Dispatcher
 from ...orchestration.engine.emitted import Emitted
 from ...orchestration.engine.protocol import Engine
@@ -22,19 +25,17 @@ from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnav
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
 from ...orchestration.model.work_item import Failed, FannedOut, Held, Outcome, Returned, Suspended, Work
-from ...orchestration.store.keys import new_nonce
 from ...orchestration.store.pipeline import Connection
-from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Applied, CarryOn, Refusal
-from ...orchestration.store.settings import Settings, redact_url
 from ...orchestration.store.verbs import Store
 from ..context.emissions import Emissions, Flusher
 from ..context.step_context import StepContext
+from ..owner.heartbeat import LeaseHolder
+from ..owner.suspects import Suspects
 from ..workflow.registry import Registered, Registry
 from .calling import Calling, Isolated
 from .continuation import Continuation
 from .failure import clear_frames, failed_outcome, failure_text, journal_entry, log_cancelled
-from .heartbeat import LeaseHolder
 from .parking import park, park_misrouted
 from .plain_calls import PlainCalls
 from .running import (
@@ -49,7 +50,6 @@ from .running import (
     reached_time_limit,
 )
 from .step_call import InputUnknown, call_step
-from .suspects import Suspects
 from .unrecorded import settle_unrecorded, undisturbed
 from .verbose import VerboseEmissions, is_verbose, log_enqueued, log_outcome, log_started
 

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.model.work_item import Held, Work
-from ...orchestration.store.stopping import is_stopped
 
 #: With this word the asyncio pool cancels what has reached Celery's hard time limit.
 TIME_LIMIT = "hard time limit"

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.envelope import FAILED, ending
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.work_item import Held, Work
-from ...orchestration.store.stopping import is_stopped
 from ..events.exceptions import encode_exception, shown
 from .failure import log_error
 from .running import AttemptFailed, forget_cancellations

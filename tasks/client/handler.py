@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from ...orchestration.connection.keys import new_id
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.decide import Limits
 from ...orchestration.model.envelope import CANCELLED, Envelope, ending
@@ -21,7 +22,6 @@ from ...orchestration.model.errors import (
     WorkflowTimeoutError,
 )
 from ...orchestration.model.plan import Plan
-from ...orchestration.store.keys import new_id
 from ...orchestration.store.replies import RunEnd, RunRecord
 from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader

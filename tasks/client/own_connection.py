@@ -20,10 +20,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
+from ...orchestration.connection.failpoints import failpoint
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.plan import Plan
 from ...orchestration.store.asks import ScriptCall
-from ...orchestration.store.failpoints import failpoint
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.replies import Dispatch
 from ...orchestration.store.verbs import Store

@@ -13,6 +13,9 @@ from typing import Any
 from celery import Celery
 from pydantic import ValidationError
 
+from ...orchestration.connection.keys import check_chosen_id, check_run_id, new_id, new_nonce
+from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.settings import Settings
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sessions import new_run_of
 from ...orchestration.model.decide import Limits, decide_start
@@ -21,11 +24,8 @@ from ...orchestration.model.errors import NotConfigured, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
-from ...orchestration.store.keys import check_chosen_id, check_run_id, new_id, new_nonce
 from ...orchestration.store.pipeline import Connection
-from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import RunRecord
-from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamHub

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from ...orchestration.connection.portal import Portal
 from ...orchestration.engine.emitted import Sent
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.commands import Command, Publish
@@ -24,7 +25,6 @@ from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import UmbelError, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.work_item import Work, derive_id
-from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Refusal
 
 logger = logging.getLogger("umbel.emissions")

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ...orchestration.connection.keys import state_id_of
+from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import ContextSerdeError, ContextStateError
 from ...orchestration.snapshots.take import RunSnapshot, take_snapshot
-from ...orchestration.store.keys import state_id_of
-from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry
 from ..events.event import SYSTEM_EVENTS, Event, event_name

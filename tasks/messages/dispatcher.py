@@ -28,15 +28,15 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from redis.exceptions import RedisError
 
+from ...orchestration.connection.failpoints import failpoint
+from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.redis_client import flaw_of
+from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.model.commands import Command, Deliver
 from ...orchestration.model.errors import ConfigurationError, UmbelError
 from ...orchestration.model.plan import Plan
-from ...orchestration.store.connection import flaw_of
-from ...orchestration.store.failpoints import failpoint
 from ...orchestration.store.pipeline import Connection
-from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Dispatch
-from ...orchestration.store.settings import Settings, redact_url
 from .template import HEADER, Template, send_options, shown_arguments, task_id_of
 
 __all__ = ["HEADER", "CeleryDispatcher", "checked_broker", "publishing_app", "tls_options", "transport_options"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from ...orchestration.store.connection import connect
+from ...orchestration.connection.redis_client import connect
 
 #: HASH in the broker's Redis, queue -> how many messages were ever quarantined. The messages are in a LIST per queue,
 #: `umbel:quarantine:<queue>`. Both live until an operator deletes them.

@@ -21,8 +21,8 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.transport import memory, virtual
 
+from ...orchestration.connection.keys import check_run_id
 from ...orchestration.model.errors import WorkflowRuntimeError
-from ...orchestration.store.keys import check_run_id
 from ...orchestration.store.replies import Dispatch
 
 #: Placeholders for what differs from message to message; user text never gets into a template.

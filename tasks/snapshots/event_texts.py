@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ...orchestration.connection.settings import Settings
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ContextSerdeError, UmbelError
 from ...orchestration.model.tagged_json import tagged_text
-from ...orchestration.store.settings import Settings
 from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, event_name
 from ..events.serializers import BaseSerializer, JsonSerializer

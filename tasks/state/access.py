@@ -23,12 +23,12 @@ from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from ...orchestration.connection.keys import new_id
 from ...orchestration.model.errors import StoreUnavailable, WorkflowRuntimeError
 from ...orchestration.model.work_item import Work
 from ...orchestration.state.local_queue import Ticket, queue_for
 from ...orchestration.state.lock_renewal import LockRenewal, RenewedLock
 from ...orchestration.state.redis_hash import LOCK_SECONDS, Change, Occupied, StateHash, Written
-from ...orchestration.store.keys import new_id
 from ...orchestration.store.verbs import Store
 from .fields import CLASS_FIELD, EditBlock, StateFields, check_replaceable, merge, refuse_inside_edit
 from .paths import Absent, assign, follow, split_path

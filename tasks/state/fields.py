@@ -15,10 +15,10 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import TAG_BYTES, NotJson, untagged
 from ...orchestration.state.redis_hash import Change
-from ...orchestration.store.settings import Settings
 from ..events.class_names import loaded_class, qualified_name
 from ..events.dict_like_model import DictState
 from ..events.json_values import (

@@ -14,12 +14,12 @@ from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, dump
 from support.store.state_writer import BlockingHash, beside
 from support.store.verb_cases import CASES, PLAN
+from umbel.orchestration.connection.portal import Portal
+from umbel.orchestration.connection.redis_client import Client, connect
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.state.redis_hash import Change
-from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Refusal
-from umbel.orchestration.store.settings import Settings
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 #: Verbs that these cases ask several times in a row.

@@ -20,7 +20,7 @@ from support.eventually import eventually
 from support.faults.proxy import Proxy
 from support.faults.redis_under_test import RedisUnderTest
 from umbel import StoreUnavailable
-from umbel.orchestration.store.connection import Client, connect
+from umbel.orchestration.connection.redis_client import Client, connect
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
 

@@ -13,11 +13,11 @@ import pytest
 from support.flows import everyday as flows
 from support.processes.driving import Deploy
 from umbel import ConfigurationError, Settings
-from umbel.orchestration.store.connection import connect, refuse_old_release
+from umbel.orchestration.connection.redis_client import connect, refuse_old_release
 from umbel.tasks.client.runtime import Runtime
 from umbel.tasks.messages.dispatcher import checked_broker
 from umbel.workers.celery_app.app import create_app
-from umbel.workers.cli.commands import flower
+from umbel.workers.cli.start import flower
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.folder import state_folder
 

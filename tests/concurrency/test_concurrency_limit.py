@@ -25,8 +25,8 @@ from support.store.limited_runs import (
     make_checks_due,
     times_out,
 )
-from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 
 
 def test_as_many_runs_begin_as_the_limit_admits_and_the_others_follow_in_order_of_start(crowd: Crowd) -> None:

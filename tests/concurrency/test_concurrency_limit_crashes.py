@@ -17,11 +17,11 @@ from support.store.limited_runs import (
     is_cancelled,
     left_behind,
 )
-from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.keys import new_id
+from umbel.orchestration.connection.keys import new_id
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.replies import Dispatch, Refusal
-from umbel.orchestration.store.settings import Settings
 
 
 class Died(BaseException):

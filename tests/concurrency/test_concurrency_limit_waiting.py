@@ -14,11 +14,11 @@ from support.store.limited_runs import (
     Crowd,
     left_behind,
 )
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
-from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.replies import Applied
-from umbel.orchestration.store.settings import Settings
 
 
 def test_what_is_sent_to_a_waiting_run_is_kept_until_it_begins(crowd: Crowd) -> None:

@@ -20,7 +20,7 @@ import pytest
 from support.docs.pages import PAGES, ROOT, Block, blocks, code, page, spans
 from support.docs.served import UMBEL, Served
 from support.eventually import eventually
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.settings import Settings
 from umbel.workers.cli.main import cli
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor

@@ -11,11 +11,11 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.docs.pages import ROOT, page, spans, table
+from umbel.orchestration.connection.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.inspection.metrics import COUNTERS, Metrics
 from umbel.orchestration.model.log_actions import ACTIONS
-from umbel.orchestration.store.keys import OTHER_KEYS, RUN_KEYS, SHARD_KEYS
 from umbel.orchestration.store.scripts import load, names
-from umbel.orchestration.store.settings import Settings
 from umbel.server.operations.prometheus import exposition
 from umbel.workers.celery_app.app import APP_SETTINGS, create_app
 from umbel.workers.cli.main import COMMANDS

@@ -14,6 +14,9 @@ from celery import Celery
 from support.processes.owner import client
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store
+from umbel.orchestration.connection.keys import new_id
+from umbel.orchestration.connection.redis_client import connect
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.engine.worker_directory import seen_workers
 from umbel.orchestration.inspection.long_running import long_running
@@ -23,11 +26,8 @@ from umbel.orchestration.model.envelope import START, STOP, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.releases import Release
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.store.connection import connect
-from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.scripts import pack, record_fields, unpack
-from umbel.orchestration.store.settings import Settings
 from umbel.tasks.messages.dispatcher import transport_options
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from umbel import Event, HumanResponseEvent, StartEvent, StepFailedEvent, StopEvent, Workflow, catch_error, step
-from umbel.workers.cli.commands.graph import as_html, as_json, as_mermaid, as_text
+from umbel.workers.cli.checks.graph import as_html, as_json, as_mermaid, as_text
 
 
 class Line(Event):

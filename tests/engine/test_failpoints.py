@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError
 
+from umbel.orchestration.connection import failpoints
+from umbel.orchestration.connection.failpoints import Failpoints, failpoint
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.errors import ConfigurationError
-from umbel.orchestration.store import failpoints
-from umbel.orchestration.store.failpoints import Failpoints, failpoint
-from umbel.orchestration.store.settings import Settings
 
 
 def test_without_the_variable_a_failpoint_does_nothing() -> None:
@@ -65,7 +65,7 @@ def test_what_is_limited_happens_so_often_in_all_processes_together(tmp_path: Pa
 
 
 def test_an_armed_process_dies_at_its_failpoint_and_its_log_says_so(tmp_path: Path) -> None:
-    code = "import os\nfrom umbel.orchestration.store.failpoints import failpoint\nfailpoint('commit', 'before')\n"
+    code = "import os\nfrom umbel.orchestration.connection.failpoints import failpoint\nfailpoint('commit', 'before')\n"
     code += "failpoint('commit', 'after')\nprint('alive')"
     spec = f"commit.after=kill;log={tmp_path / 'log'}"
     ended = subprocess.run(

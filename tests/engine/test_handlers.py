@@ -13,6 +13,7 @@ from support.chaos.observed import expiring_keys
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop
 from support.store.state_writer import BlockingHash
+from umbel.orchestration.connection.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
 from umbel.orchestration.engine.sessions import (
     LONGEST_NAME,
     current_run,
@@ -28,7 +29,6 @@ from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot
 from umbel.orchestration.state.redis_hash import Change, StateHash
-from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
 from umbel.orchestration.store.replies import Applied, Follows, Refusal
 
 PLAN = plan_of(step("begin", START))

@@ -15,6 +15,8 @@ from support.store.blocking import Blocking, blocking_store
 from support.store.blocking import BlockingStore as Store
 from support.store.checks import CheckedStore
 from support.store.driving import LIMITS, event, plan_of, step, stop, work_on
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.engine.quick import QuickCommits
@@ -24,10 +26,8 @@ from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Surroundings, Work
 from umbel.orchestration.store.asks import ScriptCall
-from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch
 from umbel.orchestration.store.scripts import pack
-from umbel.orchestration.store.settings import Settings
 
 T = TypeVar("T")
 

@@ -22,10 +22,10 @@ from pydantic import (
     computed_field,
 )
 
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending, internal
 from umbel.orchestration.model.errors import UnserializableValue
 from umbel.orchestration.model.tagged_json import untagged
-from umbel.orchestration.store.settings import Settings
 from umbel.tasks.events import event as events
 from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event, encode_exception, event_name
 from umbel.tasks.events.event import BUILT_IN_EVENTS, Event, StartEvent, StepFailedEvent, StopEvent, UnhandledEvent

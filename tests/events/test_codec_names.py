@@ -9,9 +9,9 @@ import types
 import pytest
 from pydantic import BaseModel, Field
 
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import UnknownEvent, WorkflowValidationError
-from umbel.orchestration.store.settings import Settings
 from umbel.tasks.events.codec import EventMismatch, EventRegistry, decode_event, encode_event, event_name
 from umbel.tasks.events.event import BUILT_IN_EVENTS, Event, StopEvent
 from umbel.tasks.events.json_values import from_json_value

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, field_serializer, model_serializer
 
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue
-from umbel.orchestration.store.settings import Settings
 from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event, event_name
 from umbel.tasks.events.event import Event, StopEvent
 

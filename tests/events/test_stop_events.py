@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError, model_serializer
 
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.settings import Settings
 from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event
 from umbel.tasks.events.event import StopEvent
 

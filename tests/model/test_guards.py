@@ -15,8 +15,8 @@ from support.model import scenarios, waiting_scenarios
 from support.model.operations import FaultyWorld
 from support.store.blocking import BlockingStore as Store
 from support.store.checks import checked_store, mutant_store
-from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 
 MINE = "or record.token ~= A.t then"
 

@@ -13,8 +13,8 @@ import pytest
 
 from support.model.operations import FaultyWorld
 from support.model.report import MODEL_REPORTS
-from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 
 SEED = int(os.environ.get("UMBEL_MODEL_SEED") or secrets.randbelow(10**9))
 WORLDS = 8

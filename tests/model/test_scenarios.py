@@ -10,8 +10,8 @@ import pytest
 from support.model import scenarios, waiting_scenarios
 from support.store.blocking import BlockingStore as Store
 from support.store.checks import checked_store
-from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 
 SCENARIOS = [
     function

@@ -11,7 +11,7 @@ import pytest
 from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import QUICK, Deploy
-from umbel.orchestration.store.connection import RIGHTS, connect
+from umbel.orchestration.connection.redis_client import RIGHTS, connect
 
 GiveRights = Callable[[str], str]
 

@@ -12,14 +12,14 @@ import pytest
 from support.eventually import eventually
 from support.store.blocking import BlockingStore, SentDispatches, blocking_store
 from support.store.driving import DrivenRun, event, plan_of, step
+from umbel.orchestration.connection.keys import new_id
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import FannedOut, Held, Work
 from umbel.orchestration.store.asks import ScriptCall
-from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
-from umbel.tasks.attempt.heartbeat import LeaseHolder
+from umbel.tasks.owner.heartbeat import LeaseHolder
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 T = TypeVar("T")

@@ -17,10 +17,10 @@ from support.flows import everyday as flows
 from support.processes.driving import LONG_LEASES, Deploy, Deployment
 from support.processes.namespaces import in_own_mounts
 from umbel.orchestration.engine.worker_directory import SeenWorker, forget_silent, seen_workers
-from umbel.tasks.attempt.owner_names import owner_name, process_is_dead
+from umbel.tasks.owner.names import owner_name, process_is_dead
 
-NAMES_ITSELF = "from umbel.tasks.attempt.owner_names import owner_name; print(owner_name('w'), flush=True); input()"
-JUDGES = "import sys; from umbel.tasks.attempt.owner_names import process_is_dead; print(process_is_dead(sys.argv[1]))"
+NAMES_ITSELF = "from umbel.tasks.owner.names import owner_name; print(owner_name('w'), flush=True); input()"
+JUDGES = "import sys; from umbel.tasks.owner.names import process_is_dead; print(process_is_dead(sys.argv[1]))"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from umbel.orchestration.model.suspicion import CROWDS, ONE_SUSPECT, Room
-from umbel.tasks.attempt.suspects import Permit, Suspects
+from umbel.tasks.owner.suspects import Permit, Suspects
 
 
 async def asking(suspects: Suspects, level: int = 1) -> asyncio.Task[Permit]:

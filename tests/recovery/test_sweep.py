@@ -9,14 +9,14 @@ import pytest
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store, blocking_sweep
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.due import BATCH
 from umbel.orchestration.engine.sweep import PAGES
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
-from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.replies import Dispatch
-from umbel.orchestration.store.settings import Settings
 
 PLAN = plan_of(
     step("begin", START),

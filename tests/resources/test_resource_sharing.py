@@ -13,9 +13,9 @@ import pytest
 
 from support.eventually import eventually
 from support.store.driving import work_on
+from umbel.orchestration.connection.portal import CallerThread, Portal
 from umbel.orchestration.model.errors import StepTimeoutError
 from umbel.orchestration.model.work_item import Held
-from umbel.orchestration.store.portal import CallerThread, Portal
 from umbel.tasks.attempt.calling import Calling
 from umbel.tasks.attempt.running import Running
 from umbel.tasks.resources.resolution import ResourceManager

@@ -17,8 +17,8 @@ import pytest
 from support.eventually import eventually
 from support.faults.proxy import Proxy, script
 from umbel import Runtime, Settings, StartEvent, StopEvent, Workflow, step
+from umbel.orchestration.connection.redis_client import Client, connect
 from umbel.orchestration.model.errors import RunExists, StoreUnavailable
-from umbel.orchestration.store.connection import Client, connect
 from umbel.tasks.client import own_connection
 from umbel.tasks.messages.dispatcher import transport_options
 from umbel.workers.embedded.redis_server import EmbeddedRedis

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from umbel.orchestration.connection.keys import Keys, check_chosen_id, check_run_id, new_id
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.errors import WorkflowRuntimeError
-from umbel.orchestration.store.keys import Keys, check_chosen_id, check_run_id, new_id
-from umbel.orchestration.store.settings import Settings
 from umbel.tasks.client.runtime import Runtime
 
 HOSTILE = [

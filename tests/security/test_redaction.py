@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
+from umbel.orchestration.connection.redis_client import connect
+from umbel.orchestration.connection.settings import Settings, redact_url
 from umbel.orchestration.model.errors import ConfigurationError
-from umbel.orchestration.store.connection import connect
-from umbel.orchestration.store.settings import Settings, redact_url
 from umbel.tasks.client.runtime import Runtime
 from umbel.tasks.messages.dispatcher import publishing_app
 from umbel.workers.celery_app.app import create_app

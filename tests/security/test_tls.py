@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError
 
+from umbel.orchestration.connection.redis_client import connect
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.errors import ConfigurationError
-from umbel.orchestration.store.connection import connect
-from umbel.orchestration.store.settings import Settings
 from umbel.tasks.messages.dispatcher import publishing_app
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.embedded.configuration import free_port

@@ -14,14 +14,14 @@ from support.store.blocking import BlockingStore as Store
 from support.store.checks import checked_store
 from support.store.driving import DrivenRun, plan_of, step, stop
 from support.store.state_writer import BlockingHash, DeafStore, beside
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.errors import RunClosed
 from umbel.orchestration.model.work_item import Returned, Work
 from umbel.orchestration.state.redis_hash import Change, Occupied
-from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.scripts import unpack
-from umbel.orchestration.store.settings import Settings
 
 PLAN = plan_of(step("a", START), step("b", START))
 

@@ -97,11 +97,11 @@ async def test_an_edit_whose_lock_has_run_out_is_not_saved_over_what_others_wrot
 
 CHILD = """
 import asyncio, sys, time
-from umbel.orchestration.store.connection import connect
-from umbel.orchestration.store.keys import new_id
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.redis_client import connect
+from umbel.orchestration.connection.keys import new_id
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
+from umbel.orchestration.connection.portal import Portal
 from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.tasks.state.store import DictState, StateStore
 

@@ -13,9 +13,9 @@ from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store
 from support.store.state import Customer, Derived, Memory, Run, connected_store
 from support.store.state_writer import beside
+from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
-from umbel.orchestration.store.keys import new_id
 from umbel.tasks.events.dict_like_model import DictLikeModel
 from umbel.tasks.state.store import DictState, StateStore
 from umbel.workers.embedded.binary import find_server

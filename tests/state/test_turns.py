@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from support.eventually import eventually
+from umbel.orchestration.connection.portal import Portal
 from umbel.orchestration.model.errors import StoreUnavailable
 from umbel.orchestration.state.local_queue import FifoQueue, Ticket
 from umbel.orchestration.state.lock_renewal import LockRenewal
-from umbel.orchestration.store.portal import Portal
 
 # -- renewal -----------------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import Deploy
 from umbel import Settings
+from umbel.orchestration.connection.deployment import SCHEMA, Deployment
+from umbel.orchestration.connection.redis_client import connect
 from umbel.orchestration.model.errors import ConfigurationError, RunNotFound
-from umbel.orchestration.store.connection import connect
-from umbel.orchestration.store.deployment import SCHEMA, Deployment
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine

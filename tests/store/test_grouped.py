@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import ResponseError
 
+from umbel.orchestration.connection.portal import Portal
+from umbel.orchestration.connection.redis_client import Client, connect
 from umbel.orchestration.model.errors import ConfigurationError, StoreUnavailable
 from umbel.orchestration.store.asks import ScriptCall
-from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.scripts import Library, Script
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.redis_server import EmbeddedRedis

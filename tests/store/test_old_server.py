@@ -11,10 +11,10 @@ from support.faults.old_server import old_server
 from support.flows import everyday as flows
 from support.processes.driving import Deploy
 from umbel import ConfigurationError, Settings
+from umbel.orchestration.connection.portal import Portal
+from umbel.orchestration.connection.redis_client import Client, connect
 from umbel.orchestration.model.releases import Release
-from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine

@@ -16,7 +16,7 @@ from types import FrameType
 import pytest
 
 from support.eventually import eventually
-from umbel.orchestration.store.portal import CallerThread, Portal
+from umbel.orchestration.connection.portal import CallerThread, Portal
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import umbel.orchestration.store.scripts as scripts
-from umbel.orchestration.store.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
+from umbel.orchestration.connection.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
 from umbel.orchestration.store.record import VERSION, WorkRecord
 from umbel.orchestration.store.scripts import (
     LIBRARY_PREFIX,

@@ -18,9 +18,9 @@ from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import event, stop
 from support.store.streams import PATIENCE, KillableRedis, OwnHub, Telling, listeners, store_on
+from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.model.envelope import FAILED, STOP, ending
 from umbel.orchestration.model.errors import WorkflowRuntimeError
-from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.replies import Applied, RunEnd
 from umbel.orchestration.streams import ends
 from umbel.orchestration.streams.ends import StartedRun

@@ -10,10 +10,10 @@ import pytest
 from celery import signals
 
 from support.store.driving import plan_of, step
+from umbel.orchestration.connection.portal import Portal
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Dispatch
-from umbel.orchestration.store.settings import Settings
 from umbel.tasks.messages.dispatcher import CeleryDispatcher, publishing_app
 
 PLAN = plan_of(step("go", START))

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from support.model.waiting_scenarios import waits_for
 from support.store.blocking import BlockingStore, SentDispatches, blocking_store
 from support.store.driving import DrivenRun, event, plan_of, step, stop
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.waiting_kinds import Kind, digests
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Surroundings, Waiter, Work
 from umbel.orchestration.store.asks import ScriptCall
-from umbel.orchestration.store.connection import Client
-from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
 
 T = TypeVar("T")

@@ -18,10 +18,10 @@ from celery.app.routes import Router, prepare
 from celery.utils.time import rate
 from celery.worker import state as worker_state
 
+from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.model.errors import ConfigurationError, NotConfigured
 from ...orchestration.model.plan import StepPlan
-from ...orchestration.store.portal import Portal
-from ...orchestration.store.settings import Settings, redact_url
 from ...orchestration.streams.watch import EndedWatch
 from ...tasks.attempt.continuation import Continuation
 from ...tasks.attempt.executor import Executor

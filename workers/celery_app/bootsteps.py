@@ -20,20 +20,20 @@ from celery import bootsteps
 from celery.exceptions import InvalidTaskError
 from redis.exceptions import RedisError, ResponseError
 
+from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.redis_client import connect, is_passing
 from ...orchestration.engine.due import look
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.engine.worker_directory import forget_silent
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
-from ...orchestration.store.connection import connect, is_passing
 from ...orchestration.store.pipeline import Connection
-from ...orchestration.store.portal import Portal
 from ...orchestration.store.scripts import library
 from ...orchestration.store.verbs import Store
-from ...tasks.attempt.owner_names import process_is_dead
 from ...tasks.client.runtime import Runtime
 from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
 from ...tasks.messages.template import message_fault
+from ...tasks.owner.names import process_is_dead
 from ..doctor.redis_info import ask_server
 from ..doctor.redis_rules import what_loses_data
 from ..pool.taskpool import AsyncPool

@@ -22,7 +22,7 @@ from celery.utils.time import rate
 from celery.worker import state as worker_state
 from celery.worker import strategy
 
-from ...orchestration.store.settings import Settings
+from ...orchestration.connection.settings import Settings
 from ...tasks.attempt.step_task import StepTask
 from ...tasks.messages.template import HEADER, message_fault
 from ...tasks.workflow.registry import Registry

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import click
 
+from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import NotConfigured, StoreUnavailable
 from ...orchestration.store.pipeline import Connection
-from ...orchestration.store.portal import Portal
-from ...orchestration.store.settings import Settings
 from ...orchestration.store.verbs import Store
 from ...tasks.client.runtime import Runtime
 from ..embedded.folder import ServerFolder, state_folder

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import click
 
-_COMMANDS = f"{__package__}.commands"
-
 
 class Lazy(NamedTuple):
     """Location of a command, and its summary in the list of commands."""
@@ -29,7 +27,7 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, lazy: Mapping[str, Lazy], aliases: Mapping[str, str], **options: Any) -> None:
         """Args:
         *args: As for `click.Group`.
-        lazy: The commands by name, in the order of the help text; modules are relative to `commands`.
+        lazy: The commands by name, in the order of the help text; modules are relative to this package.
         aliases: Further names of commands, which the help text does not list.
         **options: As for `click.Group`.
         """
@@ -46,7 +44,7 @@ class LazyGroup(click.Group):
         location = self._lazy.get(self._aliases.get(cmd_name, cmd_name))
         if location is None:
             return None
-        command = getattr(importlib.import_module(location.module, _COMMANDS), location.attribute)
+        command = getattr(importlib.import_module(location.module, __package__), location.attribute)
         assert isinstance(command, click.Command)
         return command
 

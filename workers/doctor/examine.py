@@ -14,16 +14,16 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.redis_client import connect
+from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.engine.libraries import remove_libraries, unused_libraries
 from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
 from ...orchestration.inspection.run_list import newest_runs
 from ...orchestration.model.errors import ConfigurationError, UmbelError
-from ...orchestration.store.connection import connect
 from ...orchestration.store.pipeline import Connection
-from ...orchestration.store.portal import Portal
-from ...orchestration.store.settings import Settings, redact_url
 from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantine_prefix, quarantined_of
 from .celery_rules import judge_settings

@@ -8,8 +8,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from ...orchestration.connection.redis_client import Client
 from ...orchestration.model.releases import Release
-from ...orchestration.store.connection import Client
 
 #: Settings that are read.
 _ASKED = (

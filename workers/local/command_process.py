@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.settings import Settings
 from ..embedded.supervisor import Supervisor
 
 #: Seconds that a command may take to end after SIGTERM: a server cuts open streams sooner.

@@ -27,9 +27,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ...orchestration.connection.settings import Settings
 from ...orchestration.model.decide import Limits
 from ...orchestration.model.errors import ConfigurationError
-from ...orchestration.store.settings import Settings
 from ...tasks.client.runtime import Runtime, keep_default_runtime, use_runtime
 from ...tasks.events.class_names import module_path
 from ...tasks.workflow.definition import WorkflowDefinition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from ...orchestration.store.stopping import stop
+from ...orchestration.connection.stopping import stop
 from ...tasks.attempt.running import TIME_LIMIT
 from .callback_queue import CallbackQueue
 from .interrupts import Stopped

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ...orchestration.connection.stopping import stop
 from ...orchestration.model.errors import ConfigurationError
-from ...orchestration.store.stopping import stop
 from .daemon_threads import DaemonThreads
 
 logger = logging.getLogger(__name__)

@@ -67,9 +67,9 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from ...orchestration.connection.failpoints import failpoint
+from ...orchestration.connection.redis_client import lacking_rights
 from ...orchestration.model.errors import ConfigurationError
-from ...orchestration.store.connection import lacking_rights
-from ...orchestration.store.failpoints import failpoint
 from ...tasks.messages.template import HEADER
 from .quarantine import Quarantine, QuarantinedMessage, Undecodable, body_fault, envelope_fault, quarantined, set_aside
 from .unacked import REFUSED, QoS

@@ -14,9 +14,9 @@ from typing import Any
 
 import redis
 
+from ...orchestration.connection.failpoints import failpoint
+from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import UmbelError
-from ...orchestration.store.failpoints import failpoint
-from ...orchestration.store.settings import Settings
 from ...tasks.messages.dispatcher import transport_options
 from ...tasks.messages.quarantine_counts import QUARANTINE_KEY
 

@@ -23,7 +23,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from ...orchestration.store.failpoints import failpoint
+from ...orchestration.connection.failpoints import failpoint
 from ...tasks.messages.template import HEADER
 
 logger = logging.getLogger(__name__)

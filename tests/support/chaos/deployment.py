@@ -31,7 +31,7 @@ class ChaosDeployment(Deployment):
     def worker(
         self, name: str, *targets: str, pool: str = "prefork", failpoints: str | None = None, **more: Any
     ) -> WorkerUnderTest:
-        """Start a worker of the chaos workflows; with failpoints as `orchestration/store/failpoints.py` says.
+        """Start a worker of the chaos workflows; with failpoints as `orchestration/connection/failpoints.py` says.
 
         Without any, it only notes what it passes.
         """

@@ -12,9 +12,9 @@ import msgpack
 from support.chaos.deployment import ChaosDeployment
 from support.chaos.effect_log import bookings
 from support.store.blocking import BlockingStore
+from umbel.orchestration.connection.keys import state_id_of
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.orchestration.model.envelope import STOP, Envelope
-from umbel.orchestration.store.keys import state_id_of
 
 
 @dataclass

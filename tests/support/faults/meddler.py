@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from umbel.orchestration.store.connection import connect
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.redis_client import connect
+from umbel.orchestration.connection.settings import Settings
 from umbel.tasks.messages.dispatcher import transport_options
 
 

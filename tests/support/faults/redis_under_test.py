@@ -7,7 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from umbel.orchestration.store.connection import connect
+from umbel.orchestration.connection.redis_client import connect
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 

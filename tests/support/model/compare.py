@@ -9,8 +9,8 @@ import msgpack
 
 from support.model.reference import Item, ModelRun
 from support.store.blocking import BlockingStore as Store
+from umbel.orchestration.connection.keys import RUN_KEYS
 from umbel.orchestration.engine.leases import Held
-from umbel.orchestration.store.keys import RUN_KEYS
 from umbel.orchestration.store.record import decode, read
 
 #: Keys of a run that go when it completes.

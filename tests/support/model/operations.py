@@ -10,12 +10,12 @@ from support.model.looking import judged, still_holds
 from support.model.plans import random_event
 from support.model.world import LIMITS, LiveRun, World
 from support.store.driving import event
+from umbel.orchestration.connection.keys import RUN_KEYS
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.commands import Resume
 from umbel.orchestration.model.decide import route
 from umbel.orchestration.model.suspicion import MOST
 from umbel.orchestration.model.work_item import Origin, Work, derive_id
-from umbel.orchestration.store.keys import RUN_KEYS
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 
 

@@ -15,15 +15,15 @@ from support.model.reference import Ahead, Item, ModelRun
 from support.model.world_store import WorldStore
 from support.store.blocking import blocking_store
 from support.store.driving import event
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.model.commands import Command, Publish
 from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route, routed_events
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import Origin, Outcome, Surroundings, Work, derive_id
-from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
-from umbel.orchestration.store.settings import Settings
 
 #: A small inbox, so that it overflows.
 LIMITS = Limits(inbox_max_events=4)

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from support.model.compare import agree
 from support.store.checks import MutantStore
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.record import decode
 from umbel.orchestration.store.scripts import names
-from umbel.orchestration.store.settings import Settings
 
 T = TypeVar("T")
 

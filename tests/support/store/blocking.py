@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
+from umbel.orchestration.connection.portal import Portal
+from umbel.orchestration.connection.redis_client import Client, connect
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.dispatcher import Dispatcher
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.engine.staging import stage, unstage
@@ -15,11 +18,8 @@ from umbel.orchestration.inspection.run_list import newest_runs
 from umbel.orchestration.model.decide import Decision
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Dispatch, Refusal, RunRecord
-from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
 from umbel.tasks.client.runtime import Runtime
 

@@ -9,8 +9,9 @@ from typing import TypeVar
 from redis.exceptions import ResponseError
 
 from support.store.blocking import BlockingStore, blocking_store
+from umbel.orchestration.connection.redis_client import Client
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.store.asks import ScriptCall
-from umbel.orchestration.store.connection import Client
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.scripts import (
     Library,
@@ -23,7 +24,6 @@ from umbel.orchestration.store.scripts import (
     text_of,
     text_of_part,
 )
-from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 
 from support.store.blocking import BlockingStore as Store
+from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route
 from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
@@ -28,7 +29,6 @@ from umbel.orchestration.model.work_item import (
     Work,
     derive_id,
 )
-from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.record import WorkRecord, decode
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.scripts import pack, record_fields, unpack

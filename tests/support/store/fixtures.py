@@ -10,8 +10,8 @@ import pytest
 
 from support.store.blocking import BlockingStore as Store
 from support.store.checks import checked_store
-from umbel.orchestration.store.connection import Client, connect
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.redis_client import Client, connect
+from umbel.orchestration.connection.settings import Settings
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

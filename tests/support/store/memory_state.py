@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from support.store.state import Derived
-from umbel.orchestration.store.settings import Settings
+from umbel.orchestration.connection.settings import Settings
 from umbel.tasks.state.fields import StateFields
 from umbel.tasks.state.store import DictState
 

@@ -13,17 +13,17 @@ from pydantic import BaseModel, Field
 
 from support.store.blocking import BlockingStore, blocking_store
 from support.store.state_writer import beside
+from umbel.orchestration.connection.keys import new_id
+from umbel.orchestration.connection.portal import Portal
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.leases import Held, Leases
 from umbel.orchestration.model.decide import Limits, decide_start
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.suspicion import ONE_SUSPECT
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.store.keys import new_id
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Applied
-from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store
 from umbel.tasks.state.memory import InMemoryStateStore
 from umbel.tasks.state.store import DictState, StateStore, SyncStateStore

@@ -17,13 +17,13 @@ from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, event, plan_of, step, stop
+from umbel.orchestration.connection.portal import Portal
+from umbel.orchestration.connection.redis_client import Client, connect
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.commands import Command, Publish
 from umbel.orchestration.model.envelope import START, Envelope
-from umbel.orchestration.store.connection import Client, connect
 from umbel.orchestration.store.pipeline import Connection
-from umbel.orchestration.store.portal import Portal
 from umbel.orchestration.store.replies import Applied
-from umbel.orchestration.store.settings import Settings
 from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from umbel.workers.embedded.binary import find_server

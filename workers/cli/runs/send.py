@@ -9,8 +9,8 @@ from typing import Any
 import click
 from pydantic import ValidationError, create_model
 
+from ....orchestration.connection.keys import check_run_id
 from ....orchestration.model.errors import WorkflowRuntimeError
-from ....orchestration.store.keys import check_run_id
 from ....orchestration.store.verbs import Store
 from ....tasks.events.class_names import only_classes
 from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from ....orchestration.connection.keys import check_run_id
 from ....orchestration.inspection.endings import result_of, why_not_completed
 from ....orchestration.inspection.run_list import newest_runs
 from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
 from ....orchestration.model.commands import RUN_STATUSES
-from ....orchestration.store.keys import check_run_id
 from ....orchestration.store.replies import RunRecord
 from ....orchestration.store.verbs import Store
 from ..deployment import deployment_options, existing

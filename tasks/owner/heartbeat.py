@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
+from ...orchestration.connection.portal import Portal
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.errors import UmbelError
 from ...orchestration.model.work_item import Held
-from ...orchestration.store.portal import Portal
 from ...orchestration.store.replies import Applied
-from .owner_names import owner_name
+from .names import owner_name
 
 logger = logging.getLogger("umbel.owner")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import click
 
+from ....orchestration.connection.keys import check_run_id
 from ....orchestration.model.tagged_json import untagged
-from ....orchestration.store.keys import check_run_id
 from ....orchestration.streams.log import EVENT, read_page
 from ....orchestration.streams.reader import StreamEvent
 from ....tasks.client.runtime import Runtime

@@ -13,8 +13,8 @@ import click
 from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import host_format
 
+from ....orchestration.connection.settings import Settings, redact_url
 from ....orchestration.model.errors import NotConfigured, WorkflowValidationError
-from ....orchestration.store.settings import Settings, redact_url
 from ....tasks.workflow.registry import Registry
 from ...celery_app.app import Installation, create_app
 from ...pool.taskpool import DEFAULT_CONCURRENCY

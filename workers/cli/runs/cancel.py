@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ....orchestration.connection.keys import check_run_id
 from ....orchestration.model.errors import WorkflowRuntimeError
-from ....orchestration.store.keys import check_run_id
 from ..deployment import deployment_options, existing
 from ..output import note
 
