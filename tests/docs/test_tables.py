@@ -160,7 +160,7 @@ def test_a_key_of_the_table_is_used(key: str) -> None:
 
 @pytest.mark.parametrize("key", sorted(OTHER_KEYS))
 def test_a_key_that_is_named_after_something_is_used(key: str) -> None:
-    elsewhere = source().replace((ROOT / "orchestration" / "store" / "keys.py").read_text(), "")
+    elsewhere = source().replace((ROOT / "orchestration" / "connection" / "keys.py").read_text(), "")
 
     for part in re.split("<[a-z_]+>", key):
         assert part in elsewhere
