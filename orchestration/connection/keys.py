@@ -117,6 +117,10 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "owner:<owner>": ("SET", "run|work|token of every work item the owner holds"),
     "plan:<digest>": ("STRING", "the plan's canonical JSON; never expires, a few kB per version of a workflow"),
     "state:<state_id>": ("HASH", "ctx.store: top-level key -> JSON; lives as long as the runs that use it"),
+    "state:<state_id>:versions": (
+        "HASH",
+        "v -> how often it was written; write -> what it has changed; lives as long as the state",
+    ),
     "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
     "state:<state_id>:lock:next": ("STRING", "process that edits next because it waited long; expires by itself"),
     "state:<state_id>:answer:<process>": ("STRING", "id of a process's last write; lives 60 s"),

@@ -162,6 +162,35 @@ class StateHash:
             self._written.append(None)  # atomic, should several threads write
         return cast(Written, reply[0].decode())
 
+    # -- versions ------------------------------------------------------------------------------------------------------
+
+    async def version(self) -> int:
+        """How often the state was written; 0 before the first write. Journal entries of writes name it as `v`."""
+        key = self.store.locate(self.run_id)[f"state:{self.state_id}:versions"]
+        return int(await self.store.command(self._reading, "HGET", key, "v") or 0)
+
+    async def read_version(self, version: int) -> dict[str, bytes] | None:
+        """All top-level keys as of a version; None when there is none such, or what was written since is not kept.
+
+        The last 1,000 writes are kept, within `journal_max_bytes`; with `history="summary"` none.
+        """
+        reply = await self._verb("state_at", version=version)
+        return _fields(reply[2]) if reply[0] == b"found" else None
+
+    async def put_back(self, version: int) -> int | Occupied | None:
+        """Make the state what it was as of a version.
+
+        *Promise:* one write, atomic, which makes a version of its own: it can be taken back too. Of a write that comes
+        between reading and putting back nothing stays.
+
+        Returns:
+            The version that this makes; `Occupied` while an edit is in progress; None as in `read_version`.
+        """
+        reply = await self._verb("state_back", id=new_id(), version=version)
+        if reply[0] == b"held":
+            return Occupied(reply[1].decode())
+        return int(reply[1]) if reply[0] == b"written" else None
+
     @property
     def _reading(self) -> str:
         return f"read the state of run {self.run_id!r}"
@@ -174,6 +203,7 @@ class StateHash:
         state, me = f"state:{self.state_id}", process_id()
         names = {
             "state": state,
+            "versions": f"{state}:versions",
             "lock": f"{state}:lock",
             "next": f"{state}:lock:next",
             "answer": f"{state}:answer:{me}",

@@ -48,7 +48,8 @@ _STUCK = STUCK.to_bytes()
 def fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
     """The keys of a run by their logical names. Cached: a process that continues a run needs the same keys again."""
     state_id = state_id_of(keys.run_id)
-    own = {"state": f"state:{state_id}", "handler": f"handler:{state_id}"}
+    state = f"state:{state_id}"
+    own = {"state": state, "versions": f"{state}:versions", "handler": f"handler:{state_id}"}
     return tuple(keys[own.get(name, name)] for name in names)
 
 

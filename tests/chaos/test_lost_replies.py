@@ -98,12 +98,15 @@ def test_a_state_write_whose_answer_is_lost_is_written_and_journaled_once(
         ("state_renew", lambda: state.renew("me")),
         ("state_write", lambda: state.write(Change("edit", {"n": b"1"}), lock="me")),
         ("state_unlock", lambda: state.unlock("me")),
+        ("state_at", lambda: state.read_version(1)),
+        ("state_back", lambda: state.put_back(0)),
+        ("state_back", lambda: state.put_back(1)),
     ):
         left = losing_one(proxy, past, store, verb)
-        assert ask() in ({}, True, "written", None)
+        assert ask() in ({}, True, "written", None, {"n": b"1"}, 2, 3)
         assert len(left) == 1, f"the answer of {verb} was not lost"
     assert state.read_all() == {"n": b"1"}
-    assert [kind for _, kind, _ in store.journal(run.run_id)].count("state") == 1
+    assert [kind for _, kind, _ in store.journal(run.run_id)].count("state") == 3
 
 
 def test_redispatching_after_a_lost_answer_sends_the_newest_dispatch(proxy: Proxy, past: Client, store: Store) -> None:

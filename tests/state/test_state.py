@@ -83,7 +83,7 @@ def test_each_write_is_in_the_journal_with_its_values(run: DrivenRun) -> None:
 
     [entry] = state_entries(run)
     said = unpack(entry[b"d"])
-    assert said == {"w": work.work_id, "s": "a", "how": "edit_state", "set": ["n"], "del": ["m"]}
+    assert said == {"w": work.work_id, "s": "a", "how": "edit_state", "set": ["n"], "del": ["m"], "v": 1}
     assert unpack(entry[b"c"]) == {"set": {"n": "1"}, "del": ["m"], "replace": None}
 
 

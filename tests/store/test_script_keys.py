@@ -63,7 +63,12 @@ def test_memory_is_asked_for_only_of_a_key_that_was_given() -> None:
     ]
 
     assert [path.name for path in FILES if "'MEMORY'" in code_of(path)] == ["bounded.lua"]
-    assert asked == [("bounded.lua", "key"), ("journal.lua", "K.journal"), ("waiters.lua", "K.inbox")]
+    assert asked == [
+        ("bounded.lua", "key"),
+        ("journal.lua", "K.journal"),
+        ("versions.lua", "K.versions"),
+        ("waiters.lua", "K.inbox"),
+    ]
 
 
 def test_the_check_above_sees_every_call() -> None:

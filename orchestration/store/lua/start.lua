@@ -7,7 +7,7 @@
 --   run's record: whether the handler may continue and the start are one decision.
 -- Body: commands. Answers: started | exists | moved (the handler is at another run by now) | running (its run has not
 -- ended). Atomic; a repeated call changes nothing.
---!keys run journal runs:running plan state handler
+--!keys run journal runs:running plan state versions handler
 
 local known = redis.call('HMGET', K.run, 'nonce', 'started', 'parts')
 if known[1] and known[1] ~= A.nonce then return { 'exists', cmsgpack.pack({}) } end
@@ -31,6 +31,7 @@ redis.call('ZADD', K['runs:running'], call.now, call.run)
 beginning.begin_or_wait(A.limit)
 apply.commands(unpacked_body())
 redis.call('PERSIST', K.state)             -- what was written before the start was to expire
+redis.call('PERSIST', K.versions)
 redis.call('PERSIST', K.journal)
 if A.handler then redis.call('SET', K.handler, call.run) end
 journal.write('start', { a = 0 })

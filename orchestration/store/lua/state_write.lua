@@ -6,7 +6,7 @@
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields). The journal keeps it, large values as what
 -- they have changed (lib/deltas.lua): against the value before this write, also where all other fields are dropped.
 -- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
---!keys journal answer state lock next handler
+--!keys journal answer state versions lock next handler
 
 local body = unpacked_body()
 if redis.call('GET', K.answer) == A.id then return { 'written' } end
@@ -30,34 +30,23 @@ if record then
   record.exchanges = (record.exchanges or 0) + 1
   records.put(A.w, record)
 end
-if A.full then
-  local kept, is_shorter = {}, false
-  for field, value in pairs(body.set) do
-    kept[field] = deltas.between(redis.call('HGET', K.state, field), value)
-    is_shorter = is_shorter or type(kept[field]) == 'table'
-  end
-  if is_shorter then
-    call.packed_commands = cmsgpack.pack({ set = kept, del = body.del, replace = body.replace })
-  end
-end
 local life = redis.call('PTTL', K.state)     -- -2 no key, -1 no expiry
-if body.replace then redis.call('UNLINK', K.state) end
-for _, field in ipairs(body.del) do redis.call('HDEL', K.state, field) end
+local version, kept = versions.write(body.set, body.del, body.replace)
+if A.full then call.packed_commands = cmsgpack.pack({ set = kept, del = body.del, replace = body.replace }) end
 local fields = {}
-for field, value in pairs(body.set) do
-  redis.call('HSET', K.state, field, value)
-  fields[#fields + 1] = field
-end
+for field in pairs(body.set) do fields[#fields + 1] = field end
 -- The state of a named handler is that of its present run too: while that one goes on, neither key expires, also if an
 -- earlier run's handle writes the first value.
 if status == 'running' or redis.call('PTTL', K.handler) == -1 then
   redis.call('PERSIST', K.state)
+  redis.call('PERSIST', K.versions)
 elseif life ~= -1 then                      -- before its start and after its end what a run keeps has to expire
   redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
+  redis.call('PEXPIRE', K.versions, life > 0 and life or A.keep)
 end
 journal.write('state', {
   w = A.w, s = record and record.step, how = A.how, set = fields, del = body.del,
-  replace = body.replace })
+  replace = body.replace, v = version })
 if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end

@@ -96,5 +96,11 @@ class BlockingHash:
     ) -> Written | Occupied:
         return self._do(self.hash.write(change, lock=lock, expect=expect, reserve=reserve))
 
+    def read_version(self, version: int) -> dict[str, bytes] | None:
+        return self._do(self.hash.read_version(version))
+
+    def put_back(self, version: int) -> int | Occupied | None:
+        return self._do(self.hash.put_back(version))
+
     def _do(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.hash.store.connection.portal.call(coroutine)

@@ -24,3 +24,9 @@ function deltas.between(old, new)
   if 2 * (front + back) < #new then return new end
   return { front, back, sub(new, front + 1, #new - back) }
 end
+
+-- The new value again, of the old one and what `between` has answered.
+function deltas.applied(old, kept)
+  if type(kept) == 'string' then return kept end
+  return string.sub(old, 1, kept[1]) .. kept[3] .. string.sub(old, #old - kept[2] + 1)
+end

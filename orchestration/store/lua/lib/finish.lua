@@ -1,6 +1,6 @@
 -- The end of a run, from a step or from outside: the first one wins, everything later finds status ~= running.
 --!keys run extra timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled
---!keys runs:timed_out ended state handler
+--!keys runs:timed_out ended state versions handler
 
 -- `call.leaving` is then the ticket|workflow of the admission that this end releases.
 function finish.run(status, event)
@@ -22,6 +22,7 @@ function finish.run(status, event)
   for _, key in ipairs(lifetimes.retained()) do redis.call('PEXPIRE', key, A.keep) end
   if A.state then
     redis.call('PEXPIRE', K.state, A.keep)
+    redis.call('PEXPIRE', K.versions, A.keep)
     redis.call('PEXPIRE', K.handler, A.keep)
   end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
