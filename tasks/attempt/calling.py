@@ -12,7 +12,7 @@ from billiard.common import terminate_handler_fired
 
 from ...orchestration.model.errors import StepTimeoutError
 from ...orchestration.model.work_item import Work
-from ..context.step_context import WaitingForEvent
+from ..context.waits import WaitingForEvent, unwound_by
 from .plain_calls import PlainCalls
 from .running import Abandoned, Running, StepExit
 from .time_limit import time_limit
@@ -116,6 +116,12 @@ class Calling:
         except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
             self._running.context = contextvars.copy_context()
             raise
+        except BaseExceptionGroup as group:  # an ExceptionGroup is an Exception
+            self._running.context = contextvars.copy_context()
+            cause = unwound_by(group)
+            if isinstance(cause, Exception | WaitingForEvent):
+                raise cause from None
+            raise StepExit(f"step {self._work.step!r} raised {cause!r}, which is no Exception") from group
         except BaseException as ending:  # asyncio would let SystemExit and KeyboardInterrupt end the loop itself
             if not self.loop.is_running():  # Python closes what is left on a closed loop
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.work_item import FannedOut, Outcome, Returned, Work
 from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
-from ..context.step_context import StepContext, WaitingForEvent
+from ..context.step_context import StepContext
+from ..context.waits import WaitingForEvent
 from ..events.codec import decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, StepFailedEvent
 from ..steps.decorators import StepConfig
@@ -83,6 +85,7 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
     async def call() -> Any:
         await add_resources()
         current_context.set(context)
+        behind.wait_names.main = asyncio.current_task()
         return await function(**arguments)
 
     def call_plain() -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Generic, Self, cast
@@ -31,6 +31,7 @@ from .step_context import StepContext
 
 StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
+T = TypeVar("T")
 
 Face = NewRunContext | StepContext | RunContext
 
@@ -207,6 +208,23 @@ class Context(StepContextMarker, Generic[StateT]):
         """
         face = self._step("wait_for_event")
         return cast(EventT, face.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
+
+    async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
+        """What `function` returns, computed once in this step, however often the step is executed.
+
+        *Promise:* once its value is kept in Redis, no further execution of this step calls the function again, neither
+        after a wait nor after a failure or a crash; the value goes with the step's outcome. A crash while the function
+        works, or before its value is kept, has it called again: give what it calls `ctx.idempotency_key`.
+
+        Args:
+            key: Names the value within this step, the same in each execution.
+            function: Plain or `async`; what it raises is not kept. Its value must be JSON or a pydantic model, and
+                returns as if it had been read from JSON.
+
+        Raises:
+            UnserializableValue, PayloadTooLarge: The value cannot be kept.
+        """
+        return await self._step("once").memos.once(key, function)
 
     def retry_info(self) -> RetryInfo:
         """What came before this attempt."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -22,20 +21,14 @@ from ..events.json_values import dump_json, to_json_object
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..workflow.registry import Registered
 from .emissions import Emissions
+from .memos import Memos
+from .waits import WaitingForEvent, WaitNames
 
 logger = logging.getLogger("umbel.steps")
 
 
 #: They are read again for each event that may meet them.
 _REQUIREMENTS_BYTES = 64 * 1024
-
-
-class WaitingForEvent(BaseException):
-    """Unwinds a step that waits. Not an Exception, so that a step's own `except Exception` does not swallow it."""
-
-    def __init__(self, suspended: Suspended) -> None:
-        super().__init__(f"waiting for {suspended.waiter.event_type}")
-        self.suspended = suspended
 
 
 class StepContext:
@@ -72,7 +65,8 @@ class StepContext:
         self.misrouted: Envelope | None = None
         self._collected = 0
         self._collect_calls: dict[str, int] = {}
-        self._waits: dict[str, int] = {}
+        self.wait_names = WaitNames(work)
+        self.memos = Memos(work, store)
         self._warned: set[tuple[str, str]] = set()
 
     @property
@@ -88,8 +82,8 @@ class StepContext:
 
     @property
     def exchanges(self) -> int:
-        """How many writes to `ctx.store` and calls of `collect_events` Redis has answered."""
-        return self._collected + (0 if self._state is None else self._state.writes)
+        """How many writes to `ctx.store`, calls of `collect_events` and kept values Redis has answered."""
+        return self._collected + self.memos.writes + (0 if self._state is None else self._state.writes)
 
     @property
     def run_id(self) -> str:
@@ -174,6 +168,7 @@ class StepContext:
 
         Raises:
             WorkflowRuntimeError: The timeout is no time that can be waited.
+            WorkflowRuntimeError: Another task of the step waits for the same, and neither has a `waiter_id`.
             UnserializableValue: A requirement could never be met: an event's JSON has no such value.
             PayloadTooLarge: The requirements are.
             TimeoutError: No answer came in time.
@@ -186,12 +181,9 @@ class StepContext:
                 "wait as long as the run lives."
             )
         requirements = self._requirements(event_type, requirements)
+        announced = None if announce is None else encode_event(announce, self.settings)
         if waiter_id is None:
-            wanted = json.dumps(requirements, sort_keys=True, default=str)
-            stem = f"waiter_{event_name(event_type)}_{wanted}"
-            number = self._waits.get(stem, 0)
-            waiter_id = f"{stem}_{number}"
-            self._waits[stem] = number + 1
+            waiter_id = self.wait_names.of(event_name(event_type), requirements, announced)
         if waiter_id in self.work.answers:
             answer = self.work.answers[waiter_id]
             if answer is None:
@@ -208,7 +200,6 @@ class StepContext:
             requirements,
             self.accepts_subclasses,
         )
-        announced = None if announce is None else encode_event(announce, self.settings)
         raise WaitingForEvent(Suspended(waiter, announced, timeout))
 
     def _requirements(self, event_type: type[Event], given: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""What a step does only once, however often it is executed: `ctx.once`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
+from ...orchestration.model.tagged_json import NotJson
+from ...orchestration.model.work_item import Work
+from ...orchestration.state.memo import keep, recall
+from ...orchestration.store.verbs import Store
+from ..events.json_values import dump_json, from_json_value, to_json_value
+
+T = TypeVar("T")
+
+
+class Memos:
+    """The values that one attempt of a step keeps and finds."""
+
+    def __init__(self, work: Work, store: Store) -> None:
+        """Args:
+        work: The attempt.
+        store: Where values are kept.
+        """
+        self._work, self._store = work, store
+        self._may_have_some = work.attempt > 1 or work.resumptions > 0
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._found: dict[str, bytes] = {}
+        #: How many values Redis has kept for this attempt.
+        self.writes = 0
+
+    async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
+        """See `Context.once`."""
+        if not isinstance(key, str) or not key:
+            raise WorkflowRuntimeError(
+                f"ctx.once() of step {self._work.step!r} was given the key {key!r}. Give a text that names what the "
+                "function does, the same whenever the step is executed."
+            )
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known = self._found.get(key)
+            if known is None and self._may_have_some:
+                known = await recall(self._store, self._work, key)
+            if known is None:
+                returned = function()
+                value = await cast("Awaitable[T]", returned) if inspect.isawaitable(returned) else returned
+                known = await keep(self._store, self._work, key, self._dumped(key, value))
+                self.writes += 1
+            self._found[key] = known
+        return cast(T, from_json_value(json.loads(known)))
+
+    def _dumped(self, key: str, value: object) -> bytes:
+        about = f"What ctx.once({key!r}, …) of step {self._work.step!r} of run {self._work.run_id!r} computed"
+        try:
+            data = dump_json(to_json_value(value))
+        except NotJson as flaw:
+            raise UnserializableValue(f"{about} cannot be kept: {flaw}") from flaw
+        most = self._store.settings.payload_max_bytes
+        if len(data) > most:
+            raise PayloadTooLarge(
+                f"{about} has {len(data):,} bytes, at most {most:,} are allowed (payload_max_bytes). Keep the data in "
+                "a file, a bucket or a database, and return where they are."
+            )
+        return data
