@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from billiard.common import terminate_handler_fired
 
@@ -18,6 +18,37 @@ from .running import Abandoned, Running, StepExit
 from .time_limit import time_limit
 
 T = TypeVar("T")
+
+
+class Raised(Exception):
+    """Carries what a plain function raised out of coroutines, which cannot raise a StopIteration themselves.
+
+    Attributes:
+        error: What it raised.
+    """
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Failure:
+    """An exception as a value: futures and threads change some that they carry, or refuse them."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def raise_it(self) -> NoReturn:
+        error = self.error
+        del self.error
+        try:
+            if isinstance(error, StopIteration):
+                raise Raised(error)
+            raise error
+        finally:
+            del error  # this frame is in its traceback
 
 
 class Calling:
@@ -49,11 +80,12 @@ class Calling:
         Raises:
             StepTimeoutError: Its time is over.
             StepExit: It raised what is no Exception.
+            Raised: It raised a StopIteration.
             Exception: Whatever it raised.
         """
         left = self._left()
 
-        def call() -> T:
+        def call() -> T | _Failure:
             try:
                 if left is None:
                     return function()
@@ -62,16 +94,19 @@ class Calling:
             except SystemExit as exit:
                 if type(exit) is not SystemExit or terminate_handler_fired():
                     raise  # Celery and its pool stop workers with it
-                raise StepExit(f"step {self._work.step!r} called sys.exit({exit.code!r})") from exit
-            except StopIteration as end:  # no future can carry it
-                raise StepExit(f"step {self._work.step!r} raised {end!r}") from end
-            except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
+                return _Failure(self._exit(f"called sys.exit({exit.code!r})", exit))
+            except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent) as error:
                 self._running.context = contextvars.copy_context()
-                raise
+                return _Failure(error)
             except BaseException as ending:  # nothing further up would record it: the step would run again for ever
-                raise StepExit(f"step {self._work.step!r} raised {ending!r}, which is no Exception") from ending
+                if (waiting := _only_waits(ending)) is not None:
+                    return _Failure(waiting)
+                return _Failure(self._exit(f"raised {ending!r}, which is no Exception", ending))
 
-        return await self._plain.run(call)
+        returned = await self._plain.run(call)
+        if isinstance(returned, _Failure):
+            returned.raise_it()
+        return returned
 
     async def awaited(self, function: Callable[[], Awaitable[T]]) -> T:
         """Call a function on the loop it belongs to and await what it gives.
@@ -125,16 +160,20 @@ class Calling:
         except BaseException as ending:  # asyncio would let SystemExit and KeyboardInterrupt end the loop itself
             if not self.loop.is_running():  # Python closes what is left on a closed loop
                 raise
-            raise StepExit(f"step {self._work.step!r} raised {ending!r}, which is no Exception") from ending
+            if (waiting := _only_waits(ending)) is not None:
+                raise waiting from None
+            raise self._exit(f"raised {ending!r}, which is no Exception", ending) from ending
 
     async def _elsewhere(self, function: Callable[[], Awaitable[T]]) -> T:
         """On another loop of this process, which may be closed while the step runs."""
         is_asked = False
 
-        async def guarded() -> T:
+        async def guarded() -> T | _Failure:
             try:
                 # In a task of its own, which the step may cancel; the loop that is being closed cancels this one too.
                 return await asyncio.ensure_future(self._body(function))
+            except Exception as error:
+                return _Failure(error)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling() and not is_asked:
@@ -161,7 +200,7 @@ class Calling:
         self._running.on_cancel(cancel)
         self._plain.on_interrupt = interrupt
         try:
-            return await asyncio.wrap_future(future)
+            returned = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if interruption is not None:
                 raise interruption from None
@@ -169,6 +208,14 @@ class Calling:
         finally:
             self._plain.on_interrupt = None
             self._running.on_cancel(None)
+        if isinstance(returned, _Failure):
+            returned.raise_it()
+        return returned
+
+    def _exit(self, what: str, cause: BaseException) -> StepExit:
+        exit = StepExit(f"step {self._work.step!r} {what}")
+        exit.__cause__ = cause
+        return exit
 
     @property
     def _too_late(self) -> str:
@@ -184,6 +231,19 @@ class Calling:
         if self._deadline <= now:
             raise StepTimeoutError(self._too_late)
         return self._deadline - now
+
+
+def _only_waits(error: BaseException) -> WaitingForEvent | None:
+    """The first wait in a group of nothing but waits, as an `asyncio.TaskGroup` raises it."""
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    waits, others = error.split(WaitingForEvent)
+    if waits is None or others is not None:
+        return None
+    first: BaseException = waits
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first if isinstance(first, WaitingForEvent) else None
 
 
 class _Cancelling:

@@ -33,7 +33,7 @@ from ..context.step_context import StepContext
 from ..owner.heartbeat import LeaseHolder
 from ..owner.suspects import Suspects
 from ..workflow.registry import Registered, Registry
-from .calling import Calling, Isolated
+from .calling import Calling, Isolated, Raised
 from .continuation import Continuation
 from .failure import clear_frames, failed_outcome, failure_text, journal_entry, log_cancelled
 from .parking import park, park_misrouted
@@ -271,8 +271,10 @@ class Executor:
         except Abandoned as abandoned:
             log_cancelled(work, str(abandoned))
             return None, None
+        except Raised as raised:
+            error: BaseException = raised.error
         except (Exception, asyncio.CancelledError) as raised:
-            error: BaseException = raised
+            error = raised
         if isinstance(error, asyncio.CancelledError) and reached_time_limit(error):
             error = StepTimeoutError(_OUT_OF_TIME.format(work.step, work.run_id))
         elif is_ending(error):

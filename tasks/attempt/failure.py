@@ -16,6 +16,7 @@ from ..events.codec import encode_event
 from ..events.exceptions import encode_exception, shown
 from ..retry.policy import jitter_seed, next_delay
 from ..workflow.registry import Registered
+from .running import StepExit
 from .step_call import step_failed_event
 
 logger = logging.getLogger("umbel.execution")
@@ -34,7 +35,9 @@ async def failed_outcome(
         context: The step's, in which its failure is logged: an error tracker finds its tags there.
     """
     if not isinstance(error, Exception):
-        error = RuntimeError(f"the step ended with {shown(error)}")
+        cancelled = error
+        error = StepExit(f"step {work.step!r} ended with {shown(cancelled)}: it, or what it awaited, was cancelled")
+        error.__cause__ = cancelled
     config = registered.steps[work.step]
     failures = work.failures + 1
     elapsed = max(0.0, (work.claimed_at - work.first_attempt_at) / 1000)

@@ -67,7 +67,7 @@ def test_a_step_that_raises_what_no_step_should_fails_and_its_process_lives(
 
 def test_a_step_that_cancels_its_own_task_fails_instead_of_running_again(deployment: Deployment) -> None:
     cancelling = deployment.start(flows.CancelsItself)
-    assert "the step ended with CancelledError(" in failure_of(cancelling)
+    assert "ended with CancelledError(" in failure_of(cancelling)
     assert len(deployment.effects("cancelling itself", cancelling.run_id)) == 1
     assert deployment.counter("losses") == 0
 

@@ -1,0 +1,111 @@
+"""Exceptions that asyncio, futures or generators treat specially end a step as any other does."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+
+import pytest
+
+from umbel import (
+    Context,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+    Workflow,
+    catch_error,
+    step,
+)
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+#: What a step raises, and the class in which `@catch_error` is given it.
+RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
+    "StopIteration": (StopIteration, "StopIteration"),
+    "StopAsyncIteration": (StopAsyncIteration, "StopAsyncIteration"),
+    "futures.CancelledError": (concurrent.futures.CancelledError, "CancelledError"),
+    "futures.InvalidStateError": (concurrent.futures.InvalidStateError, "InvalidStateError"),
+    "futures.BrokenExecutor": (concurrent.futures.BrokenExecutor, "BrokenExecutor"),
+    "asyncio.InvalidStateError": (asyncio.InvalidStateError, "InvalidStateError"),
+    "TimeoutError": (TimeoutError, "TimeoutError"),
+    "asyncio.CancelledError": (asyncio.CancelledError, "StepExit"),
+    "GeneratorExit": (GeneratorExit, "StepExit"),
+    "KeyboardInterrupt": (KeyboardInterrupt, "StepExit"),
+    "SystemExit": (lambda: SystemExit(2), "StepExit"),
+    "BaseExceptionGroup": (lambda: BaseExceptionGroup("group", [GeneratorExit()]), "StepExit"),
+}
+
+
+class Caught(Workflow):
+    @catch_error
+    async def caught(self, ev: StepFailedEvent) -> StopEvent:
+        return StopEvent(result=[type(ev.exception).__name__, type(ev.exception).__module__, str(ev.exception)])
+
+
+class Plain(Caught):
+    @step
+    def work(self, ev: StartEvent) -> StopEvent:
+        raise RAISED[ev.name][0]()
+
+
+class Async(Caught):
+    @step
+    async def work(self, ev: StartEvent) -> StopEvent:
+        raise RAISED[ev.name][0]()
+
+
+@pytest.mark.parametrize("name", RAISED)
+async def test_a_plain_step_that_raises_it_fails_with_it(name: str) -> None:
+    made, expected = RAISED[name]
+
+    found, module, text = await Plain(timeout=20).run(name=name)
+
+    assert found == expected
+    if expected == "StepExit":
+        assert "'work'" in text
+    else:
+        assert module == type(made()).__module__
+
+
+@pytest.mark.parametrize("name", RAISED)
+async def test_an_async_step_that_raises_it_fails_with_it(name: str) -> None:
+    made, expected = RAISED[name]
+
+    found, module, text = await Async(timeout=20).run(name=name)
+
+    if name == "StopIteration":  # Python itself replaces it
+        assert (found, text) == ("RuntimeError", "coroutine raised StopIteration")
+    else:
+        assert found == expected
+        assert expected == "StepExit" or module == type(made()).__module__
+
+
+def test_an_empty_iterator_in_a_plain_step_reaches_the_caller() -> None:
+    class Empty(Workflow):
+        @step(timeout=5)
+        def work(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=next(iter([])))
+
+    with pytest.raises(StopIteration):
+        Empty(timeout=20).start().result(timeout=30)
+
+
+async def test_waits_in_a_task_group_wait() -> None:
+    class Grouped(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            async with asyncio.TaskGroup() as group:
+                answer = group.create_task(
+                    ctx.wait_for_event(HumanResponseEvent, waiter_event=InputRequiredEvent(), waiter_id="one")
+                )
+            return StopEvent(result=answer.result().response)
+
+    handler = Grouped(timeout=20).run()
+    async for event in handler.stream_events():
+        if isinstance(event, InputRequiredEvent):
+            await handler.send_event(HumanResponseEvent(response="yes"))
+
+    assert await handler == "yes"
