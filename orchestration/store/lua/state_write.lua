@@ -32,7 +32,7 @@ if record then
 end
 local life = redis.call('PTTL', K.state)     -- -2 no key, -1 no expiry
 local version, kept = versions.write(body.set, body.del, body.replace)
-if A.full then call.packed_commands = cmsgpack.pack({ set = kept, del = body.del, replace = body.replace }) end
+if kept then call.packed_commands = cmsgpack.pack({ set = kept, del = body.del, replace = body.replace }) end
 local fields = {}
 for field in pairs(body.set) do fields[#fields + 1] = field end
 -- The state of a named handler is that of its present run too: while that one goes on, neither key expires, also if an

@@ -51,19 +51,20 @@ local function keep_undo(n, old, set)
 end
 
 -- Writes to the state: set {field -> value}, del {field …}, replace (drop all other fields). Returns the version that
--- this makes, and `set` as the journal keeps it: with differences for large values.
+-- this makes, and `set` with differences for large values, as the journal keeps it; nil where there are none.
 function versions.write(set, del, replace)
   local old = values_of(set, del, replace)
   local n = redis.call('HINCRBY', K.versions, 'v', 1)
   keep_undo(n, old, set)
-  local kept = {}
+  local kept, is_shorter = {}, false
   if replace then redis.call('UNLINK', K.state) end
   for _, field in ipairs(del) do redis.call('HDEL', K.state, field) end
   for field, value in pairs(set) do
     redis.call('HSET', K.state, field, value)
-    kept[field] = A.full and deltas.between(old[field], value) or value
+    kept[field] = A.full and deltas.between(old[field], value)
+    is_shorter = is_shorter or type(kept[field]) == 'table'
   end
-  return n, kept
+  return n, is_shorter and kept
 end
 
 -- What has to change in the state for it to be as of a version: {field -> value, false where the field goes}; nil when
@@ -86,8 +87,8 @@ function versions.changes_to(version)
   return changed
 end
 
--- Makes the state what it was as of a version: a write like any other, of which the answer is that of `write`; nil as
--- in `changes_to`, with nothing written.
+-- Makes the state what it was as of a version: a write like any other. Returns the version that this makes, and what it
+-- set, as the journal keeps it, and deleted; nil as in `changes_to`, with nothing written.
 function versions.put_back(version)
   local changed = versions.changes_to(version)
   if not changed then return nil end
@@ -96,5 +97,5 @@ function versions.put_back(version)
     if value then set[field] = value else del[#del + 1] = field end
   end
   local n, kept = versions.write(set, del)
-  return n, kept, del
+  return n, kept or set, del
 end
