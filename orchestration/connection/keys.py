@@ -57,7 +57,7 @@ RUN_KEYS: dict[str, RunKey] = {
         ":scopes", "HASH", "per open fan-out: open count, parent, joins, which joins have fired", spent=True
     ),
     "joins": RunKey(":joins", "HASH", "buffers of multi-parameter joins", spent=True),
-    "stream": RunKey(":stream", "STREAM", "published events; id `seq-1`; also the name of the live channel"),
+    "stream": RunKey(":stream", "STREAM", "published events; id `seq-1`; the live channel is named after it"),
     "trace": RunKey(":trace", "STREAM", "step state changes, numbered in the same sequence as the stream"),
     "journal": RunKey(":journal", "STREAM", "one entry per applied change"),
     "inbox": RunKey(":inbox", "LIST", "events that no step accepted yet, bounded", spent=True),
@@ -109,7 +109,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     ),
     "swept_at": ("STRING", "instant of the last turn of a sweep here; in the future if the clock was set back since"),
     "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
-    "ended": ("channel", "run id NUL {status, terminal event unless it is large}, published when a run ends"),
+    "ended": ("channel", "run id NUL {status, terminal event up to 1 kB}, published when a run ends; see `channel`"),
 }
 
 #: Named after something outside a run: owner -> SET of run|work|token it holds; plan digest -> STRING; state.
@@ -215,10 +215,19 @@ class Keys:
     Attributes:
         prefix: The deployment's key prefix.
         shards: Number of shards, fixed for the life of the deployment.
+        database: Number of the Redis database; deployments in two databases of one server may have the same prefix.
     """
 
     prefix: str = "umbel"
     shards: int = 16
+    database: int = 0
+
+    def channel(self, key: str) -> str:
+        """The pub/sub channel that is named after a key.
+
+        A server's channels are common to all its databases, so the name says which one, except for database 0.
+        """
+        return f"{key}@{self.database}" if self.database else key
 
     def shard_of(self, state_id: str) -> int:
         """The shard of everything that shares `state_id`."""

@@ -178,7 +178,7 @@ class QuickCommits:
     @cached_property
     def _always(self) -> dict[str, Any]:
         limits = self._store.limits
-        return {name: limits[name] for name in ("smax", "jmax", "jbytes", "full") if limits.get(name) is not None} | {
+        return {name: limits[name] for name in ("smax", "jmax", "jbytes", "full", "channels") if limits.get(name) is not None} | {
             "grace": self._store.lease_ms
         }
 

@@ -97,6 +97,8 @@ class Connection:
         self._silence, self._is_grouped = silence_seconds, grouped
         options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0, "socket_timeout": silence_seconds}
         self._pool = pool_of(ConnectionPool, url, **options, retry=Retry(NoBackoff(), 0))
+        #: Number of the Redis database that the URL selects.
+        self.database = int(self._pool.connection_kwargs.get("db") or 0)
         self._loop: asyncio.AbstractEventLoop | None = None
         #: What every connection that is made is compared with.
         self.deployment: Deployment | None = None

@@ -73,7 +73,7 @@ class StoreReads:
         """
         self.connection = connection
         self.settings = settings
-        self.keys = Keys(settings.key_prefix, settings.shards)
+        self.keys = Keys(settings.key_prefix, settings.shards, connection.database)
         connection.deployment = Deployment(settings.key_prefix, settings.shards)
         self.patience_seconds = connection.patience_seconds if patience_seconds is None else patience_seconds
         self._plans: dict[str, Plan] = {}

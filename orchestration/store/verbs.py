@@ -125,6 +125,7 @@ class Store(StoreReads):
             "keep": round(settings.retention_seconds * 1000),
             "full": settings.history == "full" or None,
             "windex": settings.waiters_indexed_from,
+            "channels": self.keys.channel("") or None,
             "state": True,
         }
 

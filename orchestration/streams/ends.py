@@ -30,8 +30,6 @@ from .relay import Listener, Relay
 
 #: A mailbox that nobody has waited at for so many seconds is closed: it hears every end in its shard.
 LINGER_SECONDS = 60.0
-#: An end that comes before anybody waits for it is kept with the handler, if its message is not larger than this.
-KEPT_BYTES = 4096
 
 
 class Waiter(Listener):
@@ -74,7 +72,8 @@ class Mailboxes:
 
     def of(self, run_id: str) -> Mailbox:
         """Where the run's end arrives."""
-        channel = self._live.store.locate(run_id)["ended"]
+        store = self._live.store
+        channel = store.keys.channel(store.locate(run_id)["ended"])
         known = self._by_channel.get(channel)
         return known or self._by_channel.setdefault(channel, Mailbox(self._live, channel.encode()))
 
@@ -229,8 +228,7 @@ class Mailbox(Listener):
         with self._lock:
             if started is not None:
                 started.is_sure = False
-                is_kept = status == b"completed" and len(message) <= KEPT_BYTES
-                started.end = end if is_kept else None
+                started.end = end if status == b"completed" else None
             waiters = list(self._waiting.get(key, ()))
         for waiter in waiters:
             if end is None:

@@ -250,7 +250,8 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
 
     def __init__(self, hub: StreamHub, reader: StreamReader, timeout: float | None) -> None:
         super().__init__(hub.live(), reader.run_id, timeout)
-        self._channel = hub.store.locate(reader.run_id)["stream"].encode()
+        store = hub.store
+        self._channel = store.keys.channel(store.locate(reader.run_id)["stream"]).encode()
         self._hub = hub
         self._reader = reader
         self._place = reader.position

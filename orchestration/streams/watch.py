@@ -27,7 +27,7 @@ class EndedWatch(Listener):
         self._callback = callback
         self._live = hub.live()
         keys = hub.store.keys
-        self._channels = [keys.in_shard(shard, "ended").encode() for shard in range(keys.shards)]
+        self._channels = [keys.channel(keys.in_shard(shard, "ended")).encode() for shard in range(keys.shards)]
         self._live.soon(self._begin)
 
     def _begin(self) -> None:

@@ -291,7 +291,7 @@ def test_nothing_is_kept_of_runs_whose_handler_was_dropped(hub: StreamHub, store
 
 def test_a_large_end_is_not_kept_for_somebody_who_may_never_come(hub: StreamHub, store: Store) -> None:
     run, started = begun(hub, store)
-    run.commit(run.work, stop("x" * 2 * ends.KEPT_BYTES), batches=run.batches)
+    run.commit(run.work, stop("x" * 2000), batches=run.batches)
     eventually(lambda: not started.is_sure, "the end has arrived")
 
     assert started.end is None

@@ -26,6 +26,8 @@ function finish.run(status, event)
     redis.call('PEXPIRE', K.handler, A.keep)
   end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
-  -- 'run' NUL {status, event}: a caller that waits for the end need not ask for it, but reads a large event.
-  redis.call('PUBLISH', K.ended, call.run .. '\0' .. cmsgpack.pack({ status, #event <= 65536 and event or '' }))
+  -- 'run' NUL {status, event}: a caller that waits for the end need not ask for a small event. A large one is left out,
+  -- because every worker and client hears of every end in the shard, and one caller at most wants the event.
+  redis.call('PUBLISH', K.ended .. (A.channels or ''),
+    call.run .. '\0' .. cmsgpack.pack({ status, #event <= 1024 and event or '' }))
 end

@@ -15,7 +15,7 @@ function publish.save()
     fields[#fields + 1] = whole(call.counters[name])
   end
   if #fields > 0 then redis.call('HSET', K.run, unpack(fields)) end
-  if #call.announced > 0 then redis.call('PUBLISH', K.stream, cmsgpack.pack(call.announced)) end
+  if #call.announced > 0 then redis.call('PUBLISH', K.stream .. (A.channels or ''), cmsgpack.pack(call.announced)) end
   call.counted, call.announced = {}, {}
 end
 
