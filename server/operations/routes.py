@@ -56,9 +56,13 @@ class OperationEndpoints:
         try:
             store = self._deployment.store
             quick_store = Store(store.connection, store.settings, patience_seconds=READY_TIMEOUT_SECONDS)
-            live = [worker for worker in await seen_workers(quick_store) if worker.is_live]
+            # The patience ends an outage; a connection that is open and silent would be waited for longer.
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS + 0.1):
+                live = [worker for worker in await seen_workers(quick_store) if worker.is_live]
         except UmbelError as error:
             return [str(error)]
+        except TimeoutError:
+            return [f"Redis did not answer within {READY_TIMEOUT_SECONDS:g} s."]
         return [
             f"No live worker serves {name!r} ({served.workflow.workflow_name}): start one with `umbel worker`."
             for name, served in self._deployment.workflows.items()

@@ -94,6 +94,19 @@ async def test_an_unreachable_redis_is_reported_soon_and_without_its_password(as
     away.close()
 
 
+async def test_a_redis_that_is_silent_for_a_while_makes_a_server_not_ready_and_no_error(asking: Ask) -> None:
+    with EmbeddedRedis.temporary() as redis:
+        silent = Runtime(Settings(redis_url=redis.url))
+        client = asking(WorkflowServer(runtime=silent))
+        await answers(client, "/ready", {"status": "ready", "problems": []})
+        store_of(silent).client.client_pause(7_000)
+        statuses = {(await client.get("/ready")).status_code for _ in range(3)}
+        await answers(client, "/ready", {"status": "ready", "problems": []})
+        silent.close()
+
+    assert statuses == {503}
+
+
 async def test_a_stopped_server_is_not_ready(runtime: Any, asking: Ask) -> None:
     server = WorkflowServer(runtime=runtime)
     client = asking(server)

@@ -121,11 +121,13 @@ class Proxy:
     ) -> None:
         async def end() -> None:
             self._server.close()
+            await asyncio.sleep(0)  # what was accepted before that has its task now
             for connection in tuple(self._connections):
                 connection.reset()
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # transports close their sockets one turn after they are aborted
 
         self._do(end)
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -58,23 +58,21 @@ class Balancer:
         self._pipes.append(asyncio.create_task(self._pipe(reader, writer)))
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for replica in self.replicas:
-            with contextlib.suppress(OSError):
-                there, back = await asyncio.open_connection("127.0.0.1", replica.port)
-                break
-        else:
-            writer.transport.abort()
-            return
-        self.used.append(replica)
-        one, other = asyncio.create_task(_copy(reader, back)), asyncio.create_task(_copy(there, writer))
-        try:
-            await asyncio.wait((one, other), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (one, other):
-                task.cancel()
-            await asyncio.gather(one, other, return_exceptions=True)
-            back.transport.abort()
-            writer.transport.abort()
+        async with contextlib.AsyncExitStack() as ends:
+            ends.callback(writer.transport.abort)
+            for replica in self.replicas:
+                with contextlib.suppress(OSError):
+                    there, back = await asyncio.open_connection("127.0.0.1", replica.port)
+                    break
+            else:
+                return
+            ends.callback(back.transport.abort)
+            self.used.append(replica)
+            copies = asyncio.create_task(_copy(reader, back)), asyncio.create_task(_copy(there, writer))
+            ends.push_async_callback(asyncio.gather, *copies, return_exceptions=True)
+            for copy in copies:
+                ends.callback(copy.cancel)
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
