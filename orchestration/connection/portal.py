@@ -288,6 +288,8 @@ def _call_for(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], function
         _settle_soon(loop, done, None, error)
     else:
         _settle_soon(loop, done, result, None)
+    finally:
+        del done  # as above: the error's traceback has this frame, too
 
 
 def _settle_soon(
