@@ -178,9 +178,11 @@ class QuickCommits:
     @cached_property
     def _always(self) -> dict[str, Any]:
         limits = self._store.limits
-        return {name: limits[name] for name in ("smax", "jmax", "jbytes", "full", "channels") if limits.get(name) is not None} | {
-            "grace": self._store.lease_ms
-        }
+        return {
+            name: limits[name]
+            for name in ("smax", "jmax", "jbytes", "full", "channels")
+            if limits.get(name) is not None
+        } | {"grace": self._store.lease_ms}
 
 
 def _packed_scope(path: str) -> bytes:
