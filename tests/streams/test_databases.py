@@ -1,4 +1,4 @@
-"""Deployments in two databases of one Redis, with the same key prefix and even the same run ids, never hear each other."""
+"""Deployments in two databases of one Redis, with the same key prefix and the same run ids, do not hear each other."""
 
 from __future__ import annotations
 
