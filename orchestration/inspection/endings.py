@@ -41,6 +41,13 @@ def why_not_completed(record: RunRecord) -> str | None:
     return None if record.status in ("running", "completed") else f"{run} ended as {record.status}."
 
 
+def traceback_of(record: RunRecord) -> str | None:
+    """The traceback of the failure that ended the run; None if it did not fail, or an older release recorded it."""
+    if record.ending is None or record.ending.type != FAILED:
+        return None
+    return (record.ending.value().get("exception") or {}).get("exception_traceback") or None
+
+
 def exception_text(encoded: dict[str, Any]) -> str:
     """An exception as Python shows it: `CardDeclined('limit reached')`."""
     name = str(encoded.get("exception_type") or "an unknown error").rpartition(".")[2]

@@ -39,6 +39,7 @@ class Execution:
         event: Wire name of the event it returned.
         error: The exception it failed with.
         retry_delay_seconds: Until the next attempt.
+        traceback: Where it failed; None if it did not, or is an entry of an older release.
     """
 
     step: str
@@ -51,6 +52,7 @@ class Execution:
     event: str | None = None
     error: str | None = None
     retry_delay_seconds: float | None = None
+    traceback: str | None = None
 
     @property
     def worker(self) -> str:
@@ -117,6 +119,7 @@ def _committed(at: int, data: dict[str, Any]) -> Execution:
         event=data.get("event"),
         error=data.get("error"),
         retry_delay_seconds=data.get("delay"),
+        traceback=data.get("tb"),
     )
 
 

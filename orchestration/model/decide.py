@@ -270,13 +270,21 @@ def _stage(routed: list[Command], staged: dict[str, list[Staged]]) -> None:
             items.append(Staged(len(items), "", command.event, member_of=command.step))
 
 
+def recovering(plan: Plan, work: Work) -> StepPlan | None:
+    """The `@catch_error` step that takes care of a final failure of this work; None if no step does."""
+    handler = plan.handler_of(work.step)
+    if handler is None or work.recoveries.get(handler.name, 0) >= handler.max_recoveries:
+        return None
+    return handler
+
+
 def _decide_failed(plan: Plan, work: Work, outcome: Failed, limits: Limits) -> Decision:
     if outcome.retry_delay_seconds is not None:
         delay = max(0, round(outcome.retry_delay_seconds * 1000))
         return Decision([_stopped(work), Retry(delay, outcome.error)])
-    handler = plan.handler_of(work.step)
+    handler = recovering(plan, work)
     event = outcome.failed_event
-    if handler is not None and event is not None and work.recoveries.get(handler.name, 0) < handler.max_recoveries:
+    if handler is not None and event is not None:
         recoveries = work.recoveries | {handler.name: work.recoveries.get(handler.name, 0) + 1}
         origin = Origin(work.run_id, work.work_id, work.scope, recoveries)
         emit_id = derive_id(work.work_id, "failed")

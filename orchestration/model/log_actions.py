@@ -63,6 +63,8 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "step_failed": "an attempt failed",
         "step_hung": "a step ignored its time limit; it counts as failed and may still occupy its worker",
         "step_left": "a continued step was interrupted by an internal error; it is executed again",
+        "step_output": "a line that a step printed",
+        "step_recovered": "an attempt failed finally, and a `@catch_error` step takes care of it",
         "step_unrecorded": "an outcome was not recorded although Redis answers; the step is repeated or its run fails",
         "sweep_error": "one item could not be processed; the next sweep retries it",
         "sweep_orphan": "an index entry of a deleted run was found and skipped",

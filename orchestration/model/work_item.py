@@ -273,12 +273,14 @@ class Failed:
         retry_delay_seconds: What the retry policy said; None means the failure is final.
         failed_event: The event for a `@catch_error` handler; None if there is none, or it cannot be given one.
         ending: The event that ends the run if no handler recovers the failure.
+        traceback: Where it failed, for people; the journal keeps it.
     """
 
     error: bytes
     retry_delay_seconds: float | None
     failed_event: Envelope | None
     ending: Envelope
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ interface Bar {
   outcome: string;
   event: string | null;
   error: string | null;
+  traceback: string | null;
 }
 
 interface ListedRun {
@@ -84,6 +85,7 @@ interface Run extends ListedRun {
   began_with: ShownEvent | null;
   result: (Shown & { event: string }) | null;
   error: string | null;
+  traceback: string | null;
   trouble: string | null;
   steps: StepCounts[];
   is_partial: boolean;

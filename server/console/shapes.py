@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from ...orchestration.inspection.endings import result_of, why_not_completed
+from ...orchestration.inspection.endings import result_of, traceback_of, why_not_completed
 from ...orchestration.inspection.run_detail import JournalEntry, Question, RunDetail, StateValue
 from ...orchestration.inspection.run_list import ListedRun
 from ...orchestration.inspection.timeline import Execution, executions
@@ -118,6 +118,7 @@ def run_shape(
         "began_with": _fields(found.began_with),
         "result": _result(record),
         "error": why_not_completed(record),
+        "traceback": traceback_of(record),
         "trouble": trouble,
         "steps": _steps(found, past),
         "is_partial": found.work_left_out or found.journal_left_out > 0,
@@ -178,6 +179,7 @@ def _execution(each: Execution) -> dict[str, Any]:
         "outcome": each.outcome,
         "event": None if each.event is None else each.event.rpartition(".")[2],
         "error": error,
+        "traceback": each.traceback,
     }
 
 

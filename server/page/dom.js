@@ -120,6 +120,11 @@ export function blank(title, text, ...more) {
   return h("div", { class: "blank" }, h("p", { class: "blank-title" }, title), text ? h("p", {}, text) : null, ...more);
 }
 
+/** Where a step failed, opened on demand. @param {string} text */
+export function tracebackBox(text) {
+  return h("details", { class: "traceback" }, h("summary", {}, "Traceback"), h("pre", { tabindex: "0" }, text));
+}
+
 /** An error message, with a button to try again. @param {any} error @param {(() => void) | null} again */
 export function errorBox(error, again) {
   const retry = again ? h("button", { type: "button", onclick: again }, "Try again") : null;

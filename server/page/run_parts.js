@@ -1,6 +1,6 @@
 // What is shown of a run: head, questions, outcome, graph, events, timeline, steps, state.
 
-import { fill, h, panel } from "./dom.js";
+import { fill, h, panel, tracebackBox } from "./dom.js";
 import { eventList } from "./event_list.js";
 import { badge, bytes, count, duration, short, shownStatus, timeAgo } from "./format.js";
 import { graphView, stepWords } from "./graph.js";
@@ -157,6 +157,7 @@ export function runParts(first, graphData, { act, sent }) {
           { class: "panel failure", "aria-label": "Error" },
           h("h2", {}, run.status === "cancelled" ? "Cancelled" : "Error"),
           h("p", { class: "error-text" }, run.error),
+          run.traceback ? tracebackBox(run.traceback) : null,
         ),
       );
     fill(outcome, shown);

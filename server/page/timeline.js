@@ -1,6 +1,6 @@
 // A run's attempts as bars over time, one band for each worker process; and the same as a table.
 
-import { fill, h, s } from "./dom.js";
+import { fill, h, s, tracebackBox } from "./dom.js";
 import { count, duration, short } from "./format.js";
 
 const BAR = 18;
@@ -197,9 +197,12 @@ function asTable(run) {
     bar.worker,
     duration(bar.started_at - run.created_at),
     duration((bar.ended_at ?? run.now) - bar.started_at),
-    (OUTCOMES[bar.outcome]?.[1] ?? bar.outcome) +
-      (bar.event ? ` → ${short(bar.event)}` : "") +
-      (bar.error ? `: ${bar.error}` : ""),
+    [
+      (OUTCOMES[bar.outcome]?.[1] ?? bar.outcome) +
+        (bar.event ? ` → ${short(bar.event)}` : "") +
+        (bar.error ? `: ${bar.error}` : ""),
+      bar.traceback ? tracebackBox(bar.traceback) : null,
+    ],
   ];
   return h(
     "table",

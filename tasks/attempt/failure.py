@@ -8,12 +8,14 @@ import traceback
 from contextvars import Context
 from typing import Any
 
+from ...orchestration.model.decide import recovering
 from ...orchestration.model.envelope import FAILED, Envelope, ending
 from ...orchestration.model.errors import StoreUnavailable, WorkerLost
 from ...orchestration.model.work_item import Failed, Outcome, Work
 from ...orchestration.store.verbs import Store
 from ..events.codec import encode_event
 from ..events.exceptions import encode_exception, shown
+from ..events.tracebacks import step_traceback
 from ..retry.policy import jitter_seed, next_delay
 from ..workflow.registry import Registered
 from .running import StepExit
@@ -62,15 +64,20 @@ async def failed_outcome(
     encoded = encode_exception(error, note=note)
     about = {"action": "step_failed", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
     text = f"step {work.step} of run {work.run_id} failed on attempt {work.attempt}: {shown(error)}"
-    if delay is None:
-        context.run(log_error, text, error, about)
-    else:
+    if delay is not None:
         logger.info("%s; next attempt in %g s", text, delay, extra=about)
+    elif failed_event is not None and (handler := recovering(registered.plan, work)) is not None:
+        logger.warning("%s; handled by %s", text, handler.name, extra=about | {"action": "step_recovered"})
+    else:
+        context.run(log_error, text, error, about)
+    trace = step_traceback(error)
+    exception = encoded | {"exception_traceback": trace}
     return Failed(
         error=json.dumps(encoded).encode(),
         retry_delay_seconds=delay,
         failed_event=failed_event,
-        ending=ending(FAILED, step_name=work.step, exception=encoded, attempts=failures, elapsed_seconds=elapsed),
+        ending=ending(FAILED, step_name=work.step, exception=exception, attempts=failures, elapsed_seconds=elapsed),
+        traceback=trace,
     )
 
 
@@ -101,6 +108,8 @@ def journal_entry(outcome: Outcome) -> dict[str, Any]:
     entry: dict[str, Any] = {"out": type(outcome).__name__.lower()}
     if isinstance(outcome, Failed):
         entry["error"] = failure_text(outcome)
+        if outcome.traceback:
+            entry["tb"] = outcome.traceback
         if outcome.retry_delay_seconds is not None:
             entry["delay"] = outcome.retry_delay_seconds
     elif (event := getattr(outcome, "event", None)) is not None:

@@ -12,6 +12,7 @@ from ...orchestration.model.envelope import FAILED, ending
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.work_item import Held, Work
 from ..events.exceptions import encode_exception, shown
+from ..events.tracebacks import step_traceback
 from .failure import log_error
 from .running import AttemptFailed, forget_cancellations
 
@@ -51,7 +52,7 @@ async def settle_unrecorded(engine: Engine, work: Work, error: BaseException) ->
     end = ending(
         FAILED,
         step_name=work.step,
-        exception=encode_exception(problem),
+        exception=encode_exception(problem) | {"exception_traceback": step_traceback(problem)},
         attempts=work.attempt,
         elapsed_seconds=elapsed,
     )

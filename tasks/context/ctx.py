@@ -149,6 +149,11 @@ class Context(StepContextMarker, Generic[StateT]):
     # -- in a step -------------------------------------------------------------------------------------------------
 
     @property
+    def step_name(self) -> str:
+        """The step's name."""
+        return self._step("step_name").work.step
+
+    @property
     def attempt(self) -> int:
         """Number of this attempt, from 1: failures + losses + 1."""
         return self._step("attempt").work.attempt

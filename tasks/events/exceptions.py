@@ -1,8 +1,8 @@
 """Exceptions that cross processes: as a small JSON object, and back as an exception of the same class if possible.
 
 The object always has `exception_type` (`module.qualname`) and `exception_message`. Where they say more than the message
-does, there are also `exception_args`, `exception_notes` and `exception_cause` (an object of the same kind). Tracebacks
-and attributes are not included.
+does, there are also `exception_args`, `exception_notes` and `exception_cause` (an object of the same kind). Attributes
+are not included; the failure of a step also has `exception_traceback`, a text for people.
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@ from ..embedded.supervisor import Supervisor
 
 #: Seconds that a command may take to end after SIGTERM: a server cuts open streams sooner.
 _STOP_SECONDS = 10.0
+#: Written behind everything that a process has printed, into the same pipe: what comes before it has been read then.
+_MARK = b"\0umbel has read until here\0\n"
+#: Seconds after which output that nobody takes is given up.
+_DRAIN_SECONDS = 5.0
 #: Lines of its output that an error shows.
 _TAIL_LINES = 20
 
@@ -52,6 +56,8 @@ class CommandProcess:
         self._name, self._supervisor, self._stop_seconds, self._say = command, supervisor, stop_seconds, say
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         reading, writing = os.pipe()
+        self._writing: int | None = None
+        self._drained = threading.Event()
         try:
             self.process = supervisor.spawn(
                 _command_line(command, options),
@@ -61,9 +67,9 @@ class CommandProcess:
             )
         except BaseException:
             os.close(reading)
-            raise
-        finally:
             os.close(writing)
+            raise
+        self._writing = writing
         self._reader = threading.Thread(
             target=self._pass_on, args=(reading,), name=f"umbel-{command}-output", daemon=True
         )
@@ -77,7 +83,7 @@ class CommandProcess:
         """
         code = self.process.poll()
         if code is not None:
-            self._reader.join(1)
+            self._close()
             lines = "\n".join(self._tail)
             raise ProcessEnded(
                 f"The {self._name} process ended with code {code}. "
@@ -85,13 +91,16 @@ class CommandProcess:
             )
 
     def mute(self) -> None:
-        """Pass on no more of its output."""
+        """Pass on what it has printed until now, and no more."""
+        if self._writing is not None:
+            os.write(self._writing, _MARK)
+            self._drained.wait(_DRAIN_SECONDS)
         self._say = lambda _: None
 
     def stop(self) -> None:
         """End it: by SIGTERM, or by SIGKILL if that takes too long."""
         self._supervisor.stop(self.process, within_seconds=self._stop_seconds)
-        self._reader.join(1)
+        self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,11 +110,21 @@ class CommandProcess:
     ) -> None:
         self.stop()
 
+    def _close(self) -> None:
+        if self._writing is not None:
+            os.close(self._writing)
+            self._writing = None
+        self._reader.join(1)
+
     def _pass_on(self, descriptor: int) -> None:
-        with open(descriptor, errors="replace") as lines:
+        with open(descriptor, errors="replace", newline="\n") as lines:
             for line in lines:
-                self._tail.append(line.rstrip("\n"))
-                self._say(line.rstrip("\n"))
+                text, mark, _ = line.rstrip("\n").partition(_MARK.decode().rstrip("\n"))
+                if text or not mark:
+                    self._tail.append(text)
+                    self._say(text)
+                if mark:
+                    self._drained.set()
 
 
 class WorkerProcess(CommandProcess):

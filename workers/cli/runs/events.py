@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -76,6 +78,13 @@ def _as_text(event: StreamEvent) -> str:
     value = untagged(event.envelope.value())
     fields = {name: field for name, field in value.items() if name != "_data"} | (value.get("_data") or {})
     words = [str(event.seq), name, *([f"from {event.step}"] if event.step else [])]
+    trace = _taken_traceback(fields)
     if fields:
         words.append(json.dumps(fields, ensure_ascii=False))
-    return "  ".join(words)
+    return "  ".join(words) + textwrap.indent(f"\n{trace}", "    ") if trace else "  ".join(words)
+
+
+def _taken_traceback(fields: dict[str, Any]) -> str:
+    """The traceback in the fields of a failure, which stands in lines of its own."""
+    exception = fields.get("exception")
+    return str(exception.pop("exception_traceback", "")) if isinstance(exception, dict) else ""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ....orchestration.connection.keys import check_run_id
-from ....orchestration.inspection.endings import result_of, why_not_completed
+from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
 from ....orchestration.inspection.run_list import newest_runs
 from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
@@ -107,6 +107,9 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         print_table(
             ("STEP", "ATTEMPT", "WORKER", "STARTED", "DURATION", "OUTCOME"), (_row(each, record) for each in shown)
         )
+    for each in shown:
+        if each.traceback:
+            click.echo(f"\n{each.step}, attempt {each.attempt}:\n{each.traceback}")
 
 
 async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], list[Unfinished], int]:
@@ -185,6 +188,7 @@ def _whole(record: RunRecord, found: list[Execution], left: list[Unfinished]) ->
     return _summary(record) | {
         "result": result_of(record) if record.status == "completed" else None,
         "error": why_not_completed(record),
+        "traceback": traceback_of(record),
         "executions": [
             {
                 "step": each.step,
@@ -198,6 +202,7 @@ def _whole(record: RunRecord, found: list[Execution], left: list[Unfinished]) ->
                 "outcome": each.outcome,
                 "event": each.event,
                 "error": each.error,
+                "traceback": each.traceback,
                 "retry_delay_seconds": each.retry_delay_seconds,
             }
             for each in found

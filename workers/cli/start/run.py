@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from ....orchestration.engine.worker_directory import seen_workers
-from ....orchestration.inspection.endings import result_of, why_not_completed
+from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
 from ....orchestration.model.envelope import IDLE
 from ....orchestration.store.replies import RunRecord
 from ....tasks.client.handler import WorkflowHandler
@@ -98,6 +98,8 @@ def run(
         shown.close()
         failure = why_not_completed(record)
         if failure is not None:
+            if (trace := traceback_of(record)) is not None:
+                note(trace)
             note(f"{failure} For details: umbel show {record.run_id}")
             sys.exit(1)
         if as_json:

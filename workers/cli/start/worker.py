@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -10,6 +11,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 import click
+from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import host_format
 
@@ -17,6 +19,7 @@ from ....orchestration.connection.settings import Settings, redact_url
 from ....orchestration.model.errors import NotConfigured, WorkflowValidationError
 from ....tasks.workflow.registry import Registry
 from ...celery_app.app import Installation, create_app
+from ...celery_app.step_output import StepOutput, log_line, print_line
 from ...pool.taskpool import DEFAULT_CONCURRENCY
 from ..deployment import configured, refuse_foreign
 from ..draining import limit_drain
@@ -79,7 +82,7 @@ def worker_options(command: F) -> F:
 @click.option("-n", "--name", metavar="NAME", help="Worker name; @HOST is added. Default: umbel-PID.")
 @loglevel_option("INFO")
 @log_format_option
-@click.option("--quiet", is_flag=True, help="Do not print at startup what is served.")
+@click.option("--quiet", is_flag=True, help="Print what steps print, and only what else needs attention.")
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
 def worker(
     targets: tuple[str, ...],
@@ -125,15 +128,20 @@ def worker(
         without_mingle=True,
         heartbeat_interval=_HEARTBEAT_SECONDS,
         quiet=True,
+        redirect_stdouts=False,
     )
-    if not quiet:
+    if quiet:
+        celery_worker.safe_say = lambda text, file=None: None
+        logging.getLogger("umbel.execution").addFilter(lambda record: getattr(record, "action", "") != "step_failed")
+    else:
         served = f"umbel worker {controller.hostname} ({pool}, concurrency {controller.concurrency})"
         for line in _introduction(served, consumed, settings, app.umbel.registry):
             printer(log_format)(line)
     limit_drain(app, settings.drain_seconds, prefork=pool == "prefork")
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)
-    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown there; stdout is for what steps print
+    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown there
+    sys.stdout = sys.stderr = StepOutput(print_line if quiet else log_line)
     controller.start()
     sys.exit(controller.exitcode)
 
