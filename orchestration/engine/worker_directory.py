@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..store.replies import pairs
 from ..store.verbs import Store
@@ -27,6 +27,7 @@ class SeenWorker:
         is_live: It announced itself recently enough to be believed.
         detours: Why its messages pass through Celery's consumer instead of going straight to its pool.
         library: The library of functions that it uses; empty for a worker of a release without.
+        sources: Workflow -> file and digest of its code there, where they are known.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SeenWorker:
     detours: tuple[str, ...] = ()
     library: str = ""
     paused: tuple[str, ...] = ()
+    sources: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def serves(self, workflow: str) -> bool:
         """Whether runs of this workflow may go on here."""
@@ -68,6 +70,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
                 detours=tuple(about.get("detours", ())),
                 library=about.get("library", ""),
                 paused=tuple(about.get("paused", ())),
+                sources={name: (file, digest) for name, (file, digest) in about.get("sources", {}).items()},
             )
         )
     return found

@@ -20,7 +20,7 @@ from support.eventually import eventually
 from support.processes.command_line import FLOWS, Background, Cli
 from support.processes.owner import processes_mentioning
 from umbel.workers.embedded.configuration import free_port
-from umbel.workers.embedded.folder import ServerFolder, is_locked
+from umbel.workers.embedded.folder import ServerFolder, is_locked, project_state
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def cli(tmp_path: Path) -> Cli:
 
 def nothing_is_left(cli: Cli) -> bool:
     """No worker of this test lives, which would have its folder on the command line, and no server holds its folder."""
-    server_lock = ServerFolder(cli.folder / "state" / "default").server_lock
+    server_lock = ServerFolder(cli.folder / "state" / project_state(cli.folder)).server_lock
     return not processes_mentioning(f"{cli.folder}/flows.py") and not is_locked(server_lock)
 
 
@@ -99,7 +99,7 @@ def test_progress_is_a_table_on_a_terminal(cli: Cli) -> None:
 def test_dev_serves_until_it_is_interrupted_and_other_terminals_attach_to_it(cli: Cli) -> None:
     with cli.background("dev", f"{cli.folder}/flows.py:Squares", "--pool", "threads") as dev:
         dev.says("ready.")
-        assert f"Runs are kept in {cli.folder}/state/default" in dev.err
+        assert f"Runs are kept in {cli.folder}/state/{project_state(cli.folder)}" in dev.err
         run_id = cli("start", "flows.py:Squares", "count=2")
         assert "No live worker" not in run_id.err
         assert '{"result": {"total": 1}}' in cli("events", run_id.out.strip(), "--follow").out

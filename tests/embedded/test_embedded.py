@@ -19,6 +19,7 @@ from umbel.orchestration.model.errors import ConfigurationError
 from umbel.orchestration.model.releases import Release
 from umbel.workers.embedded.binary import server_release
 from umbel.workers.embedded.configuration import free_port, read_address
+from umbel.workers.embedded.folder import project_state
 from umbel.workers.embedded.redis_server import (
     EmbeddedRedis,
     EmbeddedRedisFailed,
@@ -332,7 +333,19 @@ def test_a_binary_is_taken_when_its_release_is_new_enough(tmp_path: Path, printe
 
 def test_state_folders_lie_where_the_environment_says() -> None:
     assert state_folder("shop", environ={"UMBEL_STATE_DIR": "/somewhere"}) == Path("/somewhere/shop")
-    assert state_folder(environ={}) == Path.home() / ".local/state/umbel/default"
+    assert state_folder("shop", environ={}) == Path.home() / ".local/state/umbel/shop"
+
+
+def test_each_project_has_a_state_folder_of_its_own(tmp_path: Path) -> None:
+    for folder in ("one/shop/src", "other/shop"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "one/shop/pyproject.toml").touch()
+
+    name = project_state(tmp_path / "one/shop")
+    assert name.startswith("shop-")
+    assert project_state(tmp_path / "one/shop/src") == name
+    assert project_state(tmp_path / "other/shop") not in (name, project_state(tmp_path / "other"))
+    assert state_folder(environ={"UMBEL_STATE_DIR": "/x"}) == Path("/x") / project_state(Path.cwd())
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 65, "new\nline"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import approval
 
 from support.eventually import eventually
-from umbel.workers.embedded.folder import ServerFolder, is_locked
+from umbel.workers.embedded.folder import ServerFolder, is_locked, project_state
 
 EXAMPLE = Path(approval.__file__)
 UMBEL = str(Path(sys.executable).with_name("umbel"))
@@ -42,7 +42,7 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.state = ServerFolder(folder / "state" / "default")
+        self.state = ServerFolder(folder / "state" / project_state(Path.cwd()))
         self.environment = os.environ | {"UMBEL_STATE_DIR": str(folder / "state"), "PYTHONUNBUFFERED": "1"}
 
     def __call__(self, *arguments: str) -> str:
@@ -70,7 +70,7 @@ class Terminal:
     def _kill_server(self) -> None:
         """Another command may have started the Redis, which then is nobody's child and has lost its last supervisor."""
         with suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(int((self.folder / "state" / "default" / "server.pid").read_text()), signal.SIGKILL)
+            os.kill(int((self.folder / "state" / project_state(Path.cwd()) / "server.pid").read_text()), signal.SIGKILL)
 
 
 class Background:

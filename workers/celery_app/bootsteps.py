@@ -34,6 +34,7 @@ from ...tasks.client.runtime import Runtime
 from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
 from ...tasks.messages.template import message_fault
 from ...tasks.owner.names import process_is_dead
+from ...tasks.workflow.source import source_of
 from ..doctor.redis_info import ask_server
 from ..doctor.redis_rules import what_loses_data
 from ..pool.taskpool import AsyncPool
@@ -101,6 +102,8 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         self._queues = sorted(parent.app.amqp.queues.consume_from)
         self._warn_of_unused_queues()
         is_ours = isinstance(parent.pool, AsyncPool)
+        sources = {each.name: source_of(each.workflow) for each in self.installation.registry}
+        self._sources = {name: (each.file, each.digest) for name, each in sources.items() if each is not None}
         self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]
         self._running = self._portal.submit(self._run())
 
@@ -219,6 +222,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             "queues": (consumed := sorted(self.installation.app.amqp.queues.consume_from)),
             "paused": sorted(set(self._queues) - set(consumed)),
             "library": library().name,
+            "sources": self._sources,
             "detours": self.installation.direct_delivery.all_reasons(),
             "seen_at": now,
         }

@@ -27,9 +27,7 @@ def deployment_options(command: F) -> F:
     state = click.option(
         "--state",
         metavar="NAME",
-        default="default",
-        show_default=True,
-        help="State folder of the embedded Redis; ignored with a Redis URL.",
+        help="State folder of the embedded Redis. Default: one for each project. Ignored with a Redis URL.",
     )
     redis = click.option(
         "--redis", "redis_url", metavar="URL", help="URL of the state Redis. [env var: UMBEL_REDIS_URL]"
@@ -48,7 +46,7 @@ def configured(redis_url: str | None) -> Settings:
 
 
 @contextmanager
-def embedded(settings: Settings, state: str) -> Iterator[tuple[Settings, Supervisor]]:
+def embedded(settings: Settings, state: str | None) -> Iterator[tuple[Settings, Supervisor]]:
     """The embedded Redis of a state folder for a `with` block: attached to if it is running, else started.
 
     Yields:
@@ -78,7 +76,7 @@ def refuse_foreign(settings: Settings) -> None:
 
 
 @contextmanager
-def existing_settings(redis_url: str | None, state: str) -> Iterator[Settings]:
+def existing_settings(redis_url: str | None, state: str | None) -> Iterator[Settings]:
     """The settings of an existing deployment; an embedded Redis is started for the block only.
 
     Raises:
@@ -99,7 +97,7 @@ def existing_settings(redis_url: str | None, state: str) -> Iterator[Settings]:
 
 
 @contextmanager
-def existing(redis_url: str | None, state: str) -> Iterator[Runtime]:
+def existing(redis_url: str | None, state: str | None) -> Iterator[Runtime]:
     """A runtime with `existing_settings`."""
     with existing_settings(redis_url, state) as settings:
         runtime = Runtime(settings)

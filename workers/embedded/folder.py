@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from .configuration import read_address
 
 #: Lines of the server's log shown in an error.
 _LOG_TAIL_LINES = 20
+#: Files and folders that mark the folder of a project.
+PROJECT_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -22,13 +25,19 @@ class EmbeddedRedisFailed(UmbelError):
     """An embedded server did not start, answer or stop; if it wrote a log, the text ends with its last lines."""
 
 
-def state_folder(name: str = "default", *, environ: Mapping[str, str] | None = None) -> Path:
-    """The folder of a named embedded server: `$UMBEL_STATE_DIR/<name>`, else `~/.local/state/umbel/<name>`.
+def state_folder(name: str | None = None, *, environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of an embedded server: `$UMBEL_STATE_DIR/<name>`, else `~/.local/state/umbel/<name>`.
+
+    Args:
+        name: Of the state; None is the project's own, see `project_state`.
+        environ: Environment variables; None is this process's.
 
     Raises:
         ConfigurationError: The name cannot be a folder's, or there is no home folder.
     """
-    if not _NAME.fullmatch(name):
+    if name is None:
+        name = project_state(Path.cwd())
+    elif not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"A state folder cannot be named {name!r}: a name has up to 64 letters, digits, '_', '.' and '-', and "
             f"begins with a letter or digit. Choose such a name."
@@ -41,6 +50,20 @@ def state_folder(name: str = "default", *, environ: Mapping[str, str] | None = N
             "The embedded Redis keeps its state in the home folder, and this user has none. Set UMBEL_STATE_DIR to a "
             "folder you may write to, or UMBEL_REDIS_URL to a Redis."
         ) from None
+
+
+def project_state(folder: Path) -> str:
+    """The name of the state of the project that a folder belongs to.
+
+    A project is the nearest folder upwards with one of `PROJECT_MARKS` in it, below the home folder; without one, the
+    folder itself. So two projects never execute each other's code.
+    """
+    folder = folder.resolve()
+    home = Path(os.path.expanduser("~"))
+    upwards = [each for each in (folder, *folder.parents) if each not in (home, *home.parents)]
+    project = next((each for each in upwards if any((each / mark).exists() for mark in PROJECT_MARKS)), folder)
+    label = re.sub(r"[^A-Za-z0-9_.-]+", "-", project.name).strip("-._")[:40] or "project"
+    return f"{label}-{hashlib.sha256(os.fsencode(project)).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _MARKS: dict[Level, tuple[str, str]] = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--remove-unused", is_flag=True, help="Remove libraries of functions that no announced worker uses.")
 @deployment_options
-def doctor(app_name: str | None, as_json: bool, remove_unused: bool, redis_url: str | None, state: str) -> None:
+def doctor(app_name: str | None, as_json: bool, remove_unused: bool, redis_url: str | None, state: str | None) -> None:
     """Examine Redis, broker and workers, and suggest fixes.
 
     Exits with 1 if data could be lost or a server does not answer.

@@ -13,7 +13,7 @@ from ..output import note
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @deployment_options
-def cancel(run_id: str, redis_url: str | None, state: str) -> None:
+def cancel(run_id: str, redis_url: str | None, state: str | None) -> None:
     """Cancel RUN: running steps are interrupted, and no new step starts."""
     check_run_id(run_id)
     with existing(redis_url, state) as runtime:

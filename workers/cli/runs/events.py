@@ -26,7 +26,7 @@ from ..output import note
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @deployment_options
 def events(
-    run_id: str, follow: bool, after: int, internal: bool, as_json: bool, redis_url: str | None, state: str
+    run_id: str, follow: bool, after: int, internal: bool, as_json: bool, redis_url: str | None, state: str | None
 ) -> None:
     """Print the events RUN has published, one per line: number, event, step, fields."""
     check_run_id(run_id)

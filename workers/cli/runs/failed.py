@@ -21,7 +21,7 @@ _ERROR_CHARACTERS = 100
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most this many runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, including each attempt.")
 @deployment_options
-def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
+def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str | None) -> None:
     """List stuck work, latest first: failed runs, parked steps, rejected messages."""
     with existing(redis_url, state) as runtime:
         runs, parked = runtime.portal.call(_stuck(runtime.store, workflow, limit))

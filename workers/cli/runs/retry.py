@@ -25,7 +25,7 @@ _MAX_RUNS = 10_000
 @click.option("--yes", is_flag=True, help="With --all: do not ask for confirmation.")
 @deployment_options
 def retry(
-    run_ids: tuple[str, ...], every: bool, workflow: str | None, yes: bool, redis_url: str | None, state: str
+    run_ids: tuple[str, ...], every: bool, workflow: str | None, yes: bool, redis_url: str | None, state: str | None
 ) -> None:
     """Resume each failed, timed out or cancelled RUN: unfinished steps run again, finished ones are kept."""
     if every == bool(run_ids) or (workflow is not None and not every):

@@ -35,7 +35,7 @@ def send(
     step: str | None,
     target: str | None,
     redis_url: str | None,
-    state: str,
+    state: str | None,
 ) -> None:
     """Send EVENT with the given fields into RUN, to every step and waiter that accepts it.
 

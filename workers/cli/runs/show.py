@@ -26,7 +26,7 @@ from ..output import clock, counted, instant, iso, note, print_json, print_table
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @deployment_options
 def runs(
-    status: str | None, workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str
+    status: str | None, workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str | None
 ) -> None:
     """List the newest runs, newest first."""
     with existing(redis_url, state) as runtime:
@@ -86,7 +86,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @deployment_options
-def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str) -> None:
+def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str | None) -> None:
     """Show what happened in RUN: each execution of a step, its worker, times and outcome."""
     with existing(redis_url, state) as runtime:
         record, found, left, cut = runtime.portal.call(_read(runtime.store, check_run_id(run_id)))

@@ -6,20 +6,23 @@ import importlib.util
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from ....orchestration.model.errors import ConfigurationError
+from ....tasks.workflow.source import user_files
 from ...embedded.folder import state_folder
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import CommandProcess, WorkerProcess
 from ..deployment import configured, deployment_options, embedded
 from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
-from ..targets import load_targets
+from ..targets import load_targets, parse_target
+from .reload import Programs, Watch
 from .worker import given_targets, loglevel_option, targets_argument, worker_options
 
 #: Default ports of server and Flower, and how many further ports are tried.
@@ -39,6 +42,12 @@ _POLL_SECONDS = 0.2
 @click.option(
     "--flower-port", type=click.IntRange(1, 65535), help=f"Flower port. Default: {_FLOWER_PORT}, or the next free one."
 )
+@click.option(
+    "--reload/--no-reload",
+    default=True,
+    show_default=True,
+    help="Restart worker and server when a Python file of the project changes.",
+)
 @loglevel_option("INFO")
 @log_format_option
 @deployment_options
@@ -52,14 +61,16 @@ def dev(
     no_server: bool,
     flower: bool,
     flower_port: int | None,
+    reload: bool,
     loglevel: str,
     log_format: LogFormat,
     redis_url: str | None,
-    state: str,
+    state: str | None,
 ) -> None:
     """Run an embedded Redis, a worker for TARGET… and the HTTP server with its console until Ctrl-C.
 
-    Runs are kept in a state folder; start and watch them on the console page, or from another terminal with `umbel
+    Worker and server restart when the code changes: running steps end with the code they began with. Runs are kept in
+    the project's state folder; start and watch them on the console page, or from another terminal with `umbel
     start`, `umbel show`, `umbel events`. With --redis or UMBEL_REDIS_URL, that Redis is used instead.
     """
     say = printer(log_format)
@@ -77,38 +88,43 @@ def dev(
         else:
             supervisor = stack.enter_context(Supervisor())
         options = [*logs, *(["--queues", queues] if queues else []), *(["-E"] if task_events else [])]
-        started: list[CommandProcess] = []
 
-        def start(process: CommandProcess) -> None:
-            started.append(stack.enter_context(process))
+        def worker() -> CommandProcess:
+            return WorkerProcess(
+                settings, given, supervisor, pool=pool, concurrency=concurrency, options=options, say=note
+            )
 
         try:
-            start(
-                WorkerProcess(
-                    settings, given, supervisor, pool=pool, concurrency=concurrency, options=options, say=note
-                )
-            )
+            watch = Watch({*(file.parent for file in user_files()), *_roots(given)}) if reload else None
+            running = stack.enter_context(Programs(watch, say))
+            running.start(worker)
             if has_server:
                 # The socket listens before the server starts: early requests wait, and no other process takes the port.
                 listening = stack.enter_context(closing(_listen(port, _SERVER_PORT, "--port")))
                 fd = listening.fileno()
                 arguments = [*given, *logs, "--fd", str(fd)]
-                start(CommandProcess(settings, "serve", arguments, supervisor, say=note, pass_fds=[fd]))
+                running.start(lambda: CommandProcess(settings, "serve", arguments, supervisor, say=note, pass_fds=[fd]))
                 say(f"Console and HTTP API: http://127.0.0.1:{listening.getsockname()[1]}")
             elif not no_server:
                 say("The HTTP server and its console are not installed: pip install 'umbel[server]'")
             if flower:
                 with closing(_listen(flower_port, _FLOWER_PORT, "--flower-port")) as tried:
                     found = tried.getsockname()[1]  # Flower accepts no socket
-                start(CommandProcess(settings, "flower", ["--port", str(found)], supervisor, say=note))
+                flower_options = ["--port", str(found)]
+                running.start(
+                    lambda: CommandProcess(settings, "flower", flower_options, supervisor, say=note), has_code=False
+                )
             say(f"Start a run from another terminal with: umbel start {given[0]} key=value")
-            while all(process.process.poll() is None for process in started):
+            while True:
+                running.look()
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             say("Waiting for running steps (Ctrl-C again to stop now)")
-            return
-        for process in started:
-            process.check()
+
+
+def _roots(targets: Sequence[str]) -> Iterator[Path]:
+    for text in targets:
+        yield parse_target(text).root
 
 
 def _is_installed(*modules: str) -> bool:

@@ -21,7 +21,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True)
 @deployment_options
-def flower(address: str, port: int, redis_url: str | None, state: str) -> None:
+def flower(address: str, port: int, redis_url: str | None, state: str | None) -> None:
     """Start Flower: workers, queues, and every step as a Celery task. It enables the workers' task events.
 
     Flower is configured by FLOWER_… variables. Everyone who can reach it can stop workers: require a login with

@@ -21,6 +21,7 @@ from ....tasks.events.event import StartEvent, StopEvent
 from ...local.command_process import WorkerProcess
 from ..deployment import configured, deployment_options, embedded, existing
 from ..fields import field_arguments, read_fields
+from ..other_code import await_same_code, warn_of_other_code
 from ..output import note, print_json
 from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
 from ..targets import load_workflow
@@ -53,7 +54,7 @@ def run(
     concurrency: int | None,
     loglevel: str,
     redis_url: str | None,
-    state: str,
+    state: str | None,
 ) -> None:
     """Run the workflow TARGET with the given start event and print its result.
 
@@ -86,6 +87,9 @@ def run(
         stack.callback(runtime.close)
         if worker is not None:
             _warn_of_other_workers(runtime, workflow, shown)
+            await_same_code(runtime, workflow, shown.say)
+        else:
+            warn_of_other_code(runtime, workflow, shown.say)
         handler = _begin(runtime, workflow, event, run_id)
         check = worker.check if worker is not None else _hint_at_missing_worker(runtime, workflow, shown)
         try:
@@ -119,7 +123,7 @@ def start(
     input_text: str | None,
     run_id: str | None,
     redis_url: str | None,
-    state: str,
+    state: str | None,
 ) -> None:
     """Start a run of TARGET with the given start event, print the run's id and return.
 
@@ -127,6 +131,7 @@ def start(
     """
     workflow, event = _prepared(target, pairs, input_text)
     with existing(redis_url, state) as runtime:
+        warn_of_other_code(runtime, workflow, note)
         handler = _begin(runtime, workflow, event, run_id)
         click.echo(handler.run_id)
         name = workflow.workflow_name

@@ -1,0 +1,90 @@
+"""Where a workflow's code comes from: two processes compare it to see whether they have the same."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from .definition import WorkflowDefinition
+
+_PACKAGE = Path(__file__).parents[2]
+#: Code in these folders is installed, or umbel's own; it is not part of what a user edits.
+_INSTALLED = tuple(
+    {
+        *(f"{path}/" for name, path in sysconfig.get_paths().items() if "lib" in name),
+        *(f"{_PACKAGE / floor}/" for floor in ("orchestration", "tasks", "workers", "server")),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The code of a workflow.
+
+    Attributes:
+        file: Where its class is.
+        digest: Of that file and of the user's own modules that it uses, as they are now.
+    """
+
+    file: str
+    digest: str
+
+
+def source_of(workflow: WorkflowDefinition) -> Source | None:
+    """The code of a workflow; None if it is in no file, as in a notebook."""
+    own = _file_of(sys.modules.get(type(workflow).__module__))
+    if own is None:
+        return None
+    found = hashlib.sha256()
+    for name, text in sorted(_modules_of(type(workflow)).items()):
+        found.update(f"{name}\0".encode() + text + b"\0")
+    return Source(str(Path(own).resolve()), found.hexdigest()[:16])
+
+
+def user_files() -> set[Path]:
+    """The files of all modules that are imported and belong to the user."""
+    return {Path(file) for module in list(sys.modules.values()) if (file := _file_of(module)) is not None}
+
+
+def _modules_of(cls: type) -> dict[str, bytes]:
+    """The user's modules that a class uses: its own and its bases', what those import, and so on."""
+    found: dict[str, bytes] = {}
+    open_ends = {each.__module__ for each in cls.__mro__}
+    while open_ends:
+        name = open_ends.pop()
+        module = sys.modules.get(name)
+        file = _file_of(module)
+        if module is None or file is None:
+            continue
+        with suppress(
+            OSError, SyntaxError, ValueError
+        ):  # removed, or changed to what is no code, since it was imported
+            found[name] = b""
+            found[name] = Path(file).read_bytes()
+            open_ends |= set(_imported(ast.parse(found[name]), module.__package__ or "")) - found.keys()
+    return found
+
+
+def _imported(node: ast.AST, package: str) -> Iterator[str]:
+    """Modules that a module imports while it is imported itself, and some names that are none."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.Import):
+            yield from (name.name for name in each.names)
+        elif isinstance(each, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - each.level + 1] if each.level else []
+            origin = ".".join([*above, *([each.module] if each.module else [])])
+            yield from (origin, *(f"{origin}.{name.name}" for name in each.names))
+        elif not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _imported(each, package)
+
+
+def _file_of(module: ModuleType | None) -> str | None:
+    file = getattr(module, "__file__", None)
+    return file if isinstance(file, str) and file.endswith(".py") and not file.startswith(_INSTALLED) else None

@@ -1,0 +1,71 @@
+"""Whether the live workers of a deployment execute the code that a command was given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
+from ...orchestration.model.errors import ConfigurationError
+from ...tasks.client.runtime import Runtime
+from ...tasks.client.workflow import Workflow
+from ...tasks.workflow.source import Source, source_of
+
+#: Seconds that `umbel dev` is given to load code that was just changed, and after which that is said.
+_RELOAD_SECONDS, _SAY_SECONDS = 20.0, 1.5
+_POLL_SECONDS = 0.2
+
+
+class OtherCode(ConfigurationError):
+    """A worker would execute steps of this workflow with other code than the command was given."""
+
+
+def await_same_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], None]) -> None:
+    """Wait until all live workers of a deployment on this machine have this process's code of a workflow.
+
+    Args:
+        runtime: Of the deployment.
+        workflow: As it is loaded here.
+        say: Prints a line.
+
+    Raises:
+        OtherCode: One still has other code after some time; with both paths.
+        StoreUnavailable: Redis did not answer.
+    """
+    source = source_of(workflow)
+    began = time.monotonic()
+    has_said = False
+    while (differing := _differing(runtime, workflow, source)) is not None:
+        worker, theirs = differing
+        if source is not None and (theirs.file != source.file or time.monotonic() - began > _RELOAD_SECONDS):
+            raise OtherCode(
+                f"{_difference(worker, workflow, theirs, source)} Restart it, or run with a state of its own: "
+                "--state NAME."
+            )
+        if not has_said and time.monotonic() - began > _SAY_SECONDS:
+            has_said = True
+            say(f"Waiting until {worker.name} has loaded the changed code of {workflow.workflow_name}.")
+        time.sleep(_POLL_SECONDS)
+
+
+def warn_of_other_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], None]) -> None:
+    """Say if a live worker, which may be on another machine, has other code; its path may well be another one."""
+    source = source_of(workflow)
+    differing = _differing(runtime, workflow, source)
+    if differing is not None and source is not None and differing[1].digest != source.digest:
+        say(_difference(differing[0], workflow, differing[1], source))
+
+
+def _differing(runtime: Runtime, workflow: Workflow, source: Source | None) -> tuple[SeenWorker, Source] | None:
+    name = workflow.workflow_name
+    for worker in runtime.portal.call(seen_workers(runtime.store)) if source is not None else ():
+        if worker.serves(name) and name in worker.sources:
+            theirs = Source(*worker.sources[name])
+            if theirs != source:
+                return worker, theirs
+    return None
+
+
+def _difference(worker: SeenWorker, workflow: Workflow, theirs: Source, ours: Source) -> str:
+    where = f"{theirs.file}, not {ours.file}" if theirs.file != ours.file else f"{ours.file} before it was changed"
+    return f"{worker.name} (process {worker.pid}) executes other code of {workflow.workflow_name}: {where}."
