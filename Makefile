@@ -12,18 +12,35 @@ PAGE_CHECKS_INSTALLED := $(PAGE_CHECKS)/node_modules/.installed
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="	" read -r t d; do printf '  make %-14s %s\n' "$$t" "$$d"; done
 
+# Says at once, before anything is installed, what is missing.
+define require-python
+command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH. Say which Python to use: make PYTHON=python3.12 ..."; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || { echo "umbel needs Python 3.11 or newer, $(PYTHON) is older. Say which to use: make PYTHON=python3.12 ..."; exit 1; }; \
+$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+  || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: $(notdir $(PYTHON))-venv)."; exit 1; }
+endef
+
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "umbel needs Python 3.11 or newer, $(PYTHON) is older. Say which to use: make PYTHON=python3.12 ..."; exit 1; }
+	@$(call require-python)
+	@echo "Installing umbel and everything for development into $(VENV) (one to three minutes, the first time) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.umbel-installed
+
+# Only what running needs: a fifth of what development needs.
+$(VENV)/.umbel-installed: pyproject.toml
+	@$(call require-python)
+	@echo "Installing umbel into $(VENV) (half a minute, the first time) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 .PHONY: install
 install: $(INSTALLED)  ## Make .venv and install umbel with everything for development
 
 .PHONY: demo
-demo: $(INSTALLED)  ## Audit the standard library's sources on an embedded Redis and worker
+demo: $(VENV)/.umbel-installed  ## Audit the standard library's sources on an embedded Redis and worker
 	$(BIN)/umbel run --pool prefork examples/code_audit.py
 
 .PHONY: test
@@ -48,6 +65,11 @@ check-page:  ## Formatting, lint, types of the console page's JavaScript (needs 
 $(PAGE_CHECKS_INSTALLED): $(PAGE_CHECKS)/package.json $(PAGE_CHECKS)/package-lock.json
 	npm --prefix $(PAGE_CHECKS) ci --ignore-scripts
 	@touch $@
+
+.PHONY: docs
+docs: $(INSTALLED)  ## Build the documentation as a site in build/site; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file scripts/site/mkdocs.yml
+	@echo "Open build/site/index.html"
 
 .PHONY: format
 format: $(INSTALLED)  ## Format, and fix what can be fixed automatically

@@ -300,7 +300,7 @@ class WorkflowHandler:
 
         Raises:
             WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event; or the run
-            was started by other code, which does not accept it while the code here does.
+                was started by other code, which does not accept it while the code here does.
             RunNotFound: No such run.
         """
         return self._begun(self._send(event, step))

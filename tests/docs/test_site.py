@@ -1,0 +1,57 @@
+"""The documentation as a site: it is built without a warning, and needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import umbel
+from support.docs.pages import PAGES, ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", "scripts/site/mkdocs.yml"]
+    built = subprocess.run(
+        [*command, "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert built.returncode == 0, built.stderr
+    yield folder
+
+
+def test_every_page_is_on_the_site_and_can_be_found(site: Path) -> None:
+    index = (site / "search" / "search_index.js").read_text()
+
+    pages = {page.removeprefix("docs/").removesuffix(".md") for page in PAGES if page.startswith("docs/")} - {"README"}
+    assert [page for page in pages if not (site / f"{page}.html").is_file()] == []
+    assert [page for page in pages if f"{page}.html" not in index] == []
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    headings = {
+        name
+        for page in (site / "reference").glob("*.html")
+        for name in re.findall(r'<span class="doc doc-object-name[^"]*">(\w+)</span>', page.read_text())
+    }
+
+    named = {name for name in umbel.__all__ if hasattr(getattr(umbel, name), "__qualname__")}
+    assert named <= headings
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    loads = re.compile(r'<(?:script|img|link|iframe)\b[^>]*(?:src|href)="(https?:)?//[^"]*"')
+    found = {page.name: match[0] for page in site.rglob("*.html") if (match := loads.search(page.read_text()))}
+
+    assert found == {}
