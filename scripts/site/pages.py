@@ -130,7 +130,9 @@ def _place(target: str, origin: str) -> str | None:
 
 def _reference(module: str, title: str) -> str:
     """A page with the public names of a module, each described where it is defined, and only on one page."""
-    others = [name for page in REFERENCE if page.startswith(f"{module}.") for name in importlib.import_module(page).__all__]
+    others = [
+        name for page in REFERENCE if page.startswith(f"{module}.") for name in importlib.import_module(page).__all__
+    ]
     names = importlib.import_module(module)
     parts = []
     for name in sorted(set(names.__all__).difference(others), key=str.lower):

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from support.docs.pages import PAGES, ROOT
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", "scripts/site/mkdocs.yml"]
     built = subprocess.run(
@@ -28,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         timeout=300,
     )
     assert built.returncode == 0, built.stderr
-    yield folder
+    return folder
 
 
 def test_every_page_is_on_the_site_and_can_be_found(site: Path) -> None:
@@ -40,14 +39,11 @@ def test_every_page_is_on_the_site_and_can_be_found(site: Path) -> None:
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
-    headings = {
-        name
-        for page in (site / "reference").glob("*.html")
-        for name in re.findall(r'<span class="doc doc-object-name[^"]*">(\w+)</span>', page.read_text())
-    }
+    pages = [page.read_text() for page in (site / "reference").glob("*.html")]
+    described = {defined for page in pages for defined in re.findall(r'<h3 id="([\w.]+)"', page)}
 
-    named = {name for name in umbel.__all__ if hasattr(getattr(umbel, name), "__qualname__")}
-    assert named <= headings
+    values = [getattr(umbel, name) for name in umbel.__all__]
+    assert {f"{value.__module__}.{value.__qualname__}" for value in values} <= described
 
 
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
