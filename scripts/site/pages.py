@@ -43,7 +43,7 @@ _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def on_startup(command: str, dirty: bool) -> None:
-    """Put the package in a folder of its own name, where the reference finds it: in the repository its root is the package."""
+    """Put the package in a folder of its own name, for the reference: in the repository its root is the package."""
     folder = ROOT / "build" / "package" / "umbel"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("__init__.py", "orchestration", "tasks", "server", "workers"):
