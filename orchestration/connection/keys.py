@@ -70,7 +70,10 @@ RUN_KEYS: dict[str, RunKey] = {
     ),
     "extra": RunKey(":extra", "SET", "names of the run's dynamic keys (members, sent, collect), for their expiry"),
     "received": RunKey(":received", "ZSET", "ids of external sends seen lately", spent=True),
-    "collect": RunKey(":collect", "HASH", "bookkeeping of collect_events buffers", spent=True),
+    "collect": RunKey(":collect", "HASH", "bookkeeping of collect_events buffers, values of ctx.once", spent=True),
+    "children": RunKey(
+        ":children", "HASH", "child run -> the work item that waits for it, status, what it starts with"
+    ),
 }
 
 #: Keys named after something within the run; listed in `extra` while they exist.
@@ -97,6 +100,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
         "HASH",
         "workflow -> how many of its runs may execute at a time, and when that was stated; in the shard of its name",
     ),
+    "outbox": ("ZSET", "what is to be done about child runs or their parents -> next look; see `lua/lib/children.lua`"),
     "retire": ("ZSET", "ended runs whose dynamic keys still have to be expired"),
     "runs:running": ("ZSET", "run id -> created_at"),
     "runs:completed": ("ZSET", "run id -> ended_at"),

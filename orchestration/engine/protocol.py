@@ -35,6 +35,7 @@ from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Failed, Origin, Outcome, Surroundings, Suspended, Work, derive_id
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
 from ..store.verbs import Store
+from .children.outbox import Outbox
 from .concurrency import RunQuota
 from .dispatcher import Dispatcher
 from .emitted import Committed, Emitted, Sent
@@ -66,6 +67,7 @@ class Engine:
         self.limits = Limits(settings.queue, settings.inbox_max_events)
         self.leases = Leases(store)
         self.quota = RunQuota(store, dispatcher)
+        self.outbox = Outbox(store, self)
         self._quick = QuickCommits(store, self.limits) if settings.quick_commits else None
         self._sends_soon = sends_soon
         self._waking: set[asyncio.TimerHandle | asyncio.Task[None]] = set()
@@ -85,6 +87,7 @@ class Engine:
         handler_id: str | None = None,
         limits: Limits | None = None,
         push: PushOf | None = None,
+        nonce: str | None = None,
     ) -> None:
         """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
 
@@ -94,11 +97,12 @@ class Engine:
             event: The start event.
             timeout_seconds: The run's time limit, from its start or admission.
             options: Kept with the run.
-            parent: The run that started it.
+            parent: The run that waits for its end.
             num_concurrent_runs: How many runs of the workflow may execute at a time, across the deployment.
             handler_id: The named handler whose next run it is.
             limits: For routing; by default those of the deployment.
             push: Makes the messages that the script itself sends, where the broker is the state's Redis.
+            nonce: Recognises this start when it is made again; by default each call is another start.
 
         Raises:
             RunExists: The id is taken.
@@ -107,7 +111,7 @@ class Engine:
         """
         commands = [] if event is None else decide_start(plan, run_id, event, limits or self.limits)
         pushed = push(plan, run_id, commands) if push is not None else None
-        nonce = new_nonce()
+        nonce = nonce or new_nonce()
         reply: Applied | Refusal = Refusal.MOVED
         while reply is Refusal.MOVED:
             follows = None if handler_id is None else await current_run(self.store, handler_id)
@@ -155,9 +159,11 @@ class Engine:
             RunNotFound: No such run.
         """
         ended = await self.store.finish(run_id, status, event, if_due=if_due)
-        if ended:
-            await self.quota.pass_on_of(run_id)
-        return ended
+        if ended is None:
+            return False
+        await self.quota.pass_on_of(run_id)
+        await self.outbox.follow(run_id, ended)
+        return True
 
     async def retry(self, run_id: str) -> Applied:
         """Execute the unfinished steps of an ended run; what has been done is kept. Its time limit begins anew.
@@ -248,6 +254,7 @@ class Engine:
             surroundings = await self.store.waiters_for(work.run_id, events)
         if isinstance(reply, Applied):
             await self._send_messages(plan, reply.dispatches)
+            await self.outbox.follow(work.run_id, reply)
         return reply
 
     async def commit(
@@ -302,6 +309,7 @@ class Engine:
             await self._send_messages(plan, reply.dispatches)
             if reply.leaving is not None:
                 await self.quota.pass_on(reply.leaving)
+            await self.outbox.follow(work.run_id, reply)
             if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
                 self._wake_in(outcome.retry_delay_seconds, work, plan)
         return Committed(reply, decision.commands)

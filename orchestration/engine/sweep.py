@@ -95,6 +95,7 @@ class Sweep:
         done += await self._all("retire", due, lambda _, run_id: self.leases.retire(run_id))
         done += await self._all("releasing", due, lambda _, text: self.quota.release(Admission.of_releasing(text)))
         done += await self._all("awaiting_admission", due, lambda _, run_id: self.quota.look_at(run_id, now), LOOKS)
+        done += await self._all("outbox", due, lambda _, member: self.engine.outbox.settle(member))
         for shard, workflows in due.get("limits", {}).items():
             for workflow in workflows:
                 done += await self._admitted(shard, workflow, now)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from .envelope import INPUT_REQUIRED, Envelope
 from .plan import StepPlan
+from .work_item import AwaitedChild
 
 EndStatus = Literal["completed", "failed", "cancelled", "timed_out"]
 #: Of an ended run.
@@ -233,6 +234,51 @@ class Suspend:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepPlan:
+    """Keep a plan that child runs are to be started with."""
+
+    digest: str
+    plan: bytes
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "child_plan", "pl": self.digest, "d": self.plan}
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Have a child run started, unless an earlier execution of the committing work item has; see `AwaitedChild`.
+
+    With `held` it is held back, as the so-manieth of its work item, until one before it has ended.
+    """
+
+    child: AwaitedChild
+    held: int | None = None
+
+    def wire(self) -> dict[str, Any]:
+        child = self.child
+        return {
+            "o": "spawn",
+            "id": child.child_id,
+            "wt": child.wait,
+            "wf": child.workflow,
+            "pl": child.plan_digest,
+            "sp": child.spec,
+            "en": child.event_name,
+            "pe": child.on_parent_end,
+        } | _present(n=self.held)
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitChildren:
+    """The committing work item waits until these child runs have ended."""
+
+    child_ids: tuple[str, ...]
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "await", "ids": list(self.child_ids)}
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The committing work item is finished: delete its record and buffers, free its slot, decrement its scope."""
 
@@ -286,6 +332,9 @@ Command = (
     | TakeFromInbox
     | Resume
     | Suspend
+    | KeepPlan
+    | Spawn
+    | AwaitChildren
     | Done
     | Retry
     | Fail

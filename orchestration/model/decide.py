@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from . import envelope as names
 from .commands import (
     Absorb,
+    AwaitChildren,
     Command,
     Deliver,
     Done,
@@ -28,10 +29,12 @@ from .commands import (
     Join,
     KeepEvent,
     KeepInInbox,
+    KeepPlan,
     OpenScope,
     Publish,
     Resume,
     Retry,
+    Spawn,
     Splice,
     Suspend,
     TakeFromInbox,
@@ -39,7 +42,19 @@ from .commands import (
 )
 from .envelope import Envelope
 from .plan import Plan, StepPlan
-from .work_item import Failed, FannedOut, Origin, Outcome, Returned, Scope, Surroundings, Suspended, Work, derive_id
+from .work_item import (
+    Awaiting,
+    Failed,
+    FannedOut,
+    Origin,
+    Outcome,
+    Returned,
+    Scope,
+    Surroundings,
+    Suspended,
+    Work,
+    derive_id,
+)
 
 #: Fan-outs above this many events are staged in chunks of this size, which keeps every script under 5 ms.
 CHUNK = 250
@@ -207,6 +222,8 @@ def decide(plan: Plan, work: Work, outcome: Outcome, surroundings: Surroundings,
             return _decide_failed(plan, work, outcome, limits)
         case Suspended():
             return _decide_suspended(work, outcome, surroundings)
+        case Awaiting():
+            return _decide_awaiting(work, outcome)
 
 
 def _stopped(work: Work, output: str = "") -> Trace:
@@ -306,3 +323,17 @@ def _decide_suspended(work: Work, outcome: Suspended, surroundings: Surroundings
         commands.append(KeepEvent(early.event_id, early.event, 1))
         commands.append(Resume(work.work_id, waiter.waiter_id, early.event_id, early.event.type))
     return Decision(commands, found_nothing=early is None)
+
+
+def _decide_awaiting(work: Work, outcome: Awaiting) -> Decision:
+    children, at_once = outcome.children, outcome.at_once or len(outcome.children)
+    plans = {child.plan_digest: child.plan for child in children}
+    return Decision(
+        [
+            _stopped(work),
+            *(KeepPlan(digest, plan) for digest, plan in plans.items()),
+            *(Spawn(child) for child in children[:at_once]),
+            *(Spawn(child, number) for number, child in enumerate(children[at_once:], 1)),
+            AwaitChildren(tuple(child.child_id for child in children)),
+        ]
+    )

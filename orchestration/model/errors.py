@@ -15,6 +15,7 @@ UmbelError
 │   ├── WorkflowFailed               it failed for a reason that is no step's exception
 │   ├── ResultUnreadable             its result's class is not loaded here, or has changed since
 │   ├── RunNotFound                  unknown run id (or its retention is over)
+│   ├── ChildFailed                  a child run did not complete; raised in the step that waits for it
 │   ├── NotRetried                   nothing about the run could be resumed
 │   ├── RunExists                    the requested run id is taken
 │   └── HandlerRunning               the handler's run has not ended, so it cannot begin another
@@ -95,6 +96,29 @@ class ResultUnreadable(RunError):
 
 class RunNotFound(RunError):
     """No run has this id, or its retention time is over."""
+
+
+class ChildFailed(RunError):
+    """A child run did not complete; raised in the step that waits for it. What the child failed with is its cause.
+
+    Attributes:
+        run_id: The child's.
+        step: The child's step that failed; empty if it was cancelled or took too long.
+        reason: What it failed with, as a text.
+    """
+
+    def __init__(self, run_id: str, step: str, reason: str) -> None:
+        super().__init__(run_id, step, reason)
+        self.run_id, self.step, self.reason = run_id, step, reason
+
+    def __str__(self) -> str:
+        where = f" in step {self.step!r}" if self.step else ""
+        return f"Child run {self.run_id!r} failed{where}: {self.reason}"
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the child failed with, in its own type where that is loaded here."""
+        return self.__cause__
 
 
 class NotRetried(RunError):

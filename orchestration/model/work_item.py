@@ -7,15 +7,20 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from .envelope import Envelope
 from .waiting_kinds import Kind
 
 
-def derive_id(*parts: str | bytes | int) -> str:
-    """A deterministic id: equal parts give the same id, so a repeated command is absorbed."""
-    digest = hashlib.blake2b(digest_size=10)
+def derive_id(*parts: str | bytes | int, digest_size: int = 10) -> str:
+    """A deterministic id: equal parts give the same id, so a repeated command is absorbed.
+
+    Args:
+        *parts: What it derives from.
+        digest_size: Its length, in bytes of two digits.
+    """
+    digest = hashlib.blake2b(digest_size=digest_size)
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
         digest.update(len(data).to_bytes(4, "big") + data)
@@ -298,4 +303,44 @@ class Suspended:
     timeout_seconds: float | None
 
 
-Outcome = Returned | FannedOut | Failed | Suspended
+OnParentEnd = Literal["cancel", "leave"]
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedChild:
+    """A child run that a step waits for.
+
+    Attributes:
+        child_id: Its run id, equal in all executions of the step.
+        wait: Names its end among the answers of the work item.
+        workflow: Its workflow.
+        plan_digest, plan: The plan it is started with, and that as JSON.
+        event_name: Wire name of its start event.
+        spec: What else it is started with: `ChildSpec.to_bytes`.
+        on_parent_end: What becomes of it when its parent ends before it.
+    """
+
+    child_id: str
+    wait: str
+    workflow: str
+    plan_digest: str
+    plan: bytes
+    event_name: str
+    spec: bytes
+    on_parent_end: OnParentEnd = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """The step waits until all of these child runs have ended.
+
+    Attributes:
+        children: The runs.
+        at_once: How many of them may run at a time; None is all.
+    """
+
+    children: tuple[AwaitedChild, ...]
+    at_once: int | None = None
+
+
+Outcome = Returned | FannedOut | Failed | Suspended | Awaiting

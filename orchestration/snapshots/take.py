@@ -250,7 +250,7 @@ class _Reading:
             scope=record.scope,
             recoveries=record.recoveries_each or (record.recoveries,),
             running=record.state == "running",
-            suspended=record.state == "suspended",
+            suspended=record.state == "suspended" and record.awaited is None,
             due_at=self.timers.get(record.work_id) if record.state == "delayed" else None,
             failures=record.failures,
             resumptions=record.resumptions,

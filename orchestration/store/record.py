@@ -64,6 +64,8 @@ class WorkRecord(NamedTuple):
     scope_id: str | None = None
     members: int | None = None
     awaits: tuple[str, int] | None = None
+    awaited: int | None = None
+    next_held: int | None = None
     answers: Mapping[str, str | bool] = _NOTHING
     batches: int = 0
     exchanges: int = 0

@@ -18,6 +18,7 @@ from ..model.plan import Plan
 from ..model.work_item import Scope, Surroundings, Work
 from . import record as work_record
 from .record import WorkRecord
+from .scripts import unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,18 @@ class Applied:
         ended: The run has ended by it.
         leaving: The admission to a limited workflow that the end of the run releases; see `engine/concurrency.py`.
         continued: Work that the caller has claimed by it.
+        starts: Child runs that are to be started; see `engine/children`.
+        reports: The run has ended, and this one waits for it.
+        parted: The run has ended, and had child runs.
     """
 
     dispatches: tuple[Dispatch, ...] = ()
     ended: bool = False
     leaving: str | None = None
     continued: Work | None = None
+    starts: tuple[str, ...] = ()
+    reports: str | None = None
+    parted: bool = False
 
 
 class Refusal(StrEnum):
@@ -142,6 +149,20 @@ def not_found(run_id: str) -> str:
     return (
         f"No run {run_id!r}: it was never started on this Redis and key prefix, or its retention is over. "
         "`umbel runs` lists the runs there are."
+    )
+
+
+def applied(run_id: str, body: bytes) -> Applied:
+    """What a verb that was applied to a run asks for."""
+    answer = unpack(body)
+    dispatches = answer.get("dispatches") or ()
+    return Applied(
+        tuple(Dispatch(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in dispatches),
+        bool(answer.get("ended")),
+        answer.get("leaving"),
+        starts=tuple(answer.get("starts") or ()),
+        reports=answer.get("reports"),
+        parted=bool(answer.get("parted")),
     )
 
 

@@ -27,9 +27,9 @@ from .replies import (
     STUCK,
     Applied,
     CarryOn,
-    Dispatch,
     Follows,
     Refusal,
+    applied,
     checks,
     claimed_work,
     commit_entry,
@@ -134,11 +134,7 @@ class Store(StoreReads):
         """How long a lease lasts without a heartbeat."""
         return round(self.settings.lease_seconds * 1000)
 
-    def applied(self, run_id: str, body: bytes) -> Applied:
-        answer = unpack(body)
-        dispatches = answer.get("dispatches") or ()
-        dispatches = tuple(Dispatch(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in dispatches)
-        return Applied(dispatches, bool(answer.get("ended")), answer.get("leaving"))
+    applied = staticmethod(applied)
 
     async def shard_verb(self, verb: str, shard: int, names: dict[str, str], /, **args: Any) -> list[Any]:
         """Evaluate one script on what a shard has beside its runs; `names` as in `verb`, None is left out."""
@@ -323,8 +319,8 @@ class Store(StoreReads):
         status, *rest = await self.verb("send", run_id, id=send_id, **checks(surroundings, commands), body=body)
         return self.applied(run_id, rest[0]) if status == b"sent" else Refusal(status.decode())
 
-    async def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> bool:
-        """End a run from outside its steps. True when this call ended it; the first end wins.
+    async def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> Applied | None:
+        """End a run from outside its steps. None when it had ended before; the first end wins.
 
         Raises:
             RunNotFound: No such run.
@@ -338,7 +334,9 @@ class Store(StoreReads):
         )
         if reply[0] == b"unknown" and not if_due:
             raise RunNotFound(not_found(run_id))
-        return bool(reply[0] == b"ended")
+        if reply[0] != b"ended":
+            return None
+        return Applied(ended=True, reports=reply[1].decode() or None, parted=bool(reply[2]))
 
     async def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
         """Resume an ended run: its unfinished work items anew. Otherwise the reason: its status, or `nothing`."""

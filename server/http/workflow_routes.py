@@ -19,11 +19,11 @@ from ...orchestration.model.errors import (
     PayloadTooLarge,
     WorkflowRuntimeError,
 )
-from ...tasks.client.runtime import start_event_for
 from ...tasks.context.ctx import Context
 from ...tasks.context.run_context import NewRunContext
 from ...tasks.drawing.representation_builder import get_workflow_representation
 from ...tasks.events.event import StartEvent
+from ...tasks.workflow.start_events import start_event_for
 from .access import ACCESS, acts
 from .deployment import ServedDeployment, ServedWorkflow
 from .openapi import openapi_document

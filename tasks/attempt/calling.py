@@ -12,7 +12,7 @@ from billiard.common import terminate_handler_fired
 
 from ...orchestration.model.errors import StepTimeoutError
 from ...orchestration.model.work_item import Work
-from ..context.waits import WaitingForEvent, unwound_by
+from ..context.waits import Waits, unwound_by
 from .plain_calls import PlainCalls
 from .running import Abandoned, Running, StepExit
 from .time_limit import time_limit
@@ -95,7 +95,7 @@ class Calling:
                 if type(exit) is not SystemExit or terminate_handler_fired():
                     raise  # Celery and its pool stop workers with it
                 return _Failure(self._exit(f"called sys.exit({exit.code!r})", exit))
-            except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent) as error:
+            except (Exception, asyncio.CancelledError, Abandoned, Waits) as error:
                 self._running.context = contextvars.copy_context()
                 return _Failure(error)
             except BaseException as ending:  # nothing further up would record it: the step would run again for ever
@@ -148,13 +148,13 @@ class Calling:
             if limit is not None and limit.expired():
                 raise StepTimeoutError(self._too_late) from None
             raise
-        except (Exception, asyncio.CancelledError, Abandoned, WaitingForEvent):
+        except (Exception, asyncio.CancelledError, Abandoned, Waits):
             self._running.context = contextvars.copy_context()
             raise
         except BaseExceptionGroup as group:  # an ExceptionGroup is an Exception
             self._running.context = contextvars.copy_context()
             cause = unwound_by(group)
-            if isinstance(cause, Exception | WaitingForEvent):
+            if isinstance(cause, Exception | Waits):
                 raise cause from None
             raise StepExit(f"step {self._work.step!r} raised {cause!r}, which is no Exception") from group
         except BaseException as ending:  # asyncio would let SystemExit and KeyboardInterrupt end the loop itself
@@ -233,17 +233,17 @@ class Calling:
         return self._deadline - now
 
 
-def _only_waits(error: BaseException) -> WaitingForEvent | None:
+def _only_waits(error: BaseException) -> Waits | None:
     """The first wait in a group of nothing but waits, as an `asyncio.TaskGroup` raises it."""
     if not isinstance(error, BaseExceptionGroup):
         return None
-    waits, others = error.split(WaitingForEvent)
+    waits, others = error.split(Waits)
     if waits is None or others is not None:
         return None
     first: BaseException = waits
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    return first if isinstance(first, WaitingForEvent) else None
+    return first if isinstance(first, Waits) else None
 
 
 class _Cancelling:

@@ -24,7 +24,7 @@ from ...orchestration.model.decide import routed_events
 from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnavailable, WorkerLost
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
-from ...orchestration.model.work_item import Failed, FannedOut, Held, Outcome, Returned, Suspended, Work
+from ...orchestration.model.work_item import Failed, FannedOut, Held, Outcome, Returned, Work
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.replies import Applied, CarryOn, Refusal
 from ...orchestration.store.verbs import Store
@@ -35,7 +35,7 @@ from ..owner.suspects import Suspects
 from ..workflow.registry import Registered, Registry
 from .calling import Calling, Isolated, Raised
 from .continuation import Continuation
-from .failure import clear_frames, failed_outcome, failure_text, journal_entry, log_cancelled
+from .failure import OUTCOME_WORDS, clear_frames, failed_outcome, failure_text, journal_entry, log_cancelled
 from .parking import park, park_misrouted
 from .plain_calls import PlainCalls
 from .running import (
@@ -59,9 +59,6 @@ logger = logging.getLogger("umbel.execution")
 OUTAGE_PATIENCE_SECONDS = 120.0
 
 _OUT_OF_TIME = "Celery's hard time limit was reached by {!r} of run {!r}."
-
-#: How logs and monitors call what an attempt came to.
-_WORDS: dict[type[Outcome], str] = {Returned: "returned", FannedOut: "fanned out", Suspended: "waits for an event"}
 
 
 class Executor:
@@ -235,7 +232,9 @@ class Executor:
         if work.segments:
             await self.engine.clear_staged(work)
         emissions = self._emissions(work, plan, running)
-        context = StepContext(work, emissions, self.store, self.collecting, self.flushing.store, registered)
+        context = StepContext(
+            work, emissions, self.store, self.collecting, self.flushing.store, registered, self.registry
+        )
         if isinstance(emissions, VerboseEmissions):
             log_started(work)
         try:
@@ -260,7 +259,7 @@ class Executor:
             failed = AttemptFailed(f"attempt {work.attempt}: {failure_text(outcome)}", outcome.retry_delay_seconds)
             failed.with_traceback(error.__traceback__ if error is not None else None)
             return Ended("failed", failed, gained)
-        return Ended(f"attempt {work.attempt} {_WORDS[type(outcome)]}", None, gained)
+        return Ended(f"attempt {work.attempt} {OUTCOME_WORDS[type(outcome)]}", None, gained)
 
     async def _outcome(
         self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls

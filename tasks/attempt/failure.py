@@ -11,7 +11,7 @@ from typing import Any
 from ...orchestration.model.decide import recovering
 from ...orchestration.model.envelope import FAILED, Envelope, ending
 from ...orchestration.model.errors import StoreUnavailable, WorkerLost
-from ...orchestration.model.work_item import Failed, Outcome, Work
+from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Outcome, Returned, Suspended, Work
 from ...orchestration.store.verbs import Store
 from ..events.codec import encode_event
 from ..events.exceptions import encode_exception, shown
@@ -101,6 +101,15 @@ def clear_frames(error: BaseException | None) -> None:
         traceback.clear_frames(each.__traceback__)
         others = each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())
         found += [other for other in others if all(other is not known for known in found)]
+
+
+#: How logs and monitors call what an attempt came to.
+OUTCOME_WORDS: dict[type[Outcome], str] = {
+    Returned: "returned",
+    FannedOut: "fanned out",
+    Suspended: "waits for an event",
+    Awaiting: "waits for child runs",
+}
 
 
 def journal_entry(outcome: Outcome) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ...orchestration.model.work_item import FannedOut, Outcome, Returned, Work
 from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
 from ..context.step_context import StepContext
-from ..context.waits import WaitingForEvent
+from ..context.waits import Waits
 from ..events.codec import decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, StepFailedEvent
 from ..steps.decorators import StepConfig
@@ -85,7 +85,7 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
     async def call() -> Any:
         await add_resources()
         current_context.set(context)
-        behind.wait_names.main = asyncio.current_task()
+        behind.wait_names.main = behind.children.main = asyncio.current_task()
         return await function(**arguments)
 
     def call_plain() -> Any:
@@ -107,8 +107,8 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
             if inspect.isawaitable(returned):
                 awaitable: Awaitable[Any] = returned
                 returned = await calling.awaited(lambda: awaitable)
-    except WaitingForEvent as waiting:
-        return waiting.suspended
+    except Waits as waiting:
+        return waiting.outcome
     return _judge(config, returned, behind)
 
 

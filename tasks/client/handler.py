@@ -19,13 +19,13 @@ from ...orchestration.model.errors import (
     WorkflowCancelledByUser,
     WorkflowFailed,
     WorkflowRuntimeError,
-    WorkflowTimeoutError,
 )
 from ...orchestration.model.plan import Plan
 from ...orchestration.store.replies import RunEnd, RunRecord
 from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
+from ..context.results import result_of
 from ..context.run_context import RunContext
 from ..context.step_context import check_target
 from ..events.codec import EventMismatch, EventRegistry, decode_event, encode_event
@@ -34,8 +34,6 @@ from ..events.event import (
     Event,
     StopEvent,
     UnreadableEvent,
-    WorkflowFailedEvent,
-    WorkflowTimedOutEvent,
     event_name,
 )
 
@@ -193,18 +191,7 @@ class WorkflowHandler:
             raise WorkflowFailed(f"Run {self.run_id!r} ended as {end.status} without saying how.")
         if end.status == "cancelled":
             raise WorkflowCancelledByUser(f"Run {self.run_id!r} was cancelled.")
-        event = self._ending(end.status, end.ending)
-        if isinstance(event, WorkflowTimedOutEvent):
-            active = ", ".join(event.active_steps)
-            tail = f"Currently active steps: {active}" if active else "No steps active"
-            raise WorkflowTimeoutError(f"Operation timed out after {event.timeout} seconds. {tail}")
-        if isinstance(event, WorkflowFailedEvent):
-            error = event.exception
-            try:
-                raise error
-            finally:
-                del error, event  # the error refers to this frame: it must not refer to the error
-        return event.result if type(event) is StopEvent else event
+        return result_of(self.run_id, self._ending(end.status, end.ending))
 
     def _ending(self, status: str, ending: Envelope) -> StopEvent:
         try:

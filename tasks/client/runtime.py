@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
-from pydantic import ValidationError
 
 from ...orchestration.connection.keys import check_chosen_id, check_run_id, new_id, new_nonce
 from ...orchestration.connection.portal import Portal
@@ -20,7 +19,7 @@ from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sessions import new_run_of
 from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import NotConfigured, WorkflowRuntimeError
+from ...orchestration.model.errors import NotConfigured
 from ...orchestration.model.plan import Plan
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
@@ -261,37 +260,6 @@ def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
     with keep_default_runtime():
         set_default_runtime(runtime)
         yield runtime
-
-
-def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fields: dict[str, Any]) -> StartEvent:
-    """The start event of a run, from an instance or from fields.
-
-    Raises:
-        ValueError: `given` is not a start event.
-        WorkflowRuntimeError: The fields do not make one.
-    """
-    if given is not None:
-        if not isinstance(given, StartEvent):
-            raise ValueError(f"start_event must be a StartEvent, got {type(given).__name__}.")
-        if fields:
-            logger.warning(
-                "run() of %s got a start event and keyword arguments; %s ignored",
-                workflow.workflow_name,
-                ", ".join(fields),
-                extra={"action": "start_arguments_ignored"},
-            )
-        return given
-    cls = workflow.start_event_class
-    try:
-        return cls(**fields)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)
-        )
-        raise WorkflowRuntimeError(
-            f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: "
-            f"{problems}. Its fields: {', '.join(cls.model_fields) or 'none'}."
-        ) from error
 
 
 def attach(run_id: str) -> WorkflowHandler:

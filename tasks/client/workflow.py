@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, overload
 
+from ..context.children import ChildRun
 from ..context.ctx import Context
 from ..events.event import StartEvent
 from ..workflow.definition import WorkflowDefinition
+from ..workflow.start_events import start_event_for
 from .handler import WorkflowHandler
-from .runtime import Runtime, current_runtime, start_event_for
+from .runtime import Runtime, current_runtime
+
+
+class _Start:
+    """`flow.start(x=1)` starts a run; `Flow.start(x=1)`, on the class, is a child run to be, for `ctx.run_all`."""
+
+    @overload
+    def __get__(self, workflow: None, cls: type[Workflow]) -> Callable[..., ChildRun]: ...
+    @overload
+    def __get__(self, workflow: Workflow, cls: type[Workflow]) -> Callable[..., WorkflowHandler]: ...
+    def __get__(
+        self, workflow: Workflow | None, cls: type[Workflow]
+    ) -> Callable[..., ChildRun] | Callable[..., WorkflowHandler]:
+        def start_run(
+            start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
+        ) -> WorkflowHandler:
+            """The same as `run()`, under the name that reads well without an event loop: `flow.start(x=1).result()`."""
+            assert workflow is not None
+            return workflow.run(start_event=start_event, run_id=run_id, **kwargs)
+
+        def child_run(start_event: StartEvent | None = None, **fields: Any) -> ChildRun:
+            """A child run to be, with the defaults of the class."""
+            return ChildRun(cls(), start_event, fields)
+
+        return child_run if workflow is None else start_run
 
 
 class Workflow(WorkflowDefinition):
@@ -93,16 +120,4 @@ class Workflow(WorkflowDefinition):
             handler.give_context(ctx)
         return handler
 
-    def run_arguments(self) -> dict[str, Any]:
-        """What of this instance travels with its runs, as arguments of `Runtime.start`."""
-        return {
-            "timeout_seconds": self._timeout,
-            "options": {"timeout": self._timeout, "verbose": self._verbose},
-            "num_concurrent_runs": self._num_concurrent_runs,
-        }
-
-    def start(
-        self, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
-    ) -> WorkflowHandler:
-        """The same as `run()`, under the name that reads well without an event loop: `flow.start(x=1).result()`."""
-        return self.run(start_event=start_event, run_id=run_id, **kwargs)
+    start = _Start()

@@ -18,14 +18,16 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from ...orchestration.model.errors import ContextStateError, WorkflowRuntimeError
+from ...orchestration.model.work_item import OnParentEnd
 from ..events.codec import encode_event
-from ..events.event import Event
+from ..events.event import Event, StartEvent
 from ..events.exceptions import decode_exception
 from ..events.serializers import BaseSerializer
 from ..retry.policy import RetryInfo
 from ..state.store import DictState
 from ..steps.signature import StepContextMarker
 from ..workflow.definition import WorkflowDefinition
+from .children import ChildRun
 from .run_context import Beginning, NewRunContext, RunContext
 from .step_context import StepContext
 
@@ -230,6 +232,65 @@ class Context(StepContextMarker, Generic[StateT]):
             UnserializableValue, PayloadTooLarge: The value cannot be kept.
         """
         return await self._step("once").memos.once(key, function)
+
+    async def run(
+        self,
+        workflow: WorkflowDefinition | ChildRun,
+        start_event: StartEvent | None = None,
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        on_parent_end: OnParentEnd = "cancel",
+        timeout_seconds: float | None = None,
+        **fields: Any,
+    ) -> Any:
+        """Run a workflow as a child of this run, and wait for its result.
+
+        The child is a run of its own: any workers execute it, and it is listed, streamed and limited like any other.
+        The step holds no slot and no process while it waits; it is executed again from the top when the child has
+        ended.
+
+        *Promise:* one child for each step execution and name, whatever is killed or retried meanwhile. It is started
+        when the step's wait is recorded, and its end is recorded here once. A cancelled, failed or timed-out parent
+        cancels it, and so does one that completes before it, unless `on_parent_end` is "leave".
+
+        Args:
+            workflow: The child's workflow, which the workers must know; or what `start()` of its class made.
+            start_event: Its start event; else it is made of the keyword arguments.
+            name: Names the child within this step execution, the same whenever the step is executed. By default
+                children are counted in the order in which the step runs them; those that run at the same time in tasks
+                of the step are distinguished by their start events.
+            id: The child's run id, by default one that follows from this run's.
+            on_parent_end: What becomes of a child that goes on when this run ends: "cancel" or "leave".
+            timeout_seconds: Its time limit; by default that of `workflow`.
+            **fields: Fields of the start event.
+
+        Returns:
+            As `await workflow.run(…)`.
+
+        Raises:
+            ChildFailed: It did not complete; what it failed with is the cause.
+            WorkflowRuntimeError: The start event cannot be made; an argument is not usable; two children have one name.
+        """
+        if not isinstance(workflow, ChildRun):
+            workflow = ChildRun(workflow, start_event, fields, name, id, on_parent_end, timeout_seconds)
+        return await self._step("run").children.run(workflow)
+
+    async def run_all(
+        self, children: Sequence[ChildRun], limit: int | None = None, *, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Run many child runs and wait for the results of all, in their order. Otherwise as `run`.
+
+        Args:
+            children: What is run: `[Summarize.start(page=page) for page in pages]`.
+            limit: How many of them may run at a time; None is no limit.
+            return_exceptions: Give the `ChildFailed` of a child in the place of its result.
+
+        Raises:
+            ChildFailed: One of them did not complete; raised when all have ended.
+        """
+        face = self._step("run_all")
+        return await face.children.run_all(children, limit, return_exceptions=return_exceptions)
 
     def retry_info(self) -> RetryInfo:
         """What came before this attempt."""

@@ -19,10 +19,11 @@ from ..events.codec import decode_event, encode_event
 from ..events.event import Event, event_name
 from ..events.json_values import dump_json, to_json_object
 from ..state.store import DictState, StateStore, SyncStateStore
-from ..workflow.registry import Registered
+from ..workflow.registry import Registered, Registry
+from .children import Children
 from .emissions import Emissions
 from .memos import Memos
-from .waits import WaitingForEvent, WaitNames
+from .waits import WaitNames, Waits
 
 logger = logging.getLogger("umbel.steps")
 
@@ -42,6 +43,7 @@ class StepContext:
         collecting: Store,
         side: Store,
         registered: Registered,
+        registry: Registry,
     ) -> None:
         """Args:
         work: The attempt.
@@ -50,6 +52,7 @@ class StepContext:
         collecting: For `collect_events`, which blocks: on a portal of its own, with a short patience.
         side: As `store`, on a portal whose loop user code does not block.
         registered: Its workflow here.
+        registry: All workflows here.
         """
         config = registered.steps[work.step]
         self.work, self.emissions = work, emissions
@@ -67,6 +70,7 @@ class StepContext:
         self._collect_calls: dict[str, int] = {}
         self.wait_names = WaitNames(work)
         self.memos = Memos(work, store)
+        self.children = Children(work, registry, store.settings)
         self._warned: set[tuple[str, str]] = set()
 
     @property
@@ -172,7 +176,7 @@ class StepContext:
             UnserializableValue: A requirement could never be met: an event's JSON has no such value.
             PayloadTooLarge: The requirements are.
             TimeoutError: No answer came in time.
-            WaitingForEvent: There is none yet.
+            Waits: There is none yet.
         """
         if timeout is not None and not is_duration(timeout):
             raise WorkflowRuntimeError(
@@ -200,7 +204,7 @@ class StepContext:
             requirements,
             self.accepts_subclasses,
         )
-        raise WaitingForEvent(Suspended(waiter, announced, timeout))
+        raise Waits(Suspended(waiter, announced, timeout))
 
     def _requirements(self, event_type: type[Event], given: dict[str, Any]) -> dict[str, Any]:
         about = f"The requirements of step {self.work.step!r} of run {self.work.run_id!r} for {event_type.__name__}"

@@ -9,15 +9,19 @@ from weakref import WeakSet
 
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
-from ...orchestration.model.work_item import Suspended, Work, derive_id
+from ...orchestration.model.work_item import Awaiting, Suspended, Work, derive_id
 
 
-class WaitingForEvent(BaseException):
-    """Unwinds a step that waits. Not an Exception, so that a step's own `except Exception` does not swallow it."""
+class Waits(BaseException):
+    """Unwinds a step that waits. Not an Exception, so that a step's own `except Exception` does not swallow it.
 
-    def __init__(self, suspended: Suspended) -> None:
-        super().__init__(f"waiting for {suspended.waiter.event_type}")
-        self.suspended = suspended
+    Attributes:
+        outcome: What the attempt comes to.
+    """
+
+    def __init__(self, outcome: Suspended | Awaiting) -> None:
+        super().__init__(f"waits: {outcome}")
+        self.outcome = outcome
 
 
 def unwound_by(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -25,7 +29,7 @@ def unwound_by(group: BaseExceptionGroup[Any]) -> BaseException:
 
     The others begin when the step is executed again.
     """
-    waits, rest = group.split(WaitingForEvent)
+    waits, rest = group.split(Waits)
     if rest is not None:
         return rest
     first: BaseException | None = waits

@@ -136,6 +136,14 @@ class WorkflowDefinition:
         """The event class a run ends with."""
         return self._stop_event_class
 
+    def run_arguments(self) -> dict[str, Any]:
+        """What of this instance travels with its runs, as arguments of `Runtime.start`."""
+        return {
+            "timeout_seconds": self._timeout,
+            "options": {"timeout": self._timeout, "verbose": self._verbose},
+            "num_concurrent_runs": self._num_concurrent_runs,
+        }
+
     @property
     def events(self) -> list[type[Event]]:
         """Every event class the steps accept or return."""

@@ -57,6 +57,8 @@ class Registry:
         queue_of: Where a task is to be sent if its step names no queue; None is the deployment's default queue.
         """
         self._queue_of = queue_of
+        #: Called with a workflow that a step is about to start, which this process may not execute yet.
+        self.prepare: Callable[[WorkflowDefinition], object] = lambda _: None
         self._known: dict[str, Registered] = {}
         self._lock = threading.Lock()
 

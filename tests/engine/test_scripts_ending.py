@@ -91,8 +91,8 @@ def test_the_first_end_wins(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
     work = run.claim("begin")
 
-    assert store.finish(run.run_id, "cancelled", event("first")) is True
-    assert store.finish(run.run_id, "timed_out", event("second")) is False
+    assert store.finish(run.run_id, "cancelled", event("first")) is not None
+    assert store.finish(run.run_id, "timed_out", event("second")) is None
     assert run.try_commit(work, stop()) is Refusal.CLOSED
 
     record = store.run(run.run_id)

@@ -140,11 +140,11 @@ def test_a_deadline_of_an_ended_run_goes_quietly(run: DrivenRun, store: Store) -
 
 def test_a_run_times_out_when_its_timer_is_due_and_not_before(run: DrivenRun, store: Store) -> None:
     assert list(timers(run)) == [f"timeout|{run.run_id}"]
-    assert store.finish(run.run_id, "timed_out", event("late"), if_due=True) is False
+    assert store.finish(run.run_id, "timed_out", event("late"), if_due=True) is None
     assert run.status == "running"
 
     run.make_due("timeout")
-    assert store.finish(run.run_id, "timed_out", event("late"), if_due=True) is True
+    assert store.finish(run.run_id, "timed_out", event("late"), if_due=True) is not None
     assert run.status == "timed_out"
     assert timers(run) == {}
 
@@ -162,7 +162,7 @@ def test_a_run_that_ends_in_time_has_no_timer_left(run: DrivenRun) -> None:
 def test_the_timer_of_a_deleted_run_is_forgotten(run: DrivenRun, store: Store) -> None:
     store.client.delete(run.keys["run"])
 
-    assert store.finish(run.run_id, "timed_out", event("late"), if_due=True) is False
+    assert store.finish(run.run_id, "timed_out", event("late"), if_due=True) is None
     assert timers(run) == {}
 
 

@@ -159,6 +159,7 @@ class _InProcessRuntime(Runtime):
         self._loops: dict[str, asyncio.AbstractEventLoop] = {}
         self._installation.loop_of = lambda run_id: self._loops.get(run_id)
         self._worker = InProcessWorker(app, concurrency)
+        self._installation.registry.prepare = lambda workflow: self._worker.add(self._installation.add(workflow))
         for target in targets:
             if isinstance(target, str):
                 raise ConfigurationError(

@@ -1,6 +1,7 @@
 -- End a run from outside its steps: cancel, time-out. The first end wins.
 -- Args: run, status, event (the terminal envelope), timer (only if the time-out of this run is due), common limits.
--- Answers: ended | closed {status} | unknown | early.
+-- Answers: ended, then the run that waits for this one ('' for none), then 1 if it had child runs | closed {status} |
+-- unknown | early.
 --!keys run timers
 
 local status = redis.call('HGET', K.run, 'status')
@@ -19,4 +20,4 @@ end
 journal.write('end', { status = A.status })
 finish.run(A.status, A.event)
 publish.save()
-return { 'ended' }
+return { 'ended', call.reports or '', call.parted and 1 or 0 }

@@ -5,7 +5,7 @@
 --!keys run work retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state versions
 --!keys handler
 
-local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun')
+local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun', 'children')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
 if not status then return { 'unknown' } end
 if status == 'running' or status == 'completed' then return { status } end
@@ -23,6 +23,10 @@ redis.call('HDEL', K.run, 'ended_at', 'ending')
 redis.call('ZREM', K['runs:' .. status], call.run)
 redis.call('ZREM', K.retire, call.run)
 redis.call('ZADD', K['runs:running'], call.now, call.run)
+if meta[4] then
+  children.revive()
+  flat = redis.call('HGETALL', K.work)
+end
 beginning.begin_or_wait(limit)
 for i = 1, #flat, 2 do
   local record = records.decode(flat[i + 1])

@@ -1,6 +1,7 @@
 """`umbel.errors`: every error umbel raises; the hierarchy is in `umbel.orchestration.model.errors`."""
 
 from umbel.orchestration.model.errors import (
+    ChildFailed,
     ConfigurationError,
     ContextSerdeError,
     ContextStateError,
@@ -29,6 +30,7 @@ from umbel.orchestration.model.errors import (
 )
 
 __all__ = [
+    "ChildFailed",
     "ConfigurationError",
     "ContextSerdeError",
     "ContextStateError",

@@ -9,6 +9,7 @@ from typing import Any
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import SentDispatches
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
+from umbel.orchestration.engine.children.spec import ChildSpec
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.leases import Held, Pulse
@@ -16,9 +17,10 @@ from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Returned, Work
+from umbel.orchestration.model.work_item import AwaitedChild, Awaiting, FannedOut, Origin, Outcome, Returned, Work
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
+from umbel.orchestration.state.memo import keep
 from umbel.orchestration.store.replies import Applied, CarryOn
 
 PLAN = plan_of(
@@ -145,9 +147,45 @@ def collect(store: Store) -> Case:
     )
 
 
+def memo(store: Store) -> Case:
+    _, work = claimed(store)
+    return Case("memo", lambda: store.call(keep, store, work, "key", b"1"))
+
+
+def parent_of(store: Store, *, held: bool = False) -> tuple[DrivenRun, Work]:
+    """A run whose step waits for child runs `child` and, held back until that has ended, `other`."""
+    run, work = claimed(store)
+    children = [awaited(name) for name in (("child", "other") if held else ("child",))]
+    run.commit(work, Awaiting(tuple(children), at_once=1))
+    return run, work
+
+
+def awaited(name: str) -> AwaitedChild:
+    spec = ChildSpec(event(START), LIMITS.queue).to_bytes()
+    return AwaitedChild(name, f"child|{name}", "W", PLAN.digest, PLAN.to_json(), START, spec)
+
+
+def child_started(store: Store) -> Case:
+    run, _ = parent_of(store)
+    key = run.keys["outbox"]
+
+    def ask() -> list[bytes]:
+        reply: list[bytes] = store.verb("child_started", run.run_id, child="child", look=9)
+        store.client.zadd(key, {f"child|{run.run_id}|child": 1})  # the new instant is not the same twice
+        return reply
+
+    return Case("child_started", ask)
+
+
+def child_ended(store: Store) -> Case:
+    run, _ = parent_of(store, held=True)
+    about = {"child": "child", "status": "completed", "event": event("x").to_bytes()}
+    return Case("child_ended", lambda: store.verb("child_ended", run.run_id, **about), again=lambda _: [b"known"])
+
+
 def finish(store: Store) -> Case:
     run, _ = claimed(store)
-    return Case("finish", lambda: store.finish(run.run_id, "cancelled", event("x")), again=lambda _: False)
+    return Case("finish", lambda: store.finish(run.run_id, "cancelled", event("x")), again=lambda _: None)
 
 
 def wake_retry(store: Store) -> Case:
@@ -298,6 +336,10 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "stage": stage,
     "unstage": unstage,
     "collect": collect,
+    "memo": memo,
+    "commit child runs": committing(Awaiting((awaited("child"), awaited("other")), at_once=1)),
+    "child_started": child_started,
+    "child_ended": child_ended,
     "finish": finish,
     "wake a retry": wake_retry,
     "wake a waiter": wake_waiter,

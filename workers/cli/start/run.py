@@ -15,9 +15,10 @@ from ....orchestration.inspection.endings import result_of, traceback_of, why_no
 from ....orchestration.model.envelope import IDLE
 from ....orchestration.store.replies import RunRecord
 from ....tasks.client.handler import WorkflowHandler
-from ....tasks.client.runtime import Runtime, start_event_for, use_runtime
+from ....tasks.client.runtime import Runtime, use_runtime
 from ....tasks.client.workflow import Workflow
 from ....tasks.events.event import StartEvent, StopEvent
+from ....tasks.workflow.start_events import start_event_for
 from ...local.command_process import WorkerProcess
 from ..deployment import configured, deployment_options, embedded, existing
 from ..fields import field_arguments, read_fields

@@ -1,5 +1,5 @@
 -- Applies what Python decided: one function per command, in order. All checks were made before.
---!keys work events slots free journal inbox extra collect timers
+--!keys work events slots free journal inbox extra collect timers children
 
 local function drop_events_of(record)
   if record.event_id and not record.event then events.drop(record.event_id) end
@@ -145,6 +145,10 @@ function APPLY.suspend(c, record)             -- wt waiter id, d what it waits f
   if c.delay then timing.set_timer(c.delay, 'waiter|' .. call.run .. '|' .. field) end
 end
 
+function APPLY.child_plan(c) redis.call('HSETNX', K.children, 'plan|' .. c.pl, c.d) end
+function APPLY.spawn(c, record) children.spawn(c, record) end
+function APPLY.await(c, record) children.await(c.ids, record) end
+
 function APPLY.fail(c, record)              -- the run fails on it: the item stays, so that `umbel retry` can revive it
   record.failures = (record.failures or 0) + 1
   record.state, record.last_error, record.last_failed_at = 'failed', c.error, call.now
@@ -181,5 +185,7 @@ function apply.answer(status, extra)
   body.dispatches = call.dispatches
   body.ended = call.ended
   body.leaving = call.leaving
+  body.starts = call.to_start
+  body.reports, body.parted = call.reports, call.parted
   return { status, cmsgpack.pack(body) }
 end

@@ -26,7 +26,8 @@ local function begin(positions, count, keys, argv)
     inline = {},                   -- event id -> event, of those kept in the record of their only work item
     sent_by = {},                  -- event id -> where an event of the inbox came from; false: not known
     ended = false,                 -- whether the run has ended by it
-    -- and, once there is any: counters {name = value}, led_to (see journal), leaving (see finish), awaits_admission
+    -- and, once there is any: counters {name = value}, led_to (see journal), leaving, reports and parted (see finish),
+    -- to_start (child runs that the caller has to start), awaits_admission
     -- (the run waits at its workflow's concurrency limit: its work queues up), carry_on, carried, carried_record (see
     -- carry)
   }

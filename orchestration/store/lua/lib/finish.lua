@@ -1,20 +1,29 @@
 -- The end of a run, from a step or from outside: the first one wins, everything later finds status ~= running.
 --!keys run extra timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled
---!keys runs:timed_out ended state versions handler
+--!keys runs:timed_out ended state versions handler outbox
 
--- `call.leaving` is then the ticket|workflow of the admission that this end releases.
+-- `call.leaving` is then the ticket|workflow of the admission that this end releases, `call.reports` the run that waits
+-- for this one, `call.parted` says that the run had child runs (see lib/children.lua).
 function finish.run(status, event)
   redis.call('HSET', K.run, 'status', status, 'ended_at', call.now, 'ending', event)
   publish.event(event)
   redis.call('ZREM', K['runs:running'], call.run)
   redis.call('ZADD', K['runs:' .. status], call.now, call.run)
   redis.call('ZREM', K.timers, 'timeout|' .. call.run)
-  local admission = redis.call('HMGET', K.run, 'ticket', 'workflow')
-  if admission[1] then                   -- a run of a limited workflow: admitted, or in line
-    call.leaving = admission[1] .. '|' .. admission[2]
+  local about = redis.call('HMGET', K.run, 'ticket', 'workflow', 'parent', 'children')
+  if about[1] then                   -- a run of a limited workflow: admitted, or in line
+    call.leaving = about[1] .. '|' .. about[2]
     redis.call('ZADD', K.releasing, call.now, call.leaving)
     redis.call('ZREM', K.awaiting_admission, call.run)
     redis.call('HDEL', K.run, 'unbegun')
+  end
+  if about[3] then
+    call.reports = about[3]
+    redis.call('ZADD', K.outbox, whole(call.now + A.redispatch), 'ended|' .. call.run)
+  end
+  if about[4] then
+    call.parted = true
+    redis.call('ZADD', K.outbox, whole(call.now + A.redispatch), 'parted|' .. call.run)
   end
   if status == 'completed' then
     redis.call('UNLINK', unpack(lifetimes.spent()))

@@ -1,0 +1,260 @@
+"""The outbox: what one run's change demands of another run, which may lie in another shard.
+
+    commit of the parent ── starts ──> start of the child ── … ──> its end ── reports ──> child_ended ──> …
+    (parent's shard)                   (child's shard)       (child's shard)              (parent's shard)
+    end of the parent ── parted ──> finish of each child
+
+Each arrow is a script of its own that may be repeated, by any process. What comes next is recorded in the outbox of the
+shard, by the script before: whoever made the change does it at once, and the sweep does what is left over. Nothing here
+has to succeed together with anything else.
+
+A child's start is recognised by a nonce that follows from its parent, so it is started once. Its end is counted once.
+A running child is also looked at from time to time: should a process of an older release have ended it, or Redis have
+forgotten what was in the outbox, its parent learns of its end later, but does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Protocol
+
+from ...connection.keys import RunKeys
+from ...model.commands import END_STATUSES, EndStatus
+from ...model.decide import Limits
+from ...model.envelope import CANCELLED, FAILED, Envelope, ending
+from ...model.errors import NotRetried, RunExists, RunNotFound, UmbelError
+from ...model.plan import Plan
+from ...store.replies import Applied, Dispatch, pairs, unpack_raw
+from ...store.verbs import Store
+from .spec import ChildSpec
+
+logger = logging.getLogger("umbel.children")
+
+#: So many child runs are started or ended at a time.
+_AT_ONCE = 32
+
+
+class Lives(Protocol):
+    """What the outbox needs of the engine."""
+
+    async def start(
+        self,
+        run_id: str,
+        plan: Plan,
+        event: Envelope | None,
+        *,
+        timeout_seconds: float | None = None,
+        options: dict[str, Any] | None = None,
+        parent: str | None = None,
+        num_concurrent_runs: int | None = None,
+        limits: Limits | None = None,
+        nonce: str | None = None,
+    ) -> None:
+        """Begin a run."""
+        ...
+
+    async def finish(self, run_id: str, status: EndStatus, event: Envelope) -> bool:
+        """End a run."""
+        ...
+
+    async def retry(self, run_id: str) -> Applied:
+        """Take an ended run up again."""
+        ...
+
+    async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
+        """Send messages."""
+        ...
+
+
+class Outbox:
+    """Starts child runs, ends them with their parents, and brings their ends to their parents.
+
+    *Promise:* every method may be repeated, raced and broken off.
+    """
+
+    def __init__(self, store: Store, lives: Lives) -> None:
+        """Args:
+        store: The runs.
+        lives: Starts and ends them.
+        """
+        self._store, self._lives = store, lives
+
+    # -- at once, after a change -----------------------------------------------------------------------------------
+
+    async def follow(self, run_id: str, changed: Applied) -> None:
+        """Do what a change of a run demands of others. Never raises: the sweep does what is left.
+
+        Args:
+            run_id: The run that was changed.
+            changed: The answer to the change.
+        """
+        if changed.starts:
+            await self._all(self._start(run_id, child_id) for child_id in changed.starts)
+        if changed.reports is not None:
+            await self._all([self._report(run_id)])
+        if changed.parted:
+            await self._all([self._part(run_id)])
+
+    async def _all(self, acts: Iterable[Awaitable[None]]) -> None:
+        waiting = list(acts)
+        for first in range(0, len(waiting), _AT_ONCE):
+            for error in await asyncio.gather(*waiting[first : first + _AT_ONCE], return_exceptions=True):
+                if isinstance(error, UmbelError):
+                    logger.warning("left to the sweep: %s", error, extra={"action": "child_postponed"})
+                elif isinstance(error, Exception):
+                    logger.error("left to the sweep", exc_info=error, extra={"action": "child_postponed"})
+                elif error is not None:
+                    raise error
+
+    # -- for the sweep ---------------------------------------------------------------------------------------------
+
+    async def settle(self, member: str) -> None:
+        """Do what an entry says; it goes, or is looked at again later."""
+        kind, run_id, *child_id = member.split("|", 2)
+        if kind == "child":
+            await self._look(run_id, child_id[0])
+        elif kind == "ended":
+            await self._report(run_id)
+        else:
+            await self._part(run_id)
+
+    # -- one child -------------------------------------------------------------------------------------------------
+
+    async def _child(self, keys: RunKeys, child_id: str) -> dict[bytes, Any] | None:
+        raw = await self._store.command("read a child run", "HGET", keys["children"], child_id)
+        return None if raw is None else unpack_raw(raw)
+
+    async def _start(self, parent: str, child_id: str, child: dict[bytes, Any] | None = None) -> None:
+        keys = self._store.locate(parent)
+        child = child or await self._child(keys, child_id)
+        if child is None or b"sp" not in child:
+            return
+        spec = ChildSpec.from_bytes(child[b"sp"])
+        digest = child[b"pl"].decode()
+        plan = self._store.known_plan(digest)
+        if plan is None:
+            plan = Plan.from_json(
+                await self._store.command("read a child's plan", "HGET", keys["children"], f"plan|{digest}")
+            )
+        try:
+            await self._lives.start(
+                child_id,
+                plan,
+                spec.event,
+                timeout_seconds=spec.timeout_seconds,
+                options=spec.options,
+                parent=parent,
+                num_concurrent_runs=spec.num_concurrent_runs,
+                limits=Limits(spec.queue, self._store.settings.inbox_max_events),
+                nonce=f"{parent}|{child_id}",
+            )
+        except RunExists as error:
+            await self._tell(parent, child_id, "failed", _not_begun("RunExists", str(error)))
+        else:
+            await self._look_later(parent, child_id)
+
+    async def _look_later(self, parent: str, child_id: str) -> None:
+        pause = round(self._store.settings.redispatch_max_seconds * 1000)
+        await self._store.verb("child_started", parent, child=child_id, look=pause)
+
+    async def _look(self, parent: str, child_id: str) -> None:
+        """Start a child, or see whether it has ended."""
+        keys = self._store.locate(parent)
+        child = await self._child(keys, child_id)
+        status = await self._status(parent)
+        if child is None or child[b"st"].decode() in END_STATUSES:
+            await self._forget(parent, f"child|{parent}|{child_id}")
+        elif status != "running" and child[b"pe"] != b"leave":
+            await self._part(parent)
+            await self._forget(parent, f"child|{parent}|{child_id}")
+        elif child[b"st"] == b"starting":
+            await self._start(parent, child_id, child)
+        else:
+            await self._look_at_running(parent, child_id, child)
+
+    async def _look_at_running(self, parent: str, child_id: str, child: dict[bytes, Any]) -> None:
+        found = await self._store.command(
+            "look at a child run", "HMGET", self._store.locate(child_id)["run"], "status", "ending"
+        )
+        status = found[0] and found[0].decode()
+        if status is None and b"sp" in child:
+            await self._start(parent, child_id, child)
+        elif status is None:
+            error = f"Run {child_id!r} is not in Redis any more."
+            await self._tell(parent, child_id, "failed", _not_begun("RunNotFound", error))
+        elif status not in END_STATUSES:
+            await self._look_later(parent, child_id)
+        elif child[b"st"] == b"reviving" and status != "completed":
+            try:
+                await self._lives.retry(child_id)
+            except NotRetried:
+                await self._tell(parent, child_id, status, found[1])
+            else:
+                await self._look_later(parent, child_id)
+        else:
+            await self._tell(parent, child_id, status, found[1])
+
+    # -- ends ------------------------------------------------------------------------------------------------------
+
+    async def _report(self, child_id: str) -> None:
+        """Bring a child's end to its parent."""
+        found = await self._store.command(
+            "read a child's end", "HMGET", self._store.locate(child_id)["run"], "parent", "status", "ending"
+        )
+        parent, status, event = found
+        if parent is not None and status.decode() in END_STATUSES:
+            await self._tell(parent.decode(), child_id, status.decode(), event)
+        await self._forget(child_id, f"ended|{child_id}")
+
+    async def _tell(self, parent: str, child_id: str, status: str, event: bytes) -> None:
+        reply = await self._store.verb("child_ended", parent, child=child_id, status=status, event=event)
+        if reply[0] != b"told":
+            return
+        applied = self._store.applied(parent, reply[1])
+        await self._lives.dispatch(parent, applied.dispatches)
+        await self.follow(parent, applied)
+
+    async def _part(self, parent: str) -> None:
+        """A run has ended: end the children that are not to be left alone."""
+        if await self._status(parent) != "running":
+            key, cursor = self._store.locate(parent)["children"], b"0"
+            while True:
+                cursor, flat = await self._store.command("list child runs", "HSCAN", key, cursor, "COUNT", 100)
+                for name, raw in pairs(flat).items():
+                    if b"|" not in name and b"#" not in name:
+                        await self._end(parent, name.decode(), unpack_raw(raw))
+                if cursor == b"0":
+                    break
+        await self._forget(parent, f"parted|{parent}")
+
+    async def _end(self, parent: str, child_id: str, child: dict[bytes, Any]) -> None:
+        status = child[b"st"].decode()
+        if status in (*END_STATUSES, "held") or child[b"pe"] == b"leave":
+            return
+        if status == "starting":  # another process may be about to start it: its start must find the child ended
+            await self._start(parent, child_id, child)
+        try:
+            await self._lives.finish(child_id, "cancelled", ending(CANCELLED))
+        except RunNotFound:
+            return
+
+    async def _status(self, run_id: str) -> str | None:
+        found = await self._store.command("read a run", "HGET", self._store.locate(run_id)["run"], "status")
+        return None if found is None else found.decode()
+
+    async def _forget(self, run_id: str, member: str) -> None:
+        key = self._store.locate(run_id)["outbox"]
+        await self._store.command("clear the outbox", "ZREM", key, member, name="settled")
+
+
+def _not_begun(error: str, text: str) -> bytes:
+    event = ending(
+        FAILED,
+        step_name="",
+        exception={"exception_type": f"umbel.{error}", "exception_message": text},
+        attempts=None,
+        elapsed_seconds=None,
+    )
+    return event.to_bytes()

@@ -1,0 +1,42 @@
+"""What a child run is started with, as it is kept in its parent's shard until it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ...model.envelope import Envelope
+from ...store.scripts import pack, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """All but its id and its plan.
+
+    Attributes:
+        event: Its start event.
+        queue: The broker queue of its steps that name none.
+        timeout_seconds: Its time limit; None is none.
+        options: Kept with the run.
+        num_concurrent_runs: How many runs of its workflow may execute at a time; None is no limit.
+    """
+
+    event: Envelope
+    queue: str
+    timeout_seconds: float | None = None
+    options: dict[str, Any] | None = None
+    num_concurrent_runs: int | None = None
+
+    def to_bytes(self) -> bytes:
+        """For Redis."""
+        about = [self.queue, self.timeout_seconds, json.dumps(self.options or {}), self.num_concurrent_runs]
+        return pack([*about, self.event.to_bytes().decode()])
+
+    @staticmethod
+    def from_bytes(data: bytes) -> ChildSpec:
+        """The inverse."""
+        queue, timeout_seconds, options, num_concurrent_runs, event = unpack(data)
+        return ChildSpec(
+            Envelope.from_bytes(event.encode()), queue, timeout_seconds, json.loads(options), num_concurrent_runs
+        )

@@ -1,0 +1,15 @@
+-- A child run has ended; in the shard of its parent.
+-- Args: run (the parent), child, status, event (the child's last one), common limits.
+-- Answers: told {dispatches, starts {children to be started} …} | known | closed | unknown (no such parent or child).
+-- Asked again it answers `known`; the end counts once. A parent that has ended takes no notice (`closed`); should it be
+-- retried, it looks at its children again.
+
+local status = counters.status()
+local child = children.get(A.child)
+if not status or not child then return { 'unknown' } end
+if status ~= 'running' then return { 'closed' } end
+call.source = A.child
+if not children.ended(A.child, child, A.status, A.event) then return { 'known' } end
+apply.commands({})
+journal.write('child', { c = A.child, st = A.status, w = child.w })
+return apply.answer('told')

@@ -1,0 +1,121 @@
+-- Child runs, as their parent's shard knows them. A child lives in a shard of its own: what a change in one shard
+-- demands of another one is recorded in `outbox` by the same script, and done by any process.
+--   child|parent|child    start the child, or see whether it has ended
+--   ended|child           report the child's end to its parent
+--   parted|parent         the parent has ended: end its children
+-- Fields of K.children: <child> { w work item that waits for it, wt the name of its answer there, st status (held
+-- starting running reviving, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl its
+-- plan's digest, sp what it is started with, until it was }; plan|<digest> a plan as JSON; <work item>#<n> the n-th
+-- child that is held back until another one has ended.
+--!keys run children outbox events
+
+local OPEN = { held = true, starting = true, running = true, reviving = true }
+
+function children.is_open(child) return OPEN[child.st] end
+
+function children.get(id)
+  local raw = redis.call('HGET', K.children, id)
+  return raw and cmsgpack.unpack(raw)
+end
+
+function children.put(id, child)
+  redis.call('HSET', K.children, id, cmsgpack.pack(child))
+end
+
+-- Look at a child at that instant, or earlier if that is planned.
+function children.look(id, at)
+  redis.call('ZADD', K.outbox, 'LT', whole(at), 'child|' .. call.run .. '|' .. id)
+end
+
+-- The caller is asked to start a child; the outbox remembers it.
+local function ask_to_start(id, child)
+  child.st = 'starting'
+  children.put(id, child)
+  children.look(id, call.now + A.redispatch)
+  call.to_start = call.to_start or {}
+  call.to_start[#call.to_start + 1] = id
+end
+
+-- c: id, wt, pe, wf, pl, sp as above, n (its number among those held back, if it is)
+function children.spawn(c, record)
+  if redis.call('HEXISTS', K.children, c.id) == 1 then return end       -- by an earlier execution of the step
+  redis.call('HINCRBY', K.run, 'children', 1)
+  local child = { w = record.work_id, wt = c.wt, st = 'held', pe = c.pe, wf = c.wf, pl = c.pl, sp = c.sp }
+  journal.lead_to(c.id, 'child', c.en)
+  if c.n then
+    children.put(c.id, child)
+    redis.call('HSET', K.children, record.work_id .. '#' .. whole(c.n), c.id)
+  else
+    ask_to_start(c.id, child)
+  end
+end
+
+local function resume(record)
+  record.awaited, record.next_held = nil, nil
+  record.resumptions = (record.resumptions or 0) + 1
+  slots.enqueue_or_dispatch(record)
+end
+
+-- The committing work item waits until these children have ended; it holds no slot and no process meanwhile.
+function children.await(ids, record)
+  slots.release(record)
+  record.state = 'suspended'
+  record.token, record.owner, record.claim_id, record.awaits = nil, nil, nil, nil
+  record.awaited, record.next_held = 0, 1
+  for _, id in ipairs(ids) do
+    if OPEN[children.get(id).st] then record.awaited = record.awaited + 1 end
+  end
+  if record.awaited > 0 then records.put(record.work_id, record) else resume(record) end
+end
+
+local function start_next_held(record)
+  local field = record.work_id .. '#' .. whole(record.next_held or 1)
+  local id = redis.call('HGET', K.children, field)
+  if not id then return end
+  redis.call('HDEL', K.children, field)
+  record.next_held = (record.next_held or 1) + 1
+  ask_to_start(id, children.get(id))
+end
+
+-- A child has ended: its last event is the answer that its work item waits for. False if that is known already.
+function children.ended(id, child, status, event)
+  redis.call('ZREM', K.outbox, 'child|' .. call.run .. '|' .. id)
+  if not OPEN[child.st] then return false end
+  child.st, child.sp = status, nil
+  children.put(id, child)
+  local record = records.get(child.w)
+  if not record then return true end
+  redis.call('HSET', K.events, 'child|' .. id, event)
+  record.work_id = child.w
+  record.answers = record.answers or {}
+  record.answers[child.wt] = 'child|' .. id
+  if record.state ~= 'suspended' or not record.awaited then
+    records.put(child.w, record)
+    return true
+  end
+  journal.lead_to(child.w, record.step, child.wf, id)
+  record.awaited = record.awaited - 1
+  start_next_held(record)
+  if record.awaited > 0 then records.put(child.w, record) else resume(record) end
+  return true
+end
+
+-- The run is retried: children that have not completed go on with it. Their old ends are no answers any more.
+function children.revive()
+  local flat = redis.call('HGETALL', K.children)
+  for i = 1, #flat, 2 do
+    local child = not string.find(flat[i], '[#|]') and cmsgpack.unpack(flat[i + 1])
+    local record = child and child.st ~= 'completed' and child.st ~= 'held' and records.get(child.w)
+    if record then
+      if not OPEN[child.st] then
+        if record.answers then record.answers[child.wt] = nil end
+        redis.call('HDEL', K.events, 'child|' .. flat[i])
+        if record.awaited then record.awaited = record.awaited + 1 end
+        records.put(child.w, record)
+      end
+      child.st = 'reviving'
+      children.put(flat[i], child)
+      children.look(flat[i], call.now)
+    end
+  end
+end

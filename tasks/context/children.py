@@ -1,0 +1,176 @@
+"""Child runs of a step: `ctx.run` and `ctx.run_all`. The step suspends until they have ended.
+
+A child is a run of its own. Its id follows from the work item and its name within the step, so each execution of the
+step means the same child, and starts it only once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast, get_args
+
+from ...orchestration.connection.keys import check_chosen_id
+from ...orchestration.connection.settings import Settings
+from ...orchestration.engine.children.spec import ChildSpec
+from ...orchestration.model.decide import CHUNK
+from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
+from ...orchestration.model.envelope import Envelope
+from ...orchestration.model.errors import ChildFailed, WorkflowRuntimeError
+from ...orchestration.model.work_item import AwaitedChild, Awaiting, OnParentEnd, Work, derive_id
+from ..events.codec import decode_event, encode_event
+from ..events.event import StartEvent, StopEvent, WorkflowFailedEvent
+from ..events.exceptions import shown
+from ..workflow.definition import WorkflowDefinition
+from ..workflow.registry import Registered, Registry
+from ..workflow.start_events import start_event_for
+from .results import result_of
+from .waits import Waits
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRun:
+    """A child run to be: what `ctx.run_all` takes. Made by `Child.start(field=…)` on a workflow's class, or as it is.
+
+    Attributes:
+        workflow: What is run.
+        start_event: Its start event; else it is made of `fields`.
+        fields: Fields of the start event.
+        name: Names the child within its step.
+        id: The child's run id, chosen; by default it follows from the parent's.
+        on_parent_end: What becomes of the child when its parent ends before it: it is cancelled, or goes on.
+        timeout_seconds: Its time limit; by default that of `workflow`.
+    """
+
+    workflow: WorkflowDefinition
+    start_event: StartEvent | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    id: str | None = None
+    on_parent_end: OnParentEnd = "cancel"
+    timeout_seconds: float | None = None
+
+
+class Children:
+    """The child runs of one attempt of a step."""
+
+    def __init__(self, work: Work, registry: Registry, settings: Settings) -> None:
+        """Args:
+        work: The attempt.
+        registry: Where workflows are found.
+        settings: How large a start event may be, and the default queue.
+        """
+        self._work, self._registry, self._settings = work, registry, settings
+        self._begun: dict[str, int] = {}
+        self._named: set[str] = set()
+        self._pending: dict[str, AwaitedChild] = {}
+        #: The task that the step itself is executed in.
+        self.main: asyncio.Task[Any] | None = None
+
+    async def run(self, child: ChildRun) -> Any:
+        """See `Context.run`."""
+        return (await self._ends([child], self._named_one(child), None))[0]
+
+    async def run_all(self, children: Sequence[ChildRun], limit: int | None, *, return_exceptions: bool) -> list[Any]:
+        """See `Context.run_all`."""
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise WorkflowRuntimeError(f"limit must be a number of child runs greater than 0, or None; got {limit!r}.")
+        events = [self._start_event(child) for child in children]
+        stem = self._next("all", events)
+        names = [child.name or f"{stem}.{number}" for number, child in enumerate(children)]
+        return await self._ends(children, names, limit, return_exceptions=return_exceptions)
+
+    def _named_one(self, child: ChildRun) -> list[str]:
+        return [child.name or self._next(child.workflow.workflow_name, [self._start_event(child)])]
+
+    def _next(self, stem: str, events: Sequence[Envelope]) -> str:
+        """The name of children that have none: by their order in the step, or in a task beside others by content."""
+        if asyncio.current_task() is not self.main:
+            stem += f"~{derive_id(*(part for event in events for part in (event.type, event.payload)))}"
+        number = self._begun[stem] = self._begun.get(stem, -1) + 1
+        return f"{stem}.{number}"
+
+    def _start_event(self, child: ChildRun) -> Envelope:
+        child.workflow.ensure_valid()
+        event = start_event_for(child.workflow, child.start_event, child.fields)
+        return encode_event(event, self._settings)
+
+    async def _ends(
+        self, children: Sequence[ChildRun], names: list[str], limit: int | None, *, return_exceptions: bool = False
+    ) -> list[Any]:
+        for name in names:
+            if name in self._named:
+                raise WorkflowRuntimeError(
+                    f"Step {self._work.step!r} of run {self._work.run_id!r} has two child runs of the name {name!r}. "
+                    "Give each a name of its own."
+                )
+            self._named.add(name)
+        open_ones = [
+            self._awaited(child, name)
+            for child, name in zip(children, names, strict=True)
+            if f"child|{name}" not in self._work.answers
+        ]
+        if open_ones:
+            # Many are started CHUNK by CHUNK, which keeps each commit short.
+            self._pending |= {child.child_id: child for child in open_ones[:CHUNK]}
+            if asyncio.current_task() is not self.main:
+                await asyncio.sleep(0)  # tasks that begin together start their children together
+            raise Waits(Awaiting(tuple(self._pending.values()), limit))
+        ends = [self._end(child, name) for child, name in zip(children, names, strict=True)]
+        if not return_exceptions:
+            for end in ends:
+                if isinstance(end, ChildFailed):
+                    raise end
+        return ends
+
+    def _awaited(self, child: ChildRun, name: str) -> AwaitedChild:
+        registered = self._registered(child)
+        if child.on_parent_end not in get_args(OnParentEnd):
+            raise WorkflowRuntimeError(
+                f"on_parent_end must be one of {', '.join(get_args(OnParentEnd))}; got {child.on_parent_end!r}."
+            )
+        about = child.workflow.run_arguments()
+        if child.timeout_seconds is not None:
+            if not is_duration(child.timeout_seconds):
+                raise WorkflowRuntimeError(
+                    f"timeout_seconds must be a number of seconds up to {LONGEST_SECONDS:,}, got "
+                    f"{child.timeout_seconds!r}."
+                )
+            about["timeout_seconds"] = about["options"]["timeout"] = child.timeout_seconds
+        event = self._start_event(child)
+        return AwaitedChild(
+            child_id=self._id_of(child, name),
+            wait=f"child|{name}",
+            workflow=registered.name,
+            plan_digest=registered.plan.digest,
+            plan=registered.plan.to_json(),
+            event_name=event.type,
+            spec=ChildSpec(event, self._settings.queue, **about).to_bytes(),
+            on_parent_end=child.on_parent_end,
+        )
+
+    def _id_of(self, child: ChildRun, name: str) -> str:
+        if child.id is not None:
+            return check_chosen_id(child.id)
+        return derive_id(self._work.run_id, self._work.work_id, "child", name, digest_size=16)
+
+    def _registered(self, child: ChildRun) -> Registered:
+        if self._registry.find(child.workflow.workflow_name) is None:
+            self._registry.prepare(child.workflow)
+        return self._registry.of(child.workflow)
+
+    def _end(self, child: ChildRun, name: str) -> Any:
+        """The result of a child that has ended, or why it has none."""
+        envelope = self._work.answers[f"child|{name}"]
+        assert envelope is not None  # only events run out of time
+        event = cast(StopEvent, decode_event(envelope, self._registered(child).events))
+        run_id = self._id_of(child, name)
+        try:
+            return result_of(run_id, event)
+        except Exception as error:
+            failed = ChildFailed(
+                run_id, event.step_name if isinstance(event, WorkflowFailedEvent) else "", shown(error)
+            )
+            failed.__cause__ = error
+            return failed

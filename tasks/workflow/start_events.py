@@ -1,0 +1,45 @@
+"""The start event of a run, from what its caller gave."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...orchestration.model.errors import WorkflowRuntimeError
+from ..events.event import StartEvent
+from .definition import WorkflowDefinition
+
+logger = logging.getLogger("umbel.runtime")
+
+
+def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fields: dict[str, Any]) -> StartEvent:
+    """The start event of a run, from an instance or from fields.
+
+    Raises:
+        ValueError: `given` is not a start event.
+        WorkflowRuntimeError: The fields do not make one.
+    """
+    if given is not None:
+        if not isinstance(given, StartEvent):
+            raise ValueError(f"start_event must be a StartEvent, got {type(given).__name__}.")
+        if fields:
+            logger.warning(
+                "run() of %s got a start event and keyword arguments; %s ignored",
+                workflow.workflow_name,
+                ", ".join(fields),
+                extra={"action": "start_arguments_ignored"},
+            )
+        return given
+    cls = workflow.start_event_class
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)
+        )
+        raise WorkflowRuntimeError(
+            f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: "
+            f"{problems}. Its fields: {', '.join(cls.model_fields) or 'none'}."
+        ) from error
