@@ -24,7 +24,7 @@ endef
 $(INSTALLED): pyproject.toml
 	@$(call require-python)
 	@echo "Installing umbel and everything for development into $(VENV) (one to three minutes, the first time) ..."
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(CLEAR) $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.umbel-installed
 
@@ -32,20 +32,33 @@ $(INSTALLED): pyproject.toml
 $(VENV)/.umbel-installed: pyproject.toml
 	@$(call require-python)
 	@echo "Installing umbel into $(VENV) (half a minute, the first time) ..."
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(CLEAR) $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
+
+# Asked for a Python, with a .venv of another one: the .venv is made again.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell { $(PYTHON) -V; } 2>/dev/null),$(shell { $(BIN)/python -V; } 2>/dev/null))
+CLEAR := --clear
+$(INSTALLED) $(VENV)/.umbel-installed: FORCE
+endif
+endif
+FORCE:
 
 .PHONY: install
 install: $(INSTALLED)  ## Make .venv and install umbel with everything for development
 
 .PHONY: demo
-demo: $(VENV)/.umbel-installed  ## Audit the standard library's sources on an embedded Redis and worker
-	$(BIN)/umbel run --pool prefork examples/code_audit.py
+demo: $(VENV)/.umbel-installed  ## Audit the standard library's sources (or TREE=folder) on an embedded Redis and worker
+	$(BIN)/umbel run --pool prefork examples/code_audit.py $(addprefix path=,$(TREE))
 
 .PHONY: test
 test: check  ## Everything that must pass: check, then all tests on a real Redis and real workers
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+.PHONY: smoke
+smoke: $(INSTALLED)  ## Install, demo and a few tests on every other Python of this machine that umbel supports
+	$(BIN)/python scripts/smoke.py
 
 .PHONY: check
 check: $(INSTALLED) check-page  ## Formatting, lint, types, import contracts of all languages (half a minute)
