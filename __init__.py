@@ -5,7 +5,6 @@ from .orchestration.model.errors import (
     ConfigurationError,
     ContextSerdeError,
     ContextStateError,
-    HandlerRunning,
     NotConfigured,
     PayloadTooLarge,
     ResultUnreadable,
@@ -13,6 +12,10 @@ from .orchestration.model.errors import (
     RunError,
     RunExists,
     RunNotFound,
+    SessionBusy,
+    SessionClosed,
+    SessionExists,
+    SessionFull,
     StepTimeoutError,
     StoreUnavailable,
     UmbelError,
@@ -30,6 +33,7 @@ from .orchestration.model.errors import (
 )
 from .tasks.client.handler import WorkflowHandler
 from .tasks.client.runtime import Runtime, attach
+from .tasks.client.session import Session, SessionVersion, session, sessions
 from .tasks.client.workflow import Workflow
 from .tasks.context.ctx import Context
 from .tasks.drawing.draw import draw_all_possible_flows, draw_most_recent_execution
@@ -74,7 +78,6 @@ __all__ = [
     "DictLikeModel",
     "DictState",
     "Event",
-    "HandlerRunning",
     "HumanResponseEvent",
     "InputRequiredEvent",
     "InternalDispatchEvent",
@@ -92,6 +95,12 @@ __all__ = [
     "RunExists",
     "RunNotFound",
     "Runtime",
+    "Session",
+    "SessionBusy",
+    "SessionClosed",
+    "SessionExists",
+    "SessionFull",
+    "SessionVersion",
     "Settings",
     "StartEvent",
     "StepConfig",
@@ -132,5 +141,7 @@ __all__ = [
     "local",
     "register",
     "retry_policy",
+    "session",
+    "sessions",
     "step",
 ]

@@ -101,6 +101,8 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
         "workflow -> how many of its runs may execute at a time, and when that was stated; in the shard of its name",
     ),
     "outbox": ("ZSET", "what is to be done about child runs or their parents -> next look; see `lua/lib/children.lua`"),
+    "lines": ("ZSET", "session with runs that wait for their turn -> instant of the next look at it"),
+    "sessions": ("ZSET", "session -> when a run of it began or ended last"),
     "retire": ("ZSET", "ended runs whose dynamic keys still have to be expired"),
     "runs:running": ("ZSET", "run id -> created_at"),
     "runs:completed": ("ZSET", "run id -> ended_at"),
@@ -133,7 +135,10 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "deployment": ("STRING", "key prefix, number of shards and schema version, as JSON; in shard 0, never expires"),
     "cursor_key": ("STRING", "key with which servers seal the cursors of lists; in shard 0, as old as the deployment"),
     "probe": ("channel", "nobody listens; a starting worker sees whether it may publish"),
-    "handler:<state_id>": ("STRING", "the run that a named handler is at; lives as long as its runs"),
+    "handler:<state_id>": ("STRING", "the run that a session is at; lives as long as the session"),
+    "line:<state_id>": ("LIST", "runs of a session that wait for their turn, oldest first"),
+    "session:<state_id>": ("HASH", "closed (when), source (of its state); lives as long as the session"),
+    "session_runs:<state_id>": ("ZSET", "run of a session -> when it began, in us; the newest; likewise"),
 }
 
 #: Each run is in one of them while it is kept.

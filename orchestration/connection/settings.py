@@ -139,6 +139,10 @@ class Settings(BaseModel):
     )
     max_losses: int = Field(default=3, ge=1, description="Losses alone, as a suspect, before it fails as WorkerLost")
     retention_seconds: float = Field(default=7 * 86400.0, gt=0)
+    session_retention_seconds: float | None = Field(
+        default=None, gt=0, description="How long an idle session keeps its state; None is retention_seconds"
+    )
+    session_max_waiting: int = Field(default=100, ge=0, description="Runs that may wait for their turn in a session")
     drain_seconds: float = Field(default=20.0, ge=0, description="Soft shutdown: running steps may end within this")
 
     payload_warn_bytes: int = Field(default=1 << 20, gt=0)

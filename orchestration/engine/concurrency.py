@@ -98,10 +98,6 @@ class RunQuota:
         if releasing is not None:
             await self._without_harm(self.release(Admission.of_releasing(releasing)))
 
-    async def pass_on_of(self, run_id: str) -> None:
-        """The same for a run that was ended from outside its steps."""
-        await self._without_harm(self._release_of(run_id))
-
     async def _without_harm(self, act: Awaitable[object]) -> None:
         """The start or the end that this follows is in Redis already, so nothing here may fail it."""
         try:
@@ -110,12 +106,6 @@ class RunQuota:
             logger.warning("an admission is left to the sweep: %s", error, extra={"action": "admission_postponed"})
         except Exception:
             logger.exception("an admission is left to the sweep", extra={"action": "admission_postponed"})
-
-    async def _release_of(self, run_id: str) -> None:
-        key = self.store.locate(run_id)["run"]
-        member, workflow = await self.store.command("read an admission", "HMGET", key, "ticket", "workflow")
-        if member is not None:
-            await self.release(Admission.of(workflow.decode(), member.decode()))
 
     # -- step by step, for the sweep -----------------------------------------------------------------------------------
 

@@ -17,7 +17,18 @@ BATCH = 500
 LOOKS = 50
 
 #: In the order of `look.lua`.
-KINDS = ("parked", "leases", "timers", "unclaimed", "retire", "releasing", "awaiting_admission", "outbox", "limits")
+KINDS = (
+    "parked",
+    "leases",
+    "timers",
+    "unclaimed",
+    "retire",
+    "releasing",
+    "awaiting_admission",
+    "outbox",
+    "lines",
+    "limits",
+)
 
 #: So many shards are looked at with one script: what Lua can pass to one command is bounded.
 _SHARDS = 128

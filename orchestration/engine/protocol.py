@@ -18,17 +18,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..connection.keys import check_run_id, new_nonce
-from ..model.commands import Command, EndStatus
+from ..model.commands import Command, EndStatus, WhenBusy
 from ..model.decide import CHUNK, Decision, Limits, decide, decide_start, route, routed_events
 from ..model.envelope import Envelope
 from ..model.errors import (
-    HandlerRunning,
     NotRetried,
+    RunEnded,
     RunError,
-    RunExists,
     RunNotFound,
     UmbelError,
-    WorkflowRuntimeError,
 )
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
@@ -41,8 +39,8 @@ from .dispatcher import Dispatcher
 from .emitted import Committed, Emitted, Sent
 from .leases import Leases
 from .quick import QuickCommits
-from .sessions import current_run
 from .staging import stage, unstage
+from .turns import Turns, not_started
 
 logger = logging.getLogger("umbel.engine")
 
@@ -68,6 +66,7 @@ class Engine:
         self.leases = Leases(store)
         self.quota = RunQuota(store, dispatcher)
         self.outbox = Outbox(store, self)
+        self.turns = Turns(store, dispatcher, self.quota)
         self._quick = QuickCommits(store, self.limits) if settings.quick_commits else None
         self._sends_soon = sends_soon
         self._waking: set[asyncio.TimerHandle | asyncio.Task[None]] = set()
@@ -84,7 +83,7 @@ class Engine:
         options: dict[str, Any] | None = None,
         parent: str | None = None,
         num_concurrent_runs: int | None = None,
-        handler_id: str | None = None,
+        when_busy: WhenBusy | None = None,
         limits: Limits | None = None,
         push: PushOf | None = None,
         nonce: str | None = None,
@@ -99,54 +98,47 @@ class Engine:
             options: Kept with the run.
             parent: The run that waits for its end.
             num_concurrent_runs: How many runs of the workflow may execute at a time, across the deployment.
-            handler_id: The named handler whose next run it is.
+            when_busy: For a run of a session, which its id names: what to do while another one goes on. See
+                `Store.start`.
             limits: For routing; by default those of the deployment.
             push: Makes the messages that the script itself sends, where the broker is the state's Redis.
             nonce: Recognises this start when it is made again; by default each call is another start.
 
         Raises:
             RunExists: The id is taken.
-            HandlerRunning: The handler's run has not ended.
+            SessionBusy, SessionFull, SessionClosed: The session does not take it.
             StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
         """
         commands = [] if event is None else decide_start(plan, run_id, event, limits or self.limits)
         pushed = push(plan, run_id, commands) if push is not None else None
-        nonce = nonce or new_nonce()
-        reply: Applied | Refusal = Refusal.MOVED
-        while reply is Refusal.MOVED:
-            follows = None if handler_id is None else await current_run(self.store, handler_id)
-            reply = await self.store.start(
-                run_id,
-                plan,
-                commands,
-                nonce=nonce,
-                timeout_seconds=timeout_seconds,
-                options=options,
-                parent=parent,
-                num_concurrent_runs=num_concurrent_runs,
-                push=pushed,
-                follows=follows,
-            )
-        await self.started(run_id, plan, reply, limited=num_concurrent_runs is not None, handler_id=handler_id)
+        reply = await self.store.start(
+            run_id,
+            plan,
+            commands,
+            nonce=nonce or new_nonce(),
+            timeout_seconds=timeout_seconds,
+            options=options,
+            parent=parent,
+            num_concurrent_runs=num_concurrent_runs,
+            push=pushed,
+            when_busy=when_busy,
+        )
+        await self.started(run_id, plan, reply, limited=num_concurrent_runs is not None)
 
-    async def started(
-        self, run_id: str, plan: Plan, reply: Applied | Refusal, *, limited: bool, handler_id: str | None = None
-    ) -> None:
+    async def started(self, run_id: str, plan: Plan, reply: Applied | Refusal, *, limited: bool) -> None:
         """What follows from the answer to a start.
 
         Raises:
-            RunExists, HandlerRunning: As in `start`.
+            RunExists, SessionBusy, SessionFull, SessionClosed: As in `start`.
         """
-        if reply is Refusal.RUNNING:
-            raise HandlerRunning(f"Handler {handler_id!r} is already running")
         if isinstance(reply, Refusal):
-            raise RunExists(
-                f"Workflow run with run_id {run_id!r} already exists. Leave run_id out, or look at that run with "
-                f"umbel.attach({run_id!r})."
-            )
+            raise not_started(run_id, reply, self.store.settings.session_max_waiting)
         await self.dispatcher.dispatch(plan, reply.dispatches)
         if limited:
             await self.quota.take(run_id)
+        await self.turns.pass_on(reply)
+        if reply.interrupted is not None:
+            await self._after_end(*reply.interrupted)
 
     async def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> bool:
         """End a run from outside its steps. True when this call ended it; the first end wins.
@@ -159,11 +151,14 @@ class Engine:
             RunNotFound: No such run.
         """
         ended = await self.store.finish(run_id, status, event, if_due=if_due)
-        if ended is None:
-            return False
-        await self.quota.pass_on_of(run_id)
+        if ended is not None:
+            await self._after_end(run_id, ended)
+        return ended is not None
+
+    async def _after_end(self, run_id: str, ended: Applied) -> None:
+        """What the end of a run leads to for others. Never raises: the sweep does what is left."""
+        await self.turns.pass_on(ended)
         await self.outbox.follow(run_id, ended)
-        return True
 
     async def retry(self, run_id: str) -> Applied:
         """Execute the unfinished steps of an ended run; what has been done is kept. Its time limit begins anew.
@@ -199,7 +194,7 @@ class Engine:
 
         Raises:
             RunNotFound: No such run.
-            WorkflowRuntimeError: It has ended.
+            RunEnded: It has ended.
         """
         origin = Origin(run_id, "outside")
         emit_id = derive_id(run_id, "outside", send_id)
@@ -212,7 +207,7 @@ class Engine:
             raise RunNotFound(not_found(run_id))
         if isinstance(reply, Refusal):
             name = event.type.rpartition(".")[2]
-            raise WorkflowRuntimeError(f"Run {run_id!r} has ended; {name} was not delivered. Start a new run.")
+            raise RunEnded(f"Run {run_id!r} has ended; {name} was not delivered. Start a new run.")
         await self.dispatcher.dispatch(plan, reply.dispatches)
 
     # -- attempts ------------------------------------------------------------------------------------------------------
@@ -307,9 +302,10 @@ class Engine:
             surroundings, decision = await self._around(work, outcome, emitted), None
         if isinstance(reply, Applied):
             await self._send_messages(plan, reply.dispatches)
-            if reply.leaving is not None:
-                await self.quota.pass_on(reply.leaving)
-            await self.outbox.follow(work.run_id, reply)
+            if reply.ended:
+                await self._after_end(work.run_id, reply)
+            elif reply.starts:
+                await self.outbox.follow(work.run_id, reply)
             if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
                 self._wake_in(outcome.retry_delay_seconds, work, plan)
         return Committed(reply, decision.commands)

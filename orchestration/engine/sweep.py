@@ -17,6 +17,7 @@ from typing import Any
 from ..connection.failpoints import failpoint
 from ..model.envelope import TIMED_OUT, ending
 from ..model.errors import RunNotFound
+from ..sessions.acts import forget_expired
 from ..store.asks import Command
 from ..store.replies import pairs
 from .concurrency import Admission
@@ -96,6 +97,7 @@ class Sweep:
         done += await self._all("releasing", due, lambda _, text: self.quota.release(Admission.of_releasing(text)))
         done += await self._all("awaiting_admission", due, lambda _, run_id: self.quota.look_at(run_id, now), LOOKS)
         done += await self._all("outbox", due, lambda _, member: self.engine.outbox.settle(member))
+        done += await self._all("lines", due, lambda _, state_id: self.engine.turns.look_at(state_id, now), LOOKS)
         for shard, workflows in due.get("limits", {}).items():
             for workflow in workflows:
                 done += await self._admitted(shard, workflow, now)
@@ -282,3 +284,7 @@ class Sweep:
         failpoint("trim", "before")
         await self.store.batch("trim the indexes", *trims)
         failpoint("trim", "after")
+        settings = self.store.settings
+        idle = now - round((settings.session_retention_seconds or settings.retention_seconds) * 1000)
+        for shard in range(settings.shards):
+            await forget_expired(self.store, shard, idle)

@@ -32,7 +32,7 @@ MAX_LIMIT = 500
 #: Pages of runs that are read for one page of handlers: a handler may have had many runs.
 HANDLER_PAGES = 20
 
-_FIELDS = ("status", "workflow", "created_at", "ended_at", "parent", "unbegun", "live", "asleep")
+_FIELDS = ("status", "workflow", "created_at", "ended_at", "parent", "unbegun", "queued", "live", "asleep")
 
 #: Whether the run of this id may be seen.
 Readable = Callable[[str], Awaitable[bool]]
@@ -72,6 +72,7 @@ class ListedRun:
     Attributes:
         is_asleep: It is running, and all that is left of it waits for an event.
         waits_for_admission: It is started and has not begun, because its workflow limits how many run at a time.
+        is_queued: The same, because another run of its session goes on.
     """
 
     run_id: str
@@ -82,6 +83,7 @@ class ListedRun:
     parent: str | None
     is_asleep: bool
     waits_for_admission: bool
+    is_queued: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,7 @@ class _Walk:
 
 
 def _row(run_id: str, raw: Sequence[bytes | None]) -> ListedRun:
-    status, workflow, created_at, ended_at, parent, unbegun, live, asleep = raw
+    status, workflow, created_at, ended_at, parent, unbegun, queued, live, asleep = raw
     return ListedRun(
         run_id=run_id,
         workflow=(workflow or b"").decode(),
@@ -255,7 +257,8 @@ def _row(run_id: str, raw: Sequence[bytes | None]) -> ListedRun:
         ended_at=None if ended_at is None else int(ended_at),
         parent=None if parent is None else parent.decode(),
         is_asleep=status == b"running" and int(live or 0) > 0 and live == asleep,
-        waits_for_admission=unbegun is not None,
+        waits_for_admission=unbegun is not None and queued is None,
+        is_queued=queued is not None,
     )
 
 

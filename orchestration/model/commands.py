@@ -15,6 +15,8 @@ from .work_item import AwaitedChild
 EndStatus = Literal["completed", "failed", "cancelled", "timed_out"]
 #: Of an ended run.
 END_STATUSES: tuple[EndStatus, ...] = get_args(EndStatus)
+#: What a run that is started in a session does while another one goes on. To `join` is to send it the start event.
+WhenBusy = Literal["queue", "reject", "interrupt", "rollback", "join"]
 #: Of any run, in the order of lists and figures.
 RUN_STATUSES = ("running", *END_STATUSES)
 

@@ -6,6 +6,7 @@ UmbelError
 ├── WorkflowRuntimeError             a call or a step did what the workflow does not allow
 │   ├── UnserializableValue          a value that JSON cannot carry
 │   ├── PayloadTooLarge              a payload above the hard limit
+│   ├── RunEnded                     an event was sent to a run that has ended
 │   └── UnknownEvent                 an event name that no loaded class has
 ├── ContextSerdeError                a context snapshot that cannot be read or written
 ├── ContextStateError                a context method called where it is not available
@@ -18,7 +19,10 @@ UmbelError
 │   ├── ChildFailed                  a child run did not complete; raised in the step that waits for it
 │   ├── NotRetried                   nothing about the run could be resumed
 │   ├── RunExists                    the requested run id is taken
-│   └── HandlerRunning               the handler's run has not ended, so it cannot begin another
+│   ├── SessionExists                the name of a new session is taken
+│   ├── SessionBusy                  a run of the session goes on, and the caller would not wait
+│   ├── SessionFull                  as many runs as are allowed wait for their turn in the session
+│   └── SessionClosed                the session takes no more runs
 ├── StepTimeoutError                 one step exceeded its own timeout (also a TimeoutError)
 ├── WorkerLost                       a step's process died too often
 ├── RunClosed                        the run ended while this step was still running
@@ -56,6 +60,10 @@ class UnserializableValue(WorkflowRuntimeError):
 
 class PayloadTooLarge(WorkflowRuntimeError):
     """An event or a state value exceeds the hard size limit; nothing of it was stored."""
+
+
+class RunEnded(WorkflowRuntimeError):
+    """An event was sent to a run that has ended; it was not delivered."""
 
 
 class UnknownEvent(WorkflowRuntimeError):
@@ -129,8 +137,20 @@ class RunExists(RunError, RuntimeError):
     """A run with the requested id exists already."""
 
 
-class HandlerRunning(RunError):
-    """A named handler was asked for another run while its run is still running."""
+class SessionExists(RunError):
+    """A session, or a run, has the name that a new session was to have."""
+
+
+class SessionBusy(RunError):
+    """A run of the session goes on, and the caller would not wait for its end."""
+
+
+class SessionFull(RunError):
+    """As many runs as `session_max_waiting` allows wait for their turn in the session."""
+
+
+class SessionClosed(RunError):
+    """The session was closed: it takes no more runs."""
 
 
 class StepTimeoutError(UmbelError, TimeoutError):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from ..connection.keys import new_id
-from ..model.errors import RunClosed
+from ..model.errors import RunClosed, WorkflowRuntimeError
 from ..model.work_item import Work
 from ..store.replies import pairs
 from ..store.verbs import Store
@@ -110,6 +110,7 @@ class StateHash:
         Raises:
             RunClosed: The writer's step may not write any more.
         """
+        self._refuse_if_read_only()
         reply = await self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
         return Occupied(reply[1].decode()) if reply[0] == b"held" else _fields(reply[1])
 
@@ -144,6 +145,7 @@ class StateHash:
         Raises:
             RunClosed: The writer's step may not write any more.
         """
+        self._refuse_if_read_only()
         reply = await self._verb(
             "state_write",
             id=new_id(),
@@ -162,6 +164,13 @@ class StateHash:
             self._written.append(None)  # atomic, should several threads write
         return cast(Written, reply[0].decode())
 
+    def _refuse_if_read_only(self) -> None:
+        if self.work is not None and '"access":"read"' in self.work.options:
+            raise WorkflowRuntimeError(
+                f"Step {self.work.step!r} of run {self.run_id!r} may not write to ctx.store: the run was started with "
+                'access="read" and has a copy of its session\'s state. Start it with access="copy", or in its turn.'
+            )
+
     # -- versions ------------------------------------------------------------------------------------------------------
 
     async def version(self) -> int:
@@ -177,16 +186,22 @@ class StateHash:
         reply = await self._verb("state_at", version=version)
         return _fields(reply[2]) if reply[0] == b"found" else None
 
-    async def put_back(self, version: int) -> int | Occupied | None:
+    async def put_back(self, version: int, *, idle: bool = False) -> int | Occupied | Literal["busy"] | None:
         """Make the state what it was as of a version.
 
         *Promise:* one write, atomic, which makes a version of its own: it can be taken back too. Of a write that comes
         between reading and putting back nothing stays.
 
+        Args:
+            version: To put it back to.
+            idle: Only while no run of the session goes on or waits for its turn; else `busy`.
+
         Returns:
             The version that this makes; `Occupied` while an edit is in progress; None as in `read_version`.
         """
-        reply = await self._verb("state_back", id=new_id(), version=version)
+        reply = await self._verb("state_back", id=new_id(), version=version, idle=idle or None)
+        if reply[0] == b"busy":
+            return "busy"
         if reply[0] == b"held":
             return Occupied(reply[1].decode())
         return int(reply[1]) if reply[0] == b"written" else None

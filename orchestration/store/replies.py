@@ -47,6 +47,23 @@ class CarryOn:
 
 
 @dataclass(frozen=True, slots=True)
+class Following:
+    """The next run of a session, which began when the one before it ended.
+
+    Attributes:
+        run_id: The run.
+        plan_digest: Of its workflow.
+        dispatches: To be sent as messages.
+        limited: It still waits for its admission; see `engine/concurrency.py`.
+    """
+
+    run_id: str
+    plan_digest: str
+    dispatches: tuple[Dispatch, ...]
+    limited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """A verb was applied (now, or earlier and this is its remembered answer).
 
@@ -54,6 +71,8 @@ class Applied:
         dispatches: To be sent as messages.
         ended: The run has ended by it.
         leaving: The admission to a limited workflow that the end of the run releases; see `engine/concurrency.py`.
+        following: The run of the same session that has begun by it.
+        interrupted: The run of the same session that was ended by it, and what that end asks for.
         continued: Work that the caller has claimed by it.
         starts: Child runs that are to be started; see `engine/children`.
         reports: The run has ended, and this one waits for it.
@@ -63,6 +82,8 @@ class Applied:
     dispatches: tuple[Dispatch, ...] = ()
     ended: bool = False
     leaving: str | None = None
+    following: Following | None = None
+    interrupted: tuple[str, Applied] | None = None
     continued: Work | None = None
     starts: tuple[str, ...] = ()
     reports: str | None = None
@@ -81,22 +102,9 @@ class Refusal(StrEnum):
     CHANGED = "changed"
     MISSING = "missing"
     EXISTS = "exists"
-    MOVED = "moved"
     RUNNING = "running"
-
-
-@dataclass(frozen=True, slots=True)
-class Follows:
-    """What a run that is started for a named handler comes after.
-
-    Attributes:
-        at: The run that the handler's key names; empty when there is none.
-        before: The run that must have ended; empty when there is none. Without a key it is the run called as the
-            handler is, which was started under that id.
-    """
-
-    at: str
-    before: str
+    FULL = "full"
+    FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class RunRecord:
 
     `ending` is the terminal event, `status` one of running, completed, failed, cancelled, timed_out; instants are
     Redis time in ms. `waits_for_admission`: started, not begun, because its workflow limits how
-    many run at a time.
+    many run at a time. `is_queued`: started, not begun, because another run of its session goes on.
     """
 
     run_id: str
@@ -129,6 +137,7 @@ class RunRecord:
     commits: int
     live: int
     waits_for_admission: bool
+    is_queued: bool
 
 
 #: How a run ends whose fan-out can no longer close.
@@ -154,16 +163,28 @@ def not_found(run_id: str) -> str:
 
 def applied(run_id: str, body: bytes) -> Applied:
     """What a verb that was applied to a run asks for."""
-    answer = unpack(body)
-    dispatches = answer.get("dispatches") or ()
+    return _applied(run_id, unpack(body))
+
+
+def _applied(run_id: str, answer: dict[str, Any]) -> Applied:
+    following, interrupted = answer.get("following"), answer.get("interrupted")
+    if following is not None:
+        begun = following["run"]
+        following = Following(begun, following["plan"], _dispatches(begun, following), bool(following.get("limited")))
     return Applied(
-        tuple(Dispatch(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in dispatches),
+        _dispatches(run_id, answer),
         bool(answer.get("ended")),
         answer.get("leaving"),
+        following,
+        None if interrupted is None else (interrupted["run"], _applied(interrupted["run"], interrupted)),
         starts=tuple(answer.get("starts") or ()),
         reports=answer.get("reports"),
         parted=bool(answer.get("parted")),
     )
+
+
+def _dispatches(run_id: str, answer: dict[str, Any]) -> tuple[Dispatch, ...]:
+    return tuple(Dispatch(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in answer.get("dispatches") or ())
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -193,7 +214,8 @@ def run_record(run_id: str, raw: dict[bytes, bytes]) -> RunRecord:
         options=json.loads(raw.get(b"options") or b"{}"),
         commits=int(raw.get(b"commits", 0)),
         live=int(raw.get(b"live", 0)),
-        waits_for_admission=b"unbegun" in raw,
+        waits_for_admission=b"unbegun" in raw and b"queued" not in raw,
+        is_queued=b"queued" in raw,
     )
 
 

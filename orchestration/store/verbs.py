@@ -14,9 +14,9 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar, cast
 
 from ..connection.keys import RunKeys, state_id_of
-from ..model.commands import Command, EndStatus
+from ..model.commands import Command, EndStatus, Fill, WhenBusy
 from ..model.decide import Decision
-from ..model.envelope import Envelope
+from ..model.envelope import CANCELLED, Envelope, ending
 from ..model.errors import RunNotFound
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
@@ -27,7 +27,6 @@ from .replies import (
     STUCK,
     Applied,
     CarryOn,
-    Follows,
     Refusal,
     applied,
     checks,
@@ -42,14 +41,15 @@ from .scripts import load, pack, unpack
 T = TypeVar("T")
 
 _STUCK = STUCK.to_bytes()
+_CANCELLED = ending(CANCELLED).to_bytes()
 
 
 @lru_cache(2048)
 def fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
     """The keys of a run by their logical names. Cached: a process that continues a run needs the same keys again."""
     state_id = state_id_of(keys.run_id)
-    state = f"state:{state_id}"
-    own = {"state": state, "versions": f"{state}:versions", "handler": f"handler:{state_id}"}
+    own = {name: f"{name}:{state_id}" for name in ("state", "handler", "line", "session", "session_runs")}
+    own |= {name: f"state:{state_id}:{name}" for name in ("versions", "lock")}
     return tuple(keys[own.get(name, name)] for name in names)
 
 
@@ -123,10 +123,10 @@ class Store(StoreReads):
             "jbytes": settings.journal_max_bytes,
             "ibytes": settings.inbox_max_bytes,
             "keep": round(settings.retention_seconds * 1000),
+            "skeep": round((settings.session_retention_seconds or settings.retention_seconds) * 1000),
             "full": settings.history == "full" or None,
             "windex": settings.waiters_indexed_from,
             "channels": self.keys.channel("") or None,
-            "state": True,
         }
 
     @cached_property
@@ -158,12 +158,14 @@ class Store(StoreReads):
         num_concurrent_runs: int | None = None,
         restored: Sequence[str] = (),
         push: Mapping[str, tuple[str, str]] | None = None,
-        follows: Follows | None = None,
+        when_busy: WhenBusy | None = None,
     ) -> Applied | Refusal:
         """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken.
 
-        With `follows` it becomes its handler's current run, unless the handler has another one by now (`MOVED`) or its
-        run has not ended (`RUNNING`).
+        With `when_busy` it is the next run of the session that its id names. While another one goes on it waits for
+        its turn (`queue`), ends that one (`interrupt`; `rollback` also puts the state back to what that one began with,
+        or is refused if that is `FORGOTTEN`) or is refused (`RUNNING`). It is also refused if the session takes no more
+        runs (`CLOSED`), or no more that wait (`FULL`).
         With `num_concurrent_runs` it waits until `RunQuota` admits it.
         `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared. `push` gives for
         work ids the Redis list and message of their dispatches, which go out with the same script.
@@ -172,7 +174,6 @@ class Store(StoreReads):
         meta += ["options", json.dumps(options or {}, separators=(",", ":"))]
         if parent is not None:
             meta += ["parent", parent]
-        before = {"before": self.locate(follows.before)["run"]} if follows is not None and follows.before else {}
         status, body = await self.verb(
             "start",
             run_id,
@@ -184,11 +185,12 @@ class Store(StoreReads):
             timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
             limit=num_concurrent_runs,
             push=dict(push) if push else None,
-            handler=None if follows is None else follows.at,
-            before=bool(before) or None,
+            busy=when_busy,
+            most=self.settings.session_max_waiting,
+            fills=pack([Fill(step).wire() for step in plan.steps]) if when_busy == "queue" else None,
+            cancelled=_CANCELLED if when_busy in ("interrupt", "rollback") else None,
             extra={name: self.locate(run_id)[name] for name in restored}
-            | {key: key for key, _ in (push or {}).values()}
-            | before,
+            | {key: key for key, _ in (push or {}).values()},
         )
         return self.applied(run_id, body) if status == b"started" else Refusal(status.decode())
 
@@ -320,7 +322,7 @@ class Store(StoreReads):
         return self.applied(run_id, rest[0]) if status == b"sent" else Refusal(status.decode())
 
     async def finish(self, run_id: str, status: EndStatus, event: Envelope, *, if_due: bool = False) -> Applied | None:
-        """End a run from outside its steps. None when it had ended before; the first end wins.
+        """End a run from outside its steps. None when another call ended it; the first end wins.
 
         Raises:
             RunNotFound: No such run.
@@ -334,9 +336,17 @@ class Store(StoreReads):
         )
         if reply[0] == b"unknown" and not if_due:
             raise RunNotFound(not_found(run_id))
-        if reply[0] != b"ended":
-            return None
-        return Applied(ended=True, reports=reply[1].decode() or None, parted=bool(reply[2]))
+        return self.applied(run_id, reply[1]) if reply[0] == b"ended" else None
+
+    async def advance(self, run_id: str, *, look_again_at: int) -> Applied | None:
+        """Begin the next run of a session whose run has ended without doing so; None while that goes on.
+
+        Args:
+            run_id: The run that the session is at.
+            look_again_at: When the sweep looks at the session again, in ms of Redis time.
+        """
+        status, *rest = await self.verb("advance", run_id, at=look_again_at)
+        return self.applied(run_id, rest[0]) if status == b"advanced" else None
 
     async def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
         """Resume an ended run: its unfinished work items anew. Otherwise the reason: its status, or `nothing`."""
@@ -351,7 +361,7 @@ class Store(StoreReads):
         return self.applied(run_id, rest[0]) if status == b"revived" else cast(str, status.decode())
 
     async def purge(self, run_id: str) -> bool:
-        """Delete an ended run, with handler and state if it is the handler's current run; False while it is running."""
+        """Delete an ended run, with its session if that is at this run; False while it is running."""
         keys = self.locate(run_id)
         dynamic = await self.command("list keys", "SMEMBERS", keys["extra"])
         reply = await self.verb("purge", run_id, extra={name.decode(): name.decode() for name in dynamic})

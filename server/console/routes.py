@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ...orchestration.engine.sessions import handler_id_of
 from ...orchestration.inspection.run_detail import read_detail
 from ...orchestration.inspection.run_list import Readable, RunPage, RunQuery, list_runs
 from ...orchestration.model.errors import (
@@ -25,6 +24,7 @@ from ...orchestration.model.errors import (
     UnserializableValue,
     WorkflowRuntimeError,
 )
+from ...orchestration.sessions.names import session_of
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.streams.log import read_heads
 from ...orchestration.streams.reader import StreamReader
@@ -212,7 +212,7 @@ class _RunData:
         return EventStreamResponse(
             frames(reader, heartbeat_seconds=deployment.heartbeat_seconds),
             media_type=SSE,
-            is_still_allowed=lambda: access.allows("stream", handler_id_of(run_id)),
+            is_still_allowed=lambda: access.allows("stream", session_of(run_id)),
             check_seconds=deployment.reauthorize_seconds,
             slow_seconds=deployment.slow_reader_seconds,
             on_open=deployment.count_reader,
@@ -296,7 +296,7 @@ class _RunData:
 
 
 async def _shown_parent(access: Access, parent: str | None) -> str | None:
-    return parent if parent is None or await access.allows("read", handler_id_of(parent)) else None
+    return parent if parent is None or await access.allows("read", session_of(parent)) else None
 
 
 def _id(request: Request) -> str:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...orchestration.engine.sessions import handler_id_of
+from ...orchestration.sessions.names import session_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,7 +68,7 @@ class Access:
         """Which runs a list may show, by run id; None if all."""
         if self.authorize is None:
             return None
-        return lambda run_id: self.allows("read", handler_id_of(run_id))
+        return lambda run_id: self.allows("read", session_of(run_id))
 
     async def check(self, action: str, run_id: str | None) -> None:
         """Require that the hook allows it.
@@ -101,7 +101,7 @@ class _AuthorizedRoute:
         access = Access(scope[PRINCIPAL], self._authorize)
         scope[ACCESS] = access
         params = scope.get("path_params", {})
-        about = params.get("handler_id") or (handler_id_of(params["run_id"]) if "run_id" in params else None)
+        about = params.get("handler_id") or (session_of(params["run_id"]) if "run_id" in params else None)
         await access.check(self._action, about)
         await self._app(scope, receive, send)
 

@@ -11,9 +11,10 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from ...orchestration.engine.sessions import current_run, handler_record, is_plain
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.model.errors import RunNotFound, WorkflowConfigurationError, WorkflowValidationError
+from ...orchestration.sessions.look import current_run, handler_record
+from ...orchestration.sessions.names import is_plain
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
@@ -225,7 +226,7 @@ class ServedDeployment:
             context: A snapshot to start from.
 
         Raises:
-            HandlerRunning: That handler's run has not ended.
+            SessionBusy: That handler's run has not ended.
             StoreUnavailable: Redis did not answer.
             UmbelError: The event or the context cannot be stored.
         """
@@ -242,12 +243,12 @@ class ServedDeployment:
         if context is not None:
             beginning = context.beginning_of_run(workflow, has_new_input=event is not None)
             arguments["begin_with"] = beginning.snapshot
-        return self.runtime.start(workflow, event, handler_id=handler_id, **arguments)
+        return self.runtime.start(workflow, event, session=handler_id, when_busy="reject", **arguments)
 
     async def purge(self, handler_id: str) -> None:
         """Delete a handler whose run has ended: that run, its state, and the run it is named after."""
         found = await current_run(self.store, handler_id)
-        for run_id in dict.fromkeys([found.before, handler_id if is_plain(handler_id) else ""]):
+        for run_id in dict.fromkeys([found, handler_id if is_plain(handler_id) else ""]):
             if run_id:
                 await self.store.purge(run_id)
 

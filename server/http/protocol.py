@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ...orchestration.engine.sessions import handler_id_of
 from ...orchestration.model.envelope import FAILED, STOP, TIMED_OUT, Envelope
 from ...orchestration.model.tagged_json import TAG_BYTES, untagged
+from ...orchestration.sessions.names import session_of
 from ...orchestration.store.replies import RunRecord
 from ...tasks.drawing.representation import WorkflowGraph
 
@@ -203,7 +203,7 @@ def handler_data(record: RunRecord, workflow_name: str, *, no_worker: str | None
     status = _STATUS_OF[record.status]
     started, ended = _iso(record.created_at), _iso(record.ended_at)
     return HandlerData(
-        handler_id=handler_id_of(record.run_id),
+        handler_id=session_of(record.run_id),
         workflow_name=workflow_name,
         run_id=record.run_id,
         error=no_worker if status == "running" else _error(record),

@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from ...orchestration.model.errors import (
     ContextSerdeError,
-    HandlerRunning,
     NotConfigured,
     PayloadTooLarge,
+    SessionBusy,
     WorkflowRuntimeError,
 )
 from ...tasks.context.ctx import Context
@@ -184,8 +184,8 @@ class WorkflowEndpoints:
     async def _start(self, served: ServedWorkflow, wanted: _RunRequest) -> HandlerData:
         try:
             run_id = await self._deployment.start(served, wanted.event, wanted.handler_id, wanted.context)
-        except HandlerRunning as error:
-            raise HTTPException(409, str(error)) from error
+        except SessionBusy as error:
+            raise HTTPException(409, f"Handler {wanted.handler_id!r} is already running") from error
         except PayloadTooLarge as error:
             raise HTTPException(413, str(error)) from error
         except WorkflowRuntimeError as error:  # the event or the handler id cannot be stored

@@ -177,11 +177,12 @@ class WorkflowHandler:
 
     def is_done(self) -> bool:
         """Whether the run has ended, in whatever way."""
-        return self.status() != "running"
+        return self._record().status != "running"
 
     def status(self) -> str:
-        """running, completed, failed, cancelled or timed_out."""
-        return self._record().status
+        """queued (it waits for its turn in a session), running, completed, failed, cancelled or timed_out."""
+        record = self._record()
+        return "queued" if record.is_queued else record.status
 
     def _record(self) -> RunRecord:
         return self._portal.call(self._engine.store.run(self.run_id))
@@ -291,6 +292,10 @@ class WorkflowHandler:
             RunNotFound: No such run.
         """
         return self._begun(self._send(event, step))
+
+    def deliver(self, event: Event) -> None:
+        """`send_event`, blocking wherever it is called."""
+        self._portal.call(self._send(event))
 
     async def _send(self, event: Event, step: str | None = None) -> None:
         store = self._engine.store

@@ -16,11 +16,13 @@ from ...orchestration.connection.keys import check_chosen_id, check_run_id, new_
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.settings import Settings
 from ...orchestration.engine.protocol import Engine
-from ...orchestration.engine.sessions import new_run_of
+from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import NotConfigured
+from ...orchestration.model.errors import NotConfigured, RunEnded, RunNotFound, SessionBusy, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
+from ...orchestration.sessions.look import current_run
+from ...orchestration.sessions.names import new_run_of
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
 from ...orchestration.store.pipeline import Connection
@@ -88,7 +90,8 @@ class Runtime:
         options: dict[str, Any] | None = None,
         parent: str | None = None,
         num_concurrent_runs: int | None = None,
-        handler_id: str | None = None,
+        session: str | None = None,
+        when_busy: WhenBusy = "queue",
     ) -> WorkflowHandler:
         """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
 
@@ -96,25 +99,29 @@ class Runtime:
         that run's `ctx.store`. With `num_concurrent_runs` it may have to wait for its place first; its time-out counts
         from then.
 
-        With a `handler_id` it is the next run of that handler and has its `ctx.store`. *Promise:* of any number of
-        processes that start one at the same time one does; a crash leaves a handler that is at a run which exists.
+        In a `session` it has that session's `ctx.store`; see `Session.run`. *Promise:* one run of a session goes on at
+        a time, and the script that ends it begins the next one.
 
         Raises:
             RunExists: The id is taken.
-            HandlerRunning: The handler's run has not ended.
+            SessionBusy, SessionFull, SessionClosed: The session does not take it.
             StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
         """
-        if handler_id is not None:
-            assert run_id is None, "a handler's runs get their ids from it"
-            assert begin_with is None, "a handler's run has the handler's state, none from elsewhere"
-            run_id = new_run_of(handler_id)
+        if session is not None and when_busy == "join":
+            assert event is not None, "there must be something to send"
+            about = {"timeout_seconds": timeout_seconds, "options": options, "num_concurrent_runs": num_concurrent_runs}
+            return self._start_or_send(workflow, event, session, **about)
+        if session is not None:
+            assert run_id is None, "a session's runs get their ids from it"
+            assert begin_with is None, "a session's run has the session's state, none from elsewhere"
+            run_id = new_run_of(session)
         else:
             run_id = new_id() if run_id is None else check_chosen_id(run_id)
         plan = self.registry.of(workflow).plan
         self.prepare(workflow, run_id)
         envelope = None if event is None else encode_event(event, self.settings)
         started = self.hub.expect(run_id)
-        if begin_with is not None or handler_id is not None or num_concurrent_runs is not None:
+        if begin_with is not None or session is not None or num_concurrent_runs is not None:
             is_direct = False  # that takes more than one script
         else:
             is_direct = self.settings.direct_starts and not self.portal.is_here()
@@ -128,7 +135,7 @@ class Runtime:
             options=options,
             parent=parent,
             num_concurrent_runs=num_concurrent_runs,
-            handler_id=handler_id,
+            when_busy=None if session is None else when_busy,
         )
         if is_direct:
             self._engine_here.store.patience_seconds = self.store.patience_seconds
@@ -137,6 +144,23 @@ class Runtime:
             self.portal.call(begin)
         logger.debug("run %s started", run_id, extra={"action": "run_started", "run_id": run_id})
         return self.handler(run_id, workflow, started)
+
+    def _start_or_send(
+        self, workflow: WorkflowDefinition, event: StartEvent, session: str, **about: Any
+    ) -> WorkflowHandler:
+        """Send an event to the run of a session that goes on, or start one with it: one script decides for either."""
+        while True:
+            try:
+                return self.start(workflow, event, session=session, when_busy="reject", **about)
+            except SessionBusy:
+                run_id = self.portal.call(current_run(self.store, session))
+            try:
+                handler = self.attach(run_id) if run_id else None
+                if handler is not None:
+                    handler.deliver(event)
+                    return handler
+            except (RunEnded, RunNotFound):
+                continue  # it has ended meanwhile
 
     async def _begin(
         self,
@@ -153,7 +177,7 @@ class Runtime:
             await engine.start(run_id, plan, event, limits=limits, push=push, **about)
             return
         commands = [] if event is None else decide_start(plan, run_id, event, limits)
-        del about["parent"], about["handler_id"]
+        del about["parent"], about["when_busy"]
         reply = await begin_from(self.store, run_id, plan, begin_with, commands, limits, nonce=new_nonce(), **about)
         await engine.started(run_id, plan, reply, limited=about["num_concurrent_runs"] is not None)
 

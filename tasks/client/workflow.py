@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, overload
 
+from ...orchestration.model.commands import WhenBusy
+from ...orchestration.model.errors import WorkflowRuntimeError
 from ..context.children import ChildRun
 from ..context.ctx import Context
 from ..events.event import StartEvent
@@ -80,6 +82,8 @@ class Workflow(WorkflowDefinition):
         start_event: StartEvent | None = None,
         *,
         run_id: str | None = None,
+        session: str | None = None,
+        when_busy: WhenBusy | None = None,
         **kwargs: Any,
     ) -> WorkflowHandler:
         """Start a run and return its handler at once; await the handler for the result.
@@ -94,16 +98,31 @@ class Workflow(WorkflowDefinition):
                 context of the new run.
             start_event: The start event; else it is made of the keyword arguments.
             run_id: An id of your own; by default an unguessable one.
+            session: The session whose next run it is: see `Session.run`. Where the start event declares a field
+                `session`, it is that field.
+            when_busy: What to do while another run of the session goes on, by default "queue". Without a session it is
+                a field of the start event.
             **kwargs: Fields of the start event.
 
         Raises:
             WorkflowValidationError: The steps do not fit together.
-            WorkflowRuntimeError: The start event cannot be made of the arguments.
+            WorkflowRuntimeError: The start event cannot be made of the arguments; a session cannot have this name, or
+                `run_id` or `ctx` is given with one.
+            SessionBusy, SessionFull, SessionClosed: The session does not take the run.
             ContextStateError: `ctx` is a step's, or that of a run which goes on.
             ContextSerdeError: `ctx` holds unfinished work of another workflow.
             RunExists: `run_id` is taken.
             NotConfigured, StoreUnavailable: There is no Redis to run on.
         """
+        if session is not None and "session" in self.start_event_class.model_fields:
+            kwargs["session"], session = session, None
+        if session is None and when_busy is not None:
+            kwargs["when_busy"] = when_busy
+        if session is not None and (run_id is not None or ctx is not None):
+            raise WorkflowRuntimeError(
+                f"run(session={session!r}) of {self.workflow_name!r} was also given a run_id or a ctx. Runs of a "
+                "session get their ids and their state from it: leave the others out."
+            )
         self.ensure_valid()
         has_new_input = start_event is not None or bool(kwargs)
         beginning = None if ctx is None else ctx.beginning_of_run(self, has_new_input=has_new_input)
@@ -114,6 +133,8 @@ class Workflow(WorkflowDefinition):
             event,
             begin_with=None if beginning is None else beginning.snapshot,
             run_id=run_id,
+            session=session,
+            when_busy=when_busy or "queue",
             **self.run_arguments(),
         )
         if ctx is not None:

@@ -14,39 +14,31 @@ from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, DrivenRun, dump, event, failed, plan_of, step, stop
 from support.store.state_writer import BlockingHash
 from umbel.orchestration.connection.keys import Keys, check_chosen_id, check_run_id, new_id, state_id_of
-from umbel.orchestration.engine.sessions import (
-    LONGEST_NAME,
-    current_run,
-    handler_id_of,
-    handler_record,
-    new_run_of,
-    state_id_for,
-)
 from umbel.orchestration.inspection.run_list import newest_handlers
 from umbel.orchestration.model.decide import decide_start
 from umbel.orchestration.model.envelope import CANCELLED, START, ending
 from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
+from umbel.orchestration.sessions.look import current_run, handler_record
+from umbel.orchestration.sessions.names import LONGEST_NAME, new_run_of, session_of, state_id_for
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import RunSnapshot
 from umbel.orchestration.state.redis_hash import Change, StateHash
-from umbel.orchestration.store.replies import Applied, Follows, Refusal
+from umbel.orchestration.store.replies import Applied, Refusal
 
 PLAN = plan_of(step("begin", START))
 ALL = ("running", "completed", "failed", "cancelled", "timed_out")
 
 
-def begin(
-    store: Store, handler_id: str, *, follows: Follows | None = None, nonce: str | None = None, **more: Any
-) -> Any:
-    """Start the next run of a handler: its id, or why not."""
-    run_id = more.pop("run_id", None) or new_run_of(handler_id)
+def begin(store: Store, session: str, *, nonce: str | None = None, run_id: str | None = None) -> Any:
+    """Start the next run of a session unless one goes on: its id, or why not."""
+    run_id = run_id or new_run_of(session)
     reply = store.start(
         run_id,
         PLAN,
         decide_start(PLAN, run_id, event(START), LIMITS),
         nonce=nonce or new_id(),
         timeout_seconds=None,
-        follows=store.call(current_run, store, handler_id) if follows is None else follows,
+        when_busy="reject",
     )
     return run_id if isinstance(reply, Applied) else reply
 
@@ -67,7 +59,7 @@ def test_a_name_makes_a_run_id_that_contains_it(name: str, other: str) -> None:
     run_id = new_run_of(name)
 
     assert check_run_id(run_id) == run_id
-    assert handler_id_of(run_id) == name
+    assert session_of(run_id) == name
     assert state_id_of(run_id) == state_id_for(name)
     assert (state_id_for(name) == state_id_for(other)) == (name == other)
     keys = Keys("p", 16)
@@ -76,7 +68,7 @@ def test_a_name_makes_a_run_id_that_contains_it(name: str, other: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "\x00", "\ud800", "x" * 129, "é" * 65, 5, None])
 def test_what_no_address_can_carry_is_no_name(name: Any) -> None:
-    with pytest.raises(WorkflowRuntimeError, match="cannot be a handler id"):
+    with pytest.raises(WorkflowRuntimeError, match="cannot be the name of a session"):
         state_id_for(name)
 
 
@@ -98,7 +90,7 @@ def test_a_handler_is_at_the_run_that_was_started_last(store: Store) -> None:
     second = begin(store, "h")
 
     assert store.call(handler_record, store, "h").run_id == second != first
-    assert handler_id_of(second) == "h"
+    assert session_of(second) == "h"
     assert store.run(second).state_id == "h"
 
 
@@ -107,22 +99,15 @@ def test_of_many_concurrent_starts_of_a_handler_one_succeeds(store: Store) -> No
         with ThreadPoolExecutor(8) as pool:
             replies = list(pool.map(lambda _: begin(store, "h"), range(16)))
 
-        started = [reply for reply in replies if isinstance(reply, str) and reply not in ("running", "moved")]
+        started = [reply for reply in replies if isinstance(reply, str) and reply != Refusal.RUNNING]
         assert len(started) == 1
-        assert set(replies) - set(started) <= {Refusal.RUNNING, Refusal.MOVED}
-        assert store.call(current_run, store, "h").at == started[0]
+        assert set(replies) - set(started) == {Refusal.RUNNING}
+        assert store.call(current_run, store, "h") == started[0]
         end(store, started[0])
 
 
-def test_a_starter_with_an_outdated_last_run_reads_again(store: Store) -> None:
-    stale = store.call(current_run, store, "h")
-    end(store, begin(store, "h"))
-
-    assert begin(store, "h", follows=stale) is Refusal.MOVED
-
-
 def test_a_start_whose_answer_was_lost_is_asked_again_and_answered_the_same(store: Store) -> None:
-    about: dict[str, Any] = {"follows": store.call(current_run, store, "h"), "nonce": "n", "run_id": new_run_of("h")}
+    about: dict[str, Any] = {"nonce": "n", "run_id": new_run_of("h")}
     first = begin(store, "h", **about)
     after = dump(store.client, store.settings.key_prefix)
 
@@ -210,8 +195,7 @@ def test_a_write_through_an_earlier_runs_handle_gives_no_key_of_the_running_run_
 def test_a_late_step_of_the_last_run_does_not_write_into_the_next_one(store: Store) -> None:
     run = DrivenRun(store, PLAN, new_run_of("h"))
     commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
-    follows = store.call(current_run, store, "h")
-    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=None, follows=follows))
+    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=None, when_busy="reject"))
     work = run.claim("begin")
     assert work.state_id == "h"
     end(store, run.run_id)
@@ -229,8 +213,7 @@ def test_a_late_step_of_the_last_run_does_not_write_into_the_next_one(store: Sto
 def test_purging_leaves_nothing(store: Store) -> None:
     run = DrivenRun(store, PLAN, new_run_of("h"))
     commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
-    follows = store.call(current_run, store, "h")
-    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=9, follows=follows))
+    run.heard(store.start(run.run_id, PLAN, commands, nonce="n", timeout_seconds=9, when_busy="reject"))
     store.over(StateHash, run.run_id, "h").write(Change("set", set={"k": b"1"}))
     run.commit(run.claim("begin"), failed())
     assert store.run(run.run_id).status == "failed"

@@ -19,7 +19,7 @@ from support.flows.served import Counting, Reply, Ticking
 from support.processes.driving import Deploy, Deployment
 from support.processes.replicas import Balancer, Replica
 from umbel import attach
-from umbel.orchestration.engine.sessions import current_run
+from umbel.orchestration.sessions.look import current_run
 from umbel.server import sse_events
 
 
@@ -108,7 +108,7 @@ async def test_of_many_requests_to_two_servers_one_continues_the_handler(deploym
             )
             assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 19}
             [winner] = [answer.json()["run_id"] for answer in answers if answer.status_code == 200]
-            assert deployment.runtime.portal.call(current_run(deployment.runtime.store, "raced")).at == winner
+            assert deployment.runtime.portal.call(current_run(deployment.runtime.store, "raced")) == winner
             deployment.open_gate(f"raced-{lap}")
             assert await deployment.runtime.attach(winner) == lap
 
@@ -174,8 +174,8 @@ def test_a_run_cannot_be_called_as_a_handler_is(deployment: Deployment) -> None:
     runtime = deployment.runtime
     flow = Counting(runtime=runtime, timeout=None)
     with runtime.registering():
-        runtime.start(flow, flow.start_event_class(), handler_id="taken").result(timeout=30)
-        assert attach(runtime.portal.call(current_run(runtime.store, "taken")).at).status() == "completed"
+        runtime.start(flow, flow.start_event_class(), session="taken").result(timeout=30)
+        assert attach(runtime.portal.call(current_run(runtime.store, "taken"))).status() == "completed"
 
     with pytest.raises(RuntimeError, match="already exists"):
         flow.run(run_id="taken")

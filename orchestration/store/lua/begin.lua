@@ -8,12 +8,8 @@ local meta = redis.call('HMGET', K.run, 'status', 'ticket', 'unbegun', 'begun', 
 if not meta[1] then return { 'unknown' } end
 if meta[1] ~= 'running' or meta[2] ~= A.ticket then return { 'closed' } end
 if not meta[3] then return { 'begun', meta[4] } end
-redis.call('HDEL', K.run, 'unbegun')
 redis.call('ZREM', K.awaiting_admission, call.run)
-local timeout = tonumber(meta[5])
-if timeout then timing.set_timer(timeout, 'timeout|' .. call.run) end
-apply.commands(unpacked_body())
-journal.write('begin', {})
+beginning.begin(tonumber(meta[5]))
 local reply = apply.answer('begun')
 redis.call('HSET', K.run, 'begun', reply[2])
 return reply

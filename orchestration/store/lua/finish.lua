@@ -1,7 +1,6 @@
 -- End a run from outside its steps: cancel, time-out. The first end wins.
 -- Args: run, status, event (the terminal envelope), timer (only if the time-out of this run is due), common limits.
--- Answers: ended, then the run that waits for this one ('' for none), then 1 if it had child runs | closed {status} |
--- unknown | early.
+-- Answers: ended {as of a commit} | closed {status} | unknown | early.
 --!keys run timers
 
 local status = redis.call('HGET', K.run, 'status')
@@ -17,7 +16,5 @@ if A.timer then
   local due = tonumber(redis.call('ZSCORE', K.timers, 'timeout|' .. call.run))
   if not due or due > call.now then return { 'early' } end
 end
-journal.write('end', { status = A.status })
-finish.run(A.status, A.event)
-publish.save()
-return { 'ended', call.reports or '', call.parted and 1 or 0 }
+finish.from_outside(A.status, A.event)
+return apply.answer('ended')

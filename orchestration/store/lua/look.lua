@@ -3,8 +3,8 @@
 -- Args: n (shards), period (ms between two turns), everything (whether or not it is the caller's turn), batch and few
 --   (how much is answered of each kind), lease and redispatch (ms, as in `claim`), at {place in x -> how many to pass
 --   over there}.
--- x: 1 … 10n, the keys of the shards kind by kind: n times swept_at, then parked, leases, timers, unclaimed, retire,
---   releasing, awaiting_admission, outbox, limits.
+-- x: 1 … 11n, the keys of the shards kind by kind: n times swept_at, then parked, leases, timers, unclaimed, retire,
+--   releasing, awaiting_admission, outbox, lines, limits.
 -- Answers: looked {now, swept_at (before; false if it is not the caller's turn), parked (whether anything is), owners
 --   {{place in x, owner …} …}, due {{place in x, member …} …}}. Owners are those of all leases. What is due is answered
 --   on the caller's turn alone.
@@ -15,7 +15,7 @@
 
 local BACK = 1000                          -- ms; less than that is waited for
 local PARKED, LEASES, TIMERS, UNCLAIMED, RETIRE, RELEASING = 1, 2, 3, 4, 5, 6
-local AWAITING_ADMISSION, OUTBOX, LIMITS = 7, 8, 9
+local AWAITING_ADMISSION, OUTBOX, LINES, LIMITS = 7, 8, 9, 10
 local n = A.n
 
 local function set_back(place, by, least)
@@ -66,6 +66,7 @@ if is_turn then
       set_back(UNCLAIMED * n + i, by, A.redispatch)
       set_back(AWAITING_ADMISSION * n + i, by, A.redispatch)
       set_back(OUTBOX * n + i, by, A.redispatch)
+      set_back(LINES * n + i, by, A.redispatch)
     end
     given[2 * i - 1], given[2 * i] = call.extra[i], whole(call.now)
   end
@@ -83,6 +84,7 @@ if exist(PARKED, is_turn and LIMITS or LEASES) then
     look_behind(RELEASING, A.batch)
     look_behind(AWAITING_ADMISSION, A.few, true)
     look_behind(OUTBOX, A.batch, true)
+    look_behind(LINES, A.few, true)
     for place = LIMITS * n + 1, exist(LIMITS, LIMITS) and LIMITS * n + n or 0 do
       local limited = redis.call('HKEYS', call.extra[place])
       if #limited > 0 then due[#due + 1] = { place, unpack(limited) } end

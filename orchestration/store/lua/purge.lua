@@ -1,8 +1,8 @@
--- Delete an ended run before its retention is over: all it holds, and the index entries that lead to it. If its handler
--- is at this run, the handler and the state are deleted too. Args: run, x (its dynamic keys).
+-- Delete an ended run before its retention is over: all it holds, and the index entries that lead to it. If its session
+-- is at this run, the session and its state are deleted too. Args: run, x (its dynamic keys).
 -- Answers: purged | running | unknown. Called by `Store.purge`.
 --!flags allow-oom
---!keys run retire runs:completed runs:failed runs:cancelled runs:timed_out state versions handler
+--!keys run retire runs:completed runs:failed runs:cancelled runs:timed_out handler session_runs
 
 local status = redis.call('HGET', K.run, 'status')
 if status == 'running' or status == 'restoring' then return { 'running' } end
@@ -12,9 +12,9 @@ redis.call('ZREM', K['runs:' .. status], call.run)
 redis.call('ZREM', K.retire, call.run)
 for _, key in pairs(call.extra) do redis.call('UNLINK', key) end
 for _, key in ipairs(lifetimes.retained()) do redis.call('UNLINK', key) end
-if not at or at == call.run then
-  redis.call('UNLINK', K.state)
-  redis.call('UNLINK', K.versions)
-  redis.call('UNLINK', K.handler)
+redis.call('ZREM', K.session_runs, call.run)
+local is_of_session = string.find(call.run, '.', 1, true)   -- which may have been deleted, and another one begun
+if (at == call.run or not at and not is_of_session) and turns.length() == 0 then
+  turns.forget()
 end
 return { 'purged' }

@@ -27,7 +27,7 @@ if meta[4] then
   children.revive()
   flat = redis.call('HGETALL', K.work)
 end
-beginning.begin_or_wait(limit)
+beginning.begin_or_wait(limit, A.timeout)
 for i = 1, #flat, 2 do
   local record = records.decode(flat[i + 1])
   if record.state ~= 'suspended' then          -- parked work too: a worker that unparked it found the run ended

@@ -1,18 +1,20 @@
 -- Put ctx.store back to a version, as one write that makes a version of its own, and journal it.
--- Args: run, me, reserve (see lib/lock.lua), id (of this write, as in `state_write`), version, common limits.
--- Answers: written version | held holder (an edit is in progress) | forgotten (there is no such version, or what was
--- written since is not kept). Repeating a write within 60 s changes nothing.
---!keys journal run answer state lock
+-- Args: run, me, reserve (see lib/lock.lua), id (of this write, as in `state_write`), version, idle (only while no run
+-- of the session goes on or waits), common limits.
+-- Answers: written version | busy | held holder (an edit is in progress) | forgotten (there is no such version, or what
+-- was written since is not kept). Repeating a write within 60 s changes nothing.
+--!keys journal run answer state lock handler
 
 if redis.call('GET', K.answer) == A.id then return { 'written', whole(versions.present()) } end
+if A.idle and (turns.is_busy(redis.call('GET', K.handler) or turns.session_id()) or turns.length() > 0) then
+  return { 'busy' }
+end
 local holder = redis.call('GET', K.lock)
 if holder then return lock.held(holder) end
 local life = redis.call('PTTL', K.state)
-local version, set, del = versions.put_back(A.version)
+local version = versions.put_back_and_journal(A.version)
 if not version then return { 'forgotten' } end
 if life > 0 then redis.call('PEXPIRE', K.state, life) end   -- it may have become empty meanwhile
-if A.full then call.packed_commands = cmsgpack.pack({ set = set, del = del }) end
-journal.write('state', { how = 'put_back', del = del, v = version, to = A.version })
 if redis.call('HGET', K.run, 'status') ~= 'running' and redis.call('PTTL', K.journal) == -1 then
   redis.call('PEXPIRE', K.journal, A.keep)
 end

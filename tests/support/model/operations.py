@@ -219,7 +219,7 @@ class FaultyWorld(World):
         self.note(f"{model.run_id} timer {timer} due={due}")
         if kind == "timeout":
             ended = self.store.finish(model.run_id, "timed_out", event("late"), if_due=True)
-            agree("a run's time-out", ended, due and model.status == "running")
+            agree("a run's time-out", bool(ended), due and model.status == "running")
             if ended:
                 model.finish("timed_out")
             return
@@ -295,9 +295,9 @@ class FaultyWorld(World):
 
     def cancel(self, run: LiveRun) -> None:
         compare(self.store, run.model)
-        agree("cancelling", self.store.finish(run.model.run_id, "cancelled", event("cancelled")), True)
+        agree("cancelling", bool(self.store.finish(run.model.run_id, "cancelled", event("cancelled"))), True)
         run.model.finish("cancelled")
-        agree("cancelling again", self.store.finish(run.model.run_id, "timed_out", event("late")), False)
+        agree("cancelling again", bool(self.store.finish(run.model.run_id, "timed_out", event("late"))), False)
 
     def revive(self, run: LiveRun) -> None:
         model = run.model

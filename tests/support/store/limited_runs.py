@@ -59,8 +59,9 @@ class Crowd:
 
     def cancel(self, run: DrivenRun) -> None:
         """Cancel a run as a client does."""
-        if self.store.finish(run.run_id, "cancelled", ending(CANCELLED)):
-            self.quota.pass_on_of(run.run_id)
+        ended = self.store.finish(run.run_id, "cancelled", ending(CANCELLED))
+        if ended is not None:
+            self.quota.pass_on(ended.leaving)
 
     def commit(self, run: DrivenRun, outcome: Any, step_name: str = "begin") -> Applied:
         """Claim and commit a step as a worker does."""

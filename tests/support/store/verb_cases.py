@@ -318,6 +318,42 @@ def revive_to_wait(store: Store) -> Case:
     return Case("revive", lambda: store.revive(first.run_id, timeout_seconds=9), again=lambda _: "running")
 
 
+def session(store: Store, runs: int, when_busy: str) -> Callable[[], Any]:
+    """So many runs in a session, and one more that is to start."""
+
+    def begin(run_id: str, when_busy: str) -> Any:
+        commands = decide_start(PLAN, run_id, event(START), LIMITS)
+        return store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=9, when_busy=when_busy)
+
+    for n in range(runs):
+        begin(f"h.{n}", "queue")
+    return lambda: begin("h.next", when_busy)
+
+
+def start_in_line(store: Store) -> Case:
+    return Case("start", session(store, 1, "queue"))
+
+
+def start_in_place_of_another(store: Store) -> Case:
+    return Case("start", session(store, 2, "interrupt"))
+
+
+def finish_before_others(store: Store) -> Case:
+    session(store, 3, "queue")
+    return Case("finish", lambda: store.finish("h.0", "cancelled", event("x")), again=lambda _: None)
+
+
+def finish_in_line(store: Store) -> Case:
+    session(store, 3, "queue")
+    return Case("finish", lambda: store.finish("h.1", "cancelled", event("x")), again=lambda _: None)
+
+
+def advance(store: Store) -> Case:
+    session(store, 2, "queue")
+    store.client.hset(store.locate("h.0")["run"], "status", "cancelled")  # as an earlier release ends it
+    return Case("advance", lambda: store.advance("h.0", look_again_at=1), again=lambda _: Applied())
+
+
 CASES: dict[str, Callable[[Store], Case]] = {
     "start": start,
     "snapshot": snapshot,
@@ -359,4 +395,9 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "begin": begin,
     "start to wait": start_to_wait,
     "revive to wait": revive_to_wait,
+    "start in line": start_in_line,
+    "start in place of another": start_in_place_of_another,
+    "finish before others": finish_before_others,
+    "finish in line": finish_in_line,
+    "advance": advance,
 }

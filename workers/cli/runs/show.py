@@ -47,6 +47,8 @@ def runs(
 
 
 def _status(record: RunRecord) -> str:
+    if record.is_queued:
+        return "queued in its session"
     return f"{record.status}, waiting for its concurrency limit" if record.waits_for_admission else record.status
 
 
@@ -72,6 +74,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
         "workflow": record.workflow,
         "status": record.status,
         "waits_for_admission": record.waits_for_admission,
+        "is_queued": record.is_queued,
         "created_at": iso(record.created_at),
         "ended_at": iso(record.ended_at),
         "seconds": _seconds(record),

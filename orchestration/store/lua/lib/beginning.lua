@@ -4,15 +4,24 @@
 -- ticket, so that a late release cannot take its new admission away. It continues with `begin`.
 --!keys run awaiting_admission
 
-function beginning.begin_or_wait(limit)
+function beginning.begin_or_wait(limit, timeout)
   if limit then
     call.awaits_admission = '1'
     local ticket = call.run .. '|' .. whole(call.clock[1] * 1000000 + call.clock[2])
     redis.call('HSET', K.run, 'ticket', ticket, 'limit', limit, 'unbegun', call.awaits_admission,
-      'timeout', A.timeout or '')
+      'timeout', timeout or '')
     redis.call('HDEL', K.run, 'begun')
     redis.call('ZADD', K.awaiting_admission, whole(call.now + A.redispatch), call.run)
-  elseif A.timeout then
-    timing.set_timer(A.timeout, 'timeout|' .. call.run)
+  elseif timeout then
+    timing.set_timer(timeout, 'timeout|' .. call.run)
   end
+end
+
+-- A run that waited begins: its time-out too, and what has queued up at its steps is dispatched by the call's commands.
+function beginning.begin(timeout)
+  redis.call('HDEL', K.run, 'unbegun')
+  call.awaits_admission = nil
+  beginning.begin_or_wait(nil, timeout)
+  apply.commands(unpacked_body())
+  journal.write('begin', {})
 end

@@ -4,20 +4,17 @@
 local call, A
 local K                            -- made by the first call: Redis loads a library without `setmetatable`
 
--- positions: logical name of each fixed key -> its place in KEYS; count: how many those are.
-local function begin(positions, count, keys, argv)
-  K = K or setmetatable({}, { __index = function(_, name) return call.keys[call.positions[name]] end })
-  A = cmsgpack.unpack(argv[1])
-  local clock = redis.call('TIME')
-  call = {
+-- What a call on a run is; see `begin`.
+local function call_on(run, keys, positions, clock, packed_commands, source)
+  return {
     keys = keys, positions = positions,
     extra = {},                    -- logical name -> key, for the keys beyond the fixed ones
-    packed_commands = argv[2],     -- apart from A, because the journal keeps them as they are
+    packed_commands = packed_commands,   -- apart from A, because the journal keeps them as they are
     clock = clock,
     now = clock[1] * 1000 + math.floor(clock[2] / 1000),
-    run = A.run,
+    run = run,
     -- what the call does, gathered until its end
-    source = A.w or 'start',       -- where its events come from: a work item, `start`, or `outside` the run
+    source = source,               -- where its events come from: a work item, `start`, or `outside` the run
     dispatches = {},               -- what the caller has to send messages for
     counted = {},                  -- names of the run's counters that have changed
     announced = {},                -- entries for the live channel
@@ -27,10 +24,17 @@ local function begin(positions, count, keys, argv)
     sent_by = {},                  -- event id -> where an event of the inbox came from; false: not known
     ended = false,                 -- whether the run has ended by it
     -- and, once there is any: counters {name = value}, led_to (see journal), leaving, reports and parted (see finish),
-    -- to_start (child runs that the caller has to start), awaits_admission
-    -- (the run waits at its workflow's concurrency limit: its work queues up), carry_on, carried, carried_record (see
-    -- carry)
+    -- to_start (child runs that the caller has to start), awaits_admission (the run waits for its turn, in its session
+    -- or at its workflow's concurrency limit: its work queues up), carry_on, carried, carried_record (see carry),
+    -- had_session, following and interrupted (see turns)
   }
+end
+
+-- positions: logical name of each fixed key -> its place in KEYS; count: how many those are.
+local function begin(positions, count, keys, argv)
+  K = K or setmetatable({}, { __index = function(_, name) return call.keys[call.positions[name]] end })
+  A = cmsgpack.unpack(argv[1])
+  call = call_on(A.run, keys, positions, redis.call('TIME'), argv[2], A.w or 'start')
   for i, name in ipairs(A.x or {}) do call.extra[name] = keys[count + i] end
 end
 

@@ -10,7 +10,7 @@ function finish.run(status, event)
   redis.call('ZREM', K['runs:running'], call.run)
   redis.call('ZADD', K['runs:' .. status], call.now, call.run)
   redis.call('ZREM', K.timers, 'timeout|' .. call.run)
-  local about = redis.call('HMGET', K.run, 'ticket', 'workflow', 'parent', 'children')
+  local about = redis.call('HMGET', K.run, 'ticket', 'workflow', 'parent', 'children', 'queued')
   if about[1] then                   -- a run of a limited workflow: admitted, or in line
     call.leaving = about[1] .. '|' .. about[2]
     redis.call('ZADD', K.releasing, call.now, call.leaving)
@@ -29,14 +29,26 @@ function finish.run(status, event)
     redis.call('UNLINK', unpack(lifetimes.spent()))
   end
   for _, key in ipairs(lifetimes.retained()) do redis.call('PEXPIRE', key, A.keep) end
-  if A.state then
+  if about[5] then
+    redis.call('HDEL', K.run, 'unbegun')
+    turns.leave()
+  elseif redis.call('PEXPIRE', K.handler, A.keep) == 1 then
+    turns.expire()
+  else
     redis.call('PEXPIRE', K.state, A.keep)
     redis.call('PEXPIRE', K.versions, A.keep)
-    redis.call('PEXPIRE', K.handler, A.keep)
   end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
   -- 'run' NUL {status, event}: a caller that waits for the end need not ask for a small event. A large one is left out,
   -- because every worker and client hears of every end in the shard, and one caller at most wants the event.
   redis.call('PUBLISH', K.ended .. (A.channels or ''),
     call.run .. '\0' .. cmsgpack.pack({ status, #event <= 1024 and event or '' }))
+end
+
+-- The same from outside of its steps: cancelled, or timed out.
+function finish.from_outside(status, event)
+  journal.write('end', { status = status })
+  finish.run(status, event)
+  call.ended = true
+  publish.save()
 end

@@ -99,3 +99,12 @@ function versions.put_back(version)
   local n, kept = versions.write(set, del)
   return n, kept or set, del
 end
+
+-- `put_back`, in the journal of the call's run. Returns the version that this makes; nil likewise.
+function versions.put_back_and_journal(version)
+  local n, set, del = versions.put_back(version)
+  if not n then return nil end
+  if A.full then call.packed_commands = cmsgpack.pack({ set = set, del = del }) end
+  journal.write('state', { how = 'put_back', del = del, v = n, to = version })
+  return n
+end

@@ -1,0 +1,72 @@
+"""What is done to a session as a whole: opened with a state, closed, deleted. Each is one script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..connection.keys import new_id
+from ..model.errors import SessionBusy, SessionExists
+from ..store.verbs import Store
+from .look import PAGE, begun_runs
+from .names import state_id_for
+
+
+async def open_session(store: Store, session: str, state: Mapping[str, bytes], *, source: str) -> None:
+    """Make a session that has no run yet, with a state. *Promise:* applied once, also when it is asked again.
+
+    Args:
+        store: The deployment.
+        session: Its name.
+        state: Top-level key -> JSON.
+        source: The session whose state this is.
+
+    Raises:
+        SessionExists: A session or a run has this name.
+    """
+    run_id = f"{state_id_for(session)}.new"
+    reply = await store.verb("open", run_id, id=new_id(), source=source, body=dict(state))
+    if reply[0] == b"exists":
+        raise SessionExists(f"There is a session or a run {session!r} already. Choose another name, or delete it.")
+
+
+async def close_session(store: Store, session: str) -> None:
+    """Have a session take no more runs. What goes on and waits is not touched."""
+    await store.verb("close", f"{state_id_for(session)}.any")
+
+
+async def delete_session(store: Store, session: str) -> None:
+    """Delete a session: its state and what is kept of its runs.
+
+    *Promise:* one script decides that no run goes on, and deletes the session. The runs follow one by one; of a process
+    that dies meanwhile some are left for their retention.
+
+    Raises:
+        SessionBusy: A run goes on, or waits.
+    """
+    runs = await begun_runs(store, session)
+    reply = await store.verb("close", f"{state_id_for(session)}.any", delete=True)
+    if reply[0] == b"busy":
+        raise SessionBusy(
+            f"Session {session!r} cannot be deleted while a run of it goes on or waits. Cancel those, or wait for them."
+        )
+    for run in runs:
+        await store.purge(run.run_id)
+
+
+async def forget_expired(store: Store, shard: int, before: int) -> None:
+    """Take sessions out of the list whose retention is over.
+
+    Args:
+        store: The deployment.
+        shard: Whose list.
+        before: Sessions that have changed since then are not looked at; in ms of Redis time.
+    """
+    index = store.keys.in_shard(shard, "sessions")
+    found = await store.command("list sessions", "ZRANGE", index, 0, before, "BYSCORE", "LIMIT", 0, PAGE)
+    names = [each.decode() for each in found]
+    kinds = ("handler", "session")
+    asked = [("EXISTS", *(store.keys.in_shard(shard, f"{kind}:{name}") for kind in kinds)) for name in names]
+    exist = await store.batch("look for sessions", *asked) if asked else []
+    over = [name for name, exists in zip(names, exist, strict=True) if not exists]
+    if over:
+        await store.command("forget sessions", "ZREM", index, *over)

@@ -1,0 +1,382 @@
+"""`Session`: runs that share one `ctx.store`, one at a time, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from ...orchestration.model.commands import WhenBusy
+from ...orchestration.model.errors import RunNotFound, SessionBusy, WorkflowRuntimeError
+from ...orchestration.sessions.acts import close_session, delete_session, open_session
+from ...orchestration.sessions.look import (
+    SessionRecord,
+    SessionStatus,
+    begun_runs,
+    current_run,
+    session_record,
+    session_records,
+    waiting_runs,
+)
+from ...orchestration.sessions.names import state_id_for
+from ...orchestration.snapshots.take import RunSnapshot
+from ...orchestration.state.redis_hash import Occupied, StateHash
+from ..events.event import Event, StartEvent
+from ..state.fields import StateFields
+from ..state.store import DictState, StateStore
+from .handler import WorkflowHandler
+from .runtime import Runtime, current_runtime, start_event_for
+from .workflow import Workflow
+
+T = TypeVar("T")
+
+#: How a run of a session uses the state: its own turn, or beside others on a copy, which it may change or not.
+Access = Literal["write", "read", "copy"]
+
+#: How long putting a state back waits for the end of an edit, and how often it asks.
+EDIT_PATIENCE_SECONDS, EDIT_PAUSE_SECONDS = 60.0, 0.05
+
+
+class HasStateVersion(Protocol):
+    """Something that names a version of a state: a point in a run's history."""
+
+    @property
+    def state_version(self) -> int:
+        """The version."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionVersion:
+    """A version of a session's state between two of its runs.
+
+    Attributes:
+        version: How often the state had been written.
+        after: The run that left it so; None for what the oldest run that is kept began with.
+    """
+
+    version: int
+    after: str | None
+
+
+class Session:
+    """A name for runs that share one state: a conversation, a customer, a document.
+
+    Its runs go on one at a time, in the order in which they were started, whatever processes started them. Different
+    sessions do not hold each other up. Runs of different workflows may belong to one session.
+
+    Methods that are said to be awaited may also be called without a running event loop: then they block, and return
+    what awaiting gives. The others block for a request or two.
+    """
+
+    def __init__(self, name: str, runtime: Runtime | None = None) -> None:
+        """Asks Redis nothing.
+
+        Args:
+            name: 1 to 128 bytes of text without "/" and control characters.
+            runtime: What executes its runs; by default what each workflow says.
+
+        Raises:
+            WorkflowRuntimeError: A session cannot have this name.
+        """
+        self._state_id = state_id_for(name)
+        self.name = name
+        self._given_runtime = runtime
+
+    def __repr__(self) -> str:
+        return f"Session({self.name!r})"
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        workflow: Workflow,
+        start_event: StartEvent | None = None,
+        *,
+        when_busy: WhenBusy = "queue",
+        access: Access = "write",
+        **kwargs: Any,
+    ) -> WorkflowHandler:
+        """Start a run in this session and return its handler at once.
+
+        *Promise:* of any number of runs, started by any processes, one goes on at a time; the script that ends it, in
+        whatever way, begins the next one. A process that is killed costs nobody a place in line.
+
+        Args:
+            workflow: What to run.
+            start_event: The start event; else it is made of the keyword arguments.
+            when_busy: What to do while another run goes on. "queue": wait for its end, and for that of the runs which
+                wait already; the handler's status is "queued" until then. "reject": raise `SessionBusy`. "interrupt":
+                cancel the run that goes on, keep what it wrote to `ctx.store`, and begin at once, before those that
+                wait. "rollback": the same, and the state is as before that run began. "join": send the start event
+                to the run that goes on, as `send` does; the handler is then that run's.
+            access: "write": the run has its turn. "read" and "copy": it has none; it goes on beside others, is no run
+                of the session, and has a copy of the state as of its start. With "read" its steps cannot write to that.
+            **kwargs: Fields of the start event.
+
+        Raises:
+            SessionBusy: Another run goes on ("reject"), or the state before it is not kept any more ("rollback").
+            SessionFull: `session_max_waiting` runs wait already.
+            SessionClosed: The session was closed.
+            WorkflowRuntimeError, WorkflowValidationError, NotConfigured, StoreUnavailable: As `Workflow.run`.
+        """
+        workflow.ensure_valid()
+        event = start_event_for(workflow, start_event, kwargs)
+        if access == "write":
+            return self._start(workflow, event, when_busy)
+        runtime, arguments = self._runtime_for(workflow), workflow.run_arguments()
+        arguments["options"] |= {"session": self.name, "access": access}
+        state = runtime.portal.call(self._hash(runtime).read_all())
+        begin_with = RunSnapshot(workflow=workflow.workflow_name, status="completed", state=state)
+        return runtime.start(workflow, event, begin_with=begin_with, **arguments)
+
+    def send(self, event: StartEvent | Event, *, start: Workflow) -> Any:
+        """Send an event to the run that goes on; if none does, start one with it. To be awaited.
+
+        *Promise:* exactly one of both, once this has returned; at most one if the caller dies before.
+
+        Args:
+            event: A start event of `start`. A step of the run that goes on has to accept it, or wait for it.
+            start: What to run if no run goes on.
+
+        Returns:
+            The handler of the run that has the event.
+
+        Raises:
+            WorkflowRuntimeError: It is no start event of `start`, or is not accepted, as in `handler.send_event`.
+            SessionClosed: No run goes on, and the session was closed.
+        """
+        start.ensure_valid()
+        if not isinstance(event, start.start_event_class):
+            raise WorkflowRuntimeError(
+                f"send({type(event).__name__}, start=…) to session {self.name!r} may have to start "
+                f"{start.workflow_name!r}, which starts with {start.start_event_class.__name__}. Send such an event."
+            )
+        return self._do(lambda: self._start(start, event, "join"))
+
+    def _start(self, workflow: Workflow, event: StartEvent, when_busy: WhenBusy) -> WorkflowHandler:
+        runtime = self._runtime_for(workflow)
+        return runtime.start(workflow, event, session=self.name, when_busy=when_busy, **workflow.run_arguments())
+
+    def current(self) -> WorkflowHandler | None:
+        """The run that the session is at: the one that goes on, or that ended last; None before the first."""
+        run_id = self._ask(current_run)
+        try:
+            return self._runtime.attach(run_id) if run_id else None
+        except RunNotFound:
+            return None
+
+    def waiting(self) -> list[WorkflowHandler]:
+        """The runs that wait for their turn, the next one first. Each may be cancelled."""
+        return [self._runtime.attach(run_id) for run_id in self._ask(waiting_runs)]
+
+    def runs(self, limit: int = 50) -> list[WorkflowHandler]:
+        """Runs that have begun and are kept, the newest first; the newest 1,000 are listed."""
+        return [self._runtime.attach(run.run_id) for run in self._ask(begun_runs, limit)]
+
+    def record(self) -> SessionRecord | None:
+        """The session as it is now; None while there is none of this name."""
+        found: SessionRecord | None = self._ask(session_record)
+        return found
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def state(self, version: int | None = None) -> Any:
+        """The state, as of now or of a version; a copy. To be awaited.
+
+        It is of the class that the steps of the session's last run declare, where that is loaded here, else a
+        `DictState`.
+
+        Args:
+            version: As `versions` names it; the last 1,000 writes are kept, none with `history="summary"`.
+
+        Raises:
+            WorkflowRuntimeError: There is no such version, or it is not kept any more.
+        """
+        return self._do(lambda: self._fields().load(self._raw(version)))
+
+    @asynccontextmanager
+    async def edit_state(self) -> AsyncIterator[Any]:
+        """Change the state from outside of the session's runs, while nobody else does; as `ctx.store.edit_state`."""
+        runtime = self._runtime
+        fields = await asyncio.to_thread(self._fields)
+        store: StateStore[Any] = StateStore(runtime.store, self._any_run, self._state_id, fields.cls, None)
+        async with store.edit_state() as state:
+            yield state
+
+    def versions(self) -> list[SessionVersion]:
+        """The versions of the state that its runs have left, the present one first."""
+        runs = self._ask(begun_runs)
+        present = self._runtime.portal.call(self._hash(self._runtime).version())
+        left = [present, *(run.version for run in runs)]
+        after: list[str | None] = [run.run_id for run in runs]
+        return [SessionVersion(*each) for each in zip(left, [*after, None], strict=True)]
+
+    def rewind(self, *, to: int | WorkflowHandler | HasStateVersion) -> Any:
+        """Put the state back, between two runs. To be awaited.
+
+        *Promise:* one write, which makes a version of its own. One script decides that no run goes on or waits.
+
+        Args:
+            to: A version; a run of the session, for the state that it left; or a point in a run's history.
+
+        Returns:
+            The version that this makes.
+
+        Raises:
+            SessionBusy: A run goes on or waits.
+            WorkflowRuntimeError: There is no such version, or it is not kept any more; the session has no such run.
+        """
+        return self._do(lambda: self._runtime.portal.call(self._put_back(self._version_of(to))))
+
+    def fork(self, name: str, at: int | WorkflowHandler | HasStateVersion | None = None) -> Any:
+        """Make another session that begins with this one's state. To be awaited.
+
+        The other one has no runs of this one, and its versions begin anew.
+
+        Args:
+            name: Of the new session.
+            at: As of when, as in `rewind`; by default now.
+
+        Returns:
+            The new session.
+
+        Raises:
+            SessionExists: A session or a run has this name.
+            WorkflowRuntimeError: As in `rewind`.
+        """
+
+        def fork() -> Session:
+            state = self._raw(None if at is None else self._version_of(at))
+            made = Session(name, self._given_runtime)
+            self._runtime.portal.call(open_session(self._runtime.store, name, state, source=self.name))
+            return made
+
+        return self._do(fork)
+
+    # -- the session as a whole ----------------------------------------------------------------------------------------
+
+    def close(self) -> Any:
+        """Take no more runs; what goes on and waits is not touched. To be awaited."""
+        return self._do(lambda: self._ask(close_session))
+
+    def delete(self) -> Any:
+        """Delete the session with its state and what is kept of its runs. To be awaited.
+
+        Raises:
+            SessionBusy: A run goes on or waits.
+        """
+        return self._do(lambda: self._ask(delete_session))
+
+    # -- shared --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _runtime(self) -> Runtime:
+        return current_runtime() if self._given_runtime is None else self._given_runtime
+
+    def _runtime_for(self, workflow: Workflow) -> Runtime:
+        return workflow.runtime if self._given_runtime is None else self._given_runtime
+
+    @property
+    def _any_run(self) -> str:
+        """The id of no run; it leads to the keys of the session, and to a journal of writes from outside of runs."""
+        return f"{self._state_id}.outside"
+
+    def _ask(self, coroutine: Callable[..., Any], *more: Any) -> Any:
+        return self._runtime.portal.call(coroutine(self._runtime.store, self.name, *more))
+
+    @staticmethod
+    def _do(blocking: Callable[[], T]) -> Any:
+        """On an event loop begin at once and be awaited or not; elsewhere block and return the value."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return blocking()
+        return loop.run_in_executor(None, blocking)
+
+    def _hash(self, runtime: Runtime) -> StateHash:
+        return StateHash(runtime.store, self._any_run, self._state_id)
+
+    def _fields(self) -> StateFields[Any]:
+        found: type[BaseModel] | None = None
+        current = self._ask(session_record)
+        if current is not None and current.run_id is not None:
+            try:
+                record = self._runtime.portal.call(self._runtime.store.run(current.run_id))
+            except RunNotFound:
+                pass
+            else:
+                registered = self._runtime.registry.find(record.workflow)
+                found = registered.state_class if registered else None
+        return StateFields(found or DictState, self._any_run, self._runtime.settings)
+
+    def _raw(self, version: int | None) -> dict[str, bytes]:
+        state = self._hash(self._runtime)
+        if version is None:
+            return self._runtime.portal.call(state.read_all())
+        found = self._runtime.portal.call(state.read_version(version))
+        if found is None:
+            raise self._no_version(version)
+        return found
+
+    def _version_of(self, at: int | WorkflowHandler | HasStateVersion) -> int:
+        if isinstance(at, int):
+            return at
+        if not isinstance(at, WorkflowHandler):
+            return at.state_version
+        for version in self.versions():
+            if version.after == at.run_id:
+                return version.version
+        raise WorkflowRuntimeError(
+            f"Session {self.name!r} has no run {at.run_id!r}. Its runs are listed by session.runs()."
+        )
+
+    async def _put_back(self, version: int) -> int:
+        until = time.monotonic() + EDIT_PATIENCE_SECONDS
+        while True:
+            answer = await self._hash(self._runtime).put_back(version, idle=True)
+            if answer is None:
+                raise self._no_version(version)
+            if answer == "busy" or (isinstance(answer, Occupied) and time.monotonic() > until):
+                raise SessionBusy(
+                    f"The state of session {self.name!r} is not put back to version {version} while a run of it goes "
+                    "on or waits, or its state is edited. Wait for their end, or cancel them."
+                )
+            if isinstance(answer, int):
+                return answer
+            await asyncio.sleep(EDIT_PAUSE_SECONDS)
+
+    def _no_version(self, version: int) -> WorkflowRuntimeError:
+        return WorkflowRuntimeError(
+            f"Session {self.name!r} has no version {version} of its state, or what was written since is not kept: the "
+            'last 1,000 writes are, and none with history="summary". session.versions() lists what its runs have left.'
+        )
+
+
+def session(name: str) -> Session:
+    """The session of this name on the default runtime; asks Redis nothing. See `Session`.
+
+    Raises:
+        WorkflowRuntimeError: A session cannot have this name.
+    """
+    return Session(name)
+
+
+def sessions(prefix: str = "", *, status: SessionStatus | None = None, limit: int = 100) -> list[SessionRecord]:
+    """Sessions of the default runtime, those first of which a run has begun or ended last.
+
+    Args:
+        prefix: What their names begin with.
+        status: Only those that are "busy" (a run goes on), or "idle".
+        limit: How many at most.
+
+    Raises:
+        NotConfigured, StoreUnavailable: There is no Redis to ask.
+    """
+    runtime = current_runtime()
+    return runtime.portal.call(session_records(runtime.store, prefix=prefix, status=status, limit=limit))
