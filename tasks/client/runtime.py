@@ -19,7 +19,7 @@ from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import NotConfigured, RunEnded, RunNotFound, SessionBusy, WorkflowRuntimeError
+from ...orchestration.model.errors import NotConfigured, RunEnded, RunNotFound, SessionBusy
 from ...orchestration.model.plan import Plan
 from ...orchestration.sessions.look import current_run
 from ...orchestration.sessions.names import new_run_of

@@ -29,8 +29,9 @@ from ...orchestration.state.redis_hash import Occupied, StateHash
 from ..events.event import Event, StartEvent
 from ..state.fields import StateFields
 from ..state.store import DictState, StateStore
+from ..workflow.start_events import start_event_for
 from .handler import WorkflowHandler
-from .runtime import Runtime, current_runtime, start_event_for
+from .runtime import Runtime, current_runtime
 from .workflow import Workflow
 
 T = TypeVar("T")

@@ -10,6 +10,6 @@ if A.delete then
   turns.forget()
   return { 'deleted' }
 end
-redis.call('HSET', K.session, 'closed', call.now)
+redis.call('HSETNX', K.session, 'closed', call.now)
 if not goes_on then redis.call('PEXPIRE', K.session, A.skeep) end
 return { 'closed' }

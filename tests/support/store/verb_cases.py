@@ -354,6 +354,22 @@ def advance(store: Store) -> Case:
     return Case("advance", lambda: store.advance("h.0", look_again_at=1), again=lambda _: Applied())
 
 
+def open_session(store: Store) -> Case:
+    about: dict[str, Any] = {"id": "i", "source": "g", "body": {"k": b"1"}}
+    return Case("open", lambda: store.verb("open", "h.new", **about))
+
+
+def close_session(store: Store) -> Case:
+    session(store, 1, "queue")
+    return Case("close", lambda: store.verb("close", "h.any"))
+
+
+def delete_session(store: Store) -> Case:
+    session(store, 1, "queue")
+    store.finish("h.0", "cancelled", event("x"))
+    return Case("close", lambda: store.verb("close", "h.any", delete=True))
+
+
 CASES: dict[str, Callable[[Store], Case]] = {
     "start": start,
     "snapshot": snapshot,
@@ -400,4 +416,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "finish before others": finish_before_others,
     "finish in line": finish_in_line,
     "advance": advance,
+    "open a session": open_session,
+    "close a session": close_session,
+    "close and delete a session": delete_session,
 }
