@@ -133,7 +133,8 @@ def step(
     Args:
         func: The function, when used bare.
         workflow: For a free function: the workflow class to register it on.
-        num_workers: Concurrent executions of this step within one run; further events queue in order.
+        num_workers: Concurrent executions of this step within one run; further events queue in order. More than 500
+            (`MOST_AT_ONCE` of the plan) have the effect of 500.
         retry_policy: Decides after each failed attempt whether and when to try again.
         skip_graph_checks: `"reachability"` or `"dead_end"`, to leave this step out of that check.
         accept_event_subclasses: Also take subclasses of the declared events.

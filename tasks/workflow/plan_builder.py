@@ -11,6 +11,11 @@ from .definition import WorkflowDefinition
 from .fan_out_levels import fan_out_levels
 
 
+#: Executions of one step that one run may have dispatched at a time. The broker's queue is shared: a fan-out that put
+#: everything into it would delay every other run until all of it is done.
+MOST_AT_ONCE = 500
+
+
 def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan:
     """Build the plan of a workflow; equal workflows give equal plans.
 
@@ -53,7 +58,7 @@ def _step_plan(config: StepConfig, *, task: str, collected_by: tuple[str, ...]) 
         returns=tuple(event_name(event) for event in config.single_returns),
         fans_out=tuple(event_name(event) for event in config.list_returns),
         collected_by=collected_by,
-        num_workers=config.num_workers,
+        num_workers=min(config.num_workers, MOST_AT_ONCE),
         queue=config.queue,
         priority=config.priority,
         timeout_seconds=config.timeout_seconds,
