@@ -10,7 +10,6 @@ from ..steps.discovery import steps_of
 from .definition import WorkflowDefinition
 from .fan_out_levels import fan_out_levels
 
-
 #: Executions of one step that one run may have dispatched at a time. The broker's queue is shared: a fan-out that put
 #: everything into it would delay every other run until all of it is done.
 MOST_AT_ONCE = 500
