@@ -106,7 +106,7 @@ def _committed(at: int, data: dict[str, Any]) -> Execution:
     outcome: ExecutionOutcome = "done"
     if data["out"] == "failed":
         outcome = "retrying" if "delay" in data else "failed"
-    elif data["out"] == "suspended":
+    elif data["out"] in ("suspended", "awaiting"):
         outcome = "waiting"
     return Execution(
         step=data["s"],

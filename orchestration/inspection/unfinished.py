@@ -24,11 +24,12 @@ class Unfinished:
         work_id: The work item.
         attempt: The attempt that runs or comes next, from 1.
         state: `ready` is dispatched and not claimed yet; `delayed` waits for its next attempt, `suspended` for an
-            event.
+            event or for child runs.
         owner: The process that runs it.
         since: When that was claimed, or dispatched, in Redis ms.
         queue: The broker queue it is dispatched to.
         awaits: Wire names of the events it waits for.
+        children: How many child runs it waits for.
     """
 
     step: str
@@ -39,6 +40,7 @@ class Unfinished:
     since: int | None
     queue: str
     awaits: tuple[str, ...] = ()
+    children: int = 0
 
 
 async def unfinished(store: Store, run_id: str) -> list[Unfinished]:
@@ -65,6 +67,7 @@ def _item(work_id: str, record: WorkRecord, awaited: dict[str, list[str]]) -> Un
         since=record.claimed_at if is_running else record.dispatched_at,
         queue=record.queue,
         awaits=tuple(sorted(awaited.get(work_id, ()))),
+        children=record.awaited or 0,
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ...connection.keys import RunKeys
@@ -235,10 +236,9 @@ class Outbox:
             return
         if status == "starting":  # another process may be about to start it: its start must find the child ended
             await self._start(parent, child_id, child)
-        try:
+        with suppress(RunNotFound):
             await self._lives.finish(child_id, "cancelled", ending(CANCELLED))
-        except RunNotFound:
-            return
+        await self._forget(parent, f"child|{parent}|{child_id}")
 
     async def _status(self, run_id: str) -> str | None:
         found = await self._store.command("read a run", "HGET", self._store.locate(run_id)["run"], "status")

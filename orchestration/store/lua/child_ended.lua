@@ -3,10 +3,12 @@
 -- Answers: told {dispatches, starts {children to be started} …} | known | closed | unknown (no such parent or child).
 -- Asked again it answers `known`; the end counts once. A parent that has ended takes no notice (`closed`); should it be
 -- retried, it looks at its children again.
+--!keys outbox
 
 local status = counters.status()
 local child = children.get(A.child)
 if not status or not child then return { 'unknown' } end
+redis.call('ZREM', K.outbox, 'child|' .. call.run .. '|' .. A.child)
 if status ~= 'running' then return { 'closed' } end
 call.source = A.child
 if not children.ended(A.child, child, A.status, A.event) then return { 'known' } end

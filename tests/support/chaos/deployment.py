@@ -99,7 +99,7 @@ def await_idle(deployment: Deployment, seconds: float = 40.0) -> None:
     def left() -> bool:
         pipe = store.client.pipeline(transaction=False)
         for shard in range(deployment.settings.shards):
-            for name in ("leases", "unclaimed", "retire", "releasing"):
+            for name in ("leases", "unclaimed", "retire", "releasing", "outbox"):
                 pipe.exists(store.keys.in_shard(shard, name))
         return any(pipe.execute())
 

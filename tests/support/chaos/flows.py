@@ -390,5 +390,47 @@ class Tells(Chaotic):
         return Counter(begin=1, more=1)
 
 
+class Member(Chaotic):
+    """A child run of `Family`: two steps, and a booking at the bank."""
+
+    @step
+    async def begin(self, ctx: Context, ev: Started) -> Task:
+        began(ctx, "begin", n=ev.n)
+        return Task(n=ev.n, seconds=ev.seconds)
+
+    @step
+    async def work(self, ctx: Context, ev: Task) -> StopEvent:
+        began(ctx, "work", n=ev.n)
+        await asyncio.sleep(ev.seconds)
+        deposit(ctx)
+        return StopEvent(result=ev.n)
+
+
+class Family(Chaotic):
+    """A step that computes something once and runs children, two at a time; and another one that ends after it."""
+
+    KIND = "children"
+
+    @step
+    async def begin(self, ctx: Context, ev: Started) -> Task:
+        began(ctx, "begin")
+        factor = await ctx.once("factor", lambda: 2)
+        children = [Member.start(n=n, seconds=ev.seconds) for n in range(ev.n)]
+        return Task(n=factor * sum(await ctx.run_all(children, limit=2)))
+
+    @step
+    async def end(self, ctx: Context, ev: Task) -> StopEvent:
+        began(ctx, "end")
+        return StopEvent(result=ev.n)
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return n * (n - 1)
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(begin=1, end=1)
+
+
 #: What a mixed load is made of.
-KINDS: tuple[type[Chaotic], ...] = (Links, Spread, Nested, Pairs, Gathers, Falters, Caught, Asks, Counts, Tells)
+KINDS: tuple[type[Chaotic], ...] = (Links, Spread, Nested, Pairs, Gathers, Falters, Caught, Asks, Counts, Tells, Family)

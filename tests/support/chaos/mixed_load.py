@@ -16,7 +16,7 @@ from support.chaos.observed import RunSeen, see_leftovers, see_runs
 from umbel import WorkflowHandler
 
 #: How large a run of a kind is at most: steps of a chain, branches of a fan-out.
-MOST = {"chain": 8, "nested": 4, "wait": 3, "retry": 1, "join": 5, "stream": 20}
+MOST = {"chain": 8, "nested": 4, "wait": 3, "retry": 1, "join": 5, "stream": 20, "children": 4}
 
 
 class Load:

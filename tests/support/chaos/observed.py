@@ -94,6 +94,7 @@ BUSY_INDEXES = (
     "awaiting_admission",
     "releasing",
     "retire",
+    "outbox",
     "runs:running",
 )
 #: What lives as long as the deployment, by the beginning of its name behind the shard's tag.

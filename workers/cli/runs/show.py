@@ -160,7 +160,8 @@ def _open(left: list[Unfinished]) -> list[str]:
             case "delayed":
                 groups[item.step, "waiting for the next attempt"] += 1
             case "suspended":
-                groups[item.step, f"waiting for {' or '.join(item.awaits) or 'an event'}"] += 1
+                what = counted(item.children, "child run") if item.children else " or ".join(item.awaits) or "an event"
+                groups[item.step, f"waiting for {what}"] += 1
             case "parked":
                 groups[item.step, "parked: no worker has its code"] += 1
     return [f"{step}: {counted(number, 'execution')} {what}" for (step, what), number in groups.items()]

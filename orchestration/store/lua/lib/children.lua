@@ -79,7 +79,6 @@ end
 
 -- A child has ended: its last event is the answer that its work item waits for. False if that is known already.
 function children.ended(id, child, status, event)
-  redis.call('ZREM', K.outbox, 'child|' .. call.run .. '|' .. id)
   if not OPEN[child.st] then return false end
   child.st, child.sp = status, nil
   children.put(id, child)
