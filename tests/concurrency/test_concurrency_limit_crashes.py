@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.store.blocking import BlockingStore as Store
 from support.store.checks import checked_store
 from support.store.driving import DrivenRun, event, stop
 from support.store.limited_runs import (
@@ -17,50 +15,11 @@ from support.store.limited_runs import (
     is_cancelled,
     left_behind,
 )
+from support.store.mortal import Died, mortal_store
 from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
-from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.replies import Dispatch, Refusal
-
-
-class Died(BaseException):
-    """The process has died: nothing handles that."""
-
-
-class MortalConnection(Connection):
-    """The process dies once, at its n-th exchange with Redis: before it is sent, or before the reply is seen."""
-
-    exchanges = dies_at = 0
-    is_applied = False
-
-    async def run(self, call: Any, **options: Any) -> Any:
-        return await self._mortal(super().run(call, **options))
-
-    async def _reply(self, request: Any) -> Any:
-        return await self._mortal(super()._reply(request))
-
-    async def _all(self, requests: Any) -> Any:
-        return await self._mortal(super()._all(requests))
-
-    async def _mortal(self, exchange: Coroutine[Any, Any, Any]) -> Any:
-        self.exchanges += 1
-        if self.exchanges != self.dies_at:
-            return await exchange
-        if self.is_applied:
-            await exchange
-        else:
-            exchange.close()
-        raise Died
-
-
-def mortal_store(client: Client, settings: Settings, dies_at: int, *, applied: bool) -> Store:
-    store = checked_store(client, settings)
-    assert settings.redis_url is not None
-    connection = MortalConnection(settings.redis_url, store.portal)
-    connection.dies_at, connection.is_applied = dies_at, applied
-    store.wrapped.connection = connection
-    return store
 
 
 def life(crowd: Crowd) -> Iterator[Callable[[], object]]:

@@ -36,6 +36,7 @@ from umbel import (
     retry_policy,
     step,
 )
+from umbel.tasks.context.children import ChildRun
 from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
@@ -415,7 +416,7 @@ class Family(Chaotic):
     async def begin(self, ctx: Context, ev: Started) -> Task:
         began(ctx, "begin")
         factor = await ctx.once("factor", lambda: 2)
-        children = [Member.start(n=n, seconds=ev.seconds) for n in range(ev.n)]
+        children = [ChildRun(Member(timeout=None), Started(n=n, seconds=ev.seconds)) for n in range(ev.n)]
         return Task(n=factor * sum(await ctx.run_all(children, limit=2)))
 
     @step
