@@ -22,6 +22,10 @@ CANCELLED = "umbel.WorkflowCancelledEvent"
 FAILED = "umbel.WorkflowFailedEvent"
 INTERNAL = "umbel.InternalDispatchEvent"
 
+#: In a payload: what its declared fields are where JSON alone does not say it. Nothing for those who only look at it.
+EXACT = "__exact"
+EXACT_BYTES = f'"{EXACT}":'.encode()
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -40,8 +44,9 @@ class Envelope:
         return self.type == name or name in self.parents
 
     def value(self) -> dict[str, Any]:
-        """The payload, parsed."""
+        """The payload, parsed: what people and programs without the event's class see."""
         parsed: dict[str, Any] = json.loads(self.payload)
+        parsed.pop(EXACT, None)
         return parsed
 
     def to_bytes(self) -> bytes:

@@ -4,8 +4,9 @@ JSON has None, booleans, numbers, text, lists and objects with text keys. A valu
 
     {"__is_pydantic": true, "value": …, "qualified_name": "shop.models.Customer"}
 
-A user's own dict that has the key `__is_pydantic` is wrapped as `{"__is_pydantic": false, "value": …}`, so that it is
-never mistaken for one of those. What classes there are and how their values are written is up to the caller.
+with one more key, `more`, where making the value takes more than that. A user's own dict that has the key
+`__is_pydantic` is wrapped as `{"__is_pydantic": false, "value": …}`, so that it is never mistaken for one of those.
+What classes there are and how their values are written is up to the caller.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any, Self
 
 #: Marks an object that stands for a value of the class it names.
 TAG = "__is_pydantic"
+#: What else it takes to make a tagged value.
+MORE = "more"
 #: As it is in stored JSON. Bytes without it have no tag, and need not be searched for one.
 TAG_BYTES = f'"{TAG}"'.encode()
 
@@ -28,6 +31,7 @@ _MAX_BITS = 14_280
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _CONTAINERS = (dict, list, tuple)
+_OWN_CONTAINERS = frozenset({dict, list})
 
 
 class NotJson(ValueError):
@@ -73,11 +77,11 @@ def to_tagged(
     deepest: float = MAX_DEPTH,
     depth: int = 1,
 ) -> Any:
-    """A value as JSON. Tuples become lists.
+    """A value as JSON.
 
     Args:
         value: Anything.
-        write: Writes what is neither a container nor plain, usually with `tagged`.
+        write: Writes what JSON does not have, usually with `tagged`: tuples and dicts with other keys than text too.
         tags: Keys that a user's own dict must not have without being wrapped.
         deepest: How many levels are allowed.
         depth: The level of `value`.
@@ -87,11 +91,13 @@ def to_tagged(
     """
     if type(value) in _SCALARS:
         return checked_scalar(value)
-    if not isinstance(value, _CONTAINERS):
+    if type(value) not in _OWN_CONTAINERS:
         return write(value)
     if depth > deepest:
         raise too_deep()
     if isinstance(value, dict):
+        if not all(type(key) is str for key in value):
+            return write(value)
         plain = to_tagged_object(value, write, tags, deepest, depth)
         return {TAG: False, "value": plain} if any(tag in plain for tag in tags) else plain
     items: list[Any] = []
@@ -127,12 +133,13 @@ def to_tagged_object(
     return plain
 
 
-def from_tagged(value: Any, make: Mapping[str, Callable[[str, Any], Any]]) -> Any:
+def from_tagged(value: Any, make: Mapping[str, Callable[..., Any]]) -> Any:
     """The inverse of `to_tagged`. What has none of the forms that it writes stays as it is.
 
     Args:
         value: JSON.
-        make: By tag, what makes a value from the name of its class and its JSON.
+        make: By tag, what makes a value from the name of its class and its JSON, and from what else it takes if that
+            is there.
     """
     if isinstance(value, list):
         return [from_tagged(item, make) for item in value]
@@ -142,7 +149,7 @@ def from_tagged(value: Any, make: Mapping[str, Callable[[str, Any], Any]]) -> An
     if isinstance(name, str) and "value" in value:
         for tag, make_value in make.items():
             if value.get(tag) is True:
-                return make_value(name, value["value"])
+                return make_value(name, value["value"], *((value[MORE],) if MORE in value else ()))
     return {key: from_tagged(item, make) for key, item in _unwrapped(value).items()}
 
 
@@ -156,12 +163,12 @@ def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
     return inner if value.get(TAG) is False and len(value) == 2 and isinstance(inner, dict) else value
 
 
-def _without_name(name: str, value: Any) -> Any:
+def _without_name(name: str, value: Any, more: object = None) -> Any:
     # The fields of a value: never a wrapped dict, whatever their names.
     return {key: untagged(item) for key, item in value.items()} if isinstance(value, dict) else untagged(value)
 
 
-_PLAIN: Mapping[str, Callable[[str, Any], Any]] = {TAG: _without_name}
+_PLAIN: Mapping[str, Callable[..., Any]] = {TAG: _without_name}
 
 
 def checked_scalar(value: str | int | float | None) -> str | int | float | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ...orchestration.model.envelope import FAILED, STOP, TIMED_OUT, Envelope
+from ...orchestration.model.envelope import EXACT_BYTES, FAILED, STOP, TIMED_OUT, Envelope
 from ...orchestration.model.tagged_json import TAG_BYTES, untagged
 from ...orchestration.sessions.names import session_of
 from ...orchestration.store.replies import RunRecord
@@ -176,7 +176,7 @@ def event_data(envelope: Envelope) -> EventEnvelopeWithMetadata:
 
 def _plain_payload(envelope: Envelope) -> bytes:
     """The payload as `model_dump(mode="json")` gives it: values of classes without their tags."""
-    if TAG_BYTES not in envelope.payload:
+    if TAG_BYTES not in envelope.payload and EXACT_BYTES not in envelope.payload:
         return envelope.payload
     value = envelope.value()
     for name in ("_data", "result"):

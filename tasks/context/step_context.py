@@ -16,8 +16,8 @@ from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_nam
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
-from ..events.event import Event, event_name
-from ..events.json_values import dump_json, to_json_object
+from ..events.event import Event, event_name, fields_to_json
+from ..events.json_values import dump_json
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..workflow.registry import Registered, Registry
 from .children import Children
@@ -209,7 +209,7 @@ class StepContext:
     def _requirements(self, event_type: type[Event], given: dict[str, Any]) -> dict[str, Any]:
         about = f"The requirements of step {self.work.step!r} of run {self.work.run_id!r} for {event_type.__name__}"
         try:
-            wanted = to_json_object(given)
+            wanted = fields_to_json(event_type, given)
             size = len(dump_json(wanted))
         except NotJson as flaw:
             raise UnserializableValue(f"{about} cannot be met by any event: {flaw}") from flaw

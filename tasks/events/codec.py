@@ -1,8 +1,7 @@
 """Events as envelopes, and back: the border between user classes and the orchestrator, which knows only names.
 
-What is decoded equals what was encoded: declared fields as far as pydantic writes and reads them exactly, dynamic data
-and results always. Anything that could not be restored is refused here; the error names the event, the place and the
-type. Names in envelopes are never imported.
+What is decoded equals what was encoded, in type and value. Anything that could not be restored is refused here; the
+error names the event, the place and the type. Names in envelopes are never imported.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
-from ...orchestration.model.envelope import Envelope
+from ...orchestration.model.envelope import EXACT_BYTES, Envelope
 from ...orchestration.model.errors import (
     PayloadTooLarge,
     UnknownEvent,
@@ -26,7 +25,7 @@ from ...orchestration.model.errors import (
     WorkflowValidationError,
 )
 from ...orchestration.model.tagged_json import TAG_BYTES, NotJson
-from .event import BUILT_IN_EVENTS, Event, event_name, event_to_json, loaded_event, restore_tagged
+from .event import BUILT_IN_EVENTS, Event, event_from_json, event_name, event_to_json, loaded_event, restore_tagged
 from .exceptions import decode_exception, encode_exception
 from .json_values import dump_json, field_problems
 
@@ -171,9 +170,10 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
     """
     cls = registry.find(envelope.type)
     try:
+        if EXACT_BYTES in envelope.payload:
+            return event_from_json(cls, json.loads(envelope.payload))
         event = _validate(cls, envelope.payload)
         if TAG_BYTES in envelope.payload:
-            # Not in fields that the sender's class declares and this one does not: what is in them was never tagged.
             restore_tagged(event, names=json.loads(envelope.payload).get("_data") or ())
     except Exception as error:  # a user's validators and constructors may raise anything
         raise EventMismatch(

@@ -27,11 +27,16 @@ from pydantic import (
     model_serializer,
 )
 
+from ...orchestration.model.envelope import EXACT
 from ...orchestration.model.tagged_json import MAX_DEPTH, TAG, NotJson, tagged, to_tagged, to_tagged_object
-from .class_names import loaded_class, qualified_name
+from .class_names import is_restricted, loaded_class, qualified_name
 from .dict_like_model import DictLikeModel
+from .exact_reading import read_fields
+from .exact_values import write_field, write_fields
 from .exceptions import UnreconstructedException, decode_exception, encode_exception
-from .json_values import dump_model, from_json_value, load_model, write_value
+from .field_values import construct, digest_of
+from .json_values import dump_model, from_json_value, load_model, to_json_object, write_value
+from .plain_fields import plain_fields
 
 __all__ = [
     "CollectionReleaseEvent",
@@ -56,6 +61,9 @@ __all__ = [
     "WorkflowIdleEvent",
     "WorkflowTimedOutEvent",
 ]
+
+
+D = TypeVar("D", bound=DictLikeModel)
 
 
 class Event(DictLikeModel):
@@ -279,19 +287,67 @@ def model_to_json(
     Raises:
         NotJson: A value cannot be written.
     """
-    undeclared = set(model._data)
-    value: dict[str, Any] = {}
-    dynamic = to_tagged_object(model._data, write, tags, deepest)
+    value = _declared(model)
     if isinstance(model, StopEvent) and model._result is not None:
-        undeclared.add("result")
         try:
             value["result"] = to_tagged(model._result, write, tags, deepest)
         except NotJson as flaw:
             flaw.inside("result")
             raise
-    if dynamic:
-        value["_data"] = dynamic
-    return dump_model(model, exclude=undeclared or None) | value
+    if model._data:
+        value["_data"] = to_tagged_object(model._data, write, tags, deepest)
+    return value
+
+
+def _declared(model: DictLikeModel) -> dict[str, Any]:
+    cls = type(model)
+    known, fields = plain_fields(cls), model.__dict__
+    if known.fit(fields):
+        if not known.others:
+            return {name: fields[name] for name, _ in known.scalars}
+    elif cls.__module__ != __name__:
+        value, marks = write_fields(model)
+        value[EXACT] = {"v": digest_of(cls), "in": marks}
+        return value
+    undeclared = {*model._data, *(() if "result" in cls.model_fields else ("result",))}
+    return dump_model(model, exclude=undeclared)
+
+
+def fields_to_json(cls: type[Event], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Some fields and dynamic data as they stand in the JSON of an event of this class that has these values.
+
+    Raises:
+        NotJson: An event cannot have one of the values.
+    """
+    declared = {name: value for name, value in values.items() if name in cls.model_fields}
+    wanted = to_json_object({name: value for name, value in values.items() if name not in declared})
+    for name, value in declared.items():
+        try:
+            wanted[name], _ = write_field(construct(cls, {name: value}), name)
+        except NotJson as flaw:
+            flaw.inside(name)
+            raise
+    return {name: wanted[name] for name in values}
+
+
+def event_from_json(cls: type[D], value: dict[str, Any], read: Callable[[Any], Any] = from_json_value) -> D:
+    """The inverse of `event_to_json`, and of `model_to_json` with the `read` that belongs to its `write`.
+
+    Raises:
+        pydantic.ValidationError: A value no longer fits its class.
+        Exception: What code of the class raised.
+    """
+    exact = value.get(EXACT)
+    if isinstance(exact, dict) and not is_restricted():
+        kept = issubclass(cls, StopEvent) and "result" not in cls.model_fields
+        apart = {EXACT, "_data", *(("result",) if kept else ())}
+        declared = {name: each for name, each in value.items() if name not in apart}
+        dynamic = {name: read(each) for name, each in value.get("_data", {}).items()}
+        result = read(value["result"]) if kept and "result" in value else None
+        return read_fields(cls, declared, exact.get("in", {}), exact.get("v"), dynamic, result)
+    model = load_model(cls, {name: each for name, each in value.items() if name != EXACT})
+    restore_tagged(model, read, value.get("_data") or ())
+    return model
 
 
 def restore_tagged(
@@ -302,7 +358,8 @@ def restore_tagged(
     Args:
         model: The model.
         read: Makes a value of tagged JSON.
-        names: The dynamic data that were tagged; None for all.
+        names: The dynamic data that were tagged; None for all. What the sender's class declares and this one does not
+            never was.
 
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
@@ -326,9 +383,7 @@ def _as_event(value: Any) -> Event:
     cls = loaded_event(name)
     if cls is None:
         raise ValueError(f"the event class {name!r} is not loaded in this process")
-    event = load_model(cls, value["value"])
-    restore_tagged(event, names=value["value"].get("_data") or ())
-    return event
+    return event_from_json(cls, value["value"])
 
 
 SerializableEvent = Annotated[

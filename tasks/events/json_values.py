@@ -1,7 +1,8 @@
 """Values without a declared type as strict JSON, and back exactly: dynamic event data, results of a run, state.
 
-A pydantic model, and the few standard types below, are tagged with the name of their class; the walk over them is in
-`orchestration/model/tagged_json`. Everything else is refused where it is sent, not where it would be missing.
+A value that JSON does not have is tagged with the name of its class; the walk over lists and dicts is in
+`orchestration/model/tagged_json`, the values themselves are in `exact_values`. What neither has is refused where it is
+sent, not where it would be missing.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pydantic_core import to_jsonable_python
 
 from ...orchestration.model.tagged_json import (
     MAX_DEPTH,
+    MORE,
     TAG,
     NotJson,
-    checked_scalar,
     from_tagged,
     nests_too_deep,
     tagged,
@@ -29,6 +30,10 @@ from ...orchestration.model.tagged_json import (
     too_deep,
 )
 from .class_names import loaded_class, qualified_name
+from .exact_reading import ClassNotLoaded, is_standard_name, names_in, read_exact, value_class
+from .exact_values import write_exact
+from .plain_fields import is_standard
+from .standard_values import ADVICE
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -37,9 +42,6 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {
     for kind in (bytes, date, datetime, time, timedelta, Decimal, UUID)
 }
 _ADAPTERS_BY_NAME = {qualified_name(kind): adapter for kind, adapter in _ADAPTERS.items()}
-
-
-_ADVICE = "Declare it as a field of a type that pydantic can write as JSON, or keep it in a Resource and send its key."
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -58,7 +60,7 @@ def dump_json(value: Any) -> bytes:
         encoded = _ENCODER.encode(value).encode()
     except (ValueError, TypeError, RecursionError) as error:
         to_json_value(value)  # raises with the place of the flaw
-        raise NotJson(f"cannot be written as JSON ({error})", _ADVICE) from error
+        raise NotJson(f"cannot be written as JSON ({error})", ADVICE) from error
     # Counting brackets is quick, and few brackets cannot nest deeply.
     if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and nests_too_deep(value):
         to_json_value(value)
@@ -68,14 +70,12 @@ def dump_json(value: Any) -> bytes:
 def to_json_value(value: Any, name: str = "") -> Any:
     """A value without a declared type as strict JSON, classes tagged.
 
-    Tuples become lists; numbers and texts of a subclass become plain.
-
     Args:
         value: Anything.
         name: What to call the value in an error.
 
     Raises:
-        NotJson: Something in it is neither JSON nor a pydantic model.
+        NotJson: Something in it could not be restored.
     """
     try:
         return to_tagged(value, write_value)
@@ -88,20 +88,24 @@ def to_json_object(values: Mapping[str, Any]) -> dict[str, Any]:
     """Each value of a dict by `to_json_value`; the dict itself stays one, whatever its keys are called.
 
     Raises:
-        NotJson: Something in it is neither JSON nor a pydantic model, or a key is not text.
+        NotJson: Something in it could not be restored, or a key is not text.
     """
     return to_tagged_object(values, write_value)
 
 
 def write_value(value: Any) -> Any:
-    """What has a class, tagged with its name: the `write` of `to_tagged` for pydantic models and standard types."""
-    if isinstance(value, (str, int, float)):
-        return checked_scalar(value)
-    if isinstance(value, BaseModel):
-        return tagged(qualified_name(type(value)), dump_model(value))
-    if adapter := _ADAPTERS.get(type(value)):
-        return tagged(qualified_name(type(value)), adapter.dump_python(value, mode="json"))
-    raise _not_json(value)
+    """What JSON does not have, tagged with the name of its class: the `write` of `to_tagged`."""
+    kind = type(value)
+    if (adapter := _ADAPTERS.get(kind)) and is_standard(value):
+        return tagged(qualified_name(kind), adapter.dump_python(value, mode="json"))
+    written, mark = write_exact(value)
+    if not isinstance(mark, dict):
+        if mark in _ADAPTERS_BY_NAME:  # an adapter would not read it back
+            return tagged(mark, written) | {MORE: {}}
+        return written if mark is None else tagged(mark, written)
+    more = {key: each for key, each in mark.items() if key not in ("t", "p")}
+    name = mark["t"]
+    return tagged(name, written) | ({MORE: more} if more else {})
 
 
 def from_json_value(value: Any) -> Any:
@@ -116,23 +120,28 @@ def from_json_value(value: Any) -> Any:
     return from_tagged(value, _MAKE)
 
 
-def _make(name: str, value: Any) -> Any:
-    if adapter := _ADAPTERS_BY_NAME.get(name):
+def _make(name: str, value: Any, more: Any = None) -> Any:
+    if more is None and (adapter := _ADAPTERS_BY_NAME.get(name)):
         return adapter.validate_python(value)
-    cls = loaded_class(name, BaseModel)
-    return value if cls is None else load_model(cls, value)
+    if more is None and (model := loaded_class(name, BaseModel)) is not None:
+        return load_model(model, value)
+    try:
+        return read_exact(value, {"t": name, **(more or {})})
+    except ClassNotLoaded:
+        return value
 
 
-_MAKE: Mapping[str, Callable[[str, Any], Any]] = {TAG: _make}
+_MAKE: Mapping[str, Callable[..., Any]] = {TAG: _make}
 
 
 def unloaded_class(value: Any) -> str | None:
     """The name of a class in tagged JSON that is not loaded here, so that `from_json_value` makes a plain dict."""
     missing: list[str] = []
 
-    def look(name: str, inner: Any) -> None:
-        if name in _ADAPTERS_BY_NAME or loaded_class(name, BaseModel) is not None:
+    def look(name: str, inner: Any, more: Any = None) -> None:
+        if is_standard_name(name) or value_class(name) is not None:
             from_tagged(inner, {TAG: look})
+            missing.extend(each for each in names_in(more) if not is_standard_name(each) and value_class(each) is None)
         else:
             missing.append(name)
 
@@ -188,7 +197,7 @@ def _blame(model: BaseModel, error: Exception, depth: int) -> NotJson:
             model.model_dump(mode="json", by_alias=False, round_trip=True, include={name})
         except Exception as own:
             return _blame_value(getattr(model, name, None), own, depth + 1).inside(name)
-    return NotJson(f"cannot be written as JSON ({error})", _ADVICE)
+    return NotJson(f"cannot be written as JSON ({error})", ADVICE)
 
 
 def _blame_value(value: Any, error: Exception, depth: int) -> NotJson:
@@ -200,13 +209,13 @@ def _blame_value(value: Any, error: Exception, depth: int) -> NotJson:
         if not _is_writable(child):
             return _blame_value(child, error, depth + 1).inside(place)
     if _is_writable(value):
-        return NotJson(f"cannot be written as JSON ({str(error).splitlines()[0][:200]})", _ADVICE)
+        return NotJson(f"cannot be written as JSON ({str(error).splitlines()[0][:200]})", ADVICE)
     if isinstance(value, bytes):
         return NotJson(
             "holds bytes that are not UTF-8 text",
             "Give the class model_config = ConfigDict(ser_json_bytes='base64', val_json_bytes='base64').",
         )
-    return _not_json(value)
+    return NotJson(f"holds a {qualified_name(type(value))}, which is not JSON", ADVICE)
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:
@@ -223,7 +232,3 @@ def _is_writable(value: Any) -> bool:
     except Exception:  # pydantic, or a serializer of the user's
         return False
     return True
-
-
-def _not_json(value: Any) -> NotJson:
-    return NotJson(f"holds a {qualified_name(type(value))}, which is not JSON", _ADVICE)

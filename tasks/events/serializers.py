@@ -14,26 +14,22 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel
 
+from ...orchestration.model.envelope import EXACT
 from ...orchestration.model.errors import ContextSerdeError
-from ...orchestration.model.tagged_json import TAG, from_tagged, tagged, to_tagged
+from ...orchestration.model.tagged_json import MORE, TAG, from_tagged, tagged, to_tagged
 from .class_names import loaded_class, only_classes, qualified_name
 from .dict_like_model import DictLikeModel, DictState
-from .event import BUILT_IN_EVENTS, Event, event_name, model_to_json, restore_tagged
+from .event import BUILT_IN_EVENTS, Event, event_from_json, event_name, model_to_json, restore_tagged
+from .exact_reading import is_standard_name, read_instance, value_class
 from .json_values import field_problems, from_json_value, load_model, to_json_value
 
 #: Marks a dict that stands for a component: an object with `class_name`, `to_dict` and `from_dict`.
 COMPONENT_TAG = "__is_component"
 _TAGS = (TAG, COMPONENT_TAG)
-
-#: Standard types that are tagged like models.
-_STANDARD_TYPES = frozenset(map(qualified_name, (bytes, date, datetime, time, timedelta, Decimal, UUID)))
 
 #: Every pickle of protocol 2 or later begins with it. No JSON text is base64 of it.
 _PICKLE_START = b"\x80"
@@ -74,10 +70,9 @@ class BaseSerializer(ABC):
 
 
 class JsonSerializer(BaseSerializer):
-    """JSON, with pydantic models (events among them), dates, decimals, UUIDs and bytes tagged by their class.
+    """JSON, in which what JSON does not have is tagged with its class: models, dataclasses, enums, tuples, dates …
 
-    Private attributes and computed fields are left out, tuples become lists. A dict with keys that are not text is
-    refused rather than changed.
+    Private attributes and computed fields are left out. What could not be restored is refused rather than changed.
 
     *Components* (objects with `class_name`, `to_dict` and `from_dict`) are written as `to_dict` says. To read one that
     is not a pydantic model, its class must be in `allowed_types`, because its `from_dict` can do anything.
@@ -160,11 +155,19 @@ class JsonSerializer(BaseSerializer):
     def _read(self, value: Any) -> Any:
         return from_tagged(value, {TAG: self._read_model, COMPONENT_TAG: self._read_component})
 
-    def _read_model(self, name: str, value: Any) -> Any:
+    def _read_model(self, name: str, value: Any, more: Any = None) -> Any:
         try:
-            if name in _STANDARD_TYPES:
-                return from_json_value(tagged(name, value))
-            model = load_model(self._find(name, BaseModel), value)
+            if is_standard_name(name):
+                found = tagged(name, value)
+                return from_json_value(found if more is None else found | {MORE: more})
+            cls = self._find(name, None)
+            if more is not None:
+                return read_instance(cls, value, more)
+            if not issubclass(cls, BaseModel):
+                return read_instance(cls, value, {})
+            if issubclass(cls, DictLikeModel) and EXACT in value:
+                return event_from_json(cls, value, self._read)
+            model = load_model(cls, value)
             if isinstance(model, DictLikeModel):
                 restore_tagged(model, self._read)
             return model
@@ -183,7 +186,7 @@ class JsonSerializer(BaseSerializer):
         except Exception as error:  # user code
             raise _misfit(name, error) from error
 
-    def _find(self, name: str, root: type[Any]) -> type[Any]:
+    def _find(self, name: str, root: type[Any] | None) -> type[Any]:
         """The class of this name: listed, built in, or loaded.
 
         Raises:
@@ -192,7 +195,9 @@ class JsonSerializer(BaseSerializer):
         if known := self._classes.get(name):
             return known
         allowed = self._allowed is None or name in self._allowed
-        found = loaded_class(name, root) if allowed else None
+        found: type[Any] | None = None
+        if allowed:
+            found = value_class(name) if root is None else loaded_class(name, root)
         # A user's module may have one of these names too; then the user's class is meant.
         if (built_in := _BUILT_IN.get(name)) and not (found and issubclass(found, DictLikeModel)):
             return built_in
@@ -205,7 +210,7 @@ class JsonSerializer(BaseSerializer):
                 f"A stored value is of class {name!r}, which this serializer does not allow. Allowed: {others}. "
                 f"To allow it add {short} to allowed_types."
             )
-        what = "pydantic model" if root is BaseModel else "class"
+        what = {None: "class of values", BaseModel: "pydantic model"}.get(root, "class")
         raise UnreadableValue(
             f"A stored value is of class {name!r}, and no {what} of this name is loaded in this process. Classes that "
             f"data name are never imported: import {module or 'the module that defines it'} first, or give the class "

@@ -1,8 +1,8 @@
 """States as the fields of a Redis hash, one JSON value per top-level key, and back.
 
-A model with declared fields is written and validated by pydantic. The keys of a `DictState` have no declared type:
-pydantic models among their values are tagged with the name of their class, which is looked up among what is loaded
-already and never imported.
+Declared fields are written as pydantic writes them where it reads them back equal, else by `exact_values`, tagged. The
+keys of a `DictState` have no declared type: values that JSON does not have are tagged with the name of their class,
+which is looked up among what is loaded already and never imported.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from pydantic import BaseModel, ValidationError
 
 from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
-from ...orchestration.model.tagged_json import TAG_BYTES, NotJson, untagged
+from ...orchestration.model.tagged_json import MORE, TAG, TAG_BYTES, NotJson, tagged, untagged
 from ...orchestration.state.redis_hash import Change
 from ..events.class_names import loaded_class, qualified_name
 from ..events.dict_like_model import DictState
+from ..events.exact_reading import ClassNotLoaded, read_field
+from ..events.exact_values import write_fields
+from ..events.field_values import construct, digest_of, read_by_field
 from ..events.json_values import (
     dump_json,
     dump_model,
@@ -30,6 +33,7 @@ from ..events.json_values import (
     to_json_object,
     unloaded_class,
 )
+from ..events.plain_fields import is_json, plain_fields, runs_code
 from .paths import assign
 
 _log = logging.getLogger(__name__)
@@ -111,7 +115,7 @@ class StateFields(Generic[StateT]):
         """
         try:
             return self._build(raw)
-        except ValidationError as error:
+        except (ValidationError, ClassNotLoaded) as error:
             if not raw:
                 raise ValueError("State must have defaults for all fields") from error
             raise StateMismatch(
@@ -124,7 +128,9 @@ class StateFields(Generic[StateT]):
         cls = self.stored_class(raw)
         undeclared = cls.model_config.get("extra") == "allow"
         declared: dict[str, Any] = {}
+        exact: dict[str, Any] = {}
         dynamic: dict[str, Any] = {}
+        is_same = True
         for key, data in raw.items():
             if key == CLASS_FIELD:
                 continue
@@ -132,8 +138,18 @@ class StateFields(Generic[StateT]):
                 dynamic[key] = self.load_value(key, data)
             elif undeclared or key in cls.model_fields:
                 value = json.loads(data)
-                declared[key] = untagged(value) if _CLASS_BYTES in data else value
-        state = load_model(cls, declared)
+                if _CLASS_BYTES not in data:
+                    declared[key] = value
+                elif (field := _exact_field(value)) is None:
+                    declared[key] = untagged(value)
+                else:
+                    exact[key] = read_field(cls, key, *field[:2])
+                    is_same = is_same and field[2] == digest_of(cls)
+        state = _put_together(cls, exact, declared) if exact and is_same else None
+        if state is None and exact:
+            state = cls.model_validate(declared | exact, by_alias=True, by_name=True)
+        elif state is None:
+            state = load_model(cls, declared)
         for key, value in dynamic.items():
             cast(DictState, state)[key] = value
         return state
@@ -210,7 +226,7 @@ class StateFields(Generic[StateT]):
     def _dump(self, state: BaseModel) -> dict[str, bytes]:
         """All fields of a state, and its class if that is a subclass."""
         try:
-            values = self._declared(state)
+            values = self._declared(state) if type(state).model_fields else {}
             if isinstance(state, DictState):
                 values |= to_json_object(state.to_dict())
             fields = {key: _encode(key, value) for key, value in values.items()}
@@ -222,8 +238,8 @@ class StateFields(Generic[StateT]):
             )
         if type(state) is not self.cls:
             fields[CLASS_FIELD] = dump_json(qualified_name(type(state)))
-        if type(state).model_fields:
-            self._build(fields)  # refused here rather than at the next reader
+        if type(state).model_fields and not runs_code(type(state)):
+            _refuse_misfits(state)  # here rather than in the step that finds it
         return fields
 
     def _change(
@@ -247,9 +263,17 @@ class StateFields(Generic[StateT]):
             )
 
     def _declared(self, state: BaseModel) -> dict[str, Any]:
+        cls, extra = type(state), state.__pydantic_extra__ or {}
+        if plain_fields(cls).fit(state.__dict__) and is_json(state.__dict__ | extra):
+            return dump_model(state, exclude=set(extra) if isinstance(state, DictState) else None)
+        written, marks = write_fields(state)
         if not isinstance(state, DictState):
-            return dump_model(state)
-        return dump_model(state, exclude=set(state)) if type(state).model_fields else {}
+            written |= to_json_object(extra)
+        digest = digest_of(cls)
+        return {
+            key: tagged("", value) | {MORE: {"m": marks.get(key), "v": digest}} if key in cls.model_fields else value
+            for key, value in written.items()
+        }
 
     def _check_size(self, key: str, size: int) -> None:
         if size > self.settings.payload_max_bytes:
@@ -276,6 +300,42 @@ class StateFields(Generic[StateT]):
 
     def _unserializable(self, flaw: NotJson) -> UnserializableValue:
         return UnserializableValue(f"The state of run {self.run_id!r} cannot be written: {flaw}")
+
+
+def _exact_field(value: Any) -> tuple[Any, Any, str] | None:
+    """The JSON of a declared field that was written exactly, its mark, and the digest of its class."""
+    more = value.get(MORE) if isinstance(value, dict) and value.get(TAG) is True else None
+    if not isinstance(more, dict) or "v" not in more or value.get("qualified_name") != "":
+        return None
+    return value["value"], more.get("m"), more["v"]
+
+
+def _put_together(cls: type[StateT], exact: dict[str, Any], declared: dict[str, Any]) -> StateT | None:
+    """A state of fields that were written exactly, and others; None if a field without a default is missing."""
+    others = {key: read_by_field(cls, key, each) for key, each in declared.items() if key in cls.model_fields}
+    extra = {key: from_json_value(each) for key, each in declared.items() if key not in cls.model_fields}
+    fields = {}
+    for name, field in cls.model_fields.items():
+        if name in exact or name in others:
+            fields[name] = exact[name] if name in exact else others[name]
+        elif field.is_required():
+            return None
+        else:
+            fields[name] = field.get_default(call_default_factory=True, validated_data=fields)
+    return construct(cls, fields, extra)
+
+
+def _refuse_misfits(state: BaseModel) -> None:
+    """Refuse values that the types of their fields forbid.
+
+    Raises:
+        pydantic.ValidationError: There is one.
+    """
+    cls, fields = type(state), {name: state.__dict__.get(name) for name in type(state).model_fields}
+    try:
+        cls.model_validate(fields, by_alias=True, by_name=True)
+    except ValidationError:
+        load_model(cls, dump_model(state, exclude=set(state.__pydantic_extra__ or ())))
 
 
 def _encode(key: str, value: Any) -> bytes:

@@ -199,10 +199,6 @@ def test_any_value_either_travels_or_is_refused_by_name(value: Any) -> None:
         assert refusal is None or event_name(type(event)) in str(refusal)
 
 
-def test_tuples_in_dynamic_data_become_lists() -> None:
-    assert _round_trip(Event(pair=(1, (2, 3)))).to_dict() == {"pair": [1, [2, 3]]}
-
-
 def test_private_attributes_and_computed_fields_stay_behind() -> None:
     class Sum(Event):
         a: int
@@ -361,8 +357,8 @@ def test_a_forged_tag_in_dynamic_data_stays_a_dict() -> None:
     assert _round_trip(Anything(value=forged)).value == forged
 
 
-def test_a_serializer_of_a_users_own_is_respected() -> None:
+def test_what_arrives_is_the_value_and_not_what_a_serializer_shows_of_it() -> None:
     class Masked(Event):
-        day: Annotated[date, PlainSerializer(lambda day: day.isoformat()[:10])]
+        day: Annotated[date, PlainSerializer(lambda day: f"a day in {day.year}")]
 
-    assert encode_event(Masked(day=date(2026, 1, 2)), LIMITS).payload == b'{"day":"2026-01-02"}'
+    assert _round_trip(Masked(day=date(2026, 1, 2))).day == date(2026, 1, 2)

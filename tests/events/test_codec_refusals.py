@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, field_serializer, model_serializer
+from pydantic import BaseModel, ConfigDict
 
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue
@@ -19,17 +18,13 @@ from umbel.tasks.events.event import Event, StopEvent
 LIMITS = Settings()
 
 
-class Colour(Enum):
-    RED = "red"
-
-
 class Anything(Event):
     value: Any = None
 
 
 @dataclass
 class Plain:
-    x: int = 0
+    x: object = 0
 
 
 def _circle() -> list[Any]:
@@ -54,22 +49,11 @@ class Outer(Event):
     inner: Inner
 
 
-class Broken(Event):
-    value: int = 0
-
-    @field_serializer("value")
-    def _fail(self, value: int) -> int:
-        raise RuntimeError("no way")
-
-
 @pytest.mark.parametrize(
     ("event", "place", "problem"),
     [
         (Event(a={"b": [0, object()]}), "'a.b[1]'", "builtins.object"),
-        (Event(a={1, 2}), "'a'", "builtins.set"),
-        (Event(a=Plain()), "'a'", f"{__name__}.Plain"),
-        (Event(a=Colour.RED), "'a'", f"{__name__}.Colour"),
-        (Event(a={1: 2}), "'a'", "key 1 of type int"),
+        (Event(a={1: {2: object()}}), "'a.1.2'", "builtins.object"),
         (Event(a=math.nan), "'a'", "nan"),
         (Event(a=[math.inf]), "'a[0]'", "inf"),
         (Event(a="\ud800"), "'a'", "U+D800"),
@@ -78,17 +62,15 @@ class Broken(Event):
         (Event(a=_circle()), "'a[0][0]", "contains itself"),
         (Event(a=_deep(250)), "'a[0][0]", "deeper than 200 levels"),
         (Event(a=Inner(things=[object()])), "'a.things[0]'", "builtins.object"),
-        (StopEvent(result=[Plain()]), "'result[0]'", f"{__name__}.Plain"),
+        (StopEvent(result=[Plain(object())]), "'result[0].x'", "builtins.object"),
         (Anything(value=object()), "'value'", "builtins.object"),
         (Anything(value={"a": (1, [object()])}), "'value.a[1][0]'", "builtins.object"),
-        (Anything(value=b"\xff"), "'value'", "bytes that are not UTF-8"),
         (Anything(value=math.nan), "'value'", "nan"),
         (Anything(value="a\udc00"), "'value'", "U+DC00"),
-        (Anything(value=_circle()), "'value'", "contains itself"),
+        (Anything(value=_circle()), "'value[0][0]", "contains itself"),
         (Anything(value=_deep(230)), "'value[0][0]", "deeper than 200 levels"),
         (Anything(value=_deep(400)), "'value'", "deeper than 200 levels"),
         (Outer(inner=Inner(things=[1, {"x": object()}])), "'inner.things[1].x'", "builtins.object"),
-        (Broken(), "'value'", "no way"),
     ],
 )
 def test_what_json_cannot_carry_is_refused_with_the_place(event: Event, place: str, problem: str) -> None:
@@ -99,16 +81,6 @@ def test_what_json_cannot_carry_is_refused_with_the_place(event: Event, place: s
     assert text.startswith(f"{event_name(type(event))} cannot be sent: {place}")
     assert problem in text
     assert len(text) < 600
-
-
-def test_an_event_that_writes_itself_as_something_else_is_refused() -> None:
-    class Scalar(Event):
-        @model_serializer(mode="plain")
-        def _dump(self) -> int:  # type: ignore[override]
-            return 5
-
-    with pytest.raises(UnserializableValue, match="writes itself as int instead of a dict"):
-        encode_event(Scalar(), LIMITS)
 
 
 def test_nesting_up_to_the_limit_is_fine() -> None:

@@ -210,10 +210,9 @@ def test_a_class_inside_a_function_is_found_as_long_as_it_lives() -> None:
     ("value", "place"),
     [
         ({"a": [1, threading.Lock()]}, "'a[1]' holds a _thread.lock"),
-        ({"a": {1: 2}}, "key 1 of type int"),
         (Event(client=threading.Lock()), "'client' holds a _thread.lock"),
         (StopEvent(result=threading.Lock()), "'result' holds a _thread.lock"),
-        ({1, 2}, "set"),
+        ({1: {threading.Lock()}}, "'1[0]' holds a _thread.lock"),
         (float("nan"), "nan"),
         (Plain(1), "Plain"),
     ],
@@ -254,10 +253,10 @@ def test_a_class_is_not_imported_to_read_a_value(serializer: BaseSerializer) -> 
 
 @pytest.mark.parametrize("tag", ["__is_pydantic", "__is_component"])
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", f"{__name__}.Plain"])
-def test_only_pydantic_models_are_made_from_data(tag: str, name: str) -> None:
+def test_only_classes_of_values_are_made_from_data(tag: str, name: str) -> None:
     text = json.dumps({tag: True, "value": {"command": "true"}, "qualified_name": name})
 
-    with pytest.raises(ContextSerdeError, match="no pydantic model of this name is loaded"):
+    with pytest.raises(ContextSerdeError, match="no (pydantic model|class of values) of this name is loaded"):
         JsonSerializer().deserialize(text)
 
 
@@ -359,7 +358,7 @@ def test_a_pickle_serializer_pickles_only_what_json_cannot_carry() -> None:
     assert JsonPickleSerializer is PickleSerializer
     assert serializer.serialize({"a": 1}) == '{"a": 1}'
 
-    for value in ({1: "a"}, {1, 2}, 1j):
+    for value in ([slice(1, 2)], {1: slice(3)}, NotImplemented):
         text = serializer.serialize(value)
         assert pickle.loads(base64.b64decode(text, validate=True)) == value
         assert serializer.deserialize(text) == value

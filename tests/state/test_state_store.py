@@ -214,7 +214,7 @@ async def test_a_subclass_of_dict_state_may_declare_fields(place: Run | Memory) 
         ("cart.client", threading.Lock(), "cart.client"),
         ("cart", {"items": [1, object()]}, "cart.items[1]"),
         ("n", float("nan"), "n"),
-        ("keys", {"a": {1: 2}}, "keys.a"),
+        ("keys", {"a": {1: {object()}}}, "keys.a.1[0]"),
     ],
 )
 async def test_a_value_that_cannot_be_stored_is_refused_by_name(run: Run, path: str, value: Any, place: str) -> None:

@@ -1,0 +1,303 @@
+"""Values as JSON with the names of their classes beside it, and back without running code of the user's.
+
+A value becomes two things. The JSON is close to what pydantic writes: it is what people and other programs see. The
+*mark* says what JSON does not: None where JSON has the value as it is, else the name of its class, or a dict of
+
+    t   the name of the class; absent for a plain list or dict in which something is marked
+    in  the marks of what is inside, by field, key or index
+    all the mark that every item of a list has
+    k   the keys of a dict in which they are not text, each with its mark
+    n   what else it takes to make the value: the member of an enum, the zone of a time, the length of a deque
+    v   a digest of the fields of the class
+
+A model or dataclass whose class still has the same fields is put together from its fields: constructors, validators and
+`model_post_init` have seen these values before. After a change of the class it is validated. A value that belongs to
+none of these kinds is written and read by the field that holds it (mark `@`), if that brings it back equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from ...orchestration.model.tagged_json import MAX_DEPTH, NotJson, too_deep
+from .class_names import loaded_class, qualified_name
+from .dict_like_model import DictLikeModel
+from .field_values import construct, digest_of, read_by_field
+from .plain_fields import SCALARS, plain_fields
+from .standard_values import ADVICE, Refused, atom_of
+
+Mark = str | dict[str, Any] | None
+Written = tuple[Any, Mark]
+
+#: Marks a value that the field which holds it writes and reads.
+BY_FIELD = "@"
+
+CONTAINERS: dict[type, str] = {
+    kind: qualified_name(kind) for kind in (tuple, set, frozenset, deque, OrderedDict, Counter, defaultdict, dict)
+}
+
+
+def write_exact(value: Any, depth: int = 1) -> Written:
+    """A value as JSON and its mark.
+
+    Args:
+        value: Anything.
+        depth: Its level in what is sent.
+
+    Raises:
+        NotJson: Something in it could not be restored; with the place. Numbers and texts that JSON cannot carry are
+            left to the encoder.
+    """
+    kind = type(value)
+    if kind in SCALARS:
+        return value, None
+    if depth > MAX_DEPTH:
+        raise too_deep()
+    if kind is list:
+        return _write_items(value, None, depth)
+    if isinstance(value, dict):
+        return _write_dict(value, depth)
+    if kind in CONTAINERS:
+        written, mark = _write_items(value, CONTAINERS[kind], depth)
+        return written, mark | {"n": value.maxlen} if isinstance(value, deque) and isinstance(mark, dict) else mark
+    if isinstance(value, Enum):
+        return _write_enum(value)
+    if isinstance(value, BaseModel):
+        return _write_model(value, depth)
+    if (atom := atom_of(value)) is not None:
+        return atom.value, {"t": atom.name, "n": atom.more} if atom.more is not None else atom.name
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _write_dataclass(value, depth)
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return _write_items(value, _findable(kind), depth)
+    raise NotJson(f"holds a {qualified_name(kind)}, which is not JSON", ADVICE)
+
+
+def _write_items(items: Iterable[Any], name: str | None, depth: int) -> Written:
+    values = list(items)
+    inside: dict[str, Any] = {}
+    if not SCALARS.issuperset(map(type, values)):
+        for index, item in enumerate(values):
+            try:
+                values[index], mark = write_exact(item, depth + 1)
+            except NotJson as flaw:
+                raise flaw.inside(f"[{index}]") from None
+            if mark is not None:
+                inside[str(index)] = mark
+    return values, _mark(name, inside, len(values))
+
+
+def _mark(name: str | None, inside: dict[str, Any], length: int = 0, **more: Any) -> Mark:
+    mark: dict[str, Any] = {} if name is None else {"t": name}
+    if inside:
+        first = next(iter(inside.values()))
+        if 1 < length == len(inside) and all(each == first for each in inside.values()):
+            mark["all"] = first
+        else:
+            mark["in"] = inside
+    mark |= more
+    return name if mark == {"t": name} else mark or None
+
+
+def _write_dict(found: dict[Any, Any], depth: int) -> Written:
+    kind = type(found)
+    name = None if kind is dict else CONTAINERS.get(kind)
+    if name is None and kind is not dict:
+        raise NotJson(f"holds a {qualified_name(kind)}, which is not JSON", "Send a dict.")
+    more: dict[str, Any] = {}
+    if isinstance(found, defaultdict) and found.default_factory is not None:
+        factory = found.default_factory
+        if factory not in (list, dict, set, int, float, str, bool, tuple):
+            raise NotJson("holds a defaultdict whose default_factory is no class of Python's", "Send a dict.")
+        more["n"] = factory.__name__
+    is_text = all(type(key) is str for key in found)
+    keys: list[Any] = []
+    written: dict[str, Any] = {}
+    inside: dict[str, Any] = {}
+    for key, item in found.items():
+        if is_text:
+            text = cast(str, key)
+        else:
+            try:
+                keys.append(write_exact(key, depth + 1))
+            except NotJson as flaw:
+                raise NotJson(f"holds a dict with a key that {flaw.problem}", flaw.advice) from None
+            text = _key_text(key, keys[-1][0])
+            while text in written:
+                text += "'"
+        try:
+            written[text], mark = write_exact(item, depth + 1)
+        except NotJson as flaw:
+            raise flaw.inside(text) from None
+        if mark is not None:
+            inside[text] = mark
+    if not is_text:
+        more["k"] = [[key] if mark is None else [key, mark] for key, mark in keys]
+    return written, _mark(name if is_text or name else "builtins.dict", inside, **more)
+
+
+def _key_text(key: Any, written: Any) -> str:
+    """The key as pydantic writes it, for those who look at the JSON alone."""
+    try:
+        return str(next(iter(to_jsonable_python({key: None}))))
+    except Exception:  # a class that only its own field can write
+        return json.dumps(written, ensure_ascii=False)
+
+
+def _write_enum(value: Enum) -> Written:
+    kind = type(value)
+    name = _findable(kind)
+    shown = value.value if type(value.value) in SCALARS else value.name
+    if value.name is not None and kind.__members__.get(value.name) is value:
+        return shown, {"t": name, "n": value.name}
+    if type(value.value) is int:  # several flags at once
+        return shown, name
+    raise NotJson(f"holds {value!r}, which is no member of {qualified_name(kind)}", "Send one of its members.")
+
+
+def _write_model(model: BaseModel, depth: int) -> Written:
+    cls = type(model)
+    name = _findable(cls)
+    if cls.__pydantic_root_model__:
+        written, inside = write_fields(model, depth)
+        return written.get("root"), {"t": name, "v": digest_of(cls), "in": inside}
+    if plain_fields(cls).fit(model.__dict__) and not model.__pydantic_extra__ and not _kept_result(model):
+        return model.model_dump(mode="json", by_alias=False, round_trip=True), {"t": name, "p": 1}
+    written, inside = write_fields(model, depth)
+    extra = model.__pydantic_extra__ or {}
+    if extra:
+        values, mark = write_exact(extra, depth)
+        if isinstance(model, DictLikeModel):
+            written["_data"] = values
+        else:
+            written |= values
+        if isinstance(mark, dict):
+            inside[""] = mark
+    if result := _kept_result(model):
+        written["result"], mark = write_exact(result[0], depth + 1)
+        if mark is not None:
+            inside["result"] = mark
+    return written, _mark(name, inside, v=digest_of(cls))
+
+
+def write_fields(model: BaseModel, depth: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The declared fields of a model as JSON, and the marks of those that have one.
+
+    Raises:
+        NotJson: As `write_exact`.
+    """
+    written: dict[str, Any] = {}
+    inside: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        if name not in model.__dict__:
+            continue
+        try:
+            written[name], mark = write_field(model, name, depth)
+        except NotJson as flaw:
+            if field.exclude and not field.is_required():
+                continue  # it is meant to stay behind, and has its default where it arrives
+            raise flaw.inside(name) from None
+        if mark is not None:
+            inside[name] = mark
+    return written, inside
+
+
+def write_field(model: BaseModel, name: str, depth: int = 1) -> Written:
+    """One of its fields.
+
+    Raises:
+        NotJson: As `write_exact`.
+    """
+    try:
+        return write_exact(model.__dict__[name], depth + 1)
+    except Refused:
+        raise
+    except NotJson:
+        if (found := _written_by_field(model, name)) is None:
+            raise
+        return found
+
+
+def _kept_result(model: BaseModel) -> tuple[Any] | None:
+    """The result of a StopEvent, which is in a private attribute."""
+    private = model.__pydantic_private__ if isinstance(model, DictLikeModel) else None
+    result = (private or {}).get("_result")
+    return None if result is None else (result,)
+
+
+def _write_dataclass(value: Any, depth: int) -> Written:
+    cls = type(value)
+    written: dict[str, Any] = {}
+    inside: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        try:
+            written[field.name], mark = write_exact(getattr(value, field.name), depth + 1)
+        except NotJson as flaw:
+            raise flaw.inside(field.name) from None
+        if mark is not None:
+            inside[field.name] = mark
+    return written, _mark(_findable(cls), inside, v=digest_of(cls))
+
+
+def _findable(cls: type) -> str:
+    """The name of a class.
+
+    Raises:
+        NotJson: A reader could not find it by that name.
+    """
+    name = qualified_name(cls)
+    if cls not in _found:
+        found = loaded_class(name, object)
+        if found is not cls and not issubclass(cls, BaseModel):
+            raise NotJson(f"holds a {name}, and no class is found by that name", "Define it in a module.")
+        _found[cls] = True
+    return name
+
+
+_found: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
+def _written_by_field(model: BaseModel, name: str) -> Written | None:
+    """A field as pydantic writes it, if pydantic reads it back equal."""
+    cls = type(model)
+    value = model.__dict__[name]
+    try:
+        written = _dumped(model, name)
+        json.dumps(written, allow_nan=False)
+        again = read_by_field(cls, name, written)
+        if _same(value, again, lambda: _dumped(construct(cls, model.__dict__ | {name: again}), name) == written):
+            return written, BY_FIELD
+    except Exception:  # pydantic, or serializers and validators of the user's
+        return None
+    return None
+
+
+def _dumped(model: BaseModel, name: str) -> Any:
+    dumped = model.__pydantic_serializer__.to_python(
+        model, mode="json", by_alias=False, round_trip=True, include={name}, warnings="error"
+    )
+    return dumped[name]
+
+
+def _same(value: Any, again: Any, is_written_equal: Callable[[], bool]) -> bool:
+    """Whether a value came back: equal, or written alike where its class does not say what is equal."""
+    if type(value) is not type(again):
+        return False
+    if isinstance(value, list | tuple) and len(value) == len(again):
+        return all(_same(one, other, is_written_equal) for one, other in zip(value, again, strict=True))
+    if isinstance(value, dict) and list(value) == list(again):
+        return all(_same(value[key], again[key], is_written_equal) for key in value)
+    try:
+        says_nothing = vars(object)["__eq__"] is getattr(type(value), "__eq__", None)
+        return bool(value == again) or (says_nothing and is_written_equal())
+    except Exception:  # an array compares its items
+        return is_written_equal()
