@@ -106,7 +106,7 @@ class QuickCommits:
         if work.version or emitted.publishes or emitted.sends:
             return None
         event = outcome.event
-        path = self._path(work, plan, event)
+        path = self._path(work, plan, outcome, event)
         if path is None:
             return None
         data = event.to_bytes()
@@ -143,7 +143,7 @@ class QuickCommits:
         )
         return await hop(self._store, work, to)
 
-    def _path(self, work: Work, plan: Plan, event: Envelope) -> Path | None:
+    def _path(self, work: Work, plan: Plan, outcome: Returned, event: Envelope) -> Path | None:
         recoveries = work.origin.packed_recoveries() if work.recoveries else ""
         around = tuple(opener for _, opener, _ in work.scope.levels()) if work.scope.path else ()
         key = plan.digest, work.step, work.slot, recoveries, around, work.event_name, event.type, event.parents
@@ -152,11 +152,11 @@ class QuickCommits:
         except KeyError:
             if len(self._paths) >= _MOST_PATHS:
                 self._paths.clear()
-            path = self._paths[key] = self._found(work, plan, event)
+            path = self._paths[key] = self._found(work, plan, outcome, event)
             return path
 
-    def _found(self, work: Work, plan: Plan, event: Envelope) -> Path | None:
-        decision = decide(plan, work, Returned(event), Surroundings(), self._limits)
+    def _found(self, work: Work, plan: Plan, outcome: Returned, event: Envelope) -> Path | None:
+        decision = decide(plan, work, outcome, Surroundings(), self._limits)
         filling = {"event": pack(event.to_bytes())}
         step, level, about = "", -1, {}
         match decision.commands:

@@ -202,8 +202,10 @@ def decide_start(plan: Plan, run_id: str, event: Envelope, limits: Limits) -> li
 def routed_events(outcome: Outcome) -> Sequence[Envelope]:
     """The events of an outcome that go to steps and waiters, so that it matters who waits."""
     match outcome:
-        case Returned(event):
+        case Returned(event, ends):
             events = () if event is None else (event,)
+            if not ends:
+                return events
         case FannedOut(events):
             pass
         case _:
@@ -214,8 +216,8 @@ def routed_events(outcome: Outcome) -> Sequence[Envelope]:
 def decide(plan: Plan, work: Work, outcome: Outcome, surroundings: Surroundings, limits: Limits) -> Decision:
     """What follows from one executed attempt."""
     match outcome:
-        case Returned(event):
-            return _decide_returned(plan, work, event, surroundings, limits)
+        case Returned():
+            return _decide_returned(plan, work, outcome, surroundings, limits)
         case FannedOut(events):
             return _decide_fan_out(plan, work, events, surroundings, limits)
         case Failed():
@@ -230,12 +232,11 @@ def _stopped(work: Work, output: str = "") -> Trace:
     return Trace(work.step, "not_running", str(work.slot), work.event_name, output)
 
 
-def _decide_returned(
-    plan: Plan, work: Work, event: Envelope | None, surroundings: Surroundings, limits: Limits
-) -> Decision:
+def _decide_returned(plan: Plan, work: Work, outcome: Returned, surroundings: Surroundings, limits: Limits) -> Decision:
+    event = outcome.event
     if event is None:
         return Decision([_stopped(work), Done()])
-    if event.is_a(names.STOP):
+    if outcome.ends and event.is_a(names.STOP):
         return Decision([_stopped(work, event.type), Finish("completed", event)])
     emit_id = derive_id(work.work_id, "returned", 0)
     routed = route(plan, event, work.origin, emit_id, surroundings, limits)

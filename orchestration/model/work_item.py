@@ -257,9 +257,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The step returned one event, or nothing."""
+    """The step returned one event, or nothing.
+
+    Attributes:
+        event: The event.
+        ends: A `StopEvent` ends the run; not one that is the end of a child run.
+    """
 
     event: Envelope | None
+    ends: bool = True
 
 
 @dataclass(frozen=True, slots=True)

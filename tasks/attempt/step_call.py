@@ -148,4 +148,4 @@ def _judge(config: StepConfig, returned: Any, behind: StepContext) -> Outcome:
             f"Step function {config.name} returned a bare {name}, which its annotation allows only inside a list. "
             f"Return [{name}(...)], or annotate list[{name}] | {name}."
         )
-    return Returned(encode_event(returned, behind.settings))
+    return Returned(encode_event(returned, behind.settings), ends=not config.is_child)

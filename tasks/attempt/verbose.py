@@ -57,7 +57,7 @@ def log_started(work: Work) -> None:
 def log_outcome(work: Work, outcome: Outcome) -> None:
     """An attempt has ended; printed before that is recorded, so before anybody sees the run's end."""
     _say(f"{_who(work)} {_said(outcome)}")
-    if isinstance(outcome, Returned) and outcome.event is not None and outcome.event.is_a(names.STOP):
+    if isinstance(outcome, Returned) and outcome.ends and outcome.event is not None and outcome.event.is_a(names.STOP):
         _say(f"[result] {_summary(outcome.event)}")
 
 

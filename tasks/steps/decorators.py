@@ -38,6 +38,7 @@ class StepConfig(StepSignature):
         skip_graph_checks: Graph checks this step is left out of.
         recovers: For `@catch_error`: the steps covered, `("*",)` for all that no other handler names; else empty.
         max_recoveries: How often one lineage of events may be recovered by this handler.
+        is_child: It is a workflow as a typed attribute: its start and stop events are not those of the run.
     """
 
     name: str
@@ -51,6 +52,7 @@ class StepConfig(StepSignature):
     skip_graph_checks: frozenset[StepGraphCheck] = frozenset()
     recovers: tuple[str, ...] = ()
     max_recoveries: int = 1
+    is_child: bool = False
 
     @property
     def accepted_events(self) -> list[type[Event]]:

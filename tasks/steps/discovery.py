@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from operator import is_, itemgetter
 from typing import Any, cast
 
+from .child_steps import declared_child_steps
 from .decorators import StepConfig
 
 _REGISTRY = "_free_steps"
@@ -33,7 +34,7 @@ def class_steps(cls: type) -> ClassSteps:
     attributes: dict[str, Any] = {}
     for ancestor in cls.__mro__[-2::-1]:  # all but `object`
         attributes |= vars(ancestor)
-    attributes |= free_steps(cls)
+    attributes |= free_steps(cls) | declared_child_steps(cls)
     attributes.pop(_READ, None)
     known: ClassSteps | None = vars(cls).get(_READ)
     if known is None or not _are_the_same(known.attributes, attributes):
@@ -58,6 +59,9 @@ def _read(attributes: dict[str, Any]) -> ClassSteps:
         if config is not None:
             steps[name] = config if config.name == name else replace(config, name=name)
             raw[name] = value
+    for name in [name for name, config in steps.items() if config.is_child]:
+        if not any(steps[name].event_parameters[0].accepts[0] in config.emits for config in steps.values()):
+            del steps[name], raw[name]  # its start event is never emitted: only steps that name it run this child
     return ClassSteps(steps, raw, attributes)
 
 

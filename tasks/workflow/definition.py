@@ -15,6 +15,7 @@ from ..events.class_names import qualified_name
 from ..events.event import Event, StartEvent, StopEvent
 from ..resources.checks import failing_resources, unreadable_configs
 from ..resources.resolution import ResourceManager
+from ..steps.child_steps import declare_child_steps
 from ..steps.decorators import StepConfig
 from ..steps.discovery import ClassSteps, bound_step, class_steps, config_of, free_steps, register_free_step, steps_of
 from .graph_checks import GraphCheck
@@ -77,6 +78,20 @@ class WorkflowDefinition:
         checked = _checked_class(type(self))
         self._start_event_class, self._stop_event_class = checked.start, checked.stop
         self._validated: tuple[int, bool] | None = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        declare_child_steps(cls, WorkflowDefinition)
+
+    @classmethod
+    def start_and_stop(cls) -> tuple[type[StartEvent], type[StopEvent]]:
+        """The event classes that a run begins and ends with.
+
+        Raises:
+            WorkflowConfigurationError: The steps do not have exactly one of each.
+        """
+        checked = _checked_class(cls)
+        return checked.start, checked.stop
 
     @classmethod
     def add_step(cls, func: Callable[..., Any], /) -> None:

@@ -33,7 +33,7 @@ def start_event_class(workflow: str, steps: Steps) -> type[StartEvent]:
     Raises:
         WorkflowConfigurationError: None of them, or several.
     """
-    accepted = [(event, name) for name, config in steps.items() for event in config.accepted_events]
+    accepted = [(event, name) for name, config in _own(steps) for event in config.accepted_events]
     found = _named_by(StartEvent, accepted)
     if not found:
         raise WorkflowConfigurationError(
@@ -50,7 +50,7 @@ def start_event_class(workflow: str, steps: Steps) -> type[StartEvent]:
 
 def stop_event_class(workflow: str, steps: Steps) -> type[StopEvent]:
     """The one `StopEvent` class that the steps return; see `start_event_class`."""
-    returned = [(event, name) for name, config in steps.items() for event in config.emits]
+    returned = [(event, name) for name, config in _own(steps) for event in config.emits]
     found = _named_by(StopEvent, returned)
     if not found:
         raise WorkflowConfigurationError(
@@ -63,6 +63,11 @@ def stop_event_class(workflow: str, steps: Steps) -> type[StopEvent]:
             f"workflow {workflow!r}. Return one class everywhere."
         )
     return next(iter(found))
+
+
+def _own(steps: Steps) -> list[tuple[str, StepConfig]]:
+    """Without the steps that run a child: their start and stop events are the child's."""
+    return [(name, config) for name, config in steps.items() if not config.is_child]
 
 
 def check_workflow(workflow: str, steps: Steps, skip_graph_checks: Collection[GraphCheck] = ()) -> bool:
@@ -150,7 +155,12 @@ def _unjoinable(workflow: str, steps: Steps, levels: Mapping[str, FanOutLevel]) 
 
 
 def _stop_accepted(workflow: str, steps: Steps) -> Iterator[str]:
-    names = [name for name, config in steps.items() if any(issubclass(e, StopEvent) for e in config.accepted_events)]
+    of_children = {event for config in steps.values() if config.is_child for event in config.emits}
+    ends = {
+        name: [event for event in config.accepted_events if issubclass(event, StopEvent) and event not in of_children]
+        for name, config in steps.items()
+    }
+    names = [name for name, events in ends.items() if events]
     if names:
         yield (
             f"Step{'s' if len(names) > 1 else ''} {_quoted(names)} cannot accept StopEvent. It ends the run of "

@@ -1,0 +1,104 @@
+"""Workflows as typed attributes of another one: `summarizer: Summarizer`.
+
+An event of the child's start class that some step emits starts the child, and its stop event comes back as an event. So
+the attribute is a step: it accepts the one, runs the child, and returns the other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..events.event import StartEvent, StopEvent
+from .decorators import StepConfig
+from .signature import EventParameter
+
+#: The child steps that a class declares itself, by name.
+_DECLARED = "_child_steps"
+#: So many frames around a class are searched for the names in its annotations.
+_FRAMES = 8
+
+
+def declared_child_steps(cls: type) -> dict[str, Callable[..., Any]]:
+    """The child steps of a class and its bases; a derived class wins."""
+    found: dict[str, Callable[..., Any]] = {}
+    for ancestor in cls.__mro__[-2::-1]:
+        found |= vars(ancestor).get(_DECLARED, {})
+    return found
+
+
+def declare_child_steps(cls: type, base: type) -> None:
+    """Read the annotations of a class that has just been made, and keep its child steps.
+
+    Children without start and stop event classes of their own are no steps: their events could not be distinguished
+    from the parent's. They are attributes as others.
+
+    Args:
+        cls: The class.
+        base: What workflows derive from.
+    """
+    found = {}
+    for name, child in _annotated(cls):
+        if inspect.isclass(child) and issubclass(child, base):
+            start, stop = child.start_and_stop()  # type: ignore[attr-defined]
+            if start is not StartEvent and stop is not StopEvent:
+                found[name] = _child_step(cls, name, child, start, stop)
+    if found:
+        setattr(cls, _DECLARED, found)
+
+
+def _annotated(cls: type) -> Iterator[tuple[str, Any]]:
+    try:
+        annotations = inspect.get_annotations(cls)
+    except NameError:  # evaluated late, of names that do not exist yet
+        return
+    names: Mapping[str, Any] | None = None
+    for name, annotation in annotations.items():
+        if isinstance(annotation, str):
+            names = _names_around(cls) if names is None else names
+            try:
+                annotation = eval(annotation, vars(sys.modules[cls.__module__]), dict(names))
+            except Exception:  # it is arbitrary code, and none of our concern
+                continue
+        yield name, annotation
+
+
+def _names_around(cls: type) -> dict[str, Any]:
+    """Local names of the functions around a class."""
+    names: dict[str, Any] = {}
+    frame = sys._getframe(1)
+    for _ in range(_FRAMES):
+        if frame.f_globals.get("__name__") == cls.__module__:
+            names = {**frame.f_locals, **names}
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return names
+
+
+def _child_step(
+    cls: type, name: str, child: Callable[[], Any], start: type[StartEvent], stop: type[StopEvent]
+) -> Callable[..., Any]:
+    async def run_child(self: Any, ctx: Any, ev: StartEvent) -> Any:
+        given = getattr(self, name, None)  # the instance that the parent's constructor has made, or the class's own
+        return await ctx.run(given if isinstance(given, child) else child(), ev)  # type: ignore[arg-type]
+
+    run_child.__name__, run_child.__qualname__ = name, f"{cls.__qualname__}.{name}"
+    run_child.__module__ = cls.__module__
+    config = StepConfig(
+        name=name,
+        function=run_child,
+        event_parameters=(EventParameter("ev", (start,)),),
+        context_parameter="ctx",
+        state_class=None,
+        resources=(),
+        single_returns=(stop,),
+        list_returns=(),
+        allows_none=False,
+        is_async=True,
+        is_child=True,
+    )
+    run_child._step_config = config  # type: ignore[attr-defined]
+    return run_child
