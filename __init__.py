@@ -38,6 +38,7 @@ from .tasks.client.workflow import Workflow
 from .tasks.context.ctx import Context
 from .tasks.drawing.draw import draw_all_possible_flows, draw_most_recent_execution
 from .tasks.events.event import (
+    ChildRunStarted,
     DictLikeModel,
     Event,
     HumanResponseEvent,
@@ -70,6 +71,7 @@ from .workers.local.deployment import local
 __all__ = [
     "All",
     "Cardinality",
+    "ChildRunStarted",
     "Collect",
     "ConfigurationError",
     "Context",

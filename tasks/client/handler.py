@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
 from ...orchestration.connection.keys import new_id
+from ...orchestration.engine.children.listing import child_runs
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.decide import Limits
 from ...orchestration.model.envelope import CANCELLED, Envelope, ending
@@ -36,49 +37,10 @@ from ..events.event import (
     UnreadableEvent,
     event_name,
 )
+from .readings import FamilyReading, Reading
+from .settled import Settled, SettledList
 
 T = TypeVar("T")
-
-
-class _Settled(Awaitable[Any]):
-    """A value that may also be awaited: what the blocking face returns where the other face returns a coroutine."""
-
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
-
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self.value
-        yield
-
-
-class _Reading(AsyncIterator[Event]):
-    """One reading of a run's stream. Not a generator, whose end is noticed only some time after a reader breaks off."""
-
-    def __init__(self, handler: WorkflowHandler, found: AsyncGenerator[StreamEvent]) -> None:
-        self._handler, self._found = handler, found
-        self._position: int | None = None
-
-    async def __anext__(self) -> Event:
-        try:
-            found = await anext(self._found)
-        except StopAsyncIteration:
-            self._position = None
-            raise
-        self._position = found.seq
-        return self._handler.decoded(found)
-
-    async def aclose(self) -> None:
-        """Break off."""
-        self.__del__()
-        await self._found.aclose()
-
-    def __del__(self) -> None:
-        position, self._position = self._position, None
-        if position is not None:
-            self._handler.broke_off(position)
 
 
 class WorkflowHandler:
@@ -207,7 +169,10 @@ class WorkflowHandler:
     # -- stream ----------------------------------------------------------------------------------------------------
 
     def stream_events(
-        self, expose_internal: bool = False, types: Collection[type[Event]] | None = None
+        self,
+        expose_internal: bool = False,
+        types: Collection[type[Event]] | None = None,
+        include_children: bool = False,
     ) -> AsyncIterator[Event]:
         """The run's events as they are published, from the first one; ends with the run's end.
 
@@ -217,9 +182,13 @@ class WorkflowHandler:
         Args:
             expose_internal: Also step state changes, idleness and unhandled events.
             types: Only events of exactly these classes (and the end is noticed all the same).
+            include_children: Also the events of child runs and of theirs, from their first ones. The attribute `origin`
+                of the iterator is then the id of the run that published the event.
         """
+        if include_children:
+            return FamilyReading(self, expose_internal, types)
         reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
-        return _Reading(self, reader.aevents())
+        return Reading(self, reader.aevents())
 
     def broke_off(self, position: int) -> None:
         """A reading stopped behind this number; the next one goes on there."""
@@ -277,6 +246,26 @@ class WorkflowHandler:
     @staticmethod
     def _names(types: Collection[type[Event]] | None) -> frozenset[str] | None:
         return None if types is None else frozenset(event_name(cls) for cls in types)
+
+    # -- relatives -----------------------------------------------------------------------------------------------------
+
+    @property
+    def parent(self) -> WorkflowHandler | None:
+        """The run that waits for this one; None if it is no child run."""
+        parent = self._record().parent
+        return None if parent is None else self.relative(parent)
+
+    def children(self) -> Awaitable[list[WorkflowHandler]]:
+        """The child runs that were started, in no order. Blocking without an event loop, to be awaited with one."""
+        return self._begun(self._children())
+
+    async def _children(self) -> list[WorkflowHandler]:
+        return SettledList([self.relative(child) async for child in child_runs(self._engine.store, self.run_id)])
+
+    def relative(self, run_id: str) -> WorkflowHandler:
+        """The handler of another run, of whatever workflow."""
+        about: dict[str, Any] = {"limits": self._limits, "events": None, "code": None, "state_class": None}
+        return WorkflowHandler(run_id, engine=self._engine, hub=self._hub, **about)
 
     # -- acting ----------------------------------------------------------------------------------------------------
 
@@ -370,7 +359,8 @@ class WorkflowHandler:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return _Settled(self._portal.call(coroutine))
+            value: Any = self._portal.call(coroutine)
+            return cast("Awaitable[T]", value if isinstance(value, SettledList) else Settled(value))
         # In a thread of the loop's own executor, whose end `asyncio.run` waits for: nothing is lost unawaited.
         return loop.run_in_executor(None, self._portal.call, coroutine)
 

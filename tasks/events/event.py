@@ -39,6 +39,7 @@ from .json_values import dump_model, from_json_value, load_model, to_json_object
 from .plain_fields import plain_fields
 
 __all__ = [
+    "ChildRunStarted",
     "CollectionReleaseEvent",
     "DictLikeModel",
     "Event",
@@ -208,13 +209,11 @@ class StepStateChanged(InternalDispatchEvent):
     """A step execution was queued, began or ended.
 
     Attributes:
-        name: The step.
-        step_state: Its new state.
+        name, step_state: The step, and its new state.
         worker_id: The slot it runs in; `<enqueued>` while it waits for one.
         input_event_name: The class of the event it consumes: its bare name (`StartEvent`) until the step has ended,
             then as `str(cls)` shows it (`<class 'umbel.events.StartEvent'>`), as in LlamaIndex Workflows.
-        output_event_name: The class of the event it returned, as `str(cls)` shows it; None if it returned none or has
-            not ended.
+        output_event_name: Likewise of the event it returned; None if it returned none or has not ended.
     """
 
     name: str
@@ -228,12 +227,20 @@ class WorkflowIdleEvent(InternalDispatchEvent):
     """No step of the run is queued or running, and the run has not ended."""
 
 
+class ChildRunStarted(InternalDispatchEvent):
+    """A step has started a child run; `on_parent_end` is what becomes of it then: "cancel" or "leave"."""
+
+    run_id: str
+    workflow: str
+    step: str
+    on_parent_end: str
+
+
 class UnhandledEvent(InternalDispatchEvent):
     """An event was emitted that no step accepts.
 
     Attributes:
-        event_type: The event's class name.
-        qualified_name: The same with its module.
+        event_type, qualified_name: The event's class name, and the same with its module.
         step_name: The step it was addressed to, if any.
         idle: Whether no step was queued or running when it arrived.
     """

@@ -27,8 +27,9 @@ from ...model.decide import Limits
 from ...model.envelope import CANCELLED, FAILED, Envelope, ending
 from ...model.errors import NotRetried, RunExists, RunNotFound, UmbelError
 from ...model.plan import Plan
-from ...store.replies import Applied, Dispatch, pairs, unpack_raw
+from ...store.replies import Applied, Dispatch, unpack_raw
 from ...store.verbs import Store
+from .listing import child_records
 from .spec import ChildSpec
 
 logger = logging.getLogger("umbel.children")
@@ -220,14 +221,8 @@ class Outbox:
     async def _part(self, parent: str) -> None:
         """A run has ended: end the children that are not to be left alone."""
         if await self._status(parent) != "running":
-            key, cursor = self._store.locate(parent)["children"], b"0"
-            while True:
-                cursor, flat = await self._store.command("list child runs", "HSCAN", key, cursor, "COUNT", 100)
-                for name, raw in pairs(flat).items():
-                    if b"|" not in name and b"#" not in name:
-                        await self._end(parent, name.decode(), unpack_raw(raw))
-                if cursor == b"0":
-                    break
+            async for child_id, child in child_records(self._store, parent):
+                await self._end(parent, child_id, child)
         await self._forget(parent, f"parted|{parent}")
 
     async def _end(self, parent: str, child_id: str, child: dict[bytes, Any]) -> None:

@@ -1,13 +1,20 @@
--- A child run has been started; in the shard of its parent. From now on it is looked at rarely, in case its end gets
--- lost.
--- Args: run (the parent), child, look (ms until then). Answers: noted | unknown. Repeating it changes nothing.
+-- A child run has been started; in the shard of its parent, whose stream says so. From now on it is looked at rarely,
+-- in case its end gets lost.
+-- Args: run (the parent), child, look (ms until then), common limits. Answers: noted | unknown. Repeating it changes
+-- nothing.
 --!keys outbox
 
 local child = children.get(A.child)
 if not child then return { 'unknown' } end
 if child.st == 'starting' or child.st == 'reviving' then
+  local is_new = child.st == 'starting'
   child.st, child.sp = 'running', nil
   children.put(A.child, child)
+  if is_new and counters.status() == 'running' then
+    children.announce(A.child, child)
+    publish.save()
+    journal.write('child_started', { c = A.child, w = child.w })
+  end
 end
 if children.is_open(child) then
   redis.call('ZADD', K.outbox, 'XX', whole(call.now + A.look), 'child|' .. call.run .. '|' .. A.child)

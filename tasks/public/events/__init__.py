@@ -1,6 +1,7 @@
 """`umbel.events`: what steps pass to each other, and what a run reports about itself."""
 
 from umbel.tasks.events.event import (
+    ChildRunStarted,
     DictLikeModel,
     Event,
     HumanResponseEvent,
@@ -21,6 +22,7 @@ from umbel.tasks.events.event import (
 from umbel.tasks.events.exceptions import UnreconstructedException
 
 __all__ = [
+    "ChildRunStarted",
     "DictLikeModel",
     "Event",
     "HumanResponseEvent",

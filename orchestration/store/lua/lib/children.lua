@@ -50,6 +50,14 @@ function children.spawn(c, record)
   end
 end
 
+-- Tells the readers of the run's stream that a child was started.
+function children.announce(id, child)
+  local record = records.get(child.w)
+  local about = { run_id = id, workflow = child.wf, step = record and record.step or '', on_parent_end = child.pe }
+  publish.event('{"type":"umbel.ChildRunStarted","parents":["umbel.InternalDispatchEvent"],"value":'
+    .. cjson.encode(about) .. '}')
+end
+
 local function resume(record)
   record.awaited, record.next_held = nil, nil
   record.resumptions = (record.resumptions or 0) + 1

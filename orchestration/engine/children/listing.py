@@ -1,0 +1,30 @@
+"""The child runs of a run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ...store.replies import pairs, unpack_raw
+from ...store.verbs import Store
+
+
+async def child_records(store: Store, parent: str) -> AsyncIterator[tuple[str, dict[bytes, Any]]]:
+    """Ids and records (see `lua/lib/children.lua`) of all children of a run, in no order. One may come twice."""
+    key, cursor = store.locate(parent)["children"], b"0"
+    while True:
+        cursor, flat = await store.command("list child runs", "HSCAN", key, cursor, "COUNT", 100)
+        for name, raw in pairs(flat).items():
+            if b"|" not in name and b"#" not in name:
+                yield name.decode(), unpack_raw(raw)
+        if cursor == b"0":
+            return
+
+
+async def child_runs(store: Store, parent: str) -> AsyncIterator[str]:
+    """Ids of the children of a run that were started, each once."""
+    seen: set[str] = set()
+    async for child_id, child in child_records(store, parent):
+        if child_id not in seen and child[b"st"] not in (b"held", b"starting"):
+            seen.add(child_id)
+            yield child_id

@@ -1,0 +1,125 @@
+"""Readings of streams: of one run, or of a run with its child runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import suppress
+from typing import Protocol, Self
+
+from ...orchestration.streams.reader import StreamEvent
+from ..events.event import ChildRunStarted, Event, InternalDispatchEvent, StopEvent
+
+
+class Readable(Protocol):
+    """A handler, as far as readings need it."""
+
+    run_id: str
+
+    def decoded(self, found: StreamEvent) -> Event:
+        """A published event as an instance of its class."""
+        ...
+
+    def broke_off(self, position: int) -> None:
+        """A reading stopped behind this number."""
+        ...
+
+    def stream_events(self, expose_internal: bool = False) -> AsyncIterator[Event]:
+        """A reading of one run."""
+        ...
+
+    def relative(self, run_id: str) -> Self:
+        """The handler of another run, of whatever workflow."""
+        ...
+
+
+class Reading(AsyncIterator[Event]):
+    """One reading of a run's stream. Not a generator, whose end is noticed only some time after a reader breaks off."""
+
+    def __init__(self, handler: Readable, found: AsyncGenerator[StreamEvent]) -> None:
+        self._handler, self._found = handler, found
+        self._position: int | None = None
+
+    async def __anext__(self) -> Event:
+        try:
+            found = await anext(self._found)
+        except StopAsyncIteration:
+            self._position = None
+            raise
+        self._position = found.seq
+        return self._handler.decoded(found)
+
+    async def aclose(self) -> None:
+        """Break off."""
+        self.__del__()
+        await self._found.aclose()
+
+    def __del__(self) -> None:
+        position, self._position = self._position, None
+        if position is not None:
+            self._handler.broke_off(position)
+
+
+class FamilyReading(AsyncIterator[Event]):
+    """The events of a run and of its child runs, theirs included: those of each run in its order.
+
+    The last event is the one that ends the run. Before it come all events of children that end with the run.
+
+    Attributes:
+        origin: The run that published the event which came last.
+    """
+
+    def __init__(self, root: Readable, expose_internal: bool, types: Collection[type[Event]] | None) -> None:
+        self.origin = root.run_id
+        self._root, self._expose_internal, self._types = root, expose_internal, types
+        self._events: asyncio.Queue[tuple[str, Event] | None] = asyncio.Queue(maxsize=64)
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __anext__(self) -> Event:
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_all())
+        found = await self._events.get()
+        if found is None:
+            await self._reading  # it may have failed
+            raise StopAsyncIteration
+        self.origin, event = found
+        return event
+
+    async def aclose(self) -> None:
+        """Break off."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reading
+
+    async def _read_all(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._read(self._root, group)
+        finally:
+            await self._events.put(None)
+
+    async def _read(self, run: Readable, group: asyncio.TaskGroup) -> None:
+        """Read one run to its end, and its children beside it."""
+        children: list[asyncio.Task[None]] = []
+        left_alone: list[asyncio.Task[None]] = []
+        last: Event | None = None
+        async for event in run.stream_events(expose_internal=True):
+            if isinstance(event, ChildRunStarted):
+                child = group.create_task(self._read(run.relative(event.run_id), group))
+                (left_alone if event.on_parent_end == "leave" else children).append(child)
+            if last is not None:  # a StopEvent that did not end the run
+                await self._hand_on(run, last)
+            last = event if isinstance(event, StopEvent) else None
+            if last is None:
+                await self._hand_on(run, event)
+        await asyncio.gather(*children)
+        for child in left_alone:
+            child.cancel()
+        if last is not None:
+            await self._hand_on(run, last)
+
+    async def _hand_on(self, run: Readable, event: Event) -> None:
+        is_wanted = self._types is None or type(event) in self._types
+        if is_wanted and (self._expose_internal or not isinstance(event, InternalDispatchEvent)):
+            await self._events.put((run.run_id, event))

@@ -1,0 +1,85 @@
+"""A run and its child runs as their callers see them: handlers, parents, streams."""
+
+from __future__ import annotations
+
+import pytest
+
+from umbel import ChildRunStarted, Context, Event, StartEvent, StopEvent, Workflow, step
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+class Note(Event):
+    text: str
+
+
+class Leaf(Workflow):
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ctx.write_event_to_stream(Note(text=f"leaf {ev.n}"))
+        return StopEvent(result=ev.n)
+
+
+class Middle(Workflow):
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        total = sum(await ctx.run_all([Leaf.start(n=n) for n in (10 * ev.n, 10 * ev.n + 1)]))
+        ctx.write_event_to_stream(Note(text=f"middle {ev.n}"))
+        return StopEvent(result=total)
+
+
+class Root(Workflow):
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=sum(await ctx.run_all([Middle.start(n=n) for n in (1, 2)])))
+
+
+async def test_a_handler_knows_the_parent_and_the_children_of_its_run() -> None:
+    handler = Root().run()
+    assert await handler == 62
+    children = await handler.children()
+    assert len(children) == 2
+    for child in children:
+        parent = child.parent
+        assert parent is not None
+        assert parent.run_id == handler.run_id
+        assert len(await child.children()) == 2
+    assert handler.parent is None
+
+
+def test_children_are_listed_without_an_event_loop_too() -> None:
+    handler = Root().run()
+    assert handler.result() == 62
+    assert len(list(handler.children())) == 2  # type: ignore[call-overload]
+
+
+async def test_a_stream_includes_the_events_of_children_and_of_theirs_where_that_is_asked_for() -> None:
+    handler = Root().run()
+    stream = handler.stream_events(include_children=True)
+    found, origins, last = [], set(), None
+    async for event in stream:
+        origins.add(stream.origin)  # type: ignore[attr-defined]
+        if isinstance(event, Note):
+            found.append(event.text)
+        last = event
+    assert sorted(found) == ["leaf 10", "leaf 11", "leaf 20", "leaf 21", "middle 1", "middle 2"]
+    assert found.index("leaf 10") < found.index("middle 1")
+    assert len(origins) == 7
+    assert isinstance(last, StopEvent)
+    assert last.result == 62
+
+
+async def test_a_stream_of_one_class_has_no_others_and_none_of_umbels_own() -> None:
+    handler = Root().run()
+    assert {type(event) async for event in handler.stream_events(include_children=True, types=[Note])} == {Note}
+    kinds = {type(event) async for event in handler.stream_events()}
+    assert kinds == {StopEvent}
+
+
+async def test_the_start_of_each_child_is_in_the_stream_with_umbels_own_events() -> None:
+    handler = Root().run()
+    started = [
+        event async for event in handler.stream_events(expose_internal=True) if isinstance(event, ChildRunStarted)
+    ]
+    assert {event.run_id for event in started} == {child.run_id for child in await handler.children()}
+    assert {event.step for event in started} == {"go"}
