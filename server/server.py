@@ -28,6 +28,7 @@ from .http.deployment import ServedDeployment, ServedWorkflow
 from .http.guard import Guard, is_loopback
 from .http.handler_routes import HandlerEndpoints
 from .http.openapi import openapi_document
+from .http.session_routes import SessionEndpoints
 from .http.workflow_routes import WorkflowEndpoints
 from .operations.routes import operation_routes
 
@@ -102,10 +103,12 @@ class WorkflowServer:
             public_paths=[*page_paths(), *public_paths],
             max_body_bytes=max_body_bytes,
         )
+        handlers = HandlerEndpoints(self.deployment)
         self.app = Starlette(
             routes=[
                 *guarded(WorkflowEndpoints(self.deployment).routes(), "describe", authorize),
-                *guarded(HandlerEndpoints(self.deployment).routes(), "read", authorize),
+                *guarded(handlers.routes(), "read", authorize),
+                *guarded(SessionEndpoints(self.deployment, handlers).routes(), "read", authorize),
                 *guarded(operation_routes(self.deployment), "operate", authorize),
                 *guarded(console_routes(self.deployment), "console", authorize),
             ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from heapq import merge
 from typing import Literal
@@ -134,7 +134,12 @@ async def session_record(store: Store, session: str) -> SessionRecord | None:
 
 
 async def session_records(
-    store: Store, *, prefix: str = "", status: SessionStatus | None = None, limit: int = 100
+    store: Store,
+    *,
+    prefix: str = "",
+    status: SessionStatus | None = None,
+    limit: int = 100,
+    readable: Callable[[str], Awaitable[bool]] | None = None,
 ) -> list[SessionRecord]:
     """Sessions, those first of which a run has begun or ended last.
 
@@ -145,12 +150,14 @@ async def session_records(
         prefix: What their names begin with.
         status: Only those that are busy, or idle.
         limit: How many at most.
+        readable: Says of a name whether its session may be listed; by default all may.
     """
     found: list[SessionRecord] = []
     async for names in _newest(store):
         fitting = [name for name in names if name.startswith(prefix)]
         for record in await asyncio.gather(*(session_record(store, name) for name in fitting)):
-            if record is not None and status in (None, record.status):
+            is_wanted = record is not None and status in (None, record.status)
+            if record is not None and is_wanted and (readable is None or await readable(record.name)):
                 found.append(record)
         if len(found) >= limit:
             break

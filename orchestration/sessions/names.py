@@ -33,8 +33,8 @@ def state_id_for(session: str) -> str:
     is_printable = bool(raw) and session.isprintable() and "/" not in session
     if not is_printable or len(raw) > LONGEST_NAME or session in (".", ".."):
         raise WorkflowRuntimeError(
-            f"{_shortened(session)} cannot be the name of a session: expected a text of 1 to {LONGEST_NAME} bytes "
-            "without '/' and control characters. Choose such a name."
+            f"{_shortened(session)} cannot be a handler id or the name of a session: expected a text of 1 to "
+            f"{LONGEST_NAME} bytes without '/' and control characters. Choose such a name."
         )
     # A leading '-' too: a shell command would take the run's id for an option.
     kept = (bytes([b]) for b in raw)

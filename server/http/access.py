@@ -40,8 +40,8 @@ class Principal:
     client: str | None
 
 
-#: `authorize(principal, action, run_id)`: whether the action is allowed. `run_id` is the handler's id, None if the
-#: action concerns no single run. A plain function is called on the event loop, so it must not block.
+#: `authorize(principal, action, run_id)`: whether the action is allowed. `run_id` is the handler's id or the session's
+#: name, None if the action concerns no single run. A plain function is called on the event loop, so it must not block.
 Authorize = Callable[[Principal, str, str | None], bool | Awaitable[bool]]
 
 
@@ -101,7 +101,9 @@ class _AuthorizedRoute:
         access = Access(scope[PRINCIPAL], self._authorize)
         scope[ACCESS] = access
         params = scope.get("path_params", {})
-        about = params.get("handler_id") or (session_of(params["run_id"]) if "run_id" in params else None)
+        about = params.get("handler_id") or params.get("session_id")
+        if about is None and "run_id" in params:
+            about = session_of(params["run_id"])
         await access.check(self._action, about)
         await self._app(scope, receive, send)
 

@@ -10,11 +10,19 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from ...orchestration.connection.keys import check_run_id
 from ...orchestration.engine.worker_directory import seen_workers
-from ...orchestration.model.errors import RunNotFound, WorkflowConfigurationError, WorkflowValidationError
+from ...orchestration.model.commands import WhenBusy
+from ...orchestration.model.errors import (
+    RunNotFound,
+    WorkflowConfigurationError,
+    WorkflowRuntimeError,
+    WorkflowValidationError,
+)
 from ...orchestration.sessions.look import current_run, handler_record
-from ...orchestration.sessions.names import is_plain
+from ...orchestration.sessions.names import is_plain, session_of
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamHub
@@ -210,30 +218,60 @@ class ServedDeployment:
             raise HTTPException(404, "Handler not found")
         return record, served
 
+    async def addressed(self, request: Request) -> tuple[RunRecord, ServedWorkflow]:
+        """The run that a path names: a handler's current run, or one of a session's.
+
+        Raises:
+            HTTPException: 404, it does not exist, or its workflow is not served here.
+        """
+        params = request.path_params
+        if "handler_id" in params:
+            return await self.record(params["handler_id"])
+        run_id = params["run_id"]
+        try:
+            record = await self.store.run(check_run_id(run_id))
+        except (RunNotFound, WorkflowRuntimeError) as error:
+            raise HTTPException(404, "Run not found") from error
+        served = self.served_of(record)
+        if served is None or session_of(run_id) != params["session_id"]:
+            raise HTTPException(404, "Run not found")
+        return record, served
+
     def handler(self, record: RunRecord, served: ServedWorkflow) -> WorkflowHandler:
         """The handler object of a run."""
         return self.runtime.handler(record.run_id, served.workflow)
 
     async def start(
-        self, served: ServedWorkflow, event: StartEvent | None, handler_id: str | None, context: Context[Any] | None
+        self,
+        served: ServedWorkflow,
+        event: StartEvent | None,
+        session: str | None,
+        when_busy: WhenBusy,
+        context: Context[Any] | None,
     ) -> str:
         """Start a run and return its id.
 
         Args:
             served: The workflow.
             event: The start event; None continues with the work in `context`.
-            handler_id: The named handler whose next run it is.
+            session: The session, or named handler, whose next run it is.
+            when_busy: What to do while another run of it goes on.
             context: A snapshot to start from.
 
         Raises:
-            SessionBusy: That handler's run has not ended.
+            SessionBusy, SessionFull, SessionClosed: The session does not take the run.
             StoreUnavailable: Redis did not answer.
             UmbelError: The event or the context cannot be stored.
         """
-        return (await run_in_threadpool(self._start, served, event, handler_id, context)).run_id
+        return (await run_in_threadpool(self._start, served, event, session, when_busy, context)).run_id
 
     def _start(
-        self, served: ServedWorkflow, event: StartEvent | None, handler_id: str | None, context: Context[Any] | None
+        self,
+        served: ServedWorkflow,
+        event: StartEvent | None,
+        session: str | None,
+        when_busy: WhenBusy,
+        context: Context[Any] | None,
     ) -> WorkflowHandler:
         # In a thread: the workflow may read its configuration, and the runtime may start a worker.
         workflow = served.workflow
@@ -243,7 +281,7 @@ class ServedDeployment:
         if context is not None:
             beginning = context.beginning_of_run(workflow, has_new_input=event is not None)
             arguments["begin_with"] = beginning.snapshot
-        return self.runtime.start(workflow, event, session=handler_id, when_busy="reject", **arguments)
+        return self.runtime.start(workflow, event, session=session, when_busy=when_busy, **arguments)
 
     async def purge(self, handler_id: str) -> None:
         """Delete a handler whose run has ended: that run, its state, and the run it is named after."""

@@ -94,17 +94,17 @@ class HandlerEndpoints:
     @acts("read")
     async def get(self, request: Request) -> Response:
         """`GET /handlers/{id}`: 200 completed, 202 running, 500 failed or cancelled."""
-        data, _ = await self._look(request.path_params["handler_id"])
+        data, _ = await self._look(request)
         return JSONResponse(data.model_dump(), _status_code(data))
 
     @acts("read")
     async def result(self, request: Request) -> Response:
         """`GET /results/{id}`, deprecated: the same with the plain result."""
-        data, plain = await self._look(request.path_params["handler_id"])
+        data, plain = await self._look(request)
         return JSONResponse(data.model_dump() | {"result": plain}, _status_code(data))
 
-    async def _look(self, handler_id: str) -> tuple[HandlerData, Any]:
-        record, served = await self._deployment.record(handler_id)
+    async def _look(self, request: Request) -> tuple[HandlerData, Any]:
+        record, served = await self._deployment.addressed(request)
         return await self._deployment.data(record, served), plain_result(record)
 
     # -- sending, cancelling ---------------------------------------------------------------------------------------
@@ -118,11 +118,11 @@ class HandlerEndpoints:
         event = body.get("event")
         if not event:
             raise HTTPException(400, "Event data is required")
-        await self._send(request.path_params["handler_id"], event, step, raw)
+        await self._send(request, event, step, raw)
         return JSONResponse({"status": "sent"})
 
-    async def _send(self, handler_id: str, data: Any, step: str | None, raw: bytes) -> None:
-        record, served = await self._deployment.record(handler_id)
+    async def _send(self, request: Request, data: Any, step: str | None, raw: bytes) -> None:
+        record, served = await self._deployment.addressed(request)
         if record.status != "running":
             raise HTTPException(409, "Workflow already completed")
         try:
@@ -146,22 +146,22 @@ class HandlerEndpoints:
     @acts("cancel")
     async def cancel(self, request: Request) -> Response:
         """`POST /handlers/{id}/cancel`: cancels the run; with `purge=true` deletes the handler and its data."""
-        handler_id = request.path_params["handler_id"]
-        purge = _flag(request, "purge", False)
+        handler_id = request.path_params.get("handler_id")
+        purge = handler_id is not None and _flag(request, "purge", False)
         if purge:
             await request.scope[ACCESS].check("purge", handler_id)
-        status = await self._cancel(handler_id, purge)
+        status = await self._cancel(request, purge)
         return JSONResponse({"status": status})
 
-    async def _cancel(self, handler_id: str, purge: bool) -> str:
-        record, served = await self._deployment.record(handler_id)
+    async def _cancel(self, request: Request, purge: bool) -> str:
+        record, served = await self._deployment.addressed(request)
         if record.status == "running":
             await self._deployment.handler(record, served).cancel()
         elif not purge:
             raise HTTPException(404, "Handler not found")
         if not purge:
             return "cancelled"
-        await self._deployment.purge(handler_id)
+        await self._deployment.purge(request.path_params["handler_id"])
         return "deleted"
 
     # -- events ---------------------------------------------------------------------------------------------------
@@ -169,16 +169,16 @@ class HandlerEndpoints:
     @acts("stream")
     async def stream(self, request: Request) -> Response:
         """`GET /events/{id}`: streams the run's events after a cursor, until it ends; 204 if there are no more."""
-        handler_id = request.path_params["handler_id"]
         sse = _flag(request, "sse", True)
         after = _cursor(request, sse=sse)
-        reader = await self._reader(handler_id, after, include_internal=_flag(request, "include_internal", False))
+        reader = await self._reader(request, after, include_internal=_flag(request, "include_internal", False))
         if reader is None:
             return Response(status_code=204)
         if request.method == "HEAD":
             return Response(media_type=SSE if sse else NDJSON)
         deployment = self._deployment
         access: Access = request.scope[ACCESS]
+        about = request.path_params.get("handler_id") or request.path_params["session_id"]
         parts = frames(
             reader,
             sse=sse,
@@ -189,14 +189,14 @@ class HandlerEndpoints:
         return EventStreamResponse(
             parts,
             media_type=SSE if sse else NDJSON,
-            is_still_allowed=None if access.authorize is None else lambda: access.allows("stream", handler_id),
+            is_still_allowed=None if access.authorize is None else lambda: access.allows("stream", about),
             check_seconds=deployment.reauthorize_seconds,
             slow_seconds=deployment.slow_reader_seconds,
             on_open=deployment.count_reader,
         )
 
-    async def _reader(self, handler_id: str, after: int | None, *, include_internal: bool) -> StreamReader | None:
-        record, _ = await self._deployment.record(handler_id)
+    async def _reader(self, request: Request, after: int | None, *, include_internal: bool) -> StreamReader | None:
+        record, _ = await self._deployment.addressed(request)
         head, is_running = (await read_heads(self._deployment.store, [record.run_id]))[record.run_id]
         position = head if after is None else max(-1, min(after, head))
         if not is_running and position >= head:

@@ -22,6 +22,13 @@ _RUN_BODY = {
             "oneOf": [{"type": "object"}, _TEXT],
         },
         "handler_id": {**_TEXT, "description": "Name of the handler whose next run this is; its state is kept."},
+        "session_id": {**_TEXT, "description": "Name of the session whose next run this is; instead of handler_id."},
+        "when_busy": {
+            "type": "string",
+            "enum": ["queue", "reject", "interrupt", "rollback", "join"],
+            "default": "queue",
+            "description": "What to do while another run of the session goes on.",
+        },
         "kwargs": {"type": "object", "description": "Fields of the start event, if start_event is absent."},
         "context": {"type": "object", "description": "A snapshot to start from, if the server accepts it."},
     },
@@ -45,6 +52,18 @@ def _parameter(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
 
 _BOOLEAN = {"type": "boolean", "default": False}
 _LIST = {"type": "array", "items": _TEXT}
+_HUNDRED = {"type": "integer", "default": 100, "maximum": 1000}
+_STREAM = [
+    _parameter("sse", {"type": "boolean", "default": True}, "Server-sent events; else one JSON object per line."),
+    _parameter("include_internal", _BOOLEAN, "Include step state changes and other internal events."),
+    _parameter("include_qualified_name", {"type": "boolean", "default": True}, "Fill qualified_name."),
+    _parameter(
+        "after_sequence",
+        {"oneOf": [{"type": "integer"}, {"type": "string", "enum": ["now"]}], "default": "now"},
+        "Begin after this number; -1 for the beginning. The header Last-Event-ID takes precedence.",
+    ),
+    _parameter("event_type", _LIST, "Only events of these classes or their subclasses; repeatable."),
+]
 _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("/handlers", "get"): [
         _parameter("status", _LIST, "running, completed, failed, cancelled; repeatable."),
@@ -52,53 +71,76 @@ _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
         _parameter("limit", {"type": "integer", "default": 1000, "maximum": 1000}, "Maximum number, newest first."),
         _parameter("cursor", _TEXT, "Of the page before: its Link header has the address with it."),
     ],
-    ("/handlers/{handler_id}/cancel", "post"): [_parameter("purge", _BOOLEAN, "Also delete the handler.")],
-    ("/events/{handler_id}", "get"): [
-        _parameter("sse", {"type": "boolean", "default": True}, "Server-sent events; else one JSON object per line."),
-        _parameter("include_internal", _BOOLEAN, "Include step state changes and other internal events."),
-        _parameter("include_qualified_name", {"type": "boolean", "default": True}, "Fill qualified_name."),
-        _parameter(
-            "after_sequence",
-            {"oneOf": [{"type": "integer"}, {"type": "string", "enum": ["now"]}], "default": "now"},
-            "Begin after this number; -1 for the beginning. The header Last-Event-ID takes precedence.",
-        ),
-        _parameter("event_type", _LIST, "Only events of these classes or their subclasses; repeatable."),
+    ("/sessions", "get"): [
+        _parameter("prefix", _TEXT, "What their names begin with."),
+        _parameter("status", {"type": "string", "enum": ["busy", "idle"]}, "Whether a run goes on."),
+        _parameter("limit", _HUNDRED, "Maximum number, latest first."),
     ],
+    ("/sessions/{session_id}/runs", "get"): [_parameter("limit", _HUNDRED, "Maximum number, newest first.")],
+    ("/sessions/{session_id}/state", "get"): [_parameter("version", {"type": "integer"}, "By default as of now.")],
+    ("/sessions/{session_id}/runs/{run_id}/events", "get"): _STREAM,
+    ("/handlers/{handler_id}/cancel", "post"): [_parameter("purge", _BOOLEAN, "Also delete the handler.")],
+    ("/events/{handler_id}", "get"): _STREAM,
 }
 _BODIES = {
     ("/workflows/{name}/run", "post"): _RUN_BODY,
     ("/workflows/{name}/run-nowait", "post"): _RUN_BODY,
     ("/events/{handler_id}", "post"): _EVENT_BODY,
+    ("/sessions/{session_id}/runs/{run_id}/events", "post"): _EVENT_BODY,
+    ("/sessions/{session_id}/fork", "post"): {
+        "type": "object",
+        "properties": {
+            "name": _TEXT,
+            "at": {"type": "integer", "description": "A version; by default the present one."},
+        },
+        "required": ["name"],
+    },
+    ("/sessions/{session_id}/rewind", "post"): {
+        "type": "object",
+        "properties": {"to": {"type": "integer", "description": "A version."}},
+        "required": ["to"],
+    },
 }
+_OF_HANDLER = {
+    200: ("Completed", _HANDLER),
+    202: ("Running", _HANDLER),
+    500: ("Failed or cancelled", _HANDLER),
+}
+_NOTHING_LEFT = ("The run has ended, and there are no more events", None)
+_SESSION_BUSY = ("A run of the session goes on or waits", _DETAIL)
 _ANSWERS: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
     ("/workflows/{name}/run", "post"): {
         200: ("The run completed", _HANDLER),
-        409: ("The handler's run has not ended", _DETAIL),
+        409: ("The handler's run has not ended, or the session does not take another one", _DETAIL),
         413: ("The body or the event is too large", _DETAIL),
+        429: ("As many runs as are allowed wait in the session", _DETAIL),
         500: ("The run failed, timed out or was cancelled", _HANDLER),
         503: ("No live worker serves the workflow; the run is stored", _HANDLER),
     },
     ("/workflows/{name}/run-nowait", "post"): {
         200: ("The run is started", _HANDLER),
-        409: ("The handler's run has not ended", _DETAIL),
+        409: ("The handler's run has not ended, or the session does not take another one", _DETAIL),
         413: ("The body or the event is too large", _DETAIL),
+        429: ("As many runs as are allowed wait in the session", _DETAIL),
     },
     ("/handlers", "get"): {200: ("The handlers", {"$ref": "#/components/schemas/HandlersList"})},
-    ("/handlers/{handler_id}", "get"): {
-        200: ("Completed", _HANDLER),
-        202: ("Running", _HANDLER),
-        500: ("Failed or cancelled", _HANDLER),
-    },
+    ("/handlers/{handler_id}", "get"): _OF_HANDLER,
     ("/results/{handler_id}", "get"): {
         200: ("Completed", {"type": "object"}),
         202: ("Running", {"type": "object"}),
         500: ("Failed or cancelled", {"type": "object"}),
     },
-    ("/events/{handler_id}", "get"): {204: ("The run has ended, and there are no more events", None)},
+    ("/events/{handler_id}", "get"): {204: _NOTHING_LEFT},
     ("/events/{handler_id}", "post"): {
         200: ("The event was sent", {"type": "object", "properties": {"status": _TEXT}}),
         409: ("The run has ended", _DETAIL),
     },
+    ("/sessions/{session_id}/runs/{run_id}", "get"): _OF_HANDLER,
+    ("/sessions/{session_id}/runs/{run_id}/events", "get"): {204: _NOTHING_LEFT},
+    ("/sessions/{session_id}/runs/{run_id}/events", "post"): {409: ("The run has ended", _DETAIL)},
+    ("/sessions/{session_id}", "delete"): {409: _SESSION_BUSY},
+    ("/sessions/{session_id}/rewind", "post"): {409: _SESSION_BUSY},
+    ("/sessions/{session_id}/fork", "post"): {409: ("The name is taken", _DETAIL)},
     ("/health", "get"): {503: ("Stopped, or not configured", {"type": "object"})},
 }
 
@@ -178,7 +220,7 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
 
 
 def _content_type(at: tuple[str, str], status: int) -> str:
-    return "text/event-stream" if at == ("/events/{handler_id}", "get") and status == 200 else _JSON
+    return "text/event-stream" if _QUERIES.get(at) is _STREAM and status == 200 else _JSON
 
 
 def _version() -> str:

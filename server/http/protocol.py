@@ -201,7 +201,7 @@ def handler_data(record: RunRecord, workflow_name: str, *, no_worker: str | None
         no_worker: For a running run: the error text if no live worker can execute it.
     """
     status = _STATUS_OF[record.status]
-    started, ended = _iso(record.created_at), _iso(record.ended_at)
+    started, ended = iso(record.created_at), iso(record.ended_at)
     return HandlerData(
         handler_id=session_of(record.run_id),
         workflow_name=workflow_name,
@@ -235,5 +235,5 @@ def _error(record: RunRecord) -> str | None:
     return f"ended as {record.status} by {short_name(ending.type)}"
 
 
-def _iso(at: int | None) -> str | None:
+def iso(at: int | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at / 1000, UTC).isoformat()

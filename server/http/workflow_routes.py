@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -12,11 +12,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.errors import (
     ContextSerdeError,
     NotConfigured,
     PayloadTooLarge,
     SessionBusy,
+    SessionClosed,
+    SessionFull,
     WorkflowRuntimeError,
 )
 from ...tasks.context.ctx import Context
@@ -34,12 +37,18 @@ from .protocol import HandlerData, is_status_completed
 LIVENESS_CHECK_SECONDS = 2.0
 
 
+#: What a start in a session may do besides, to the run that goes on.
+_ALSO: dict[WhenBusy, str] = {"interrupt": "cancel", "rollback": "cancel", "join": "send"}
+
+
 @dataclass(frozen=True)
 class _RunRequest:
     """The parsed body of a run request."""
 
     event: StartEvent | None
     handler_id: str | None
+    session_id: str | None
+    when_busy: WhenBusy
     context: Context[Any] | None
 
 
@@ -139,13 +148,17 @@ class WorkflowEndpoints:
         served = self._deployment.served(request.path_params["name"])
         raw = await request.body()
         wanted = await run_in_threadpool(self._read, served, raw)
-        if wanted.handler_id is not None:
-            await request.scope[ACCESS].check("start", wanted.handler_id)
+        name = wanted.handler_id or wanted.session_id
+        if name is not None:
+            await request.scope[ACCESS].check("start", name)
+            if wanted.when_busy in _ALSO:
+                await request.scope[ACCESS].check(_ALSO[wanted.when_busy], name)
         return await self._start(served, wanted), served
 
     def _read(self, served: ServedWorkflow, raw: bytes) -> _RunRequest:
         body = read_object(raw, "Invalid JSON body")
-        handler_id = read_text(body, "handler_id")
+        handler_id, session_id = read_text(body, "handler_id"), read_text(body, "session_id")
+        when_busy = _when_busy(body, handler_id, session_id)
         given = body.get("start_event", body.get("kwargs", {}))
         try:
             if given is None:
@@ -157,10 +170,10 @@ class WorkflowEndpoints:
             raise HTTPException(400, f"Validation error for 'start_event': {problem}") from problem
         if not isinstance(event, served.workflow.start_event_class):
             raise HTTPException(400, f"Start event must be an instance of {served.workflow.start_event_class}")
-        context = self._context(served, body.get("context"), handler_id)
+        context = self._context(served, body.get("context"), handler_id or session_id)
         has_new_input = bool(body.get("start_event") or body.get("kwargs"))
         continues = context is not None and context.is_running and not has_new_input
-        return _RunRequest(None if continues else event, handler_id, context)
+        return _RunRequest(None if continues else event, handler_id, session_id, when_busy, context)
 
     def _context(self, served: ServedWorkflow, data: Any, handler_id: str | None) -> Context[Any] | None:
         if not data:
@@ -172,7 +185,8 @@ class WorkflowEndpoints:
         if handler_id is not None:
             raise HTTPException(
                 400,
-                "'context' and 'handler_id' are mutually exclusive: a handler's next run has the state of its last.",
+                "'context' and 'handler_id' or 'session_id' are mutually exclusive: the next run of a handler or "
+                "session has the state of its last.",
             )
         if not isinstance(data, dict):
             raise HTTPException(400, "Error processing request body: 'context' must be an object")
@@ -183,9 +197,15 @@ class WorkflowEndpoints:
 
     async def _start(self, served: ServedWorkflow, wanted: _RunRequest) -> HandlerData:
         try:
-            run_id = await self._deployment.start(served, wanted.event, wanted.handler_id, wanted.context)
+            name = wanted.handler_id or wanted.session_id
+            run_id = await self._deployment.start(served, wanted.event, name, wanted.when_busy, wanted.context)
         except SessionBusy as error:
-            raise HTTPException(409, f"Handler {wanted.handler_id!r} is already running") from error
+            text = str(error) if wanted.handler_id is None else f"Handler {wanted.handler_id!r} is already running"
+            raise HTTPException(409, text) from error
+        except SessionClosed as error:
+            raise HTTPException(409, str(error)) from error
+        except SessionFull as error:
+            raise HTTPException(429, str(error)) from error
         except PayloadTooLarge as error:
             raise HTTPException(413, str(error)) from error
         except WorkflowRuntimeError as error:  # the event or the handler id cannot be stored
@@ -196,3 +216,19 @@ class WorkflowEndpoints:
 
     async def _data(self, run_id: str, served: ServedWorkflow) -> HandlerData:
         return await self._deployment.data(await self._deployment.store.run(run_id), served)
+
+
+def _when_busy(body: dict[str, Any], handler_id: str | None, session_id: str | None) -> WhenBusy:
+    """What a run does while another one of its session goes on; of a named handler it is refused."""
+    given = read_text(body, "when_busy")
+    if handler_id is not None and (session_id is not None or given is not None):
+        raise HTTPException(
+            400,
+            "'handler_id' and 'session_id' or 'when_busy' are mutually exclusive: a named handler refuses a run while "
+            "another one goes on. Leave 'handler_id' out to start a run in a session.",
+        )
+    if given is not None and session_id is None:
+        raise HTTPException(400, "'when_busy' is for runs of a session: give its 'session_id', too.")
+    if given is not None and given not in get_args(WhenBusy):
+        raise HTTPException(400, f"Invalid when_busy: {given[:100]!r}; expected one of {', '.join(get_args(WhenBusy))}")
+    return "reject" if handler_id is not None else cast(WhenBusy, given or "queue")

@@ -85,7 +85,8 @@ class Session:
         Raises:
             WorkflowRuntimeError: A session cannot have this name.
         """
-        self._state_id = state_id_for(name)
+        #: The name, escaped: what the ids of its runs begin with.
+        self.state_id = state_id_for(name)
         self.name = name
         self._given_runtime = runtime
 
@@ -206,7 +207,7 @@ class Session:
         """Change the state from outside of the session's runs, while nobody else does; as `ctx.store.edit_state`."""
         runtime = self._runtime
         fields = await asyncio.to_thread(self._fields)
-        store: StateStore[Any] = StateStore(runtime.store, self._any_run, self._state_id, fields.cls, None)
+        store: StateStore[Any] = StateStore(runtime.store, self._any_run, self.state_id, fields.cls, None)
         async with store.edit_state() as state:
             yield state
 
@@ -286,7 +287,7 @@ class Session:
     @property
     def _any_run(self) -> str:
         """The id of no run; it leads to the keys of the session, and to a journal of writes from outside of runs."""
-        return f"{self._state_id}.outside"
+        return f"{self.state_id}.outside"
 
     def _ask(self, coroutine: Callable[..., Any], *more: Any) -> Any:
         return self._runtime.portal.call(coroutine(self._runtime.store, self.name, *more))
@@ -301,7 +302,7 @@ class Session:
         return loop.run_in_executor(None, blocking)
 
     def _hash(self, runtime: Runtime) -> StateHash:
-        return StateHash(runtime.store, self._any_run, self._state_id)
+        return StateHash(runtime.store, self._any_run, self.state_id)
 
     def _fields(self) -> StateFields[Any]:
         found: type[BaseModel] | None = None

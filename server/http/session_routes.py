@@ -1,0 +1,209 @@
+"""Sessions over HTTP: the list, their runs, their state and its versions; closing, forking, deleting them.
+
+The runs of a session are started by the routes of workflows, with a `session_id`. One run of a session has the routes
+of a handler below `/sessions/{session_id}/runs/{run_id}`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ...orchestration.model.errors import RunNotFound, SessionBusy, SessionExists, WorkflowRuntimeError
+from ...orchestration.sessions.look import SessionRecord, session_records
+from ...orchestration.state.redis_hash import StateHash
+from ...tasks.client.session import Session
+from ...tasks.state.fields import CLASS_FIELD
+from .access import ACCESS, Access, acts
+from .deployment import ServedDeployment
+from .handler_routes import HandlerEndpoints
+from .parsing import read_object, read_text
+from .protocol import iso
+
+#: Sessions, or runs of one, in one answer: the default, and the maximum.
+LIMIT, MAX_LIMIT = 100, 1_000
+
+
+class SessionEndpoints:
+    """The endpoints below `/sessions`."""
+
+    def __init__(self, deployment: ServedDeployment, handlers: HandlerEndpoints) -> None:
+        self._deployment, self._handlers = deployment, handlers
+
+    def routes(self) -> list[Route]:
+        """In the order of what they are about."""
+        one, run = "/sessions/{session_id}", "/sessions/{session_id}/runs/{run_id}"
+        return [
+            Route("/sessions", self.listing, methods=["GET"]),
+            Route(one, self.get, methods=["GET"]),
+            Route(one, self.delete, methods=["DELETE"]),
+            Route(f"{one}/runs", self.runs, methods=["GET"]),
+            Route(f"{one}/state", self.state, methods=["GET"]),
+            Route(f"{one}/versions", self.versions, methods=["GET"]),
+            Route(f"{one}/fork", self.fork, methods=["POST"]),
+            Route(f"{one}/rewind", self.rewind, methods=["POST"]),
+            Route(f"{one}/close", self.close, methods=["POST"]),
+            Route(run, self._handlers.get, methods=["GET"], name="get_run"),
+            Route(f"{run}/events", self._handlers.stream, methods=["GET"], name="stream_run"),
+            Route(f"{run}/events", self._handlers.send, methods=["POST"], name="send_to_run"),
+            Route(f"{run}/cancel", self._handlers.cancel, methods=["POST"], name="cancel_run"),
+        ]
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    @acts("list")
+    async def listing(self, request: Request) -> Response:
+        """`GET /sessions`, those first of which a run has begun or ended last; `prefix`, `status`, `limit`."""
+        status = request.query_params.get("status") or None
+        if status not in (None, "busy", "idle"):
+            raise HTTPException(400, f"Invalid status: {status[:100]!r}; expected busy or idle")
+        access: Access = request.scope[ACCESS]
+        found = await session_records(
+            self._deployment.store,
+            prefix=request.query_params.get("prefix", ""),
+            status="busy" if status == "busy" else "idle" if status else None,
+            limit=_limit(request),
+            readable=lambda name: access.allows("read", name),
+        )
+        return JSONResponse({"sessions": [_record(each) for each in found]})
+
+    @acts("read")
+    async def get(self, request: Request) -> Response:
+        """`GET /sessions/{id}`: whether a run goes on, and which wait for their turn."""
+        session, record = await self._found(request)
+        waiting = await run_in_threadpool(session.waiting)
+        return JSONResponse(_record(record) | {"waiting_runs": [each.run_id for each in waiting]})
+
+    @acts("read")
+    async def runs(self, request: Request) -> Response:
+        """`GET /sessions/{id}/runs`: those that wait, the last one first, then those that have begun, newest first."""
+        session, _ = await self._found(request)
+        waiting = await run_in_threadpool(session.waiting)
+        begun = await run_in_threadpool(session.runs, _limit(request))
+        rows = []
+        for handler in [*reversed(waiting), *begun]:
+            try:
+                record = await self._deployment.store.run(handler.run_id)
+            except RunNotFound:  # it was deleted meanwhile
+                continue
+            rows.append(
+                {
+                    "run_id": record.run_id,
+                    "workflow": record.workflow,
+                    "status": "queued" if record.is_queued else record.status,
+                    "started_at": iso(record.created_at),
+                    "completed_at": iso(record.ended_at),
+                }
+            )
+        return JSONResponse({"runs": rows})
+
+    @acts("read")
+    async def state(self, request: Request) -> Response:
+        """`GET /sessions/{id}/state`: as it is stored, as of now or of a `version`."""
+        session, _ = await self._found(request)
+        store, name = self._deployment.store, f"{session.state_id}.outside"
+        state, text = StateHash(store, name, session.state_id), request.query_params.get("version")
+        found = await (state.read_all() if text is None else state.read_version(_version(text)))
+        if found is None:
+            raise HTTPException(
+                404, f"Session {session.name!r} has no version {text} of its state, or does not keep it"
+            )
+        return JSONResponse({"state": {key: json.loads(raw) for key, raw in found.items() if key != CLASS_FIELD}})
+
+    @acts("read")
+    async def versions(self, request: Request) -> Response:
+        """`GET /sessions/{id}/versions`: the versions of the state that its runs have left, the present one first."""
+        session, _ = await self._found(request)
+        found = await run_in_threadpool(session.versions)
+        return JSONResponse({"versions": [{"version": each.version, "after": each.after} for each in found]})
+
+    # -- changing ------------------------------------------------------------------------------------------------------
+
+    @acts("read")
+    async def fork(self, request: Request) -> Response:
+        """`POST /sessions/{id}/fork`: another session, called `name`, with the state as of now or a version `at`."""
+        body = read_object(await request.body() or b"{}", "Invalid JSON body")
+        name, at = read_text(body, "name"), body.get("at")
+        if name is None:
+            raise HTTPException(400, "'name' is required: what the new session is called")
+        await request.scope[ACCESS].check("start", name)
+        session, _ = await self._found(request)
+        try:
+            made = await session.fork(name, None if at is None else _version(at))
+        except SessionExists as error:
+            raise HTTPException(409, str(error)) from error
+        except WorkflowRuntimeError as error:
+            raise HTTPException(400, str(error)) from error
+        return JSONResponse({"session_id": made.name})
+
+    @acts("change")
+    async def rewind(self, request: Request) -> Response:
+        """`POST /sessions/{id}/rewind`: puts the state back to the version `to`; 409 while a run goes on or waits."""
+        body = read_object(await request.body() or b"{}", "Invalid JSON body")
+        to = _version(body.get("to"))
+        session, _ = await self._found(request)
+        try:
+            return JSONResponse({"version": await session.rewind(to=to)})
+        except SessionBusy as error:
+            raise HTTPException(409, str(error)) from error
+        except WorkflowRuntimeError as error:
+            raise HTTPException(400, str(error)) from error
+
+    @acts("change")
+    async def close(self, request: Request) -> Response:
+        """`POST /sessions/{id}/close`: it takes no more runs."""
+        session, _ = await self._found(request)
+        await session.close()
+        return JSONResponse({"status": "closed"})
+
+    @acts("purge")
+    async def delete(self, request: Request) -> Response:
+        """`DELETE /sessions/{id}`: with its state and what is kept of its runs; 409 while one goes on or waits."""
+        session, _ = await self._found(request)
+        try:
+            await session.delete()
+        except SessionBusy as error:
+            raise HTTPException(409, str(error)) from error
+        return JSONResponse({"status": "deleted"})
+
+    async def _found(self, request: Request) -> tuple[Session, SessionRecord]:
+        try:
+            session = Session(request.path_params["session_id"], self._deployment.runtime)
+        except WorkflowRuntimeError as error:
+            raise HTTPException(404, "Session not found") from error
+        record = await run_in_threadpool(session.record)
+        if record is None:
+            raise HTTPException(404, "Session not found")
+        return session, record
+
+
+def _record(record: SessionRecord) -> dict[str, Any]:
+    return {
+        "session_id": record.name,
+        "status": record.status,
+        "run_id": record.run_id,
+        "waiting": record.waiting,
+        "version": record.version,
+        "is_closed": record.is_closed,
+        "changed_at": iso(record.changed_at),
+    }
+
+
+def _limit(request: Request) -> int:
+    text = request.query_params.get("limit") or str(LIMIT)
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= MAX_LIMIT:
+        raise HTTPException(400, f"Invalid limit: {text[:100]!r}; expected 1 to {MAX_LIMIT:,}")
+    return int(text)
+
+
+def _version(value: Any) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise HTTPException(400, f"Invalid version: {text[:100]!r}; expected a number, as /versions lists them")
+    return int(text)

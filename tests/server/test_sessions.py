@@ -1,0 +1,216 @@
+"""Sessions over HTTP: runs that wait for their turn, and what is done to a session as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+import umbel
+from support.http.calls import run
+from support.http.flows import Asked
+from umbel.orchestration.connection.keys import new_id
+from umbel.server import Principal
+
+Asking = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture
+def name() -> str:
+    return f"ada {new_id()}"
+
+
+async def begin(http: httpx.AsyncClient, workflow: str, **body: Any) -> dict[str, Any]:
+    """A run that is not waited for."""
+    answer = await http.post(f"/workflows/{workflow}/run-nowait", json=body)
+    assert answer.status_code == 200, answer.text
+    data: dict[str, Any] = answer.json()
+    return data
+
+
+async def interview(http: httpx.AsyncClient, name: str, **body: Any) -> str:
+    """The address of a run in a session that waits for an answer."""
+    data = await begin(http, "interview", session_id=name, **body)
+    return f"/sessions/{name}/runs/{data['run_id']}"
+
+
+async def answered(http: httpx.AsyncClient, address: str) -> None:
+    """Answer the question of a run, once it has been asked."""
+    async for published in umbel.attach(address.rpartition("/")[2]).stream_events():
+        if isinstance(published, Asked):
+            break
+    event = {"event": {"type": "Answer", "value": {"text": "42"}}}
+    assert (await http.post(f"{address}/events", json=event)).status_code == 200
+
+
+async def ended(http: httpx.AsyncClient, address: str) -> dict[str, Any]:
+    """A run, once it has ended."""
+    while True:
+        answer = await http.get(address)
+        if answer.status_code != 202:
+            data: dict[str, Any] = answer.json()
+            return data
+        await asyncio.sleep(0.01)
+
+
+async def test_runs_of_a_session_wait_for_their_turn(client: httpx.AsyncClient, name: str) -> None:
+    held = await interview(client, name)
+    waiting = [(await begin(client, "count", session_id=name))["run_id"] for _ in range(2)]
+
+    session = (await client.get(f"/sessions/{name}")).json()
+    runs = (await client.get(f"/sessions/{name}/runs")).json()["runs"]
+
+    assert (session["status"], session["waiting"], session["waiting_runs"]) == ("busy", 2, waiting)
+    assert [(each["run_id"], each["status"]) for each in runs[:2]] == [(each, "queued") for each in reversed(waiting)]
+    assert runs[2]["status"] == "running"
+    await answered(client, held)
+    ends = [await ended(client, f"/sessions/{name}/runs/{each}") for each in waiting]
+    assert [each["result"]["value"]["result"] for each in ends] == [1, 2]
+    assert (await client.get(f"/sessions/{name}")).json()["status"] == "idle"
+
+
+async def test_a_run_in_a_session_may_be_refused_take_over_or_be_cancelled(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    held = await interview(client, name)
+    refused = await client.post("/workflows/count/run", json={"session_id": name, "when_busy": "reject"})
+    assert refused.status_code == 409
+    assert "goes on" in refused.json()["detail"]
+
+    assert (await run(client, "count", session_id=name, when_busy="interrupt"))["result"]["value"]["result"] == 1
+    assert (await client.get(held)).json()["status"] == "cancelled"
+    again = await interview(client, name)
+    assert (await client.post(f"{again}/cancel")).json() == {"status": "cancelled"}
+
+
+async def test_the_state_is_read_put_back_and_forked(client: httpx.AsyncClient, name: str) -> None:
+    for _ in range(3):
+        await run(client, "count", session_id=name)
+    versions = (await client.get(f"/sessions/{name}/versions")).json()["versions"]
+    assert [each["version"] for each in versions] == [3, 2, 1, 0]
+    before = await client.get(f"/sessions/{name}/state", params={"version": versions[2]["version"]})
+    assert before.json() == {"state": {"n": 1}}
+
+    forked = await client.post(f"/sessions/{name}/fork", json={"name": f"{name} 2", "at": 2})
+    back = await client.post(f"/sessions/{name}/rewind", json={"to": 1})
+
+    assert forked.json() == {"session_id": f"{name} 2"}
+    assert (await client.get(f"/sessions/{name} 2/state")).json() == {"state": {"n": 2}}
+    assert back.json() == {"version": 4}
+    assert (await run(client, "count", session_id=name))["result"]["value"]["result"] == 2
+    assert (await client.post(f"/sessions/{name}/fork", json={"name": f"{name} 2"})).status_code == 409
+
+
+async def test_a_closed_session_takes_no_runs_and_a_deleted_one_is_not_found(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    held = await interview(client, name)
+    assert (await client.delete(f"/sessions/{name}")).status_code == 409
+    assert (await client.post(f"/sessions/{name}/rewind", json={"to": 0})).status_code == 409
+
+    await client.post(f"/sessions/{name}/close")
+
+    assert (await client.post("/workflows/count/run", json={"session_id": name})).status_code == 409
+    await answered(client, held)
+    await ended(client, held)
+    assert (await client.delete(f"/sessions/{name}")).json() == {"status": "deleted"}
+    assert (await client.get(f"/sessions/{name}")).status_code == 404
+    assert (await client.get(held)).status_code == 404
+
+
+async def test_sessions_are_listed(client: httpx.AsyncClient, name: str) -> None:
+    for n in range(2):
+        await run(client, "count", session_id=f"{name} {n}")
+
+    found = (await client.get("/sessions", params={"prefix": name, "status": "idle"})).json()["sessions"]
+
+    assert [each["session_id"] for each in found] == [f"{name} 1", f"{name} 0"]
+    assert (await client.get("/sessions", params={"prefix": name, "status": "busy"})).json() == {"sessions": []}
+    assert len((await client.get("/sessions", params={"prefix": name, "limit": 1})).json()["sessions"]) == 1
+
+
+async def test_a_named_handler_is_a_session(client: httpx.AsyncClient, name: str) -> None:
+    await run(client, "count", handler_id=name)
+
+    assert (await run(client, "count", session_id=name))["result"]["value"]["result"] == 2
+    assert (await client.get(f"/handlers/{name}")).json()["result"]["value"]["result"] == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"handler_id": "a", "session_id": "b"}, "mutually exclusive"),
+        ({"handler_id": "a", "when_busy": "queue"}, "mutually exclusive"),
+        ({"when_busy": "queue"}, "give its 'session_id'"),
+        ({"session_id": "a", "when_busy": "sometimes"}, "expected one of queue, reject"),
+        ({"session_id": "a/b"}, "cannot be a handler id or the name of a session"),
+        ({"session_id": 5}, "must be a string"),
+    ],
+)
+async def test_a_start_in_a_session_that_does_not_fit_is_a_400_that_says_why(
+    client: httpx.AsyncClient, body: dict[str, Any], why: str
+) -> None:
+    answer = await client.post("/workflows/count/run-nowait", json=body)
+
+    assert answer.status_code == 400
+    assert why in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/sessions?status=tired", None, 400),
+        ("GET", "/sessions?limit=0", None, 400),
+        ("GET", "/sessions/{name}/state?version=x", None, 400),
+        ("GET", "/sessions/{name}/state?version=99", None, 404),
+        ("POST", "/sessions/{name}/rewind", {}, 400),
+        ("POST", "/sessions/{name}/rewind", {"to": 99}, 400),
+        ("POST", "/sessions/{name}/fork", {}, 400),
+        ("GET", "/sessions/nobody", None, 404),
+        ("GET", "/sessions/nobody/state", None, 404),
+        ("GET", "/sessions/{name}/runs/other.run", None, 404),
+        ("GET", "/sessions/{name}/runs/-x", None, 404),
+    ],
+)
+async def test_other_requests_that_do_not_fit(
+    client: httpx.AsyncClient, name: str, method: str, path: str, body: Any, status: int
+) -> None:
+    await run(client, "count", session_id=name)
+
+    answer = await client.request(method, path.format(name=name), **({} if body is None else {"json": body}))
+
+    assert answer.status_code == status, answer.text
+
+
+async def test_a_run_is_found_in_its_own_session_only(client: httpx.AsyncClient, name: str) -> None:
+    held = await interview(client, name)
+    await run(client, "count", session_id=f"{name} 2")
+
+    assert (await client.get(held)).status_code == 202
+    assert (await client.get(held.replace(name, f"{name} 2", 1))).status_code == 404
+    await client.post(f"{held}/cancel")
+
+
+async def test_the_hook_is_asked_about_the_session_and_about_what_happens_to_the_run_that_goes_on(
+    asking: Asking, name: str
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def authorize(principal: Principal, action: str, run_id: str | None) -> bool:
+        seen.append((action, run_id))
+        return action != "cancel" and run_id != f"{name} 2"
+
+    http = asking(authorize=authorize)
+    await run(http, "count", session_id=name)
+    assert (await http.post("/workflows/count/run", json={"session_id": f"{name} 2"})).status_code == 403
+    for when_busy in ("interrupt", "rollback"):
+        body = {"session_id": name, "when_busy": when_busy}
+        assert (await http.post("/workflows/count/run", json=body)).status_code == 403
+    assert (await http.post(f"/sessions/{name}/fork", json={"name": f"{name} 2"})).status_code == 403
+    assert (await http.get(f"/sessions/{name} 2")).status_code == 403
+    assert [each["session_id"] for each in (await http.get("/sessions")).json()["sessions"]][:1] == [name]
+    assert ("start", name) in seen
+    assert ("cancel", name) in seen
