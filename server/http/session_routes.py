@@ -6,7 +6,6 @@ of a handler below `/sessions/{session_id}/runs/{run_id}`.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -17,9 +16,7 @@ from starlette.routing import Route
 
 from ...orchestration.model.errors import RunNotFound, SessionBusy, SessionExists, WorkflowRuntimeError
 from ...orchestration.sessions.look import SessionRecord, session_records
-from ...orchestration.state.redis_hash import StateHash
 from ...tasks.client.session import Session
-from ...tasks.state.fields import CLASS_FIELD
 from .access import ACCESS, Access, acts
 from .deployment import ServedDeployment
 from .handler_routes import HandlerEndpoints
@@ -107,14 +104,13 @@ class SessionEndpoints:
     async def state(self, request: Request) -> Response:
         """`GET /sessions/{id}/state`: as it is stored, as of now or of a `version`."""
         session, _ = await self._found(request)
-        store, name = self._deployment.store, f"{session.state_id}.outside"
-        state, text = StateHash(store, name, session.state_id), request.query_params.get("version")
-        found = await (state.read_all() if text is None else state.read_version(_version(text)))
-        if found is None:
-            raise HTTPException(
-                404, f"Session {session.name!r} has no version {text} of its state, or does not keep it"
-            )
-        return JSONResponse({"state": {key: json.loads(raw) for key, raw in found.items() if key != CLASS_FIELD}})
+        text = request.query_params.get("version")
+        version = None if text is None else _version(text)
+        try:
+            found = await run_in_threadpool(session.stored_state, version)
+        except WorkflowRuntimeError as error:
+            raise HTTPException(404, str(error)) from error
+        return JSONResponse({"state": found})
 
     @acts("read")
     async def versions(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from ...orchestration.sessions.names import state_id_for
 from ...orchestration.snapshots.take import RunSnapshot
 from ...orchestration.state.redis_hash import Occupied, StateHash
 from ..events.event import Event, StartEvent
-from ..state.fields import StateFields
+from ..state.fields import CLASS_FIELD, StateFields
 from ..state.store import DictState, StateStore
 from ..workflow.start_events import start_event_for
 from .handler import WorkflowHandler
@@ -201,6 +202,17 @@ class Session:
             WorkflowRuntimeError: There is no such version, or it is not kept any more.
         """
         return self._do(lambda: self._fields().load(self._raw(version)))
+
+    def stored_state(self, version: int | None = None) -> dict[str, Any]:
+        """The state as it is stored: top-level keys with JSON values, none of them made an object of its class.
+
+        Args:
+            version: As in `state`.
+
+        Raises:
+            WorkflowRuntimeError: As in `state`.
+        """
+        return {key: json.loads(raw) for key, raw in self._raw(version).items() if key != CLASS_FIELD}
 
     @asynccontextmanager
     async def edit_state(self) -> AsyncIterator[Any]:

@@ -23,6 +23,8 @@ COMMANDS = {
     "failed": Lazy(".runs.failed", "failed", "List stuck work: failed runs, parked steps, rejected messages."),
     "cancel": Lazy(".runs.cancel", "cancel", "Cancel a run."),
     "retry": Lazy(".runs.retry", "retry", "Resume failed runs from the failed step."),
+    "sessions": Lazy(".sessions.listing", "sessions", "List sessions."),
+    "session": Lazy(".sessions.one", "session", "Show or change a session, its runs and its state."),
     "check": Lazy(".checks.check", "check", "Check workflows for mistakes without running them."),
     "graph": Lazy(".checks.graph", "graph", "Draw a workflow's steps and events."),
     "doctor": Lazy(".checks.doctor", "doctor", "Examine Redis, broker and workers, and suggest fixes."),

@@ -6,16 +6,18 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import click
 
 from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
+from ....orchestration.model.commands import WhenBusy
 from ....orchestration.model.envelope import IDLE
 from ....orchestration.store.replies import RunRecord
 from ....tasks.client.handler import WorkflowHandler
 from ....tasks.client.runtime import Runtime, use_runtime
+from ....tasks.client.session import Session
 from ....tasks.client.workflow import Workflow
 from ....tasks.events.event import StartEvent, StopEvent
 from ....tasks.workflow.start_events import start_event_for
@@ -117,12 +119,20 @@ def run(
 @click.argument("target")
 @field_arguments
 @run_id_option
+@click.option("--session", metavar="NAME", help="Start the run in this session, in its turn.")
+@click.option(
+    "--when-busy",
+    type=click.Choice(get_args(WhenBusy)),
+    help="What to do while another run of the session goes on; by default queue.",
+)
 @deployment_options
 def start(
     target: str,
     pairs: tuple[str, ...],
     input_text: str | None,
     run_id: str | None,
+    session: str | None,
+    when_busy: WhenBusy | None,
     redis_url: str | None,
     state: str | None,
 ) -> None:
@@ -130,10 +140,17 @@ def start(
 
     Workers (`umbel worker`, `umbel dev`) execute the run, as soon as there are any.
     """
+    if session is None and when_busy is not None:
+        raise click.UsageError("--when-busy is for runs of a session: give its --session, too.")
+    if session is not None and run_id is not None:
+        raise click.UsageError("Runs of a session get their ids from it: leave --run-id out.")
     workflow, event = _prepared(target, pairs, input_text)
     with existing(redis_url, state) as runtime:
         warn_of_other_code(runtime, workflow, note)
-        handler = _begin(runtime, workflow, event, run_id)
+        if session is None:
+            handler = _begin(runtime, workflow, event, run_id)
+        else:
+            handler = Session(session, runtime).run(workflow, event, when_busy=when_busy or "queue")
         click.echo(handler.run_id)
         name = workflow.workflow_name
         if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.store))):
