@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..model.commands import Command
 from ..model.envelope import Envelope
@@ -23,6 +23,7 @@ class Emitted:
         batches: How many early flushes must have arrived.
         exchanges: How many state writes and collect_events calls Redis has answered.
         taken: Logical names of completed collect_events sets, which go with the work item.
+        state: Top-level keys of the state that are written with the outcome -> JSON.
     """
 
     publishes: Sequence[Command] = ()
@@ -30,6 +31,7 @@ class Emitted:
     batches: int = 0
     exchanges: int = 0
     taken: Iterable[str] = ()
+    state: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

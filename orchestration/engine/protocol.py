@@ -295,6 +295,7 @@ class Engine:
                 exchanges=emitted.exchanges,
                 entry=dict(entry),
                 taken=emitted.taken,
+                state=emitted.state,
                 carry_on=carry_on,
             )
             if reply is not Refusal.CHANGED:

@@ -103,7 +103,7 @@ class QuickCommits:
         """What follows from an outcome; None where it has to be decided."""
         if not isinstance(outcome, Returned) or outcome.event is None:
             return None
-        if work.version or emitted.publishes or emitted.sends:
+        if work.version or emitted.publishes or emitted.sends or emitted.state:
             return None
         event = outcome.event
         path = self._path(work, plan, outcome, event)

@@ -244,6 +244,7 @@ class Store(StoreReads):
         entry: dict[str, Any],
         exchanges: int = 0,
         taken: Iterable[str] = (),
+        state: Mapping[str, bytes] | None = None,
         carry_on: CarryOn | None = None,
     ) -> Applied | Refusal:
         """Record the outcome of a claimed work item and everything it did, under its token, at once.
@@ -257,6 +258,7 @@ class Store(StoreReads):
             exchanges: How many state writes and collect_events calls Redis has answered; `MISSING` if it forgot one.
             entry: The journal's summary of this attempt.
             taken: Logical names of completed collect_events sets to drop with the work item.
+            state: Top-level keys of the state to write -> JSON.
             carry_on: The caller would go on with a work item that this makes ready; asking again gives the same one.
         """
 
@@ -283,6 +285,7 @@ class Store(StoreReads):
             **checks(surroundings, decision.commands, decision.sensitive, decision.found_nothing, own=work.work_id),
             body=decision.packed or [command.wire() for command in decision.commands],
             entry=commit_entry(work, decision) | entry,
+            back=dict(state) if state else None,
             **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self.lease_ms}),
             deny=dict.fromkeys(carry_on.not_steps, 1) if carry_on is not None and carry_on.not_steps else None,
             extra=touched_keys(keys, plan, work, decision, (*work.taken, *taken)),

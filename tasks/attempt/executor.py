@@ -337,7 +337,7 @@ class Executor:
     ) -> Applied | Refusal:
         """Record the outcome with everything the step did; or return why that was refused."""
         publishes, sends = await emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
-        emitted = Emitted(publishes, sends, emissions.batches, context.exchanges, context.taken)
+        emitted = Emitted(publishes, sends, emissions.batches, context.exchanges, context.taken, context.changed_state)
         carry_on = self._carry_on(plan, until)
         gained: Work | None = None
         try:

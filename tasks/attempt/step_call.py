@@ -109,7 +109,10 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
                 returned = await calling.awaited(lambda: awaitable)
     except Waits as waiting:
         return waiting.outcome
-    return _judge(config, returned, behind)
+    outcome = _judge(config, returned, behind)
+    if behind.writes_back:
+        await calling.awaited(behind.find_changes)
+    return outcome
 
 
 def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dict[str, Any]:

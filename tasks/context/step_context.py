@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
@@ -19,6 +19,7 @@ from ..events.codec import decode_event, encode_event
 from ..events.event import Event, event_name, fields_to_json
 from ..events.json_values import dump_json
 from ..state.store import DictState, StateStore, SyncStateStore
+from ..state.write_back import WriteBackStore
 from ..workflow.registry import Registered, Registry
 from .children import Children
 from .emissions import Emissions
@@ -61,6 +62,9 @@ class StepContext:
         self._collecting = collecting
         self._store, self._side = store, side
         self._state_class, self._is_async = registered.state_class or DictState, config.is_async
+        self.writes_back = registered.workflow.writes_back
+        #: Top-level keys of the state that the commit writes -> JSON.
+        self.changed_state: Mapping[str, bytes] = {}
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
         self.taken: list[str] = []
         self._plan = registered.plan
@@ -79,7 +83,8 @@ class StepContext:
         if self._state is None:
             about = self.work.run_id, self.work.state_id, self._state_class, self.work
             if self._is_async:
-                self._state = StateStore(self._store, *about, renewing=self._side)
+                kind: type[StateStore[Any]] = WriteBackStore if self.writes_back else StateStore
+                self._state = kind(self._store, *about, renewing=self._side)
             else:
                 self._state = SyncStateStore(self._side, *about)
         return self._state
@@ -88,6 +93,15 @@ class StepContext:
     def exchanges(self) -> int:
         """How many writes to `ctx.store`, calls of `collect_events` and kept values Redis has answered."""
         return self._collected + self.memos.writes + (0 if self._state is None else self._state.writes)
+
+    async def find_changes(self) -> None:
+        """Find what the step has changed in values of the state in place, for the commit to write.
+
+        Raises:
+            UmbelError: As `WriteBackStore.changed`.
+        """
+        if isinstance(self._state, WriteBackStore):
+            self.changed_state = await self._state.changed()
 
     @property
     def run_id(self) -> str:

@@ -19,7 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 #: The named half of the dict interface. No methods, so that an event may declare a field called `items` or `values`.
-_DICT_METHODS = ("get", "items", "keys", "values")
+_DICT_METHODS = ("items", "keys", "values")
 
 
 class DictLikeModel(BaseModel):
@@ -81,9 +81,14 @@ class DictLikeModel(BaseModel):
         return schema
 
     def __getattr__(self, name: str) -> Any:
+        if name == "get":
+            return self._get
         if name in _DICT_METHODS:
             return getattr(self._data, name)
         return super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
+
+    def _get(self, key: str, default: Any = None) -> Any:
+        return self._data.get(key, default)  # a dict's own takes no default by name
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__pydantic_extra__ is None or self.model_config.get("frozen") or self._is_declared(name):

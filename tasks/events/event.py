@@ -43,6 +43,7 @@ __all__ = [
     "CollectionReleaseEvent",
     "DictLikeModel",
     "Event",
+    "EventType",
     "HumanResponseEvent",
     "IdleReleasedEvent",
     "InputRequiredEvent",
@@ -450,6 +451,8 @@ SYSTEM_EVENTS = (
 )
 
 
+#: For code that is generic over events.
+EventType = type[Event]
 #: For code that is generic over workflows: the class of the event a run ends with, and what awaiting a run returns.
 StopEventT = TypeVar("StopEventT", bound=StopEvent)
 RunResultT = TypeVar("RunResultT")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
@@ -51,6 +51,9 @@ def _checked_class(cls: type) -> _Checked:
 
 class WorkflowDefinition:
     """The definition half of `Workflow`, which documents the arguments; `workflow.py` adds running."""
+
+    #: Whether what a step got from `ctx.store` and changed in place is written back when the step ends.
+    writes_back: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -44,7 +44,13 @@ def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan
 
 def task_name(workflow_name: str, step_name: str, *, qualified: bool = False) -> str:
     """The Celery task name of a step: `Order.charge`, or `shop.flows.Order.charge` when qualified."""
-    return f"{workflow_name if qualified else workflow_name.rpartition('.')[2]}.{step_name}"
+    return f"{workflow_name if qualified else last_part(workflow_name)}.{step_name}"
+
+
+def last_part(workflow_name: str) -> str:
+    """What a workflow is called for short: `Order` of `shop.flows.Order`; of an agent with the agent's whole name."""
+    path, colon, agent = workflow_name.partition(":")
+    return f"{path.rpartition('.')[2]}{colon}{agent}"
 
 
 def _step_plan(config: StepConfig, *, task: str, collected_by: tuple[str, ...]) -> StepPlan:

@@ -20,7 +20,7 @@ from ..events.codec import EventRegistry
 from ..steps.decorators import StepConfig
 from ..steps.discovery import free_steps
 from .definition import WorkflowDefinition
-from .plan_builder import build_plan
+from .plan_builder import build_plan, last_part
 
 Registrable = WorkflowDefinition | type[WorkflowDefinition] | Callable[[], WorkflowDefinition]
 
@@ -94,8 +94,7 @@ class Registry:
 
     def _read(self, instance: WorkflowDefinition) -> Registered:
         name = instance.workflow_name
-        last = name.rpartition(".")[2]
-        shared = any(other != name and other.rpartition(".")[2] == last for other in self._known)
+        shared = any(other != name and last_part(other) == last_part(name) for other in self._known)
         steps = instance.steps
         plan = build_plan(instance, qualified=shared)
         queued = tuple(replace(step, queue=step.queue or self._queue_of(step.task)) for step in plan.steps)

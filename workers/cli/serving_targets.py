@@ -11,6 +11,7 @@ from types import ModuleType
 from ...server import WorkflowServer
 from ...tasks.client.workflow import Workflow
 from ...tasks.events.event import Event
+from ...tasks.llama_index.workflow import agent_name
 from ..local.deployment import target_of
 from .targets import TargetError, build, load_module, load_targets
 
@@ -33,7 +34,8 @@ class LoadedServer:
 def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> LoadedServer:
     """Load targets and serve them.
 
-    Each workflow is served under the last part of its name, or the full name if two end alike. Clients may send the
+    Each workflow is served under the last part of its name, or the full name if two end alike; an agent of LlamaIndex
+    under the agent's name. Clients may send the
     events of its steps and all others that its module defines.
 
     Args:
@@ -76,12 +78,16 @@ def _servers_in(module: ModuleType, name: str | None) -> list[WorkflowServer]:
 
 
 def _add(server: WorkflowServer, workflows: Sequence[Workflow]) -> None:
-    short = Counter(type(workflow).__name__ for workflow in workflows)
+    short = Counter(map(_short_name, workflows))
     for workflow in workflows:
-        name = type(workflow).__name__
+        name = _short_name(workflow)
         server.add_workflow(
             name if short[name] == 1 else workflow.workflow_name, workflow, additional_events=_events_beside(workflow)
         )
+
+
+def _short_name(workflow: Workflow) -> str:
+    return agent_name(workflow) or type(workflow).__name__
 
 
 def _events_beside(workflow: Workflow) -> list[type[Event]]:

@@ -12,6 +12,7 @@ from typing import Self
 
 from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import UmbelError
+from ...tasks.llama_index.install import is_installed
 from ..embedded.supervisor import Supervisor
 
 #: Seconds that a command may take to end after SIGTERM: a server cuts open streams sooner.
@@ -183,7 +184,7 @@ def _command_line(command: str, options: Sequence[str]) -> list[str]:
 
 
 def _worker_options(targets: Sequence[str], pool: str, concurrency: int | None) -> list[str]:
-    options = [*targets, "--pool", pool]
+    options = [*targets, "--pool", pool, *(["--llama-index"] if is_installed() else [])]
     return options if concurrency is None else [*options, "--concurrency", str(concurrency)]
 
 

@@ -4,6 +4,7 @@
 --   see `waiters.outdated`), entry (journal), and the common limits.
 --   carry (claim id: the caller continues with one work item that becomes ready), deny {step = 1 …} (but not of these),
 --   grace (ms beyond that item's own limit).
+--   back {field -> JSON} of ctx.store that the step has changed in place.
 -- Body: commands. Answers: committed {dispatches, ended}, and if the caller continues: work id, record, version of the
 -- waiters, payload… | changed | missing {have} | stale | closed.
 -- Repeating a commit gives its first answer for 60 s; after that `stale`, which is just as true.
@@ -44,6 +45,14 @@ if record.time_limit then redis.call('ZREM', K.timers, 'deadline|' .. call.run .
 counters.add('commits', 1)
 call.carry_on = carry.on
 local claimed_at, failures = record.claimed_at, record.failures or 0
+if A.back then
+  local fields = {}
+  for field, value in pairs(A.back) do
+    redis.call('HSET', K.state, field, value)
+    fields[#fields + 1] = field
+  end
+  journal.write('state', { w = A.w, s = record.step, how = 'change in place', set = fields })
+end
 apply.commands(unpacked_body(), record)
 histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - claimed_at)
 if (record.failures or 0) > failures then

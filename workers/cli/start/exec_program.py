@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 from ...local.deployment import local
+from .llama_index import llama_index_option
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@llama_index_option
 @click.argument("program", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def exec_program(program: Path, arguments: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from ...local.command_process import WorkerProcess
 from ..deployment import configured, refuse_foreign
 from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
+from .llama_index import llama_index_option
 from .worker import concurrency_option, given_targets, loglevel_option, pool_option, targets_argument
 
 try:
@@ -62,6 +63,7 @@ except ModuleNotFoundError as missing:
 @pool_option
 @concurrency_option
 @click.option("--fd", type=int, hidden=True, help="A listening socket.")
+@llama_index_option
 @click.option("--access-log", is_flag=True, help="Log each request.")
 @loglevel_option("INFO")
 @log_format_option

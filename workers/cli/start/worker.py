@@ -25,6 +25,7 @@ from ..deployment import configured, refuse_foreign
 from ..draining import limit_drain
 from ..log_format import LogFormat, log_as_json, log_format_option, printer
 from ..targets import companions, load_targets
+from .llama_index import llama_index_option
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -82,6 +83,7 @@ def worker_options(command: F) -> F:
 @click.option("-n", "--name", metavar="NAME", help="Worker name; @HOST is added. Default: umbel-PID.")
 @loglevel_option("INFO")
 @log_format_option
+@llama_index_option
 @click.option("--quiet", is_flag=True, help="Print what steps print, and only what else needs attention.")
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
 def worker(
