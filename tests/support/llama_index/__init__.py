@@ -1,0 +1,1 @@
+"""Programs for LlamaIndex that are executed by LlamaIndex itself and by umbel."""
