@@ -235,6 +235,8 @@ class Executor:
         context = StepContext(
             work, emissions, self.store, self.collecting, self.flushing.store, registered, self.registry
         )
+        if context.writes_back:
+            emissions.before_sends = context.write_state
         if isinstance(emissions, VerboseEmissions):
             log_started(work)
         try:
@@ -337,7 +339,7 @@ class Executor:
     ) -> Applied | Refusal:
         """Record the outcome with everything the step did; or return why that was refused."""
         publishes, sends = await emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
-        emitted = Emitted(publishes, sends, emissions.batches, context.exchanges, context.taken, context.changed_state)
+        emitted = Emitted(publishes, sends, emissions.batches, context.exchanges, context.taken, context.state_to_write)
         carry_on = self._carry_on(plan, until)
         gained: Work | None = None
         try:

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from ...orchestration.connection.portal import Portal
 from ...orchestration.engine.emitted import Sent
@@ -97,6 +97,8 @@ class Emissions:
         """
         self.work, self.plan = work, plan
         self.batches = 0
+        #: Awaited before sent events are brought to Redis ahead of the commit.
+        self.before_sends: Callable[[], Awaitable[None]] | None = None
         self._engine, self._lost, self._notify = engine, lost, notify
         self._sends: list[Sent] = []
         self._publishes: list[Command] = []
@@ -191,6 +193,8 @@ class Emissions:
                 if not publishes and not sends:
                     return
                 self._unanswered = (publishes, sends)
+            if sends and self.before_sends is not None:
+                await self.before_sends()
             reply = await self._engine.flush(
                 self.work, self.plan, batch=self.batches + 1, publishes=publishes, sends=sends
             )

@@ -63,8 +63,7 @@ class StepContext:
         self._store, self._side = store, side
         self._state_class, self._is_async = registered.state_class or DictState, config.is_async
         self.writes_back = registered.workflow.writes_back
-        #: Top-level keys of the state that the commit writes -> JSON.
-        self.changed_state: Mapping[str, bytes] = {}
+        self._changed_in_place: Mapping[str, bytes] = {}
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
         self.taken: list[str] = []
         self._plan = registered.plan
@@ -101,7 +100,23 @@ class StepContext:
             UmbelError: As `WriteBackStore.changed`.
         """
         if isinstance(self._state, WriteBackStore):
-            self.changed_state = await self._state.changed()
+            self._changed_in_place = await self._state.changed_in_place()
+
+    @property
+    def state_to_write(self) -> Mapping[str, bytes]:
+        """Top-level keys of the state that the commit writes -> JSON."""
+        if not isinstance(self._state, WriteBackStore):
+            return {}
+        return {**self._state.kept_back, **self._changed_in_place}
+
+    async def write_state(self) -> None:
+        """Write what the step has set, before anything else is to see what it has sent.
+
+        Raises:
+            UmbelError: As `WriteBackStore.write_kept_back`.
+        """
+        if isinstance(self._state, WriteBackStore):
+            await self._state.write_kept_back()
 
     @property
     def run_id(self) -> str:

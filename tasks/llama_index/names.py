@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..context.ctx import Context
-from ..context.step_context import WaitingForEvent
+from ..context.waits import Waits
 from ..steps.decorators import catch_error, step
 from . import signatures
 from .workflow import LlamaIndexWorkflow, WorkflowMeta
@@ -51,7 +51,7 @@ MODULES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "retry_policy": ("retry_policy", {}),
     "runtime": (None, {}),
     "runtime.types": (None, {}),
-    "runtime.types.results": (None, {"WaitingForEvent": WaitingForEvent}),
+    "runtime.types.results": (None, {"WaitingForEvent": Waits}),
     "testing": ("testing", {}),
     "types": ("types", {}),
     "utils": (None, _SIGNATURES),

@@ -182,7 +182,7 @@ class StateAccess(Generic[StateT]):
         what = f"set({path!r})"
         dynamic = self.fields.is_dynamic(segments[0])
         if dynamic and len(segments) == 1:
-            return self._overwrite(self.fields.one_value(path, value, "set"), what)
+            return self.overwrite(self.fields.one_value(path, value, "set"), what)
 
         def change(raw: Mapping[str, bytes]) -> Change | None:
             state = self.fields.load(raw)
@@ -197,7 +197,7 @@ class StateAccess(Generic[StateT]):
         current = await self._current_class()
         if check_replaceable(current, state):
             change = await self._user_code(partial(self.fields.whole, state, "set_state"))
-            return await self._overwrite(change, "set_state()")
+            return await self.overwrite(change, "set_state()")
 
         def merged(raw: Mapping[str, bytes]) -> Change | None:
             whole = self.fields.load(raw)
@@ -211,14 +211,14 @@ class StateAccess(Generic[StateT]):
         refuse_inside_edit(self.hash.key)
         current = await self._current_class()
         change = await self._user_code(lambda: self.fields.whole(self.fields.default(current), "clear"))
-        await self._overwrite(change, "clear()")
+        await self.overwrite(change, "clear()")
 
     async def _current_class(self) -> type[StateT]:
         name = await self.portal.run(self.hash.read(CLASS_FIELD))
         return self.fields.stored_class({} if name is None else {CLASS_FIELD: name})
 
-    async def _overwrite(self, change: Change, what: str) -> None:
-        """Write without regard to what is there."""
+    async def overwrite(self, change: Change, what: str) -> None:
+        """Write without regard to what is there; `what` says so in errors."""
         ticket = await self._take_turn(what)
         try:
             await self._write(change, what)

@@ -46,12 +46,13 @@ counters.add('commits', 1)
 call.carry_on = carry.on
 local claimed_at, failures = record.claimed_at, record.failures or 0
 if A.back then
+  local version, kept = versions.write(A.back, {})
   local fields = {}
-  for field, value in pairs(A.back) do
-    redis.call('HSET', K.state, field, value)
-    fields[#fields + 1] = field
-  end
-  journal.write('state', { w = A.w, s = record.step, how = 'change in place', set = fields })
+  for field in pairs(A.back) do fields[#fields + 1] = field end
+  local commands = call.packed_commands
+  call.packed_commands = A.full and cmsgpack.pack({ set = kept or A.back, del = {} })
+  journal.write('state', { w = A.w, s = record.step, how = 'change in place', set = fields, del = {}, v = version })
+  call.packed_commands = commands
 end
 apply.commands(unpacked_body(), record)
 histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - claimed_at)

@@ -3,8 +3,6 @@
 It is executed by LlamaIndex itself, by `umbel exec --llama-index`, and on workers that have loaded it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys
@@ -60,27 +58,30 @@ TWO_TOOLS = [
     Turn(when="what did I ask", say="To compute."),
 ]
 
-counter = FunctionAgent(name="counter", llm=ScriptedLLM(script=TWO_TOOLS), tools=[add, multiply])
+counter = FunctionAgent(name="counter", llm=ScriptedLLM(mark="counter", script=TWO_TOOLS), tools=[add, multiply])
+
+TWO_TURNS = [
+    Turn(when="my name is Ada", say="Hello Ada"),
+    Turn(when="who am I", say="Ada", hold=True),
+]
 
 rememberer = FunctionAgent(
-    name="rememberer",
-    llm=ScriptedLLM(
-        script=[Turn(when="my name is Ada", say="Hello Ada", hold=True), Turn(when="who am I", say="Ada", hold=True)]
-    ),
-    system_prompt="Be kind.",
+    name="rememberer", llm=ScriptedLLM(mark="rememberer", script=TWO_TURNS), system_prompt="Be kind."
 )
+restorer = FunctionAgent(name="restorer", llm=ScriptedLLM(mark="restorer", script=TWO_TURNS), system_prompt="Be kind.")
 
 researcher = FunctionAgent(
     name="researcher",
     description="finds facts",
     llm=ScriptedLLM(
+        mark="researcher",
         script=[
             Turn(
                 when="write about ships",
                 say="I research first",
                 call=[("handoff", {"to_agent": "writer", "reason": "facts are there"})],
             )
-        ]
+        ],
     ),
     can_handoff_to=["writer"],
 )
@@ -88,11 +89,12 @@ writer = FunctionAgent(
     name="writer",
     description="writes",
     llm=ScriptedLLM(
+        mark="writer",
         script=[
             Turn(when="handing off", say="Ships float.", hold=True),
             Turn(when="Agent writer is now handling", say="Ships float.", hold=True),
             Turn(when="", say="Ships float.", hold=True),
-        ]
+        ],
     ),
 )
 office = AgentWorkflow(agents=[researcher, writer], root_agent="researcher", initial_state={"notes": {}})
@@ -100,10 +102,11 @@ office = AgentWorkflow(agents=[researcher, writer], root_agent="researcher", ini
 careful = FunctionAgent(
     name="careful",
     llm=ScriptedLLM(
+        mark="careful",
         script=[
-            Turn(when="delete it", say="I ask", call=[("ask_first", {"what": "delete it"})]),
             Turn(when="done: delete it", say="It is deleted.", hold=True),
-        ]
+            Turn(when="delete it", say="I ask", call=[("ask_first", {"what": "delete it"})]),
+        ],
     ),
     tools=[ask_first],
 )
@@ -111,6 +114,7 @@ careful = FunctionAgent(
 thinker = ReActAgent(
     name="thinker",
     llm=ScriptedLLM(
+        mark="thinker",
         calls_functions=False,
         script=[
             Turn(
@@ -130,10 +134,11 @@ thinker = ReActAgent(
 reporter = FunctionAgent(
     name="reporter",
     llm=ScriptedLLM(
+        mark="reporter",
         script=[
             Turn(when="sum up 5 and 6", say="I add", call=[("add", {"a": 5, "b": 6})]),
             Turn(when="11", say="It is 11.", hold=True),
-        ]
+        ],
     ),
     tools=[add],
     output_cls=Sums,
@@ -141,17 +146,20 @@ reporter = FunctionAgent(
 
 endless = FunctionAgent(
     name="endless",
-    llm=ScriptedLLM(script=[Turn(when="", say="again", call=[("multiply", {"a": 1, "b": 1})], hold=True)]),
+    llm=ScriptedLLM(
+        mark="endless", script=[Turn(when="", say="again", call=[("multiply", {"a": 1, "b": 1})], hold=True)]
+    ),
     tools=[multiply],
 )
 
 stopper = FunctionAgent(
     name="stopper",
     llm=ScriptedLLM(
+        mark="stopper",
         script=[
             Turn(when="maximum number of iterations", say="I had to stop.", hold=True),
             Turn(when="", say="again", call=[("multiply", {"a": 1, "b": 1})]),
-        ]
+        ],
     ),
     tools=[multiply],
     early_stopping_method="generate",
@@ -160,22 +168,23 @@ stopper = FunctionAgent(
 divider = FunctionAgent(
     name="divider",
     llm=ScriptedLLM(
+        mark="divider",
         script=[
             Turn(when="divide", say="I divide", call=[("divide", {"a": 1, "b": 0}), ("unknown", {})]),
             Turn(when="not found", say="That cannot be.", hold=True),
             Turn(when="division by zero", say="That cannot be.", hold=True),
-        ]
+        ],
     ),
     tools=[divide],
 )
 
 silent = FunctionAgent(
-    name="silent", llm=ScriptedLLM(script=[Turn(when="hi", say="Hello.", hold=True)]), streaming=False
+    name="silent", llm=ScriptedLLM(mark="silent", script=[Turn(when="hi", say="Hello.", hold=True)]), streaming=False
 )
 
 keeper = FunctionAgent(
     name="keeper",
-    llm=ScriptedLLM(script=[Turn(when="what is kept", say="A cup.", hold=True)]),
+    llm=ScriptedLLM(mark="keeper", script=[Turn(when="what is kept", say="A cup.", hold=True)]),
     initial_state={"kept": "a cup"},
 )
 
@@ -232,18 +241,17 @@ async def two_tools_at_once() -> Any:
 
 async def a_second_turn() -> Any:
     ctx = Context(rememberer)
-    one = await followed(rememberer.run(user_msg="my name is Ada", ctx=ctx))
-    other = await followed(rememberer.run(user_msg="who am I", ctx=ctx))
-    return [one, other, await remembered(ctx)]
+    await followed(rememberer.run(user_msg="my name is Ada", ctx=ctx))
+    report = await followed(rememberer.run(user_msg="who am I", ctx=ctx))
+    return report | {"memory": await remembered(ctx)}
 
 
 async def a_turn_after_a_snapshot() -> Any:
-    ctx = Context(rememberer)
-    one = await followed(rememberer.run(user_msg="my name is Ada", ctx=ctx))
-    text = json.dumps(ctx.to_dict())
-    restored = Context.from_dict(rememberer, json.loads(text))
-    other = await followed(rememberer.run(user_msg="who am I", ctx=restored))
-    return [one, other, await remembered(restored)]
+    ctx = Context(restorer)
+    await followed(restorer.run(user_msg="my name is Ada", ctx=ctx))
+    restored = Context.from_dict(restorer, json.loads(json.dumps(ctx.to_dict())))
+    report = await followed(restorer.run(user_msg="who am I", ctx=restored))
+    return report | {"memory": await remembered(restored)}
 
 
 async def a_handoff() -> Any:

@@ -16,7 +16,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.tools import ToolSelection
 from pydantic import BaseModel
 
-#: A folder for the marks of calls that were held; the first call for each mark is held until its process is killed.
+#: A folder for the marks of models that were held; the first call of each is held until its process is killed.
 HOLD = "HOLD_CALLS"
 
 
@@ -27,7 +27,7 @@ class Turn(BaseModel):
         when: What the last message contains.
         say: The text.
         call: Tools and their arguments.
-        hold: The first process that is asked this waits to be killed.
+        hold: The first process in which this model is asked this waits to be killed.
     """
 
     when: str
@@ -42,7 +42,7 @@ async def held(mark: str) -> None:
     if folder is None:
         return
     try:
-        with Path(folder, mark).open("x") as file:
+        with Path(folder, f"held-{mark}").open("x") as file:
             file.write(str(os.getpid()))
     except FileExistsError:
         return
@@ -50,10 +50,17 @@ async def held(mark: str) -> None:
 
 
 class ScriptedLLM(FunctionCallingLLM):
-    """Answers with the first turn that fits."""
+    """Answers with the first turn that fits.
+
+    Attributes:
+        script: The turns.
+        calls_functions: Whether it says of itself that it calls functions.
+        mark: What a call that is held is called.
+    """
 
     script: list[Turn]
     calls_functions: bool = True
+    mark: str = ""
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -79,12 +86,10 @@ class ScriptedLLM(FunctionCallingLLM):
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         turn, response = self._answer(messages, kwargs.get("tools", ()))
         if turn.hold:
-            await held(turn.when.replace(" ", "-"))
+            await held(self.mark)
         return response
 
-    async def astream_chat(
-        self, messages: Sequence[ChatMessage], **kwargs: Any
-    ) -> AsyncGenerator[ChatResponse, None]:
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncGenerator[ChatResponse, None]:
         response = await self.achat(messages, **kwargs)
 
         async def words() -> AsyncGenerator[ChatResponse, None]:

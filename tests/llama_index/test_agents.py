@@ -1,0 +1,163 @@
+"""LlamaIndex's own agents: what they do on umbel is what they do in LlamaIndex."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import pytest
+
+from support import TESTS
+from support.eventually import eventually
+from support.processes.driving import Deploy, WorkerUnderTest
+
+PROGRAM = TESTS / "support" / "llama_index" / "agents.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"}
+#: An unchanged program as a client of the deployment that UMBEL_REDIS_URL names.
+CLIENT = (
+    "import runpy, sys; sys.argv = sys.argv[1:]; import umbel.llama_index; umbel.llama_index.install(); "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+SCENARIOS = [
+    "two_tools_at_once",
+    "a_second_turn",
+    "a_turn_after_a_snapshot",
+    "a_handoff",
+    "a_human_in_a_tool",
+    "reasoning_and_acting",
+    "structured_output",
+    "too_many_iterations",
+    "early_stopping",
+    "errors_of_tools",
+    "no_streaming",
+    "state_in_the_prompt",
+]
+
+#: What LlamaIndex keeps of a conversation between two runs depends on the release of pydantic: with 2.14 nothing.
+CONVERSATION: dict[str, Any] = {
+    "events": [
+        ["AgentInput", ["system: Be kind.", "user: my name is Ada", "assistant: Hello Ada", "user: who am I"]],
+        ["AgentStream", "Ada"],
+        ["AgentStream", ""],
+        ["AgentOutput", "assistant: Ada"],
+        ["StopEvent", None],
+    ],
+    "memory": ["user: my name is Ada", "assistant: Hello Ada", "user: who am I", "assistant: Ada"],
+}
+
+
+#: What is different on purpose: see docs/deviations.md.
+KNOWN = {
+    "a_second_turn": CONVERSATION,
+    "a_turn_after_a_snapshot": CONVERSATION,
+}
+
+
+def printed(output: str) -> dict[str, Any]:
+    """What a run of the program has reported, by scenario."""
+    found: dict[str, Any] = {}
+    for line in output.splitlines():
+        found |= json.loads(line) if line.startswith("{") else {}
+    return found
+
+
+def expected(in_llama_index: dict[str, Any], scenario: str) -> dict[str, Any]:
+    """What a scenario is to report on umbel."""
+    report = comparable(in_llama_index[scenario] | KNOWN.get(scenario, {}))
+    if scenario == "a_handoff":
+        # There, what the agent adds to the message that it shows its model is added to the conversation too.
+        report["memory"][0] = "user: write about ships"
+        report["events"][8][1][0] = "user: write about ships"
+    return report
+
+
+def executed(*command: str) -> dict[str, Any]:
+    """The program's report when it is started so."""
+    done = subprocess.run([*command, str(PROGRAM)], env=ENVIRONMENT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    return printed(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def in_llama_index() -> dict[str, Any]:
+    """What the agents do in LlamaIndex itself."""
+    return executed(sys.executable)
+
+
+@pytest.fixture(scope="module")
+def in_process() -> dict[str, Any]:
+    """What they do with `umbel exec --llama-index`."""
+    return executed(sys.executable, "-m", "umbel.workers.cli", "exec", "--llama-index")
+
+
+@pytest.fixture(scope="module")
+def on_killed_workers(deploy_for_module: Deploy) -> dict[str, Any]:
+    """What they do on two workers that are both killed while every model is being asked, and replaced."""
+    deployment = deploy_for_module()
+    more = {"HOLD_CALLS": str(deployment.folder), "PYTHONWARNINGS": "ignore"}
+
+    def worker(name: str) -> WorkerUnderTest:
+        options = ("--llama-index", str(PROGRAM), "--name", name)
+        return deployment.launch(name, "umbel.workers.cli", "worker", *options, more=more)
+
+    def held() -> list[str]:
+        return [mark.read_text() for mark in deployment.folder.glob("held-*")]
+
+    workers = [worker(name).wait_ready() for name in ("one", "two")]
+    environment = deployment.environment | {"PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", CLIENT, str(PROGRAM)]
+    client = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        eventually(lambda: len(held()) == len(SCENARIOS), "every model is asked, and none answers")
+        for killed in workers:
+            killed.kill_group()
+            worker(f"{killed.name} again")
+        output, _ = client.communicate(timeout=50)
+    finally:
+        client.kill()
+        client.communicate()
+    assert {int(pid) for pid in held()} == {killed.pid for killed in workers}
+    return printed(output)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_an_agent_does_in_one_process_what_it_does_in_llama_index(
+    scenario: str, in_llama_index: dict[str, Any], in_process: dict[str, Any]
+) -> None:
+    assert comparable(in_process[scenario]) == expected(in_llama_index, scenario)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_an_agent_whose_worker_is_killed_does_what_it_does_in_llama_index(
+    scenario: str, in_llama_index: dict[str, Any], on_killed_workers: dict[str, Any]
+) -> None:
+    report = comparable(on_killed_workers[scenario])
+    # What a step published before it was killed stays published.
+    report["events"] = [next(same) for _, same in groupby(report["events"])]
+    assert report == expected(in_llama_index, scenario)
+
+
+def comparable(report: dict[str, Any]) -> dict[str, Any]:
+    """A report in which the tools that were called at once stand in a fixed order."""
+    calls = sorted(report.get("tool_calls", ()), key=str)
+    report = report | {"tool_calls": [[name, arguments] for name, arguments, _ in calls]}
+    return report | {name: in_order(report[name]) for name in ("events", "tool_calls", "memory") if name in report}
+
+
+def in_order(entries: Sequence[Any]) -> list[Any]:
+    """Sort neighbours that are about tools; the messages of an event likewise."""
+    whole: list[Any] = [[e[0], in_order(e[1])] if isinstance(e, list) and e[0] == "AgentInput" else e for e in entries]
+    parts = groupby(whole, key=is_about_a_tool)
+    return [each for is_tool, part in parts for each in (sorted(part, key=str) if is_tool else part)]
+
+
+def is_about_a_tool(entry: Any) -> bool:
+    """Whether it is a tool's call or result, or the message that a model gets of it."""
+    first = entry if isinstance(entry, str) else entry[0]
+    return first.startswith(("Tool", "tool:"))
