@@ -53,10 +53,6 @@ def fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(keys[own.get(name, name)] for name in names)
 
 
-def _as_is(reply: Any) -> list[Any]:
-    return cast(list[Any], reply)
-
-
 class Store(StoreReads):
     """Runs in Redis: the verbs. What only reads is inherited."""
 
@@ -102,7 +98,7 @@ class Store(StoreReads):
 
     async def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
         """Run one script on one run, asking again until Redis answers; arguments as in `script`."""
-        return await self.send_script(self.script(verb, run_id, names, read=_as_is, **args))
+        return await self.send_script(self.script(verb, run_id, names, read=list, **args))
 
     async def send_script(self, call: ScriptCall[T]) -> T:
         """Send a script, again and again until Redis answers. Every verb passes here.
@@ -141,7 +137,7 @@ class Store(StoreReads):
         script = load(verb)
         keys = [self.keys.in_shard(shard, names.get(key, key)) for key in script.keys]
         blob = [pack({name: value for name, value in args.items() if value is not None})]
-        return await self.send_script(ScriptCall(verb, script, keys, blob, _as_is))
+        return await self.send_script(ScriptCall(verb, script, keys, blob, list))
 
     # -- a run's life ----------------------------------------------------------------------------------------------
 
