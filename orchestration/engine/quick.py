@@ -138,10 +138,14 @@ class QuickCommits:
             event=prepared.event,
             data=prepared.data,
             commands=prepared.commands if self._keeps_commands else b"",
-            entry={"w": work.work_id, "s": work.step, "a": work.attempt, **entry},
+            entry={"w": work.work_id, "s": work.step, "a": work.attempt, **entry} | self._denied(carry_on),
             claim_id=carry_on.claim_id,
         )
         return await hop(self._store, work, to)
+
+    def _denied(self, carry_on: CarryOn) -> dict[str, Any]:
+        """What the journal keeps of the offer to go on, as an ordinary commit has it."""
+        return {"deny": dict.fromkeys(carry_on.not_steps, 1)} if carry_on.not_steps and self._keeps_commands else {}
 
     def _path(self, work: Work, plan: Plan, outcome: Returned, event: Envelope) -> Path | None:
         recoveries = work.origin.packed_recoveries() if work.recoveries else ""
@@ -177,12 +181,9 @@ class QuickCommits:
 
     @cached_property
     def _always(self) -> dict[str, Any]:
-        limits = self._store.limits
-        return {
-            name: limits[name]
-            for name in ("smax", "jmax", "jbytes", "full", "channels")
-            if limits.get(name) is not None
-        } | {"grace": self._store.lease_ms}
+        limits, names = self._store.limits, ("smax", "jmax", "jbytes", "pack", "full", "channels")
+        kept = {name: limits[name] for name in names if limits.get(name) is not None}
+        return kept | {"grace": self._store.lease_ms}
 
 
 def _packed_scope(path: str) -> bytes:

@@ -18,6 +18,8 @@ UmbelError
 │   ├── RunNotFound                  unknown run id (or its retention is over)
 │   ├── ChildFailed                  a child run did not complete; raised in the step that waits for it
 │   ├── NotRetried                   nothing about the run could be resumed
+│   ├── HistoryUnavailable           this point of the run's past cannot be had
+│   ├── HistoryDamaged               the journal does not lead to what is there
 │   ├── RunExists                    the requested run id is taken
 │   ├── SessionExists                the name of a new session is taken
 │   ├── SessionBusy                  a run of the session goes on, and the caller would not wait
@@ -131,6 +133,22 @@ class ChildFailed(RunError):
 
 class NotRetried(RunError):
     """Nothing about the run can be resumed: it is still running, has completed, or has no open step."""
+
+
+class HistoryUnavailable(RunError):
+    """A point of a run's past that does not exist, is no longer kept, or of which the journal keeps no values."""
+
+
+class HistoryDamaged(RunError):
+    """The journal of a run cannot be done again, or has been changed.
+
+    Attributes:
+        seq: The entry at which that shows.
+    """
+
+    def __init__(self, text: str, seq: int = 0) -> None:
+        super().__init__(text)
+        self.seq = seq
 
 
 class RunExists(RunError, RuntimeError):

@@ -13,10 +13,10 @@ run id; the original is only read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from ..connection.keys import RunKeys
 from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
 from ..model.work_item import Waiter
@@ -153,6 +153,57 @@ class RunSnapshot:
 # -- taking -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the keys of a run hold, as of one instant.
+
+    Attributes:
+        keys: The run's, by logical name.
+        journal: Id of the last entry of its journal; empty when it has none.
+        timers: Member and due instant (ms), without kind and run: `work id`, `work id|waiter id`, empty the time limit.
+        by_name: Content of each key; hashes and sorted sets flat, as Redis gives them.
+    """
+
+    keys: RunKeys
+    journal: str
+    timers: Mapping[str, int]
+    by_name: Mapping[str, list[bytes]]
+
+    def flat(self, name: str) -> dict[bytes, bytes]:
+        """A hash."""
+        return pairs(self.by_name.get(name, ()))
+
+    def snapshot(self) -> RunSnapshot:
+        """The live state of the run that these are of."""
+        return _Reading(self).snapshot()
+
+
+async def contents(store: Store, run_id: str, keys: RunKeys | None = None) -> Contents:
+    """Read all keys of a run that say where it is, as of one instant. *Promise:* nothing is written.
+
+    Args:
+        store: The deployment.
+        run_id: The run.
+        keys: Keys that stand for the run's; by default its own.
+
+    Raises:
+        RunNotFound: The run id is unknown, or its retention is over.
+        StoreUnavailable: Redis did not answer.
+    """
+    keys = keys or store.locate(run_id)
+    while True:
+        dynamic = await store.command("list a run's keys", "SMEMBERS", keys["extra"])
+        extra = {name.decode().removeprefix(keys.stem): name.decode() for name in dynamic}
+        status, *found = await store.verb("snapshot", run_id, keys=keys, extra=extra)
+        if status == b"unknown":
+            raise RunNotFound(not_found(run_id))
+        if status == b"taken":
+            journal, timers, *named = found
+            due = {each.decode().partition(f"|{run_id}")[2][1:]: int(float(at)) for each, at in pairs(timers).items()}
+            by_name = {name.decode(): content for name, content in zip(named[::2], named[1::2], strict=True)}
+            return Contents(keys, journal.decode(), due, by_name)
+
+
 async def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
     """The live state of a run, as of one instant. *Promise:* the run is only read.
 
@@ -160,30 +211,17 @@ async def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
         RunNotFound: The run id is unknown, or its retention is over.
         StoreUnavailable: Redis did not answer.
     """
-    keys = store.locate(run_id)
-    while True:
-        dynamic = await store.command("list a run's keys", "SMEMBERS", keys["extra"])
-        stem = keys["run"] + ":"
-        extra = {name.decode().removeprefix(stem): name.decode() for name in dynamic}
-        status, *found = await store.verb("snapshot", run_id, extra=extra)
-        if status == b"unknown":
-            raise RunNotFound(not_found(run_id))
-        if status == b"taken":
-            return _Reading(*found[:11], lists=found[11:]).snapshot()
+    return (await contents(store, run_id)).snapshot()
 
 
 class _Reading:
-    """Parses the reply of `snapshot.lua`."""
+    """Parses what the keys hold."""
 
-    def __init__(self, *found: Sequence[bytes], lists: Sequence[Any]) -> None:
-        hashes = [pairs(part) for part in (*found[:9], found[10])]
-        self.run, self.state, self.work, self.events, self.queue, self.scopes, self.joins, self.waiters = hashes[:8]
-        self.collect, timers = hashes[8:]
-        self.inbox = found[9]
-        self.timers = {member.decode().split("|", 2)[2]: int(float(at)) for member, at in timers.items()}
-        self.lists: dict[str, list[bytes]] = {
-            name.decode(): content for name, content in zip(lists[::2], lists[1::2], strict=True)
-        }
+    def __init__(self, found: Contents) -> None:
+        self.run, self.state, self.work, self.events = (found.flat(name) for name in ("run", "state", "work", "events"))
+        self.queue, self.scopes, self.joins = (found.flat(name) for name in ("queue", "scopes", "joins"))
+        self.waiters, self.collect = found.flat("waiters"), found.flat("collect")
+        self.inbox, self.timers, self.lists = found.by_name.get("inbox", ()), found.timers, found.by_name
 
     def snapshot(self) -> RunSnapshot:
         live = RunSnapshot(

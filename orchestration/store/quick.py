@@ -12,9 +12,10 @@ from typing import Any
 from ..model.envelope import Envelope
 from ..model.work_item import Work
 from .asks import ScriptCall
+from .calls import fixed_keys
 from .replies import hopped_work
 from .scripts import load, pack
-from .verbs import Store, fixed_keys
+from .verbs import Store
 
 
 @dataclass(frozen=True, slots=True)

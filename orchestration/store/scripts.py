@@ -4,8 +4,9 @@
 as its file: `slots.take` is in `lib/slots.lua`. `lib/call.lua` comes first; the order of the others does not matter.
 
 Each file declares the keys that it touches itself, in `--!keys` lines (logical names of `keys.py`; `run:*` is every key
-of a run). The keys of a verb are those of its file and of every part that it reaches: the loader sees `slots.` in the
-text. In the text `K.name` is a key, and only keys of the verb have a name there. `--!flags` are flags of the function.
+of a run, `every:*` every key of all verbs on runs). The keys of a verb are those of its file and of every part that it
+reaches: the loader sees `slots.` in the text. In the text `K.name` is a key, and only keys of the verb have a name
+there. `--!flags` are flags of the function.
 
 Lua code names the fields of a work record by words. The loader replaces them by the short keys under which they are
 stored, after the table in `lua/lib/records.lua`: words cost a call nothing.
@@ -144,6 +145,7 @@ def _registered(name: str, prepare: Callable[[str], str]) -> str:
             "do",
             f"local KEYS_OF_IT = {{ {positions} }}",
             f"local function verb()\n{prepare(body)}\nend",
+            f"VERBS['{name}'] = verb",
             f"redis.register_function{{ function_name = '{_NAME}_{name}', flags = {{ {flags} }},",
             f"  callback = function(keys, args) begin(KEYS_OF_IT, {len(keys)}, keys, args) return verb() end }}",
             "end",
@@ -193,8 +195,17 @@ def _expanded(keys: Iterable[str]) -> Iterable[str]:
     for key in keys:
         if key == "run:*":
             yield from RUN_KEYS
+        elif key == "every:*":
+            yield from _keys_of_runs()
         else:
             yield key
+
+
+@cache
+def _keys_of_runs() -> tuple[str, ...]:
+    """Those of all verbs on runs, each once."""
+    all_of_them = (keys_of(name) for name in names() if "every:*" not in declared(text_of(name), "keys"))
+    return tuple(dict.fromkeys(key for keys in all_of_them if "run" in keys for key in keys))
 
 
 @cache

@@ -8,12 +8,11 @@ message that was not sent, which the unclaimed index makes up for. Key names: `k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from ..connection.keys import RunKeys, state_id_of
+from ..connection.keys import state_id_of
 from ..model.commands import Command, EndStatus, Fill, WhenBusy
 from ..model.decide import Decision
 from ..model.envelope import CANCELLED, Envelope, ending
@@ -21,10 +20,8 @@ from ..model.errors import RunNotFound
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Surroundings, Work
-from .asks import ScriptCall
-from .reads import StoreReads
+from .calls import StoreCalls
 from .replies import (
-    STUCK,
     Applied,
     CarryOn,
     Refusal,
@@ -36,108 +33,15 @@ from .replies import (
     not_found,
     touched_keys,
 )
-from .scripts import load, pack, unpack
+from .scripts import pack, unpack
 
-T = TypeVar("T")
-
-_STUCK = STUCK.to_bytes()
 _CANCELLED = ending(CANCELLED).to_bytes()
 
 
-@lru_cache(2048)
-def fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The keys of a run by their logical names. Cached: a process that continues a run needs the same keys again."""
-    state_id = state_id_of(keys.run_id)
-    own = {name: f"{name}:{state_id}" for name in ("state", "handler", "line", "session", "session_runs")}
-    own |= {name: f"state:{state_id}:{name}" for name in ("versions", "lock")}
-    return tuple(keys[own.get(name, name)] for name in names)
-
-
-class Store(StoreReads):
-    """Runs in Redis: the verbs. What only reads is inherited."""
-
-    def script(
-        self,
-        verb: str,
-        run_id: str,
-        names: dict[str, str] | None = None,
-        /,
-        *,
-        read: Callable[[Any], T],
-        **args: Any,
-    ) -> ScriptCall[T]:
-        """One script on one run, ready to be sent.
-
-        Args:
-            verb: The Lua file.
-            run_id: The run; the script's keys are built from it.
-            names: Logical key of the script -> logical name with its parameter (`owner` -> `owner:w1`).
-            read: Makes the reply a value.
-            **args: The script's arguments; None is left out. `extra` lists dynamic keys by logical name;
-                `body` is the list of commands, or that packed.
-        """
-        script = load(verb)
-        keys = self.locate(run_id)
-        named = list(fixed_keys(keys, script.keys))
-        for name, renamed in (names or {}).items():
-            if name in script.positions:
-                named[script.positions[name]] = keys[renamed]
-        extra: dict[str, str] = args.pop("extra", {})
-        if extra:
-            args["x"] = list(extra)
-            named.extend(extra.values())
-        if "scopes" in script.keys:
-            args["stuck"] = _STUCK
-        args |= self.limits
-        args["run"] = run_id
-        body = args.pop("body", None)
-        blob = [pack({name: value for name, value in args.items() if value is not None})]
-        if body is not None:
-            blob.append(body if isinstance(body, bytes) else pack(body))
-        return ScriptCall(f"{verb} run {run_id!r}", script, named, blob, read)
-
-    async def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
-        """Run one script on one run, asking again until Redis answers; arguments as in `script`."""
-        return await self.send_script(self.script(verb, run_id, names, read=list, **args))
-
-    async def send_script(self, call: ScriptCall[T]) -> T:
-        """Send a script, again and again until Redis answers. Every verb passes here.
-
-        Raises:
-            StoreUnavailable: No answer within the patience.
-        """
-        return await self.connection.run(call, patience_seconds=self.patience_seconds)
-
-    @cached_property
-    def limits(self) -> dict[str, Any]:
-        """Arguments of every script on a run."""
-        settings = self.settings
-        return {
-            "redispatch": round(settings.redispatch_seconds * 1000),
-            "smax": settings.stream_max_events,
-            "jmax": settings.journal_max_entries,
-            "jbytes": settings.journal_max_bytes,
-            "ibytes": settings.inbox_max_bytes,
-            "keep": round(settings.retention_seconds * 1000),
-            "skeep": round((settings.session_retention_seconds or settings.retention_seconds) * 1000),
-            "full": settings.history == "full" or None,
-            "windex": settings.waiters_indexed_from,
-            "channels": self.keys.channel("") or None,
-        }
-
-    @cached_property
-    def lease_ms(self) -> int:
-        """How long a lease lasts without a heartbeat."""
-        return round(self.settings.lease_seconds * 1000)
+class Store(StoreCalls):
+    """Runs in Redis: the verbs. How they are called, and what only reads, is inherited."""
 
     applied = staticmethod(applied)
-
-    async def shard_verb(self, verb: str, shard: int, names: dict[str, str], /, **args: Any) -> list[Any]:
-        """Evaluate one script on what a shard has beside its runs; `names` as in `verb`, None is left out."""
-        script = load(verb)
-        keys = [self.keys.in_shard(shard, names.get(key, key)) for key in script.keys]
-        blob = [pack({name: value for name, value in args.items() if value is not None})]
-        return await self.send_script(ScriptCall(verb, script, keys, blob, list))
 
     # -- a run's life ----------------------------------------------------------------------------------------------
 
@@ -282,7 +186,8 @@ class Store(StoreReads):
             body=decision.packed or [command.wire() for command in decision.commands],
             entry=commit_entry(work, decision) | entry,
             back=dict(state) if state else None,
-            **({} if carry_on is None else {"carry": carry_on.claim_id, "grace": self.lease_ms}),
+            carry=None if carry_on is None else carry_on.claim_id,
+            grace=None if carry_on is None else self.lease_ms,
             deny=dict.fromkeys(carry_on.not_steps, 1) if carry_on is not None and carry_on.not_steps else None,
             extra=touched_keys(keys, plan, work, decision, (*work.taken, *taken)),
         )

@@ -135,7 +135,7 @@ def plain(data: bytes) -> Any:
 
 def without_instants(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: without_instants(each) for key, each in value.items()}
+        return {key: without_instants(each) for key, each in value.items() if key not in (b"@", b"nonce")}
     if isinstance(value, list):
         return [without_instants(each) for each in value]
     if isinstance(value, bytes):

@@ -160,7 +160,7 @@ def test_a_commit_records_the_outcome_and_all_it_leads_to_at_once(store: Store) 
     record = store.run(run.run_id)
     assert (record.commits, record.live) == (1, 1)
     kinds = [(kind, data.get("s"), data.get("a")) for _, kind, data in store.journal(run.run_id)]
-    assert kinds == [("start", None, 0), ("commit", "first", 1)]
+    assert kinds == [("start", None, 0), ("claim", "first", 1), ("commit", "first", 1)]
 
 
 def test_a_repeated_commit_gives_its_first_answer(store: Store) -> None:

@@ -14,6 +14,8 @@ if child.st == 'starting' or child.st == 'reviving' then
     children.announce(A.child, child)
     publish.save()
     journal.write('child_started', { c = A.child, w = child.w })
+  else
+    journal.note('child_started', { c = A.child, w = child.w })
   end
 end
 if children.is_open(child) then

@@ -59,6 +59,7 @@ if record.state ~= 'running' then
     timing.set_timer(record.time_limit + A.grace, 'deadline|' .. call.run .. '|' .. A.w)
   end
   publish.state(record.step, 'running', tostring(record.slot or 0), record.event_name)
+  journal.note('claim', { s = record.step, a = (record.failures or 0) + (record.losses or 0) + 1 })
 end
 
 publish.save()

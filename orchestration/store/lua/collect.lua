@@ -16,7 +16,10 @@ record.exchange_calls = record.exchange_calls or {}       -- calls of this attem
 if not record.exchange_calls[A.call] then
   record.exchange_calls[A.call] = 1
   record.exchanges = (record.exchanges or 0) + 1
-  if known then records.put(A.w, record) end
+  if known then
+    records.put(A.w, record)
+    journal.note('collect', { s = record.step })
+  end
 end
 if known then return { known } end
 
@@ -31,7 +34,10 @@ for _, type in ipairs(A.types) do
   end
   if redis.call('LLEN', call.extra[type.key]) < type.n then complete = false end
 end
-if not wanted then return { 'waiting' } end
+if not wanted then
+  journal.note('collect', { s = record.step })
+  return { 'waiting' }
+end
 record.calls = record.calls or {}
 record.calls[#record.calls + 1] = A.call
 if complete then
@@ -52,6 +58,7 @@ if complete then
   record.taken[#record.taken + 1] = A.taken
 end
 records.put(A.w, record)
+journal.note('collect', { s = record.step })
 local reply = complete and 'complete' or 'waiting'
 redis.call('HSET', K.collect, A.call, reply)
 return { reply }

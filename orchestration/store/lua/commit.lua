@@ -51,8 +51,9 @@ if A.back then
   for field in pairs(A.back) do fields[#fields + 1] = field end
   local commands = call.packed_commands
   call.packed_commands = A.full and cmsgpack.pack({ set = kept or A.back, del = {} })
+  call.args = {}                               -- done again, it is a write of its own
   journal.write('state', { w = A.w, s = record.step, how = 'change in place', set = fields, del = {}, v = version })
-  call.packed_commands = commands
+  call.packed_commands, call.args = commands, nil
 end
 apply.commands(unpacked_body(), record)
 histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - claimed_at)
@@ -60,8 +61,7 @@ if (record.failures or 0) > failures then
   redis.call('HINCRBY', K.counters, record.state == 'failed' and 'dead_letters' or 'retries', 1)
 end
 redis.call('SREM', K.owner, A.member)      -- after the item it continues with was added: the set must not look empty
-A.entry.ca, A.entry.o, A.entry.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
-journal.write('commit', A.entry)
+journal.commit(A.entry, claimed_at)
 local body = apply.answer('committed')[2]
 if call.carried and call.ended then                  -- the run has ended: there is nothing to continue with
   redis.call('SREM', K.owner, call.run .. '|' .. call.carried .. '|' .. A.carry)

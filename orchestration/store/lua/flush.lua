@@ -29,5 +29,9 @@ for _, send in ipairs(body) do
     redis.call('HINCRBY', K.counters, 'absorbed_sends', 1)
   end
 end
-if #body > 0 then journal.write('flush', { w = A.w, s = record.step }) end
+if #body > 0 then
+  journal.write('flush', { w = A.w, s = record.step, p = #A.publishes })
+else
+  journal.note('published', { s = record.step, p = #A.publishes })
+end
 return apply.answer('flushed')

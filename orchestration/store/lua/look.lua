@@ -19,21 +19,21 @@ local AWAITING_ADMISSION, OUTBOX, LINES, LIMITS = 7, 8, 9, 10
 local n = A.n
 
 local function set_back(place, by, least)
-  local found = redis.call('ZRANGE', call.extra[place], '(' .. whole(call.now), '+inf', 'BYSCORE', 'WITHSCORES')
+  local found = redis.call('ZRANGE', call.named[place], '(' .. whole(call.now), '+inf', 'BYSCORE', 'WITHSCORES')
   for i = 1, #found, 2 do
-    redis.call('ZADD', call.extra[place], whole(math.max(call.now + least, found[i + 1] - by)), found[i])
+    redis.call('ZADD', call.named[place], whole(math.max(call.now + least, found[i + 1] - by)), found[i])
   end
 end
 
 local owners, due, parked = {}, {}, false
 
 -- Whether there are keys of the kinds from one to another, in any shard.
-local function exist(first, last) return redis.call('EXISTS', unpack(call.extra, first * n + 1, last * n + n)) > 0 end
+local function exist(first, last) return redis.call('EXISTS', unpack(call.named, first * n + 1, last * n + n)) > 0 end
 
 local function look(kind, into, ...)
   if not exist(kind, kind) then return end
   for place = kind * n + 1, kind * n + n do
-    local found = redis.call('ZRANGE', call.extra[place], ...)
+    local found = redis.call('ZRANGE', call.named[place], ...)
     if #found > 0 then into[#into + 1] = { place, unpack(found) } end
   end
 end
@@ -43,15 +43,15 @@ local function look_behind(kind, most, by_time)
   for place = kind * n + 1, kind * n + n do
     local at, found = A.at[place] or 0, nil
     if by_time then
-      found = redis.call('ZRANGE', call.extra[place], '-inf', call.now, 'BYSCORE', 'LIMIT', at, most)
+      found = redis.call('ZRANGE', call.named[place], '-inf', call.now, 'BYSCORE', 'LIMIT', at, most)
     else
-      found = redis.call('ZRANGE', call.extra[place], at, at + most - 1)
+      found = redis.call('ZRANGE', call.named[place], at, at + most - 1)
     end
     if #found > 0 then due[#due + 1] = { place, unpack(found) } end
   end
 end
 
-local swept = redis.call('MGET', unpack(call.extra, 1, n))
+local swept = redis.call('MGET', unpack(call.named, 1, n))
 local ago = call.now - tonumber(swept[1] or 0)
 local is_turn = A.everything or ago >= A.period or ago < -BACK
 local swept_at = is_turn and tonumber(swept[1] or 0)
@@ -68,7 +68,7 @@ if is_turn then
       set_back(OUTBOX * n + i, by, A.redispatch)
       set_back(LINES * n + i, by, A.redispatch)
     end
-    given[2 * i - 1], given[2 * i] = call.extra[i], whole(call.now)
+    given[2 * i - 1], given[2 * i] = call.named[i], whole(call.now)
   end
   redis.call('MSET', unpack(given))
 end
@@ -86,7 +86,7 @@ if exist(PARKED, is_turn and LIMITS or LEASES) then
     look_behind(OUTBOX, A.batch, true)
     look_behind(LINES, A.few, true)
     for place = LIMITS * n + 1, exist(LIMITS, LIMITS) and LIMITS * n + n or 0 do
-      local limited = redis.call('HKEYS', call.extra[place])
+      local limited = redis.call('HKEYS', call.named[place])
       if #limited > 0 then due[#due + 1] = { place, unpack(limited) } end
     end
   end

@@ -10,7 +10,7 @@ if not status then return { 'unknown' } end
 local at = redis.call('GET', K.handler)
 redis.call('ZREM', K['runs:' .. status], call.run)
 redis.call('ZREM', K.retire, call.run)
-for _, key in pairs(call.extra) do redis.call('UNLINK', key) end
+for _, key in pairs(call.named) do redis.call('UNLINK', key) end
 for _, key in ipairs(lifetimes.retained()) do redis.call('UNLINK', key) end
 redis.call('ZREM', K.session_runs, call.run)
 local is_of_session = string.find(call.run, '.', 1, true)   -- which may have been deleted, and another one begun

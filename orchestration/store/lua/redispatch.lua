@@ -2,6 +2,7 @@
 -- Answers: redispatched {dispatches}. What no longer waits to be claimed leaves the index.
 --!keys run unclaimed counters
 
+local again = 0
 local running = redis.call('HGET', K.run, 'status') == 'running'
 for _, item in ipairs(A.items) do
   local record = running and records.get(item.w)
@@ -14,8 +15,10 @@ for _, item in ipairs(A.items) do
     redis.call('ZADD', K.unclaimed, 'XX', whole(call.now + pause), call.run .. '|' .. item.w .. '|' .. item.q)
     redis.call('HINCRBY', K.counters, 'redispatches', 1)
     dispatch.ask_for_message(item.w, record)
+    again = again + 1
   else
     unclaimed.drop(item.w, item.q)
   end
 end
+if again > 0 then journal.note('redispatch', { n = again }) end
 return { 'redispatched', cmsgpack.pack({ dispatches = call.dispatches, ended = false }) }

@@ -2,7 +2,7 @@
 -- is ready waits in the FIFO of its step until `start` fills the slots.
 -- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
 -- Answers: restored | exists. Repeating a part changes nothing. The keys of an abandoned restoration expire.
---!keys run events scopes extra collect timers state handler
+--!keys run events scopes extra collect timers state handler journal
 
 local body = unpacked_body()
 local ABANDONED_AFTER = 3600000
@@ -79,6 +79,7 @@ redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.pa
 for _, c in ipairs(body) do PUT[c.o](c) end
 scopes.settle()
 publish.save()
+journal.note('restore', { part = A.part })
 for _, key in ipairs(lifetimes.spent()) do redis.call('PEXPIRE', key, ABANDONED_AFTER) end
-for _, name in ipairs({ 'run', 'extra', 'state' }) do redis.call('PEXPIRE', K[name], ABANDONED_AFTER) end
+for _, name in ipairs({ 'run', 'extra', 'state', 'journal' }) do redis.call('PEXPIRE', K[name], ABANDONED_AFTER) end
 return { 'restored' }

@@ -1,13 +1,15 @@
 -- Clear up the dynamic keys of an ended run: a completed run no longer needs them; another one may be revived and keeps
 -- them for the run's own lifetime. Args: run, keep (ms), x (their names). Answers: retired.
 --!flags allow-oom
---!keys run retire
+--!keys run retire journal
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then
-  for _, key in pairs(call.extra) do
+  for _, key in pairs(call.named) do
     if status == 'completed' then redis.call('UNLINK', key) else redis.call('PEXPIRE', key, A.keep) end
   end
   redis.call('ZREM', K.retire, call.run)
+  if status == 'completed' then journal.note('retire', {}) end
+  if redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
 end
 return { 'retired' }

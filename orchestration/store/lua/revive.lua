@@ -14,7 +14,7 @@ if at and at ~= call.run then return { 'superseded' } end
 local flat = redis.call('HGETALL', K.work)
 if #flat == 0 and (has_begun or not limit) then return { 'nothing' } end
 for _, key in ipairs(lifetimes.retained()) do redis.call('PERSIST', key) end
-for _, key in pairs(call.extra) do redis.call('PERSIST', key) end
+for _, key in pairs(call.named) do redis.call('PERSIST', key) end
 redis.call('PERSIST', K.state)
 redis.call('PERSIST', K.versions)
 redis.call('PERSIST', K.handler)
@@ -28,19 +28,22 @@ if meta[4] then
   flat = redis.call('HGETALL', K.work)
 end
 beginning.begin_or_wait(limit, A.timeout)
-for i = 1, #flat, 2 do
-  local record = records.decode(flat[i + 1])
+local packed, ids = {}, {}                       -- in an order of their own, so that doing it again does the same
+for i = 1, #flat, 2 do ids[#ids + 1], packed[flat[i]] = flat[i], flat[i + 1] end
+table.sort(ids)
+for _, wid in ipairs(ids) do
+  local record = records.decode(packed[wid])
   if record.state ~= 'suspended' then          -- parked work too: a worker that unparked it found the run ended
     record.failures, record.losses, record.charged_losses = nil, nil, nil
     record.suspicion, record.alone, record.late = nil, nil, nil
     record.first_attempt_at, record.last_error, record.last_failed_at = nil, nil, nil
     if call.awaits_admission and record.slot then
-      slots.give(record.step, record.slot, flat[i])
+      slots.give(record.step, record.slot, wid)
       record.slot = nil
     end
-    if record.slot then dispatch.work(flat[i], record) else slots.enqueue_or_dispatch(record) end
+    if record.slot then dispatch.work(wid, record) else slots.enqueue_or_dispatch(record) end
   elseif record.awaits then                     -- its timer may have run out after the run's end: it starts again
-    local waiter = flat[i] .. '|' .. record.awaits[1]
+    local waiter = wid .. '|' .. record.awaits[1]
     timing.set_timer(record.awaits[2], 'waiter|' .. call.run .. '|' .. waiter)
   end
 end

@@ -1,14 +1,15 @@
 -- Everything a run needs to continue elsewhere, as of one instant. Reads only.
 -- Args: run. The dynamic keys to read are given in x; `changed` if the run has others by now: ask again with those.
--- Answers: taken, then run, state, work, events, queue, scopes, joins, waiters, collect (flat hashes), inbox (list),
---   timers (member, instant, …), then per dynamic key its logical name and its content | changed | unknown.
+-- Answers: taken, id of the last entry of the journal (or ''), timers (member, instant, …), then for each key its
+--   logical name and its content (hashes and sorted sets flat) | changed | unknown.
 -- One script, because all of it must be of one instant. It takes about a millisecond per thousand live work items.
 --!flags no-writes
---!keys run work events queue scopes joins inbox waiters extra collect timers state
+--!keys run work events slots free queue scopes joins inbox waiters waiting extra received collect children
+--!keys timers state journal
 
 if redis.call('EXISTS', K.run) == 0 then return { 'unknown' } end
 local given = {}
-for name, key in pairs(call.extra) do given[key] = name end
+for name, key in pairs(call.named) do given[key] = name end
 for _, key in ipairs(redis.call('SMEMBERS', K.extra)) do
   if not given[key] then return { 'changed' } end
 end
@@ -28,12 +29,19 @@ for i = 1, #work, 2 do
 end
 local waiting = redis.call('HGETALL', K.waiters)
 for i = 1, #waiting, 2 do due('waiter|' .. call.run .. '|' .. waiting[i]) end
+due('timeout|' .. call.run)
 
-local reply = { 'taken', redis.call('HGETALL', K.run), redis.call('HGETALL', K.state), work,
-  redis.call('HGETALL', K.events), redis.call('HGETALL', K.queue), redis.call('HGETALL', K.scopes),
-  redis.call('HGETALL', K.joins), waiting, redis.call('HGETALL', K.collect), redis.call('LRANGE', K.inbox, 0, -1),
-  timers }
-for _, key in pairs(call.extra) do
+local last = redis.call('XREVRANGE', K.journal, '+', '-', 'COUNT', 1)[1]
+local reply = { 'taken', last and last[1] or '', timers, 'run', redis.call('HGETALL', K.run), 'work', work,
+  'events', redis.call('HGETALL', K.events), 'slots', redis.call('HGETALL', K.slots),
+  'free', redis.call('ZRANGE', K.free, 0, -1, 'WITHSCORES'), 'queue', redis.call('HGETALL', K.queue),
+  'scopes', redis.call('HGETALL', K.scopes), 'joins', redis.call('HGETALL', K.joins),
+  'inbox', redis.call('LRANGE', K.inbox, 0, -1), 'waiters', waiting,
+  'waiting', redis.call('ZRANGE', K.waiting, 0, -1, 'WITHSCORES'),
+  'received', redis.call('ZRANGE', K.received, 0, -1, 'WITHSCORES'),
+  'collect', redis.call('HGETALL', K.collect), 'children', redis.call('HGETALL', K.children),
+   'state', redis.call('HGETALL', K.state) }
+for _, key in pairs(call.named) do
   reply[#reply + 1] = given[key]
   local kind = redis.call('TYPE', key).ok
   reply[#reply + 1] = (kind == 'list' and redis.call('LRANGE', key, 0, -1))

@@ -16,9 +16,21 @@ local list = call.extra[A.seg]
 record.segments = record.segments or {}
 local size = record.segments[A.seg]
 if size and size ~= A.size and not list then return { 'resized', size } end
-if size ~= A.size then
+local changes = size ~= A.size                  -- a chunk that comes again writes the same
+if changes then
   record.segments[A.seg] = A.size
   records.put(A.w, record)
+end
+if list and A.items[1] and A.items[1].at == 0 then   -- what is there is of an earlier staging, or it
+  local there, same = redis.call('LRANGE', list, 0, #A.items - 1), true
+  for i, item in ipairs(A.items) do same = same and there[i] == item.d end
+  if not same then
+    redis.call('DEL', list)
+  elseif redis.call('LLEN', list) > #A.items then
+    redis.call('LTRIM', list, 0, #A.items - 1)
+    changes = true
+  end
+  changes = redis.call('SADD', K.extra, list) == 1 or changes
 end
 for _, item in ipairs(A.items) do
   if not list then
@@ -29,13 +41,15 @@ for _, item in ipairs(A.items) do
       redis.call('HSET', K.events, item.e, item.d)
       if item.uses > 1 then redis.call('HSET', K.events, '#' .. item.e, item.uses) end
     end
-    redis.call('HSET', K.queue, A.seg .. '#' .. item.i, records.encode(record))
-  else
-    if item.at == 0 then
-      redis.call('DEL', list)
-      redis.call('SADD', K.extra, list)
+    local field, packed = A.seg .. '#' .. item.i, records.encode(record)
+    if redis.call('HGET', K.queue, field) ~= packed then
+      redis.call('HSET', K.queue, field, packed)
+      changes = true
     end
-    if redis.call('LLEN', list) == item.at then redis.call('RPUSH', list, item.d) end
+  elseif redis.call('LLEN', list) == item.at then
+    redis.call('RPUSH', list, item.d)
+    changes = true
   end
 end
+if changes then journal.note('stage', { s = record.step }) end
 return { 'staged' }

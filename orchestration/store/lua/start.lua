@@ -21,9 +21,9 @@ if A.busy then
   at = at or turns.session_id()               -- a run that was started with the session's name as its id
   is_busy = turns.is_busy(at)
   local takes_over = A.busy == 'interrupt' or A.busy == 'rollback'
-  waits = not takes_over and (is_busy or turns.length() > 0)
+  waits = A.waits or not takes_over and (is_busy or turns.length() > 0)
   if waits and A.busy == 'reject' then return { 'running', cmsgpack.pack({}) } end
-  if waits and turns.length() >= A.most then return { 'full', cmsgpack.pack({}) } end
+  if waits and turns.length() >= (A.most or math.huge) then return { 'full', cmsgpack.pack({}) } end
   if is_busy and A.busy == 'rollback' then
     version = turns.version_before(at)
     if not version then return { 'forgotten', cmsgpack.pack({}) } end
@@ -33,7 +33,7 @@ elseif at then
 end
 if known[3] then
   for _, key in ipairs(lifetimes.retained()) do redis.call('PERSIST', key) end
-  for _, key in pairs(call.extra) do redis.call('PERSIST', key) end
+  for _, key in pairs(call.named) do redis.call('PERSIST', key) end
 end
 
 redis.call('SET', K.plan, A.plan, 'NX')
@@ -50,7 +50,8 @@ apply.commands(unpacked_body())
 redis.call('PERSIST', K.state)             -- what was written before the start was to expire
 redis.call('PERSIST', K.versions)
 redis.call('PERSIST', K.journal)
-journal.write('start', { a = 0 })
+A.waits = waits or nil                     -- for the journal: if the start is done again, the line is empty
+journal.write('start', { a = 0, v = versions.present() })
 call.had_session = waits and not is_busy   -- a process of an earlier release has ended the run before these
 local reply = apply.answer('started')
 redis.call('HSET', K.run, 'started', reply[2])

@@ -10,4 +10,5 @@ for _, item in ipairs(A.items) do
     dispatch.work(item.w, record)
   end
 end
+if #call.dispatches > 0 then journal.note('unpark', { n = #call.dispatches }) end
 return { 'unparked', cmsgpack.pack({ dispatches = call.dispatches, ended = false }) }

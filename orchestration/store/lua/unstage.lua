@@ -5,8 +5,9 @@
 local record = records.get(A.w)
 if not record or record.token ~= A.t then return { 'stale' } end
 local list = call.extra[A.seg]
+local changes = false
 if list then
-  redis.call('UNLINK', list)
+  changes = redis.call('UNLINK', list) == 1
   redis.call('SREM', K.extra, list)
 end
 for i = A.first, list and 0 or A.to do
@@ -16,10 +17,13 @@ for i = A.first, list and 0 or A.to do
     local staged_record = records.decode(raw)
     redis.call('HDEL', K.events, staged_record.event_id, '#' .. staged_record.event_id)
     redis.call('HDEL', K.queue, field)
+    changes = true
   end
 end
 if A.last and record.segments then
+  changes = changes or record.segments[A.seg] ~= nil
   record.segments[A.seg] = nil
   records.put(A.w, record)
 end
+if changes then journal.note('unstage', { s = record.step }) end
 return { 'cleared' }

@@ -5,7 +5,7 @@
 
 local names = {}
 for i = 1, #A.x do
-  local key = call.extra[i]
+  local key = call.named[i]
   names[i] = redis.call('HGET', key, 'workflow') or ''
 end
 return names

@@ -12,6 +12,7 @@ from support.model.world import LIMITS, LiveRun, World
 from support.store.driving import event
 from umbel.orchestration.connection.keys import RUN_KEYS
 from umbel.orchestration.engine.leases import Held
+from umbel.orchestration.history.verify import verify
 from umbel.orchestration.model.commands import Resume
 from umbel.orchestration.model.decide import route
 from umbel.orchestration.model.suspicion import MOST
@@ -45,11 +46,17 @@ class FaultyWorld(World):
             (self.claim_again, 2),
             (self.start_again, 1),
             (self.retire, 4),
+            (self.verify, 1),
         ]
         self.play(operations, scripts)
         for run in list(self.runs):
             self.drain(run)
         self.look_at_shards()
+
+    def verify(self, run: LiveRun) -> None:
+        """The journal leads to what is there."""
+        found = self.store.call(verify, self.store, run.model.run_id)
+        agree("what the journal leads to", [str(each) for each in found.differences], [])
 
     # -- from outside ----------------------------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ function apply.answer(status, extra)
   body.leaving = call.leaving
   body.starts = call.to_start
   body.reports, body.parted = call.reports, call.parted
-  if call.had_session then turns.advance() end
+  if call.had_session and not call.again then turns.advance() end
   body.following, body.interrupted = call.following, call.interrupted
   return { status, cmsgpack.pack(body) }
 end

@@ -23,5 +23,5 @@ function beginning.begin(timeout)
   call.awaits_admission = nil
   beginning.begin_or_wait(nil, timeout)
   apply.commands(unpacked_body())
-  journal.write('begin', {})
+  journal.write('begin', { v = versions.present() })
 end

@@ -2,13 +2,14 @@
 -- next one, whatever became of it. Two shorthands: K.name is the key of that logical name, A.name an argument.
 
 local call, A
+local VERBS = {}                   -- name -> body of each function, for `replay`
 local K                            -- made by the first call: Redis loads a library without `setmetatable`
 
 -- What a call on a run is; see `begin`.
 local function call_on(run, keys, positions, clock, packed_commands, source)
   return {
     keys = keys, positions = positions,
-    extra = {},                    -- logical name -> key, for the keys beyond the fixed ones
+    named = {}, extra = {},        -- logical name -> key, for the keys beyond the fixed ones; extra: those used so far
     packed_commands = packed_commands,   -- apart from A, because the journal keeps them as they are
     clock = clock,
     now = clock[1] * 1000 + math.floor(clock[2] / 1000),
@@ -26,16 +27,25 @@ local function call_on(run, keys, positions, clock, packed_commands, source)
     -- and, once there is any: counters {name = value}, led_to (see journal), leaving, reports and parted (see finish),
     -- to_start (child runs that the caller has to start), awaits_admission (the run waits for its turn, in its session
     -- or at its workflow's concurrency limit: its work queues up), carry_on, carried, carried_record (see carry),
-    -- had_session, following and interrupted (see turns)
+    -- had_session, following, interrupted (see turns), args (see journal), again (`replay` does the call again: nobody
+    -- is to hear of it)
   }
 end
+
+local USED = { __index = function(extra, name)
+  local key = call.named[name]
+  extra[name] = key
+  return key
+end }
 
 -- positions: logical name of each fixed key -> its place in KEYS; count: how many those are.
 local function begin(positions, count, keys, argv)
   K = K or setmetatable({}, { __index = function(_, name) return call.keys[call.positions[name]] end })
   A = cmsgpack.unpack(argv[1])
   call = call_on(A.run, keys, positions, redis.call('TIME'), argv[2], A.w or 'start')
-  for i, name in ipairs(A.x or {}) do call.extra[name] = keys[count + i] end
+  if not A.x then return end
+  for i, name in ipairs(A.x) do call.named[name] = keys[count + i] end
+  setmetatable(call.extra, USED)
 end
 
 -- The body that the caller sent beside the arguments.

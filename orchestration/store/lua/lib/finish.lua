@@ -1,6 +1,6 @@
 -- The end of a run, from a step or from outside: the first one wins, everything later finds status ~= running.
---!keys run extra timers awaiting_admission releasing retire runs:running runs:completed runs:failed runs:cancelled
---!keys runs:timed_out ended state versions handler outbox
+--!keys run extra timers awaiting_admission releasing retire packing runs:running runs:completed runs:failed
+--!keys runs:cancelled runs:timed_out ended state versions handler outbox
 
 -- `call.leaving` is then the ticket|workflow of the admission that this end releases, `call.reports` the run that waits
 -- for this one, `call.parted` says that the run had child runs (see lib/children.lua).
@@ -38,7 +38,9 @@ function finish.run(status, event)
     redis.call('PEXPIRE', K.state, A.keep)
     redis.call('PEXPIRE', K.versions, A.keep)
   end
+  redis.call('ZADD', K.packing, whole(call.now + A.pack), call.run)
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
+  if call.again then return end
   -- 'run' NUL {status, event}: a caller that waits for the end need not ask for a small event. A large one is left out,
   -- because every worker and client hears of every end in the shard, and one caller at most wants the event.
   redis.call('PUBLISH', K.ended .. (A.channels or ''),
@@ -47,6 +49,7 @@ end
 
 -- The same from outside of its steps: cancelled, or timed out.
 function finish.from_outside(status, event)
+  call.args = { status = status, event = event }
   journal.write('end', { status = status })
   finish.run(status, event)
   call.ended = true

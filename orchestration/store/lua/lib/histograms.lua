@@ -4,6 +4,7 @@
 local BOUNDS = { 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 1800000 }   -- ms
 
 function histograms.observe(what, ms)
+  if call.again then return end
   local n = 1
   while BOUNDS[n] and ms > BOUNDS[n] do n = n + 1 end
   redis.call('HINCRBY', K.counters, what .. '|' .. n, 1)

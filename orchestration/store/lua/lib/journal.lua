@@ -1,5 +1,7 @@
--- The run's journal: what happened, for the timeline and for rebuilding the run, and what it led to.
---!keys journal
+-- The run's journal: what happened, what it led to, and all that is needed to do it again (replay.lua).
+-- Fields of an entry: k kind, d what happened, c the body of the call, i its arguments and its instant. A commit, which
+-- is most of all entries, has none of i: what would be in it is in d.
+--!keys journal packing
 
 -- `call.led_to` is groups of { e event name, w {work id …}, s step, by where the event came from }.
 
@@ -16,18 +18,64 @@ function journal.lead_to(work_id, step, event_name, by)
   end
 end
 
--- Writes one entry, with all that this script led to so far. `A.full` keeps the applied commands.
-function journal.write(kind, data)
-  data.led_to = call.led_to
-  local packed, commands = cmsgpack.pack(data), A.full and call.packed_commands
-  if commands then
-    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', packed, 'c', commands)
-  else
-    redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', 'k', kind, 'd', packed)
+-- `call.args` are the arguments where those of the call (A) are not what was done: in a call on another run, say.
+-- Arguments that are the same for every call, say where a key or a caller is, or are checks that were passed.
+local LEFT_OUT = { run = 1, x = 1, redispatch = 1, smax = 1, jmax = 1, jbytes = 1, ibytes = 1, keep = 1, full = 1,
+  windex = 1, state = 1, pack = 1, stuck = 1, t = 1, member = 1, wv = 1, iv = 1, seen = 1, answers = 1, batch = 1,
+  publishes = 1, push = 1, plan = 1, handler = 1, before = 1, lease = 1, suspicion = 1, me = 1, lock = 1, expect = 1,
+  reserve = 1, px = 1, channels = 1, skeep = 1, most = 1,
+  cancelled = 1 }
+
+local function used()
+  local found = {}
+  for name in pairs(call.extra) do found[#found + 1] = name end
+  return #found > 0 and found or nil
+end
+
+local function arguments()
+  local kept = { ['@'] = call.clock, x = used() }
+  for name, value in pairs(call.args or A) do
+    if not LEFT_OUT[name] then kept[name] = value end
   end
+  return kept
+end
+
+-- Writes one entry, with all that this call led to so far. `A.full` keeps what is needed to do the call again.
+function journal.write(kind, data)
+  if call.again then return end
+  data.led_to = call.led_to
+  local fields = { 'k', kind, 'd', cmsgpack.pack(data) }
+  local size = #fields[4]
+  if A.full then
+    if call.packed_commands then
+      fields[5], fields[6] = 'c', call.packed_commands
+      size = size + #call.packed_commands
+    end
+    if kind ~= 'commit' then
+      fields[#fields + 1] = 'i'
+      fields[#fields + 1] = cmsgpack.pack(arguments())
+      size = size + #fields[#fields]
+    end
+  end
+  redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', unpack(fields))
   local length = kind ~= 'commit' and redis.call('XLEN', K.journal)
-  if not bounded.is_due(length or counters.get('commits'), #packed + #(commands or ''), A.jbytes) then return end
+  if not bounded.is_due(length or counters.get('commits'), size, A.jbytes) then return end
+  redis.call('ZADD', K.packing, 'NX', whole(call.now + A.pack), call.run)
   length = length or redis.call('XLEN', K.journal)
   local kept = bounded.affordable(K.journal, length, A.jbytes)
   if kept < length then redis.call('XTRIM', K.journal, 'MAXLEN', kept) end
+end
+
+-- Writes an entry that only serves to do the call again.
+function journal.note(kind, data)
+  if A.full then journal.write(kind, data) end
+end
+
+-- Writes the entry of a commit. data: what the caller says of it; claimed_at: of the attempt.
+function journal.commit(data, claimed_at)
+  data.ca, data.o, data.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
+  if A.full then
+    data.n, data.q, data.deny, data.early, data.x = call.now, A.carry, data.deny or A.deny, A.early, used()
+  end
+  journal.write('commit', data)
 end

@@ -20,11 +20,13 @@ function publish.save()
 end
 
 function publish.event(payload, step, attempt)
+  if call.again then return counters.add('seq', 1) end
   local data = cmsgpack.pack({ payload, step or '', attempt or 0 })
   redis.call('XADD', K.stream, 'MAXLEN', '~', A.smax, announce('e', data), 'd', data)
 end
 
 function publish.state(step, state, worker, input, output)
+  if call.again then return counters.add('seq', 1) end
   local data = cmsgpack.pack({ step, state, worker, input or '', output or '' })
   redis.call('XADD', K.trace, 'MAXLEN', '~', A.smax, announce('t', data), 'd', data)
 end

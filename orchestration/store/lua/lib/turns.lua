@@ -18,6 +18,7 @@ local function turn_to(run, packed_commands)
     keys[i] = is_own and before .. run .. rest or key
   end
   call = call_on(run, keys, call.positions, call.clock, packed_commands, 'start')
+  call.again, call.args = was.again, {}        -- A is of the other call
   return was
 end
 
@@ -81,6 +82,20 @@ function turns.take()
   redis.call('ZREMRANGEBYRANK', K.session_runs, 0, -LISTED - 1)
 end
 
+-- The run has waited in line, and begins: with its workflow's admission if there is a limit.
+function turns.begin(limit, timeout)
+  redis.call('HDEL', K.run, 'queued', 'fills')
+  turns.take()
+  call.args = { turn = true, limit = limit, timeout = timeout }
+  if limit then
+    beginning.begin_or_wait(limit, timeout)
+    journal.note('turn', { v = versions.present() })
+  else
+    beginning.begin(tonumber(timeout))
+    publish.save()
+  end
+end
+
 -- The session's run has ended: what belongs to the session expires, unless it goes on. See `advance`.
 function turns.expire()
   for _, name in ipairs({ 'handler', 'state', 'versions', 'session', 'session_runs' }) do
@@ -107,14 +122,7 @@ function turns.advance()
     local meta = redis.call('HMGET', K.run, 'status', 'queued', 'limit', 'timeout', 'fills', 'plan')
     if meta[1] == 'running' and meta[2] then
       call.packed_commands = meta[5]
-      redis.call('HDEL', K.run, 'queued', 'fills')
-      turns.take()
-      if meta[3] then
-        beginning.begin_or_wait(meta[3], meta[4])
-      else
-        beginning.begin(tonumber(meta[4]))
-        publish.save()
-      end
+      turns.begin(meta[3], meta[4])
       was.following = { run = run, plan = meta[6], dispatches = call.dispatches, limited = meta[3] and true }
     else
       run = redis.call('LPOP', K.line)

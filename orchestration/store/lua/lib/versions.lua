@@ -105,6 +105,7 @@ function versions.put_back_and_journal(version)
   local n, set, del = versions.put_back(version)
   if not n then return nil end
   if A.full then call.packed_commands = cmsgpack.pack({ set = set, del = del }) end
+  call.args = {}
   journal.write('state', { how = 'put_back', del = del, v = n, to = version })
   return n
 end

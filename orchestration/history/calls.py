@@ -1,0 +1,94 @@
+"""Journal entries as the calls that they record: the function, its arguments, its body and its instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..connection.keys import DYNAMIC_KEYS
+from ..model.errors import HistoryUnavailable
+from ..store.journal import Entry
+from ..store.replies import unpack_raw
+
+#: Kind of an entry -> the function that wrote it, and what that answers when it is applied. Kinds that are named after
+#: their function and answer with their own name's past participle are in the table too: it says what can be done again.
+FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "start": ("start", ("started",)),
+    "restore": ("restore", ("restored",)),
+    "begin": ("begin", ("begun",)),
+    "turn": ("turn", ("begun",)),
+    "claim": ("claim", ("claimed",)),
+    "commit": ("commit", ("committed",)),
+    "flush": ("flush", ("flushed",)),
+    "published": ("flush", ("flushed",)),
+    "collect": ("collect", ("waiting", "complete")),
+    "memo": ("memo", ("kept",)),
+    "stage": ("stage", ("staged",)),
+    "unstage": ("unstage", ("cleared",)),
+    "state": ("state_write", ("written",)),
+    "send": ("send", ("sent",)),
+    "wake": ("wake", ("woken",)),
+    "deadline": ("deadline", ("woken",)),
+    "lost": ("lose", ("lost",)),
+    "released": ("lose", ("lost",)),
+    "redispatch": ("redispatch", ("redispatched",)),
+    "parked": ("park", ("parked",)),
+    "unpark": ("unpark", ("unparked",)),
+    "end": ("finish", ("ended",)),
+    "revived": ("revive", ("revived",)),
+    "child": ("child_ended", ("told",)),
+    "child_started": ("child_started", ("noted",)),
+    "retire": ("retire", ("retired",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PastCall:
+    """One call as `replay.lua` takes it.
+
+    Attributes:
+        entry: What recorded it.
+        names: Logical names of the dynamic keys that it touches.
+        wire: Verb, arguments, body and clock.
+        answers: What it answers when it is applied, one of these.
+    """
+
+    entry: Entry
+    names: frozenset[str]
+    wire: dict[str, Any]
+    answers: tuple[str, ...]
+
+
+def past_call(entry: Entry) -> PastCall:
+    """The call that an entry records.
+
+    Raises:
+        HistoryUnavailable: The entry lacks it: an older release has written it, or the journal keeps no values.
+    """
+    known = FUNCTIONS.get("turn" if b"turn" in entry.arguments else entry.kind)
+    args = _commit(entry) if entry.kind == "commit" else dict(entry.arguments)
+    if known is None or not args:
+        raise HistoryUnavailable(
+            f"Entry {entry.seq} of the journal ({entry.kind}) does not say how to do it again: another release of "
+            "umbel has written it, or one with history='summary'. No point after it can be rebuilt."
+        )
+    clock = args.pop(b"@")
+    named = args.pop(b"x", None) or ()
+    names = {name.decode() for name in named if name.decode().partition(":")[0] in DYNAMIC_KEYS}
+    if entry.kind in ("flush", "published"):
+        names.add(f"sent:{args[b'w'].decode()}")
+        args[b"p"] = entry.about["p"]
+    wire = {"verb": known[0], "args": args, "clock": clock}
+    if b"c" in entry.fields:
+        wire["body"] = entry.fields[b"c"]
+    return PastCall(entry, frozenset(names), wire, known[1])
+
+
+def _commit(entry: Entry) -> dict[bytes, Any]:
+    about = unpack_raw(entry.fields[b"d"])
+    if b"n" not in about:
+        return {}
+    now = int(about[b"n"])
+    args = {b"w": about[b"w"], b"owner": about[b"o"], b"@": [b"%d" % (now // 1000), b"%d" % (now % 1000 * 1000)]}
+    named = ((b"carry", b"q"), (b"deny", b"deny"), (b"early", b"early"), (b"x", b"x"))
+    return args | {arg: about[name] for arg, name in named if name in about}

@@ -1,0 +1,97 @@
+"""Keys that stand for those of a run while its past is rebuilt: in the run's shard, nobody else's, and soon expired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..connection.keys import DYNAMIC_KEYS, RUN_KEYS, RunKeys, new_nonce
+from ..model.errors import HistoryDamaged
+from ..store.calls import fixed_keys
+from ..store.scripts import load, unpack
+from ..store.verbs import Store
+from .calls import PastCall
+
+#: What a crash leaves behind expires after this.
+LIFE_MS = 600_000
+
+#: So many entries are done again by one script, which is to stay short.
+AT_A_TIME = 40
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchKeys(RunKeys):
+    """All keys that scripts on a run touch, under a name of their own.
+
+    Attributes:
+        name: Theirs.
+    """
+
+    name: str = ""
+
+    @property
+    def stem(self) -> str:
+        """What the names of its dynamic keys begin with."""
+        return f"{self.tag}rebuilt:{self.name}:{self.run_id}:"
+
+    def __getitem__(self, name: str) -> str:
+        """The key that stands for the one of this logical name."""
+        kind, colon, rest = name.partition(":")
+        if name in RUN_KEYS:
+            return self.stem[:-1] + RUN_KEYS[name].suffix
+        if colon and kind in DYNAMIC_KEYS:
+            return self.stem[:-1] + DYNAMIC_KEYS[kind][0] + rest
+        return f"{self.stem}beside:{name}"
+
+
+class Scratch:
+    """The keys of one rebuilding."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        """Args:
+        store: The deployment.
+        run_id: The run that is rebuilt.
+        """
+        own = store.locate(run_id)
+        self.store, self.run_id = store, run_id
+        self._done = 0
+        self.keys = ScratchKeys(own.run_id, own.shard, own.tag, new_nonce())
+
+    async def do_again(self, calls: Sequence[PastCall]) -> None:
+        """Do again what entries record, in order.
+
+        Raises:
+            HistoryDamaged: A function refuses what it did then: the journal does not suffice, or is damaged.
+        """
+        for start in range(0, len(calls), AT_A_TIME):
+            some = calls[start : start + AT_A_TIME]
+            names = sorted(frozenset().union(*(call.names for call in some)))
+            _, packed = await self.store.verb(
+                "replay",
+                self.run_id,
+                keys=self.keys,
+                first=self._done,
+                names=names,
+                life=LIFE_MS,
+                body=[call.wire for call in some],
+                extra={name: self.keys[name] for name in names},
+            )
+            self._done += len(some)
+            for call, answer in zip(some, unpack(packed), strict=True):
+                if answer not in call.answers:
+                    raise HistoryDamaged(
+                        f"Entry {call.entry.seq} ({call.entry.kind}) of the journal of run {self.run_id!r} cannot be "
+                        f"done again: expected {' or '.join(call.answers)}, found {answer}.",
+                        seq=call.entry.seq,
+                    )
+
+    async def put(self, commands: Iterable[tuple[Any, ...]]) -> None:
+        """Write to the keys: commands, names of keys in place."""
+        await self.store.batch("rebuild a run", *commands)
+
+    async def drop(self) -> None:
+        """Delete the keys. What a crash before leaves expires."""
+        dynamic = await self.store.command("list keys", "SMEMBERS", self.keys["extra"])
+        fixed = fixed_keys(self.keys, load("replay").keys)
+        await self.store.command("drop a rebuilt run", "UNLINK", *fixed, *dynamic)

@@ -1,0 +1,133 @@
+"""Whether a run's journal leads to what is there: rebuilt and compared, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from ..connection.keys import state_id_of
+from ..snapshots.take import Contents, contents
+from ..state.redis_hash import StateHash
+from ..store.verbs import Store
+from .rebuild import begins_with_version, past_entries, rebuilt, rebuilt_contents
+from .scratch import Scratch
+
+#: Answers that are remembered, and the ticket of an admission: they say nothing about where the run is.
+_ASIDE = {b"started", b"begun"}
+#: Where Lua writes maps, whose fields may be in any order.
+_OF_MAPS = ("work", "queue", "scopes", "joins", "children")
+_SORTED = ("free", "waiting", "received")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as the journal has it.
+
+    Attributes:
+        key: Logical name of the key.
+        field: Of a hash; else empty.
+        expected: What the journal leads to.
+        found: What is there.
+    """
+
+    key: str
+    field: str
+    expected: Any
+    found: Any
+
+    def __str__(self) -> str:
+        where = f"{self.key}[{self.field}]" if self.field else self.key
+        return f"{where}: expected {self.expected!r}, found {self.found!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verification has found.
+
+    Attributes:
+        run_id: The run.
+        entries: How many entries were done again.
+        differences: What is not as the journal has it; empty if all is.
+    """
+
+    run_id: str
+    entries: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the journal leads to what is there."""
+        return not self.differences
+
+
+async def verify(store: Store, run_id: str) -> Verified:
+    """Rebuild a run from its journal and compare it with the run itself, as of one instant.
+
+    *Promise:* nothing of the run is changed, and it may be running. Instants at which timers are due are not compared:
+    they move when the clock of Redis does.
+
+    Raises:
+        RunNotFound: No such run, or its retention is over.
+        HistoryUnavailable: The journal lacks its beginning or the values.
+        HistoryDamaged: It cannot be done again; the error names the entry.
+        StoreUnavailable: Redis did not answer.
+    """
+    live = await contents(store, run_id)
+    past = await past_entries(store, run_id, through=live.journal)
+    async with rebuilt(store, run_id, past) as scratch:
+        again = await rebuilt_contents(scratch)
+        found = [*differences(again, live)]
+        if begins_with_version(past) is not None:
+            found += await _in_state(scratch, again)
+    return Verified(run_id, len(past), tuple(found))
+
+
+async def _in_state(scratch: Scratch, again: Contents) -> list[Difference]:
+    """Where the state differs, as of the version that the run's last write has made: later runs may have written."""
+    state_id = state_id_of(scratch.run_id)
+    version = await scratch.store.command("rebuild", "HGET", scratch.keys[f"state:{state_id}:versions"], "v")
+    there = await StateHash(scratch.store, scratch.run_id, state_id).read_version(int(version or 0))
+    if there is None:
+        return []
+    return [*_between("state", {name.decode(): value for name, value in again.flat("state").items()}, there)]
+
+
+def differences(expected: Contents, found: Contents) -> Iterator[Difference]:
+    """Where two runs differ, key by key."""
+    for name in sorted({*expected.by_name, *found.by_name} - {"state"}):
+        yield from _between(name, _plain(expected, name), _plain(found, name))
+    yield from _between("timers", dict.fromkeys(expected.timers), dict.fromkeys(found.timers))
+
+
+def _between(name: str, expected: Any, found: Any) -> Iterator[Difference]:
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for field in sorted({*expected, *found}, key=str):
+            if expected.get(field) != found.get(field):
+                shown = field.decode(errors="replace") if isinstance(field, bytes) else str(field)
+                yield Difference(name, shown, expected.get(field), found.get(field))
+    elif (expected or None) != (found or None):
+        yield Difference(name, "", expected, found)
+
+
+def _plain(of: Contents, name: str) -> Any:
+    """A key's content as it can be compared: maps without the order in which Lua has written them."""
+    content = of.by_name.get(name, [])
+    if name.partition(":")[0] == "sent":
+        return sorted(content)
+    if ":" in name or name == "inbox":
+        return [_unpacked(each) for each in content] if name == "inbox" else content
+    fields = of.flat(name)
+    if name == "run":
+        return {field: value for field, value in fields.items() if field not in _ASIDE}
+    if name in _SORTED:
+        return {member: float(score) for member, score in fields.items()}
+    return {field: _unpacked(value) for field, value in fields.items()} if name in _OF_MAPS else fields
+
+
+def _unpacked(value: bytes) -> Any:
+    if not value or value[0] < 0x80:  # a number as text
+        return value
+    return msgpack.unpackb(value, raw=True, strict_map_key=False)

@@ -1,0 +1,83 @@
+-- Do again what a journal has recorded, on keys that stand for those of the run, its shard and its state: the very
+-- functions that were applied, with the arguments and at the instants of then. Nothing is published, dispatched or
+-- journaled, and the keys are nobody else's.
+-- Args: run, first (how many entries were done again before), x (logical names of the dynamic keys that the entries
+-- touch), names (the same), life (ms after which the keys expire), and the common limits.
+-- Body: entries {verb, args, body, clock {s, us}}. Answers: replayed {what each function has answered, or its error …}.
+-- Repeating a call changes nothing.
+--!keys every:*
+
+local done = redis.call('HMGET', K.counters, 'replayed', 'answered')
+if tonumber(done[1] or 0) > A.first then return { 'replayed', done[2] } end
+
+local common, entries, life, first, answered = A, unpacked_body(), A.life, A.first, {}
+common.full, common.first = nil, nil
+
+-- Where a call depends on something that is not of the run, it was passed then.
+local READY = {}
+
+function READY.claim(args)
+  args.d, args.suspicion, args.lease = 0, math.huge, 1
+end
+
+function READY.commit(args, record)
+  args.batches, args.wf, args.grace, args.entry = record.batches or 0, '', 0, {}
+end
+
+function READY.flush(args, record)
+  args.batch, args.publishes = (record.batches or 0) + 1, {}
+  for n = 1, args.p or 0 do args.publishes[n] = { d = '', a = 0 } end
+end
+
+function READY.start(args)
+  args.plan, args.cancelled = '', ''
+end
+
+function READY.state_write(args, _, body)
+  args.me, args.id = '', call.clock[1] .. call.clock[2] .. #answered
+  for field, kept in pairs(body.set) do body.set[field] = deltas.applied(redis.call('HGET', K.state, field), kept) end
+  body.del = body.del or {}
+  call.packed_commands = cmsgpack.pack(body)
+end
+
+local function due(args) redis.call('ZADD', K.timers, 0, args.timer) end
+READY.wake, READY.deadline = due, due
+
+function READY.finish(args)
+  args.timer = nil
+end
+
+function VERBS.turn()
+  turns.begin(A.limit, A.timeout)
+  return { 'begun' }
+end
+
+local own, positions, place_of = call, {}, {}
+for name, place in pairs(call.positions) do positions[name] = place end
+for i, name in ipairs(common.names) do place_of[name] = #call.keys - #common.names + i end
+
+local function again(entry)
+  local args = entry.args
+  for name, value in pairs(common) do
+    if args[name] == nil then args[name] = value end
+  end
+  args.member = ''
+  positions.sent = args.w and place_of['sent:' .. args.w]
+  A = args
+  call = call_on(args.run, own.keys, positions, entry.clock, entry.body, args.w or 'start')
+  call.again, call.named = true, own.named
+  setmetatable(call.extra, USED)
+  local record = args.w and records.get(args.w)
+  if record then args.t = record.token end
+  if READY[entry.verb] then READY[entry.verb](args, record or {}, unpacked_body()) end
+  return VERBS[entry.verb]()[1]
+end
+
+for i, entry in ipairs(entries) do
+  local _, status = pcall(again, entry)
+  answered[i] = type(status) == 'table' and status.err or tostring(status)
+end
+call = own
+redis.call('HSET', K.counters, 'replayed', first + #entries, 'answered', cmsgpack.pack(answered))
+for _, key in ipairs(call.keys) do redis.call('PEXPIRE', key, life) end
+return { 'replayed', cmsgpack.pack(answered) }

@@ -1,0 +1,47 @@
+"""A run that is rebuilt from its journal is the run: whatever was done to it, and wherever it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.store.blocking import BlockingStore as Store
+from support.store.driving import DrivenRun, event
+from support.store.verb_cases import CASES, PLAN
+from umbel.orchestration.history.verify import verify
+from umbel.orchestration.model.work_item import FannedOut
+
+
+def verified(store: Store, run_id: str) -> Any:
+    return store.call(verify, store, run_id)
+
+
+#: In the others a run is changed by hand.
+RECORDED = [name for name in CASES if name != "advance"]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_a_verb_has_done_is_rebuilt(store: Store, name: str) -> None:
+    CASES[name](store).ask()
+
+    pattern = f"{store.settings.key_prefix}:*:run:*:journal"
+    runs = [key.decode().split(":run:")[1].removesuffix(":journal") for key in store.client.scan_iter(pattern)]
+    for run_id in runs:
+        found = verified(store, run_id)
+        assert found.holds, "\n".join(map(str, found.differences))
+    assert runs or name in ("purge", "open a session")
+    assert not list(store.client.scan_iter(f"{store.settings.key_prefix}:*:rebuilt:*"))
+
+
+def test_what_is_not_as_the_journal_has_it_is_named(store: Store) -> None:
+    run = DrivenRun(store, PLAN).start()
+    work = run.claim("begin")
+    run.commit(work, FannedOut((event("A"), event("M"))))
+    store.client.hset(run.keys["scopes"], "other", "1")
+    store.client.hincrby(run.keys["run"], "live", 1)
+
+    found = verified(store, run.run_id)
+
+    assert [(each.key, each.field) for each in found.differences] == [("run", "live"), ("scopes", "other")]
+    assert str(found.differences[0]) == "run[live]: expected b'1', found b'2'"
