@@ -103,7 +103,6 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "outbox": ("ZSET", "what is to be done about child runs or their parents -> next look; see `lua/lib/children.lua`"),
     "lines": ("ZSET", "session with runs that wait for their turn -> instant of the next look at it"),
     "sessions": ("ZSET", "session -> when a run of it began or ended last"),
-    "packing": ("ZSET", "run -> instant of the next look at how much of its journal is to be packed"),
     "retire": ("ZSET", "ended runs whose dynamic keys still have to be expired"),
     "runs:running": ("ZSET", "run id -> created_at"),
     "runs:completed": ("ZSET", "run id -> ended_at"),

@@ -181,7 +181,7 @@ class QuickCommits:
 
     @cached_property
     def _always(self) -> dict[str, Any]:
-        limits, names = self._store.limits, ("smax", "jmax", "jbytes", "pack", "full", "channels")
+        limits, names = self._store.limits, ("smax", "jmax", "jbytes", "full", "channels")
         kept = {name: limits[name] for name in names if limits.get(name) is not None}
         return kept | {"grace": self._store.lease_ms}
 

@@ -96,7 +96,6 @@ class StoreCalls(StoreReads):
             "keep": round(settings.retention_seconds * 1000),
             "skeep": round((settings.session_retention_seconds or settings.retention_seconds) * 1000),
             "full": settings.history == "full" or None,
-            "pack": round(settings.history_pack_after_seconds * 1000),
             "windex": settings.waiters_indexed_from,
             "channels": self.keys.channel("") or None,
         }

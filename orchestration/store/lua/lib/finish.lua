@@ -1,5 +1,5 @@
 -- The end of a run, from a step or from outside: the first one wins, everything later finds status ~= running.
---!keys run extra timers awaiting_admission releasing retire packing runs:running runs:completed runs:failed
+--!keys run extra timers awaiting_admission releasing retire runs:running runs:completed runs:failed
 --!keys runs:cancelled runs:timed_out ended state versions handler outbox
 
 -- `call.leaving` is then the ticket|workflow of the admission that this end releases, `call.reports` the run that waits
@@ -38,7 +38,6 @@ function finish.run(status, event)
     redis.call('PEXPIRE', K.state, A.keep)
     redis.call('PEXPIRE', K.versions, A.keep)
   end
-  redis.call('ZADD', K.packing, whole(call.now + A.pack), call.run)
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
   if call.again then return end
   -- 'run' NUL {status, event}: a caller that waits for the end need not ask for a small event. A large one is left out,

@@ -1,7 +1,7 @@
 -- The run's journal: what happened, what it led to, and all that is needed to do it again (replay.lua).
 -- Fields of an entry: k kind, d what happened, c the body of the call, i its arguments and its instant. A commit, which
 -- is most of all entries, has none of i: what would be in it is in d.
---!keys journal packing
+--!keys journal
 
 -- `call.led_to` is groups of { e event name, w {work id …}, s step, by where the event came from }.
 
@@ -60,7 +60,6 @@ function journal.write(kind, data)
   redis.call('XADD', K.journal, 'MAXLEN', '~', A.jmax, '*', unpack(fields))
   local length = kind ~= 'commit' and redis.call('XLEN', K.journal)
   if not bounded.is_due(length or counters.get('commits'), size, A.jbytes) then return end
-  redis.call('ZADD', K.packing, 'NX', whole(call.now + A.pack), call.run)
   length = length or redis.call('XLEN', K.journal)
   local kept = bounded.affordable(K.journal, length, A.jbytes)
   if kept < length then redis.call('XTRIM', K.journal, 'MAXLEN', kept) end
