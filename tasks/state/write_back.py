@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from ...orchestration.model.errors import UmbelError
+from ...orchestration.model.errors import UmbelError, UnserializableValue
 from ...orchestration.state.redis_hash import Change
 from .fields import refuse_inside_edit
 from .paths import Absent, follow, split_path
@@ -92,6 +92,7 @@ class WriteBackStore(StateStore[StateT]):
             return await super().set(path, value)
         refuse_inside_edit(self._access.hash.key)
         key = segments[0]
+        self._refuse_parts(key, value)
         raw = self._access.fields.one_value(key, value, "set").set[key]
         self._given[key], self._kept_back[key] = _Given(raw, value), raw
         if self._timer is None:
@@ -114,6 +115,21 @@ class WriteBackStore(StateStore[StateT]):
         await self.write_kept_back()
         async with super().edit_state() as state:
             yield state
+
+    def _refuse_parts(self, key: str, value: Any) -> None:
+        """Refuse a model that keeps a part of itself out of what it writes, as one over a database does.
+
+        Changes to that part would be lost without anybody noticing.
+        """
+        fields = type(value).model_fields.items() if isinstance(value, BaseModel) else ()
+        for name, field in fields:
+            if field.exclude and isinstance(getattr(value, name, None), BaseModel):
+                raise UnserializableValue(
+                    f"The state of run {self._access.hash.run_id!r} cannot be written: {key!r} is a "
+                    f"{type(value).__qualname__}, which does not write its field {name!r} (exclude=True), and so would "
+                    "come back without its contents. Use a class that writes all of itself (of LlamaIndex's memories "
+                    "ChatMemoryBuffer), or keep it in a Resource."
+                )
 
     # -- when it is written --------------------------------------------------------------------------------------------
 
