@@ -32,6 +32,7 @@ from .orchestration.model.errors import (
     WorkflowValidationError,
 )
 from .tasks.client.handler import WorkflowHandler
+from .tasks.client.runs import RunSummary, cancel_runs, delete_runs, retry_runs, runs
 from .tasks.client.runtime import Runtime, attach
 from .tasks.client.session import Session, SessionVersion, session, sessions
 from .tasks.client.workflow import Workflow
@@ -96,6 +97,7 @@ __all__ = [
     "RunError",
     "RunExists",
     "RunNotFound",
+    "RunSummary",
     "Runtime",
     "Session",
     "SessionBusy",
@@ -135,14 +137,18 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "attach",
+    "cancel_runs",
     "catch_error",
     "create_app",
+    "delete_runs",
     "draw_all_possible_flows",
     "draw_most_recent_execution",
     "install",
     "local",
     "register",
     "retry_policy",
+    "retry_runs",
+    "runs",
     "session",
     "sessions",
     "step",

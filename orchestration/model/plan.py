@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from .envelope import EVENT, Envelope
@@ -121,6 +121,10 @@ class Plan:
         wild = [handler for handler in self.handlers if handler.recovers == ("*",)]
         return next(iter(named or wild), None)
 
+    def with_priority(self, priority: int | None) -> Plan:
+        """With a priority for the steps that have none of their own. It is another plan, with a digest of its own."""
+        return self if priority is None else _prioritized(self, priority)
+
     def to_json(self) -> bytes:
         """Canonical JSON: equal plans give equal bytes."""
         return self._json
@@ -155,3 +159,9 @@ class Plan:
             stop_events=tuple(raw["stop_events"]),
             steps=tuple(steps),
         )
+
+
+@lru_cache(256)
+def _prioritized(plan: Plan, priority: int) -> Plan:
+    steps = (replace(step, priority=priority) if step.priority is None else step for step in plan.steps)
+    return replace(plan, steps=tuple(steps))

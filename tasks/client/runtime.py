@@ -117,7 +117,7 @@ class Runtime:
             run_id = new_run_of(session)
         else:
             run_id = new_id() if run_id is None else check_chosen_id(run_id)
-        plan = self.registry.of(workflow).plan
+        plan = self.registry.of(workflow).plan.with_priority((options or {}).get("priority"))
         self.prepare(workflow, run_id)
         envelope = None if event is None else encode_event(event, self.settings)
         started = self.hub.expect(run_id)

@@ -139,12 +139,13 @@ class Children:
                 )
             about["timeout_seconds"] = about["options"]["timeout"] = child.timeout_seconds
         event = self._start_event(child)
+        plan = registered.plan.with_priority(about["options"].get("priority"))
         return AwaitedChild(
             child_id=self._id_of(child, name),
             wait=f"child|{name}",
             workflow=registered.name,
-            plan_digest=registered.plan.digest,
-            plan=registered.plan.to_json(),
+            plan_digest=plan.digest,
+            plan=plan.to_json(),
             event_name=event.type,
             spec=ChildSpec(event, self._settings.queue, **about).to_bytes(),
             on_parent_end=child.on_parent_end,

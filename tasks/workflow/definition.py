@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import copy
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, get_args
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
@@ -81,6 +82,7 @@ class WorkflowDefinition:
         checked = _checked_class(type(self))
         self._start_event_class, self._stop_event_class = checked.start, checked.stop
         self._validated: tuple[int, bool] | None = None
+        self._run_options: dict[str, Any] = {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -154,11 +156,34 @@ class WorkflowDefinition:
         """The event class a run ends with."""
         return self._stop_event_class
 
+    def with_options(self, *, tags: Iterable[str] | None = None, priority: int | None = None) -> Self:
+        """A copy whose runs have these options: `flow.with_options(tags=["import"], priority=3).run(…)`.
+
+        Args:
+            tags: Texts by which runs are found again: `umbel.runs(tags=…)`, `umbel runs --tag`. At most 32 of 1 to 100
+                characters. None leaves them as they are.
+            priority: Celery priority of the steps that have none of their own, from 0: on Redis 0 is served first, on
+                RabbitMQ the highest number. None leaves it as it is.
+
+        Raises:
+            WorkflowValidationError: An option is not usable.
+        """
+        options = dict(self._run_options)
+        if tags is not None:
+            options["tags"] = checked_tags(tags)
+        if priority is not None:
+            if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= 255:
+                raise WorkflowValidationError(f"priority must be an integer from 0 to 255, got {priority!r}.")
+            options["priority"] = priority
+        made = copy.copy(self)
+        made._run_options = options
+        return made
+
     def run_arguments(self) -> dict[str, Any]:
         """What of this instance travels with its runs, as arguments of `Runtime.start`."""
         return {
             "timeout_seconds": self._timeout,
-            "options": {"timeout": self._timeout, "verbose": self._verbose},
+            "options": {"timeout": self._timeout, "verbose": self._verbose} | self._run_options,
             "num_concurrent_runs": self._num_concurrent_runs,
         }
 
@@ -273,3 +298,25 @@ def _checked_skips(skips: Collection[GraphCheck] | None) -> frozenset[GraphCheck
             f"Unknown graph check names: {', '.join(unknown)}. Valid names are: {', '.join(sorted(valid))}"
         )
     return frozenset(skips or ())
+
+
+#: Most tags of a run, and characters of each: they are read with every run that is looked through.
+_MAX_TAGS, _MAX_TAG_CHARACTERS = 32, 100
+
+
+def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags, each once.
+
+    Raises:
+        WorkflowValidationError: They are a single text, too many or too long, or something else than texts.
+    """
+    if isinstance(tags, str):
+        raise WorkflowValidationError(f"tags must be several texts, got the text {tags!r}. Write tags=[{tags!r}].")
+    found = tuple(dict.fromkeys(tags))
+    unfit = [tag for tag in found if not isinstance(tag, str) or not 0 < len(tag) <= _MAX_TAG_CHARACTERS]
+    if unfit or len(found) > _MAX_TAGS:
+        raise WorkflowValidationError(
+            f"A run has at most {_MAX_TAGS} tags of 1 to {_MAX_TAG_CHARACTERS} characters, got "
+            f"{f'{unfit[0]!r}' if unfit else f'{len(found)} of them'}."
+        )
+    return found

@@ -3,43 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Unpack
 
 import click
 
 from ....orchestration.engine.worker_directory import seen_workers
-from ....orchestration.inspection.dead_letters import dead_runs
 from ....orchestration.inspection.unfinished import unfinished
 from ....orchestration.model.errors import NotRetried, RunNotFound, WorkflowRuntimeError
 from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
 from ..output import counted, note
+from .selecting import Conditions, chosen, condition_options
 
-#: Runs that one `--all` resumes; repeat the command for the next ones.
-_MAX_RUNS = 10_000
+#: What can be resumed; without a `--status`, failed runs are.
+_ENDED = ("failed", "cancelled", "timed_out")
 
 
 @click.command()
 @click.argument("run_ids", nargs=-1, metavar="[RUN]...")
+@condition_options
 @click.option("--all", "every", is_flag=True, help="All failed runs, as listed by `umbel failed`.")
-@click.option("--workflow", metavar="NAME", help="With --all: only runs of this workflow.")
-@click.option("--yes", is_flag=True, help="With --all: do not ask for confirmation.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @deployment_options
 def retry(
-    run_ids: tuple[str, ...], every: bool, workflow: str | None, yes: bool, redis_url: str | None, state: str | None
+    run_ids: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    redis_url: str | None,
+    state: str | None,
+    **conditions: Unpack[Conditions],
 ) -> None:
-    """Resume each failed, timed out or cancelled RUN: unfinished steps run again, finished ones are kept."""
-    if every == bool(run_ids) or (workflow is not None and not every):
-        raise click.UsageError("Give run ids, or --all for the runs that `umbel failed` lists (optionally --workflow).")
+    """Resume failed, timed out or cancelled runs: unfinished steps run again, finished ones are kept.
+
+    Each RUN, or the failed runs that meet the conditions; --status selects timed out or cancelled ones.
+    """
     with existing(redis_url, state) as runtime:
-        if every:
-            found = runtime.portal.call(dead_runs(runtime.store, workflow=workflow, limit=_MAX_RUNS))
-            run_ids = tuple(each.run_id for each in found)
-            if not run_ids:
-                note("No failed runs.")
-                return
-            if not yes:
-                click.confirm(f"Resume {counted(len(run_ids), 'failed run')}?", abort=True, err=True)
-        problems = runtime.portal.call(_resume(runtime, run_ids))
+        ids = chosen(
+            runtime,
+            run_ids,
+            conditions,
+            every=every,
+            of_statuses=_ENDED,
+            by_default=_ENDED[:1],
+            verb="Resume",
+            yes=yes,
+        )
+        problems = runtime.portal.call(_resume(runtime, ids))
     if problems:
         raise WorkflowRuntimeError(" ".join(problems))
 

@@ -1,0 +1,99 @@
+"""`umbel cancel`, `umbel retry` and `umbel delete` on many runs, chosen by conditions; `umbel ping`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import umbel
+from support.processes.command_line import FLOWS, Cli
+from umbel.workers.embedded.redis_server import EmbeddedRedis
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "flows.py").write_text(FLOWS)
+    with EmbeddedRedis.temporary() as server:
+        configured = Cli(folder, UMBEL_REDIS_URL=server.url)
+        served = [f"flows:{name}" for name in ("Squares", "Order", "Ask")]
+        with configured.background("worker", *served, "--name", "w1") as worker:
+            worker.says("ready.")
+            yield configured
+
+
+def statuses(cli: Cli) -> dict[str, str]:
+    listed: list[dict[str, Any]] = json.loads(cli("runs", "--json").out)
+    return {each["run_id"]: each["status"] for each in listed}
+
+
+def test_runs_are_cancelled_resumed_and_deleted_by_conditions(cli: Cli, tmp_path: Path) -> None:
+    for n in range(2):
+        cli("start", "flows:Ask", "--run-id", f"ask{n}")
+        cli("run", "flows:Order", f"folder={tmp_path}", "--run-id", f"order{n}", fails=True)
+    cli("run", "flows:Squares", "count=2", "--run-id", "squares")
+
+    assert "Cancel 2 runs?" in cli("cancel", "--workflow", "Ask", stdin="n\n", fails=True).err
+    assert statuses(cli)["ask0"] == "running"
+    assert "Cancelled 2 runs." in cli("cancel", "--workflow", "Ask", "--since", "1h", "--yes").err
+    assert "No matching runs." in cli("cancel", "--all").err
+
+    (tmp_path / "money").touch()
+    assert cli("retry", "--workflow", "Order", "--since", "2026-01-01", "--yes").err.count("resumes with 1 step") == 2
+    for n in range(2):
+        cli("events", f"order{n}", "--follow")
+    assert set(statuses(cli).values()) == {"cancelled", "completed"}
+
+    assert "No matching runs." in cli("delete", "--older-than", "1d", "--yes").err
+    assert "Deleted 2 runs." in cli("delete", "--status", "cancelled", "--yes").err
+    assert "Deleted 1 run." in cli("delete", "squares").err
+    assert sorted(statuses(cli)) == ["order0", "order1"]
+
+
+def test_what_is_given_must_say_which_runs(cli: Cli) -> None:
+    for command in ("cancel", "retry", "delete"):
+        assert "Give run ids, or conditions" in cli(command, fails=True).err
+        assert "Give run ids, or conditions" in cli(command, "some", "--all", fails=True).err
+    assert "Invalid value for '--since'" in cli("delete", "--since", "soon", fails=True).err
+    assert "not running" in cli("delete", "--status", "running", fails=True).err
+
+
+def test_a_running_run_is_not_deleted(cli: Cli) -> None:
+    cli("start", "flows:Ask", "--run-id", "asking")
+    assert "Not deleted: asking" in cli.error("delete", "asking")
+    cli("cancel", "asking")
+
+
+def test_tags_choose_runs(cli: Cli) -> None:
+    settings = umbel.Settings(redis_url=cli.environment["UMBEL_REDIS_URL"])
+    runtime = umbel.Runtime(settings)
+
+    class Untouched(umbel.Workflow):
+        @umbel.step
+        async def never(self, ev: umbel.StartEvent) -> umbel.StopEvent:
+            return umbel.StopEvent()
+
+    for tags in (["eu"], ["eu", "old"]):
+        Untouched(runtime=runtime).with_options(tags=tags).run()
+    runtime.close()
+
+    assert "Cancelled 1 run." in cli("cancel", "--tag", "eu", "--tag", "old", "--yes").err
+    assert "Cancelled 1 run." in cli("cancel", "--tag", "eu", "--yes").err
+
+
+def test_a_worker_that_lives_is_found_and_another_is_not(cli: Cli) -> None:
+    assert "w1@" in cli("ping", "w1").out
+    assert "lives" in cli("ping").out
+    silent = cli("ping", "w2", fails=True)
+    assert silent.code == 1
+    assert "No worker called 'w2' has announced itself. Live: w1@" in silent.err
+
+
+def test_while_redis_does_not_answer_no_worker_counts_as_dead(cli: Cli) -> None:
+    away = ("--redis", "redis://127.0.0.1:1/0")
+    assert "did not answer" in cli("ping", "w1", *away).err
+    assert cli("ping", "w1", "--strict", *away, fails=True).code == 1

@@ -1,0 +1,62 @@
+"""`umbel ping`: a liveness check of workers, for Kubernetes, compose and scripts."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import click
+
+from ....orchestration.connection.portal import Portal
+from ....orchestration.engine.worker_directory import SeenWorker, seen_workers
+from ....orchestration.model.errors import NotConfigured, StoreUnavailable
+from ....orchestration.store.pipeline import Connection
+from ....orchestration.store.verbs import Store
+from ..deployment import configured
+from ..output import note
+
+#: How long Redis may take to answer.
+_PATIENCE_SECONDS = 0.5
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--strict", is_flag=True, help="Fail also if Redis does not answer.")
+@click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
+def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
+    """Exit with 0 if the worker NAME lives, else with 1. Without NAME: any worker of this host, or container.
+
+    NAME is what `umbel worker --name` was given, with or without @HOST. A worker lives that has announced itself
+    lately; its main process does that, however long its steps take. If Redis does not answer, nothing can be said about
+    workers, and restarting them would not help: the exit code is 0, except with --strict.
+    """
+    settings = configured(redis_url)
+    if settings.redis_url is None:
+        raise NotConfigured("Neither --redis nor UMBEL_REDIS_URL is set, so there is no worker to ask for.")
+    portal = Portal("umbel-ping")
+    try:
+        store = Store(Connection(settings.redis_url, portal, patience_seconds=_PATIENCE_SECONDS), settings)
+        workers = portal.call(seen_workers(store))
+    except StoreUnavailable as error:
+        note(str(error))
+        sys.exit(1 if strict else 0)
+    finally:
+        portal.close()
+    asked = [worker for worker in workers if _is_asked_for(worker, name)]
+    live = [worker for worker in asked if worker.is_live]
+    if live:
+        click.echo(f"{live[0].name} lives: it announced itself {live[0].silent_seconds:.1f} s ago.")
+        return
+    if asked:
+        note(f"{asked[0].name} has been silent for {asked[0].silent_seconds:.0f} s.")
+    else:
+        where = f"called {name!r}" if name else f"on host {socket.gethostname()!r}"
+        others = ", ".join(worker.name for worker in workers if worker.is_live) or "none"
+        note(f"No worker {where} has announced itself. Live: {others}.")
+    sys.exit(1)
+
+
+def _is_asked_for(worker: SeenWorker, name: str | None) -> bool:
+    if name is None:
+        return worker.host == socket.gethostname()
+    return name in (worker.name, worker.name.partition("@")[0])

@@ -1,0 +1,41 @@
+"""`umbel delete`: removing ended runs before their retention is over."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import click
+
+from ....orchestration.model.commands import RUN_STATUSES
+from ....orchestration.model.errors import WorkflowRuntimeError
+from ....tasks.client.runs import delete_runs
+from ..deployment import deployment_options, existing
+from ..output import counted, note
+from .selecting import Conditions, chosen, condition_options
+
+
+@click.command()
+@click.argument("run_ids", nargs=-1, metavar="[RUN]...")
+@condition_options
+@click.option("--all", "every", is_flag=True, help="All runs that have ended.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@deployment_options
+def delete(
+    run_ids: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    redis_url: str | None,
+    state: str | None,
+    **conditions: Unpack[Conditions],
+) -> None:
+    """Delete ended runs with all that is kept of them: each RUN, or those that meet the conditions."""
+    ended = RUN_STATUSES[1:]
+    with existing(redis_url, state) as runtime:
+        ids = chosen(runtime, run_ids, conditions, every=every, of_statuses=ended, verb="Delete", yes=yes)
+        done = delete_runs(ids, runtime=runtime)
+    if run_ids and (left := [run_id for run_id in ids if run_id not in done]):
+        raise WorkflowRuntimeError(
+            f"Not deleted: {', '.join(left)}. There is no such run, or it is running: umbel cancel ends it."
+        )
+    if ids:
+        note(f"Deleted {counted(len(done), 'run')}.")

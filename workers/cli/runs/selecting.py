@@ -1,0 +1,116 @@
+"""Options of commands that act on many runs, and the runs they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypedDict, TypeVar
+
+import click
+
+from ....orchestration.connection.keys import check_run_id
+from ....orchestration.model.commands import RUN_STATUSES
+from ....tasks.client.runs import RunSummary, runs
+from ....tasks.client.runtime import Runtime
+from ..output import counted, note
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_AGE = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Conditions(TypedDict):
+    """What the options say; they arrive as keyword arguments of these names."""
+
+    status: tuple[str, ...]
+    workflow: tuple[str, ...]
+    tag: tuple[str, ...]
+    since: datetime | None
+    older_than: datetime | None
+
+
+def _instant(text: str) -> datetime:
+    """`30m`, `2h`, `7d`, counted back from now, or a date with or without a time."""
+    if age := _AGE.fullmatch(text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is neither an age like 30m, 2h or 7d nor a date like 2026-01-31T12:00."
+        ) from error
+
+
+def condition_options(command: F) -> F:
+    """Add the options of `Conditions`."""
+    options = (
+        click.option("--status", multiple=True, type=click.Choice(RUN_STATUSES), help="Only runs of this status."),
+        click.option(
+            "--workflow",
+            multiple=True,
+            metavar="NAME",
+            help="Only runs of this workflow; the last part of its name suffices.",
+        ),
+        click.option("--tag", multiple=True, metavar="TAG", help="Only runs with this tag; several: with all of them."),
+        click.option("--since", type=_instant, metavar="AGE", help="Only runs that started since: 2h, 7d, a date."),
+        click.option("--older-than", type=_instant, metavar="AGE", help="Only runs that had ended then: 2h, 7d, …"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def found(runtime: Runtime, conditions: Conditions, *, limit: int | None = None) -> list[RunSummary]:
+    """The runs that meet the conditions."""
+    return runs(
+        status=conditions["status"],
+        workflow=conditions["workflow"],
+        tags=conditions["tag"],
+        started_after=conditions["since"],
+        ended_before=conditions["older_than"],
+        limit=limit,
+        runtime=runtime,
+    )
+
+
+def chosen(
+    runtime: Runtime,
+    run_ids: Sequence[str],
+    conditions: Conditions,
+    *,
+    every: bool,
+    of_statuses: Sequence[str],
+    by_default: Sequence[str] | None = None,
+    verb: str,
+    yes: bool,
+) -> list[str]:
+    """The ids that were given, or those of the runs that meet the conditions, after a question to the user.
+
+    Args:
+        runtime: The deployment.
+        run_ids, conditions, every: What was given: either ids, or conditions or `--all`.
+        of_statuses: Which runs the command can act on.
+        by_default: Those it acts on if no status is given; None for all of them.
+        verb: What it does, as in "Delete 3 runs?".
+        yes: Do not ask.
+
+    Raises:
+        UsageError: Nothing or too much is given.
+        Abort: The user said no.
+    """
+    given = any(value not in ((), None) for value in conditions.values())
+    if bool(run_ids) == (given or every):
+        raise click.UsageError("Give run ids, or conditions such as --workflow, --tag or --since, or --all.")
+    if run_ids:
+        return [check_run_id(run_id) for run_id in run_ids]
+    statuses = conditions["status"] or tuple(of_statuses if by_default is None else by_default)
+    if refused := [status for status in statuses if status not in of_statuses]:
+        raise click.UsageError(f"This command acts on runs that are {', '.join(of_statuses)}, not {refused[0]}.")
+    selection = found(runtime, {**conditions, "status": statuses})
+    if not selection:
+        note("No matching runs.")
+    elif not yes:
+        click.confirm(f"{verb} {counted(len(selection), 'run')}?", abort=True, err=True)
+    return [run.run_id for run in selection]
