@@ -102,7 +102,7 @@ def chosen(
     """
     given = any(value not in ((), None) for value in conditions.values())
     if bool(run_ids) == (given or every):
-        raise click.UsageError("Give run ids, or conditions such as --workflow, --tag or --since, or --all.")
+        raise click.UsageError("Give run ids, or --all, or conditions such as --workflow, --tag or --since.")
     if run_ids:
         return [check_run_id(run_id) for run_id in run_ids]
     statuses = conditions["status"] or tuple(of_statuses if by_default is None else by_default)
@@ -112,5 +112,6 @@ def chosen(
     if not selection:
         note("No matching runs.")
     elif not yes:
-        click.confirm(f"{verb} {counted(len(selection), 'run')}?", abort=True, err=True)
+        noun = f"{statuses[0].replace('_', ' ')} run" if len(statuses) == 1 else "run"
+        click.confirm(f"{verb} {counted(len(selection), noun)}?", abort=True, err=True)
     return [run.run_id for run in selection]
