@@ -1,24 +1,28 @@
 """Exceptions that cross processes: as a small JSON object, and back as an exception of the same class if possible.
 
 The object always has `exception_type` (`module.qualname`) and `exception_message`. Where they say more than the message
-does, there are also `exception_args`, `exception_notes` and `exception_cause` (an object of the same kind). Attributes
-are not included; the failure of a step also has `exception_traceback`, a text for people.
+does, there are also `exception_args`, `exception_notes`, `exception_cause` (an object of the same kind),
+`exception_members` (those of a group) and `exception_state` (arguments and attributes, by `exception_states`). The
+failure of a step also has `exception_traceback`, a text for people.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from .class_names import is_restricted, loaded_class, may_be_found, qualified_name
+from .exception_states import rebuilt, state_of
 
 #: Characters of a message or note that are sent; a run must be able to fail however long the message is.
 _MAX_TEXT = 64 * 1024
 #: Bytes of constructor arguments that are sent, as JSON.
 _MAX_ARGS = 8 * 1024
 _MAX_NOTES = 20
-#: How many causes of causes are sent; also ends a cycle of causes.
+#: How many causes of causes, and groups in groups, are sent; also ends a cycle of causes.
 _MAX_CAUSES = 5
+_MAX_MEMBERS = 100
 
 
 class UnreconstructedException(Exception):
@@ -31,6 +35,7 @@ class UnreconstructedException(Exception):
     def __init__(self, message: str = "", *, original_type: str = "") -> None:
         super().__init__(message)
         self.original_type = original_type
+        self._more: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"UnreconstructedException({str(self)!r}, original_type={self.original_type!r})"
@@ -64,12 +69,16 @@ def _encode(exc: BaseException, causes: int) -> dict[str, Any]:
     message = _text(exc)
     if isinstance(exc, UnreconstructedException):
         # A process that has the class can still rebuild it.
-        encoded: dict[str, Any] = {"exception_type": exc.original_type, "exception_message": message}
+        encoded: dict[str, Any] = {"exception_type": exc.original_type, "exception_message": message, **exc._more}
     else:
         encoded = {"exception_type": qualified_name(type(exc)), "exception_message": message}
         args = _plain_args(exc)
         if args is not None and args != [message]:
             encoded["exception_args"] = args
+        if (state := state_of(exc)) is not None:
+            encoded["exception_state"] = state
+        if isinstance(exc, BaseExceptionGroup) and causes > 0:
+            encoded["exception_members"] = [_encode(member, causes - 1) for member in exc.exceptions[:_MAX_MEMBERS]]
     notes = getattr(exc, "__notes__", None)
     if isinstance(notes, list) and notes:
         encoded["exception_notes"] = [_clean(note) for note in notes[:_MAX_NOTES] if isinstance(note, str)]
@@ -107,8 +116,9 @@ def _plain_args(exc: BaseException) -> list[Any] | None:
 def decode_exception(encoded: dict[str, Any]) -> Exception:
     """The inverse of `encode_exception`. Never raises, never imports.
 
-    The class is looked up among what is loaded already and must derive from `Exception`. It is called with the
-    original arguments, else with the message alone; the result counts only if it has the original message.
+    The class is looked up among what is loaded already and must derive from `Exception`. The exception is put together
+    without its constructor where its attributes were sent; else the class is called with the original arguments, else
+    with the message alone. The result counts only if it has the original message.
     Otherwise the answer is an `UnreconstructedException` that names the class. In data from outside (`only_classes`)
     the name becomes text, so that the next process that reads the exception does not rebuild it either.
     """
@@ -117,11 +127,12 @@ def decode_exception(encoded: dict[str, Any]) -> Exception:
         name, message = "", f"{name}: {message}"
     notes, cause = encoded.get("exception_notes"), encoded.get("exception_cause")
     notes = [str(note) for note in notes] if isinstance(notes, list) else []
-    exc = _rebuild(name, message, encoded.get("exception_args"), notes)
+    exc = _rebuild(name, message, encoded)
     if exc is None:
         exc = UnreconstructedException(message, original_type=name)
-        for note in notes:
-            exc.add_note(note)
+        exc._more = {key: encoded[key] for key in _MORE if key in encoded and name}
+    for note in notes:
+        exc.add_note(note)
     if isinstance(cause, dict):
         exc.__cause__ = decode_exception(cause)
     return exc
@@ -132,16 +143,26 @@ def as_allowed(encoded: dict[str, Any]) -> dict[str, Any]:
     return encode_exception(decode_exception(encoded)) if is_restricted() else encoded
 
 
-def _rebuild(name: str, message: str, args: Any, notes: list[str]) -> Exception | None:
+#: What else says how to rebuild an exception.
+_MORE = ("exception_args", "exception_state", "exception_members")
+
+
+def _rebuild(name: str, message: str, encoded: dict[str, Any]) -> Exception | None:
     cls = loaded_class(name, Exception)
     if cls is None or cls is UnreconstructedException:
         return None
-    for arguments in ([args] if isinstance(args, list) else []) + [[message]]:
+    args, state, members = (encoded.get(key) for key in _MORE)
+    ways: list[Callable[[], Exception]] = []
+    if isinstance(state, dict):
+        found = [decode_exception(member) for member in members] if isinstance(members, list) else None
+        ways.append(lambda: rebuilt(cls, state, found))
+    if isinstance(args, list):
+        ways.append(lambda: cls(*args))
+    ways.append(lambda: cls(message))
+    for way in ways:
         try:
-            exc = cls(*arguments)
+            exc = way()
             if isinstance(exc, cls) and str(exc) == message:
-                for note in notes:
-                    exc.add_note(note)
                 return exc
         except BaseException:  # a constructor with another signature; the next try or the stand-in has the message
             continue

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import json
 import pickle
+import subprocess
+import urllib.error
+from datetime import datetime
+from typing import cast
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from umbel.tasks.events.event import UnreconstructedException, WorkflowFailedEvent
 from umbel.tasks.events.exceptions import decode_exception, encode_exception
@@ -49,12 +56,6 @@ class Unreadable(Exception):
         raise RuntimeError("no text")
 
 
-def _validation_error() -> ValidationError:
-    with pytest.raises(ValidationError) as caught:
-        Numbered(number="x")
-    return caught.value
-
-
 def _round_trip(exc: BaseException) -> Exception:
     encoded = encode_exception(exc)
     failed = WorkflowFailedEvent.model_validate({"step_name": "s", "exception": encoded})
@@ -94,24 +95,150 @@ def test_an_operating_system_error_keeps_number_and_file() -> None:
     assert (again.errno, again.filename) == (2, "/tmp/x")
 
 
+def _attribute_error() -> Exception:
+    try:
+        return cast(Exception, Numbered(number=1).nope)  # type: ignore[attr-defined]
+    except AttributeError as error:
+        return error
+
+
+def _import_error() -> Exception:
+    return ImportError("no module", name="x.y", path="/x/y.py")
+
+
+class Slow(TimeoutError):
+    def __init__(self, seconds: float, *, where: str) -> None:
+        super().__init__(f"slow at {where}")
+        self.seconds, self.where = seconds, where
+
+
+class Unwritable(Exception):
+    """The shape of many clients' errors: what it refers to cannot be sent."""
+
+    def __init__(self, text: str, *, response: object, status: int) -> None:
+        super().__init__(text)
+        self.response, self.status = response, status
+
+
+class Fixed(Exception):
+    def __init__(self) -> None:
+        super().__init__("fixed text")
+
+
+class OwnGroup(ExceptionGroup[Exception]):
+    def __new__(cls, text: str, members: list[Exception], code: int) -> OwnGroup:  # type: ignore[misc]
+        made = super().__new__(cls, text, members)
+        made.code = code
+        return made
+
+    code: int
+
+
+def _failing_json() -> Exception:
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads('{"a": ')
+    return caught.value
+
+
 @pytest.mark.parametrize(
     "exc",
     [
         WithCode(4, "x"),
         Prefixed("x"),
         KeywordOnly(code=4),
+        Fixed(),
+        Slow(2.5, where="here"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
-        ExceptionGroup("several", [ValueError("a")]),
-        KeyboardInterrupt("x"),
-        _validation_error(),
+        UnicodeEncodeError("ascii", "ü", 0, 1, "bad"),
+        ValueError((1, 2), {3: datetime(2026, 1, 1)}),
+        StopIteration((1, "x")),
+        _failing_json(),
+        _attribute_error(),
+        _import_error(),
+        SyntaxError("bad", ("f.py", 1, 2, "text", 1, 3)),
+        asyncio.IncompleteReadError(b"x", 5),
+        subprocess.CalledProcessError(3, ["ls", "-l"], b"out"),
+        urllib.error.URLError("no route"),
+        UnboundLocalError("x", 1),
     ],
+    ids=lambda exc: type(exc).__name__,
 )
+def test_an_exception_with_a_constructor_of_any_shape_comes_back_with_its_attributes(exc: Exception) -> None:
+    again = _round_trip(exc)
+
+    assert type(again) is type(exc)
+    assert (str(again), again.args) == (str(exc), exc.args)
+    assert vars(again) == vars(exc)
+    for name in ("errno", "filename", "name", "path", "msg", "lineno", "object", "reason", "value", "encoding"):
+        assert getattr(again, name, None) == getattr(exc, name, None)
+
+
+def test_attributes_that_cannot_be_sent_stay_behind_and_the_others_come() -> None:
+    again = _round_trip(Unwritable("slow down", response=object(), status=429))
+
+    assert isinstance(again, Unwritable)
+    assert (str(again), vars(again)) == ("slow down", {"status": 429})
+
+
+def test_a_group_comes_back_with_its_members() -> None:
+    group = ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [WithCode(4, "x")]), KeyError("k")])
+    group.add_note("a note")
+
+    again = _round_trip(group)
+
+    assert type(again) is ExceptionGroup
+    assert (again.message, again.__notes__) == ("several", ["a note"])
+    assert [type(member) for member in again.exceptions] == [ValueError, ExceptionGroup, KeyError]
+    inner = again.exceptions[1].exceptions[0]  # type: ignore[union-attr]
+    assert isinstance(inner, WithCode)
+    assert inner.code == 4
+    own = _round_trip(OwnGroup("own", [ValueError("a")], 7))
+    assert isinstance(own, OwnGroup)
+    assert own.code == 7
+    assert str(own.exceptions[0]) == "a"
+
+
+def test_a_validation_error_comes_back_with_its_errors() -> None:
+    class Checked(BaseModel):
+        number: int
+        name: str
+        small: int = Field(lt=3)
+        own: int = 1
+
+        @field_validator("own")
+        @classmethod
+        def _refuse(cls, own: int) -> int:
+            raise PydanticCustomError("mine", "not {own}", {"own": own}) if own == 2 else ValueError("never")
+
+    for given in ({"number": "x", "small": 4, "own": 2}, {"number": 1, "name": "a", "small": 1, "own": 3}):
+        with pytest.raises(ValidationError) as caught:
+            Checked(**given)  # type: ignore[arg-type]
+
+        again = _round_trip(caught.value)
+
+        assert isinstance(again, ValidationError)
+        assert str(again) == str(caught.value)
+        without = {"include_context": False}
+        assert again.errors(**without) == caught.value.errors(**without)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("exc", [KeyboardInterrupt("x"), Unreadable("x")])
 def test_an_exception_that_would_lose_its_message_is_replaced_by_one_that_keeps_it(exc: BaseException) -> None:
     again = _round_trip(exc)
 
     assert isinstance(again, UnreconstructedException)
-    assert str(again) == str(exc)
     assert again.original_type == f"{type(exc).__module__}.{type(exc).__qualname__}"
+
+
+def test_a_stand_in_becomes_the_exception_again_where_its_class_is_loaded() -> None:
+    encoded = encode_exception(WithCode(4, "x"))
+    stand_in = decode_exception({**encoded, "exception_type": "gone.module.WithCode"})
+    assert isinstance(stand_in, UnreconstructedException)
+
+    again = decode_exception({**encode_exception(stand_in), "exception_type": encoded["exception_type"]})
+
+    assert isinstance(again, WithCode)
+    assert again.code == 4
 
 
 def test_an_exception_whose_class_is_not_loaded_is_replaced_and_may_be_rebuilt_later() -> None:
@@ -164,8 +291,8 @@ def test_notes_and_causes_travel_with_an_exception() -> None:
     again = _round_trip(exc)
 
     assert again.__notes__ == ["while charging"]
-    assert isinstance(again.__cause__, UnreconstructedException)
-    assert str(again.__cause__) == "4: card"
+    assert isinstance(again.__cause__, WithCode)
+    assert (str(again.__cause__), again.__cause__.code) == ("4: card", 4)
     assert type(again.__cause__.__cause__) is ConnectionError
 
 

@@ -39,7 +39,7 @@ async def test_a_retry_policy_decides_how_often_a_step_is_tried() -> None:
             info = ctx.retry_info()
             return StopEvent(result=(info.retry_number, str(info.last_exception)))
 
-    assert await Flaky().run() == [2, "attempt 2"]
+    assert await Flaky().run() == (2, "attempt 2")
     assert attempts == [1, 2, 3]
 
 

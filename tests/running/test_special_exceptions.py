@@ -30,6 +30,7 @@ RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
     "futures.InvalidStateError": (concurrent.futures.InvalidStateError, "InvalidStateError"),
     "futures.BrokenExecutor": (concurrent.futures.BrokenExecutor, "BrokenExecutor"),
     "asyncio.InvalidStateError": (asyncio.InvalidStateError, "InvalidStateError"),
+    "asyncio.IncompleteReadError": (lambda: asyncio.IncompleteReadError(b"x", 5), "IncompleteReadError"),
     "TimeoutError": (TimeoutError, "TimeoutError"),
     "asyncio.CancelledError": (asyncio.CancelledError, "StepExit"),
     "GeneratorExit": (GeneratorExit, "StepExit"),
