@@ -124,6 +124,7 @@ class Executor:
     def run_ended(self, run_id: str) -> None:
         """A run has ended: its steps here are cancelled at once."""
         self._attempts.run_ended(run_id)
+        self.registry.run_ended(run_id)
 
     # -- a message -----------------------------------------------------------------------------------------------------
 
@@ -225,7 +226,7 @@ class Executor:
         self.lease_holder.drop(held)
 
     async def _execute(self, work: Work, running: Running, plain: PlainCalls, until: float) -> Ended:
-        registered = self.registry.find(work.workflow)
+        registered = self.registry.find(work.workflow, work.run_id)
         if registered is None or work.step not in registered.steps:
             return await park(self.engine.leases, self.registry, work)
         plan = self.store.known_plan(work.plan_digest) or await self.store.plan(work.run_id, work.plan_digest)
@@ -340,7 +341,7 @@ class Executor:
         """Record the outcome with everything the step did; or return why that was refused."""
         publishes, sends = await emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
         emitted = Emitted(publishes, sends, emissions.batches, context.exchanges, context.taken, context.state_to_write)
-        carry_on = self._carry_on(plan, until)
+        carry_on = self._carry_on(work.run_id, plan, until)
         gained: Work | None = None
         try:
             entry, quickly = journal_entry(outcome), not isinstance(emissions, VerboseEmissions)
@@ -367,11 +368,11 @@ class Executor:
 
     # -- local continuation --------------------------------------------------------------------------------------------
 
-    def _carry_on(self, plan: Plan, until: float) -> CarryOn | None:
+    def _carry_on(self, run_id: str, plan: Plan, until: float) -> CarryOn | None:
         """The offer to go on with what a commit makes ready."""
         if self._continuation is None or time.monotonic() >= until:
             return None
-        not_steps = self._continuation.not_steps(plan, self.registry.find(plan.workflow))
+        not_steps = self._continuation.not_steps(plan, self.registry.find(plan.workflow, run_id))
         claim_id = new_nonce()
         self.lease_holder.offer(claim_id)
         return CarryOn(claim_id, not_steps)

@@ -119,6 +119,7 @@ class Runtime:
             run_id = new_id() if run_id is None else check_chosen_id(run_id)
         plan = self.registry.of(workflow).plan.with_priority((options or {}).get("priority"))
         self.prepare(workflow, run_id)
+        self.registry.keep(run_id, workflow)
         envelope = None if event is None else encode_event(event, self.settings)
         started = self.hub.expect(run_id)
         if begin_with is not None or session is not None or num_concurrent_runs is not None:
@@ -192,7 +193,7 @@ class Runtime:
         self, run_id: str, workflow: WorkflowDefinition | None = None, started: StartedRun | None = None
     ) -> WorkflowHandler:
         """A handler for a run that is known to exist; `started` is what the hub expects of a run begun here."""
-        registered = None if workflow is None else self.registry.find(workflow.workflow_name)
+        registered = None if workflow is None else self.registry.find(workflow.workflow_name, run_id)
         return WorkflowHandler(
             run_id,
             engine=self.engine,
@@ -214,7 +215,7 @@ class Runtime:
 
     def handler_of(self, record: RunRecord) -> WorkflowHandler:
         """A handler for a run that was just read."""
-        registered = self.registry.find(record.workflow)
+        registered = self.registry.find(record.workflow, record.run_id)
         return self.handler(record.run_id, registered.workflow if registered else None)
 
     @contextmanager

@@ -140,8 +140,10 @@ class Children:
             about["timeout_seconds"] = about["options"]["timeout"] = child.timeout_seconds
         event = self._start_event(child)
         plan = registered.plan.with_priority(about["options"].get("priority"))
+        child_id = self._id_of(child, name)
+        self._registry.keep(child_id, child.workflow)
         return AwaitedChild(
-            child_id=self._id_of(child, name),
+            child_id=child_id,
             wait=f"child|{name}",
             workflow=registered.name,
             plan_digest=plan.digest,

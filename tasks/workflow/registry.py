@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import ReferenceType, ref
 
 from pydantic import BaseModel
 
@@ -59,21 +60,38 @@ class Registry:
         self._queue_of = queue_of
         #: Called with a workflow that a step is about to start, which this process may not execute yet.
         self.prepare: Callable[[WorkflowDefinition], object] = lambda _: None
+        #: Whether runs that are started here may be executed here, by the instance that each was started on.
+        self.executes = False
         self._known: dict[str, Registered] = {}
+        #: What was registered by name, not merely run.
+        self._declared: dict[str, Registrable] = {}
+        self._of_runs: dict[str, Registered] = {}
+        self._of_ended: dict[str, ReferenceType[WorkflowDefinition]] = {}
         self._lock = threading.Lock()
 
-    def add(self, workflow: Registrable) -> Registered:
+    def add(self, workflow: Registrable, *, to_run: bool = False) -> Registered:
         """Register an instance, a class that needs no arguments, or a function that makes an instance.
 
-        Registering the same class or instance again replaces it (a worker's `register(MyFlow(llm=…))` wins over the
-        bare class).
+        Registering the same again replaces it, and an instance or function replaces the bare class.
+
+        Args:
+            workflow: What to register.
+            to_run: It is about to be run here, and is kept for that run: any number of instances may have one name.
 
         Raises:
-            WorkflowValidationError: It cannot be built, or another class has its name.
+            WorkflowValidationError: It cannot be built, another class has its name, or another instance is registered
+                under it.
         """
         instance = self._build(workflow)
         name = instance.workflow_name
         with self._lock:
+            if not to_run and not isinstance(workflow, type):
+                other = self._declared.setdefault(name, workflow)
+                if other is not workflow:
+                    raise WorkflowValidationError(
+                        f"Two instances of {_identity(instance)} are registered as {name!r}; either could run it. Give "
+                        f"each a name: umbel.register({type(instance).__name__}(…), name='…')."
+                    )
             known = self._known.get(name)
             if known is not None and _identity(known.workflow) != _identity(instance):
                 raise WorkflowValidationError(
@@ -81,7 +99,9 @@ class Registry:
                     "A name is how stored runs find their code; give one of them workflow_name=…"
                 )
             if known is not None and _is_same_code(known, instance):
-                registered = replace(known, workflow=instance, functions=_functions(instance, known.steps))
+                registered = _with_instance(known, instance)
+                if to_run and name in self._declared:
+                    return registered  # runs that began elsewhere belong to the one that was registered
             else:
                 registered = self._read(instance)
             self._known[name] = registered
@@ -90,7 +110,23 @@ class Registry:
     def of(self, workflow: WorkflowDefinition) -> Registered:
         """The entry of a workflow that is about to be run: the known one if it has the same code, else a new one."""
         known = self._known.get(workflow.workflow_name)
-        return known if known is not None and _is_same_code(known, workflow) else self.add(workflow)
+        return known if known is not None and _is_same_code(known, workflow) else self.add(workflow, to_run=True)
+
+    def keep(self, run_id: str, workflow: WorkflowDefinition) -> None:
+        """A run begins on this instance: while this process has it, no other one executes the run here."""
+        if not self.executes:
+            return
+        known = self.of(workflow)
+        with self._lock:
+            self._of_runs[run_id] = _with_instance(known, workflow)
+
+    def run_ended(self, run_id: str) -> None:
+        """A run has ended. Should it be resumed, its instance is found as long as something else keeps it."""
+        with self._lock:
+            if (kept := self._of_runs.pop(run_id, None)) is not None:
+                self._of_ended[run_id] = ref(kept.workflow)
+                if len(self._of_ended) > _MOST_ENDED:
+                    del self._of_ended[next(iter(self._of_ended))]
 
     def _read(self, instance: WorkflowDefinition) -> Registered:
         name = instance.workflow_name
@@ -126,8 +162,14 @@ class Registry:
             )
         return instance
 
-    def find(self, name: str) -> Registered | None:
-        """The workflow of this name, if this process can run it."""
+    def find(self, name: str, run_id: str | None = None) -> Registered | None:
+        """The workflow of this name, if this process can run it: for a run that began here, the one it began on."""
+        if run_id is not None:
+            kept = self._of_runs.get(run_id)
+            if kept is None and (ended := self._of_ended.get(run_id)) is not None and (instance := ended()) is not None:
+                kept = _with_instance(self.of(instance), instance)
+            if kept is not None and kept.name == name:
+                return kept
         return self._known.get(name)
 
     def __iter__(self) -> Iterator[Registered]:
@@ -135,6 +177,12 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def _with_instance(known: Registered, instance: WorkflowDefinition) -> Registered:
+    if known.workflow is instance:
+        return known
+    return replace(known, workflow=instance, functions=_functions(instance, known.steps))
 
 
 def _functions(instance: WorkflowDefinition, steps: Iterable[str]) -> dict[str, Callable[..., Any]]:
@@ -151,17 +199,38 @@ def _identity(workflow: WorkflowDefinition) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+#: How many runs that have ended are remembered with their instances.
+_MOST_ENDED = 1000
+
 #: What was passed to `umbel.register()`: target modules call it while they are loaded, before any worker exists.
 declared: list[Registrable] = []
 
 
-def register(workflow: Registrable) -> Registrable:
+def register(workflow: Registrable, *, name: str | None = None) -> Registrable:
     """Say how workers build a workflow: an instance, a class that needs no arguments, or a factory.
 
     Call it at module level of a module that the worker loads. A class that needs no arguments registers itself.
 
+    Args:
+        workflow: The workflow.
+        name: What its runs are stored and found under; several instances of one class need one each.
+
     Returns:
         Its argument, so that it can decorate a factory.
     """
-    declared.append(workflow)
+    declared.append(workflow if name is None else _named(workflow, name))
     return workflow
+
+
+def _named(workflow: Registrable, name: str) -> Registrable:
+    if isinstance(workflow, WorkflowDefinition):
+        workflow._workflow_name = name
+        return workflow
+    make = workflow
+
+    def made() -> WorkflowDefinition:
+        instance = make()
+        instance._workflow_name = name
+        return instance
+
+    return made

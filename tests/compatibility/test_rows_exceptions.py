@@ -103,10 +103,20 @@ async def test_an_exception_of_several_arguments_is_rebuilt() -> None:
 
 @pytest.mark.row(48)
 async def test_what_cannot_be_rebuilt_keeps_its_message_and_the_name_of_its_class() -> None:
-    with pytest.raises(UnreconstructedException, match="^2 parts$") as caught:
-        await failing_with(lambda: Picky([object(), object()]))().run()
+    class Client(Exception):
+        def __init__(self, response: object) -> None:
+            super().__init__("down")
+            self.response = response
 
-    assert caught.value.original_type == f"{__name__}.Picky"
+        def __str__(self) -> str:
+            return f"down: {type(self.response).__name__}"
+
+    with pytest.raises(Picky, match="^2 parts$"):
+        await failing_with(lambda: Picky([object(), object()]))().run()
+    with pytest.raises(UnreconstructedException, match="^down: object$") as caught:
+        await failing_with(lambda: Client(object()))().run()
+
+    assert caught.value.original_type.endswith(".Client")
 
 
 @pytest.mark.parametrize("name", ["antigravity.Fall", "os.system", "builtins.object", "no name at all"])

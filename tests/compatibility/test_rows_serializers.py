@@ -95,6 +95,6 @@ def test_pickle_is_for_what_json_cannot_carry() -> None:
     serializer = PickleSerializer()
 
     assert serializer.serialize({"a": 1}) == '{"a": 1}'
-    text = serializer.serialize({1, 2})
-    assert pickle.loads(base64.b64decode(text)) == {1, 2}
-    assert serializer.deserialize(text) == {1, 2}
+    text = serializer.serialize(slice(1, 2))
+    assert pickle.loads(base64.b64decode(text)) == slice(1, 2)
+    assert serializer.deserialize(text) == slice(1, 2)

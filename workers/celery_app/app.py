@@ -82,13 +82,17 @@ class Installation:
         self._pid = 0
         self._lock = threading.Lock()
 
-    def add(self, workflow: Registrable) -> Registered:
+    def add(self, workflow: Registrable, *, to_run: bool = False) -> Registered:
         """Make a workflow executable here: its steps become tasks of the app.
 
+        Args:
+            workflow: The workflow.
+            to_run: It is an instance that is about to be run here.
+
         Raises:
-            WorkflowValidationError: It cannot be built or does not fit together.
+            WorkflowValidationError: It cannot be built, does not fit together, or shares its name with another one.
         """
-        registered = self.registry.add(workflow)
+        registered = self.registry.add(workflow, to_run=to_run)
         registered.workflow.ensure_valid()
         register_tasks(self.app, registered, self.executor, self.loop_executor, self.child_lost)
         return registered
@@ -98,6 +102,7 @@ class Installation:
         with self._lock:
             if self._executor is None or self._pid != os.getpid():
                 self._pid = os.getpid()
+                self.registry.executes = True
                 self._executor = Executor(
                     self.settings,
                     self.registry,
@@ -114,6 +119,7 @@ class Installation:
         """The executor of this process's event loop, for umbel's asyncio pool; called on that loop."""
         if self._loop_executor is None:
             conf = self.app.conf
+            self.registry.executes = True
             self._loop_executor = Executor(
                 self.settings,
                 self.registry,

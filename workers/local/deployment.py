@@ -157,10 +157,11 @@ class _InProcessRuntime(Runtime):
         app = create_app(settings)
         self._installation: Installation = app.umbel
         super().__init__(settings, app=app, registry=self._installation.registry)
+        self.registry.executes = True
         self._loops: dict[str, asyncio.AbstractEventLoop] = {}
         self._installation.loop_of = lambda run_id: self._loops.get(run_id)
         self._worker = InProcessWorker(app, concurrency)
-        self._installation.registry.prepare = lambda workflow: self._worker.add(self._installation.add(workflow))
+        self._installation.registry.prepare = self._add
         for target in targets:
             if isinstance(target, str):
                 raise ConfigurationError(
@@ -172,7 +173,7 @@ class _InProcessRuntime(Runtime):
 
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
         """Add the workflow to the worker, and remember the loop that its async steps run on."""
-        self._worker.add(self._installation.add(workflow))
+        self._add(workflow)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -180,6 +181,9 @@ class _InProcessRuntime(Runtime):
         # Without this, the dictionary would grow with every run of a program with many loops.
         self._loops = {run: kept for run, kept in self._loops.items() if not kept.is_closed()}
         self._loops[run_id] = loop
+
+    def _add(self, workflow: WorkflowDefinition) -> None:
+        self._worker.add(self._installation.add(workflow, to_run=True))
 
     def close(self) -> None:
         """Stop the worker, then the connections."""
