@@ -159,6 +159,16 @@ def test_a_program_is_served_by_the_commands_that_the_page_shows(
     assert run_id in printed.get("runs", run_id)
 
 
+def _of_subcommand(context: click.Context, command: click.Command, words: list[str]) -> list[click.Parameter]:
+    """The parameters of the command that follows the arguments of a group."""
+    arguments = [each for each in command.params if isinstance(each, click.Argument)]
+    if not isinstance(command, click.Group) or len(words) <= len(arguments):
+        return []
+    following = command.get_command(context, words[len(arguments)])
+    assert following is not None, f"there is no command {words[len(arguments)]!r} behind {command.name!r}"
+    return following.params
+
+
 @EVERY_PAGE
 def test_a_command_that_a_page_names_exists_with_its_options(name: str) -> None:
     context = click.Context(cli)
@@ -166,7 +176,8 @@ def test_a_command_that_a_page_names_exists_with_its_options(name: str) -> None:
         for command_name, rest in re.findall(r"\bumbel ([a-z]+)((?: [^|;&]*)?)", text):
             command = cli.get_command(context, command_name)
             assert command is not None, f"{text!r}: there is no such command"
-            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            parameters = [*command.params, *_of_subcommand(context, command, rest.split())]
+            known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
             for option in re.findall(r"(?<!\S)--?[a-zA-Z][a-z-]*", rest):
                 assert option in known, f"{text!r}: `umbel {command_name}` has no option {option}"
 
