@@ -37,9 +37,9 @@ function turns.length() return redis.call('LLEN', K.line) end
 -- The version of the state that the run which the session is at began with; nil if it cannot be put back to that.
 function turns.version_before(at)
   local was = turn_to(at)
-  local version = tonumber(redis.call('HGET', K.run, 'state_version') or 0)
+  local version = tonumber(redis.call('HGET', K.run, 'state_version'))   -- not of a run of an earlier release
   call = was
-  return versions.changes_to(version) and version
+  return version and versions.changes_to(version) and version
 end
 
 -- The run that the session is at ends, whatever it does: another one takes its place. With a version of the state,
