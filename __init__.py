@@ -39,7 +39,6 @@ from .tasks.client.workflow import Workflow
 from .tasks.context.ctx import Context
 from .tasks.drawing.draw import draw_all_possible_flows, draw_most_recent_execution
 from .tasks.events.event import (
-    ChildRunStarted,
     DictLikeModel,
     Event,
     HumanResponseEvent,
@@ -58,6 +57,7 @@ from .tasks.events.event import (
     WorkflowTimedOutEvent,
 )
 from .tasks.events.exceptions import UnreconstructedException
+from .tasks.events.run_events import ChildRunStarted, StepCancelled
 from .tasks.events.serializers import JsonPickleSerializer, JsonSerializer
 from .tasks.resources.config import ResourceConfig
 from .tasks.resources.resource import Resource
@@ -107,6 +107,7 @@ __all__ = [
     "SessionVersion",
     "Settings",
     "StartEvent",
+    "StepCancelled",
     "StepConfig",
     "StepFailedEvent",
     "StepState",

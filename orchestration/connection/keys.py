@@ -115,6 +115,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     ),
     "swept_at": ("STRING", "instant of the last turn of a sweep here; in the future if the clock was set back since"),
     "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
+    "stopped": ("channel", "run|work|claim, published when a running step is cancelled"),
     "ended": ("channel", "run id NUL {status, terminal event up to 1 kB}, published when a run ends; see `channel`"),
 }
 

@@ -22,17 +22,17 @@ from ..model.commands import Command, EndStatus, WhenBusy
 from ..model.decide import CHUNK, Decision, Limits, decide, decide_start, route, routed_events
 from ..model.envelope import Envelope
 from ..model.errors import (
-    NotRetried,
     RunEnded,
-    RunError,
     RunNotFound,
     UmbelError,
 )
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Failed, Origin, Outcome, Surroundings, Suspended, Work, derive_id
-from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found
+from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found, not_retried
 from ..store.verbs import Store
+from .cancelling.selection import Selection
+from .cancelling.step_cancels import cancel_work
 from .children.outbox import Outbox
 from .concurrency import RunQuota
 from .dispatcher import Dispatcher
@@ -172,7 +172,7 @@ class Engine:
         record = await self.store.run(check_run_id(run_id))
         reply = await self.store.revive(run_id, timeout_seconds=record.options.get("timeout"))
         if not isinstance(reply, Applied):
-            raise _not_retried(run_id, reply)
+            raise not_retried(run_id, reply)
         await self.dispatch(run_id, reply.dispatches)
         await self.quota.take(run_id)
         return reply
@@ -341,6 +341,15 @@ class Engine:
             surroundings = surroundings.after(event)
         return routed, surroundings
 
+    async def cancel_work(self, run_id: str, selection: Selection, *, reason: str = "", **about: Any) -> int:
+        """Cancel single steps of a run that goes on, see `cancel_work`; returns how many executions that were."""
+        plan = await self.store.plan_of(run_id)
+        count, changes = await cancel_work(self.store, run_id, plan, selection, self.limits, reason=reason, **about)
+        for change in changes:
+            await self.dispatcher.dispatch(plan, change.dispatches)
+            await self.outbox.follow(run_id, change)
+        return count
+
     async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
         """Send the messages for work of a run, whose plan is looked up."""
         if dispatches:
@@ -382,15 +391,3 @@ class Engine:
         for each in list(self._waking):
             with contextlib.suppress(RuntimeError):  # its loop is closed already
                 each.cancel()
-
-
-def _not_retried(run_id: str, reason: str) -> RunError:
-    if reason == "unknown":
-        return RunNotFound(not_found(run_id))
-    texts = {
-        "running": f"Run {run_id!r} is running; there is nothing to retry. See it with: umbel show {run_id}",
-        "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one: umbel start TARGET",
-        "superseded": f"Run {run_id!r} cannot be retried: its handler has gone on to another run.",
-        "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
-    }
-    return NotRetried(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))

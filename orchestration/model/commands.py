@@ -83,7 +83,10 @@ class OpenScope:
     recoveries: str
 
     def wire(self) -> dict[str, Any]:
-        joins = [where(step, self.queue) | {"w": work_id} | _present(take=step.take) for work_id, step in self.joins]
+        joins = [
+            where(step, self.queue) | {"w": work_id} | _present(take=step.take, rest=step.cancel_rest or None)
+            for work_id, step in self.joins
+        ]
         return {"o": "open", "id": self.scope_id, "p": self.parent, "j": joins, "rc": self.recoveries}
 
 

@@ -22,6 +22,8 @@ StepKind = Literal["each", "collect", "all_of"]
 # Stored plans spell `all_of` as "join" and `collected_by` as "joins", as older versions do: another spelling would
 # change the digest of every plan, and runs in flight would no longer find theirs.
 _STORED_KINDS: dict[str, str] = {"all_of": "join"}
+#: Fields that plans of older versions do not have: left out where they say nothing, likewise for the digest's sake.
+_UNLESS_SET = ("cancel_rest",)
 _KINDS = {stored: kind for kind, stored in _STORED_KINDS.items()}
 
 
@@ -36,6 +38,7 @@ class StepPlan:
             `all_of` has several event parameters and runs once per full set.
         accepts: Wire names of accepted events. For `all_of` one per parameter, in order (names may repeat).
         take: For `collect`: fire at this many arrivals; None fires when the fan-out has closed.
+        cancel_rest: With `take`: cancel what has not arrived when it fires.
         returns: Wire names the step may return as single events.
         fans_out: Wire names the step may return inside a list.
         collected_by: The `collect` steps that gather what this step's fan-out becomes; each fires once per fan-out.
@@ -51,6 +54,7 @@ class StepPlan:
     kind: StepKind = "each"
     accepts: tuple[str, ...] = ()
     take: int | None = None
+    cancel_rest: bool = False
     returns: tuple[str, ...] = ()
     fans_out: tuple[str, ...] = ()
     collected_by: tuple[str, ...] = ()
@@ -135,6 +139,8 @@ class Plan:
         for step in plan["steps"]:
             step["joins"] = step.pop("collected_by")
             step["kind"] = _STORED_KINDS.get(step["kind"], step["kind"])
+            for name in [name for name in _UNLESS_SET if not step[name]]:
+                del step[name]
         return json.dumps(plan, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property

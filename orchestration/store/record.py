@@ -66,6 +66,7 @@ class WorkRecord(NamedTuple):
     awaits: tuple[str, int] | None = None
     awaited: int | None = None
     next_held: int | None = None
+    cancelled: bool = False
     answers: Mapping[str, str | bool] = _NOTHING
     batches: int = 0
     exchanges: int = 0
@@ -95,7 +96,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     word: read
     for read, words in (
         (_payload, ("event", "last_error")),
-        (bool, ("alone", "late", "sent_early")),
+        (bool, ("alone", "late", "sent_early", "cancelled")),
         (tuple, ("event_ids", "recoveries_each", "awaits", "calls", "taken")),
         (dict, ("answers", "exchange_calls", "segments")),
     )

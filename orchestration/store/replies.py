@@ -14,6 +14,7 @@ from ..connection.keys import RunKeys
 from ..model.commands import Command, Resume, TakeFromInbox
 from ..model.decide import Decision, Staged
 from ..model.envelope import FAILED, Envelope, ending
+from ..model.errors import NotRetried, RunError, RunNotFound
 from ..model.plan import Plan
 from ..model.work_item import Scope, Surroundings, Work
 from . import record as work_record
@@ -74,7 +75,8 @@ class Applied:
         following: The run of the same session that has begun by it.
         interrupted: The run of the same session that was ended by it, and what that end asks for.
         continued: Work that the caller has claimed by it.
-        starts: Child runs that are to be started; see `engine/children`.
+        starts, looks: Child runs that are to be started, and to be looked at; see `engine/children`.
+        rests: Fan-outs of which nothing more is wanted.
         reports: The run has ended, and this one waits for it.
         parted: The run has ended, and had child runs.
     """
@@ -86,6 +88,8 @@ class Applied:
     interrupted: tuple[str, Applied] | None = None
     continued: Work | None = None
     starts: tuple[str, ...] = ()
+    looks: tuple[str, ...] = ()
+    rests: tuple[str, ...] = ()
     reports: str | None = None
     parted: bool = False
 
@@ -178,6 +182,8 @@ def _applied(run_id: str, answer: dict[str, Any]) -> Applied:
         following,
         None if interrupted is None else (interrupted["run"], _applied(interrupted["run"], interrupted)),
         starts=tuple(answer.get("starts") or ()),
+        looks=tuple(answer.get("looks") or ()),
+        rests=tuple(answer.get("rests") or ()),
         reports=answer.get("reports"),
         parted=bool(answer.get("parted")),
     )
@@ -185,6 +191,19 @@ def _applied(run_id: str, answer: dict[str, Any]) -> Applied:
 
 def _dispatches(run_id: str, answer: dict[str, Any]) -> tuple[Dispatch, ...]:
     return tuple(Dispatch(run_id, b["w"], b["d"], b["s"], b["q"], b["p"]) for b in answer.get("dispatches") or ())
+
+
+def not_retried(run_id: str, reason: str) -> RunError:
+    """Why a run could not be retried, as an error."""
+    if reason == "unknown":
+        return RunNotFound(not_found(run_id))
+    texts = {
+        "running": f"Run {run_id!r} is running; there is nothing to retry. See it with: umbel show {run_id}",
+        "completed": f"Run {run_id!r} has completed; there is nothing to retry. Start a new one: umbel start TARGET",
+        "superseded": f"Run {run_id!r} cannot be retried: its handler has gone on to another run.",
+        "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
+    }
+    return NotRetried(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

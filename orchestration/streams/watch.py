@@ -1,9 +1,10 @@
-"""Hearing of every run that ends, in whatever process it was waited for."""
+"""Hearing of every run that ends, and of every running step that is cancelled, in any process."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Literal
 
 from ..model.errors import WorkflowRuntimeError
 from .reader import StreamHub
@@ -11,23 +12,27 @@ from .relay import Listener
 
 
 class EndedWatch(Listener):
-    """Calls back for every run of the deployment that ends, as it ends.
+    """Calls back for every run of the deployment that ends, or for every running step that is cancelled.
 
-    *Promise:* none but promptness. What ends while the connection is interrupted is not reported: this may only hasten
-    what comes to light anyway.
+    *Promise:* none but promptness. What happens while the connection is interrupted is not reported: this may only
+    hasten what comes to light anyway.
     """
 
-    def __init__(self, hub: StreamHub, callback: Callable[[str], None]) -> None:
+    def __init__(
+        self, hub: StreamHub, callback: Callable[[str], None], channel: Literal["ended", "stopped"] = "ended"
+    ) -> None:
         """Begin to watch, on the hub's connection.
 
         Args:
             hub: The process's hub.
-            callback: Gets the run id, on the portal's loop; it must be quick and must not block.
+            callback: Gets the run id, or the cancelled claim, on the portal's loop; it must be quick and must not
+                block.
+            channel: What to hear of.
         """
         self._callback = callback
         self._live = hub.live()
         keys = hub.store.keys
-        self._channels = [keys.channel(keys.in_shard(shard, "ended")).encode() for shard in range(keys.shards)]
+        self._channels = [keys.channel(keys.in_shard(shard, channel)).encode() for shard in range(keys.shards)]
         self._live.soon(self._begin)
 
     def _begin(self) -> None:

@@ -126,6 +126,10 @@ class Executor:
         self._attempts.run_ended(run_id)
         self.registry.run_ended(run_id)
 
+    def step_cancelled(self, member: str) -> None:
+        """A running step was cancelled: if it runs here, it is stopped at once."""
+        self._attempts.cancel(Held.parse(member), "it was cancelled")
+
     # -- a message -----------------------------------------------------------------------------------------------------
 
     def deliver_blocking(self, run_id: str, work_id: str, dispatch_no: int) -> DeliveryResult:

@@ -38,10 +38,11 @@ def _is_verbose(options: str) -> bool:
 class VerboseEmissions(Emissions):
     """Prints each event that a step sends or publishes before its end."""
 
-    def send(self, event: Envelope, target: str | None) -> None:
+    def send(self, event: Envelope, target: str | None) -> str:
         """See `Emissions.send`."""
-        super().send(event, target)
+        emit_id = super().send(event, target)
         _say(f"[tick] add: {_summary(event)}" + (f" -> {target}" if target else ""))
+        return emit_id
 
     def publish(self, event: Envelope) -> None:
         """See `Emissions.publish`."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
 from ...orchestration.connection.keys import new_id
+from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.engine.children.listing import child_runs
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.decide import Limits
@@ -37,6 +38,7 @@ from ..events.event import (
     UnreadableEvent,
     event_name,
 )
+from ..events.json_values import to_json_object
 from .readings import FamilyReading, Reading
 from .settled import Settled, SettledList
 
@@ -320,6 +322,23 @@ class WorkflowHandler:
 
     async def _cancel(self) -> bool:
         return await self._engine.finish(self.run_id, "cancelled", ending(CANCELLED))
+
+    def cancel_step(
+        self,
+        step: str,
+        *,
+        work_id: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        downstream: bool = False,
+        instead: Event | None = None,
+        reason: str = "",
+    ) -> Awaitable[int]:
+        """Cancel the executions of a step that have not ended, and return how many: see `Context.cancel_step`."""
+        event = None if instead is None else encode_event(instead, self._engine.store.settings)
+        work_ids = None if work_id is None else frozenset({work_id})
+        selection = Selection(step=step, work_ids=work_ids, where=to_json_object(where or {}))
+        about: dict[str, Any] = {"downstream": downstream, "instead": event, "reason": reason}
+        return self._begun(self._engine.cancel_work(self.run_id, selection, **about))
 
     # -- deprecated ------------------------------------------------------------------------------------------------
 

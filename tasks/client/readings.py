@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Protocol, Self
 
 from ...orchestration.streams.reader import StreamEvent
-from ..events.event import ChildRunStarted, Event, InternalDispatchEvent, StopEvent
+from ..events.event import Event, InternalDispatchEvent, StopEvent
+from ..events.run_events import ChildRunStarted
 
 
 class Readable(Protocol):

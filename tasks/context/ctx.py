@@ -29,7 +29,7 @@ from ..steps.signature import StepContextMarker
 from ..workflow.definition import WorkflowDefinition
 from .children import ChildRun
 from .run_context import Beginning, NewRunContext, RunContext
-from .step_context import StepContext
+from .step_context import SentEvent, StepContext
 
 StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
@@ -166,11 +166,14 @@ class Context(StepContextMarker, Generic[StateT]):
         work = self._step("idempotency_key").work
         return f"{work.run_id}/{work.work_id}"
 
-    def send_event(self, message: Event, step: str | None = None) -> None:
+    def send_event(self, message: Event, step: str | None = None) -> SentEvent | None:
         """Emit an event now, to all accepting steps or to one.
 
         In a step it is on its way within milliseconds, also when the step fails later. *Promise:* a later attempt that
         sends the same again delivers nothing twice.
+
+        Returns:
+            In a step what its `cancel()` takes back; None beside a run.
 
         Raises:
             WorkflowRuntimeError: There is no such step, or it does not accept this event.
@@ -178,7 +181,43 @@ class Context(StepContextMarker, Generic[StateT]):
         """
         if isinstance(self._face, NewRunContext):
             raise self._misplaced("send_event", "Start the run first, or send with handler.send_event().")
-        self._face.send(message, step)
+        return self._face.send(message, step)
+
+    def cancel_step(
+        self,
+        step: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        downstream: bool = False,
+        instead: Event | None = None,
+        reason: str = "",
+    ) -> int:
+        """Cancel the executions of a step that have not ended, while the run goes on.
+
+        One that is queued is not executed. One that is running loses the right to record an outcome: an `async def`
+        step is cancelled, a plain one runs on in vain. Child runs that it waits for are cancelled. To joins it is a
+        branch that has returned None. `@catch_error` is not asked. The stream says so with a `StepCancelled`, shown
+        with umbel's own events. Costs as much as the run has live work; blocks for some exchanges with Redis.
+
+        *Promise:* each execution either has ended before, with everything that follows from it, or is cancelled at
+        once. Executions that begin afterwards are not. An attempt of the calling step that is made again cancels again.
+
+        Args:
+            step: The step. The calling execution is not cancelled.
+            where: Only executions whose event has these fields.
+            downstream: Also what has followed from executions of the step that have ended, as far as the journal goes
+                back.
+            instead: An event that goes on in the place of each, as if the step had returned it.
+            reason: For the stream.
+
+        Returns:
+            How many executions were cancelled.
+
+        Raises:
+            WorkflowStepDoesNotExistError: There is no such step.
+            WorkflowRuntimeError: The run has ended.
+        """
+        return self._step("cancel_step").cancel_step(step, where or {}, downstream, instead, reason)
 
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Publish an event to the readers of the run's stream. *Promise:* in order; attempts are not merged."""

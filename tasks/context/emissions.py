@@ -15,8 +15,10 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from ...orchestration.connection.portal import Portal
+from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.engine.emitted import Sent
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.commands import Command, Publish
@@ -109,8 +111,8 @@ class Emissions:
         self._buffer = threading.Lock()
         self._flushing = asyncio.Lock()
 
-    def send(self, event: Envelope, target: str | None) -> None:
-        """Emit an event to the steps that accept it, or only to `target`."""
+    def send(self, event: Envelope, target: str | None) -> str:
+        """Emit an event to the steps that accept it, or only to `target`; returns its identity."""
         content = (event.type, event.payload, target)
         with self._buffer:
             self._refuse_late(event)
@@ -120,6 +122,24 @@ class Emissions:
             burst = self._begun_burst()
         self._notify(self)
         burst.written()
+        return emit_id
+
+    def withdraw(self, emit_id: str) -> bool:
+        """Take a sent event back that is not on its way yet; False if it is."""
+        with self._buffer:
+            on_its_way = self._unanswered[1] if self._unanswered is not None else ()
+            left = [sent for sent in self._sends if sent[0] != emit_id or sent in on_its_way]
+            was_there = len(left) < len(self._sends)
+            self._sends[:] = left
+        return was_there
+
+    def cancel_work(self, selection: Selection, **about: Any) -> int:
+        """Cancel work of the run, once what was emitted so far is in Redis. Blocks; see `Engine.cancel_work`."""
+        return self._engine.store.connection.portal.call(self._cancel_work(selection, about))
+
+    async def _cancel_work(self, selection: Selection, about: dict[str, Any]) -> int:
+        await self.flush()
+        return await self._engine.cancel_work(self.work.run_id, selection, **about)
 
     def publish(self, event: Envelope) -> None:
         """Write an event to the run's stream."""

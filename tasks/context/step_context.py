@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
@@ -17,7 +19,7 @@ from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
 from ..events.event import Event, event_name, fields_to_json
-from ..events.json_values import dump_json
+from ..events.json_values import dump_json, to_json_object
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..state.write_back import WriteBackStore
 from ..workflow.registry import Registered, Registry
@@ -31,6 +33,23 @@ logger = logging.getLogger("umbel.steps")
 
 #: They are read again for each event that may meet them.
 _REQUIREMENTS_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SentEvent:
+    """An event that a step has sent, as far as it can be taken back."""
+
+    _withdraw: Callable[[], int]
+
+    def cancel(self) -> int:
+        """Cancel what the event led to and has not ended; blocks for an exchange with Redis if it is on its way.
+
+        What has followed from steps that have ended goes on.
+
+        Returns:
+            How many step executions were cancelled.
+        """
+        return self._withdraw()
 
 
 class StepContext:
@@ -123,15 +142,31 @@ class StepContext:
         """The run's id."""
         return self.work.run_id
 
-    def send(self, event: Event, target: str | None) -> None:
+    def send(self, event: Event, target: str | None) -> SentEvent:
         """Check the target, then buffer."""
         envelope = encode_event(event, self.settings)
         if not self.routes(envelope):
-            return
+            return SentEvent(lambda: 0)
         check_target(self.emissions.plan, envelope, target)
         if target is None:
             self._warn_of_gathering(envelope)
-        self.emissions.send(envelope, target)
+        emit_id = self.emissions.send(envelope, target)
+        return SentEvent(lambda: self._withdraw(emit_id, envelope, target))
+
+    def _withdraw(self, emit_id: str, event: Envelope, target: str | None) -> int:
+        steps = [step.name for step in self.emissions.plan.accepting(event) if target in (None, step.name)]
+        if self.emissions.withdraw(emit_id):
+            return len(steps)
+        work_ids = frozenset(derive_id(self.run_id, self.work.work_id, emit_id, step) for step in steps)
+        return self.emissions.cancel_work(Selection(work_ids=work_ids))
+
+    def cancel_step(
+        self, step: str, where: Mapping[str, Any], downstream: bool, instead: Event | None, reason: str
+    ) -> int:
+        """See `Context.cancel_step`."""
+        event = None if instead is None else encode_event(instead, self.settings)
+        selection = Selection(step=step, where=to_json_object(where), but=self.work.work_id)
+        return self.emissions.cancel_work(selection, downstream=downstream, instead=event, reason=reason)
 
     def routes(self, event: Envelope) -> bool:
         """Whether the run's plan agrees with the code here that a step takes this event; else `misrouted` says it."""

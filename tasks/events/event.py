@@ -39,7 +39,6 @@ from .json_values import dump_model, from_json_value, load_model, to_json_object
 from .plain_fields import plain_fields
 
 __all__ = [
-    "ChildRunStarted",
     "CollectionReleaseEvent",
     "DictLikeModel",
     "Event",
@@ -228,15 +227,6 @@ class WorkflowIdleEvent(InternalDispatchEvent):
     """No step of the run is queued or running, and the run has not ended."""
 
 
-class ChildRunStarted(InternalDispatchEvent):
-    """A step has started a child run; `on_parent_end` is what becomes of it then: "cancel" or "leave"."""
-
-    run_id: str
-    workflow: str
-    step: str
-    on_parent_end: str
-
-
 class UnhandledEvent(InternalDispatchEvent):
     """An event was emitted that no step accepts.
 
@@ -268,9 +258,12 @@ class UnreadableEvent(Event):
     payload: str = ""
 
 
+_OWN_MODULES = frozenset({__name__, f"{__package__}.run_events"})
+
+
 def event_name(cls: type[Event]) -> str:
-    """The name of an event class on the wire: `umbel.StopEvent` for those of this module, else `module.qualname`."""
-    return f"umbel.{cls.__qualname__}" if cls.__module__ == __name__ else qualified_name(cls)
+    """The name of an event class on the wire: `umbel.StopEvent` for those of this room, else `module.qualname`."""
+    return f"umbel.{cls.__qualname__}" if cls.__module__ in _OWN_MODULES else qualified_name(cls)
 
 
 def loaded_event(name: str) -> type[Event] | None:

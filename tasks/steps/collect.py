@@ -47,7 +47,7 @@ class All(Cardinality):
 class Take(Cardinality):
     """Run once at the n-th arrival, with the first n events; with fewer if the stream closes before.
 
-    The other members keep running, but this step does not see them.
+    The other members keep running, but this step does not see them; `Collect(Take(n), cancel_rest=True)` cancels them.
 
     Attributes:
         n: How many arrivals to wait for, at least 1.
@@ -69,6 +69,15 @@ class Collect:
 
     Attributes:
         cardinality: `All()` (the default: when the stream closes, with everything) or `Take(n)`.
+        cancel_rest: With `Take(n)`: what has not arrived by then is cancelled, as by `ctx.cancel_step`. A race.
+
+    Raises:
+        ValueError: `cancel_rest` is set without `Take(n)`.
     """
 
     cardinality: Cardinality = field(default_factory=All)
+    cancel_rest: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cancel_rest and not isinstance(self.cardinality, Take):
+            raise ValueError("Collect(cancel_rest=True) needs Take(n): with All() there is no rest to cancel.")

@@ -45,11 +45,13 @@ class EventParameter:
         name: The parameter's name; values are passed by keyword.
         accepts: The accepted event classes; several for a union.
         cardinality: For a `list[E]` parameter, when it is complete; None for a single event.
+        cancel_rest: With `Take(n)`: cancel what has not arrived then.
     """
 
     name: str
     accepts: tuple[type[Event], ...]
     cardinality: All | Take | None = None
+    cancel_rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,9 @@ class _Parameters:
         if resource is not None:
             self.resources.append(resource)
         elif elements:
-            self.events.append(EventParameter(name, elements, self._cardinality(name, collect or Collect())))
+            collect = collect or Collect()
+            cardinality = self._cardinality(name, collect)
+            self.events.append(EventParameter(name, elements, cardinality, collect.cancel_rest))
         elif collect is not None:
             raise WorkflowValidationError(
                 f"Parameter {name!r} carries a Collect marker but is not annotated as list[E] of an Event subclass: "

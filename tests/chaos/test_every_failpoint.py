@@ -36,6 +36,11 @@ OF_STEPS = [
     "begin",
     "leave",
     "give_back",
+    "memo",
+    "child_started",
+    "child_ended",
+    "settled",
+    "cancel",
     "dispatch",
 ]
 OF_MAIN = [

@@ -78,7 +78,7 @@ class Installation:
         self.direct_delivery = DirectDelivery(settings, registry)
         self._executor: Executor | None = None
         self._loop_executor: Executor | None = None
-        self._watch: EndedWatch | None = None
+        self._watches: list[EndedWatch] = []
         self._pid = 0
         self._lock = threading.Lock()
 
@@ -112,7 +112,7 @@ class Installation:
                     loop_of=self.loop_of,
                     one_at_a_time=self.sweep_step is not None and self.sweep_step.pid != os.getpid(),
                 )
-                self._watch = EndedWatch(self.runtime.hub, self._executor.run_ended)
+                self._watches = self._watching(self._executor)
             return self._executor
 
     def loop_executor(self) -> Executor:
@@ -129,8 +129,12 @@ class Installation:
                 continuation=Continuation(self._takes, self.continued),
                 plain=ThreadCalls(DaemonThreads(conf.get("worker_asyncio_threads") or 8, "umbel-step")),
             )
-            self._watch = EndedWatch(self.runtime.hub, self._loop_executor.run_ended)
+            self._watches = self._watching(self._loop_executor)
         return self._loop_executor
+
+    def _watching(self, executor: Executor) -> list[EndedWatch]:
+        hub = self.runtime.hub
+        return [EndedWatch(hub, executor.run_ended), EndedWatch(hub, executor.step_cancelled, "stopped")]
 
     def _dispatcher(self, portal: Portal) -> CeleryDispatcher:
         return CeleryDispatcher(self.app, portal, grouped=self.settings.grouped_scripts)

@@ -25,10 +25,11 @@ from ...connection.keys import RunKeys
 from ...model.commands import END_STATUSES, EndStatus
 from ...model.decide import Limits
 from ...model.envelope import CANCELLED, FAILED, Envelope, ending
-from ...model.errors import NotRetried, RunExists, RunNotFound, UmbelError
+from ...model.errors import NotRetried, RunExists, RunNotFound, UmbelError, WorkflowRuntimeError
 from ...model.plan import Plan
 from ...store.replies import Applied, Dispatch, unpack_raw
 from ...store.verbs import Store
+from ..cancelling.selection import Selection
 from .listing import child_records
 from .spec import ChildSpec
 
@@ -65,6 +66,10 @@ class Lives(Protocol):
         """Take an ended run up again."""
         ...
 
+    async def cancel_work(self, run_id: str, selection: Selection, *, reason: str = "") -> int:
+        """Cancel single steps."""
+        ...
+
     async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
         """Send messages."""
         ...
@@ -94,6 +99,10 @@ class Outbox:
         """
         if changed.starts:
             await self._all(self._start(run_id, child_id) for child_id in changed.starts)
+        if changed.looks:
+            await self._all(self._look(run_id, child_id) for child_id in changed.looks)
+        if changed.rests:
+            await self._all(self._cancel_rest(run_id, scope_id) for scope_id in changed.rests)
         if changed.reports is not None:
             await self._all([self._report(run_id)])
         if changed.parted:
@@ -114,13 +123,21 @@ class Outbox:
 
     async def settle(self, member: str) -> None:
         """Do what an entry says; it goes, or is looked at again later."""
-        kind, run_id, *child_id = member.split("|", 2)
+        kind, run_id, *more = member.split("|", 2)
         if kind == "child":
-            await self._look(run_id, child_id[0])
+            await self._look(run_id, more[0])
+        elif kind == "rest":
+            await self._cancel_rest(run_id, more[0])
         elif kind == "ended":
             await self._report(run_id)
         else:
             await self._part(run_id)
+
+    async def _cancel_rest(self, run_id: str, scope_id: str) -> None:
+        """Cancel what goes on of a fan-out."""
+        with suppress(RunNotFound, WorkflowRuntimeError):  # it has ended
+            await self._lives.cancel_work(run_id, Selection(scope_id=scope_id), reason="a join has all it takes")
+        await self._forget(run_id, f"rest|{run_id}|{scope_id}")
 
     # -- one child -------------------------------------------------------------------------------------------------
 
@@ -171,6 +188,8 @@ class Outbox:
         elif status != "running" and child[b"pe"] != b"leave":
             await self._part(parent)
             await self._forget(parent, f"child|{parent}|{child_id}")
+        elif child[b"st"] == b"unwanted":
+            await self._end(parent, child_id, child)
         elif child[b"st"] == b"starting":
             await self._start(parent, child_id, child)
         else:
@@ -229,7 +248,7 @@ class Outbox:
         status = child[b"st"].decode()
         if status in (*END_STATUSES, "held") or child[b"pe"] == b"leave":
             return
-        if status == "starting":  # another process may be about to start it: its start must find the child ended
+        if b"sp" in child:  # another process may be about to start it: its start must find the child ended
             await self._start(parent, child_id, child)
         with suppress(RunNotFound):
             await self._lives.finish(child_id, "cancelled", ending(CANCELLED))

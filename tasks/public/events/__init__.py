@@ -1,7 +1,6 @@
 """`umbel.events`: what steps pass to each other, and what a run reports about itself."""
 
 from umbel.tasks.events.event import (
-    ChildRunStarted,
     DictLikeModel,
     Event,
     EventType,
@@ -21,6 +20,7 @@ from umbel.tasks.events.event import (
     WorkflowTimedOutEvent,
 )
 from umbel.tasks.events.exceptions import UnreconstructedException
+from umbel.tasks.events.run_events import ChildRunStarted, StepCancelled
 
 __all__ = [
     "ChildRunStarted",
@@ -31,6 +31,7 @@ __all__ = [
     "InputRequiredEvent",
     "InternalDispatchEvent",
     "StartEvent",
+    "StepCancelled",
     "StepFailedEvent",
     "StepState",
     "StepStateChanged",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 from support.chaos.effect_log import began, deposit
 from support.chaos.flow_events import (
@@ -29,9 +29,11 @@ from support.chaos.flow_events import (
     Task,
 )
 from umbel import (
+    Collect,
     Context,
     StepFailedEvent,
     StopEvent,
+    Take,
     catch_error,
     retry_policy,
     step,
@@ -433,5 +435,54 @@ class Family(Chaotic):
         return Counter(begin=1, end=1)
 
 
+class Races(Chaotic):
+    """Branches of which the first two that arrive are enough: the others are cancelled, and one that waits for ever."""
+
+    KIND = "race"
+
+    @step
+    async def begin(self, ctx: Context, ev: Started) -> list[Task | Ask]:
+        began(ctx, "begin")
+        return [*(Task(n=n, seconds=ev.seconds) for n in range(ev.n + 1)), Ask(n=-1)]
+
+    @step(num_workers=2)
+    async def go(self, ctx: Context, ev: Task) -> Outcome:
+        began(ctx, "go", n=ev.n)
+        await asyncio.sleep(ev.seconds)
+        return Outcome(n=ev.n)
+
+    @step
+    async def wait(self, ctx: Context, ev: Ask) -> Outcome:
+        began(ctx, "wait")
+        await ctx.wait_for_event(Answer, requirements={"n": ev.n}, timeout=None)
+        return Outcome(n=ev.n)
+
+    @step
+    async def end(self, ctx: Context, evs: Annotated[list[Outcome], Collect(Take(2), cancel_rest=True)]) -> StopEvent:
+        began(ctx, "end")
+        return StopEvent(result=len(evs))
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return 2
+
+    @staticmethod
+    def commits(n: int) -> Counter[str] | None:
+        return None
+
+
 #: What a mixed load is made of.
-KINDS: tuple[type[Chaotic], ...] = (Links, Spread, Nested, Pairs, Gathers, Falters, Caught, Asks, Counts, Tells, Family)
+KINDS: tuple[type[Chaotic], ...] = (
+    Links,
+    Spread,
+    Nested,
+    Pairs,
+    Gathers,
+    Falters,
+    Caught,
+    Asks,
+    Counts,
+    Tells,
+    Family,
+    Races,
+)

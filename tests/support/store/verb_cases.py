@@ -9,6 +9,7 @@ from typing import Any
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import SentDispatches
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
+from umbel.orchestration.engine.cancelling.selection import Selection
 from umbel.orchestration.engine.children.spec import ChildSpec
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.emitted import Emitted
@@ -181,6 +182,13 @@ def child_ended(store: Store) -> Case:
     run, _ = parent_of(store, held=True)
     about = {"child": "child", "status": "completed", "event": event("x").to_bytes()}
     return Case("child_ended", lambda: store.verb("child_ended", run.run_id, **about), again=lambda _: [b"known"])
+
+
+def cancel(store: Store) -> Case:
+    run, _ = claimed(store)
+    engine = store.over(Engine, SentDispatches())
+    about = {"instead": event("A"), "reason": "x"}
+    return Case("cancel", lambda: engine.cancel_work(run.run_id, Selection(step="begin"), **about), again=lambda _: 0)
 
 
 def finish(store: Store) -> Case:
@@ -389,6 +397,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "unstage": unstage,
     "collect": collect,
     "memo": memo,
+    "cancel": cancel,
     "commit child runs": committing(Awaiting((awaited("child"), awaited("other")), at_once=1)),
     "child_started": child_started,
     "child_ended": child_ended,

@@ -1,11 +1,13 @@
-"""`umbel cancel`: ending runs."""
+"""`umbel cancel`: ending runs, or single steps of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack
 
 import click
 
+from ....orchestration.engine.cancelling.selection import Selection
 from ....orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ....tasks.client.runs import cancel_runs
 from ....tasks.client.runtime import Runtime
@@ -17,11 +19,15 @@ from .selecting import Conditions, chosen, condition_options
 @click.command()
 @click.argument("run_ids", nargs=-1, metavar="[RUN]...")
 @condition_options
+@click.option("--step", metavar="STEP", help="Cancel only the executions of this step; the runs go on.")
+@click.option("--downstream", is_flag=True, help="With --step: also what has followed from it.")
 @click.option("--all", "every", is_flag=True, help="All runs that are running.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @deployment_options
 def cancel(
     run_ids: tuple[str, ...],
+    step: str | None,
+    downstream: bool,
     every: bool,
     yes: bool,
     redis_url: str | None,
@@ -30,10 +36,15 @@ def cancel(
 ) -> None:
     """Cancel runs: running steps are interrupted, and no new step starts.
 
-    Each RUN, or the running ones that meet the conditions.
+    Each RUN, or the running ones that meet the conditions. With --step only single steps of them.
     """
+    if downstream and step is None:
+        raise click.UsageError("--downstream needs --step STEP: a run is always cancelled as a whole.")
     with existing(redis_url, state) as runtime:
         ids = chosen(runtime, run_ids, conditions, every=every, of_statuses=("running",), verb="Cancel", yes=yes)
+        if step is not None:
+            _cancel_step(runtime, ids, step, downstream=downstream)
+            return
         done = cancel_runs(ids, runtime=runtime)
         problems = [problem for run_id in run_ids if run_id not in done and (problem := _problem(runtime, run_id))]
     if run_ids:
@@ -44,6 +55,12 @@ def cancel(
         note(f"Cancelled {counted(len(done), 'run')}.")
     if problems:
         raise WorkflowRuntimeError(" ".join(problems))
+
+
+def _cancel_step(runtime: Runtime, run_ids: Sequence[str], step: str, *, downstream: bool) -> None:
+    for run_id in run_ids:
+        work = runtime.engine.cancel_work(run_id, Selection(step=step), downstream=downstream)
+        note(f"Cancelled {counted(runtime.portal.call(work), 'execution')} of step {step!r} of run {run_id!r}.")
 
 
 def _problem(runtime: Runtime, run_id: str) -> str | None:

@@ -9,6 +9,29 @@ local function drop_events_of(record)
   end
 end
 
+-- A work item has ended: what belongs to it goes.
+function apply.done(record)
+  drop_events_of(record)
+  redis.call('HDEL', K.work, record.work_id)
+  slots.release(record)
+  if record.scope_id then
+    local key = call.extra['members:' .. record.scope_id .. ':' .. record.step]
+    redis.call('UNLINK', key)
+    redis.call('SREM', K.extra, key)
+  end
+  if record.sent_early then
+    redis.call('UNLINK', call.extra['sent:' .. record.work_id])
+    redis.call('SREM', K.extra, call.extra['sent:' .. record.work_id])
+  end
+  for _, made in ipairs(record.calls or {}) do redis.call('HDEL', K.collect, made) end
+  for _, name in ipairs(record.taken or {}) do
+    redis.call('UNLINK', call.extra[name])
+    redis.call('SREM', K.extra, call.extra[name])
+  end
+  call.live = call.live - 1
+  scopes.count(record.scope, -1)
+end
+
 local APPLY = {}
 
 function APPLY.keep(c)                     -- an event that work items will refer to
@@ -98,27 +121,7 @@ end
 
 -- The commands below concern the committing work item itself; `record` is its record.
 
-function APPLY.done(_, record)
-  drop_events_of(record)
-  redis.call('HDEL', K.work, record.work_id)
-  slots.release(record)
-  if record.scope_id then
-    local key = call.extra['members:' .. record.scope_id .. ':' .. record.step]
-    redis.call('UNLINK', key)
-    redis.call('SREM', K.extra, key)
-  end
-  if record.sent_early then
-    redis.call('UNLINK', call.extra['sent:' .. record.work_id])
-    redis.call('SREM', K.extra, call.extra['sent:' .. record.work_id])
-  end
-  for _, made in ipairs(record.calls or {}) do redis.call('HDEL', K.collect, made) end
-  for _, name in ipairs(record.taken or {}) do
-    redis.call('UNLINK', call.extra[name])
-    redis.call('SREM', K.extra, call.extra[name])
-  end
-  call.live = call.live - 1
-  scopes.count(record.scope, -1)
-end
+function APPLY.done(_, record) apply.done(record) end
 
 function APPLY.retry(c, record)
   record.failures = (record.failures or 0) + 1
@@ -185,7 +188,7 @@ function apply.answer(status, extra)
   body.dispatches = call.dispatches
   body.ended = call.ended
   body.leaving = call.leaving
-  body.starts = call.to_start
+  body.starts, body.looks, body.rests = call.to_start, call.to_look, call.rests
   body.reports, body.parted = call.reports, call.parted
   if call.had_session and not call.again then turns.advance() end
   body.following, body.interrupted = call.following, call.interrupted

@@ -3,13 +3,14 @@
 --   child|parent|child    start the child, or see whether it has ended
 --   ended|child           report the child's end to its parent
 --   parted|parent         the parent has ended: end its children
+--   rest|run|fan-out      cancel what has not arrived at a join of the fan-out
 -- Fields of K.children: <child> { w work item that waits for it, wt the name of its answer there, st status (held
--- starting running reviving, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl its
--- plan's digest, sp what it is started with, until it was }; plan|<digest> a plan as JSON; <work item>#<n> the n-th
--- child that is held back until another one has ended.
+-- starting running reviving unwanted, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl
+-- digest of its plan, sp what it is started with, until it was }; plan|<digest> a plan as JSON; <work item>#<n> the
+-- n-th child that is held back until another one has ended.
 --!keys run children outbox events
 
-local OPEN = { held = true, starting = true, running = true, reviving = true }
+local OPEN = { held = true, starting = true, running = true, reviving = true, unwanted = true }
 
 function children.is_open(child) return OPEN[child.st] end
 
@@ -105,6 +106,26 @@ function children.ended(id, child, status, event)
   start_next_held(record)
   if record.awaited > 0 then records.put(child.w, record) else resume(record) end
   return true
+end
+
+-- Nobody waits for a child any more: it is ended.
+function children.give_up(id)
+  local child = children.get(id)
+  if not child or not OPEN[child.st] or child.pe == 'leave' then return end
+  child.st = child.st == 'held' and 'cancelled' or 'unwanted'
+  children.put(id, child)
+  if child.st == 'unwanted' then
+    children.look(id, call.now)
+    call.to_look = call.to_look or {}
+    call.to_look[#call.to_look + 1] = id
+  end
+end
+
+-- Not about children, but done in the same way: a join has what it wants of a fan-out.
+function children.cancel_rest(scope_id)
+  redis.call('ZADD', K.outbox, whole(call.now + A.redispatch), 'rest|' .. call.run .. '|' .. scope_id)
+  call.rests = call.rests or {}
+  call.rests[#call.rests + 1] = scope_id
 end
 
 -- The run is retried: children that have not completed go on with it. Their old ends are no answers any more.

@@ -28,6 +28,7 @@ local function fire(id, meta, join, size)
     priority = join.p, time_limit = join.to, event_name = 'umbel.CollectionReleaseEvent', scope_id = id, members = size,
     scope = meta.p, recoveries = meta.rc }
   scopes.deliver(record)
+  if join.rest and size == join.take then children.cancel_rest(id) end
 end
 
 function scopes.open(c)

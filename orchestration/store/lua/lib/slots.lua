@@ -43,7 +43,7 @@ function slots.push(step, packed)
   redis.call('HSET', K.queue, step .. ':' .. t, packed)
 end
 
-function slots.pop(step)
+local function take_first(step)
   local ends = redis.call('HMGET', K.queue, step .. ':h', step .. ':t')
   local h, t = tonumber(ends[1] or 0), tonumber(ends[2] or 0)
   if h >= t then return nil end
@@ -65,6 +65,16 @@ function slots.pop(step)
     else
       redis.call('HSET', K.queue, step .. ':h', h + 1)
     end
+  end
+  return record
+end
+
+-- The first record in line. Those that were cancelled meanwhile end with that.
+function slots.pop(step)
+  local record = take_first(step)
+  while record and record.cancelled do
+    apply.done(record)
+    record = take_first(step)
   end
   return record
 end

@@ -1,0 +1,73 @@
+-- Cancel work items of a run that goes on. What is queued is left where it is, cancelled, until its turn comes: then it
+-- ends without having been dispatched. What runs loses its token, and its process hears of it.
+-- Args: run, what the commands were decided on (see `waiters.outdated`), and the common limits.
+-- Body: {{ w work id, d event for the stream, f its field in K.queue if it waits there, o the set of its owner (in x)
+--   if it runs, waits {waiter id …}, kids {child run …}, commands {what goes on in its place} } …}.
+-- Answers: cancelled {dispatches, ended} n (how many: others have ended or moved on meanwhile) | changed | closed |
+-- unknown. Repeating it changes nothing more.
+--!keys run queue timers stopped
+
+local status = counters.status()
+if not status then return { 'unknown' } end
+if status ~= 'running' then return { 'closed' } end
+if waiters.outdated() then return { 'changed' } end
+
+local function stop_running(item, record)
+  local held = call.run .. '|' .. item.w .. '|' .. record.claim_id
+  local set = call.extra[item.o]
+  if set then redis.call('SREM', set, held) end
+  redis.call('ZREM', K.timers, 'deadline|' .. call.run .. '|' .. item.w)
+  redis.call('PUBLISH', K.stopped .. (A.channels or ''), held)
+end
+
+local function wake_nothing(item)
+  for _, waiter in ipairs(item.waits or {}) do
+    local field = item.w .. '|' .. waiter
+    if waiters.remove(field) then counters.add('asleep', -1) end
+    redis.call('ZREM', K.timers, 'waiter|' .. call.run .. '|' .. field)
+  end
+end
+
+-- Ends an item that has left its step's queue; false if it has ended already.
+local function cancel_live(item)
+  local record = records.get(item.w)
+  if not record or record.state == 'failed' then return false end
+  record.work_id = item.w
+  if record.state == 'running' then
+    stop_running(item, record)
+  elseif record.state == 'ready' then
+    unclaimed.drop(item.w, unclaimed.line_of(record))
+  elseif record.state == 'delayed' then
+    redis.call('ZREM', K.timers, 'retry|' .. call.run .. '|' .. item.w)
+  elseif record.state == 'suspended' then
+    wake_nothing(item)
+  end
+  for _, child in ipairs(item.kids or {}) do children.give_up(child) end
+  publish.state(record.step, 'not_running', tostring(record.slot or 0), record.event_name)
+  apply.done(record)
+  return true
+end
+
+local function cancel_queued(item)
+  local raw = redis.call('HGET', K.queue, item.f)
+  local record = raw and records.decode(raw)
+  if not record or record.work_id ~= item.w or record.cancelled then return false end
+  record.cancelled = 1
+  redis.call('HSET', K.queue, item.f, records.encode(record))
+  return true
+end
+
+local commands, cancelled = {}, {}
+for _, item in ipairs(unpacked_body()) do
+  if cancel_live(item) or (item.f and cancel_queued(item)) then
+    cancelled[#cancelled + 1] = item.w
+    publish.event(item.d)
+    for _, command in ipairs(item.commands) do commands[#commands + 1] = command end
+  end
+end
+call.awaits_admission = redis.call('HGET', K.run, 'unbegun')
+apply.commands(commands)
+journal.write('cancel', { w = cancelled })
+local reply = apply.answer('cancelled')
+reply[3] = whole(#cancelled)
+return reply
