@@ -36,6 +36,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "unpark": ("unpark", ("unparked",)),
     "end": ("finish", ("ended",)),
     "revived": ("revive", ("revived",)),
+    "cancel": ("cancel", ("cancelled",)),
     "child": ("child_ended", ("told",)),
     "child_started": ("child_started", ("noted",)),
     "retire": ("retire", ("retired",)),

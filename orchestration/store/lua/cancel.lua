@@ -17,7 +17,7 @@ local function stop_running(item, record)
   local set = call.extra[item.o]
   if set then redis.call('SREM', set, held) end
   redis.call('ZREM', K.timers, 'deadline|' .. call.run .. '|' .. item.w)
-  redis.call('PUBLISH', K.stopped .. (A.channels or ''), held)
+  if not call.again then redis.call('PUBLISH', K.stopped .. (A.channels or ''), held) end
 end
 
 local function wake_nothing(item)
