@@ -251,9 +251,10 @@ class Keys:
         """A key of the shard: one of SHARD_KEYS or OTHER_KEYS."""
         return self.tag(shard) + _stored(name)
 
-    def run_in_shard(self, shard: int, run_id: str) -> str:
-        """The record of a run that is known to be in this shard."""
-        return f"{self.tag(shard)}run:{run_id}{RUN_KEYS['run'].suffix}"
+    def glanced_at(self, shard: int, run_id: str) -> tuple[str, str]:
+        """Record and journal of a run that is known to be in this shard."""
+        stem = f"{self.tag(shard)}run:{run_id}"
+        return stem + RUN_KEYS["run"].suffix, stem + RUN_KEYS["journal"].suffix
 
     def of_run(self, run_id: str) -> RunKeys:
         """The keys of a run. All runs that share a state live in one shard: the id says which."""

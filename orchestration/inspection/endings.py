@@ -41,6 +41,14 @@ def why_not_completed(record: RunRecord) -> str | None:
     return None if record.status in ("running", "completed") else f"{run} ended as {record.status}."
 
 
+def failure_of(record: RunRecord) -> tuple[str, int, str] | None:
+    """What ended a failed run: the step, empty if none, its attempts, and the exception; None if it did not fail."""
+    if record.ending is None or record.ending.type != FAILED:
+        return None
+    value = record.ending.value()
+    return value.get("step_name") or "", value.get("attempts") or 0, exception_text(value.get("exception") or {})
+
+
 def traceback_of(record: RunRecord) -> str | None:
     """The traceback of the failure that ended the run; None if it did not fail, or an older release recorded it."""
     if record.ending is None or record.ending.type != FAILED:

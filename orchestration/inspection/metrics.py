@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from ..model.commands import RUN_STATUSES
+from ..model.commands import END_STATUSES, RUN_STATUSES
 from ..store.record import decode
 from ..store.replies import pairs
 from ..store.verbs import Store
@@ -33,6 +34,9 @@ COUNTERS = (
     "absorbed_sends",
     "repeated_commits",
 )
+
+#: The last hour, in parts of two minutes.
+PARTS, PART_SECONDS = 30, 120
 
 #: Members of a shard's unclaimed index that are looked at to find the oldest.
 _SAMPLE = 50
@@ -184,3 +188,86 @@ async def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
 def _queue_of(line: str) -> str:
     """The queue of a line `queue/priority`."""
     return line.rpartition("/")[0]
+
+
+# -- for people ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many runs ended when.
+
+    Attributes:
+        since_at: Begin of the first part, in Redis ms.
+        now: Redis ms.
+        counts: Status -> how many ended in each part, oldest first.
+    """
+
+    since_at: int
+    now: int
+    counts: dict[str, tuple[int, ...]]
+
+
+async def ended_lately(store: Store) -> Ended:
+    """Runs that ended in the last hour, by status, in `PARTS` of `PART_SECONDS`; those deleted since are not counted.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    seconds, micros = await store.command("ask for the time", "TIME")
+    now = int(seconds) * 1000 + int(micros) // 1000
+    size = PART_SECONDS * 1000
+    last = now - now % size + size
+    edges = [last - size * (PARTS - number) for number in range(PARTS + 1)]
+    shards = range(store.settings.shards)
+    asked = [
+        ("ZCOUNT", store.keys.in_shard(shard, f"runs:{status}"), begin, f"({end}")
+        for status in END_STATUSES
+        for begin, end in pairwise(edges)
+        for shard in shards
+    ]
+    answers: list[int] = await store.batch("count runs", *asked)
+    sums = [sum(answers[at : at + len(shards)]) for at in range(0, len(answers), len(shards))]
+    return Ended(
+        edges[0], now, {status: tuple(sums[n * PARTS : (n + 1) * PARTS]) for n, status in enumerate(END_STATUSES)}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of Redis, in bytes: of all nodes of a cluster together.
+
+    Attributes:
+        used: In use.
+        limit: `maxmemory`; 0 for none.
+    """
+
+    used: int
+    limit: int
+
+
+async def memory_of(store: Store) -> Memory:
+    """How much memory Redis uses.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    raw: Any = await store.command("ask for the memory", "INFO", "memory")
+    nodes = raw.values() if isinstance(raw, dict) else [raw]
+    used = limit = 0
+    for text in nodes:
+        lines = text.decode() if isinstance(text, bytes) else str(text)
+        found = dict(line.split(":", 1) for line in lines.splitlines() if ":" in line)
+        used += int(found.get("used_memory", 0))
+        limit += int(found.get("maxmemory", 0))
+    return Memory(used, limit)
+
+
+def quantile(histogram: Histogram, share: float) -> int:
+    """The upper bound, in ms, of the bucket that this share of the observations does not exceed; 0 without any."""
+    wanted, seen = histogram.count * share, 0
+    for number, each in enumerate(histogram.counts):
+        seen += each
+        if each and seen >= wanted:
+            return BOUNDS[min(number, len(BOUNDS) - 1)]
+    return 0

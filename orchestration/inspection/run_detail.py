@@ -19,6 +19,7 @@ from ..store.record import decode
 from ..store.replies import RunRecord, pairs, unpack_raw
 from ..store.scripts import unpack
 from ..streams.log import EVENT, Entry
+from .run_rows import start_event
 
 #: Work items that are looked at; the rest is not counted.
 WORK_ITEMS = 2_000
@@ -93,10 +94,12 @@ class Question:
     Attributes:
         waiter: Who waits, for what.
         asked: The event it published when it began to wait; None when it published none, or it is not known.
+        until: When it stops waiting, in Redis ms; None when it waits without a limit.
     """
 
     waiter: Waiter
     asked: Envelope | None
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +269,22 @@ async def _questions(store: StoreReads, run_id: str, journal: Iterable[JournalEn
     waiters = [Waiter.from_bytes(name.decode(), data) for name, data in list(pairs(found).items())[:WAITERS]]
     if not waiters:
         return ()
+    timers = store.locate(run_id)["timers"]
+    members = (f"waiter|{run_id}|{each.work_id}|{each.waiter_id}" for each in waiters)
+    limits = await store.batch("look at waiters", *(("ZSCORE", timers, member) for member in members))
+    until = {each: None if at is None else int(float(at)) for each, at in zip(map(_key, waiters), limits, strict=True)}
     asked = _asked(journal)
     by_step = Counter(waiter.step for waiter in waiters)
-    unknown = {each.step for each in waiters if (each.work_id, each.waiter_id) not in asked and by_step[each.step] == 1}
+    unknown = {each.step for each in waiters if _key(each) not in asked and by_step[each.step] == 1}
     asked_last = await _asked_last(store, run_id, unknown) if unknown else {}
     return tuple(
-        Question(waiter, asked.get((waiter.work_id, waiter.waiter_id)) or asked_last.get(waiter.step))
+        Question(waiter, asked.get(_key(waiter)) or asked_last.get(waiter.step), until[_key(waiter)])
         for waiter in sorted(waiters, key=lambda each: (each.step, each.work_id, each.waiter_id))
     )
+
+
+def _key(waiter: Waiter) -> tuple[str, str]:
+    return waiter.work_id, waiter.waiter_id
 
 
 def _asked(journal: Iterable[JournalEntry]) -> dict[tuple[str, str], Envelope]:
@@ -308,11 +319,10 @@ async def _began_with(
     if journal_left_out or not journal:
         key = store.locate(run_id)["journal"]
         first = await store.command("read a journal", "XRANGE", key, "-", "+", "COUNT", 1)
-        journal = [_entry(*raw) for raw in first]
+        journal = [read_entry(*raw) for raw in first]
     if not journal or journal[0].kind != "start":
         return None
-    kept = (command["d"] for command in journal[0].commands if command["o"] == "keep")
-    return next((Envelope.from_bytes(data.encode("utf-8", "surrogateescape")) for data in kept), None)
+    return start_event(journal[0].commands)
 
 
 # -- journal and state -----------------------------------------------------------------------------------------------
@@ -327,14 +337,15 @@ async def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, 
         page = await store.command("read a journal", "XREVRANGE", key, before, "-", "COUNT", _PAGE)
         for entry_id, fields in page:
             size += sum(map(len, fields[1::2]))
-            found.append(_entry(entry_id, fields))
+            found.append(read_entry(entry_id, fields))
         if len(page) < _PAGE:
             break
         before = f"({page[-1][0].decode()}"
     return tuple(reversed(found)), max(0, total - len(found))
 
 
-def _entry(entry_id: bytes, flat: Sequence[bytes]) -> JournalEntry:
+def read_entry(entry_id: bytes, flat: Sequence[bytes]) -> JournalEntry:
+    """A journal entry as Redis gives it."""
     fields = pairs(flat)
     commands = unpack(fields[b"c"]) if b"c" in fields else []
     return JournalEntry(int(entry_id.partition(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"]), commands)

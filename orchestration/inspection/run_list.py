@@ -2,7 +2,7 @@
 
 A run is in one index per status: a running one by its start, an ended one by its end. Newest first therefore means
 by what happened last, start or end. A filter is applied while walking down the indexes, a bounded stretch at a time;
-one script per shard gives the workflows' names of a stretch, so ten thousand runs are searched in some 40 ms.
+scripts look at what a list shows of each, `GLANCED_AT_ONCE` of them, so ten thousand runs are searched in some 40 ms.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from ..connection.keys import state_id_of
 from ..model.commands import RUN_STATUSES
 from ..model.errors import WorkflowRuntimeError
-from ..store.asks import ScriptCall
 from ..store.replies import RunRecord, pairs, run_record
-from ..store.scripts import load, pack
 from ..store.verbs import Store
+from .run_rows import RUNNING_AS, SHOWN_STATUSES, ListedRun, Wanted, fitting, read_rows
 
 #: Entries of one index that are looked through at once when there is a filter.
 STRETCH = 2_000
@@ -31,8 +30,6 @@ ASKED = 5_000
 MAX_LIMIT = 500
 #: Pages of runs that are read for one page of handlers: a handler may have had many runs.
 HANDLER_PAGES = 20
-
-_FIELDS = ("status", "workflow", "created_at", "ended_at", "parent", "unbegun", "queued", "live", "asleep")
 
 #: Whether the run of this id may be seen.
 Readable = Callable[[str], Awaitable[bool]]
@@ -46,9 +43,13 @@ class RunQuery:
     """What is asked for.
 
     Attributes:
-        statuses: Only these; empty is any.
+        statuses: Only these, as lists show them: see `SHOWN_STATUSES`; empty is any.
         workflows: Only these workflow names; empty is any.
-        search: Only where this is part of the run's id or of the workflow's name, in any case.
+        search: Only where this is part of what a row shows: the run's id, the last part of its workflow's name, its
+            input, its error; in any case.
+        named: Workflows that are shown under a name of which `search` is a part.
+        since_at: Only what started (while it is running) or ended at this instant, in Redis ms, or later.
+        with_input: Whether rows have what the runs began with, and why they failed.
         limit: Most runs of the page.
         cursor: `RunPage.cursor` of the page before.
     """
@@ -56,34 +57,11 @@ class RunQuery:
     statuses: tuple[str, ...] = ()
     workflows: tuple[str, ...] = ()
     search: str = ""
+    named: tuple[str, ...] = ()
+    since_at: int = 0
+    with_input: bool = True
     limit: int = 50
     cursor: str | None = None
-
-    @property
-    def has_filter(self) -> bool:
-        """Whether runs have to be looked at one by one."""
-        return bool(self.workflows or self.search)
-
-
-@dataclass(frozen=True, slots=True)
-class ListedRun:
-    """One row. Instants are Redis time in ms.
-
-    Attributes:
-        is_asleep: It is running, and all that is left of it waits for an event.
-        waits_for_admission: It is started and has not begun, because its workflow limits how many run at a time.
-        is_queued: The same, because another run of its session goes on.
-    """
-
-    run_id: str
-    workflow: str
-    status: str
-    created_at: int
-    ended_at: int | None
-    parent: str | None
-    is_asleep: bool
-    waits_for_admission: bool
-    is_queued: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +98,9 @@ async def list_runs(store: Store, query: RunQuery, readable: Readable | None = N
 
 
 def _check(query: RunQuery) -> None:
-    unknown = [status for status in query.statuses if status not in RUN_STATUSES]
+    unknown = [status for status in query.statuses if status not in SHOWN_STATUSES]
     if unknown:
-        raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(RUN_STATUSES)}.")
+        raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(SHOWN_STATUSES)}.")
     if not 1 <= query.limit <= MAX_LIMIT:
         raise WorkflowRuntimeError(f"A page has 1 to {MAX_LIMIT} runs, not {query.limit}.")
 
@@ -135,8 +113,10 @@ class _Walk:
         self.readable = readable
         self.may_ask = ASKED
         self.query = query
-        self.search = query.search.casefold()
-        statuses = query.statuses or RUN_STATUSES
+        self.wanted = Wanted(query.workflows, query.statuses, query.search.casefold(), query.named)
+        self.has_filter = not self.wanted.is_anything
+        kept = dict.fromkeys("running" if each in RUNNING_AS else each for each in query.statuses)
+        statuses = tuple(kept) or RUN_STATUSES
         self.shards = [shard for shard in range(store.settings.shards) for _ in statuses]
         names = [f"runs:{status}" for _ in range(store.settings.shards) for status in statuses]
         self.indexes = [store.keys.in_shard(shard, name) for shard, name in zip(self.shards, names, strict=True)]
@@ -154,11 +134,13 @@ class _Walk:
             more = horizon is not None
             if horizon is not None:
                 position = horizon
+                more = position[0] >= self.query.since_at
                 _, offsets = await self._counted(position)
         left = len(found) > self.query.limit
         found = found[: self.query.limit]
         cursor = _spelled(found[-1]) if left else _spelled(position) if more and position else None
-        return RunPage(await self._rows(found), counts, cursor)
+        rows = await read_rows(self.store, [run_id for _, run_id in found], with_input=self.query.with_input)
+        return RunPage(rows, counts, cursor)
 
     async def _counted(self, position: Position | None) -> tuple[dict[str, int], list[int]]:
         """Runs of each status, and how many entries of each index are above the position."""
@@ -184,7 +166,7 @@ class _Walk:
         Below the newest of the last entries of those indexes that have more, something may be missing: the rest is
         left to the next stretch.
         """
-        size = STRETCH if self.query.has_filter else self.query.limit + 1
+        size = STRETCH if self.has_filter else self.query.limit + 1
         places = zip(self.indexes, offsets, strict=True)
         pages = await self.store.batch(
             "list runs",
@@ -198,13 +180,18 @@ class _Walk:
             if len(placed) == size:
                 horizon = placed[-1] if horizon is None else max(horizon, placed[-1])
             looked += len(placed)
-            found.setdefault(shard, []).extend(each for each in placed if position is None or each < position)
+            since = self.query.since_at
+            found.setdefault(shard, []).extend(
+                each for each in placed if each[0] >= since and (position is None or each < position)
+            )
         if horizon is not None:
             found = {shard: [each for each in some if each >= horizon] for shard, some in found.items()}
         if self.readable is not None:
             found, horizon = await self._seen(found, horizon, self.readable)
-        if self.query.has_filter:
-            found = await self._fitting({shard: some for shard, some in found.items() if some})
+        if self.has_filter:
+            ids = {shard: [run_id for _, run_id in some] for shard, some in found.items() if some}
+            fit = await fitting(self.store, self.wanted, ids)
+            found = {shard: [each for each in some if each[1] in fit] for shard, some in found.items()}
         return sorted(chain.from_iterable(found.values()), reverse=True), looked, horizon
 
     async def _seen(
@@ -213,7 +200,7 @@ class _Walk:
         """Those that may be seen, by shard, and where to go on: not everything may have been asked about."""
         newest = sorted(((each, shard) for shard, some in found.items() for each in some), reverse=True)
         seen: dict[int, list[Position]] = {}
-        enough = math.inf if self.query.has_filter else self.query.limit + 1
+        enough = math.inf if self.has_filter else self.query.limit + 1
         for number, (each, shard) in enumerate(newest, 1):
             self.may_ask -= 1
             if await readable(each[1]):
@@ -222,44 +209,6 @@ class _Walk:
             if number < len(newest) and (enough == 0 or self.may_ask == 0):
                 return seen, each
         return seen, horizon
-
-    async def _fitting(self, found: dict[int, list[Position]]) -> dict[int, list[Position]]:
-        """Those that fit, by shard. One round trip for all shards."""
-        names = await self.store.batch("read runs", *(self._workflows_of(shard, some) for shard, some in found.items()))
-        return {
-            shard: [each for each, name in zip(some, workflows, strict=True) if self._fits(each[1], name.decode())]
-            for (shard, some), workflows in zip(found.items(), names, strict=True)
-        }
-
-    def _workflows_of(self, shard: int, some: Sequence[Position]) -> ScriptCall[list[bytes]]:
-        keys = [self.store.keys.run_in_shard(shard, run_id) for _, run_id in some]
-        args = pack({"run": some[0][1], "x": list(range(1, len(keys) + 1))})
-        return ScriptCall("read runs", load("workflows_of"), keys, [args], lambda reply: cast(list[bytes], reply))
-
-    def _fits(self, run_id: str, workflow: str) -> bool:
-        if self.query.workflows and workflow not in self.query.workflows:
-            return False
-        return not self.search or self.search in run_id.casefold() or self.search in workflow.casefold()
-
-    async def _rows(self, found: Sequence[Position]) -> tuple[ListedRun, ...]:
-        asked = [("HMGET", self.store.locate(run_id)["run"], *_FIELDS) for _, run_id in found]
-        rows = zip(found, await self.store.batch("read runs", *asked), strict=True)
-        return tuple(_row(run_id, raw) for (_, run_id), raw in rows if raw[0] is not None)
-
-
-def _row(run_id: str, raw: Sequence[bytes | None]) -> ListedRun:
-    status, workflow, created_at, ended_at, parent, unbegun, queued, live, asleep = raw
-    return ListedRun(
-        run_id=run_id,
-        workflow=(workflow or b"").decode(),
-        status=(status or b"").decode(),
-        created_at=int(created_at or 0),
-        ended_at=None if ended_at is None else int(ended_at),
-        parent=None if parent is None else parent.decode(),
-        is_asleep=status == b"running" and int(live or 0) > 0 and live == asleep,
-        waits_for_admission=unbegun is not None and queued is None,
-        is_queued=queued is not None,
-    )
 
 
 def _spelled(position: Position) -> str:
@@ -335,7 +284,8 @@ async def newest_handlers(
     found: list[RunRecord] = []
     if not statuses or limit == 0:
         return HandlerPage(found, None)
-    query = RunQuery(tuple(statuses), tuple(workflows), limit=MAX_LIMIT, cursor=cursor)
+    shown = {*statuses, *RUNNING_AS} if "running" in statuses else statuses
+    query = RunQuery(tuple(shown), tuple(workflows), with_input=False, limit=MAX_LIMIT, cursor=cursor)
     for _ in range(HANDLER_PAGES):
         page = await list_runs(store, query, readable)
         placed = {run.run_id: _spelled(_position(run)) for run in page.runs}
@@ -365,3 +315,20 @@ async def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:
         for run_id, raw, at in zip(run_ids, map(pairs, found[::2]), found[1::2], strict=True)
         if b"created_at" in raw and (at.decode() == run_id if at else "." not in run_id)
     ]
+
+
+async def oldest_running(store: Store, most: int) -> tuple[ListedRun, ...]:
+    """The runs that were started longest ago and have not ended, oldest first.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    pages = await store.batch(
+        "list runs",
+        *(
+            ("ZRANGE", store.keys.in_shard(shard, "runs:running"), 0, most - 1, "WITHSCORES")
+            for shard in range(store.settings.shards)
+        ),
+    )
+    started = sorted((float(at), run_id.decode()) for page in pages for run_id, at in pairs(page).items())
+    return await read_rows(store, [run_id for _, run_id in started[:most]])

@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-ExecutionOutcome = Literal["done", "retrying", "failed", "waiting", "lost", "released", "hung", "running"]
+ExecutionOutcome = Literal["done", "retrying", "failed", "rescued", "waiting", "lost", "released", "hung", "running"]
 
 #: Outcome -> words shown to users.
 OUTCOMES: dict[ExecutionOutcome, str] = {
     "done": "done",
     "retrying": "failed, retried",
     "failed": "failed",
+    "rescued": "failed, handled by a @catch_error step",
     "waiting": "waiting for an event",
     "lost": "lost: its process died or was disconnected",
     "released": "released before it began",
@@ -35,7 +36,8 @@ class Execution:
         owner: The process, as `worker|host|pid|incarnation`.
         started_at: When it was claimed, in Redis ms.
         ended_at: When it was committed or given up; None while it runs.
-        outcome: `waiting` for an event, `lost` with its process, `released` by it, `hung` beyond its time limit.
+        outcome: `rescued` by a `@catch_error` step, `waiting` for an event, `lost` with its process, `released` by it,
+            `hung` beyond its time limit.
         event: Wire name of the event it returned.
         error: The exception it failed with.
         retry_delay_seconds: Until the next attempt.
@@ -105,7 +107,7 @@ def ended(at: int, kind: str, data: Any, attempts: dict[str, int]) -> list[Execu
 def _committed(at: int, data: dict[str, Any]) -> Execution:
     outcome: ExecutionOutcome = "done"
     if data["out"] == "failed":
-        outcome = "retrying" if "delay" in data else "failed"
+        outcome = "retrying" if "delay" in data else "rescued" if _is_rescued(data) else "failed"
     elif data["out"] in ("suspended", "awaiting"):
         outcome = "waiting"
     return Execution(
@@ -121,6 +123,11 @@ def _committed(at: int, data: dict[str, Any]) -> Execution:
         retry_delay_seconds=data.get("delay"),
         traceback=data.get("tb"),
     )
+
+
+def _is_rescued(data: dict[str, Any]) -> bool:
+    """Whether a failure led to another step instead of the end of the run."""
+    return any(group["s"] for group in data.get("led_to") or ())
 
 
 def _given_up(at: int, data: dict[str, Any], outcome: ExecutionOutcome) -> Execution:

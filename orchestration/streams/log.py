@@ -49,12 +49,15 @@ class StreamEvent:
         envelope: The event.
         step: The step it comes from; empty when routing or the end of the run published it.
         attempt: The attempt that wrote it; 0 when no step's code did.
+        at: When it was published, in Redis ms; 0 when that is not recorded, as for changes of a step's state and for
+            events of older releases.
     """
 
     seq: int
     envelope: Envelope
     step: str
     attempt: int
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ class Entry:
     def _read(self) -> StreamEvent:
         fields = msgpack.unpackb(self.data, raw=True)
         if self.kind == EVENT:
-            return StreamEvent(self.seq, Envelope.from_bytes(fields[0]), fields[1].decode(), fields[2])
+            payload, step, attempt, *at = fields
+            return StreamEvent(self.seq, Envelope.from_bytes(payload), step.decode(), attempt, *at[:1])
         step, state, worker, taken, given = (field.decode() for field in fields)
         return StreamEvent(self.seq, _trace_event(step, state, worker, taken, given), step, 0)
 

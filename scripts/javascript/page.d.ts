@@ -8,6 +8,13 @@ interface Envelope {
   value?: Record<string, any>;
 }
 
+/** Where an event of the stream comes from; `at` is 0 where it is not recorded. */
+interface Origin {
+  step: string;
+  attempt: number;
+  at: number;
+}
+
 /** A value that may be left out because of its size. */
 interface Shown {
   value: any;
@@ -34,6 +41,7 @@ interface Question {
   asked: ShownEvent | null;
   answers: EventClass[];
   requirements: Record<string, any>;
+  until: number | null;
 }
 
 /** How many work items of a step are in each state. */
@@ -49,6 +57,9 @@ interface StepCounts {
   failed: number;
   done: number;
   failures: number;
+  rescued: number;
+  longest_ms: number;
+  total_ms: number;
   [state: string]: any;
 }
 
@@ -75,16 +86,19 @@ interface ListedRun {
   created_at: number;
   ended_at: number | null;
   waits_for_admission: boolean;
+  is_queued: boolean;
   is_asleep: boolean;
+  began_with: ShownEvent | null;
+  input_bytes?: number;
+  error: string | null;
 }
 
 interface Run extends ListedRun {
   now: number;
   parent: string | null;
   head: number;
-  began_with: ShownEvent | null;
+  failure: { step: string; attempts: number; error: string } | null;
   result: (Shown & { event: string }) | null;
-  error: string | null;
   traceback: string | null;
   trouble: string | null;
   steps: StepCounts[];
@@ -95,6 +109,75 @@ interface Run extends ListedRun {
   state: (Shown & { key: string; size: number })[];
   state_left_out: number;
   sendable: EventClass[];
+}
+
+/** A work item as its drawer shows it. */
+interface WorkDetail {
+  work_id: string;
+  ready_at: number | null;
+  executions: Bar[];
+  given: PassedEvent[];
+  emitted: PassedEvent[];
+  writes: { at: number; version: number; values: (Shown & { key: string })[]; deleted: string[] }[];
+  left_out: number;
+}
+
+interface PassedEvent {
+  type: string;
+  event: ShownEvent | null;
+  links: { work_id: string; step: string }[];
+  is_published: boolean;
+}
+
+interface FailureGroup {
+  workflow: string;
+  route: string | null;
+  step: string;
+  kind: string;
+  reason: string;
+  error: string;
+  last_at: number;
+  run_ids: string[];
+}
+
+interface QueueFigures {
+  name: string;
+  unclaimed: number;
+  oldest_seconds: number;
+  median_ms: number;
+  p95_ms: number;
+}
+
+interface Overview {
+  now: number;
+  runs: Record<string, number>;
+  waiting: number | null;
+  queued: number;
+  parked: number;
+  ended: { since_at: number; part_seconds: number; counts: Record<string, number[]> };
+  steps: { workflow: string; step: string; count: number; median_ms: number; p95_ms: number; total_ms: number }[];
+  queues: QueueFigures[];
+  workers: { live: number; lost: number };
+  memory: { used: number; limit: number };
+  counters: Record<string, number>;
+  sweep_lag_seconds: number;
+  problems: { text: string; href: string }[];
+  failures: FailureGroup[];
+  oldest: ListedRun[];
+}
+
+interface WorkerRow {
+  name: string;
+  host: string;
+  pid: number;
+  workflows: string[];
+  queues: string[];
+  paused: string[];
+  silent_seconds: number;
+  is_live: boolean;
+  detours: string[];
+  library: string;
+  at_work: number;
 }
 
 interface GraphBox {

@@ -82,16 +82,16 @@ def _box(box: Box, center: tuple[float, float], num_workers: int | None) -> dict
         "look": box.look,
         "label": box.label,
         "title": box.title,
-        "detail": ""
-        if num_workers is None
-        else "one at a time"
-        if num_workers == 1
-        else f"up to {num_workers} at once",
+        "detail": _limit(num_workers) if box.look == "step" else box.detail,
         "x": round(center[0] - width / 2, 1),
         "y": round(center[1] - height / 2, 1),
         "width": round(width, 1),
         "height": round(height, 1),
     }
+
+
+def _limit(num_workers: int | None) -> str:
+    return "" if num_workers is None else "one at a time" if num_workers == 1 else f"up to {num_workers} at once"
 
 
 def _arrow(arrow: Arrow, path: tuple[tuple[float, float], ...], sideways: bool) -> dict[str, Any]:

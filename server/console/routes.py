@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from ...orchestration.inspection.run_detail import read_detail
 from ...orchestration.inspection.run_list import Readable, RunPage, RunQuery, list_runs
+from ...orchestration.inspection.run_rows import waiting_runs
 from ...orchestration.model.errors import (
     NotRetried,
     PayloadTooLarge,
@@ -34,14 +35,22 @@ from ..http.cursors import Cursors
 from ..http.deployment import ServedDeployment, ServedWorkflow
 from ..http.event_stream import SSE, EventStreamResponse, frames
 from ..http.parsing import EventProblem, beside, make_event, read_object, read_text
+from .deployment_routes import deployment_routes
 from .graph import graph_of, graph_of_plan
 from .page_files import FILE_PATH, PAGE_PATH, PageFile, page_files
 from .shapes import ConsoleJSON, page_of_runs, run_shape, workflow_shape
+from .work_routes import work_routes
 
 
 def console_routes(deployment: ServedDeployment) -> list[Route]:
     """The routes of the console."""
-    return [*_page_routes(), *_WorkflowData(deployment).routes(), *_RunData(deployment).routes()]
+    return [
+        *_page_routes(),
+        *_WorkflowData(deployment).routes(),
+        *deployment_routes(deployment),
+        *_RunData(deployment).routes(),
+        *work_routes(deployment),
+    ]
 
 
 # -- the page --------------------------------------------------------------------------------------------------------
@@ -131,21 +140,27 @@ class _RunData:
     async def list(self, request: Request) -> Response:
         """`GET /console/runs`: a page of runs, newest first.
 
-        Query: `status` and `workflow` (the name it is served under, or its full name), both repeatable, `search`,
-        `limit`, `cursor`. The numbers of runs are included only if no `authorize` hook limits what a caller may see.
+        Query: `status` (as shown: `running`, `waiting`, `queued`, `completed`, …) and `workflow` (the name it is served
+        under, or its full name), both repeatable, `search`, `since_seconds`, `limit`, `cursor`. The numbers of runs are
+        included only if no `authorize` hook limits what a caller may see.
         """
         access: Access = request.scope[ACCESS]
         cursors = await self._deployment.cursors()
-        page = await self._page(self._query(request, cursors), access.readable())
+        page = await self._page(await self._query(request, cursors), access.readable())
         runs = [replace(run, parent=await _shown_parent(access, run.parent)) for run in page.runs]
-        counts = page.counts if access.authorize is None else None
-        return ConsoleJSON(page_of_runs(runs, counts, cursors.sealed(page.cursor), self._routes()))
+        counts = await self._counted(page) if access.authorize is None else None
+        return ConsoleJSON(page_of_runs(runs, counts, cursors.sealed(page.cursor), self._deployment.routes()))
 
-    def _query(self, request: Request, cursors: Cursors) -> RunQuery:
+    async def _counted(self, page: RunPage) -> dict[str, int]:
+        waiting = await waiting_runs(self._deployment.store) if page.counts["running"] else 0
+        if waiting is None:
+            return page.counts
+        return page.counts | {"running": page.counts["running"] - waiting, "waiting": waiting}
+
+    async def _query(self, request: Request, cursors: Cursors) -> RunQuery:
         given = request.query_params
-        limit = given.get("limit") or "50"
-        if not limit.isascii() or not limit.isdigit() or len(limit) > 9:
-            raise HTTPException(400, f"Invalid limit: {limit[:100]!r}")
+        search = given.get("search", "").strip()[:200]
+        since_seconds = _whole_number(request, "since_seconds", 0)
         try:
             cursor = cursors.opened(given.get("cursor") or None)
         except WorkflowRuntimeError as error:
@@ -153,8 +168,12 @@ class _RunData:
         return RunQuery(
             statuses=tuple(each for each in given.getlist("status") if each),
             workflows=tuple(self._full_name(each) for each in given.getlist("workflow") if each),
-            search=given.get("search", "").strip()[:200],
-            limit=int(limit),
+            search=search,
+            named=tuple(
+                name for name, route in self._deployment.routes().items() if search.casefold() in route.casefold()
+            ),
+            since_at=await self._deployment.now() - 1000 * since_seconds if since_seconds else 0,
+            limit=_whole_number(request, "limit", 50),
             cursor=cursor,
         )
 
@@ -167,10 +186,6 @@ class _RunData:
             return await list_runs(self._deployment.store, query, readable)
         except WorkflowRuntimeError as error:
             raise HTTPException(400, str(error)) from error
-
-    def _routes(self) -> dict[str, str]:
-        """Workflow name -> the first name it is served under."""
-        return {each.workflow.workflow_name: each.name for each in reversed(self._deployment.workflows.values())}
 
     @acts("read")
     async def get(self, request: Request) -> Response:
@@ -210,7 +225,7 @@ class _RunData:
         deployment = self._deployment
         access: Access = request.scope[ACCESS]
         return EventStreamResponse(
-            frames(reader, heartbeat_seconds=deployment.heartbeat_seconds),
+            frames(reader, with_origin=True, heartbeat_seconds=deployment.heartbeat_seconds),
             media_type=SSE,
             is_still_allowed=lambda: access.allows("stream", session_of(run_id)),
             check_seconds=deployment.reauthorize_seconds,
@@ -302,6 +317,13 @@ async def _shown_parent(access: Access, parent: str | None) -> str | None:
 def _id(request: Request) -> str:
     run_id: str = request.path_params["run_id"]
     return run_id
+
+
+def _whole_number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise HTTPException(400, f"Invalid {name}: {text[:100]!r}")
+    return int(text)
 
 
 def _after(request: Request) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from starlette.responses import Response
 
-from ...orchestration.inspection.endings import result_of, traceback_of, why_not_completed
+from ...orchestration.inspection.endings import failure_of, result_of, traceback_of, why_not_completed
 from ...orchestration.inspection.run_detail import JournalEntry, Question, RunDetail, StateValue
-from ...orchestration.inspection.run_list import ListedRun
+from ...orchestration.inspection.run_rows import ListedRun
 from ...orchestration.inspection.timeline import Execution, executions
 from ...orchestration.model.envelope import INPUT_REQUIRED, STOP, Envelope
 from ...orchestration.model.tagged_json import untagged
@@ -58,7 +58,7 @@ def page_of_runs(
 
 
 def _row(run: ListedRun, routes: dict[str, str]) -> dict[str, Any]:
-    return asdict(run) | {"route": routes.get(run.workflow)}
+    return asdict(run) | {"route": routes.get(run.workflow), "began_with": event_fields(run.began_with)}
 
 
 def workflow_shape(name: str, workflow: WorkflowDefinition, *, has_worker: bool) -> dict[str, Any]:
@@ -113,17 +113,19 @@ def run_shape(
         "now": found.now,
         "parent": record.parent,
         "waits_for_admission": record.waits_for_admission,
-        "is_asleep": record.status == "running" and 0 < record.live == found.asleep,
+        "is_queued": record.is_queued,
+        "is_asleep": _is_asleep(found),
         "head": found.head,
-        "began_with": _fields(found.began_with),
+        "began_with": event_fields(found.began_with),
         "result": _result(record),
         "error": why_not_completed(record),
+        "failure": _failure(record),
         "traceback": traceback_of(record),
         "trouble": trouble,
         "steps": _steps(found, past),
         "is_partial": found.work_left_out or found.journal_left_out > 0,
         "questions": [*_waiting(found.questions, classes), *_returned(found, classes)],
-        "timeline": [_execution(each) for each in timeline[-EXECUTIONS:]],
+        "timeline": [execution_shape(each) for each in timeline[-EXECUTIONS:]],
         "timeline_left_out": max(0, len(timeline) - EXECUTIONS) + found.journal_left_out,
         "state": [_state_value(each) for each in found.state if each.key],  # the empty key names the state's class
         "state_left_out": found.state_left_out,
@@ -131,20 +133,31 @@ def run_shape(
     }
 
 
+def _is_asleep(found: RunDetail) -> bool:
+    record = found.record
+    is_begun = not (record.waits_for_admission or record.is_queued)
+    return record.status == "running" and is_begun and record.live == found.asleep
+
+
 def _at_work(found: RunDetail) -> Iterable[Execution]:
     for each in found.at_work:
-        yield Execution(each.step, each.work_id, each.attempt, each.owner, each.since, None, "running")
+        yield Execution(each.step, each.work_id, each.attempt, each.owner, each.since, found.record.ended_at, "running")
+
+
+def _failure(record: RunRecord) -> dict[str, Any] | None:
+    found = failure_of(record)
+    return None if found is None else dict(zip(("step", "attempts", "error"), found, strict=True))
 
 
 def _result(record: RunRecord) -> dict[str, Any] | None:
     if record.status != "completed" or record.ending is None:
         return None
     event = "" if record.ending.type == STOP else record.ending.type.rpartition(".")[2]
-    return {"event": event} | _shown(record.ending.payload, lambda: result_of(record))
+    return {"event": event} | shown_value(record.ending.payload, lambda: result_of(record))
 
 
-def _shown(payload: bytes, value: Any) -> dict[str, Any]:
-    """A value, or None with `why_not` if it is too large."""
+def shown_value(payload: bytes, value: Callable[[], Any]) -> dict[str, Any]:
+    """The value of a payload, or None with `why_not` if it is too large."""
     if len(payload) > SHOWN_BYTES:
         return {"value": None, "size": len(payload), "why_not": "too large to show"}
     try:
@@ -153,20 +166,30 @@ def _shown(payload: bytes, value: Any) -> dict[str, Any]:
         return {"value": None, "size": len(payload), "why_not": "nested too deeply to show"}
 
 
-def _steps(found: RunDetail, past: Iterable[Execution]) -> list[dict[str, Any]]:
+_FAILURES = ("retrying", "failed", "rescued", "lost", "hung")
+
+
+def _steps(found: RunDetail, past: Sequence[Execution]) -> list[dict[str, Any]]:
     done = Counter(each.step for each in past if each.outcome == "done")
-    failures = Counter(each.step for each in past if each.outcome in ("retrying", "failed", "lost", "hung"))
+    failures = Counter(each.step for each in past if each.outcome in _FAILURES)
+    rescued = Counter(each.step for each in past if each.outcome == "rescued")
+    took: dict[str, list[int]] = {}
+    for each in past:
+        if each.ended_at is not None:
+            took.setdefault(each.step, []).append(each.ended_at - each.started_at)
     names = dict.fromkeys([*(step.name for step in found.plan.steps), *found.steps])
     nothing = dict.fromkeys(("queued", "ready", "running", "retrying", "waiting", "parked", "failed"), 0)
     return [
         {"name": name, "num_workers": found.plan.by_name[name].num_workers if name in found.plan.by_name else None}
         | (asdict(found.steps[name]) if name in found.steps else nothing)
-        | {"done": done[name], "failures": failures[name]}
+        | {"done": done[name], "failures": failures[name], "rescued": rescued[name]}
+        | {"longest_ms": max(took.get(name, [0])), "total_ms": sum(took.get(name, []))}
         for name in names
     ]
 
 
-def _execution(each: Execution) -> dict[str, Any]:
+def execution_shape(each: Execution) -> dict[str, Any]:
+    """One execution of the timeline."""
     error = None if each.error is None else each.error.removeprefix("builtins.")[:ERROR_CHARACTERS]
     return {
         "step": each.step,
@@ -176,7 +199,7 @@ def _execution(each: Execution) -> dict[str, Any]:
         "process": each.process,
         "started_at": each.started_at,
         "ended_at": each.ended_at,
-        "outcome": each.outcome,
+        "outcome": "interrupted" if each.outcome == "running" and each.ended_at is not None else each.outcome,
         "event": None if each.event is None else each.event.rpartition(".")[2],
         "error": error,
         "traceback": each.traceback,
@@ -187,7 +210,7 @@ def _state_value(each: StateValue) -> dict[str, Any]:
     if each.json is None:
         return {"key": each.key, "value": None, "size": each.size, "why_not": "too large to show"}
     stored = each.json
-    return {"key": each.key} | _shown(stored, lambda: untagged(json.loads(stored)))
+    return {"key": each.key} | shown_value(stored, lambda: untagged(json.loads(stored)))
 
 
 # -- questions -------------------------------------------------------------------------------------------------------
@@ -202,9 +225,10 @@ def _waiting(questions: Iterable[Question], classes: Mapping[str, type[Event]]) 
         yield {
             "id": f"{waiter.work_id}|{waiter.waiter_id}",
             "step": waiter.step,
-            "asked": _fields(question.asked),
+            "asked": event_fields(question.asked),
             "answers": [_event_class(answer) if answer else _unknown_class(waiter.event_type)],
             "requirements": waiter.requirements,
+            "until": question.until,
         }
 
 
@@ -224,9 +248,10 @@ def _returned(found: RunDetail, classes: Mapping[str, type[Event]]) -> Iterable[
         yield {
             "id": f"returned|{found.record.run_id}|{number}",
             "step": step,
-            "asked": _fields(asked),
+            "asked": event_fields(asked),
             "answers": [_event_class(cls) for cls in answers],
             "requirements": {},
+            "until": None,
         }
 
 
@@ -248,7 +273,7 @@ def _published(entry: JournalEntry) -> Iterable[Envelope]:
                 yield event
 
 
-def _fields(event: Envelope | None) -> dict[str, Any] | None:
+def event_fields(event: Envelope | None) -> dict[str, Any] | None:
     """An event's type and fields, dynamic ones among the declared ones."""
     if event is None:
         return None
@@ -257,7 +282,7 @@ def _fields(event: Envelope | None) -> dict[str, Any] | None:
         value = untagged(event.value())
         return {name: item for name, item in value.items() if name != "_data"} | (value.get("_data") or {})
 
-    return {"type": event.type.rpartition(".")[2]} | _shown(event.payload, fields)
+    return {"type": event.type.rpartition(".")[2]} | shown_value(event.payload, fields)
 
 
 def _sendable(classes: Mapping[str, type[Event]]) -> list[dict[str, Any]]:

@@ -193,6 +193,10 @@ class ServedDeployment:
             raise HTTPException(404, "Workflow not found")
         return found
 
+    def routes(self) -> dict[str, str]:
+        """Workflow name -> the first name it is served under."""
+        return {each.workflow.workflow_name: each.name for each in reversed(self.workflows.values())}
+
     def served_of(self, record: RunRecord) -> ServedWorkflow | None:
         """The served workflow of a run: under the name it was started, else the first one; None if not served here."""
         named = self.workflows.get(str(record.options.get(ROUTE, "")))
@@ -302,15 +306,23 @@ class ServedDeployment:
         """An error text if no live worker has the run's code; None if one has, or the run has just begun."""
         if record.status != "running" or await self.is_served(record.workflow):
             return None
-        seconds, microseconds = await self.store.command("ask for the time", "TIME")
         # A starting worker registers with its first sweeps.
         grace = max(2.0, 2 * self.store.settings.sweep_seconds)
-        if int(seconds) + int(microseconds) / 1e6 - record.created_at / 1000 < grace:
+        if (await self.now() - record.created_at) / 1000 < grace:
             return None
         return (
             f"No live worker serves {record.workflow!r}. The run is stored and continues once one does: start "
             "`umbel worker`."
         )
+
+    async def now(self) -> int:
+        """Redis time in ms.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        seconds, microseconds = await self.store.command("ask for the time", "TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def is_served(self, workflow: str) -> bool:
         """Whether a live worker has the code of this workflow, by its own name."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
@@ -20,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import UmbelError
+from ...orchestration.streams.log import StreamEvent
 from ...orchestration.streams.reader import StreamReader
 from ...tasks.client.handler import WorkflowHandler
 from .protocol import event_json, qualified, short_name
@@ -62,6 +64,7 @@ async def frames(
     *,
     sse: bool = True,
     with_qualified_name: bool = True,
+    with_origin: bool = False,
     event_types: Collection[str] = (),
     heartbeat_seconds: float | None = None,
 ) -> AsyncGenerator[bytes, None]:
@@ -71,6 +74,7 @@ async def frames(
         reader: Reads the events.
         sse: Server-sent events with ids; else lines of JSON, which have neither ids nor heartbeats.
         with_qualified_name: See `EventEnvelopeWithMetadata`.
+        with_origin: Whether server-sent events have a field `origin` with step, attempt and instant.
         event_types: Only events of these classes or their subclasses; short or qualified names. Empty for all.
         heartbeat_seconds: As in `sse_events`.
     """
@@ -87,7 +91,8 @@ async def frames(
                         reported_missing = reader.first_missing
                         yield b": events from number %d on are no longer kept\n\n" % reported_missing
                     if not wanted or wanted & names_of(event.envelope):
-                        yield frame(event.seq, event.envelope, with_qualified_name)
+                        origin = _origin(event) if sse and with_origin else b""
+                        yield origin + frame(event.seq, event.envelope, with_qualified_name)
             is_over = True
         except TimeoutError:
             yield HEARTBEAT
@@ -101,6 +106,11 @@ def _names(name: str, parents: tuple[str, ...]) -> frozenset[str]:
 def names_of(envelope: Envelope) -> frozenset[str]:
     """All names of an event in a filter: its class and base classes, short and qualified."""
     return _names(envelope.type, envelope.parents)
+
+
+def _origin(event: StreamEvent) -> bytes:
+    about = {"step": event.step, "attempt": event.attempt, "at": event.at}
+    return b"origin: %b\n" % json.dumps(about, separators=(",", ":")).encode()
 
 
 def _sse_frame(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes:

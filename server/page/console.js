@@ -1,10 +1,15 @@
 // The page: which view an address shows, the token, the colour theme.
 
+import { chooseWorkflow, showShortcuts } from "./dialogs.js";
 import { blank, byId, fill, h } from "./dom.js";
+import { failuresView } from "./failures_view.js";
 import { get, onReachability, onUnauthorized, token } from "./http.js";
+import { overviewView } from "./overview_view.js";
 import { runListView } from "./run_list_view.js";
 import { runView } from "./run_view.js";
+import { shortcuts } from "./shortcuts.js";
 import { theme } from "./theme.js";
+import { workersView } from "./workers_view.js";
 import { workflowListView, workflowView } from "./workflow_views.js";
 
 const main = byId("main", HTMLElement);
@@ -19,14 +24,38 @@ async function names() {
   }
 }
 
-/** @param {string} address @param {AbortSignal} signal */
+/** @typedef {{element: HTMLElement, title: string}} View */
+
+/**
+ * Section of the address -> its list, and the view of one of its members.
+ *
+ * @type {Record<string, [(query: URLSearchParams, signal: AbortSignal) => View | Promise<View>,
+ *   ((name: string, query: URLSearchParams, signal: AbortSignal) => View)?]>}
+ */
+const SECTIONS = {
+  "": [(_query, signal) => overviewView(signal)],
+  runs: [
+    async (query, signal) => runListView(query, signal, await names()),
+    (name, query, signal) => runView(name, query, signal),
+  ],
+  workflows: [(_query, signal) => workflowListView(signal), (name, query, signal) => workflowView(name, query, signal)],
+  failures: [(query, signal) => failuresView(query, signal)],
+  workers: [(_query, signal) => workersView(signal)],
+};
+
+/** @param {string} address */
+function parts(address) {
+  const [path, query] = address.replace(/^#/, "").split("?");
+  const [section = "", ...rest] = path.split("/").filter(Boolean);
+  return { section, name: rest.length ? decoded(rest.join("/")) : null, query: new URLSearchParams(query) };
+}
+
+/** @param {string} address @param {AbortSignal} signal @returns {Promise<View>} */
 async function viewOf(address, signal) {
-  const [path, query] = (address.replace(/^#/, "") || "/runs").split("?");
-  const [section, ...rest] = path.split("/").filter(Boolean);
-  const name = rest.length ? part(rest.join("/")) : null;
-  if ((section ?? "runs") === "runs")
-    return name === null ? runListView(new URLSearchParams(query), signal, await names()) : runView(name, signal);
-  if (section === "workflows") return name === null ? workflowListView(signal) : workflowView(name, signal);
+  const { section, name, query } = parts(address);
+  const [list, one] = Object.hasOwn(SECTIONS, section) ? SECTIONS[section] : [];
+  if (name === null && list) return list(query, signal);
+  if (name !== null && one) return one(name, query, signal);
   const element = h(
     "div",
     { class: "view" },
@@ -37,7 +66,7 @@ async function viewOf(address, signal) {
 }
 
 /** @param {string} text */
-function part(text) {
+function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch {
@@ -53,7 +82,7 @@ async function show() {
   if (signal.aborted) return;
   fill(main, view.element);
   document.title = `${view.title} · umbel`;
-  const section = location.hash.startsWith("#/workflows") ? "workflows" : "runs";
+  const { section } = parts(location.hash);
   for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("nav a[data-view]"))) {
     if (link.dataset.view === section) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -80,6 +109,8 @@ dialog.addEventListener("close", () => {
   show();
 });
 byId("token", HTMLButtonElement).addEventListener("click", askForToken);
+byId("start", HTMLButtonElement).addEventListener("click", chooseWorkflow);
+byId("help", HTMLButtonElement).addEventListener("click", showShortcuts);
 onUnauthorized(askForToken);
 
 const notice = byId("notice", HTMLElement);
@@ -88,6 +119,7 @@ onReachability((isReachable) => {
 });
 
 theme(byId("theme", HTMLButtonElement));
+shortcuts(main);
 addEventListener("hashchange", show);
 document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault();

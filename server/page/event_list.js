@@ -1,12 +1,15 @@
-// A run's events as they arrive: filtered, each with its JSON.
+// A run's events as they arrive: filtered, each with its time, its step and its JSON.
 
 import { fill, h, put } from "./dom.js";
-import { count } from "./format.js";
+import { clock, count, instant } from "./format.js";
 import { gist, jsonView } from "./json_view.js";
 
-/** Events that are kept, and rows that are drawn; how many are left out is shown. */
-const KEPT = 5000;
-const DRAWN = 300;
+/** Events that are kept; how many are left out is shown. */
+const KEPT = 25_000;
+/** More rows than this are filled only when they come near the visible part. */
+const FILLED = 200;
+/** Rows that are added between two frames. */
+const ADDED_AT_ONCE = 1000;
 
 /** Whether it is one of umbel's own events: a change of a step's state, idleness. @param {Envelope} envelope */
 export function isInternal(envelope) {
@@ -22,30 +25,23 @@ export function fieldsOf(envelope) {
   return { ...declared, ...(dynamic ?? {}) };
 }
 
-/** @typedef {{sequence: number, envelope: Envelope, text: string, row: HTMLElement | null}} ListedEvent */
+/** @typedef {{sequence: number, envelope: Envelope, origin: Origin, row: HTMLElement | null}} ListedEvent */
 
-/** The list; `add(sequence, envelope)` for each event, in order. */
+/** The list; `add(sequence, envelope, origin)` for each event, in order. */
 export function eventList() {
   /** @type {ListedEvent[]} */
   const events = [];
   let dropped = 0;
-  let limit = DRAWN;
   let isDue = false;
   const search = h("input", {
     type: "search",
-    placeholder: "filter by type or content",
+    placeholder: "filter by type, step or content",
     "aria-label": "Filter events",
     oninput: () => redraw(),
   });
   const internal = h("input", { type: "checkbox", onchange: () => redraw() });
   const summary = h("span", { class: "muted", role: "status" });
-  const rows = h("ol", { class: "events" });
-  const earlier = h("button", {
-    type: "button",
-    class: "quiet",
-    hidden: true,
-    onclick: () => ((limit *= 4), redraw()),
-  });
+  const rows = h("ol", { class: "events", tabindex: "0", "aria-label": "Events" });
   const element = h(
     "div",
     { class: "event-list" },
@@ -56,40 +52,61 @@ export function eventList() {
       h("label", { class: "inline-label" }, internal, " internal events"),
       summary,
     ),
-    earlier,
     rows,
+  );
+  /** @type {WeakMap<Element, ListedEvent>} */
+  const eventOf = new WeakMap();
+  const near = new IntersectionObserver(
+    (seen) => {
+      for (const { target, isIntersecting } of seen)
+        if (isIntersecting) {
+          near.unobserve(target);
+          const event = eventOf.get(target);
+          if (event) fillRow(/** @type {HTMLElement} */ (target), event);
+        }
+    },
+    { root: rows, rootMargin: "800px 0px" },
   );
 
   /** @param {ListedEvent} event */
-  function fits({ envelope, text }) {
+  function fits({ envelope, origin }) {
     if (!internal.checked && isInternal(envelope)) return false;
     const wanted = search.value.trim().toLowerCase();
-    return !wanted || text.includes(wanted);
+    return (
+      !wanted || `${envelope.type} ${origin.step} ${gist(fieldsOf(envelope), 4000)}`.toLowerCase().includes(wanted)
+    );
   }
 
   let fitting = 0; // among those that are kept
   let drawn = 0; // events that have been looked at
 
-  /** Draw everything: the filter has changed, or more rows are wanted. */
+  /** Draw everything: the filter has changed. */
   function redraw() {
-    const found = events.filter(fits);
-    fitting = found.length;
-    drawn = events.length;
-    fill(rows, found.slice(-limit).map(row));
-    summarize();
+    near.disconnect();
+    fill(rows);
+    fitting = 0;
+    drawn = 0;
+    draw();
   }
 
-  /** Draw only what has arrived since. */
+  /** Draw only what has arrived since, a bounded number of rows per frame. */
   function draw() {
     isDue = false;
     const isBelow = rows.scrollHeight - rows.scrollTop - rows.clientHeight < 40;
-    const found = events.slice(drawn).filter(fits);
-    drawn = events.length;
+    const found = [];
+    for (; drawn < events.length && found.length < ADDED_AT_ONCE; drawn += 1)
+      if (fits(events[drawn])) found.push(row(events[drawn]));
     fitting += found.length;
-    put(rows, found.slice(-limit).map(row));
-    while (rows.childElementCount > limit) rows.firstElementChild?.remove();
+    put(rows, found);
+    while (rows.childElementCount > KEPT) rows.firstElementChild?.remove();
     summarize();
     if (isBelow) rows.scrollTop = rows.scrollHeight;
+    if (drawn < events.length) later();
+  }
+
+  function later() {
+    if (!isDue) requestAnimationFrame(draw);
+    isDue = true;
   }
 
   function summarize() {
@@ -97,47 +114,55 @@ export function eventList() {
     summary.textContent = events.length
       ? `${fitting.toLocaleString("en")} of ${count(events.length, "event")}${left}`
       : "No events yet.";
-    const above = fitting - rows.childElementCount;
-    earlier.hidden = above <= 0;
-    earlier.textContent = `${count(above, "earlier event")} …`;
+  }
+
+  /** A row is made once, so that what the user has opened stays open. @param {ListedEvent} event */
+  function row(event) {
+    if (event.row) {
+      if (event.row.childElementCount === 0) near.observe(event.row);
+      return event.row;
+    }
+    event.row = h("li");
+    eventOf.set(event.row, event);
+    if (rows.childElementCount < FILLED) fillRow(event.row, event);
+    else near.observe(event.row);
+    return event.row;
   }
 
   redraw();
   return {
     element,
-    /** @param {number} sequence @param {Envelope} envelope */
-    add(sequence, envelope) {
-      const text = `${envelope.type} ${gist(fieldsOf(envelope), 4000)}`.toLowerCase();
-      events.push({ sequence, envelope, text, row: null });
+    /** @param {number} sequence @param {Envelope} envelope @param {Origin} origin */
+    add(sequence, envelope, origin) {
+      events.push({ sequence, envelope, origin, row: null });
       if (events.length > KEPT) {
         const oldest = events.shift();
-        if (oldest && fits(oldest)) fitting -= drawn > 0 ? 1 : 0;
+        if (oldest && drawn > 0 && fits(oldest)) fitting -= 1;
+        oldest?.row?.remove();
         drawn = Math.max(0, drawn - 1);
         dropped += 1;
       }
-      if (!isDue) {
-        isDue = true;
-        requestAnimationFrame(draw);
-      }
+      later();
+    },
+    /** Show only events of one step. @param {string} step */
+    showStep(step) {
+      search.value = step;
+      redraw();
     },
   };
 }
 
-/** A row is made once, so that what the user has opened stays open. @param {ListedEvent} event */
-function row(event) {
-  event.row ??= made(event);
-  return event.row;
-}
-
-/** @param {ListedEvent} event */
-function made({ sequence, envelope }) {
+/** @param {HTMLElement} place @param {ListedEvent} event */
+function fillRow(place, { sequence, envelope, origin }) {
   const details = h(
     "details",
     {},
     h(
       "summary",
       {},
-      h("span", { class: "sequence" }, `#${sequence}`),
+      h("span", { class: "sequence", title: `number ${sequence}` }, `#${sequence}`),
+      origin.at ? h("time", { class: "event-at", title: instant(origin.at) }, clock(origin.at)) : h("span"),
+      h("span", { class: "event-step" }, origin.step),
       h("span", { class: `event-type ${kind(envelope)}` }, envelope.type),
       h("span", { class: "gist" }, line(envelope)),
     ),
@@ -145,7 +170,7 @@ function made({ sequence, envelope }) {
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) details.append(jsonView(envelope, 3));
   });
-  return h("li", {}, details);
+  fill(place, details);
 }
 
 /** @param {Envelope} envelope */
@@ -162,15 +187,12 @@ function line(envelope) {
   const fields = fieldsOf(envelope);
   if (envelope.type === "StepStateChanged") {
     const state = String(fields.step_state ?? "").replace("not_running", "ended");
-    return [
-      fields.name,
-      state,
-      fields.input_event_name,
-      fields.output_event_name ? `→ ${fields.output_event_name}` : "",
-    ]
-      .filter(Boolean)
-      .join("  ");
+    const given = String(fields.output_event_name ?? "").replace(/^<class '(.*)'>$/, "$1");
+    return [state, fields.input_event_name, given ? `→ ${given}` : ""].filter(Boolean).join("  ");
   }
+  const failed = fields.exception;
+  if (failed?.exception_type)
+    return `${String(failed.exception_type).replace(/^builtins\./, "")}: ${failed.exception_message ?? ""}`;
   const entries = Object.entries(fields);
   if (entries.length === 1 && typeof entries[0][1] === "string") return gist(entries[0][1]);
   return entries.map(([name, value]) => `${name}: ${gist(value, 80)}`).join(", ");

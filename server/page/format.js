@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 /** Status -> sign and word: colour is never the only mark. @type {Record<string, [string, string]>} */
 const STATUSES = {
   running: ["●", "running"],
-  asleep: ["◔", "waiting"],
+  waiting: ["◔", "waiting"],
   queued: ["◌", "queued"],
   completed: ["✓", "completed"],
   failed: ["✕", "failed"],
@@ -16,8 +16,8 @@ const STATUSES = {
 /** The status shown for a run: a running one may only be waiting. @param {ListedRun} run */
 export function shownStatus(run) {
   if (run.status !== "running") return run.status;
-  if (run.waits_for_admission) return "queued";
-  return run.is_asleep ? "asleep" : "running";
+  if (run.waits_for_admission || run.is_queued) return "queued";
+  return run.is_asleep ? "waiting" : "running";
 }
 
 /** @param {string} status */
@@ -78,4 +78,18 @@ export function bytes(size) {
 /** The last part of a dotted name. @param {string | null} name */
 export function short(name) {
   return (name ?? "").slice((name ?? "").lastIndexOf(".") + 1);
+}
+
+/** The time of day with milliseconds, in the browser's time zone. @param {number} ms */
+export function clock(ms) {
+  const at = new Date(ms);
+  const [hours, minutes, seconds] = [at.getHours(), at.getMinutes(), at.getSeconds()].map((each) =>
+    String(each).padStart(2, "0"),
+  );
+  return `${hours}:${minutes}:${seconds}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+}
+
+/** A worker's name without what all have in common. @param {string} name */
+export function workerName(name) {
+  return name.replace(/^celery@/, "").replace(/^umbel@/, "");
 }

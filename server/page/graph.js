@@ -4,7 +4,10 @@ import { h, s } from "./dom.js";
 import { count } from "./format.js";
 
 const MARGIN = 14;
+/** Boxes with round ends. */
 const FLAT = new Set(["event", "start", "stop", "child", "omitted"]);
+/** Boxes of work: with a second line, and opened with a click. */
+const WORK = new Set(["step", "done", "failed", "waiting", "pending"]);
 
 /** What a box is called in the legend. @type {Record<string, string>} */
 const LOOKS = {
@@ -33,12 +36,19 @@ const STATES = [
   ["done", "✓", "done"],
 ];
 
+/** The names of a graph's steps, from where it begins. @param {Graph} graph */
+export function stepsInOrder(graph) {
+  const steps = graph.boxes.filter((box) => box.look === "step");
+  return steps.sort((a, b) => a.y + a.x - b.y - b.x).map((box) => box.id);
+}
+
 /**
  * The drawing; its `show(steps)` shows the state of each step in its box.
  *
  * @param {Graph} graph
+ * @param {(id: string) => void} [open] called for the box of a step or work item that was clicked
  */
-export function graphView(graph) {
+export function graphView(graph, open) {
   /** @type {Map<string, DrawnBox>} */
   const boxes = new Map();
   const steps = graph.boxes.filter((box) => box.look === "step").length;
@@ -56,6 +66,13 @@ export function graphView(graph) {
     boxes.set(box.id, drawn);
     svg.append(drawn.element);
   }
+  if (open) {
+    svg.classList.add("opens");
+    svg.addEventListener("click", (event) => {
+      const box = event.target instanceof Element ? event.target.closest("[data-step]") : null;
+      if (box) open(box.getAttribute("data-step") ?? "");
+    });
+  }
   const element = h(
     "div",
     { class: "graph" },
@@ -64,7 +81,13 @@ export function graphView(graph) {
   );
   return {
     element,
-    show: (/** @type {Map<string, StepCounts>} */ counts, isPartial = false) => light(boxes, counts, isPartial),
+    /** @param {Map<string, StepCounts>} counts by step @param {string} status of the run @param {boolean} isPartial */
+    show: (counts, status, isPartial = false) => {
+      light(boxes, counts, isPartial);
+      for (const drawn of boxes.values())
+        if (drawn.box.look === "stop")
+          drawn.element.setAttribute("data-state", status === "completed" ? "done" : "idle");
+    },
   };
 }
 
@@ -97,24 +120,43 @@ function drawnArrow(arrow) {
   );
 }
 
-/** @typedef {{element: SVGElement, title: SVGElement, detail: SVGElement | null, box: GraphBox}} DrawnBox */
+/**
+ * @typedef {{element: SVGElement, title: SVGElement, detail: SVGElement | null, bar: SVGElement | null, box: GraphBox}}
+ *   DrawnBox
+ */
 
 /** @param {GraphBox} box @returns {DrawnBox} */
 function drawnBox(box) {
   const middle = box.x + box.width / 2;
   const isStep = box.look === "step";
+  const lines = WORK.has(box.look) ? (isStep ? [box.detail ?? ""] : (box.detail ?? "").split("\n")) : [];
   const center = box.y + box.height / 2 + 4.5;
+  const top = center - 7.5 * lines.length;
   const title = s("title", {}, box.title || box.label);
-  const second = isStep ? s("text", { class: "detail", x: middle, y: center + 9 }, box.detail ?? "") : null;
+  const details = lines.map((line, at) =>
+    s("text", { class: "detail", x: middle, y: top + 16 * (at + 1) + 0.5 }, line),
+  );
   const shape =
     box.look === "resource" || box.look === "config"
       ? s("polygon", { points: hexagon(box) })
       : s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: FLAT.has(box.look) ? 14 : 7 });
-  const label = s("text", { x: middle, y: isStep ? center - 7.5 : center }, box.label);
+  const bar = isStep
+    ? s("rect", { class: "bar", x: box.x + 8, y: box.y + box.height - 5, width: 0, height: 2.5, rx: 1.2 })
+    : null;
+  const label = s("text", { x: middle, y: top }, box.label);
   return {
-    element: s("g", { class: `box ${box.look}`, "data-step": isStep ? box.id : null }, title, shape, label, second),
+    element: s(
+      "g",
+      { class: `box ${box.look}`, "data-step": WORK.has(box.look) ? box.id : null },
+      title,
+      shape,
+      bar,
+      label,
+      details,
+    ),
     title,
-    detail: second,
+    detail: isStep ? details[0] : null,
+    bar,
     box,
   };
 }
@@ -159,34 +201,60 @@ function light(boxes, steps, isPartial) {
   for (const [name, drawn] of boxes) {
     if (!drawn.detail) continue;
     const step = steps.get(name);
-    const state = step ? (STATES.find(([key]) => step[key] > 0)?.[0] ?? "idle") : "idle";
+    const words = stepWords(step);
+    const urgent = words[0];
+    const isQuiet = !urgent || urgent[3] === "done";
+    const state = isQuiet && step?.rescued ? "rescued" : (urgent?.[3] ?? "idle");
     drawn.element.setAttribute("data-state", state);
-    /** @type {string[][]} */
-    const words = stepWords(step).map(([sign, number, word]) => [
-      sign,
-      number.toLocaleString("en") + (isPartial && word === "done" ? "+" : ""),
-      word,
-    ]);
-    drawn.detail.textContent = steps.size ? detail(words) : drawn.box.detail;
-    drawn.title.textContent = [
-      drawn.box.title || drawn.box.label,
-      ...words.map(([, number, word]) => `${number} ${word}`),
-    ].join("\n");
+    if (steps.size) drawn.detail.textContent = detail(words, step, isPartial);
+    const title = words.map(
+      ([, number, word]) => `${number.toLocaleString("en")}${isPartial && word === "done" ? "+" : ""} ${word}`,
+    );
+    if (step?.failures) title.push(`${count(step.failures, "failed attempt")}`);
+    drawn.title.textContent = [drawn.box.title || drawn.box.label, ...title].join("\n");
+    const share = step ? step.done / Math.max(1, totalOf(step)) : 0;
+    drawn.bar?.setAttribute("width", String(totalOf(step) > 1 ? Math.round((drawn.box.width - 16) * share) : 0));
   }
 }
 
-/** The most urgent state and how much is done; if nothing is, the next state. @param {string[][]} words */
-function detail(words) {
-  const shown = [words[0], words.slice(1).find(([, , word]) => word === "done") ?? words[1]].filter(Boolean);
-  return shown.map((each) => each.join(" ")).join("  ") || "–";
+/** @param {StepCounts | undefined} step */
+function totalOf(step) {
+  if (!step) return 0;
+  return STATES.reduce((sum, [key]) => sum + step[key], 0) + step.rescued;
+}
+
+/** "40 of 60", if it is more than one. @param {StepCounts | undefined} step @param {boolean} [isPartial] */
+export function progressOf(step, isPartial) {
+  const total = totalOf(step);
+  if (!step || total < 2) return null;
+  return `${step.done.toLocaleString("en")}${isPartial ? "+" : ""} of ${total.toLocaleString("en")}${isPartial ? "+" : ""}`;
 }
 
 /**
- * What a step does, as (sign, number, word), most urgent first.
+ * How far a step is, and what is under way, as far as there is room for it.
+ *
+ * @param {[string, number, string, string][]} words
+ * @param {StepCounts | undefined} step
+ * @param {boolean} isPartial
+ */
+function detail(words, step, isPartial) {
+  const progress = progressOf(step, isPartial);
+  const rescued = step?.rescued ? `  ↷ ${step.rescued}` : "";
+  if (progress === null) return (words[0]?.slice(0, 3).join(" ") ?? (rescued ? "rescued" : "–")) + rescued;
+  const active = words.filter(([, , word]) => word !== "done");
+  if (active.length === 0) return `✓ ${progress}${rescued}`;
+  return `${active
+    .slice(0, 3)
+    .map(([sign, number]) => `${sign} ${number.toLocaleString("en")}`)
+    .join(" ")}  ${progress}${rescued}`;
+}
+
+/**
+ * What a step does, as (sign, number, word, state), most urgent first.
  *
  * @param {StepCounts | undefined} step
- * @returns {[string, number, string][]}
+ * @returns {[string, number, string, string][]}
  */
 export function stepWords(step) {
-  return step ? STATES.filter(([key]) => step[key] > 0).map(([key, sign, word]) => [sign, step[key], word]) : [];
+  return step ? STATES.filter(([key]) => step[key] > 0).map(([key, sign, word]) => [sign, step[key], word, key]) : [];
 }

@@ -51,7 +51,8 @@ async function request(path, options) {
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     for (const listener of reachability) listener(false);
-    throw new HttpError("Server unreachable.", 0);
+    const isSilent = error instanceof DOMException && error.name === "TimeoutError";
+    throw new HttpError(isSilent ? "The server does not answer." : "Server unreachable.", 0);
   }
   for (const listener of reachability) listener(true);
   if (response.status === 401) for (const listener of unauthorized) listener();
@@ -63,10 +64,14 @@ export async function get(path, signal) {
   return answer(await request(path, { headers: headers({ Accept: "application/json" }), signal }));
 }
 
+/** How long an action waits for the server's answer. */
+const PATIENCE_MS = 20_000;
+
 /** POST JSON. @param {string} path @param {any} [body] */
 export async function post(path, body) {
   const types = headers({ Accept: "application/json", "Content-Type": "application/json" });
-  return answer(await request(path, { method: "POST", headers: types, body: JSON.stringify(body ?? {}) }));
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  return answer(await request(path, { method: "POST", headers: types, body: JSON.stringify(body ?? {}), signal }));
 }
 
 /** @param {Response} response */
@@ -99,7 +104,7 @@ export function parsed(text) {
 
 /**
  * @typedef {object} Follower
- * @property {(sequence: number, envelope: Envelope) => void} event called for each event once, in order
+ * @property {(sequence: number, envelope: Envelope, origin: Origin) => void} event called for each event once, in order
  * @property {(state: "live" | "waiting" | "ended") => void} state called when the connection changes
  * @property {() => Promise<boolean>} continues called when the stream has ended: whether more events follow after all,
  *   as of a run that was retried
@@ -124,10 +129,10 @@ export async function follow(path, after, signal, follower) {
       if (response.status === 200) {
         follower.state("live");
         pause = 250;
-        for await (const [id, envelope] of messages(response)) {
+        for await (const [id, envelope, origin] of messages(response)) {
           if (id <= last) continue;
           last = id;
-          follower.event(id, envelope);
+          follower.event(id, envelope, origin);
         }
       } else if (response.status !== 204) {
         const refused = parsed(await response.text());
@@ -150,10 +155,10 @@ export async function follow(path, after, signal, follower) {
 }
 
 /**
- * The (id, envelope) pairs of a stream of server-sent events.
+ * Id, envelope and origin of each of a stream of server-sent events.
  *
  * @param {Response} response
- * @returns {AsyncGenerator<[number, Envelope]>}
+ * @returns {AsyncGenerator<[number, Envelope, Origin]>}
  */
 async function* messages(response) {
   if (response.body === null) return;
@@ -175,15 +180,17 @@ async function* messages(response) {
   }
 }
 
-/** @param {string} block @returns {[number, Envelope] | null} */
+/** @param {string} block @returns {[number, Envelope, Origin] | null} */
 function read(block) {
+  let origin = "";
   /** @type {number | null} */
   let id = null;
   const data = [];
   for (const line of block.split("\n")) {
     if (line.startsWith("id:")) id = Number(line.slice(3));
+    else if (line.startsWith("origin:")) origin = line.slice(7);
     else if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
   }
   const envelope = data.length ? parsed(data.join("\n")) : null;
-  return id === null || envelope === null ? null : [id, envelope];
+  return id === null || envelope === null ? null : [id, envelope, parsed(origin) ?? { step: "", attempt: 0, at: 0 }];
 }

@@ -10,9 +10,10 @@ export function liveSteps(graph) {
   let steps = new Map();
   let isDue = false;
   let isPartial = false;
+  let status = "";
   const draw = () => {
     isDue = false;
-    graph.show(steps, isPartial);
+    graph.show(steps, status, isPartial);
   };
   const show = () => {
     if (!isDue) requestAnimationFrame(draw);
@@ -23,6 +24,7 @@ export function liveSteps(graph) {
     settle(run) {
       steps = new Map(run.steps.map((step) => [step.name, { ...step }]));
       isPartial = run.is_partial;
+      status = run.status;
       show();
     },
     /** @param {Envelope} envelope */

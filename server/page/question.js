@@ -1,6 +1,7 @@
 // The open questions of a run, answered in place; and a form to send any other event.
 
 import { announce, fill, freshId, h, put } from "./dom.js";
+import { duration, instant } from "./format.js";
 import { post } from "./http.js";
 import { shownValue } from "./json_view.js";
 import { schemaForm } from "./schema_form.js";
@@ -23,6 +24,7 @@ export function questionCard(run, question, sent) {
       { class: "eyebrow" },
       h("span", { "aria-hidden": "true" }, "◔ "),
       `${question.step} is waiting for an answer`,
+      question.until === null ? null : timeLimit(run, question.until),
     ),
     h(
       "h2",
@@ -33,6 +35,16 @@ export function questionCard(run, question, sent) {
     answering(run, question, sent),
   );
   return card;
+}
+
+/** Until when it waits; the page counts down. @param {Run} run @param {number} until */
+function timeLimit(run, until) {
+  const at = until - (run.now - Date.now());
+  const left = h("time", { datetime: new Date(at).toISOString(), title: instant(at) });
+  const tick = () => (left.textContent = at > Date.now() ? duration(at - Date.now()) : "over");
+  tick();
+  const timer = setInterval(() => (left.isConnected ? tick() : clearInterval(timer)), 1000);
+  return h("span", { class: "time-limit" }, " · time left: ", left);
 }
 
 /** Names of the field that most likely holds the question; otherwise it is the only text field. */

@@ -3,7 +3,10 @@
 import { announce, errorBox, fill, h } from "./dom.js";
 import { statusWord } from "./format.js";
 import { follow, get, post } from "./http.js";
+import { showTitle } from "./run_head.js";
 import { runParts } from "./run_parts.js";
+import { nameOf } from "./run_table.js";
+import { workDrawer } from "./work_drawer.js";
 
 /** After an event, details are loaded again after this long … */
 const DELAY_MS = 300;
@@ -14,16 +17,30 @@ const MAX_INTERVAL_MS = 5000;
 /** The pause between loads is at least this many times the last load, so that large runs cost the server little. */
 const LOAD_FACTOR = 6;
 
-/** @param {string} runId @param {AbortSignal} signal aborts when the view is left */
-export function runView(runId, signal) {
+/**
+ * @param {string} runId
+ * @param {URLSearchParams} query `work` names the execution that is open
+ * @param {AbortSignal} signal aborts when the view is left
+ */
+export function runView(runId, query, signal) {
   const path = `console/runs/${encodeURIComponent(runId)}`;
   const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
+  const title = h("h1", { tabindex: "-1" }, "Run");
   const element = h(
     "div",
-    { class: "view" },
+    { class: "view run-view" },
     h("p", { class: "crumbs" }, h("a", { href: "#/runs" }, "Runs"), " / "),
-    h("h1", { tabindex: "-1", class: "id" }, runId),
+    title,
     place,
+  );
+  const drawer = workDrawer(
+    path,
+    () => run,
+    (workId) => {
+      if (signal.aborted) return;
+      const address = `#/runs/${encodeURIComponent(runId)}`;
+      history.replaceState(null, "", workId ? `${address}?work=${encodeURIComponent(workId)}` : address);
+    },
   );
   /** @type {Run | null} */
   let run = null;
@@ -50,6 +67,7 @@ export function runView(runId, signal) {
       const before = run?.status;
       if (run === null || parts === null) parts = await build(found);
       run = found;
+      showTitle(title, run);
       parts.show(run);
       if (before && before !== run.status) announce(`The run is ${statusWord(run.status)}.`);
     } catch (error) {
@@ -80,8 +98,11 @@ export function runView(runId, signal) {
   /** @param {Run} found */
   async function build(found) {
     const graph = await get(`${path}/graph`, signal);
-    const built = runParts(found, graph, { act, sent: soon });
+    const built = runParts(found, graph, path, { act, sent: soon }, drawer);
     fill(place, built.element);
+    document.title = `${nameOf(found)} ${runId.slice(0, 8)} · umbel`;
+    const opened = query.get("work");
+    if (opened) setTimeout(() => drawer.open(opened));
     return built;
   }
 
@@ -124,9 +145,9 @@ export function runView(runId, signal) {
     const { signal: mine } = listening;
     try {
       await follow(`${path}/events`, last, mine, {
-        event: (sequence, envelope) => {
+        event: (sequence, envelope, origin) => {
           last = sequence;
-          if (run !== null) parts?.event(sequence, envelope, run);
+          parts?.event(sequence, envelope, origin);
           soon();
         },
         state: (state) => parts?.connection(state),
@@ -165,10 +186,11 @@ export function runView(runId, signal) {
     if (run.status === "running" && Date.now() - lastLoad > MAX_INTERVAL_MS) load();
   }, 500);
   signal.addEventListener("abort", () => {
+    for (const open of document.querySelectorAll("dialog.drawer")) open.remove();
     listening.abort();
     document.removeEventListener("visibilitychange", onVisibility);
     clearInterval(timer);
     clearTimeout(due);
   });
-  return { element, title: runId };
+  return { element, title: runId.slice(0, 8) };
 }

@@ -7,7 +7,7 @@
  * @typedef {import("./field_frame.js").Problem} Problem
  */
 
-import { h, put } from "./dom.js";
+import { freshId, h, put } from "./dom.js";
 import { labelled, reading, UNSET } from "./field_frame.js";
 import { count } from "./format.js";
 import { jsonText } from "./json_view.js";
@@ -151,10 +151,49 @@ function beyond(schema, value) {
 }
 
 function toggle(schema, initial, facts) {
+  if (initial === undefined && facts.required) return yesOrNo(schema, facts);
   const input = h("input", { type: "checkbox", checked: initial === true });
   // Unchecked is a value too: a checkbox is neither required nor optional.
   const field = labelled(input, schema, { ...facts, hasAnswer: true }, { inline: true });
   return reading(field, facts, () => ({ value: input.checked }));
+}
+
+/** A yes or no that somebody has to choose: nothing is assumed. */
+function yesOrNo(schema, facts) {
+  const name = freshId("choice");
+  const made = [
+    [true, "Yes"],
+    [false, "No"],
+  ].map(([value, word]) => {
+    const input = h("input", { type: "radio", name, value: String(value), oninput: () => complain(null) });
+    return { value, input, element: h("label", { class: "inline-label" }, input, String(word)) };
+  });
+  const error = h("p", { class: "field-error", id: `${name}-error`, hidden: true });
+  const complain = (/** @type {string | null} */ message) => {
+    error.textContent = message ?? "";
+    error.hidden = !message;
+    for (const { input } of made) {
+      if (message) input.setAttribute("aria-invalid", "true");
+      else input.removeAttribute("aria-invalid");
+    }
+  };
+  const element = h(
+    "fieldset",
+    { class: "field yes-no", "aria-describedby": `${name}-error` },
+    h("legend", {}, facts.title, h("span", { class: "required", "aria-hidden": "true" }, "*")),
+    schema.description ? h("p", { class: "hint" }, schema.description) : null,
+    h(
+      "div",
+      { class: "options" },
+      made.map((each) => each.element),
+    ),
+    error,
+  );
+  const field = { element, complain, focus: () => made[0].input.focus(), path: facts.path, children: [] };
+  return reading(field, facts, () => {
+    const chosen = made.find(({ input }) => input.checked);
+    return chosen ? { value: chosen.value } : { value: undefined, problem: "Choose yes or no" };
+  });
 }
 
 function choice(options, schema, initial, facts) {

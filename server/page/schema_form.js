@@ -26,7 +26,7 @@ export function schemaForm({ schema, values = {}, hidden = [], action, submit })
   const fixed = Object.fromEntries(hidden.filter((name) => name in values).map((name) => [name, values[name]]));
   const takesMore =
     schema === null || (fields.length === 0 && root.additionalProperties !== false && hidden.length === 0);
-  const further = takesMore ? furtherField(schema === null ? values : {}) : null;
+  const further = takesMore ? furtherField(values) : null;
   const errors = h("div", { class: "form-errors", role: "alert" });
   const button = h("button", { type: "submit", class: "primary" }, action);
   const form = h(

@@ -2,8 +2,12 @@
 
 import { freshId, h } from "./dom.js";
 
-/** @param {string} label @param {[string, HTMLElement][]} pages title and element of each */
-export function tabs(label, pages) {
+/**
+ * @param {string} label
+ * @param {[string, HTMLElement][]} pages title and element of each
+ * @param {(title: string) => void} [chosen] called when another one is shown
+ */
+export function tabs(label, pages, chosen) {
   const list = h("div", { role: "tablist", "aria-label": label, class: "tabs" });
   const made = pages.map(([title, page], at) => {
     const id = freshId("tab");
@@ -21,13 +25,14 @@ export function tabs(label, pages) {
     return { tab, panel };
   });
 
-  /** @param {number} chosen */
-  function choose(chosen) {
+  /** @param {number} wanted */
+  function choose(wanted) {
     made.forEach(({ tab, panel }, at) => {
-      tab.setAttribute("aria-selected", String(at === chosen));
-      tab.tabIndex = at === chosen ? 0 : -1;
-      panel.hidden = at !== chosen;
+      tab.setAttribute("aria-selected", String(at === wanted));
+      tab.tabIndex = at === wanted ? 0 : -1;
+      panel.hidden = at !== wanted;
     });
+    chosen?.(pages[wanted][0]);
   }
 
   list.addEventListener("keydown", (event) => {

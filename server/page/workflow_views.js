@@ -43,13 +43,21 @@ function card(workflow) {
   );
 }
 
-/** One workflow. @param {string} name @param {AbortSignal} signal */
-export function workflowView(name, signal) {
+/**
+ * One workflow.
+ *
+ * @param {string} name
+ * @param {URLSearchParams} query `like` names a run whose input fills the form
+ * @param {AbortSignal} signal
+ */
+export function workflowView(name, query, signal) {
   const place = h("div", { "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
   const load = async () => {
     try {
       const workflow = await get(`console/workflows/${encodeURIComponent(name)}`, signal);
-      fill(place, shown(workflow));
+      const like = query.get("like");
+      const model = like ? await get(`console/runs/${encodeURIComponent(like)}`, signal) : null;
+      fill(place, shown(workflow, model?.began_with?.value ?? {}));
     } catch (error) {
       if (!signal.aborted) fill(place, errorBox(error, error.status === 404 ? null : load));
     }
@@ -60,10 +68,11 @@ export function workflowView(name, signal) {
   return { element: h("div", { class: "view" }, above, h("h1", { tabindex: "-1" }, name), place), title: name };
 }
 
-/** @param {ServedWorkflow} workflow */
-function shown(workflow) {
+/** @param {ServedWorkflow} workflow @param {Record<string, any>} values to begin with */
+function shown(workflow, values) {
   const form = schemaForm({
     schema: workflow.start.schema,
+    values,
     action: "Start a run",
     submit: async (fields) => {
       const body = { start_event: { type: workflow.start.type, value: fields } };
@@ -73,7 +82,7 @@ function shown(workflow) {
   });
   const about = workflow.start.schema?.description;
   const graph = graphView(workflow.graph);
-  graph.show(new Map());
+  graph.show(new Map(), "");
   return [
     workflow.description ? h("p", { class: "lead" }, workflow.description) : null,
     workflow.trouble

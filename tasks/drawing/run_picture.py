@@ -113,7 +113,7 @@ def _look(last: Execution) -> Look:
     match last.outcome:
         case "done":
             return "done"
-        case "failed" | "retrying" | "hung":
+        case "failed" | "retrying" | "rescued" | "hung":
             return "failed"
         case "waiting":
             return "waiting"

@@ -47,7 +47,7 @@ def keep(runtime: Runtime) -> Keep:
 
     def make(run_id: str, status: str = "completed", *, workflow: str = "shop.Order", at: int = 1_000) -> str:
         keys = store.locate(run_id)
-        record: dict[str, str | int] = {"status": status, "workflow": workflow, "created_at": at, "live": 0}
+        record: dict[str, str | int] = {"status": status, "workflow": workflow, "created_at": at, "live": 1}
         if status != "running":
             record["ended_at"] = at
         store.client.hset(keys["run"], mapping=record)  # type: ignore[arg-type]

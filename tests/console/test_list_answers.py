@@ -50,7 +50,7 @@ def other_keep(redis_url: str, keep: Keep) -> Iterator[tuple[Runtime, Keep]]:
 
     def make(run_id: str, status: str = "completed", *, workflow: str = "", at: int = 0) -> str:
         keys = store.locate(run_id)
-        record: dict[str, Any] = {"status": status, "workflow": workflow, "created_at": at, "live": 0}
+        record: dict[str, Any] = {"status": status, "workflow": workflow, "created_at": at, "live": 1}
         store.client.hset(keys["run"], mapping=record if status == "running" else record | {"ended_at": at})
         store.client.zadd(keys[f"runs:{status}"], {run_id: at})
         return run_id

@@ -24,7 +24,7 @@ def start_booking(page: Page, city: str = "Oslo") -> str:
 
 def answer(page: Page, by: str = "Grace") -> None:
     """Agree to the open question."""
-    page.get_by_label("approved").check()
+    page.get_by_role("radio", name="Yes").check()
     page.get_by_label("by").fill(by)
     page.get_by_role("button", name="Answer", exact=True).click()
 
@@ -66,7 +66,7 @@ def test_a_reload_in_mid_run_loses_nothing(page: Page, gates: set[str]) -> None:
     expect(page.get_by_text("Central has a room")).to_be_visible()
     before = rows.all_inner_texts()
     page.reload()
-    expect(page.get_by_role("heading", name=run_id)).to_be_visible()
+    expect(page.locator(".run-id-line")).to_contain_text(run_id)
     expect(rows).to_have_count(len(before))
     assert rows.all_inner_texts() == before
     gates.clear()
@@ -128,8 +128,9 @@ def test_a_question_that_a_step_returned_is_answered_in_place(page: Page) -> Non
 def test_a_run_is_cancelled(page: Page, gates: set[str]) -> None:
     gates.add("check Aurora")
     start_booking(page)
-    page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog", name="Cancel this run?")).to_contain_text("can be retried")
+    page.get_by_role("button", name="Cancel run").click()
     expect(badge(page)).to_contain_text("cancelled")
     expect(page.get_by_role("button", name="Retry")).to_be_visible()
 
@@ -164,7 +165,7 @@ def test_the_timeline_shows_executions_by_worker_as_bars_and_as_a_table(page: Pa
     page.goto(f"#/runs/{run_id}")
     page.get_by_role("tab", name="Timeline").click()
     expect(page.locator(".chart .bar.done")).to_have_count(2)
-    expect(page.locator(".chart .worker")).to_have_count(1)
+    expect(page.locator(".chart-labels .worker")).to_have_count(1)
     page.get_by_text("Show as a table").click()
     rows = page.get_by_role("table", name="Executions").locator("tbody tr")
     expect(rows).to_have_count(2)

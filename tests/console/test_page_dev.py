@@ -54,7 +54,7 @@ def test_a_question_of_the_approval_example_is_answered_on_the_page(browser: Bro
     page.get_by_label("amount").fill("1200")
     page.get_by_role("button", name="Start a run").click()
     expect(page.get_by_role("heading", name="May 1200.00 euros be spent?")).to_be_visible(timeout=40_000)
-    page.get_by_role("checkbox", name="approved").check()
+    page.get_by_role("radio", name="Yes").check()
     page.get_by_role("textbox", name="by").fill("Ada")
     page.get_by_role("button", name="Answer", exact=True).click()
     expect(page.locator(".outcome")).to_contain_text('"approved by Ada"')

@@ -21,7 +21,7 @@ end
 
 function publish.event(payload, step, attempt)
   if call.again then return counters.add('seq', 1) end
-  local data = cmsgpack.pack({ payload, step or '', attempt or 0 })
+  local data = cmsgpack.pack({ payload, step or '', attempt or 0, call.now })
   redis.call('XADD', K.stream, 'MAXLEN', '~', A.smax, announce('e', data), 'd', data)
 end
 

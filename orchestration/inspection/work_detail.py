@@ -1,0 +1,228 @@
+"""One work item as people look at it: what it was given and by whom, its attempts, what it led to, what it wrote.
+
+All of it is in the run's journal. An entry without commands (`history="summary"`) says which steps were led to, not
+with which events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..model.envelope import Envelope
+from ..model.errors import RunNotFound
+from ..store.reads import StoreReads
+from ..store.replies import not_found
+from .run_detail import JournalEntry, read_entry
+from .timeline import Execution, executions
+
+#: Journal entries that are looked through, and their bytes: what is beyond is not found.
+ENTRIES, BYTES = 50_000, 64 << 20
+#: Events of each kind that are given.
+EVENTS = 100
+
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Another work item: where an event comes from or goes to.
+
+    Attributes:
+        work_id: Its id; `start` or `outside` for an event that no step emitted, `stop` for the end of the run.
+        step: Its step; empty for those.
+    """
+
+    work_id: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """An event that was given to or emitted by the work item.
+
+    Attributes:
+        name: Wire name of its class.
+        event: The event; None if the journal does not have it.
+        links: Where it comes from, or goes to.
+        is_published: It was written to the run's stream.
+    """
+
+    name: str
+    event: Envelope | None
+    links: tuple[Link, ...]
+    is_published: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write to `ctx.store`.
+
+    Attributes:
+        at: Redis ms.
+        version: Of the state, afterwards.
+        values: Top-level key -> stored JSON; empty where the journal does not have them.
+        deleted: Keys that were deleted.
+    """
+
+    at: int
+    version: int
+    values: dict[str, str]
+    deleted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkDetail:
+    """One work item.
+
+    Attributes:
+        work_id: Its id.
+        ready_at: When its events were complete, in Redis ms; None if the journal does not say.
+        executions: Those that have ended, in order.
+        given: Its events.
+        emitted: Events it returned, sent or wrote to the stream.
+        writes: To `ctx.store`.
+        left_out: Events beyond `EVENTS`.
+    """
+
+    work_id: str
+    ready_at: int | None
+    executions: tuple[Execution, ...]
+    given: tuple[Passed, ...]
+    emitted: tuple[Passed, ...]
+    writes: tuple[Write, ...]
+    left_out: int
+
+
+async def read_work(store: StoreReads, run_id: str, work_id: str) -> WorkDetail:
+    """Read one work item of a run.
+
+    *Promise:* changes nothing, and reads no more than `ENTRIES` and `BYTES` of the journal.
+
+    Raises:
+        RunNotFound: No such run, its retention is over, or its journal does not name the work item.
+        StoreUnavailable: Redis did not answer.
+    """
+    reading = _Reading(work_id)
+    async for entry in _entries(store, run_id):
+        reading.take(entry)
+    if reading.is_empty:
+        raise RunNotFound(f"No work item {work_id[:100]!r} in the journal of run {run_id!r}. {not_found(run_id)}")
+    return reading.detail()
+
+
+async def _entries(store: StoreReads, run_id: str) -> AsyncIterator[JournalEntry]:
+    key, after, left, size = store.locate(run_id)["journal"], "-", ENTRIES, BYTES
+    while left > 0 and size > 0:
+        page = await store.command("read a journal", "XRANGE", key, after, "+", "COUNT", _PAGE)
+        for entry_id, fields in page:
+            size -= sum(map(len, fields[1::2]))
+            yield read_entry(entry_id, fields)
+        if len(page) < _PAGE:
+            return
+        left -= _PAGE
+        after = f"({page[-1][0].decode()}"
+
+
+@dataclass
+class _Reading:
+    work_id: str
+    ready_at: int | None = None
+    given: list[Passed] = field(default_factory=list)
+    emitted: list[Passed] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    _own: list[tuple[int, str, Any]] = field(default_factory=list)
+    _steps: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._own or self.given)
+
+    def take(self, entry: JournalEntry) -> None:
+        data = entry.data
+        mine = data.get("w") == self.work_id if isinstance(data, dict) else False
+        if isinstance(data, dict):
+            if "w" in data and "s" in data:
+                self._steps.setdefault(data["w"], data["s"])
+            source = {"start": "start", "send": "outside"}.get(entry.kind) or data.get("w", "")
+            for group in data.get("led_to") or ():
+                if self.work_id in group["w"]:
+                    self._give(entry, group, group.get("by", source))
+            if mine and entry.kind in ("commit", "flush"):
+                self._emit(entry, data.get("led_to") or ())
+            if mine and entry.kind == "state":
+                self._write(entry)
+        owned = [each for each in data if each.get("w") == self.work_id] if isinstance(data, list) else []
+        if mine and entry.kind != "state":
+            self._own.append((entry.at, entry.kind, data))
+        elif owned:
+            self._own.append((entry.at, entry.kind, owned))
+
+    def _give(self, entry: JournalEntry, group: dict[str, Any], source: str) -> None:
+        self.ready_at = entry.at
+        link = Link(source, self._steps.get(source, ""))
+        found: list[Envelope | None] = [*_events_for(self.work_id, group, entry.commands)] or [None]
+        self.given += [Passed(group["e"], event, (link,)) for event in found]
+
+    def _emit(self, entry: JournalEntry, led_to: Iterable[dict[str, Any]]) -> None:
+        links: dict[str, list[Link]] = {}
+        for group in led_to:
+            links.setdefault(group["e"], []).extend(Link(each, group["s"]) for each in group["w"][:EVENTS])
+        if not entry.commands:
+            self.emitted += [Passed(name, None, tuple(to)) for name, to in links.items()]
+        for event, targets, is_published in _emitted(entry.commands):
+            to = [each for each in links.get(event.type, ()) if targets is None or each.work_id in targets]
+            self.emitted.append(Passed(event.type, event, tuple(to), is_published))
+
+    def _write(self, entry: JournalEntry) -> None:
+        stored: Any = entry.commands or {}
+        values = stored.get("set", {}) if isinstance(stored, dict) else {}
+        deleted = tuple(entry.data.get("del") or ())
+        self.writes.append(Write(entry.at, entry.data.get("v", 0), dict(values), deleted))
+
+    def detail(self) -> WorkDetail:
+        left_out = sum(max(0, len(each) - EVENTS) for each in (self.given, self.emitted, self.writes))
+        return WorkDetail(
+            self.work_id,
+            self.ready_at,
+            tuple(executions(self._own)),
+            tuple(self.given[:EVENTS]),
+            tuple(self.emitted[:EVENTS]),
+            tuple(self.writes[:EVENTS]),
+            left_out,
+        )
+
+
+def _envelope(stored: str) -> Envelope:
+    return Envelope.from_bytes(stored.encode("utf-8", "surrogateescape"))
+
+
+def _events_for(work_id: str, group: dict[str, Any], commands: Iterable[dict[str, Any]]) -> Iterable[Envelope]:
+    """The events of one entry that led to the work item."""
+    kept: dict[str, str] = {}
+    for command in commands:
+        match command["o"]:
+            case "keep":
+                kept[command["e"]] = command["d"]
+            case "deliver" if command["w"] == work_id and command["e"] in kept:
+                yield _envelope(kept[command["e"]])
+            case "join" | "resume" if command.get("en") == group["e"] and command.get("e") in kept:
+                yield _envelope(kept[command["e"]])
+            case "absorb" if command["s"] == group["s"] and command["en"] == group["e"]:
+                yield _envelope(command["d"])
+
+
+def _emitted(commands: Iterable[dict[str, Any]]) -> Iterable[tuple[Envelope, set[str] | None, bool]]:
+    """Events of a commit: each with the work items it was delivered to, None for all of its class; and if published."""
+    delivered: dict[str, set[str]] = {}
+    for command in commands:
+        if command["o"] == "deliver":
+            delivered.setdefault(command["e"], set()).add(command["w"])
+    for command in commands:
+        if command["o"] == "keep":
+            yield _envelope(command["d"]), delivered.get(command["e"]), False
+        elif command["o"] in ("absorb", "finish", "inbox"):
+            yield _envelope(command["d"]), None, False
+        elif command["o"] == "publish":
+            yield _envelope(command["d"]), set(), True

@@ -1,0 +1,67 @@
+-- What lists show of many runs of one shard, and whether a text is in it. Changes nothing.
+-- Args: run (any of them), x (1 … 2n, the record and the journal of each run; there are no other keys), most (bytes of
+--   an input or an error that are searched or answered), find (a text in lower case, absent for none), whole (whether
+--   inputs and errors are answered).
+-- Answers, for each run in order: its workflow, empty where it was deleted; how it is shown, which is its status, of a
+--   running one also queued (for its session or for admission) or waiting; whether its input or error has the text
+--   ('1' or ''); and with `whole` the
+--   packed commands of its start, their size, and its terminal event, empty where they are too large or not there.
+--!flags no-writes
+
+-- The packed commands of a run's start, from the first entry of its journal: the event that it began with is in them.
+local function start_in(first)
+  if not first then return '' end
+  local kind, commands
+  for i = 1, #first[2], 2 do
+    if first[2][i] == 'k' then kind = first[2][i + 1] end
+    if first[2][i] == 'c' then commands = first[2][i + 1] end
+  end
+  return kind == 'start' and commands or ''
+end
+
+-- Searched is what people see: the values of the event, not how it is stored around them.
+local function is_in_input(packed)
+  if packed == '' or #packed > A.most then return false end
+  for _, command in ipairs(cmsgpack.unpack(packed)) do
+    if command.o == 'keep' then
+      local value = string.find(command.d, '"value":', 1, true)
+      return value and string.find(string.lower(command.d), A.find, value + 8, true) ~= nil
+    end
+  end
+  return false
+end
+
+local function is_in_error(status, ending)
+  if status ~= 'failed' or #ending > A.most then return false end
+  local from = string.find(ending, '"exception_message":', 1, true)
+  local to = from and string.find(ending, '"exception_traceback":', from, true)
+  local at = from and string.find(string.lower(ending), A.find, from + 20, true)
+  return at and (not to or at < to)
+end
+
+local answers = {}
+for i = 2, #A.x, 2 do
+  local record = call.named[i - 1]
+  local entries = call.named[i]
+  local workflow, status, live, asleep, unbegun, queued = unpack(
+    redis.call('HMGET', record, 'workflow', 'status', 'live', 'asleep', 'unbegun', 'queued'))
+  local shown = status or ''
+  if status == 'running' and (unbegun or queued) then
+    shown = 'queued'
+  elseif status == 'running' and (live or '0') == (asleep or '0') then
+    shown = 'waiting'
+  end
+  local start = workflow and (A.find or A.whole)
+    and start_in(redis.call('XRANGE', entries, '-', '+', 'COUNT', 1)[1]) or ''
+  local ending = workflow and (A.find or A.whole) and redis.call('HGET', record, 'ending') or ''
+  local is_found = A.find and (is_in_input(start) or is_in_error(status, ending))
+  answers[#answers + 1] = workflow or ''
+  answers[#answers + 1] = shown
+  answers[#answers + 1] = is_found and '1' or ''
+  if A.whole then
+    answers[#answers + 1] = #start <= A.most and start or ''
+    answers[#answers + 1] = tostring(#start)
+    answers[#answers + 1] = #ending <= A.most and ending or ''
+  end
+end
+return answers

@@ -1,0 +1,117 @@
+"""What the console shows of a whole deployment: `/console/overview`, `/console/failures`, `/console/workers`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from  import handler_id_of
+from ...orchestration.engine.worker_directory import seen_workers
+from ...orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, parked_work
+from ...orchestration.inspection.metrics import ended_lately, memory_of, read_metrics
+from ...orchestration.inspection.run_list import oldest_running
+from ...orchestration.inspection.run_rows import waiting_runs
+from ...orchestration.store.verbs import Store
+from ..http.access import ACCESS, Access, acts
+from ..http.deployment import ServedDeployment
+from .deployment_shapes import (
+    failures_shape,
+    overview_shape,
+    parked_shape,
+    problems_of,
+    queues_shape,
+    workers_shape,
+)
+from .shapes import ConsoleJSON, page_of_runs
+
+#: Failed runs that are looked at, and running ones shown in the overview.
+FAILED, OLDEST = 500, 6
+
+Found = TypeVar("Found", DeadRun, ParkedWork)
+
+
+def deployment_routes(deployment: ServedDeployment) -> list[Route]:
+    """The routes that concern no single run."""
+    data = _DeploymentData(deployment)
+    return [
+        Route("/console/overview", data.overview, methods=["GET"], include_in_schema=False),
+        Route("/console/failures", data.failures, methods=["GET"], include_in_schema=False),
+        Route("/console/workers", data.workers, methods=["GET"], include_in_schema=False),
+    ]
+
+
+class _DeploymentData:
+    def __init__(self, deployment: ServedDeployment) -> None:
+        self._deployment = deployment
+
+    @acts("overview")
+    async def overview(self, request: Request) -> Response:
+        """`GET /console/overview`: figures of the deployment, what is wrong, what has been running longest."""
+        deployment, store = self._deployment, self._deployment.store
+        metrics, workers, memory = await read_metrics(store), await seen_workers(store), await memory_of(store)
+        served = {each.workflow.workflow_name: each.name for each in deployment.workflows.values()}
+        unserved = [name for full, name in served.items() if not any(worker.serves(full) for worker in workers)]
+        figures = overview_shape(metrics, workers, await ended_lately(store), memory, await waiting_runs(store))
+        access: Access = request.scope[ACCESS]
+        oldest = [run for run in await oldest_running(store, OLDEST) if await _may_read(access, run.run_id)]
+        failed = await _readable(access, await dead_runs(store, limit=FAILED))
+        hour = [each for each in failed if each.failed_at >= figures["ended"]["since_at"]]
+        routes = deployment.routes()
+        return ConsoleJSON(
+            figures
+            | {"problems": problems_of(metrics, workers, unserved, memory), "failures": failures_shape(hour, routes)}
+            | {"oldest": page_of_runs(oldest, None, None, routes)["runs"]}
+        )
+
+    @acts("overview")
+    async def failures(self, request: Request) -> Response:
+        """`GET /console/failures`: failed runs and parked work, in groups of the same cause."""
+        access: Access = request.scope[ACCESS]
+        store, routes = self._deployment.store, self._deployment.routes()
+        failed = await _readable(access, await dead_runs(store, limit=FAILED))
+        parked = await _readable(access, await parked_work(store))
+        return ConsoleJSON(
+            {
+                "now": await self._deployment.now(),
+                "failed": failures_shape(failed, routes),
+                "parked": parked_shape(parked, routes),
+                "is_partial": len(failed) == FAILED,
+            }
+        )
+
+    @acts("overview")
+    async def workers(self, _: Request) -> Response:
+        """`GET /console/workers`: the workers with what each does, and the queues with what waits in them."""
+        store = self._deployment.store
+        workers = await seen_workers(store)
+        metrics = await read_metrics(store)
+        return ConsoleJSON({"workers": workers_shape(workers, await _at_work(store)), "queues": queues_shape(metrics)})
+
+
+async def _at_work(store: Store) -> dict[str, int]:
+    """Worker -> how many steps its processes hold, from the sets of their leases."""
+    shards = range(store.settings.shards)
+    owners = await store.batch(
+        "look at leases", *(("ZRANGE", store.keys.in_shard(shard, "leases"), 0, -1) for shard in shards)
+    )
+    held = [(owner.decode(), shard) for shard, found in zip(shards, owners, strict=True) for owner in found]
+    sizes = await store.batch(
+        "look at leases", *(("SCARD", store.keys.in_shard(shard, f"owner:{owner}")) for owner, shard in held)
+    )
+    at_work: dict[str, int] = {}
+    for (owner, _), size in zip(held, sizes, strict=True):
+        name = owner.split("|")[0]
+        at_work[name] = at_work.get(name, 0) + size
+    return at_work
+
+
+async def _may_read(access: Access, run_id: str) -> bool:
+    return await access.allows("read", handler_id_of(run_id))
+
+
+async def _readable(access: Access, found: Iterable[Found]) -> list[Found]:
+    return [each for each in found if await _may_read(access, each.run_id)]

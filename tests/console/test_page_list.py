@@ -1,0 +1,151 @@
+"""The list of runs in a real browser: rows, filters, keys, and what is done to many runs."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from support.console.driving import Keep, Site
+from support.console.serving import Serving
+from support.eventually import eventually
+from umbel.tasks.client.runtime import Runtime
+
+TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
+
+
+def test_a_row_leads_with_workflow_and_input_and_says_in_one_line_why_it_failed(
+    page: Page, site: Site, gates: set[str]
+) -> None:
+    gates.add("bank")
+    run_id = site.start("payment", euros=71, note="rent")
+    site.await_status(run_id, "failed")
+    page.goto("#/runs?status=failed&q=rent")
+    row = page.locator("table.runs tbody tr")
+    expect(row).to_have_count(1)
+    expect(row.locator("th")).to_have_text("paymenteuros: 71, note: rentcharge: RuntimeError('the bank is closed')")
+    expect(row.locator("td").last).to_have_text(run_id[:8])
+    row.click(position={"x": 700, "y": 12})
+    expect(page).to_have_url(re.compile(f"#/runs/{run_id}$"))
+
+
+def test_a_filter_finds_what_rows_show_and_nothing_else(page: Page, site: Site) -> None:
+    asleep = site.start("booking", city="Tromsø", traveller={"name": "Ada"})
+    eventually(lambda: site.get(f"console/runs/{asleep}").json()["is_asleep"], "it waits")
+    rows = page.locator("table.runs tbody tr")
+    page.goto("#/runs?status=waiting&q=troms")
+    expect(rows).to_have_count(1)
+    expect(rows.locator(".badge")).to_contain_text("waiting")
+    expect(page.locator("[data-count=waiting]")).not_to_have_text("0")
+    page.goto("#/runs?status=running&q=troms")
+    expect(page.get_by_text("No matching runs.")).to_be_visible()
+    page.goto("#/runs?q=support.console")  # the module of every workflow here, which no row shows
+    expect(page.get_by_text("No matching runs.")).to_be_visible()
+    page.goto("#/runs?since=900&q=troms")
+    expect(rows).to_have_count(1)
+    site.post(f"console/runs/{asleep}/cancel")
+
+
+def test_focus_survives_a_refresh_and_new_rows(page: Page, site: Site) -> None:
+    first = site.start("payment", euros=1, note="focus")
+    site.await_status(first, "completed")
+    page.goto("#/runs?q=focus")
+    link = page.locator(f'a[href="#/runs/{first}"]')
+    link.focus()
+    page.evaluate("window.kept = document.activeElement")
+    later = site.start("payment", euros=2, note="focus")
+    expect(page.locator("table.runs tbody tr").first).to_contain_text(later[:8])
+    expect(link).to_be_focused()
+    assert page.evaluate("window.kept === document.activeElement"), "the row is the same element"
+
+
+def test_rows_are_reached_and_opened_by_keyboard_alone(page: Page, runtime: Runtime, keep: Keep) -> None:
+    for n in range(3):
+        keep(f"order{n}", workflow="shop.Order", at=1_000 + n)
+    with Serving(runtime) as site:
+        page.goto(f"{site.url}#/runs")
+        expect(page.locator("table.runs tbody tr")).to_have_count(3)
+        page.keyboard.press("/")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.keyboard.press("Tab")
+        page.locator("main").focus()
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        page.keyboard.press("k")
+        expect(page.locator('a[href="#/runs/order2"]')).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile("#/runs/order2$"))
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.keyboard.press("g")
+        page.keyboard.press("w")
+        expect(page).to_have_url(re.compile("#/workflows$"))
+        page.keyboard.press("s")
+        expect(page.get_by_role("dialog", name="Start a run").get_by_role("link", name="booking")).to_be_visible()
+
+
+def test_loaded_runs_are_sorted_by_duration_and_by_workflow(page: Page, runtime: Runtime, keep: Keep) -> None:
+    keep("short", workflow="shop.Zoo", at=5_000)
+    keep("long", workflow="shop.Ant", at=4_000)
+    runtime.portal.call(
+        runtime.store.command("age a run", "HSET", runtime.store.locate("long")["run"], "created_at", 10)
+    )
+    with Serving(runtime) as site:
+        page.goto(f"{site.url}#/runs")
+        rows = page.locator("table.runs tbody tr")
+        expect(rows.first).to_contain_text("short")
+        page.get_by_role("button", name="Duration").click()
+        expect(rows.first).to_contain_text("long")
+        expect(page.get_by_role("columnheader", name="Duration")).to_have_attribute("aria-sort", "descending")
+        expect(page).to_have_url(re.compile("sort=duration"))
+        page.get_by_role("button", name="Duration").click()
+        expect(rows.first).to_contain_text("short")
+
+
+def test_a_filter_is_saved_under_a_name(page: Page, runtime: Runtime, keep: Keep) -> None:
+    keep("bad", "failed", workflow="shop.Order")
+    keep("good", workflow="shop.Order")
+    with Serving(runtime) as site:
+        page.goto(f"{site.url}#/runs?status=failed")
+        page.get_by_role("button", name="Save this filter").click()
+        page.get_by_label("Name").fill("broken")
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.goto(f"{site.url}#/runs")
+        expect(page.locator("table.runs tbody tr")).to_have_count(2)
+        page.get_by_role("link", name="broken").click()
+        expect(page.locator("table.runs tbody tr")).to_have_count(1)
+        page.get_by_role("button", name="Forget the filter broken").click()
+        expect(page.get_by_role("link", name="broken")).to_have_count(0)
+
+
+def test_selected_runs_are_retried_together(page: Page, site: Site, gates: set[str]) -> None:
+    gates.add("bank")
+    runs = [site.start("payment", euros=n, note="together") for n in range(3)]
+    for run_id in runs:
+        site.await_status(run_id, "failed")
+    gates.clear()
+    page.goto("#/runs?status=failed&q=together")
+    expect(page.locator("table.runs tbody tr")).to_have_count(3)
+    page.get_by_role("button", name="Select", exact=True).click()
+    page.get_by_role("button", name="Select all that match").click()
+    page.get_by_role("button", name="Retry 3").click()
+    dialog = page.get_by_role("dialog", name="Retry 3 runs?")
+    expect(dialog).to_contain_text("unfinished steps run again")
+    dialog.get_by_role("button", name="Retry").click()
+    for run_id in runs:
+        site.await_status(run_id, "completed")
+    expect(page.get_by_text("No matching runs.")).to_be_visible()
+
+
+def test_one_run_of_those_selected_is_cancelled(page: Page, site: Site) -> None:
+    kept, cancelled = (site.start("booking", **TRIP, stops=["selected"]) for _ in range(2))
+    page.goto("#/runs?q=selected")
+    expect(page.locator("table.runs tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Select", exact=True).click()
+    page.get_by_role("checkbox", name=f"Select booking {cancelled}").check()
+    page.get_by_role("button", name="Cancel 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    site.await_status(cancelled, "cancelled")
+    assert site.get(f"console/runs/{kept}").json()["status"] == "running"
+    site.post(f"console/runs/{kept}/cancel")
