@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from  import handler_id_of
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, parked_work
 from ...orchestration.inspection.metrics import ended_lately, memory_of, read_metrics
 from ...orchestration.inspection.run_list import oldest_running
 from ...orchestration.inspection.run_rows import waiting_runs
+from ...orchestration.sessions.names import session_of
 from ...orchestration.store.verbs import Store
 from ..http.access import ACCESS, Access, acts
 from ..http.deployment import ServedDeployment
@@ -110,7 +110,7 @@ async def _at_work(store: Store) -> dict[str, int]:
 
 
 async def _may_read(access: Access, run_id: str) -> bool:
-    return await access.allows("read", handler_id_of(run_id))
+    return await access.allows("read", session_of(run_id))
 
 
 async def _readable(access: Access, found: Iterable[Found]) -> list[Found]:
