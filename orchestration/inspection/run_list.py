@@ -43,7 +43,8 @@ class RunQuery:
     """What is asked for.
 
     Attributes:
-        statuses: Only these, as lists show them: see `SHOWN_STATUSES`; empty is any.
+        statuses: Only these; empty is any.
+        shown: Only those that lists show like this, see `SHOWN_STATUSES`; empty is any. Either this or `statuses`.
         workflows: Only these workflow names; empty is any.
         search: Only where this is part of what a row shows: the run's id, the last part of its workflow's name, its
             input, its error; in any case.
@@ -55,6 +56,7 @@ class RunQuery:
     """
 
     statuses: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     workflows: tuple[str, ...] = ()
     search: str = ""
     named: tuple[str, ...] = ()
@@ -98,9 +100,10 @@ async def list_runs(store: Store, query: RunQuery, readable: Readable | None = N
 
 
 def _check(query: RunQuery) -> None:
-    unknown = [status for status in query.statuses if status not in SHOWN_STATUSES]
-    if unknown:
-        raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(SHOWN_STATUSES)}.")
+    for given, known in ((query.statuses, RUN_STATUSES), (query.shown, SHOWN_STATUSES)):
+        unknown = [status for status in given if status not in known]
+        if unknown:
+            raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(known)}.")
     if not 1 <= query.limit <= MAX_LIMIT:
         raise WorkflowRuntimeError(f"A page has 1 to {MAX_LIMIT} runs, not {query.limit}.")
 
@@ -113,10 +116,10 @@ class _Walk:
         self.readable = readable
         self.may_ask = ASKED
         self.query = query
-        self.wanted = Wanted(query.workflows, query.statuses, query.search.casefold(), query.named)
+        self.wanted = Wanted(query.workflows, query.shown, query.search.casefold(), query.named)
         self.has_filter = not self.wanted.is_anything
-        kept = dict.fromkeys("running" if each in RUNNING_AS else each for each in query.statuses)
-        statuses = tuple(kept) or RUN_STATUSES
+        kept = dict.fromkeys("running" if each in RUNNING_AS else each for each in query.shown)
+        statuses = query.statuses or tuple(kept) or RUN_STATUSES
         self.shards = [shard for shard in range(store.settings.shards) for _ in statuses]
         names = [f"runs:{status}" for _ in range(store.settings.shards) for status in statuses]
         self.indexes = [store.keys.in_shard(shard, name) for shard, name in zip(self.shards, names, strict=True)]
@@ -284,8 +287,7 @@ async def newest_handlers(
     found: list[RunRecord] = []
     if not statuses or limit == 0:
         return HandlerPage(found, None)
-    shown = {*statuses, *RUNNING_AS} if "running" in statuses else statuses
-    query = RunQuery(tuple(shown), tuple(workflows), with_input=False, limit=MAX_LIMIT, cursor=cursor)
+    query = RunQuery(tuple(statuses), workflows=tuple(workflows), with_input=False, limit=MAX_LIMIT, cursor=cursor)
     for _ in range(HANDLER_PAGES):
         page = await list_runs(store, query, readable)
         placed = {run.run_id: _spelled(_position(run)) for run in page.runs}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..store.verbs import Store
-from .run_list import MAX_LIMIT, ListedRun, RunQuery, list_runs
+from .run_list import MAX_LIMIT, RunQuery, list_runs
+from .run_rows import ListedRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ async def selected(store: Store, wanted: RunFilter) -> AsyncGenerator[SelectedRu
     """
     cursor: str | None = None
     while True:
-        page = await list_runs(store, RunQuery(wanted.statuses, limit=MAX_LIMIT, cursor=cursor))
+        page = await list_runs(store, RunQuery(wanted.statuses, with_input=False, limit=MAX_LIMIT, cursor=cursor))
         asked = (("HGET", store.locate(run.run_id)["run"], "options") for run in page.runs)
         options = await store.batch("read runs", *asked)
         for run, raw in zip(page.runs, options, strict=True):

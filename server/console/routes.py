@@ -166,7 +166,7 @@ class _RunData:
         except WorkflowRuntimeError as error:
             raise HTTPException(400, str(error)) from error
         return RunQuery(
-            statuses=tuple(each for each in given.getlist("status") if each),
+            shown=tuple(each for each in given.getlist("status") if each),
             workflows=tuple(self._full_name(each) for each in given.getlist("workflow") if each),
             search=search,
             named=tuple(
