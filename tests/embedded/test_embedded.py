@@ -182,11 +182,15 @@ def test_data_that_a_server_cannot_read_is_kept_and_the_error_says_what_to_do(tm
     """Valkey 9 cannot read what Redis 7.4 writes, and the other way round."""
     with EmbeddedRedis.in_folder(tmp_path) as server, client(server.url) as connected:
         connected.set("name", "value")
+        for run in ("one", "two"):
+            connected.set(f"umbel:{{03}}:run:{run}", "")
+            connected.set(f"umbel:{{03}}:run:{run}:work", "")
     (data,) = tmp_path.glob("appendonlydir/*.base.rdb")
     written = data.read_bytes()
     data.write_bytes(signature + written[9:])
 
-    with pytest.raises(EmbeddedRedisFailed, match=r"It cannot read the data, .* Start the server that wrote it"):
+    found = r"It cannot read the data: about 2 runs \(.* MB, last written on .* by (Valkey|Redis) \d.*--state NAME"
+    with pytest.raises(EmbeddedRedisFailed, match=found):
         EmbeddedRedis.in_folder(tmp_path).start()
 
     data.write_bytes(written)

