@@ -192,7 +192,10 @@ class Sweep:
         touched = 0
         while held := await self.leases.fence(owner, shard, known_dead=known_dead):
             logger.warning(
-                "%s died; rescheduling %d steps", owner, len(held), extra={"action": "owner_lost", "owner": owner}
+                "worker %s died; rescheduling %d of its steps",
+                owner.partition("|")[0],
+                len(held),
+                extra={"action": "owner_lost", "owner": owner},
             )
             for run_id, applied in await self.leases.hand_back(owner, held, charge=True):
                 await self.engine.dispatch(run_id, applied.dispatches)

@@ -125,7 +125,8 @@ class RunRecord:
 
     `ending` is the terminal event, `status` one of running, completed, failed, cancelled, timed_out; instants are
     Redis time in ms. `waits_for_admission`: started, not begun, because its workflow limits how
-    many run at a time. `is_queued`: started, not begun, because another run of its session goes on.
+    many run at a time. `is_queued`: started, not begun, because another run of its session goes on. `asleep` of its
+    `live` work items wait for an event.
     """
 
     run_id: str
@@ -142,6 +143,12 @@ class RunRecord:
     live: int
     waits_for_admission: bool
     is_queued: bool
+    asleep: int = 0
+
+    @property
+    def is_asleep(self) -> bool:
+        """It is running, and all that is left of it waits for an event."""
+        return self.status == "running" and 0 < self.live == self.asleep
 
 
 #: How a run ends whose fan-out can no longer close.
@@ -235,6 +242,7 @@ def run_record(run_id: str, raw: dict[bytes, bytes]) -> RunRecord:
         live=int(raw.get(b"live", 0)),
         waits_for_admission=b"unbegun" in raw and b"queued" not in raw,
         is_queued=b"queued" in raw,
+        asleep=int(raw.get(b"asleep", 0)),
     )
 
 

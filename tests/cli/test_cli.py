@@ -176,11 +176,11 @@ def test_a_run_that_does_not_exist_is_one_line_of_error_in_every_command(cli: Cl
 
 def test_a_waiting_run_shows_what_it_waits_for_and_accepts_an_event_by_its_short_name(cli: Cli) -> None:
     with cli.background("run", "flows:Ask", "--run-id", "asking") as command:
-        command.says("Send it with: umbel send asking Approved key=value")
+        command.says("Answer with: umbel send asking Approved by=…")
         assert "waiting for flows.Approved" in cli("show", "asking").out
 
         assert "accepts no event 'Aproved'. It accepts: " in cli.error("send", "asking", "Aproved", "by=ada")
-        assert "by: Field required" in cli.error("send", "asking", "Approved", "b=ada", "--target", "flows:Talk")
+        assert "by: Field required" in cli.error("send", "asking", "Approved", "--target", "flows:Talk")
         cli("send", "asking", "Approved", "by=ada")
         done = command.wait()
 

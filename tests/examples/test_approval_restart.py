@@ -99,7 +99,7 @@ class Background:
 def test_the_answer_finds_the_run_after_every_process_was_killed(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     with terminal.background("run", "run", str(EXAMPLE), "amount=1200", "--run-id", "trip") as run:
-        run.says("The run is waiting for Decision. Send it with: umbel send trip Decision key=value")
+        run.says("Answer with: umbel send trip Decision ")
         assert is_locked(terminal.state.server_lock)
         killed = run.kill_everything()
     assert len(killed) >= 4  # the command, Redis, the supervisor, the worker with its processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from ...tasks.events.event import Event
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -16,34 +21,87 @@ F = TypeVar("F", bound=Callable[..., object])
 def field_arguments(command: F) -> F:
     """Add `key=value …` and `--input`, which arrive as `pairs` and `input_text`; see `read_fields`."""
     given = click.option(
-        "--input", "input_text", metavar="JSON|@FILE", help="Fields as a JSON object; @- reads standard input."
+        "--input",
+        "input_text",
+        metavar="JSON|@FILE",
+        help="Fields as a JSON object; @- reads standard input. KEY=VALUE follows the field's type, KEY:=JSON is JSON.",
     )
     return click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")(given(command))
 
 
-def read_fields(pairs: Sequence[str], input_text: str | None) -> dict[str, Any]:
-    """The fields of both. A value that is valid JSON is read as JSON, any other as text.
+def read_fields(pairs: Sequence[str], input_text: str | None, cls: type[Event] | None = None) -> dict[str, Any]:
+    """The fields of both.
+
+    `KEY:=VALUE` is JSON. `KEY=VALUE` is read by the type of the field: text where the field is text; JSON where that is
+    a value of the field, and else text again. Where the type is not known, valid JSON is JSON.
+
+    Args:
+        pairs: As given.
+        input_text: Of `--input`.
+        cls: The event's class, if it is known.
 
     Raises:
-        click.UsageError: A value cannot be read, or a field is given twice.
+        click.UsageError: A value cannot be read, a field is given twice, or the class declares other fields.
     """
     fields = {} if input_text is None else _read_input(input_text)
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        is_json, key = key.endswith(":"), key.removesuffix(":")
         if not equals or not key:
             raise click.UsageError(f"Expected KEY=VALUE, got {pair!r}. Quote it if it contains spaces.")
         if key in fields:
             where = "in both --input and KEY=VALUE" if input_text is not None else "twice"
             raise click.UsageError(f"The field {key!r} is given {where}. Give it once.")
-        fields[key] = _value(value)
+        declared = _declared(key, cls)
+        fields[key] = _json(key, value) if is_json else _read(value, declared)
     return fields
 
 
-def _value(text: str) -> Any:
+def _declared(key: str, cls: type[Event] | None) -> Any:
+    """The type of a field; Any if it is not known."""
+    if cls is None or not cls.model_fields:
+        return Any
+    by_name = {name: field.annotation for name, field in cls.model_fields.items()}
+    by_name |= {field.alias: field.annotation for field in cls.model_fields.values() if field.alias}
+    if key in by_name:
+        return by_name[key]
+    near = difflib.get_close_matches(key, by_name, 1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise click.UsageError(
+        f"{cls.__name__} has no field {key!r}. {hint}Its fields: {', '.join(by_name)}. To give it anyway, use --input "
+        f"'{{\"{key}\": …}}'."
+    )
+
+
+def _read(text: str, declared: Any) -> Any:
+    if declared is str:
+        return text
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except ValueError:
         return text
+    if declared is Any:
+        return value
+    try:
+        field: TypeAdapter[Any] = TypeAdapter(declared, config=ConfigDict(arbitrary_types_allowed=True))
+        return text if not _is_valid(field, value, strict=True) and _is_valid(field, text, strict=False) else value
+    except PydanticSchemaGenerationError:
+        return value
+
+
+def _is_valid(field: TypeAdapter[Any], value: Any, *, strict: bool) -> bool:
+    try:
+        field.validate_python(value, strict=strict)
+    except ValidationError:
+        return False
+    return True
+
+
+def _json(key: str, text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise click.UsageError(f"{key}:={text} is not valid JSON: {error}. Use {key}={text} for text.") from error
 
 
 def _refuse_constant(name: str) -> Any:

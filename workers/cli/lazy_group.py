@@ -6,6 +6,7 @@ So the group has the name, location and summary of each command, and imports its
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -47,6 +48,17 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(location.module, __package__), location.attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a mistyped one, name the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if near := difflib.get_close_matches(args[0], [*self._lazy, *self._aliases], 1):
+                ctx.fail(f"{error.message.split(' (')[0].rstrip('.')}. Did you mean {near[0]!r}?")
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

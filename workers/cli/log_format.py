@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -17,6 +19,9 @@ from .output import note
 
 LogFormat = Literal["text", "json"]
 F = TypeVar("F", bound=Callable[..., object])
+
+#: Between two records of a kind that `Seldom` lets pass.
+_SELDOM_SECONDS = 60.0
 
 #: Attributes that every record has, and those written under another name.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message", "taskName"}
@@ -37,6 +42,23 @@ def log_format_option(command: F) -> F:
 def printer(log_format: LogFormat) -> Callable[[str], None]:
     """`note`, in the format of the log."""
     return note if log_format == "text" else lambda text: note(json_line(text))
+
+
+class Seldom(logging.Filter):
+    """Lets what is logged again and again, such as a Redis that stays away, pass once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_at: dict[tuple[str, object], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is logged."""
+        now = time.monotonic()
+        kind = record.name, record.msg
+        if now - self._logged_at.get(kind, -math.inf) < _SELDOM_SECONDS:
+            return False
+        self._logged_at[kind] = now
+        return True
 
 
 class JsonFormatter(logging.Formatter):

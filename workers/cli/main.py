@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from ...orchestration.model.errors import UmbelError
+from .interrupts import INTERRUPTED
 from .lazy_group import Lazy, LazyGroup
 
 COMMANDS = {
@@ -30,6 +32,7 @@ COMMANDS = {
     "check": Lazy(".checks.check", "check", "Check workflows for mistakes without running them."),
     "graph": Lazy(".checks.graph", "graph", "Draw a workflow's steps and events."),
     "doctor": Lazy(".checks.doctor", "doctor", "Examine Redis, broker and workers, and suggest fixes."),
+    "completion": Lazy(".checks.completion", "completion", "Print the completion script of bash, zsh or fish."),
     "flower": Lazy(".start.flower", "flower", "Start Flower, Celery's monitor, on this deployment."),
 }
 #: Former names of commands; they work and are not listed.
@@ -40,6 +43,8 @@ class _Cli(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         except UmbelError as error:
             if ctx.params["traceback"]:
                 raise

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +31,8 @@ from ...orchestration.streams.reader import StreamEvent
 _JOURNAL_PAGE_ENTRIES = 1_000
 #: Seconds between two updates on a terminal, and between two lines elsewhere.
 LIVE_SECONDS, LINES_SECONDS = 0.1, 1.0
+#: Width of the bar of a fan-out.
+_BAR_COLUMNS = 14
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class StepCount:
     retried: int = 0
     lost: int = 0
     waiting: int = 0
+    total: int = 0
     first_at: float = 0.0
     last_at: float = 0.0
 
@@ -50,12 +55,28 @@ class StepCount:
         """Executions running now."""
         return max(0, self.started - self.over)
 
+    @property
+    def asleep(self) -> int:
+        """Work items that wait for an event: suspended more often than one of them was resumed."""
+        return max(0, self.waiting - max(0, self.started - self.total)) if self.total else 0
+
+    @property
+    def settled(self) -> int:
+        """Work items of the step that have ended, of `total` so far."""
+        return self.done + self.failed
+
 
 @dataclass(slots=True)
 class Progress:
     """Counters of all steps, in the order of their first execution."""
 
     steps: dict[str, StepCount] = field(default_factory=dict)
+    began_at: float = field(default_factory=time.monotonic)
+
+    def expects(self, totals: Mapping[str, int]) -> None:
+        """Note how many work items each step has got so far."""
+        for name, total in totals.items():
+            self._step(name).total = total
 
     def began(self, events: Iterable[StreamEvent]) -> None:
         """Count executions that began, from the stream."""
@@ -94,6 +115,15 @@ class JournalTail:
         self._store, self._run_id = store, run_id
         self._key = store.locate(run_id)["journal"]
         self._after = "-"
+        self._reached: dict[str, set[str]] = {}
+        self._staged: Counter[str] = Counter()
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """How many work items each step has got, as far as the journal was read."""
+        return {
+            name: len(self._reached.get(name, ())) + self._staged[name] for name in {**self._reached, **self._staged}
+        }
 
     async def new(self) -> list[Execution]:
         """The executions that have ended since the last call."""
@@ -105,14 +135,27 @@ class JournalTail:
             for entry_id, flat in entries:
                 fields = pairs(flat)
                 at = int(entry_id.split(b"-")[0])
-                found.extend(ended(at, fields[b"k"].decode(), unpack(fields[b"d"]), {}))
+                data = unpack(fields[b"d"])
+                found.extend(ended(at, fields[b"k"].decode(), data, {}))
+                self._count(data)
                 self._after = f"({entry_id.decode()}"
             if len(entries) < _JOURNAL_PAGE_ENTRIES:
                 return found
 
+    def _count(self, data: Any) -> None:
+        """What an entry led to; a fan-in is named once for each event that it gathers."""
+        if isinstance(data, dict):
+            for group in data.get("led_to") or ():
+                if group["s"]:
+                    self._reached.setdefault(group["s"], set()).update(group["w"])
+            self._staged.update(data.get("staged") or {})
+
 
 class Display(Protocol):
     """How progress is shown."""
+
+    def begin(self, run_id: str) -> None:
+        """Show which run it is."""
 
     def show(self, progress: Progress, *, is_last: bool = False) -> None:
         """Show it, unless it was shown very recently."""
@@ -128,16 +171,22 @@ class LiveTable:
     """A table that is redrawn in place."""
 
     def __init__(self) -> None:
+        self._run_id = ""
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.start()
         self._shown_at = 0.0
 
+    def begin(self, run_id: str) -> None:
+        self._run_id = run_id
+
     def show(self, progress: Progress, *, is_last: bool = False) -> None:
         now = time.monotonic()
         if is_last or now - self._shown_at >= LIVE_SECONDS:
             self._shown_at = now
-            self._live.update(_table(progress, now), refresh=True)
+            took = duration(now - progress.began_at)
+            head = Text.assemble(("Run ", "dim"), self._run_id, (f"  {took}", "dim"), overflow="ellipsis", no_wrap=True)
+            self._live.update(Group(head, _table(progress, now)), refresh=True)
 
     def say(self, text: str) -> None:
         self._console.print(Text.from_ansi(text))
@@ -148,20 +197,35 @@ class LiveTable:
 
 def _table(progress: Progress, now: float) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("step")
-    for name in ("running", "done", "retried", "failed", "time"):
+    table.add_column("step", overflow="ellipsis", no_wrap=True)
+    for name in ("running", "waiting", "done", "retried", "failed", "time"):
         table.add_column(name, justify="right")
+    table.add_column("")
     for name, step in progress.steps.items():
         seconds = (now if step.running else step.last_at) - step.first_at
         table.add_row(
             Text(name, style="bold" if step.running else ""),
             Text(str(step.running or ""), style="cyan"),
+            Text(str(step.asleep or ""), style="magenta"),
             Text(str(step.done or ""), style="green"),
             Text(str(step.retried + step.lost or ""), style="yellow"),
             Text(str(step.failed or ""), style="red"),
             Text(duration(max(0.0, seconds)), style="dim"),
+            _bar(step),
         )
     return table
+
+
+def _bar(step: StepCount) -> RenderableType:
+    """How many of a fan-out's events the step is through with."""
+    if step.total < 2:
+        return ""
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        ProgressBar(step.total, step.settled, width=_BAR_COLUMNS, complete_style="green", finished_style="green"),
+        Text(f"{step.settled} of {step.total}", style="dim"),
+    )
+    return bar
 
 
 class ProgressLines:
@@ -170,6 +234,9 @@ class ProgressLines:
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
         self._shown_at = 0.0
+
+    def begin(self, run_id: str) -> None:
+        self.say(f"Run {run_id}")
 
     def show(self, progress: Progress, *, is_last: bool = False) -> None:
         now = time.monotonic()
@@ -199,7 +266,8 @@ def _line(step: StepCount) -> str:
         "lost": step.lost,
         "failed": step.failed,
     }
-    return ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "started"
+    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "started"
+    return f"{said}, of {step.total}" if step.total > max(1, step.settled) else said
 
 
 def display() -> Display:

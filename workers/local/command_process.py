@@ -98,9 +98,10 @@ class CommandProcess:
             self._drained.wait(_DRAIN_SECONDS)
         self._say = lambda _: None
 
-    def stop(self) -> None:
-        """End it: by SIGTERM, or by SIGKILL if that takes too long."""
-        self._supervisor.stop(self.process, within_seconds=self._stop_seconds)
+    def stop(self, *, within_seconds: float | None = None) -> None:
+        """End it: by SIGTERM, or by SIGKILL if that takes too long; None is as long as it may take."""
+        patience = self._stop_seconds if within_seconds is None else within_seconds
+        self._supervisor.stop(self.process, within_seconds=patience)
         self._close()
 
     def __enter__(self) -> Self:

@@ -46,7 +46,7 @@ class Terminal:
         return _CONTROL.sub("", self._seen.decode(errors="replace")).replace("\r\n", "\n")
 
     @property
-    def last_lines(self) -> str:
+    def last_frame(self) -> str:
         """What is behind the last time that it redrew something."""
         return _CONTROL.sub("", re.split(r"\x1b\[\d*[AK]", self._seen.decode(errors="replace"))[-1]).replace("\r", "")
 

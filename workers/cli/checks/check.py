@@ -9,7 +9,7 @@ import click
 from ....orchestration.model.errors import UmbelError
 from ....tasks.workflow.registry import Registrable
 from ..output import counted, note
-from ..targets import build, load_targets
+from ..targets import build, load_target
 
 
 @click.command()
@@ -19,12 +19,27 @@ def check(targets: tuple[str, ...]) -> None:
 
     Exits with 1 if there is any.
     """
-    found = load_targets(targets)
+    found, unloaded = _load(targets)
     invalid = [each for each in found if not _is_valid(each)]
     if invalid:
         verb = "is" if len(invalid) == 1 else "are"
         note(f"{len(invalid)} of {len(found)} workflows {verb} invalid.")
+    for error in unloaded:
+        note(f"Error: {error}")
+    if invalid or unloaded:
         sys.exit(1)
+
+
+def _load(targets: tuple[str, ...]) -> tuple[list[Registrable], list[UmbelError]]:
+    """The workflows of all targets that can be loaded, and why the others cannot."""
+    found: dict[int, Registrable] = {}
+    unloaded: list[UmbelError] = []
+    for target in targets:
+        try:
+            found |= {id(each): each for each in load_target(target)}
+        except UmbelError as error:
+            unloaded.append(error)
+    return list(found.values()), unloaded
 
 
 def _is_valid(workflow: Registrable) -> bool:

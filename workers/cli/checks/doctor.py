@@ -7,14 +7,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 import click
-from celery import Celery
-from celery.app.utils import find_app
 
-from ....orchestration.model.errors import ConfigurationError
 from ...celery_app.app import create_app
 from ...doctor.examine import examine, remove_unused_libraries
 from ...doctor.redis_rules import Finding, Level
-from ..deployment import configured, deployment_options, existing_settings
+from ..deployment import configured, deployment_options, existing_settings, own_app
 from ..output import print_json
 
 _MARKS: dict[Level, tuple[str, str]] = {
@@ -26,11 +23,10 @@ _MARKS: dict[Level, tuple[str, str]] = {
 
 
 @click.command()
-@click.option("--app", "app_name", metavar="MODULE:APP", help="Your Celery app, if umbel is installed in one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--remove-unused", is_flag=True, help="Remove libraries of functions that no announced worker uses.")
 @deployment_options
-def doctor(app_name: str | None, as_json: bool, remove_unused: bool, redis_url: str | None, state: str | None) -> None:
+def doctor(as_json: bool, remove_unused: bool, redis_url: str | None, state: str | None) -> None:
     """Examine Redis, broker and workers, and suggest fixes.
 
     Exits with 1 if data could be lost or a server does not answer.
@@ -38,7 +34,7 @@ def doctor(app_name: str | None, as_json: bool, remove_unused: bool, redis_url: 
     with ExitStack() as stack:
         is_embedded = configured(redis_url).redis_url is None
         settings = stack.enter_context(existing_settings(redis_url, state))
-        own = None if app_name is None else _load(app_name)
+        own = own_app()
         app = create_app(settings) if own is None else own
         if remove_unused:
             for name in remove_unused_libraries(settings):
@@ -51,14 +47,6 @@ def doctor(app_name: str | None, as_json: bool, remove_unused: bool, redis_url: 
             _print(finding)
     if any(finding.level == "danger" for finding in findings):
         sys.exit(1)
-
-
-def _load(name: str) -> Celery:
-    sys.path.insert(0, "")
-    try:
-        return find_app(name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"The Celery app {name!r} cannot be loaded: {error}. Expected module:app.") from error
 
 
 def _print(finding: Finding) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from ....orchestration.connection.keys import check_run_id
 from ....orchestration.model.tagged_json import untagged
 from ....orchestration.streams.log import EVENT, read_page
 from ....orchestration.streams.reader import StreamEvent
 from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
 from ..output import note
+from .find import find_run
 
 
 @click.command()
@@ -29,8 +29,8 @@ def events(
     run_id: str, follow: bool, after: int, internal: bool, as_json: bool, redis_url: str | None, state: str | None
 ) -> None:
     """Print the events RUN has published, one per line: number, event, step, fields."""
-    check_run_id(run_id)
     with existing(redis_url, state) as runtime:
+        run_id = runtime.portal.call(find_run(runtime.store, run_id))
         found = (_followed if follow else _logged)(runtime, run_id, after, internal)
         for event in found:
             click.echo(_as_json(event) if as_json else _as_text(event))

@@ -9,10 +9,11 @@ import click
 
 from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.inspection.unfinished import unfinished
-from ....orchestration.model.errors import NotRetried, RunNotFound, WorkflowRuntimeError
+from ....orchestration.model.errors import RunError, WorkflowRuntimeError
 from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
 from ..output import counted, note
+from .find import find_run
 from .selecting import Conditions, chosen, condition_options
 
 #: What can be resumed; without a `--status`, failed runs are.
@@ -60,9 +61,10 @@ async def _resume(runtime: Runtime, run_ids: Iterable[str]) -> list[str]:
 
 async def _retry(runtime: Runtime, run_id: str) -> str | None:
     try:
+        run_id = await find_run(runtime.store, run_id)
         reply = await runtime.engine.retry(run_id)
         record = await runtime.store.run(run_id)
-    except (RunNotFound, NotRetried) as error:
+    except RunError as error:
         return str(error)
     steps = len(reply.dispatches) or len(await unfinished(runtime.store, run_id))
     how = (

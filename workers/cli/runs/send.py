@@ -9,7 +9,6 @@ from typing import Any
 import click
 from pydantic import ValidationError, create_model
 
-from ....orchestration.connection.keys import check_run_id
 from ....orchestration.model.errors import WorkflowRuntimeError
 from ....orchestration.store.verbs import Store
 from ....tasks.events.class_names import only_classes
@@ -18,6 +17,7 @@ from ..deployment import deployment_options, existing
 from ..fields import field_arguments, read_fields
 from ..output import note
 from ..targets import build, load_target
+from .find import find_run
 
 
 @click.command()
@@ -41,16 +41,17 @@ def send(
 
     EVENT is a class name, such as Approved or shop.flows.Approved; the last part suffices for events the run accepts.
     """
-    fields = read_fields(pairs, input_text)
-    check_run_id(run_id)
     loaded = [] if target is None else [cls for each in load_target(target) for cls in build(each).events]
     with existing(redis_url, state) as runtime:
+        run_id = runtime.portal.call(find_run(runtime.store, run_id))
         handler = runtime.attach(run_id)
         if handler.is_done():
             raise WorkflowRuntimeError(f"Run {run_id!r} has ended: its status is {handler.status()}. Start a new run.")
         accepted = runtime.portal.call(_acceptable(runtime.store, run_id))
         name = _full_name(event, run_id, [*map(event_name, loaded), *accepted])
-        handler.send_event(_event(name, fields, loaded), step)
+        classes = {event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS
+        fields = read_fields(pairs, input_text, classes.get(name))
+        handler.send_event(_event(name, fields, classes.get(name)), step)
     note(f"Sent {name} to run {run_id!r}.")
 
 
@@ -77,11 +78,10 @@ def _full_name(given: str, run_id: str, known: Iterable[str]) -> str:
     )
 
 
-def _event(name: str, fields: dict[str, Any], loaded: Iterable[type[Event]]) -> Event:
-    classes = {event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS
+def _event(name: str, fields: dict[str, Any], cls: type[Event] | None) -> Event:
     try:
         with only_classes(()):
-            return (classes.get(name) or _stand_in(name, fields))(**fields)
+            return (cls or _stand_in(name, fields))(**fields)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, each['loc'])) or 'the event'}: {each['msg']}"

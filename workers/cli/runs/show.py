@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
 import click
 
-from ....orchestration.connection.keys import check_run_id
 from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
+from ....orchestration.inspection.run_detail import read_detail
 from ....orchestration.inspection.run_list import newest_runs
 from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
 from ....orchestration.model.commands import RUN_STATUSES
+from ....orchestration.model.envelope import Envelope
 from ....orchestration.store.replies import RunRecord
 from ....orchestration.store.verbs import Store
 from ..deployment import deployment_options, existing
 from ..output import clock, counted, instant, iso, note, print_json, print_table
+from ..questions import event_fields, open_questions
+from .find import find_run
+
+#: A running run of which all that is left waits for an event.
+_WAITING = "waiting"
+#: Characters of an input or result that are shown; --json shows all.
+_SHOWN_CHARACTERS = 2_000
 
 
 @click.command()
-@click.option("--status", type=click.Choice(RUN_STATUSES), help="Only runs with this status.")
+@click.option(
+    "--status",
+    type=click.Choice([*RUN_STATUSES, _WAITING]),
+    help="Only runs with this status; waiting: running ones that only an event from outside continues.",
+)
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most this many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -49,16 +62,23 @@ def runs(
 def _status(record: RunRecord) -> str:
     if record.is_queued:
         return "queued in its session"
+    if record.is_asleep:
+        return _WAITING
     return f"{record.status}, waiting for its concurrency limit" if record.waits_for_admission else record.status
 
 
 async def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
-    if workflow is None:
+    if workflow is None and status != _WAITING:
         return await newest_runs(store, status=status, limit=limit)
     batch = max(100, limit)
     while True:
-        records = await newest_runs(store, status=status, limit=batch)
-        found = [each for each in records if workflow in (each.workflow, each.workflow.rpartition(".")[2])]
+        records = await newest_runs(store, status="running" if status == _WAITING else status, limit=batch)
+        found = [
+            each
+            for each in records
+            if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])
+            and (status != _WAITING or each.is_asleep)
+        ]
         if len(found) >= limit or len(records) < batch:
             return found[:limit]
         batch *= 4
@@ -73,6 +93,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "workflow": record.workflow,
         "status": record.status,
+        "is_waiting": record.is_asleep,
         "waits_for_admission": record.waits_for_admission,
         "is_queued": record.is_queued,
         "created_at": iso(record.created_at),
@@ -92,11 +113,18 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str | None) -> None:
     """Show what happened in RUN: each execution of a step, its worker, times and outcome."""
     with existing(redis_url, state) as runtime:
-        record, found, left, cut = runtime.portal.call(_read(runtime.store, check_run_id(run_id)))
+        run_id = runtime.portal.call(find_run(runtime.store, run_id))
+        record, found, left, cut = runtime.portal.call(_read(runtime.store, run_id))
+        began_with = runtime.portal.call(read_detail(runtime.store, run_id)).began_with
+        questions = runtime.portal.call(open_questions(runtime.store, run_id))
     if as_json:
-        print_json(_whole(record, found, left) | {"journal_entries_removed": cut})
+        given = {"input": None if began_with is None else event_fields(began_with), "journal_entries_removed": cut}
+        print_json(_whole(record, found, left) | given)
         return
-    _print_head(record, found, left)
+    _print_head(record, found, left, began_with)
+    for question in questions:
+        for line in question.lines(run_id):
+            click.echo(line)
     if cut:
         note(
             f"{cut:,} of the oldest entries were removed, because the journal of the run had become too large. See "
@@ -123,7 +151,7 @@ async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], 
     return record, found, left, await store.journal_cut(run_id)
 
 
-def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished]) -> None:
+def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished], began_with: Envelope | None) -> None:
     lines = [
         ("Run", record.run_id),
         ("Workflow", record.workflow),
@@ -131,13 +159,14 @@ def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished
         ("Started", instant(record.created_at)),
         ("Ended", f"{instant(record.ended_at)}, after {duration(_seconds(record))}" if record.ended_at else ""),
         ("Parent", record.parent or ""),
+        ("Input", "" if began_with is None else _shortened(json.dumps(event_fields(began_with), ensure_ascii=False))),
         ("Executions", _counts(found)),
     ]
     failure = why_not_completed(record)
     if failure is not None:
         lines.append(("Error", failure))
     elif record.status == "completed":
-        lines.append(("Result", repr(result_of(record))))
+        lines.append(("Result", _shortened(repr(result_of(record)))))
     lines.extend(("Open", text) for text in _open(left))
     width = max(len(name) for name, _ in lines) + 2
     for name, text in lines:
@@ -145,8 +174,12 @@ def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished
             click.echo(f"{name + ':':<{width}}{text}")
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… (--json shows all)"
+
+
 def _counts(found: list[Execution]) -> str:
-    counts = Counter(each.outcome for each in found)
+    counts = Counter("waited" if each.outcome == "waiting" else each.outcome for each in found)
     return ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
 
 
@@ -172,6 +205,8 @@ def _row(execution: Execution, record: RunRecord) -> tuple[str, ...]:
     if started[:10] == instant(record.created_at)[:10]:  # the head shows the date
         started = clock(execution.started_at)
     outcome = OUTCOMES[execution.outcome]
+    if execution.outcome == "waiting" and record.status != "running":
+        outcome = "waited for an event"
     if execution.retry_delay_seconds:
         outcome += f" after {duration(execution.retry_delay_seconds)}"
     if execution.error:

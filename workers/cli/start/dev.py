@@ -18,7 +18,8 @@ from ....tasks.workflow.source import user_files
 from ...embedded.folder import state_folder
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import CommandProcess, WorkerProcess
-from ..deployment import configured, deployment_options, embedded
+from ..deployment import app_name, configured, deployment_options, embedded
+from ..interrupts import next_interrupt_ends
 from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
 from ..targets import load_targets, parse_target
@@ -29,6 +30,8 @@ from .worker import given_targets, loglevel_option, targets_argument, worker_opt
 _SERVER_PORT, _FLOWER_PORT, _PORTS_TRIED = 8080, 5555, 50
 #: How often the processes are checked for having ended.
 _POLL_SECONDS = 0.2
+#: How long running steps may take after Ctrl-C.
+_INTERRUPTED_SECONDS = 1.5
 
 
 @click.command()
@@ -80,7 +83,8 @@ def dev(
     if flower and not _is_installed("flower"):
         raise ConfigurationError("Flower is not installed. Install it with: pip install 'umbel[flower]'")
     settings = configured(redis_url)
-    logs = ["--loglevel", loglevel, "--log-format", log_format]
+    own = ["--app", name] if (name := app_name()) is not None else []
+    logs = ["--loglevel", loglevel, "--log-format", log_format, *own]
     with ExitStack() as stack, _ended_by_sigterm():
         if settings.redis_url is None:
             settings, supervisor = stack.enter_context(embedded(settings, state))
@@ -94,6 +98,7 @@ def dev(
                 settings, given, supervisor, pool=pool, concurrency=concurrency, options=options, say=note
             )
 
+        running: Programs | None = None
         try:
             watch = Watch({*(file.parent for file in user_files()), *_roots(given)}) if reload else None
             running = stack.enter_context(Programs(watch, say))
@@ -110,7 +115,7 @@ def dev(
             if flower:
                 with closing(_listen(flower_port, _FLOWER_PORT, "--flower-port")) as tried:
                     found = tried.getsockname()[1]  # Flower accepts no socket
-                flower_options = ["--port", str(found)]
+                flower_options = ["--port", str(found), *own]
                 running.start(
                     lambda: CommandProcess(settings, "flower", flower_options, supervisor, say=note), has_code=False
                 )
@@ -118,8 +123,13 @@ def dev(
             while True:
                 running.look()
                 time.sleep(_POLL_SECONDS)
+        except _Terminated:
+            say("Waiting for running steps.")
         except KeyboardInterrupt:
-            say("Waiting for running steps (Ctrl-C again to stop now)")
+            next_interrupt_ends()
+            say("Stopping. Steps that do not end now run again with the next worker.")
+            if running is not None:
+                running.end(within_seconds=_INTERRUPTED_SECONDS)
 
 
 def _roots(targets: Sequence[str]) -> Iterator[Path]:
@@ -144,12 +154,16 @@ def _listen(wanted: int | None, first: int, option: str) -> socket.socket:
     raise ConfigurationError(f"Port {ports} is in use on this machine. Choose another one with {option}.")
 
 
+class _Terminated(KeyboardInterrupt):
+    """By SIGTERM: running steps may finish."""
+
+
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM acts like Ctrl-C: everything that was started is stopped."""
+    """SIGTERM stops everything that was started."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise _Terminated
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

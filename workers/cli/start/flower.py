@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 
 import click
 
 from ....orchestration.model.errors import ConfigurationError
 from ...celery_app.app import create_app
-from ..deployment import deployment_options, existing_settings, refuse_foreign
+from ..deployment import deployment_options, existing_settings, own_app, refuse_foreign
 from ..output import note
 
 #: The login of earlier examples, and where it may still be used.
@@ -36,10 +37,21 @@ def flower(address: str, port: int, redis_url: str | None, state: str | None) ->
         )
     with existing_settings(redis_url, state) as settings:
         refuse_foreign(settings)
-        app = create_app(settings)
+        _refuse_taken(address, port)
+        app = own_app() or create_app(settings)
         _drop_injected()
         note(f"Flower: http://{address}:{port}")
         app.start(["flower", f"--address={address}", f"--port={port}"])
+
+
+def _refuse_taken(address: str, port: int) -> None:
+    try:
+        socket.create_server((address, port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise ConfigurationError(
+            f"Flower cannot listen on {address}:{port}: {reason}. Choose another --port, or stop what uses it."
+        ) from error
 
 
 def _drop_injected() -> None:

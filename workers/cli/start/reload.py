@@ -128,18 +128,24 @@ class Programs:
         self._restarted = [program() for program in self._with_code]
         self._is_broken = False
 
+    def end(self, *, within_seconds: float | None = None) -> None:
+        """End all; None is as long as each may take."""
+        programs = *self._restarted, *self._running
+        for program in programs:
+            program.process.terminate()
+        until = None if within_seconds is None else time.monotonic() + within_seconds
+        for program in programs:
+            program.stop(within_seconds=None if until is None else max(0.0, until - time.monotonic()))
+        for ending in self._ending if until is None else ():
+            ending.join()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in (*self._restarted, *self._running):
-            process.process.terminate()
-        for process in (*self._restarted, *self._running):
-            process.stop()
-        for ending in self._ending:
-            ending.join()
+        self.end()
 
 
 def _and_more(changed: list[Path]) -> str:

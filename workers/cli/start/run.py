@@ -13,20 +13,22 @@ import click
 from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
 from ....orchestration.model.commands import WhenBusy
-from ....orchestration.model.envelope import IDLE
+from ....orchestration.model.envelope import IDLE, INPUT_REQUIRED, Envelope
 from ....orchestration.store.replies import RunRecord
 from ....tasks.client.handler import WorkflowHandler
 from ....tasks.client.runtime import Runtime, use_runtime
 from ....tasks.client.session import Session
 from ....tasks.client.workflow import Workflow
-from ....tasks.events.event import StartEvent, StopEvent
+from ....tasks.events.event import HumanResponseEvent, StartEvent, StopEvent
 from ....tasks.workflow.start_events import start_event_for
 from ...local.command_process import WorkerProcess
-from ..deployment import configured, deployment_options, embedded, existing
+from ..deployment import configured, deployment_options, embedded, existing, runtime_of
 from ..fields import field_arguments, read_fields
+from ..interrupts import INTERRUPTED, next_interrupt_ends
 from ..other_code import await_same_code, warn_of_other_code
 from ..output import note, print_json
 from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
+from ..questions import OpenQuestion, answer_fields, open_questions, question_text
 from ..targets import load_workflow
 from .worker import concurrency_option, loglevel_option, pool_option
 
@@ -34,6 +36,8 @@ from .worker import concurrency_option, loglevel_option, pool_option
 _MISSING_WORKER_SECONDS = 3.0
 #: Seconds that the worker of a finished run may still take for its other steps.
 _DRAIN_SECONDS = 2.0
+#: The same after Ctrl-C.
+_INTERRUPTED_SECONDS = 1.0
 
 run_id_option = click.option("--run-id", metavar="ID", help="Custom run id; must be unique.")
 
@@ -86,7 +90,7 @@ def run(
                     say=shown.say,
                 )
             )
-        runtime = Runtime(settings)
+        runtime = runtime_of(settings)
         stack.callback(runtime.close)
         if worker is not None:
             _warn_of_other_workers(runtime, workflow, shown)
@@ -94,12 +98,16 @@ def run(
         else:
             warn_of_other_code(runtime, workflow, shown.say)
         handler = _begin(runtime, workflow, event, run_id)
+        shown.begin(handler.run_id)
         check = worker.check if worker is not None else _hint_at_missing_worker(runtime, workflow, shown)
         try:
-            record = _watch(runtime, handler.run_id, shown, check)
+            record = _watch(runtime, workflow, handler.run_id, shown, check)
         except KeyboardInterrupt:
+            next_interrupt_ends()
+            if worker is not None:
+                worker.mute()
             shown.close()
-            _interrupted(handler, is_embedded=worker is not None)
+            _interrupted(handler, worker)
         if worker is not None:
             worker.mute()  # its shutdown messages are of no interest
         shown.close()
@@ -161,9 +169,9 @@ def start(
 
 
 def _prepared(target: str, pairs: tuple[str, ...], input_text: str | None) -> tuple[Workflow, StartEvent]:
-    fields = read_fields(pairs, input_text)
     workflow = load_workflow(target)
     workflow.ensure_valid()
+    fields = read_fields(pairs, input_text, workflow.start_event_class)
     return workflow, start_event_for(workflow, None, fields)
 
 
@@ -172,8 +180,9 @@ def _begin(runtime: Runtime, workflow: Workflow, event: StartEvent, run_id: str 
         return workflow.run(start_event=event, run_id=run_id)
 
 
-def _watch(runtime: Runtime, run_id: str, shown: Display, check: Callable[[], None]) -> RunRecord:
+def _watch(runtime: Runtime, workflow: Workflow, run_id: str, shown: Display, check: Callable[[], None]) -> RunRecord:
     """Show the run's progress until it has ended."""
+    questions = _Questions(runtime, workflow, run_id, shown)
     reader = runtime.hub.reader(run_id, internal=True)
     tail = JournalTail(runtime.store, run_id)
     progress = Progress()
@@ -182,8 +191,10 @@ def _watch(runtime: Runtime, run_id: str, shown: Display, check: Callable[[], No
         try:
             for event in reader.events(timeout=LIVE_SECONDS):
                 progress.began((event,))
-                if event.envelope.type == IDLE:
-                    _show_awaited_events(runtime, run_id, shown)
+                if event.envelope.is_a(INPUT_REQUIRED):
+                    questions.asked = event.envelope
+                elif event.envelope.type == IDLE:
+                    questions.show()
                 if time.monotonic() >= next_update:
                     break
             else:
@@ -191,18 +202,41 @@ def _watch(runtime: Runtime, run_id: str, shown: Display, check: Callable[[], No
         except TimeoutError:
             check()
         progress.ended(runtime.portal.call(tail.new()))
+        progress.expects(tail.totals)
         shown.show(progress)
         next_update = time.monotonic() + LIVE_SECONDS
     progress.ended(runtime.portal.call(tail.new()))
+    progress.expects(tail.totals)
     shown.show(progress, is_last=True)
     return runtime.portal.call(runtime.store.run(run_id))
 
 
-def _show_awaited_events(runtime: Runtime, run_id: str, shown: Display) -> None:
-    waiters = runtime.portal.call(runtime.store.surroundings(run_id)).waiters
-    for name in sorted({waiter.event_type for waiter in waiters}):
-        short = name.rpartition(".")[2]
-        shown.say(f"The run is waiting for {short}. Send it with: umbel send {run_id} {short} key=value")
+class _Questions:
+    """Shows what the run waits for, each question once."""
+
+    def __init__(self, runtime: Runtime, workflow: Workflow, run_id: str, shown: Display) -> None:
+        self._runtime, self._workflow, self._run_id, self._shown = runtime, workflow, run_id, shown
+        self._known: set[str] = set()
+        #: The last question that was published and not shown: a step may return it, and wait for nothing itself.
+        self.asked: Envelope | None = None
+
+    def show(self) -> None:
+        """The run is idle: show what it waits for."""
+        store, classes = self._runtime.store, self._workflow.events
+        found = self._runtime.portal.call(open_questions(store, self._run_id, classes))
+        if not found and self.asked is not None:
+            answers = [cls for cls in classes if issubclass(cls, HumanResponseEvent) and cls is not HumanResponseEvent]
+            text = question_text(self.asked)
+            found = [
+                OpenQuestion(f"{text}|{cls.__name__}", "", cls.__name__, text, None, answer_fields(cls, {}))
+                for cls in answers
+            ]
+        self.asked = None
+        for question in found:
+            if question.id not in self._known:
+                self._known.add(question.id)
+                for line in question.lines(self._run_id):
+                    self._shown.say(line)
 
 
 def _warn_of_other_workers(runtime: Runtime, workflow: Workflow, shown: Display) -> None:
@@ -230,17 +264,18 @@ def _hint_at_missing_worker(runtime: Runtime, workflow: Workflow, shown: Display
     return check
 
 
-def _interrupted(handler: WorkflowHandler, *, is_embedded: bool) -> NoReturn:
+def _interrupted(handler: WorkflowHandler, worker: WorkerProcess | None) -> NoReturn:
     run_id = handler.run_id
-    if is_embedded:
+    if worker is not None:
         handler.cancel()
+        worker.stop(within_seconds=_INTERRUPTED_SECONDS)
         note(f"Cancelled run {run_id!r}. Resume it with: umbel retry {run_id}")
     else:
         note(
             f"Run {run_id!r} continues. Follow it with: umbel events {run_id} --follow. "
             f"Cancel it with: umbel cancel {run_id}"
         )
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
 
 
 def _plain_result(handler: WorkflowHandler) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from ....orchestration.model.errors import ConfigurationError, NotConfigured
-from ....tasks.client.runtime import Runtime, set_default_runtime
+from ....tasks.client.runtime import set_default_runtime
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import WorkerProcess
-from ..deployment import configured, refuse_foreign
+from ..deployment import app_option, configured, refuse_foreign, runtime_of
 from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
 from .llama_index import llama_index_option
@@ -68,6 +68,7 @@ except ModuleNotFoundError as missing:
 @loglevel_option("INFO")
 @log_format_option
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
+@app_option
 def serve(
     targets: tuple[str, ...],
     host: str,
@@ -100,7 +101,7 @@ def serve(
     logging.config.dictConfig(log_config)  # the look at the deployment may log already
     refuse_foreign(settings)
     say = printer(log_format)
-    runtime = Runtime(settings)
+    runtime = runtime_of(settings)
     set_default_runtime(runtime)
     options: dict[str, Any] = {
         "token": token,

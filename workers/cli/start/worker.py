@@ -19,11 +19,11 @@ from ....orchestration.connection.settings import Settings, redact_url
 from ....orchestration.model.errors import NotConfigured, WorkflowValidationError
 from ....tasks.workflow.registry import Registry
 from ...celery_app.app import Installation, create_app
+from ...celery_app.draining import limit_drain
 from ...celery_app.step_output import StepOutput, log_line, print_line
 from ...pool.taskpool import DEFAULT_CONCURRENCY
-from ..deployment import configured, refuse_foreign
-from ..draining import limit_drain
-from ..log_format import LogFormat, log_as_json, log_format_option, printer
+from ..deployment import app_option, configured, installation, refuse_foreign
+from ..log_format import LogFormat, Seldom, log_as_json, log_format_option, printer
 from ..targets import companions, load_targets
 from .llama_index import llama_index_option
 
@@ -86,6 +86,7 @@ def worker_options(command: F) -> F:
 @llama_index_option
 @click.option("--quiet", is_flag=True, help="Print what steps print, and only what else needs attention.")
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
+@app_option
 def worker(
     targets: tuple[str, ...],
     pool: str,
@@ -111,10 +112,15 @@ def worker(
             "UMBEL_REDIS_URL=redis://host:6379/0; or, to try umbel without any setup, use `umbel dev TARGET`."
         )
     refuse_foreign(settings)
-    workflows = load_targets(given_targets(targets))
-    app = create_app(settings, *workflows)
+    own = installation()
+    if own is None:
+        given_targets(targets)
+    workflows = load_targets(targets)
+    app = create_app(settings, *workflows) if own is None else own.app
+    for workflow in workflows if own is not None else ():
+        app.umbel.add(workflow)
     consumed = _split(queues) or _queues_of(settings, app.umbel.registry)
-    _add_companions(app.umbel, given_targets(targets))
+    _add_companions(app.umbel, targets)
     if log_format == "json":
         log_as_json()
     # Celery warns root users of pickle, which this app never accepts.
@@ -139,6 +145,8 @@ def worker(
         served = f"umbel worker {controller.hostname} ({pool}, concurrency {controller.concurrency})"
         for line in _introduction(served, consumed, settings, app.umbel.registry):
             printer(log_format)(line)
+    for retrying in ("celery.worker.consumer.consumer", "umbel.worker"):
+        logging.getLogger(retrying).addFilter(Seldom())
     limit_drain(app, settings.drain_seconds, prefork=pool == "prefork")
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)

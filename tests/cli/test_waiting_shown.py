@@ -1,0 +1,167 @@
+"""Progress, questions and Ctrl-C, as a person at a terminal has them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from support.processes.command_line import Cli
+from support.processes.terminal import Terminal
+
+FLOWS = """
+import asyncio
+import time
+from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+
+
+class Item(Event):
+    n: int
+
+
+class Done(Event):
+    pass
+
+
+class Decision(HumanResponseEvent):
+    by: str
+    approved: bool
+
+
+class Fan(Workflow):
+    @step
+    async def split(self, ev: StartEvent) -> list[Item]:
+        return [Item(n=n) for n in range(6)]
+
+    @step(num_workers=2)
+    async def work(self, ev: Item) -> Done:
+        await asyncio.sleep(0.3)
+        return Done()
+
+    @step
+    async def join(self, evs: list[Done]) -> StopEvent:
+        return StopEvent(result=len(evs))
+
+
+class Ask(Workflow):
+    @step
+    async def ask(self, ev: StartEvent, ctx: Context) -> StopEvent:
+        question = InputRequiredEvent(prefix="May it be sent?")
+        answer = await ctx.wait_for_event(Decision, question, requirements={"by": "Ada"}, timeout=600)
+        return StopEvent(result=f"{answer.by}: {answer.approved}")
+
+
+class Returned(Workflow):
+    @step
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent:
+        return InputRequiredEvent(prefix="Which one?")
+
+    @step
+    async def reply(self, ev: Decision) -> StopEvent:
+        return StopEvent(result=ev.by)
+
+
+class Blocked(Workflow):
+    @step
+    def block(self, ev: StartEvent) -> StopEvent:
+        time.sleep(600)
+        return StopEvent()
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line with a state folder of its own."""
+    (tmp_path / "flows.py").write_text(FLOWS)
+    return Cli(tmp_path, UMBEL_STATE_DIR=str(tmp_path / "state"))
+
+
+def test_a_run_shows_its_id_its_time_and_how_far_each_fan_out_is(cli: Cli) -> None:
+    with Terminal(cli, "run", "flows.py:Fan", "--run-id", "fanned", rows=30) as terminal:
+        assert terminal.ends() == 0
+
+    assert re.search(r"Run fanned  [\d.]+ m?s\n", terminal.text)
+    assert re.search(r"work .*━+ [1-5] of 6", terminal.text)
+    assert re.search(r"work .*━+ 6 of 6", terminal.last_frame)
+    assert "split" in terminal.last_frame
+    assert max(map(len, terminal.text.splitlines())) <= 80
+    assert terminal.text.endswith("\n6\n")
+
+
+def test_a_question_is_shown_with_its_time_limit_and_the_command_that_answers_it(cli: Cli) -> None:
+    with Terminal(cli, "run", "flows.py:Ask", "--run-id", "asked", columns=160) as terminal:
+        terminal.says("Answer with: umbel send asked Decision by=Ada approved=…")
+        assert re.search(
+            r"Waiting for Decision: May it be sent\? \(until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\)", terminal.text
+        )
+        assert json.loads(cli("runs", "--status", "waiting", "--json").out)[0]["run_id"] == "asked"
+        assert re.search(r"asked +waiting", cli("runs").out)
+        shown = cli("show", "last").out
+        assert "Waiting for Decision: May it be sent?" in shown
+        assert "Status:     waiting" in shown
+
+        cli("send", "ask", "Decision", "by=Ada", "approved=true")
+        assert terminal.ends() == 0
+
+    assert terminal.text.endswith("Ada: True\n")
+    assert cli("runs", "--status", "waiting").err == "No matching runs.\n"
+    assert "waiting" not in cli("show", "asked").out
+
+
+def test_a_question_that_a_step_returned_is_shown_too(cli: Cli) -> None:
+    with Terminal(cli, "run", "flows.py:Returned", "--run-id", "returned", columns=160) as terminal:
+        terminal.says("Waiting for Decision: Which one?")
+        terminal.says("Answer with: umbel send returned Decision by=… approved=…")
+
+
+@pytest.mark.parametrize("workflow", ["Ask", "Blocked"])
+def test_ctrl_c_ends_a_run_within_two_seconds_and_says_how_to_resume_it(cli: Cli, workflow: str) -> None:
+    with Terminal(cli, "run", f"flows.py:{workflow}", "--run-id", "ended") as terminal:
+        terminal.says("Run ended")
+        terminal.says("Answer with" if workflow == "Ask" else "block")
+        began = time.monotonic()
+        terminal.press_ctrl_c()
+        assert terminal.ends() == 130
+        took = time.monotonic() - began
+
+    assert "Cancelled run 'ended'. Resume it with: umbel retry ended" in terminal.text
+    assert "Traceback" not in terminal.text
+    assert "|" not in terminal.text
+    assert took < 10  # two seconds on a machine that has nothing else to do
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(cli: Cli) -> None:
+    with Terminal(cli, "run", "flows.py:Blocked", "--run-id", "ended") as terminal:
+        terminal.says("block")
+        terminal.press_ctrl_c()
+        terminal.press_ctrl_c()
+        assert terminal.ends() == 130
+        assert "Traceback" not in terminal.text
+
+
+def test_ctrl_c_ends_dev_although_a_step_goes_on(cli: Cli) -> None:
+    with Terminal(cli, "dev", "flows.py", "--no-server") as dev:
+        dev.says("ready.")
+        cli("start", "flows.py:Blocked", "--run-id", "goes-on")
+        with cli.background("events", "goes-on", "--follow", "--internal") as following:
+            following.says('"step_state": "running"')
+            dev.press_ctrl_c()
+            assert dev.ends() == 0
+
+    assert "Steps that do not end now run again with the next worker." in dev.text
+    assert "|" not in dev.text
+    assert "Traceback" not in dev.text
+
+
+def test_ctrl_c_ends_a_command_that_follows_a_run(cli: Cli) -> None:
+    with Terminal(cli, "run", "flows.py:Ask", "--run-id", "asked") as run:
+        run.says("Answer with")
+        with Terminal(cli, "events", "asked", "--follow") as following:
+            following.says("InputRequiredEvent")
+            following.press_ctrl_c()
+            assert following.ends() == 130
+        assert "Traceback" not in following.text
+        assert "Aborted" not in following.text

@@ -1,0 +1,100 @@
+"""What a run waits for, as people are asked: the question, its time limit, and the command that answers it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...orchestration.inspection.run_detail import read_detail
+from ...orchestration.model.envelope import Envelope
+from ...orchestration.model.tagged_json import untagged
+from ...orchestration.store.verbs import Store
+from ...tasks.events.event import Event, event_name, loaded_event
+from .output import instant
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """A step waits for an event from outside.
+
+    Attributes:
+        id: Equal as long as the same wait goes on.
+        step: The step.
+        event: Class name of the event it waits for.
+        asked: The question's text; empty if none was published.
+        until: When the wait ends, in Redis ms; None if it has no limit.
+        fields: What the answer needs, as `key=value` words.
+    """
+
+    id: str
+    step: str
+    event: str
+    asked: str
+    until: int | None
+    fields: tuple[str, ...]
+
+    def lines(self, run_id: str) -> list[str]:
+        """As it is shown."""
+        asked = f": {self.asked}" if self.asked else ""
+        limit = f" (until {instant(self.until)})" if self.until is not None else ""
+        answer = " ".join((self.event, *self.fields))
+        return [f"Waiting for {self.event}{asked}{limit}", f"  Answer with: umbel send {run_id} {answer}"]
+
+
+async def open_questions(store: Store, run_id: str, classes: Iterable[type[Event]] = ()) -> list[OpenQuestion]:
+    """What the steps of a run wait for in `wait_for_event`.
+
+    Args:
+        store: The deployment.
+        run_id: The run.
+        classes: Event classes whose fields are known, besides those that are loaded.
+
+    Raises:
+        RunNotFound: There is no such run.
+        StoreUnavailable: Redis did not answer.
+    """
+    found = (await read_detail(store, run_id)).questions
+    if not found:
+        return []
+    known = {event_name(cls): cls for cls in classes}
+    names = [f"waiter|{run_id}|{each.waiter.work_id}|{each.waiter.waiter_id}" for each in found]
+    limits = await store.command("look at time limits", "ZMSCORE", store.locate(run_id)["timers"], *names)
+    return [
+        OpenQuestion(
+            id=name,
+            step=each.waiter.step,
+            event=each.waiter.event_type.rpartition(".")[2],
+            asked=question_text(each.asked),
+            until=None if limit is None else int(float(limit)),
+            fields=answer_fields(
+                known.get(each.waiter.event_type) or loaded_event(each.waiter.event_type), each.waiter.requirements
+            ),
+        )
+        for each, name, limit in zip(found, names, limits, strict=True)
+    ]
+
+
+def question_text(asked: Envelope | None) -> str:
+    """The text of a published question: its only text, else all its fields."""
+    if asked is None:
+        return ""
+    fields = event_fields(asked)
+    texts = [field for field in fields.values() if isinstance(field, str)]
+    if len(texts) == 1:
+        return texts[0].strip()
+    return json.dumps(fields, ensure_ascii=False) if fields else ""
+
+
+def event_fields(event: Envelope) -> dict[str, Any]:
+    """An event's fields, dynamic ones among the declared ones."""
+    value: dict[str, Any] = untagged(event.value())
+    return {name: field for name, field in value.items() if name != "_data"} | (value.get("_data") or {})
+
+
+def answer_fields(cls: type[Event] | None, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """`key=value` for what is required of an answer, `key=…` for what people fill in."""
+    required = [name for name, field in cls.model_fields.items() if field.is_required()] if cls is not None else []
+    filled = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items()]
+    return (*filled, *(f"{name}=…" for name in required if name not in given))
