@@ -11,13 +11,14 @@ from ...tasks.drawing.flow_picture import flow_picture
 from ...tasks.drawing.html import arrow_path, best_layout, box_size, label_place
 from ...tasks.drawing.picture import Arrow, Box, Line, Look, Picture
 from ...tasks.drawing.representation_builder import get_workflow_representation
+from ...tasks.steps.discovery import steps_of
 from ...tasks.workflow.definition import WorkflowDefinition
 
 
 def graph_of(workflow: WorkflowDefinition) -> dict[str, Any]:
     """The graph of a workflow whose code is loaded here, without values of its configuration files."""
     picture = flow_picture(get_workflow_representation(workflow), 32)
-    limits = {name: config.num_workers for name, config in workflow.steps.items()}
+    limits = {name: config.num_workers for name, config in steps_of(type(workflow)).items()}
     return drawn(picture, limits)
 
 

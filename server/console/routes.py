@@ -30,6 +30,7 @@ from ...orchestration.store.replies import RunRecord
 from ...orchestration.streams.log import read_heads
 from ...orchestration.streams.reader import StreamReader
 from ...tasks.events.event import SYSTEM_EVENTS, Event, event_name, loaded_event
+from ...tasks.steps.discovery import steps_of
 from ..http.access import ACCESS, Access, acts
 from ..http.cursors import Cursors
 from ..http.deployment import ServedDeployment, ServedWorkflow
@@ -209,7 +210,7 @@ class _RunData:
         record = await self._record(_id(request))
         plan = await self._deployment.store.plan(record.run_id, record.plan_digest)
         served = self._deployment.served_of(record)
-        if served is None or {step.name for step in plan.steps} != set(served.workflow.steps):
+        if served is None or {step.name for step in plan.steps} != set(steps_of(type(served.workflow))):
             return ConsoleJSON(await run_in_threadpool(graph_of_plan, plan))
         return ConsoleJSON(await run_in_threadpool(graph_of, served.workflow))
 

@@ -20,6 +20,7 @@ from ...orchestration.model.tagged_json import untagged
 from ...orchestration.store.replies import RunRecord
 from ...tasks.drawing.representation_resources import model_schema
 from ...tasks.events.event import Event, HumanResponseEvent, StartEvent, StopEvent, event_name, loaded_event
+from ...tasks.steps.discovery import steps_of
 from ...tasks.workflow.definition import WorkflowDefinition
 
 #: Maximum bytes of a result or question that are shown; of larger ones only the size.
@@ -75,7 +76,7 @@ def workflow_shape(name: str, workflow: WorkflowDefinition, *, has_worker: bool)
         "name": name,
         "workflow_name": workflow.workflow_name,
         "description": inspect.cleandoc(cls.__doc__) if cls.__doc__ else "",
-        "steps": len(workflow.steps),
+        "steps": len(steps_of(type(workflow))),
         "start": {"type": start.__name__, "schema": model_schema(start)},
         "trouble": None if has_worker else _NO_WORKER,
     }

@@ -31,6 +31,8 @@ from ...tasks.client.runtime import Runtime, current_runtime
 from ...tasks.client.workflow import Workflow
 from ...tasks.context.ctx import Context
 from ...tasks.events.event import SYSTEM_EVENTS, Event, StartEvent
+from ...tasks.steps.discovery import steps_of
+from ...tasks.workflow.definition import WorkflowDefinition
 from .cursors import Cursors
 from .protocol import HandlerData, handler_data
 
@@ -66,7 +68,7 @@ class ServedWorkflow:
     @property
     def accepted_events(self) -> list[type[Event]]:
         """The classes that clients may send: a step accepts or awaits them, and they are not umbel's own."""
-        steps = self.workflow.steps.values()
+        steps = steps_of(type(self.workflow)).values()
         accepted = [cls for cls in self.workflow.events if any(config.accepts(cls) for config in steps)]
         found = dict.fromkeys([*accepted, *self.additional_events])
         return [cls for cls in found if not issubclass(cls, SYSTEM_EVENTS)]
@@ -179,7 +181,7 @@ class ServedDeployment:
             raise WorkflowValidationError(
                 f"add_workflow({name!r}, …) expects an instance of Workflow, got {served.workflow!r}."
             )
-        served.workflow.ensure_valid()
+        WorkflowDefinition.ensure_valid(served.workflow)
         self.workflows[name] = served
 
     def served(self, name: str) -> ServedWorkflow:
@@ -279,8 +281,8 @@ class ServedDeployment:
     ) -> WorkflowHandler:
         # In a thread: the workflow may read its configuration, and the runtime may start a worker.
         workflow = served.workflow
-        workflow.ensure_valid()
-        arguments = workflow.run_arguments()
+        WorkflowDefinition.ensure_valid(workflow)
+        arguments = WorkflowDefinition.run_arguments(workflow)
         arguments["options"][ROUTE] = served.name
         if context is not None:
             beginning = context.beginning_of_run(workflow, has_new_input=event is not None)

@@ -147,9 +147,9 @@ def _class_of(data: Mapping[str, Any], registry: Mapping[str, type[Event]]) -> t
     if name := _as_text(data.get("qualified_name")):
         for cls in registry.values():
             known = event_name(cls)
-            if name in (known, qualified(known), _THEIRS + short_name(known)) and (
-                not name.startswith(_THEIRS) or known.startswith("umbel.")
-            ):
+            # A class of the program itself is `__main__` where the program is the client, too.
+            names = (known, qualified(known), _THEIRS + short_name(known), f"__main__.{cls.__qualname__}")
+            if name in names and (not name.startswith(_THEIRS) or known.startswith("umbel.")):
                 return cls
         problems.append(
             f"Event type {_short(name)} is not declared by this workflow. "

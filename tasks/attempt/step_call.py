@@ -17,6 +17,7 @@ from ..context.waits import Waits
 from ..events.codec import decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, StepFailedEvent
 from ..steps.decorators import StepConfig
+from ..workflow.definition import resources_of
 from ..workflow.registry import Registered
 from .calling import Calling
 
@@ -94,7 +95,7 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
 
     async def add_resources() -> None:
         if config.resources:
-            manager = registered.workflow.resource_manager
+            manager = resources_of(registered.workflow)
             arguments.update(await manager.values(config.resources, calling.plain))
 
     try:

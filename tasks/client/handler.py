@@ -6,6 +6,7 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator, Mapping
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 from pydantic import BaseModel
 
@@ -72,6 +73,7 @@ class WorkflowHandler:
         self._state_class = state_class
         self._started = started
         self._stopped_at: int | None = None
+        self._readings: WeakSet[Reading] = WeakSet()
         self._ctx: Context[Any] | None = None
 
     def __repr__(self) -> str:
@@ -190,7 +192,9 @@ class WorkflowHandler:
         if include_children:
             return FamilyReading(self, expose_internal, types)
         reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
-        return Reading(self, reader.aevents())
+        reading = Reading(self, reader.aevents())
+        self._readings.add(reading)
+        return reading
 
     def broke_off(self, position: int) -> None:
         """A reading stopped behind this number; the next one goes on there."""
@@ -242,6 +246,8 @@ class WorkflowHandler:
         return self._hub.reader(self.run_id, after, expose_internal)
 
     def _take_position(self) -> int:
+        for reading in [each for each in self._readings if each.is_abandoned]:
+            reading.break_off()
         position, self._stopped_at = self._stopped_at, None
         return -1 if position is None else position
 

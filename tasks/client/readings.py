@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import suppress
 from typing import Protocol, Self
+from weakref import ReferenceType, ref
 
 from ...orchestration.streams.reader import StreamEvent
 from ..events.event import Event, InternalDispatchEvent, StopEvent
@@ -40,8 +41,11 @@ class Reading(AsyncIterator[Event]):
     def __init__(self, handler: Readable, found: AsyncGenerator[StreamEvent]) -> None:
         self._handler, self._found = handler, found
         self._position: int | None = None
+        self._reader: ReferenceType[asyncio.Task[object]] | None = None
 
     async def __anext__(self) -> Event:
+        if self._reader is None and (task := asyncio.current_task()) is not None:
+            self._reader = ref(task)
         try:
             found = await anext(self._found)
         except StopAsyncIteration:
@@ -50,15 +54,25 @@ class Reading(AsyncIterator[Event]):
         self._position = found.seq
         return self._handler.decoded(found)
 
-    async def aclose(self) -> None:
-        """Break off."""
-        self.__del__()
-        await self._found.aclose()
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the task that reads has ended: cancelled, its traceback may keep this object for long."""
+        task = None if self._reader is None else self._reader()
+        return task is not None and task.done()
 
-    def __del__(self) -> None:
+    def break_off(self) -> None:
+        """Tell the handler where the reading stopped."""
         position, self._position = self._position, None
         if position is not None:
             self._handler.broke_off(position)
+
+    async def aclose(self) -> None:
+        """Break off."""
+        self.break_off()
+        await self._found.aclose()
+
+    def __del__(self) -> None:
+        self.break_off()
 
 
 class FamilyReading(AsyncIterator[Event]):

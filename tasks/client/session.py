@@ -30,6 +30,7 @@ from ...orchestration.state.redis_hash import Occupied, StateHash
 from ..events.event import Event, StartEvent
 from ..state.fields import CLASS_FIELD, StateFields
 from ..state.store import DictState, StateStore
+from ..workflow.definition import WorkflowDefinition
 from ..workflow.start_events import start_event_for
 from .handler import WorkflowHandler
 from .runtime import Runtime, current_runtime
@@ -128,11 +129,11 @@ class Session:
             SessionClosed: The session was closed.
             WorkflowRuntimeError, WorkflowValidationError, NotConfigured, StoreUnavailable: As `Workflow.run`.
         """
-        workflow.ensure_valid()
+        WorkflowDefinition.ensure_valid(workflow)
         event = start_event_for(workflow, start_event, kwargs)
         if access == "write":
             return self._start(workflow, event, when_busy)
-        runtime, arguments = self._runtime_for(workflow), workflow.run_arguments()
+        runtime, arguments = self._runtime_for(workflow), WorkflowDefinition.run_arguments(workflow)
         arguments["options"] |= {"session": self.name, "access": access}
         state = runtime.portal.call(self._hash(runtime).read_all())
         begin_with = RunSnapshot(workflow=workflow.workflow_name, status="completed", state=state)
@@ -154,7 +155,7 @@ class Session:
             WorkflowRuntimeError: It is no start event of `start`, or is not accepted, as in `handler.send_event`.
             SessionClosed: No run goes on, and the session was closed.
         """
-        start.ensure_valid()
+        WorkflowDefinition.ensure_valid(start)
         if not isinstance(event, start.start_event_class):
             raise WorkflowRuntimeError(
                 f"send({type(event).__name__}, start=…) to session {self.name!r} may have to start "
@@ -164,7 +165,9 @@ class Session:
 
     def _start(self, workflow: Workflow, event: StartEvent, when_busy: WhenBusy) -> WorkflowHandler:
         runtime = self._runtime_for(workflow)
-        return runtime.start(workflow, event, session=self.name, when_busy=when_busy, **workflow.run_arguments())
+        return runtime.start(
+            workflow, event, session=self.name, when_busy=when_busy, **WorkflowDefinition.run_arguments(workflow)
+        )
 
     def current(self) -> WorkflowHandler | None:
         """The run that the session is at: the one that goes on, or that ended last; None before the first."""

@@ -123,7 +123,7 @@ class Workflow(WorkflowDefinition):
                 f"run(session={session!r}) of {self.workflow_name!r} was also given a run_id or a ctx. Runs of a "
                 "session get their ids and their state from it: leave the others out."
             )
-        self.ensure_valid()
+        WorkflowDefinition.ensure_valid(self)
         has_new_input = start_event is not None or bool(kwargs)
         beginning = None if ctx is None else ctx.beginning_of_run(self, has_new_input=has_new_input)
         goes_on = beginning is not None and beginning.goes_on
@@ -135,7 +135,7 @@ class Workflow(WorkflowDefinition):
             run_id=run_id,
             session=session,
             when_busy=when_busy or "queue",
-            **self.run_arguments(),
+            **WorkflowDefinition.run_arguments(self),
         )
         if ctx is not None:
             handler.give_context(ctx)

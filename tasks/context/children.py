@@ -92,7 +92,7 @@ class Children:
         return f"{stem}.{number}"
 
     def _start_event(self, child: ChildRun) -> Envelope:
-        child.workflow.ensure_valid()
+        WorkflowDefinition.ensure_valid(child.workflow)
         event = start_event_for(child.workflow, child.start_event, child.fields)
         return encode_event(event, self._settings)
 
@@ -130,7 +130,7 @@ class Children:
             raise WorkflowRuntimeError(
                 f"on_parent_end must be one of {', '.join(get_args(OnParentEnd))}; got {child.on_parent_end!r}."
             )
-        about = child.workflow.run_arguments()
+        about = WorkflowDefinition.run_arguments(child.workflow)
         if child.timeout_seconds is not None:
             if not is_duration(child.timeout_seconds):
                 raise WorkflowRuntimeError(

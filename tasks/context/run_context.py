@@ -25,7 +25,7 @@ from ..state.fields import StateFields, check_replaceable, merge
 from ..state.memory import InMemoryStateStore
 from ..state.snapshot import dump_stored_state
 from ..state.store import DictState, StateStore
-from ..workflow.definition import WorkflowDefinition
+from ..workflow.definition import WorkflowDefinition, state_class_of
 from ..workflow.plan_builder import build_plan
 
 logger = logging.getLogger("umbel.context")
@@ -67,7 +67,9 @@ class NewRunContext:
         """
         self.workflow = workflow
         self.snapshot = snapshot
-        self.state = InMemoryStateStore.of_class(workflow.state_class or DictState) if state is None else state
+        self.state = (
+            InMemoryStateStore.of_class(state_class_of(type(workflow)) or DictState) if state is None else state
+        )
 
     @classmethod
     def load(
@@ -93,7 +95,8 @@ class NewRunContext:
             ContextSerdeError: It cannot be used or names another class, saying why.
         """
         declared = [each for each in events if not issubclass(each, SYSTEM_EVENTS)]
-        states = [] if workflow.state_class is None else [workflow.state_class]
+        state_class = state_class_of(type(workflow))
+        states = [] if state_class is None else [state_class]
         serializer = JsonSerializer(allowed_types=[*declared, *states])
         try:
             return cls._load(workflow, data, serializer, frozenset(map(event_name, declared)))
@@ -128,7 +131,7 @@ class NewRunContext:
 
     def beginning(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
         """See `Context.beginning_of_run`."""
-        fields = StateFields(workflow.state_class or DictState, "new", Settings())
+        fields = StateFields(state_class_of(type(workflow)) or DictState, "new", Settings())
         state = self.state.to_fields(fields)
         saved = self.snapshot or RunSnapshot(workflow=workflow.workflow_name, status="completed")
         return _beginning(workflow, replace(saved, state=state), has_new_input)
@@ -219,7 +222,7 @@ def _fitting(workflow: WorkflowDefinition, found: InMemoryStateStore[Any]) -> In
     Raises:
         ContextSerdeError: It is of an unrelated class.
     """
-    state_class = workflow.state_class or DictState
+    state_class = state_class_of(type(workflow)) or DictState
     state = found.current_state()
     try:
         if check_replaceable(state_class, state):

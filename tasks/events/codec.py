@@ -128,12 +128,17 @@ def encode_event(event: Event, limits: PayloadLimits) -> Envelope:
         limits: Sizes at which to warn and to refuse.
 
     Raises:
+        WorkflowRuntimeError: It is no event.
         UnserializableValue: Something in it could not be restored; the text names the event, the place and the type.
         PayloadTooLarge: Its JSON is larger than `limits.payload_max_bytes`.
     """
     cls = type(event)
     header = _headers.get(cls)
     if header is None:
+        if not issubclass(cls, Event):
+            raise WorkflowRuntimeError(
+                f"Expected an Event, got a {cls.__qualname__}. Send the value as a field of an event: Event(value=…)."
+            )
         header = _headers[cls] = _Header(cls)
     try:
         payload = dump_json(event_to_json(event))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
@@ -50,6 +50,45 @@ def _checked_class(cls: type) -> _Checked:
     return known
 
 
+P = TypeVar("P")
+
+
+class _GivesWay(Generic[P]):
+    """A property that an attribute or a step of the user's of the same name replaces."""
+
+    def __init__(self, read: Callable[[Any], P]) -> None:
+        self._read = read
+        self.__doc__ = read.__doc__
+
+    def __get__(self, workflow: Any, cls: type) -> P:
+        return cast(P, self) if workflow is None else self._read(workflow)
+
+
+def resources_of(workflow: WorkflowDefinition) -> ResourceManager:
+    """The manager of the resources of a workflow's steps: the one it was given, else its own."""
+    return workflow._own_resources if workflow._resource_manager is None else workflow._resource_manager
+
+
+def state_class_of(cls: type) -> type[BaseModel] | None:
+    """The state model that the steps' `Context[State]` annotations agree on: the most derived one; None if none.
+
+    Raises:
+        ValueError: The annotated models do not all derive from each other.
+    """
+    steps = steps_of(cls)
+    named = {config.state_class: name for name, config in steps.items() if config.state_class is not None}
+    ordered = sorted(named, key=lambda model: len(model.__mro__), reverse=True)
+    if not ordered:
+        return None
+    if strangers := [model for model in ordered if not issubclass(ordered[0], model)]:
+        raise ValueError(
+            f"The steps of workflow {cls.__name__!r} must share one state, but {ordered[0].__name__} (step "
+            f"{named[ordered[0]]!r}) does not derive from {strangers[0].__name__} (step {named[strangers[0]]!r}). "
+            "Annotate them with one model, or with models that derive from each other."
+        )
+    return ordered[0]
+
+
 class WorkflowDefinition:
     """The definition half of `Workflow`, which documents the arguments; `workflow.py` adds running."""
 
@@ -88,6 +127,16 @@ class WorkflowDefinition:
         super().__init_subclass__(**arguments)
         declare_child_steps(cls, WorkflowDefinition)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _SET_BY_INIT:
+                raise WorkflowValidationError(
+                    f"{type(self).__name__}.__init__() does not call super().__init__(), which a workflow needs. "
+                    "Make super().__init__(**kwargs) its first line."
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @classmethod
     def start_and_stop(cls) -> tuple[type[StartEvent], type[StopEvent]]:
         """The event classes that a run begins and ends with.
@@ -123,7 +172,7 @@ class WorkflowDefinition:
         """The name runs are stored and found under, on every machine."""
         return self._workflow_name or qualified_name(type(self))
 
-    @property
+    @_GivesWay
     def steps(self) -> dict[str, StepConfig]:
         """The steps by name, in alphabetical order."""
         return steps_of(type(self))
@@ -137,14 +186,14 @@ class WorkflowDefinition:
         bound = bound_step(self, name)
         if bound is None:
             raise WorkflowStepDoesNotExistError(
-                f"Step {name} does not exist. Workflow {type(self).__name__!r} has: {', '.join(self.steps)}."
+                f"Step {name} does not exist. Workflow {type(self).__name__!r} has: {', '.join(steps_of(type(self)))}."
             )
         return bound
 
-    @property
+    @_GivesWay
     def resource_manager(self) -> ResourceManager:
         """The manager of the resources of this instance's steps: the one it was given, else its own."""
-        return self._own_resources if self._resource_manager is None else self._resource_manager
+        return resources_of(self)
 
     @property
     def start_event_class(self) -> type[StartEvent]:
@@ -195,25 +244,14 @@ class WorkflowDefinition:
             found |= dict.fromkeys([*config.accepted_events, *config.emits])
         return list(found)
 
-    @property
+    @_GivesWay
     def state_class(self) -> type[BaseModel] | None:
         """The state model that the steps' `Context[State]` annotations agree on: the most derived one; None if none.
 
         Raises:
             ValueError: The annotated models do not all derive from each other.
         """
-        steps = steps_of(type(self))
-        named = {config.state_class: name for name, config in steps.items() if config.state_class is not None}
-        ordered = sorted(named, key=lambda model: len(model.__mro__), reverse=True)
-        if not ordered:
-            return None
-        if strangers := [model for model in ordered if not issubclass(ordered[0], model)]:
-            raise ValueError(
-                f"The steps of workflow {type(self).__name__!r} must share one state, but {ordered[0].__name__} (step "
-                f"{named[ordered[0]]!r}) does not derive from {strangers[0].__name__} (step {named[strangers[0]]!r}). "
-                "Annotate them with one model, or with models that derive from each other."
-            )
-        return ordered[0]
+        return state_class_of(type(self))
 
     def validate(self, *, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
         """Check that the steps fit together. Never cached, and done even with `disable_validation=True`.
@@ -235,12 +273,12 @@ class WorkflowDefinition:
         """
         steps = steps_of(type(self))
         human_in_the_loop = check_workflow(type(self).__name__, steps, self._skip_graph_checks)
-        self.state_class  # noqa: B018  # raises when the models do not fit
+        state_class_of(type(self))  # raises when the models do not fit
         _checked_class(type(self)).valid[self._skip_graph_checks] = human_in_the_loop
         if validate_resource_configs:
             self._refuse_unreadable_configs(steps)
         if validate_resources:
-            self._refuse("has resources that cannot be created", failing_resources(steps, self.resource_manager))
+            self._refuse("has resources that cannot be created", failing_resources(steps, resources_of(self)))
         if validate_resource_configs:
             self._validated = (len(free_steps(type(self))), human_in_the_loop)
         return human_in_the_loop
@@ -276,6 +314,22 @@ class WorkflowDefinition:
 def _check_resource_manager(manager: object) -> None:
     if manager is not None and not isinstance(manager, ResourceManager):
         raise WorkflowValidationError(f"resource_manager must be a ResourceManager or None, got {manager!r}.")
+
+
+#: What an instance lacks whose `__init__` has not called this module's.
+_SET_BY_INIT = frozenset(
+    {
+        "_timeout",
+        "_disable_validation",
+        "_verbose",
+        "_resource_manager",
+        "_runtime",
+        "_workflow_name",
+        "_start_event_class",
+        "_stop_event_class",
+        "_validated",
+    }
+)
 
 
 def _check_timeout(timeout: object) -> None:

@@ -19,8 +19,8 @@ from ...orchestration.model.errors import WorkflowValidationError
 from ...orchestration.model.plan import NOT_ROUTING, Plan
 from ..events.codec import EventRegistry
 from ..steps.decorators import StepConfig
-from ..steps.discovery import free_steps
-from .definition import WorkflowDefinition
+from ..steps.discovery import free_steps, steps_of
+from .definition import WorkflowDefinition, state_class_of
 from .plan_builder import build_plan, last_part
 
 Registrable = WorkflowDefinition | type[WorkflowDefinition] | Callable[[], WorkflowDefinition]
@@ -131,7 +131,7 @@ class Registry:
     def _read(self, instance: WorkflowDefinition) -> Registered:
         name = instance.workflow_name
         shared = any(other != name and last_part(other) == last_part(name) for other in self._known)
-        steps = instance.steps
+        steps = steps_of(type(instance))
         plan = build_plan(instance, qualified=shared)
         queued = tuple(replace(step, queue=step.queue or self._queue_of(step.task)) for step in plan.steps)
         return Registered(
@@ -140,7 +140,7 @@ class Registry:
             EventRegistry.of(instance.events),
             steps,
             _functions(instance, steps),
-            instance.state_class,
+            state_class_of(type(instance)),
         )
 
     @staticmethod
@@ -186,7 +186,7 @@ def _with_instance(known: Registered, instance: WorkflowDefinition) -> Registere
 
 
 def _functions(instance: WorkflowDefinition, steps: Iterable[str]) -> dict[str, Callable[..., Any]]:
-    return {name: instance.step_function(name) for name in steps}
+    return {name: WorkflowDefinition.step_function(instance, name) for name in steps}
 
 
 def _is_same_code(known: Registered, workflow: WorkflowDefinition) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...orchestration.model.errors import WorkflowRuntimeError
-from ..events.event import StartEvent
+from ..events.event import StartEvent, event_name
 from .definition import WorkflowDefinition
 
 logger = logging.getLogger("umbel.runtime")
@@ -19,8 +19,9 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
 
     Raises:
         ValueError: `given` is not a start event.
-        WorkflowRuntimeError: The fields do not make one.
+        WorkflowRuntimeError: The fields do not make one, or `given` is of another class than the workflow takes.
     """
+    cls = workflow.start_event_class
     if given is not None:
         if not isinstance(given, StartEvent):
             raise ValueError(f"start_event must be a StartEvent, got {type(given).__name__}.")
@@ -31,8 +32,13 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
                 ", ".join(fields),
                 extra={"action": "start_arguments_ignored"},
             )
+        names = {event_name(each) for each in type(given).__mro__ if issubclass(each, StartEvent)}
+        if event_name(cls) not in names:
+            raise WorkflowRuntimeError(
+                f"{workflow.workflow_name!r} takes a {cls.__name__}, got a {type(given).__name__}, which no step takes."
+                f" Give run() a {cls.__name__}, or its fields as keyword arguments."
+            )
         return given
-    cls = workflow.start_event_class
     try:
         return cls(**fields)
     except ValidationError as error:

@@ -143,6 +143,16 @@ async def test_without_a_token_no_other_name_is(asking: Asking, host: str) -> No
     assert "allowed_hosts" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("host", ["testserver", "test"])
+async def test_a_client_in_the_servers_own_process_may_call_it_as_it_likes(runtime: Any, host: str) -> None:
+    transport = httpx.ASGITransport(app=make_server(runtime).app)
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as http:
+        assert (await http.get("/workflows")).status_code == 200
+        assert (await http.get("/workflows", headers={"Host": "evil.example"})).status_code == 421
+    async with httpx.AsyncClient(transport=transport, base_url="http://evil.example") as http:
+        assert (await http.get("/workflows")).status_code == 421
+
+
 async def test_hosts_may_be_named(asking: Asking) -> None:
     http = asking(allowed_hosts=["flows.example"], token="t")
     own = {"Authorization": "Bearer t"}

@@ -29,6 +29,7 @@ from ...tasks.attempt.plain_calls import ThreadCalls
 from ...tasks.attempt.step_task import register_tasks
 from ...tasks.client.runtime import Runtime, set_default_runtime
 from ...tasks.messages.dispatcher import CeleryDispatcher, checked_broker, tls_options, transport_options
+from ...tasks.workflow.definition import WorkflowDefinition
 from ...tasks.workflow.registry import Registered, Registrable, Registry
 from ..doctor.celery_rules import breaking_settings
 from ..pool.daemon_threads import DaemonThreads
@@ -93,7 +94,7 @@ class Installation:
             WorkflowValidationError: It cannot be built, does not fit together, or shares its name with another one.
         """
         registered = self.registry.add(workflow, to_run=to_run)
-        registered.workflow.ensure_valid()
+        WorkflowDefinition.ensure_valid(registered.workflow)
         register_tasks(self.app, registered, self.executor, self.loop_executor, self.child_lost)
         return registered
 

@@ -14,6 +14,7 @@ from ....tasks.drawing.mermaid import as_mermaid as chart_of
 from ....tasks.drawing.representation_builder import get_workflow_representation
 from ....tasks.events.event import Event
 from ....tasks.steps.decorators import StepConfig
+from ....tasks.steps.discovery import steps_of
 from ....tasks.workflow.definition import WorkflowDefinition
 from ....tasks.workflow.plan_builder import build_plan
 from ..output import print_json
@@ -62,7 +63,7 @@ def as_html(workflow: WorkflowDefinition) -> str:
 
 def as_text(workflow: WorkflowDefinition) -> str:
     """One line per step, in the order of a run: the events it accepts and returns."""
-    steps = workflow.steps
+    steps = steps_of(type(workflow))
     width = max((len(name) for name in steps), default=0)
     lines = [workflow.workflow_name]
     for name in steps_in_order(get_workflow_representation(workflow)):

@@ -20,6 +20,7 @@ from ....tasks.client.runtime import Runtime, use_runtime
 from ....tasks.client.session import Session
 from ....tasks.client.workflow import Workflow
 from ....tasks.events.event import HumanResponseEvent, StartEvent, StopEvent
+from ....tasks.workflow.definition import WorkflowDefinition
 from ....tasks.workflow.start_events import start_event_for
 from ...local.command_process import WorkerProcess
 from ..deployment import configured, deployment_options, embedded, existing, runtime_of
@@ -170,7 +171,7 @@ def start(
 
 def _prepared(target: str, pairs: tuple[str, ...], input_text: str | None) -> tuple[Workflow, StartEvent]:
     workflow = load_workflow(target)
-    workflow.ensure_valid()
+    WorkflowDefinition.ensure_valid(workflow)
     fields = read_fields(pairs, input_text, workflow.start_event_class)
     return workflow, start_event_for(workflow, None, fields)
 
