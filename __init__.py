@@ -37,6 +37,7 @@ from .tasks.client.runtime import Runtime, attach
 from .tasks.client.session import Session, SessionVersion, session, sessions
 from .tasks.client.workflow import Workflow
 from .tasks.context.ctx import Context
+from .tasks.context.step_fields import StepFilter, step_fields
 from .tasks.drawing.draw import draw_all_possible_flows, draw_most_recent_execution
 from .tasks.events.event import (
     DictLikeModel,
@@ -110,6 +111,7 @@ __all__ = [
     "StepCancelled",
     "StepConfig",
     "StepFailedEvent",
+    "StepFilter",
     "StepState",
     "StepStateChanged",
     "StepTimeoutError",
@@ -153,4 +155,5 @@ __all__ = [
     "session",
     "sessions",
     "step",
+    "step_fields",
 ]

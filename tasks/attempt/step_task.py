@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -24,6 +25,8 @@ from .running import AttemptFailed, DeliveryResult
 logger = logging.getLogger("umbel.step_task")
 
 ExecutorOf = Callable[[], Executor]
+#: Calls a function so that all of it sees a task as the current one, whichever threads execute it.
+InContextOf = Callable[[Task, Callable[[], DeliveryResult]], DeliveryResult]
 
 
 class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
@@ -81,6 +84,7 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     executor: ExecutorOf
     loop_executor: ExecutorOf
     child_lost: Callable[[], None]
+    in_context_of: InContextOf
 
     def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
         """Celery's handler of this task's messages; it logs each of them as DEBUG."""
@@ -93,8 +97,9 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
             AttemptFailed: The step has failed and is not retried: Celery's state of this task is FAILURE.
             Retry: It has failed and will be retried: the state is RETRY. The next attempt is a task of its own.
         """
+        deliver = partial(self.executor().deliver_blocking, run_id, work_id, dispatch_no)
         try:
-            return _noted(self.executor().deliver_blocking(run_id, work_id, dispatch_no), run_id, self.name)
+            return _noted(self.in_context_of(self, deliver), run_id, self.name)
         except AttemptFailed as failed:
             raise _for_celery(failed) from None
 
@@ -161,6 +166,7 @@ def register_tasks(
     executor: ExecutorOf,
     loop_executor: ExecutorOf,
     child_lost: Callable[[], None],
+    in_context_of: InContextOf,
 ) -> list[str]:
     """Register one task per step and return their names. Doing it again replaces nothing."""
     names = []
@@ -173,6 +179,7 @@ def register_tasks(
         options: dict[str, Any] = {"name": step.task, "executor": staticmethod(executor)}
         options["loop_executor"] = staticmethod(loop_executor)
         options["child_lost"] = staticmethod(child_lost)
+        options["in_context_of"] = staticmethod(in_context_of)
         task_class = type(f"StepTask_{step.name}", (StepTask,), {**options, "__module__": __name__})
         app.register_task(task_class())
     return names

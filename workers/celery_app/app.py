@@ -33,11 +33,13 @@ from ...tasks.workflow.definition import WorkflowDefinition
 from ...tasks.workflow.registry import Registered, Registrable, Registry
 from ..doctor.celery_rules import breaking_settings
 from ..pool.daemon_threads import DaemonThreads
+from ..pool.task_context import in_context_of
 from ..transport.channel import use_transport
 from .bootsteps import ParkingStep, SweepStep
 from .continued_tasks import ContinuedTasks
 from .direct_delivery import DirectDelivery
 from .self_delivery import SelfDelivery
+from .worker_log import WorkerLog
 
 logger = logging.getLogger("umbel.install")
 
@@ -95,7 +97,7 @@ class Installation:
         """
         registered = self.registry.add(workflow, to_run=to_run)
         WorkflowDefinition.ensure_valid(registered.workflow)
-        register_tasks(self.app, registered, self.executor, self.loop_executor, self.child_lost)
+        register_tasks(self.app, registered, self.executor, self.loop_executor, self.child_lost, in_context_of)
         return registered
 
     def executor(self) -> Executor:
@@ -212,7 +214,7 @@ def create_app(settings: Settings, *workflows: Registrable) -> Celery:
     Raises:
         NotConfigured: The settings have no Redis URL.
     """
-    app = Celery("umbel", broker=checked_broker(settings), set_as_current=False)
+    app = Celery("umbel", broker=checked_broker(settings), log=WorkerLog, set_as_current=False)
     app.conf.update(
         APP_SETTINGS,
         task_default_queue=settings.queue,

@@ -15,6 +15,7 @@ import click
 from celery import signals
 from celery.apps import worker as celery_worker
 
+from ...tasks.context.step_fields import step_fields
 from .output import note
 
 LogFormat = Literal["text", "json"]
@@ -62,7 +63,9 @@ class Seldom(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"at", "level", "logger", "message", "pid", …}`, then the fields given as `extra`, then `error`."""
+    """`{"at", "level", "logger", "message", "pid", …}`, then in a step `run_id`, `step` and `attempt`, the fields given
+    as `extra`, and `error`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """One line. A value that JSON cannot represent is written as its `repr`; no value makes this fail."""
@@ -73,7 +76,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "pid": record.process,
         }
-        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in fields}
+        own = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in fields}
+        fields |= step_fields() | own
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
         if record.stack_info:

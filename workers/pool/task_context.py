@@ -8,12 +8,16 @@ one stack per thread.
 from __future__ import annotations
 
 import itertools
-from contextvars import Context, ContextVar
-from typing import Any
+from collections.abc import Callable
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
 
+from celery._state import _task_stack
 from celery.utils.threads import _LocalStack, get_ident
 
 from ...orchestration.model.errors import ConfigurationError
+
+T = TypeVar("T")
 
 _mark: ContextVar[int | None] = ContextVar("umbel_task_context", default=None)
 _marks = itertools.count(-1, -1)  # no thread id is negative
@@ -43,3 +47,28 @@ def follow_contexts(stack: Any) -> None:
             f"{type(stack).__qualname__}. Unset the environment variable USE_FAST_LOCALS."
         )
     stack.__ident_func__ = _ident
+
+
+def in_context_of(task: Any, function: Callable[[], T]) -> T:
+    """Call a function of which other threads and loops execute a part, so that they too see the task as current.
+
+    For the pools of Celery's own, whose stacks belong to the thread. Context variables are as before after the call.
+    """
+    context = copy_context()
+    stacks = (_task_stack, task), (task.request_stack, task.request_stack.top)
+    for stack, _ in stacks:
+        if not isinstance(stack, _LocalStack):  # USE_FAST_LOCALS: they know threads only
+            return context.run(function)
+        follow_contexts(stack)
+
+    def call() -> T:
+        _mark.set(next(_marks))
+        for stack, top in stacks:
+            stack.push(top)
+        try:
+            return function()
+        finally:
+            for stack, _ in stacks:
+                stack.pop()
+
+    return context.run(call)
