@@ -58,7 +58,7 @@ from .tasks.events.event import (
     WorkflowTimedOutEvent,
 )
 from .tasks.events.exceptions import UnreconstructedException
-from .tasks.events.run_events import ChildRunStarted, StepCancelled
+from .tasks.events.run_events import ChildRunStarted, JoinExpired, StepCancelled
 from .tasks.events.serializers import JsonPickleSerializer, JsonSerializer
 from .tasks.resources.config import ResourceConfig
 from .tasks.resources.resource import Resource
@@ -85,6 +85,7 @@ __all__ = [
     "HumanResponseEvent",
     "InputRequiredEvent",
     "InternalDispatchEvent",
+    "JoinExpired",
     "JsonPickleSerializer",
     "JsonSerializer",
     "NotConfigured",

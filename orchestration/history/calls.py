@@ -37,6 +37,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "end": ("finish", ("ended",)),
     "revived": ("revive", ("revived",)),
     "cancel": ("cancel", ("cancelled",)),
+    "expire": ("expire", ("expired",)),
     "child": ("child_ended", ("told",)),
     "child_started": ("child_started", ("noted",)),
     "retire": ("retire", ("retired",)),

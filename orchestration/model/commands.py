@@ -140,7 +140,10 @@ class Absorb:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Fill one slot of a multi-parameter join; the event that completes a set makes the work item."""
+    """Fill one slot of a multi-parameter join; the event that completes a set makes the work item.
+
+    Events of different `key` are in different sets: `~` and a digest of the value they share.
+    """
 
     work_stem: str
     step: StepPlan
@@ -150,18 +153,25 @@ class Join:
     event_name: str
     scope: str
     recoveries: str
+    key: str = ""
 
     def wire(self) -> dict[str, Any]:
-        return where(self.step, self.queue) | {
-            "o": "join",
-            "w": self.work_stem,
-            "ty": self.slot,
-            "slots": list(self.step.accepts),
-            "e": self.event_id,
-            "en": self.event_name,
-            "sc": self.scope,
-            "rc": self.recoveries,
-        }
+        within = self.step.within_seconds
+        more = _present(ky=self.key or None, wi=None if within is None else max(1, round(within * 1000)))
+        return (
+            where(self.step, self.queue)
+            | more
+            | {
+                "o": "join",
+                "w": self.work_stem,
+                "ty": self.slot,
+                "slots": list(self.step.accepts),
+                "e": self.event_id,
+                "en": self.event_name,
+                "sc": self.scope,
+                "rc": self.recoveries,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

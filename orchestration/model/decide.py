@@ -14,6 +14,7 @@ Rules that live here (the contract is LlamaIndex Workflows', see docs/how-an-eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -174,8 +175,9 @@ def _deliver(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limi
 def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limits: Limits) -> Join:
     slot = step.slot_of(event)
     assert slot is not None  # accepts_event said so
+    key = "" if step.join_by is None else f"~{derive_id(json.dumps(event.field(step.join_by), sort_keys=True))}"
     return Join(
-        work_stem=derive_id(origin.run_id, "join", step.name, origin.scope.path),
+        work_stem=derive_id(origin.run_id, "join", step.name, origin.scope.path + key),
         step=step,
         queue=limits.queue,
         slot=slot,
@@ -183,6 +185,7 @@ def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, li
         event_name=event.type,
         scope=origin.scope.path,
         recoveries=origin.packed_recoveries(),
+        key=key,
     )
 
 

@@ -20,6 +20,7 @@ IDLE = "umbel.WorkflowIdleEvent"
 TIMED_OUT = "umbel.WorkflowTimedOutEvent"
 CANCELLED = "umbel.WorkflowCancelledEvent"
 FAILED = "umbel.WorkflowFailedEvent"
+JOIN_EXPIRED = "umbel.JoinExpired"
 INTERNAL = "umbel.InternalDispatchEvent"
 
 #: In a payload: what its declared fields are where JSON alone does not say it. Nothing for those who only look at it.
@@ -48,6 +49,11 @@ class Envelope:
         parsed: dict[str, Any] = json.loads(self.payload)
         parsed.pop(EXACT, None)
         return parsed
+
+    def field(self, name: str) -> Any:
+        """One field of the payload, declared or dynamic; None if there is none."""
+        value = self.value()
+        return value.get(name, (value.get("_data") or {}).get(name))
 
     def to_bytes(self) -> bytes:
         """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload goes in as it is."""

@@ -23,7 +23,7 @@ StepKind = Literal["each", "collect", "all_of"]
 # change the digest of every plan, and runs in flight would no longer find theirs.
 _STORED_KINDS: dict[str, str] = {"all_of": "join"}
 #: Fields that plans of older versions do not have: left out where they say nothing, likewise for the digest's sake.
-_UNLESS_SET = ("cancel_rest",)
+_UNLESS_SET = ("cancel_rest", "join_by", "within_seconds")
 _KINDS = {stored: kind for kind, stored in _STORED_KINDS.items()}
 
 
@@ -39,6 +39,8 @@ class StepPlan:
         accepts: Wire names of accepted events. For `all_of` one per parameter, in order (names may repeat).
         take: For `collect`: fire at this many arrivals; None fires when the fan-out has closed.
         cancel_rest: With `take`: cancel what has not arrived when it fires.
+        join_by: For `all_of`: the field whose value the events of a set share.
+        within_seconds: For `all_of`: how long after its first event a set may become complete.
         returns: Wire names the step may return as single events.
         fans_out: Wire names the step may return inside a list.
         collected_by: The `collect` steps that gather what this step's fan-out becomes; each fires once per fan-out.
@@ -55,6 +57,8 @@ class StepPlan:
     accepts: tuple[str, ...] = ()
     take: int | None = None
     cancel_rest: bool = False
+    join_by: str | None = None
+    within_seconds: float | None = None
     returns: tuple[str, ...] = ()
     fans_out: tuple[str, ...] = ()
     collected_by: tuple[str, ...] = ()

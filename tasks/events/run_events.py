@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .event import BUILT_IN_EVENTS, Event, InternalDispatchEvent, event_name
 
 
@@ -33,6 +35,24 @@ class StepCancelled(InternalDispatchEvent):
     step: str
     work_id: str
     reason: str
+
+
+class JoinExpired(Event):
+    """A set of events that a step joins did not become complete within its `within_seconds`; what had arrived is gone.
+
+    It is on the stream, and goes to a step that accepts it.
+
+    Attributes:
+        step: The step.
+        key: What the events have in common: the value of the step's `join_by`, as JSON.
+        arrived: Names of the classes of the events that had arrived.
+        missing: Names of the classes that were still awaited.
+    """
+
+    step: str
+    key: Any = None
+    arrived: list[str]
+    missing: list[str]
 
 
 BUILT_IN_EVENTS.update(

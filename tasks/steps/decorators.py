@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any, Literal, Protocol, TypeVar, get_args, overload
@@ -16,7 +16,7 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import Event, StepFailedEvent
 from ..retry.policy import RetryPolicy
-from .signature import StepSignature, caller_names, label, read_signature
+from .signature import EventParameter, StepSignature, caller_names, label, read_signature
 
 StepGraphCheck = Literal["reachability", "dead_end"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +38,7 @@ class StepConfig(StepSignature):
         skip_graph_checks: Graph checks this step is left out of.
         recovers: For `@catch_error`: the steps covered, `("*",)` for all that no other handler names; else empty.
         max_recoveries: How often one lineage of events may be recovered by this handler.
+        join_by, within_seconds: Of a step with several event parameters: see `step`.
         is_child: It is a workflow as a typed attribute: its start and stop events are not those of the run.
     """
 
@@ -52,6 +53,8 @@ class StepConfig(StepSignature):
     skip_graph_checks: frozenset[StepGraphCheck] = frozenset()
     recovers: tuple[str, ...] = ()
     max_recoveries: int = 1
+    join_by: str | None = None
+    within_seconds: float | None = None
     is_child: bool = False
 
     @property
@@ -112,6 +115,8 @@ def step(
     queue: str | None = None,
     priority: int | None = None,
     timeout: float | None = None,
+    join_by: str | None = None,
+    within_seconds: float | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -126,6 +131,8 @@ def step(
     queue: str | None = None,
     priority: int | None = None,
     timeout: float | None = None,
+    join_by: str | None = None,
+    within_seconds: float | None = None,
 ) -> Any:
     """Declare a function to be a step of a workflow; use it bare or called.
 
@@ -143,6 +150,10 @@ def step(
         queue: Celery queue for this step's tasks.
         priority: Celery priority of this step's tasks.
         timeout: Seconds one attempt may take; then it fails with `StepTimeoutError`.
+        join_by: For a step with several event parameters: the field whose value their events must share. The step runs
+            once for each complete set of one value.
+        within_seconds: For such a step: how long after its first event a set may become complete. What has arrived of
+            one that does not is dropped, and a `JoinExpired` says so, on the stream and to a step that accepts it.
 
     Raises:
         TypeError: `func` is not callable.
@@ -154,6 +165,7 @@ def step(
         where = label(function)
         _check_num_workers(where, num_workers)
         _check_placement(where, retry_policy, queue, priority, timeout)
+        _check_join(where, signature["event_parameters"], join_by, within_seconds)
         config = StepConfig(
             **signature,
             name=function.__name__,
@@ -165,6 +177,8 @@ def step(
             timeout_seconds=timeout,
             accept_event_subclasses=accept_event_subclasses,
             skip_graph_checks=_checked_skips(where, skip_graph_checks),
+            join_by=join_by,
+            within_seconds=within_seconds,
         )
         return _attach(function, config, workflow, decorator="step")
 
@@ -300,6 +314,29 @@ def _check_placement(
         raise WorkflowValidationError(
             f"timeout must be a number of seconds greater than 0, got {timeout!r} for step {where!r}; at most "
             f"{LONGEST_SECONDS:,}. Leave it out for no limit."
+        )
+
+
+def _check_join(
+    where: str, parameters: Sequence[EventParameter], join_by: str | None, within_seconds: float | None
+) -> None:
+    if join_by is None and within_seconds is None:
+        return
+    if len(parameters) < 2:
+        raise WorkflowValidationError(
+            f"@step(join_by=…, within_seconds=…) on {where!r} needs several event parameters to join; it has "
+            f"{len(parameters)}. Gather the events of a fan-out with Collect(All(), by=…)."
+        )
+    if within_seconds is not None and not (is_duration(within_seconds) and within_seconds > 0):
+        raise WorkflowValidationError(
+            f"within_seconds of {where!r} must be a number of seconds up to {LONGEST_SECONDS:,}, got "
+            f"{within_seconds!r}."
+        )
+    lacking = [event.__name__ for each in parameters for event in each.accepts if join_by not in event.model_fields]
+    if join_by is not None and lacking:
+        raise WorkflowValidationError(
+            f"@step(join_by={join_by!r}) on {where!r}: {', '.join(dict.fromkeys(lacking))} has no such field. Declare "
+            "it in each event class that is joined."
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
 from ..events.event import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from ..events.run_events import JoinExpired
 from ..steps.decorators import StepConfig
 
 GraphCheck = Literal["reachability", "terminal_event", "dead_end"]
@@ -28,7 +29,7 @@ def graph_problems(
     forward = _edges(steps, start)
     events = [node for node in forward if isinstance(node, type)]
     if "reachability" not in skip:
-        arriving = [event for event in events if event is start or issubclass(event, HumanResponseEvent)]
+        arriving = [event for event in events if event is start or issubclass(event, HumanResponseEvent | JoinExpired)]
         handlers = [name for name, config in steps.items() if config.recovers]
         reached = _reach([*arriving, *handlers], forward)
         if lost := _left(steps, steps.keys() - reached, "reachability"):

@@ -60,6 +60,8 @@ def _step_plan(config: StepConfig, *, task: str, collected_by: tuple[str, ...]) 
         kind=config.kind,
         accepts=tuple(event_name(event) for event in config.accepted_events),
         take=config.cardinality.n if isinstance(config.cardinality, Take) else None,
+        join_by=config.join_by,
+        within_seconds=config.within_seconds,
         cancel_rest=config.event_parameters[0].cancel_rest,
         returns=tuple(event_name(event) for event in config.single_returns),
         fans_out=tuple(event_name(event) for event in config.list_returns),

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ...orchestration.model.errors import WorkflowConfigurationError, WorkflowValidationError
 from ..events.event import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
+from ..events.run_events import JoinExpired
 from ..steps.decorators import StepConfig
 from .fan_out_levels import TOP, FanOutLevel, fan_out_levels
 from .graph_checks import GraphCheck, graph_problems
@@ -19,7 +20,7 @@ from .graph_checks import GraphCheck, graph_problems
 Steps = Mapping[str, StepConfig]
 EventT = TypeVar("EventT", bound=Event)
 
-_FROM_OUTSIDE = (InputRequiredEvent, HumanResponseEvent, StopEvent, StepFailedEvent)
+_FROM_OUTSIDE = (InputRequiredEvent, HumanResponseEvent, StopEvent, StepFailedEvent, JoinExpired)
 _TO_OUTSIDE = (InputRequiredEvent, HumanResponseEvent, StopEvent)
 
 

@@ -29,6 +29,7 @@ from ...model.errors import NotRetried, RunExists, RunNotFound, UmbelError, Work
 from ...model.plan import Plan
 from ...store.replies import Applied, Dispatch, unpack_raw
 from ...store.verbs import Store
+from ..cancelling.expiries import expire_join
 from ..cancelling.selection import Selection
 from .listing import child_records
 from .spec import ChildSpec
@@ -128,6 +129,8 @@ class Outbox:
             await self._look(run_id, more[0])
         elif kind == "rest":
             await self._cancel_rest(run_id, more[0])
+        elif kind == "join":
+            await self._expire_join(run_id, more[0])
         elif kind == "ended":
             await self._report(run_id)
         else:
@@ -138,6 +141,17 @@ class Outbox:
         with suppress(RunNotFound, WorkflowRuntimeError):  # it has ended
             await self._lives.cancel_work(run_id, Selection(scope_id=scope_id), reason="a join has all it takes")
         await self._forget(run_id, f"rest|{run_id}|{scope_id}")
+
+    async def _expire_join(self, run_id: str, buffer: str) -> None:
+        """Drop a set of events that did not become complete in time."""
+        if await self._status(run_id) != "running":
+            await self._forget(run_id, f"join|{run_id}|{buffer}")
+            return
+        limits = Limits(self._store.settings.queue, self._store.settings.inbox_max_events)
+        applied = await expire_join(self._store, run_id, await self._store.plan_of(run_id), buffer, limits)
+        if applied is not None:
+            await self._lives.dispatch(run_id, applied.dispatches)
+            await self.follow(run_id, applied)
 
     # -- one child -------------------------------------------------------------------------------------------------
 

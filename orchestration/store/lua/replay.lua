@@ -43,6 +43,10 @@ end
 local function due(args) redis.call('ZADD', K.timers, 0, args.timer) end
 READY.wake, READY.deadline = due, due
 
+function READY.expire(args)
+  redis.call('ZADD', K.outbox, 0, 'join|' .. args.run .. '|' .. args.b)
+end
+
 function READY.finish(args)
   args.timer = nil
 end

@@ -20,7 +20,7 @@ from umbel.tasks.events.event import (
     WorkflowTimedOutEvent,
 )
 from umbel.tasks.events.exceptions import UnreconstructedException
-from umbel.tasks.events.run_events import ChildRunStarted, StepCancelled
+from umbel.tasks.events.run_events import ChildRunStarted, JoinExpired, StepCancelled
 
 __all__ = [
     "ChildRunStarted",
@@ -30,6 +30,7 @@ __all__ = [
     "HumanResponseEvent",
     "InputRequiredEvent",
     "InternalDispatchEvent",
+    "JoinExpired",
     "StartEvent",
     "StepCancelled",
     "StepFailedEvent",

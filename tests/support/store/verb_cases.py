@@ -9,6 +9,7 @@ from typing import Any
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import SentDispatches
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
+from umbel.orchestration.engine.cancelling.expiries import expire_join
 from umbel.orchestration.engine.cancelling.selection import Selection
 from umbel.orchestration.engine.children.spec import ChildSpec
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
@@ -17,7 +18,7 @@ from umbel.orchestration.engine.leases import Held, Pulse
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
-from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.envelope import JOIN_EXPIRED, START
 from umbel.orchestration.model.work_item import AwaitedChild, Awaiting, FannedOut, Origin, Outcome, Returned, Work
 from umbel.orchestration.snapshots.restore import begin_from
 from umbel.orchestration.snapshots.take import take_snapshot
@@ -182,6 +183,23 @@ def child_ended(store: Store) -> Case:
     run, _ = parent_of(store, held=True)
     about = {"child": "child", "status": "completed", "event": event("x").to_bytes()}
     return Case("child_ended", lambda: store.verb("child_ended", run.run_id, **about), again=lambda _: [b"known"])
+
+
+def expire(store: Store) -> Case:
+    plan = plan_of(
+        step("begin", START),
+        step("pair", "L", "R", kind="all_of", join_by="id", within_seconds=9),
+        step("told", JOIN_EXPIRED),
+    )
+    run = DrivenRun(store, plan).start()
+    run.commit(run.claim("begin"), Returned(event("L", id=7)))
+    outbox = run.keys["outbox"]
+    (member,) = store.client.zrange(outbox, 0, -1)
+    store.client.zadd(outbox, {member: 1})
+    buffer = member.decode().split("|", 2)[2]
+    return Case(
+        "expire", lambda: store.call(expire_join, store, run.run_id, plan, buffer, LIMITS), again=lambda _: None
+    )
 
 
 def cancel(store: Store) -> Case:
@@ -398,6 +416,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "collect": collect,
     "memo": memo,
     "cancel": cancel,
+    "expire": expire,
     "commit child runs": committing(Awaiting((awaited("child"), awaited("other")), at_once=1)),
     "child_started": child_started,
     "child_ended": child_ended,

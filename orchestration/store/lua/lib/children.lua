@@ -4,6 +4,7 @@
 --   ended|child           report the child's end to its parent
 --   parted|parent         the parent has ended: end its children
 --   rest|run|fan-out      cancel what has not arrived at a join of the fan-out
+--   join|run|buffer       drop a set of events that did not become complete in time (lib/joins.lua)
 -- Fields of K.children: <child> { w work item that waits for it, wt the name of its answer there, st status (held
 -- starting running reviving unwanted, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl
 -- digest of its plan, sp what it is started with, until it was }; plan|<digest> a plan as JSON; <work item>#<n> the

@@ -1,22 +1,41 @@
 -- Joins of several event parameters: a full set makes one work item.
---!keys joins
+--!keys joins outbox
 
--- c: s step, ty slot type filled, slots types in parameter order, e event id, rc recoveries, and the record's fields.
+-- A set may have to become complete in time: the outbox has `join|run|buffer` at the instant when it has not.
+local function set_limit(b, within, size_of)
+  local member = 'join|' .. call.run .. '|' .. b
+  if size_of then redis.call('ZREM', K.outbox, member) end    -- a set is complete: what is left begins another one
+  if size_of and size_of() == 0 then return end
+  redis.call('ZADD', K.outbox, 'NX', whole(call.now + within), member)
+end
+
+-- c: s step, ty slot type filled, slots types in parameter order, e event id, rc recoveries, ky key that the events of
+-- a set share, wi within how many ms it must become complete, and the record's fields.
 function joins.add(c)
-  local b = c.s .. '|' .. c.sc
+  local b = c.s .. '|' .. c.sc .. (c.ky or '')
   join_buffers.push(c.sc, b, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc, en = c.en, by = call.source }))
   local needed = {}
   for _, type in ipairs(c.slots) do needed[type] = (needed[type] or 0) + 1 end
   for type, n in pairs(needed) do
-    if join_buffers.size(b, type) < n then return end
+    if join_buffers.size(b, type) < n then
+      if c.wi then set_limit(b, c.wi) end
+      return
+    end
   end
   local ids, recoveries, members = {}, {}, {}
   for i, type in ipairs(c.slots) do
     local member = join_buffers.pop(b, type)
     ids[i], recoveries[i], members[i] = member.e, member.rc, member
   end
-  local set = redis.call('HINCRBY', K.joins, b .. '#', 1)
-  local wid = c.w .. '.' .. set
+  -- Keys come and go: sets of one are not counted.
+  local wid = c.w .. '.' .. (c.ky and ids[1] or redis.call('HINCRBY', K.joins, b .. '#', 1))
+  if c.wi then
+    set_limit(b, c.wi, function()
+      local left = 0
+      for type in pairs(needed) do left = left + join_buffers.size(b, type) end
+      return left
+    end)
+  end
   for _, member in ipairs(members) do
     -- earlier releases did not note where it came from
     if member.by then journal.lead_to(wid, c.s, member.en, member.by) end

@@ -1,0 +1,125 @@
+"""Joins of several events that belong together: one of each for each value that they share."""
+
+from __future__ import annotations
+
+import pytest
+
+from umbel import Context, Event, HumanResponseEvent, JoinExpired, StartEvent, StopEvent, Workflow, step
+from umbel.errors import WorkflowValidationError
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+class Paid(Event):
+    order: str
+    amount: int = 0
+
+
+class Packed(Event):
+    order: str
+
+
+class Shipped(Event):
+    order: str
+    amount: int
+
+
+async def test_events_that_share_a_value_are_joined_whatever_comes_between() -> None:
+    class Orders(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> Paid | Packed | None:
+            for order in ("a", "b", "c"):
+                ctx.send_event(Paid(order=order, amount=ord(order)))
+            for order in ("c", "a", "b"):
+                ctx.send_event(Packed(order=order))
+            return None
+
+        @step(join_by="order")
+        async def ship(self, paid: Paid, packed: Packed) -> Shipped:
+            assert paid.order == packed.order
+            return Shipped(order=paid.order, amount=paid.amount)
+
+        @step
+        async def count(self, ctx: Context, ev: Shipped) -> StopEvent | None:
+            found = ctx.collect_events(ev, [Shipped] * 3)
+            return None if found is None else StopEvent(result=sorted(f"{each.order}{each.amount}" for each in found))
+
+    assert await Orders().run() == ["a97", "b98", "c99"]
+
+
+async def test_a_value_that_comes_again_begins_another_set() -> None:
+    class Orders(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> Paid | Packed | None:
+            for amount in (1, 2):
+                ctx.send_event(Paid(order="a", amount=amount))
+                ctx.send_event(Packed(order="a"))
+            return None
+
+        @step(join_by="order")
+        async def ship(self, paid: Paid, packed: Packed) -> Shipped:
+            return Shipped(order=paid.order, amount=paid.amount)
+
+        @step
+        async def count(self, ctx: Context, ev: Shipped) -> StopEvent | None:
+            found = ctx.collect_events(ev, [Shipped] * 2)
+            return None if found is None else StopEvent(result=sorted(each.amount for each in found))
+
+    assert await Orders().run() == [1, 2]
+
+
+async def test_what_does_not_become_complete_in_time_is_dropped_and_the_step_for_that_is_asked() -> None:
+    class Orders(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> Paid | Packed | None:
+            ctx.send_event(Paid(order="a", amount=1))
+            ctx.send_event(Paid(order="b", amount=2))
+            ctx.send_event(Packed(order="b"))
+            return None
+
+        @step(join_by="order", within_seconds=0.3)
+        async def ship(self, paid: Paid, packed: Packed) -> Shipped | None:
+            return None
+
+        @step
+        async def shipped(self, ev: Shipped) -> StopEvent: ...
+
+        @step
+        async def late(self, ev: JoinExpired) -> StopEvent:
+            return StopEvent(result=[ev.step, ev.key, ev.arrived, ev.missing])
+
+    handler = Orders().run()
+    assert await handler == ["ship", "a", ["Paid"], ["Packed"]]
+    assert [event.key async for event in handler.stream_events(types=[JoinExpired])] == ["a"]
+
+
+async def test_an_expired_set_is_on_the_stream_also_if_no_step_accepts_that() -> None:
+    class Orders(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> Paid | None:
+            return Paid(order="a")
+
+        @step(within_seconds=0.2)
+        async def ship(self, paid: Paid, packed: HumanResponseEvent) -> StopEvent:
+            return StopEvent()
+
+    handler = Orders().run()
+    async for event in handler.stream_events():
+        assert isinstance(event, JoinExpired)
+        assert (event.key, event.arrived) == (None, ["Paid"])
+        break
+    await handler.cancel_run()
+
+
+def test_a_join_by_a_field_that_an_event_lacks_is_refused() -> None:
+    with pytest.raises(WorkflowValidationError, match="Event has no such field"):
+
+        class Odd(Workflow):
+            @step(join_by="order")
+            async def ship(self, paid: Paid, other: Event) -> StopEvent: ...
+
+    with pytest.raises(WorkflowValidationError, match="needs several event parameters"):
+
+        class Single(Workflow):
+            @step(within_seconds=3)
+            async def ship(self, paid: Paid) -> StopEvent: ...
