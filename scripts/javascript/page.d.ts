@@ -96,6 +96,8 @@ interface ListedRun {
 interface Run extends ListedRun {
   now: number;
   parent: string | null;
+  session: string | null;
+  children: ListedRun[];
   head: number;
   failure: { step: string; attempts: number; error: string } | null;
   result: (Shown & { event: string }) | null;

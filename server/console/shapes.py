@@ -17,6 +17,7 @@ from ...orchestration.inspection.run_rows import ListedRun
 from ...orchestration.inspection.timeline import Execution, executions
 from ...orchestration.model.envelope import INPUT_REQUIRED, STOP, Envelope
 from ...orchestration.model.tagged_json import untagged
+from ...orchestration.sessions.names import session_of
 from ...orchestration.store.replies import RunRecord
 from ...tasks.drawing.representation_resources import model_schema
 from ...tasks.events.event import Event, HumanResponseEvent, StartEvent, StopEvent, event_name, loaded_event
@@ -113,6 +114,7 @@ def run_shape(
         "ended_at": record.ended_at,
         "now": found.now,
         "parent": record.parent,
+        "session": session_of(record.run_id) if record.run_id != session_of(record.run_id) else None,
         "waits_for_admission": record.waits_for_admission,
         "is_queued": record.is_queued,
         "is_asleep": _is_asleep(found),

@@ -1,5 +1,6 @@
 // The page: which view an address shows, the token, the colour theme.
 
+import { chatView } from "./chat_view.js";
 import { chooseWorkflow, showShortcuts } from "./dialogs.js";
 import { blank, byId, fill, h } from "./dom.js";
 import { failuresView } from "./failures_view.js";
@@ -7,6 +8,7 @@ import { get, onReachability, onUnauthorized, token } from "./http.js";
 import { overviewView } from "./overview_view.js";
 import { runListView } from "./run_list_view.js";
 import { runView } from "./run_view.js";
+import { sessionListView, sessionView } from "./sessions_view.js";
 import { shortcuts } from "./shortcuts.js";
 import { theme } from "./theme.js";
 import { workersView } from "./workers_view.js";
@@ -39,6 +41,8 @@ const SECTIONS = {
     (name, query, signal) => runView(name, query, signal),
   ],
   workflows: [(_query, signal) => workflowListView(signal), (name, query, signal) => workflowView(name, query, signal)],
+  sessions: [(query, signal) => sessionListView(query, signal), (name, _query, signal) => sessionView(name, signal)],
+  chat: [(_query, signal) => workflowListView(signal), (name, query, signal) => chatView(name, query, signal)],
   failures: [(query, signal) => failuresView(query, signal)],
   workers: [(_query, signal) => workersView(signal)],
 };

@@ -106,6 +106,8 @@ export function runHead(first, act) {
       const address = `#/runs/${encodeURIComponent(run.parent)}`;
       rows.push(["Parent run", h("a", { href: address, class: "id" }, run.parent.slice(0, 12))]);
     }
+    if (run.session)
+      rows.push(["Session", h("a", { href: `#/sessions/${encodeURIComponent(run.session)}` }, run.session)]);
     rows.push([
       "Id",
       h(

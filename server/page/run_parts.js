@@ -4,9 +4,11 @@ import { h, panel } from "./dom.js";
 import { eventList } from "./event_list.js";
 import { graphView, stepsInOrder } from "./graph.js";
 import { liveSteps } from "./live_steps.js";
+import { patch } from "./patch.js";
 import { questionCard, sendPanel } from "./question.js";
 import { runHead } from "./run_head.js";
 import { runOutcome } from "./run_outcome.js";
+import { runTable } from "./run_table.js";
 import { stateView } from "./state_view.js";
 import { stepTable } from "./step_table.js";
 import { tabs } from "./tabs.js";
@@ -33,6 +35,7 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
   const timeline = timelineView(order, drawer.open);
   const steps = stepTable(order, drawer.openStep);
   const state = stateView();
+  const children = h("div");
   const whole = unrolled(path, drawer.open);
   const live = liveSteps(graph);
   /** @type {Map<string, HTMLElement>} */
@@ -89,6 +92,13 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
     }
   }
 
+  /** Child runs, each a row that leads to its page; the panel is there once there is one. */
+  function showChildren() {
+    if (run.children.length === 0) return;
+    if (!children.firstChild) side.append(panel("Child runs", children));
+    patch(children, runTable(run.children, { caption: "Child runs, the one started first at the top" }));
+  }
+
   return {
     element,
     connection: head.connection,
@@ -104,6 +114,7 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
       steps.show(run);
       state.show(run);
       whole.show(run);
+      showChildren();
       showSend();
     },
     /** @param {number} sequence @param {Envelope} envelope @param {Origin} origin */

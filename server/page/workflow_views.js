@@ -1,5 +1,6 @@
 // The list of served workflows; and one of them, with a form that starts a run.
 
+import { textField } from "./chat_view.js";
 import { blank, errorBox, fill, h, panel } from "./dom.js";
 import { count } from "./format.js";
 import { graphView } from "./graph.js";
@@ -94,6 +95,9 @@ function shown(workflow, values) {
       panel("Start", h("p", { class: "muted" }, h("code", {}, workflow.start.type), about ? ` – ${about}` : ""), form),
       h("div", { class: "column" }, panel("Graph", graph.element), panel("Steps", steps(workflow.graph))),
     ),
+    textField(workflow.start.schema)
+      ? h("p", {}, h("a", { href: `#/chat/${encodeURIComponent(workflow.name)}`, class: "button" }, "Chat"))
+      : null,
     h("p", {}, h("a", { href: `#/runs?workflow=${encodeURIComponent(workflow.name)}` }, `Runs of ${workflow.name}`)),
   ];
 }

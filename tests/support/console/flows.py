@@ -198,6 +198,41 @@ class Oddities(Workflow):
         return StopEvent(result=ev.model_dump(mode="json"))
 
 
+class Say(StartEvent):
+    text: str
+
+
+class Piece(Event):
+    text: str
+
+
+class Talk(Workflow):
+    """Says what it was told, word by word."""
+
+    @step
+    async def answer(self, ctx: Context, ev: Say) -> StopEvent:
+        """The conversation is kept in the state."""
+        said = await ctx.store.get("said", default=[])
+        for word in ["You", "said", f"{len(said) + 1}:", *ev.text.split()]:
+            ctx.write_event_to_stream(Piece(text=f"{word} "))
+        await opened("talk")
+        await ctx.store.set("said", [*said, ev.text])
+        return StopEvent(result="said")
+
+
+class Shop(StartEvent):
+    items: int = 2
+
+
+class Shopping(Workflow):
+    """Pays for each item in a run of its own."""
+
+    @step
+    async def buy(self, ctx: Context, ev: Shop) -> StopEvent:
+        paid = [await ctx.run(Payment(), Charge(euros=n), name=f"item {n}") for n in range(ev.items)]
+        return StopEvent(result=paid)
+
+
 class Unserved(Workflow):
     """This server does not know it."""
 
@@ -207,4 +242,11 @@ class Unserved(Workflow):
 
 
 #: As they are served.
-WORKFLOWS: dict[str, type[Workflow]] = {"booking": Booking, "payment": Payment, "quiz": Quiz, "oddities": Oddities}
+WORKFLOWS: dict[str, type[Workflow]] = {
+    "booking": Booking,
+    "payment": Payment,
+    "quiz": Quiz,
+    "oddities": Oddities,
+    "talk": Talk,
+    "shopping": Shopping,
+}

@@ -1,0 +1,133 @@
+"""The console's views of a whole deployment in a real browser: overview, failures, workers, sessions, chat."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from support.console.driving import Keep, Site
+from support.console.serving import Serving
+from umbel.tasks.client.runtime import Runtime
+
+
+def test_the_overview_says_what_ended_failed_and_is_slow(page: Page, site: Site, gates: set[str]) -> None:
+    gates.add("bank")
+    site.await_status(site.start("payment", euros=71), "failed")
+    gates.clear()
+    site.await_status(site.start("payment", euros=72), "completed")
+    page.goto("#/")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    expect(page.locator(".ended-chart svg")).to_have_attribute("aria-label", re.compile(r"runs ended in the last hour"))
+    expect(page.locator(".failure-list")).to_contain_text("payment · charge")
+    expect(page.get_by_role("table", name="Slowest steps")).to_contain_text("Payment.charge")
+    expect(page.locator(".tile", has_text="Workers").locator("dd")).to_have_text("1")
+    page.get_by_role("link", name="Failed in an hour").click()
+    expect(page).to_have_url(re.compile("status=failed&since=3600"))
+
+
+def test_without_a_worker_the_overview_says_so(page: Page, runtime: Runtime) -> None:
+    with Serving(runtime) as site:
+        page.goto(site.url)
+        expect(page.get_by_role("list", name="Problems")).to_contain_text("No worker is running")
+        page.goto(f"{site.url}#/workers")
+        expect(page.get_by_text("No workers.")).to_be_visible()
+        page.goto(f"{site.url}#/failures")
+        expect(page.get_by_text("No failures.")).to_be_visible()
+
+
+def test_failures_of_one_cause_are_a_group_that_is_retried_whole(page: Page, site: Site, gates: set[str]) -> None:
+    gates.add("bank")
+    runs = [site.start("payment", euros=n) for n in range(2)]
+    for run_id in runs:
+        site.await_status(run_id, "failed")
+    page.goto("#/failures")
+    group = page.locator(".group", has_text="the bank is closed")
+    expect(group).to_have_count(1)
+    expect(group).to_contain_text("retries exhausted")
+    expect(group.get_by_role("link", name=runs[0][:8])).to_be_visible()
+    gates.clear()
+    group.get_by_role("button", name="Retry all").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    for run_id in runs:
+        site.await_status(run_id, "completed")
+    expect(group).to_have_count(0)
+
+
+def test_workers_are_listed_with_what_they_serve(page: Page, site: Site) -> None:
+    site.await_status(site.start("payment", euros=1), "completed")
+    page.goto("#/workers")
+    row = page.get_by_role("table", name="Workers").locator("tbody tr")
+    expect(row).to_contain_text("live")
+    expect(row).to_contain_text("Payment")
+    expect(page.get_by_role("table", name="Queues")).to_contain_text("umbel")
+
+
+def test_a_user_with_access_to_some_runs_sees_no_figures_of_others(runtime: Runtime, keep: Keep) -> None:
+    keep("theirs", "failed", workflow="shop.Secret")
+    with Serving(runtime, authorize=lambda _, action, run_id: action == "overview" or run_id == "mine") as site:
+        for path in ("overview", "failures"):
+            answer = site.get(f"console/{path}")
+            assert answer.status_code == 200
+            assert "theirs" not in answer.text
+            assert "Secret" not in answer.text
+    with Serving(runtime, authorize=lambda _, action, run_id: action != "overview") as site:
+        for path in ("overview", "failures", "workers"):
+            assert site.get(f"console/{path}").status_code == 403
+
+
+def test_a_conversation_is_a_session_whose_turns_are_runs(page: Page, site: Site, gates: set[str]) -> None:
+    page.goto("#/workflows/talk")
+    page.get_by_role("link", name="Chat").click()
+    page.wait_for_url(re.compile("session="))
+    page.get_by_label("Message").fill("good morning")
+    page.get_by_role("button", name="Send").click()
+    answers = page.locator(".answer-text")
+    expect(answers).to_have_text(["You said 1: good morning "])
+    gates.add("talk")
+    page.get_by_label("Message").fill("and now")
+    page.keyboard.press("Enter")
+    expect(answers.last).to_have_text("You said 2: and now ")  # the run has not ended
+    gates.clear()
+    page.reload()
+    expect(answers).to_have_text(["You said 1: good morning ", "You said 2: and now "])
+    first = page.url
+    site.await_status(page.locator(".turn-actions a").last.get_attribute("href").rpartition("/")[2], "completed")  # type: ignore[union-attr]
+    page.get_by_role("button", name="Regenerate").last.click()
+    page.wait_for_url(re.compile("-again-"))
+    expect(answers).to_have_text(["You said 2: and now "])  # a fork has the state, not the runs
+    page.goto(first)
+    expect(answers).to_have_count(2)
+
+
+def test_a_session_is_shown_with_runs_state_and_versions_and_rewound(page: Page, site: Site) -> None:
+    for text in ("one", "two"):
+        body = {"start_event": {"text": text}, "session_id": "grace"}
+        run_id = site.post("workflows/talk/run-nowait", body).json()["run_id"]
+        site.await_status(run_id, "completed")
+    page.goto("#/sessions")
+    page.get_by_role("link", name="grace").click()
+    expect(page.get_by_role("table", name="Runs of this session")).to_contain_text("completed")
+    state = page.locator(".panel", has_text="State").first
+    expect(page.get_by_text('"two"')).to_be_visible()
+    page.get_by_role("button", name="Show").nth(1).click()
+    expect(page.get_by_text("As it was at version 1.")).to_be_visible()
+    expect(state.get_by_text('"two"')).to_have_count(0)
+    page.get_by_role("button", name="Show the present state").click()
+    page.get_by_role("button", name="Rewind").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Rewind").click()
+    expect(page.get_by_text('"two"')).to_have_count(0)
+    expect(page.get_by_text('"one"')).to_be_visible()
+
+
+def test_child_runs_are_listed_and_lead_to_their_parent(page: Page, site: Site) -> None:
+    run_id = site.start("shopping", items=2)
+    site.await_status(run_id, "completed")
+    page.goto(f"#/runs/{run_id}")
+    children = page.get_by_role("table", name="Child runs").locator("tbody tr")
+    expect(children).to_have_count(2)
+    expect(children.last).to_contain_text("euros: 1")
+    children.last.click()
+    expect(page.locator("main h1")).to_contain_text("payment")
+    page.get_by_role("link", name=run_id[:12]).click()
+    expect(page.locator("main h1")).to_contain_text("shopping")
