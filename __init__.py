@@ -1,10 +1,13 @@
 """umbel: event-driven workflows on Celery. The public names; what they do is said where they are defined."""
 
 from .orchestration.connection.settings import Settings
+from .orchestration.history.points import Point
 from .orchestration.model.errors import (
     ConfigurationError,
     ContextSerdeError,
     ContextStateError,
+    HistoryDamaged,
+    HistoryUnavailable,
     NotConfigured,
     PayloadTooLarge,
     ResultUnreadable,
@@ -32,6 +35,7 @@ from .orchestration.model.errors import (
     WorkflowValidationError,
 )
 from .tasks.client.handler import WorkflowHandler
+from .tasks.client.past import PointInTime
 from .tasks.client.runs import RunSummary, cancel_runs, delete_runs, retry_runs, runs
 from .tasks.client.runtime import Runtime, attach
 from .tasks.client.session import Session, SessionVersion, session, sessions
@@ -58,7 +62,7 @@ from .tasks.events.event import (
     WorkflowTimedOutEvent,
 )
 from .tasks.events.exceptions import UnreconstructedException
-from .tasks.events.run_events import ChildRunStarted, JoinExpired, StepCancelled
+from .tasks.events.run_events import ChildRunStarted, JoinExpired, RunForked, StepCancelled, WorkflowRewound
 from .tasks.events.serializers import JsonPickleSerializer, JsonSerializer
 from .tasks.resources.config import ResourceConfig
 from .tasks.resources.resource import Resource
@@ -82,6 +86,8 @@ __all__ = [
     "DictLikeModel",
     "DictState",
     "Event",
+    "HistoryDamaged",
+    "HistoryUnavailable",
     "HumanResponseEvent",
     "InputRequiredEvent",
     "InternalDispatchEvent",
@@ -90,6 +96,8 @@ __all__ = [
     "JsonSerializer",
     "NotConfigured",
     "PayloadTooLarge",
+    "Point",
+    "PointInTime",
     "Resource",
     "ResourceConfig",
     "ResultUnreadable",
@@ -98,6 +106,7 @@ __all__ = [
     "RunClosed",
     "RunError",
     "RunExists",
+    "RunForked",
     "RunNotFound",
     "RunSummary",
     "Runtime",
@@ -135,6 +144,7 @@ __all__ = [
     "WorkflowFailedEvent",
     "WorkflowHandler",
     "WorkflowIdleEvent",
+    "WorkflowRewound",
     "WorkflowRuntimeError",
     "WorkflowStepDoesNotExistError",
     "WorkflowTimedOutEvent",

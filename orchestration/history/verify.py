@@ -16,7 +16,7 @@ from .rebuild import begins_with_version, past_entries, rebuilt, rebuilt_content
 from .scratch import Scratch
 
 #: Answers that are remembered, and the ticket of an admission: they say nothing about where the run is.
-_ASIDE = {b"started", b"begun"}
+_ASIDE = {b"started", b"begun", b"rewound_answer"}
 #: Where Lua writes maps, whose fields may be in any order.
 _OF_MAPS = ("work", "queue", "scopes", "joins", "children")
 _SORTED = ("free", "waiting", "received")

@@ -219,6 +219,7 @@ class Work:
     created_at: int
     options: str
     version: int
+    branch: int = 0
 
     @property
     def attempt(self) -> int:

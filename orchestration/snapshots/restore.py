@@ -57,8 +57,8 @@ async def begin_from(
     Returns:
         What `Store.start` returns; `EXISTS` when the id is taken.
     """
-    puts = list(_puts(run_id, plan, snapshot, limits))
-    for part, chunk in enumerate(_chunks(puts, PART), 1):
+    parts = list(puts(run_id, plan, snapshot, limits))
+    for part, chunk in enumerate(_chunks(parts, PART), 1):
         names = {put["n"] for put in chunk if put["o"] in ("list", "sent")}
         extra = {name: store.locate(run_id)[name] for name in names}
         reply = await store.verb("restore", run_id, nonce=nonce, part=part, body=chunk, extra=extra)
@@ -73,7 +73,7 @@ async def begin_from(
         timeout_seconds=timeout_seconds,
         options=options,
         num_concurrent_runs=num_concurrent_runs,
-        restored=sorted({put["n"] for put in puts if put["o"] in ("list", "sent")}),
+        restored=sorted({put["n"] for put in parts if put["o"] in ("list", "sent")}),
     )
 
 
@@ -82,7 +82,7 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iterator[dict[str, Any]]:
+def puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iterator[dict[str, Any]]:
     """The contents of the parts: the commands of `restore.lua`."""
     for fields in _chunks(list(snapshot.state.items()), PART):
         yield {"o": "state", "f": [part for pair in fields for part in pair]}

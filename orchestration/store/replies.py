@@ -301,6 +301,7 @@ def _work(run_id: str, work_id: str, record: WorkRecord, meta: dict[str, Any], p
         created_at=meta["created_at"],
         options=meta["options"],
         version=meta["wv"],
+        branch=meta.get("branch") or 0,
     )
 
 
@@ -313,6 +314,7 @@ def continued_work(before: Work, reply: list[Any]) -> Work:
         "state_id": before.state_id,
         "created_at": before.created_at,
         "options": before.options,
+        "branch": before.branch,
         "wv": version,
     }
     return _work(before.run_id, work_id.decode(), work_record.decode(record), meta, payloads)

@@ -14,6 +14,7 @@ from ...orchestration.connection.keys import new_id
 from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.engine.children.listing import child_runs
 from ...orchestration.engine.protocol import Engine
+from ...orchestration.history.points import RunAt
 from ...orchestration.model.decide import Limits
 from ...orchestration.model.envelope import CANCELLED, Envelope, ending
 from ...orchestration.model.errors import (
@@ -40,13 +41,15 @@ from ..events.event import (
     event_name,
 )
 from ..events.json_values import to_json_object
+from ..events.serializers import BaseSerializer
+from .past import WithPast
 from .readings import FamilyReading, Reading
 from .settled import Settled, SettledList
 
 T = TypeVar("T")
 
 
-class WorkflowHandler:
+class WorkflowHandler(WithPast):
     """A run: `await handler` for its result, or `handler.result()` where there is no event loop.
 
     Any number of handlers, in any processes, may look at one run.
@@ -274,6 +277,21 @@ class WorkflowHandler:
         """The handler of another run, of whatever workflow."""
         about: dict[str, Any] = {"limits": self._limits, "events": None, "code": None, "state_class": None}
         return WorkflowHandler(run_id, engine=self._engine, hub=self._hub, **about)
+
+    def sibling(self, run_id: str) -> WorkflowHandler:
+        """The handler of another run of the same workflow."""
+        return WorkflowHandler(
+            run_id,
+            engine=self._engine,
+            hub=self._hub,
+            limits=self._limits,
+            events=self._events,
+            code=self._code,
+            state_class=self._state_class,
+        )
+
+    def _written(self, at: RunAt, serializer: BaseSerializer | None) -> dict[str, Any]:
+        return self._face().written(at.snapshot, serializer)
 
     # -- acting ----------------------------------------------------------------------------------------------------
 

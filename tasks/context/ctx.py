@@ -162,9 +162,17 @@ class Context(StepContextMarker, Generic[StateT]):
 
     @property
     def idempotency_key(self) -> str:
-        """Equal in all attempts of this step execution, unique among all others: for effects outside of umbel."""
+        """Equal in all attempts of this step execution, unique among all others: for effects outside of umbel.
+
+        After the run was put back to an earlier point (`handler.rewind`), it is another one.
+        """
         work = self._step("idempotency_key").work
-        return f"{work.run_id}/{work.work_id}"
+        return f"{work.run_id}/{work.work_id}" + (f"/{work.branch}" if work.branch else "")
+
+    @property
+    def branch(self) -> int:
+        """How often the run was put back to an earlier point (`handler.rewind`), as of the start of this attempt."""
+        return self._step("branch").work.branch
 
     def send_event(self, message: Event, step: str | None = None) -> SentEvent | None:
         """Emit an event now, to all accepting steps or to one.

@@ -177,8 +177,11 @@ class RunContext:
 
     def to_dict(self, serializer: BaseSerializer | None) -> dict[str, Any]:
         """See `Context.to_dict`."""
+        return self.written(self._portal.call(take_snapshot(self.store, self.run_id)), serializer)
+
+    def written(self, snapshot: RunSnapshot, serializer: BaseSerializer | None) -> dict[str, Any]:
+        """A snapshot of the run in the form of `Context.to_dict`."""
         serializer = serializer or JsonSerializer()
-        snapshot = self._portal.call(take_snapshot(self.store, self.run_id))
         fields = StateFields(self.state_class, self.run_id, self.store.settings)
         state = dump_stored_state(fields, snapshot.state, serializer)
         plan = self._portal.call(self.store.plan_of(self.run_id))

@@ -37,6 +37,19 @@ class StepCancelled(InternalDispatchEvent):
     reason: str
 
 
+class RunForked(InternalDispatchEvent):
+    """The run goes on from a point of another run's past: its number there."""
+
+    run_id: str
+    seq: int
+
+
+class WorkflowRewound(InternalDispatchEvent):
+    """The run was put back to a point of its past; what was published since stays published."""
+
+    seq: int
+
+
 class JoinExpired(Event):
     """A set of events that a step joins did not become complete within its `within_seconds`; what had arrived is gone.
 

@@ -7,7 +7,7 @@
 --!keys run watermark leases fenced counters owner
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id',
-  'options', 'seq')
+  'options', 'seq', 'branch')
 if not meta[1] then
   redis.call('HINCRBY', K.counters, 'stale_doorbells', 1)
   return { 'unknown' }
@@ -65,4 +65,4 @@ end
 publish.save()
 return claimed.reply({ 'claimed' }, record, cmsgpack.pack({
   plan = meta[2], workflow = meta[3], wv = tonumber(meta[4] or 0), created_at = tonumber(meta[6]),
-  state_id = meta[7], options = meta[8] or '', now = call.now }))
+  state_id = meta[7], options = meta[8] or '', branch = tonumber(meta[10]), now = call.now }))

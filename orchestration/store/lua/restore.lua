@@ -1,8 +1,8 @@
 -- Bring one part of a snapshot to Redis, ahead of the `start` that makes it a run. Nothing is dispatched yet: work that
 -- is ready waits in the FIFO of its step until `start` fills the slots.
--- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see PUT.
+-- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see lib/restoring.lua.
 -- Answers: restored | exists. Repeating a part changes nothing. The keys of an abandoned restoration expire.
---!keys run events scopes extra collect timers state handler journal
+--!keys run extra state handler journal
 
 local body = unpacked_body()
 local ABANDONED_AFTER = 3600000
@@ -14,69 +14,8 @@ end
 if tonumber(known[2] or 0) >= A.part then return { 'restored' } end
 if redis.call('EXISTS', K.handler) == 1 then return { 'exists' } end   -- a handler of this name uses the state
 
-local PUT = {}
-
-function PUT.state(c)                       -- f {field value …}
-  redis.call('HSET', K.state, unpack(c.f))
-end
-
-function PUT.scope(c)                       -- an open fan-out: id, p parent path, j joins, rc, fired {step …}
-  redis.call('HSET', K.scopes, c.id, cmsgpack.pack({ p = c.p, j = c.j, rc = c.rc }))
-  for _, step in ipairs(c.fired) do redis.call('HSET', K.scopes, c.id .. '/' .. step, 1) end
-  counters.add('scopes', 1)
-  scopes.count(c.p, 1)
-end
-
-function PUT.list(c)                        -- n logical name, d {envelope …}: members, buffers, collected sets
-  redis.call('RPUSH', call.extra[c.n], unpack(c.d))
-  redis.call('SADD', K.extra, call.extra[c.n])
-  redis.call('PEXPIRE', call.extra[c.n], ABANDONED_AFTER)
-end
-
-function PUT.sent(c)                        -- n logical name, d {identity …}
-  redis.call('SADD', call.extra[c.n], unpack(c.d))
-  redis.call('SADD', K.extra, call.extra[c.n])
-  redis.call('PEXPIRE', call.extra[c.n], ABANDONED_AFTER)
-end
-
-function PUT.slot(c)                        -- an entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
-  redis.call('HSET', K.events, c.e, c.d)
-  join_buffers.push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
-end
-
-function PUT.inbox(c)
-  waiters.keep_event({ id = c.e, d = c.d, at = call.now })
-end
-
-function PUT.call(c)                        -- of collect_events: the answer to call n, or the owner of buffer n
-  redis.call('HSET', K.collect, c.n, c.a)
-end
-
-function PUT.waiter(c)                      -- w work id, wt waiter id, d what it waits for, at its time-out
-  local field = c.w .. '|' .. c.wt
-  waiters.add(field, c.d)
-  if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. call.run .. '|' .. field) end
-end
-
-function PUT.item(c)                        -- a work item: r record, ev {id envelope …}, at when a delayed one is due
-  local record = c.r
-  for i = 1, #c.ev, 2 do redis.call('HSET', K.events, c.ev[i], c.ev[i + 1]) end
-  call.live = call.live + 1
-  scopes.count(record.scope, 1)
-  if record.state == 'suspended' then
-    records.put(record.work_id, record)
-    counters.add('asleep', 1)
-  elseif record.state == 'delayed' then
-    records.put(record.work_id, record)
-    redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. call.run .. '|' .. record.work_id)
-  else
-    record.state = 'queued'
-    slots.push(record.step, records.encode(record))
-  end
-end
-
 redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.part)
-for _, c in ipairs(body) do PUT[c.o](c) end
+restoring.put(body, ABANDONED_AFTER)
 scopes.settle()
 publish.save()
 journal.note('restore', { part = A.part })

@@ -20,7 +20,7 @@ from umbel.tasks.events.event import (
     WorkflowTimedOutEvent,
 )
 from umbel.tasks.events.exceptions import UnreconstructedException
-from umbel.tasks.events.run_events import ChildRunStarted, JoinExpired, StepCancelled
+from umbel.tasks.events.run_events import ChildRunStarted, JoinExpired, RunForked, StepCancelled, WorkflowRewound
 
 __all__ = [
     "ChildRunStarted",
@@ -31,6 +31,7 @@ __all__ = [
     "InputRequiredEvent",
     "InternalDispatchEvent",
     "JoinExpired",
+    "RunForked",
     "StartEvent",
     "StepCancelled",
     "StepFailedEvent",
@@ -43,5 +44,6 @@ __all__ = [
     "WorkflowCancelledEvent",
     "WorkflowFailedEvent",
     "WorkflowIdleEvent",
+    "WorkflowRewound",
     "WorkflowTimedOutEvent",
 ]

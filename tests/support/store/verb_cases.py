@@ -16,11 +16,11 @@ from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.leases import Held, Pulse
 from umbel.orchestration.engine.protocol import Engine
-from umbel.orchestration.model.commands import Publish
+from umbel.orchestration.model.commands import Fill, Publish
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
 from umbel.orchestration.model.envelope import JOIN_EXPIRED, START
 from umbel.orchestration.model.work_item import AwaitedChild, Awaiting, FannedOut, Origin, Outcome, Returned, Work
-from umbel.orchestration.snapshots.restore import begin_from
+from umbel.orchestration.snapshots.restore import begin_from, puts
 from umbel.orchestration.snapshots.take import take_snapshot
 from umbel.orchestration.state.memo import keep
 from umbel.orchestration.store.replies import Applied, CarryOn
@@ -396,6 +396,29 @@ def delete_session(store: Store) -> Case:
     return Case("close", lambda: store.verb("close", "h.any", delete=True))
 
 
+def rewind(store: Store) -> Case:
+    """Back to where its first step was executing, from where two more wait, one of them with an event sent early."""
+    run, work = claimed(store)
+    then = store.call(take_snapshot, store, run.run_id)
+    contents = [put for put in puts(run.run_id, PLAN, then, LIMITS) if put["o"] != "state"]
+    run.flush(work, 1, ("x", event("A")))
+    old = [f"sent:{work.work_id}"]
+    return Case(
+        "rewind",
+        lambda: store.verb(
+            "rewind",
+            run.run_id,
+            nonce="n",
+            stop=True,
+            **{"from": 2},
+            old=old,
+            state={"a": b"1"},
+            extra={name: run.keys[name] for name in old},
+            body={"puts": contents, "commands": [Fill(PLAN.by_name["begin"]).wire()]},
+        ),
+    )
+
+
 CASES: dict[str, Callable[[Store], Case]] = {
     "start": start,
     "snapshot": snapshot,
@@ -433,6 +456,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "revive": revive,
     "retire": retire,
     "purge": purge,
+    "rewind": rewind,
     "admit": admit,
     "admit to the line": admit_to_the_line,
     "leave": leave,

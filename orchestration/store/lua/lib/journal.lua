@@ -21,7 +21,7 @@ end
 -- `call.args` are the arguments where those of the call (A) are not what was done: in a call on another run, say.
 -- Arguments that are the same for every call, say where a key or a caller is, or are checks that were passed.
 local LEFT_OUT = { run = 1, x = 1, redispatch = 1, smax = 1, jmax = 1, jbytes = 1, ibytes = 1, keep = 1, full = 1,
-  windex = 1, state = 1, pack = 1, stuck = 1, t = 1, member = 1, wv = 1, iv = 1, seen = 1, answers = 1, batch = 1,
+  windex = 1, pack = 1, stuck = 1, t = 1, member = 1, wv = 1, iv = 1, seen = 1, answers = 1, batch = 1,
   publishes = 1, push = 1, plan = 1, handler = 1, before = 1, lease = 1, suspicion = 1, me = 1, lock = 1, expect = 1,
   reserve = 1, px = 1, channels = 1, skeep = 1, most = 1,
   cancelled = 1 }

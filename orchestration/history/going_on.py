@@ -1,0 +1,138 @@
+"""Going on from a point of a run's past: as a new run (a fork), or in place (a rewind)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..connection.keys import new_nonce
+from ..engine.protocol import Engine
+from ..model.commands import Command, Fill, Publish
+from ..model.decide import Limits
+from ..model.envelope import Envelope
+from ..model.errors import HistoryUnavailable, RunError, RunNotFound
+from ..model.plan import Plan
+from ..snapshots.restore import begin_from, puts
+from ..store.replies import not_found
+from .edits import Edits, edited
+from .points import RunAt
+
+
+async def fork(
+    engine: Engine,
+    point: RunAt,
+    run_id: str,
+    plan: Plan,
+    edits: Edits,
+    limits: Limits,
+    *,
+    announcement: Envelope,
+    options: dict[str, Any],
+    timeout_seconds: float | None,
+    num_concurrent_runs: int | None = None,
+) -> None:
+    """Begin a run that goes on from a point of another one. What was executing then is executed again.
+
+    *Promise:* the other run is only read. The new one begins in one step; a crash before leaves nothing of it.
+
+    Args:
+        engine: Of the deployment.
+        point: Where it goes on from.
+        run_id: The new run.
+        plan: What it goes on by.
+        edits: What is changed before.
+        limits: For routing.
+        announcement: What its stream begins with.
+        options: Kept with it.
+        timeout_seconds: Its time limit, from now.
+        num_concurrent_runs: As in `Engine.start`.
+
+    Raises:
+        RunExists: The id is taken.
+        HistoryUnavailable, ContextSerdeError, WorkflowRuntimeError: As `edited`; nothing was written.
+    """
+    snapshot = edited(point, edits, plan, await _now(engine))
+    if not snapshot.items and point.snapshot.status != "running":
+        raise HistoryUnavailable(
+            f"Run {point.run_id!r} had ended at point {point.seq}; nothing could go on. Choose an earlier one."
+        )
+    reply = await begin_from(
+        engine.store,
+        run_id,
+        plan,
+        snapshot,
+        [Publish(announcement)],
+        limits,
+        nonce=new_nonce(),
+        timeout_seconds=timeout_seconds,
+        options=options,
+        num_concurrent_runs=num_concurrent_runs,
+    )
+    await engine.started(run_id, plan, reply, limited=num_concurrent_runs is not None)
+
+
+async def rewind(
+    engine: Engine,
+    point: RunAt,
+    edits: Edits,
+    limits: Limits,
+    *,
+    announcement: Envelope,
+    stop_running: bool,
+    timeout_seconds: float | None,
+) -> None:
+    """Put a run back to a point of its past, under the same id; its history and stream go on.
+
+    *Promise:* one script. From that instant every outcome, send and write of an attempt that began before is refused.
+    What was published stays published.
+
+    Raises:
+        RunError: The run goes on and `stop_running` is false; its session is at another run; it has child runs.
+        RunNotFound: No such run, or its retention is over.
+        HistoryUnavailable, ContextSerdeError, WorkflowRuntimeError: As `edited`; nothing was written.
+    """
+    store, run_id = engine.store, point.run_id
+    plan = await store.plan_of(run_id)
+    snapshot = edited(point, edits, plan, await _now(engine))
+    if not snapshot.items:
+        raise HistoryUnavailable(
+            f"Run {run_id!r} had no work left at point {point.seq}; nothing could go on. Choose an earlier one."
+        )
+    contents = [put for put in puts(run_id, plan, snapshot, limits) if put["o"] != "state"]
+    fills = (Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in snapshot.items))
+    commands: list[Command] = [Publish(announcement), *fills]
+    keys, nonce = store.locate(run_id), new_nonce()
+    answer = b"changed"
+    while answer == b"changed":
+        dynamic = await store.command("list a run's keys", "SMEMBERS", keys["extra"])
+        old = [name.decode().removeprefix(keys.stem) for name in dynamic]
+        new = {put["n"] for put in contents if put["o"] in ("list", "sent")}
+        answer, *rest = await store.verb(
+            "rewind",
+            run_id,
+            nonce=nonce,
+            stop=stop_running or None,
+            **{"from": point.seq},
+            old=old,
+            state=dict(snapshot.state),
+            timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
+            extra={name: keys[name] for name in sorted({*old, *new})},
+            body={"puts": contents, "commands": [each.wire() for each in commands]},
+        )
+    if answer == b"unknown":
+        raise RunNotFound(not_found(run_id))
+    if answer != b"rewound":
+        raise RunError(_REFUSED[answer.decode()].format(run=run_id))
+    await engine.dispatch(run_id, store.applied(run_id, rest[0]).dispatches)
+    await engine.quota.take(run_id)
+
+
+_REFUSED = {
+    "running": "Run {run!r} goes on; it is put back only with stop_running=True, or once it has ended.",
+    "superseded": "Run {run!r} cannot be put back: its session is at another run, or it waits for its turn. Fork it.",
+    "children": "Run {run!r} has child runs, which do not go back with it. Fork it from a point before they began.",
+}
+
+
+async def _now(engine: Engine) -> int:
+    seconds, micros = await engine.store.command("read the clock", "TIME")
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,245 @@
+"""Points of a run's past: the entries of its journal, and the run as it was at one of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from ..model.errors import HistoryUnavailable
+from ..snapshots.take import RunSnapshot
+from ..store.journal import Entry, entries
+from ..store.verbs import Store
+from .json_patch import difference
+from .rebuild import rebuilt, rebuilt_contents
+
+Edge = Literal["before", "after"]
+
+_PHRASE = re.compile(r"(before|after) (\S+?)(?:#(\d+))?")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One change of a run.
+
+    Attributes:
+        run_id: The run.
+        seq: Its number, from 1.
+        at: When, by the clock of Redis.
+        kind: What was done: `start`, `claim`, `commit`, `state`, `send`, `wake`, `end`, `rewind`, …
+        step: The step that it is about; empty if it is about the run.
+        attempt: Of that step; 0 where it is about no attempt.
+        work_id: The work item; empty if it is about the run.
+        worker: Name of the worker; empty if no attempt has done it.
+        outcome: Of a commit: `returned`, `failed`, `suspended`, …; else empty.
+        event: Wire name of the event that a commit has returned, where it is one.
+        branch: How often the run had been rewound.
+        state_version: The version of the state after it.
+        bytes: Of its entry in the journal.
+    """
+
+    run_id: str
+    seq: int
+    at: datetime
+    kind: str
+    step: str
+    attempt: int
+    work_id: str
+    worker: str
+    outcome: str
+    event: str
+    branch: int
+    state_version: int
+    bytes: int
+
+    def __str__(self) -> str:
+        name = f" {self.step}" if self.step else ""
+        return f"{self.seq} {self.kind}{name}" + (f" attempt {self.attempt}" if self.attempt else "")
+
+
+@dataclass(frozen=True)
+class RunAt(Point):
+    """A run as it was after one change.
+
+    Attributes:
+        snapshot: Its live state then.
+    """
+
+    snapshot: RunSnapshot = field(default_factory=lambda: RunSnapshot(workflow="", status=""), repr=False)
+
+    def state(self) -> dict[str, Any]:
+        """`ctx.store` as JSON values; a copy."""
+        return {key: json.loads(value) for key, value in self.snapshot.state.items()}
+
+    def work(self) -> RunSnapshot:
+        """Work items that had not ended, what waits and for what, open fan-outs and what joins hold, and the inbox."""
+        return self.snapshot
+
+    def diff(self, other: RunAt) -> list[dict[str, Any]]:
+        """What has to change in this state for it to be that of the other point, as a JSON Patch (RFC 6902)."""
+        return list(difference(self.state(), other.state()))
+
+
+async def points(
+    store: Store,
+    run_id: str,
+    *,
+    step: str | None = None,
+    kinds: Collection[str] | None = None,
+    after: int = 0,
+) -> AsyncIterator[Point]:
+    """The changes of a run that are kept, oldest first.
+
+    Args:
+        store: The deployment.
+        run_id: The run.
+        step: Only those about this step.
+        kinds: Only of these kinds.
+        after: Only those with a higher number.
+    """
+    reading = _Reading(run_id)
+    async for entry in entries(store, run_id):
+        point = reading.point(entry)
+        if entry.seq > after and step in (None, point.step) and (kinds is None or point.kind in kinds):
+            yield point
+
+
+class _Reading:
+    """Makes entries points, one after the other."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id, self.version, self.branch = run_id, 0, 0
+        #: Work item -> the last change before its attempt began; number of an outcome -> the same.
+        self._began: dict[str, int] = {}
+        self.before: dict[int, int] = {}
+
+    def point(self, entry: Entry) -> Point:
+        about = entry.about if isinstance(entry.about, dict) else entry.about[0]
+        self.version = about.get("v", self.version)
+        self.branch = about.get("branch", self.branch)
+        work_id = entry.work_id or about.get("w") or ""
+        if entry.kind == "claim":
+            self._began[work_id] = entry.seq - 1
+        elif entry.kind == "commit":
+            self.before[entry.seq] = self._began.get(work_id, entry.seq - 1)
+        for group in about.get("led_to") or ():
+            self._began |= dict.fromkeys(group["w"], entry.seq)
+        owner = about.get("o") or bytes(entry.arguments.get(b"owner", b"")).decode()
+        return Point(
+            run_id=self.run_id,
+            seq=entry.seq,
+            at=datetime.fromtimestamp(entry.at / 1000, UTC),
+            kind=entry.kind,
+            step=about.get("s") or "",
+            attempt=about.get("a") or 0,
+            work_id=work_id,
+            worker=owner.partition("|")[0],
+            outcome=about.get("out") or "",
+            event=about.get("event") or "",
+            branch=self.branch,
+            state_version=self.version,
+            bytes=entry.size,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which point is meant.
+
+    Attributes:
+        seq: Its number.
+        step: The outcome of a step …
+        nth: … which of them, from 1; negative counts from the last.
+        edge: Before or after it.
+        at: The last one up to an instant.
+        event: The first commit that returned an event of this wire name.
+    """
+
+    seq: int | None = None
+    step: str | None = None
+    nth: int = 1
+    edge: Edge = "after"
+    at: datetime | None = None
+    event: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Where:
+        """`57`, `before charge`, `after charge#2`.
+
+        Raises:
+            HistoryUnavailable: It is neither.
+        """
+        if text.isdigit():
+            return cls(seq=int(text))
+        found = _PHRASE.fullmatch(text.strip())
+        if found is None:
+            raise HistoryUnavailable(
+                f"{text!r} names no point. Expected the number of a change, or 'before STEP', 'after STEP', "
+                "'before STEP#2': the second outcome of that step."
+            )
+        edge: Edge = "before" if found[1] == "before" else "after"
+        return cls(step=found[2], nth=int(found[3] or 1), edge=edge)
+
+
+async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
+    """The run as it was at a point. *Promise:* the run is only read; see `rebuild.rebuilt`.
+
+    Raises:
+        RunNotFound: No such run, or its retention is over.
+        HistoryUnavailable: It has no such point, or that cannot be rebuilt.
+        HistoryDamaged: The journal cannot be done again.
+    """
+    await store.run(run_id)
+    reading = _Reading(run_id)
+    past: list[Entry] = []
+    all_points: list[Point] = []
+    async for entry in entries(store, run_id):
+        past.append(entry)
+        all_points.append(reading.point(entry))
+    seq = _seq(run_id, all_points, where, reading.before)
+    first = past[0].seq if past else 1
+    if not first <= seq <= first + len(past) - 1:
+        last = first + len(past) - 1
+        raise HistoryUnavailable(
+            f"Run {run_id!r} has no point {seq}: its history is kept from {first} to {last}. List it with: "
+            f"umbel history {run_id}"
+        )
+    kept = past[: seq - first + 1]
+    async with rebuilt(store, run_id, kept) as scratch:
+        snapshot = (await rebuilt_contents(scratch)).snapshot()
+    return RunAt(**vars(all_points[seq - first]), snapshot=snapshot)
+
+
+def _seq(run_id: str, found: list[Point], where: Where, before: dict[int, int]) -> int:
+    chosen: list[Point]
+    if where.seq is not None:
+        return where.seq - (where.edge == "before")
+    if where.at is not None:
+        chosen = [point for point in found if point.at <= where.at][-1:]
+        what = f"before {where.at.isoformat()}"
+    elif where.event is not None:
+        chosen = [point for point in found if point.event == where.event]
+        what = f"at which a step returned {where.event}"
+    else:
+        chosen = [point for point in found if point.kind == "commit" and where.step in (None, point.step)]
+        what = f"at which step {where.step!r} had an outcome"
+    index = where.nth - 1 if where.nth > 0 else where.nth
+    if not -len(chosen) <= index < len(chosen):
+        steps = ", ".join(sorted({point.step for point in found if point.step}))
+        raise HistoryUnavailable(
+            f"Run {run_id!r} has {len(chosen)} points {what}; number {where.nth} was asked for. Its steps so far: "
+            f"{steps or 'none'}. List its points with: umbel history {run_id}"
+        )
+    point = chosen[index]
+    if where.edge == "after":
+        return point.seq
+    # What the attempt did on the way, such as writes to the state, is not there either.
+    return before.get(point.seq, point.seq - 1)
+
+
+def packed_state(state: dict[str, Any]) -> dict[str, bytes]:
+    """A state's JSON values as they are stored."""
+    return {key: json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() for key, value in state.items()}

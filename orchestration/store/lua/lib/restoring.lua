@@ -1,0 +1,69 @@
+-- What a snapshot holds, put into a run that has none of it.
+--!keys events scopes extra collect timers state
+
+local PUT, life = {}, nil             -- life: of dynamic keys, ms; nil if they stay
+
+function PUT.state(c)                       -- f {field value …}
+  redis.call('HSET', K.state, unpack(c.f))
+end
+
+function PUT.scope(c)                       -- an open fan-out: id, p parent path, j joins, rc, fired {step …}
+  redis.call('HSET', K.scopes, c.id, cmsgpack.pack({ p = c.p, j = c.j, rc = c.rc }))
+  for _, step in ipairs(c.fired) do redis.call('HSET', K.scopes, c.id .. '/' .. step, 1) end
+  counters.add('scopes', 1)
+  scopes.count(c.p, 1)
+end
+
+function PUT.list(c)                        -- n logical name, d {envelope …}: members, buffers, collected sets
+  redis.call('RPUSH', call.extra[c.n], unpack(c.d))
+  redis.call('SADD', K.extra, call.extra[c.n])
+  if life then redis.call('PEXPIRE', call.extra[c.n], life) end
+end
+
+function PUT.sent(c)                        -- n logical name, d {identity …}
+  redis.call('SADD', call.extra[c.n], unpack(c.d))
+  redis.call('SADD', K.extra, call.extra[c.n])
+  if life then redis.call('PEXPIRE', call.extra[c.n], life) end
+end
+
+function PUT.slot(c)                        -- an entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
+  redis.call('HSET', K.events, c.e, c.d)
+  join_buffers.push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
+end
+
+function PUT.inbox(c)
+  waiters.keep_event({ id = c.e, d = c.d, at = call.now })
+end
+
+function PUT.call(c)                        -- of collect_events: the answer to call n, or the owner of buffer n
+  redis.call('HSET', K.collect, c.n, c.a)
+end
+
+function PUT.waiter(c)                      -- w work id, wt waiter id, d what it waits for, at its time-out
+  local field = c.w .. '|' .. c.wt
+  waiters.add(field, c.d)
+  if c.at then redis.call('ZADD', K.timers, whole(c.at), 'waiter|' .. call.run .. '|' .. field) end
+end
+
+function PUT.item(c)                        -- a work item: r record, ev {id envelope …}, at when a delayed one is due
+  local record = c.r
+  for i = 1, #c.ev, 2 do redis.call('HSET', K.events, c.ev[i], c.ev[i + 1]) end
+  call.live = call.live + 1
+  scopes.count(record.scope, 1)
+  if record.state == 'suspended' then
+    records.put(record.work_id, record)
+    counters.add('asleep', 1)
+  elseif record.state == 'delayed' then
+    records.put(record.work_id, record)
+    redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. call.run .. '|' .. record.work_id)
+  else
+    record.state = 'queued'
+    slots.push(record.step, records.encode(record))
+  end
+end
+
+-- Puts {command …}; the counts of fan-outs are then open, for `scopes.settle`.
+function restoring.put(commands, abandoned_after)
+  life = abandoned_after
+  for _, c in ipairs(commands) do PUT[c.o](c) end
+end

@@ -1,0 +1,289 @@
+"""The past of a run as its handler gives it: listed, looked at, verified, forked and put back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from ...orchestration.connection.keys import check_chosen_id, new_id
+from ...orchestration.engine.protocol import Engine
+from ...orchestration.history import going_on
+from ...orchestration.history.edits import Edits, StateEdit
+from ...orchestration.history.points import Edge, Point, RunAt, Where, point_at, points
+from ...orchestration.history.verify import verify
+from ...orchestration.model.decide import Limits
+from ...orchestration.model.plan import Plan
+from ..events.codec import encode_event
+from ..events.event import Event, event_name
+from ..events.run_events import RunForked, WorkflowRewound
+from ..events.serializers import BaseSerializer
+
+#: A point, its number, or 'before STEP', 'after STEP', 'before STEP#2'.
+PointLike = Point | int | str
+
+
+@dataclass(frozen=True)
+class PointInTime(RunAt):
+    """A run as it was at a point of its past: `RunAt`, and a snapshot of it."""
+
+    _write: Callable[[RunAt, BaseSerializer | None], dict[str, Any]] = field(default=lambda *_: {}, repr=False)
+
+    def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
+        """A snapshot as `ctx.to_dict` gives it, for `Context.from_dict`."""
+        return self._write(self, serializer)
+
+
+class Points(AsyncIterator[Point]):
+    """The points of a run, in an `async for` or, without an event loop, in a `for`."""
+
+    def __init__(self, found: AsyncIterator[Point], all_at_once: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._found, self._all_at_once = found, all_at_once
+
+    async def __anext__(self) -> Point:
+        return await anext(self._found)
+
+    async def _listed(self) -> list[Point]:
+        return [point async for point in self._found]
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self._all_at_once(self._listed()))
+
+
+class WithPast:
+    """What a handler knows of its run's past. Nothing here is slower for a long run than reading its journal."""
+
+    run_id: str
+    _engine: Engine
+    _limits: Limits
+    _code: Plan | None
+
+    def history(
+        self,
+        *,
+        step: str | None = None,
+        kinds: Collection[str] | None = None,
+        after: int = 0,
+        newest_first: bool = False,
+    ) -> Points:
+        """The changes of the run that are kept: `async for point in handler.history()`, or `for` without an event loop.
+
+        Args:
+            step: Only those about this step.
+            kinds: Only of these kinds: `start`, `claim`, `commit`, `state`, `send`, `wake`, `end`, …
+            after: Only those with a higher number.
+            newest_first: The last one first.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        found = self._points(step, kinds, after, newest_first=newest_first)
+        return Points(found, self._engine.store.connection.portal.call)
+
+    async def _points(
+        self, step: str | None, kinds: Collection[str] | None, after: int, *, newest_first: bool
+    ) -> AsyncIterator[Point]:
+        reading = points(self._engine.store, self.run_id, step=step, kinds=kinds, after=after)
+        if not newest_first:
+            async for point in reading:
+                yield point
+            return
+        for point in reversed([point async for point in reading]):
+            yield point
+
+    def at(
+        self,
+        point: PointLike | None = None,
+        *,
+        step: str | None = None,
+        nth: int = 1,
+        edge: Edge = "after",
+        at_: datetime | None = None,
+        event: type[Event] | None = None,
+    ) -> Any:
+        """The run as it was at a point of its past. To be awaited; without an event loop it blocks and returns it.
+
+        It is rebuilt from the run's journal, by the very functions that were applied then. The run is only read.
+
+        Args:
+            point: A point, its number, or `before STEP`, `after STEP`, `before STEP#2`.
+            step: Instead of a point: the outcome of this step.
+            nth: Which of its outcomes, from 1; -1 is the last.
+            edge: After the point, or before it: before an outcome is before its attempt began.
+            at_: Instead of a point: after the last change up to this instant.
+            event: Instead of a point: where a step first returned an event of this class.
+
+        Returns:
+            A `PointInTime`.
+
+        Raises:
+            HistoryUnavailable: The run has no such point, or it is not kept; the text says what there is.
+            HistoryDamaged: The journal cannot be done again.
+            RunNotFound: No such run, or its retention is over.
+        """
+        name = None if event is None else event_name(event)
+        where = Where(step=step, nth=nth, edge=edge, at=at_, event=name) if point is None else _where(point, edge)
+        return self._do(self._at(where))
+
+    async def _at(self, where: Where) -> PointInTime:
+        found = await point_at(self._engine.store, self.run_id, where)
+        return PointInTime(**vars(found), _write=self._written)
+
+    def verify(self) -> Any:
+        """Rebuild the run from its journal and compare it with what is there. To be awaited, as `at`.
+
+        *Promise:* the run is only read, and may be running.
+
+        Returns:
+            A `Verified`: `holds`, and `differences`.
+
+        Raises:
+            HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
+        """
+        return self._do(verify(self._engine.store, self.run_id))
+
+    def fork(
+        self,
+        point: PointLike,
+        *,
+        run_id: str | None = None,
+        state: StateEdit | None = None,
+        events: Mapping[str, Event] | None = None,
+        code: Literal["current", "recorded"] = "current",
+        timeout_seconds: float | None = None,
+    ) -> Any:
+        """Start a run that goes on from a point of this one's past. To be awaited, as `at`.
+
+        What was executing at the point is executed again; what had been done stays done, and is not executed. Joins,
+        waiters, the inbox and counted failures are as they were; timers have left what they had left. A step that
+        waits for an answer waits again: answers that came later are not reused.
+
+        *Promise:* this run is only read. The new one begins in one step, or nothing of it stays.
+
+        Args:
+            point: As in `at`.
+            run_id: Of the new run; by default a generated one.
+            state: How `ctx.store` is changed before: a JSON Patch, a dict of top-level keys (None deletes one), or a
+                function of the state.
+            events: By work item, or by step: events that these are executed with instead of their own.
+            code: What it runs by: the workflow as it is loaded here, if it is, or as this run started with it.
+            timeout_seconds: Its time limit from now; by default that of this run.
+
+        Returns:
+            Its handler.
+
+        Raises:
+            ContextSerdeError: The code lacks steps that the work is for. Nothing was written.
+            WorkflowRuntimeError: An edit does not fit. Nothing was written.
+            RunExists: The run id is taken.
+            HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
+        """
+        return self._do(self._fork(point, run_id, state, events or {}, code, timeout_seconds))
+
+    async def _fork(
+        self,
+        point: PointLike,
+        run_id: str | None,
+        state: StateEdit | None,
+        events: Mapping[str, Event],
+        code: str,
+        timeout_seconds: float | None,
+    ) -> Self:
+        store = self._engine.store
+        chosen = new_id() if run_id is None else check_chosen_id(run_id)
+        found = await self._at(_where(point, "after"))
+        record = await store.run(self.run_id)
+        plan = self._code if self._code is not None and code == "current" else await store.plan_of(self.run_id)
+        limit = await store.command("read a run", "HGET", store.locate(self.run_id)["run"], "limit")
+        await going_on.fork(
+            self._engine,
+            found,
+            chosen,
+            plan,
+            self._edits(state, events),
+            self._limits,
+            announcement=encode_event(RunForked(run_id=self.run_id, seq=found.seq), store.settings),
+            options=record.options,
+            timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
+            num_concurrent_runs=int(limit) if limit else None,
+        )
+        return self.sibling(chosen)
+
+    def rewind(
+        self,
+        point: PointLike,
+        *,
+        stop_running: bool = False,
+        state: StateEdit | None = None,
+        events: Mapping[str, Event] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Any:
+        """Put the run itself back to a point of its past, whatever became of it. To be awaited, as `at`.
+
+        It goes on from there as in `fork`, under its id, by the plan that it started with. Its history goes on too:
+        what it did before stays readable. Nothing that was published is unpublished; `WorkflowRewound` is added.
+
+        *Promise:* one script. From that instant every outcome, event and write of an attempt that began before is
+        refused, wherever it is executed. Of two calls at once one comes after the other.
+
+        Args:
+            point: As in `at`.
+            stop_running: Also if the run goes on: what it is executing is stopped.
+            state, events: As in `fork`.
+            timeout_seconds: Its time limit from now; by default what it was started with.
+
+        Raises:
+            RunError: The run goes on, or has child runs, or its session is at another run. Nothing was written.
+            WorkflowRuntimeError, ContextSerdeError, HistoryUnavailable, HistoryDamaged, RunNotFound: As in `fork`.
+        """
+        return self._do(self._rewind(point, state, events or {}, timeout_seconds, stop_running=stop_running))
+
+    async def _rewind(
+        self,
+        point: PointLike,
+        state: StateEdit | None,
+        events: Mapping[str, Event],
+        timeout_seconds: float | None,
+        *,
+        stop_running: bool,
+    ) -> None:
+        store = self._engine.store
+        found = await self._at(_where(point, "after"))
+        record = await store.run(self.run_id)
+        await going_on.rewind(
+            self._engine,
+            found,
+            self._edits(state, events),
+            self._limits,
+            announcement=encode_event(WorkflowRewound(seq=found.seq), store.settings),
+            stop_running=stop_running,
+            timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
+        )
+
+    def _edits(self, state: StateEdit | None, events: Mapping[str, Event]) -> Edits:
+        settings = self._engine.store.settings
+        return Edits(state, {name: encode_event(event, settings) for name, event in events.items()})
+
+    def sibling(self, run_id: str) -> Self:
+        """The handler of another run of the same workflow."""
+        raise NotImplementedError
+
+    def _written(self, at: RunAt, serializer: BaseSerializer | None) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """On an event loop begin at once and be awaited; elsewhere block and return the value."""
+        call = self._engine.store.connection.portal.call
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return call(coroutine)
+        return loop.run_in_executor(None, call, coroutine)
+
+
+def _where(point: PointLike, edge: Edge) -> Where:
+    if isinstance(point, Point):
+        return Where(seq=point.seq, edge=edge)
+    return Where(seq=point, edge=edge) if isinstance(point, int) else Where.of(point)

@@ -1,0 +1,243 @@
+"""The past of runs on a real worker: listed, looked at, forked, put back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import Annotated, Any
+
+import pytest
+
+import umbel
+from support.eventually import eventually
+from umbel import (
+    Collect,
+    Context,
+    Event,
+    HistoryUnavailable,
+    RunError,
+    RunForked,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    WorkflowRewound,
+    WorkflowRuntimeError,
+    step,
+)
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+#: How often each step was executed, by its run and name.
+EXECUTED: Counter[tuple[str, str]] = Counter()
+GATES: dict[str, asyncio.Event] = {}
+
+
+class Order(StartEvent):
+    amount: int
+
+
+class Checked(Event):
+    amount: int
+
+
+class Charged(Event):
+    amount: int
+
+
+class Pipeline(Workflow):
+    @step
+    async def check(self, ctx: Context[Any], ev: Order) -> Checked:
+        EXECUTED[ctx.run_id, "check"] += 1
+        await ctx.store.set("checked", ev.amount)
+        return Checked(amount=ev.amount)
+
+    @step
+    async def charge(self, ctx: Context[Any], ev: Checked) -> Charged:
+        EXECUTED[ctx.run_id, "charge"] += 1
+        if ev.amount < 0:
+            raise ValueError(f"cannot charge {ev.amount}")
+        await ctx.store.set("charged", ev.amount)
+        return Charged(amount=ev.amount)
+
+    @step
+    async def ship(self, ctx: Context[Any], ev: Charged) -> StopEvent:
+        EXECUTED[ctx.run_id, "ship"] += 1
+        checked = await ctx.store.get("checked")
+        return StopEvent(result=[checked, ev.amount, ctx.idempotency_key])
+
+
+async def ended(**fields: Any) -> umbel.WorkflowHandler:
+    handler = Pipeline().run(**fields)
+    with contextlib.suppress(ValueError):
+        await handler
+    return handler
+
+
+async def test_the_history_names_each_change_by_step_and_attempt() -> None:
+    handler = await ended(amount=3)
+
+    found = [point async for point in handler.history()]
+
+    assert [point.seq for point in found] == list(range(1, len(found) + 1))
+    kinds = [(point.kind, point.step) for point in found if point.kind != "claim"]
+    assert kinds == [
+        ("start", ""),
+        ("state", "check"),
+        ("commit", "check"),
+        ("state", "charge"),
+        ("commit", "charge"),
+        ("commit", "ship"),
+    ]
+    assert [point.state_version for point in found if point.kind == "state"] == [1, 2]
+    assert all(point.worker for point in found if point.kind == "commit")
+    commits = [str(point) async for point in handler.history(kinds=["commit"], newest_first=True)]
+    assert commits[0].endswith("commit ship attempt 1")
+
+
+async def test_a_run_can_be_looked_at_before_and_after_each_outcome() -> None:
+    handler = await ended(amount=3)
+
+    before = await handler.at("before charge")
+    after = await handler.at(step="charge")
+
+    assert before.state() == {"checked": 3}
+    assert after.state() == {"checked": 3, "charged": 3}
+    assert before.diff(after) == [{"op": "add", "path": "/charged", "value": 3}]
+    assert [item.step for item in before.work().items] == ["charge"]
+    assert [item.step for item in after.work().items] == ["ship"]
+    assert (await handler.at(event=Checked)).state() == {"checked": 3}
+    assert before.to_dict()["umbel"]
+
+
+async def test_points_that_do_not_exist_are_refused_with_what_there_is() -> None:
+    handler = await ended(amount=3)
+
+    with pytest.raises(HistoryUnavailable, match="has no point 999: its history is kept from 1 to"):
+        await handler.at(999)
+    with pytest.raises(HistoryUnavailable, match="has 1 points at which step 'charge' had an outcome; number 2"):
+        await handler.at("before charge#2")
+    with pytest.raises(HistoryUnavailable, match="names no point"):
+        await handler.at("somewhere")
+
+
+async def test_a_fork_executes_what_comes_after_its_point_with_what_was_changed() -> None:
+    handler = await ended(amount=-1)
+    assert handler.status() == "failed"
+
+    fork = await handler.fork("before charge", events={"charge": Checked(amount=7)}, state={"checked": 8})
+
+    assert (await fork)[:2] == [8, 7]
+    assert EXECUTED[fork.run_id, "check"] == 0
+    assert (EXECUTED[fork.run_id, "charge"], EXECUTED[fork.run_id, "ship"]) == (1, 1)
+    events = [event async for event in fork.stream_events(expose_internal=True)]
+    forked = next(event for event in events if isinstance(event, RunForked))
+    assert forked.run_id == handler.run_id
+    assert (await fork.verify()).holds
+    assert (await handler.verify()).holds
+
+
+async def test_edits_that_do_not_fit_leave_no_run() -> None:
+    handler = await ended(amount=3)
+
+    with pytest.raises(WorkflowRuntimeError, match=r"does not accept .*Charged; it accepts .*Checked"):
+        await handler.fork("before charge", run_id="never-begun", events={"charge": Charged(amount=1)})
+    with pytest.raises(WorkflowRuntimeError, match="names no single work item"):
+        await handler.fork("before charge", run_id="never-begun", events={"ship": Charged(amount=1)})
+    with pytest.raises(WorkflowRuntimeError, match="The patch does not fit"):
+        await handler.fork("before charge", run_id="never-begun", state=[{"op": "remove", "path": "/nothing"}])
+    with pytest.raises(HistoryUnavailable, match="had ended at point"):
+        await handler.fork(step_end(handler), run_id="never-begun")
+    with pytest.raises(umbel.RunNotFound):
+        umbel.attach("never-begun")
+
+
+def step_end(handler: umbel.WorkflowHandler) -> str:
+    return "after ship"
+
+
+async def test_a_failed_run_that_is_put_back_goes_on_under_its_id() -> None:
+    handler = await ended(amount=-1)
+
+    await handler.rewind("before charge", events={"charge": Checked(amount=5)})
+
+    result = await umbel.attach(handler.run_id)
+    assert result[:2] == [-1, 5]
+    assert result[2].endswith("/1")
+    assert EXECUTED[handler.run_id, "check"] == 1
+    events = [event async for event in umbel.attach(handler.run_id).stream_events(expose_internal=True)]
+    assert any(isinstance(event, WorkflowRewound) for event in events)
+    assert (await handler.verify()).holds
+    assert [point.branch async for point in handler.history(kinds=["commit"])] == [0, 0, 1, 1]
+
+
+class Waits(Workflow):
+    @step
+    async def begin(self, ctx: Context[Any], ev: StartEvent) -> StopEvent:
+        EXECUTED[ctx.run_id, "begin"] += 1
+        gate = GATES.get(ctx.run_id)
+        if EXECUTED[ctx.run_id, "begin"] == 1 and gate is not None:
+            await gate.wait()
+            await ctx.store.set("late", True)
+        return StopEvent(result=EXECUTED[ctx.run_id, "begin"])
+
+
+async def test_a_running_run_is_put_back_only_on_demand_and_its_old_attempt_writes_nothing() -> None:
+    gate = GATES["put-back"] = asyncio.Event()
+    handler = Waits().run(run_id="put-back")
+    await asyncio.to_thread(eventually, lambda: EXECUTED["put-back", "begin"] == 1, "the first attempt goes on")
+
+    with pytest.raises(RunError, match="only with stop_running=True"):
+        await handler.rewind(1)
+    await handler.rewind(1, stop_running=True)
+    assert await handler == 2
+    gate.set()
+
+    assert (await handler.verify()).holds
+    assert "late" not in (await handler.ctx.store.get_state()).to_dict()
+
+
+class Part(Event):
+    n: int
+
+
+class Done(Event):
+    n: int
+
+
+class FanOut(Workflow):
+    @step
+    async def split(self, ev: Order) -> list[Part]:
+        return [Part(n=n) for n in range(ev.amount)]
+
+    @step(num_workers=3)
+    async def work(self, ctx: Context[Any], ev: Part) -> Done:
+        EXECUTED[ctx.run_id, "work"] += 1
+        return Done(n=ev.n)
+
+    @step
+    async def gather(self, evs: Annotated[list[Done], Collect()]) -> StopEvent:
+        return StopEvent(result=sorted(each.n for each in evs))
+
+
+async def test_a_fork_in_the_middle_of_a_fan_out_executes_only_what_had_not_ended() -> None:
+    handler = FanOut().run(amount=40)
+    await handler
+    outcomes = [point async for point in handler.history(step="work", kinds=["commit"])]
+    middle = outcomes[24]
+
+    fork = await handler.fork(middle)
+
+    assert await fork == list(range(40))
+    assert EXECUTED[fork.run_id, "work"] == 15
+    assert (await fork.verify()).holds
+
+
+def test_without_an_event_loop_all_of_it_blocks() -> None:
+    handler = Pipeline().run(amount=2)
+    handler.result()
+
+    assert [point.step for point in handler.history(kinds=["commit"])] == ["check", "charge", "ship"]
+    assert handler.at("before ship").state() == {"checked": 2, "charged": 2}
+    assert handler.verify().holds
+    assert handler.fork("before ship").result()[:2] == [2, 2]
