@@ -43,7 +43,7 @@ from ..events.event import (
 from ..events.json_values import to_json_object
 from ..events.serializers import BaseSerializer
 from .past import WithPast
-from .readings import FamilyReading, Reading
+from .readings import FamilyReading, Reading, gap_before
 from .settled import Settled, SettledList
 
 T = TypeVar("T")
@@ -195,7 +195,7 @@ class WorkflowHandler(WithPast):
         if include_children:
             return FamilyReading(self, expose_internal, types)
         reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
-        reading = Reading(self, reader.aevents())
+        reading = Reading(self, reader, tells_gaps=types is None or UnreadableEvent in types)
         self._readings.add(reading)
         return reading
 
@@ -231,8 +231,12 @@ class WorkflowHandler(WithPast):
         reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
         position: int | None = None
         exhausted = False
+        tells_gaps = types is None or UnreadableEvent in types
         try:
             for found in reader.events(timeout):
+                if tells_gaps and (gap := gap_before(found, reader)) is not None:
+                    tells_gaps = False
+                    yield gap
                 position = found.seq
                 yield self.decoded(found)
             exhausted = True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from typing import Protocol, Self
 from weakref import ReferenceType, ref
 
-from ...orchestration.streams.reader import StreamEvent
-from ..events.event import Event, InternalDispatchEvent, StopEvent
+from ...orchestration.streams.reader import StreamEvent, StreamReader
+from ..events.event import Event, InternalDispatchEvent, StopEvent, UnreadableEvent
 from ..events.run_events import ChildRunStarted
 
 
@@ -35,22 +35,45 @@ class Readable(Protocol):
         ...
 
 
+def gap_before(found: StreamEvent, stream: StreamReader) -> UnreadableEvent | None:
+    """What stands for the events that left the log before they were read, if this is the first one behind them."""
+    missing = stream.first_missing
+    if missing is None or missing >= found.seq:
+        return None
+    return UnreadableEvent(
+        reason=f"Events between the numbers {missing} and {found.seq - 1} of run {stream.run_id!r} left the log before "
+        "they were read. Read sooner, or raise UMBEL_STREAM_MAX_EVENTS."
+    )
+
+
 class Reading(AsyncIterator[Event]):
     """One reading of a run's stream. Not a generator, whose end is noticed only some time after a reader breaks off."""
 
-    def __init__(self, handler: Readable, found: AsyncGenerator[StreamEvent]) -> None:
-        self._handler, self._found = handler, found
+    def __init__(self, handler: Readable, stream: StreamReader, *, tells_gaps: bool) -> None:
+        """Args:
+        handler: Whose run is read.
+        stream: The run's events as data.
+        tells_gaps: An `UnreadableEvent` stands for those that left the log before they were read.
+        """
+        self._handler, self._stream, self._tells_gaps = handler, stream, tells_gaps
+        self._found = stream.aevents()
+        self._behind_gap: StreamEvent | None = None
         self._position: int | None = None
         self._reader: ReferenceType[asyncio.Task[object]] | None = None
 
     async def __anext__(self) -> Event:
         if self._reader is None and (task := asyncio.current_task()) is not None:
             self._reader = ref(task)
-        try:
-            found = await anext(self._found)
-        except StopAsyncIteration:
-            self._position = None
-            raise
+        found, self._behind_gap = self._behind_gap, None
+        if found is None:
+            try:
+                found = await anext(self._found)
+            except StopAsyncIteration:
+                self._position = None
+                raise
+            if self._tells_gaps and (gap := gap_before(found, self._stream)) is not None:
+                self._tells_gaps, self._behind_gap = False, found
+                return gap
         self._position = found.seq
         return self._handler.decoded(found)
 

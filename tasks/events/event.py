@@ -243,12 +243,14 @@ class UnhandledEvent(InternalDispatchEvent):
 
 
 class UnreadableEvent(Event):
-    """Stands in a stream for an event that this process cannot read; reading goes on behind it.
+    """Stands in a stream for an event that this process cannot read, or for those that left the log too early.
+
+    Reading goes on behind it.
 
     Attributes:
         event_type: The event's class name; empty if not even that can be read.
         qualified_name: The same with its module.
-        reason: Why: its class is not loaded here, or has changed since, or the entry is damaged.
+        reason: Why: its class is not loaded here, or has changed since, or the entry is damaged; or which are missing.
         payload: What was published, as JSON.
     """
 
