@@ -65,6 +65,7 @@ class WorkflowHandler(WithPast):
         events: EventRegistry | None,
         code: Plan | None,
         state_class: type[BaseModel] | None,
+        serializer: BaseSerializer | None = None,
         started: StartedRun | None = None,
     ) -> None:
         """Made by `Workflow.run()` and `umbel.attach()`."""
@@ -73,7 +74,7 @@ class WorkflowHandler(WithPast):
         self._portal = engine.store.connection.portal
         self._code = code
         self._events = events or EventRegistry.of()
-        self._state_class = state_class
+        self._state_class, self._serializer = state_class, serializer
         self._started = started
         self._stopped_at: int | None = None
         self._readings: WeakSet[Reading] = WeakSet()
@@ -103,6 +104,7 @@ class WorkflowHandler(WithPast):
             send=lambda event, step: self._portal.call(self._send(event, step)),
             stream=lambda: self.stream_events(expose_internal=True),
             result=self._awaited,
+            serializer=self._serializer,
         )
 
     # -- result ----------------------------------------------------------------------------------------------------

@@ -202,6 +202,7 @@ class Runtime:
             events=registered.events if registered else None,
             code=registered.plan if registered else None,
             state_class=registered.state_class if registered else None,
+            serializer=None if workflow is None else workflow.serializer,
             started=started,
         )
 

@@ -61,6 +61,8 @@ class Workflow(WorkflowDefinition):
         runtime: What executes the runs; by default what umbel is configured with.
         workflow_name: The name runs are stored under; by default the class's module and qualified name.
         skip_graph_checks: Graph checks to leave out: "reachability", "terminal_event", "dead_end".
+        serializer: What `Context.to_dict` and `from_dict` use where none is named; None is JSON. What steps pass to
+            each other is always JSON.
 
     Raises:
         WorkflowConfigurationError: The steps do not have exactly one StartEvent and one StopEvent class.

@@ -56,7 +56,7 @@ class Context(StepContextMarker, Generic[StateT]):
     Args:
         workflow: What will be run.
         previous_context: What `to_dict()` returned, to go on from there.
-        serializer: What that was written with; None is JSON.
+        serializer: What that was written with; by default the workflow's, else JSON.
 
     Raises:
         ContextSerdeError: `previous_context` is damaged, of another workflow, or newer than this version of umbel.
@@ -350,21 +350,26 @@ class Context(StepContextMarker, Generic[StateT]):
 
     # -- beside a run ----------------------------------------------------------------------------------------------
 
-    def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
+    def to_dict(self, serializer: BaseSerializer | None = None, *, include_state: bool = True) -> dict[str, Any]:
         """A snapshot of the run: its state, and if it has not ended (or was cancelled) what it needs to go on.
+        Before a run, of what it will begin with.
 
         It is JSON, in the shape of LlamaIndex Workflows' version 2, and costs as much as the run has live work and
         state, however long it has been running. Blocks for one exchange with Redis. *Promise:* as of one instant;
         the run is only read.
 
         Args:
-            serializer: Writes events and state; None is JSON. A `PickleSerializer` is for data of your own keeping.
+            serializer: Writes events and state; by default the workflow's, else JSON. A `PickleSerializer` is for data
+                of your own keeping.
+            include_state: Whether the state is in it; without, a run that begins from it has an empty one.
 
         Raises:
-            ContextStateError: There is no run yet, or this is a step.
+            ContextStateError: This is a step.
             ValueError: The serializer cannot write something, naming it.
         """
-        return self._beside("to_dict").to_dict(serializer)
+        if isinstance(self._face, StepContext):
+            raise self._misplaced("to_dict", "It belongs to a run that was started: call it on handler.ctx.")
+        return self._face.to_dict(serializer, include_state=include_state)
 
     async def running_steps(self) -> list[str]:
         """Names of the steps that are being executed or about to be.

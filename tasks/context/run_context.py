@@ -80,7 +80,7 @@ class NewRunContext:
         Raises:
             ContextSerdeError: The snapshot cannot be used, saying why.
         """
-        return cls._load(workflow, data, serializer or JsonSerializer(), None)
+        return cls._load(workflow, data, serializer or workflow.serializer or JsonSerializer(), None)
 
     @classmethod
     def load_foreign(
@@ -124,6 +124,17 @@ class NewRunContext:
         found: InMemoryStateStore[Any] = InMemoryStateStore.from_dict(shape.state.model_dump(), serializer)
         return cls(workflow, snapshot, _fitting(workflow, found))
 
+    def to_dict(self, serializer: BaseSerializer | None, *, include_state: bool) -> dict[str, Any]:
+        """See `Context.to_dict`."""
+        serializer = serializer or self.workflow.serializer or JsonSerializer()
+        texts = EventTexts(serializer, EventRegistry.of(self.workflow.events))
+        state = self.state.to_dict(serializer) if include_state else {}
+        return written(self._saved, build_plan(self.workflow), state, texts)
+
+    @property
+    def _saved(self) -> RunSnapshot:
+        return self.snapshot or RunSnapshot(workflow=self.workflow.workflow_name, status="completed")
+
     @property
     def is_running(self) -> bool:
         """Whether there is work to go on with."""
@@ -133,8 +144,7 @@ class NewRunContext:
         """See `Context.beginning_of_run`."""
         fields = StateFields(state_class_of(type(workflow)) or DictState, "new", Settings())
         state = self.state.to_fields(fields)
-        saved = self.snapshot or RunSnapshot(workflow=workflow.workflow_name, status="completed")
-        return _beginning(workflow, replace(saved, state=state), has_new_input)
+        return _beginning(workflow, replace(self._saved, state=state), has_new_input)
 
 
 class RunContext:
@@ -150,6 +160,7 @@ class RunContext:
         send: Callable[[Event, str | None], None],
         stream: Callable[[], AsyncIterator[Event]],
         result: Callable[[], Awaitable[Any]],
+        serializer: BaseSerializer | None = None,
     ) -> None:
         """Args:
         store: Where the run lives.
@@ -159,7 +170,9 @@ class RunContext:
         send: Sends an event into the run: (event, step name or None).
         stream: All the run's events, umbel's own too.
         result: The run's result.
+        serializer: What snapshots are written with where none is named; None is JSON.
         """
+        self._serializer = serializer or JsonSerializer()
         self.store, self.run_id, self.registry = store, run_id, registry
         self.send, self.stream, self.result = send, stream, result
         self.state_class = state_class or DictState
@@ -175,15 +188,18 @@ class RunContext:
         """Names of the steps that hold a slot."""
         return await self.store.active_steps(self.run_id)
 
-    def to_dict(self, serializer: BaseSerializer | None) -> dict[str, Any]:
+    def to_dict(self, serializer: BaseSerializer | None, *, include_state: bool) -> dict[str, Any]:
         """See `Context.to_dict`."""
-        return self.written(self._portal.call(take_snapshot(self.store, self.run_id)), serializer)
+        snapshot = self._portal.call(take_snapshot(self.store, self.run_id))
+        return self.written(snapshot, serializer, include_state=include_state)
 
-    def written(self, snapshot: RunSnapshot, serializer: BaseSerializer | None) -> dict[str, Any]:
+    def written(
+        self, snapshot: RunSnapshot, serializer: BaseSerializer | None, *, include_state: bool = True
+    ) -> dict[str, Any]:
         """A snapshot of the run in the form of `Context.to_dict`."""
-        serializer = serializer or JsonSerializer()
+        serializer = serializer or self._serializer
         fields = StateFields(self.state_class, self.run_id, self.store.settings)
-        state = dump_stored_state(fields, snapshot.state, serializer)
+        state = dump_stored_state(fields, snapshot.state, serializer) if include_state else {}
         plan = self._portal.call(self.store.plan_of(self.run_id))
         return written(snapshot, plan, state, EventTexts(serializer, self.registry))
 

@@ -94,6 +94,29 @@ class JsonSerializer(BaseSerializer):
         for entry in allowed_types or ():
             self._allow(entry)
 
+    def with_types(self, *classes: type[Any]) -> JsonSerializer:
+        """A serializer that allows these classes too; itself if it allows all.
+
+        Raises:
+            TypeError: An entry is no class.
+        """
+        if self._allowed is None:
+            return self
+        named = self._allowed - self._classes.keys()
+        return type(self)(allowed_types=[*dict.fromkeys(self._classes.values()), *named, *classes])
+
+    def resolve_class(self, qualified_name: str) -> type[Any]:
+        """The class that stored data call so; never imports.
+
+        Raises:
+            ContextSerdeError: It is not allowed, or not loaded in this process.
+        """
+        return self._find(qualified_name, object)
+
+    def validation_context(self) -> AbstractContextManager[None]:
+        """Within the block, validators of models find only what this serializer allows."""
+        return self.restricting()
+
     def _allow(self, entry: type[Any] | str) -> None:
         assert self._allowed is not None
         if isinstance(entry, str):

@@ -14,6 +14,7 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowStepDoesNotExistError, WorkflowValidationError
 from ..events.class_names import qualified_name
 from ..events.event import Event, StartEvent, StopEvent
+from ..events.serializers import BaseSerializer
 from ..resources.checks import failing_resources, unreadable_configs
 from ..resources.resolution import ResourceManager
 from ..steps.child_steps import declare_child_steps
@@ -105,6 +106,7 @@ class WorkflowDefinition:
         runtime: Any = None,
         workflow_name: str | None = None,
         skip_graph_checks: Collection[GraphCheck] | None = None,
+        serializer: BaseSerializer | None = None,
     ) -> None:
         _check_timeout(timeout)
         _check_num_concurrent_runs(num_concurrent_runs)
@@ -118,6 +120,7 @@ class WorkflowDefinition:
         self._runtime = runtime
         self._workflow_name = workflow_name
         self._skip_graph_checks = _checked_skips(skip_graph_checks)
+        self._serializer = serializer
         checked = _checked_class(type(self))
         self._start_event_class, self._stop_event_class = checked.start, checked.stop
         self._validated: tuple[int, bool] | None = None
@@ -171,6 +174,11 @@ class WorkflowDefinition:
     def workflow_name(self) -> str:
         """The name runs are stored and found under, on every machine."""
         return self._workflow_name or qualified_name(type(self))
+
+    @property
+    def serializer(self) -> BaseSerializer | None:
+        """What snapshots of its runs are written and read with where none is named; None is JSON."""
+        return self._serializer
 
     @_GivesWay
     def steps(self) -> dict[str, StepConfig]:
