@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from ..model.commands import Command, Fill, where
-from ..model.decide import Limits
+from ..model.decide import Limits, route
 from ..model.envelope import Envelope
 from ..model.plan import Plan
-from ..model.work_item import buffer_name, derive_id
+from ..model.work_item import Origin, Scope, Surroundings, buffer_name, derive_id
 from ..store.record import new as new_record
 from ..store.replies import Applied, Refusal
 from ..store.verbs import Store
@@ -68,13 +68,20 @@ async def begin_from(
     return await store.start(
         run_id,
         plan,
-        [*fills, *commands],
+        [*fills, *_deliveries(run_id, plan, snapshot, limits), *commands],
         nonce=nonce,
         timeout_seconds=timeout_seconds,
         options=options,
         num_concurrent_runs=num_concurrent_runs,
         restored=sorted({put["n"] for put in parts if put["o"] in ("list", "sent")}),
     )
+
+
+def _deliveries(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iterator[Command]:
+    for number, sent in enumerate(snapshot.sends):
+        origin = Origin(run_id, "restored", Scope(sent.scope), dict(sent.recoveries))
+        emit_id = derive_id(run_id, "sent", number)
+        yield from route(plan, sent.event, origin, emit_id, Surroundings(), limits, target=sent.target)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

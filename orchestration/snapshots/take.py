@@ -111,6 +111,16 @@ class SavedSlot:
     recoveries: str = ""
 
 
+@dataclass(frozen=True)
+class SavedSend:
+    """An event that was sent and has not reached its steps: only other libraries' snapshots have some."""
+
+    event: Envelope
+    target: str | None
+    scope: str
+    recoveries: Mapping[str, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SavedBuffer:
     """What a step's collect_events buffer holds of one event type, in order of arrival."""
@@ -132,6 +142,7 @@ class RunSnapshot:
         waiters, scopes, slots: See there; scopes outermost first.
         buffers: What collect_events has gathered.
         inbox: Events that no step has accepted yet.
+        sends: Events on their way; see there.
     """
 
     workflow: str
@@ -143,6 +154,7 @@ class RunSnapshot:
     slots: tuple[SavedSlot, ...] = ()
     buffers: tuple[SavedBuffer, ...] = ()
     inbox: tuple[Envelope, ...] = ()
+    sends: tuple[SavedSend, ...] = ()
 
     @property
     def goes_on(self) -> bool:

@@ -18,10 +18,18 @@ from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ContextSerdeError
 from ...orchestration.model.plan import Plan, StepPlan
 from ...orchestration.model.work_item import Scope, Waiter, derive_id
-from ...orchestration.snapshots.take import RunSnapshot, SavedBuffer, SavedItem, SavedScope, SavedSlot, SavedWaiter
+from ...orchestration.snapshots.take import (
+    RunSnapshot,
+    SavedBuffer,
+    SavedItem,
+    SavedScope,
+    SavedSend,
+    SavedSlot,
+    SavedWaiter,
+)
 from ..events.exceptions import as_allowed
 from .event_texts import FORMAT, RELEASE, EventTexts, digest
-from .shape import Attempt, Snapshot
+from .shape import Attempt, Delivery, Snapshot
 from .versions import load_snapshot
 
 
@@ -108,6 +116,7 @@ class _Reader:
             slots=tuple(slot for name in self.shape.workers for slot in self._slots(name)),
             buffers=tuple(buffer for name in self.shape.workers for buffer in self._buffers(name)),
             inbox=(*self.inbox, *(self.texts.read(text, "the inbox") for text in early)),
+            sends=tuple(map(self._sent, self.shape.deliveries)),
         )
 
     # -- work items ------------------------------------------------------------------------------------------------
@@ -147,6 +156,12 @@ class _Reader:
             elif not about.get("answered") and waiter.resolved_event is None:
                 self.items.append(self._item(name, Attempt.model_validate(waiter.model_dump()), answers))
 
+    def _sent(self, delivery: Delivery) -> SavedSend:
+        if delivery.step_id is not None:
+            self._step(delivery.step_id)
+        event = self._event(delivery.event, delivery.step_id or "any")
+        return SavedSend(event, delivery.step_id, self._path(delivery.scope_path), delivery.recovery_counts)
+
     def _step(self, name: str) -> StepPlan:
         step = self.plan.by_name.get(name)
         if step is None:
@@ -175,8 +190,7 @@ class _Reader:
         else:
             texts = [attempt.event]
         events = tuple(self._event(text, name) for text in texts)
-        packed = json.dumps(attempt.recovery_counts, sort_keys=True, separators=(",", ":"))
-        recoveries = about.get("recoveries") or [packed if attempt.recovery_counts else ""] * max(1, len(events))
+        recoveries = about.get("recoveries") or [_packed(attempt.recovery_counts)] * max(1, len(events))
         error = attempt.last_exception
         return SavedItem(
             work_id=work_id,
@@ -259,6 +273,10 @@ class _Reader:
                 by_type.setdefault(event.type, []).append(event)
             for members in by_type.values():
                 yield SavedBuffer(step=self._step(name).name, buffer_id=buffer_id, members=tuple(members))
+
+
+def _packed(recovery_counts: Mapping[str, int]) -> str:
+    return json.dumps(recovery_counts, sort_keys=True, separators=(",", ":")) if recovery_counts else ""
 
 
 def _ms(seconds: float | None) -> int | None:

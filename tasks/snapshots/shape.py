@@ -141,6 +141,24 @@ class StepSnapshot(BaseModel):
     collected_waiters: list[Waiter] = Field(default_factory=list)
 
 
+class Delivery(BaseModel):
+    """An event that was sent and has not reached its steps yet. umbel itself writes none: sending delivers.
+
+    Attributes:
+        event: What was sent.
+        step_id: The only step it is for; None for all that take it.
+        recovery_counts: As in `Attempt`.
+        scope_path: As in `Attempt`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    event: str
+    step_id: str | None = None
+    recovery_counts: dict[str, int] = Field(default_factory=dict)
+    scope_path: list[str] = Field(default_factory=list)
+
+
 class OpenStream(BaseModel):
     """An open fan-out.
 
@@ -203,6 +221,7 @@ class Snapshot(BaseModel):
         workers: By the name of the step. A step that is missing has no unfinished work.
         stream_seq: Fan-outs so far; their ids come from it.
         work_item_seq: Work items so far; their ids come from it.
+        deliveries: Sent events on their way.
         streams: Open fan-outs by their ids.
         collection_release_states: By `stream_id:binding_id`.
     """
@@ -215,6 +234,7 @@ class Snapshot(BaseModel):
     workers: dict[str, StepSnapshot] = Field(default_factory=dict)
     stream_seq: int = 0
     work_item_seq: int = 0
+    deliveries: list[Delivery] = Field(default_factory=list)
     streams: dict[str, OpenStream] = Field(default_factory=dict)
     collection_release_states: dict[str, Gathering] = Field(default_factory=dict)
 

@@ -21,6 +21,8 @@ from .fields import CLASS_FIELD, StateFields
 _MAY_STAY_BEHIND = ("memory",)
 
 _IN_MEMORY = "in_memory"
+#: Marks a state whose values are JSON and not JSON texts, as checkpoints of LlamaIndex Workflows are: `dict`, `model`.
+_TREE = "_tree"
 _DICT_STATE_MODULE = "umbel.context.state_store"
 
 
@@ -115,6 +117,8 @@ def _part(cls: type[BaseModel], data: Any) -> dict[str, Any]:
 def _load_data(data: Any, serializer: BaseSerializer) -> BaseModel:
     if data is None:
         return DictState()
+    if isinstance(data, dict) and _TREE in data:
+        data = _without_tree(data)
     if isinstance(data, str):
         inner = _json_object(data)
         if not _is_dict_state(inner):
@@ -141,6 +145,15 @@ def _load_model(text: str, serializer: BaseSerializer) -> BaseModel:
     if not isinstance(state, BaseModel):
         raise _no_state(state)
     return state
+
+
+def _without_tree(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A state of which each value is JSON itself, as one of which each value is the JSON text."""
+    rest = {key: value for key, value in data.items() if key != _TREE}
+    values = rest.get("_data")
+    if data[_TREE] != "dict" or not isinstance(values, dict):
+        return rest
+    return {"_data": {key: json.dumps(value) for key, value in values.items()}}
 
 
 def _is_dict_state(data: Any) -> bool:

@@ -62,8 +62,8 @@ BESIDE_RUNS: Calls = {
     "get_result": lambda ctx: ctx.get_result(),
     "running_steps": lambda ctx: ctx.running_steps(),
     "stream_events": lambda ctx: ctx.stream_events(),
-    "to_dict": lambda ctx: ctx.to_dict(),
 }
+OUTSIDE_OF_STEPS: Calls = {"to_dict": lambda ctx: ctx.to_dict()}
 
 
 async def refusals(ctx: Context, calls: Calls) -> dict[str, str]:
@@ -89,7 +89,7 @@ async def test_each_method_is_refused_where_it_does_not_belong() -> None:
     class Asks(Workflow):
         @step
         async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
-            return StopEvent(result=await refusals(ctx, BESIDE_RUNS))
+            return StopEvent(result=await refusals(ctx, BESIDE_RUNS | OUTSIDE_OF_STEPS))
 
     workflow = Asks()
     before = await refusals(

@@ -44,7 +44,7 @@ CALLS: list[tuple[Call, Call]] = [
     (
         Workflow,
         lambda timeout=45.0, disable_validation=False, verbose=False, resource_manager=None, num_concurrent_runs=None,
-        runtime=None, workflow_name=None, skip_graph_checks=None: 0,
+        runtime=None, workflow_name=None, skip_graph_checks=None, serializer=None: 0,
     ),
     (Workflow.run, lambda self, ctx=None, start_event=None, **kwargs: 0),
     (Workflow.validate, lambda self, *, validate_resource_configs=True, validate_resources=False: 0),
@@ -57,7 +57,7 @@ CALLS: list[tuple[Call, Call]] = [
     (catch_error, lambda func=None, *, for_steps=None, max_recoveries=1: 0),
     (Context, lambda workflow, previous_context=None, serializer=None: 0),
     (Context.from_dict, lambda workflow, data, serializer=None: 0),
-    (Context.to_dict, lambda self, serializer=None: 0),
+    (Context.to_dict, lambda self, serializer=None, *, include_state=True: 0),
     (Context.send_event, lambda self, message, step=None: 0),
     (Context.collect_events, lambda self, ev, expected, buffer_id=None: 0),
     (

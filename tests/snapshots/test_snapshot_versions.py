@@ -104,6 +104,7 @@ VERSION_2: dict[str, Any] = {
     },
     "stream_seq": 2,
     "work_item_seq": 2,
+    "deliveries": [],
     "streams": {
         STREAM: {
             "stream_id": STREAM,
