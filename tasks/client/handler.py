@@ -33,13 +33,7 @@ from ..context.results import result_of
 from ..context.run_context import RunContext
 from ..context.step_context import check_target
 from ..events.codec import EventMismatch, EventRegistry, decode_event, encode_event
-from ..events.event import (
-    SYSTEM_EVENTS,
-    Event,
-    StopEvent,
-    UnreadableEvent,
-    event_name,
-)
+from ..events.event import SYSTEM_EVENTS, Event, StopEvent, UnreadableEvent, event_name
 from ..events.json_values import to_json_object
 from ..events.serializers import BaseSerializer
 from .past import WithPast

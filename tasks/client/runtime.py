@@ -33,7 +33,7 @@ from ...orchestration.streams.reader import StreamHub
 from ..events.codec import encode_event
 from ..events.event import StartEvent
 from ..messages.dispatcher import CeleryDispatcher, publishing_app
-from ..workflow.definition import WorkflowDefinition
+from ..workflow.definition import WorkflowDefinition, serializer_of
 from ..workflow.registry import Registry
 from .handler import WorkflowHandler
 from .own_connection import OwnConnection, drive, engine_here
@@ -202,7 +202,7 @@ class Runtime:
             events=registered.events if registered else None,
             code=registered.plan if registered else None,
             state_class=registered.state_class if registered else None,
-            serializer=None if workflow is None else workflow.serializer,
+            serializer=None if workflow is None else serializer_of(workflow),
             started=started,
         )
 

@@ -25,7 +25,7 @@ from ..state.fields import StateFields, check_replaceable, merge
 from ..state.memory import InMemoryStateStore
 from ..state.snapshot import dump_stored_state
 from ..state.store import DictState, StateStore
-from ..workflow.definition import WorkflowDefinition, state_class_of
+from ..workflow.definition import WorkflowDefinition, serializer_of, state_class_of
 from ..workflow.plan_builder import build_plan
 
 logger = logging.getLogger("umbel.context")
@@ -80,7 +80,7 @@ class NewRunContext:
         Raises:
             ContextSerdeError: The snapshot cannot be used, saying why.
         """
-        return cls._load(workflow, data, serializer or workflow.serializer or JsonSerializer(), None)
+        return cls._load(workflow, data, serializer or serializer_of(workflow) or JsonSerializer(), None)
 
     @classmethod
     def load_foreign(
@@ -126,7 +126,7 @@ class NewRunContext:
 
     def to_dict(self, serializer: BaseSerializer | None, *, include_state: bool) -> dict[str, Any]:
         """See `Context.to_dict`."""
-        serializer = serializer or self.workflow.serializer or JsonSerializer()
+        serializer = serializer or serializer_of(self.workflow) or JsonSerializer()
         texts = EventTexts(serializer, EventRegistry.of(self.workflow.events))
         state = self.state.to_dict(serializer) if include_state else {}
         return written(self._saved, build_plan(self.workflow), state, texts)

@@ -65,6 +65,11 @@ class _GivesWay(Generic[P]):
         return cast(P, self) if workflow is None else self._read(workflow)
 
 
+def serializer_of(workflow: WorkflowDefinition) -> BaseSerializer | None:
+    """What snapshots of a workflow's runs are written and read with where none is named; None is JSON."""
+    return workflow._serializer
+
+
 def resources_of(workflow: WorkflowDefinition) -> ResourceManager:
     """The manager of the resources of a workflow's steps: the one it was given, else its own."""
     return workflow._own_resources if workflow._resource_manager is None else workflow._resource_manager
@@ -175,10 +180,10 @@ class WorkflowDefinition:
         """The name runs are stored and found under, on every machine."""
         return self._workflow_name or qualified_name(type(self))
 
-    @property
+    @_GivesWay
     def serializer(self) -> BaseSerializer | None:
         """What snapshots of its runs are written and read with where none is named; None is JSON."""
-        return self._serializer
+        return serializer_of(self)
 
     @_GivesWay
     def steps(self) -> dict[str, StepConfig]:
