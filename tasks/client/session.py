@@ -6,11 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
-
-from pydantic import BaseModel
 
 from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.errors import RunNotFound, SessionBusy, WorkflowRuntimeError
@@ -222,7 +220,7 @@ class Session:
         """Change the state from outside of the session's runs, while nobody else does; as `ctx.store.edit_state`."""
         runtime = self._runtime
         fields = await asyncio.to_thread(self._fields)
-        store: StateStore[Any] = StateStore(runtime.store, self._any_run, self.state_id, fields.cls, None)
+        store: StateStore[Any] = StateStore(runtime.store, fields.run_id, self.state_id, fields.cls, None)
         async with store.edit_state() as state:
             yield state
 
@@ -249,7 +247,7 @@ class Session:
             SessionBusy: A run goes on or waits.
             WorkflowRuntimeError: There is no such version, or it is not kept any more; the session has no such run.
         """
-        return self._do(lambda: self._runtime.portal.call(self._put_back(self._version_of(to))))
+        return self._do(lambda: self._put_back(self._version_of(to)))
 
     def fork(self, name: str, at: int | WorkflowHandler | HasStateVersion | None = None) -> Any:
         """Make another session that begins with this one's state. To be awaited.
@@ -299,11 +297,6 @@ class Session:
     def _runtime_for(self, workflow: Workflow) -> Runtime:
         return workflow.runtime if self._given_runtime is None else self._given_runtime
 
-    @property
-    def _any_run(self) -> str:
-        """The id of no run; it leads to the keys of the session, and to a journal of writes from outside of runs."""
-        return f"{self.state_id}.outside"
-
     def _ask(self, coroutine: Callable[..., Any], *more: Any) -> Any:
         return self._runtime.portal.call(coroutine(self._runtime.store, self.name, *more))
 
@@ -317,20 +310,17 @@ class Session:
         return loop.run_in_executor(None, blocking)
 
     def _hash(self, runtime: Runtime) -> StateHash:
-        return StateHash(runtime.store, self._any_run, self.state_id)
+        # What is written is journaled with the run that the session is at. Before the first there is none: this leads
+        # to the keys of the session all the same.
+        at = runtime.portal.call(current_run(runtime.store, self.name)) or f"{self.state_id}.none"
+        return StateHash(runtime.store, at, self.state_id)
 
     def _fields(self) -> StateFields[Any]:
-        found: type[BaseModel] | None = None
-        current = self._ask(session_record)
-        if current is not None and current.run_id is not None:
-            try:
-                record = self._runtime.portal.call(self._runtime.store.run(current.run_id))
-            except RunNotFound:
-                pass
-            else:
-                registered = self._runtime.registry.find(record.workflow)
-                found = registered.state_class if registered else None
-        return StateFields(found or DictState, self._any_run, self._runtime.settings)
+        at, found = self._hash(self._runtime).run_id, None
+        with suppress(RunNotFound):
+            registered = self._runtime.registry.find(self._runtime.portal.call(self._runtime.store.run(at)).workflow)
+            found = registered.state_class if registered else None
+        return StateFields(found or DictState, at, self._runtime.settings)
 
     def _raw(self, version: int | None) -> dict[str, bytes]:
         state = self._hash(self._runtime)
@@ -353,10 +343,10 @@ class Session:
             f"Session {self.name!r} has no run {at.run_id!r}. Its runs are listed by session.runs()."
         )
 
-    async def _put_back(self, version: int) -> int:
+    def _put_back(self, version: int) -> int:
         until = time.monotonic() + EDIT_PATIENCE_SECONDS
         while True:
-            answer = await self._hash(self._runtime).put_back(version, idle=True)
+            answer = self._runtime.portal.call(self._hash(self._runtime).put_back(version, idle=True))
             if answer is None:
                 raise self._no_version(version)
             if answer == "busy" or (isinstance(answer, Occupied) and time.monotonic() > until):
@@ -366,7 +356,7 @@ class Session:
                 )
             if isinstance(answer, int):
                 return answer
-            await asyncio.sleep(EDIT_PAUSE_SECONDS)
+            time.sleep(EDIT_PAUSE_SECONDS)
 
     def _no_version(self, version: int) -> WorkflowRuntimeError:
         return WorkflowRuntimeError(

@@ -86,6 +86,11 @@ class Chaotic(Workflow):
     OPTIONS: ClassVar[dict[str, Any]] = {}
 
     @staticmethod
+    def session(n: int) -> str | None:
+        """The session that a run of this size is started in."""
+        return None
+
+    @staticmethod
     def expected(n: int) -> Any:
         """The run's result."""
         raise NotImplementedError

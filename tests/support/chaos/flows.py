@@ -471,6 +471,38 @@ class Races(Chaotic):
         return None
 
 
+class Talks(Chaotic):
+    """A question in a session, and its answer from the session's state: not that of another question."""
+
+    KIND = "session"
+
+    @staticmethod
+    def session(n: int) -> str:
+        return f"talks {n % 6}"
+
+    @step
+    async def ask(self, ctx: Context, ev: Started) -> Task:
+        began(ctx, "ask")
+        await ctx.store.set("question", [ctx.run_id, ev.n])
+        await asyncio.sleep(ev.seconds)
+        return Task(n=ev.n)
+
+    @step
+    def answer(self, ctx: Context, ev: Task) -> StopEvent:
+        began(ctx, "answer")
+        run_id, n = ctx.store.get("question")
+        deposit(ctx)
+        return StopEvent(result=n if run_id == ctx.run_id else f"that of {run_id}")
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return n
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(ask=1, answer=1)
+
+
 #: What a mixed load is made of.
 KINDS: tuple[type[Chaotic], ...] = (
     Links,
@@ -485,4 +517,5 @@ KINDS: tuple[type[Chaotic], ...] = (
     Tells,
     Family,
     Races,
+    Talks,
 )

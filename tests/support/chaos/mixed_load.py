@@ -45,7 +45,8 @@ class Load:
 
     def start_one(self, kind: type[Chaotic], n: int, seconds: float = 0.0, *, timeout: float | None = None) -> str:
         """Start one run."""
-        handler = kind(runtime=self.deployment.runtime, timeout=timeout, **kind.OPTIONS).start(n=n, seconds=seconds)
+        flow = kind(runtime=self.deployment.runtime, timeout=timeout, **kind.OPTIONS)
+        handler = flow.start(n=n, seconds=seconds, session=kind.session(n))
         run_id = handler.run_id
         commits = kind.commits(n)
         self.seen[run_id] = RunSeen(run_id, kind.KIND, expected=kind.expected(n), commits=commits)
