@@ -98,20 +98,21 @@ class Fleet:
     """The workers, which are killed and replaced."""
 
     def __init__(
-        self, settings: Settings, supervisor: Supervisor, count: int, pool: str, concurrency: int | None
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        count: int,
+        pool: str,
+        concurrency: int | None,
+        target: str = "benchmarks.shapes_waiting",
     ) -> None:
         self._settings, self._supervisor, self._count = settings, supervisor, count
-        self._command = worker_command(["benchmarks.shapes_waiting"], pool=pool, concurrency=concurrency)
+        self._command = worker_command([target], pool=pool, concurrency=concurrency)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, runtime: Runtime) -> None:
         """Start them all and wait until they serve."""
-        with open(os.devnull, "wb") as silence:
-            environment = process_environment(self._settings)
-            command = [*self._command, "--loglevel", "ERROR"]
-            self._processes = [
-                self._supervisor.spawn(command, env=environment, output=silence.fileno()) for _ in range(self._count)
-            ]
+        self._processes = [self._spawned() for _ in range(self._count)]
         pids = {process.pid for process in self._processes}
 
         def all_serve() -> bool:
@@ -122,14 +123,26 @@ class Fleet:
 
         wait_until(all_serve, "workers")
 
+    def _spawned(self) -> subprocess.Popen[bytes]:
+        with open(os.devnull, "wb") as silence:
+            command = [*self._command, "--loglevel", "ERROR"]
+            return self._supervisor.spawn(command, env=process_environment(self._settings), output=silence.fileno())
+
     def kill(self) -> None:
         """SIGKILL to every process of every worker."""
-        for process in self._processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            self._supervisor.forget(process.pid)
-        self._processes = []
+        while self._processes:
+            self._kill(self._processes.pop())
+
+    def replace_one(self) -> None:
+        """SIGKILL to every process of one worker; another one starts."""
+        self._kill(self._processes.pop(0))
+        self._processes.append(self._spawned())
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._supervisor.forget(process.pid)
 
     def resident(self) -> int:
         """Bytes of all their processes."""

@@ -139,7 +139,10 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "handler:<state_id>": ("STRING", "the run that a session is at; lives as long as the session"),
     "line:<state_id>": ("LIST", "runs of a session that wait for their turn, oldest first"),
     "session:<state_id>": ("HASH", "closed (when), source (of its state); lives as long as the session"),
-    "session_runs:<state_id>": ("ZSET", "run of a session -> when it began, in us; the newest; likewise"),
+    "session_runs:<state_id>": (
+        "ZSET",
+        "what follows the dot in the id of a run -> when it began, in us; the newest; likewise",
+    ),
 }
 
 #: Each run is in one of them while it is kept.

@@ -93,7 +93,8 @@ async def begun_runs(store: Store, session: str, limit: int | None = None) -> li
     state_id = state_id_for(session)
     key = store.locate(state_id)[f"session_runs:{state_id}"]
     last = -1 if limit is None else limit - 1
-    ids = [each.decode() for each in await store.command("list a session", "ZREVRANGE", key, 0, last)]
+    parts = await store.command("list a session", "ZREVRANGE", key, 0, last)
+    ids = [f"{state_id}.{part.decode()}" for part in parts]
     asked = [("HMGET", store.locate(run_id)["run"], "state_version", "status") for run_id in ids]
     found = await store.batch("read runs", *asked) if asked else []
     return [

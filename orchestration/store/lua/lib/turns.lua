@@ -24,6 +24,9 @@ end
 
 function turns.session_id() return string.match(call.run, '^[^.]+') end
 
+-- What of a run's id is not the session's.
+local function own_part() return string.match(call.run, '%.(.*)$') or '' end
+
 -- Whether the run that the session is at goes on.
 function turns.is_busy(at)
   local was = turn_to(at)
@@ -78,7 +81,7 @@ function turns.take()
   redis.call('HSET', K.run, 'state_version', versions.present())
   for _, name in ipairs({ 'state', 'versions', 'session', 'session_runs' }) do redis.call('PERSIST', K[name]) end
   redis.call('ZADD', K.sessions, call.now, turns.session_id())
-  redis.call('ZADD', K.session_runs, whole(call.clock[1] * 1000000 + call.clock[2]), call.run)
+  redis.call('ZADD', K.session_runs, whole(call.clock[1] * 1000000 + call.clock[2]), own_part())
   redis.call('ZREMRANGEBYRANK', K.session_runs, 0, -LISTED - 1)
 end
 
@@ -104,6 +107,9 @@ function turns.expire()
   redis.call('ZADD', K.sessions, call.now, turns.session_id())
   call.had_session = true
 end
+
+-- The run is deleted, and is not listed any more.
+function turns.unlist() redis.call('ZREM', K.session_runs, own_part()) end
 
 -- The session is deleted.
 function turns.forget()
