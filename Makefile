@@ -103,6 +103,10 @@ $(PEERS_INSTALLED): $(INSTALLED)
 waiting: $(INSTALLED)  ## 10,000 runs wait for a human, everything is killed, all are answered
 	$(BIN)/python -m benchmarks.waiting
 
+.PHONY: sessions
+sessions: $(INSTALLED)  ## 1,000 sessions of 20 runs, 50 callers, workers killed: no answer may go astray
+	$(BIN)/python -m benchmarks.sessions --kill-seconds 12
+
 # One seed replays what failed: make chaos SEED=2, make soak SEED=815 MINUTES=3
 comma := ,
 .PHONY: chaos
