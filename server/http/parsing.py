@@ -10,9 +10,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from ...orchestration.model.tagged_json import TAG, NotJson
-from ...tasks.events.class_names import only_classes
 from ...tasks.events.event import Event, event_name
-from ...tasks.events.json_values import dump_json, field_problems
+from ...tasks.values.class_names import only_classes
+from ...tasks.values.json_values import dump_json, field_problems
 from .protocol import qualified, short_name
 
 T = TypeVar("T")

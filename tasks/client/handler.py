@@ -34,8 +34,8 @@ from ..context.run_context import RunContext
 from ..context.step_context import check_target
 from ..events.codec import EventMismatch, EventRegistry, decode_event, encode_event
 from ..events.event import SYSTEM_EVENTS, Event, StopEvent, UnreadableEvent, event_name
-from ..events.json_values import to_json_object
 from ..events.serializers import BaseSerializer
+from ..values.json_values import to_json_object
 from .past import WithPast
 from .readings import FamilyReading, Reading, gap_before
 from .settled import Settled, SettledList

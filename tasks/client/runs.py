@@ -11,7 +11,7 @@ from ...orchestration.connection.keys import check_run_id
 from ...orchestration.inspection.selection import RunFilter, SelectedRun, selected
 from ...orchestration.model.envelope import CANCELLED, ending
 from ...orchestration.model.errors import NotRetried, RunNotFound
-from ..events.class_names import qualified_name
+from ..values.class_names import qualified_name
 from ..workflow.definition import WorkflowDefinition, checked_tags
 from .runtime import Runtime, current_runtime
 

@@ -13,7 +13,7 @@ from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.work_item import Work
 from ...orchestration.state.memo import keep, recall
 from ...orchestration.store.verbs import Store
-from ..events.json_values import dump_json, from_json_value, to_json_value
+from ..values.json_values import dump_json, from_json_value, to_json_value
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
 from ..events.event import Event, event_name, fields_to_json
-from ..events.json_values import dump_json, to_json_object
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..state.write_back import WriteBackStore
+from ..values.json_values import dump_json, to_json_object
 from ..workflow.registry import Registered, Registry
 from .children import Children
 from .emissions import Emissions

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable, Mapping
 
-from ..events.class_names import qualified_name
 from ..events.event import Event, HumanResponseEvent, InputRequiredEvent, StepFailedEvent
 from ..steps.decorators import StepConfig
 from ..steps.discovery import steps_of
 from ..steps.signature import ResourceDefinition
+from ..values.class_names import qualified_name
 from ..workflow.definition import WorkflowDefinition
 from .representation import (
     EXTERNAL,

@@ -1,5 +1,5 @@
-"""Event classes and how events, values and exceptions become JSON and come back.
+"""Event classes and how events and exceptions become JSON and come back.
 
-Envelopes, the stored form, are in `orchestration/model`.
+Values in general are in `tasks/values`; envelopes, the stored form, in `orchestration/model`.
 Read `event.py` first.
 """

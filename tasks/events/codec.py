@@ -25,10 +25,10 @@ from ...orchestration.model.errors import (
     WorkflowValidationError,
 )
 from ...orchestration.model.tagged_json import TAG_BYTES, NotJson
+from ..values.json_values import dump_json, field_problems
 from . import run_events as run_events  # they are built in, too
 from .event import BUILT_IN_EVENTS, Event, event_from_json, event_name, event_to_json, loaded_event, restore_tagged
 from .exceptions import decode_exception, encode_exception
-from .json_values import dump_json, field_problems
 
 __all__ = [
     "EventMismatch",

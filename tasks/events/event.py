@@ -29,14 +29,14 @@ from pydantic import (
 
 from ...orchestration.model.envelope import EXACT
 from ...orchestration.model.tagged_json import MAX_DEPTH, TAG, NotJson, tagged, to_tagged, to_tagged_object
-from .class_names import is_restricted, loaded_class, qualified_name
-from .dict_like_model import DictLikeModel
-from .exact_reading import read_fields
-from .exact_values import write_field, write_fields
+from ..values.class_names import is_restricted, loaded_class, qualified_name
+from ..values.dict_like_model import DictLikeModel
+from ..values.exact_reading import read_fields
+from ..values.exact_values import write_field, write_fields
+from ..values.field_values import construct, digest_of
+from ..values.json_values import dump_model, from_json_value, load_model, to_json_object, write_value
+from ..values.plain_fields import plain_fields
 from .exceptions import UnreconstructedException, decode_exception, encode_exception
-from .field_values import construct, digest_of
-from .json_values import dump_model, from_json_value, load_model, to_json_object, write_value
-from .plain_fields import plain_fields
 
 __all__ = [
     "CollectionReleaseEvent",

@@ -11,8 +11,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from ...orchestration.model.tagged_json import NotJson
-from .exact_reading import read_exact
-from .exact_values import write_exact
+from ..values.exact_reading import read_exact
+from ..values.exact_values import write_exact
 
 E = TypeVar("E", bound=Exception)
 

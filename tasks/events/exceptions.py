@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from .class_names import is_restricted, loaded_class, may_be_found, qualified_name
+from ..values.class_names import is_restricted, loaded_class, may_be_found, qualified_name
 from .exception_states import rebuilt, state_of
 
 #: Characters of a message or note that are sent; a run must be able to fail however long the message is.

@@ -21,11 +21,11 @@ from pydantic import BaseModel
 from ...orchestration.model.envelope import EXACT
 from ...orchestration.model.errors import ContextSerdeError
 from ...orchestration.model.tagged_json import MORE, TAG, from_tagged, tagged, to_tagged
-from .class_names import loaded_class, only_classes, qualified_name
-from .dict_like_model import DictLikeModel, DictState
+from ..values.class_names import loaded_class, only_classes, qualified_name
+from ..values.dict_like_model import DictLikeModel, DictState
+from ..values.exact_reading import is_standard_name, read_instance, value_class
+from ..values.json_values import field_problems, from_json_value, load_model, to_json_value
 from .event import BUILT_IN_EVENTS, Event, event_from_json, event_name, model_to_json, restore_tagged
-from .exact_reading import is_standard_name, read_instance, value_class
-from .json_values import field_problems, from_json_value, load_model, to_json_value
 
 #: Marks a dict that stands for a component: an object with `class_name`, `to_dict` and `from_dict`.
 COMPONENT_TAG = "__is_component"

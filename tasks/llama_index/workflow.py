@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 from ..client.workflow import Workflow
-from ..events.class_names import qualified_name
+from ..values.class_names import qualified_name
 from ..workflow.definition import WorkflowDefinition
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...orchestration.model.errors import ContextSerdeError
-from ..events.json_values import field_problems
+from ..values.json_values import field_problems
 from .shape import VERSION, Snapshot
 
 

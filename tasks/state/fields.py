@@ -19,12 +19,12 @@ from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import MORE, TAG, TAG_BYTES, NotJson, tagged, untagged
 from ...orchestration.state.redis_hash import Change
-from ..events.class_names import loaded_class, qualified_name
-from ..events.dict_like_model import DictState
-from ..events.exact_reading import ClassNotLoaded, read_field
-from ..events.exact_values import write_fields
-from ..events.field_values import construct, digest_of, read_by_field
-from ..events.json_values import (
+from ..values.class_names import loaded_class, qualified_name
+from ..values.dict_like_model import DictState
+from ..values.exact_reading import ClassNotLoaded, read_field
+from ..values.exact_values import write_fields
+from ..values.field_values import construct, digest_of, read_by_field
+from ..values.json_values import (
     dump_json,
     dump_model,
     field_problems,
@@ -33,7 +33,7 @@ from ..events.json_values import (
     to_json_object,
     unloaded_class,
 )
-from ..events.plain_fields import is_json, plain_fields, runs_code
+from ..values.plain_fields import is_json, plain_fields, runs_code
 from .paths import assign
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..events.dict_like_model import DictLikeModel
+from ..values.dict_like_model import DictLikeModel
 
 #: Segments of one path.
 MAX_SEGMENTS = 1000

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ...orchestration.model.tagged_json import TAG
-from ..events.class_names import module_path
-from ..events.dict_like_model import DictState
-from ..events.json_values import field_problems
 from ..events.serializers import COMPONENT_TAG, BaseSerializer, JsonSerializer, UnreadableValue
 from ..snapshots.shape import StatePart
+from ..values.class_names import module_path
+from ..values.dict_like_model import DictState
+from ..values.json_values import field_problems
 from .fields import CLASS_FIELD, StateFields
 
 #: Keys whose values ready-made workflows set, and which often cannot be written.

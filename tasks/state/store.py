@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from ...orchestration.model.work_item import Work
 from ...orchestration.state.redis_hash import LOCK_SECONDS
 from ...orchestration.store.verbs import Store
-from ..events.dict_like_model import DictState
 from ..events.serializers import BaseSerializer
+from ..values.dict_like_model import DictState
 from .access import PATIENCE_SECONDS, StateAccess, StateBusy, StateEditLost
 from .fields import StateMismatch
 from .snapshot import dump_stored_state

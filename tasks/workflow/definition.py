@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowStepDoesNotExistError, WorkflowValidationError
-from ..events.class_names import qualified_name
 from ..events.event import Event, StartEvent, StopEvent
 from ..events.serializers import BaseSerializer
 from ..resources.checks import failing_resources, unreadable_configs
@@ -20,6 +19,7 @@ from ..resources.resolution import ResourceManager
 from ..steps.child_steps import declare_child_steps
 from ..steps.decorators import StepConfig
 from ..steps.discovery import ClassSteps, bound_step, class_steps, config_of, free_steps, register_free_step, steps_of
+from ..values.class_names import qualified_name
 from .graph_checks import GraphCheck
 from .validation import check_workflow, start_event_class, stop_event_class
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from umbel.tasks.events.class_names import loaded_class, module_path, qualified_name
 from umbel.tasks.events.codec import event_name
 from umbel.tasks.events.event import Event
+from umbel.tasks.values.class_names import loaded_class, module_path, qualified_name
 
 
 def _main(spec_name: str | None, file: str | None) -> types.ModuleType:

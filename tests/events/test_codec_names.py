@@ -14,7 +14,7 @@ from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import UnknownEvent, WorkflowValidationError
 from umbel.tasks.events.codec import EventMismatch, EventRegistry, decode_event, encode_event, event_name
 from umbel.tasks.events.event import BUILT_IN_EVENTS, Event, StopEvent
-from umbel.tasks.events.json_values import from_json_value
+from umbel.tasks.values.json_values import from_json_value
 
 
 class Customer(BaseModel):

@@ -18,9 +18,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, computed_field, field_validator
 
 from umbel.orchestration.model.errors import ContextSerdeError
-from umbel.tasks.events.dict_like_model import DictState
 from umbel.tasks.events.event import Event, StartEvent, StepFailedEvent, StopEvent
 from umbel.tasks.events.serializers import BaseSerializer, JsonPickleSerializer, JsonSerializer, PickleSerializer
+from umbel.tasks.values.dict_like_model import DictState
 
 
 class Customer(BaseModel):

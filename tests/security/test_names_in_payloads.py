@@ -20,7 +20,7 @@ from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.tagged_json import TAG
 from umbel.tasks.events.codec import EventRegistry, decode_event
 from umbel.tasks.events.exceptions import UnreconstructedException, decode_exception
-from umbel.tasks.events.json_values import from_json_value
+from umbel.tasks.values.json_values import from_json_value
 
 TRAP = "umbel_trap_module"
 

@@ -16,8 +16,8 @@ from support.store.state_writer import beside
 from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
-from umbel.tasks.events.dict_like_model import DictLikeModel
 from umbel.tasks.state.store import DictState, StateStore
+from umbel.tasks.values.dict_like_model import DictLikeModel
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

@@ -31,8 +31,8 @@ from ...orchestration.connection.settings import Settings
 from ...orchestration.model.decide import Limits
 from ...orchestration.model.errors import ConfigurationError
 from ...tasks.client.runtime import Runtime, keep_default_runtime, use_runtime
-from ...tasks.events.class_names import module_path
 from ...tasks.llama_index.workflow import agent_name, module_with
+from ...tasks.values.class_names import module_path
 from ...tasks.workflow.definition import WorkflowDefinition
 from ...tasks.workflow.registry import Registrable
 from ..celery_app.app import Installation, create_app

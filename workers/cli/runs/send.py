@@ -11,8 +11,8 @@ from pydantic import ValidationError, create_model
 
 from ....orchestration.model.errors import WorkflowRuntimeError
 from ....orchestration.store.verbs import Store
-from ....tasks.events.class_names import only_classes
 from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name
+from ....tasks.values.class_names import only_classes
 from ..deployment import deployment_options, existing
 from ..fields import field_arguments, read_fields
 from ..output import note

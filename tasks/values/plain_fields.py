@@ -26,7 +26,7 @@ Fits = Callable[[Any], bool]
 
 SCALARS = frozenset({str, int, float, bool, type(None)})
 
-_OWN_MODULES = DictLikeModel.__module__.rpartition(".")[0]
+_OWN_MODULES = f"{__name__.partition('.')[0]}."
 
 
 @dataclass(frozen=True, slots=True)
