@@ -177,7 +177,8 @@ class Calling:
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling() and not is_asked:
-                    raise Abandoned("the event loop it was executed on is being closed") from None
+                    # As a value: asyncio.run() reports exceptions that tasks have when it closes its loop.
+                    return _Failure(Abandoned("the event loop it was executed on is being closed"))
                 raise
 
         future = asyncio.run_coroutine_threadsafe(guarded(), self.loop)
