@@ -215,14 +215,22 @@ class ServedDeployment:
         Raises:
             HTTPException: 404, the handler does not exist, or its workflow is not served here.
         """
-        try:
-            record = await handler_record(self.store, handler_id)
-        except RunNotFound as error:
-            raise HTTPException(404, "Handler not found") from error
+        record = await self.any_record(handler_id)
         served = self.served_of(record)
         if served is None:
             raise HTTPException(404, "Handler not found")
         return record, served
+
+    async def any_record(self, handler_id: str) -> RunRecord:
+        """A handler's current run, of whatever workflow.
+
+        Raises:
+            HTTPException: 404, the handler does not exist.
+        """
+        try:
+            return await handler_record(self.store, handler_id)
+        except RunNotFound as error:
+            raise HTTPException(404, "Handler not found") from error
 
     async def addressed(self, request: Request) -> tuple[RunRecord, ServedWorkflow]:
         """The run that a path names: a handler's current run, or one of a session's.

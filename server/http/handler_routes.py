@@ -105,7 +105,10 @@ class HandlerEndpoints:
 
     async def _look(self, request: Request) -> tuple[HandlerData, Any]:
         record, served = await self._deployment.addressed(request)
-        return await self._deployment.data(record, served), plain_result(record)
+        data = await self._deployment.data(record, served)
+        if data.result_unreadable:
+            raise HTTPException(422, "Stored handler result cannot be decoded")
+        return data, plain_result(record)
 
     # -- sending, cancelling ---------------------------------------------------------------------------------------
 
@@ -154,9 +157,12 @@ class HandlerEndpoints:
         return JSONResponse({"status": status})
 
     async def _cancel(self, request: Request, purge: bool) -> str:
-        record, served = await self._deployment.addressed(request)
+        if purge:  # also of a workflow that is not served any more
+            record = await self._deployment.any_record(request.path_params["handler_id"])
+        else:
+            record, _ = await self._deployment.addressed(request)
         if record.status == "running":
-            await self._deployment.handler(record, served).cancel()
+            await self._deployment.runtime.handler(record.run_id).cancel()
         elif not purge:
             raise HTTPException(404, "Handler not found")
         if not purge:

@@ -101,9 +101,11 @@ _BODIES = {
         "required": ["to"],
     },
 }
+_DAMAGED = ("The stored result cannot be decoded", _DETAIL)
 _OF_HANDLER = {
     200: ("Completed", _HANDLER),
     202: ("Running", _HANDLER),
+    422: _DAMAGED,
     500: ("Failed or cancelled", _HANDLER),
 }
 _NOTHING_LEFT = ("The run has ended, and there are no more events", None)
@@ -128,6 +130,7 @@ _ANSWERS: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
     ("/results/{handler_id}", "get"): {
         200: ("Completed", {"type": "object"}),
         202: ("Running", {"type": "object"}),
+        422: _DAMAGED,
         500: ("Failed or cancelled", {"type": "object"}),
     },
     ("/events/{handler_id}", "get"): {204: _NOTHING_LEFT},
@@ -170,6 +173,7 @@ _COMPONENTS = {
                 "description": "The event that completed the run",
                 "oneOf": [{"$ref": "#/components/schemas/EventEnvelopeWithMetadata"}, {"type": "null"}],
             },
+            "result_unreadable": {"type": "boolean", "description": "The event that completed the run is damaged"},
         },
         "required": ["handler_id", "workflow_name", "status", "started_at"],
     },

@@ -75,6 +75,7 @@ class HandlerData(BaseModel):
         run_id: Its current run.
         error: Why it failed; for a running one, that no live worker can execute it. Else None.
         result: The event that completed the run.
+        result_unreadable: Whether that is stored damaged; `result` is None then.
         status: running, completed, failed or cancelled.
         started_at, updated_at, completed_at: ISO 8601 in UTC.
     """
@@ -84,6 +85,7 @@ class HandlerData(BaseModel):
     run_id: str | None
     error: str | None
     result: EventEnvelopeWithMetadata | None
+    result_unreadable: bool = False
     status: Status
     started_at: str
     updated_at: str | None
@@ -202,12 +204,19 @@ def handler_data(record: RunRecord, workflow_name: str, *, no_worker: str | None
     """
     status = _STATUS_OF[record.status]
     started, ended = iso(record.created_at), iso(record.ended_at)
+    result, unreadable = None, False
+    if status == "completed" and record.ending is not None:
+        try:
+            result = event_data(record.ending)
+        except ValueError:
+            unreadable = True
     return HandlerData(
         handler_id=session_of(record.run_id),
         workflow_name=workflow_name,
         run_id=record.run_id,
         error=no_worker if status == "running" else _error(record),
-        result=event_data(record.ending) if status == "completed" and record.ending is not None else None,
+        result=result,
+        result_unreadable=unreadable,
         status=status,
         started_at=started or "",
         updated_at=ended or started,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,8 +13,9 @@ from llama_agents.client import WorkflowClient
 
 from support.http.calls import asked, run
 from support.http.rows import Ans, Ask, listening, make_server
-from umbel import attach
+from umbel import StartEvent, StopEvent, Workflow, attach, step
 from umbel.orchestration.model.errors import UmbelError
+from umbel.server.http.protocol import handler_data
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +175,36 @@ async def test_cancel_and_purge(client: WorkflowClient, http: httpx.AsyncClient)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Handler not found"})
     with pytest.raises(UmbelError):
         attach(purged)
+
+
+class Elsewhere(Workflow):
+    """Not served."""
+
+    @step
+    async def only(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=1)
+
+
+@pytest.mark.row(95)
+async def test_a_handler_whose_workflow_is_not_served_can_only_be_purged(runtime: Any, http: httpx.AsyncClient) -> None:
+    handler = Elsewhere(runtime=runtime).run()
+    await handler
+
+    for path in (f"/handlers/{handler.run_id}/cancel", f"/events/{handler.run_id}"):
+        assert (await http.post(path, json={"event": {"type": "StartEvent"}})).status_code == 404
+    answer = await http.post(f"/handlers/{handler.run_id}/cancel", params={"purge": "true"})
+    assert (answer.status_code, answer.json()) == (200, {"status": "deleted"})
+    with pytest.raises(UmbelError):
+        attach(handler.run_id)
+
+
+@pytest.mark.row(88)
+async def test_a_stored_result_that_is_damaged_is_said_to_be(runtime: Any, http: httpx.AsyncClient) -> None:
+    handler_id = (await run(http, "greet"))["handler_id"]
+    record = await runtime.store.connection.portal.run(runtime.store.run(handler_id))
+    damaged = handler_data(replace(record, ending=replace(record.ending, payload=b'{"result": ')), "greet")
+    assert (damaged.status, damaged.result, damaged.result_unreadable) == ("completed", None, True)
+    assert not handler_data(record, "greet").result_unreadable
 
 
 @pytest.mark.row(95)

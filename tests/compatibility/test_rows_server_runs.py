@@ -21,6 +21,7 @@ KEYS = [
     "run_id",
     "error",
     "result",
+    "result_unreadable",
     "status",
     "started_at",
     "updated_at",

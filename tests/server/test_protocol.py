@@ -10,6 +10,7 @@ ORDER = [
     "run_id",
     "error",
     "result",
+    "result_unreadable",
     "status",
     "started_at",
     "updated_at",
