@@ -78,5 +78,6 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "unknown_settings": "variables `UMBEL_…` that are no settings of this release were ignored",
         "verbose": "output of `Workflow(verbose=True)`",
         "wake_failed": "a short retry delay is left to the sweep",
+        "worker_recycled": "a worker ends because it has reached `--max-steps` or `--max-memory`",
     }
 )

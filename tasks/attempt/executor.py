@@ -103,9 +103,9 @@ class Executor:
         # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
         silence = min(settings.lease_seconds / 3, 5.0)
         beating = Connection(url, self.side, patience_seconds=settings.heartbeat_seconds, silence_seconds=silence)
-        self._attempts = RunningAttempts()
+        self.attempts = RunningAttempts()
         heartbeat = Engine(Store(beating, settings), self.flushing.dispatcher)
-        self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self._attempts.cancel)
+        self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self.attempts.cancel)
         self.suspects = Suspects(one_at_a_time=one_at_a_time)
         self.flusher = Flusher(self.side, settings.flush_seconds)
         # Attempts of several threads share the portal's loop: an async step that blocks must not hold up the others.
@@ -123,12 +123,12 @@ class Executor:
 
     def run_ended(self, run_id: str) -> None:
         """A run has ended: its steps here are cancelled at once."""
-        self._attempts.run_ended(run_id)
+        self.attempts.run_ended(run_id)
         self.registry.run_ended(run_id)
 
     def step_cancelled(self, member: str) -> None:
         """A running step was cancelled: if it runs here, it is stopped at once."""
-        self._attempts.cancel(Held.parse(member), "it was cancelled")
+        self.attempts.cancel(Held.parse(member), "it was cancelled")
 
     # -- a message -----------------------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Executor:
         for _ in range(2):
             held = Held(run_id, work_id, new_nonce())
             self.lease_holder.hold(held)
-            self._attempts.enter(held)
+            self.attempts.enter(held)
             owner = self.lease_holder.name
             try:
                 reply = await self.engine.claim(
@@ -214,7 +214,7 @@ class Executor:
 
     async def _attempt(self, work: Work, plain: PlainCalls, until: float) -> Ended:
         held = Held(work.run_id, work.work_id, work.claim_id)
-        running = self._attempts.enter(held)
+        running = self.attempts.enter(held)
         try:
             return await self._execute(work, running, plain, until)
         except (Exception, asyncio.CancelledError) as error:
@@ -226,7 +226,7 @@ class Executor:
             self._let_go(held)
 
     def _let_go(self, held: Held) -> None:
-        self._attempts.leave(held)
+        self.attempts.leave(held)
         self.lease_holder.drop(held)
 
     async def _execute(self, work: Work, running: Running, plain: PlainCalls, until: float) -> Ended:
@@ -261,7 +261,7 @@ class Executor:
         if isinstance(reply, Refusal):
             return Ended(reply.value)
         if (gained := reply.continued) is not None:
-            self._attempts.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
+            self.attempts.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
         if isinstance(outcome, Failed):
             failed = AttemptFailed(f"attempt {work.attempt}: {failure_text(outcome)}", outcome.retry_delay_seconds)
             failed.with_traceback(error.__traceback__ if error is not None else None)

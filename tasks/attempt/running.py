@@ -109,6 +109,8 @@ class RunningAttempts:
     """
 
     def __init__(self) -> None:
+        #: How many attempts have begun.
+        self.begun = 0
         self._by_run: dict[str, dict[str, Running]] = {}
         self._lock = threading.Lock()
 
@@ -124,6 +126,8 @@ class RunningAttempts:
             running = attempts.get(held.claim_id)
             if running is None:
                 running = attempts[held.claim_id] = Running(held)
+            elif after is None:
+                self.begun += 1  # entered a second time: the claim was answered
         if after is not None and after.reason == _RUN_ENDED:
             running.cancel(_RUN_ENDED)
         return running

@@ -150,6 +150,12 @@ class Installation:
         queue = step.queue or self.settings.queue
         return task is not None and not rate(task.rate_limit) and queue in self.app.amqp.queues.consume_from
 
+    @property
+    def steps_begun(self) -> int:
+        """How many attempts of steps this process has begun."""
+        executors = (self._executor, self._loop_executor)
+        return sum(executor.attempts.begun for executor in executors if executor is not None)
+
     def child_lost(self) -> None:
         """A pool child died; called in the worker's main process."""
         if self.sweep_step is not None:

@@ -20,6 +20,7 @@ from ....orchestration.model.errors import NotConfigured, WorkflowValidationErro
 from ....tasks.workflow.registry import Registry
 from ...celery_app.app import Installation, create_app
 from ...celery_app.draining import limit_drain
+from ...celery_app.recycling import recycle
 from ...celery_app.step_output import StepOutput, log_line, print_line
 from ...pool.taskpool import DEFAULT_CONCURRENCY
 from ..deployment import app_option, configured, installation, refuse_foreign
@@ -81,6 +82,15 @@ def worker_options(command: F) -> F:
 @targets_argument
 @worker_options
 @click.option("-n", "--name", metavar="NAME", help="Worker name; @HOST is added. Default: umbel-PID.")
+@click.option(
+    "--max-steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="End after so many steps, to be started again; in the prefork pool, replace each child after so many.",
+)
+@click.option(
+    "--max-memory", type=click.IntRange(min=1), metavar="MB", help="The same, for a process that has grown so large."
+)
 @loglevel_option("INFO")
 @log_format_option
 @llama_index_option
@@ -94,6 +104,8 @@ def worker(
     queues: str | None,
     task_events: bool,
     name: str | None,
+    max_steps: int | None,
+    max_memory: int | None,
     loglevel: str,
     log_format: LogFormat,
     quiet: bool,
@@ -125,6 +137,7 @@ def worker(
         log_as_json()
     # Celery warns root users of pickle, which this app never accepts.
     warnings.simplefilter("ignore", SecurityWarning)
+    recycle(app.umbel, max_steps=max_steps, max_memory_mb=max_memory, prefork=pool == "prefork")
     controller = app.Worker(
         hostname=host_format(f"{name or f'umbel-{os.getpid()}'}@%h"),
         pool_cls=POOLS[pool],
