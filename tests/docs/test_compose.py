@@ -91,6 +91,10 @@ def test_a_worker_has_the_time_to_drain() -> None:
     assert float(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds + 5
 
 
+def test_a_worker_that_hangs_is_seen() -> None:
+    assert SERVICES["worker"]["healthcheck"]["test"] == ["CMD", "umbel", "ping"]
+
+
 def test_nothing_is_published_beyond_this_machine() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
 
