@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.envelope import INPUT_REQUIRED, Envelope
+from ..model.envelope import INPUT_REQUIRED, SLEEP_ENDED, Envelope
 from ..model.plan import Plan
 from ..model.work_item import Waiter
 from ..store.reads import StoreReads
@@ -267,6 +267,7 @@ async def _questions(store: StoreReads, run_id: str, journal: Iterable[JournalEn
     key = store.locate(run_id)["waiters"]
     _, found = await store.command("look at waiters", "HSCAN", key, 0, "COUNT", WAITERS)
     waiters = [Waiter.from_bytes(name.decode(), data) for name, data in list(pairs(found).items())[:WAITERS]]
+    waiters = [each for each in waiters if each.event_type != SLEEP_ENDED]
     if not waiters:
         return ()
     timers = store.locate(run_id)["timers"]

@@ -11,6 +11,8 @@ from typing import Any
 EVENT = "umbel.Event"
 START = "umbel.StartEvent"
 STOP = "umbel.StopEvent"
+#: What a sleeping step waits for; it is no question to anybody.
+SLEEP_ENDED = "umbel.SleepEndedEvent"
 INPUT_REQUIRED = "umbel.InputRequiredEvent"
 STEP_FAILED = "umbel.StepFailedEvent"
 STEP_STATE_CHANGED = "umbel.StepStateChanged"

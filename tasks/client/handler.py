@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, cast
 from weakref import WeakSet
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from ...orchestration.connection.keys import new_id
 from ...orchestration.engine.cancelling.selection import Selection
@@ -41,9 +42,11 @@ from .readings import FamilyReading, Reading, gap_before
 from .settled import Settled, SettledList
 
 T = TypeVar("T")
+#: What a run results in.
+ResultT = TypeVar("ResultT", default=Any)
 
 
-class WorkflowHandler(WithPast):
+class WorkflowHandler(WithPast, Generic[ResultT]):
     """A run: `await handler` for its result, or `handler.result()` where there is no event loop.
 
     Any number of handlers, in any processes, may look at one run.
@@ -103,13 +106,13 @@ class WorkflowHandler(WithPast):
 
     # -- result ----------------------------------------------------------------------------------------------------
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, ResultT]:
         return self._awaited().__await__()
 
-    async def _awaited(self) -> Any:
+    async def _awaited(self) -> ResultT:
         return self._outcome(await self._hub.await_ended(self.run_id, started=self._started))
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> ResultT:
         """Wait for the run's result, blocking.
 
         A `StopEvent` gives its `result`; of a subclass the event itself is the result.
@@ -152,12 +155,12 @@ class WorkflowHandler(WithPast):
     def _record(self) -> RunRecord:
         return self._portal.call(self._engine.store.run(self.run_id))
 
-    def _outcome(self, end: RunEnd) -> Any:
+    def _outcome(self, end: RunEnd) -> ResultT:
         if end.ending is None:
             raise WorkflowFailed(f"Run {self.run_id!r} ended as {end.status} without saying how.")
         if end.status == "cancelled":
             raise WorkflowCancelledByUser(f"Run {self.run_id!r} was cancelled.")
-        return result_of(self.run_id, self._ending(end.status, end.ending))
+        return cast(ResultT, result_of(self.run_id, self._ending(end.status, end.ending)))
 
     def _ending(self, status: str, ending: Envelope) -> StopEvent:
         try:

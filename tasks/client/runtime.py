@@ -19,7 +19,7 @@ from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import NotConfigured, RunEnded, RunNotFound, SessionBusy
+from ...orchestration.model.errors import NotConfigured, RunEnded, RunExists, RunNotFound, SessionBusy
 from ...orchestration.model.plan import Plan
 from ...orchestration.sessions.look import current_run
 from ...orchestration.sessions.names import new_run_of
@@ -213,6 +213,19 @@ class Runtime:
             RunNotFound: There is no such run.
         """
         return self.handler_of(self.portal.call(self.store.run(check_run_id(run_id))))
+
+    def attach_to(self, workflow: WorkflowDefinition, run_id: str) -> WorkflowHandler:
+        """A handler for a run of a workflow.
+
+        Raises:
+            RunNotFound: There is no such run.
+            RunExists: It is a run of another workflow.
+        """
+        record = self.portal.call(self.store.run(run_id))
+        if record.workflow != workflow.workflow_name:
+            raise RunExists(f"Run {run_id!r} is a run of {record.workflow!r}, not of {workflow.workflow_name!r}.")
+        self.registry.of(workflow)
+        return self.handler(run_id, workflow)
 
     def handler_of(self, record: RunRecord) -> WorkflowHandler:
         """A handler for a run that was just read."""

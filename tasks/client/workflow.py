@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Generic, Literal, overload
 
 from ...orchestration.model.commands import WhenBusy
-from ...orchestration.model.errors import WorkflowRuntimeError
+from ...orchestration.model.errors import RunExists, WorkflowRuntimeError
 from ..context.children import ChildRun
 from ..context.ctx import Context
 from ..events.event import StartEvent
 from ..workflow.definition import WorkflowDefinition
 from ..workflow.start_events import start_event_for
-from .handler import WorkflowHandler
+from .handler import ResultT, WorkflowHandler
 from .runtime import Runtime, current_runtime
 
 
@@ -40,8 +40,11 @@ class _Start:
         return child_run if workflow is None else start_run
 
 
-class Workflow(WorkflowDefinition):
+class Workflow(WorkflowDefinition, Generic[ResultT]):
     """A process made of steps that hand each other events.
+
+    `class Flow(Workflow[Report])` tells type checkers what its runs result in, so that `await Flow().run()` is a
+    `Report`: the class of its stop event, or the type of the `result` of a plain `StopEvent`.
 
     Steps are methods decorated with `@step`, and free functions registered with `@step(workflow=...)`. Inherited
     methods count, and a subclass that overrides one wins; free functions belong to the class they name and to no
@@ -51,7 +54,9 @@ class Workflow(WorkflowDefinition):
     time-out, limits and verbosity given here travel with the run, other attributes do not.
 
     Args:
-        timeout: Seconds a run may take from its start; None is no limit.
+        timeout: Seconds a run may take from its start; None is no limit. By default what the class says, as in
+            `class Flow(Workflow, timeout=600)`; else 45 seconds, or no limit where a step asks people, takes their
+            answers or calls `wait_for_event`.
         disable_validation: Do not check the steps before a run. `@catch_error` handlers work nevertheless.
         verbose: Print what the steps do.
         resource_manager: Where resources are kept; by default each instance has its own.
@@ -86,8 +91,9 @@ class Workflow(WorkflowDefinition):
         run_id: str | None = None,
         session: str | None = None,
         when_busy: WhenBusy | None = None,
+        if_exists: Literal["error", "attach"] | None = None,
         **kwargs: Any,
-    ) -> WorkflowHandler:
+    ) -> WorkflowHandler[ResultT]:
         """Start a run and return its handler at once; await the handler for the result.
 
         Works with and without a running event loop; without one use the handler's blocking methods.
@@ -104,6 +110,9 @@ class Workflow(WorkflowDefinition):
                 `session`, it is that field.
             when_busy: What to do while another run of the session goes on, by default "queue". Without a session it is
                 a field of the start event.
+            if_exists: With `run_id`, if there is such a run already: "error", or "attach" to give its handler, whatever
+                it was started with. *Promise:* of any number of calls with one id, one starts a run. Without `run_id`
+                it is a field of the start event.
             **kwargs: Fields of the start event.
 
         Raises:
@@ -113,7 +122,7 @@ class Workflow(WorkflowDefinition):
             SessionBusy, SessionFull, SessionClosed: The session does not take the run.
             ContextStateError: `ctx` is a step's, or that of a run which goes on.
             ContextSerdeError: `ctx` holds unfinished work of another workflow.
-            RunExists: `run_id` is taken.
+            RunExists: `run_id` is taken; with "attach", by a run of another workflow.
             NotConfigured, StoreUnavailable: There is no Redis to run on.
         """
         if session is not None and "session" in self.start_event_class.model_fields:
@@ -125,20 +134,27 @@ class Workflow(WorkflowDefinition):
                 f"run(session={session!r}) of {self.workflow_name!r} was also given a run_id or a ctx. Runs of a "
                 "session get their ids and their state from it: leave the others out."
             )
+        if if_exists is not None and run_id is None:
+            kwargs["if_exists"], if_exists = if_exists, None
         WorkflowDefinition.ensure_valid(self)
         has_new_input = start_event is not None or bool(kwargs)
         beginning = None if ctx is None else ctx.beginning_of_run(self, has_new_input=has_new_input)
         goes_on = beginning is not None and beginning.goes_on
         event = None if goes_on else start_event_for(self, start_event, kwargs)
-        handler = self.runtime.start(
-            self,
-            event,
-            begin_with=None if beginning is None else beginning.snapshot,
-            run_id=run_id,
-            session=session,
-            when_busy=when_busy or "queue",
-            **WorkflowDefinition.run_arguments(self),
-        )
+        try:
+            handler = self.runtime.start(
+                self,
+                event,
+                begin_with=None if beginning is None else beginning.snapshot,
+                run_id=run_id,
+                session=session,
+                when_busy=when_busy or "queue",
+                **WorkflowDefinition.run_arguments(self),
+            )
+        except RunExists:
+            if if_exists != "attach" or run_id is None:
+                raise
+            handler = self.runtime.attach_to(self, run_id)
         if ctx is not None:
             handler.give_context(ctx)
         return handler

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Generic, Self, cast
@@ -20,7 +21,7 @@ from typing_extensions import TypeVar
 from ...orchestration.model.errors import ContextStateError, WorkflowRuntimeError
 from ...orchestration.model.work_item import OnParentEnd
 from ..events.codec import encode_event
-from ..events.event import Event, StartEvent
+from ..events.event import Event, SleepEndedEvent, StartEvent
 from ..events.exceptions import decode_exception
 from ..events.serializers import BaseSerializer
 from ..retry.policy import RetryInfo
@@ -262,6 +263,18 @@ class Context(StepContextMarker, Generic[StateT]):
         """
         face = self._step("wait_for_event")
         return cast(EventT, face.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for a while; the step holds no slot and no process meanwhile, and a crash does not prolong it.
+
+        The step is executed again from the top when the time is over, as after `wait_for_event`. The run's timeout
+        goes on.
+
+        Raises:
+            WorkflowRuntimeError: It is no time that can be waited.
+        """
+        with suppress(TimeoutError):
+            self._step("sleep").wait(SleepEndedEvent, None, None, {}, seconds)
 
     async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
         """What `function` returns, computed once in this step, however often the step is executed.

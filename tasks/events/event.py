@@ -193,6 +193,10 @@ class IdleReleasedEvent(StopEvent):
     """The run was unloaded while it waits. Used by umbel itself, never in a stream."""
 
 
+class SleepEndedEvent(Event):
+    """What a step waits for in `ctx.sleep`. It never comes: the wait ends with its time. Used by umbel itself."""
+
+
 class InternalDispatchEvent(Event):
     """The root of events that report a run's progress; streams show them only with `expose_internal=True`."""
 
@@ -442,6 +446,7 @@ SYSTEM_EVENTS = (
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
     IdleReleasedEvent,
+    SleepEndedEvent,
     UnreadableEvent,
 )
 

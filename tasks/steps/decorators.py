@@ -16,6 +16,7 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import Event, StepFailedEvent
 from ..retry.policy import RetryPolicy
+from .retries import policy_of_retries
 from .signature import EventParameter, StepSignature, caller_names, label, read_signature
 
 StepGraphCheck = Literal["reachability", "dead_end"]
@@ -117,6 +118,8 @@ def step(
     timeout: float | None = None,
     join_by: str | None = None,
     within_seconds: float | None = None,
+    retries: int | None = None,
+    backoff: float | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -133,6 +136,8 @@ def step(
     timeout: float | None = None,
     join_by: str | None = None,
     within_seconds: float | None = None,
+    retries: int | None = None,
+    backoff: float | None = None,
 ) -> Any:
     """Declare a function to be a step of a workflow; use it bare or called.
 
@@ -154,6 +159,10 @@ def step(
             once for each complete set of one value.
         within_seconds: For such a step: how long after its first event a set may become complete. What has arrived of
             one that does not is dropped, and a `JoinExpired` says so, on the stream and to a step that accepts it.
+        retries: In place of a `retry_policy`: how often a failed attempt is tried again; `retries=3` is at most four
+            attempts.
+        backoff: With `retries`: how much longer each delay is than the one before; by default 2.0. The first one is a
+            second, the longest a minute.
 
     Raises:
         TypeError: `func` is not callable.
@@ -164,14 +173,15 @@ def step(
         signature = _signature(function, frame)
         where = label(function)
         _check_num_workers(where, num_workers)
-        _check_placement(where, retry_policy, queue, priority, timeout)
+        policy = policy_of_retries(where, retry_policy, retries, backoff)
+        _check_placement(where, policy, queue, priority, timeout)
         _check_join(where, signature["event_parameters"], join_by, within_seconds)
         config = StepConfig(
             **signature,
             name=function.__name__,
             function=function,
             num_workers=num_workers,
-            retry_policy=retry_policy,
+            retry_policy=policy,
             queue=queue,
             priority=priority,
             timeout_seconds=timeout,

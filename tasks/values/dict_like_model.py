@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -20,13 +20,38 @@ from pydantic_core import CoreSchema
 
 #: The named half of the dict interface. No methods, so that an event may declare a field called `items` or `values`.
 _DICT_METHODS = ("items", "keys", "values")
+#: Those that change it. Dynamic data of such a name come first: `ev.update` was theirs before there were these.
+_CHANGING_METHODS = ("clear", "pop", "popitem", "setdefault", "update")
+
+
+class _Changing(MutableMapping[str, Any]):
+    """The dynamic data of a model, which keep the model's rules when they change."""
+
+    def __init__(self, model: DictLikeModel) -> None:
+        self._model = model
+
+    def __getitem__(self, key: str) -> Any:
+        return self._model[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._model[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._model[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model._data)
+
+    def __len__(self) -> int:
+        return len(self._model._data)
 
 
 class DictLikeModel(BaseModel):
     """A pydantic model that keeps undeclared keyword arguments and offers them as attributes and as dict items.
 
     `ev["x"]`, `"x" in ev`, `len(ev)`, iteration, `get`, `keys`, `values`, `items` and `to_dict()` see dynamic data
-    only; `ev["declared_field"]` is a KeyError. `bool(ev)` is always True. Private attributes may be given by name.
+    only, and so do `del ev["x"]`, `pop`, `popitem`, `setdefault`, `update` and `clear`, which change it;
+    `ev["declared_field"]` is a KeyError. `bool(ev)` is always True. Private attributes may be given by name.
     `model_dump()` puts dynamic data, if there is any, under `"_data"`; `model_validate` accepts it there or flat.
 
     A subclass may forbid dynamic data with `model_config = ConfigDict(extra="forbid")`.
@@ -85,6 +110,8 @@ class DictLikeModel(BaseModel):
             return self._get
         if name in _DICT_METHODS:
             return getattr(self._data, name)
+        if name in _CHANGING_METHODS and name not in self._data:
+            return getattr(_Changing(self), name)
         return super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
 
     def _get(self, key: str, default: Any = None) -> Any:
@@ -112,6 +139,9 @@ class DictLikeModel(BaseModel):
         if self.__pydantic_extra__ is None:
             raise KeyError(f"{cls.__qualname__} forbids dynamic data, so {key!r} cannot be set")
         self._data[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._data[key]
 
     def __contains__(self, key: object) -> bool:
         return key in self._data
@@ -149,6 +179,3 @@ class DictState(DictLikeModel):
             del self[name]
         else:
             super().__delattr__(name)
-
-    def __delitem__(self, key: str) -> None:
-        del self._data[key]

@@ -21,6 +21,7 @@ from ..steps.decorators import StepConfig
 from ..steps.discovery import ClassSteps, bound_step, class_steps, config_of, free_steps, register_free_step, steps_of
 from ..values.class_names import qualified_name
 from .graph_checks import GraphCheck
+from .time_limits import OF_CLASS, default_limit
 from .validation import check_workflow, start_event_class, stop_event_class
 
 
@@ -100,10 +101,11 @@ class WorkflowDefinition:
 
     #: Whether what a step got from `ctx.store` and changed in place is written back when the step ends.
     writes_back: ClassVar[bool] = False
+    _class_timeout: ClassVar[float | None] = OF_CLASS
 
     def __init__(
         self,
-        timeout: float | None = 45.0,
+        timeout: float | None = OF_CLASS,
         disable_validation: bool = False,
         verbose: bool = False,
         resource_manager: ResourceManager | None = None,
@@ -113,6 +115,7 @@ class WorkflowDefinition:
         skip_graph_checks: Collection[GraphCheck] | None = None,
         serializer: BaseSerializer | None = None,
     ) -> None:
+        timeout = default_limit(self._class_timeout, steps_of(type(self)).values()) if timeout is OF_CLASS else timeout
         _check_timeout(timeout)
         _check_num_concurrent_runs(num_concurrent_runs)
         _check_resource_manager(resource_manager)
@@ -131,8 +134,11 @@ class WorkflowDefinition:
         self._validated: tuple[int, bool] | None = None
         self._run_options: dict[str, Any] = {}
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
+    def __init_subclass__(cls, *, timeout: float | None = OF_CLASS, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        if timeout is not OF_CLASS:
+            _check_timeout(timeout)
+            cls._class_timeout = timeout
         declare_child_steps(cls, WorkflowDefinition)
 
     if not TYPE_CHECKING:

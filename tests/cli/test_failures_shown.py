@@ -10,6 +10,9 @@ import pytest
 from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
 
+#: Each command is a process, and each `run` starts a Redis and a worker of its own.
+pytestmark = pytest.mark.timeout(180)
+
 FLOWS = """
 from umbel import Event, StartEvent, StepFailedEvent, StopEvent, Workflow, catch_error, step
 from umbel.retry_policy import ConstantDelayRetryPolicy

@@ -10,6 +10,9 @@ from support.eventually import eventually
 from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
 
+#: Each command is a process, and each `run` starts a Redis and a worker of its own.
+pytestmark = pytest.mark.timeout(180)
+
 FLOW = """
 from umbel import StartEvent, StopEvent, Workflow, step
 from words import WORD

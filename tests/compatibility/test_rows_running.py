@@ -154,8 +154,14 @@ async def test_a_program_runs_with_only_its_import_root_changed(root: str) -> No
 
 @pytest.mark.row(2)
 async def test_a_run_times_out_after_45_seconds_by_default(runtime: BasicRuntime) -> None:
+    class Lingering(Workflow):
+        @step
+        async def linger(self, ev: StartEvent) -> StopEvent:
+            await asyncio.Event().wait()
+            return StopEvent()
+
     assert inspect.signature(Workflow).parameters["timeout"].default == 45.0
-    handler = Waiting().run()
+    handler = Lingering().run()
     assert time_limit_in_ms(runtime, handler) == 45_000
 
     turn_the_clock_past_the_limit(runtime, handler)
@@ -165,8 +171,11 @@ async def test_a_run_times_out_after_45_seconds_by_default(runtime: BasicRuntime
 
 
 @pytest.mark.row(2)
-async def test_none_is_no_time_limit(runtime: BasicRuntime) -> None:
-    handler = Waiting(timeout=None).run()
+@pytest.mark.parametrize("given", [{}, {"timeout": None}])
+async def test_none_is_no_time_limit_and_the_default_where_events_are_waited_for(
+    given: dict[str, None], runtime: BasicRuntime
+) -> None:
+    handler = Waiting(**given).run()
     assert time_limit_in_ms(runtime, handler) is None
 
     await handler.send_event(Go())

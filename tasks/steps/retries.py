@@ -1,0 +1,30 @@
+"""`@step(retries=3, backoff=2.0)` as a retry policy."""
+
+from __future__ import annotations
+
+from ...orchestration.model.durations import is_duration
+from ...orchestration.model.errors import WorkflowValidationError
+from ..retry.policy import RetryPolicy, retry_policy
+from ..retry.timing import stop_after_attempt, wait_exponential
+
+
+def policy_of_retries(
+    where: str, given: RetryPolicy | None, retries: int | None, backoff: float | None
+) -> RetryPolicy | None:
+    """The policy that the decorator's arguments say: the given one, or that of the retries.
+
+    Raises:
+        WorkflowValidationError: Both are given, or a value that cannot be; the text names the step.
+    """
+    if retries is None:
+        if backoff is not None:
+            raise WorkflowValidationError(f"Step {where!r} is given backoff without retries. Add retries=3.")
+        return given
+    if given is not None:
+        raise WorkflowValidationError(f"Step {where!r} is given retries and a retry_policy. Give one of them.")
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        raise WorkflowValidationError(f"retries must be an integer from 0, got {retries!r} for step {where!r}.")
+    growth = 2.0 if backoff is None else backoff
+    if not is_duration(growth) or growth < 1:
+        raise WorkflowValidationError(f"backoff must be a number from 1, got {backoff!r} for step {where!r}.")
+    return retry_policy(wait=wait_exponential(exp_base=growth), stop=stop_after_attempt(retries + 1))
