@@ -95,12 +95,14 @@ BUSY_INDEXES = (
     "releasing",
     "retire",
     "outbox",
+    "lines",
     "runs:running",
 )
 #: What lives as long as the deployment, by the beginning of its name behind the shard's tag.
 LASTING = (
     "deployment",
     "runs:",
+    "sessions",
     "counters",
     "workers",
     "swept_at",
