@@ -59,6 +59,8 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "set_back": "Redis came back with an earlier state; a stream reader continues from there",
         "single_fetch": "messages are fetched one by one because the broker did not respond",
         "start_arguments_ignored": "`run()` got a start event and keyword arguments",
+        "state_kept_back": "what a step has set could not be written early; its commit writes it",
+        "state_written_over": "a value that a step changed in place replaces what another step has written meanwhile",
         "step_cancelled": "a running step was cancelled",
         "step_continued": "a worker continued with a step without the broker, as its own Celery task",
         "step_failed": "an attempt failed",
