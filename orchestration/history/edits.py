@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..model.envelope import Envelope
+from ..model.envelope import EXACT, Envelope
 from ..model.errors import ContextSerdeError, WorkflowRuntimeError
 from ..model.plan import Plan
 from ..snapshots.take import RunSnapshot, SavedItem
@@ -24,11 +24,12 @@ class Edits:
 
     Attributes:
         state: Of `ctx.store`.
-        events: By work item, or by step where it has one work item: the event that it is executed with instead.
+        events: By work item, or by step where it has one work item: the event that it is executed with instead, or
+            fields of its event that are replaced, as JSON values.
     """
 
     state: StateEdit | None = None
-    events: Mapping[str, Envelope] = field(default_factory=dict)
+    events: Mapping[str, Envelope | Mapping[str, Any]] = field(default_factory=dict)
 
 
 def edited(point: RunAt, edits: Edits, plan: Plan, now: int) -> RunSnapshot:
@@ -101,19 +102,20 @@ def _edited_state(state: dict[str, Any], edit: StateEdit) -> dict[str, Any]:
 
 
 def _with_events(
-    items: Sequence[SavedItem], events: Mapping[str, Envelope], point: RunAt, plan: Plan
+    items: Sequence[SavedItem], events: Mapping[str, Envelope | Mapping[str, Any]], point: RunAt, plan: Plan
 ) -> Sequence[SavedItem]:
     given = dict(events)
     found = []
     for item in items:
         alone = sum(each.step == item.step for each in items) == 1
-        event = given.pop(item.work_id, None) or (given.pop(item.step, None) if alone else None)
-        if event is not None:
+        edit = given.pop(item.work_id, None) or (given.pop(item.step, None) if alone else None)
+        if edit is not None:
             if len(item.events) != 1 or item.fan_in is not None:
                 raise WorkflowRuntimeError(
                     f"Step {item.step!r} gathers {len(item.events)} events at point {point.seq} of run "
                     f"{point.run_id!r}; only the event of a step that takes one can be replaced."
                 )
+            event = edit if isinstance(edit, Envelope) else _with_fields(item.events[0], edit, item.step)
             accepts = plan.by_name[item.step].accepts
             if not any(event.is_a(name) for name in accepts):
                 raise WorkflowRuntimeError(
@@ -128,3 +130,22 @@ def _with_events(
             f"{point.seq} of run {point.run_id!r}. Its work then: {there}."
         )
     return found
+
+
+def _with_fields(event: Envelope, fields: Mapping[str, Any], step: str) -> Envelope:
+    value = json.loads(event.payload)
+    if EXACT in value:
+        raise WorkflowRuntimeError(
+            f"The {event.type} for step {step!r} has values that are more than JSON; its fields cannot be replaced one "
+            "by one. Give a whole event."
+        )
+    more = value.get("_data") or {}
+    unknown = sorted(set(fields) - set(value) - set(more))
+    if unknown:
+        raise WorkflowRuntimeError(
+            f"The {event.type} for step {step!r} has no field {', '.join(map(repr, unknown))}; it has "
+            f"{', '.join(sorted({*value, *more} - {'_data'}))}."
+        )
+    for name, new in fields.items():
+        (value if name in value else more)[name] = new
+    return replace(event, payload=json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())

@@ -117,7 +117,7 @@ class _Reading:
         self.before: dict[int, int] = {}
 
     def point(self, entry: Entry) -> Point:
-        about = entry.about if isinstance(entry.about, dict) else entry.about[0]
+        about = entry.about if isinstance(entry.about, dict) else (entry.about or [{}])[0]  # Lua: an empty table
         self.version = about.get("v", self.version)
         self.branch = about.get("branch", self.branch)
         work_id = entry.work_id or about.get("w") or ""

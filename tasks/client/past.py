@@ -150,7 +150,7 @@ class WithPast:
         *,
         run_id: str | None = None,
         state: StateEdit | None = None,
-        events: Mapping[str, Event] | None = None,
+        events: Mapping[str, Event | Mapping[str, Any]] | None = None,
         code: Literal["current", "recorded"] = "current",
         timeout_seconds: float | None = None,
     ) -> Any:
@@ -167,7 +167,8 @@ class WithPast:
             run_id: Of the new run; by default a generated one.
             state: How `ctx.store` is changed before: a JSON Patch, a dict of top-level keys (None deletes one), or a
                 function of the state.
-            events: By work item, or by step: events that these are executed with instead of their own.
+            events: By work item, or by step where it has one: the event it is executed with instead, or a dict of
+                fields of its event to replace.
             code: What it runs by: the workflow as it is loaded here, if it is, or as this run started with it.
             timeout_seconds: Its time limit from now; by default that of this run.
 
@@ -187,7 +188,7 @@ class WithPast:
         point: PointLike,
         run_id: str | None,
         state: StateEdit | None,
-        events: Mapping[str, Event],
+        events: Mapping[str, Event | Mapping[str, Any]],
         code: str,
         timeout_seconds: float | None,
     ) -> Self:
@@ -217,7 +218,7 @@ class WithPast:
         *,
         stop_running: bool = False,
         state: StateEdit | None = None,
-        events: Mapping[str, Event] | None = None,
+        events: Mapping[str, Event | Mapping[str, Any]] | None = None,
         timeout_seconds: float | None = None,
     ) -> Any:
         """Put the run itself back to a point of its past, whatever became of it. To be awaited, as `at`.
@@ -244,7 +245,7 @@ class WithPast:
         self,
         point: PointLike,
         state: StateEdit | None,
-        events: Mapping[str, Event],
+        events: Mapping[str, Event | Mapping[str, Any]],
         timeout_seconds: float | None,
         *,
         stop_running: bool,
@@ -262,9 +263,10 @@ class WithPast:
             timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
         )
 
-    def _edits(self, state: StateEdit | None, events: Mapping[str, Event]) -> Edits:
+    def _edits(self, state: StateEdit | None, events: Mapping[str, Event | Mapping[str, Any]]) -> Edits:
         settings = self._engine.store.settings
-        return Edits(state, {name: encode_event(event, settings) for name, event in events.items()})
+        given = events.items()
+        return Edits(state, {name: encode_event(e, settings) if isinstance(e, Event) else e for name, e in given})
 
     def sibling(self, run_id: str) -> Self:
         """The handler of another run of the same workflow."""

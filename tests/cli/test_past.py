@@ -1,0 +1,85 @@
+"""`umbel history`, `diff`, `fork`, `rewind` and `verify` on runs of a real worker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from umbel import Context, Event, Runtime, StartEvent, StopEvent, Workflow, step
+from umbel.workers.cli.main import cli
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+class Checked(Event):
+    amount: int
+
+
+class Ordered(StartEvent):
+    amount: int
+
+
+class Shop(Workflow):
+    @step
+    async def check(self, ctx: Context[Any], ev: Ordered) -> Checked:
+        await ctx.store.set("amount", ev.amount)
+        return Checked(amount=ev.amount)
+
+    @step
+    async def charge(self, ctx: Context[Any], ev: Checked) -> StopEvent:
+        if ev.amount < 0:
+            raise ValueError("no money")
+        return StopEvent(result=[ev.amount, await ctx.store.get("amount")])
+
+
+@pytest.fixture
+def failed(runtime: Runtime) -> str:
+    handler = Shop().run(amount=-1)
+    with pytest.raises(ValueError, match="no money"):
+        handler.result()
+    return handler.run_id
+
+
+def call(runtime: Runtime, *words: str, code: int = 0) -> str:
+    assert runtime.settings.redis_url is not None
+    done = CliRunner().invoke(cli, [*words, "--redis", runtime.settings.redis_url])
+    assert done.exit_code == code, done.output
+    return done.stdout if code == 0 else done.output
+
+
+def test_the_history_of_a_run_is_a_table_or_json(runtime: Runtime, failed: str) -> None:
+    table = call(runtime, "history", failed)
+    listed = json.loads(call(runtime, "history", failed, "--json", "--kind", "commit"))
+
+    assert table.splitlines()[0].split() == ["POINT", "TIME", "KIND", "STEP", "ATTEMPT", "OUTCOME", "STATE", "WORKER"]
+    assert [(point["step"], point["outcome"]) for point in listed] == [("check", "returned"), ("charge", "failed")]
+
+
+def test_a_run_is_shown_as_it_was(runtime: Runtime, failed: str) -> None:
+    shown = json.loads(call(runtime, "history", failed, "--at", "before charge", "--json"))
+
+    assert shown["state"] == {"amount": -1}
+    assert [(work["step"], work["events"]) for work in shown["work"]] == [("charge", [{"amount": -1}])]
+    assert json.loads(call(runtime, "diff", failed, "1", "before charge")) == [
+        {"op": "add", "path": "/amount", "value": -1}
+    ]
+    assert "has no point 99" in call(runtime, "history", failed, "--at", "99", code=1)
+
+
+def test_a_run_is_forked_and_put_back_with_changes(runtime: Runtime, failed: str) -> None:
+    edits = ["--from", "before charge", "--event", 'charge={"amount": 3}', "--set", "amount=4"]
+
+    made = call(runtime, "fork", failed, *edits).strip()
+    assert runtime.attach(made).result() == [3, 4]
+    call(runtime, "rewind", failed, *edits)
+    assert runtime.attach(failed).result() == [3, 4]
+    call(runtime, "verify", failed, made)
+
+
+def test_edits_that_cannot_be_read_are_refused(runtime: Runtime, failed: str) -> None:
+    said = call(runtime, "fork", failed, "--from", "before charge", "--set", "name=Ada", code=2)
+
+    assert "Expected --set KEY=JSON" in said

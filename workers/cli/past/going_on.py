@@ -1,0 +1,114 @@
+"""`umbel fork` and `umbel rewind`: going on from a point of a run's past."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
+
+import click
+
+from ....orchestration.model.errors import UmbelError, WorkflowRuntimeError
+from ..deployment import deployment_options, existing
+from ..output import note
+from ..runs.find import find_run
+from ..runs.selecting import Conditions, chosen, condition_options
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_ENDED = ("failed", "cancelled", "timed_out", "completed")
+
+
+def _edit_options(command: F) -> F:
+    setting = click.option(
+        "--set", "settings", multiple=True, metavar="KEY=JSON", help="Set a key of ctx.store before; null deletes it."
+    )
+    event = click.option(
+        "--event",
+        "events",
+        multiple=True,
+        metavar="STEP=JSON",
+        help="Replace fields of the event that a step is executed with; a work item's id instead of STEP works too.",
+    )
+    start = click.option(
+        "--from", "point", required=True, metavar="POINT", help="57, 'before STEP', 'after STEP', 'before STEP#2'."
+    )
+    return start(event(setting(command)))
+
+
+def _pairs(given: Sequence[str], what: str) -> dict[str, Any]:
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise click.UsageError(f"Expected {what}, got {text!r}. Text is quoted: name='\"Ada\"'.")
+    return found
+
+
+def _edits(settings: Sequence[str], events: Sequence[str]) -> Mapping[str, Any]:
+    return {
+        "state": _pairs(settings, "--set KEY=JSON") or None,
+        "events": _pairs(events, "--event STEP=JSON") or None,
+    }
+
+
+@click.command()
+@click.argument("run_ids", nargs=-1, metavar="[RUN]...")
+@_edit_options
+@condition_options
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@deployment_options
+def fork(
+    run_ids: tuple[str, ...],
+    point: str,
+    settings: tuple[str, ...],
+    events: tuple[str, ...],
+    yes: bool,
+    redis_url: str | None,
+    state: str | None,
+    **conditions: Unpack[Conditions],
+) -> None:
+    """Start runs that go on from a point of others, and print their ids.
+
+    Of each RUN, or of the ended runs that meet the conditions. What had been done at the point is not executed again.
+    """
+    edits, problems = _edits(settings, events), []
+    with existing(redis_url, state) as runtime:
+        if len(run_ids) == 1:
+            run_ids = (runtime.portal.call(find_run(runtime.store, run_ids[0])),)
+        ids = chosen(
+            runtime, run_ids, conditions, every=False, of_statuses=_ENDED, by_default=_ENDED[:1], verb="Fork", yes=yes
+        )
+        for run_id in ids:
+            try:
+                click.echo(runtime.attach(run_id).fork(point, **edits).run_id)
+            except UmbelError as error:
+                problems.append(str(error))
+    if problems:
+        raise WorkflowRuntimeError(" ".join(problems))
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@_edit_options
+@click.option("--stop-running", is_flag=True, help="Also if the run goes on: what it executes is stopped.")
+@deployment_options
+def rewind(
+    run_id: str,
+    point: str,
+    settings: tuple[str, ...],
+    events: tuple[str, ...],
+    stop_running: bool,
+    redis_url: str | None,
+    state: str | None,
+) -> None:
+    """Put RUN back to a point of its past, from where it goes on under its id."""
+    edits = _edits(settings, events)
+    with existing(redis_url, state) as runtime:
+        handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))
+        handler.rewind(point, stop_running=stop_running, **edits)
+    note(f"Run {handler.run_id!r} goes on from {point!r}. Follow it with: umbel events {handler.run_id} -f")
