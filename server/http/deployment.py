@@ -297,12 +297,15 @@ class ServedDeployment:
             arguments["begin_with"] = beginning.snapshot
         return self.runtime.start(workflow, event, session=session, when_busy=when_busy, **arguments)
 
-    async def purge(self, handler_id: str) -> None:
-        """Delete a handler whose run has ended: that run, its state, and the run it is named after."""
+    async def purge(self, handler_id: str) -> bool:
+        """Delete a handler whose run has ended: that run, its state, and the run it is named after.
+
+        Returns:
+            Whether there is none any more: False where a run that has waited for its turn goes on.
+        """
         found = await current_run(self.store, handler_id)
-        for run_id in dict.fromkeys([found, handler_id if is_plain(handler_id) else ""]):
-            if run_id:
-                await self.store.purge(run_id)
+        runs = dict.fromkeys([found, handler_id if is_plain(handler_id) else ""])
+        return all([await self.store.purge(run_id) for run_id in runs if run_id])
 
     def count_reader(self, change: int) -> None:
         """Record that a stream was opened (1) or closed (-1)."""

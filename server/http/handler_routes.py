@@ -167,7 +167,8 @@ class HandlerEndpoints:
             raise HTTPException(404, "Handler not found")
         if not purge:
             return "cancelled"
-        await self._deployment.purge(request.path_params["handler_id"])
+        if not await self._deployment.purge(request.path_params["handler_id"]):
+            raise HTTPException(409, "Another run of this session goes on; nothing was deleted")
         return "deleted"
 
     # -- events ---------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from ..state.fields import CLASS_FIELD, StateFields
 from ..state.store import DictState, StateStore
 from ..workflow.definition import WorkflowDefinition
 from ..workflow.start_events import start_event_for
-from .handler import WorkflowHandler
+from .handler import ResultT, WorkflowHandler
 from .runtime import Runtime, current_runtime
 from .workflow import Workflow
 
@@ -97,13 +97,13 @@ class Session:
 
     def run(
         self,
-        workflow: Workflow,
+        workflow: Workflow[ResultT],
         start_event: StartEvent | None = None,
         *,
         when_busy: WhenBusy = "queue",
         access: Access = "write",
         **kwargs: Any,
-    ) -> WorkflowHandler:
+    ) -> WorkflowHandler[ResultT]:
         """Start a run in this session and return its handler at once.
 
         *Promise:* of any number of runs, started by any processes, one goes on at a time; the script that ends it, in

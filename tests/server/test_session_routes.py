@@ -139,6 +139,18 @@ async def test_a_named_handler_is_a_session(client: httpx.AsyncClient, name: str
     assert (await client.get(f"/handlers/{name}")).json()["result"]["value"]["result"] == 2
 
 
+async def test_a_handler_whose_next_run_has_begun_meanwhile_is_not_purged(client: httpx.AsyncClient, name: str) -> None:
+    await interview(client, name)
+    second = await interview(client, name)
+
+    answer = await client.post(f"/handlers/{name}/cancel?purge=true")
+
+    assert answer.status_code == 409
+    assert "goes on" in answer.json()["detail"]
+    assert (await client.get(second)).status_code == 202
+    await client.post(f"{second}/cancel")
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [

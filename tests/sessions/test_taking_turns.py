@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.store.blocking import BlockingStore as Store
-from support.store.blocking import SentDispatches, blocking_sweep
+from support.store.blocking import SentDispatches, blocking_store, blocking_sweep
 from support.store.driving import LIMITS, DrivenRun, event, failed, plan_of, step, stop
 from support.store.state_writer import BlockingHash
 from umbel.orchestration.connection.keys import new_id
@@ -221,6 +221,37 @@ def test_a_session_whose_run_goes_on_is_left_alone_by_looks(store: Store) -> Non
     assert at(store) == first.run_id
     assert is_queued(second)
     assert store.client.zscore(first.keys["lines"], "h") > 1
+
+
+def test_an_idle_session_is_kept_as_long_as_it_is_set_to_be_and_its_runs_as_long_as_runs(store: Store) -> None:
+    settings = store.settings.model_copy(update={"session_retention_seconds": 100.0, "retention_seconds": 10.0})
+    store = blocking_store(settings, store.client)
+    run = begin(store)
+    BlockingHash.of(store, run.run_id, "h").write(Change("set", set={"k": b"1"}))
+    names = ("handler:h", "state:h", "state:h:versions", "session_runs:h")
+    assert [store.client.pttl(run.keys[name]) for name in names] == [-1] * 4
+
+    cancel(run)
+
+    assert all(90_000 < store.client.pttl(run.keys[name]) <= 100_000 for name in names)
+    assert 0 < store.client.pttl(run.keys["run"]) <= 10_000
+
+
+def test_a_session_whose_retention_is_over_is_not_listed_any_more(store: Store) -> None:
+    over = begin(store)
+    cancel(over)
+    begin(store, session="kept")
+    names = ("handler:h", "state:h", "state:h:versions", "session_runs:h")
+    store.client.delete(*(over.keys[name] for name in names))
+    for shard in range(store.settings.shards):
+        index = store.keys.in_shard(shard, "sessions")
+        for name in store.client.zrange(index, 0, -1):
+            store.client.zadd(index, {name: 1})
+
+    blocking_sweep(store, SentDispatches(), lambda _: 1).sweep(everything=True)
+
+    indexes = [store.keys.in_shard(shard, "sessions") for shard in range(store.settings.shards)]
+    assert [name for index in indexes for name in store.client.zrange(index, 0, -1)] == [b"kept"]
 
 
 def test_a_run_of_a_limited_workflow_waits_for_its_turn_first_and_then_for_its_admission(store: Store) -> None:
