@@ -51,7 +51,7 @@ class KeepEvent:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Create the work item `work_id`: a stored event for one step."""
+    """Create the work item `work_id`: a stored event for one step; or several, that a fan-in has gathered."""
 
     work_id: str
     step: StepPlan
@@ -60,16 +60,21 @@ class Deliver:
     event_name: str
     scope: str
     recoveries: str
+    event_ids: tuple[str, ...] = ()
 
     def wire(self) -> dict[str, Any]:
-        return where(self.step, self.queue) | {
-            "o": "deliver",
-            "w": self.work_id,
-            "e": self.event_id,
-            "en": self.event_name,
-            "sc": self.scope,
-            "rc": self.recoveries,
-        }
+        events = {"es": list(self.event_ids)} if self.event_ids else {"e": self.event_id}
+        return (
+            where(self.step, self.queue)
+            | events
+            | {
+                "o": "deliver",
+                "w": self.work_id,
+                "en": self.event_name,
+                "sc": self.scope,
+                "rc": self.recoveries,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from .work_item import (
     Awaiting,
     Failed,
     FannedOut,
+    Grouped,
     Origin,
     Outcome,
     Returned,
@@ -227,6 +228,8 @@ def decide(plan: Plan, work: Work, outcome: Outcome, surroundings: Surroundings,
             return _decide_failed(plan, work, outcome, limits)
         case Suspended():
             return _decide_suspended(work, outcome, surroundings)
+        case Grouped():
+            return _decide_grouped(plan, work, outcome, limits)
         case Awaiting():
             return _decide_awaiting(work, outcome)
 
@@ -341,3 +344,23 @@ def _decide_awaiting(work: Work, outcome: Awaiting) -> Decision:
             AwaitChildren(tuple(child.child_id for child in children)),
         ]
     )
+
+
+def _decide_grouped(plan: Plan, work: Work, outcome: Grouped, limits: Limits) -> Decision:
+    commands: list[Command] = [_stopped(work)]
+    for key, events in outcome.groups:
+        ids = tuple(derive_id(work.work_id, key, number) for number in range(len(events)))
+        commands.extend(KeepEvent(event_id, event, 1) for event_id, event in zip(ids, events, strict=True))
+        commands.append(
+            Deliver(
+                work_id=derive_id(work.run_id, work.work_id, "group", key),
+                step=plan.by_name[work.step],
+                queue=limits.queue,
+                event_id="",
+                event_name=work.event_name,
+                scope=work.scope.path,
+                recoveries=work.origin.packed_recoveries(),
+                event_ids=ids,
+            )
+        )
+    return Decision([*commands, Done()])

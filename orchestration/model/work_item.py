@@ -350,4 +350,15 @@ class Awaiting:
     at_once: int | None = None
 
 
-Outcome = Returned | FannedOut | Failed | Suspended | Awaiting
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """What a fan-in has gathered falls into groups: its step is executed once for each of them.
+
+    Attributes:
+        groups: Of events, each with what identifies it.
+    """
+
+    groups: tuple[tuple[str, tuple[Envelope, ...]], ...]
+
+
+Outcome = Returned | FannedOut | Failed | Suspended | Awaiting | Grouped

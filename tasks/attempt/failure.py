@@ -11,7 +11,7 @@ from typing import Any
 from ...orchestration.model.decide import recovering
 from ...orchestration.model.envelope import FAILED, Envelope, ending
 from ...orchestration.model.errors import StoreUnavailable, WorkerLost
-from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Outcome, Returned, Suspended, Work
+from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Grouped, Outcome, Returned, Suspended, Work
 from ...orchestration.store.verbs import Store
 from ..events.codec import encode_event
 from ..events.exceptions import encode_exception, shown
@@ -109,6 +109,7 @@ OUTCOME_WORDS: dict[type[Outcome], str] = {
     FannedOut: "fanned out",
     Suspended: "waits for an event",
     Awaiting: "waits for child runs",
+    Grouped: "grouped what was gathered",
 }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable
+import json
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
-from ...orchestration.model.work_item import FannedOut, Outcome, Returned, Work
+from ...orchestration.model.work_item import FannedOut, Grouped, Outcome, Returned, Work
 from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
 from ..context.step_context import StepContext
@@ -79,6 +81,8 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
         Exception: Whatever the step raised.
     """
     config = registered.steps[work.step]
+    if work.members is not None and (by := config.event_parameters[0].by) is not None:
+        return _grouped(await store.members(work), by)
     context: Context[Any] = Context.over(behind)
     arguments = _bind(config, await input_events(work, registered, store), context)
     function = registered.functions[work.step]
@@ -114,6 +118,14 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
     if behind.writes_back:
         await calling.awaited(behind.find_changes)
     return outcome
+
+
+def _grouped(events: Sequence[Envelope], by: str) -> Grouped:
+    """Events by the value of a field, in the order in which the values first came."""
+    groups: dict[str, list[Envelope]] = {}
+    for event in events:
+        groups.setdefault(json.dumps(event.field(by), sort_keys=True), []).append(event)
+    return Grouped(tuple((key, tuple(group)) for key, group in groups.items()))
 
 
 def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from ...orchestration.model import envelope as names
 from ...orchestration.model.commands import Command, Deliver, Splice
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Outcome, Returned, Suspended, Work
+from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Grouped, Outcome, Returned, Suspended, Work
 from ...orchestration.store.replies import Applied
 from ..context.emissions import Emissions
 
@@ -90,6 +90,8 @@ def _said(outcome: Outcome) -> str:
         case Awaiting(children):
             counts = Counter(_short(child.workflow) for child in children)
             return f"waiting for {', '.join(f'{name} x {count}' for name, count in counts.items())}"
+        case Grouped(groups):
+            return f"gathered {len(groups)} groups"
         case Failed():
             encoded = json.loads(outcome.error)
             error = f"{_short(encoded['exception_type'])}: {encoded['exception_message']}"

@@ -70,14 +70,19 @@ class Collect:
     Attributes:
         cardinality: `All()` (the default: when the stream closes, with everything) or `Take(n)`.
         cancel_rest: With `Take(n)`: what has not arrived by then is cancelled, as by `ctx.cancel_step`. A race.
+        by: With `All()`: a field of the events. The step runs once for each value of it, with the events that have it;
+            not at all if nothing arrived.
 
     Raises:
-        ValueError: `cancel_rest` is set without `Take(n)`.
+        ValueError: `cancel_rest` is set without `Take(n)`, or `by` without `All()`.
     """
 
     cardinality: Cardinality = field(default_factory=All)
     cancel_rest: bool = False
+    by: str | None = None
 
     def __post_init__(self) -> None:
+        if self.by is not None and not isinstance(self.cardinality, All):
+            raise ValueError("Collect(by=…) needs All(): what belongs together is known when the stream has closed.")
         if self.cancel_rest and not isinstance(self.cardinality, Take):
             raise ValueError("Collect(cancel_rest=True) needs Take(n): with All() there is no rest to cancel.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any, Literal, Protocol, TypeVar, get_args, overload
@@ -16,8 +16,9 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import Event, StepFailedEvent
 from ..retry.policy import RetryPolicy
+from .correlation import check_join
 from .retries import policy_of_retries
-from .signature import EventParameter, StepSignature, caller_names, label, read_signature
+from .signature import StepSignature, caller_names, label, read_signature
 
 StepGraphCheck = Literal["reachability", "dead_end"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -175,7 +176,7 @@ def step(
         _check_num_workers(where, num_workers)
         policy = policy_of_retries(where, retry_policy, retries, backoff)
         _check_placement(where, policy, queue, priority, timeout)
-        _check_join(where, signature["event_parameters"], join_by, within_seconds)
+        check_join(where, signature["event_parameters"], join_by, within_seconds)
         config = StepConfig(
             **signature,
             name=function.__name__,
@@ -324,29 +325,6 @@ def _check_placement(
         raise WorkflowValidationError(
             f"timeout must be a number of seconds greater than 0, got {timeout!r} for step {where!r}; at most "
             f"{LONGEST_SECONDS:,}. Leave it out for no limit."
-        )
-
-
-def _check_join(
-    where: str, parameters: Sequence[EventParameter], join_by: str | None, within_seconds: float | None
-) -> None:
-    if join_by is None and within_seconds is None:
-        return
-    if len(parameters) < 2:
-        raise WorkflowValidationError(
-            f"@step(join_by=…, within_seconds=…) on {where!r} needs several event parameters to join; it has "
-            f"{len(parameters)}. Gather the events of a fan-out with Collect(All(), by=…)."
-        )
-    if within_seconds is not None and not (is_duration(within_seconds) and within_seconds > 0):
-        raise WorkflowValidationError(
-            f"within_seconds of {where!r} must be a number of seconds up to {LONGEST_SECONDS:,}, got "
-            f"{within_seconds!r}."
-        )
-    lacking = [event.__name__ for each in parameters for event in each.accepts if join_by not in event.model_fields]
-    if join_by is not None and lacking:
-        raise WorkflowValidationError(
-            f"@step(join_by={join_by!r}) on {where!r}: {', '.join(dict.fromkeys(lacking))} has no such field. Declare "
-            "it in each event class that is joined."
         )
 
 

@@ -45,13 +45,14 @@ class EventParameter:
         name: The parameter's name; values are passed by keyword.
         accepts: The accepted event classes; several for a union.
         cardinality: For a `list[E]` parameter, when it is complete; None for a single event.
-        cancel_rest: With `Take(n)`: cancel what has not arrived then.
+        cancel_rest, by: As in `Collect`.
     """
 
     name: str
     accepts: tuple[type[Event], ...]
     cardinality: All | Take | None = None
     cancel_rest: bool = False
+    by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,9 @@ class _Parameters:
         if resource is not None:
             self.resources.append(resource)
         elif elements:
-            collect = collect or Collect()
-            cardinality = self._cardinality(name, collect)
-            self.events.append(EventParameter(name, elements, cardinality, collect.cancel_rest))
+            how = collect or Collect()
+            about = self._cardinality(name, how), how.cancel_rest, how.by
+            self.events.append(EventParameter(name, elements, *about))
         elif collect is not None:
             raise WorkflowValidationError(
                 f"Parameter {name!r} carries a Collect marker but is not annotated as list[E] of an Event subclass: "

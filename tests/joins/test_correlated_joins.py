@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
 
-from umbel import Context, Event, HumanResponseEvent, JoinExpired, StartEvent, StopEvent, Workflow, step
+from umbel import (
+    All,
+    Collect,
+    Context,
+    Event,
+    HumanResponseEvent,
+    JoinExpired,
+    StartEvent,
+    StopEvent,
+    Take,
+    Workflow,
+    step,
+)
 from umbel.errors import WorkflowValidationError
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -123,3 +137,53 @@ def test_a_join_by_a_field_that_an_event_lacks_is_refused() -> None:
         class Single(Workflow):
             @step(within_seconds=3)
             async def ship(self, paid: Paid) -> StopEvent: ...
+
+
+class Part(Event):
+    order: str
+    n: int
+
+
+class Worked(Event):
+    order: str
+    n: int
+
+
+class Counted(Event):
+    order: str
+    ns: list[int]
+
+
+async def test_a_fan_in_by_a_field_runs_once_for_each_of_its_values() -> None:
+    class Orders(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> list[Part]:
+            return [Part(order=order, n=n) for n, order in enumerate(ev.orders)]
+
+        @step
+        async def work(self, ev: Part) -> Worked | None:
+            return None if ev.n == 5 else Worked(order=ev.order, n=10 * ev.n)
+
+        @step
+        async def gather(self, ctx: Context, evs: Annotated[list[Worked], Collect(All(), by="order")]) -> Counted:
+            return Counted(order=evs[0].order, ns=sorted(ev.n for ev in evs))
+
+        @step
+        async def end(self, ctx: Context, ev: Counted) -> StopEvent | None:
+            found = ctx.collect_events(ev, [Counted] * 3)
+            return None if found is None else StopEvent(result=sorted([each.order, *each.ns] for each in found))
+
+    assert await Orders().run(orders="abacbc") == [["a", 0, 20], ["b", 10, 40], ["c", 30]]
+
+
+def test_a_fan_in_by_a_field_that_an_event_lacks_or_of_the_first_ones_is_refused() -> None:
+    with pytest.raises(WorkflowValidationError, match="Paid has no such field"):
+
+        class Odd(Workflow):
+            @step
+            async def gather(self, evs: Annotated[list[Paid], Collect(All(), by="customer")]) -> StopEvent: ...
+
+    with pytest.raises(ValueError, match="needs All"):
+        Collect(Take(2), by="order")
+    with pytest.raises(ValueError, match="needs Take"):
+        Collect(All(), cancel_rest=True)

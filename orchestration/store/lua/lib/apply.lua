@@ -45,8 +45,9 @@ end
 
 function APPLY.deliver(c)
   local record = { version = records.VERSION, work_id = c.w, step = c.s, num_workers = c.nw, queue = c.q,
-    priority = c.p, time_limit = c.to, event_id = c.e, event = call.inline[c.e], event_name = c.en,
-    scope = c.sc, recoveries = c.rc }
+    priority = c.p, time_limit = c.to, event_id = c.e, event_ids = c.es, event_name = c.en, scope = c.sc,
+    recoveries = c.rc }
+  if c.e then record.event = call.inline[c.e] end
   journal.lead_to(c.w, c.s, c.en)
   scopes.deliver(record)
 end
