@@ -27,10 +27,13 @@ from redis.retry import Retry
 
 from ..model.errors import ConfigurationError, StoreUnavailable
 from ..model.releases import OLDEST_RELEASES, Release
+from .sentinel import Sentinels, primary_pool
 from .settings import redact_url
 
 #: The fewest rights of an ACL user that umbel works with, broker included.
 RIGHTS = "~umbel:* &umbel:* +@read +@write +@pubsub +@scripting +@transaction +@connection +time -@dangerous"
+
+_OF_SENTINEL = ("sentinel://", "redis+sentinel://", "rediss+sentinel://")
 
 #: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
 Client: TypeAlias = Any
@@ -89,11 +92,14 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
         ConfigurationError: It is no Redis URL, or has an option that redis-py lacks; the text shows no password.
     """
     reason = flaw_of(url)
-    if reason is None and not url.startswith(("redis://", "rediss://", "unix://")):
-        reason = "umbel connects to one server: for Sentinel or a cluster, name an address that leads to the primary"
+    if reason is None and url.startswith(_OF_SENTINEL) and not _names_primary(url):
+        reason = "for Sentinel, sentinel://host1:26379,host2:26379/NAME/0 with NAME as the sentinels call the primary"
+    elif reason is None and not url.startswith(("redis://", "rediss://", "unix://", *_OF_SENTINEL)):
+        reason = "umbel connects to one primary: for a cluster, name an address that leads to a single server"
     if reason is None:
         try:
-            pool = kind.from_url(url, **options)
+            sentinels = Sentinels.of(url)
+            pool = kind.from_url(url, **options) if sentinels is None else primary_pool(kind, sentinels, **options)
             pool.connection_class(**pool.connection_kwargs)
             return pool
         except ValueError as error:
@@ -103,9 +109,16 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
             reason = f"redis-py has no option {str(error).rpartition(' ')[2]}"
     raise ConfigurationError(
         f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
-        "redis://[[user]:password@]host:port/db, rediss://… or unix://path; in a password, write / ? # @ % as %2F "
-        "%3F %23 %40 %25."
+        "redis://[[user]:password@]host:port/db, rediss://…, unix://path or sentinel://…; in a password, write "
+        "/ ? # @ % as %2F %3F %23 %40 %25."
     )
+
+
+def _names_primary(url: str) -> bool:
+    try:
+        return Sentinels.of(url) is not None
+    except ValueError:  # said where it is connected to
+        return True
 
 
 def flaw_of(url: str) -> str | None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..model.errors import ConfigurationError
 from .failpoints import VARIABLE as FAILPOINTS
 from .keys import MAX_SHARDS
+from .sentinel import Sentinels
 
 logger = logging.getLogger("umbel.settings")
 
@@ -97,7 +98,7 @@ class Settings(BaseModel):
     # What does not fit is not shown in errors: it may be a URL with a password.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    redis_url: str | None = Field(default=None, description="State: redis:// or rediss:// or unix://")
+    redis_url: str | None = Field(default=None, description="State: redis://, rediss://, unix:// or sentinel://")
     broker_url: str | None = Field(default=None, description="Celery's broker; None is the state Redis")
     broker_transport: Literal["umbel", "stock"] = "umbel"
     unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")
@@ -222,10 +223,20 @@ class Settings(BaseModel):
     def broker(self) -> str:
         """The broker's URL as Celery reads it; empty if there is none. Without one of its own it is the state Redis."""
         url = self.broker_url or self.redis_url or ""
+        if (sentinels := self.broker_sentinels) is not None:
+            return sentinels.broker_url
         if not url.startswith("unix://"):
             return url
         place, _, options = url.removeprefix("unix://").partition("?")
         return f"redis+socket://{place}" + (f"?{_DB.sub('virtual_host=', options)}" if options else "")
+
+    @property
+    def broker_sentinels(self) -> Sentinels | None:
+        """The sentinels of the broker; None if it is something else."""
+        try:
+            return Sentinels.of(self.broker_url or self.redis_url or "")
+        except ValueError:  # said where it is connected to
+            return None
 
     @property
     def queue(self) -> str:

@@ -344,6 +344,8 @@ class Connection:
                 failpoint(request.name, "after")
         except ConnectionError as error:
             reply = error
+        if isinstance(reply, ResponseError) and str(reply).startswith("READONLY") and self._transport is not None:
+            self._transport.abort()  # no primary any more: the next connection leads to the present one
         if self._settle(request, reply):
             return
         if request.with_library and str(reply).startswith(_NO_FUNCTION):

@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
 from ...orchestration.connection.failpoints import failpoint
+from ...orchestration.connection.redis_client import pool_of
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.plan import Plan
 from ...orchestration.store.asks import ScriptCall
@@ -49,7 +50,8 @@ class OwnConnection(Connection):
         patience = shared.patience_seconds
         super().__init__(shared.url, shared.portal, patience_seconds=patience, silence_seconds=silence_seconds)
         self._shared = shared
-        self._maker = ConnectionPool.from_url(
+        self._maker = pool_of(
+            ConnectionPool,
             shared.url,
             protocol=2,
             socket_timeout=silence_seconds,

@@ -270,8 +270,8 @@ def checked_broker(settings: Settings) -> str:
     if settings.broker_url is None:
         return url
     reason = flaw_of(url)
-    if reason is None and url.startswith("sentinel://"):
-        reason = "a Sentinel broker needs the name of the primary: give it to a Celery app of yours, and umbel.install"
+    if reason is None and url.startswith("sentinel://") and settings.broker_sentinels is None:
+        reason = "a Sentinel broker needs the name of the primary: sentinel://host1:26379,host2:26379/NAME/0"
     scheme = re.split(r"\+|://", url, maxsplit=1)[0]
     if reason is None and scheme not in TRANSPORT_ALIASES:
         reason = f"Celery has no transport {scheme!r}" if "://" in url else "it does not begin with redis:// or amqp://"
@@ -282,15 +282,17 @@ def checked_broker(settings: Settings) -> str:
 
 def tls_options(settings: Settings) -> dict[str, object] | None:
     """TLS of the broker connection: kombu verifies a `rediss://` server only if asked to; options in the URL win."""
-    broker = settings.broker
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker.startswith("rediss://") else None
+    if (sentinels := settings.broker_sentinels) is not None:
+        return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **sentinels.tls_options} if sentinels.has_tls else None
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if settings.broker.startswith("rediss://") else None
 
 
 def transport_options(settings: Settings) -> dict[str, object]:
     """Options of the broker connection, for Redis brokers; see docs/running-in-production.md."""
-    broker = settings.broker
-    if not broker.startswith(("redis", "valkey")):
+    sentinels = settings.broker_sentinels
+    if sentinels is None and not settings.broker.startswith(("redis", "valkey")):
         return {}
+    own = {"batched_fetch": settings.batched_fetch} if sentinels is None else sentinels.transport_options
     return {
         "visibility_timeout": 86_400,
         "unacked_restore_interval": 20,
@@ -301,5 +303,5 @@ def transport_options(settings: Settings) -> dict[str, object]:
         "health_check_interval": 5,
         "retry_on_timeout": False,
         "global_keyprefix": f"{settings.key_prefix}:broker:",
-        "batched_fetch": settings.batched_fetch,
+        **own,
     }

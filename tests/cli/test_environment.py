@@ -78,9 +78,10 @@ def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monk
         (f"redis://:{SECRET}@127.0.0.1:6379/0?socket_timeout=soon", "socket_timeout"),
         (
             f"sentinel://:{SECRET}@127.0.0.1:26379",
-            "for Sentinel or a cluster, name an address that leads to the primary",
+            "for Sentinel, sentinel://host1:26379,host2:26379/NAME/0",
         ),
-        (f"redis+cluster://:{SECRET}@127.0.0.1:6379", "for Sentinel or a cluster"),
+        (f"redis+cluster://:{SECRET}@127.0.0.1:6379", "for a cluster, name an address that leads to a single server"),
+        (f"sentinel://:{SECRET}@127.0.0.1:six/main/0", "the port of sentinel '127.0.0.1:six' is not a number"),
         (f"redis://:{SECRET}@127.0.0.1:six", "its port is not a number"),
     ],
 )
@@ -100,7 +101,10 @@ def test_an_unusable_redis_url_is_one_sentence_without_its_password(url: str, wh
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        (f"sentinel://:{SECRET}@127.0.0.1:26379;sentinel://:{SECRET}@127.0.0.2:26379", "umbel.install"),
+        (
+            f"sentinel://:{SECRET}@127.0.0.1:26379;sentinel://:{SECRET}@127.0.0.2:26379",
+            "sentinel://host1:26379,host2:26379/NAME/0",
+        ),
         (f"'amqp://me:{SECRET}@here//'", "it is in quotation marks"),
         (f"amqp://me:pa@{SECRET}@here//", "not written as %40"),
         (f"rabbit://me:{SECRET}@here//", "Celery has no transport 'rabbit'"),

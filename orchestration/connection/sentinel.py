@@ -1,0 +1,202 @@
+"""Redis Sentinel: a replicated Redis whose primary is asked for each time a connection is made.
+
+`sentinel://user:password@host1:26379,host2:26379,host3:26379/NAME/0`, with NAME as the sentinels call the primary.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+# redis-py is a typed package whose Sentinel carries no annotations.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote
+
+from redis import ConnectionPool
+from redis import asyncio as redis_asyncio
+from redis.asyncio import sentinel as asyncio_sentinel
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+#: Schemes, and whether primary and sentinels speak TLS.
+_SCHEMES = {"sentinel": False, "redis+sentinel": False, "rediss+sentinel": True}
+_URL = re.compile(
+    r"(?P<scheme>[a-z+]+)://(?:(?P<user>[^@/?#]*)@)?(?P<nodes>[^@/?#;]+)/(?P<name>[^/?#]*[^/?#0-9][^/?#]*)"
+    r"(?:/(?P<database>\d+))?/?(?:\?(?P<options>[^#]*))?"
+)
+_PORT = 26379
+#: Options of the URL that are for the sentinels begin like this.
+_THEIRS = "sentinel_"
+#: How long one sentinel may take: the next one is asked then.
+_SENTINEL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """The sentinels of one primary, and how it is connected to.
+
+    Attributes:
+        nodes: Host and port of each sentinel.
+        name: What they call the primary.
+        credentials: Of the primary, `user:password` as in a URL; empty without.
+        database: Of the primary.
+        has_tls: Whether primary and sentinels speak TLS.
+        options: Further options of redis-py's for connections to the primary, as in a URL.
+        credentials_there: Username and password of the sentinels, if they have any.
+    """
+
+    nodes: tuple[tuple[str, int], ...]
+    name: str
+    credentials: str
+    database: int
+    has_tls: bool
+    options: str
+    credentials_there: Mapping[str, str]
+
+    @staticmethod
+    def of(url: str) -> Sentinels | None:
+        """What a URL says; None if it is none of ours. kombu's, which lack the primary's name, are not.
+
+        Raises:
+            ValueError: A port is no number.
+        """
+        found = _URL.fullmatch(url)
+        if found is None or found["scheme"] not in _SCHEMES:
+            return None
+        options = (found["options"] or "").split("&")
+        theirs = parse_qs("&".join(each for each in options if each.startswith(_THEIRS)))
+        return Sentinels(
+            nodes=tuple(map(_node, found["nodes"].split(","))),
+            name=unquote(found["name"]),
+            credentials=found["user"] or "",
+            database=int(found["database"] or 0),
+            has_tls=_SCHEMES[found["scheme"]],
+            options="&".join(each for each in options if not each.startswith(_THEIRS)),
+            credentials_there={name.removeprefix(_THEIRS): values[-1] for name, values in theirs.items()},
+        )
+
+    @property
+    def primary_url(self) -> str:
+        """How the primary is connected to; its host and port are asked for."""
+        who = f"{self.credentials}@" if self.credentials else ""
+        options = f"?{self.options}" if self.options else ""
+        return f"{'rediss' if self.has_tls else 'redis'}://{who}primary:0/{self.database}{options}"
+
+    @property
+    def broker_url(self) -> str:
+        """The same for kombu, which has the primary's name and the sentinels' credentials as transport options."""
+        who = f"{self.credentials}@" if self.credentials else ""
+        return ";".join(f"sentinel://{who}{_bracketed(host)}:{port}/{self.database}" for host, port in self.nodes)
+
+    @property
+    def transport_options(self) -> dict[str, object]:
+        """What kombu has to know beside the URL."""
+        return {"master_name": self.name, "sentinel_kwargs": self._options_there()}
+
+    @property
+    def tls_options(self) -> dict[str, str]:
+        """Options of the URL that are about TLS."""
+        return {name: values[-1] for name, values in parse_qs(self.options).items() if name.startswith("ssl_")}
+
+    def _options_there(self) -> dict[str, Any]:
+        seconds = {"socket_timeout": _SENTINEL_SECONDS, "socket_connect_timeout": _SENTINEL_SECONDS}
+        tls: dict[str, Any] = {"ssl": True, **self.tls_options} if self.has_tls else {}
+        return {**seconds, **tls, **self.credentials_there}
+
+    async def primary(self) -> tuple[str, int]:
+        """Where the primary is now. Each sentinel is asked over a connection of its own, on whatever loop.
+
+        Raises:
+            MasterNotFoundError: None of them knows; a ConnectionError of redis-py's.
+        """
+        options: dict[str, Any] = {"protocol": 2, "retry": redis_asyncio.retry.Retry(NoBackoff(), 0)}
+        asked = asyncio_sentinel.Sentinel(self.nodes, sentinel_kwargs=self._options_there() | options)
+        try:
+            host, port = await asked.discover_master(self.name)
+            return host, port
+        finally:
+            for each in asked.sentinels:
+                await each.aclose()
+
+    def primary_now(self) -> tuple[str, int]:
+        """The same, blocking."""
+        options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
+        asked = Sentinel(self.nodes, sentinel_kwargs=self._options_there() | options)
+        try:
+            host, port = asked.discover_master(self.name)
+            return host, port
+        finally:
+            for each in asked.sentinels:
+                each.close()
+
+
+def primary_pool(kind: Any, sentinels: Sentinels, **options: Any) -> Any:
+    """A pool of redis-py's, of either kind, that makes connections to the primary there is at that moment.
+
+    Raises:
+        ValueError: An option of the URL cannot be read.
+    """
+    pool = kind.from_url(sentinels.primary_url, **options)
+    if issubclass(kind, ConnectionPool):
+        pool.connection_class = _TlsPrimary if sentinels.has_tls else _Primary
+    else:
+        pool.connection_class = _AsyncTlsPrimary if sentinels.has_tls else _AsyncPrimary
+    pool.connection_kwargs["sentinels"] = sentinels
+    return pool
+
+
+class _Blocking:
+    def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
+        super().__init__(**options)
+        self._sentinels = sentinels
+
+    def connect(self) -> None:
+        here: Any = self
+        if here._sock is None:
+            here.host, here.port = self._sentinels.primary_now()
+        super().connect()  # type: ignore[misc]  # of redis-py's class beside it
+
+
+class _Async:
+    def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
+        super().__init__(**options)
+        self._sentinels = sentinels
+
+    async def connect(self) -> None:
+        here: Any = self
+        if not here.is_connected:
+            here.host, here.port = await self._sentinels.primary()
+        await super().connect()  # type: ignore[misc]  # of redis-py's class beside it
+
+
+class _Primary(_Blocking, Connection):
+    pass
+
+
+class _TlsPrimary(_Blocking, SSLConnection):
+    pass
+
+
+class _AsyncPrimary(_Async, redis_asyncio.Connection):
+    pass
+
+
+class _AsyncTlsPrimary(_Async, redis_asyncio.SSLConnection):
+    pass
+
+
+def _node(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(_PORT)
+    if not port.isdigit():
+        raise ValueError(f"the port of sentinel {text!r} is not a number")
+    return host.strip("[]"), int(port)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else quote(host)
