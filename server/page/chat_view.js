@@ -158,11 +158,11 @@ export function chatView(workflow, query, signal) {
         form.hidden = true;
         return;
       }
+      await loadTurns();
     } catch (error) {
-      fill(log, errorBox(error, load));
+      if (!signal.aborted) fill(log, errorBox(error, load));
       return;
     }
-    await loadTurns();
     const waiting = sessionStorage.getItem(`umbel.say.${session}`);
     sessionStorage.removeItem(`umbel.say.${session}`);
     if (waiting) say(waiting);
@@ -174,8 +174,9 @@ export function chatView(workflow, query, signal) {
     let known;
     try {
       known = (await get(`${path}/runs?limit=${TURNS}`, signal)).runs;
-    } catch {
-      return; // a new conversation
+    } catch (error) {
+      if (error.status === 404) return; // a new conversation
+      throw error;
     }
     for (const { run_id: run } of known.reverse()) {
       const { began_with: began } = await get(`console/runs/${encodeURIComponent(run)}`, signal);

@@ -9,7 +9,7 @@ import { get } from "./http.js";
  * @param {string} path
  * @param {AbortSignal} signal aborts when the view is left
  * @param {number} intervalMs
- * @param {(place: HTMLElement, answer: any) => void} show
+ * @param {(place: HTMLElement, answer: any) => void | Promise<void>} show
  */
 export function polled(path, signal, intervalMs, show) {
   const place = h("div", { class: "polled", "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
@@ -22,7 +22,7 @@ export function polled(path, signal, intervalMs, show) {
       const answer = await get(path, signal);
       if (!isShown) fill(place);
       isShown = true;
-      show(place, answer);
+      await show(place, answer);
     } catch (error) {
       if (!signal.aborted && (!isShown || error.status >= 400)) {
         isShown = false;

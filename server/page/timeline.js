@@ -60,8 +60,8 @@ export function timelineView(steps, open) {
   const zoomed = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {() => number} */ next) =>
     h(
       "button",
-      { type: "button", class: "quiet", "aria-label": label, title: label, onclick: () => zoomTo(next()) },
-      sign,
+      { type: "button", class: "quiet", title: label, onclick: () => zoomTo(next()) },
+      sign.length > 1 ? sign : [h("span", { "aria-hidden": "true" }, sign), h("span", { class: "unseen" }, label)],
     );
   const element = h(
     "div",

@@ -111,7 +111,7 @@ def test_a_bar_of_the_timeline_opens_and_is_zoomed(page: Page, site: Site) -> No
     assert width is not None
     assert wider is not None
     assert wider["width"] > 1.9 * width["width"]
-    page.get_by_role("button", name="Show everything").click()
+    page.get_by_role("button", name="Fit").click()
     page.locator(".chart .bar").first.click()
     expect(page.get_by_role("dialog").get_by_role("heading", name="charge")).to_be_visible()
 
