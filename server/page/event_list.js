@@ -6,10 +6,12 @@ import { gist, jsonView } from "./json_view.js";
 
 /** Events that are kept; how many are left out is shown. */
 const KEPT = 25_000;
-/** More rows than this are filled only when they come near the visible part. */
-const FILLED = 200;
-/** Rows that are added between two frames. */
-const ADDED_AT_ONCE = 1000;
+/** Rows are laid out in blocks of this many: only blocks near the visible part have their rows. */
+const BLOCK = 100;
+/** Height of a closed row; a block without rows takes the room of its rows. */
+const ROW_PIXELS = 34;
+/** Events that are looked at between two frames. */
+const AT_ONCE = 4000;
 
 /** Whether it is one of umbel's own events: a change of a step's state, idleness. @param {Envelope} envelope */
 export function isInternal(envelope) {
@@ -25,12 +27,17 @@ export function fieldsOf(envelope) {
   return { ...declared, ...(dynamic ?? {}) };
 }
 
-/** @typedef {{sequence: number, envelope: Envelope, origin: Origin, row: HTMLElement | null}} ListedEvent */
+/**
+ * @typedef {{sequence: number, envelope: Envelope, origin: Origin, isInternal: boolean, text: string,
+ *   row: HTMLElement | null}} ListedEvent
+ */
+
+/** @typedef {{element: HTMLElement, events: ListedEvent[], isFilled: boolean}} Block */
 
 /** The list; `add(sequence, envelope, origin)` for each event, in order. */
 export function eventList() {
   /** @type {ListedEvent[]} */
-  const events = [];
+  let events = [];
   let dropped = 0;
   let isDue = false;
   const search = h("input", {
@@ -41,7 +48,7 @@ export function eventList() {
   });
   const internal = h("input", { type: "checkbox", onchange: () => redraw() });
   const summary = h("span", { class: "muted", role: "status" });
-  const rows = h("ol", { class: "events", tabindex: "0", "aria-label": "Events" });
+  const rows = h("div", { class: "events", tabindex: "0", role: "group", "aria-label": "Events" });
   const element = h(
     "div",
     { class: "event-list" },
@@ -54,54 +61,52 @@ export function eventList() {
     ),
     rows,
   );
-  /** @type {WeakMap<Element, ListedEvent>} */
-  const eventOf = new WeakMap();
+  /** @type {Block[]} */
+  let blocks = [];
+  /** @type {WeakMap<Element, Block>} */
+  const blockOf = new WeakMap();
   const near = new IntersectionObserver(
     (seen) => {
-      for (const { target, isIntersecting } of seen)
-        if (isIntersecting) {
-          near.unobserve(target);
-          const event = eventOf.get(target);
-          if (event) fillRow(/** @type {HTMLElement} */ (target), event);
-        }
+      for (const { target, isIntersecting } of seen) {
+        const block = blockOf.get(target);
+        if (isIntersecting && block) fillBlock(block);
+      }
     },
-    { root: rows, rootMargin: "800px 0px" },
+    { root: rows, rootMargin: "2000px 0px" },
   );
 
   /** @param {ListedEvent} event */
-  function fits({ envelope, origin }) {
-    if (!internal.checked && isInternal(envelope)) return false;
+  function fits(event) {
+    if (event.isInternal && !internal.checked) return false;
     const wanted = search.value.trim().toLowerCase();
-    return (
-      !wanted || `${envelope.type} ${origin.step} ${gist(fieldsOf(envelope), 4000)}`.toLowerCase().includes(wanted)
-    );
+    if (!wanted) return true;
+    event.text ||= `${event.envelope.type} ${event.origin.step} ${gist(fieldsOf(event.envelope), 4000)}`.toLowerCase();
+    return event.text.includes(wanted);
   }
 
   let fitting = 0; // among those that are kept
-  let drawn = 0; // events that have been looked at
+  let looked = 0; // how many events have been looked at
 
   /** Draw everything: the filter has changed. */
   function redraw() {
     near.disconnect();
+    blocks = [];
     fill(rows);
     fitting = 0;
-    drawn = 0;
+    looked = 0;
     draw();
   }
 
-  /** Draw only what has arrived since, a bounded number of rows per frame. */
+  /** Draw only what has arrived since, a bounded part per frame. */
   function draw() {
     isDue = false;
     const isBelow = rows.scrollHeight - rows.scrollTop - rows.clientHeight < 40;
-    const found = [];
-    for (; drawn < events.length && found.length < ADDED_AT_ONCE; drawn += 1)
-      if (fits(events[drawn])) found.push(row(events[drawn]));
-    fitting += found.length;
-    put(rows, found);
-    while (rows.childElementCount > KEPT) rows.firstElementChild?.remove();
+    const until = Math.min(events.length, looked + AT_ONCE);
+    for (; looked < until; looked += 1) if (fits(events[looked])) show(events[looked]);
+    for (const block of blocks.slice(-2)) if (!block.isFilled) reserve(block);
     summarize();
     if (isBelow) rows.scrollTop = rows.scrollHeight;
-    if (drawn < events.length) later();
+    if (looked < events.length) later();
   }
 
   function later() {
@@ -116,17 +121,35 @@ export function eventList() {
       : "No events yet.";
   }
 
-  /** A row is made once, so that what the user has opened stays open. @param {ListedEvent} event */
-  function row(event) {
-    if (event.row) {
-      if (event.row.childElementCount === 0) near.observe(event.row);
-      return event.row;
+  /** @param {ListedEvent} event */
+  function show(event) {
+    fitting += 1;
+    let block = blocks.at(-1);
+    if (!block || block.events.length >= BLOCK) {
+      const made = { element: h("ol", { class: "event-block" }), events: [], isFilled: blocks.length === 0 };
+      if (block && !block.isFilled) reserve(block);
+      block = made;
+      blocks.push(made);
+      blockOf.set(made.element, made);
+      rows.append(made.element);
+      if (!made.isFilled) near.observe(made.element);
     }
-    event.row = h("li");
-    eventOf.set(event.row, event);
-    if (rows.childElementCount < FILLED) fillRow(event.row, event);
-    else near.observe(event.row);
-    return event.row;
+    block.events.push(event);
+    if (block.isFilled) block.element.append(row(event));
+  }
+
+  /** @param {Block} block */
+  function reserve(block) {
+    block.element.style.minHeight = `${block.events.length * ROW_PIXELS}px`;
+  }
+
+  /** @param {Block} block */
+  function fillBlock(block) {
+    if (block.isFilled) return;
+    block.isFilled = true;
+    near.unobserve(block.element);
+    block.element.style.minHeight = "";
+    put(block.element, block.events.map(row));
   }
 
   redraw();
@@ -134,26 +157,28 @@ export function eventList() {
     element,
     /** @param {number} sequence @param {Envelope} envelope @param {Origin} origin */
     add(sequence, envelope, origin) {
-      events.push({ sequence, envelope, origin, row: null });
-      if (events.length > KEPT) {
-        const oldest = events.shift();
-        if (oldest && drawn > 0 && fits(oldest)) fitting -= 1;
-        oldest?.row?.remove();
-        drawn = Math.max(0, drawn - 1);
-        dropped += 1;
-      }
+      events.push({ sequence, envelope, origin, isInternal: isInternal(envelope), text: "", row: null });
+      if (events.length > KEPT * 1.1) drop(events.length - KEPT);
       later();
     },
-    /** Show only events of one step. @param {string} step */
-    showStep(step) {
-      search.value = step;
-      redraw();
-    },
   };
+
+  /** Forget the oldest events. @param {number} number */
+  function drop(number) {
+    events = events.slice(number);
+    dropped += number;
+    redraw();
+  }
 }
 
-/** @param {HTMLElement} place @param {ListedEvent} event */
-function fillRow(place, { sequence, envelope, origin }) {
+/** A row is made once, so that what the user has opened stays open. @param {ListedEvent} event */
+function row(event) {
+  event.row ??= madeRow(event);
+  return event.row;
+}
+
+/** @param {ListedEvent} event */
+function madeRow({ sequence, envelope, origin }) {
   const details = h(
     "details",
     {},
@@ -170,7 +195,7 @@ function fillRow(place, { sequence, envelope, origin }) {
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) details.append(jsonView(envelope, 3));
   });
-  fill(place, details);
+  return h("li", {}, details);
 }
 
 /** @param {Envelope} envelope */

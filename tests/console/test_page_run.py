@@ -41,7 +41,7 @@ def test_the_end_is_green_only_where_the_run_succeeded(page: Page, site: Site, g
 def test_events_have_their_time_and_step(page: Page, site: Site) -> None:
     run_id = site.start("payment", euros=7, note="rent")
     page.goto(f"#/runs/{run_id}")
-    row = page.locator(".events > li", has_text="rent")
+    row = page.locator(".events li", has_text="rent")
     expect(row.locator("time")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d\.\d\d\d$"))
     expect(row.locator(".event-step")).to_have_text("charge")
     page.get_by_label("Filter events").fill("charge")
@@ -51,7 +51,7 @@ def test_events_have_their_time_and_step(page: Page, site: Site) -> None:
 def test_an_object_in_an_opened_event_looks_like_any_other(page: Page, site: Site) -> None:
     run_id = site.start("payment", euros=7, note="rent")
     page.goto(f"#/runs/{run_id}")
-    row = page.locator(".events > li", has_text="rent")
+    row = page.locator(".events li", has_text="rent")
     row.locator("summary").first.click()
     inner = row.locator(".json summary").last
     expect(inner).to_have_css("display", "inline")

@@ -233,6 +233,34 @@ class Shopping(Workflow):
         return StopEvent(result=paid)
 
 
+class Many(StartEvent):
+    items: int = 100
+    notes: int = 3
+
+
+class Item(Event):
+    number: int
+    notes: int
+
+
+class Crowd(Workflow):
+    """Many executions, each with some events."""
+
+    @step
+    async def split(self, ev: Many) -> list[Item]:
+        return [Item(number=number, notes=ev.notes) for number in range(ev.items)]
+
+    @step(num_workers=64)
+    async def note(self, ctx: Context, ev: Item) -> Charged:
+        for number in range(ev.notes):
+            ctx.write_event_to_stream(Piece(text=f"item {ev.number}, note {number}"))
+        return Charged(euros=1)
+
+    @step
+    async def total(self, evs: list[Charged]) -> StopEvent:
+        return StopEvent(result=len(evs))
+
+
 class Unserved(Workflow):
     """This server does not know it."""
 
@@ -249,4 +277,5 @@ WORKFLOWS: dict[str, type[Workflow]] = {
     "oddities": Oddities,
     "talk": Talk,
     "shopping": Shopping,
+    "crowd": Crowd,
 }
