@@ -1,0 +1,69 @@
+"""TLS in front of a plain server, as providers of Redis have it; also where the server is built without TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def tls_front(folder: Path, port_behind: int) -> Iterator[int]:
+    """A port that speaks TLS, asks clients for a certificate of the authority, and forwards to the port behind.
+
+    Args:
+        folder: Has `ca.pem`, `server.pem` and `server.key`.
+        port_behind: Where it leads, on loopback.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    loop, port = asyncio.new_event_loop(), 0
+    listening, ending = threading.Event(), asyncio.Event()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port_behind)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_copy(reader, back))
+                both.create_task(_copy(there, writer))
+        finally:
+            back.transport.abort()
+            writer.transport.abort()
+
+    async def serve() -> None:
+        nonlocal port
+        server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        listening.set()
+        await ending.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def run() -> None:
+        loop.run_until_complete(serve())
+        loop.close()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    listening.wait()
+    try:
+        yield port
+    finally:
+        loop.call_soon_threadsafe(ending.set)
+        thread.join()
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(65536):
+            target.write(data)
+            await target.drain()
+    target.transport.abort()
