@@ -15,6 +15,7 @@ from ...orchestration.model.work_item import FannedOut, Grouped, Outcome, Return
 from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
 from ..context.step_context import StepContext
+from ..context.tracing import tracing
 from ..context.waits import Waits
 from ..events.codec import decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, StepFailedEvent
@@ -91,11 +92,17 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
         await add_resources()
         current_context.set(context)
         behind.wait_names.main = behind.children.main = asyncio.current_task()
-        return await function(**arguments)
+        if (traced := tracing()) is None:
+            return await function(**arguments)
+        with traced.attempt(work):
+            return await function(**arguments)
 
     def call_plain() -> Any:
         current_context.set(context)
-        return function(**arguments)
+        if (traced := tracing()) is None:
+            return function(**arguments)
+        with traced.attempt(work):
+            return function(**arguments)
 
     async def add_resources() -> None:
         if config.resources:

@@ -30,6 +30,7 @@ from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamHub
+from ..context.tracing import tracing
 from ..events.codec import encode_event
 from ..events.event import StartEvent
 from ..messages.dispatcher import CeleryDispatcher, publishing_app
@@ -118,6 +119,8 @@ class Runtime:
         else:
             run_id = new_id() if run_id is None else check_chosen_id(run_id)
         plan = self.registry.of(workflow).plan.with_priority((options or {}).get("priority"))
+        if (traced := tracing()) is not None:
+            options = (options or {}) | traced.begin(plan.workflow)
         self.prepare(workflow, run_id)
         self.registry.keep(run_id, workflow)
         envelope = None if event is None else encode_event(event, self.settings)

@@ -26,6 +26,7 @@ from ..workflow.definition import WorkflowDefinition
 from ..workflow.registry import Registered, Registry
 from ..workflow.start_events import start_event_for
 from .results import result_of
+from .tracing import tracing
 from .waits import Waits
 
 
@@ -140,6 +141,8 @@ class Children:
             about["timeout_seconds"] = about["options"]["timeout"] = child.timeout_seconds
         event = self._start_event(child)
         plan = registered.plan.with_priority(about["options"].get("priority"))
+        if (traced := tracing()) is not None:
+            about["options"] |= traced.inherited()
         child_id = self._id_of(child, name)
         self._registry.keep(child_id, child.workflow)
         return AwaitedChild(
