@@ -43,6 +43,14 @@ def _instant(text: str) -> datetime:
         ) from error
 
 
+tag_option = click.option(
+    "--tag", multiple=True, metavar="TAG", help="Only runs with this tag; several: with all of them."
+)
+since_option = click.option(
+    "--since", type=_instant, metavar="AGE", help="Only runs that started since: 2h, 7d, a date."
+)
+
+
 def condition_options(command: F) -> F:
     """Add the options of `Conditions`."""
     options = (
@@ -53,8 +61,8 @@ def condition_options(command: F) -> F:
             metavar="NAME",
             help="Only runs of this workflow; the last part of its name suffices.",
         ),
-        click.option("--tag", multiple=True, metavar="TAG", help="Only runs with this tag; several: with all of them."),
-        click.option("--since", type=_instant, metavar="AGE", help="Only runs that started since: 2h, 7d, a date."),
+        tag_option,
+        since_option,
         click.option("--older-than", type=_instant, metavar="AGE", help="Only runs that had ended then: 2h, 7d, …"),
     )
     for option in reversed(options):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ import click
 from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
 from ....orchestration.inspection.run_detail import read_detail
 from ....orchestration.inspection.run_list import newest_runs
+from ....orchestration.inspection.selection import tags_of
 from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration, executions
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
 from ....orchestration.model.commands import RUN_STATUSES
@@ -21,6 +24,7 @@ from ..deployment import deployment_options, existing
 from ..output import clock, counted, instant, iso, note, print_json, print_table
 from ..questions import event_fields, open_questions
 from .find import find_run
+from .selecting import since_option, tag_option
 
 #: A running run of which all that is left waits for an event.
 _WAITING = "waiting"
@@ -35,20 +39,40 @@ _SHOWN_CHARACTERS = 2_000
     help="Only runs with this status; waiting: running ones that only an event from outside continues.",
 )
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
+@tag_option
+@since_option
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most this many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @deployment_options
 def runs(
-    status: str | None, workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str | None
+    status: str | None,
+    workflow: str | None,
+    tag: tuple[str, ...],
+    since: datetime | None,
+    limit: int,
+    as_json: bool,
+    redis_url: str | None,
+    state: str | None,
 ) -> None:
     """List the newest runs, newest first."""
+
+    def fits(record: RunRecord) -> bool:
+        return (
+            workflow in (None, record.workflow, record.workflow.rpartition(".")[2])
+            and (status != _WAITING or record.is_asleep)
+            and set(tag) <= set(tags_of(record.options))
+            and (since is None or record.created_at >= since.timestamp() * 1000)
+        )
+
+    has_filter = bool(workflow or tag or since) or status == _WAITING
     with existing(redis_url, state) as runtime:
-        found = runtime.portal.call(_newest(runtime.store, status, workflow, limit))
+        of_status = "running" if status == _WAITING else status
+        found = runtime.portal.call(_newest(runtime.store, of_status, fits if has_filter else None, limit))
     if as_json:
         print_json([_summary(record) for record in found])
         return
     if not found:
-        note("No matching runs." if status or workflow else "No runs yet.")
+        note("No matching runs." if status or has_filter else "No runs yet.")
         return
     print_table(
         ("RUN", "STATUS", "STARTED", "DURATION", "WORKFLOW"),
@@ -67,18 +91,15 @@ def _status(record: RunRecord) -> str:
     return f"{record.status}, waiting for its concurrency limit" if record.waits_for_admission else record.status
 
 
-async def _newest(store: Store, status: str | None, workflow: str | None, limit: int) -> list[RunRecord]:
-    if workflow is None and status != _WAITING:
+async def _newest(
+    store: Store, status: str | None, fits: Callable[[RunRecord], bool] | None, limit: int
+) -> list[RunRecord]:
+    if fits is None:
         return await newest_runs(store, status=status, limit=limit)
     batch = max(100, limit)
     while True:
-        records = await newest_runs(store, status="running" if status == _WAITING else status, limit=batch)
-        found = [
-            each
-            for each in records
-            if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])
-            and (status != _WAITING or each.is_asleep)
-        ]
+        records = await newest_runs(store, status=status, limit=batch)
+        found = list(filter(fits, records))
         if len(found) >= limit or len(records) < batch:
             return found[:limit]
         batch *= 4
@@ -96,6 +117,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
         "is_waiting": record.is_asleep,
         "waits_for_admission": record.waits_for_admission,
         "is_queued": record.is_queued,
+        "tags": list(tags_of(record.options)),
         "created_at": iso(record.created_at),
         "ended_at": iso(record.ended_at),
         "seconds": _seconds(record),

@@ -134,6 +134,8 @@ def run(
     type=click.Choice(get_args(WhenBusy)),
     help="What to do while another run of the session goes on; by default queue.",
 )
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag by which the run is found again; repeatable.")
+@click.option("--priority", type=click.IntRange(0, 255), help="Celery priority of steps that have none of their own.")
 @deployment_options
 def start(
     target: str,
@@ -142,6 +144,8 @@ def start(
     run_id: str | None,
     session: str | None,
     when_busy: WhenBusy | None,
+    tags: tuple[str, ...],
+    priority: int | None,
     redis_url: str | None,
     state: str | None,
 ) -> None:
@@ -154,6 +158,7 @@ def start(
     if session is not None and run_id is not None:
         raise click.UsageError("Runs of a session get their ids from it: leave --run-id out.")
     workflow, event = _prepared(target, pairs, input_text)
+    workflow = workflow.with_options(tags=tags or None, priority=priority)
     with existing(redis_url, state) as runtime:
         warn_of_other_code(runtime, workflow, note)
         if session is None:
