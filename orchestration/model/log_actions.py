@@ -46,6 +46,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "park_failed": "parking did not reach Redis",
         "pool_draining": "an asyncio worker waits for its running tasks before it stops",
         "pool_error": "a callback around a task failed in the asyncio pool; the pool continues",
+        "queues_paused": "a worker follows a queue that was paused or resumed for the whole deployment",
         "queues_unused": "a worker starts, and none of its steps use the queues that it takes messages from",
         "reader_cut": "an HTTP stream was closed before its run ended; the reader may reconnect",
         "redis_not_examined": "Redis does not let its user ask whether its settings may lose data",

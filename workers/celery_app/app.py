@@ -38,6 +38,7 @@ from ..transport.channel import use_transport
 from .bootsteps import ParkingStep, SweepStep
 from .continued_tasks import ContinuedTasks
 from .direct_delivery import DirectDelivery
+from .paused_queues import PausedQueues
 from .self_delivery import SelfDelivery
 from .worker_log import WorkerLog
 
@@ -78,6 +79,7 @@ class Installation:
         self.sweep_step: SweepStep | None = None
         self.continued = ContinuedTasks(app)
         self.self_delivery = SelfDelivery()
+        self.paused_queues = PausedQueues(app)
         self.direct_delivery = DirectDelivery(settings, registry)
         self._executor: Executor | None = None
         self._loop_executor: Executor | None = None

@@ -25,7 +25,7 @@ from ...orchestration.connection.redis_client import connect, is_passing
 from ...orchestration.engine.due import look
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
-from ...orchestration.engine.worker_directory import forget_silent
+from ...orchestration.engine.worker_directory import forget_silent, paused_queues
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
 from ...orchestration.store.pipeline import Connection
 from ...orchestration.store.scripts import library
@@ -101,6 +101,8 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             self._portal.call(self._store.command("see whether it may publish", "PUBLISH", probe, ""))
         self._queues = sorted(parent.app.amqp.queues.consume_from)
         self._warn_of_unused_queues()
+        with contextlib.suppress(StoreUnavailable):
+            self.installation.paused_queues.before_start(self._portal.call(paused_queues(self._store)))
         is_ours = isinstance(parent.pool, AsyncPool)
         sources = {each.name: source_of(each.workflow) for each in self.installation.registry}
         self._sources = {name: (each.file, each.digest) for name, each in sources.items() if each is not None}
@@ -147,6 +149,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 found = await sweep.look()
                 if found is not None:
                     await self._fence(sweep, found.owners)
+                    self.installation.paused_queues.follow(await paused_queues(store))
                     await self._announce(store, found.now)
                     if time.monotonic() >= forget_at:
                         await forget_silent(store)
@@ -250,6 +253,7 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
         installation = consumer.app.umbel
         installation.continued.attach(consumer)
         installation.self_delivery.attach(consumer)
+        installation.paused_queues.attach(consumer)
         installation.direct_delivery.attach(consumer)
 
         def on_invalid_task(body: Any, message: Any, exc: Exception) -> None:

@@ -26,6 +26,8 @@ COMMANDS = {
     "cancel": Lazy(".runs.cancel", "cancel", "Cancel runs."),
     "retry": Lazy(".runs.retry", "retry", "Resume failed runs from the failed step."),
     "delete": Lazy(".runs.delete", "delete", "Delete ended runs before their retention is over."),
+    "pause": Lazy(".checks.pause", "pause", "Let no worker take messages from a queue."),
+    "resume": Lazy(".checks.pause", "resume", "Let workers take messages from a paused queue again."),
     "ping": Lazy(".checks.ping", "ping", "Say whether a worker lives, by the exit code."),
     "history": Lazy(".past.looking", "history", "List what changed in a run, or show it as it was."),
     "diff": Lazy(".past.looking", "diff", "Print what changed in a run's state between two points."),
