@@ -39,6 +39,7 @@ from ..http.event_stream import SSE, EventStreamResponse, frames
 from ..http.parsing import EventProblem, beside, make_event, read_object, read_text
 from .deployment_routes import deployment_routes
 from .graph import graph_of, graph_of_plan
+from .history_routes import history_routes
 from .page_files import FILE_PATH, PAGE_PATH, PageFile, page_files
 from .shapes import ConsoleJSON, page_of_runs, run_shape, workflow_shape
 from .work_routes import work_routes
@@ -55,6 +56,7 @@ def console_routes(deployment: ServedDeployment) -> list[Route]:
         *deployment_routes(deployment),
         *_RunData(deployment).routes(),
         *work_routes(deployment),
+        *history_routes(deployment),
     ]
 
 

@@ -1,6 +1,6 @@
 // A workflow's graph as SVG. The server has laid it out; with a run, each step says what it does right now.
 
-import { h, s } from "./dom.js";
+import { freshId, h, s } from "./dom.js";
 import { count } from "./format.js";
 
 const MARGIN = 14;
@@ -52,6 +52,7 @@ export function graphView(graph, open) {
   /** @type {Map<string, DrawnBox>} */
   const boxes = new Map();
   const steps = graph.boxes.filter((box) => box.look === "step").length;
+  const stem = freshId("head");
   const svg = s("svg", {
     role: "img",
     "aria-label": `Graph of ${graph.title}: ${count(steps, "step")}. The step table lists the same steps.`,
@@ -59,8 +60,14 @@ export function graphView(graph, open) {
     width: graph.width + 2 * MARGIN,
     height: graph.height + 2 * MARGIN,
   });
-  svg.append(s("defs", {}, ["plain", "thick", "dashed"].map(head)));
-  for (const arrow of graph.arrows) svg.append(drawnArrow(arrow));
+  svg.append(
+    s(
+      "defs",
+      {},
+      ["plain", "thick", "dashed"].map((line) => head(line, stem)),
+    ),
+  );
+  for (const arrow of graph.arrows) svg.append(drawnArrow(arrow, stem));
   for (const box of graph.boxes) {
     const drawn = drawnBox(box);
     boxes.set(box.id, drawn);
@@ -91,12 +98,12 @@ export function graphView(graph, open) {
   };
 }
 
-/** @param {string} line */
-function head(line) {
+/** @param {string} line @param {string} stem of the id */
+function head(line, stem) {
   return s(
     "marker",
     {
-      id: `head-${line}`,
+      id: `${stem}-${line}`,
       class: `head ${line}`,
       viewBox: "0 0 8 8",
       refX: "7.5",
@@ -110,12 +117,12 @@ function head(line) {
   );
 }
 
-/** @param {GraphArrow} arrow */
-function drawnArrow(arrow) {
+/** @param {GraphArrow} arrow @param {string} stem of the heads' ids */
+function drawnArrow(arrow, stem) {
   return s(
     "g",
     { class: `arrow ${arrow.line}` },
-    s("path", { d: arrow.path, "marker-end": `url(#head-${arrow.line})` }),
+    s("path", { d: arrow.path, "marker-end": `url(#${stem}-${arrow.line})` }),
     arrow.label ? s("text", { x: arrow.x, y: arrow.y }, arrow.label) : null,
   );
 }

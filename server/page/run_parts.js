@@ -3,6 +3,7 @@
 import { h, panel } from "./dom.js";
 import { eventList } from "./event_list.js";
 import { graphView, stepsInOrder } from "./graph.js";
+import { historyView } from "./history_view.js";
 import { liveSteps } from "./live_steps.js";
 import { patch } from "./patch.js";
 import { questionCard, sendPanel } from "./question.js";
@@ -36,6 +37,16 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
   const steps = stepTable(order, drawer.openStep);
   const state = stateView();
   const children = h("div");
+  let isPast = false;
+  const past = historyView(
+    path,
+    (counts) => {
+      isPast = counts !== null;
+      if (counts) graph.show(counts, "");
+      else live.settle(run);
+    },
+    sent,
+  );
   const whole = unrolled(path, drawer.open);
   const live = liveSteps(graph);
   /** @type {Map<string, HTMLElement>} */
@@ -53,8 +64,12 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
       ["Steps", steps.element],
       ["State", state.element],
       ["Unrolled", whole.element],
+      ["History", past.element],
     ],
-    () => whole.show(run),
+    () => {
+      whole.show(run);
+      past.show(run);
+    },
   );
   const side = h("div", { class: "column" }, questions, outcome.element, panel("Graph", graph.element));
   const element = h(
@@ -109,18 +124,19 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
       head.show(run);
       showQuestions();
       outcome.show(run);
-      live.settle(run);
+      if (!isPast) live.settle(run);
       timeline.show(run);
       steps.show(run);
       state.show(run);
       whole.show(run);
+      past.show(run);
       showChildren();
       showSend();
     },
     /** @param {number} sequence @param {Envelope} envelope @param {Origin} origin */
     event(sequence, envelope, origin) {
       events.add(sequence, envelope, origin);
-      if (sequence > run.head) live.event(envelope);
+      if (sequence > run.head && !isPast) live.event(envelope);
     },
   };
 }

@@ -208,7 +208,7 @@ def test_everybody_can_read_and_operate_it(browser: Browser, site: Site, gates: 
         page.goto(f"#/runs/{run_id}")
         expect(page.get_by_role("tab", name="Events")).to_be_visible()
         page.get_by_label("internal events").check()
-        for tab in ("Events", "Timeline", "Steps", "State", "Unrolled"):
+        for tab in ("Events", "Timeline", "Steps", "State", "Unrolled", "History"):
             page.get_by_role("tab", name=tab).click()
             check(f"{tab} of {run_id}")
     context.close()
@@ -230,7 +230,7 @@ def test_it_is_operated_by_keyboard_alone(page: Page, site: Site) -> None:
     expect(page.get_by_role("tab", name="Timeline")).to_be_focused()
     expect(page.get_by_role("tabpanel", name="Timeline")).to_be_visible()
     page.keyboard.press("End")
-    expect(page.get_by_role("tabpanel", name="Unrolled")).to_be_visible()
+    expect(page.get_by_role("tabpanel", name="History")).to_be_visible()
     expect(page.get_by_role("tabpanel", name="Timeline")).to_be_hidden()
 
 

@@ -261,6 +261,42 @@ class Crowd(Workflow):
         return StopEvent(result=len(evs))
 
 
+class Prices(StartEvent):
+    prices: list[str]
+
+
+class Stage(Event):
+    number: int
+    prices: list[str]
+
+
+def stage(number: int) -> Any:
+    """A step of nine; the seventh adds up."""
+
+    async def run(self: Any, ctx: Context, ev: Event) -> Event:
+        if number == 7:
+            await ctx.store.set("total", sum(float(price) for price in ev.prices))
+        if number == 9:
+            return StopEvent(result=await ctx.store.get("total"))
+        await ctx.store.set("stage", number)
+        return STAGES[number](number=number, prices=ev.prices)
+
+    taken = Prices if number == 1 else STAGES[number - 1]
+    run.__name__, run.__qualname__ = f"stage{number}", f"Nine.stage{number}"
+    run.__annotations__ = {"ctx": Context, "ev": taken, "return": StopEvent if number == 9 else STAGES[number]}
+    return step(run)
+
+
+STAGES = {number: type(f"Stage{number}", (Stage,), {"__module__": __name__}) for number in range(1, 9)}
+
+
+class Nine(Workflow):
+    """Nine steps, of which the seventh fails with a price that is no number."""
+
+    for _number in range(1, 10):
+        vars()[f"stage{_number}"] = stage(_number)
+
+
 class Unserved(Workflow):
     """This server does not know it."""
 
@@ -278,4 +314,5 @@ WORKFLOWS: dict[str, type[Workflow]] = {
     "talk": Talk,
     "shopping": Shopping,
     "crowd": Crowd,
+    "nine": Nine,
 }
