@@ -255,7 +255,7 @@ def test_a_variable_that_a_page_names_is_read(name: str, sources: str) -> None:
 @EVERY_PAGE
 def test_a_name_of_umbel_that_a_page_names_exists(name: str) -> None:
     for text in spans(name):
-        for dotted in re.findall(r"\bumbel((?:\.[A-Za-z_]+)+)", text):
+        for dotted in re.findall(r"(?<!/)\bumbel((?:\.[A-Za-z_]+)+)", text):
             *modules, attribute = dotted.strip(".").split(".")
             module = importlib.import_module(".".join(["umbel", *modules]))
             found = hasattr(module, attribute) or importlib.util.find_spec(f"{module.__name__}.{attribute}")
