@@ -12,7 +12,7 @@ import pytest
 
 from support.chaos.concluding import POOLS, conclude
 from support.chaos.deployment import ChaosDeployment, DeployChaos
-from support.chaos.flows import KINDS
+from support.chaos.flows import KINDS, Talks
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
 from support.chaos.special_flows import Crowd, Few, Hangs, Held
@@ -54,13 +54,14 @@ OF_MAIN = [
     "look",
     "trim",
     "announce",
+    "advance",
     "deliver",
 ]
 #: Only by workers whose pool is an event loop: a prefork pool has no room for more messages than one at a time.
 OF_LOOPS = ["push", "fetch"]
 #: Passed rarely, or by clients; verbs that are not listed here lose their answers in `test_lost_replies`.
 OF_CLIENTS = ["start", "send", "admit", "begin", "finish", "revive", "snapshot", "restore", "state_lock", "state_write"]
-OF_CLIENTS += ["state_unlock", "state_renew", "purge", "dispatch"]
+OF_CLIENTS += ["state_unlock", "state_renew", "state_at", "state_back", "purge", "dispatch", "open", "close"]
 OF_OTHERS = ["look_later", "ack", "file", "acks", "quarantine", "goodbye"]
 
 
@@ -96,6 +97,8 @@ def _some_of_all(load: Load) -> None:
     load.start_one(Hangs, 1)
     for _ in range(4):
         load.start_one(Few, 1)
+    for _ in range(2):
+        load.start_one(Talks, 1, 3.0)  # the second one waits for so long that the sweep looks at it
     load.start_one(Held, 1, 30.0, timeout=0.3)
     load.answer()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from support.chaos.flow_events import Answer
-from support.chaos.flows import Asks, Links
+from support.chaos.flows import Asks, Links, Talks
 from support.chaos.special_flows import Few
 from support.flows.everyday import FOLDER
-from umbel import Context, Settings, Workflow, WorkflowHandler
+from umbel import Context, Session, Settings, Workflow, WorkflowHandler
 from umbel.errors import RunExists
 from umbel.orchestration.state.redis_hash import LOCK_SECONDS
 from umbel.tasks.client.runtime import Runtime
@@ -63,7 +63,20 @@ class Client:
         self._copy(original)
         self.answer(original, 2)
         few.result(30)
+        self._talk()
         assert self.runtime.portal.call(self.runtime.store.purge(few.run_id))
+
+    def _talk(self) -> None:
+        done = Path(os.environ[FOLDER], "talked")
+        if done.exists():
+            return
+        session = Session("client", self.runtime)
+        session.run(Talks(runtime=self.runtime, timeout=None), n=1).result(30)
+        session.rewind(to=0)
+        fork = session.fork(f"client {os.getpid()}", at=0)
+        fork.close()
+        fork.delete()
+        done.touch()
 
     @staticmethod
     async def _edit(handler: WorkflowHandler) -> None:
