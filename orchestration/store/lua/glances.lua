@@ -33,10 +33,10 @@ end
 
 local function is_in_error(status, ending)
   if status ~= 'failed' or #ending > A.most then return false end
-  local from = string.find(ending, '"exception_message":', 1, true)
-  local to = from and string.find(ending, '"exception_traceback":', from, true)
-  local at = from and string.find(string.lower(ending), A.find, from + 20, true)
-  return at and (not to or at < to)
+  local is_read, found = pcall(cjson.decode, ending)
+  local exception = is_read and type(found.value) == 'table' and found.value.exception
+  local message = type(exception) == 'table' and exception.exception_message
+  return type(message) == 'string' and string.find(string.lower(message), A.find, 1, true) ~= nil
 end
 
 local answers = {}
