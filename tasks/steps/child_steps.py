@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..events.event import StartEvent, StopEvent
 from .decorators import StepConfig
@@ -59,7 +59,8 @@ def _annotated(cls: type) -> Iterator[tuple[str, Any]]:
         if isinstance(annotation, str):
             names = _names_around(cls) if names is None else names
             try:
-                annotation = eval(annotation, vars(sys.modules[cls.__module__]), dict(names))
+                alone = type(cls.__name__, (), {"__annotations__": {name: annotation}, "__module__": cls.__module__})
+                annotation = get_type_hints(alone, localns=names)[name]
             except Exception:  # it is arbitrary code, and none of our concern
                 continue
         yield name, annotation

@@ -112,5 +112,5 @@ async def test_a_task_group_that_waits_and_fails_fails_the_step_with_what_was_ra
 
             return StopEvent(result=await grouped(wait(), fail()))
 
-    with pytest.raises(Exception, match=r"unhandled errors in a TaskGroup \(1 sub-exception\)"):
+    with pytest.raises(Exception, match="unhandled errors in a TaskGroup"):
         await Both().run()

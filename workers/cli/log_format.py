@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 #: Between two records of a kind that `Seldom` lets pass.
 _SELDOM_SECONDS = 60.0
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 #: Attributes that every record has, and those written under another name.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message", "taskName"}
@@ -46,16 +48,21 @@ def printer(log_format: LogFormat) -> Callable[[str], None]:
 
 
 class Seldom(logging.Filter):
-    """Lets what is logged again and again, such as a Redis that stays away, pass once a minute."""
+    """Lets a warning that is logged again and again, such as that Redis stays away, pass once a minute.
+
+    Warnings are the same if they differ in numbers only: how often it was tried, how long it will be waited.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._logged_at: dict[tuple[str, object], float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is logged."""
+        if record.levelno < logging.WARNING:
+            return True
         now = time.monotonic()
-        kind = record.name, record.msg
+        kind = record.name, _NUMBER.sub("", record.getMessage())
         if now - self._logged_at.get(kind, -math.inf) < _SELDOM_SECONDS:
             return False
         self._logged_at[kind] = now
