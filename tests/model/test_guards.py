@@ -117,7 +117,7 @@ GUARDS = [
         scenarios.a_queue_is_first_in_first_out,
     ),
     Guard("commit", "  join_buffers.forget(id)\n", "", scenarios.joins_end_with_their_fan_out),
-    Guard("unstage", "redis.call('UNLINK', list)", "", scenarios.members_of_a_lost_attempt_are_cleared),
+    Guard("unstage", "redis.call('UNLINK', list) == 1", "true", scenarios.members_of_a_lost_attempt_are_cleared),
     Guard("stage", "size and size ~= A.size and not list", "false", scenarios.a_shorter_staging_replaces_the_longer),
     Guard("retire", "if status ~= 'running' then", "if true then", scenarios.a_running_run_is_not_retired),
     Guard("redispatch", "record.state == 'ready'", "true", scenarios.what_is_claimed_is_not_rung_for),

@@ -249,14 +249,15 @@ def target_of(workflow: Registrable) -> str:
     cls = workflow if isinstance(workflow, type) or not isinstance(workflow, WorkflowDefinition) else type(workflow)
     qualname = getattr(cls, "__qualname__", repr(cls))
     module = sys.modules.get(getattr(cls, "__module__", ""))
+    do = "Define"
     if isinstance(workflow, WorkflowDefinition) and agent_name(workflow) is not None:
         # The class is LlamaIndex's, the agent is the user's.
-        qualname, module = workflow.workflow_name, module_with(workflow)
+        qualname, module, do = workflow.workflow_name, module_with(workflow), "Make"
     file = getattr(module, "__file__", None)
     if module is None or "<locals>" in qualname or file is None:
         raise ConfigurationError(
             f"A worker process cannot load workflow {qualname}: it is defined inside a function or in a notebook. "
-            "Define it (an agent: make it) at the top level of a module, or use umbel.local(in_process=True)."
+            f"{do} it at the top level of a module, or use umbel.local(in_process=True)."
         )
     name = module_path(module.__name__)
     return str(Path(file).resolve()) if "." not in name else name
