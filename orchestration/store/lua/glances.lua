@@ -24,8 +24,9 @@ local function is_in_input(packed)
   if packed == '' or #packed > A.most then return false end
   for _, command in ipairs(cmsgpack.unpack(packed)) do
     if command.o == 'keep' then
-      -- Classes of values in fields are stored beside them, and not shown.
+      -- Classes of values in fields are stored beside them or behind all of them, and not shown.
       local shown = string.gsub(command.d, '"qualified_name": ?"[^"]*"', '')
+      shown = string.gsub(shown, '"__exact":{.*$', '')
       local value = string.find(shown, '"value":', 1, true)
       return value and string.find(string.lower(shown), A.find, value + 8, true) ~= nil
     end
