@@ -27,7 +27,7 @@ from typing import Any
 from support.chaos.observed import Leftovers, RunSeen
 
 #: Steps that gather: how often each must be committed is known, and their effect lists the members.
-FINAL = ("done", "failed")
+FINAL = ("done", "failed", "rescued")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ def nothing_after_the_end(run: RunSeen) -> Iterator[Violation]:
         yield Violation("I6", about, "its stream has no end")
     elif run.last != run.published[-1]:
         yield Violation("I6", about, f"its stream goes on after its end: number {run.last} of {run.published[-1]}")
-    last = run.journal[-1][1] if run.journal else None
+    # What is retired later is not part of what happened: keys of an ended run get their lifetime.
+    last = next((kind for _, kind, _ in reversed(run.journal) if kind != "retire"), None)
     if last not in ("commit", "end", "flush", "send", "wake"):
         yield Violation("I6", about, f"expected its journal to end with what ended it, found {last!r}")
 

@@ -234,6 +234,6 @@ Deploy = Callable[..., Deployment]
 
 def assert_committed_once(found: list[Execution]) -> None:
     """Each work item has exactly one outcome that is not a retry or a loss."""
-    final = [each.work_id for each in found if each.outcome in ("done", "failed")]
+    final = [each.work_id for each in found if each.outcome in ("done", "failed", "rescued")]
     assert len(final) == len(set(final)), "an outcome was committed twice"
     assert {each.work_id for each in found} == set(final), "an outcome is missing"
