@@ -9,8 +9,10 @@ import pytest
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event
 from support.store.verb_cases import CASES, PLAN
+from umbel.orchestration.history.calls import FUNCTIONS
 from umbel.orchestration.history.verify import verify
 from umbel.orchestration.model.work_item import FannedOut
+from umbel.orchestration.store.scripts import declared, load, names, text_of
 
 
 def verified(store: Store, run_id: str) -> Any:
@@ -45,3 +47,25 @@ def test_what_is_not_as_the_journal_has_it_is_named(store: Store) -> None:
 
     assert [(each.key, each.field) for each in found.differences] == [("run", "live"), ("scopes", "other")]
     assert str(found.differences[0]) == "run[live]: expected b'1', found b'2'"
+
+
+#: Verbs on runs that need no entry of their own: what they do to a run, another entry says, or they do nothing to it.
+NO_ENTRY = {
+    "hop": "the entry of a commit",
+    "advance": "the entry of the run that begins",
+    "purge": "deletes the journal too",
+    "replay": "on keys of its own",
+    "state_back": "the entry of a state write",
+    "open": "a session without runs",
+    "close": "a session without runs",
+    "state_lock": "a lock is no part of a run",
+    "state_renew": "a lock is no part of a run",
+}
+
+
+def test_each_verb_that_writes_to_a_run_can_be_done_again() -> None:
+    writing = {
+        verb for verb in names() if "run" in load(verb).keys and "no-writes" not in declared(text_of(verb), "flags")
+    }
+
+    assert writing - {function for function, _ in FUNCTIONS.values()} == set(NO_ENTRY)
