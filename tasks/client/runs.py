@@ -57,7 +57,9 @@ def runs(
         status: One or several of running, completed, failed, cancelled, timed_out.
         workflow: A workflow or its class, or one or several names, of which the last part suffices.
         tags: The runs have all of these.
-        started_after, started_before, ended_before: A datetime without a zone is local time.
+        started_after: They began later; a datetime without a zone is local time.
+        started_before: They began earlier.
+        ended_before: They ended earlier.
         limit: At most so many; None for all there are.
         runtime: By default what umbel is configured with.
 

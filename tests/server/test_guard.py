@@ -27,7 +27,7 @@ def every_route(server: WorkflowServer) -> list[tuple[str, str]]:
         assert isinstance(route, Route), f"{route!r} is no Route: let this test know how to ask it"
         path = route.path
         for name in route.param_convertors:
-            path = path.replace(f"{{{name}:path}}", "x").replace(f"{{{name}}}", "x")
+            path = path.replace(f"{{{name}:path}}", "x").replace(f"{{{name}:int}}", "1").replace(f"{{{name}}}", "x")
         found += [(method, path) for method in sorted(route.methods or ())]
     return found
 

@@ -67,7 +67,7 @@ for _, item in ipairs(unpacked_body()) do
 end
 call.awaits_admission = redis.call('HGET', K.run, 'unbegun')
 apply.commands(commands)
-journal.write('cancel', { w = cancelled })
+if #cancelled > 0 then journal.write('cancel', { w = cancelled }) end
 local reply = apply.answer('cancelled')
 reply[3] = whole(#cancelled)
 return reply
