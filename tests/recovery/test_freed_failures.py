@@ -8,7 +8,6 @@ from support.eventually import eventually
 from support.flows import failing as flows
 from support.processes.driving import Deploy
 
-
 #: Since errors travel between threads as values, one of them sometimes stays until a collection. Not understood yet.
 SOMETIMES_KEPT = pytest.mark.xfail(reason="a failure in the threads pool is sometimes freed by a collection only")
 
