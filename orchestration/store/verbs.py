@@ -280,6 +280,7 @@ class Store(StoreCalls):
         event: Envelope,
         expected: Sequence[tuple[str, int, str]],
         taken: str,
+        within_seconds: float | None = None,
     ) -> Sequence[Envelope] | Refusal | None:
         """Add an event to a collect_events buffer; the set when this call completes it, None while it waits.
 
@@ -290,6 +291,7 @@ class Store(StoreCalls):
             event: The member.
             expected: (event type, how many, logical buffer key) per type, in order of first mention.
             taken: Logical name of the list a completed set is moved to.
+            within_seconds: How long after its first event a set may become complete; None is no limit.
         """
         keys = self.locate(work.run_id)
         reply = await self.verb(
@@ -303,6 +305,7 @@ class Store(StoreCalls):
             d=event.to_bytes(),
             types=[{"name": name, "n": n, "key": key} for name, n, key in expected],
             taken=taken,
+            wi=None if within_seconds is None else max(1, round(within_seconds * 1000)),
             extra={name: keys[name] for name in (*(key for _, _, key in expected), taken)},
         )
         status = reply[0].decode()

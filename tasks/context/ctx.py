@@ -235,15 +235,29 @@ class Context(StepContextMarker, Generic[StateT]):
             face.emissions.publish(encode_event(ev, face.settings))
 
     def collect_events(
-        self, ev: Event, expected: Sequence[type[Event]], buffer_id: str | None = None
+        self,
+        ev: Event,
+        expected: Sequence[type[Event]],
+        buffer_id: str | None = None,
+        *,
+        key: Any = None,
+        within_seconds: float | None = None,
     ) -> list[Event] | None:
         """Add `ev` to a buffer of this step; the call that completes the set gets it, in the order of `expected`.
 
         *Promise:* one atomic exchange with Redis (it blocks, at most about a second when Redis is slow). A set goes to
         exactly one step execution, also after a crash; no step is executed again because another event arrived;
         surplus events stay for the next set.
+
+        Args:
+            ev: The event.
+            expected: The classes of a set.
+            buffer_id: Names one of several buffers.
+            key: In its place: a value that the events of a set share. Any JSON but None.
+            within_seconds: How long after its first event a set may become complete. What has arrived of one that does
+                not is dropped, with a `JoinExpired` on the stream and to a step that accepts it.
         """
-        return self._step("collect_events").collect(ev, expected, buffer_id)
+        return self._step("collect_events").collect(ev, expected, buffer_id, key, within_seconds)
 
     async def wait_for_event(
         self,

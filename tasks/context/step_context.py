@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...orchestration.engine.cancelling.expiries import KEY
 from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
@@ -21,7 +22,7 @@ from ..events.codec import decode_event, encode_event
 from ..events.event import Event, event_name, fields_to_json
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..state.write_back import WriteBackStore
-from ..values.json_values import dump_json, to_json_object
+from ..values.json_values import dump_json, to_json_object, to_json_value
 from ..workflow.registry import Registered, Registry
 from .children import Children
 from .emissions import Emissions
@@ -190,10 +191,27 @@ class StepContext:
                     extra={"action": "sent_event_not_gathered", "run_id": self.work.run_id, "step": self.work.step},
                 )
 
-    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Event] | None:
+    def collect(
+        self,
+        event: Event,
+        expected: Sequence[type[Event]],
+        buffer_id: str | None,
+        key: Any = None,
+        within_seconds: float | None = None,
+    ) -> list[Event] | None:
         """One atomic exchange; see `Context.collect_events`."""
         if not expected:
             return []
+        about = f"collect_events() of step {self.work.step!r} of run {self.work.run_id!r}"
+        if key is not None and buffer_id is not None:
+            raise WorkflowRuntimeError(f"{about} takes a buffer_id or a key, not both.")
+        if within_seconds is not None and not (is_duration(within_seconds) and within_seconds > 0):
+            raise WorkflowRuntimeError(
+                f"{about}: within_seconds must be a number of seconds up to {LONGEST_SECONDS:,}, got "
+                f"{within_seconds!r}."
+            )
+        if key is not None:
+            buffer_id = KEY + dump_json(to_json_value(key)).decode()
         buffer_id = buffer_id or "default"
         buffer = derive_id(self.work.step, buffer_id)
         needed = Counter(event_name(cls) for cls in expected)
@@ -210,6 +228,7 @@ class StepContext:
                 event=member,
                 expected=[(name, n, buffer_name(self.work.step, buffer_id, name)) for name, n in needed.items()],
                 taken=taken,
+                within_seconds=within_seconds,
             )
         )
         if isinstance(answer, Refusal):

@@ -41,6 +41,7 @@ OF_STEPS = [
     "child_ended",
     "settled",
     "cancel",
+    "expire",
     "dispatch",
 ]
 OF_MAIN = [

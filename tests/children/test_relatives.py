@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from support.store import driving
+from support.store.blocking import BlockingStore as Store
+from support.store.verb_cases import parent_of
 from umbel import ChildRunStarted, Context, Event, StartEvent, StopEvent, Workflow, step
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -83,3 +86,12 @@ async def test_the_start_of_each_child_is_in_the_stream_with_umbels_own_events()
     ]
     assert {event.run_id for event in started} == {child.run_id for child in await handler.children()}
     assert {event.step for event in started} == {"go"}
+
+
+def test_a_child_that_ends_before_its_start_is_noted_is_announced_all_the_same(store: Store) -> None:
+    run, _ = parent_of(store)
+    about = {"child": "child", "status": "completed", "event": driving.event("x").to_bytes()}
+    assert store.verb("child_ended", run.run_id, **about)[0] == b"told"
+    assert store.verb("child_started", run.run_id, child="child", look=9) == [b"noted"]
+    stream = store.client.xrange(run.keys["stream"])
+    assert [fields[b"d"].count(b"umbel.ChildRunStarted") for _, fields in stream] == [1]

@@ -187,7 +187,6 @@ def test_an_expense_waits_for_the_decision_that_the_command_line_sends(workers: 
     assert run.result() == "approved by Ada"
 
 
-@pytest.mark.xfail(reason="the stream of a run and its children sometimes lacks an event of a child")
 async def test_an_order_pipeline_pays_and_delivers_each_order_in_runs_of_their_own(workers: umbel.Runtime) -> None:
     handler = orders.Pipeline(runtime=workers, timeout=None).run(orders={"pen": 5, "piano": 5000, "ink": 9})
     booked = [

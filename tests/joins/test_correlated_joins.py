@@ -187,3 +187,32 @@ def test_a_fan_in_by_a_field_that_an_event_lacks_or_of_the_first_ones_is_refused
         Collect(Take(2), by="order")
     with pytest.raises(ValueError, match="needs Take"):
         Collect(All(), cancel_rest=True)
+
+
+async def test_collected_events_are_of_one_key_and_those_that_come_too_late_are_dropped() -> None:
+    class Orders(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> Paid | Packed | None:
+            for event in (Paid(order="a"), Paid(order="b"), Packed(order="b"), Packed(order="c")):
+                ctx.send_event(event)
+            return None
+
+        @step
+        async def ship(self, ctx: Context, ev: Paid | Packed) -> Shipped | None:
+            found = ctx.collect_events(ev, [Paid, Packed], key=ev.order, within_seconds=2)
+            if found is not None:
+                assert [type(each) for each in found] == [Paid, Packed]
+                await ctx.store.set("shipped", [each.order for each in found])
+            return None
+
+        @step
+        async def shipped(self, ev: Shipped) -> StopEvent: ...
+
+        @step
+        async def late(self, ctx: Context, ev: JoinExpired) -> StopEvent | None:
+            async with ctx.store.edit_state() as state:
+                state["late"] = [*state.get("late", []), [ev.key, ev.arrived]]
+                late = sorted(state["late"])
+            return None if len(late) < 2 else StopEvent(result=[await ctx.store.get("shipped"), late])
+
+    assert await Orders().run() == [["b", "b"], [["a", ["Paid"]], ["c", ["Packed"]]]]

@@ -1,17 +1,22 @@
-"""Joins of several event parameters whose sets did not become complete in time."""
+"""Sets of events, joined or collected, that did not become complete in time."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
-from ...connection.keys import RunKeys
+from ...connection.keys import RunKeys, new_nonce
 from ...model.commands import Command, Publish
 from ...model.decide import Limits, route
 from ...model.envelope import JOIN_EXPIRED, Envelope
 from ...model.plan import Plan, StepPlan
 from ...model.work_item import Origin, Scope, Surroundings, derive_id
-from ...store.replies import Applied, unpack_raw
+from ...store.replies import Applied, pairs, unpack_raw
 from ...store.verbs import Store
+
+#: Begins the buffer ids of `collect_events` that are made of a key.
+KEY = "key:"
 
 
 async def expire_join(store: Store, run_id: str, plan: Plan, buffer: str, limits: Limits) -> Applied | None:
@@ -35,13 +40,45 @@ async def expire_join(store: Store, run_id: str, plan: Plan, buffer: str, limits
     types = tuple(dict.fromkeys(step.accepts))
     arrived = await _arrived(store, store.locate(run_id), buffer, types)
     event = _join_expired(step, arrived)
-    origin = Origin(run_id, "expired", Scope(scope))
-    emit_id = derive_id(run_id, "expired", buffer, *(each.payload for each in arrived))
+    return await _drop(store, run_id, plan, "join", buffer, event, limits, scope=scope, types=list(types))
+
+
+async def expire_buffer(store: Store, run_id: str, plan: Plan, buffer: str, limits: Limits) -> Applied | None:
+    """The same for a set that `collect_events` gathers; `buffer` is the step and its buffer id."""
+    keys = store.locate(run_id)
+    known = pairs(await store.command("look at buffers", "HGETALL", keys["collect"]))
+    lists = [name.decode() for name, of in known.items() if name.startswith(b"buffer:") and of == buffer.encode()]
+    arrived = []
+    for name in lists:
+        found = await store.command("read a buffer", "LRANGE", keys[name], 0, -1)
+        arrived += [Envelope.from_bytes(raw) for raw in found]
+    step, _, buffer_id = buffer.partition("|")
+    key = json.loads(buffer_id.removeprefix(KEY)) if buffer_id.startswith(KEY) else buffer_id
+    event = _expired(step, key, [each.type for each in arrived], [])
+    return await _drop(store, run_id, plan, "buffer", buffer, event, limits, lists=lists, extra=lists)
+
+
+async def _drop(
+    store: Store,
+    run_id: str,
+    plan: Plan,
+    kind: str,
+    buffer: str,
+    event: Envelope,
+    limits: Limits,
+    *,
+    scope: str = "",
+    extra: Sequence[str] = (),
+    **about: list[str],
+) -> Applied | None:
     commands: list[Command] = [Publish(event)]
     if plan.accepting(event):
-        commands += route(plan, event, origin, emit_id, Surroundings(), limits)
+        emit_id = derive_id(run_id, "expired", buffer, event.payload, new_nonce())
+        commands += route(plan, event, Origin(run_id, "expired", Scope(scope)), emit_id, Surroundings(), limits)
     body = [command.wire() for command in commands]
-    reply = await store.verb("expire", run_id, b=buffer, types=list(types), body=body)
+    keys = store.locate(run_id)
+    dynamic = {name: keys[name] for name in extra}
+    reply = await store.verb("expire", run_id, kind=kind, b=buffer, body=body, extra=dynamic, **about)
     return store.applied(run_id, reply[1]) if reply[0] == b"expired" else None
 
 
@@ -62,10 +99,15 @@ async def _arrived(store: Store, keys: RunKeys, buffer: str, types: tuple[str, .
 def _join_expired(step: StepPlan, arrived: list[Envelope]) -> Envelope:
     names = [event.type for event in arrived]
     missing = [name for name in step.accepts if name not in names]
+    key = arrived[0].field(step.join_by) if arrived and step.join_by is not None else None
+    return _expired(step.name, key, names, missing)
+
+
+def _expired(step: str, key: Any, arrived: list[str], missing: list[str]) -> Envelope:
     about = {
-        "step": step.name,
-        "key": arrived[0].field(step.join_by) if arrived and step.join_by is not None else None,
-        "arrived": [name.rpartition(".")[2] for name in names],
+        "step": step,
+        "key": key,
+        "arrived": [name.rpartition(".")[2] for name in arrived],
         "missing": [name.rpartition(".")[2] for name in missing],
     }
     return Envelope(JOIN_EXPIRED, (), json.dumps(about, separators=(",", ":")).encode())

@@ -29,7 +29,7 @@ from ...model.errors import NotRetried, RunExists, RunNotFound, UmbelError, Work
 from ...model.plan import Plan
 from ...store.replies import Applied, Dispatch, unpack_raw
 from ...store.verbs import Store
-from ..cancelling.expiries import expire_join
+from ..cancelling.expiries import expire_buffer, expire_join
 from ..cancelling.selection import Selection
 from .listing import child_records
 from .spec import ChildSpec
@@ -129,8 +129,8 @@ class Outbox:
             await self._look(run_id, more[0])
         elif kind == "rest":
             await self._cancel_rest(run_id, more[0])
-        elif kind == "join":
-            await self._expire_join(run_id, more[0])
+        elif kind in ("join", "buffer"):
+            await self._expire(kind, run_id, more[0])
         elif kind == "ended":
             await self._report(run_id)
         else:
@@ -142,13 +142,14 @@ class Outbox:
             await self._lives.cancel_work(run_id, Selection(scope_id=scope_id), reason="a join has all it takes")
         await self._forget(run_id, f"rest|{run_id}|{scope_id}")
 
-    async def _expire_join(self, run_id: str, buffer: str) -> None:
+    async def _expire(self, kind: str, run_id: str, buffer: str) -> None:
         """Drop a set of events that did not become complete in time."""
         if await self._status(run_id) != "running":
-            await self._forget(run_id, f"join|{run_id}|{buffer}")
+            await self._forget(run_id, f"{kind}|{run_id}|{buffer}")
             return
         limits = Limits(self._store.settings.queue, self._store.settings.inbox_max_events)
-        applied = await expire_join(self._store, run_id, await self._store.plan_of(run_id), buffer, limits)
+        expire = expire_join if kind == "join" else expire_buffer
+        applied = await expire(self._store, run_id, await self._store.plan_of(run_id), buffer, limits)
         if applied is not None:
             await self._lives.dispatch(run_id, applied.dispatches)
             await self.follow(run_id, applied)
@@ -184,7 +185,7 @@ class Outbox:
                 nonce=f"{parent}|{child_id}",
             )
         except RunExists as error:
-            await self._tell(parent, child_id, "failed", _not_begun("RunExists", str(error)))
+            await self._tell(parent, child_id, "failed", _not_begun("RunExists", str(error)), unbegun=True)
         else:
             await self._look_later(parent, child_id)
 
@@ -243,8 +244,10 @@ class Outbox:
             await self._tell(parent.decode(), child_id, status.decode(), event)
         await self._forget(child_id, f"ended|{child_id}")
 
-    async def _tell(self, parent: str, child_id: str, status: str, event: bytes) -> None:
-        reply = await self._store.verb("child_ended", parent, child=child_id, status=status, event=event)
+    async def _tell(self, parent: str, child_id: str, status: str, event: bytes, *, unbegun: bool = False) -> None:
+        reply = await self._store.verb(
+            "child_ended", parent, child=child_id, status=status, event=event, unbegun=unbegun or None
+        )
         if reply[0] != b"told":
             return
         applied = self._store.applied(parent, reply[1])

@@ -1,5 +1,5 @@
 -- A child run has ended; in the shard of its parent.
--- Args: run (the parent), child, status, event (the child's last one), common limits.
+-- Args: run (the parent), child, status, event (the child's last one), unbegun (it was never started), common limits.
 -- Answers: told {dispatches, starts {children to be started} …} | known | closed | unknown (no such parent or child).
 -- Asked again it answers `known`; the end counts once. A parent that has ended takes no notice (`closed`); should it be
 -- retried, it looks at its children again.

@@ -3,9 +3,9 @@
 -- gets the answer it got. Surplus events stay for the next set.
 -- Args: run, w, t token, buffer ('step|buffer id', kept per list for snapshots), call (field name), type, d envelope,
 --   types {{name, n, key}…} with key a logical buffer name, taken (logical name of the list that receives a completed
---   set). Answers: waiting | complete | stale | closed.
+--   set), wi (within how many ms a set must become complete, if it must). Answers: waiting | complete | stale | closed.
 -- A completed list holds the members grouped by type in the order of `types`.
---!keys run extra collect
+--!keys run extra collect outbox
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then return { status and 'closed' or 'unknown' } end
@@ -56,6 +56,12 @@ if complete then
   redis.call('SADD', K.extra, target)
   record.taken = record.taken or {}
   record.taken[#record.taken + 1] = A.taken
+end
+if A.wi then
+  local member, left = 'buffer|' .. call.run .. '|' .. A.buffer, 0
+  for _, type in ipairs(A.types) do left = left + redis.call('LLEN', call.extra[type.key]) end
+  if complete then redis.call('ZREM', K.outbox, member) end
+  if left > 0 then redis.call('ZADD', K.outbox, 'NX', whole(call.now + A.wi), member) end
 end
 records.put(A.w, record)
 journal.note('collect', { s = record.step })

@@ -1,10 +1,11 @@
--- A set of events that a step joins has not become complete in time: what has arrived of it is dropped.
--- Args: run, b (the buffer: step|scope and key), types (of its events), common limits.
+-- A set of events that a step joins or collects has not become complete in time: what has arrived of it is dropped.
+-- Args: run, kind (`join` or `buffer`, of collect_events), b (the buffer: step|scope and key, or step|buffer id), types
+--   (of a join's events), lists (logical names of a buffer's lists), common limits.
 -- Body: commands that say so. Answers: expired {dispatches} | early | closed (nothing waits there any more).
 -- Repeating it changes nothing.
---!keys run outbox
+--!keys run outbox extra collect
 
-local member = 'join|' .. call.run .. '|' .. A.b
+local member = A.kind .. '|' .. call.run .. '|' .. A.b
 local due = tonumber(redis.call('ZSCORE', K.outbox, member))
 if redis.call('HGET', K.run, 'status') ~= 'running' then
   redis.call('ZREM', K.outbox, member)
@@ -14,11 +15,18 @@ if not due then return { 'closed' } end
 if due > call.now then return { 'early' } end
 redis.call('ZREM', K.outbox, member)
 local dropped = 0
-for _, type in ipairs(A.types) do
+for _, type in ipairs(A.types or {}) do
   while join_buffers.size(A.b, type) > 0 do
     events.drop(join_buffers.pop(A.b, type).e)
     dropped = dropped + 1
   end
+end
+for _, name in ipairs(A.lists or {}) do
+  local key = call.extra[name]
+  dropped = dropped + redis.call('LLEN', key)
+  redis.call('UNLINK', key)
+  redis.call('SREM', K.extra, key)
+  redis.call('HDEL', K.collect, name)
 end
 if dropped == 0 then return { 'closed' } end
 call.awaits_admission = redis.call('HGET', K.run, 'unbegun')

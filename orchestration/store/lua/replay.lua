@@ -44,7 +44,7 @@ local function due(args) redis.call('ZADD', K.timers, 0, args.timer) end
 READY.wake, READY.deadline = due, due
 
 function READY.expire(args)
-  redis.call('ZADD', K.outbox, 0, 'join|' .. args.run .. '|' .. args.b)
+  redis.call('ZADD', K.outbox, 0, args.kind .. '|' .. args.run .. '|' .. args.b)
 end
 
 function READY.finish(args)

@@ -31,6 +31,7 @@ from support.chaos.flow_events import (
 from umbel import (
     Collect,
     Context,
+    JoinExpired,
     StepFailedEvent,
     StopEvent,
     Take,
@@ -503,6 +504,35 @@ class Talks(Chaotic):
         return Counter(ask=1, answer=1)
 
 
+class Expires(Chaotic):
+    """A set of which one event never comes: what has arrived is dropped, and a step is asked what then."""
+
+    KIND = "expiry"
+
+    @step
+    async def begin(self, ctx: Context, ev: Started) -> Odd | Even:
+        began(ctx, "begin")
+        return Odd(n=ev.n, left=0, seconds=0)
+
+    @step(join_by="n", within_seconds=0.2)
+    async def meet(self, ctx: Context, odd: Odd, even: Even) -> StopEvent:
+        began(ctx, "meet", members=[odd.n, even.n])
+        return StopEvent(result="met")
+
+    @step
+    async def late(self, ctx: Context, ev: JoinExpired) -> StopEvent:
+        began(ctx, "late")
+        return StopEvent(result=[ev.key, *ev.missing])
+
+    @staticmethod
+    def expected(n: int) -> Any:
+        return [n, "Even"]
+
+    @staticmethod
+    def commits(n: int) -> Counter[str]:
+        return Counter(begin=1, late=1)
+
+
 #: What a mixed load is made of.
 KINDS: tuple[type[Chaotic], ...] = (
     Links,
@@ -517,5 +547,6 @@ KINDS: tuple[type[Chaotic], ...] = (
     Tells,
     Family,
     Races,
+    Expires,
     Talks,
 )

@@ -9,7 +9,7 @@ from typing import Any
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import SentDispatches
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
-from umbel.orchestration.engine.cancelling.expiries import expire_join
+from umbel.orchestration.engine.cancelling.expiries import expire_buffer, expire_join
 from umbel.orchestration.engine.cancelling.selection import Selection
 from umbel.orchestration.engine.children.spec import ChildSpec
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
@@ -200,6 +200,16 @@ def expire(store: Store) -> Case:
     return Case(
         "expire", lambda: store.call(expire_join, store, run.run_id, plan, buffer, LIMITS), again=lambda _: None
     )
+
+
+def expire_collected(store: Store) -> Case:
+    run, work = claimed(store)
+    buffer, name = "begin|key:7", "buffer:b|C"
+    about = {"buffer": buffer, "call": "c", "event": event("C"), "taken": f"taken:{work.work_id}"}
+    assert store.collect(work, expected=[("C", 2, name)], within_seconds=9, **about) is None
+    store.client.zadd(run.keys["outbox"], {f"buffer|{run.run_id}|{buffer}": 1}, xx=True)
+    given = (run.run_id, PLAN, buffer, LIMITS)
+    return Case("expire", lambda: store.call(expire_buffer, store, *given), again=lambda _: None)
 
 
 def cancel(store: Store) -> Case:
@@ -440,6 +450,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "memo": memo,
     "cancel": cancel,
     "expire": expire,
+    "expire what is collected": expire_collected,
     "commit child runs": committing(Awaiting((awaited("child"), awaited("other")), at_once=1)),
     "child_started": child_started,
     "child_ended": child_ended,

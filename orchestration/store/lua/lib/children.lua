@@ -5,6 +5,7 @@
 --   parted|parent         the parent has ended: end its children
 --   rest|run|fan-out      cancel what has not arrived at a join of the fan-out
 --   join|run|buffer       drop a set of events that did not become complete in time (lib/joins.lua)
+--   buffer|run|buffer     the same, of collect_events (collect.lua)
 -- Fields of K.children: <child> { w work item that waits for it, wt the name of its answer there, st status (held
 -- starting running reviving unwanted, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl
 -- digest of its plan, sp what it is started with, until it was }; plan|<digest> a plan as JSON; <work item>#<n> the
@@ -90,6 +91,8 @@ end
 -- A child has ended: its last event is the answer that its work item waits for. False if that is known already.
 function children.ended(id, child, status, event)
   if not OPEN[child.st] then return false end
+  -- It was quicker than the note that it was started.
+  if child.st == 'starting' and not A.unbegun then children.announce(id, child) end
   child.st, child.sp = status, nil
   children.put(id, child)
   local record = records.get(child.w)
