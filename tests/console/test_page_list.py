@@ -18,12 +18,12 @@ def test_a_row_leads_with_workflow_and_input_and_says_in_one_line_why_it_failed(
     page: Page, site: Site, gates: set[str]
 ) -> None:
     gates.add("bank")
-    run_id = site.start("payment", euros=71, note="rent")
+    run_id = site.start("payment", euros=71, note="rent of May")
     site.await_status(run_id, "failed")
-    page.goto("#/runs?status=failed&q=rent")
+    page.goto("#/runs?status=failed&q=rent+of+May")
     row = page.locator("table.runs tbody tr")
     expect(row).to_have_count(1)
-    expect(row.locator("th")).to_have_text("paymenteuros: 71, note: rentcharge: RuntimeError('the bank is closed')")
+    expect(row.locator("th")).to_have_text("paymenteuros: 71, note: rent of Maycharge: RuntimeError('the bank is closed')")
     expect(row.locator("td").last).to_have_text(run_id[:8])
     row.click(position={"x": 700, "y": 12})
     expect(page).to_have_url(re.compile(f"#/runs/{run_id}$"))

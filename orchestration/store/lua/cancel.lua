@@ -15,8 +15,7 @@ if waiters.outdated() then return { 'changed' } end
 local function stop_running(item, record)
   local held = call.run .. '|' .. item.w .. '|' .. record.claim_id
   -- Claimed since the caller looked: the set of its owner is not known here, and the owner's heartbeat clears it.
-  local set = item.o and call.extra[item.o]
-  if set then redis.call('SREM', set, held) end
+  if item.o and call.extra[item.o] then redis.call('SREM', call.extra[item.o], held) end
   redis.call('ZREM', K.timers, 'deadline|' .. call.run .. '|' .. item.w)
   if not call.again then redis.call('PUBLISH', K.stopped .. (A.channels or ''), held) end
 end
