@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import weakref
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -91,7 +92,9 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
     async def call() -> Any:
         await add_resources()
         current_context.set(context)
-        behind.wait_names.main = behind.children.main = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None
+        behind.wait_names.main = behind.children.main = weakref.ref(task)
         if (traced := tracing()) is None:
             return await function(**arguments)
         with traced.attempt(work):

@@ -7,7 +7,7 @@ step means the same child, and starts it only once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
@@ -66,8 +66,8 @@ class Children:
         self._begun: dict[str, int] = {}
         self._named: set[str] = set()
         self._pending: dict[str, AwaitedChild] = {}
-        #: The task that the step itself is executed in.
-        self.main: asyncio.Task[Any] | None = None
+        #: The task that the step itself is executed in; weakly, since its error refers to all of this.
+        self.main: Callable[[], asyncio.Task[Any] | None] = lambda: None
 
     async def run(self, child: ChildRun) -> Any:
         """See `Context.run`."""
@@ -87,7 +87,7 @@ class Children:
 
     def _next(self, stem: str, events: Sequence[Envelope]) -> str:
         """The name of children that have none: by their order in the step, or in a task beside others by content."""
-        if asyncio.current_task() is not self.main:
+        if asyncio.current_task() is not self.main():
             stem += f"~{derive_id(*(part for event in events for part in (event.type, event.payload)))}"
         number = self._begun[stem] = self._begun.get(stem, -1) + 1
         return f"{stem}.{number}"
@@ -115,7 +115,7 @@ class Children:
         if open_ones:
             # Many are started CHUNK by CHUNK, which keeps each commit short.
             self._pending |= {child.child_id: child for child in open_ones[:CHUNK]}
-            if asyncio.current_task() is not self.main:
+            if asyncio.current_task() is not self.main():
                 await asyncio.sleep(0)  # tasks that begin together start their children together
             raise Waits(Awaiting(tuple(self._pending.values()), limit))
         ends = [self._end(child, name) for child, name in zip(children, names, strict=True)]

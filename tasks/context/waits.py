@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
@@ -52,9 +53,9 @@ class WaitNames:
         """
         self._work = work
         self._begun: dict[str, int] = {}
-        self._beside: dict[str, tuple[asyncio.Task[Any], WeakSet[asyncio.Task[Any]]]] = {}
-        #: The task that the step itself is executed in.
-        self.main: asyncio.Task[Any] | None = None
+        self._beside: dict[str, tuple[ref[asyncio.Task[Any]], WeakSet[asyncio.Task[Any]]]] = {}
+        #: The task that the step itself is executed in; weakly, since its error refers to all of this.
+        self.main: Callable[[], asyncio.Task[Any] | None] = lambda: None
 
     def of(self, event: str, requirements: dict[str, Any], question: Envelope | None) -> str:
         """The name of the next wait for `event`.
@@ -65,7 +66,9 @@ class WaitNames:
         stem = f"waiter_{event}_{json.dumps(requirements, sort_keys=True, default=str)}"
         name = self._next(stem)
         task = asyncio.current_task()
-        if task is None or task is self.main or name in self._work.answers:  # the latter was asked by an older release
+        if (
+            task is None or task is self.main() or name in self._work.answers
+        ):  # the latter was asked by an older release
             return name
         stem = f"{stem}_{derive_id(question.type, question.payload)}" if question is not None else f"{stem}_"
         self._refuse_twin(stem, event, task)
@@ -77,11 +80,11 @@ class WaitNames:
         return f"{stem}_{number}"
 
     def _refuse_twin(self, stem: str, event: str, task: asyncio.Task[Any]) -> None:
-        first, beside = self._beside.setdefault(stem, (task, WeakSet(asyncio.all_tasks())))
-        if task is first:
+        first, beside = self._beside.setdefault(stem, (ref(task), WeakSet(asyncio.all_tasks())))
+        if task is first():
             return
         if task not in beside:  # it began later: the waits are in order
-            self._beside[stem] = (task, WeakSet(asyncio.all_tasks()))
+            self._beside[stem] = (ref(task), WeakSet(asyncio.all_tasks()))
             return
         kind = event.rpartition(".")[2]
         raise WorkflowRuntimeError(

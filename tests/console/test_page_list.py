@@ -23,7 +23,9 @@ def test_a_row_leads_with_workflow_and_input_and_says_in_one_line_why_it_failed(
     page.goto("#/runs?status=failed&q=rent+of+May")
     row = page.locator("table.runs tbody tr")
     expect(row).to_have_count(1)
-    expect(row.locator("th")).to_have_text("paymenteuros: 71, note: rent of Maycharge: RuntimeError('the bank is closed')")
+    expect(row.locator("th")).to_have_text(
+        "paymenteuros: 71, note: rent of Maycharge: RuntimeError('the bank is closed')"
+    )
     expect(row.locator("td").last).to_have_text(run_id[:8])
     row.click(position={"x": 700, "y": 12})
     expect(page).to_have_url(re.compile(f"#/runs/{run_id}$"))

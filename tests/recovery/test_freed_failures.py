@@ -8,11 +8,8 @@ from support.eventually import eventually
 from support.flows import failing as flows
 from support.processes.driving import Deploy
 
-#: Since errors travel between threads as values, one of them sometimes stays until a collection. Not understood yet.
-SOMETIMES_KEPT = pytest.mark.xfail(reason="a failure in the threads pool is sometimes freed by a collection only")
 
-
-@pytest.mark.parametrize("pool", ["asyncio", pytest.param("threads", marks=SOMETIMES_KEPT)])
+@pytest.mark.parametrize("pool", ["asyncio", "threads"])
 def test_a_failed_steps_error_and_locals_are_freed_without_a_garbage_collection(deploy: Deploy, pool: str) -> None:
     deployment = deploy()
     deployment.worker("one", "support.flows.failing", pool=pool, concurrency=4).wait_ready()
