@@ -305,7 +305,7 @@ class Engine:
             await self._send_messages(plan, reply.dispatches)
             if reply.ended:
                 await self._after_end(work.run_id, reply)
-            elif reply.starts:
+            elif reply.starts or reply.rests:
                 await self.outbox.follow(work.run_id, reply)
             if isinstance(outcome, Failed) and outcome.retry_delay_seconds:
                 self._wake_in(outcome.retry_delay_seconds, work, plan)
@@ -346,9 +346,13 @@ class Engine:
         plan = await self.store.plan_of(run_id)
         count, changes = await cancel_work(self.store, run_id, plan, selection, self.limits, reason=reason, **about)
         for change in changes:
-            await self.dispatcher.dispatch(plan, change.dispatches)
-            await self.outbox.follow(run_id, change)
+            await self.follow(run_id, change)
         return count
+
+    async def follow(self, run_id: str, changed: Applied) -> None:
+        """Send the messages for work of a run, whose plan is looked up, and do what else follows from its change."""
+        await self.dispatch(run_id, changed.dispatches)
+        await self._after_end(run_id, changed)
 
     async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
         """Send the messages for work of a run, whose plan is looked up."""

@@ -310,7 +310,7 @@ class Suspended:
     timeout_seconds: float | None
 
 
-OnParentEnd = Literal["cancel", "leave"]
+OnParentEnd = Literal["cancel", "leave", "wait"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from ..events.event import SYSTEM_EVENTS, Event, StopEvent, UnreadableEvent, eve
 from ..events.serializers import BaseSerializer
 from ..values.json_values import to_json_object
 from .past import WithPast
-from .readings import FamilyReading, Reading, gap_before
+from .readings import BlockingFamilyReading, FamilyReading, Reading, gap_before
 from .settled import Settled, SettledList
 
 T = TypeVar("T")
@@ -220,6 +220,7 @@ class WorkflowHandler(WithPast, Generic[ResultT]):
         expose_internal: bool = False,
         types: Collection[type[Event]] | None = None,
         timeout: float | None = None,
+        include_children: bool = False,
     ) -> Iterator[Event]:
         """`stream_events` without an event loop; blocks for each event.
 
@@ -227,6 +228,13 @@ class WorkflowHandler(WithPast, Generic[ResultT]):
             TimeoutError: No event within `timeout` seconds.
         """
         self._refuse_blocking("events", "stream_events")
+        if include_children:
+            return BlockingFamilyReading(FamilyReading(self, expose_internal, types), self._hub.call, timeout)
+        return self._blocking_events(expose_internal, types, timeout)
+
+    def _blocking_events(
+        self, expose_internal: bool, types: Collection[type[Event]] | None, timeout: float | None
+    ) -> Iterator[Event]:
         reader = self._hub.reader(self.run_id, self._take_position(), expose_internal, self._names(types))
         position: int | None = None
         exhausted = False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Generator, Iterator
 from contextlib import suppress
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from weakref import ReferenceType, ref
 
 from ...orchestration.streams.reader import StreamEvent, StreamReader
@@ -130,6 +130,12 @@ class FamilyReading(AsyncIterator[Event]):
             with suppress(asyncio.CancelledError):
                 await self._reading
 
+    def abandon(self) -> None:
+        """Break off, from any thread and without waiting for it."""
+        if self._reading is not None:
+            with suppress(RuntimeError):  # its loop is closed already
+                self._reading.get_loop().call_soon_threadsafe(self._reading.cancel)
+
     async def _read_all(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
@@ -161,3 +167,43 @@ class FamilyReading(AsyncIterator[Event]):
         is_wanted = self._types is None or type(event) in self._types
         if is_wanted and (self._expose_internal or not isinstance(event, InternalDispatchEvent)):
             await self._events.put((run.run_id, event))
+
+
+class BlockingFamilyReading(Iterator[Event]):
+    """A `FamilyReading` for code without an event loop; it is broken off when nothing refers to it any more."""
+
+    def __init__(
+        self, family: FamilyReading, call: Callable[[Coroutine[Any, Any, Event]], Event], timeout: float | None
+    ) -> None:
+        """Args:
+        family: What is read.
+        call: Blocks until a coroutine has ended on the loop of the connections.
+        timeout: Longest wait for an event in seconds; None waits as long as the run lives.
+        """
+        self._family, self._events = family, _blocking(family, call, timeout)
+
+    @property
+    def origin(self) -> str:
+        """The run that published the event which came last."""
+        return self._family.origin
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+
+def _blocking(
+    family: FamilyReading, call: Callable[[Coroutine[Any, Any, Event]], Event], timeout: float | None
+) -> Generator[Event, None, None]:
+    async def following() -> Event:
+        async with asyncio.timeout(timeout):
+            return await anext(family)
+
+    try:
+        while True:
+            try:
+                event = call(following())
+            except StopAsyncIteration:
+                return
+            yield event
+    finally:
+        family.abandon()

@@ -7,6 +7,7 @@ step means the same child, and starts it only once.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
@@ -19,6 +20,7 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ChildFailed, WorkflowRuntimeError
 from ...orchestration.model.work_item import AwaitedChild, Awaiting, OnParentEnd, Work, derive_id
+from ...orchestration.sessions.names import session_of, state_id_for
 from ..events.codec import decode_event, encode_event
 from ..events.event import StartEvent, StopEvent, WorkflowFailedEvent
 from ..events.exceptions import shown
@@ -28,6 +30,9 @@ from ..workflow.start_events import start_event_for
 from .results import result_of
 from .tracing import tracing
 from .waits import Waits
+
+#: In a run's options: the sessions that wait for its end.
+_OUTER_SESSIONS = "outer_sessions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,10 @@ class ChildRun:
         fields: Fields of the start event.
         name: Names the child within its step.
         id: The child's run id, chosen; by default it follows from the parent's.
-        on_parent_end: What becomes of the child when its parent ends before it: it is cancelled, or goes on.
+        on_parent_end: What becomes of the child when its parent ends before it: it is cancelled, or goes on, or keeps
+            the parent from completing until then.
         timeout_seconds: Its time limit; by default that of `workflow`.
+        session: The session that it is a run of: it waits for its turn there.
     """
 
     workflow: WorkflowDefinition
@@ -51,6 +58,7 @@ class ChildRun:
     id: str | None = None
     on_parent_end: OnParentEnd = "cancel"
     timeout_seconds: float | None = None
+    session: str | None = None
 
 
 class Children:
@@ -139,6 +147,9 @@ class Children:
                     f"{child.timeout_seconds!r}."
                 )
             about["timeout_seconds"] = about["options"]["timeout"] = child.timeout_seconds
+        if outer := self._outer_sessions(child.session):
+            about["options"] |= {_OUTER_SESSIONS: outer}
+        about["when_busy"] = None if child.session is None else "queue"
         event = self._start_event(child)
         plan = registered.plan.with_priority(about["options"].get("priority"))
         if (traced := tracing()) is not None:
@@ -157,9 +168,30 @@ class Children:
         )
 
     def _id_of(self, child: ChildRun, name: str) -> str:
+        if child.id is not None and child.session is not None:
+            raise WorkflowRuntimeError(
+                f"Child run {name!r} of step {self._work.step!r} is given both id={child.id!r} and "
+                f"session={child.session!r}. The ids of a session's runs follow from it: leave id out."
+            )
         if child.id is not None:
             return check_chosen_id(child.id)
-        return derive_id(self._work.run_id, self._work.work_id, "child", name, digest_size=16)
+        branch = [self._work.branch] if self._work.branch else []  # a run that was put back has other children
+        made = derive_id(self._work.run_id, *branch, self._work.work_id, "child", name, digest_size=16)
+        return made if child.session is None else f"{state_id_for(child.session)}.{made}"
+
+    def _outer_sessions(self, session: str | None) -> list[str]:
+        """The sessions that wait for the end of a child: its parent's, and those that wait for that. Not its own."""
+        outer = list(json.loads(self._work.options or "{}").get(_OUTER_SESSIONS, []))
+        run_id = self._work.run_id
+        if "." in run_id and (own := session_of(run_id)) not in outer:
+            outer.append(own)
+        if session in outer:
+            raise WorkflowRuntimeError(
+                f"Step {self._work.step!r} of run {run_id!r} cannot wait for a child run in session {session!r}: that "
+                "session is at this run, or at one that waits for it, so neither would ever end. Run the child in "
+                "another session, or in none: a run without session=… may do the same work."
+            )
+        return outer
 
     def _registered(self, child: ChildRun) -> Registered:
         if self._registry.find(child.workflow.workflow_name) is None:

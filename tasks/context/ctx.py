@@ -316,6 +316,7 @@ class Context(StepContextMarker, Generic[StateT]):
         id: str | None = None,
         on_parent_end: OnParentEnd = "cancel",
         timeout_seconds: float | None = None,
+        session: str | None = None,
         **fields: Any,
     ) -> Any:
         """Run a workflow as a child of this run, and wait for its result.
@@ -326,7 +327,7 @@ class Context(StepContextMarker, Generic[StateT]):
 
         *Promise:* one child for each step execution and name, whatever is killed or retried meanwhile. It is started
         when the step's wait is recorded, and its end is recorded here once. A cancelled, failed or timed-out parent
-        cancels it, and so does one that completes before it, unless `on_parent_end` is "leave".
+        cancels it, and so does one that completes before it, unless `on_parent_end` says otherwise.
 
         Args:
             workflow: The child's workflow, which the workers must know; or what `start()` of its class made.
@@ -335,8 +336,12 @@ class Context(StepContextMarker, Generic[StateT]):
                 children are counted in the order in which the step runs them; those that run at the same time in tasks
                 of the step are distinguished by their start events.
             id: The child's run id, by default one that follows from this run's.
-            on_parent_end: What becomes of a child that goes on when this run ends: "cancel" or "leave".
+            on_parent_end: What becomes of a child that goes on when this run ends. "cancel": it is cancelled. "leave":
+                it goes on. "wait": this run completes when the child has ended; a run that fails, is cancelled or
+                times out cancels it.
             timeout_seconds: Its time limit; by default that of `workflow`.
+            session: The session that it is a run of; it waits for its turn there. Where the start event declares a
+                field of this name, it is that field.
             **fields: Fields of the start event.
 
         Returns:
@@ -344,10 +349,13 @@ class Context(StepContextMarker, Generic[StateT]):
 
         Raises:
             ChildFailed: It did not complete; what it failed with is the cause.
-            WorkflowRuntimeError: The start event cannot be made; an argument is not usable; two children have one name.
+            WorkflowRuntimeError: The start event cannot be made; an argument is not usable; two children have one name;
+                the child's session waits for the end of this run.
         """
         if not isinstance(workflow, ChildRun):
-            workflow = ChildRun(workflow, start_event, fields, name, id, on_parent_end, timeout_seconds)
+            if session is not None and "session" in workflow.start_event_class.model_fields:
+                fields["session"], session = session, None
+            workflow = ChildRun(workflow, start_event, fields, name, id, on_parent_end, timeout_seconds, session)
         return await self._step("run").children.run(workflow)
 
     async def run_all(

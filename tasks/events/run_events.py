@@ -14,7 +14,7 @@ class ChildRunStarted(InternalDispatchEvent):
         run_id: The child's.
         workflow: Its workflow.
         step: The step that waits for it.
-        on_parent_end: What becomes of it when this run ends before it: "cancel" or "leave".
+        on_parent_end: What becomes of it when this run ends before it: "cancel", "leave" or "wait".
     """
 
     run_id: str

@@ -72,6 +72,19 @@ async def test_a_stream_includes_the_events_of_children_and_of_theirs_where_that
     assert last.result == 62
 
 
+def test_a_stream_with_those_of_children_is_read_without_an_event_loop_too() -> None:
+    handler = Root().run()
+    stream = handler.events(include_children=True, types=[Note, StopEvent])
+    origins, found = set(), []
+    for event in stream:
+        origins.add(stream.origin)  # type: ignore[attr-defined]
+        found.append(event.text if isinstance(event, Note) else event.result)
+    texts = [text for text in found if isinstance(text, str)]
+    assert sorted(texts) == ["leaf 10", "leaf 11", "leaf 20", "leaf 21", "middle 1", "middle 2"]
+    assert len(origins) == 7
+    assert found[-1] == 62
+
+
 async def test_a_stream_of_one_class_has_no_others_and_none_of_umbels_own() -> None:
     handler = Root().run()
     assert {type(event) async for event in handler.stream_events(include_children=True, types=[Note])} == {Note}

@@ -17,17 +17,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
 from ...connection.keys import RunKeys
-from ...model.commands import END_STATUSES, EndStatus
+from ...model.commands import END_STATUSES, EndStatus, WhenBusy
 from ...model.decide import Limits
 from ...model.envelope import CANCELLED, FAILED, Envelope, ending
-from ...model.errors import NotRetried, RunExists, RunNotFound, UmbelError, WorkflowRuntimeError
+from ...model.errors import (
+    NotRetried,
+    RunExists,
+    RunNotFound,
+    SessionClosed,
+    SessionFull,
+    UmbelError,
+    WorkflowRuntimeError,
+)
 from ...model.plan import Plan
-from ...store.replies import Applied, Dispatch, unpack_raw
+from ...store.replies import Applied, unpack_raw
 from ...store.verbs import Store
 from ..cancelling.expiries import expire_buffer, expire_join
 from ..cancelling.selection import Selection
@@ -53,6 +61,7 @@ class Lives(Protocol):
         options: dict[str, Any] | None = None,
         parent: str | None = None,
         num_concurrent_runs: int | None = None,
+        when_busy: WhenBusy | None = None,
         limits: Limits | None = None,
         nonce: str | None = None,
     ) -> None:
@@ -71,8 +80,8 @@ class Lives(Protocol):
         """Cancel single steps."""
         ...
 
-    async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
-        """Send messages."""
+    async def follow(self, run_id: str, changed: Applied) -> None:
+        """Do what follows from a change of a run."""
         ...
 
 
@@ -151,8 +160,7 @@ class Outbox:
         expire = expire_join if kind == "join" else expire_buffer
         applied = await expire(self._store, run_id, await self._store.plan_of(run_id), buffer, limits)
         if applied is not None:
-            await self._lives.dispatch(run_id, applied.dispatches)
-            await self.follow(run_id, applied)
+            await self._lives.follow(run_id, applied)
 
     # -- one child -------------------------------------------------------------------------------------------------
 
@@ -181,11 +189,12 @@ class Outbox:
                 options=spec.options,
                 parent=parent,
                 num_concurrent_runs=spec.num_concurrent_runs,
+                when_busy=spec.when_busy,
                 limits=Limits(spec.queue, self._store.settings.inbox_max_events),
                 nonce=f"{parent}|{child_id}",
             )
-        except RunExists as error:
-            await self._tell(parent, child_id, "failed", _not_begun("RunExists", str(error)), unbegun=True)
+        except (RunExists, SessionFull, SessionClosed) as error:
+            await self._tell(parent, child_id, "failed", _not_begun(type(error).__name__, str(error)), unbegun=True)
         else:
             await self._look_later(parent, child_id)
 
@@ -250,9 +259,7 @@ class Outbox:
         )
         if reply[0] != b"told":
             return
-        applied = self._store.applied(parent, reply[1])
-        await self._lives.dispatch(parent, applied.dispatches)
-        await self.follow(parent, applied)
+        await self._lives.follow(parent, self._store.applied(parent, reply[1]))
 
     async def _part(self, parent: str) -> None:
         """A run has ended: end the children that are not to be left alone."""

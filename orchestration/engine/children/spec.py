@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ...model.commands import WhenBusy
 from ...model.envelope import Envelope
 from ...store.scripts import pack, unpack
 
@@ -20,6 +21,7 @@ class ChildSpec:
         timeout_seconds: Its time limit; None is none.
         options: Kept with the run.
         num_concurrent_runs: How many runs of its workflow may execute at a time; None is no limit.
+        when_busy: For a child in a session: what it does while another run of that goes on.
     """
 
     event: Envelope
@@ -27,16 +29,24 @@ class ChildSpec:
     timeout_seconds: float | None = None
     options: dict[str, Any] | None = None
     num_concurrent_runs: int | None = None
+    when_busy: WhenBusy | None = None
 
     def to_bytes(self) -> bytes:
         """For Redis."""
         about = [self.queue, self.timeout_seconds, json.dumps(self.options or {}), self.num_concurrent_runs]
-        return pack([*about, self.event.to_bytes().decode()])
+        # Earlier releases know no children in sessions: they cannot read such a one, and leave it to others.
+        in_session = [] if self.when_busy is None else [self.when_busy]
+        return pack([*about, self.event.to_bytes().decode(), *in_session])
 
     @staticmethod
     def from_bytes(data: bytes) -> ChildSpec:
         """The inverse."""
-        queue, timeout_seconds, options, num_concurrent_runs, event = unpack(data)
+        queue, timeout_seconds, options, num_concurrent_runs, event, *in_session = unpack(data)
         return ChildSpec(
-            Envelope.from_bytes(event.encode()), queue, timeout_seconds, json.loads(options), num_concurrent_runs
+            Envelope.from_bytes(event.encode()),
+            queue,
+            timeout_seconds,
+            json.loads(options),
+            num_concurrent_runs,
+            *in_session,
         )

@@ -114,9 +114,10 @@ function APPLY.resume(c)                    -- a waiter is answered (e) or has t
   slots.enqueue_or_dispatch(record)
 end
 
-function APPLY.finish(c)
-  call.ended = true
+function APPLY.finish(c, record)
   journal.lead_to('stop', '', c.en)
+  if record and children.hold_end(c.status, c.d, record) then return end
+  call.ended = true
   finish.run(c.status, c.d)
 end
 
@@ -168,6 +169,12 @@ function apply.commands(commands, record)
     if call.ended then return end
   end
   scopes.settle()
+  local held_end = children.held_end()
+  if held_end then
+    call.ended = true
+    finish.run('completed', held_end)
+    return
+  end
   local total, asleep = counters.get('live'), counters.get('asleep')
   if total == 0 and counters.get('scopes') > 0 and A.stuck then
     finish.run('failed', A.stuck)               -- a fan-out is open and no work is left that could close it

@@ -16,6 +16,35 @@ local OPEN = { held = true, starting = true, running = true, reviving = true, un
 
 function children.is_open(child) return OPEN[child.st] end
 
+-- How many open children keep the run from completing.
+local function stay(child, n)
+  if child.pe ~= 'wait' then return end
+  local staying = redis.call('HINCRBY', K.run, 'staying', n)
+  call.none_stays = staying == 0
+end
+
+-- A step ends the run: whether this has to wait for children. A run that has been completed so far does not fail any
+-- more. The work item stays, so nothing that gathers its fan-out takes it for one that has ended.
+function children.hold_end(status, event, record)
+  local about = redis.call('HMGET', K.run, 'staying', 'last')
+  if tonumber(about[1] or 0) == 0 or (status == 'failed' and not about[2]) then return false end
+  redis.call('HSETNX', K.run, 'last', event)
+  slots.release(record)
+  if status == 'completed' then
+    record.state = 'suspended'
+    record.token, record.owner, record.claim_id, record.awaits = nil, nil, nil, nil
+  end
+  records.put(record.work_id, record)
+  return true
+end
+
+-- The end that has waited, once there is nothing more to wait for.
+function children.held_end()
+  local event = call.none_stays and redis.call('HGET', K.run, 'last')
+  if event then redis.call('HDEL', K.run, 'staying', 'last') end
+  return event
+end
+
 function children.get(id)
   local raw = redis.call('HGET', K.children, id)
   return raw and cmsgpack.unpack(raw)
@@ -45,6 +74,7 @@ function children.spawn(c, record)
   redis.call('HINCRBY', K.run, 'children', 1)
   local child = { w = record.work_id, wt = c.wt, st = 'held', pe = c.pe, wf = c.wf, pl = c.pl, sp = c.sp }
   journal.lead_to(c.id, 'child', c.en)
+  stay(child, 1)
   if c.n then
     children.put(c.id, child)
     redis.call('HSET', K.children, record.work_id .. '#' .. whole(c.n), c.id)
@@ -95,6 +125,7 @@ function children.ended(id, child, status, event)
   if child.st == 'starting' and not A.unbegun then children.announce(id, child) end
   child.st, child.sp = status, nil
   children.put(id, child)
+  stay(child, -1)
   local record = records.get(child.w)
   if not record then return true end
   redis.call('HSET', K.events, 'child|' .. id, event)
@@ -116,6 +147,7 @@ end
 function children.give_up(id)
   local child = children.get(id)
   if not child or not OPEN[child.st] or child.pe == 'leave' then return end
+  if child.st == 'held' then stay(child, -1) end
   child.st = child.st == 'held' and 'cancelled' or 'unwanted'
   children.put(id, child)
   if child.st == 'unwanted' then
@@ -143,6 +175,7 @@ function children.revive()
         if record.answers then record.answers[child.wt] = nil end
         redis.call('HDEL', K.events, 'child|' .. flat[i])
         if record.awaited then record.awaited = record.awaited + 1 end
+        stay(child, 1)
         records.put(child.w, record)
       end
       child.st = 'reviving'
