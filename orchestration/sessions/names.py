@@ -49,9 +49,9 @@ def session_of(run_id: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), state_id).encode("latin-1").decode(errors="replace")
 
 
-def new_run_of(session: str) -> str:
-    """An id for the next run of a session."""
-    return f"{state_id_for(session)}.{new_id()}"
+def new_run_of(session: str, own_part: str | None = None) -> str:
+    """An id for the next run of a session; `own_part` says what follows the session, by default an unguessable id."""
+    return f"{state_id_for(session)}.{own_part or new_id()}"
 
 
 def is_plain(handler_id: str) -> bool:

@@ -1,4 +1,5 @@
-"""Cursors of lists as clients see them: sealed, since a page may end at a run that its reader may not see.
+"""Cursors of lists as clients see them: sealed, since a page may end at a run that its reader may not see. And ids of
+runs that follow from what a client calls its request.
 
 The key is made once per deployment and kept in Redis, so that every server opens the cursors of every other.
 """
@@ -25,7 +26,8 @@ class Cursors:
     """Seals the cursors of one deployment, and opens them again. Equal positions have equal cursors."""
 
     def __init__(self, key: bytes) -> None:
-        self._seal_key, self._stream_key = (hmac.digest(key, what, "sha256") for what in (b"seal", b"stream"))
+        keys = (hmac.digest(key, what, "sha256") for what in (b"seal", b"stream", b"start"))
+        self._seal_key, self._stream_key, self._start_key = keys
 
     @classmethod
     async def of(cls, store: Store) -> Cursors:
@@ -65,6 +67,11 @@ class Cursors:
         if not hmac.compare_digest(seal, self._seal(text)):
             raise WorkflowRuntimeError(f"{given[:100]!r} is no cursor. Give the one that came with the page before.")
         return text.rstrip(b"\0").decode()
+
+    def start_id(self, *parts: str) -> str:
+        """An id that follows from these texts, for those alone who have the key."""
+        text = "".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass")
+        return hmac.digest(self._start_key, text, "sha256")[:_MAC_BYTES].hex()
 
     def _seal(self, text: bytes) -> bytes:
         return hmac.digest(self._seal_key, text, "sha256")[:_MAC_BYTES]

@@ -262,6 +262,7 @@ class ServedDeployment:
         session: str | None,
         when_busy: WhenBusy,
         context: Context[Any] | None,
+        start_id: str | None = None,
     ) -> str:
         """Start a run and return its id.
 
@@ -271,13 +272,14 @@ class ServedDeployment:
             session: The session, or named handler, whose next run it is.
             when_busy: What to do while another run of it goes on.
             context: A snapshot to start from.
+            start_id: See `Runtime.start`.
 
         Raises:
             SessionBusy, SessionFull, SessionClosed: The session does not take the run.
             StoreUnavailable: Redis did not answer.
             UmbelError: The event or the context cannot be stored.
         """
-        return (await run_in_threadpool(self._start, served, event, session, when_busy, context)).run_id
+        return (await run_in_threadpool(self._start, served, event, session, when_busy, context, start_id)).run_id
 
     def _start(
         self,
@@ -286,6 +288,7 @@ class ServedDeployment:
         session: str | None,
         when_busy: WhenBusy,
         context: Context[Any] | None,
+        start_id: str | None,
     ) -> WorkflowHandler:
         # In a thread: the workflow may read its configuration, and the runtime may start a worker.
         workflow = served.workflow
@@ -295,7 +298,8 @@ class ServedDeployment:
         if context is not None:
             beginning = context.beginning_of_run(workflow, has_new_input=event is not None)
             arguments["begin_with"] = beginning.snapshot
-        return self.runtime.start(workflow, event, session=session, when_busy=when_busy, **arguments)
+        arguments |= {"session": session, "when_busy": when_busy, "start_id": start_id}
+        return self.runtime.start(workflow, event, **arguments)
 
     async def purge(self, handler_id: str) -> bool:
         """Delete a handler whose run has ended: that run, its state, and the run it is named after.
@@ -311,9 +315,10 @@ class ServedDeployment:
         """Record that a stream was opened (1) or closed (-1)."""
         self.readers += change
 
-    async def data(self, record: RunRecord, served: ServedWorkflow) -> HandlerData:
-        """A run as a handler; a running one with an error if no live worker can execute it."""
-        return handler_data(record, served.name, no_worker=await self.no_worker_for(record))
+    async def data(self, record: RunRecord, served: ServedWorkflow, *, of_session: bool = False) -> HandlerData:
+        """A run as a handler, or of a session; a running one with an error if no live worker can execute it."""
+        no_worker = await self.no_worker_for(record)
+        return handler_data(record, served.name, no_worker=no_worker, of_session=of_session)
 
     async def no_worker_for(self, record: RunRecord) -> str | None:
         """An error text if no live worker has the run's code; None if one has, or the run has just begun."""

@@ -105,7 +105,7 @@ class HandlerEndpoints:
 
     async def _look(self, request: Request) -> tuple[HandlerData, Any]:
         record, served = await self._deployment.addressed(request)
-        data = await self._deployment.data(record, served)
+        data = await self._deployment.data(record, served, of_session="session_id" in request.path_params)
         if data.result_unreadable:
             raise HTTPException(422, "Stored handler result cannot be decoded")
         return data, plain_result(record)

@@ -64,7 +64,10 @@ _STREAM = [
     ),
     _parameter("event_type", _LIST, "Only events of these classes or their subclasses; repeatable."),
 ]
+_START = [_parameter("Idempotency-Key", _TEXT, "Names this start: made again, it is the same run.") | {"in": "header"}]
 _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("/workflows/{name}/run", "post"): _START,
+    ("/workflows/{name}/run-nowait", "post"): _START,
     ("/handlers", "get"): [
         _parameter("status", _LIST, "running, completed, failed, cancelled; repeatable."),
         _parameter("workflow_name", _LIST, "Repeatable."),
@@ -164,7 +167,7 @@ _COMPONENTS = {
             "handler_id": _TEXT,
             "workflow_name": _TEXT,
             "run_id": {**_TEXT, "nullable": True},
-            "status": {"type": "string", "enum": ["running", "completed", "failed", "cancelled"]},
+            "status": {"type": "string", "enum": ["running", "completed", "failed", "cancelled", "queued"]},
             "started_at": {"type": "string", "format": "date-time"},
             "updated_at": {"type": "string", "format": "date-time", "nullable": True},
             "completed_at": {"type": "string", "format": "date-time", "nullable": True},

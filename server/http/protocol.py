@@ -32,8 +32,9 @@ __all__ = [
     "is_status_completed",
 ]
 
-#: Status of a handler. A run that timed out has failed.
-Status = Literal["running", "completed", "failed", "cancelled"]
+#: Status of a handler. A run that timed out has failed. Only a run that was started with a `session_id`, which clients
+#: of the original protocol do not know, is `queued`.
+Status = Literal["running", "completed", "failed", "cancelled", "queued"]
 
 #: The statuses of runs for each status of a handler.
 RUN_STATUSES_OF: dict[Status, tuple[str, ...]] = {
@@ -47,7 +48,7 @@ _STATUS_OF: dict[str, Status] = {run: status for status, runs in RUN_STATUSES_OF
 
 def is_status_completed(status: Status) -> bool:
     """Whether the handler's run has ended, successfully or not."""
-    return status != "running"
+    return status not in ("running", "queued")
 
 
 class EventEnvelopeWithMetadata(BaseModel):
@@ -76,7 +77,7 @@ class HandlerData(BaseModel):
         error: Why it failed; for a running one, that no live worker can execute it. Else None.
         result: The event that completed the run.
         result_unreadable: Whether that is stored damaged; `result` is None then.
-        status: running, completed, failed or cancelled.
+        status: running, completed, failed or cancelled; queued is a run of a session that waits for its turn.
         started_at, updated_at, completed_at: ISO 8601 in UTC.
     """
 
@@ -194,15 +195,18 @@ def _compact(value: Any) -> bytes:
 # -- handlers ----------------------------------------------------------------------------------------------------------
 
 
-def handler_data(record: RunRecord, workflow_name: str, *, no_worker: str | None = None) -> HandlerData:
+def handler_data(
+    record: RunRecord, workflow_name: str, *, no_worker: str | None = None, of_session: bool = False
+) -> HandlerData:
     """A run as its handler.
 
     Args:
         record: The run.
         workflow_name: The name its workflow is served under.
         no_worker: For a running run: the error text if no live worker can execute it.
+        of_session: The client knows of sessions.
     """
-    status = _STATUS_OF[record.status]
+    status = "queued" if of_session and record.is_queued else _STATUS_OF[record.status]
     started, ended = iso(record.created_at), iso(record.ended_at)
     result, unreadable = None, False
     if status == "completed" and record.ending is not None:
@@ -214,7 +218,7 @@ def handler_data(record: RunRecord, workflow_name: str, *, no_worker: str | None
         handler_id=session_of(record.run_id),
         workflow_name=workflow_name,
         run_id=record.run_id,
-        error=no_worker if status == "running" else _error(record),
+        error=_error(record) if is_status_completed(status) else no_worker,
         result=result,
         result_unreadable=unreadable,
         status=status,

@@ -35,6 +35,8 @@ from .protocol import HandlerData, is_status_completed
 
 #: How often a waiting request checks that its client is connected and a worker is alive.
 LIVENESS_CHECK_SECONDS = 2.0
+#: Of an `Idempotency-Key`.
+LONGEST_KEY = 255
 
 
 #: What a start in a session may do besides, to the run that goes on.
@@ -136,9 +138,9 @@ class WorkflowEndpoints:
             except TimeoutError:
                 if await request.is_disconnected():
                     return Response(status_code=499)  # the client has left; the run continues
-            data = await self._data(data.run_id, served)
+            data = await self._data(data.run_id, served, of_session=data.status == "queued")
             now = time.monotonic()
-            has_no_worker = data.status == "running" and data.error is not None
+            has_no_worker = not is_status_completed(data.status) and data.error is not None
             no_worker_since = (no_worker_since or now) if has_no_worker else None
             if no_worker_since is not None and now - no_worker_since >= self._deployment.no_worker_seconds:
                 return JSONResponse(data.model_dump(), 503)
@@ -153,7 +155,23 @@ class WorkflowEndpoints:
             await request.scope[ACCESS].check("start", name)
             if wanted.when_busy in _ALSO:
                 await request.scope[ACCESS].check(_ALSO[wanted.when_busy], name)
-        return await self._start(served, wanted), served
+        return await self._start(served, wanted, await self._start_id(request, wanted)), served
+
+    async def _start_id(self, request: Request, wanted: _RunRequest) -> str | None:
+        """What the header `Idempotency-Key` makes of a start, if it is there: each caller has keys of its own."""
+        key = request.headers.get("idempotency-key")
+        if key is None:
+            return None
+        if wanted.when_busy == "join" or wanted.context is not None:
+            raise HTTPException(
+                400,
+                "An 'Idempotency-Key' is for starts that make a run: not with when_busy 'join', nor with a 'context'.",
+            )
+        if not 0 < len(key) <= LONGEST_KEY:
+            raise HTTPException(400, f"Invalid Idempotency-Key: expected 1 to {LONGEST_KEY} characters.")
+        principal, name = request.scope[ACCESS].principal, wanted.handler_id or wanted.session_id or ""
+        cursors = await self._deployment.cursors()
+        return cursors.start_id(principal.name or principal.credentials or "", request.path_params["name"], name, key)
 
     def _read(self, served: ServedWorkflow, raw: bytes) -> _RunRequest:
         body = read_object(raw, "Invalid JSON body")
@@ -195,10 +213,10 @@ class WorkflowEndpoints:
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
 
-    async def _start(self, served: ServedWorkflow, wanted: _RunRequest) -> HandlerData:
+    async def _start(self, served: ServedWorkflow, wanted: _RunRequest, start_id: str | None) -> HandlerData:
+        about = wanted.handler_id or wanted.session_id, wanted.when_busy, wanted.context, start_id
         try:
-            name = wanted.handler_id or wanted.session_id
-            run_id = await self._deployment.start(served, wanted.event, name, wanted.when_busy, wanted.context)
+            run_id = await self._deployment.start(served, wanted.event, *about)
         except SessionBusy as error:
             text = str(error) if wanted.handler_id is None else f"Handler {wanted.handler_id!r} is already running"
             raise HTTPException(409, text) from error
@@ -212,10 +230,10 @@ class WorkflowEndpoints:
             raise HTTPException(400, str(error)) from error
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
-        return await self._data(run_id, served)
+        return await self._data(run_id, served, of_session=wanted.session_id is not None)
 
-    async def _data(self, run_id: str, served: ServedWorkflow) -> HandlerData:
-        return await self._deployment.data(await self._deployment.store.run(run_id), served)
+    async def _data(self, run_id: str, served: ServedWorkflow, *, of_session: bool) -> HandlerData:
+        return await self._deployment.data(await self._deployment.store.run(run_id), served, of_session=of_session)
 
 
 def _when_busy(body: dict[str, Any], handler_id: str | None, session_id: str | None) -> WhenBusy:

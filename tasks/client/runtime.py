@@ -93,6 +93,7 @@ class Runtime:
         num_concurrent_runs: int | None = None,
         session: str | None = None,
         when_busy: WhenBusy = "queue",
+        start_id: str | None = None,
     ) -> WorkflowHandler:
         """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
 
@@ -102,6 +103,9 @@ class Runtime:
 
         In a `session` it has that session's `ctx.store`; see `Session.run`. *Promise:* one run of a session goes on at
         a time, and the script that ends it begins the next one.
+
+        `start_id` names this start, unguessably: starting again with it means the run that was started, as long as that
+        is kept. Not with `begin_with`, nor to "join".
 
         Raises:
             RunExists: The id is taken.
@@ -115,7 +119,9 @@ class Runtime:
         if session is not None:
             assert run_id is None, "a session's runs get their ids from it"
             assert begin_with is None, "a session's run has the session's state, none from elsewhere"
-            run_id = new_run_of(session)
+            run_id = new_run_of(session, start_id)
+        elif start_id is not None:
+            run_id = start_id
         else:
             run_id = new_id() if run_id is None else check_chosen_id(run_id)
         plan = self.registry.of(workflow).plan.with_priority((options or {}).get("priority"))
@@ -140,6 +146,7 @@ class Runtime:
             parent=parent,
             num_concurrent_runs=num_concurrent_runs,
             when_busy=None if session is None else when_busy,
+            nonce=start_id,
         )
         if is_direct:
             self._engine_here.store.patience_seconds = self.store.patience_seconds
@@ -181,7 +188,7 @@ class Runtime:
             await engine.start(run_id, plan, event, limits=limits, push=push, **about)
             return
         commands = [] if event is None else decide_start(plan, run_id, event, limits)
-        del about["parent"], about["when_busy"]
+        del about["parent"], about["when_busy"], about["nonce"]
         reply = await begin_from(self.store, run_id, plan, begin_with, commands, limits, nonce=new_nonce(), **about)
         await engine.started(run_id, plan, reply, limited=about["num_concurrent_runs"] is not None)
 

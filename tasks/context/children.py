@@ -20,7 +20,7 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ChildFailed, WorkflowRuntimeError
 from ...orchestration.model.work_item import AwaitedChild, Awaiting, OnParentEnd, Work, derive_id
-from ...orchestration.sessions.names import session_of, state_id_for
+from ...orchestration.sessions.names import new_run_of, session_of
 from ..events.codec import decode_event, encode_event
 from ..events.event import StartEvent, StopEvent, WorkflowFailedEvent
 from ..events.exceptions import shown
@@ -177,7 +177,7 @@ class Children:
             return check_chosen_id(child.id)
         branch = [self._work.branch] if self._work.branch else []  # a run that was put back has other children
         made = derive_id(self._work.run_id, *branch, self._work.work_id, "child", name, digest_size=16)
-        return made if child.session is None else f"{state_id_for(child.session)}.{made}"
+        return made if child.session is None else new_run_of(child.session, made)
 
     def _outer_sessions(self, session: str | None) -> list[str]:
         """The sessions that wait for the end of a child: its parent's, and those that wait for that. Not its own."""

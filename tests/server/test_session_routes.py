@@ -72,6 +72,60 @@ async def test_runs_of_a_session_wait_for_their_turn(client: httpx.AsyncClient, 
     assert (await client.get(f"/sessions/{name}")).json()["status"] == "idle"
 
 
+async def test_a_run_that_waits_for_its_turn_says_so_to_those_who_know_of_sessions(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    held = await interview(client, name)
+    begun = await begin(client, "count", session_id=name)
+    waiting = f"/sessions/{name}/runs/{begun['run_id']}"
+
+    answer = await client.get(waiting)
+
+    assert (begun["status"], answer.json()["status"], answer.status_code) == ("queued", "queued", 202)
+    assert (await client.get(f"/handlers/{name}")).json()["status"] == "running"
+    await answered(client, held)
+    assert (await ended(client, waiting))["status"] == "completed"
+
+
+@pytest.mark.parametrize("how", ["session_id", "handler_id", "neither"])
+async def test_a_start_that_is_made_again_with_its_key_is_the_same_run(
+    client: httpx.AsyncClient, name: str, how: str
+) -> None:
+    body = {} if how == "neither" else {how: name}
+    starts = [
+        await client.post("/workflows/count/run", json=body, headers={"Idempotency-Key": f"{name} {key}"})
+        for key in (1, 1, 2, 1)
+    ]
+    assert [answer.status_code for answer in starts] == [200] * 4
+    ids = [answer.json()["run_id"] for answer in starts]
+    assert ids[0] == ids[1] == ids[3] != ids[2]
+    if how != "neither":
+        assert len((await client.get(f"/sessions/{name}/runs")).json()["runs"]) == 2
+
+
+async def test_a_start_with_a_key_is_made_once_by_many_at_once_while_another_run_goes_on(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    held = await interview(client, name)
+    body, key = {"session_id": name}, {"Idempotency-Key": "7"}
+    asked = [client.post("/workflows/count/run-nowait", json=body, headers=key) for _ in range(5)]
+    ids = {answer.json()["run_id"] for answer in await asyncio.gather(*asked)}
+    assert (await client.get(f"/sessions/{name}")).json()["waiting_runs"] == [*ids]
+    await answered(client, held)
+    assert (await ended(client, f"/sessions/{name}/runs/{ids.pop()}"))["result"]["value"]["result"] == 1
+
+
+async def test_a_key_is_of_one_session_and_not_for_what_makes_no_run(client: httpx.AsyncClient, name: str) -> None:
+    key = {"Idempotency-Key": "8"}
+    sessions = [{"session_id": name}, {"session_id": f"{name} 2"}]
+    starts = [await client.post("/workflows/count/run", json=body, headers=key) for body in sessions]
+    assert starts[0].json()["run_id"] != starts[1].json()["run_id"]
+    joined = await client.post("/workflows/count/run", json=sessions[0] | {"when_busy": "join"}, headers=key)
+    assert joined.status_code == 400
+    long = await client.post("/workflows/count/run", json=sessions[0], headers={"Idempotency-Key": "x" * 256})
+    assert long.status_code == 400
+
+
 async def test_a_run_in_a_session_may_be_refused_take_over_or_be_cancelled(
     client: httpx.AsyncClient, name: str
 ) -> None:
