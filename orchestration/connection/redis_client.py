@@ -27,6 +27,7 @@ from redis.retry import Retry
 
 from ..model.errors import ConfigurationError, StoreUnavailable
 from ..model.releases import OLDEST_RELEASES, Release
+from .cluster import Cluster, refusal, slots_in
 from .sentinel import Sentinels, primary_pool
 from .settings import redact_url
 
@@ -50,6 +51,8 @@ _PASSING_WORDS = (
     "CLUSTERDOWN",
     "MASTERDOWN",
     "TRYAGAIN",
+    "MOVED ",
+    "ASK ",
 )
 
 #: Refusals that are no mistake of the script's. They come before its first write: nothing of it is applied.
@@ -85,6 +88,34 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
     return Redis.from_pool(pool)
 
 
+def connect_each(url: str) -> list[Client]:
+    """Such a client for each server that has runs: for a cluster, each of its primaries.
+
+    Raises:
+        ConfigurationError: The URL is not a Redis URL, or the server not a node of a cluster.
+        RedisError: No node of the cluster answers.
+    """
+    cluster = Cluster.of(url)
+    if cluster is None:
+        return [connect(url)]
+    fault: Exception = ConnectionError("no node answers")
+    for address in cluster.nodes:
+        asked = connect(cluster.url_of(address)).connection_pool.make_connection()
+        try:
+            asked.connect()
+            asked.send_command("CLUSTER", "SLOTS")
+            found = slots_in(asked.read_response(disable_decoding=True), address)
+        except ResponseError as error:
+            raise refusal(error, url) from error
+        except RedisError as error:
+            fault = error
+            continue
+        finally:
+            asked.disconnect()
+        return [connect(cluster.url_of(primary)) for primary in dict.fromkeys(each.primary for each in found)]
+    raise fault
+
+
 def pool_of(kind: Any, url: str, **options: Any) -> Any:
     """A pool of redis-py's that makes connections to this address.
 
@@ -95,7 +126,7 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
     if reason is None and url.startswith(_OF_SENTINEL) and not _names_primary(url):
         reason = "for Sentinel, sentinel://host1:26379,host2:26379/NAME/0 with NAME as the sentinels call the primary"
     elif reason is None and not url.startswith(("redis://", "rediss://", "unix://", *_OF_SENTINEL)):
-        reason = "umbel connects to one primary: for a cluster, name an address that leads to a single server"
+        reason = "a Redis Cluster is redis+cluster://host1:6379,host2:6379/0, for the state alone"
     if reason is None:
         try:
             sentinels = Sentinels.of(url)
@@ -109,8 +140,8 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
             reason = f"redis-py has no option {str(error).rpartition(' ')[2]}"
     raise ConfigurationError(
         f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
-        "redis://[[user]:password@]host:port/db, rediss://…, unix://path or sentinel://…; in a password, write "
-        "/ ? # @ % as %2F %3F %23 %40 %25."
+        "redis://[[user]:password@]host:port/db, rediss://…, unix://path, sentinel://… or redis+cluster://…; in a "
+        "password, write / ? # @ % as %2F %3F %23 %40 %25."
     )
 
 
@@ -132,12 +163,13 @@ def flaw_of(url: str) -> str | None:
     return None
 
 
-async def refuse_old_server(connection: Any, url: str) -> None:
+async def refuse_old_server(connection: Any, url: str, *, in_cluster: bool = False) -> None:
     """Ask a server for its release. One that forbids the question is accepted: calling a function shows what it lacks.
 
     Args:
         connection: A connection of redis-py's that has just been made.
         url: Where it leads.
+        in_cluster: Whether it is to be a node of a cluster.
 
     Raises:
         ConfigurationError: The server is too old.
@@ -149,19 +181,19 @@ async def refuse_old_server(connection: Any, url: str) -> None:
     except ResponseError:
         return
     lines = reply.decode(errors="replace").splitlines()
-    refuse_old_release(dict(line.split(":", 1) for line in lines if ":" in line), url)
+    refuse_old_release(dict(line.split(":", 1) for line in lines if ":" in line), url, in_cluster=in_cluster)
 
 
-def refuse_old_release(info: Mapping[str, Any], url: str) -> None:
+def refuse_old_release(info: Mapping[str, Any], url: str, *, in_cluster: bool = False) -> None:
     """Judge what a server replied to `INFO server`.
 
     Raises:
-        ConfigurationError: The server is too old, or a node of a cluster.
+        ConfigurationError: The server is too old, or a node of a cluster although none was expected.
     """
-    if info.get("redis_mode") == "cluster":
+    if info.get("redis_mode") == "cluster" and not in_cluster:
         raise ConfigurationError(
-            f"The server at {redact_url(url)} is a node of a Redis Cluster, which umbel cannot use yet. Set "
-            "UMBEL_REDIS_URL to a single server, or to an address that follows the primary of a replicated one."
+            f"The server at {redact_url(url)} is a node of a Redis Cluster. Write redis+cluster:// instead of redis:// "
+            "in UMBEL_REDIS_URL, and set UMBEL_BROKER_URL to a broker outside the cluster."
         )
     release = Release.of_info(info)
     if release is not None and not release.is_new_enough:

@@ -70,7 +70,7 @@ class Sentinels:
         options = (found["options"] or "").split("&")
         theirs = parse_qs("&".join(each for each in options if each.startswith(_THEIRS)))
         return Sentinels(
-            nodes=tuple(map(_node, found["nodes"].split(","))),
+            nodes=tuple(node_in(text, _PORT) for text in found["nodes"].split(",")),
             name=unquote(found["name"]),
             credentials=found["user"] or "",
             database=int(found["database"] or 0),
@@ -90,7 +90,7 @@ class Sentinels:
     def broker_url(self) -> str:
         """The same for kombu, which has the primary's name and the sentinels' credentials as transport options."""
         who = f"{self.credentials}@" if self.credentials else ""
-        return ";".join(f"sentinel://{who}{_bracketed(host)}:{port}/{self.database}" for host, port in self.nodes)
+        return ";".join(f"sentinel://{who}{bracketed(host)}:{port}/{self.database}" for host, port in self.nodes)
 
     @property
     def transport_options(self) -> dict[str, object]:
@@ -189,14 +189,20 @@ class _AsyncTlsPrimary(_Async, redis_asyncio.SSLConnection):
     pass
 
 
-def _node(text: str) -> tuple[str, int]:
+def node_in(text: str, default_port: int) -> tuple[str, int]:
+    """Host and port as in a URL.
+
+    Raises:
+        ValueError: The port is no number.
+    """
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
-        host, port = text, str(_PORT)
+        host, port = text, str(default_port)
     if not port.isdigit():
-        raise ValueError(f"the port of sentinel {text!r} is not a number")
+        raise ValueError(f"the port of {text!r} is not a number")
     return host.strip("[]"), int(port)
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """A host as in a URL."""
     return f"[{host}]" if ":" in host else quote(host)

@@ -30,7 +30,7 @@ KINDS = (
     "limits",
 )
 
-#: So many shards are looked at with one script: what Lua can pass to one command is bounded.
+#: At most so many shards are looked at with one script: what Lua can pass to one command is bounded.
 _SHARDS = 128
 
 #: Ended runs leave the indexes once their keys have expired; so often, in ms, that is looked after.
@@ -48,7 +48,7 @@ class Look:
         now: The time of Redis, in ms.
         owners: By shard, the owners of all leases.
         due: By kind and shard, what is due; only where it is this process's turn.
-        is_turn: Whether it is.
+        is_turn: Whether it is, in some shard.
         trims: Whether it is time to trim the indexes of runs.
         parked: Whether work waits for a worker that has its code.
     """
@@ -61,6 +61,13 @@ class Look:
     parked: bool
 
 
+def looked_at_together(store: Store) -> list[range]:
+    """All shards, in groups whose keys one command may have."""
+    size = _SHARDS if store.connection.spans_shards else 1
+    shards = range(store.settings.shards)
+    return [shards[first : first + size] for first in range(0, len(shards), size)]
+
+
 async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Look:
     """Look at all shards, and take the turn to sweep them if nobody has within the period.
 
@@ -69,11 +76,7 @@ async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Lo
         passed_over: By kind and shard, how much to look behind.
         everything: Take the turn in any case.
     """
-    shards = range(store.settings.shards)
-    calls = [
-        _call(store, shards[first : first + _SHARDS], passed_over, everything)
-        for first in range(0, len(shards), _SHARDS)
-    ]
+    calls = [_call(store, shards, passed_over, everything) for shards in looked_at_together(store)]
     answers = await store.batch("look for what is due", *calls)
     owners: dict[int, Sequence[str]] = {}
     parked = False
@@ -83,7 +86,8 @@ async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Lo
         parked = parked or answer.parked
         for kind, found in answer.due.items():
             due[kind] |= found
-    return Look(answers[0].now, owners, due, answers[0].is_turn, answers[0].trims, parked)
+    is_turn, trims = (any(getattr(answer, name) for answer in answers) for name in ("is_turn", "trims"))
+    return Look(answers[0].now, owners, due, is_turn, trims, parked)
 
 
 def _call(store: Store, shards: range, passed_over: PassedOver, everything: bool) -> ScriptCall[Look]:

@@ -14,8 +14,8 @@ from .worker_directory import SeenWorker
 
 async def loaded_libraries(store: Store) -> list[str]:
     """Names of umbel's libraries that Redis has, of all deployments on it."""
-    found = await store.command("list libraries", "FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARY_PREFIX}*")
-    return sorted(_fields(each)[b"library_name"].decode() for each in found)
+    replies = await store.everywhere("list libraries", "FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARY_PREFIX}*")
+    return sorted({_fields(each)[b"library_name"].decode() for found in replies for each in found})
 
 
 async def unused_libraries(store: Store, workers: Iterable[SeenWorker]) -> list[str]:
@@ -32,7 +32,7 @@ async def remove_libraries(store: Store, names: Iterable[str]) -> list[str]:
     removed = []
     for name in names:
         try:
-            await store.command("remove a library", "FUNCTION", "DELETE", name)
+            await store.everywhere("remove a library", "FUNCTION", "DELETE", name)
         except ResponseError:  # somebody else has removed it
             continue
         removed.append(name)

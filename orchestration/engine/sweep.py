@@ -21,7 +21,7 @@ from ..sessions.acts import forget_expired
 from ..store.asks import Command
 from ..store.replies import pairs
 from .concurrency import Admission
-from .due import BATCH, LOOKS, Look, look
+from .due import BATCH, LOOKS, Look, look, looked_at_together
 from .protocol import Engine
 
 logger = logging.getLogger("umbel.sweep")
@@ -75,9 +75,14 @@ class Sweep:
         """
         if self._leaves_to_others and not (everything or self.is_behind):
             self._leaves_to_others -= 1
-            shards = range(self.store.settings.shards)
-            keys = [self.store.keys.in_shard(shard, name) for name in ("leases", "parked") for shard in shards]
-            if not await self.store.command("look for leases and parked work", "EXISTS", *keys):
+            asked: list[Command] = [
+                (
+                    "EXISTS",
+                    *(self.store.keys.in_shard(shard, name) for name in ("leases", "parked") for shard in shards),
+                )
+                for shards in looked_at_together(self.store)
+            ]
+            if not any(await self.store.batch("look for leases and parked work", *asked)):
                 return None
         found = await look(self.store, self._passed_over, everything=everything or self.is_behind)
         self._leaves_to_others = 0 if found.is_turn else LEFT_TO_OTHERS

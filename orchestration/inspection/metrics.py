@@ -252,12 +252,9 @@ async def memory_of(store: Store) -> Memory:
     Raises:
         StoreUnavailable: Redis did not answer.
     """
-    raw: Any = await store.command("ask for the memory", "INFO", "memory")
-    nodes = raw.values() if isinstance(raw, dict) else [raw]
     used = limit = 0
-    for text in nodes:
-        lines = text.decode() if isinstance(text, bytes) else str(text)
-        found = dict(line.split(":", 1) for line in lines.splitlines() if ":" in line)
+    for raw in await store.everywhere("ask for the memory", "INFO", "memory"):
+        found = dict(line.split(":", 1) for line in raw.decode().splitlines() if ":" in line)
         used += int(found.get("used_memory", 0))
         limit += int(found.get("maxmemory", 0))
     return Memory(used, limit)

@@ -1,4 +1,4 @@
-"""What is asked of Redis: a script with its keys and how its reply is read, and a request on its way."""
+"""What is asked of Redis: a script, how its reply is read, a request on its way, and what comes back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
 
+from ..connection.redis_client import error_of
 from .scripts import Script
 
 T = TypeVar("T")
@@ -37,6 +38,22 @@ class ScriptCall(Generic[T]):
     read: Callable[[Any], T]
 
 
+class Replies(asyncio.Protocol):
+    """Reads what Redis answers on a connection whose transport it takes over from redis-py."""
+
+    def __init__(self, heard: Callable[[Reader], None], lost: asyncio.Future[None]) -> None:
+        self._reader = Reader(replyError=error_of)
+        self._heard, self._lost = heard, lost
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        self._heard(self._reader)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+
 @dataclass(slots=True)
 class Request:
     """One request as it is sent.
@@ -54,6 +71,7 @@ class Request:
         with_library: The library goes with it: the server does not have it.
         error: The first error among its replies.
         has_timed_out: A connection that it was sent on went silent.
+        slot: Of its keys, where Redis is a cluster.
         asked_at: When, on the monotonic clock.
     """
 
@@ -69,6 +87,7 @@ class Request:
     with_library: bool = False
     error: Exception | None = None
     has_timed_out: bool = False
+    slot: int = 0
     asked_at: float = field(default_factory=time.monotonic)
 
 

@@ -30,7 +30,6 @@ from ..connection.deployment import Deployment
 from ..connection.failpoints import failpoint
 from ..connection.portal import Portal
 from ..connection.redis_client import (
-    error_of,
     is_passing,
     lacking_rights,
     pool_of,
@@ -39,38 +38,27 @@ from ..connection.redis_client import (
     unavailable,
 )
 from ..model.errors import ConfigurationError
-from .asks import Command, Request, ScriptCall, packed, packed_script, packed_with_library
+from .asks import Command, Replies, Request, ScriptCall, packed, packed_script, packed_with_library
 
 T = TypeVar("T")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
 #: How Redis says that it does not have the library of functions.
-_NO_FUNCTION = "ERR Function not found"
-
-
-class Replies(asyncio.Protocol):
-    """Reads what Redis answers on a connection whose transport it takes over from redis-py."""
-
-    def __init__(self, heard: Callable[[Reader], None], lost: asyncio.Future[None]) -> None:
-        self._reader = Reader(replyError=error_of)
-        self._heard, self._lost = heard, lost
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        self._heard(self._reader)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._lost.done():
-            self._lost.set_result(None)
+NO_FUNCTION = "ERR Function not found"
 
 
 class Connection:
     """One connection to Redis, on the loop of a portal; its methods may be awaited on any loop.
 
+    Made by `nodes.connection_to` where Redis may be a cluster.
+
     *Promise:* everything asked here is idempotent, and is asked again while Redis does not answer. After the patience
     it is not known whether the last try was applied.
     """
+
+    #: Whether one script or command may have keys of several shards.
+    spans_shards = True
 
     def __init__(
         self,
@@ -155,14 +143,19 @@ class Connection:
             else self._of_commands(what, (item,), "", patience_seconds)
             for item in items
         ]
-        if self.portal.is_here():
-            replies = await self._all(requests)
-        else:
-            replies = await self.portal.run(self._all(requests))
+        replies = await self._replies(requests)
         return [
             item.read(reply) if isinstance(item, ScriptCall) else reply
             for item, reply in zip(items, replies, strict=True)
         ]
+
+    async def everywhere(self, what: str, *command: Any, patience_seconds: float | None = None) -> list[Any]:
+        """Send one command to each server that has runs; their replies.
+
+        Raises:
+            As `run`.
+        """
+        return [await self.command(what, *command, patience_seconds=patience_seconds)]
 
     def post(self, command: Command, failed: Callable[[Exception], None], *, name: str = "push") -> None:
         """Send a command that nobody waits for, once. To be called on the portal's loop.
@@ -216,6 +209,9 @@ class Connection:
         if self.portal.is_here():
             return await self._begun(request)
         return await self.portal.run(self._awaited(request))
+
+    async def _replies(self, requests: Sequence[Request]) -> list[Any]:
+        return await (self._all(requests) if self.portal.is_here() else self.portal.run(self._all(requests)))
 
     async def _awaited(self, request: Request) -> Any:
         return await self._begun(request)
@@ -287,16 +283,14 @@ class Connection:
 
     async def _serve(self) -> None:
         """Keep a connection until it is lost while nothing is asked; the next request makes another one."""
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while True:
             connection = self._pool.make_connection()
             error: Exception = ConnectionError("Connection closed by server.")
             try:
                 await connection.connect()
-                await refuse_old_server(connection, self.url)
-                if self.deployment is not None:
-                    await self.deployment.judge(connection, self.url)
-                pause = _FIRST_PAUSE
+                await self._judge(connection)
+                pause = FIRST_PAUSE
                 await self._converse(connection)
             except Exception as failure:
                 error = failure
@@ -311,6 +305,12 @@ class Connection:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _judge(self, connection: Any) -> None:
+        """See whether a server that was just connected to will do."""
+        await refuse_old_server(connection, self.url)
+        if self.deployment is not None:
+            await self.deployment.judge(connection, self.url)
 
     async def _converse(self, connection: Any) -> None:
         transport: asyncio.Transport = connection._writer.transport
@@ -348,10 +348,10 @@ class Connection:
             self._transport.abort()  # no primary any more: the next connection leads to the present one
         if self._settle(request, reply):
             return
-        if request.with_library and str(reply).startswith(_NO_FUNCTION):
+        if request.with_library and str(reply).startswith(NO_FUNCTION):
             self._enqueue(request)
         else:
-            asyncio.get_running_loop().call_later(_FIRST_PAUSE, self._enqueue, request)
+            asyncio.get_running_loop().call_later(FIRST_PAUSE, self._enqueue, request)
 
     def _with_library(self, request: Request, call: ScriptCall[Any]) -> None:
         """Have a script asked again, after the library if no other request brings that already."""
@@ -362,7 +362,7 @@ class Connection:
             request.packed, request.total = packed_script(call), 1
         request.replies_left = request.total
 
-    def _settle(self, request: Request, reply: Any, pause: float = _FIRST_PAUSE) -> bool:
+    def _settle(self, request: Request, reply: Any, pause: float = FIRST_PAUSE) -> bool:
         """Give a caller its answer; False when it has to be asked again, after a pause that its patience allows."""
         if request.call is not None and request.total > 1:
             self._loading.pop(request.call.script.library.name, None)
@@ -382,7 +382,7 @@ class Connection:
             future.set_exception(refused_credentials(self.url, reply))
         elif isinstance(reply, NoPermissionError):
             future.set_exception(lacking_rights(self.url, reply))
-        elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith(_NO_FUNCTION):
+        elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith(NO_FUNCTION):
             self._with_library(request, request.call)
             return False
         elif not is_passing(reply) and isinstance(reply, ResponseError):

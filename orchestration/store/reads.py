@@ -87,6 +87,10 @@ class StoreReads:
         """Send commands and scripts that may be repeated, together; see `Connection.batch`."""
         return await self.connection.batch(what, items, patience_seconds=self.patience_seconds)
 
+    async def everywhere(self, what: str, *command: Any) -> list[Any]:
+        """Send one command to each server that has runs; see `Connection.everywhere`."""
+        return await self.connection.everywhere(what, *command, patience_seconds=self.patience_seconds)
+
     def locate(self, run_id: str) -> RunKeys:
         """The keys of a run."""
         return self._located(run_id)

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError, NoPermissionError, RedisError
 from ..connection.redis_client import lacking_rights
 from ..connection.settings import redact_url
 from ..model.errors import UmbelError, WorkflowRuntimeError
-from ..store.pipeline import Replies
+from ..store.asks import Replies
 from ..store.verbs import Store
 from .log import read_heads
 from .relay import Listener, Relay

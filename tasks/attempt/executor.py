@@ -25,7 +25,7 @@ from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnav
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
 from ...orchestration.model.work_item import Failed, FannedOut, Held, Outcome, Returned, Work
-from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.replies import Applied, CarryOn, Refusal
 from ...orchestration.store.verbs import Store
 from ..context.emissions import Emissions, Flusher
@@ -94,15 +94,17 @@ class Executor:
         #: For what must go on while a step blocks the portal's loop: heartbeat, flusher, `ctx.collect_events`.
         self.side = Portal("umbel-heartbeat")
         grouped = settings.grouped_scripts
-        self.store = Store(Connection(url, portal, patience_seconds=OUTAGE_PATIENCE_SECONDS, grouped=grouped), settings)
+        self.store = Store(
+            connection_to(url, portal, patience_seconds=OUTAGE_PATIENCE_SECONDS, grouped=grouped), settings
+        )
         # A process of Celery's own pools may end right after its last attempt: it waits until messages are sent.
         self.engine = Engine(self.store, dispatcher(portal), sends_soon=plain is not None)
-        flushing = Store(Connection(url, self.side, patience_seconds=OUTAGE_PATIENCE_SECONDS), settings)
+        flushing = Store(connection_to(url, self.side, patience_seconds=OUTAGE_PATIENCE_SECONDS), settings)
         self.flushing = Engine(flushing, dispatcher(self.side))
-        self.collecting = Store(Connection(url, self.side, patience_seconds=1.0, silence_seconds=1.0), settings)
+        self.collecting = Store(connection_to(url, self.side, patience_seconds=1.0, silence_seconds=1.0), settings)
         # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
         silence = min(settings.lease_seconds / 3, 5.0)
-        beating = Connection(url, self.side, patience_seconds=settings.heartbeat_seconds, silence_seconds=silence)
+        beating = connection_to(url, self.side, patience_seconds=settings.heartbeat_seconds, silence_seconds=silence)
         self.attempts = RunningAttempts()
         heartbeat = Engine(Store(beating, settings), self.flushing.dispatcher)
         self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self.attempts.cancel)

@@ -25,7 +25,7 @@ from ...orchestration.sessions.look import current_run
 from ...orchestration.sessions.names import new_run_of
 from ...orchestration.snapshots.restore import begin_from
 from ...orchestration.snapshots.take import RunSnapshot
-from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.ends import StartedRun
@@ -63,11 +63,14 @@ class Runtime:
         self.app = publishing_app(settings) if app is None else app
         self.registry = Registry() if registry is None else registry
         self.portal = Portal("umbel-runtime")
-        self.store = Store(Connection(settings.redis_url, self.portal), settings)
+        self.store = Store(connection_to(settings.redis_url, self.portal), settings)
         self.dispatcher = CeleryDispatcher(self.app, self.portal)
         self.engine = Engine(self.store, self.dispatcher)
-        self._own_connection = OwnConnection(self.store.connection)
-        self._engine_here = engine_here(self.engine, self._own_connection)
+        is_direct = (
+            settings.direct_starts and self.store.connection.spans_shards
+        )  # a cluster is asked over the shared one
+        self._own_connection = OwnConnection(self.store.connection) if is_direct else None
+        self._engine_here = engine_here(self.engine, self._own_connection) if self._own_connection else None
         self._hub: StreamHub | None = None
         self._hub_pid = 0
         self._lock = threading.Lock()
@@ -131,12 +134,11 @@ class Runtime:
         self.registry.keep(run_id, workflow)
         envelope = None if event is None else encode_event(event, self.settings)
         started = self.hub.expect(run_id)
+        here = None if self.portal.is_here() else self._engine_here
         if begin_with is not None or session is not None or num_concurrent_runs is not None:
-            is_direct = False  # that takes more than one script
-        else:
-            is_direct = self.settings.direct_starts and not self.portal.is_here()
+            here = None  # that takes more than one script
         begin = self._begin(
-            self._engine_here if is_direct else self.engine,
+            here or self.engine,
             run_id,
             plan,
             envelope,
@@ -148,8 +150,8 @@ class Runtime:
             when_busy=None if session is None else when_busy,
             nonce=start_id,
         )
-        if is_direct:
-            self._engine_here.store.patience_seconds = self.store.patience_seconds
+        if here is not None:
+            here.store.patience_seconds = self.store.patience_seconds
             drive(begin)
         else:
             self.portal.call(begin)
@@ -254,7 +256,8 @@ class Runtime:
             hub, self._hub = self._hub, None
         if hub is not None and self._hub_pid == os.getpid():
             hub.close()
-        self._own_connection.disconnect()
+        if self._own_connection is not None:
+            self._own_connection.disconnect()
         self.portal.close()
 
 

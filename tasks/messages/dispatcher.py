@@ -28,6 +28,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from redis.exceptions import RedisError
 
+from ...orchestration.connection.cluster import is_cluster
 from ...orchestration.connection.failpoints import failpoint
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.redis_client import flaw_of
@@ -267,6 +268,11 @@ def checked_broker(settings: Settings) -> str:
         ConfigurationError: It names no broker that Celery could reach; the text shows no password.
     """
     url = settings.broker
+    if is_cluster(url):
+        raise ConfigurationError(
+            f"A Redis Cluster cannot be Celery's broker, which is {redact_url(url)!r}. Set UMBEL_BROKER_URL to "
+            "RabbitMQ (amqp://…) or to a single Redis (redis://…). Runs stay in the cluster, whatever the broker loses."
+        )
     if settings.broker_url is None:
         return url
     reason = flaw_of(url)

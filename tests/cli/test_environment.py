@@ -81,7 +81,7 @@ def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monk
             "for Sentinel, sentinel://host1:26379,host2:26379/NAME/0",
         ),
         (f"redis+cluster://:{SECRET}@127.0.0.1:6379", "for a cluster, name an address that leads to a single server"),
-        (f"sentinel://:{SECRET}@127.0.0.1:six/main/0", "the port of sentinel '127.0.0.1:six' is not a number"),
+        (f"sentinel://:{SECRET}@127.0.0.1:six/main/0", "the port of '127.0.0.1:six' is not a number"),
         (f"redis://:{SECRET}@127.0.0.1:six", "its port is not a number"),
     ],
 )

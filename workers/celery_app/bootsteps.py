@@ -21,13 +21,13 @@ from celery.exceptions import InvalidTaskError
 from redis.exceptions import RedisError, ResponseError
 
 from ...orchestration.connection.portal import Portal
-from ...orchestration.connection.redis_client import connect, is_passing
+from ...orchestration.connection.redis_client import is_passing
 from ...orchestration.engine.due import look
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.engine.worker_directory import forget_silent, paused_queues
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
-from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.scripts import library
 from ...orchestration.store.verbs import Store
 from ...tasks.client.runtime import Runtime
@@ -35,7 +35,7 @@ from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
 from ...tasks.messages.template import message_fault
 from ...tasks.owner.names import process_is_dead
 from ...tasks.workflow.source import source_of
-from ..doctor.redis_info import ask_server
+from ..doctor.redis_info import ask_servers
 from ..doctor.redis_rules import what_loses_data
 from ..pool.taskpool import AsyncPool
 from ..transport.channel import Channel, ReceivedMessage
@@ -93,7 +93,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         """
         settings = self.installation.settings
         self._store = Store(
-            Connection(settings.redis_url, self._portal, patience_seconds=settings.sweep_seconds), settings
+            connection_to(settings.redis_url, self._portal, patience_seconds=settings.sweep_seconds), settings
         )
         with contextlib.suppress(StoreUnavailable):
             self._portal.call(look(self._store, {}, everything=False))
@@ -175,15 +175,13 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
 
         A server that forbids the question is not examined.
         """
-        client = connect(self.installation.settings.redis_url)
         try:
-            found = list(what_loses_data(ask_server(client)))
+            servers = ask_servers(self.installation.settings.redis_url)
         except ResponseError as error:
             about = {"action": "redis_not_examined"}
             logger.info("Redis does not say whether its settings may lose data: %s", error, extra=about)
             return not is_passing(error)
-        finally:
-            client.close()
+        found = [each.at(name) for name, server in servers.items() for each in what_loses_data(server)]
         for finding in found:
             if finding.level in ("warning", "danger"):
                 level = logging.ERROR if finding.level == "danger" else logging.WARNING

@@ -15,7 +15,7 @@ from celery.app.utils import find_app
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import ConfigurationError, NotConfigured, StoreUnavailable
-from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.verbs import Store
 from ...tasks.client.runtime import Runtime
 from ..celery_app.app import Installation
@@ -130,7 +130,7 @@ def refuse_foreign(settings: Settings) -> None:
     assert settings.redis_url is not None
     portal = Portal("umbel-look")
     try:
-        store = Store(Connection(settings.redis_url, portal, patience_seconds=0.0), settings)
+        store = Store(connection_to(settings.redis_url, portal, patience_seconds=0.0), settings)
         portal.call(store.command("look at the deployment", "PING"))
     except StoreUnavailable as error:
         note(f"{error} Waiting for it.")

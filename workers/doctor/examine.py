@@ -15,7 +15,6 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from ...orchestration.connection.portal import Portal
-from ...orchestration.connection.redis_client import connect
 from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.engine.libraries import remove_libraries, unused_libraries
 from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
@@ -23,11 +22,11 @@ from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
 from ...orchestration.inspection.run_list import newest_runs
 from ...orchestration.model.errors import ConfigurationError, UmbelError
-from ...orchestration.store.pipeline import Connection
+from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantine_prefix, quarantined_of
 from .celery_rules import judge_settings
-from .redis_info import ask_server
+from .redis_info import ask_servers
 from .redis_rules import Finding, judge_server
 
 _KNOWN_PASSWORD = "umbel"
@@ -53,14 +52,14 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     findings = [] if is_own_app else list(judge_settings(app.conf))
     findings += _broker(settings, app)
     findings += _known_password(settings)
-    client = connect(settings.redis_url or "")
     portal = Portal("umbel-doctor")
     try:
-        server = ask_server(client)
-        findings += judge_server(server, is_private=is_embedded)
-        if server.release is not None and not server.release.is_new_enough:
+        servers = ask_servers(settings.redis_url or "")
+        judged = (each.at(name) for name in servers for each in judge_server(servers[name], is_private=is_embedded))
+        findings += dict.fromkeys(judged)
+        if any(each.release is not None and not each.release.is_new_enough for each in servers.values()):
             return findings  # it would refuse whatever else is asked
-        portal.call(_examine_state(Store(Connection(settings.redis_url or "", portal), settings), findings))
+        portal.call(_examine_state(Store(connection_to(settings.redis_url or "", portal), settings), findings))
     except ConfigurationError as error:
         findings.append(Finding("danger", "deployment", str(error), "Nothing else was examined."))
     except (RedisError, OSError, UmbelError) as error:
@@ -73,7 +72,6 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
             )
         )
     finally:
-        client.close()
         portal.close()
     return findings
 
@@ -86,7 +84,7 @@ def remove_unused_libraries(settings: Settings) -> list[str]:
     """
     portal = Portal("umbel-doctor")
     try:
-        store = Store(Connection(settings.redis_url or "", portal), settings)
+        store = Store(connection_to(settings.redis_url or "", portal), settings)
         return portal.call(_remove_unused(store))
     finally:
         portal.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from ...orchestration.connection.redis_client import Client
+from ...orchestration.connection.cluster import is_cluster
+from ...orchestration.connection.redis_client import Client, connect_each
 from ...orchestration.model.releases import Release
 
 #: Settings that are read.
@@ -32,7 +33,7 @@ class RedisInfo:
         replicas: How many replicas are connected to it.
         min_replicas: How many replicas must keep up for it to take writes.
         saves: When it writes snapshots; empty means never.
-        is_cluster: Whether it is a node of a Redis Cluster.
+        is_cluster: Whether it is a node of a Redis Cluster although the URL names a single server.
         has_password: Whether clients have to log in.
         bind: Addresses it listens on; empty or `*` means all.
         is_protected: Whether it answers only its own machine as long as it has no password.
@@ -57,6 +58,24 @@ class RedisInfo:
     is_protected: bool | None = None
     skips_fsync: bool = False
     loads_cut_log: bool = True
+
+
+def ask_servers(url: str) -> dict[str, RedisInfo]:
+    """Ask the state Redis about itself: under an empty name, or each primary of a cluster under host and port.
+
+    Raises:
+        ConfigurationError: The URL is not a Redis URL.
+        RedisError: A server does not answer.
+    """
+    found: dict[str, RedisInfo] = {}
+    for client in connect_each(url):
+        with client:
+            if is_cluster(url):
+                about = client.connection_pool.connection_kwargs
+                found[f"{about['host']}:{about['port']}"] = replace(ask_server(client), is_cluster=False)
+            else:
+                found[""] = ask_server(client)
+    return found
 
 
 def ask_server(client: Client) -> RedisInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ...orchestration.model.releases import OLDEST_RELEASES, Release
@@ -37,6 +37,10 @@ class Finding:
     about: str
     text: str
     fix: str = ""
+
+    def at(self, name: str) -> Finding:
+        """The same of one node of a cluster, which the text names unless all is well; without a name, itself."""
+        return replace(self, text=f"{name}: {self.text}") if name and self.level != "fine" else self
 
 
 def judge_server(server: RedisInfo, *, is_private: bool) -> Iterator[Finding]:
@@ -111,8 +115,8 @@ def _role(server: RedisInfo) -> Iterator[Finding]:
         yield Finding(
             "danger",
             "role",
-            "The server is a node of a Redis Cluster, whose other nodes umbel does not use.",
-            "Point UMBEL_REDIS_URL at a server outside a cluster.",
+            "The server is a node of a Redis Cluster, and UMBEL_REDIS_URL names it as a single server.",
+            "Write redis+cluster:// in UMBEL_REDIS_URL, and set UMBEL_BROKER_URL.",
         )
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
+from redis import RedisCluster
+
+from umbel.orchestration.connection.cluster import Cluster
 from umbel.orchestration.connection.portal import Portal
 from umbel.orchestration.connection.redis_client import Client, connect
 from umbel.orchestration.connection.settings import Settings
@@ -18,6 +21,7 @@ from umbel.orchestration.inspection.run_list import newest_runs
 from umbel.orchestration.model.decide import Decision
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import Work
+from umbel.orchestration.store.nodes import connection_to
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.replies import Dispatch, Refusal, RunRecord
 from umbel.orchestration.store.verbs import Store
@@ -99,14 +103,21 @@ def blocking_store(
         **connection: For `Connection`.
     """
     assert settings.redis_url is not None
-    made = kind(Connection(settings.redis_url, shared_portal(), **connection), settings)
-    return BlockingStore(made, connect(settings.redis_url) if client is None else client)
+    made = kind(connection_to(settings.redis_url, shared_portal(), **connection), settings)
+    return BlockingStore(made, operator_at(settings.redis_url) if client is None else client)
 
 
 def store_of(runtime: Runtime) -> BlockingStore:
     """The store of a runtime, blocking, with an operator's connection of its own."""
     assert runtime.settings.redis_url is not None
-    return BlockingStore(runtime.store, connect(runtime.settings.redis_url))
+    return BlockingStore(runtime.store, operator_at(runtime.settings.redis_url))
+
+
+def operator_at(url: str) -> Client:
+    """An operator's connection to a server or a cluster."""
+    if (cluster := Cluster.of(url)) is not None:
+        return RedisCluster.from_url(cluster.url_of(cluster.nodes[0]), protocol=2)
+    return connect(url)
 
 
 class SentDispatches:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from support.store.blocking import BlockingStore as Store
+from support.store.blocking import operator_at
 from support.store.checks import checked_store
-from umbel.orchestration.connection.redis_client import Client, connect
+from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -30,7 +31,7 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def client(redis_url: str) -> Iterator[Client]:
     """A connection; what it sends is not counted on by any test."""
-    connection = connect(redis_url)
+    connection = operator_at(redis_url)
     yield connection
     connection.close()
 

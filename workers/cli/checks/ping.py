@@ -10,7 +10,7 @@ import click
 from ....orchestration.connection.portal import Portal
 from ....orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ....orchestration.model.errors import NotConfigured, StoreUnavailable
-from ....orchestration.store.pipeline import Connection
+from ....orchestration.store.nodes import connection_to
 from ....orchestration.store.verbs import Store
 from ..deployment import configured
 from ..output import note
@@ -35,7 +35,7 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
         raise NotConfigured("Neither --redis nor UMBEL_REDIS_URL is set, so there is no worker to ask for.")
     portal = Portal("umbel-ping")
     try:
-        store = Store(Connection(settings.redis_url, portal, patience_seconds=_PATIENCE_SECONDS), settings)
+        store = Store(connection_to(settings.redis_url, portal, patience_seconds=_PATIENCE_SECONDS), settings)
         workers = portal.call(seen_workers(store))
     except StoreUnavailable as error:
         note(str(error))

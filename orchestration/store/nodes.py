@@ -1,0 +1,262 @@
+"""A Redis Cluster as one connection: each request goes to the primary that has its keys.
+
+There is a `Connection` per primary, with groups and repetition of its own. What it cannot get answered comes back here
+(the node is lost, was demoted, or has given the slot away), and goes on once the nodes have been asked who has which
+slots. All keys of a request carry the hash tag of one shard, so they are at one node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
+
+from ..connection.cluster import Address, Cluster, Slots, ask_slots, slot_of
+from ..connection.deployment import Deployment
+from ..connection.keys import Keys
+from ..connection.portal import Portal
+from ..connection.redis_client import is_passing, refuse_old_server
+from .asks import Command, Request, ScriptCall, packed_script
+from .pipeline import FIRST_PAUSE, NO_FUNCTION, Connection
+
+#: The longest pause, in seconds, between two questions who has which slots.
+_LONGEST_PAUSE = 0.25
+#: A node that is not connected to within so many seconds is lost. Another one may have its slots long before the
+#: patience of a request is over.
+_CONNECT_SECONDS = 2.0
+
+
+def connection_to(
+    url: str,
+    portal: Portal,
+    *,
+    patience_seconds: float = 5.0,
+    silence_seconds: float = 5.0,
+    grouped: bool = True,
+) -> Connection:
+    """A connection to the state, be it one server or a cluster. Arguments and faults are those of `Connection`."""
+    cluster = Cluster.of(url)
+    if cluster is None:
+        return Connection(
+            url, portal, patience_seconds=patience_seconds, silence_seconds=silence_seconds, grouped=grouped
+        )
+    return ClusterConnection(
+        url, cluster, portal, patience_seconds=patience_seconds, silence_seconds=silence_seconds, grouped=grouped
+    )
+
+
+class ClusterConnection(Connection):
+    """All primaries of a cluster.
+
+    *Promise:* that of `Connection`. While the slot of a shard is moved by `MIGRATE`, what asks for that shard waits.
+    """
+
+    spans_shards = False
+
+    def __init__(self, url: str, cluster: Cluster, portal: Portal, **options: Any) -> None:
+        """Connects when first used; arguments as for `Connection`."""
+        super().__init__(cluster.url_of(cluster.nodes[0]), portal, **options)
+        self.url = url
+        self._cluster, self._options = cluster, options
+
+    def at(self, address: Address) -> _Node:
+        """The node at an address."""
+        known = self._nodes.get(address)
+        if known is None:
+            known = self._nodes[address] = _Node(self, address, self._cluster.url_of(address), **self._options)
+        return known
+
+    async def everywhere(self, what: str, *command: Any, patience_seconds: float | None = None) -> list[Any]:
+        await self.command(what, "PING", patience_seconds=patience_seconds)  # afterwards the primaries are known
+        requests = []
+        for slot in {each.primary: each.first for each in self._slots}.values():
+            requests.append(self._of_commands(what, (command,), "", patience_seconds))
+            requests[-1].slot = slot
+        return await self._replies(requests)
+
+    def another(self, client_name: str) -> Any:
+        """As there, to any node: what is published at one is heard at all."""
+        node = self.at(random.choice(self._addresses())) if self._loop is not None else self
+        return Connection.another(node, client_name)
+
+    # -- who is asked ----------------------------------------------------------------------------------------------
+
+    def _of_call(self, call: ScriptCall[Any], patience: float | None) -> Request:
+        request = super()._of_call(call, patience)
+        request.slot = slot_of(call.keys[0])
+        return request
+
+    def _of_commands(self, what: str, commands: Sequence[Command], name: str, patience: float | None) -> Request:
+        request = super()._of_commands(what, commands, name, patience)
+        # The key follows the command, or its second word. What has no key may be asked anywhere.
+        words = (word for command in commands for word in command[1:3])
+        key = next((word for word in words if isinstance(word, str) and "{" in word), Keys().tag(0))
+        request.slot = slot_of(key)
+        return request
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        super()._begin(loop)
+        self._nodes: dict[Address, _Node] = {}
+        self._slots: list[Slots] = []
+        self._owners: dict[int, _Node | None] = {}
+        self._informed: _Node | None = None
+        self._learned_at, self._pause = 0.0, FIRST_PAUSE
+        self._is_judged = False
+
+    def _enqueue(self, request: Request) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._begin(loop)
+        if (node := self._owner(request.slot)) is not None:
+            node.take(request)
+            return
+        self._waiting.append(request)
+        if self._serving is None:
+            self._serving = loop.create_task(self._serve())
+
+    def _owner(self, slot: int) -> _Node | None:
+        if slot not in self._owners:
+            found = (each.primary for each in self._slots if each.first <= slot <= each.last)
+            self._owners[slot] = next(map(self.at, found), None)
+        return self._owners[slot]
+
+    def doubt(self, slot: int, node: _Node, error: Exception) -> None:
+        """Ask who has a slot before anything else is asked of it: a node did not answer."""
+        self._owners[slot] = None
+        if str(error).startswith("MOVED "):  # that node knows better than we do
+            self._informed = node
+
+    def ask_again(self, request: Request) -> None:
+        """Take back a request whose patience is not over, to ask it when it is known who has its slot."""
+        request.with_library = False
+        if request.call is not None and request.total > 1:
+            request.packed, request.total, request.replies_left = packed_script(request.call), 1, 1
+        self._enqueue(request)
+
+    # -- learning who has which slots ------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Learn who has which slots, and send on what waits for that."""
+        while self._waiting:
+            if time.monotonic() - self._learned_at > 2 * self._pause + FIRST_PAUSE:
+                self._pause = FIRST_PAUSE
+            if self._slots:
+                await asyncio.sleep(self._pause)
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            error: Exception = ConnectionError("no node of the cluster has the slot of its keys.")
+            try:
+                await self._learn()
+                await self._leave_demoted()
+            except Exception as failure:
+                error = failure
+            self._learned_at = time.monotonic()
+            waiting, self._waiting = self._waiting, deque()
+            for request in waiting:
+                if (node := self._owner(request.slot)) is not None:
+                    node.take(request)
+                elif not self._settle(request, error, self._pause):
+                    self._waiting.append(request)
+            if self._waiting and not self._slots:
+                await asyncio.sleep(self._pause)
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._serving = None
+
+    async def _learn(self) -> None:
+        """Ask one node after the other until one answers, and see whether this process belongs to the deployment.
+
+        Raises:
+            ConfigurationError: It is no cluster, or not our deployment.
+            RedisError, OSError: None answered.
+        """
+        error: Exception = ConnectionError("no node of the cluster answers.")
+        nodes = list(map(self.at, self._addresses()))
+        random.shuffle(nodes)
+        if self._informed is not None:
+            nodes.insert(0, self._informed)
+            self._informed = None
+        for node in nodes:
+            connection = node.another("")
+            try:
+                await connection.connect()
+                slots = await ask_slots(connection, node.address, self.url)
+            except AuthenticationError:
+                raise
+            except (ConnectionError, TimeoutError, ResponseError, OSError) as failure:
+                error = failure
+                continue
+            finally:
+                await connection.disconnect(nowait=True)
+            if self.deployment is not None:
+                await self._judge_deployment(self.deployment, slots)
+            self._slots = slots
+            self._owners.clear()
+            return
+        raise error
+
+    async def _judge_deployment(self, deployment: Deployment, slots: Sequence[Slots]) -> None:
+        record = slot_of(deployment.record)
+        connection = self.at(next(each.primary for each in slots if each.first <= record <= each.last)).another("")
+        try:
+            await connection.connect()
+            await deployment.judge(connection, self.url)
+            self._is_judged = True
+        except (RedisError, OSError):
+            if not self._is_judged:
+                raise
+        finally:
+            await connection.disconnect(nowait=True)
+
+    def _addresses(self) -> list[Address]:
+        return list({each.primary: None for each in self._slots} | dict.fromkeys(self._cluster.nodes))
+
+    async def _leave_demoted(self) -> None:
+        """Take back what is asked of nodes that have no slots any more."""
+        primaries = {each.primary for each in self._slots}
+        for address, node in list(self._nodes.items()):
+            if address not in primaries:
+                self._waiting.extend(await node.leave())
+
+    async def _close(self) -> None:
+        await super()._close()
+        for node in self._nodes.values():
+            await node.close()
+
+
+class _Node(Connection):
+    """One primary."""
+
+    def __init__(self, cluster: ClusterConnection, address: Address, url: str, **options: Any) -> None:
+        super().__init__(url, cluster.portal, **options)
+        self.address, self.url = address, cluster.url  # errors name the cluster
+        self._pool.connection_kwargs["socket_connect_timeout"] = _CONNECT_SECONDS
+        self._of = cluster
+
+    def take(self, request: Request) -> None:
+        """Ask this node."""
+        super()._enqueue(request)
+
+    async def leave(self) -> list[Request]:
+        """Close the connection; what was not answered, and may be asked elsewhere."""
+        if self._loop is None:
+            return []
+        requests, self._asked, self._waiting = [*self._asked, *self._waiting], deque(), deque()
+        await self._close()
+        return requests
+
+    async def _judge(self, connection: Any) -> None:
+        await refuse_old_server(connection, self.url, in_cluster=True)
+
+    def _settle(self, request: Request, reply: Any, pause: float = FIRST_PAUSE) -> bool:
+        if isinstance(reply, Exception) and is_passing(reply):
+            self._of.doubt(request.slot, self, reply)
+        if super()._settle(request, reply, pause):
+            return True
+        if request.with_library and str(reply).startswith(NO_FUNCTION):
+            return False
+        self._of.ask_again(request)
+        return True

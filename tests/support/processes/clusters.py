@@ -1,0 +1,125 @@
+"""A Redis Cluster of the server that umbel brings along: primaries, and a replica for each if wanted."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from support.eventually import eventually
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.supervisor import Supervisor
+
+_SLOTS = 16384
+
+
+class ClusterUnderTest:
+    """Servers on loopback that are one cluster; all have one password."""
+
+    def __init__(self, folder: Path, supervisor: Supervisor, *, primaries: int = 3, replicated: bool = False) -> None:
+        self.folder, self._supervisor = folder, supervisor
+        self.password = secrets.token_hex(8)
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._configs: dict[int, Path] = {}
+        self.primaries = [free_port() for _ in range(primaries)]
+        self.replicas = [free_port() for _ in range(primaries)] if replicated else []
+        self._buses = {port: free_port() for port in self.ports}
+        for port in self.ports:
+            self._configure(port)
+            self.start(port)
+        edges = [_SLOTS * part // primaries for part in range(primaries + 1)]
+        for epoch, (port, (first, end)) in enumerate(zip(self.primaries, pairwise(edges), strict=True), 1):
+            self.ask(port, "CLUSTER", "SET-CONFIG-EPOCH", epoch)
+            self.ask(port, "CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        for port in self.ports[1:]:
+            self.ask(self.ports[0], "CLUSTER", "MEET", "127.0.0.1", port, self._buses[port])
+        eventually(lambda: all(map(self._knows_all, self.ports)), "each node knows the others")
+        for port, primary in zip(self.replicas, self.primaries, strict=False):
+            self.ask(port, "CLUSTER", "REPLICATE", self.id_of(primary))
+        eventually(lambda: all(map(self.is_ok, self.ports)), "the cluster is well")
+        eventually(lambda: all(map(self._follows, self.replicas)), "the replicas follow")
+
+    @property
+    def ports(self) -> list[int]:
+        """Of all nodes."""
+        return [*self.primaries, *self.replicas]
+
+    @property
+    def url(self) -> str:
+        """For umbel."""
+        nodes = ",".join(f"127.0.0.1:{port}" for port in self.primaries)
+        return f"redis+cluster://:{self.password}@{nodes}/0"
+
+    def ask(self, port: int, *command: Any) -> Any:
+        """A node's reply to a command."""
+        with Redis(port=port, password=self.password, socket_timeout=2) as client:
+            return client.execute_command(*command)
+
+    def id_of(self, port: int) -> str:
+        """What the cluster calls a node."""
+        found: bytes = self.ask(port, "CLUSTER", "MYID")
+        return found.decode()
+
+    def owner_of(self, slot: int, at: int) -> int:
+        """Port of the primary that has a slot, as a node knows it."""
+        with Redis(port=at, password=self.password, socket_timeout=2) as client:
+            connection = client.connection_pool.get_connection()
+            connection.send_command("CLUSTER", "SLOTS")
+            for first, last, (_, port, *_), *_ in connection.read_response(disable_decoding=True):
+                if first <= slot <= last:
+                    return int(port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def kill(self, port: int) -> None:
+        """SIGKILL."""
+        self._processes[port].send_signal(signal.SIGKILL)
+        self._processes[port].wait()
+
+    def start(self, port: int) -> None:
+        """Start a node, anew if it was killed."""
+        with open(self.folder / f"{port}.log", "a") as log:
+            command = [str(find_server(search_path="")), str(self._configs[port])]
+            self._processes[port] = self._supervisor.spawn(command, cwd=self.folder, output=log.fileno())
+        eventually(lambda: self._answers(port), f"the node at {port} answers")
+
+    def close(self) -> None:
+        """End all of them."""
+        self._supervisor.stop(*self._processes.values(), within_seconds=5)
+
+    def is_ok(self, port: int) -> bool:
+        """Whether a node takes commands: all slots are served, as far as it knows."""
+        try:
+            return b"cluster_state:ok" in self.ask(port, "CLUSTER", "INFO")
+        except RedisError:
+            return False
+
+    def _configure(self, port: int) -> None:
+        self._configs[port] = self.folder / f"{port}.conf"
+        self._configs[port].write_text(
+            f"bind 127.0.0.1\nport {port}\ncluster-enabled yes\ncluster-port {self._buses[port]}\n"
+            f"cluster-config-file nodes-{port}.conf\ncluster-node-timeout 1000\ncluster-require-full-coverage no\n"
+            f"dir {self.folder}\nrequirepass {self.password}\nmasterauth {self.password}\nmaxmemory-policy noeviction\n"
+            f"appendonly yes\nappenddirname aof{port}\ndbfilename {port}.rdb\nrepl-diskless-sync-delay 0\n"
+        )
+
+    def _answers(self, port: int) -> bool:
+        assert self._processes[port].poll() is None, (self.folder / f"{port}.log").read_text()
+        try:
+            return bool(self.ask(port, "PING"))
+        except RedisError:
+            return False
+
+    def _knows_all(self, port: int) -> bool:
+        return f"cluster_known_nodes:{len(self.ports)}\r".encode() in self.ask(port, "CLUSTER", "INFO")
+
+    def _follows(self, port: int) -> bool:
+        with Redis(port=port, password=self.password, decode_responses=True) as client:
+            found: Any = client.info("replication")
+        return bool(found.get("master_link_status") == "up")
