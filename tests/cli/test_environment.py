@@ -80,7 +80,7 @@ def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monk
             f"sentinel://:{SECRET}@127.0.0.1:26379",
             "for Sentinel, sentinel://host1:26379,host2:26379/NAME/0",
         ),
-        (f"redis+cluster://:{SECRET}@127.0.0.1:6379", "for a cluster, name an address that leads to a single server"),
+        (f"redis+clusters://:{SECRET}@127.0.0.1:6379", "a Redis Cluster is redis+cluster://host1:6379,host2:6379/0"),
         (f"sentinel://:{SECRET}@127.0.0.1:six/main/0", "the port of '127.0.0.1:six' is not a number"),
         (f"redis://:{SECRET}@127.0.0.1:six", "its port is not a number"),
     ],
@@ -163,7 +163,7 @@ def test_runs_go_over_a_unix_socket(deploy: Deploy, tmp_path: Path) -> None:
 
 
 def test_a_node_of_a_cluster_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ConfigurationError, match=r"is a node of a Redis Cluster, which umbel cannot use yet\."):
+    with pytest.raises(ConfigurationError, match=r"is a node of a Redis Cluster\. Write redis\+cluster://"):
         refuse_old_release({"redis_version": "7.4.1", "redis_mode": "cluster"}, "redis://here:6379")
 
 

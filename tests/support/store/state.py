@@ -22,7 +22,7 @@ from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.suspicion import ONE_SUSPECT
 from umbel.orchestration.model.work_item import Work
-from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.nodes import connection_to
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.verbs import Store
 from umbel.tasks.state.memory import InMemoryStateStore
@@ -111,7 +111,7 @@ class Run:
         loop = asyncio.get_running_loop()
         if loop not in self._here:
             assert self.store.settings.redis_url is not None
-            connection = Connection(self.store.settings.redis_url, Portal("umbel-test", loop))
+            connection = connection_to(self.store.settings.redis_url, Portal("umbel-test", loop))
             self._here[loop] = Store(connection, self.store.settings)
         return self._here[loop]
 

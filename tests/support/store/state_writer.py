@@ -12,6 +12,7 @@ from support.store.checks import watched
 from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash, Written
 from umbel.orchestration.store.asks import ScriptCall
+from umbel.orchestration.store.nodes import connection_to
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.verbs import Store
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 @cache
 def connection(url: str) -> Connection:
     """The one of all tests to a Redis, on a loop of its own."""
-    return Connection(url, shared_portal())
+    return connection_to(url, shared_portal())
 
 
 def beside(store: BlockingStore) -> Store:

@@ -22,7 +22,7 @@ from umbel.orchestration.connection.redis_client import Client, connect
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.commands import Command, Publish
 from umbel.orchestration.model.envelope import START, Envelope
-from umbel.orchestration.store.pipeline import Connection
+from umbel.orchestration.store.nodes import connection_to
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.verbs import Store as AsyncStore
 from umbel.orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
@@ -67,7 +67,7 @@ def _answers(client: Client) -> bool:
 
 def store_on(url: str, prefix: str, **more: object) -> Store:
     """A store with a key prefix of its own."""
-    return blocking_store(Settings(redis_url=url, key_prefix=prefix, **more), connect(url))
+    return blocking_store(Settings(redis_url=url, key_prefix=prefix, **more))
 
 
 class OwnHub(StreamHub):
@@ -77,7 +77,7 @@ class OwnHub(StreamHub):
         """Reads where a blocking store writes, as patiently; the options are those of `StreamHub`."""
         url = store.settings.redis_url
         assert url is not None
-        connection = Connection(url, Portal("umbel-own-hub"), silence_seconds=silence_seconds)
+        connection = connection_to(url, Portal("umbel-own-hub"), silence_seconds=silence_seconds)
         super().__init__(AsyncStore(connection, store.settings, patience_seconds=store.patience_seconds), **options)
 
     def close(self) -> None:
