@@ -227,7 +227,7 @@ class Engine:
 
     async def clear_staged(self, work: Work) -> None:
         """Remove what earlier attempts had staged and never committed; before anything else is staged."""
-        await unstage(self.store, work, CHUNK)
+        await unstage(self.store, work, CHUNK // 5)  # an entry may have CHUNK events
 
     async def flush(
         self, work: Work, plan: Plan, *, batch: int, publishes: Sequence[Command], sends: Sequence[Sent]

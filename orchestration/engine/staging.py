@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..model.decide import Decision
+from collections.abc import Iterator, Sequence
+
+from ..model.decide import Decision, Staged
 from ..model.work_item import Work
 from ..store.replies import Refusal, staged_item
 from ..store.verbs import Store
@@ -11,9 +13,8 @@ from ..store.verbs import Store
 async def stage(store: Store, work: Work, decision: Decision, chunk: int) -> Refusal | None:
     """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
     for step, items in decision.staged.items():
-        delivers = items[0].deliver is not None
-        segment = f"{work.token}:{step}" if delivers else f"members:{decision.scope_id}:{step}"
-        chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+        segment = items[0].member_of or f"{work.token}:{step}"
+        chunks = list(_chunks(items, chunk))
         while chunks:
             reply = await store.verb(
                 "stage",
@@ -32,6 +33,18 @@ async def stage(store: Store, work: Work, decision: Decision, chunk: int) -> Ref
             else:
                 return Refusal(reply[0].decode())
     return None
+
+
+def _chunks(items: Sequence[Staged], chunk: int) -> Iterator[Sequence[Staged]]:
+    """Parts of not much more events than that: an item has `chunk` at most."""
+    first = events = 0
+    for at, item in enumerate(items):
+        events += len(item.more) or 1
+        if events >= chunk:
+            yield items[first : at + 1]
+            first, events = at + 1, 0
+    if first < len(items):
+        yield items[first:]
 
 
 async def unstage(store: Store, work: Work, chunk: int) -> None:

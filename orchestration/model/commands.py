@@ -51,7 +51,10 @@ class KeepEvent:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Create the work item `work_id`: a stored event for one step; or several, that a fan-in has gathered."""
+    """Create the work item `work_id`: a stored event for one step; or several, that a fan-in has gathered.
+
+    So many `members` are in a list that is named after the work item.
+    """
 
     work_id: str
     step: StepPlan
@@ -61,6 +64,7 @@ class Deliver:
     scope: str
     recoveries: str
     event_ids: tuple[str, ...] = ()
+    members: int | None = None
 
     def wire(self) -> dict[str, Any]:
         events = {"es": list(self.event_ids)} if self.event_ids else {"e": self.event_id}

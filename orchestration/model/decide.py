@@ -74,8 +74,11 @@ class Limits:
 class Staged:
     """One event of a large fan-out, stored in Redis ahead of the commit.
 
-    Exactly one of `deliver` (position `index` of the segment of its step) and `member_of` (position `index` among the
-    members of this collect step) is set.
+    Exactly one of `deliver` (position `index` of the segment of its step) and `member_of` (position `index` in the list
+    of this logical name) is set.
+
+    Attributes:
+        more: With `deliver`: the events of its work item, `event` among them, where it has several.
     """
 
     index: int
@@ -84,6 +87,7 @@ class Staged:
     uses: int = 1
     deliver: Deliver | None = None
     member_of: str | None = None
+    more: tuple[Envelope, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,8 @@ class Decision:
 
     Attributes:
         commands: Applied by the commit, in order.
-        staged: Per step name, what has to be staged before the commit.
-        scope_id: The fan-out that `staged` members belong to.
+        staged: Per step name or list, what has to be staged before the commit.
+        scope_id: The fan-out that `staged` belongs to, if it is one's.
         sensitive: It depends on who waits; the commit must check that no waiter was added.
         found_nothing: It found no event in the inbox; the commit must check that none was added there.
         opens: Fan-outs opened, as (scope id, opener step).
@@ -268,7 +272,7 @@ def _decide_fan_out(
         if len(events) <= CHUNK or not _stageable(routed):
             commands.extend(routed)
         else:
-            _stage(routed, staged)
+            _stage(routed, scope_id, staged)
     commands.extend(
         Splice(plan.by_name[name], f"{work.token}:{name}", len(items), inside.scope.path)
         for name, items in staged.items()
@@ -282,7 +286,7 @@ def _stageable(routed: list[Command]) -> bool:
     return all(isinstance(command, KeepEvent | Deliver | Absorb) for command in routed)
 
 
-def _stage(routed: list[Command], staged: dict[str, list[Staged]]) -> None:
+def _stage(routed: list[Command], scope_id: str, staged: dict[str, list[Staged]]) -> None:
     stored = next((command for command in routed if isinstance(command, KeepEvent)), None)
     for command in routed:
         if isinstance(command, Deliver):
@@ -291,7 +295,7 @@ def _stage(routed: list[Command], staged: dict[str, list[Staged]]) -> None:
             items.append(Staged(len(items) + 1, stored.event_id, stored.event, stored.uses, deliver=command))
         elif isinstance(command, Absorb):
             items = staged.setdefault(command.step, [])
-            items.append(Staged(len(items), "", command.event, member_of=command.step))
+            items.append(Staged(len(items), "", command.event, member_of=f"members:{scope_id}:{command.step}"))
 
 
 def recovering(plan: Plan, work: Work) -> StepPlan | None:
@@ -347,6 +351,8 @@ def _decide_awaiting(work: Work, outcome: Awaiting) -> Decision:
 
 
 def _decide_grouped(plan: Plan, work: Work, outcome: Grouped, limits: Limits) -> Decision:
+    if sum(len(events) for _, events in outcome.groups) > CHUNK:
+        return _stage_groups(plan, work, outcome, limits)
     commands: list[Command] = [_stopped(work)]
     for key, events in outcome.groups:
         ids = tuple(derive_id(work.work_id, key, number) for number in range(len(events)))
@@ -364,3 +370,32 @@ def _decide_grouped(plan: Plan, work: Work, outcome: Grouped, limits: Limits) ->
             )
         )
     return Decision([*commands, Done()])
+
+
+def _stage_groups(plan: Plan, work: Work, outcome: Grouped, limits: Limits) -> Decision:
+    """Groups that are too much for one script. Those that are large themselves are lists, as what a fan-in gathers."""
+    step = plan.by_name[work.step]
+    delivers: list[Staged] = []
+    staged: dict[str, list[Staged]] = {}
+    for key, events in outcome.groups:
+        work_id = derive_id(work.run_id, work.work_id, "group", key)
+        ids = tuple(derive_id(work.work_id, key, number) for number in range(len(events)))
+        is_list = len(events) > CHUNK
+        if is_list:
+            name = f"members:{work_id}:{step.name}"
+            staged[name] = [Staged(at, "", event, member_of=name) for at, event in enumerate(events)]
+        deliver = Deliver(
+            work_id=work_id,
+            step=step,
+            queue=limits.queue,
+            event_id=ids[0],
+            event_name=work.event_name,
+            scope=work.scope.path,
+            recoveries=work.origin.packed_recoveries(),
+            event_ids=() if is_list else ids,
+            members=len(events) if is_list else None,
+        )
+        delivers.append(Staged(len(delivers) + 1, ids[0], events[0], deliver=deliver, more=() if is_list else events))
+    staged[step.name] = delivers
+    splice = Splice(step, f"{work.token}:{step.name}", len(delivers), work.scope.path)
+    return Decision([_stopped(work), splice, Done()], staged)

@@ -356,7 +356,10 @@ def staged_item(item: Staged) -> dict[str, Any]:
     """One event of a large fan-out as `stage.lua` takes it."""
     if item.deliver is not None:
         record = work_record.delivered(item.deliver)
-        return {"i": item.index, "e": item.event_id, "d": item.event.to_bytes(), "uses": item.uses, "rec": record}
+        about = {"i": item.index, "e": item.event_id, "d": item.event.to_bytes(), "uses": item.uses, "rec": record}
+        if item.more:
+            about["more"] = dict(zip(item.deliver.event_ids, (event.to_bytes() for event in item.more), strict=True))
+        return about
     return {"at": item.index, "d": item.event.to_bytes()}
 
 
@@ -365,7 +368,7 @@ def commit_entry(work: Work, decision: Decision) -> dict[str, Any]:
 
     `staged` is the number of events per step that lie in Redis already: their work items are not named one by one.
     """
-    staged = {step: len(items) for step, items in decision.staged.items()}
+    staged = {step: len(items) for step, items in decision.staged.items() if decision.scope_id is not None}
     return {"w": work.work_id, "s": work.step, "a": work.attempt} | ({"staged": staged} if staged else {})
 
 

@@ -83,7 +83,8 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
         Exception: Whatever the step raised.
     """
     config = registered.steps[work.step]
-    if work.members is not None and (by := config.event_parameters[0].by) is not None:
+    # A large group is gathered in a list, too; only that has a first event beside.
+    if work.members is not None and not work.bound and (by := config.event_parameters[0].by) is not None:
         return _grouped(await store.members(work), by)
     context: Context[Any] = Context.over(behind)
     arguments = _bind(config, await input_events(work, registered, store), context)

@@ -20,6 +20,8 @@ from umbel import (
     step,
 )
 from umbel.errors import WorkflowValidationError
+from umbel.orchestration.history.verify import verify
+from umbel.plugins import BasicRuntime
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -174,6 +176,29 @@ async def test_a_fan_in_by_a_field_runs_once_for_each_of_its_values() -> None:
             return None if found is None else StopEvent(result=sorted([each.order, *each.ns] for each in found))
 
     assert await Orders().run(orders="abacbc") == [["a", 0, 20], ["b", 10, 40], ["c", 30]]
+
+
+async def test_large_groups_and_many_of_them_are_brought_to_redis_in_parts(runtime: BasicRuntime) -> None:
+    class Orders(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> list[Worked]:
+            return [Worked(order=name, n=n) for name, size in ev.sizes.items() for n in range(size)]
+
+        @step(num_workers=8)
+        async def gather(self, evs: Annotated[list[Worked], Collect(All(), by="order")]) -> Counted:
+            assert [ev.n for ev in evs] == list(range(len(evs)))
+            return Counted(order=evs[0].order, ns=[len(evs)])
+
+        @step(num_workers=1)
+        async def end(self, ctx: Context, ev: Counted) -> StopEvent | None:
+            async with ctx.store.edit_state() as state:
+                state["sizes"] = found = {**state.get("sizes", {}), ev.order: ev.ns[0]}
+            return StopEvent(result=found) if len(found) == 64 else None
+
+    sizes = {"huge": 601, "whole": 250, "one": 1, "two": 2} | {f"small {n}": 3 for n in range(60)}
+    handler = Orders().run(sizes=sizes)
+    assert await handler == sizes
+    assert runtime.portal.call(verify(runtime.store, handler.run_id)).holds
 
 
 def test_a_fan_in_by_a_field_that_an_event_lacks_or_of_the_first_ones_is_refused() -> None:

@@ -1,7 +1,8 @@
 -- Bring a part of a large fan-out to Redis ahead of the commit, in chunks that keep each script short.
 -- Staged work is invisible: no slot, no count, no join sees it until the commit under the same token splices it in.
--- Args: run, w, t token, size (entries in all), items {{i, e, d, uses, rec}} or {{at, d}}, seg.
---   seg is either a segment of work, named after the token so that attempts never mix: item i becomes its entry i.
+-- Args: run, w, t token, size (entries in all), items {{i, e, d, uses, rec, more}} or {{at, d}}, seg.
+--   seg is either a segment of work, named after the token so that attempts never mix: item i becomes its entry i. A
+--   record may have several events, more {id = d}, of which e is one.
 --   Or it is the logical name of a member list, and the item its entry at `at`.
 -- Answers: staged | resized (size) | stale | closed. Repeating a chunk writes the same again; `at` guards the member
 -- lists. `resized`: this attempt staged another number of entries here; clear them first.
@@ -35,7 +36,9 @@ end
 for _, item in ipairs(A.items) do
   if not list then
     local record = item.rec
-    if item.uses == 1 and #item.d <= 2048 then
+    if item.more then
+      for id, event in pairs(item.more) do redis.call('HSET', K.events, id, event) end
+    elseif item.uses == 1 and #item.d <= 2048 then
       record.event = item.d
     else
       redis.call('HSET', K.events, item.e, item.d)

@@ -15,7 +15,8 @@ for i = A.first, list and 0 or A.to do
   local raw = redis.call('HGET', K.queue, field)
   if raw then
     local staged_record = records.decode(raw)
-    redis.call('HDEL', K.events, staged_record.event_id, '#' .. staged_record.event_id)
+    redis.call('HDEL', K.events, staged_record.event_id, '#' .. staged_record.event_id,
+      unpack(staged_record.event_ids or {}))
     redis.call('HDEL', K.queue, field)
     changes = true
   end

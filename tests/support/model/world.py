@@ -231,7 +231,7 @@ class World:
             items = [i for staged in decision.staged.values() for i in staged]
             model.staged[work.work_id] = Ahead(
                 {i.event_id: i.uses for i in items if i.deliver is not None},
-                {f":members:{decision.scope_id}:{i.member_of}" for i in items if i.member_of is not None},
+                {f":{i.member_of}" for i in items if i.member_of is not None},
             )
             if item is not None and rng.random() < 0.4:  # the process dies between staging and commit
                 run.doomed.add(work.token)
