@@ -31,6 +31,7 @@ from .http.openapi import openapi_document
 from .http.session_routes import SessionEndpoints
 from .http.workflow_routes import WorkflowEndpoints
 from .operations.routes import operation_routes
+from .past.routes import PastEndpoints
 
 logger = logging.getLogger("umbel.server")
 
@@ -109,6 +110,7 @@ class WorkflowServer:
                 *guarded(WorkflowEndpoints(self.deployment).routes(), "describe", authorize),
                 *guarded(handlers.routes(), "read", authorize),
                 *guarded(SessionEndpoints(self.deployment, handlers).routes(), "read", authorize),
+                *guarded(PastEndpoints(self.deployment).routes(), "read", authorize),
                 *guarded(operation_routes(self.deployment), "operate", authorize),
                 *guarded(console_routes(self.deployment), "console", authorize),
             ],

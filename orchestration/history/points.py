@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from ..model.errors import HistoryUnavailable
+from ..model.errors import HistoryUnavailable, PointNotFound
 from ..snapshots.take import RunSnapshot
 from ..store.journal import Entry, entries
 from ..store.verbs import Store
@@ -170,13 +170,13 @@ class Where:
         """`57`, `before charge`, `after charge#2`.
 
         Raises:
-            HistoryUnavailable: It is neither.
+            PointNotFound: It is neither.
         """
         if text.isdigit():
             return cls(seq=int(text))
         found = _PHRASE.fullmatch(text.strip())
         if found is None:
-            raise HistoryUnavailable(
+            raise PointNotFound(
                 f"{text!r} names no point. Expected the number of a change, or 'before STEP', 'after STEP', "
                 "'before STEP#2': the second outcome of that step."
             )
@@ -189,7 +189,7 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
 
     Raises:
         RunNotFound: No such run, or its retention is over.
-        HistoryUnavailable: It has no such point, or that cannot be rebuilt.
+        HistoryUnavailable: It has no such point (`PointNotFound`), or that cannot be rebuilt.
         HistoryDamaged: The journal cannot be done again.
     """
     await store.run(run_id)
@@ -203,7 +203,7 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
     first = past[0].seq if past else 1
     if not first <= seq <= first + len(past) - 1:
         last = first + len(past) - 1
-        raise HistoryUnavailable(
+        raise (HistoryUnavailable if 0 < seq < first else PointNotFound)(
             f"Run {run_id!r} has no point {seq}: its history is kept from {first} to {last}. List it with: "
             f"umbel history {run_id}"
         )
@@ -229,7 +229,7 @@ def _seq(run_id: str, found: list[Point], where: Where, before: dict[int, int]) 
     index = where.nth - 1 if where.nth > 0 else where.nth
     if not -len(chosen) <= index < len(chosen):
         steps = ", ".join(sorted({point.step for point in found if point.step}))
-        raise HistoryUnavailable(
+        raise PointNotFound(
             f"Run {run_id!r} has {len(chosen)} points {what}; number {where.nth} was asked for. Its steps so far: "
             f"{steps or 'none'}. List its points with: umbel history {run_id}"
         )

@@ -139,6 +139,10 @@ class HistoryUnavailable(RunError):
     """A point of a run's past that does not exist, is no longer kept, or of which the journal keeps no values."""
 
 
+class PointNotFound(HistoryUnavailable):
+    """A point of a run's past that there never was."""
+
+
 class HistoryDamaged(RunError):
     """The journal of a run cannot be done again, or has been changed.
 

@@ -13,19 +13,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...orchestration.history.points import Point
-from ...orchestration.model.errors import ContextSerdeError, RunError, RunNotFound, WorkflowRuntimeError
+from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import untagged
 from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.past import PointInTime
 from ..http.access import ACCESS, acts
 from ..http.deployment import ServedDeployment
-from ..http.parsing import read_object
+from ..past.requests import read_edits, refusals
 from .shapes import ConsoleJSON, event_fields, shown_value
 
 #: Points and work items in one answer, at most: the last points, the first items.
 POINTS, ITEMS = 2_000, 200
-#: Why there is no such point, or nothing can continue from it.
-REFUSALS = (RunError, WorkflowRuntimeError, ContextSerdeError)
 
 
 def history_routes(deployment: ServedDeployment) -> list[Route]:
@@ -55,12 +53,10 @@ class _HistoryData:
     async def point(self, request: Request) -> Response:
         """`GET /console/runs/{run_id}/history/{seq}`: state and live work then; `against`: the state's difference."""
         handler = await self._handler(request)
-        try:
+        with refusals():
             found: PointInTime = await handler.at(request.path_params["seq"])
             against = request.query_params.get("against", "")
             other: PointInTime | None = await handler.at(int(against[:9])) if against.isdecimal() else None
-        except REFUSALS as error:
-            raise HTTPException(409, str(error)) from error
         difference = None if other is None else other.diff(found)
         return ConsoleJSON(_past(found) | {"difference": difference})
 
@@ -70,10 +66,8 @@ class _HistoryData:
         await request.scope[ACCESS].check("start", None)
         handler = await self._handler(request)
         seq, edits = _edits(await request.body())
-        try:
+        with refusals(409):
             made: WorkflowHandler = await handler.fork(seq, **edits)
-        except REFUSALS as error:
-            raise HTTPException(409, str(error)) from error
         return ConsoleJSON({"run_id": made.run_id})
 
     @acts("change")
@@ -81,10 +75,8 @@ class _HistoryData:
         """`POST /console/runs/{run_id}/rewind`: the run itself continues from `seq`; what is executing is stopped."""
         handler = await self._handler(request)
         seq, edits = _edits(await request.body())
-        try:
+        with refusals(409):
             await handler.rewind(seq, stop_running=True, **edits)
-        except REFUSALS as error:
-            raise HTTPException(409, str(error)) from error
         return ConsoleJSON({"run_id": handler.run_id})
 
     async def _handler(self, request: Request) -> WorkflowHandler:
@@ -96,13 +88,11 @@ class _HistoryData:
 
 
 def _edits(raw: bytes) -> tuple[int, dict[str, Any]]:
-    body = read_object(raw, "Invalid JSON body")
-    seq, state, events = body.get("seq"), body.get("state"), body.get("events")
+    body, edits = read_edits(raw)
+    seq = body.get("seq")
     if not isinstance(seq, int) or isinstance(seq, bool):
         raise HTTPException(400, "'seq' is required: the number of the point")
-    if not isinstance(state, dict | None) or not isinstance(events, dict | None):
-        raise HTTPException(400, "'state' and 'events' are objects, by key and by work item")
-    return seq, {"state": state, "events": events}
+    return seq, edits
 
 
 def _point(point: Point) -> dict[str, Any]:

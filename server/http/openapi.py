@@ -33,6 +33,42 @@ _RUN_BODY = {
         "context": {"type": "object", "description": "A snapshot to start from, if the server accepts it."},
     },
 }
+_GOING_ON = {
+    "point": {
+        "description": "The number of a change, or 'before STEP', 'after STEP', 'before STEP#2'.",
+        "oneOf": [{"type": "integer"}, _TEXT],
+    },
+    "state": {
+        "description": "Changes of ctx.store: top-level keys (null deletes one), or a JSON Patch.",
+        "oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
+    },
+    "events": {
+        "type": "object",
+        "additionalProperties": {"type": "object"},
+        "description": "Fields to replace of the event that a step, or a work item, is executed with.",
+    },
+    "timeout_seconds": {"type": "number", "description": "Time limit from now; by default that of the run."},
+}
+_FORK_BODY = {
+    "type": "object",
+    "properties": _GOING_ON
+    | {
+        "run_id": {**_TEXT, "description": "Of the new run; by default a generated one."},
+        "code": {
+            "type": "string",
+            "enum": ["current", "recorded"],
+            "default": "current",
+            "description": "Whether it runs by the workflow as it is now, or as the run started with it.",
+        },
+    },
+    "required": ["point"],
+}
+_REWIND_BODY = {
+    "type": "object",
+    "properties": _GOING_ON
+    | {"stop_running": {"type": "boolean", "default": False, "description": "Also if the run goes on."}},
+    "required": ["point"],
+}
 _EVENT_BODY = {
     "type": "object",
     "properties": {
@@ -46,8 +82,8 @@ _EVENT_BODY = {
 }
 
 
-def _parameter(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
-    return {"in": "query", "name": name, "required": False, "schema": schema, "description": about}
+def _parameter(name: str, schema: dict[str, Any], about: str, *, required: bool = False) -> dict[str, Any]:
+    return {"in": "query", "name": name, "required": required, "schema": schema, "description": about}
 
 
 _BOOLEAN = {"type": "boolean", "default": False}
@@ -82,6 +118,19 @@ _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("/sessions/{session_id}/runs", "get"): [_parameter("limit", _HUNDRED, "Maximum number, newest first.")],
     ("/sessions/{session_id}/state", "get"): [_parameter("version", {"type": "integer"}, "By default as of now.")],
     ("/sessions/{session_id}/runs/{run_id}/events", "get"): _STREAM,
+    ("/runs/{run_id}/history", "get"): [
+        _parameter("step", _TEXT, "Only changes about this step."),
+        _parameter("kind", _LIST, "start, claim, commit, state, send, wake, end, rewind, …; repeatable."),
+        _parameter("after", {"type": "integer", "default": 0}, "Only changes with a higher number."),
+        _parameter("newest_first", _BOOLEAN, "The last ones, the last one first."),
+        _parameter("limit", _HUNDRED, "Maximum number."),
+    ],
+    ("/runs/{run_id}/diff", "get"): [
+        _parameter(
+            "before", _TEXT, "A point: its number, 'before STEP', 'after STEP', 'before STEP#2'.", required=True
+        ),
+        _parameter("after", _TEXT, "The other point.", required=True),
+    ],
     ("/handlers/{handler_id}/cancel", "post"): [_parameter("purge", _BOOLEAN, "Also delete the handler.")],
     ("/events/{handler_id}", "get"): _STREAM,
 }
@@ -90,6 +139,8 @@ _BODIES = {
     ("/workflows/{name}/run-nowait", "post"): _RUN_BODY,
     ("/events/{handler_id}", "post"): _EVENT_BODY,
     ("/sessions/{session_id}/runs/{run_id}/events", "post"): _EVENT_BODY,
+    ("/runs/{run_id}/fork", "post"): _FORK_BODY,
+    ("/runs/{run_id}/rewind", "post"): _REWIND_BODY,
     ("/sessions/{session_id}/fork", "post"): {
         "type": "object",
         "properties": {
@@ -113,6 +164,9 @@ _OF_HANDLER = {
 }
 _NOTHING_LEFT = ("The run has ended, and there are no more events", None)
 _SESSION_BUSY = ("A run of the session goes on or waits", _DETAIL)
+_NOT_KEPT = ("The run's journal keeps too little to rebuild this point", _DETAIL)
+_NOT_REBUILT = ("The run's journal is damaged", _DETAIL)
+_NO_WAY_ON = ("Nothing can go on from this point, or an edit does not fit it; the detail says why", _DETAIL)
 _ANSWERS: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
     ("/workflows/{name}/run", "post"): {
         200: ("The run completed", _HANDLER),
@@ -147,6 +201,19 @@ _ANSWERS: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
     ("/sessions/{session_id}", "delete"): {409: _SESSION_BUSY},
     ("/sessions/{session_id}/rewind", "post"): {409: _SESSION_BUSY},
     ("/sessions/{session_id}/fork", "post"): {409: ("The name is taken", _DETAIL)},
+    **{
+        (f"/runs/{{run_id}}/{path}", "get"): {410: _NOT_KEPT, 422: _NOT_REBUILT}
+        for path in (
+            "history/{point}",
+            "history/{point}/state",
+            "history/{point}/work",
+            "history/{point}/snapshot",
+            "diff",
+            "verify",
+        )
+    },
+    ("/runs/{run_id}/fork", "post"): {409: _NO_WAY_ON, 422: _NOT_REBUILT},
+    ("/runs/{run_id}/rewind", "post"): {409: _NO_WAY_ON, 422: _NOT_REBUILT},
     ("/health", "get"): {503: ("Stopped, or not configured", {"type": "object"})},
 }
 
@@ -216,7 +283,7 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
     if at in _BODIES:
         answers[400] = ("Invalid request; the detail says why", _DETAIL)
     if path:
-        answers[404] = ("Workflow or handler not found", _DETAIL)
+        answers[404] = ("Workflow, handler, session, run or point not found", _DETAIL)
     answers |= {401: ("Authentication required", _DETAIL), 403: ("Not allowed", _DETAIL)}
     operation["responses"] = {
         str(status): {"description": text}

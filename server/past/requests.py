@@ -1,0 +1,69 @@
+"""What a request asks of a run's past, and how the library's refusals are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from ...orchestration.model.errors import (
+    ContextSerdeError,
+    HistoryDamaged,
+    HistoryUnavailable,
+    PointNotFound,
+    RunError,
+    RunNotFound,
+    WorkflowRuntimeError,
+)
+from ..http.parsing import read_object
+
+
+@contextmanager
+def refusals(unavailable: int = 410) -> Iterator[None]:
+    """Within the block what the library refuses is answered with its text.
+
+    404 for a point that there never was, `unavailable` for one that is not kept, 422 for a damaged journal, 409 where
+    nothing can go on from it or an edit does not fit.
+    """
+    try:
+        yield
+    except (PointNotFound, RunNotFound) as error:
+        raise HTTPException(404, str(error)) from error
+    except HistoryUnavailable as error:
+        raise HTTPException(unavailable, str(error)) from error
+    except HistoryDamaged as error:
+        raise HTTPException(422, str(error)) from error
+    except (RunError, WorkflowRuntimeError, ContextSerdeError) as error:
+        raise HTTPException(409, str(error)) from error
+
+
+def read_edits(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body of a request to go on from a point, and the edits in it.
+
+    Raises:
+        HTTPException: 400, it is no object, or an edit has another form.
+    """
+    body = read_object(raw or b"{}", "Invalid JSON body")
+    state, events = body.get("state"), body.get("events")
+    is_patch = isinstance(state, list) and all(isinstance(each, dict) for each in state)
+    if not is_patch and not isinstance(state, dict | None):
+        raise HTTPException(400, "'state' is an object by key, or a JSON Patch")
+    fields = events.values() if isinstance(events, dict) else ()
+    if not isinstance(events, dict | None) or not all(isinstance(each, dict) for each in fields):
+        raise HTTPException(400, "'events' is an object of fields by step or work item")
+    return body, {"state": state, "events": events}
+
+
+def read_point(value: Any, name: str = "point") -> int | str:
+    """The name of a point: its number, also as text, or `before STEP`, `after STEP#2`.
+
+    Raises:
+        HTTPException: 400, it is neither.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:15])
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise HTTPException(400, f"{name!r} is required: the number of a point, or 'before STEP', 'after STEP#2'")
+    return value
