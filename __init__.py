@@ -65,6 +65,8 @@ from .tasks.events.event import (
 from .tasks.events.exceptions import UnreconstructedException
 from .tasks.events.run_events import ChildRunStarted, JoinExpired, RunForked, StepCancelled, WorkflowRewound
 from .tasks.events.serializers import JsonPickleSerializer, JsonSerializer
+from .tasks.replay.replaying import replay
+from .tasks.replay.report import Mismatch, NotReplayed, ReplayedAttempt, ReplayReport
 from .tasks.resources.config import ResourceConfig
 from .tasks.resources.resource import Resource
 from .tasks.retry.policy import RetryInfo, RetryPolicy, retry_policy
@@ -95,11 +97,15 @@ __all__ = [
     "JoinExpired",
     "JsonPickleSerializer",
     "JsonSerializer",
+    "Mismatch",
     "NotConfigured",
+    "NotReplayed",
     "PayloadTooLarge",
     "Point",
     "PointInTime",
     "PointNotFound",
+    "ReplayReport",
+    "ReplayedAttempt",
     "Resource",
     "ResourceConfig",
     "ResultUnreadable",
@@ -162,6 +168,7 @@ __all__ = [
     "install",
     "local",
     "register",
+    "replay",
     "retry_policy",
     "retry_runs",
     "runs",

@@ -284,7 +284,7 @@ class Engine:
         decision = None if prepared is None else prepared.decision
         surroundings = await self._around(work, outcome, emitted) if work.version else Surroundings()
         while True:
-            decision = decision or self._decided(work, plan, outcome, emitted, surroundings)
+            decision = decision or self.decided(work, plan, outcome, emitted, surroundings)
             refused = await stage(self.store, work, decision, CHUNK) if decision.staged else None
             reply = refused or await self.store.commit(
                 work,
@@ -311,9 +311,10 @@ class Engine:
                 self._wake_in(outcome.retry_delay_seconds, work, plan)
         return Committed(reply, decision.commands)
 
-    def _decided(
+    def decided(
         self, work: Work, plan: Plan, outcome: Outcome, emitted: Emitted, surroundings: Surroundings
     ) -> Decision:
+        """What follows from an outcome and all else that an attempt emitted. Writes nothing."""
         routed, left = self._routed(work, plan, emitted.sends, surroundings)
         decision = decide(plan, work, outcome, left, self.limits)
         commands = [*emitted.publishes, *(command for _, sent in routed for command in sent), *decision.commands]

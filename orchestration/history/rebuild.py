@@ -29,6 +29,14 @@ async def rebuilt(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator
         HistoryUnavailable: The journal does not begin with the run, or lacks values.
         HistoryDamaged: It cannot be done again.
     """
+    async with rebuilding(store, run_id, past) as (scratch, calls):
+        await scratch.do_again(calls)
+        yield scratch
+
+
+@asynccontextmanager
+async def rebuilding(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator[tuple[Scratch, list[PastCall]]]:
+    """The same before the first entry, and the calls to be done again there. Promise and errors as `rebuilt`."""
     if not past or past[0].seq != 1:
         first = past[0].seq if past else 0
         raise HistoryUnavailable(
@@ -39,8 +47,7 @@ async def rebuilt(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator
     scratch = Scratch(store, run_id)
     try:
         await scratch.put(await _base_of_state(store, run_id, past, scratch.keys))
-        await scratch.do_again(calls)
-        yield scratch
+        yield scratch, calls
     finally:
         await scratch.drop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from collections.abc import Mapping
 from contextvars import Context
 from typing import Any
 
@@ -36,10 +37,7 @@ async def failed_outcome(
         store: For reading the members of a fan-in, for a `@catch_error` handler.
         context: The step's, in which its failure is logged: an error tracker finds its tags there.
     """
-    if not isinstance(error, Exception):
-        cancelled = error
-        error = StepExit(f"step {work.step!r} ended with {shown(cancelled)}: it, or what it awaited, was cancelled")
-        error.__cause__ = cancelled
+    error = as_failure(work, error)
     config = registered.steps[work.step]
     failures = work.failures + 1
     elapsed = max(0.0, (work.claimed_at - work.first_attempt_at) / 1000)
@@ -79,6 +77,15 @@ async def failed_outcome(
         ending=ending(FAILED, step_name=work.step, exception=exception, attempts=failures, elapsed_seconds=elapsed),
         traceback=trace,
     )
+
+
+def as_failure(work: Work, error: BaseException) -> Exception:
+    """What a step has failed with: what it raised, or that it was cancelled."""
+    if isinstance(error, Exception):
+        return error
+    exit = StepExit(f"step {work.step!r} ended with {shown(error)}: it, or what it awaited, was cancelled")
+    exit.__cause__ = error
+    return exit
 
 
 def log_error(text: str, error: BaseException, about: dict[str, Any]) -> None:
@@ -129,7 +136,11 @@ def journal_entry(outcome: Outcome) -> dict[str, Any]:
 
 def failure_text(failed: Failed) -> str:
     """Class and message of a failure, cut where they get long."""
-    encoded = json.loads(failed.error)
+    return error_text(json.loads(failed.error))
+
+
+def error_text(encoded: Mapping[str, Any]) -> str:
+    """The same of an exception as it is stored."""
     return f"{encoded['exception_type']}: {encoded['exception_message']}"[:500]
 
 

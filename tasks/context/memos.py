@@ -43,14 +43,20 @@ class Memos:
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._found.get(key)
             if known is None and self._may_have_some:
-                known = await recall(self._store, self._work, key)
+                known = await self._recall(key)
             if known is None:
                 returned = function()
                 value = await cast("Awaitable[T]", returned) if inspect.isawaitable(returned) else returned
-                known = await keep(self._store, self._work, key, self._dumped(key, value))
+                known = await self._keep(key, self._dumped(key, value))
                 self.writes += 1
             self._found[key] = known
         return cast(T, from_json_value(json.loads(known)))
+
+    async def _recall(self, key: str) -> bytes | None:
+        return await recall(self._store, self._work, key)
+
+    async def _keep(self, key: str, value: bytes) -> bytes:
+        return await keep(self._store, self._work, key, value)
 
     def _dumped(self, key: str, value: object) -> bytes:
         about = f"What ctx.once({key!r}, …) of step {self._work.step!r} of run {self._work.run_id!r} computed"

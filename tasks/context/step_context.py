@@ -16,6 +16,7 @@ from ...orchestration.model.errors import PayloadTooLarge, RunClosed, Unserializ
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_name, derive_id
+from ...orchestration.state.redis_hash import StateHash
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
@@ -85,6 +86,8 @@ class StepContext:
         self.writes_back = registered.workflow.writes_back
         self._changed_in_place: Mapping[str, bytes] = {}
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
+        #: Stands for the state in Redis where an attempt is done again.
+        self.recorded_state: StateHash | None = None
         self.taken: list[str] = []
         self._plan = registered.plan
         #: An emitted event that the code here routes to a step and the run's plan does not.
@@ -103,9 +106,10 @@ class StepContext:
             about = self.work.run_id, self.work.state_id, self._state_class, self.work
             if self._is_async:
                 kind: type[StateStore[Any]] = WriteBackStore if self.writes_back else StateStore
-                self._state = kind(self._store, *about, renewing=self._side)
+                renewing = self._side if self.recorded_state is None else None
+                self._state = kind(self._store, *about, renewing=renewing, recorded=self.recorded_state)
             else:
-                self._state = SyncStateStore(self._side, *about)
+                self._state = SyncStateStore(self._side, *about, recorded=self.recorded_state)
         return self._state
 
     @property

@@ -132,8 +132,9 @@ class StateAccess(Generic[StateT]):
         renewing: Store | None = None,
         lock_seconds: float = LOCK_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
+        recorded: StateHash | None = None,
     ) -> None:
-        self.hash = StateHash(store, run_id, state_id, work, lock_seconds)
+        self.hash = recorded or StateHash(store, run_id, state_id, work, lock_seconds)
         self.portal = store.connection.portal
         self.unblocked = self.hash if renewing is None else replace(self.hash, store=renewing)
         self.fields = StateFields(state_class, run_id, store.settings)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel
 
 from ...orchestration.model.work_item import Work
-from ...orchestration.state.redis_hash import LOCK_SECONDS
+from ...orchestration.state.redis_hash import LOCK_SECONDS, StateHash
 from ...orchestration.store.verbs import Store
 from ..events.serializers import BaseSerializer
 from ..values.dict_like_model import DictState
@@ -40,6 +40,7 @@ class _Store(Generic[StateT]):
         renewing: Store | None = None,
         lock_seconds: float = LOCK_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
+        recorded: StateHash | None = None,
     ) -> None:
         """Args:
         store: Where the run lives.
@@ -51,6 +52,7 @@ class _Store(Generic[StateT]):
             `to_dict` reads. By default `store`.
         lock_seconds: How long an editor that died keeps others waiting.
         patience_seconds: How long a writer waits for one and the same edit to end.
+        recorded: Stands for the state in Redis: what a journal says of it.
         """
         self._access = StateAccess(
             store,
@@ -61,6 +63,7 @@ class _Store(Generic[StateT]):
             renewing=renewing,
             lock_seconds=lock_seconds,
             patience_seconds=patience_seconds,
+            recorded=recorded,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,48 @@ def test_edits_that_cannot_be_read_are_refused(runtime: Runtime, failed: str) ->
     said = call(runtime, "fork", failed, "--from", "before charge", "--set", "name=Ada", code=2)
 
     assert "Expected --set KEY=JSON" in said
+
+
+def test_failed_runs_are_forked_together_before_the_step_that_failed(runtime: Runtime, failed: str) -> None:
+    where = ["--where", "status=failed workflow=Shop step=charge", "--yes"]
+
+    made = call(runtime, "fork", *where, "--event", 'charge={"amount": 3}').split()
+    nothing = call(runtime, "fork", "--where", "status=failed step=check workflow=Shop", "--yes")
+
+    assert [3, -1] in [runtime.attach(each).result() for each in made]
+    assert nothing == ""
+    assert "Give the point" in call(runtime, "fork", failed, code=2)
+    assert "expected one each of" in call(runtime, "fork", "--where", "colour=red", code=2)
+
+
+NEXT_SHOP = """
+from umbel import Workflow, step
+from test_past import Checked, Ordered, Shop
+
+class Next(Shop):
+    @step
+    async def check(self, ev: Ordered) -> Checked:
+        return Checked(amount=ev.amount + 1)
+"""
+
+
+def test_recorded_steps_are_executed_again_with_other_code(
+    runtime: Runtime, failed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "next_shop.py").write_text(NEXT_SHOP)
+    target = str(tmp_path / "next_shop.py")
+
+    same = call(runtime, "replay", failed, "--code", f"{__file__}:Shop", "--strict")
+    other = call(runtime, "replay", failed, "--code", f"{target}:Next", code=1)
+    report = json.loads(call(runtime, "replay", failed, "--code", f"{target}:Next", "--result-only", "--json", code=1))
+
+    assert same == ""
+    assert "check attempt 1: returned" in other
+    assert '"value": {"amount": 0}' in other
+    assert (report["holds"], report["equal"], [each["what"] for each in report["mismatches"]]) == (
+        False,
+        1,
+        ["returned"],
+    )
+    assert "Give run ids, or conditions" in call(runtime, "replay", "--code", target, code=2)

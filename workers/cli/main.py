@@ -33,6 +33,7 @@ COMMANDS = {
     "diff": Lazy(".past.looking", "diff", "Print what changed in a run's state between two points."),
     "fork": Lazy(".past.going_on", "fork", "Start a run that goes on from a point of another one."),
     "rewind": Lazy(".past.going_on", "rewind", "Put a run back to a point of its past."),
+    "replay": Lazy(".past.replaying", "replay", "Execute recorded steps again with other code, and compare."),
     "verify": Lazy(".past.looking", "verify", "Rebuild runs from their journals and compare."),
     "sessions": Lazy(".sessions.listing", "sessions", "List sessions."),
     "session": Lazy(".sessions.one", "session", "Show or change a session, its runs and its state."),

@@ -20,6 +20,7 @@ _ENDED = ("failed", "cancelled", "timed_out", "completed")
 
 
 def _edit_options(command: F) -> F:
+    """Edits of what a run goes on with."""
     setting = click.option(
         "--set", "settings", multiple=True, metavar="KEY=JSON", help="Set a key of ctx.store before; null deletes it."
     )
@@ -30,10 +31,13 @@ def _edit_options(command: F) -> F:
         metavar="STEP=JSON",
         help="Replace fields of the event that a step is executed with; a work item's id instead of STEP works too.",
     )
-    start = click.option(
-        "--from", "point", required=True, metavar="POINT", help="57, 'before STEP', 'after STEP', 'before STEP#2'."
-    )
-    return start(event(setting(command)))
+    return event(setting(command))
+
+
+def _point_option(*, required: bool) -> Callable[[F], F]:
+    text = "57, 'before STEP', 'after STEP', 'before STEP#2'."
+    more = "" if required else " By default before the last attempt of the step in --where."
+    return click.option("--from", "point", required=required, metavar="POINT", help=text + more)
 
 
 def _pairs(given: Sequence[str], what: str) -> dict[str, Any]:
@@ -58,13 +62,14 @@ def _edits(settings: Sequence[str], events: Sequence[str]) -> Mapping[str, Any]:
 
 @click.command()
 @click.argument("run_ids", nargs=-1, metavar="[RUN]...")
+@_point_option(required=False)
 @_edit_options
 @condition_options
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @deployment_options
 def fork(
     run_ids: tuple[str, ...],
-    point: str,
+    point: str | None,
     settings: tuple[str, ...],
     events: tuple[str, ...],
     yes: bool,
@@ -76,7 +81,9 @@ def fork(
 
     Of each RUN, or of the ended runs that meet the conditions. What had been done at the point is not executed again.
     """
-    edits, problems = _edits(settings, events), []
+    edits, problems, step = _edits(settings, events), [], conditions["where"].get("step")
+    if point is None and step is None:
+        raise click.UsageError("Give the point: --from 'before STEP', or a step: --where step=STEP.")
     with existing(redis_url, state) as runtime:
         if len(run_ids) == 1:
             run_ids = (runtime.portal.call(find_run(runtime.store, run_ids[0])),)
@@ -85,7 +92,9 @@ def fork(
         )
         for run_id in ids:
             try:
-                click.echo(runtime.attach(run_id).fork(point, **edits).run_id)
+                handler = runtime.attach(run_id)
+                start = handler.at(step=step, nth=-1, edge="before") if point is None else point
+                click.echo(handler.fork(start, **edits).run_id)
             except UmbelError as error:
                 problems.append(str(error))
     if problems:
@@ -94,6 +103,7 @@ def fork(
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
+@_point_option(required=True)
 @_edit_options
 @click.option("--stop-running", is_flag=True, help="Also if the run goes on: what it executes is stopped.")
 @deployment_options

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TypedDict, TypeVar
 
 import click
 
 from ....orchestration.connection.keys import check_run_id
+from ....orchestration.inspection.endings import failure_of
 from ....orchestration.model.commands import RUN_STATUSES
 from ....tasks.client.runs import RunSummary, runs
 from ....tasks.client.runtime import Runtime
@@ -29,6 +31,7 @@ class Conditions(TypedDict):
     tag: tuple[str, ...]
     since: datetime | None
     older_than: datetime | None
+    where: dict[str, str]
 
 
 def _instant(text: str) -> datetime:
@@ -41,6 +44,18 @@ def _instant(text: str) -> datetime:
         raise click.BadParameter(
             f"{text!r} is neither an age like 30m, 2h or 7d nor a date like 2026-01-31T12:00."
         ) from error
+
+
+def _read_where(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, str]:
+    wanted = {}
+    for part in (text or "").replace(",", " ").split():
+        name, equals, value = part.partition("=")
+        if name not in ("status", "workflow", "tag", "step") or not (equals and value) or name in wanted:
+            raise click.BadParameter(f"{part!r}: expected one each of status=…, workflow=…, tag=…, step=…")
+        wanted[name] = value
+    if wanted.get("status", "running") not in RUN_STATUSES:
+        raise click.BadParameter(f"status={wanted['status']}: expected one of {', '.join(RUN_STATUSES)}")
+    return wanted
 
 
 tag_option = click.option(
@@ -64,23 +79,51 @@ def condition_options(command: F) -> F:
         tag_option,
         since_option,
         click.option("--older-than", type=_instant, metavar="AGE", help="Only runs that had ended then: 2h, 7d, …"),
+        click.option(
+            "--where",
+            callback=_read_where,
+            metavar="CONDITIONS",
+            help="'status=failed workflow=Order tag=eu step=charge'; step: failed there, or else has an outcome there.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
 
+def is_given(conditions: Conditions) -> bool:
+    """Whether any condition is given."""
+    return any(value not in ((), None, {}) for value in conditions.values())
+
+
+def statuses_of(conditions: Conditions) -> tuple[str, ...]:
+    """The statuses that the conditions name."""
+    where = conditions["where"]
+    return tuple(dict.fromkeys([*conditions["status"], *([where["status"]] if "status" in where else [])]))
+
+
 def found(runtime: Runtime, conditions: Conditions, *, limit: int | None = None) -> list[RunSummary]:
     """The runs that meet the conditions."""
-    return runs(
-        status=conditions["status"],
-        workflow=conditions["workflow"],
-        tags=conditions["tag"],
+    where = conditions["where"]
+    step = where.get("step")
+    selection = runs(
+        status=statuses_of(conditions),
+        workflow=(*conditions["workflow"], *([where["workflow"]] if "workflow" in where else [])),
+        tags=(*conditions["tag"], *([where["tag"]] if "tag" in where else [])),
         started_after=conditions["since"],
         ended_before=conditions["older_than"],
-        limit=limit,
+        limit=None if step else limit,
         runtime=runtime,
     )
+    return selection if step is None else [*islice((run for run in selection if _is_at(runtime, run, step)), limit)]
+
+
+def _is_at(runtime: Runtime, run: RunSummary, step: str) -> bool:
+    """Whether a run has failed in a step; of one that has not failed, whether the step had an outcome."""
+    if run.status == "failed":
+        failure = failure_of(runtime.portal.call(runtime.store.run(run.run_id)))
+        return failure is not None and failure[0] == step
+    return any(True for _ in runtime.attach(run.run_id).history(step=step, kinds=["commit"]))
 
 
 def chosen(
@@ -108,12 +151,11 @@ def chosen(
         UsageError: Nothing or too much is given.
         Abort: The user said no.
     """
-    given = any(value not in ((), None) for value in conditions.values())
-    if bool(run_ids) == (given or every):
+    if bool(run_ids) == (is_given(conditions) or every):
         raise click.UsageError("Give run ids, or --all, or conditions such as --workflow, --tag or --since.")
     if run_ids:
         return [check_run_id(run_id) for run_id in run_ids]
-    statuses = conditions["status"] or tuple(of_statuses if by_default is None else by_default)
+    statuses = statuses_of(conditions) or tuple(of_statuses if by_default is None else by_default)
     if refused := [status for status in statuses if status not in of_statuses]:
         raise click.UsageError(f"This command acts on runs that are {', '.join(of_statuses)}, not {refused[0]}.")
     selection = found(runtime, {**conditions, "status": statuses})

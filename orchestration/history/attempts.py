@@ -1,0 +1,248 @@
+"""The attempts that a run's journal records: what each was given, what it read and wrote on its way, what it came to.
+
+One pass over the journal, done again entry by entry on keys of its own (`rebuild.py`): what an attempt was given is in
+the work record as it was just before the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..connection.keys import state_id_of
+from ..model.envelope import Envelope
+from ..model.work_item import Work, derive_id
+from ..store.journal import Entry
+from ..store.record import WorkRecord, decode
+from ..store.replies import claimed_work, pairs
+from ..store.scripts import unpack
+from ..store.verbs import Store
+from ..streams.log import read_page
+from .rebuild import rebuilding
+from .scratch import Scratch
+
+#: Begins the name of a value that `ctx.once` has kept, among the answers of a work item's calls.
+_ONCE = "once|"
+
+
+@dataclass(frozen=True, slots=True)
+class StateWrite:
+    """One write to the state.
+
+    Attributes:
+        work_id: Of the step that wrote; empty for a caller.
+        before: The keys that it changed, as they were; None where there was none.
+        after: The same as it left them.
+    """
+
+    work_id: str
+    before: Mapping[str, bytes | None]
+    after: Mapping[str, bytes | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedAttempt:
+    """One attempt of a step that has reported an outcome.
+
+    Attributes:
+        seq: Number of the entry with the outcome.
+        work: What it was given; all events are `bound`, also those of a fan-in.
+        outcome: `returned`, `fannedout`, `failed`, `suspended`, `awaiting` or `grouped`.
+        error: Of a failure: class and message, as the journal cuts it.
+        commands: What was applied for the outcome and for what it sent and published, as in the journal.
+        early: What it had published before its outcome, as the run's stream has it; None for what that has dropped.
+        state: The state when it began.
+        writes: What was written to the state from then until its outcome, by anybody.
+        memos: Key of each `ctx.once` of the work item -> JSON.
+        answers: Name of each of its calls of `collect_events` -> the set that it completed, None if it did not.
+        added: The same -> the event that it added in this attempt.
+    """
+
+    seq: int
+    work: Work
+    outcome: str
+    error: str
+    commands: tuple[Mapping[str, Any], ...]
+    early: tuple[Envelope | None, ...]
+    state: Mapping[str, bytes]
+    writes: tuple[StateWrite, ...]
+    memos: Mapping[str, bytes]
+    answers: Mapping[str, tuple[Envelope, ...] | None]
+    added: Mapping[str, Envelope]
+
+
+async def attempts(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator[RecordedAttempt]:
+    """The attempts of a run that have reported an outcome, in the order of their outcomes.
+
+    *Promise:* as `rebuilt`.
+
+    Raises:
+        HistoryUnavailable, HistoryDamaged: As `rebuilt`.
+    """
+    async with rebuilding(store, run_id, past) as (scratch, calls):
+        reading = _Reading(scratch)
+        done = 0
+        for number, entry in enumerate(past):
+            if entry.kind in ("commit", "flush", "published"):
+                await scratch.do_again(calls[done:number])
+                done = number
+                if entry.kind == "commit":
+                    yield await reading.attempt(entry)
+            elif entry.kind in ("start", "restore", "rewind", "state", "turn"):
+                await scratch.do_again(calls[done : number + 1])
+                done = number + 1
+            await reading.passed(entry)
+
+
+class _Reading:
+    """What is known at one entry; the scratch stands at it or shortly before."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch, self._keys = scratch, scratch.keys
+        self._state_key = scratch.keys[f"state:{state_id_of(scratch.run_id)}"]
+        self._state: dict[str, bytes] = {}
+        #: (number of the entry, its instant, the write).
+        self._writes: list[tuple[int, int, StateWrite]] = []
+        #: Work item -> number of the entry with its last claim of its own, or its last outcome.
+        self._last: dict[str, int] = {}
+        #: Of attempts that have not ended, by work item.
+        self._commands: dict[str, list[Mapping[str, Any]]] = {}
+        self._early: dict[str, list[Envelope | None]] = {}
+        self._added: dict[str, dict[str, Envelope]] = {}
+
+    async def passed(self, entry: Entry) -> None:
+        """Note what an attempt did on its way."""
+        work_id, args = entry.work_id, entry.arguments
+        match entry.kind:
+            case "state":
+                await self._written(entry)
+            case "start" | "restore" | "rewind" | "turn":
+                await self._written(entry, whole=True)
+            case "collect":
+                call, event = args[b"call"].decode(), Envelope.from_bytes(args[b"d"])
+                self._added.setdefault(work_id, {})[call] = event
+            case "flush" | "published":
+                self._early.setdefault(work_id, []).extend(await self._published(int(entry.about["p"])))
+                for send in entry.commands:
+                    self._commands.setdefault(work_id, []).extend(send["commands"])
+            case "stage":
+                self._commands.setdefault(work_id, []).extend(_staged(args))
+            case "claim" | "commit":  # of an attempt that was lost, nothing counts
+                self._commands.pop(work_id, None)
+                self._early.pop(work_id, None)
+                self._added.pop(work_id, None)
+                self._last[work_id] = entry.seq
+
+    async def attempt(self, entry: Entry) -> RecordedAttempt:
+        """The attempt that an entry gives the outcome of; the scratch stands just before it."""
+        packed = await self._command("HGET", self._keys["work"], entry.work_id)
+        record = decode(packed)
+        work = await self._work(entry.work_id, record, packed)
+        window = self._window(work)
+        state = dict(self._state)
+        for write in reversed(window):
+            _apply(state, write.before)
+        names = [name for name in record.calls if not name.startswith(_ONCE)]
+        kept = [name for name in record.calls if name.startswith(_ONCE)]
+        values = await self._command("HMGET", self._keys["collect"], *kept) if kept else []
+        return RecordedAttempt(
+            seq=entry.seq,
+            work=work,
+            outcome=entry.about["out"],
+            error=entry.about.get("error", ""),
+            commands=(*self._commands.get(work.work_id, ()), *entry.commands),
+            early=tuple(self._early.get(work.work_id, ())),
+            state=state,
+            writes=tuple(window),
+            memos={name.split("|", 2)[2]: value for name, value in zip(kept, values, strict=True)},
+            answers={name: await self._answer(name) for name in names},
+            added=self._added.get(work.work_id, {}),
+        )
+
+    async def _command(self, *words: Any) -> Any:
+        return await self._scratch.store.command("read a rebuilt run", *words)
+
+    async def _work(self, work_id: str, record: WorkRecord, packed: bytes) -> Work:
+        run = pairs(await self._command("HGETALL", self._keys["run"]))
+        meta = {name: run[name.encode()].decode() for name in ("plan", "workflow", "state_id", "options")}
+        about = {**meta, "created_at": 0, "wv": 0, "branch": int(run.get(b"branch", 0))}
+        work = claimed_work(self._scratch.run_id, work_id, unpack(packed), about, await self._payloads(record))
+        if record.scope_id is None:
+            return work
+        gathered = await self._listed(f"members:{record.scope_id}:{record.step}", record.members or 0)
+        return replace(work, bound=gathered, members=None)
+
+    async def _payloads(self, record: WorkRecord) -> list[bytes]:
+        """As a claim gives them: the events, then each answer behind the name of its wait."""
+        events = [record.event] if record.event is not None else await self._events(record.all_event_ids)
+        answered = {name: str(event_id) for name, event_id in record.answers.items() if event_id}
+        by_name = dict(zip(answered, await self._events(answered.values()), strict=True))
+        return [*events, *(part for name in record.answers for part in (name.encode(), by_name.get(name, b"")))]
+
+    async def _events(self, ids: Iterable[str]) -> list[bytes]:
+        wanted = list(ids)
+        return [*(await self._command("HMGET", self._keys["events"], *wanted))] if wanted else []
+
+    async def _published(self, count: int) -> list[Envelope | None]:
+        """What a call that the scratch stands before has published: the next numbers of the stream."""
+        if not count:
+            return []
+        first = int(await self._command("HGET", self._keys["run"], "seq") or 0)
+        page = await read_page(self._scratch.store, self._scratch.run_id, first - 1, with_traces=False, most=count)
+        found = {entry.seq: entry.decoded().envelope for entry in page.entries}
+        return [found.get(seq) for seq in range(first, first + count)]
+
+    async def _listed(self, name: str, length: int) -> tuple[Envelope, ...]:
+        raw = await self._command("LRANGE", self._keys[name], 0, length - 1) if length else ()
+        return tuple(map(Envelope.from_bytes, raw))
+
+    async def _answer(self, call: str) -> tuple[Envelope, ...] | None:
+        if await self._command("HGET", self._keys["collect"], call) != b"complete":
+            return None
+        return await self._listed(f"taken:{derive_id(call)}", 1 << 31)
+
+    async def _written(self, entry: Entry, *, whole: bool = False) -> None:
+        about, before = entry.about, self._state
+        if whole or about.get("replace"):
+            found = pairs(await self._command("HGETALL", self._state_key))
+            after = {name.decode(): value for name, value in found.items()}
+            names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+        else:
+            names = {*about["set"], *(about["del"] or ())}
+            read = await self._command("HMGET", self._state_key, *names) if names else []
+            after = {name: value for name, value in zip(names, read, strict=True) if value is not None}
+        write = StateWrite(
+            "" if whole else entry.work_id,
+            {name: before.get(name) for name in names},
+            {name: after.get(name) for name in names},
+        )
+        _apply(self._state, write.after)
+        self._writes.append((entry.seq, entry.at, write))
+
+    def _window(self, work: Work) -> list[StateWrite]:
+        """What was written since an attempt began; at most some from the same millisecond before."""
+        found = []
+        for seq, at, write in reversed(self._writes):
+            if at < work.claimed_at or seq <= self._last.get(work.work_id, 0):
+                break
+            found.append(write)
+        return found[::-1]
+
+
+def _apply(state: dict[str, bytes], values: Mapping[str, bytes | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            state.pop(name, None)
+        else:
+            state[name] = value
+
+
+def _staged(args: Mapping[bytes, Any]) -> Iterator[dict[str, Any]]:
+    """The events of a chunk of a large fan-out, as the commands that they stand for."""
+    _, _, step = args[b"seg"].decode().rpartition(":")
+    for item in args[b"items"]:
+        if b"at" in item:
+            yield {"o": "absorb", "s": step, "d": item[b"d"]}
+        else:
+            yield {"o": "keep", "e": item[b"e"].decode(), "d": item[b"d"]}

@@ -1,0 +1,112 @@
+"""`umbel.replay`: whether today's code does what runs have recorded, step by step, without rules of determinism."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ...orchestration.history.attempts import RecordedAttempt, attempts
+from ...orchestration.history.rebuild import past_entries
+from ...orchestration.model.errors import RunError
+from ...orchestration.model.plan import Plan
+from ...orchestration.store.verbs import Store
+from ..client.handler import WorkflowHandler
+from ..client.runs import RunSummary
+from ..client.runtime import Runtime, current_runtime
+from ..workflow.definition import WorkflowDefinition
+from ..workflow.registry import Registered, Registry
+from .doing_again import Compare, Replaying
+from .report import Mismatch, NotReplayed, ReplayedAttempt, ReplayReport
+
+#: A run: its id, its handler, or what `umbel.runs()` gives.
+ReplayedRun = str | WorkflowHandler | RunSummary
+
+
+def replay(
+    runs: ReplayedRun | Iterable[ReplayedRun],
+    *,
+    workflow: WorkflowDefinition | type[WorkflowDefinition] | None = None,
+    compare: Compare = "events",
+    runtime: Runtime | None = None,
+) -> Any:
+    """Execute each recorded attempt of some runs again, alone, in this process, and compare what it emits.
+
+    An attempt gets what it had: event, `ctx.store`, answers, ends of child runs, sets of `collect_events`, values of
+    `ctx.once`. What it returns, sends, streams, writes to the state and fails with is compared with the journal, as far
+    as that has it. Resources are made anew, and what a step does outside of umbel is done: replay where that does no
+    harm. To be awaited; without an event loop it blocks and returns the report.
+
+    *Promise:* no run is changed, nothing is published or dispatched. Keys of its own, on which the journal is done
+    again, are deleted; a crash leaves them for ten minutes.
+
+    Args:
+        runs: A run id, a handler, or several; `umbel.runs(…)` finds some.
+        workflow: The code; by default what is loaded under the name of the run's workflow.
+        compare: All that an attempt has emitted, or its `result` alone: what it returned, failed with or waits for.
+        runtime: The deployment; by default what umbel is configured with.
+
+    Returns:
+        A `ReplayReport`: `holds`, `equal`, `mismatches` with both values, and `not_replayed` with reasons. What cannot
+        be read or executed is listed there, and not raised.
+
+    Raises:
+        WorkflowValidationError: The workflow is invalid.
+        NotConfigured, StoreUnavailable: There is no Redis to ask.
+    """
+    many = [runs] if isinstance(runs, ReplayedRun) else list(runs)
+    replaying = _replay(
+        current_runtime() if runtime is None else runtime,
+        [run if isinstance(run, str) else run.run_id for run in many],
+        workflow,
+        compare,
+    )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(replaying)
+    return replaying
+
+
+async def _replay(
+    runtime: Runtime,
+    run_ids: list[str],
+    workflow: WorkflowDefinition | type[WorkflowDefinition] | None,
+    compare: Compare,
+) -> ReplayReport:
+    registry = Registry()
+    given = None if workflow is None else registry.add(workflow)
+    equal, mismatches, not_replayed = 0, list[Mismatch](), list[NotReplayed]()
+    with ThreadPoolExecutor(1, "umbel-replay") as threads:
+        for run_id in run_ids:
+            try:
+                plan, recorded = await runtime.portal.run(_recorded(runtime.store, run_id))
+                code = given or _loaded(runtime, registry, plan)
+            except RunError as error:
+                not_replayed.append(NotReplayed(ReplayedAttempt(run_id, 0, "", 0, ""), str(error)))
+                continue
+            replaying = Replaying(runtime.engine, plan, code, registry, compare, threads)
+            for each in recorded:
+                if each.outcome == "grouped":  # no code of the step was executed
+                    continue
+                at = ReplayedAttempt(run_id, each.seq, each.work.step, each.work.attempt, each.work.work_id)
+                done = await replaying.attempt(each)
+                equal += not (done.differences or done.reason)
+                mismatches += (Mismatch(at, *difference) for difference in done.differences)
+                if done.reason:
+                    not_replayed.append(NotReplayed(at, done.reason))
+    return ReplayReport(tuple(run_ids), equal, tuple(mismatches), tuple(not_replayed))
+
+
+async def _recorded(store: Store, run_id: str) -> tuple[Plan, list[RecordedAttempt]]:
+    """A run's plan and attempts; all of them, since a step may take longer than the keys of a rebuilt run live."""
+    plan = await store.plan_of(run_id)
+    return plan, [each async for each in attempts(store, run_id, await past_entries(store, run_id))]
+
+
+def _loaded(runtime: Runtime, registry: Registry, plan: Plan) -> Registered:
+    found = runtime.registry.find(plan.workflow)
+    if found is None:
+        raise RunError(f"Workflow {plan.workflow!r} is not loaded here: import it, or give workflow=.")
+    return registry.of(found.workflow)

@@ -1,0 +1,91 @@
+"""What a replay has found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedAttempt:
+    """Which attempt something is about.
+
+    Attributes:
+        run_id: Its run.
+        seq: Number of the change in the run's history that has its outcome; 0 for the run as a whole.
+        step: The step.
+        attempt: Which attempt, from 1.
+        work_id: The work item.
+    """
+
+    run_id: str
+    seq: int
+    step: str
+    attempt: int
+    work_id: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}" + (f", change {self.seq}, {self.step} attempt {self.attempt}" if self.seq else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Something that a step does otherwise than it was recorded.
+
+    Attributes:
+        at: The attempt.
+        what: `outcome`, `returned`, `failed`, `waits`, `started` (children), `sent`, `state`, `streamed`, `collected`.
+        recorded: What the journal has, as JSON values; None for nothing.
+        replayed: What it is with today's code.
+    """
+
+    at: ReplayedAttempt
+    what: str
+    recorded: Any
+    replayed: Any
+
+    def __str__(self) -> str:
+        return f"{self.at}: {self.what}\n  recorded: {_shown(self.recorded)}\n  replayed: {_shown(self.replayed)}"
+
+
+@dataclass(frozen=True, slots=True)
+class NotReplayed:
+    """An attempt, or a whole run, of which nothing can be said.
+
+    Attributes:
+        at: The attempt.
+        reason: Why.
+    """
+
+    at: ReplayedAttempt
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.at}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What a replay has found.
+
+    Attributes:
+        runs: The runs.
+        equal: How many attempts did what is recorded.
+        mismatches: What differs.
+        not_replayed: What could not be compared; it counts neither as equal nor as a mismatch.
+    """
+
+    runs: tuple[str, ...] = ()
+    equal: int = 0
+    mismatches: tuple[Mismatch, ...] = ()
+    not_replayed: tuple[NotReplayed, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing differs. What was not replayed is no difference: look at `not_replayed` too."""
+        return not self.mismatches
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
