@@ -50,7 +50,7 @@ async def begin_from(
         commands: Applied at the start, such as the routing of a start event.
         limits: For the default queue.
         nonce: Names this restoration.
-        timeout_seconds: The new run's timeout, counted from now.
+        timeout_seconds: The new run's timeout; what the saved one has spent of it counts.
         options: Of the new run.
         num_concurrent_runs: As in `Store.start`.
 
@@ -64,14 +64,15 @@ async def begin_from(
         reply = await store.verb("restore", run_id, nonce=nonce, part=part, body=chunk, extra=extra)
         if reply[0] != b"restored":
             return Refusal.EXISTS
+    spent = snapshot.spent_seconds if snapshot.goes_on else 0
     fills = [Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in snapshot.items)]
     return await store.start(
         run_id,
         plan,
         [*fills, *_deliveries(run_id, plan, snapshot, limits), *commands],
         nonce=nonce,
-        timeout_seconds=timeout_seconds,
-        options=options,
+        timeout_seconds=None if timeout_seconds is None else max(0, timeout_seconds - spent),
+        options=options | ({"spent": spent} if spent else {}),
         num_concurrent_runs=num_concurrent_runs,
         restored=sorted({put["n"] for put in parts if put["o"] in ("list", "sent")}),
     )

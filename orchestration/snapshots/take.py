@@ -13,6 +13,7 @@ run id; the original is only read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -143,6 +144,7 @@ class RunSnapshot:
         buffers: What collect_events has gathered.
         inbox: Events that no step has accepted yet.
         sends: Events on their way; see there.
+        spent_seconds: What of its time limit is used up, if it can continue.
     """
 
     workflow: str
@@ -155,6 +157,7 @@ class RunSnapshot:
     buffers: tuple[SavedBuffer, ...] = ()
     inbox: tuple[Envelope, ...] = ()
     sends: tuple[SavedSend, ...] = ()
+    spent_seconds: float = 0
 
     @property
     def goes_on(self) -> bool:
@@ -223,7 +226,29 @@ async def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
         RunNotFound: The run id is unknown, or its retention is over.
         StoreUnavailable: Redis did not answer.
     """
-    return (await contents(store, run_id)).snapshot()
+    found = await contents(store, run_id)
+    snapshot = found.snapshot()
+    if not snapshot.goes_on:
+        return snapshot
+    seconds, micros = await store.command("read the clock", "TIME")
+    return replace(snapshot, spent_seconds=_spent(found, int(seconds) * 1000 + int(micros) // 1000))
+
+
+def _spent(found: Contents, now: int) -> float:
+    """How many seconds of its time limit a run has used up, together with those it was restored from.
+
+    Of one that waited for admission or for its turn, and no longer has a time-out, the instant at which it began is
+    not known: nothing is counted rather than the time in which it waited.
+    """
+    run = found.flat("run")
+    options = json.loads(run.get(b"options", b"{}"))
+    due_at = found.timers.get("")
+    if due_at is not None and options.get("timeout") is not None:
+        return max(0, options["timeout"] - (due_at - now) / 1000)
+    before: float = options.get("spent", 0)
+    if b"ticket" in run or b"fills" in run:
+        return before
+    return before + max(0, int(run.get(b"ended_at", now)) - int(run[b"created_at"])) / 1000
 
 
 class _Reading:

@@ -102,8 +102,8 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
             ctx: What to begin with: `Context(workflow)` with a state of your own making, `Context.from_dict(…)`, or the
                 context of a run that has ended. The run is a new one and has a copy of that state. If the context
                 holds unfinished work and neither `start_event` nor keyword arguments are given, it goes on with that
-                work; otherwise it drops it, with a warning, and answers the new input. Afterwards `ctx` is the
-                context of the new run.
+                work, and has what is left of its timeout; otherwise it drops it, with a warning, and answers the new
+                input. Afterwards `ctx` is the context of the new run.
             start_event: The start event; else it is made of the keyword arguments.
             run_id: An id of your own; by default an unguessable one.
             session: The session whose next run it is: see `Session.run`. Where the start event declares a field

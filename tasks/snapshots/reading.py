@@ -117,6 +117,7 @@ class _Reader:
             buffers=tuple(buffer for name in self.shape.workers for buffer in self._buffers(name)),
             inbox=(*self.inbox, *(self.texts.read(text, "the inbox") for text in early)),
             sends=tuple(map(self._sent, self.shape.deliveries)),
+            spent_seconds=self.shape.elapsed_alive,
         )
 
     # -- work items ------------------------------------------------------------------------------------------------

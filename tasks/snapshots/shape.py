@@ -224,6 +224,7 @@ class Snapshot(BaseModel):
         deliveries: Sent events on their way.
         streams: Open fan-outs by their ids.
         collection_release_states: By `stream_id:binding_id`.
+        elapsed_alive: Seconds of its time limit that the run has used up.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -237,6 +238,7 @@ class Snapshot(BaseModel):
     deliveries: list[Delivery] = Field(default_factory=list)
     streams: dict[str, OpenStream] = Field(default_factory=dict)
     collection_release_states: dict[str, Gathering] = Field(default_factory=dict)
+    elapsed_alive: float = Field(default=0, ge=0, allow_inf_nan=False)
 
     @field_validator("state", mode="before")
     @classmethod

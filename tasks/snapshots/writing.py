@@ -73,6 +73,7 @@ class _Writer:
             "work_item_seq": 0,
             "streams": {scope.scope_id: self._stream(scope) for scope in snapshot.scopes},
             "collection_release_states": released,
+            "elapsed_alive": snapshot.spent_seconds,
             "umbel": {
                 "format": FORMAT,
                 "workflow": snapshot.workflow,

@@ -122,6 +122,7 @@ VERSION_2: dict[str, Any] = {
             "released": False,
         }
     },
+    "elapsed_alive": 0.5,
 }
 
 VERSION_1: dict[str, Any] = {
@@ -241,7 +242,7 @@ def test_unknown_keys_are_kept() -> None:
     )
     for holder in holders:
         holder["umbel"] = {"format": 1}
-    data["elapsed_alive"] = 1.5
+    data["last_alive_stamp"] = 1.5
 
     loaded = load_snapshot(data)
     assert (loaded.model_extra or {})["umbel"] == {"format": 1}

@@ -23,6 +23,7 @@ from umbel import (
     Workflow,
     WorkflowCancelledByUser,
     WorkflowHandler,
+    WorkflowTimeoutError,
     step,
 )
 from umbel.context.serializers import PickleSerializer
@@ -189,6 +190,38 @@ async def test_a_cancelled_run_can_be_continued_from_its_snapshot() -> None:
     await restored.send_event(Answer(text="ready?"))
 
     assert await restored == "ready?: ready?"
+
+
+async def test_a_continued_run_has_what_is_left_of_its_time_limit() -> None:
+    original, data = await waiting_interview()
+    limited = Interview(timeout=3600)
+    spent = with_digest({**data, "elapsed_alive": 3000.0})
+
+    again = limited.run(ctx=Context.from_dict(limited, spent))
+    of_again = again.ctx.to_dict()
+    assert 0 <= data["elapsed_alive"] < 60
+    assert 3000 <= of_again["elapsed_alive"] < 3060
+    await again.cancel_run()
+    assert 3000 <= again.ctx.to_dict()["elapsed_alive"] < 3060, "the time of a run that was continued counts too"
+
+    unlimited = Interview(timeout=None)
+    free = unlimited.run(ctx=Context.from_dict(unlimited, of_again))
+    assert 3000 <= free.ctx.to_dict()["elapsed_alive"] < 3120
+
+    with pytest.raises(WorkflowTimeoutError, match="after 2999"):
+        hasty = Interview(timeout=2999)
+        await hasty.run(ctx=Context.from_dict(hasty, of_again))
+    for each in (original, free):
+        await each.cancel_run()
+
+
+async def test_new_input_has_the_whole_time_limit() -> None:
+    _, data = await waiting_interview()
+    workflow = Interview(timeout=10)
+    handler = workflow.run(ctx=Context.from_dict(workflow, with_digest({**data, "elapsed_alive": 11.0})), text="new?")
+    await asked(handler)
+    assert handler.ctx.to_dict()["elapsed_alive"] < 10
+    await handler.cancel_run()
 
 
 async def test_new_input_is_answered_while_the_saved_work_is_dropped_with_a_warning(
