@@ -242,9 +242,10 @@ def _spent(found: Contents, now: int) -> float:
     """
     run = found.flat("run")
     options = json.loads(run.get(b"options", b"{}"))
+    timeout: float | None = options.get("timeout")
     due_at = found.timers.get("")
-    if due_at is not None and options.get("timeout") is not None:
-        return max(0, options["timeout"] - (due_at - now) / 1000)
+    if due_at is not None and timeout is not None:
+        return max(0, timeout - (due_at - now) / 1000)
     before: float = options.get("spent", 0)
     if b"ticket" in run or b"fills" in run:
         return before

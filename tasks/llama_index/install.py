@@ -13,6 +13,7 @@ from typing import Any
 
 from ...orchestration.model.errors import ConfigurationError
 from .names import MODULES
+from .workflow import LlamaIndexWorkflow
 
 #: The two names of LlamaIndex Workflows' package.
 _ROOTS = ("workflows", "llama_agents.workflows")
@@ -40,6 +41,9 @@ def install() -> None:
             "and start the program with `umbel exec --llama-index`."
         )
     sys.meta_path.insert(0, _Finder())
+    if importlib.util.find_spec("llama_index_instrumentation") is not None:
+        spans = importlib.import_module(f"{__package__}.spans")
+        LlamaIndexWorkflow._instrumentation = spans.Spans()
 
 
 def is_installed() -> bool:

@@ -52,6 +52,7 @@ MODULES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "runtime": (None, {}),
     "runtime.types": (None, {}),
     "runtime.types.results": (None, {"WaitingForEvent": Waits}),
+    "runtime.types.step_function": ("tasks.llama_index.span_events", {}),
     "testing": ("testing", {}),
     "types": ("types", {}),
     "utils": (None, _SIGNATURES),

@@ -21,6 +21,7 @@ from ..steps.decorators import StepConfig
 from ..steps.discovery import ClassSteps, bound_step, class_steps, config_of, free_steps, register_free_step, steps_of
 from ..values.class_names import qualified_name
 from .graph_checks import GraphCheck
+from .instrumentation import Instrumentation
 from .time_limits import OF_CLASS, default_limit
 from .validation import check_workflow, start_event_class, stop_event_class
 
@@ -101,6 +102,7 @@ class WorkflowDefinition:
 
     #: Whether what a step got from `ctx.store` and changed in place is written back when the step ends.
     writes_back: ClassVar[bool] = False
+    _instrumentation: ClassVar[Instrumentation | None] = None
     _class_timeout: ClassVar[float | None] = OF_CLASS
 
     def __init__(
@@ -207,7 +209,8 @@ class WorkflowDefinition:
             raise WorkflowStepDoesNotExistError(
                 f"Step {name} does not exist. Workflow {type(self).__name__!r} has: {', '.join(steps_of(type(self)))}."
             )
-        return bound
+        instrumentation = type(self)._instrumentation
+        return bound if instrumentation is None else instrumentation.around(bound)
 
     @_GivesWay
     def resource_manager(self) -> ResourceManager:
@@ -249,9 +252,11 @@ class WorkflowDefinition:
 
     def run_arguments(self) -> dict[str, Any]:
         """What of this instance travels with its runs, as arguments of `Runtime.start`."""
+        instrumentation = type(self)._instrumentation
+        more = {} if instrumentation is None else instrumentation.run_options(self)
         return {
             "timeout_seconds": self._timeout,
-            "options": {"timeout": self._timeout, "verbose": self._verbose} | self._run_options,
+            "options": {"timeout": self._timeout, "verbose": self._verbose} | self._run_options | more,
             "num_concurrent_runs": self._num_concurrent_runs,
         }
 

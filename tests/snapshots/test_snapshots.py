@@ -208,8 +208,8 @@ async def test_a_continued_run_has_what_is_left_of_its_time_limit() -> None:
     free = unlimited.run(ctx=Context.from_dict(unlimited, of_again))
     assert 3000 <= free.ctx.to_dict()["elapsed_alive"] < 3120
 
+    hasty = Interview(timeout=2999)
     with pytest.raises(WorkflowTimeoutError, match="after 2999"):
-        hasty = Interview(timeout=2999)
         await hasty.run(ctx=Context.from_dict(hasty, of_again))
     for each in (original, free):
         await each.cancel_run()
