@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -41,6 +42,8 @@ def install() -> None:
             "and start the program with `umbel exec --llama-index`."
         )
     sys.meta_path.insert(0, _Finder())
+    # Agents are pydantic models that derive from `Workflow`, which is generic; nobody gives them type arguments.
+    warnings.filterwarnings("ignore", "Classes should inherit from `BaseModel` before generic classes")
     if importlib.util.find_spec("llama_index_instrumentation") is not None:
         spans = importlib.import_module(f"{__package__}.spans")
         LlamaIndexWorkflow._instrumentation = spans.Spans()

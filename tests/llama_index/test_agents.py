@@ -31,6 +31,7 @@ SCENARIOS = [
     "a_handoff",
     "a_human_in_a_tool",
     "reasoning_and_acting",
+    "writing_code",
     "structured_output",
     "too_many_iterations",
     "early_stopping",

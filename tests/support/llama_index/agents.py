@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
+from llama_index.core.agent.workflow import AgentWorkflow, CodeActAgent, FunctionAgent, ReActAgent
 from llama_index.core.llms import ChatMessage
 from llama_index.core.workflow import Context, HumanResponseEvent, InputRequiredEvent
 from pydantic import BaseModel
@@ -189,6 +189,27 @@ keeper = FunctionAgent(
 )
 
 
+async def execute(code: str) -> str:
+    """Execute code, which sees the tools."""
+    values: dict[str, Any] = {"multiply": multiply}
+    exec(code, values)
+    return str(values["result"])
+
+
+coder = CodeActAgent(
+    name="coder",
+    llm=ScriptedLLM(
+        mark="coder",
+        script=[
+            Turn(when="two times three", say="<execute>result=multiply(2,3)</execute>"),
+            Turn(when="code given:\n\n6", say="It is 6.", hold=True),
+        ],
+    ),
+    tools=[multiply],
+    code_execute_fn=execute,
+)
+
+
 async def followed(handler: Any, answer: Callable[[Any, Any], None] = lambda handler, event: None) -> dict[str, Any]:
     """What a run has published, and its result or error."""
     events = []
@@ -274,6 +295,12 @@ async def reasoning_and_acting() -> Any:
     return report | {"memory": await remembered(ctx)}
 
 
+async def writing_code() -> Any:
+    ctx = Context(coder)
+    report = await followed(coder.run(user_msg="two times three", ctx=ctx))
+    return report | {"memory": await remembered(ctx)}
+
+
 async def structured_output() -> Any:
     return await followed(reporter.run(user_msg="sum up 5 and 6"))
 
@@ -311,6 +338,7 @@ SCENARIOS: dict[str, Callable[[], Awaitable[Any]]] = {
         a_handoff,
         a_human_in_a_tool,
         reasoning_and_acting,
+        writing_code,
         structured_output,
         too_many_iterations,
         early_stopping,
