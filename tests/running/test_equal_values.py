@@ -1,4 +1,4 @@
-"""Values of every kind go through a run: returned, sent, published, in the state, as its result."""
+"""Values of every kind go through a run: returned, sent, published, in the state, to a child and back, as its result."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ class Last(Event):
     pass
 
 
+class Echo(Workflow):
+    @step
+    async def echo(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=ev.sent)
+
+
 class Chain(Workflow):
     @step
     async def make(self, ctx: Context[State], ev: StartEvent) -> Sent:
@@ -50,7 +56,7 @@ class Chain(Workflow):
 
     @step
     async def end(self, ctx: Context[State], ev: Last) -> StopEvent:
-        FOUND[ev.kind].append(ev.sent)
+        FOUND[ev.kind] += [await ctx.run(Echo(), sent=ev.sent), ev.sent]
         return StopEvent(result=FIELDS[ev.kind])
 
 
@@ -74,9 +80,8 @@ def test_what_goes_through_a_run_comes_out_equal(kind: str) -> None:
         assert equal(handler.result(timeout=30), fields)
         [published] = [event for event in handler.events() if not isinstance(event, StopEvent)]
         assert equal(published, carrier)
-        for found, expected in zip(
-            FOUND[kind], [fields["value"], fields, carrier, fields["value"], carrier], strict=True
-        ):
+        through = [fields["value"], fields, carrier, fields["value"], carrier, carrier]
+        for found, expected in zip(FOUND[kind], through, strict=True):
             assert equal(found, expected)
 
     check()
