@@ -1,4 +1,4 @@
-"""Values of every kind go through a run: returned, sent, published, in the state, to a child and back, as its result."""
+"""Values of every kind go through a run: returned, sent, published, in the state, to a child, as its result."""
 
 from __future__ import annotations
 
