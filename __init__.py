@@ -52,18 +52,24 @@ from .tasks.events.event import (
     InternalDispatchEvent,
     StartEvent,
     StepFailedEvent,
-    StepState,
-    StepStateChanged,
     StopEvent,
-    UnhandledEvent,
-    UnreadableEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
-    WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
 from .tasks.events.exceptions import UnreconstructedException
-from .tasks.events.run_events import ChildRunStarted, JoinExpired, RunForked, StepCancelled, WorkflowRewound
+from .tasks.events.run_events import (
+    ChildRunStarted,
+    JoinExpired,
+    RunForked,
+    StepCancelled,
+    StepState,
+    StepStateChanged,
+    UnhandledEvent,
+    UnreadableEvent,
+    WorkflowIdleEvent,
+    WorkflowRewound,
+)
 from .tasks.events.serializers import JsonPickleSerializer, JsonSerializer
 from .tasks.replay.replaying import replay
 from .tasks.replay.report import Mismatch, NotReplayed, ReplayedAttempt, ReplayReport

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from ..model.decide import Decision, Staged
 from ..model.work_item import Work
-from ..store.replies import Refusal, staged_item
+from ..store.calls import staged_item
+from ..store.replies import Refusal
 from ..store.verbs import Store
 
 

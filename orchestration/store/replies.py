@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
 import msgpack
 
-from ..connection.keys import RunKeys
-from ..model.commands import Command, Resume, TakeFromInbox
-from ..model.decide import Decision, Staged
 from ..model.envelope import FAILED, Envelope, ending
 from ..model.errors import NotRetried, RunError, RunNotFound
-from ..model.plan import Plan
-from ..model.work_item import Scope, Surroundings, Work
+from ..model.work_item import Scope, Work
 from . import record as work_record
 from .record import WorkRecord
 from .scripts import unpack
@@ -350,62 +346,3 @@ def hopped_work(
         last_failed_at=None,
     )
     return made
-
-
-def staged_item(item: Staged) -> dict[str, Any]:
-    """One event of a large fan-out as `stage.lua` takes it."""
-    if item.deliver is not None:
-        record = work_record.delivered(item.deliver)
-        about = {"i": item.index, "e": item.event_id, "d": item.event.to_bytes(), "uses": item.uses, "rec": record}
-        if item.more:
-            about["more"] = dict(zip(item.deliver.event_ids, (event.to_bytes() for event in item.more), strict=True))
-        return about
-    return {"at": item.index, "d": item.event.to_bytes()}
-
-
-def commit_entry(work: Work, decision: Decision) -> dict[str, Any]:
-    """What the journal says of a commit; what else its script led to is added there.
-
-    `staged` is the number of events per step that lie in Redis already: their work items are not named one by one.
-    """
-    staged = {step: len(items) for step, items in decision.staged.items() if decision.scope_id is not None}
-    return {"w": work.work_id, "s": work.step, "a": work.attempt} | ({"staged": staged} if staged else {})
-
-
-def checks(
-    on: Surroundings, commands: Sequence[Command], sensitive: bool = True, found_nothing: bool = False, *, own: str = ""
-) -> dict[str, Any]:
-    """What a script checks before it applies commands that were decided on surroundings; see `lua/lib/waiters.lua`.
-
-    Args:
-        on: The surroundings.
-        commands: What was decided.
-        sensitive: It depends on who waits.
-        found_nothing: It found no event in the inbox.
-        own: The work item that waits from now on; its waiter is not there yet.
-    """
-    answers = [
-        f"{command.work_id}|{command.waiter_id}"
-        for command in commands
-        if isinstance(command, Resume) and command.work_id != own
-    ]
-    early = next((command.event_id for command in commands if isinstance(command, TakeFromInbox)), None)
-    seen = None if on.seen is None else {"kinds": on.seen.kinds, "counts": on.seen.counts}
-    return {
-        "wv": on.version if sensitive else None,
-        "seen": seen if sensitive else None,
-        "answers": answers or None,
-        "iv": on.inbox_version if found_nothing else None,
-        "early": early,
-    }
-
-
-def touched_keys(keys: RunKeys, plan: Plan, work: Work, decision: Decision, taken: Iterable[str]) -> dict[str, str]:
-    """The dynamic keys a commit may touch: its own, and the members of every fan-out it is in or opens."""
-    names = [f"sent:{work.work_id}", *taken]
-    if work.scope_id is not None:
-        names.append(f"members:{work.scope_id}:{work.step}")
-    around = [(scope_id, opener) for scope_id, opener, _ in work.scope.levels()]
-    for scope_id, opener in (*around, *decision.opens):
-        names.extend(f"members:{scope_id}:{step}" for step in plan.by_name[opener].collected_by)
-    return {name: keys[name] for name in names}

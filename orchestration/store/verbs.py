@@ -20,18 +20,15 @@ from ..model.errors import RunNotFound
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Surroundings, Work
-from .calls import StoreCalls
+from .calls import StoreCalls, checks, commit_entry, touched_keys
 from .replies import (
     Applied,
     CarryOn,
     Refusal,
     applied,
-    checks,
     claimed_work,
-    commit_entry,
     continued_work,
     not_found,
-    touched_keys,
 )
 from .scripts import pack, unpack
 

@@ -30,7 +30,8 @@ from ...orchestration.sessions.names import session_of
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.streams.log import read_heads
 from ...orchestration.streams.reader import StreamReader
-from ...tasks.events.event import SYSTEM_EVENTS, Event, event_name, loaded_event
+from ...tasks.events.event import Event, event_name, loaded_event
+from ...tasks.events.run_events import SYSTEM_EVENTS
 from ...tasks.steps.discovery import steps_of
 from ..http.access import ACCESS, Access, acts
 from ..http.cursors import Cursors

@@ -30,7 +30,8 @@ from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.runtime import Runtime, current_runtime
 from ...tasks.client.workflow import Workflow
 from ...tasks.context.ctx import Context
-from ...tasks.events.event import SYSTEM_EVENTS, Event, StartEvent
+from ...tasks.events.event import Event, StartEvent
+from ...tasks.events.run_events import SYSTEM_EVENTS
 from ...tasks.steps.discovery import steps_of
 from ...tasks.workflow.definition import WorkflowDefinition
 from .cursors import Cursors

@@ -89,26 +89,23 @@ class Executor:
         plain: Calls plain steps, where no thread waits for the attempt.
         """
         assert settings.redis_url is not None
-        url = settings.redis_url
+        url, grouped = settings.redis_url, settings.grouped_scripts
         self.settings, self.registry, self.portal = settings, registry, portal
         #: For what must go on while a step blocks the portal's loop: heartbeat, flusher, `ctx.collect_events`.
         self.side = Portal("umbel-heartbeat")
-        grouped = settings.grouped_scripts
-        self.store = Store(
-            connection_to(url, portal, patience_seconds=OUTAGE_PATIENCE_SECONDS, grouped=grouped), settings
-        )
+        patience = OUTAGE_PATIENCE_SECONDS
+        self.store = Store(connection_to(url, portal, patience_seconds=patience, grouped=grouped), settings)
         # A process of Celery's own pools may end right after its last attempt: it waits until messages are sent.
         self.engine = Engine(self.store, dispatcher(portal), sends_soon=plain is not None)
-        flushing = Store(connection_to(url, self.side, patience_seconds=OUTAGE_PATIENCE_SECONDS), settings)
+        flushing = Store(connection_to(url, self.side, patience_seconds=patience), settings)
         self.flushing = Engine(flushing, dispatcher(self.side))
         self.collecting = Store(connection_to(url, self.side, patience_seconds=1.0, silence_seconds=1.0), settings)
         # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
         silence = min(settings.lease_seconds / 3, 5.0)
         beating = connection_to(url, self.side, patience_seconds=settings.heartbeat_seconds, silence_seconds=silence)
-        self.attempts = RunningAttempts()
+        self.attempts, self.suspects = RunningAttempts(), Suspects(one_at_a_time=one_at_a_time)
         heartbeat = Engine(Store(beating, settings), self.flushing.dispatcher)
         self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self.attempts.cancel)
-        self.suspects = Suspects(one_at_a_time=one_at_a_time)
         self.flusher = Flusher(self.side, settings.flush_seconds)
         # Attempts of several threads share the portal's loop: an async step that blocks must not hold up the others.
         self._async_steps = None if one_at_a_time or plain is not None else Portal("umbel-async-steps")
@@ -266,8 +263,7 @@ class Executor:
             self.attempts.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
         if isinstance(outcome, Failed):
             failed = AttemptFailed(f"attempt {work.attempt}: {failure_text(outcome)}", outcome.retry_delay_seconds)
-            failed.with_traceback(error.__traceback__ if error is not None else None)
-            return Ended("failed", failed, gained)
+            return Ended("failed", failed.with_traceback(error.__traceback__ if error else None), gained)
         return Ended(f"attempt {work.attempt} {OUTCOME_WORDS[type(outcome)]}", None, gained)
 
     async def _outcome(

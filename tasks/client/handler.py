@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Generator, Iterator
 from typing import Any, Generic, cast
 from weakref import WeakSet
 
 from pydantic import BaseModel
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, deprecated
 
-from ...orchestration.connection.keys import new_id
-from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.engine.children.listing import child_runs
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.history.points import RunAt
 from ...orchestration.model.decide import Limits
-from ...orchestration.model.envelope import CANCELLED, Envelope, ending
+from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import (
     ResultUnreadable,
     UnknownEvent,
     WorkflowCancelledByUser,
     WorkflowFailed,
-    WorkflowRuntimeError,
 )
 from ...orchestration.model.plan import Plan
 from ...orchestration.store.replies import RunEnd, RunRecord
@@ -32,21 +28,21 @@ from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
 from ..context.results import result_of
 from ..context.run_context import RunContext
-from ..context.step_context import check_target
-from ..events.codec import EventMismatch, EventRegistry, decode_event, encode_event
-from ..events.event import SYSTEM_EVENTS, Event, StopEvent, UnreadableEvent, event_name
+from ..events.codec import EventMismatch, EventRegistry, decode_event
+from ..events.event import Event, StopEvent, event_name
+from ..events.run_events import UnreadableEvent
 from ..events.serializers import BaseSerializer
-from ..values.json_values import to_json_object
+from .actions import WithActions
 from .past import WithPast
 from .readings import BlockingFamilyReading, FamilyReading, Reading, gap_before
-from .settled import Settled, SettledList
+from .settled import SettledList
 
 T = TypeVar("T")
 #: What a run results in.
 ResultT = TypeVar("ResultT", default=Any)
 
 
-class WorkflowHandler(WithPast, Generic[ResultT]):
+class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
     """A run: `await handler` for its result, or `handler.result()` where there is no event loop.
 
     Any number of handlers, in any processes, may look at one run.
@@ -304,89 +300,19 @@ class WorkflowHandler(WithPast, Generic[ResultT]):
     def _written(self, at: RunAt, serializer: BaseSerializer | None) -> dict[str, Any]:
         return self._face().written(at.snapshot, serializer)
 
-    # -- acting ----------------------------------------------------------------------------------------------------
-
-    def send_event(self, event: Event, step: str | None = None) -> Awaitable[None]:
-        """Send an event into the run, to all accepting steps and waiters or to one step.
-
-        May be awaited, and need not be: without a running event loop it blocks until the event is in Redis.
-        *Promise:* applied once, also when a lost answer makes us ask again.
-
-        Raises:
-            WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event; or the run
-                was started by other code, which does not accept it while the code here does.
-            RunNotFound: No such run.
-        """
-        return self._begun(self._send(event, step))
-
-    def deliver(self, event: Event) -> None:
-        """`send_event`, blocking wherever it is called."""
-        self._portal.call(self._send(event))
-
-    async def _send(self, event: Event, step: str | None = None) -> None:
-        store = self._engine.store
-        if isinstance(event, SYSTEM_EVENTS):
-            raise WorkflowRuntimeError(
-                f"{type(event).__name__} cannot be sent to run {self.run_id!r}: only umbel makes such events, and "
-                "steps trust them. Send an event of a class of your own."
-            )
-        envelope = encode_event(event, store.settings)
-        plan = await store.plan_of(self.run_id)
-        check_target(plan, envelope, step)
-        if self._code is not None and plan.misroutes(envelope, self._code):
-            waiting = await store.waiters_for(self.run_id, [envelope])
-            if not any(waiter.matches(envelope) for waiter in waiting.waiters):
-                raise WorkflowRuntimeError(
-                    f"Run {self.run_id!r} was started by other code of {plan.workflow!r}, in which no step accepts "
-                    f"{envelope.type}; it was not sent. Send an event that it accepts: "
-                    f"{', '.join(sorted({name for each in plan.steps for name in each.accepts}))}."
-                )
-        await self._engine.send(self.run_id, new_id(), plan, envelope, step, self._limits)
-
-    async def cancel_run(self, *, timeout: float = 5.0) -> None:
-        """Cancel the run and wait, at most `timeout` seconds, until its end is visible. Never raises."""
-        try:
-            await self._portal.run(self._cancel())
-            await self._hub.await_ended(self.run_id, timeout)
-        except Exception:  # as in LlamaIndex Workflows: await the handler for the outcome
-            return
-
-    def cancel(self) -> Awaitable[bool]:
-        """Cancel the run; True when this ended it. Blocking without an event loop, to be awaited with one."""
-        return self._begun(self._cancel())
-
-    async def _cancel(self) -> bool:
-        return await self._engine.finish(self.run_id, "cancelled", ending(CANCELLED))
-
-    def cancel_step(
-        self,
-        step: str,
-        *,
-        work_id: str | None = None,
-        where: Mapping[str, Any] | None = None,
-        downstream: bool = False,
-        instead: Event | None = None,
-        reason: str = "",
-    ) -> Awaitable[int]:
-        """Cancel the executions of a step that have not ended, and return how many: see `Context.cancel_step`."""
-        event = None if instead is None else encode_event(instead, self._engine.store.settings)
-        work_ids = None if work_id is None else frozenset({work_id})
-        selection = Selection(step=step, work_ids=work_ids, where=to_json_object(where or {}))
-        about: dict[str, Any] = {"downstream": downstream, "instead": event, "reason": reason}
-        return self._begun(self._engine.cancel_work(self.run_id, selection, **about))
-
     # -- deprecated ------------------------------------------------------------------------------------------------
 
+    @deprecated("handler.done() is deprecated: use is_done().")
     def done(self) -> bool:
         """Deprecated: `is_done()`."""
-        _deprecated("done()", "is_done()")
         return self.is_done()
 
+    @deprecated("handler.cancelled() is deprecated: use status().")
     def cancelled(self) -> bool:
         """Deprecated: `status()` is "cancelled"."""
-        _deprecated("cancelled()", "status()")
         return self.status() == "cancelled"
 
+    @deprecated("handler.exception() is deprecated: use await.")
     def exception(self) -> BaseException | None:
         """Deprecated: what awaiting raises, None if the run has a result.
 
@@ -394,7 +320,6 @@ class WorkflowHandler(WithPast, Generic[ResultT]):
             asyncio.InvalidStateError: The run has not ended.
             asyncio.CancelledError: It was cancelled.
         """
-        _deprecated("exception()", "await")
         record = self._record()
         if record.status == "running":
             raise asyncio.InvalidStateError(f"Run {self.run_id!r} has not ended.")
@@ -405,29 +330,3 @@ class WorkflowHandler(WithPast, Generic[ResultT]):
         except Exception as error:
             return error
         return None
-
-    # -- awaited or blocking -------------------------------------------------------------------------------------------
-
-    def _begun(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """On an event loop begin at once and be awaited or not; elsewhere block."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            value: Any = self._portal.call(coroutine)
-            return cast("Awaitable[T]", value if isinstance(value, SettledList) else Settled(value))
-        # In a thread of the loop's own executor, whose end `asyncio.run` waits for: nothing is lost unawaited.
-        return loop.run_in_executor(None, self._portal.call, coroutine)
-
-    def _refuse_blocking(self, method: str, instead: str) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        raise WorkflowRuntimeError(
-            f"handler.{method}() blocks, and this is code on an event loop, where it would stop everything. "
-            f"Use `{instead}`."
-        )
-
-
-def _deprecated(name: str, instead: str) -> None:
-    warnings.warn(f"handler.{name} is deprecated: use {instead}.", DeprecationWarning, stacklevel=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,7 +53,7 @@ class Points(AsyncIterator[Point]):
         return iter(self._all_at_once(self._listed()))
 
 
-class WithPast:
+class WithPast(ABC):
     """What a handler knows of its run's past. Nothing here is slower for a long run than reading its journal."""
 
     run_id: str
@@ -268,12 +269,12 @@ class WithPast:
         given = events.items()
         return Edits(state, {name: encode_event(e, settings) if isinstance(e, Event) else e for name, e in given})
 
+    @abstractmethod
     def sibling(self, run_id: str) -> Self:
         """The handler of another run of the same workflow."""
-        raise NotImplementedError
 
-    def _written(self, at: RunAt, serializer: BaseSerializer | None) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _written(self, at: RunAt, serializer: BaseSerializer | None) -> dict[str, Any]: ...
 
     def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """On an event loop begin at once and be awaited; elsewhere block and return the value."""

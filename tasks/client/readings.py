@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self
 from weakref import ReferenceType, ref
 
 from ...orchestration.streams.reader import StreamEvent, StreamReader
-from ..events.event import Event, InternalDispatchEvent, StopEvent, UnreadableEvent
-from ..events.run_events import ChildRunStarted
+from ..events.event import Event, InternalDispatchEvent, StopEvent
+from ..events.run_events import ChildRunStarted, UnreadableEvent
 
 
 class Readable(Protocol):

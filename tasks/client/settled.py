@@ -1,9 +1,15 @@
-"""Values that may be awaited and need not be: what blocking faces return where the others return a coroutine."""
+"""Methods that block without an event loop and are awaited with one, and the values they return."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
-from typing import Any, Self
+import asyncio
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, Self, TypeVar, cast
+
+from ...orchestration.connection.portal import Portal
+from ...orchestration.model.errors import WorkflowRuntimeError
+
+T = TypeVar("T")
 
 
 class Settled(Awaitable[Any]):
@@ -26,3 +32,29 @@ class SettledList(list[Any]):
     def __await__(self) -> Generator[Any, None, Self]:
         return self
         yield
+
+
+class AwaitedOrBlocking:
+    """For a class whose methods block without an event loop, and are awaited with one."""
+
+    _portal: Portal
+
+    def _begun(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """On an event loop begin at once and be awaited or not; elsewhere block."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            value: Any = self._portal.call(coroutine)
+            return cast("Awaitable[T]", value if isinstance(value, SettledList) else Settled(value))
+        # In a thread of the loop's own executor, whose end `asyncio.run` waits for: nothing is lost unawaited.
+        return loop.run_in_executor(None, self._portal.call, coroutine)
+
+    def _refuse_blocking(self, method: str, instead: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise WorkflowRuntimeError(
+            f"handler.{method}() blocks, and this is code on an event loop, where it would stop everything. "
+            f"Use `{instead}`."
+        )

@@ -1,8 +1,8 @@
 """`Context`: what a step may do besides returning an event, and what a caller may do with a run from outside.
 
 One class, three faces: before a run it holds the state to begin with, in a step it emits, collects and waits
-(`step_face.py`), beside a run it reads the state, sends events and takes snapshots (`run_faces.py`). A method on the
-wrong face raises `ContextStateError`.
+(`step_context.py`), beside a run it reads the state, sends events and takes snapshots (`run_context.py`). A method on
+the wrong face raises `ContextStateError`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Generic, Self, cast
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from ...orchestration.model.errors import ContextStateError, WorkflowRuntimeError
+from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.work_item import OnParentEnd
 from ..events.codec import encode_event
 from ..events.event import Event, SleepEndedEvent, StartEvent
@@ -29,26 +29,19 @@ from ..state.store import DictState
 from ..steps.signature import StepContextMarker
 from ..workflow.definition import WorkflowDefinition
 from .children import ChildRun
-from .run_context import Beginning, NewRunContext, RunContext
+from .faces import Face, Faces
+from .run_context import Beginning, NewRunContext
 from .step_context import SentEvent, StepContext
 
 StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
 T = TypeVar("T")
 
-Face = NewRunContext | StepContext | RunContext
-
 #: The context of the step this thread or task executes.
 current_context: ContextVar[Context[Any] | None] = ContextVar("umbel_step_context", default=None)
 
-_WHERE = {
-    NewRunContext: "this context has no run yet",
-    StepContext: "this is the context of a running step",
-    RunContext: "this is the context of a run as its caller sees it",
-}
 
-
-class Context(StepContextMarker, Generic[StateT]):
+class Context(Faces, StepContextMarker, Generic[StateT]):
     """Declare a parameter of this type in a step to get the step's context; `Context[MyState]` types its state.
 
     Outside of steps, `Context(workflow)` is a context to run with: seed its `store`, then `workflow.run(ctx=ctx)`.
@@ -95,20 +88,6 @@ class Context(StepContextMarker, Generic[StateT]):
         """
         return cls(workflow, data, serializer)
 
-    def _step(self, method: str) -> StepContext:
-        if isinstance(self._face, StepContext):
-            return self._face
-        raise self._misplaced(method, "It belongs to a running step: call it on the ctx parameter of a step.")
-
-    def _beside(self, method: str) -> RunContext:
-        if isinstance(self._face, RunContext):
-            return self._face
-        raise self._misplaced(method, "It belongs to a run that was started: call it on handler.ctx.")
-
-    def _misplaced(self, method: str, advice: str) -> ContextStateError:
-        run = "" if isinstance(self._face, NewRunContext) else f" (run {self.run_id!r})"
-        return ContextStateError(f"Context.{method}() cannot be used here: {_WHERE[type(self._face)]}{run}. {advice}")
-
     @staticmethod
     def get_step_context() -> Context[Any]:
         """The context of the step that is being executed, without declaring a parameter.
@@ -121,59 +100,7 @@ class Context(StepContextMarker, Generic[StateT]):
             raise WorkflowRuntimeError("Context.get_step_context() was called outside of a step; there is no context.")
         return context
 
-    @property
-    def store(self) -> Any:
-        """The run's state, shared by all its steps: `get`, `set`, `edit_state`, `clear`.
-
-        In an `async def` step and outside of steps its methods are awaited; in a plain `def` step they block. Before
-        the run it is what the run will begin with.
-        """
-        return self._face.state
-
-    @property
-    def run_id(self) -> str:
-        """The run's id.
-
-        Raises:
-            ContextStateError: There is no run yet.
-        """
-        if isinstance(self._face, NewRunContext):
-            raise self._misplaced("run_id", "It belongs to a run.")
-        return self._face.run_id
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the run goes on; before a run, whether the snapshot was taken of one that did."""
-        if isinstance(self._face, StepContext):
-            warnings.warn("Context.is_running is always true in a step.", DeprecationWarning, stacklevel=2)
-            return True
-        return self._face.is_running
-
     # -- in a step -------------------------------------------------------------------------------------------------
-
-    @property
-    def step_name(self) -> str:
-        """The step's name."""
-        return self._step("step_name").work.step
-
-    @property
-    def attempt(self) -> int:
-        """Number of this attempt, from 1: failures + losses + 1."""
-        return self._step("attempt").work.attempt
-
-    @property
-    def idempotency_key(self) -> str:
-        """Equal in all attempts of this step execution, unique among all others: for effects outside of umbel.
-
-        After the run was put back to an earlier point (`handler.rewind`), it is another one.
-        """
-        work = self._step("idempotency_key").work
-        return f"{work.run_id}/{work.work_id}" + (f"/{work.branch}" if work.branch else "")
-
-    @property
-    def branch(self) -> int:
-        """How often the run was put back to an earlier point (`handler.rewind`), as of the start of this attempt."""
-        return self._step("branch").work.branch
 
     def send_event(self, message: Event, step: str | None = None) -> SentEvent | None:
         """Emit an event now, to all accepting steps or to one.
@@ -439,7 +366,3 @@ class Context(StepContextMarker, Generic[StateT]):
         if isinstance(self._face, StepContext):
             raise self._misplaced("run", "A step that starts a run of its own gives it a Context(workflow) of its own.")
         return self._face.beginning(workflow, has_new_input=has_new_input)
-
-    def becomes(self, face: RunContext) -> None:
-        """From now on this is the context of that run."""
-        self._face = face

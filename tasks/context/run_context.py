@@ -16,7 +16,8 @@ from ...orchestration.model.errors import ContextSerdeError, ContextStateError
 from ...orchestration.snapshots.take import RunSnapshot, take_snapshot
 from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry
-from ..events.event import SYSTEM_EVENTS, Event, event_name
+from ..events.event import Event, event_name
+from ..events.run_events import SYSTEM_EVENTS
 from ..events.serializers import BaseSerializer, JsonSerializer
 from ..snapshots.event_texts import EventTexts
 from ..snapshots.reading import checked, read

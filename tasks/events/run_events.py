@@ -1,10 +1,86 @@
-"""What a run's stream says of its child runs, cancelled steps and joins. As built in as the events of `event.py`."""
+"""What a run's stream says of its steps, child runs and joins. As built in as the events of `event.py`."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
-from .event import BUILT_IN_EVENTS, Event, InternalDispatchEvent, event_name
+from .event import (
+    BUILT_IN_EVENTS,
+    CollectionReleaseEvent,
+    Event,
+    IdleReleasedEvent,
+    InternalDispatchEvent,
+    SleepEndedEvent,
+    StepFailedEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+    event_name,
+)
+
+
+class StepState(Enum):
+    """What a step execution is doing."""
+
+    PREPARING = "preparing"
+    RUNNING = "running"
+    NOT_RUNNING = "not_running"
+
+
+class StepStateChanged(InternalDispatchEvent):
+    """A step execution was queued, began or ended.
+
+    Attributes:
+        name, step_state: The step, and its new state.
+        worker_id: The slot it runs in; `<enqueued>` while it waits for one.
+        input_event_name: The class of the event it consumes: its bare name (`StartEvent`) until the step has ended,
+            then as `str(cls)` shows it (`<class 'umbel.events.StartEvent'>`), as in LlamaIndex Workflows.
+        output_event_name: Likewise of the event it returned; None if it returned none or has not ended.
+    """
+
+    name: str
+    step_state: StepState
+    worker_id: str
+    input_event_name: str
+    output_event_name: str | None = None
+
+
+class WorkflowIdleEvent(InternalDispatchEvent):
+    """No step of the run is queued or running, and the run has not ended."""
+
+
+class UnhandledEvent(InternalDispatchEvent):
+    """An event was emitted that no step accepts.
+
+    Attributes:
+        event_type, qualified_name: The event's class name, and the same with its module.
+        step_name: The step it was addressed to, if any.
+        idle: Whether no step was queued or running when it arrived.
+    """
+
+    event_type: str
+    qualified_name: str
+    step_name: str | None = None
+    idle: bool
+
+
+class UnreadableEvent(Event):
+    """Stands in a stream for an event that this process cannot read, or for those that left the log too early.
+
+    Reading goes on behind it.
+
+    Attributes:
+        event_type: The event's class name; empty if not even that can be read.
+        qualified_name: The same with its module.
+        reason: Why: its class is not loaded here, or has changed since, or the entry is damaged; or which are missing.
+        payload: What was published, as JSON.
+    """
+
+    event_type: str = ""
+    qualified_name: str = ""
+    reason: str
+    payload: str = ""
 
 
 class ChildRunStarted(InternalDispatchEvent):
@@ -70,4 +146,17 @@ class JoinExpired(Event):
 
 BUILT_IN_EVENTS.update(
     {event_name(cls): cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Event)}
+)
+
+#: Classes that only umbel makes events of. They are refused from outside: a step that handles failures trusts them.
+SYSTEM_EVENTS = (
+    StepFailedEvent,
+    CollectionReleaseEvent,
+    InternalDispatchEvent,
+    WorkflowTimedOutEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    IdleReleasedEvent,
+    SleepEndedEvent,
+    UnreadableEvent,
 )

@@ -10,8 +10,9 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from ...orchestration.model.errors import WorkflowValidationError
+from ..steps.annotations import resolved_hints
 from ..steps.discovery import steps_of
-from ..steps.signature import ResourceDefinition, read_signature, resolved_hints
+from ..steps.signature import ResourceDefinition, read_signature
 
 #: Seconds between two looks of code that waits by looking; umbel itself never does.
 BUSY_WAIT_DELAY = 0.01

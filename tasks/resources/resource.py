@@ -13,7 +13,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, cast
 
 from ...orchestration.model.errors import WorkflowValidationError
-from ..steps.signature import ResourceDefinition, ResourceMarker, caller_names, injected, label, resolved_hints
+from ..steps.annotations import caller_names, label, resolved_hints
+from ..steps.signature import ResourceDefinition, ResourceMarker, injected
 
 
 class ResourceDescriptor(ResourceMarker):

@@ -16,9 +16,10 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import Event, StepFailedEvent
 from ..retry.policy import RetryPolicy
+from .annotations import caller_names, label
 from .correlation import check_join
 from .retries import policy_of_retries
-from .signature import StepSignature, caller_names, label, read_signature
+from .signature import StepSignature, read_signature
 
 StepGraphCheck = Literal["reachability", "dead_end"]
 F = TypeVar("F", bound=Callable[..., Any])

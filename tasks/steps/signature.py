@@ -6,24 +6,19 @@ signature are reported here, at decoration, naming the step; `validation` checks
 
 from __future__ import annotations
 
-import builtins
 import collections.abc
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType, NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from ...orchestration.model.errors import WorkflowValidationError
 from ...orchestration.model.plan import StepKind
 from ..events.event import Event
+from .annotations import allows_none, label, members_of, resolved_hints, show
 from .collect import All, Collect, Take
-
-#: How many frames above the decorator are searched for names of postponed annotations: class body, function, a
-#: test's `with` block or a wrapper.
-CALLER_FRAMES = 4
 
 _STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator)
 
@@ -112,38 +107,6 @@ class StepSignature:
         return self.event_parameters[0].cardinality
 
 
-def label(function: Callable[..., Any]) -> str:
-    """How messages name a step function: `Order.charge`, without the function around its class."""
-    qualname: str = getattr(function, "__qualname__", type(function).__qualname__)
-    return qualname.rpartition("<locals>.")[2]
-
-
-def caller_names(function: Callable[..., Any], frame: FrameType | None) -> dict[str, Any]:
-    """The local names that postponed annotations of `function` may refer to.
-
-    Names of the scopes that enclose the function win over module names, as in the language. Other callers (a wrapper
-    that applies the decorator) only add names that the module does not have.
-
-    Args:
-        function: The function being decorated.
-        frame: The frame that applied the decorator.
-    """
-    module: Mapping[str, Any] = getattr(function, "__globals__", {})
-    qualname = getattr(function, "__qualname__", "")
-    enclosing: dict[str, Any] = {}
-    others: dict[str, Any] = {}
-    for _ in range(CALLER_FRAMES):
-        if frame is None:
-            break
-        if frame.f_globals is module and qualname.startswith(f"{frame.f_code.co_qualname}."):
-            enclosing = {**frame.f_locals, **enclosing}
-        else:
-            others = {**frame.f_locals, **others}
-        frame = frame.f_back
-    known = module.keys() | vars(builtins).keys()
-    return {name: value for name, value in others.items() if name not in known} | enclosing
-
-
 def read_signature(function: Callable[..., Any], names: Mapping[str, Any]) -> StepSignature:
     """Read the signature of a step.
 
@@ -190,7 +153,7 @@ class _Parameters:
     def read(self, parameter: inspect.Parameter, annotation: Any) -> None:
         """Sort in one parameter."""
         name = parameter.name
-        alternatives, metadata = _alternatives(annotation)
+        alternatives, metadata = members_of(annotation)
         resource = injected(name, annotation)
         collect = next((item for item in metadata if isinstance(item, Collect)), None)
         only = alternatives[0] if len(alternatives) == 1 else None
@@ -204,7 +167,7 @@ class _Parameters:
         elif collect is not None:
             raise WorkflowValidationError(
                 f"Parameter {name!r} carries a Collect marker but is not annotated as list[E] of an Event subclass: "
-                f"step {self.where!r} declares {_show(annotation)}. Write Annotated[list[YourEvent], Collect(...)]."
+                f"step {self.where!r} declares {show(annotation)}. Write Annotated[list[YourEvent], Collect(...)]."
             )
         elif _is_context(only):
             self._read_context(name, only)
@@ -258,8 +221,8 @@ class _Parameters:
             self.state_class = state
         elif isinstance(state, type) and state is not Any:
             raise WorkflowValidationError(
-                f"Step {self.where!r} declares Context[{_show(state)}], but state is kept in a pydantic model. "
-                f"Derive {_show(state)} from pydantic.BaseModel, or annotate with plain Context."
+                f"Step {self.where!r} declares Context[{show(state)}], but state is kept in a pydantic model. "
+                f"Derive {show(state)} from pydantic.BaseModel, or annotate with plain Context."
             )
 
     def _cardinality(self, name: str, collect: Collect) -> All | Take:
@@ -274,7 +237,7 @@ class _Parameters:
         return ", ".join(repr(parameter.name) for parameter in self.events)
 
     def _shown_unknown(self) -> str:
-        shown = ", ".join(f"{item.name}: {_show(item.annotation)}" for item in self.unknown)
+        shown = ", ".join(f"{item.name}: {show(item.annotation)}" for item in self.unknown)
         return f"takes {shown}" if shown else ""
 
 
@@ -293,7 +256,7 @@ def _read_returns(function: Callable[..., Any], hints: Mapping[str, Any]) -> _Re
             f"{where!r} has no return annotation. Add `-> YourEvent`, or `-> None` if it emits nothing."
         )
     annotation = hints["return"]
-    alternatives, _ = _alternatives(annotation)
+    alternatives, _ = members_of(annotation)
     origins = [get_origin(item) or item for item in alternatives]
     if any(origin in _STREAMS for origin in origins) or inspect.isasyncgenfunction(function):
         raise WorkflowValidationError(
@@ -307,87 +270,29 @@ def _read_returns(function: Callable[..., Any], hints: Mapping[str, Any]) -> _Re
         events = _events_of(get_args(alternative) if is_list else (alternative,))
         if not events:
             raise WorkflowValidationError(
-                f"Step {where!r} is annotated to return {_show(alternative)}, which is not an Event. Return Event "
+                f"Step {where!r} is annotated to return {show(alternative)}, which is not an Event. Return Event "
                 "classes, list[...] of them, or None."
             )
         (listed if is_list else single).extend(events)
     return _Returns(
         single=tuple(dict.fromkeys(single)),
         listed=tuple(dict.fromkeys(listed)),
-        allows_none=_allows_none(annotation),
+        allows_none=allows_none(annotation),
     )
 
 
 def injected(name: str, annotation: Any) -> ResourceDefinition | None:
     """What is injected into a parameter, if its annotation asks for it."""
-    resource = next((item for item in _alternatives(annotation)[1] if isinstance(item, ResourceMarker)), None)
+    resource = next((item for item in members_of(annotation)[1] if isinstance(item, ResourceMarker)), None)
     if resource is None:
         return None
     plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     return ResourceDefinition(name, plain, resource)
 
 
-def resolved_hints(function: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """The annotations of a step or a factory, evaluated.
-
-    Args:
-        function: What has them.
-        names: Local names for postponed annotations, see `caller_names`.
-
-    Raises:
-        WorkflowValidationError: One cannot be evaluated; the text names function and missing name.
-    """
-    try:
-        return get_type_hints(function, localns=dict(names), include_extras=True)
-    except NameError as error:
-        missing = f" Missing name: {error.name}." if error.name else ""
-        raise WorkflowValidationError(
-            f"Failed to resolve type annotations for {label(function)}.{missing} Postponed and string annotations "
-            "are looked up in the module and around the place of the decorator or of Resource(...): define or import "
-            "the name before that, and not only under TYPE_CHECKING."
-        ) from error
-    except Exception as error:  # an annotation is arbitrary code, and may raise anything
-        raise WorkflowValidationError(
-            f"Failed to resolve type annotations for {label(function)}: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _alternatives(annotation: Any) -> tuple[list[Any], list[Any]]:
-    """The members of a union (None left out; a plain type is its only member) and the `Annotated` metadata met."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *metadata = get_args(annotation)
-        alternatives, nested = _alternatives(inner)
-        return alternatives, [*metadata, *nested]
-    if origin in (Union, UnionType):
-        members: list[Any] = []
-        found: list[Any] = []
-        for argument in get_args(annotation):
-            alternatives, nested = _alternatives(argument)
-            members += alternatives
-            found += nested
-        return members, found
-    if _is_alias(annotation):
-        return _alternatives(annotation.__value__)
-    return ([] if annotation in (None, NoneType) else [annotation]), []
-
-
-def _allows_none(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
-        return _allows_none(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return any(_allows_none(argument) for argument in get_args(annotation))
-    return _allows_none(annotation.__value__) if _is_alias(annotation) else annotation in (None, NoneType)
-
-
-def _is_alias(annotation: Any) -> bool:
-    """Whether it is a `type X = …` statement's alias (Python 3.12 and newer)."""
-    return type(annotation).__name__ == "TypeAliasType"
-
-
 def _events_of(annotations: Sequence[Any]) -> tuple[type[Event], ...]:
     """The event classes named by `annotations`; empty when anything else is among them."""
-    members = [member for annotation in annotations for member in _alternatives(annotation)[0]]
+    members = [member for annotation in annotations for member in members_of(annotation)[0]]
     if all(isinstance(member, type) and issubclass(member, Event) for member in members):
         return tuple(dict.fromkeys(members))
     return ()
@@ -396,7 +301,3 @@ def _events_of(annotations: Sequence[Any]) -> tuple[type[Event], ...]:
 def _is_context(annotation: Any) -> bool:
     found = get_origin(annotation) or annotation
     return isinstance(found, type) and issubclass(found, StepContextMarker)
-
-
-def _show(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else repr(annotation)

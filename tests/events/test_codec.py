@@ -28,7 +28,8 @@ from umbel.orchestration.model.errors import UnserializableValue
 from umbel.orchestration.model.tagged_json import untagged
 from umbel.tasks.events import event as events
 from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event, encode_exception, event_name
-from umbel.tasks.events.event import BUILT_IN_EVENTS, Event, StartEvent, StepFailedEvent, StopEvent, UnhandledEvent
+from umbel.tasks.events.event import BUILT_IN_EVENTS, Event, StartEvent, StepFailedEvent, StopEvent
+from umbel.tasks.events.run_events import UnhandledEvent
 from umbel.tasks.values.json_values import from_json_value, to_json_value
 
 LIMITS = Settings()

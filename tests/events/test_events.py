@@ -20,15 +20,12 @@ from umbel.tasks.events.event import (
     InternalDispatchEvent,
     StartEvent,
     StepFailedEvent,
-    StepState,
-    StepStateChanged,
     StopEvent,
-    UnhandledEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
-    WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
+from umbel.tasks.events.run_events import StepState, StepStateChanged, UnhandledEvent, WorkflowIdleEvent
 
 
 class Ordered(Event):

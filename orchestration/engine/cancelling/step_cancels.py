@@ -11,8 +11,9 @@ from ...model.envelope import Envelope, internal
 from ...model.errors import RunNotFound, WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from ...model.plan import Plan
 from ...model.work_item import Origin, Scope, Surroundings, derive_id
+from ...store.calls import checks
 from ...store.record import WorkRecord
-from ...store.replies import Applied, Refusal, checks, not_found
+from ...store.replies import Applied, Refusal, not_found
 from ...store.verbs import Store
 from .selection import LiveWork, Selection, event_of, live_work
 

@@ -9,18 +9,24 @@ from umbel.tasks.events.event import (
     InternalDispatchEvent,
     StartEvent,
     StepFailedEvent,
-    StepState,
-    StepStateChanged,
     StopEvent,
-    UnhandledEvent,
-    UnreadableEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
-    WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
 from umbel.tasks.events.exceptions import UnreconstructedException
-from umbel.tasks.events.run_events import ChildRunStarted, JoinExpired, RunForked, StepCancelled, WorkflowRewound
+from umbel.tasks.events.run_events import (
+    ChildRunStarted,
+    JoinExpired,
+    RunForked,
+    StepCancelled,
+    StepState,
+    StepStateChanged,
+    UnhandledEvent,
+    UnreadableEvent,
+    WorkflowIdleEvent,
+    WorkflowRewound,
+)
 
 __all__ = [
     "ChildRunStarted",

@@ -1,0 +1,94 @@
+"""Which of its three faces a context has, and what each says of its run and step."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from ...orchestration.model.errors import ContextStateError
+from .run_context import NewRunContext, RunContext
+from .step_context import StepContext
+
+Face = NewRunContext | StepContext | RunContext
+
+_WHERE = {
+    NewRunContext: "this context has no run yet",
+    StepContext: "this is the context of a running step",
+    RunContext: "this is the context of a run as its caller sees it",
+}
+
+
+class Faces:
+    """A context of a run that has not begun, of a step, or of a run as its caller sees it."""
+
+    _face: Face
+
+    @property
+    def store(self) -> Any:
+        """The run's state, shared by all its steps: `get`, `set`, `edit_state`, `clear`.
+
+        In an `async def` step and outside of steps its methods are awaited; in a plain `def` step they block. Before
+        the run it is what the run will begin with.
+        """
+        return self._face.state
+
+    @property
+    def run_id(self) -> str:
+        """The run's id.
+
+        Raises:
+            ContextStateError: There is no run yet.
+        """
+        if isinstance(self._face, NewRunContext):
+            raise self._misplaced("run_id", "It belongs to a run.")
+        return self._face.run_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the run goes on; before a run, whether the snapshot was taken of one that did."""
+        if isinstance(self._face, StepContext):
+            warnings.warn("Context.is_running is always true in a step.", DeprecationWarning, stacklevel=2)
+            return True
+        return self._face.is_running
+
+    @property
+    def step_name(self) -> str:
+        """The step's name."""
+        return self._step("step_name").work.step
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1: failures + losses + 1."""
+        return self._step("attempt").work.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """Equal in all attempts of this step execution, unique among all others: for effects outside of umbel.
+
+        After the run was put back to an earlier point (`handler.rewind`), it is another one.
+        """
+        work = self._step("idempotency_key").work
+        return f"{work.run_id}/{work.work_id}" + (f"/{work.branch}" if work.branch else "")
+
+    @property
+    def branch(self) -> int:
+        """How often the run was put back to an earlier point (`handler.rewind`), as of the start of this attempt."""
+        return self._step("branch").work.branch
+
+    def becomes(self, face: RunContext) -> None:
+        """From now on this is the context of that run."""
+        self._face = face
+
+    def _step(self, method: str) -> StepContext:
+        if isinstance(self._face, StepContext):
+            return self._face
+        raise self._misplaced(method, "It belongs to a running step: call it on the ctx parameter of a step.")
+
+    def _beside(self, method: str) -> RunContext:
+        if isinstance(self._face, RunContext):
+            return self._face
+        raise self._misplaced(method, "It belongs to a run that was started: call it on handler.ctx.")
+
+    def _misplaced(self, method: str, advice: str) -> ContextStateError:
+        run = "" if isinstance(self._face, NewRunContext) else f" (run {self.run_id!r})"
+        return ContextStateError(f"Context.{method}() cannot be used here: {_WHERE[type(self._face)]}{run}. {advice}")
