@@ -60,6 +60,9 @@ RUN_KEYS: dict[str, RunKey] = {
     "stream": RunKey(":stream", "STREAM", "published events; id `seq-1`; the live channel is named after it"),
     "trace": RunKey(":trace", "STREAM", "step state changes, numbered in the same sequence as the stream"),
     "journal": RunKey(":journal", "STREAM", "one entry per applied change"),
+    "packed": RunKey(
+        ":packed", "HASH", "`first-last` -> the oldest entries of the journal, compressed; see `store/packed.py`"
+    ),
     "inbox": RunKey(":inbox", "LIST", "events that no step accepted yet, bounded", spent=True),
     "waiters": RunKey(":waiters", "HASH", "work id|waiter id -> what it waits for", spent=True),
     "waiting": RunKey(
@@ -114,6 +117,8 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
         "name -> how often, for monitors: losses, duplicates, re-dispatches, …; what|n and what|sum: histograms",
     ),
     "swept_at": ("STRING", "instant of the last turn of a sweep here; in the future if the clock was set back since"),
+    "packed_until": ("HASH", "status:shard -> when the last run ended whose journal was packed; in shard 0"),
+    "packing": ("STRING", "a process packs journals; expires by itself; in shard 0"),
     "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
     "stopped": ("channel", "run|work|claim, published when a running step is cancelled"),
     "ended": ("channel", "run id NUL {status, terminal event up to 1 kB}, published when a run ends; see `channel`"),
@@ -255,10 +260,10 @@ class Keys:
         """A key of the shard: one of SHARD_KEYS or OTHER_KEYS."""
         return self.tag(shard) + _stored(name)
 
-    def glanced_at(self, shard: int, run_id: str) -> tuple[str, str]:
-        """Record and journal of a run that is known to be in this shard."""
+    def glanced_at(self, shard: int, run_id: str) -> tuple[str, ...]:
+        """Record, journal and packed entries of a run that is known to be in this shard."""
         stem = f"{self.tag(shard)}run:{run_id}"
-        return stem + RUN_KEYS["run"].suffix, stem + RUN_KEYS["journal"].suffix
+        return tuple(stem + RUN_KEYS[name].suffix for name in ("run", "journal", "packed"))
 
     def of_run(self, run_id: str) -> RunKeys:
         """The keys of a run. All runs that share a state live in one shard: the id says which."""

@@ -154,6 +154,9 @@ class Settings(BaseModel):
     inbox_max_events: int = Field(default=1_000, gt=0)
     inbox_max_bytes: int = Field(default=8 << 20, gt=0, description="Memory of a run's inbox")
     history: Literal["full", "summary"] = "full"
+    history_pack_after_seconds: float = Field(
+        default=60.0, ge=0, description="How long after a run's end its journal is compressed; 0 never"
+    )
     waiters_indexed_from: int = Field(
         default=16, ge=0, description="Waiters of a run above which those that an event answers are found by an index"
     )

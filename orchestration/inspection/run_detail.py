@@ -14,11 +14,12 @@ from typing import Any
 from ..model.envelope import INPUT_REQUIRED, SLEEP_ENDED, Envelope
 from ..model.plan import Plan
 from ..model.work_item import Waiter
+from ..store.journal import Entry, newest_entries, read_page
 from ..store.reads import StoreReads
 from ..store.record import decode
 from ..store.replies import RunRecord, pairs, unpack_raw
-from ..store.scripts import unpack
-from ..streams.log import EVENT, Entry
+from ..streams.log import EVENT
+from ..streams.log import Entry as Published
 from .run_rows import start_event
 
 #: Work items that are looked at; the rest is not counted.
@@ -308,7 +309,7 @@ async def _asked_last(store: StoreReads, run_id: str, steps: set[str]) -> dict[s
     key = store.locate(run_id)["stream"]
     asked: dict[str, Envelope] = {}
     for entry_id, fields in await store.command("look for questions", "XREVRANGE", key, "+", "-", "COUNT", TAIL):
-        entry = Entry(int(entry_id.partition(b"-")[0]), EVENT, pairs(fields)[b"d"]).decoded()
+        entry = Published(int(entry_id.partition(b"-")[0]), EVENT, pairs(fields)[b"d"]).decoded()
         if entry.step in steps and entry.envelope.is_a(INPUT_REQUIRED):
             asked.setdefault(entry.step, entry.envelope)
     return asked
@@ -318,9 +319,7 @@ async def _began_with(
     store: StoreReads, run_id: str, journal: Sequence[JournalEntry], journal_left_out: int
 ) -> Envelope | None:
     if journal_left_out or not journal:
-        key = store.locate(run_id)["journal"]
-        first = await store.command("read a journal", "XRANGE", key, "-", "+", "COUNT", 1)
-        journal = [read_entry(*raw) for raw in first]
+        journal = [read_entry(entry) for entry in (await read_page(store, run_id, 1)).entries[:1]]
     if not journal or journal[0].kind != "start":
         return None
     return start_event(journal[0].commands)
@@ -330,26 +329,19 @@ async def _began_with(
 
 
 async def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, ...], int]:
-    key = store.locate(run_id)["journal"]
-    total: int = await store.command("read a journal", "XLEN", key) + await store.journal_cut(run_id)
     found: list[JournalEntry] = []
-    before, size = "+", 0
-    while len(found) < JOURNAL_ENTRIES and size < JOURNAL_BYTES:
-        page = await store.command("read a journal", "XREVRANGE", key, before, "-", "COUNT", _PAGE)
-        for entry_id, fields in page:
-            size += sum(map(len, fields[1::2]))
-            found.append(read_entry(entry_id, fields))
-        if len(page) < _PAGE:
+    size, oldest = 0, 1
+    async for entry in newest_entries(store, run_id):
+        found.append(read_entry(entry))
+        size, oldest = size + entry.size, entry.seq
+        if len(found) >= JOURNAL_ENTRIES or size >= JOURNAL_BYTES:
             break
-        before = f"({page[-1][0].decode()}"
-    return tuple(reversed(found)), max(0, total - len(found))
+    return tuple(reversed(found)), oldest - 1
 
 
-def read_entry(entry_id: bytes, flat: Sequence[bytes]) -> JournalEntry:
-    """A journal entry as Redis gives it."""
-    fields = pairs(flat)
-    commands = unpack(fields[b"c"]) if b"c" in fields else []
-    return JournalEntry(int(entry_id.partition(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"]), commands)
+def read_entry(entry: Entry) -> JournalEntry:
+    """A journal entry as it is shown."""
+    return JournalEntry(entry.at, entry.kind, entry.about, entry.commands)
 
 
 async def _state(store: StoreReads, record: RunRecord) -> tuple[tuple[StateValue, ...], int]:

@@ -13,16 +13,13 @@ from typing import Any
 
 from ..model.plan import Plan, StepPlan
 from ..model.work_item import derive_id
-from ..store.replies import RunRecord, pairs
-from ..store.scripts import unpack
+from ..store.journal import entries
+from ..store.replies import RunRecord
 from ..store.verbs import Store
 from .timeline import Execution, executions
 
 #: Where events come from and go to that are no work items.
 START, OUTSIDE, STOP = "start", "outside", "stop"
-
-#: Journal entries are read in pages of this many.
-PAGE = 200
 
 #: Entries that apply what a decision wants done, and where its events come from unless it is a work item.
 _SOURCES = {"start": START, "send": OUTSIDE, "commit": "", "flush": "", "wake": "", "begin": ""}
@@ -68,13 +65,8 @@ async def past_run(store: Store, run_id: str) -> PastRun:
     """
     record = await store.run(run_id)
     trace = _Trace(record, await store.plan(run_id, record.plan_digest))
-    key, after = store.locate(run_id)["journal"], "-"
-    while page := await store.command("read a journal", "XRANGE", key, after, "+", "COUNT", PAGE):
-        for entry_id, flat in page:
-            fields = pairs(flat)
-            commands = unpack(fields[b"c"]) if b"c" in fields else None
-            trace.take(int(entry_id.split(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"]), commands)
-        after = f"({page[-1][0].decode()}"
+    async for entry in entries(store, run_id):
+        trace.take(entry.at, entry.kind, entry.about, entry.commands)
     return trace.past_run()
 
 

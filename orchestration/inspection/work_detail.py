@@ -12,6 +12,7 @@ from typing import Any
 
 from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
+from ..store.journal import entries
 from ..store.reads import StoreReads
 from ..store.replies import not_found
 from .run_detail import JournalEntry, read_entry
@@ -21,8 +22,6 @@ from .timeline import Execution, executions
 ENTRIES, BYTES = 50_000, 64 << 20
 #: Events of each kind that are given.
 EVENTS = 100
-
-_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +112,12 @@ async def read_work(store: StoreReads, run_id: str, work_id: str) -> WorkDetail:
 
 
 async def _entries(store: StoreReads, run_id: str) -> AsyncIterator[JournalEntry]:
-    key, after, left, size = store.locate(run_id)["journal"], "-", ENTRIES, BYTES
-    while left > 0 and size > 0:
-        page = await store.command("read a journal", "XRANGE", key, after, "+", "COUNT", _PAGE)
-        for entry_id, fields in page:
-            size -= sum(map(len, fields[1::2]))
-            yield read_entry(entry_id, fields)
-        if len(page) < _PAGE:
+    left, size = ENTRIES, BYTES
+    async for entry in entries(store, run_id):
+        yield read_entry(entry)
+        left, size = left - 1, size - entry.size
+        if left <= 0 or size <= 0:
             return
-        left -= _PAGE
-        after = f"({page[-1][0].decode()}"
 
 
 @dataclass

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .asks import ScriptCall
+from .packed import Chunk, RawEntry, read_chunk
 from .reads import StoreReads
 from .replies import pairs, unpack_raw
-from .scripts import unpack
+from .scripts import load, pack, unpack
 
 #: Entries are read in pages of this many.
 PAGE = 200
+#: No journal has so many.
+_BEYOND = 1 << 52
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,148 @@ class Entry:
         return bytes(self.arguments.get(b"w", b"")).decode()
 
     @property
+    def raw(self) -> RawEntry:
+        """As Redis gives it."""
+        return self.entry_id.encode(), [part for field in self.fields.items() for part in field]
+
+    @property
     def size(self) -> int:
         """Its bytes."""
         return sum(map(len, self.fields.values()))
 
 
-async def entries(store: StoreReads, run_id: str, *, through: str = "+") -> AsyncIterator[Entry]:
-    """The entries that are kept, oldest first, in pages.
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What is kept of a journal.
+
+    Attributes:
+        first: Number of the oldest entry that is kept; one more than `last` if none is.
+        last: Number of the last one.
+        unpacked: Number of the oldest one that was not packed.
+    """
+
+    first: int
+    last: int
+    unpacked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some consecutive entries, and how many there are in all.
+
+    Attributes:
+        entries: Oldest first; read backwards, newest first.
+        is_packed: They come from one chunk: there may be more.
+        cut: How many entries are not in the journal itself any more.
+        total: How many it had in all.
+        chunk: The chunk.
+    """
+
+    entries: list[Entry]
+    is_packed: bool
+    cut: int
+    total: int
+    chunk: Chunk | None = None
+
+
+async def entries(
+    store: StoreReads, run_id: str, *, after: Entry | None = None, through: str = "+"
+) -> AsyncIterator[Entry]:
+    """The entries that are kept, oldest first, in pages; packed ones too. All reading of journals passes here.
+
+    *Promise:* each entry that is kept is read once and in order, also while entries are packed.
 
     Args:
         store: The runs.
         run_id: The run.
+        after: Only what follows this one.
         through: Id of the last entry to read.
+
+    Raises:
+        HistoryDamaged: What was packed cannot be read.
     """
-    seq = await store.journal_cut(run_id)
-    key, after = store.locate(run_id)["journal"], "-"
-    while page := await store.command("read a journal", "XRANGE", key, after, through, "COUNT", PAGE):
-        for raw_id, flat in page:
-            seq += 1
-            yield Entry(seq, raw_id.decode(), pairs(flat))
-        after = f"({page[-1][0].decode()}"
+    wanted, last_id = (after.seq + 1, after.entry_id) if after else (1, None)
+    limit = None if through == "+" else _place(through)
+    while True:
+        page = await read_page(store, run_id, wanted, last_id)
+        for entry in page.entries:
+            if limit is not None and _place(entry.entry_id) > limit:
+                return
+            if entry.seq >= wanted:
+                wanted, last_id = entry.seq + 1, entry.entry_id
+                yield entry
+        if not page.is_packed and len(page.entries) < PAGE:
+            return
+
+
+async def newest_entries(store: StoreReads, run_id: str) -> AsyncIterator[Entry]:
+    """The same, newest first."""
+    wanted, last_id = None, None
+    while wanted is None or wanted > 0:
+        page = await read_page(store, run_id, wanted, last_id, backwards=True)
+        if not page.entries:
+            return
+        for entry in page.entries:
+            if wanted is None or entry.seq <= wanted:
+                wanted, last_id = entry.seq - 1, entry.entry_id
+                yield entry
+
+
+async def extent(store: StoreReads, run_id: str) -> Extent:
+    """Which entries of a run's journal are kept."""
+    [(kind, cut, total, *rest)] = await store.batch("read a journal", _past(store, run_id, w=1, n=0))
+    first = int(rest[0].partition(b"-")[0]) if kind == b"packed" else cut + 1
+    return Extent(first, total, cut + 1)
+
+
+async def unpacked(store: StoreReads, run_id: str, most: int) -> Page:
+    """The oldest entries that were not packed."""
+    return await read_page(store, run_id, _BEYOND, most=most)
+
+
+async def read_page(
+    store: StoreReads,
+    run_id: str,
+    wanted: int | None,
+    beside: str | None = None,
+    *,
+    backwards: bool = False,
+    most: int = PAGE,
+) -> Page:
+    """The page that has an entry, or if that is not kept, the next one there is.
+
+    Args:
+        store: The runs.
+        run_id: The run.
+        wanted: The entry's number; None is the last one.
+        beside: Id of the entry before it, or read backwards, of that behind it.
+        backwards: Read from there to the oldest.
+        most: So many that were not packed.
+    """
+    call = _past(store, run_id, w=wanted, id=beside, back=backwards or None, n=most)
+    [(kind, cut, total, *rest)] = await store.batch("read a journal", call)
+    if kind == b"packed":
+        chunk = read_chunk(run_id, rest[0].decode(), rest[1])
+        found = [_entry(seq, *raw) for seq, raw in enumerate(chunk.entries, chunk.first)]
+        return Page(found[::-1] if backwards else found, True, cut, total, chunk)
+    if backwards:
+        start, step = total if wanted is None else wanted, -1
+    else:
+        start, step = max(wanted or 1, cut + 1) if beside else cut + 1, 1
+    found = [_entry(start + step * place, *raw) for place, raw in enumerate(rest[0])]
+    return Page(found, False, cut, total)
+
+
+def _past(store: StoreReads, run_id: str, **args: Any) -> ScriptCall[list[Any]]:
+    script, keys = load("past"), store.locate(run_id)
+    given = {name: value for name, value in args.items() if value is not None}
+    return ScriptCall("read a journal", script, [keys[name] for name in script.keys], [pack(given)], list)
+
+
+def _entry(seq: int, raw_id: bytes, flat: list[bytes]) -> Entry:
+    return Entry(seq, raw_id.decode(), pairs(flat))
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    ms, _, number = entry_id.partition("-")
+    return int(ms), int(number)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from ..connection.deployment import Deployment
 from ..connection.keys import Keys, RunKeys
@@ -20,7 +20,6 @@ from ..model.work_item import InboxEvent, Seen, Surroundings, Waiter, Work
 from .asks import Command, ScriptCall
 from .pipeline import Connection
 from .replies import RunRecord, not_found, pairs, run_record, unpack_raw
-from .scripts import unpack
 
 #: Members of a fan-in are read in pages of this many.
 MEMBERS_PAGE = 500
@@ -216,20 +215,3 @@ class StoreReads:
         """Names of the steps that hold a slot."""
         fields = await self.command("read slots", "HKEYS", self.locate(run_id)["slots"])
         return sorted({name.decode().partition("/")[0] for name in fields if b"/" in name})
-
-    async def journal_cut(self, run_id: str) -> int:
-        """How many of the oldest entries of the run's journal were removed because it had become too large."""
-        key = self.locate(run_id)["journal"]
-        if not await self.command("read a journal", "EXISTS", key):
-            return 0
-        about = pairs(await self.command("read a journal", "XINFO", "STREAM", key))
-        return int(cast(Any, about[b"entries-added"]) - cast(Any, about[b"length"]))
-
-    async def journal(self, run_id: str) -> list[tuple[int, str, Any]]:
-        """The run's journal: (Redis time in ms, kind, data), oldest first."""
-        entries = await self.command("read a journal", "XRANGE", self.locate(run_id)["journal"], "-", "+")
-        found = []
-        for entry_id, flat in entries:
-            fields = pairs(flat)
-            found.append((int(entry_id.split(b"-")[0]), fields[b"k"].decode(), unpack(fields[b"d"])))
-        return found

@@ -21,6 +21,7 @@ from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
 from ..model.work_item import Surroundings, Work
 from .calls import StoreCalls, checks, commit_entry, touched_keys
+from .journal import entries
 from .replies import (
     Applied,
     CarryOn,
@@ -39,6 +40,10 @@ class Store(StoreCalls):
     """Runs in Redis: the verbs. How they are called, and what only reads, is inherited."""
 
     applied = staticmethod(applied)
+
+    async def journal(self, run_id: str) -> list[tuple[int, str, Any]]:
+        """The run's journal: (Redis time in ms, kind, data), oldest first."""
+        return [(entry.at, entry.kind, entry.about) async for entry in entries(self, run_id)]
 
     # -- a run's life ----------------------------------------------------------------------------------------------
 

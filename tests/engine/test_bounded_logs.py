@@ -10,6 +10,7 @@ from support.store.driving import DrivenRun, event, plan_of, step, stop
 from umbel.orchestration.inspection.run_detail import read_detail
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.work_item import Returned
+from umbel.orchestration.store.journal import Extent, extent
 
 PLAN = plan_of(step("begin", START), step("again", "Next"))
 BYTES = 200_000
@@ -42,7 +43,7 @@ def test_a_journal_keeps_its_newest_entries_within_its_bytes(run: DrivenRun, siz
     run.commit(run.claim("again"), stop("done"))
     journal = run.store.journal(run.run_id)
     assert journal[-1][1] == "commit"
-    cut = run.store.journal_cut(run.run_id)
+    cut = run.store.call(extent, run.store, run.run_id).first - 1
     assert cut > 0
     assert cut + len(journal) == 2 * turns + 5
     detail = run.store.call(read_detail, run.store, run.run_id)
@@ -52,7 +53,7 @@ def test_a_journal_keeps_its_newest_entries_within_its_bytes(run: DrivenRun, siz
 def test_a_journal_that_fits_is_whole(run: DrivenRun) -> None:
     run.commit(run.claim("begin"), stop("done"))
 
-    assert run.store.journal_cut(run.run_id) == 0
+    assert run.store.call(extent, run.store, run.run_id) == Extent(1, 3, 1)
     assert [kind for _, kind, _ in run.store.journal(run.run_id)] == ["start", "claim", "commit"]
 
 

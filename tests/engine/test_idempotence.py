@@ -19,7 +19,7 @@ from umbel.orchestration.store.scripts import names
 RINGS_AGAIN = {"redispatch"}
 
 #: Changes nothing.
-READS = {"glances"}
+READS = {"glances", "past"}
 #: Works on keys of its own; `tests/history` asks it twice.
 REBUILDS = {"replay"}
 #: The second one finds that the first has just looked.

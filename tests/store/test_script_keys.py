@@ -54,7 +54,13 @@ def test_a_script_touches_only_keys_it_was_given(path: Path) -> None:
     lists = "|".join(["lifetimes", r"call\.named", *lists_of_given])
     for command, key in _CALL.findall(text):
         given = re.match(rf"K\.\w+$|K\[|call\.(?:extra|named)\[|unpack\((?:{lists})", key) or key in locals_of_given
-        assert given or command in ("TIME", "MEMORY"), f"{path.name}: {command} {key}"
+        assert given or command in ("TIME", "MEMORY", "XINFO"), f"{path.name}: {command} {key}"
+
+
+def test_the_journal_alone_is_asked_about_by_a_subcommand() -> None:
+    asked = [(path.name, found) for path in FILES for found in re.findall(r"'XINFO', (.*?)\)", code_of(path))]
+
+    assert asked == [("removed.lua", "'STREAM', K.journal")]
 
 
 def test_memory_is_asked_for_only_of_a_key_that_was_given() -> None:

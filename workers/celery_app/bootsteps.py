@@ -26,6 +26,7 @@ from ...orchestration.engine.due import look
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.engine.worker_directory import forget_silent, paused_queues
+from ...orchestration.history.packing import Packer
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
 from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.scripts import library
@@ -139,6 +140,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         settings, store = self.installation.settings, self._store
         dispatcher = CeleryDispatcher(self.installation.app, self._portal)
         sweep = Sweep(Engine(store, dispatcher), dispatcher.backlog)
+        packer = Packer(store)
         sweep.is_behind = True  # the look with which this worker started had the turn, and nothing came of it
         is_examined = False
         take_up_at = forget_at = 0.0
@@ -160,6 +162,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                     await sweep.settle(found)
                     if sweep.is_behind:
                         continue
+                    await packer.turn(found.now)
             except (UmbelError, RedisError) as error:
                 logger.warning("Redis unreachable, retrying: %s", error, extra={"action": "sweep_postponed"})
             except Exception:

@@ -22,13 +22,10 @@ from rich.text import Text
 
 from ...orchestration.inspection.timeline import Execution, duration, ended
 from ...orchestration.model.envelope import STEP_STATE_CHANGED
-from ...orchestration.store.replies import pairs
-from ...orchestration.store.scripts import unpack
+from ...orchestration.store.journal import Entry, entries
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.reader import StreamEvent
 
-#: Journal entries read in one round trip.
-_JOURNAL_PAGE_ENTRIES = 1_000
 #: Seconds between two updates on a terminal, and between two lines elsewhere.
 LIVE_SECONDS, LINES_SECONDS = 0.1, 1.0
 #: Width of the bar of a fan-out.
@@ -113,8 +110,7 @@ class JournalTail:
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store, self._run_id = store, run_id
-        self._key = store.locate(run_id)["journal"]
-        self._after = "-"
+        self._last: Entry | None = None
         self._reached: dict[str, set[str]] = {}
         self._staged: Counter[str] = Counter()
 
@@ -128,19 +124,11 @@ class JournalTail:
     async def new(self) -> list[Execution]:
         """The executions that have ended since the last call."""
         found: list[Execution] = []
-        while True:
-            what = f"read the journal of run {self._run_id!r}"
-            query = ("XRANGE", self._key, self._after, "+", "COUNT", _JOURNAL_PAGE_ENTRIES)
-            entries = await self._store.command(what, *query)
-            for entry_id, flat in entries:
-                fields = pairs(flat)
-                at = int(entry_id.split(b"-")[0])
-                data = unpack(fields[b"d"])
-                found.extend(ended(at, fields[b"k"].decode(), data, {}))
-                self._count(data)
-                self._after = f"({entry_id.decode()}"
-            if len(entries) < _JOURNAL_PAGE_ENTRIES:
-                return found
+        async for entry in entries(self._store, self._run_id, after=self._last):
+            found.extend(ended(entry.at, entry.kind, entry.about, {}))
+            self._count(entry.about)
+            self._last = entry
+        return found
 
     def _count(self, data: Any) -> None:
         """What an entry led to; a fan-in is named once for each event that it gathers."""

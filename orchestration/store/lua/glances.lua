@@ -1,7 +1,7 @@
 -- What lists show of many runs of one shard, and whether a text is in it. Changes nothing.
--- Args: run (any of them), x (1 … 2n, the record and the journal of each run; there are no other keys), most (bytes of
---   an input or an error that are searched or answered), find (a text in lower case, absent for none), whole (whether
---   inputs and errors are answered).
+-- Args: run (any of them), x (1 … 3n, the record, the journal and the packed entries of each run; there are no other
+--   keys), most (bytes of an input or an error that are searched or answered), find (a text in lower case, absent for
+--   none), whole (whether inputs and errors are answered).
 -- Answers, for each run in order: its workflow, empty where it was deleted; how it is shown, which is its status, of a
 --   running one also queued (for its session or for admission) or waiting; whether its input or error has the text
 --   ('1' or ''); and with `whole` the
@@ -9,14 +9,19 @@
 --!flags no-writes
 
 -- The packed commands of a run's start, from the first entry of its journal: the event that it began with is in them.
-local function start_in(first)
-  if not first then return '' end
+-- Of large ones whose entry was packed the size alone is there. Second: their size.
+local function start_in(entries, packed)
+  local kept = redis.call('HMGET', packed, 'start', 'size')
+  if kept[2] then return kept[1], tonumber(kept[2]) end
+  local first = redis.call('XRANGE', entries, '-', '+', 'COUNT', 1)[1]
+  if not first then return '', 0 end
   local kind, commands
   for i = 1, #first[2], 2 do
     if first[2][i] == 'k' then kind = first[2][i + 1] end
     if first[2][i] == 'c' then commands = first[2][i + 1] end
   end
-  return kind == 'start' and commands or ''
+  commands = kind == 'start' and commands or ''
+  return commands, #commands
 end
 
 -- Searched is what people see: the values of the event, not how it is stored around them.
@@ -43,9 +48,10 @@ local function is_in_error(status, ending)
 end
 
 local answers = {}
-for i = 2, #A.x, 2 do
-  local record = call.named[i - 1]
-  local entries = call.named[i]
+for i = 1, #A.x, 3 do
+  local record = call.named[i]
+  local entries = call.named[i + 1]
+  local packed = call.named[i + 2]
   local workflow, status, live, asleep, unbegun, queued = unpack(
     redis.call('HMGET', record, 'workflow', 'status', 'live', 'asleep', 'unbegun', 'queued'))
   local shown = status or ''
@@ -54,8 +60,8 @@ for i = 2, #A.x, 2 do
   elseif status == 'running' and (live or '0') == (asleep or '0') then
     shown = 'waiting'
   end
-  local start = workflow and (A.find or A.whole)
-    and start_in(redis.call('XRANGE', entries, '-', '+', 'COUNT', 1)[1]) or ''
+  local start, size = '', 0
+  if workflow and (A.find or A.whole) then start, size = start_in(entries, packed) end
   local ending = workflow and (A.find or A.whole) and redis.call('HGET', record, 'ending') or ''
   local is_found = A.find and (is_in_input(start) or is_in_error(status, ending))
   answers[#answers + 1] = workflow or ''
@@ -63,7 +69,7 @@ for i = 2, #A.x, 2 do
   answers[#answers + 1] = is_found and '1' or ''
   if A.whole then
     answers[#answers + 1] = #start <= A.most and start or ''
-    answers[#answers + 1] = tostring(#start)
+    answers[#answers + 1] = tostring(size)
     answers[#answers + 1] = #ending <= A.most and ending or ''
   end
 end

@@ -5,7 +5,7 @@
 -- One script, because all of it must be of one instant. It takes about a millisecond per thousand live work items.
 --!flags no-writes
 --!keys run work events slots free queue scopes joins inbox waiters waiting extra received collect children
---!keys timers state journal
+--!keys timers state
 
 if redis.call('EXISTS', K.run) == 0 then return { 'unknown' } end
 local given = {}
@@ -31,8 +31,8 @@ local waiting = redis.call('HGETALL', K.waiters)
 for i = 1, #waiting, 2 do due('waiter|' .. call.run .. '|' .. waiting[i]) end
 due('timeout|' .. call.run)
 
-local last = redis.call('XREVRANGE', K.journal, '+', '-', 'COUNT', 1)[1]
-local reply = { 'taken', last and last[1] or '', timers, 'run', redis.call('HGETALL', K.run), 'work', work,
+local _, _, last = removed.entries()
+local reply = { 'taken', last, timers, 'run', redis.call('HGETALL', K.run), 'work', work,
   'events', redis.call('HGETALL', K.events), 'slots', redis.call('HGETALL', K.slots),
   'free', redis.call('ZRANGE', K.free, 0, -1, 'WITHSCORES'), 'queue', redis.call('HGETALL', K.queue),
   'scopes', redis.call('HGETALL', K.scopes), 'joins', redis.call('HGETALL', K.joins),

@@ -11,7 +11,7 @@ from umbel.orchestration.store.scripts import names
 ROOT = Path(__file__).resolve().parents[3]
 
 #: Scripts that are only sent in pipelines of questions, which change nothing.
-ONLY_READ = {"glances"}
+ONLY_READ = {"glances", "past"}
 
 
 @cache

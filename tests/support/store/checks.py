@@ -33,7 +33,7 @@ _STATE = "local call, A\n"
 WATCH = """
 local function watched_call(command, key, ...)
   if command == 'TIME' then return redis.call(command) end
-  if command == 'MEMORY' then return redis.call(command, key, ...) end  -- of the journal or the inbox
+  if command == 'MEMORY' or command == 'XINFO' then return redis.call(command, key, ...) end  -- of journal or inbox
   for _, passed in ipairs(call.keys) do
     if passed == key then return redis.call(command, key, ...) end
   end

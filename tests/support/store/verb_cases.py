@@ -16,6 +16,7 @@ from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.leases import Held, Pulse
 from umbel.orchestration.engine.protocol import Engine
+from umbel.orchestration.history.packing import pack_run
 from umbel.orchestration.model.commands import Fill, Publish
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
 from umbel.orchestration.model.envelope import JOIN_EXPIRED, START
@@ -300,6 +301,12 @@ def retire(store: Store) -> Case:
     return Case("retire", lambda: run.leases.retire(run.run_id))
 
 
+def pack(store: Store) -> Case:
+    run, work = claimed(store)
+    run.commit(work, stop())
+    return Case("pack", lambda: store.call(pack_run, store, run.run_id), again=lambda _: 0)
+
+
 def purge(store: Store) -> Case:
     run, work = claimed(store)
     run.flush(work, 1, ("x", event("A")))
@@ -466,6 +473,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "unpark": unpark,
     "revive": revive,
     "retire": retire,
+    "pack": pack,
     "purge": purge,
     "rewind": rewind,
     "admit": admit,

@@ -18,6 +18,7 @@ from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration,
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
 from ....orchestration.model.commands import RUN_STATUSES
 from ....orchestration.model.envelope import Envelope
+from ....orchestration.store.journal import extent
 from ....orchestration.store.replies import RunRecord
 from ....orchestration.store.verbs import Store
 from ..deployment import deployment_options, existing
@@ -170,7 +171,7 @@ async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], 
     record = await store.run(run_id)
     left = await unfinished(store, run_id) if record.status == "running" else []
     found = [*executions(await store.journal(run_id)), *running(left)]
-    return record, found, left, await store.journal_cut(run_id)
+    return record, found, left, (await extent(store, run_id)).first - 1
 
 
 def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished], began_with: Envelope | None) -> None:

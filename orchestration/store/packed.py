@@ -1,0 +1,86 @@
+"""Entries of a journal that were packed: many in one compressed chunk, each chunk chained to the one before by digest.
+
+`lua/pack.lua` puts a chunk in the place of its entries, `journal.py` reads them as if they had never left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from ..model.errors import HistoryDamaged
+
+#: An entry of a stream as Redis gives it: its id, and its fields as a flat list.
+RawEntry = Sequence[Any]
+
+#: Of this form. A reader of an older release does not look for chunks: to it, what was packed was removed.
+_FORM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some consecutive entries.
+
+    Attributes:
+        first: The number of the first one.
+        entries: All of them.
+        before: Digest of the chunk before it; empty for the first one.
+        digest: Its own: of its entries and of `before`.
+    """
+
+    first: int
+    entries: Sequence[RawEntry]
+    before: bytes
+    digest: bytes
+
+    @property
+    def name(self) -> str:
+        """Its field."""
+        return f"{self.first}-{self.first + len(self.entries) - 1}"
+
+
+def pack_chunk(first: int, entries: Sequence[RawEntry], before: bytes) -> tuple[Chunk, bytes]:
+    """Entries as a chunk, and that as it is stored."""
+    plain: bytes = msgpack.packb(entries)
+    chunk = Chunk(first, entries, before, _digest(before, plain))
+    stored: bytes = msgpack.packb((_FORM, before, chunk.digest, zlib.compress(plain)))
+    return chunk, stored
+
+
+def read_chunk(run_id: str, name: str, stored: bytes) -> Chunk:
+    """A chunk that is stored under a name.
+
+    Raises:
+        HistoryDamaged: It is not what was stored.
+    """
+    first, last = (int(number) for number in name.split("-"))
+    try:
+        form, before, digest, compressed = msgpack.unpackb(stored)
+        plain = zlib.decompress(compressed)
+        entries = msgpack.unpackb(plain)
+    except (ValueError, TypeError, zlib.error, msgpack.UnpackException) as error:
+        raise _damaged(run_id, name, f"it cannot be read ({error})", last) from error
+    if form != _FORM:
+        raise _damaged(run_id, name, f"a newer release has written it: expected form {_FORM}, found {form}", last)
+    if _digest(before, plain) != digest:
+        raise _damaged(run_id, name, "its digest is not that of its content", last)
+    if len(entries) != last - first + 1:
+        raise _damaged(run_id, name, f"expected {last - first + 1} entries, found {len(entries)}", last)
+    return Chunk(first, entries, before, digest)
+
+
+def _digest(before: bytes, plain: bytes) -> bytes:
+    return hashlib.sha256(before + plain).digest()[:16]
+
+
+def _damaged(run_id: str, name: str, why: str, last: int) -> HistoryDamaged:
+    return HistoryDamaged(
+        f"Entries {name} of the journal of run {run_id!r}, which were packed, are damaged: {why}. Points from them on "
+        "cannot be rebuilt; the run itself is not affected.",
+        seq=last,
+    )
