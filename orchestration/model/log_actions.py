@@ -43,6 +43,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "new_deployment": "a deployment begins in a Redis that has others: is `UMBEL_KEY_PREFIX` right?",
         "owner_gone": "lease lost: this process was declared dead; it continues under a new incarnation",
         "owner_lost": "another process was declared dead; its work is redispatched",
+        "pack_error": "the journal of an ended run was not compressed; it stays as it is",
         "park_failed": "parking did not reach Redis",
         "pool_draining": "an asyncio worker waits for its running tasks before it stops",
         "pool_error": "a callback around a task failed in the asyncio pool; the pool continues",

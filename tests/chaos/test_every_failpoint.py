@@ -51,6 +51,7 @@ OF_MAIN = [
     "deadline",
     "redispatch",
     "retire",
+    "pack",
     "finish",
     "look",
     "trim",

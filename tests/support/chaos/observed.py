@@ -107,6 +107,8 @@ LASTING = (
     "workers",
     "swept_at",
     "watermark",
+    "packed_until",
+    "packing",
     "gone",
     "limits",
     "plan:",

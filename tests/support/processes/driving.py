@@ -28,6 +28,7 @@ QUICK = {
     "lease_seconds": 2.0,
     "heartbeat_seconds": 0.4,
     "sweep_seconds": 0.2,
+    "history_pack_after_seconds": 1.0,
     "redispatch_seconds": 1.0,
     "drain_seconds": 5.0,
 }
