@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -29,13 +30,10 @@ async def remove_libraries(store: Store, names: Iterable[str]) -> list[str]:
 
     *Promise:* harmless at any time. A process that uses one of them loads it again with its next script.
     """
-    removed = []
-    for name in names:
-        try:
+    removed = sorted(set(names) & set(await loaded_libraries(store)))
+    for name in removed:
+        with suppress(ResponseError):  # a node of a cluster does not have it, or somebody else has removed it
             await store.everywhere("remove a library", "FUNCTION", "DELETE", name)
-        except ResponseError:  # somebody else has removed it
-            continue
-        removed.append(name)
     return removed
 
 

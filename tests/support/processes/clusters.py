@@ -77,6 +77,19 @@ class ClusterUnderTest:
                     return int(port)
         raise AssertionError(f"nobody has slot {slot}")
 
+    def await_replicas(self, port: int) -> int:
+        """How many replicas have what was last written at a node."""
+        return int(self.ask(port, "WAIT", 1, 1_500))
+
+    def move(self, slot: int, source: int, target: int) -> None:
+        """Give a slot to another primary key by key, as `redis-cli --cluster reshard` does."""
+        self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+        while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
+            self.ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 2_000, "AUTH", self.password, "KEYS", *keys)
+        for port in (target, source, *self.primaries):
+            self.ask(port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+
     def kill(self, port: int) -> None:
         """SIGKILL."""
         self._processes[port].send_signal(signal.SIGKILL)
