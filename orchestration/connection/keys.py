@@ -1,7 +1,7 @@
 """Every Redis key umbel uses, in one table: name, type, lifetime.
 
 All keys of one run and the indexes it appears in carry the hash tag of one *shard*, so a script may touch a run and
-the indexes together and the layout is ready for Redis Cluster. Lua files name the keys they touch by the logical
+the indexes together, and a Redis Cluster has them at one node. Lua files name the keys they touch by the logical
 names below (`--!keys run work …`); nothing else builds a key.
 """
 

@@ -98,7 +98,9 @@ class Settings(BaseModel):
     # What does not fit is not shown in errors: it may be a URL with a password.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    redis_url: str | None = Field(default=None, description="State: redis://, rediss://, unix:// or sentinel://")
+    redis_url: str | None = Field(
+        default=None, description="State: redis://, rediss://, unix://, sentinel://, redis+cluster://"
+    )
     broker_url: str | None = Field(default=None, description="Celery's broker; None is the state Redis")
     broker_transport: Literal["umbel", "stock"] = "umbel"
     unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")

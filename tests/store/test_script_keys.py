@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import umbel.orchestration.store.scripts as scripts
-from umbel.orchestration.connection.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS
+from umbel.orchestration.connection.cluster import slot_of
+from umbel.orchestration.connection.keys import DYNAMIC_KEYS, OTHER_KEYS, RUN_KEYS, SHARD_KEYS, Keys
+from umbel.orchestration.store.calls import fixed_keys
 from umbel.orchestration.store.record import VERSION, WorkRecord
 from umbel.orchestration.store.scripts import (
     LIBRARY_PREFIX,
@@ -99,6 +101,13 @@ def test_a_file_declares_exactly_the_keys_it_touches_itself(path: Path) -> None:
         touched = {"every:*"}
 
     assert sorted(declared(path.read_text(), "keys")) == sorted(touched)
+
+
+@pytest.mark.parametrize("verb", names())
+def test_all_keys_of_a_script_on_a_run_are_in_one_slot_of_a_cluster(verb: str) -> None:
+    keys = fixed_keys(Keys().of_run("some-session.some-run"), load(verb).keys)
+
+    assert len({slot_of(key) for key in keys}) <= 1
 
 
 @pytest.mark.parametrize("path", PARTS, ids=[path.stem for path in PARTS])

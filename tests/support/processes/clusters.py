@@ -13,6 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from support.eventually import eventually
+from umbel.orchestration.connection.cluster import Slots, slots_in
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
@@ -27,6 +28,7 @@ class ClusterUnderTest:
         self.folder, self._supervisor = folder, supervisor
         self.password = secrets.token_hex(8)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._away: set[int] = set()
         self._configs: dict[int, Path] = {}
         self.primaries = [free_port() for _ in range(primaries)]
         self.replicas = [free_port() for _ in range(primaries)] if replicated else []
@@ -44,7 +46,7 @@ class ClusterUnderTest:
         for port, primary in zip(self.replicas, self.primaries, strict=False):
             self.ask(port, "CLUSTER", "REPLICATE", self.id_of(primary))
         eventually(lambda: all(map(self.is_ok, self.ports)), "the cluster is well")
-        eventually(lambda: all(map(self._follows, self.replicas)), "the replicas follow")
+        eventually(lambda: all(map(self.follows, self.replicas)), "the replicas follow")
 
     @property
     def ports(self) -> list[int]:
@@ -67,15 +69,20 @@ class ClusterUnderTest:
         found: bytes = self.ask(port, "CLUSTER", "MYID")
         return found.decode()
 
-    def owner_of(self, slot: int, at: int) -> int:
-        """Port of the primary that has a slot, as a node knows it."""
+    def owner_of(self, slot: int) -> int:
+        """Port of the primary that has a slot, as the nodes know it that are not killed or paused."""
+        return next(each.primary[1] for each in self._slots() if each.first <= slot <= each.last)
+
+    def living_primaries(self) -> set[int]:
+        """Ports of the nodes that have slots."""
+        return {each.primary[1] for each in self._slots()}
+
+    def _slots(self) -> list[Slots]:
+        at = next(port for port in self.ports if port not in self._away)
         with Redis(port=at, password=self.password, socket_timeout=2) as client:
             connection = client.connection_pool.get_connection()
             connection.send_command("CLUSTER", "SLOTS")
-            for first, last, (_, port, *_), *_ in connection.read_response(disable_decoding=True):
-                if first <= slot <= last:
-                    return int(port)
-        raise AssertionError(f"nobody has slot {slot}")
+            return slots_in(connection.read_response(disable_decoding=True), ("127.0.0.1", at))
 
     def await_replicas(self, port: int) -> int:
         """How many replicas have what was last written at a node."""
@@ -87,13 +94,24 @@ class ClusterUnderTest:
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
         while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
             self.ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 2_000, "AUTH", self.password, "KEYS", *keys)
-        for port in (target, source, *self.primaries):
+        for port in (target, source, *self.living_primaries()):
             self.ask(port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
 
     def kill(self, port: int) -> None:
         """SIGKILL."""
+        self._away.add(port)
         self._processes[port].send_signal(signal.SIGKILL)
         self._processes[port].wait()
+
+    def pause(self, port: int) -> None:
+        """SIGSTOP: a virtual machine that stands still."""
+        self._away.add(port)
+        self._processes[port].send_signal(signal.SIGSTOP)
+
+    def resume(self, port: int) -> None:
+        """SIGCONT."""
+        self._processes[port].send_signal(signal.SIGCONT)
+        self._away.remove(port)
 
     def start(self, port: int) -> None:
         """Start a node, anew if it was killed."""
@@ -101,6 +119,7 @@ class ClusterUnderTest:
             command = [str(find_server(search_path="")), str(self._configs[port])]
             self._processes[port] = self._supervisor.spawn(command, cwd=self.folder, output=log.fileno())
         eventually(lambda: self._answers(port), f"the node at {port} answers")
+        self._away.discard(port)
 
     def close(self) -> None:
         """End all of them."""
@@ -132,7 +151,8 @@ class ClusterUnderTest:
     def _knows_all(self, port: int) -> bool:
         return f"cluster_known_nodes:{len(self.ports)}\r".encode() in self.ask(port, "CLUSTER", "INFO")
 
-    def _follows(self, port: int) -> bool:
+    def follows(self, port: int) -> bool:
+        """Whether a node is a replica that keeps up."""
         with Redis(port=port, password=self.password, decode_responses=True) as client:
             found: Any = client.info("replication")
         return bool(found.get("master_link_status") == "up")
