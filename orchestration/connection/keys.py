@@ -77,6 +77,9 @@ RUN_KEYS: dict[str, RunKey] = {
     "children": RunKey(
         ":children", "HASH", "child run -> the work item that waits for it, status, what it starts with"
     ),
+    "recorded": RunKey(
+        ":recorded", "HASH", "of a fork: work id -> the outcome, `?`work id -> the answers that it may take", spent=True
+    ),
 }
 
 #: Keys named after something within the run; listed in `extra` while they exist.

@@ -334,7 +334,7 @@ class Engine:
 
         A sent event leaves the step's fan-outs: only returned events can be gathered.
         """
-        origin = Origin(work.run_id, work.work_id, recoveries=work.recoveries)
+        origin = Origin(work.ids_of, work.work_id, recoveries=work.recoveries)
         routed = []
         for emit_id, event, target in sends:
             commands = route(plan, event, origin, emit_id, surroundings, self.limits, target=target)

@@ -114,7 +114,7 @@ class QuickCommits:
         event_id = work_id = ""
         if path.step:
             event_id = derive_id(work.work_id, "returned", 0)
-            work_id = derive_id(work.run_id, work.work_id, event_id, path.step)
+            work_id = derive_id(work.ids_of, work.work_id, event_id, path.step)
             filling |= {"event_id": event_id.encode(), "work_id": work_id.encode()}
             filling["scope"] = _packed_scope(work.scope.path)
         elif path.level >= 0:
@@ -216,5 +216,6 @@ def _is_simple(work: Work, emitted: Emitted) -> bool:
         or work.sent_early
         or work.taken
         or work.segments
+        or work.answers
         or len(work.bound) != 1
     )

@@ -32,7 +32,9 @@ class Edits:
     events: Mapping[str, Envelope | Mapping[str, Any]] = field(default_factory=dict)
 
 
-def edited(point: RunAt, edits: Edits, plan: Plan, now: int) -> RunSnapshot:
+def edited(
+    point: RunAt, edits: Edits, plan: Plan, now: int, answers: Mapping[str, Mapping[str, Envelope]] | None = None
+) -> RunSnapshot:
     """The live state of a run at a point, with changes, ready to be gone on from.
 
     Args:
@@ -40,6 +42,7 @@ def edited(point: RunAt, edits: Edits, plan: Plan, now: int) -> RunSnapshot:
         edits: What is changed.
         plan: What the run goes on by.
         now: Redis ms; timers are due after what was left of them at the point.
+        answers: Work item -> name of a wait -> what answers it.
 
     Raises:
         HistoryUnavailable: The run had ended at the point.
@@ -60,7 +63,28 @@ def edited(point: RunAt, edits: Edits, plan: Plan, now: int) -> RunSnapshot:
         saved if saved.due_at is None else replace(saved, due_at=saved.due_at + now - _ms(point))
         for saved in snapshot.waiters
     )
-    return replace(snapshot, items=items, waiters=waiters)
+    return answered(replace(snapshot, items=items, waiters=waiters), answers or {})
+
+
+def answered(snapshot: RunSnapshot, answers: Mapping[str, Mapping[str, Envelope]]) -> RunSnapshot:
+    """The same, where waits are answered that are open in it."""
+    waiting = {(saved.waiter.work_id, saved.waiter.waiter_id) for saved in snapshot.waiters}
+    given = {
+        work_id: {name: event for name, event in events.items() if (work_id, name) in waiting}
+        for work_id, events in answers.items()
+    }
+    return replace(
+        snapshot,
+        items=tuple(
+            replace(item, suspended=False, resumptions=item.resumptions + 1, answers={**item.answers, **events})
+            if (events := given.get(item.work_id))
+            else item
+            for item in snapshot.items
+        ),
+        waiters=tuple(
+            saved for saved in snapshot.waiters if saved.waiter.waiter_id not in given.get(saved.waiter.work_id, ())
+        ),
+    )
 
 
 def _ms(point: RunAt) -> int:

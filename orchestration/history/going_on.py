@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..connection.keys import new_nonce
@@ -11,10 +13,28 @@ from ..model.decide import Limits
 from ..model.envelope import Envelope
 from ..model.errors import HistoryUnavailable, RunError, RunNotFound
 from ..model.plan import Plan
+from ..model.work_item import ForkedFrom, idempotency_key
 from ..snapshots.restore import begin_from, puts
 from ..store.replies import not_found
 from .edits import Edits, edited
 from .points import RunAt
+from .recorded import Recordings
+from .recordings import recordings
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What a fork keeps of its origin beside work and state.
+
+    Attributes:
+        reuse: Outcomes that were recorded after the point, where nothing has changed.
+        answers: Answers from outside that were recorded after the point.
+        keys: The idempotency keys.
+    """
+
+    reuse: bool = False
+    answers: bool = False
+    keys: bool = False
 
 
 async def fork(
@@ -26,9 +46,11 @@ async def fork(
     limits: Limits,
     *,
     announcement: Envelope,
+    keeping: Keeping,
     options: dict[str, Any],
     timeout_seconds: float | None,
     num_concurrent_runs: int | None = None,
+    in_session: bool = False,
 ) -> None:
     """Begin a run that goes on from a point of another one. What was executing then is executed again.
 
@@ -42,19 +64,35 @@ async def fork(
         edits: What is changed before.
         limits: For routing.
         announcement: What its stream begins with.
+        keeping: What else it keeps.
         options: Kept with it.
         timeout_seconds: Its time limit, from now.
         num_concurrent_runs: As in `Engine.start`.
+        in_session: It is the first run of the session that its id names.
 
     Raises:
         RunExists: The id is taken.
+        SessionBusy, SessionClosed: The session is taken.
         HistoryUnavailable, ContextSerdeError, WorkflowRuntimeError: As `edited`; nothing was written.
     """
-    snapshot = edited(point, edits, plan, await _now(engine))
+    kept = Recordings()
+    if (keeping.reuse or keeping.answers) and point.snapshot.goes_on:
+        kept = await recordings(
+            engine.store,
+            point.run_id,
+            point.seq,
+            point.snapshot,
+            plan,
+            outcomes=keeping.reuse,
+            answers=keeping.answers,
+        )
+    snapshot = edited(point, edits, plan, await _now(engine), kept.answers)
     if not snapshot.items and point.snapshot.status != "running":
         raise HistoryUnavailable(
             f"Run {point.run_id!r} had ended at point {point.seq}; nothing could go on. Choose an earlier one."
         )
+    recorded = kept.fields()
+    own = {name: value for name, value in options.items() if name != "spent"}  # its time limit begins anew
     reply = await begin_from(
         engine.store,
         run_id,
@@ -64,10 +102,23 @@ async def fork(
         limits,
         nonce=new_nonce(),
         timeout_seconds=timeout_seconds,
-        options=options,
+        options=own | {"fork": asdict(_origin(point, options, keeping, recorded=bool(recorded)))},
         num_concurrent_runs=num_concurrent_runs,
+        recorded=recorded,
+        in_session=in_session,
     )
     await engine.started(run_id, plan, reply, limited=num_concurrent_runs is not None)
+
+
+def _origin(point: RunAt, options: Mapping[str, Any], keeping: Keeping, *, recorded: bool) -> ForkedFrom:
+    before = ForkedFrom(**options["fork"]) if "fork" in options else None
+    ids = point.run_id if before is None else before.ids
+    keys = ""
+    if keeping.keys and before is not None and before.keys and not point.branch:
+        keys = before.keys
+    elif keeping.keys:
+        keys = idempotency_key(point.run_id, "%s", point.branch)
+    return ForkedFrom(point.run_id, point.seq, ids, keys, recorded)
 
 
 async def rewind(

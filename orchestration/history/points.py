@@ -36,6 +36,7 @@ class Point:
         worker: Name of the worker; empty if no attempt has done it.
         outcome: Of a commit: `returned`, `failed`, `suspended`, …; else empty.
         event: Wire name of the event that a commit has returned, where it is one.
+        reused: The outcome is one that another run has recorded; no step was executed.
         branch: How often the run had been rewound.
         state_version: The version of the state after it.
         bytes: Of its entry in the journal.
@@ -54,6 +55,7 @@ class Point:
     branch: int
     state_version: int
     bytes: int
+    reused: bool = False
 
     def __str__(self) -> str:
         name = f" {self.step}" if self.step else ""
@@ -142,6 +144,7 @@ class _Reading:
             branch=self.branch,
             state_version=self.version,
             bytes=entry.size,
+            reused="re" in about,
         )
 
 
@@ -209,7 +212,12 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
         )
     kept = past[: seq - first + 1]
     async with rebuilt(store, run_id, kept) as scratch:
-        snapshot = (await rebuilt_contents(scratch)).snapshot()
+        found = await rebuilt_contents(scratch)
+    if b"workflow" not in found.flat("run"):
+        raise HistoryUnavailable(
+            f"Run {run_id!r} had not begun at point {seq}: what it goes on from was being written. Choose a later one."
+        )
+    snapshot = found.snapshot()
     return RunAt(**vars(all_points[seq - first]), snapshot=snapshot)
 
 

@@ -117,6 +117,7 @@ class _Trace:
 
     def _find_staged(self, executed: Container[str]) -> None:
         """The work items of large fan-outs, of which the journal names the numbers only."""
+        ids_of = self.record.options.get("fork", {}).get("ids", self.record.run_id)
         for source, sizes in self._staged.items():
             opener = self.plan.by_name[self.steps[source]]
             # Events of the list that were not staged lie between the others.
@@ -124,12 +125,12 @@ class _Trace:
             for step, size in sizes.items():
                 event = self._between(opener, step)
                 if step in opener.collected_by:
-                    scope_id = derive_id(self.record.run_id, source, "scope")
-                    self.steps.setdefault(fan_in := derive_id(self.record.run_id, scope_id, step), step)
+                    scope_id = derive_id(ids_of, source, "scope")
+                    self.steps.setdefault(fan_in := derive_id(ids_of, scope_id, step), step)
                     self.hops[Hop(source, fan_in, event, True)] += size
                     continue
                 for place in range(places):
-                    target = derive_id(self.record.run_id, source, derive_id(source, "returned", place), step)
+                    target = derive_id(ids_of, source, derive_id(source, "returned", place), step)
                     if target in executed:
                         self._lead(source, target, step, event, True)
 

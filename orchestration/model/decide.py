@@ -260,9 +260,9 @@ def _decide_fan_out(
     stop = next((event for event in events if event.is_a(names.STOP)), None)
     if stop is not None:
         return Decision([_stopped(work, stop.type), Finish("completed", stop)])
-    scope_id = derive_id(work.run_id, work.work_id, "scope")
-    inside = Origin(work.run_id, work.work_id, work.scope.enter(scope_id, step.name), work.recoveries)
-    joins = tuple((derive_id(work.run_id, scope_id, name), plan.by_name[name]) for name in step.collected_by)
+    scope_id = derive_id(work.ids_of, work.work_id, "scope")
+    inside = Origin(work.ids_of, work.work_id, work.scope.enter(scope_id, step.name), work.recoveries)
+    joins = tuple((derive_id(work.ids_of, scope_id, name), plan.by_name[name]) for name in step.collected_by)
     opening = OpenScope(scope_id, work.scope.path, joins, limits.queue, work.origin.packed_recoveries())
     commands: list[Command] = [_stopped(work, events[0].type if events else ""), opening]
     staged: dict[str, list[Staged]] = {}
@@ -314,7 +314,7 @@ def _decide_failed(plan: Plan, work: Work, outcome: Failed, limits: Limits) -> D
     event = outcome.failed_event
     if handler is not None and event is not None:
         recoveries = work.recoveries | {handler.name: work.recoveries.get(handler.name, 0) + 1}
-        origin = Origin(work.run_id, work.work_id, work.scope, recoveries)
+        origin = Origin(work.ids_of, work.work_id, work.scope, recoveries)
         emit_id = derive_id(work.work_id, "failed")
         delivery = _deliver(handler, event, origin, emit_id, limits)
         return Decision([_stopped(work), KeepEvent(emit_id, event, 1, True), delivery, Done()])
@@ -359,7 +359,7 @@ def _decide_grouped(plan: Plan, work: Work, outcome: Grouped, limits: Limits) ->
         commands.extend(KeepEvent(event_id, event, 1) for event_id, event in zip(ids, events, strict=True))
         commands.append(
             Deliver(
-                work_id=derive_id(work.run_id, work.work_id, "group", key),
+                work_id=derive_id(work.ids_of, work.work_id, "group", key),
                 step=plan.by_name[work.step],
                 queue=limits.queue,
                 event_id="",

@@ -32,6 +32,11 @@ def buffer_name(step: str, buffer_id: str, event_type: str) -> str:
     return f"buffer:{derive_id(derive_id(step, buffer_id), event_type)}"
 
 
+def idempotency_key(run_id: str, work_id: str, branch: int) -> str:
+    """Equal in all attempts of a work item; another one after each rewind."""
+    return f"{run_id}/{work_id}" + (f"/{branch}" if branch else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """A work item's place in nested fan-outs.
@@ -59,7 +64,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who emits an event: the identity from which the ids of everything emitted derive."""
+    """Who emits an event: the identity from which the ids of everything emitted derive. `run_id`: `Work.ids_of`."""
 
     run_id: str
     work_id: str
@@ -167,6 +172,31 @@ class Surroundings:
         return self if len(left) == len(self.waiters) else replace(self, waiters=left)
 
 
+@dataclass(frozen=True, slots=True)
+class ForkedFrom:
+    """Where a fork comes from; kept in its options, so that every claim says it.
+
+    Attributes:
+        run_id, seq: The run it was forked from, and the point there.
+        ids: The run that the ids of its work derive from: equal work has equal ids in a run and its forks.
+        keys: Its idempotency keys, `%s` for the work item, if they are those of the run it was forked from.
+        recorded: It takes recorded outcomes or answers; see `history/recorded.py`.
+    """
+
+    run_id: str
+    seq: int
+    ids: str
+    keys: str = ""
+    recorded: bool = False
+
+    @staticmethod
+    @lru_cache(256)
+    def of(options: str) -> ForkedFrom | None:
+        """What the options of a run say, as JSON; None for a run that is no fork."""
+        about = json.loads(options).get("fork") if '"fork":' in options else None
+        return None if about is None else ForkedFrom(**about)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """One claimed work item: what to execute and under which token.
@@ -227,9 +257,15 @@ class Work:
         return self.failures + self.losses + 1
 
     @property
+    def ids_of(self) -> str:
+        """The run that the ids of what it emits derive from: its own, or the one that this was forked from."""
+        forked = ForkedFrom.of(self.options)
+        return self.run_id if forked is None else forked.ids
+
+    @property
     def origin(self) -> Origin:
         """This work item as the emitter of events inside its fan-out."""
-        return Origin(self.run_id, self.work_id, self.scope, self.recoveries)
+        return Origin(self.ids_of, self.work_id, self.scope, self.recoveries)
 
     @property
     def member(self) -> str:

@@ -4,7 +4,7 @@ parts have no effect in Redis until `start` begins the run; those of an abandone
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..model.commands import Command, Fill, where
@@ -19,6 +19,8 @@ from .take import RunSnapshot, SavedItem
 
 T = TypeVar("T")
 
+#: What belongs to a run that is never started expires after this (ms), as in `restore.lua`.
+ABANDONED_AFTER = 3_600_000
 #: How many work items (and how many list elements) one script of a restoration writes.
 PART = 200
 
@@ -35,6 +37,9 @@ async def begin_from(
     timeout_seconds: float | None,
     options: dict[str, Any],
     num_concurrent_runs: int | None = None,
+    recorded: Mapping[str, bytes] | None = None,
+    parent: str | None = None,
+    in_session: bool = False,
 ) -> Applied | Refusal:
     """Begin a run with the live state of another one.
 
@@ -53,6 +58,9 @@ async def begin_from(
         timeout_seconds: The new run's timeout; what the saved one has spent of it counts.
         options: Of the new run.
         num_concurrent_runs: As in `Store.start`.
+        recorded: What the run may take instead of executing steps: `Recordings.fields`.
+        parent: As in `Store.start`.
+        in_session: It is the first run of the session that its id names.
 
     Returns:
         What `Store.start` returns; `EXISTS` when the id is taken.
@@ -64,6 +72,12 @@ async def begin_from(
         reply = await store.verb("restore", run_id, nonce=nonce, part=part, body=chunk, extra=extra)
         if reply[0] != b"restored":
             return Refusal.EXISTS
+    if recorded and parts:  # the first part has taken the id
+        key, kept = store.locate(run_id)["recorded"], list(recorded.items())
+        for some in _chunks(kept, PART):
+            await store.batch(
+                "restore a run", ("HSET", key, *(x for pair in some for x in pair)), ("PEXPIRE", key, ABANDONED_AFTER)
+            )
     spent = snapshot.spent_seconds if snapshot.goes_on else 0
     fills = [Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in snapshot.items)]
     return await store.start(
@@ -74,6 +88,8 @@ async def begin_from(
         timeout_seconds=None if timeout_seconds is None else max(0, timeout_seconds - spent),
         options=options | ({"spent": spent} if spent else {}),
         num_concurrent_runs=num_concurrent_runs,
+        parent=parent,
+        when_busy="reject" if in_session else None,
         restored=sorted({put["n"] for put in parts if put["o"] in ("list", "sent")}),
     )
 
@@ -121,6 +137,8 @@ def puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iter
             "d": slot.event.to_bytes(),
             "rc": slot.recoveries,
         }
+    for chunk in _chunks(list(snapshot.sets.items()), PART):
+        yield {"o": "sets", "f": [part for pair in chunk for part in (f"{pair[0]}#", pair[1])]}
     for buffer in snapshot.buffers:
         name = buffer_name(buffer.step, buffer.buffer_id, buffer.members[0].type)
         yield from _list(name, buffer.members)

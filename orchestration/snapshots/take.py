@@ -143,6 +143,7 @@ class RunSnapshot:
         waiters, scopes, slots: See there; scopes outermost first.
         buffers: What collect_events has gathered.
         inbox: Events that no step has accepted yet.
+        sets: Of each buffer of a multi-parameter join how many sets it has made: the next one's work item counts on.
         sends: Events on their way; see there.
         spent_seconds: What of its time limit is used up, if it can continue.
     """
@@ -156,6 +157,7 @@ class RunSnapshot:
     slots: tuple[SavedSlot, ...] = ()
     buffers: tuple[SavedBuffer, ...] = ()
     inbox: tuple[Envelope, ...] = ()
+    sets: Mapping[str, int] = field(default_factory=dict)
     sends: tuple[SavedSend, ...] = ()
     spent_seconds: float = 0
 
@@ -281,6 +283,7 @@ class _Reading:
             slots=tuple(self._join_slots()),
             buffers=tuple(self._buffers()),
             inbox=tuple(Envelope.from_bytes(unpack_raw(raw)[b"d"]) for raw in self.inbox),
+            sets={name[:-1].decode(): int(n) for name, n in self.joins.items() if name.endswith(b"#")},
         )
 
     def _envelopes(self, name: str) -> tuple[Envelope, ...]:

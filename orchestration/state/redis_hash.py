@@ -27,6 +27,9 @@ from .local_queue import process_id
 #: What a write came to: done; not done, because a key is not as expected; not done, because the lock has expired.
 Written: TypeAlias = Literal["written", "changed", "lost"]
 
+#: Top-level keys that were read; None is all of them.
+Reads: TypeAlias = frozenset[str] | None
+
 #: Life of an edit's lock, renewed while its block is open: how long a killed editor keeps the others waiting.
 LOCK_SECONDS = 5.0
 
@@ -78,6 +81,16 @@ class StateHash:
     work: Work | None = None
     lock_seconds: float = LOCK_SECONDS
     _written: list[None] = field(default_factory=list, compare=False)
+    _read: set[str | None] = field(default_factory=set, compare=False)
+
+    @property
+    def reads(self) -> Reads:
+        """What was read."""
+        return None if None in self._read else frozenset(cast("set[str]", self._read))
+
+    def note_reads(self, other: StateHash) -> None:
+        """What another one has read, was read for this one."""
+        self._read.update(other._read)
 
     @property
     def writes(self) -> int:
@@ -91,10 +104,12 @@ class StateHash:
 
     async def read(self, name: str) -> bytes | None:
         """The JSON of one top-level key."""
+        self._read.add(name)
         return cast("bytes | None", await self.store.command(self._reading, "HGET", self.key, name))
 
     async def read_all(self) -> dict[str, bytes]:
         """All top-level keys, as of one instant."""
+        self._read.add(None)
         return _fields(await self.store.command(self._reading, "HGETALL", self.key))
 
     async def lock(self, token: str, *, reserve: bool = False) -> dict[str, bytes] | Occupied:
@@ -111,6 +126,7 @@ class StateHash:
             RunClosed: The writer's step may not write any more.
         """
         self._refuse_if_read_only()
+        self._read.add(None)
         reply = await self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
         return Occupied(reply[1].decode()) if reply[0] == b"held" else _fields(reply[1])
 

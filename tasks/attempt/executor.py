@@ -29,6 +29,7 @@ from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.replies import Applied, CarryOn, Refusal
 from ...orchestration.store.verbs import Store
 from ..context.emissions import Emissions, Flusher
+from ..context.reuse import with_recorded
 from ..context.step_context import StepContext
 from ..owner.heartbeat import LeaseHolder
 from ..owner.suspects import Suspects
@@ -235,10 +236,10 @@ class Executor:
         plan = self.store.known_plan(work.plan_digest) or await self.store.plan(work.run_id, work.plan_digest)
         if work.segments:
             await self.engine.clear_staged(work)
+        work, recorded = await with_recorded(self.store, work)
         emissions = self._emissions(work, plan, running)
-        context = StepContext(
-            work, emissions, self.store, self.collecting, self.flushing.store, registered, self.registry
-        )
+        stores = self.store, self.collecting, self.flushing.store
+        context = StepContext(work, emissions, *stores, registered, self.registry, recorded)
         if context.writes_back:
             emissions.before_sends = context.write_state
         if isinstance(emissions, VerboseEmissions):
@@ -304,6 +305,8 @@ class Executor:
                 f"Step {work.step!r} of run {work.run_id!r} did not end within its timeout of {timeout_seconds} s and "
                 "did not react."
             )
+        if (recorded := await context.recorded_outcome()) is not None:
+            return recorded
         loop = asyncio.get_running_loop()
         chosen = self._loop_of(work.run_id) if self._loop_of is not None else None
         if chosen is not None and chosen.is_running():
@@ -346,7 +349,7 @@ class Executor:
         carry_on = self._carry_on(work.run_id, plan, until)
         gained: Work | None = None
         try:
-            entry, quickly = journal_entry(outcome), not isinstance(emissions, VerboseEmissions)
+            entry, quickly = journal_entry(outcome, context), not isinstance(emissions, VerboseEmissions)
             committed = await self.engine.commit(
                 work, plan, outcome, emitted, entry=entry, carry_on=carry_on, quickly=quickly
             )

@@ -14,6 +14,7 @@ from ...orchestration.model.envelope import FAILED, Envelope, ending
 from ...orchestration.model.errors import StoreUnavailable, WorkerLost
 from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Grouped, Outcome, Returned, Suspended, Work
 from ...orchestration.store.verbs import Store
+from ..context.step_context import StepContext
 from ..events.codec import encode_event
 from ..events.exceptions import encode_exception, shown
 from ..events.tracebacks import step_traceback
@@ -120,9 +121,20 @@ OUTCOME_WORDS: dict[type[Outcome], str] = {
 }
 
 
-def journal_entry(outcome: Outcome) -> dict[str, Any]:
-    """The journal's summary of an outcome."""
-    entry: dict[str, Any] = {"out": type(outcome).__name__.lower()}
+#: Of more keys the journal says that all were read.
+_MOST_READS = 100
+
+
+def journal_entry(outcome: Outcome, context: StepContext) -> dict[str, Any]:
+    """The journal's summary of an outcome. `rd` is what the attempt has read of the state: 0 nothing, 1 all, or keys.
+
+    `re` says that it is the recorded outcome of another run, and no step was executed.
+    """
+    reads = context.reads
+    read: Any = 1 if reads is None or len(reads) > _MOST_READS else sorted(reads) if reads else 0
+    entry: dict[str, Any] = {"out": type(outcome).__name__.lower(), "rd": read}
+    if context.is_recorded:
+        entry["re"] = 1
     if isinstance(outcome, Failed):
         entry["error"] = failure_text(outcome)
         if outcome.traceback:

@@ -16,7 +16,10 @@ from ...orchestration.history.edits import Edits, StateEdit
 from ...orchestration.history.points import Edge, Point, RunAt, Where, point_at, points
 from ...orchestration.history.verify import verify
 from ...orchestration.model.decide import Limits
+from ...orchestration.model.errors import SessionExists, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
+from ...orchestration.sessions.look import session_record
+from ...orchestration.sessions.names import new_run_of
 from ..events.codec import encode_event
 from ..events.event import Event, event_name
 from ..events.run_events import RunForked, WorkflowRewound
@@ -150,27 +153,38 @@ class WithPast(ABC):
         point: PointLike,
         *,
         run_id: str | None = None,
+        session: str | None = None,
         state: StateEdit | None = None,
         events: Mapping[str, Event | Mapping[str, Any]] | None = None,
+        reuse: Literal["none", "recorded"] = "none",
+        answers: Literal["ask", "recorded"] = "ask",
         code: Literal["current", "recorded"] = "current",
+        keep_idempotency_keys: bool = False,
         timeout_seconds: float | None = None,
     ) -> Any:
         """Start a run that goes on from a point of this one's past. To be awaited, as `at`.
 
         What was executing at the point is executed again; what had been done stays done, and is not executed. Joins,
         waiters, the inbox and counted failures are as they were; timers have left what they had left. A step that
-        waits for an answer waits again: answers that came later are not reused.
+        waits for an answer waits again.
 
         *Promise:* this run is only read. The new one begins in one step, or nothing of it stays.
 
         Args:
             point: As in `at`.
             run_id: Of the new run; by default a generated one.
+            session: Begin a session of this name with it, which has the run's state.
             state: How `ctx.store` is changed before: a JSON Patch, a dict of top-level keys (None deletes one), or a
                 function of the state.
             events: By work item, or by step where it has one: the event it is executed with instead, or a dict of
                 fields of its event to replace.
+            reuse: "recorded": what this run has recorded after the point is taken instead of executing a step again,
+                where the step's events, and the keys of `ctx.store` that it has read, are the same. Code, resources,
+                clocks and what else a step looks at are not compared.
+            answers: "recorded": an event from outside that has answered a `wait_for_event` after the point answers it
+                in the new run too, and is not asked for.
             code: What it runs by: the workflow as it is loaded here, if it is, or as this run started with it.
+            keep_idempotency_keys: `ctx.idempotency_key` is what it is in this run for the same work.
             timeout_seconds: Its time limit from now; by default that of this run.
 
         Returns:
@@ -179,37 +193,53 @@ class WithPast(ABC):
         Raises:
             ContextSerdeError: The code lacks steps that the work is for. Nothing was written.
             WorkflowRuntimeError: An edit does not fit. Nothing was written.
-            RunExists: The run id is taken.
+            RunExists, SessionExists: The run id or the session is taken.
             HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
         """
-        return self._do(self._fork(point, run_id, state, events or {}, code, timeout_seconds))
+        if session is not None and run_id is not None:
+            raise WorkflowRuntimeError("fork() takes a run_id or a session, not both: a session names its runs.")
+        keeping = going_on.Keeping(
+            reuse=_is_recorded("reuse", reuse, "none"),
+            answers=_is_recorded("answers", answers, "ask"),
+            keys=keep_idempotency_keys,
+        )
+        is_recorded = _is_recorded("code", code, "current")
+        chosen = run_id if run_id is None else check_chosen_id(run_id)
+        edits = self._edits(state, events or {})
+        return self._do(self._fork(point, chosen, session, edits, keeping, timeout_seconds, recorded_code=is_recorded))
 
     async def _fork(
         self,
         point: PointLike,
         run_id: str | None,
-        state: StateEdit | None,
-        events: Mapping[str, Event | Mapping[str, Any]],
-        code: str,
+        session: str | None,
+        edits: Edits,
+        keeping: going_on.Keeping,
         timeout_seconds: float | None,
+        *,
+        recorded_code: bool,
     ) -> Self:
         store = self._engine.store
-        chosen = new_id() if run_id is None else check_chosen_id(run_id)
+        if session is not None and await session_record(store, session) is not None:
+            raise SessionExists(f"A session {session!r} exists; a fork begins a new one. Choose another name.")
+        chosen = run_id or (new_id() if session is None else new_run_of(session))
         found = await self._at(_where(point, "after"))
         record = await store.run(self.run_id)
-        plan = self._code if self._code is not None and code == "current" else await store.plan_of(self.run_id)
+        plan = self._code if self._code is not None and not recorded_code else await store.plan_of(self.run_id)
         limit = await store.command("read a run", "HGET", store.locate(self.run_id)["run"], "limit")
         await going_on.fork(
             self._engine,
             found,
             chosen,
             plan,
-            self._edits(state, events),
+            edits,
             self._limits,
             announcement=encode_event(RunForked(run_id=self.run_id, seq=found.seq), store.settings),
+            keeping=keeping,
             options=record.options,
             timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
             num_concurrent_runs=int(limit) if limit else None,
+            in_session=session is not None,
         )
         return self.sibling(chosen)
 
@@ -284,6 +314,15 @@ class WithPast(ABC):
         except RuntimeError:
             return call(coroutine)
         return loop.run_in_executor(None, call, coroutine)
+
+
+def _is_recorded(name: str, value: str, other: str) -> bool:
+    """Raises:
+    WorkflowRuntimeError: The option has no such value.
+    """
+    if value not in ("recorded", other):
+        raise WorkflowRuntimeError(f"{name} must be {other!r} or 'recorded'; got {value!r}.")
+    return value == "recorded"
 
 
 def _where(point: PointLike, edge: Edge) -> Where:

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from ...orchestration.model.errors import ContextStateError
+from ...orchestration.model.work_item import ForkedFrom, idempotency_key
 from .run_context import NewRunContext, RunContext
 from .step_context import StepContext
 
@@ -65,10 +66,14 @@ class Faces:
     def idempotency_key(self) -> str:
         """Equal in all attempts of this step execution, unique among all others: for effects outside of umbel.
 
-        After the run was put back to an earlier point (`handler.rewind`), it is another one.
+        After the run was put back to an earlier point (`handler.rewind`), it is another one; so it is in a fork, unless
+        that keeps the keys (`handler.fork(keep_idempotency_keys=True)`).
         """
         work = self._step("idempotency_key").work
-        return f"{work.run_id}/{work.work_id}" + (f"/{work.branch}" if work.branch else "")
+        forked = ForkedFrom.of(work.options)
+        if forked is not None and forked.keys and not work.branch:
+            return forked.keys.replace("%s", work.work_id)
+        return idempotency_key(work.run_id, work.work_id, work.branch)
 
     @property
     def branch(self) -> int:

@@ -10,13 +10,14 @@ from typing import Any
 
 from ...orchestration.engine.cancelling.expiries import KEY
 from ...orchestration.engine.cancelling.selection import Selection
+from ...orchestration.history.recorded import Recorded
 from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.tagged_json import NotJson
-from ...orchestration.model.work_item import Suspended, Waiter, Work, buffer_name, derive_id
-from ...orchestration.state.redis_hash import StateHash
+from ...orchestration.model.work_item import Outcome, Suspended, Waiter, Work, buffer_name, derive_id
+from ...orchestration.state.redis_hash import Reads, StateHash
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
@@ -28,6 +29,7 @@ from ..workflow.registry import Registered, Registry
 from .children import Children
 from .emissions import Emissions
 from .memos import Memos
+from .reuse import take
 from .waits import WaitNames, Waits
 
 logger = logging.getLogger("umbel.steps")
@@ -66,6 +68,7 @@ class StepContext:
         side: Store,
         registered: Registered,
         registry: Registry,
+        recorded: Recorded | None = None,
     ) -> None:
         """Args:
         work: The attempt.
@@ -75,6 +78,7 @@ class StepContext:
         side: As `store`, on a portal whose loop user code does not block.
         registered: Its workflow here.
         registry: All workflows here.
+        recorded: Its recorded outcome, to be taken where nothing has changed.
         """
         config = registered.steps[work.step]
         self.work, self.emissions = work, emissions
@@ -98,6 +102,9 @@ class StepContext:
         self.memos = Memos(work, store)
         self.children = Children(work, registry, store.settings)
         self._warned: set[tuple[str, str]] = set()
+        self._recorded = recorded
+        #: The recorded outcome was taken; the step is not executed.
+        self.is_recorded = False
 
     @property
     def state(self) -> Any:
@@ -116,6 +123,24 @@ class StepContext:
     def exchanges(self) -> int:
         """How many writes to `ctx.store`, calls of `collect_events` and kept values Redis has answered."""
         return self._collected + self.memos.writes + (0 if self._state is None else self._state.writes)
+
+    async def recorded_outcome(self) -> Outcome | None:
+        """The recorded outcome, if there is one and nothing has changed; the attempt has then done what that one did.
+
+        Raises:
+            RunClosed: The attempt is obsolete.
+            StoreUnavailable: Redis did not answer.
+        """
+        if self._recorded is None:
+            return None
+        outcome = await take(self._recorded, self.work, self.emissions, self.state.hash, self._store)
+        self.is_recorded = outcome is not None
+        return outcome
+
+    @property
+    def reads(self) -> Reads:
+        """What the attempt has read of `ctx.store`."""
+        return frozenset() if self._state is None else self._state.hash.reads
 
     async def find_changes(self) -> None:
         """Find what the step has changed in values of the state in place, for the commit to write.
@@ -162,7 +187,7 @@ class StepContext:
         steps = [step.name for step in self.emissions.plan.accepting(event) if target in (None, step.name)]
         if self.emissions.withdraw(emit_id):
             return len(steps)
-        work_ids = frozenset(derive_id(self.run_id, self.work.work_id, emit_id, step) for step in steps)
+        work_ids = frozenset(derive_id(self.work.ids_of, self.work.work_id, emit_id, step) for step in steps)
         return self.emissions.cancel_work(Selection(work_ids=work_ids))
 
     def cancel_step(

@@ -67,9 +67,14 @@ class _Store(Generic[StateT]):
         )
 
     @property
+    def hash(self) -> StateHash:
+        """The state in Redis."""
+        return self._access.hash
+
+    @property
     def writes(self) -> int:
         """How many writes Redis has answered."""
-        return self._access.hash.writes
+        return self.hash.writes
 
     def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
         """The state as it stands in a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.

@@ -80,6 +80,19 @@ def test_a_run_is_forked_and_put_back_with_changes(runtime: Runtime, failed: str
     call(runtime, "verify", failed, made)
 
 
+def test_a_fork_takes_what_was_recorded(runtime: Runtime, failed: str) -> None:
+    words = ["--from", "1", "--reuse", "recorded", "--answers", "recorded", "--keep-idempotency-keys"]
+
+    made = call(runtime, "fork", failed, *words, "--session", "with-a-fork").strip()
+
+    with pytest.raises(ValueError, match="no money"):
+        runtime.attach(made).result()
+    table = call(runtime, "history", made)
+    assert [line.split()[2:6] for line in table.splitlines() if "recorded" in line] == [
+        ["commit", "check", "1", "returned,"]
+    ]
+
+
 def test_edits_that_cannot_be_read_are_refused(runtime: Runtime, failed: str) -> None:
     said = call(runtime, "fork", failed, "--from", "before charge", "--set", "name=Ada", code=2)
 

@@ -2,8 +2,9 @@
 -- functions that were applied, with the arguments and at the instants of then. Nothing is published, dispatched or
 -- journaled, and the keys are nobody else's.
 -- Args: run, first (how many entries were done again before), x (logical names of the dynamic keys that the entries
--- touch), names (the same), life (ms after which the keys expire), and the common limits.
--- Body: entries {verb, args, body, clock {s, us}}. Answers: replayed {what each function has answered, or its error …}.
+-- touch), names (the same), life (ms after which the keys expire), tell (see TOLD), and the common limits.
+-- Body: entries {verb, args, body, clock {s, us}}. Answers: replayed {what each function has answered, or its error …};
+-- with `tell` {that, and what TOLD says} each.
 -- Repeating a call changes nothing.
 --!keys every:*
 
@@ -11,7 +12,8 @@ local done = redis.call('HMGET', K.counters, 'replayed', 'answered')
 if tonumber(done[1] or 0) > A.first then return { 'replayed', done[2] } end
 
 local common, entries, life, first, answered = A, unpacked_body(), A.life, A.first, {}
-common.full, common.first = nil, nil
+local tell = A.tell
+common.full, common.first, common.tell = nil, nil, nil
 
 -- Where a call depends on something that is not of the run, it was passed then.
 local READY = {}
@@ -56,6 +58,37 @@ function VERBS.turn()
   return { 'begun' }
 end
 
+-- What an attempt was given, and what it has done, beside what the journal says of it.
+local TOLD = {}
+
+-- Work id, digests of its events (none where they are not known), whether a fan-in has gathered them.
+local function given(wid)
+  local record, found, digests = records.get(wid), {}, {}
+  if record.scope_id then
+    local key = call.extra['members:' .. record.scope_id .. ':' .. record.step]
+    found = key and redis.call('LRANGE', key, 0, record.members - 1) or {}
+  elseif record.event then
+    found[1] = record.event
+  else
+    for i, id in ipairs(record.event_ids or { record.event_id }) do found[i] = redis.call('HGET', K.events, id) end
+  end
+  for i, event in ipairs(found) do digests[i] = event and redis.sha1hex(event) end
+  return { wid, digests, record.scope_id and 1 or 0 }
+end
+
+function TOLD.claim(args) return given(args.w) end
+function TOLD.commit() return call.carried and not call.ended and given(call.carried) end
+function TOLD.flush(_, seq) return seq end       -- the number of the first event that it has published
+
+function TOLD.state_write(_, _, body)            -- key, what it is now, …
+  local flat = {}
+  for field in pairs(body.set) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = redis.call('HGET', K.state, field)
+  end
+  return flat
+end
+
 local own, positions, place_of = call, {}, {}
 for name, place in pairs(call.positions) do positions[name] = place end
 for i, name in ipairs(common.names) do place_of[name] = #call.keys - #common.names + i end
@@ -74,12 +107,15 @@ local function again(entry)
   local record = args.w and records.get(args.w)
   if record then args.t = record.token end
   if READY[entry.verb] then READY[entry.verb](args, record or {}, unpacked_body()) end
-  return VERBS[entry.verb]()[1]
+  local seq, body = counters.get('seq'), tell and unpacked_body()
+  local status = VERBS[entry.verb]()[1]
+  return status, tell and TOLD[entry.verb] and TOLD[entry.verb](args, seq, body)
 end
 
 for i, entry in ipairs(entries) do
-  local _, status = pcall(again, entry)
-  answered[i] = type(status) == 'table' and status.err or tostring(status)
+  local _, status, told = pcall(again, entry)
+  status = type(status) == 'table' and status.err or tostring(status)
+  answered[i] = tell and { status, told or false } or status
 end
 call = own
 redis.call('HSET', K.counters, 'replayed', first + #entries, 'answered', cmsgpack.pack(answered))

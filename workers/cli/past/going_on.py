@@ -65,6 +65,19 @@ def _edits(settings: Sequence[str], events: Sequence[str]) -> Mapping[str, Any]:
 @_point_option(required=False)
 @_edit_options
 @condition_options
+@click.option(
+    "--reuse",
+    type=click.Choice(["none", "recorded"]),
+    help="recorded: take what was recorded after the point where a step's events and what it read are the same.",
+)
+@click.option(
+    "--answers",
+    type=click.Choice(["ask", "recorded"]),
+    help="recorded: waits are answered with what had answered them from outside.",
+)
+@click.option("--code", type=click.Choice(["current", "recorded"]), help="recorded: by the workflow as it was then.")
+@click.option("--session", metavar="NAME", help="Begin a session of this name with the new run.")
+@click.option("--keep-idempotency-keys", is_flag=True, help="Steps have the idempotency keys that they had.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @deployment_options
 def fork(
@@ -72,6 +85,11 @@ def fork(
     point: str | None,
     settings: tuple[str, ...],
     events: tuple[str, ...],
+    reuse: str | None,
+    answers: str | None,
+    code: str | None,
+    session: str | None,
+    keep_idempotency_keys: bool,
     yes: bool,
     redis_url: str | None,
     state: str | None,
@@ -81,7 +99,9 @@ def fork(
 
     Of each RUN, or of the ended runs that meet the conditions. What had been done at the point is not executed again.
     """
-    edits, problems, step = _edits(settings, events), [], conditions["where"].get("step")
+    options = {"reuse": reuse, "answers": answers, "code": code, "session": session}
+    edits = {**_edits(settings, events), **{name: value for name, value in options.items() if value}}
+    problems, step = [], conditions["where"].get("step")
     if point is None and step is None:
         raise click.UsageError("Give the point: --from 'before STEP', or a step: --where step=STEP.")
     with existing(redis_url, state) as runtime:
@@ -94,7 +114,8 @@ def fork(
             try:
                 handler = runtime.attach(run_id)
                 start = handler.at(step=step, nth=-1, edge="before") if point is None else point
-                click.echo(handler.fork(start, **edits).run_id)
+                made = handler.fork(start, keep_idempotency_keys=keep_idempotency_keys, **edits)
+                click.echo(made.run_id)
             except UmbelError as error:
                 problems.append(str(error))
     if problems:

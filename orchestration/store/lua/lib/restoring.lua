@@ -1,5 +1,5 @@
 -- What a snapshot holds, put into a run that has none of it.
---!keys events scopes extra collect timers state
+--!keys events scopes joins extra collect timers state
 
 local PUT, life = {}, nil             -- life: of dynamic keys, ms; nil if they stay
 
@@ -29,6 +29,10 @@ end
 function PUT.slot(c)                        -- an entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
   redis.call('HSET', K.events, c.e, c.d)
   join_buffers.push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
+end
+
+function PUT.sets(c)                        -- f {buffer#, how many sets it has made …}
+  redis.call('HSET', K.joins, unpack(c.f))
 end
 
 function PUT.inbox(c)

@@ -1,0 +1,321 @@
+"""Forks that take recorded outcomes: what does not depend on a change is not executed again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pytest
+
+import umbel
+from umbel import Collect, Context, Event, StartEvent, StopEvent, Workflow, step
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+#: How often each part was executed, by its run.
+EXECUTED: Counter[tuple[str, Any]] = Counter()
+
+
+def executed(run_id: str) -> dict[Any, int]:
+    return {what: n for (run, what), n in EXECUTED.items() if run == run_id}
+
+
+class Begin(StartEvent):
+    parts: int
+    length: int
+
+
+class Link(Event):
+    part: int
+    left: int
+    value: int
+
+
+class Ended(Event):
+    part: int
+    value: int
+
+
+class Chains(Workflow):
+    """Independent chains of steps, whose ends are added up."""
+
+    @step
+    async def split(self, ev: Begin) -> list[Link]:
+        return [Link(part=part, left=ev.length, value=part) for part in range(ev.parts)]
+
+    @step
+    async def link(self, ctx: Context[Any], ev: Link) -> Link | Ended:
+        EXECUTED[ctx.run_id, ev.part] += 1
+        if not ev.left:
+            return Ended(part=ev.part, value=ev.value)
+        return Link(part=ev.part, left=ev.left - 1, value=ev.value * 2)
+
+    @step
+    async def add(self, ctx: Context[Any], evs: Annotated[list[Ended], Collect()]) -> StopEvent:
+        EXECUTED[ctx.run_id, "add"] += 1
+        return StopEvent(result=sum(each.value for each in evs))
+
+
+async def test_of_200_steps_with_one_event_changed_those_that_depend_on_it_are_executed() -> None:
+    handler = Chains().run(parts=20, length=9)
+    assert await handler == 190 * 512
+    point = await handler.at("after split")
+    changed = next(item for item in point.work().items if item.events[0].field("part") == 7)
+
+    fork = await handler.fork(point, events={changed.work_id: {"value": 1007}}, reuse="recorded")
+
+    assert await fork == 190 * 512 + 1000 * 512
+    assert executed(fork.run_id) == {7: 10, "add": 1}
+    assert (await fork.verify()).holds
+
+
+# -- against plain execution ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What one step of a plan does: keys of the state that it reads, the one it writes, how often it publishes."""
+
+    reads: tuple[str, ...]
+    writes: str
+    notes: int
+
+
+#: By name: of each chain its operations.
+PLANS: dict[str, list[list[Operation]]] = {}
+BEGINNING = {"a": 1, "b": 2}
+
+
+class Go(StartEvent):
+    plan: str
+
+
+class Do(Event):
+    plan: str
+    part: int
+    number: int
+    value: int
+
+
+class Over(Event):
+    part: int
+    value: int
+
+
+class Note(Event):
+    part: int
+    number: int
+    value: int
+
+
+def result_of(operation: Operation, value: int, read: Iterable[int]) -> int:
+    return (value * 3 + sum(read)) % 10_007
+
+
+class Planned(Workflow):
+    @step
+    async def begin(self, ctx: Context[Any], ev: Go) -> list[Do]:
+        for key, value in BEGINNING.items():
+            await ctx.store.set(key, value)
+        return [Do(plan=ev.plan, part=part, number=0, value=part) for part in range(len(PLANS[ev.plan]))]
+
+    @step
+    async def act(self, ctx: Context[Any], ev: Do) -> Do | Over:
+        EXECUTED[ctx.run_id, (ev.part, ev.number)] += 1
+        operations = PLANS[ev.plan][ev.part]
+        operation = operations[ev.number]
+        made = result_of(operation, ev.value, [await ctx.store.get(key, 0) for key in operation.reads])
+        if operation.writes:
+            await ctx.store.set(operation.writes, made % 5)
+        for number in range(operation.notes):
+            ctx.write_event_to_stream(Note(part=ev.part, number=number, value=made))
+        if ev.number + 1 == len(operations):
+            return Over(part=ev.part, value=made)
+        return Do(plan=ev.plan, part=ev.part, number=ev.number + 1, value=made)
+
+    @step
+    async def add(self, ctx: Context[Any], evs: Annotated[list[Over], Collect()]) -> StopEvent:
+        EXECUTED[ctx.run_id, "add"] += 1
+        return StopEvent(result=sorted((each.part, each.value) for each in evs))
+
+
+def random_plan(chosen: random.Random) -> list[list[Operation]]:
+    """Chains that read what is there from the beginning, and read and write what is theirs."""
+
+    def operation(part: int) -> Operation:
+        own = [f"own{part}", f"other{part}"]
+        reads = tuple(chosen.sample(["a", "b", *own], chosen.choice([0, 0, 1, 2])))
+        return Operation(reads, chosen.choice(["", "", *own]), chosen.choice([0, 0, 1, 3]))
+
+    return [[operation(part) for _ in range(chosen.randint(1, 6))] for part in range(chosen.randint(2, 5))]
+
+
+def simulated(plan: list[list[Operation]], state: dict[str, int], values: Mapping[int, int]) -> dict[Any, Any]:
+    """What each step is given and reads."""
+    given: dict[Any, Any] = {}
+    ends = []
+    for part, operations in enumerate(plan):
+        value = values[part]
+        for number, operation in enumerate(operations):
+            read = [state.get(key, 0) for key in operation.reads]
+            given[part, number] = value, read
+            value = result_of(operation, value, read)
+            if operation.writes:
+                state[operation.writes] = value % 5
+        ends.append(value)
+    return given | {"add": ends}
+
+
+async def notes_of(handler: umbel.WorkflowHandler) -> list[tuple[int, int, int]]:
+    events = [event async for event in handler.stream_events()]
+    return sorted((event.part, event.number, event.value) for event in events if isinstance(event, Note))
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_with_recorded_outcomes_a_fork_comes_to_what_plain_execution_comes_to(seed: int) -> None:
+    chosen = random.Random(seed)
+    plan = PLANS[f"plan{seed}"] = random_plan(chosen)
+    handler = Planned().run(plan=f"plan{seed}")
+    await handler
+    begun = await handler.at("after begin")
+    items = {item.events[0].field("part"): item for item in begun.work().items}
+    values, events, state = {part: part for part in items}, {}, dict[str, int]()
+    if chosen.random() < 0.7:
+        part = chosen.choice(list(items))
+        values[part] += 100
+        events[items[part].work_id] = {"value": values[part]}
+    if chosen.random() < 0.7:
+        state[chosen.choice(["a", "b"])] = 50
+
+    fork = await handler.fork(begun, events=events, state=state, reuse="recorded")
+    plain = await handler.fork(begun, events=events, state=state)
+
+    assert await fork == await plain
+    assert await notes_of(fork) == await notes_of(plain)
+    ends = [(await each.ctx.store.get_state()).to_dict() for each in (fork, plain)]
+    assert ends[0] == ends[1]
+    before = simulated(plan, dict(BEGINNING), {part: part for part in items})
+    after = simulated(plan, BEGINNING | state, values)
+    assert executed(fork.run_id) == {what: 1 for what in before if before[what] != after[what]}
+
+
+# -- what a step does besides returning an event ---------------------------------------------------------------------
+
+
+class Asked(Event):
+    n: int
+
+
+class Answer(umbel.HumanResponseEvent):
+    text: str
+
+
+class Counted(Event):
+    n: int
+
+
+class Manifold(Workflow):
+    """Sends, reads and writes all of the state, asks."""
+
+    @step
+    async def begin(self, ctx: Context[Any], ev: StartEvent) -> Asked:
+        return Asked(n=1)
+
+    @step
+    async def count(self, ctx: Context[Any], ev: Asked) -> Counted | None:
+        EXECUTED[ctx.run_id, "count"] += 1
+        async with ctx.store.edit_state() as state:
+            state["n"] = state.get("n", 0) + ev.n
+        ctx.send_event(Counted(n=ev.n))
+        await ctx.store.set("last", await ctx.store.get("n"))
+
+    @step
+    async def ask(self, ctx: Context[Any], ev: Counted) -> StopEvent:
+        EXECUTED[ctx.run_id, "ask"] += 1
+        answer = await ctx.wait_for_event(Answer, waiter_event=Question(n=ev.n))
+        return StopEvent(result=[answer.text, await ctx.store.get("last"), ctx.idempotency_key])
+
+
+class Question(umbel.InputRequiredEvent):
+    n: int
+
+
+async def answered_run() -> umbel.WorkflowHandler:
+    handler = Manifold().run()
+    async for event in handler.stream_events():
+        if isinstance(event, Question):
+            await asyncio.to_thread(handler.send_event, Answer(text="yes"))
+    await handler
+    return handler
+
+
+async def test_what_a_step_has_sent_and_written_is_taken_too_and_recorded_answers_are_not_asked_for() -> None:
+    handler = await answered_run()
+
+    fork = await handler.fork("after begin", reuse="recorded", answers="recorded", keep_idempotency_keys=True)
+
+    assert await fork == await handler
+    assert executed(fork.run_id) == {"ask": 1}
+    assert not [event async for event in fork.stream_events() if isinstance(event, Question)]
+    assert (await fork.verify()).holds
+
+
+async def test_a_wait_that_is_open_at_the_point_is_answered_too() -> None:
+    handler = await answered_run()
+    outcomes = [point async for point in handler.history(step="ask", kinds=["commit"])]
+    assert [point.outcome for point in outcomes] == ["suspended", "returned"]
+
+    fork = await handler.fork(outcomes[0], answers="recorded")
+
+    assert (await fork)[:2] == ["yes", 1]
+    assert (await fork.verify()).holds
+
+
+async def test_a_state_that_was_read_is_compared() -> None:
+    handler = await answered_run()
+
+    fork = await handler.fork("after begin", state={"unrelated": 1}, reuse="recorded", answers="recorded")
+
+    assert (await fork)[:2] == ["yes", 1]
+    assert executed(fork.run_id) == {"count": 1, "ask": 1}  # edit_state() reads all of it
+
+
+async def test_a_fork_of_a_fork_takes_what_that_one_has_taken() -> None:
+    handler = Chains().run(parts=2, length=3)
+    await handler
+    fork = await handler.fork("after split", reuse="recorded")
+    await fork
+
+    begun = [point async for point in fork.history(kinds=["start"])]
+    with pytest.raises(umbel.HistoryUnavailable, match="had not begun at point 1"):
+        await fork.fork(1)
+
+    second = await fork.fork(begun[0], reuse="recorded")
+
+    assert await second == await handler
+    assert executed(fork.run_id) == executed(second.run_id) == {}
+
+
+async def test_options_that_do_not_exist_are_refused() -> None:
+    handler = Chains().run(parts=1, length=0)
+    await handler
+
+    with pytest.raises(umbel.WorkflowRuntimeError, match="reuse must be 'none' or 'recorded'; got 'all'"):
+        await handler.fork(1, reuse="all")
+
+
+async def test_a_fork_may_begin_a_session_which_has_its_state() -> None:
+    handler = await answered_run()
+
+    fork = await handler.fork("after begin", session="forked", answers="recorded")
+    await fork
+
+    session = umbel.session("forked")
+    assert [each.run_id for each in await asyncio.to_thread(session.runs)] == [fork.run_id]
+    assert (await session.state()).to_dict() == {"n": 1, "last": 1}
+    with pytest.raises(umbel.SessionExists):
+        await handler.fork("after begin", session="forked")
