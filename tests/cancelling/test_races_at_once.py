@@ -1,0 +1,33 @@
+"""A join that has all it takes: what has not arrived is cancelled by the process that made it fire, not by a sweep."""
+
+from __future__ import annotations
+
+from support.store.blocking import BlockingStore as Store
+from support.store.blocking import SentDispatches
+from support.store.driving import DrivenRun, event, plan_of, step
+from umbel.orchestration.engine.emitted import Emitted
+from umbel.orchestration.engine.protocol import Engine
+from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Returned
+from umbel.orchestration.store.record import decode
+
+PLAN = plan_of(
+    step("begin", START, collected_by=("end",)),
+    step("go", "Leg", num_workers=3),
+    step("end", "Arrived", kind="collect", take=1, cancel_rest=True),
+)
+
+
+def test_the_commit_of_the_last_event_that_a_join_takes_cancels_the_rest(store: Store) -> None:
+    run = DrivenRun(store, PLAN).start()
+    sent = SentDispatches()
+    engine = store.over(Engine, sent)
+    legs = tuple(event("Leg", n=n) for n in range(3))
+    engine.commit(run.claim("begin"), PLAN, FannedOut(legs), Emitted(), entry={"out": ""})
+    run.dispatches.extend(sent.sent)
+    first = run.claim("go")
+
+    engine.commit(first, PLAN, Returned(event("Arrived", n=0)), Emitted(), entry={"out": ""})
+
+    left = [decode(raw).step for raw in store.client.hgetall(run.keys["work"]).values()]
+    assert left == ["end"]
