@@ -1,12 +1,22 @@
-"""Work that is claimed between the look at it and its cancelling."""
+"""Work that moves on between the look at it and its cancelling."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from support.store.blocking import BlockingStore as Store
-from support.store.driving import DrivenRun, event, plan_of, step
+from support.store.blocking import blocking_store
+from support.store.driving import DrivenRun, event, plan_of, step, waiting
+from umbel.orchestration.engine.cancelling.selection import Selection
+from umbel.orchestration.engine.cancelling.step_cancels import cancel_work
+from umbel.orchestration.model.decide import Limits
 from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.work_item import FannedOut, Work
+from umbel.orchestration.store.verbs import Store as AnyStore
 
 
 @pytest.mark.parametrize("is_known_to_run", [True, False], ids=["seen-running", "seen-ready"])
@@ -26,3 +36,63 @@ def test_work_that_was_claimed_meanwhile_is_cancelled_too(store: Store, is_known
     assert int(reply[2]) == 1
     assert store.client.hexists(run.keys["work"], work.work_id) == 0
     assert bool(store.client.exists(owner["owner:o1"])) is not is_known_to_run
+
+
+class Interrupted(AnyStore):
+    """A store of a process that stops for a while after its first look at the work of a run."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    async def batch(self, what: str, *items: Any) -> list[Any]:
+        found = await super().batch(what, *items)
+        meanwhile = self.meanwhile
+        if what == "look at live work" and meanwhile is not None:
+            self.meanwhile = None
+            await asyncio.to_thread(meanwhile)
+        return found
+
+
+def cancelled(run: DrivenRun, meanwhile: Callable[[], object]) -> int:
+    """Cancel step `go` of a run in which something happens after the first look at its work; how many that were."""
+    store = blocking_store(run.store.settings, run.store.client, Interrupted)
+    store.wrapped.meanwhile = meanwhile
+    count, _ = store.call(cancel_work, store, run.run_id, run.plan, Selection(step="go"), Limits())
+    return int(count)
+
+
+def test_a_step_that_begins_to_wait_as_it_is_cancelled_leaves_nothing_that_waits(store: Store) -> None:
+    run = DrivenRun(store, plan_of(step("go", START, num_workers=2), step("other", "B"))).start()
+    work = run.claim("go")
+
+    assert cancelled(run, lambda: run.commit(work, waiting(work))) == 1
+
+    run.send(event("Answer"))
+    assert store.client.hlen(run.keys["waiters"]) == store.client.hlen(run.keys["work"]) == 0
+    assert store.run(run.run_id).asleep == 0
+
+
+def test_a_step_that_waits_for_something_else_by_then_leaves_nothing_that_waits(store: Store) -> None:
+    run = DrivenRun(store, plan_of(step("go", START, num_workers=2), step("other", "B"))).start()
+    work = run.claim("go")
+    run.commit(work, waiting(work, "first"))
+
+    def wait_again() -> None:
+        run.send(event("Answer"))
+        again = run.claim("go")
+        run.commit(again, waiting(again, "second"))
+
+    assert cancelled(run, wait_again) == 1
+    assert store.client.hlen(run.keys["waiters"]) == store.client.hlen(run.keys["work"]) == 0
+
+
+def test_a_step_that_is_woken_into_the_queue_as_it_is_cancelled_is_not_executed(store: Store) -> None:
+    plan = plan_of(step("begin", START), step("go", "A", num_workers=1))
+    run = DrivenRun(store, plan).start()
+    run.commit(run.claim("begin"), FannedOut((event("A"), event("A"), event("A"))))
+    first = run.claim("go")
+    run.commit(first, waiting(first))
+    run.claim("go")  # takes the slot; one is in the queue
+
+    assert cancelled(run, lambda: run.send(event("Answer"))) == 3
+    assert store.client.hlen(run.keys["work"]) == 0
+    assert [each for each in run.dispatches if isinstance(run.ask(each), Work)] == []

@@ -31,3 +31,24 @@ def test_the_commit_of_the_last_event_that_a_join_takes_cancels_the_rest(store: 
 
     left = [decode(raw).step for raw in store.client.hgetall(run.keys["work"]).values()]
     assert left == ["end"]
+
+
+def test_a_join_within_the_fan_out_that_is_cancelled_goes_with_it(store: Store) -> None:
+    plan = plan_of(
+        step("begin", START, collected_by=("end",)),
+        step("split", "Leg", num_workers=3, collected_by=("inner",)),
+        step("go", "Part", num_workers=3),
+        step("inner", "Went", kind="collect"),
+        step("end", "Arrived", kind="collect", take=1, cancel_rest=True),
+    )
+    run, sent = DrivenRun(store, plan).start(), SentDispatches()
+    engine = store.over(Engine, sent)
+    engine.commit(run.claim("begin"), plan, FannedOut((event("Leg"), event("Leg"))), Emitted(), entry={"out": ""})
+    run.dispatches.extend(sent.sent)
+    sent.sent.clear()
+    engine.commit(run.claim("split"), plan, FannedOut((event("Part"),)), Emitted(), entry={"out": ""})
+
+    engine.commit(run.claim("split"), plan, Returned(event("Arrived")), Emitted(), entry={"out": ""})
+
+    left = [decode(raw).step for raw in store.client.hgetall(run.keys["work"]).values()]
+    assert left == ["end"]

@@ -236,6 +236,10 @@ def test_an_idle_session_is_kept_as_long_as_it_is_set_to_be_and_its_runs_as_long
     assert all(90_000 < store.client.pttl(run.keys[name]) <= 100_000 for name in names)
     assert 0 < store.client.pttl(run.keys["run"]) <= 10_000
 
+    store.over(Engine, SentDispatches()).retry(run.run_id)
+
+    assert [store.client.pttl(run.keys[name]) for name in names] == [-1] * 4
+
 
 def test_a_session_whose_retention_is_over_is_not_listed_any_more(store: Store) -> None:
     over = begin(store)

@@ -63,6 +63,11 @@ class LiveWork:
     waits: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
 
+    @property
+    def is_cancellable(self) -> bool:
+        """Not if it has been cancelled and only lies in the queue, nor if the run has failed with it."""
+        return not self.record.cancelled and self.record.state != "failed"
+
 
 async def live_work(store: Store, run_id: str) -> tuple[list[LiveWork], dict[bytes, bytes]]:
     """All work of a run that has not ended, and its stored events; costs as much as there is of both."""

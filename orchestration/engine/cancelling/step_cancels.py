@@ -68,12 +68,27 @@ async def cancel_work(
         known = {item.record.work_id for item in chosen}
         below = await _descendants(store, run_id, selection, known)
         chosen += [item for item in live if item.record.work_id in below - known - {selection.but}]
-    cancelled, applied = 0, []
-    for first in range(0, len(chosen), _AT_ONCE):
-        some = chosen[first : first + _AT_ONCE]
-        count, change = await _cancel(store, run_id, plan, some, limits, instead, reason)
-        cancelled += count
-        applied.append(change)
+    cancelled = 0
+    applied: list[Applied] = []
+    while chosen:
+        missed = 0
+        for first in range(0, len(chosen), _AT_ONCE):
+            some = chosen[first : first + _AT_ONCE]
+            try:
+                count, change = await _cancel(store, run_id, plan, some, limits, instead, reason)
+            except WorkflowRuntimeError:
+                if not applied:
+                    raise
+                return cancelled, applied  # it has ended meanwhile, perhaps by this
+            cancelled, missed = cancelled + count, missed + len(some) - count
+            applied.append(change)
+        if not missed and selection.scope_id is None:
+            break
+        # Some have moved on since they were seen. Of a fan-out, what gathers those in it has fired meanwhile.
+        live, _ = await live_work(store, run_id)
+        if selection.scope_id is None:
+            selection = Selection(work_ids=frozenset(item.record.work_id for item in chosen))
+        chosen = [item for item in live if item.is_cancellable and selection.has(item.record, None)]
     return cancelled, applied
 
 
@@ -122,6 +137,7 @@ def _described(run_id: str, item: LiveWork, reason: str) -> dict[str, Any]:
         "d": internal(STEP_CANCELLED, step=record.step, work_id=record.work_id, reason=reason).to_bytes(),
         "f": item.field,
         "o": f"owner:{record.owner}" if record.state == "running" else None,
+        "r": record.resumptions if record.state == "suspended" else None,
         "waits": list(item.waits) or None,
         "kids": list(item.children) or None,
     }

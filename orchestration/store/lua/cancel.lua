@@ -2,9 +2,10 @@
 -- ends without having been dispatched. What runs loses its token, and its process hears of it.
 -- Args: run, what the commands were decided on (see `waiters.outdated`), and the common limits.
 -- Body: {{ w work id, d event for the stream, f its field in K.queue if it waits there, o the set of its owner (in x)
---   if it runs, waits {waiter id …}, kids {child run …}, commands {what goes on in its place} } …}.
--- Answers: cancelled {dispatches, ended} n (how many: others have ended or moved on meanwhile) | changed | closed |
--- unknown. Repeating it changes nothing more.
+--   if it runs, r (how often it was resumed, if it waits), waits {waiter id …}, kids {child run …}, commands {what goes
+--   on in its place} } …}.
+-- Answers: cancelled {dispatches, ended} n (how many: others have ended, or moved on so that the caller has to look
+-- again) | changed | closed | unknown. Repeating it changes nothing more.
 --!keys run queue timers stopped
 
 local status = counters.status()
@@ -28,10 +29,18 @@ local function wake_nothing(item)
   end
 end
 
+-- Whether the caller has seen all that belongs to an item by now: what it waits for, and the sets that it was given.
+local function is_as_seen(item, record)
+  for _, name in ipairs(record.taken or {}) do
+    if not call.named[name] then return false end
+  end
+  return record.state ~= 'suspended' or (record.resumptions or 0) == item.r
+end
+
 -- Ends an item that has left its step's queue; false if it has ended already.
 local function cancel_live(item)
   local record = records.get(item.w)
-  if not record or record.state == 'failed' then return false end
+  if not record or record.state == 'failed' or not is_as_seen(item, record) then return false end
   record.work_id = item.w
   if record.state == 'running' then
     stop_running(item, record)

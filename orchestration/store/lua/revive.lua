@@ -2,8 +2,7 @@
 -- limited workflow has to be admitted again first.
 -- Args: run, timeout (ms or absent), common limits.
 -- Answers: revived {dispatches} | running | completed | unknown | nothing | superseded (its handler is at another run).
---!keys run work retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state versions
---!keys handler
+--!keys run work retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun', 'children')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
@@ -15,9 +14,7 @@ local flat = redis.call('HGETALL', K.work)
 if #flat == 0 and (has_begun or not limit) then return { 'nothing' } end
 for _, key in ipairs(lifetimes.retained()) do redis.call('PERSIST', key) end
 for _, key in pairs(call.named) do redis.call('PERSIST', key) end
-redis.call('PERSIST', K.state)
-redis.call('PERSIST', K.versions)
-redis.call('PERSIST', K.handler)
+turns.persist()
 redis.call('HSET', K.run, 'status', 'running')
 redis.call('HDEL', K.run, 'ended_at', 'ending')
 redis.call('ZREM', K['runs:' .. status], call.run)

@@ -7,8 +7,8 @@
 -- Answers: rewound {dispatches} | running | unknown | changed (it has other dynamic keys by now: ask again) |
 -- superseded (its session is at another run, or it waits for its turn) | children (it has some, which do not go back).
 -- All of it is one script, of about a millisecond per hundred work items that are put in place.
---!keys run extra retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out state versions handler
---!keys timers journal
+--!keys run extra retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler timers
+--!keys journal
 
 local meta = redis.call('HMGET', K.run, 'status', 'rewound', 'rewound_answer', 'limit', 'queued', 'children', 'branch')
 local status, limit = meta[1], meta[4]
@@ -39,11 +39,9 @@ if status ~= 'running' then
   redis.call('ZREM', K.retire, call.run)
   redis.call('ZADD', K['runs:running'], call.now, call.run)
   for _, key in ipairs(lifetimes.retained()) do redis.call('PERSIST', key) end
-  redis.call('PERSIST', K.handler)
 end
 versions.write(A.state, {}, true)
-redis.call('PERSIST', K.state)
-redis.call('PERSIST', K.versions)
+turns.persist()
 restoring.put(body.puts)
 if status ~= 'running' then
   beginning.begin_or_wait(limit, A.timeout)

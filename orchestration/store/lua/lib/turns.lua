@@ -75,11 +75,17 @@ function turns.leave()
   if turns.length() == 0 then redis.call('ZREM', K.lines, turns.session_id()) end
 end
 
+-- What belongs to the session stays while a run of it goes on.
+function turns.persist()
+  for _, name in ipairs({ 'state', 'versions', 'session', 'session_runs' }) do redis.call('PERSIST', K[name]) end
+  redis.call('PERSIST', K.handler)
+end
+
 -- The session is at this run from now on.
 function turns.take()
   redis.call('SET', K.handler, call.run)
   redis.call('HSET', K.run, 'state_version', versions.present())
-  for _, name in ipairs({ 'state', 'versions', 'session', 'session_runs' }) do redis.call('PERSIST', K[name]) end
+  turns.persist()
   redis.call('ZADD', K.sessions, call.now, turns.session_id())
   redis.call('ZADD', K.session_runs, whole(call.clock[1] * 1000000 + call.clock[2]), own_part())
   redis.call('ZREMRANGEBYRANK', K.session_runs, 0, -LISTED - 1)
