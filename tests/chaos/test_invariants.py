@@ -152,6 +152,10 @@ def key_without_expiry(run: RunSeen) -> None:
     run.lifetimes["journal"] = -1
 
 
+def unlike_its_journal(run: RunSeen) -> None:
+    run.unlike_journal = ["run[live]: expected b'1', found b'2'"]
+
+
 BROKEN: list[tuple[str, Callable[[RunSeen], None], str]] = [
     ("I1", unknown, "Redis does not know it"),
     ("I1", endless, "it still runs"),
@@ -178,6 +182,7 @@ BROKEN: list[tuple[str, Callable[[RunSeen], None], str]] = [
     ("I8", number_twice, r"has twice \[1\]"),
     ("I8", reader_missed_one, r"a reader was given \[3\]"),
     ("I8", reader_saw_one_twice, r"a reader was given \[1, 1, 3\]"),
+    ("I11", unlike_its_journal, r"run\[live\]: expected b'1', found b'2'"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What must hold after any faults, once everything has come to rest: I1 to I10.
+"""What must hold after any faults, once everything has come to rest: I1 to I11.
 
 | | |
 | --- | --- |
@@ -12,6 +12,7 @@
 | I8 | a run's log has no gap and no number twice; what was read is what is in it |
 | I9 | from a fault to the next progress it takes no longer than that fault may |
 | I10 | no process has ended, and none has stopped taking messages, but those that were killed |
+| I11 | each run is what its journal leads to, done again from its beginning |
 
 Each check is a function of what was seen and nothing else, so a test can feed it something broken.
 """
@@ -173,6 +174,12 @@ def gapless(run: RunSeen) -> Iterator[Violation]:
         yield Violation("I8", about, f"a reader was given {run.read}, its stream has {run.published}")
 
 
+def rebuilt(run: RunSeen) -> Iterator[Violation]:
+    """I11."""
+    for difference in run.unlike_journal[:5]:
+        yield Violation("I11", f"run {run.run_id} ({run.kind})", difference)
+
+
 def lifetimes(run: RunSeen) -> Iterator[Violation]:
     """I7, of a run."""
     if run.status in (None, "running"):
@@ -218,6 +225,7 @@ OF_A_RUN: tuple[Callable[[RunSeen], Iterator[Violation]], ...] = (
     newest_token,
     nothing_after_the_end,
     gapless,
+    rebuilt,
     lifetimes,
 )
 

@@ -13,8 +13,10 @@ from support.chaos.deployment import ChaosDeployment
 from support.chaos.effect_log import bookings
 from support.store.blocking import BlockingStore
 from umbel.orchestration.connection.keys import state_id_of
+from umbel.orchestration.history.verify import verify
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.orchestration.model.envelope import STOP, Envelope
+from umbel.orchestration.model.errors import HistoryDamaged
 
 
 @dataclass
@@ -37,6 +39,7 @@ class RunSeen:
         seq: How many numbers were given out.
         effects: What its steps noted outside of Redis.
         booked: Keys under which the bank has booked for it.
+        unlike_journal: Where it is not what its journal leads to, done again from its beginning.
         lifetimes: Its keys and their remaining life in ms; -1 is without an expiry.
     """
 
@@ -55,6 +58,7 @@ class RunSeen:
     seq: int = 0
     effects: list[dict[str, Any]] = field(default_factory=list)
     booked: list[str] = field(default_factory=list)
+    unlike_journal: list[str] = field(default_factory=list)
     lifetimes: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -145,8 +149,17 @@ def see_runs(deployment: ChaosDeployment, wanted: Iterable[RunSeen]) -> list[Run
         run.last = _end_in(stream)
         run.journal = store.journal(run.run_id)
         run.effects, run.booked = noted[run.run_id], booked[run.run_id]
+        run.unlike_journal = [] if run.status is None else _unlike_journal(store, run.run_id)
         run.lifetimes = {name: life for name, life in zip(names, lives, strict=True) if life != -2}
     return runs
+
+
+def _unlike_journal(store: BlockingStore, run_id: str) -> list[str]:
+    """Where a run differs from what its journal leads to."""
+    try:
+        return [str(each) for each in store.call(verify, store, run_id).differences]
+    except HistoryDamaged as damaged:
+        return [str(damaged)]
 
 
 def _end_in(stream: list[tuple[bytes, dict[bytes, bytes]]]) -> int | None:
