@@ -184,8 +184,8 @@ class Leases:
         """Give the dynamic keys of an ended run the run's own lifetime."""
         keys = self.store.locate(run_id)
         found = await self.store.command("list a run's keys", "SMEMBERS", keys["extra"])
-        names = [name.decode() for name in found]
-        await self.store.verb("retire", run_id, {}, extra={name: name for name in names})
+        names = {name.decode().removeprefix(keys.stem): name.decode() for name in found}
+        await self.store.verb("retire", run_id, {}, extra=names)
 
     async def _parked(self, key: str, workflow: str) -> AsyncIterator[str]:
         cursor = b"0"

@@ -5,7 +5,8 @@
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then
-  for _, key in pairs(call.named) do
+  for name in pairs(call.named) do
+    local key = call.extra[name]                -- used: the journal names it
     if status == 'completed' then redis.call('UNLINK', key) else redis.call('PEXPIRE', key, A.keep) end
   end
   redis.call('ZREM', K.retire, call.run)
