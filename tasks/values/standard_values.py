@@ -140,6 +140,7 @@ def _read_in_zone(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
         found = read(text)
         if more is None:
             return found
+        # The wall clock counts: the zone may have another offset here than in the text, which is for people.
         key, fold = more
         return found.replace(tzinfo=ZoneInfo(key), fold=fold)
 
@@ -148,8 +149,7 @@ def _read_in_zone(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
 
 def _of_date_and_time(value: datetime | time) -> Atom:
     more = _zone(value)
-    # The wall clock of the zone: its offset may be another one where the value is read.
-    text = (value if more is None else value.replace(tzinfo=None, fold=0)).isoformat()
+    text = value.isoformat()
     if text.endswith("+00:00"):  # as pydantic writes it
         text = f"{text[:-6]}Z"
     return Atom(qualified_name(type(value)), text, more)

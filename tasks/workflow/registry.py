@@ -20,6 +20,7 @@ from ...orchestration.model.plan import NOT_ROUTING, Plan
 from ..events.codec import EventRegistry
 from ..steps.decorators import StepConfig
 from ..steps.discovery import free_steps, steps_of
+from .apart import check_same, constructor_values
 from .definition import WorkflowDefinition, state_class_of
 from .plan_builder import build_plan, last_part
 
@@ -66,6 +67,8 @@ class Registry:
         #: What was registered by name, not merely run.
         self._declared: dict[str, Registrable] = {}
         self._of_runs: dict[str, Registered] = {}
+        #: What the first instance of a name was made with, where runs are executed elsewhere.
+        self._made_with: dict[str, dict[str, Any]] = {}
         self._of_ended: dict[str, ReferenceType[WorkflowDefinition]] = {}
         self._lock = threading.Lock()
 
@@ -113,8 +116,15 @@ class Registry:
         return known if known is not None and _is_same_code(known, workflow) else self.add(workflow, to_run=True)
 
     def keep(self, run_id: str, workflow: WorkflowDefinition) -> None:
-        """A run begins on this instance: while this process has it, no other one executes the run here."""
+        """A run begins on this instance: while this process has it, no other one executes the run here.
+
+        Raises:
+            WorkflowValidationError: It is executed elsewhere, and an instance with other values was run under its name.
+        """
         if not self.executes:
+            name = workflow.workflow_name
+            first = self._made_with.setdefault(name, constructor_values(workflow))
+            check_same(name, first, workflow)
             return
         known = self.of(workflow)
         with self._lock:

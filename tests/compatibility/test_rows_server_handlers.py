@@ -105,6 +105,41 @@ async def test_an_event_may_be_a_string(client: WorkflowClient, http: httpx.Asyn
     assert done.result.value == {"result": "it"}
 
 
+@pytest.mark.row(94)
+async def test_the_client_waits_for_a_handler_as_long_as_it_is_asked_to(client: WorkflowClient) -> None:
+    handler_id = await asked(client)
+
+    for backoff in ("constant", "linear", "exponential"):
+        with pytest.raises(TimeoutError, match=f"Handler {handler_id!r} did not complete within 0.05 seconds"):
+            await client.wait_for_handler(
+                handler_id, timeout=0.05, poll_interval=0.01, max_poll_interval=0.02, backoff=backoff
+            )
+
+    await client.send_event(handler_id, Ans(text="now"))
+    done = await client.wait_for_handler(
+        handler_id, timeout=30, poll_interval=0.01, max_poll_interval=0.05, backoff="exponential"
+    )
+    assert (done.status, done.result and done.result.value) == ("completed", {"result": "now"})
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        await client.wait_for_handler("never-started", timeout=1)
+
+
+@pytest.mark.row(94)
+async def test_a_class_of_the_clients_own_program_is_the_workflows_of_that_name(
+    client: WorkflowClient, http: httpx.AsyncClient
+) -> None:
+    """Where program and client are one file, the client calls its classes `__main__.Ans`."""
+    handler_id = await asked(client)
+
+    event = {"qualified_name": f"__main__.{Ans.__qualname__}", "value": {"text": "main"}}
+    answer = await http.post(f"/events/{handler_id}", json={"event": event})
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "sent"})
+    done = await client.wait_for_handler(handler_id, poll_interval=0.02)
+    assert done.result is not None
+    assert done.result.value == {"result": "main"}
+
+
 GOOD = {"type": "Ans", "value": {"text": "x"}}
 
 

@@ -137,3 +137,13 @@ def test_a_run_started_elsewhere_belongs_to_the_registered_instance() -> None:
     assert here.workflow is run_here
     assert elsewhere is not None
     assert elsewhere.workflow is declared_one
+
+
+def test_instances_whose_runs_are_executed_elsewhere_must_be_told_apart() -> None:
+    registry = Registry()
+    registry.keep("r1", Ask("gpt"))
+    registry.keep("r2", Ask("gpt", asyncio.Event(), timeout=5))
+    registry.keep("r3", Ask("claude", workflow_name="other"))
+
+    with pytest.raises(WorkflowValidationError, match=r"run here with llm='claude'.*umbel\.register\(Ask\(…\), name="):
+        registry.keep("r4", Ask("claude"))

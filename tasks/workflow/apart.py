@@ -1,0 +1,50 @@
+"""Instances of one name whose runs are executed elsewhere, by one instance there: they must not differ."""
+
+from __future__ import annotations
+
+import inspect
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+from ...orchestration.model.errors import WorkflowValidationError
+from .definition import WorkflowDefinition
+
+_PLAIN = (str, int, float, bool, bytes, Enum, type(None))
+
+
+def constructor_values(workflow: WorkflowDefinition) -> dict[str, Any]:
+    """What an instance was made with: arguments of its class's own that it keeps under their names, if they are plain.
+
+    Other values may be equal without being comparable, as two clients of one service are.
+    """
+    kept = vars(workflow)
+    found = {name: kept.get(name, kept.get(f"_{name}", _MISSING)) for name in _own_parameters(type(workflow))}
+    return {name: value for name, value in found.items() if isinstance(value, _PLAIN)}
+
+
+def check_same(name: str, first: dict[str, Any], workflow: WorkflowDefinition) -> None:
+    """Refuse an instance that was made with other values than the first one of its name.
+
+    Raises:
+        WorkflowValidationError: Workers would execute its runs, or those of the first one, as the other's.
+    """
+    values = constructor_values(workflow)
+    for each in first.keys() & values.keys():
+        if first[each] != values[each]:
+            cls = type(workflow).__name__
+            raise WorkflowValidationError(
+                f"{name!r} is run here with {each}={values[each]!r}, and was run with {each}={first[each]!r}. Workers "
+                "execute both with the one instance that they have of this name. Register each in a module that the "
+                f"workers load, umbel.register({cls}(…), name='…'), and run it under that name: "
+                f"{cls}(…, workflow_name='…')."
+            )
+
+
+_MISSING = object()
+
+
+@lru_cache(maxsize=256)
+def _own_parameters(cls: type[WorkflowDefinition]) -> tuple[str, ...]:
+    umbels = inspect.signature(WorkflowDefinition.__init__).parameters
+    return tuple(name for name in inspect.signature(cls.__init__).parameters if name not in umbels)
