@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from enum import Enum
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ...orchestration.model.errors import WorkflowValidationError
 from .definition import WorkflowDefinition
@@ -44,7 +44,11 @@ def check_same(name: str, first: dict[str, Any], workflow: WorkflowDefinition) -
 _MISSING = object()
 
 
-@lru_cache(maxsize=256)
-def _own_parameters(cls: type[WorkflowDefinition]) -> tuple[str, ...]:
-    umbels = inspect.signature(WorkflowDefinition.__init__).parameters
-    return tuple(name for name in inspect.signature(cls.__init__).parameters if name not in umbels)
+_parameters: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
+
+
+def _own_parameters(cls: type) -> tuple[str, ...]:
+    if (found := _parameters.get(cls)) is None:
+        umbels = inspect.signature(WorkflowDefinition).parameters
+        found = _parameters[cls] = tuple(name for name in inspect.signature(cls).parameters if name not in umbels)
+    return found
