@@ -54,7 +54,7 @@ demo: $(VENV)/.umbel-installed  ## Audit the standard library's sources (or TREE
 
 .PHONY: test
 test: check  ## Everything that must pass: check, then all tests on a real Redis and real workers
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 .PHONY: smoke
 smoke: $(INSTALLED)  ## Install, demo and a few tests on every other Python of this machine that umbel supports

@@ -9,21 +9,25 @@ from typing import Any
 
 #: Long enough for a slow machine: a test that fails here has waited in vain.
 SECONDS = 45.0
+#: From one look to the next: it grows, so that many who wait leave the processor to what they wait for.
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.05
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
     """Poll until the condition holds, and return its value; blocks the calling thread."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
     while not (found := condition()):
         assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
     return found
 
 
 async def eventually_async(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
     """Poll until the condition holds, and return its value; the event loop runs on meanwhile."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
     while not (found := condition()):
         assert time.monotonic() < deadline, f"still not: {what}"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
     return found
