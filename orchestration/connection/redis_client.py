@@ -27,7 +27,7 @@ from redis.retry import Retry
 
 from ..model.errors import ConfigurationError, StoreUnavailable
 from ..model.releases import OLDEST_RELEASES, Release
-from .cluster import Cluster, refusal, slots_in
+from .cluster import Cluster, is_cluster, refusal, slots_in
 from .sentinel import Sentinels, primary_pool
 from .settings import redact_url
 
@@ -228,7 +228,7 @@ def lacking_rights(url: str, error: Exception) -> ConfigurationError:
     return ConfigurationError(
         f"Redis at {redact_url(url)} refuses its user a command, key or channel that umbel needs: "
         f"{str(error).removeprefix('NOPERM ').rstrip('.')}. Grant, with UMBEL_KEY_PREFIX for umbel: ACL SETUSER NAME "
-        f"{RIGHTS}"
+        f"{RIGHTS}{' +cluster|slots' if is_cluster(url) else ''}"
     )
 
 

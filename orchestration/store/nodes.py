@@ -26,8 +26,8 @@ from .pipeline import FIRST_PAUSE, NO_FUNCTION, Connection
 
 #: The longest pause, in seconds, between two questions who has which slots.
 _LONGEST_PAUSE = 0.25
-#: A node that is not connected to within so many seconds is lost. Another one may have its slots long before the
-#: patience of a request is over.
+#: A node that is not connected to, or does not say who has which slots, within so many seconds is lost. Another one may
+#: have its slots long before the patience of a request is over.
 _CONNECT_SECONDS = 2.0
 
 
@@ -182,12 +182,17 @@ class ClusterConnection(Connection):
         for node in nodes:
             connection = node.another("")
             try:
-                await connection.connect()
-                slots = await ask_slots(connection, node.address, self.url)
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    await connection.connect()
+                    slots = await ask_slots(connection, node.address, self.url)
             except AuthenticationError:
                 raise
-            except (ConnectionError, TimeoutError, ResponseError, OSError) as failure:
+            except (ConnectionError, TimeoutError, ResponseError) as failure:
                 error = failure
+                continue
+            except OSError:
+                host, port = node.address
+                error = ConnectionError(f"{host}:{port} did not say within {_CONNECT_SECONDS:g} s who has which slots.")
                 continue
             finally:
                 await connection.disconnect(nowait=True)
@@ -200,10 +205,14 @@ class ClusterConnection(Connection):
 
     async def _judge_deployment(self, deployment: Deployment, slots: Sequence[Slots]) -> None:
         record = slot_of(deployment.record)
-        connection = self.at(next(each.primary for each in slots if each.first <= record <= each.last)).another("")
+        primary = next((each.primary for each in slots if each.first <= record <= each.last), None)
+        if primary is None:
+            raise ConnectionError("no node of the cluster has the slot of the deployment's record.")
+        connection = self.at(primary).another("")
         try:
-            await connection.connect()
-            await deployment.judge(connection, self.url)
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await connection.connect()
+                await deployment.judge(connection, self.url)
             self._is_judged = True
         except (RedisError, OSError):
             if not self._is_judged:
@@ -244,6 +253,8 @@ class _Node(Connection):
         """Close the connection; what was not answered, and may be asked elsewhere."""
         if self._loop is None:
             return []
+        if self._transport is not None:
+            self._transport.abort()  # nothing is heard any more
         requests, self._asked, self._waiting = [*self._asked, *self._waiting], deque(), deque()
         await self._close()
         return requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from support.processes.clusters import ClusterUnderTest
 from support.processes.driving import QUICK, Deploy, Deployment, assert_committed_once
 from umbel import ConfigurationError, Session, Settings
 from umbel.orchestration.connection.cluster import Cluster, slot_of
+from umbel.orchestration.connection.redis_client import RIGHTS
 from umbel.orchestration.store.scripts import library
 from umbel.tasks.client.runtime import Runtime
 from umbel.tasks.messages.dispatcher import publishing_app
@@ -110,19 +112,22 @@ def test_a_process_with_another_number_of_shards_reads_nothing(served: Deploymen
         runtime.close()
 
 
-def test_runs_go_on_when_the_slot_of_their_shard_moves(cluster: ClusterUnderTest, served: Deployment) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["key by key", "at once"])
+def test_runs_go_on_when_the_slot_of_their_shard_moves(
+    cluster: ClusterUnderTest, served: Deployment, whole: bool
+) -> None:
     held = served.start(everyday.HeldOnLoop)
     served.await_effects("begun", run_id=held.run_id)
     slot = slot_of(served.store.locate(held.run_id)["run"])
     source = cluster.owner_of(slot)
     target = next(port for port in cluster.primaries if port != source)
-    beside = [served.start(everyday.Chain, n=n, seconds=0.05) for n in range(20)]
+    beside = [served.start(everyday.Chain, n=n, seconds=0.05) for n in range(8)]
 
-    cluster.move(slot, source, target)
+    (cluster.move_whole if whole else cluster.move)(slot, source, target)
 
     served.open_gate(held.run_id)
     assert held.result(40) == 1
-    assert [handler.result(40) for handler in beside] == [n * n for n in range(20)]
+    assert [handler.result(40) for handler in beside] == [n * n for n in range(8)]
     assert len(served.effects("begun", held.run_id)) == 1
 
 
@@ -143,6 +148,27 @@ def test_runs_go_on_at_the_replica_when_a_primary_is_killed(cluster: ClusterUnde
     assert [handler.result(60) for handler in (*before, *after)] == [n * n for n in range(15)]
     assert held.result(40) >= 1
     cluster.start(killed)  # it is a replica from now on
+
+
+def test_a_user_with_the_fewest_rights_runs_workflows_and_with_less_is_asked_for_them(
+    cluster: ClusterUnderTest, served: Deployment
+) -> None:
+    rights = RIGHTS.replace("umbel:", f"{served.settings.key_prefix}:").split()
+    for port in (*cluster.primaries, *cluster.replicas):
+        cluster.ask(port, "ACL", "SETUSER", "enough", "on", ">word", *rights, "+cluster|slots")
+        cluster.ask(port, "ACL", "SETUSER", "less", "on", ">word", *rights)
+
+    def result_for(user: str) -> Any:
+        url = cluster.url_for(user, "word")
+        runtime = Runtime(served.settings.model_copy(update={"redis_url": url}))
+        try:
+            return everyday.Chain(runtime=runtime, timeout=None).start(n=7).result(40)
+        finally:
+            runtime.close()
+
+    assert result_for("enough") == 49
+    with pytest.raises(ConfigurationError, match=r"'cluster\|slots'.* Grant, .* \+cluster\|slots"):
+        result_for("less")
 
 
 @pytest.mark.parametrize("broker", [None, "redis+cluster://here:6379"])

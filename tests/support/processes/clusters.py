@@ -56,8 +56,12 @@ class ClusterUnderTest:
     @property
     def url(self) -> str:
         """For umbel."""
+        return self.url_for("", self.password)
+
+    def url_for(self, user: str, password: str) -> str:
+        """The same for an ACL user."""
         nodes = ",".join(f"127.0.0.1:{port}" for port in self.primaries)
-        return f"redis+cluster://:{self.password}@{nodes}/0"
+        return f"redis+cluster://{user}:{password}@{nodes}/0"
 
     def ask(self, port: int, *command: Any) -> Any:
         """A node's reply to a command."""
@@ -96,6 +100,11 @@ class ClusterUnderTest:
             self.ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 2_000, "AUTH", self.password, "KEYS", *keys)
         for port in (target, source, *self.living_primaries()):
             self.ask(port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+
+    def move_whole(self, slot: int, source: int, target: int) -> None:
+        """Give a slot to another primary at once, as Valkey 9 can."""
+        self.ask(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id_of(target))
+        eventually(lambda: self.owner_of(slot) == target, "the slot has moved")
 
     def kill(self, port: int) -> None:
         """SIGKILL."""
