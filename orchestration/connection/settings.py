@@ -159,6 +159,14 @@ class Settings(BaseModel):
     history_pack_after_seconds: float = Field(
         default=60.0, ge=0, description="How long after a run's end its journal is compressed; 0 never"
     )
+    history_checkpoint_every: int = Field(
+        default=500, ge=10, description="Journal entries of a running run after which they are compressed"
+    )
+    history_keep: str = Field(
+        default="all",
+        pattern=r"^(all|last:[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?)$",
+        description="How much of a run's past is kept while it runs: all, last:N entries, or so many seconds",
+    )
     waiters_indexed_from: int = Field(
         default=16, ge=0, description="Waiters of a run above which those that an event answers are found by an index"
     )

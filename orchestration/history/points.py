@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from ..model.errors import HistoryUnavailable, PointNotFound
 from ..snapshots.take import RunSnapshot
-from ..store.journal import Entry, entries
+from ..store.journal import Entry, entries, extent
 from ..store.verbs import Store
 from .json_patch import difference
+from .packing.checkpoints import packed, read_checkpoint, seq_in
 from .rebuild import rebuilt, rebuilt_contents
 
 Edge = Literal["before", "after"]
@@ -196,22 +197,24 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
         HistoryDamaged: The journal cannot be done again.
     """
     await store.run(run_id)
-    reading = _Reading(run_id)
     past: list[Entry] = []
     all_points: list[Point] = []
-    async for entry in entries(store, run_id):
+    reading, after = await _reading_near(store, run_id, where)
+    async for entry in entries(store, run_id, after=after):
         past.append(entry)
         all_points.append(reading.point(entry))
+        if where.seq is not None and entry.seq >= where.seq:
+            break
     seq = _seq(run_id, all_points, where, reading.before)
     first = past[0].seq if past else 1
     if not first <= seq <= first + len(past) - 1:
-        last = first + len(past) - 1
+        kept = await extent(store, run_id)
+        first, last = kept.first, kept.last
         raise (HistoryUnavailable if 0 < seq < first else PointNotFound)(
             f"Run {run_id!r} has no point {seq}: its history is kept from {first} to {last}. List it with: "
             f"umbel history {run_id}"
         )
-    kept = past[: seq - first + 1]
-    async with rebuilt(store, run_id, kept) as scratch:
+    async with rebuilt(store, run_id, past[: seq - first + 1]) as scratch:
         found = await rebuilt_contents(scratch)
     if b"workflow" not in found.flat("run"):
         raise HistoryUnavailable(
@@ -219,6 +222,20 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
         )
     snapshot = found.snapshot()
     return RunAt(**vars(all_points[seq - first]), snapshot=snapshot)
+
+
+async def _reading_near(store: Store, run_id: str, where: Where) -> tuple[_Reading, int]:
+    """What reads entries up to a point, and the number of the entry before the first one that is needed for it."""
+    reading = _Reading(run_id)
+    there = await packed(store, run_id) if where.seq is not None else None
+    # One entry at least is to be read, also if the point before it is meant.
+    name = there.checkpoint_until(where.seq - 2) if there and where.seq is not None else None
+    then = await read_checkpoint(store, run_id, name) if name else None
+    if name is None or then is None:
+        return reading, 0
+    reading.version = int(then.flat("versions").get(b"v", 0))
+    reading.branch = int(then.flat("run").get(b"branch", 0))
+    return reading, seq_in(name)
 
 
 def _seq(run_id: str, found: list[Point], where: Where, before: dict[int, int]) -> int:

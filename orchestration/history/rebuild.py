@@ -16,6 +16,7 @@ from ..state.redis_hash import StateHash
 from ..store.journal import Entry, entries
 from ..store.verbs import Store
 from .calls import PastCall, past_call
+from .packing.checkpoints import keep_checkpoint, packed, read_checkpoint, seq_in, writes
 from .scratch import Scratch
 
 
@@ -23,30 +24,61 @@ from .scratch import Scratch
 async def rebuilt(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator[Scratch]:
     """A run as it was after the last of these entries, on keys that are deleted at the end.
 
-    *Promise:* nothing of the run is changed. A crash leaves keys that expire within ten minutes.
+    It is rebuilt from the last checkpoint before. Where many entries have to be done again, more are kept on the way.
+
+    *Promise:* nothing that the run is is changed. A crash leaves keys that expire within ten minutes.
 
     Raises:
-        HistoryUnavailable: The journal does not begin with the run, or lacks values.
-        HistoryDamaged: It cannot be done again.
+        HistoryUnavailable: Neither the run's beginning nor a checkpoint is kept, or the journal lacks values.
+        HistoryDamaged: It cannot be done again, or the checkpoint was damaged.
     """
-    async with rebuilding(store, run_id, past) as (scratch, calls):
-        await scratch.do_again(calls)
+    since = (await packed(store, run_id)).checkpoint_until(past[-1].seq) if past else None
+    async with rebuilding(store, run_id, past, since) as (scratch, calls):
+        await _do_again(scratch, calls)
         yield scratch
 
 
+async def _do_again(scratch: Scratch, calls: list[PastCall]) -> None:
+    """All of it; checkpoints are kept at the ends of packed chunks on the way, where nothing is nearer."""
+    every = scratch.store.settings.history_checkpoint_every
+    ends = {last for _, last in (await packed(scratch.store, scratch.run_id)).chunks} if len(calls) > every else set()
+    done = kept = 0
+    for number, call in enumerate(calls, 1):
+        if call.entry.seq in ends and number - kept >= every and number < len(calls):
+            await scratch.do_again(calls[done:number])
+            done = kept = number
+            await keep_checkpoint(scratch.store, call.entry, await rebuilt_contents(scratch))
+    await scratch.do_again(calls[done:])
+
+
 @asynccontextmanager
-async def rebuilding(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator[tuple[Scratch, list[PastCall]]]:
-    """The same before the first entry, and the calls to be done again there. Promise and errors as `rebuilt`."""
-    if not past or past[0].seq != 1:
+async def rebuilding(
+    store: Store, run_id: str, past: list[Entry], since: str | None = None
+) -> AsyncIterator[tuple[Scratch, list[PastCall]]]:
+    """The same before the first entry or at a checkpoint, and the calls to be done again there.
+
+    Promise and errors as `rebuilt`.
+
+    Args:
+        store: The deployment.
+        run_id: The run.
+        past: Its entries.
+        since: Name of a checkpoint to begin at.
+    """
+    then = await read_checkpoint(store, run_id, since) if since else None
+    begins_after = seq_in(since) if since and then else 0
+    if not past or past[0].seq > begins_after + 1:
         first = past[0].seq if past else 0
         raise HistoryUnavailable(
-            f"The history of run {run_id!r} is kept from entry {first} on only; what came before was removed because "
-            "it had become too large (UMBEL_JOURNAL_MAX_BYTES, UMBEL_JOURNAL_MAX_ENTRIES)."
+            f"The history of run {run_id!r} is kept from entry {first} on only, and no checkpoint to rebuild it "
+            "from. What came before was removed because it had become too large (UMBEL_JOURNAL_MAX_BYTES, "
+            "UMBEL_JOURNAL_MAX_ENTRIES) or too old (UMBEL_HISTORY_KEEP)."
         )
-    calls: list[PastCall] = [past_call(entry) for entry in past]
+    calls = [past_call(entry) for entry in past if entry.seq > begins_after]
     scratch = Scratch(store, run_id)
     try:
-        await scratch.put(await _base_of_state(store, run_id, past, scratch.keys))
+        base = writes(then, scratch.keys) if then else await _base_of_state(store, run_id, past, scratch.keys)
+        await scratch.put(base)
         yield scratch, calls
     finally:
         await scratch.drop()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
 from ..connection.keys import state_id_of
+from ..model.errors import HistoryDamaged
 from ..snapshots.take import Contents, contents
 from ..state.redis_hash import StateHash
+from ..store.journal import Entry
 from ..store.verbs import Store
-from .rebuild import begins_with_version, past_entries, rebuilt, rebuilt_contents
+from .packing.checkpoints import packed, read_checkpoint
+from .rebuild import begins_with_version, past_entries, rebuilding, rebuilt_contents
 from .scratch import Scratch
 
 #: Answers that are remembered, and the ticket of an admission: they say nothing about where the run is.
@@ -64,7 +68,9 @@ class Verified:
 
 
 async def verify(store: Store, run_id: str) -> Verified:
-    """Rebuild a run from its journal and compare it with the run itself, as of one instant.
+    """Rebuild a run from its journal and compare it with the run itself, as of one instant; and its checkpoints.
+
+    It is rebuilt from its beginning or, where that is not kept any more, from its oldest checkpoint that is needed.
 
     *Promise:* nothing of the run is changed, and it may be running. Instants at which timers are due are not compared:
     they move when the clock of Redis does.
@@ -77,12 +83,39 @@ async def verify(store: Store, run_id: str) -> Verified:
     """
     live = await contents(store, run_id)
     past = await past_entries(store, run_id, through=live.journal)
-    async with rebuilt(store, run_id, past) as scratch:
+    is_whole = not past or past[0].seq == 1
+    async with _rebuilt(store, run_id, past, is_whole=is_whole) as scratch:
         again = await rebuilt_contents(scratch)
         found = [*differences(again, live)]
-        if begins_with_version(past) is not None:
+        if begins_with_version(past) is not None or not is_whole:
             found += await _in_state(scratch, again)
     return Verified(run_id, len(past), tuple(found))
+
+
+@asynccontextmanager
+async def _rebuilt(store: Store, run_id: str, past: list[Entry], *, is_whole: bool) -> AsyncIterator[Scratch]:
+    """The run rebuilt from as far back as is kept, and each checkpoint compared on the way."""
+    checkpoints = (await packed(store, run_id)).checkpoints
+    since = None if is_whole else next((name for seq, name in checkpoints.items() if seq >= past[0].seq - 1), None)
+    async with rebuilding(store, run_id, past, since) as (scratch, calls):
+        done = 0
+        for seq, name in checkpoints.items():
+            behind = seq - calls[0].entry.seq + 1 if calls else 0  # so many calls lead there
+            then = await read_checkpoint(store, run_id, name) if done < behind <= len(calls) else None
+            if then is None:
+                continue
+            await scratch.do_again(calls[done:behind])
+            done = behind
+            again = await rebuilt_contents(scratch)
+            state = _between("state", again.flat("state"), then.flat("state"))
+            for each in (*differences(again, then), *state):
+                raise HistoryDamaged(
+                    f"The checkpoint at entry {seq} of run {run_id!r} is not what the journal leads to; the first "
+                    f"difference is in {each}.",
+                    seq=seq,
+                )
+        await scratch.do_again(calls[done:])
+        yield scratch
 
 
 async def _in_state(scratch: Scratch, again: Contents) -> list[Difference]:
@@ -97,7 +130,7 @@ async def _in_state(scratch: Scratch, again: Contents) -> list[Difference]:
 
 def differences(expected: Contents, found: Contents) -> Iterator[Difference]:
     """Where two runs differ, key by key."""
-    for name in sorted({*expected.by_name, *found.by_name} - {"state"}):
+    for name in sorted({*expected.by_name, *found.by_name} - {"state", "versions"}):
         yield from _between(name, _plain(expected, name), _plain(found, name))
     yield from _between("timers", dict.fromkeys(expected.timers), dict.fromkeys(found.timers))
 

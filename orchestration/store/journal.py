@@ -111,7 +111,7 @@ class Page:
 
 
 async def entries(
-    store: StoreReads, run_id: str, *, after: Entry | None = None, through: str = "+"
+    store: StoreReads, run_id: str, *, after: Entry | int = 0, through: str = "+"
 ) -> AsyncIterator[Entry]:
     """The entries that are kept, oldest first, in pages; packed ones too. All reading of journals passes here.
 
@@ -120,18 +120,18 @@ async def entries(
     Args:
         store: The runs.
         run_id: The run.
-        after: Only what follows this one.
+        after: Only what follows this one, which may be given by its number.
         through: Id of the last entry to read.
 
     Raises:
         HistoryDamaged: What was packed cannot be read.
     """
-    wanted, last_id = (after.seq + 1, after.entry_id) if after else (1, None)
-    limit = None if through == "+" else _place(through)
+    wanted, last_id = (after + 1, None) if isinstance(after, int) else (after.seq + 1, after.entry_id)
+    limit = None if through == "+" else place_of(through)
     while True:
         page = await read_page(store, run_id, wanted, last_id)
         for entry in page.entries:
-            if limit is not None and _place(entry.entry_id) > limit:
+            if limit is not None and place_of(entry.entry_id) > limit:
                 return
             if entry.seq >= wanted:
                 wanted, last_id = entry.seq + 1, entry.entry_id
@@ -208,6 +208,7 @@ def _entry(seq: int, raw_id: bytes, flat: list[bytes]) -> Entry:
     return Entry(seq, raw_id.decode(), pairs(flat))
 
 
-def _place(entry_id: str) -> tuple[int, int]:
+def place_of(entry_id: str) -> tuple[int, int]:
+    """By what entries of one journal are in order."""
     ms, _, number = entry_id.partition("-")
     return int(ms), int(number)

@@ -47,7 +47,7 @@ class Chunk:
 def pack_chunk(first: int, entries: Sequence[RawEntry], before: bytes) -> tuple[Chunk, bytes]:
     """Entries as a chunk, and that as it is stored."""
     plain: bytes = msgpack.packb(entries)
-    chunk = Chunk(first, entries, before, _digest(before, plain))
+    chunk = Chunk(first, entries, before, digest_of(before, plain))
     stored: bytes = msgpack.packb((_FORM, before, chunk.digest, zlib.compress(plain)))
     return chunk, stored
 
@@ -67,15 +67,16 @@ def read_chunk(run_id: str, name: str, stored: bytes) -> Chunk:
         raise _damaged(run_id, name, f"it cannot be read ({error})", last) from error
     if form != _FORM:
         raise _damaged(run_id, name, f"a newer release has written it: expected form {_FORM}, found {form}", last)
-    if _digest(before, plain) != digest:
+    if digest_of(before, plain) != digest:
         raise _damaged(run_id, name, "its digest is not that of its content", last)
     if len(entries) != last - first + 1:
         raise _damaged(run_id, name, f"expected {last - first + 1} entries, found {len(entries)}", last)
     return Chunk(first, entries, before, digest)
 
 
-def _digest(before: bytes, plain: bytes) -> bytes:
-    return hashlib.sha256(before + plain).digest()[:16]
+def digest_of(*parts: bytes) -> bytes:
+    """What shows that these were not changed."""
+    return hashlib.sha256(b"".join(parts)).digest()[:16]
 
 
 def _damaged(run_id: str, name: str, why: str, last: int) -> HistoryDamaged:

@@ -52,6 +52,7 @@ OF_MAIN = [
     "redispatch",
     "retire",
     "pack",
+    "checkpoint",
     "finish",
     "look",
     "trim",

@@ -11,14 +11,19 @@ from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event
 from support.store.verb_cases import CASES, PLAN
-from umbel.orchestration.history import packing
-from umbel.orchestration.history.packing import Packer, pack_run
+from umbel.orchestration.history.packing import chunks
+from umbel.orchestration.history.packing import packer as packers
+from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
+from umbel.orchestration.history.packing.packer import Packer
 from umbel.orchestration.history.points import Where, point_at, points
-from umbel.orchestration.history.verify import verify
+from umbel.orchestration.history.rebuild import rebuilt, rebuilt_contents
+from umbel.orchestration.history.verify import differences, verify
 from umbel.orchestration.inspection.run_detail import read_detail
 from umbel.orchestration.inspection.run_rows import read_rows
-from umbel.orchestration.model.errors import HistoryDamaged
+from umbel.orchestration.model.errors import HistoryDamaged, HistoryUnavailable
 from umbel.orchestration.model.work_item import FannedOut
+from umbel.orchestration.snapshots.take import contents
+from umbel.orchestration.state.redis_hash import Change, StateHash
 from umbel.orchestration.store import journal
 from umbel.orchestration.store.journal import Extent, entries, extent, newest_entries
 from umbel.orchestration.streams.log import read_page
@@ -74,11 +79,11 @@ async def everything(store: Any, run_id: str) -> list[Any]:
 
 @pytest.mark.parametrize("most", [500, 2])
 def test_what_was_packed_is_read_as_before(store: Store, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(packing, "CHUNK_ENTRIES", most)
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", most)
     run, _ = ended(store)
     before = store.call(everything, store, run.run_id)
 
-    assert store.call(pack_run, store, run.run_id) == len(before[0])
+    assert store.call(pack_run, store, run.run_id) == before[0][-1]
 
     before[3] = Extent(1, len(before[0]), len(before[0]) + 1)
     assert store.client.xlen(run.keys["journal"]) == 0
@@ -117,7 +122,7 @@ def test_a_run_that_is_taken_up_again_keeps_its_packed_past(store: Store) -> Non
 def test_readers_lose_and_double_nothing_while_entries_are_packed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "CHUNK_ENTRIES", 3)
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 3)
     monkeypatch.setattr(journal, "PAGE", 2)
     run, _ = ended(store)
 
@@ -140,7 +145,7 @@ def test_readers_lose_and_double_nothing_while_entries_are_packed(
 def test_reading_backwards_while_entries_are_packed_loses_and_doubles_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "CHUNK_ENTRIES", 3)
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 3)
     monkeypatch.setattr(journal, "PAGE", 2)
     run, _ = ended(store)
     total = store.client.xlen(run.keys["journal"])
@@ -160,10 +165,10 @@ def test_two_who_pack_the_same_do_it_once(store: Store) -> None:
     run, _ = ended(store)
     before = all_entries(store, run.run_id)
 
-    async def both(store: Any) -> list[int]:
+    async def both(store: Any) -> list[Any]:
         return list(await asyncio.gather(pack_run(store, run.run_id), pack_run(store, run.run_id)))
 
-    assert sorted(store.call(both, store)) == [0, len(before)]
+    assert sorted(store.call(both, store), key=bool) == [None, before[-1]]
     assert all_entries(store, run.run_id) == before
 
 
@@ -228,7 +233,7 @@ def test_runs_that_ended_long_enough_ago_are_packed_each_once(store: Store, pack
 def test_many_runs_that_ended_at_one_instant_are_all_packed(
     store: Store, packer: Packer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "BATCH", 2)
+    monkeypatch.setattr(packers, "BATCH", 2)
     runs = [ended(store)[0] for _ in range(5)]
     instant = now(store) - 1000
     for run in runs:
@@ -255,3 +260,118 @@ def test_nothing_is_packed_where_that_is_switched_off(store: Store) -> None:
     ended(store)
 
     assert store.call(Packer(store.wrapped).turn, now(store) + 100_000) == 0
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("advance", "purge", "pack")])
+def test_whatever_is_done_to_a_run_after_a_checkpoint_is_rebuilt_from_it(store: Store, name: str) -> None:
+    case = CASES[name](store)
+    before = {run_id: store.call(checkpoint_run, store, run_id) for run_id in runs_of(store)}
+    case.ask()
+
+    for run_id in before:
+        if not store.client.exists(store.locate(run_id)["run"]):
+            continue
+        assert_holds(store, run_id)
+        live, past = store.call(contents, store, run_id), all_entries(store, run_id)
+
+        async def again(store: Any, run_id: str, past: list[Any]) -> Any:
+            async with rebuilt(store, run_id, past) as scratch:
+                return await rebuilt_contents(scratch)
+
+        found = list(differences(store.call(again, store, run_id, past), live))
+        assert not found, "\n".join(map(str, found))
+
+
+def names_in(store: Store, run: DrivenRun, begin: str) -> list[str]:
+    return sorted(name.decode() for name in store.client.hkeys(run.keys["packed"]) if name.decode().startswith(begin))
+
+
+def counting(store: Store, turns: int) -> DrivenRun:
+    """A run whose state was written so often."""
+    run = DrivenRun(store, PLAN).start()
+    write(store, run, turns)
+    return run
+
+
+def write(store: Store, run: DrivenRun, turns: int) -> None:
+    state = store.over(StateHash, run.run_id, run.run_id)
+    for _ in range(turns):
+        state.write(Change("set", {"n": str(store.call(extent, store, run.run_id).last).encode()}))
+
+
+def with_settings(store: Store, **changed: Any) -> None:
+    store.wrapped.settings = store.settings.model_copy(update=changed)
+
+
+def state_at(store: Store, run: DrivenRun, seq: int) -> Any:
+    return store.call(point_at, store, run.run_id, Where(seq=seq)).state()
+
+
+def test_a_running_run_with_a_long_journal_is_packed_with_a_checkpoint(store: Store) -> None:
+    with_settings(store, history_checkpoint_every=10)
+    long, short = counting(store, 12), counting(store, 3)
+
+    assert store.call(Packer(store.wrapped).turn, now(store)) == 1
+
+    [name] = names_in(store, long, "@13@")
+    assert store.client.xlen(long.keys["journal"]) == 0
+    assert store.client.pttl(long.keys["packed"]) == -1
+    assert not is_packed(store, short)
+    write(store, long, 1)
+    assert state_at(store, long, 14) == {"n": 13}
+    assert state_at(store, long, 5) == {"n": 4}
+    assert_holds(store, long.run_id)
+    stored = store.client.hget(long.keys["packed"], name)
+    store.client.hset(long.keys["packed"], name, stored[:-2] + b"ab")
+    with pytest.raises(HistoryDamaged, match="The checkpoint at entry 13"):
+        state_at(store, long, 14)
+    with pytest.raises(HistoryDamaged, match="The checkpoint at entry 13"):
+        assert_holds(store, long.run_id)
+
+
+def test_a_checkpoint_that_is_not_what_the_journal_leads_to_is_found(store: Store) -> None:
+    run = counting(store, 3)
+    store.client.hset(run.keys["run"], "live", 7)  # behind the journal's back
+    store.call(checkpoint_run, store, run.run_id)
+    store.client.hset(run.keys["run"], "live", 1)
+
+    with pytest.raises(HistoryDamaged, match=r"checkpoint at entry 4 .* first difference is in run\[live\]"):
+        assert_holds(store, run.run_id)
+
+
+def test_what_is_done_again_for_long_keeps_checkpoints_on_the_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 5)
+    with_settings(store, history_checkpoint_every=5)
+    run = counting(store, 20)
+    store.call(pack_run, store, run.run_id)
+
+    assert state_at(store, run, 13) == {"n": 12}
+
+    assert [name.split("@")[1] for name in names_in(store, run, "@")] == ["10", "5"]
+    assert state_at(store, run, 13) == {"n": 12}
+    assert_holds(store, run.run_id)
+
+
+@pytest.mark.parametrize("keep", ["last:8", "0.001"])
+def test_only_as_much_history_is_kept_as_is_wanted_and_that_is_said(store: Store, keep: str) -> None:
+    with_settings(store, history_keep=keep)
+    run = counting(store, 9)
+    for _ in range(3):
+        store.call(checkpoint_run, store, run.run_id)
+        write(store, run, 10)
+    store.call(checkpoint_run, store, run.run_id)
+
+    first = store.call(extent, store, run.run_id).first
+
+    assert first in ({"last:8": (31,), "0.001": (31, 41)}[keep])
+    assert state_at(store, run, 40) == {"n": 39}
+    with pytest.raises(HistoryUnavailable, match=f"its history is kept from {first} to 40"):
+        state_at(store, run, 12)
+    assert_holds(store, run.run_id)
+    write(store, run, 1)
+    assert_holds(store, run.run_id)

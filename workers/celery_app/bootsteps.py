@@ -26,7 +26,7 @@ from ...orchestration.engine.due import look
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.engine.worker_directory import forget_silent, paused_queues
-from ...orchestration.history.packing import Packer
+from ...orchestration.history.packing.packer import Packer
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
 from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.scripts import library

@@ -110,7 +110,7 @@ class JournalTail:
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store, self._run_id = store, run_id
-        self._last: Entry | None = None
+        self._last: Entry | int = 0
         self._reached: dict[str, set[str]] = {}
         self._staged: Counter[str] = Counter()
 

@@ -5,7 +5,7 @@
 -- One script, because all of it must be of one instant. It takes about a millisecond per thousand live work items.
 --!flags no-writes
 --!keys run work events slots free queue scopes joins inbox waiters waiting extra received collect children
---!keys timers state
+--!keys timers state versions
 
 if redis.call('EXISTS', K.run) == 0 then return { 'unknown' } end
 local given = {}
@@ -32,6 +32,7 @@ for i = 1, #waiting, 2 do due('waiter|' .. call.run .. '|' .. waiting[i]) end
 due('timeout|' .. call.run)
 
 local _, _, last = removed.entries()
+local version = redis.call('HGET', K.versions, 'v')
 local reply = { 'taken', last, timers, 'run', redis.call('HGETALL', K.run), 'work', work,
   'events', redis.call('HGETALL', K.events), 'slots', redis.call('HGETALL', K.slots),
   'free', redis.call('ZRANGE', K.free, 0, -1, 'WITHSCORES'), 'queue', redis.call('HGETALL', K.queue),
@@ -40,7 +41,7 @@ local reply = { 'taken', last, timers, 'run', redis.call('HGETALL', K.run), 'wor
   'waiting', redis.call('ZRANGE', K.waiting, 0, -1, 'WITHSCORES'),
   'received', redis.call('ZRANGE', K.received, 0, -1, 'WITHSCORES'),
   'collect', redis.call('HGETALL', K.collect), 'children', redis.call('HGETALL', K.children),
-   'state', redis.call('HGETALL', K.state) }
+   'state', redis.call('HGETALL', K.state), 'versions', version and { 'v', version } or {} }
 for _, key in pairs(call.named) do
   reply[#reply + 1] = given[key]
   local kind = redis.call('TYPE', key).ok

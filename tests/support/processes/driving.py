@@ -29,6 +29,7 @@ QUICK = {
     "heartbeat_seconds": 0.4,
     "sweep_seconds": 0.2,
     "history_pack_after_seconds": 1.0,
+    "history_checkpoint_every": 20,
     "redispatch_seconds": 1.0,
     "drain_seconds": 5.0,
 }

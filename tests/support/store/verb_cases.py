@@ -16,7 +16,7 @@ from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.leases import Held, Pulse
 from umbel.orchestration.engine.protocol import Engine
-from umbel.orchestration.history.packing import pack_run
+from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
 from umbel.orchestration.model.commands import Fill, Publish
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, decide_start, route
 from umbel.orchestration.model.envelope import JOIN_EXPIRED, START
@@ -304,7 +304,12 @@ def retire(store: Store) -> Case:
 def pack(store: Store) -> Case:
     run, work = claimed(store)
     run.commit(work, stop())
-    return Case("pack", lambda: store.call(pack_run, store, run.run_id), again=lambda _: 0)
+    return Case("pack", lambda: store.call(pack_run, store, run.run_id), again=lambda _: None)
+
+
+def checkpoint(store: Store) -> Case:
+    run, _ = claimed(store)
+    return Case("checkpoint", lambda: store.call(checkpoint_run, store, run.run_id))
 
 
 def purge(store: Store) -> Case:
@@ -474,6 +479,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "revive": revive,
     "retire": retire,
     "pack": pack,
+    "checkpoint": checkpoint,
     "purge": purge,
     "rewind": rewind,
     "admit": admit,

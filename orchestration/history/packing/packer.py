@@ -1,7 +1,7 @@
-"""Packing journals: some time after a run has ended its entries are compressed, by the process whose turn it is.
+"""Whose turn it is to pack: some time after a run has ended, and while it runs whenever its journal has many entries.
 
-What was published and the run itself stay as they are. Nothing waits for it: a run whose journal is never packed only
-takes more memory.
+The process whose turn it is does it. What was published and the run itself stay as they are. Nothing waits for it: a
+run whose journal is never packed only takes more memory.
 """
 
 from __future__ import annotations
@@ -9,27 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from ..model.errors import StoreUnavailable
-from ..store.journal import Entry, unpacked
-from ..store.packed import pack_chunk
-from ..store.replies import pairs
-from ..store.verbs import Store
+from ...model.errors import RunNotFound, StoreUnavailable
+from ...store.replies import pairs
+from ...store.verbs import Store
+from .chunks import checkpoint_run, pack_run
 
 logger = logging.getLogger("umbel.history")
 
-#: A chunk ends after so many entries, or bytes of them.
-CHUNK_ENTRIES, CHUNK_BYTES = 500, 1 << 20
 #: Ended runs looked at per shard, status and turn; so many are packed at the same time.
 BATCH, AT_ONCE = 64, 16
 #: A turn ends after so many seconds: the process has other work.
 TURN_SECONDS = 0.25
 #: Turns of all processes are at least so far apart while there is nothing left to pack.
 PAUSE_SECONDS = 15.0
-#: Start commands above this are not kept beside the chunks, for lists of runs; see `run_rows.GLANCE_BYTES`.
-START_BYTES = 16 << 10
+#: Running runs looked at per shard and turn.
+RUNNING = 64
 
 _ENDED = ("completed", "failed", "cancelled", "timed_out")
 
@@ -45,9 +41,10 @@ class Packer:
         self._after_ms = round(store.settings.history_pack_after_seconds * 1000)
         self._pause_seconds = min(PAUSE_SECONDS, max(self._after_ms / 4000, 0.05))
         self._again_at = 0.0
+        self._passed: dict[int, int] = {}  # shard -> how many running runs were looked at before
 
     async def turn(self, now: int) -> int:
-        """Pack journals of runs that ended long enough ago, for a moment; returns of how many.
+        """Pack journals of runs that ended long enough ago or have long ones, for a moment; returns of how many.
 
         *Promise:* may be asked by any number of processes at the same time. Each chunk is one script; a crash between
         two leaves a journal of which a part is packed, and the next turn goes on there.
@@ -65,14 +62,39 @@ class Packer:
         key, pause = self.store.keys.in_shard(0, "packing"), max(1, round(self._pause_seconds * 900))
         if not await self.store.command("take the turn to pack", "SET", key, "1", "NX", "PX", pause):
             return 0
-        packed = 0
+        done = await self._pack_running(began_at)
         for (status, shard), ended in (await self._ended(now)).items():
             if time.monotonic() - began_at > TURN_SECONDS:
                 await self.store.command("give up the turn to pack", "DEL", key)
                 self._again_at = 0.0
                 break
-            packed += await self._pack(status, shard, ended)
-        return packed
+            done += await self._pack(status, shard, ended)
+        return done
+
+    async def _pack_running(self, began_at: float) -> int:
+        """Look at some running runs, in the next turn at those behind them."""
+        keys, shards = self.store.keys, range(self.store.settings.shards)
+        asked = [
+            ("ZRANGE", keys.in_shard(shard, "runs:running"), first, first + RUNNING - 1)
+            for shard in shards
+            for first in (self._passed.get(shard, 0),)
+        ]
+        found = await self.store.batch("look at running runs", *asked)
+        self._passed = {
+            shard: self._passed.get(shard, 0) + RUNNING
+            for shard, some in zip(shards, found, strict=True)
+            if len(some) == RUNNING
+        }
+        run_ids = [run_id.decode() for some in found for run_id in some]
+        sizes = await self.store.batch(
+            "look at running runs", *(("XLEN", self.store.locate(run_id)["journal"]) for run_id in run_ids)
+        )
+        done = 0
+        for run_id, size in zip(run_ids, sizes, strict=True):
+            if size >= self.store.settings.history_checkpoint_every and time.monotonic() - began_at < TURN_SECONDS:
+                await self._safely(checkpoint_run, run_id)
+                done += 1
+        return done
 
     async def _ended(self, now: int) -> dict[tuple[str, int], dict[str, int]]:
         """What is due, by status and shard: run -> when it ended."""
@@ -104,71 +126,19 @@ class Packer:
             ended = ended | {run_id.decode(): last for run_id in beside}
         run_ids = list(ended)
         for start in range(0, len(run_ids), AT_ONCE):
-            await asyncio.gather(*map(self._pack_safely, run_ids[start : start + AT_ONCE]))
+            some = run_ids[start : start + AT_ONCE]
+            await asyncio.gather(*(self._safely(pack_run, run_id) for run_id in some))
         key = self.store.keys.in_shard(0, "packed_until")
         await self.store.command("note what is packed", "HSET", key, f"{status}:{shard}", last)
         return len(run_ids)
 
-    async def _pack_safely(self, run_id: str) -> None:
+    async def _safely(self, act: Callable[[Store, str], Awaitable[object]], run_id: str) -> None:
         """What cannot be packed stays as it is: it must not keep others from being packed."""
         try:
-            await pack_run(self.store, run_id)
+            await act(self.store, run_id)
         except StoreUnavailable:
             raise
+        except RunNotFound:
+            return  # deleted meanwhile
         except Exception:
             logger.exception("the journal of run %s was not packed", run_id, extra={"action": "pack_error"})
-
-
-async def pack_run(store: Store, run_id: str) -> int:
-    """Pack all that a run's journal has, chunk by chunk; returns how many entries that were.
-
-    *Promise:* each chunk is one script, which changes nothing if the journal is not what the chunk was made of.
-    """
-    packed = 0
-    while True:
-        page, digest = await asyncio.gather(
-            unpacked(store, run_id, CHUNK_ENTRIES),
-            store.command("read a journal", "HGET", store.locate(run_id)["packed"], "digest"),
-        )
-        taken = list(_of_a_chunk(page.entries))
-        is_all = len(taken) == len(page.entries) < CHUNK_ENTRIES
-        if not taken or not await _put(store, run_id, page.cut, taken, digest, is_all=is_all):
-            return packed  # in the latter case another process packs it
-        packed += len(taken)
-        if is_all:
-            return packed
-
-
-def _of_a_chunk(entries: Iterable[Entry]) -> Iterator[Entry]:
-    size = 0
-    for entry in entries:
-        yield entry
-        size += entry.size
-        if size > CHUNK_BYTES:
-            return
-
-
-async def _put(
-    store: Store, run_id: str, cut: int, taken: Sequence[Entry], before: bytes | None, *, is_all: bool
-) -> bool:
-    first, last = taken[0], taken[-1]
-    chunk, stored = pack_chunk(first.seq, [each.raw for each in taken], before or b"")
-    ms, _, number = last.entry_id.partition("-")
-    about: dict[str, Any] = {}
-    if first.seq == 1:
-        start = first.fields.get(b"c", b"") if first.kind == "start" else b""
-        about = {"size": len(start), "start": start if len(start) <= START_BYTES else None}
-    reply = await store.verb(
-        "pack",
-        run_id,
-        cut=cut,
-        first=first.entry_id,
-        next=f"{ms}-{int(number) + 1}",
-        name=chunk.name,
-        before=before,
-        digest=chunk.digest,
-        body=stored,
-        extra={"copy": store.locate(run_id).stem + "copy"} if is_all else {},
-        **about,
-    )
-    return bool(reply[0] == b"packed")

@@ -1,0 +1,119 @@
+"""Packing one journal: its entries in compressed chunks, and of a running run a checkpoint at the last one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ...snapshots.take import contents
+from ...store.journal import Entry, place_of, unpacked
+from ...store.packed import pack_chunk
+from ...store.verbs import Store
+from .checkpoints import Packed, instant_in, keep_checkpoint, name_of, packed
+
+#: A chunk ends after so many entries, or bytes of them.
+CHUNK_ENTRIES, CHUNK_BYTES = 500, 1 << 20
+#: Of a run with more live work items than that no checkpoint is made: reading them takes a script too long.
+CHECKPOINT_WORK = 2_000
+#: Start commands above this are not kept beside the chunks, for lists of runs; see `run_rows.GLANCE_BYTES`.
+START_BYTES = 16 << 10
+
+
+async def pack_run(store: Store, run_id: str, *, through: str = "+") -> Entry | None:
+    """Pack what a run's journal has, chunk by chunk; returns the last entry that was packed.
+
+    *Promise:* each chunk is one script, which changes nothing if the journal is not what the chunk was made of.
+
+    Args:
+        store: The deployment.
+        run_id: The run.
+        through: Id of the last entry to pack; by default all are, and the run has ended.
+    """
+    last = None
+    while True:
+        page, digest = await asyncio.gather(
+            unpacked(store, run_id, CHUNK_ENTRIES),
+            store.command("read a journal", "HGET", store.locate(run_id)["packed"], "digest"),
+        )
+        taken = list(_of_a_chunk(page.entries, through))
+        is_all = len(taken) == len(page.entries) < CHUNK_ENTRIES
+        has_ended = is_all and through == "+"
+        if not taken or not await _put(store, run_id, page.cut, taken, digest, has_ended=has_ended):
+            return last  # in the latter case another process packs it
+        last = taken[-1]
+        if is_all or last.entry_id == through:
+            return last
+
+
+async def checkpoint_run(store: Store, run_id: str) -> None:
+    """Pack what the journal of a running run has, keep what it is now beside that, and let go of what is too old.
+
+    *Promise:* the checkpoint is of one instant and of exactly the last entry that is packed, or there is none.
+    """
+    live = await store.command("look at a run", "HGET", store.locate(run_id)["run"], "live")
+    if int(live or 0) > CHECKPOINT_WORK:
+        return
+    then = await contents(store, run_id)
+    run = then.flat("run")
+    if run.get(b"status") != b"running" or b"queued" in run or b"unbegun" in run:
+        return  # the state may be that of another run
+    last = await pack_run(store, run_id, through=then.journal)
+    if last is None or last.entry_id != then.journal:
+        return
+    there = await packed(store, run_id)
+    there.checkpoints[last.seq] = name_of(last)
+    await keep_checkpoint(store, last, then, _too_old(there, last, store.settings.history_keep))
+
+
+def _too_old(there: Packed, last: Entry, keep: str) -> list[str]:
+    """Names of what goes: all up to the last checkpoint from where all that is to be kept can be rebuilt."""
+    if keep == "all":
+        return []
+    kind, _, number = keep.rpartition(":")
+    if kind:
+        wanted = [seq for seq in there.checkpoints if seq <= last.seq - int(number)]
+    else:
+        since = last.at - float(number) * 1000
+        wanted = [seq for seq, name in there.checkpoints.items() if instant_in(name) <= since]
+    if not wanted:
+        return []
+    chunks = [f"{first}-{end}" for first, end in there.chunks if end <= wanted[-1]]
+    return chunks + [name for seq, name in there.checkpoints.items() if seq < wanted[-1]]
+
+
+def _of_a_chunk(entries: Iterable[Entry], through: str) -> Iterator[Entry]:
+    size = 0
+    for entry in entries:
+        if through != "+" and place_of(entry.entry_id) > place_of(through):
+            return
+        yield entry
+        size += entry.size
+        if size > CHUNK_BYTES:
+            return
+
+
+async def _put(
+    store: Store, run_id: str, cut: int, taken: Sequence[Entry], before: bytes | None, *, has_ended: bool
+) -> bool:
+    first, last = taken[0], taken[-1]
+    chunk, stored = pack_chunk(first.seq, [each.raw for each in taken], before or b"")
+    ms, _, number = last.entry_id.partition("-")
+    about: dict[str, Any] = {}
+    if first.seq == 1:
+        start = first.fields.get(b"c", b"") if first.kind == "start" else b""
+        about = {"size": len(start), "start": start if len(start) <= START_BYTES else None}
+    reply = await store.verb(
+        "pack",
+        run_id,
+        cut=cut,
+        first=first.entry_id,
+        next=f"{ms}-{int(number) + 1}",
+        name=chunk.name,
+        before=before,
+        digest=chunk.digest,
+        body=stored,
+        extra={"copy": store.locate(run_id).stem + "copy"} if has_ended else {},
+        **about,
+    )
+    return bool(reply[0] == b"packed")
