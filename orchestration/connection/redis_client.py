@@ -216,8 +216,9 @@ def is_passing(error: Exception) -> bool:
 
 def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:
     """What is raised when an outage outlasts the patience."""
+    waited = f" within {patience_seconds:g} s" if patience_seconds else ""
     return StoreUnavailable(
-        f"Redis at {redact_url(url)} did not answer within {patience_seconds:g} s while umbel was trying to {what}: "
+        f"Redis at {redact_url(url)} did not answer{waited} while umbel was trying to {what}: "
         f"{str(error).rstrip('.')}. Nothing is lost: start Redis or correct UMBEL_REDIS_URL, then try again.",
         redact_url(url),
     )

@@ -36,6 +36,7 @@ from ..events.event import StartEvent
 from ..messages.dispatcher import CeleryDispatcher, publishing_app
 from ..workflow.definition import WorkflowDefinition, serializer_of
 from ..workflow.registry import Registry
+from ..workflow.start_events import kept_start_event
 from .handler import WorkflowHandler
 from .own_connection import OwnConnection, drive, engine_here
 
@@ -133,6 +134,7 @@ class Runtime:
         self.prepare(workflow, run_id)
         self.registry.keep(run_id, workflow)
         envelope = None if event is None else encode_event(event, self.settings)
+        options = (options or {}) | kept_start_event(workflow, envelope)
         started = self.hub.expect(run_id)
         here = None if self.portal.is_here() else self._engine_here
         if begin_with is not None or session is not None or num_concurrent_runs is not None:

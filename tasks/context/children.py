@@ -26,7 +26,7 @@ from ..events.event import StartEvent, StopEvent, WorkflowFailedEvent
 from ..events.exceptions import shown
 from ..workflow.definition import WorkflowDefinition
 from ..workflow.registry import Registered, Registry
-from ..workflow.start_events import start_event_for
+from ..workflow.start_events import kept_start_event, start_event_for
 from .results import result_of
 from .tracing import tracing
 from .waits import Waits
@@ -151,6 +151,7 @@ class Children:
             about["options"] |= {_OUTER_SESSIONS: outer}
         about["when_busy"] = None if child.session is None else "queue"
         event = self._start_event(child)
+        about["options"] |= kept_start_event(child.workflow, event)
         plan = registered.plan.with_priority(about["options"].get("priority"))
         if (traced := tracing()) is not None:
             about["options"] |= traced.inherited()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...orchestration.model.errors import ContextStateError
 from ...orchestration.model.work_item import ForkedFrom, idempotency_key
+from ..events.event import StartEvent
 from .run_context import NewRunContext, RunContext
 from .step_context import StepContext
 
@@ -56,6 +57,19 @@ class Faces:
     def step_name(self) -> str:
         """The step's name."""
         return self._step("step_name").work.step
+
+    @property
+    def start_event(self) -> StartEvent:
+        """The event that the run began with, a copy of its own for each attempt. Blocks for nothing.
+
+        It is kept with each run of a workflow in whose class, or its module, some function mentions `start_event`;
+        every claim of a step brings it along, so it should be small where steps are many.
+
+        Raises:
+            WorkflowRuntimeError: It is not kept: no function there mentions it, or the run continues from a snapshot.
+            ContextStateError: This is no step.
+        """
+        return self._step("start_event").start_event
 
     @property
     def attempt(self) -> int:

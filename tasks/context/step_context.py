@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,12 @@ from ...orchestration.state.redis_hash import Reads, StateHash
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
-from ..events.event import Event, event_name, fields_to_json
+from ..events.event import Event, StartEvent, event_name, fields_to_json
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..state.write_back import WriteBackStore
 from ..values.json_values import dump_json, to_json_object, to_json_value
 from ..workflow.registry import Registered, Registry
+from ..workflow.start_events import START_EVENT
 from .children import Children
 from .emissions import Emissions
 from .memos import Memos
@@ -118,6 +120,20 @@ class StepContext:
             else:
                 self._state = SyncStateStore(self._side, *about, recorded=self.recorded_state)
         return self._state
+
+    @property
+    def start_event(self) -> StartEvent:
+        """See `Context.start_event`."""
+        kept = json.loads(self.work.options).get(START_EVENT) if START_EVENT in self.work.options else None
+        if kept is None:
+            raise WorkflowRuntimeError(
+                f"Run {self.work.run_id!r} does not keep the event it began with, which step {self.work.step!r} asks "
+                "for: it continues from a snapshot, or no function in the class or the module of its workflow "
+                "mentions start_event. Mention ctx.start_event there, or hand what steps need on in their events."
+            )
+        event = decode_event(Envelope.from_bytes(kept.encode()), self.registry)
+        assert isinstance(event, StartEvent)
+        return event
 
     @property
     def exchanges(self) -> int:

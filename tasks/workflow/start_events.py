@@ -7,9 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ..events.event import StartEvent, event_name
 from .definition import WorkflowDefinition
+from .mentions import uses_start_event
+
+#: Among the options of a run.
+START_EVENT = "start_event"
 
 logger = logging.getLogger("umbel.runtime")
 
@@ -49,3 +54,13 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
             f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: "
             f"{problems}. Its fields: {', '.join(cls.model_fields) or 'none'}."
         ) from error
+
+
+def kept_start_event(workflow: WorkflowDefinition, event: Envelope | None) -> dict[str, Any]:
+    """What of a start event is kept among the options of a run, which each of its attempts has: see `ctx.start_event`.
+
+    Runs of workflows that do not mention it keep nothing.
+    """
+    if event is None or not uses_start_event(type(workflow)):
+        return {}
+    return {START_EVENT: event.to_bytes().decode()}

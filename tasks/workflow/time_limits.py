@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from types import CodeType
 
 from ..events.event import HumanResponseEvent, InputRequiredEvent
 from ..steps.decorators import StepConfig
+from .mentions import mentions
 
 
 class _OfClass(float):
@@ -30,12 +30,4 @@ def _waits_for_events(steps: Collection[StepConfig]) -> bool:
         issubclass(event, InputRequiredEvent | HumanResponseEvent)
         for config in steps
         for event in (*config.emits, *config.accepted_events)
-    ) or any(_mentions_waiting(getattr(config.function, "__code__", None)) for config in steps)
-
-
-def _mentions_waiting(code: CodeType | None) -> bool:
-    if code is None:
-        return False
-    return "wait_for_event" in code.co_names or any(
-        _mentions_waiting(inner) for inner in code.co_consts if isinstance(inner, CodeType)
-    )
+    ) or any(mentions(config.function, "wait_for_event") for config in steps)

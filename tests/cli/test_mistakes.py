@@ -105,7 +105,7 @@ def test_a_worker_without_an_answering_redis_says_so_once(cli: Cli) -> None:
         worker.says("Trying again in 2.00 seconds")
         worker.says("Redis unreachable, retrying")
         worker.press_ctrl_c()
-        worker.ends()
+        assert worker.ends() == 0
 
     assert "Traceback" not in worker.text
     assert worker.text.count("Cannot connect") == 1

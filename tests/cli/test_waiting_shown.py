@@ -159,6 +159,13 @@ def test_ctrl_c_ends_dev_although_a_step_goes_on(cli: Cli) -> None:
     assert "Traceback" not in dev.text
 
 
+def test_ctrl_c_ends_a_worker_without_an_error(cli: Cli, durable_redis_url: str) -> None:
+    with Terminal(cli, "worker", "flows.py", "--redis", durable_redis_url, columns=160) as worker:
+        worker.says("ready.")
+        worker.press_ctrl_c()
+        assert worker.ends() == 0
+
+
 def test_ctrl_c_ends_a_command_that_follows_a_run(cli: Cli) -> None:
     with Terminal(cli, "run", "flows.py:Ask", "--run-id", "asked") as run:
         run.says("Answer with")

@@ -14,6 +14,7 @@ import click
 from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import host_format
+from celery.worker import state as worker_state
 
 from ....orchestration.connection.settings import Settings, redact_url
 from ....orchestration.model.errors import NotConfigured, WorkflowValidationError
@@ -166,7 +167,9 @@ def worker(
     sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown there
     sys.stdout = sys.stderr = StepOutput(print_line if quiet else log_line)
     controller.start()
-    sys.exit(controller.exitcode)
+    # Celery ends with 1 after Ctrl-C although nothing has failed.
+    was_asked_to = worker_state.should_stop is not None and worker_state.should_terminate is None
+    sys.exit(os.EX_OK if was_asked_to else controller.exitcode)
 
 
 def _add_companions(installation: Installation, targets: Sequence[str]) -> None:

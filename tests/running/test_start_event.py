@@ -1,0 +1,62 @@
+"""`ctx.start_event`: what a run began with, in any of its steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, step
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+class Order(StartEvent):
+    sizes: tuple[int, ...]
+
+
+class Packed(Event):
+    pass
+
+
+class Named(Workflow):
+    @step
+    async def pack(self, ev: Order) -> Packed:
+        return Packed()
+
+    @step
+    def ship(self, ctx: Context, ev: Packed) -> StopEvent:
+        return StopEvent(result=shipped(ctx))
+
+
+def shipped(ctx: Context[Any]) -> list[Any]:
+    """Code of the module counts as the workflow's."""
+    return [ctx.start_event.sizes, ctx.start_event.get("to")]  # type: ignore[attr-defined]
+
+
+class Parent(Workflow):
+    @step
+    async def order(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=await ctx.run(Named(), sizes=(3,)))
+
+
+async def test_a_step_sees_what_its_run_began_with_unchanged() -> None:
+    assert await Named().run(sizes=(1, 2), to="Kiel") == [(1, 2), "Kiel"]
+
+
+async def test_a_child_run_sees_its_own() -> None:
+    assert await Parent().run() == [(3,), None]
+
+
+async def test_a_run_of_code_that_does_not_mention_it_does_not_keep_it(runtime: Any) -> None:
+    class Elsewhere(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=getattr(ctx, "start_event"))  # noqa: B009
+
+    Elsewhere.__module__ = "somewhere.else"
+    handler = Elsewhere().run(secret="x")
+
+    with pytest.raises(WorkflowRuntimeError, match=r"step 'ask' asks for: .*Mention ctx\.start_event there"):
+        await handler
+    assert "start_event" not in runtime.portal.call(runtime.store.run(handler.run_id)).options
