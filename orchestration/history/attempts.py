@@ -51,6 +51,7 @@ class RecordedAttempt:
         outcome: `returned`, `fannedout`, `failed`, `suspended`, `awaiting` or `grouped`.
         error: Of a failure: class and message, as the journal cuts it.
         commands: What was applied for the outcome and for what it sent and published, as in the journal.
+        is_taken: The outcome was taken from the run that this one is a fork of; no step was executed.
         early: What it had published before its outcome, as the run's stream has it; None for what that has dropped.
         state: The state when it began.
         writes: What was written to the state from then until its outcome, by anybody.
@@ -64,6 +65,7 @@ class RecordedAttempt:
     outcome: str
     error: str
     commands: tuple[Mapping[str, Any], ...]
+    is_taken: bool
     early: tuple[Envelope | None, ...]
     state: Mapping[str, bytes]
     writes: tuple[StateWrite, ...]
@@ -152,6 +154,7 @@ class _Reading:
             outcome=entry.about["out"],
             error=entry.about.get("error", ""),
             commands=(*self._commands.get(work.work_id, ()), *entry.commands),
+            is_taken=bool(entry.about.get("re")),
             early=tuple(self._early.get(work.work_id, ())),
             state=state,
             writes=tuple(window),

@@ -15,7 +15,7 @@ from ...orchestration.engine.protocol import Engine
 from ...orchestration.history.attempts import RecordedAttempt
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.plan import Plan
-from ...orchestration.model.work_item import Held, Outcome, Returned, Surroundings
+from ...orchestration.model.work_item import ForkedFrom, Held, Outcome, Returned, Surroundings, Suspended
 from ..attempt.calling import Calling, Raised
 from ..attempt.failure import as_failure, error_text
 from ..attempt.plain_calls import ThreadCalls
@@ -97,6 +97,9 @@ class Replaying:
                 about = {"o": "absorb", "s": step} if item.deliver is None else {"o": "keep", "e": item.event_id}
                 commands.append(about | {"d": item.event.to_bytes()})
         then, now = emissions(work.work_id, recorded.commands), emissions(work.work_id, commands)
+        forked = ForkedFrom.of(work.options)
+        if isinstance(outcome, Suspended) and now.waits != then.waits and forked is not None and forked.recorded:
+            return Replayed(reason="the answers that it had from the run that this is a fork of are not kept any more")
         kind = "failed" if error else type(outcome).__name__.lower()
         found = [*_of_outcome(recorded, then, kind, error, now)]
         if self.compare == "events":
@@ -110,6 +113,8 @@ class Replaying:
         work = recorded.work
         if work.step not in self.registered.steps:
             return f"workflow {self.registered.name!r} has no step {work.step!r} any more"
+        if recorded.is_taken:
+            return "no code of the step was executed: its outcome was taken from the run that this is a fork of"
         if recorded.outcome == "failed" and "WorkerLost:" in recorded.error:
             return "no code of the step was executed: its process had died too often"
         if work.late:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from ...orchestration.history.attempts import RecordedAttempt, attempts
@@ -15,6 +16,7 @@ from ...orchestration.store.verbs import Store
 from ..client.handler import WorkflowHandler
 from ..client.runs import RunSummary
 from ..client.runtime import Runtime, current_runtime
+from ..context.reuse import with_recorded
 from ..workflow.definition import WorkflowDefinition
 from ..workflow.registry import Registered, Registry
 from .doing_again import Compare, Replaying
@@ -102,7 +104,8 @@ async def _replay(
 async def _recorded(store: Store, run_id: str) -> tuple[Plan, list[RecordedAttempt]]:
     """A run's plan and attempts; all of them, since a step may take longer than the keys of a rebuilt run live."""
     plan = await store.plan_of(run_id)
-    return plan, [each async for each in attempts(store, run_id, await past_entries(store, run_id))]
+    found = [each async for each in attempts(store, run_id, await past_entries(store, run_id))]
+    return plan, [replace(each, work=(await with_recorded(store, each.work))[0]) for each in found]
 
 
 def _loaded(runtime: Runtime, registry: Registry, plan: Plan) -> Registered:

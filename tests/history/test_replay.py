@@ -279,6 +279,21 @@ async def test_large_fan_outs_and_what_goes_on_from_a_point_are_replayed() -> No
     assert (other.recorded["value"], other.replayed["value"]) == ({"n": 299}, {"n": 0})
 
 
+async def test_outcomes_that_a_fork_has_taken_are_replayed_where_they_were_recorded() -> None:
+    handler = await ended()
+    fork = await handler.fork("after split", reuse="recorded", answers="recorded")
+    assert await fork == ["ada", 6]
+
+    report = await umbel.replay(fork)
+
+    reasons = {each.reason.partition(":")[0] for each in report.not_replayed}
+    assert reasons == {
+        "no code of the step was executed",
+        "the answers that it had from the run that this is a fork of are not kept any more",
+    }
+    assert (report.equal > 0, report.mismatches) == (True, ())
+
+
 class Less(Workflow):
     @step
     async def other(self, ev: StartEvent) -> StopEvent:
