@@ -65,6 +65,7 @@ OF_LOOPS = ["push", "fetch"]
 #: Passed rarely, or by clients; verbs that are not listed here lose their answers in `test_lost_replies`.
 OF_CLIENTS = ["start", "send", "admit", "begin", "finish", "revive", "snapshot", "restore", "state_lock", "state_write"]
 OF_CLIENTS += ["state_unlock", "state_renew", "state_at", "state_back", "purge", "dispatch", "open", "close"]
+OF_CLIENTS += ["replay", "rewind"]
 OF_OTHERS = ["look_later", "ack", "file", "acks", "quarantine", "goodbye"]
 
 
@@ -179,6 +180,9 @@ def test_a_client_that_dies_before_and_after_every_exchange_continues_when_it_is
             break
     assert {place for place, action in deployment.failpoints_fired() if action == "kill"} == set(places)
     copy = (deployment.folder / "copy").read_text()
-    found = {run_id: deployment.runtime.attach(run_id).result(40) for run_id in (*RUNS, copy)}
-    assert found == RUNS | {copy: RUNS["c-copied"]}
+    fork = (deployment.folder / "fork").read_text()
+    found = {run_id: deployment.runtime.attach(run_id).result(40) for run_id in (*RUNS, copy, fork)}
+    assert found == RUNS | {copy: RUNS["c-copied"], fork: RUNS["c-state"]}
+    differing = [run_id for run_id in found if not deployment.runtime.attach(run_id).verify().holds]
+    assert differing == []
     report.add("F7/F8 every place kills, client", seed=seed, runs=len(RUNS))

@@ -63,8 +63,9 @@ class RunSeen:
 
     @property
     def executions(self) -> list[Execution]:
-        """All executions in its journal."""
-        return executions(self.journal)
+        """All executions in its journal since it was last put back: before, outcomes of the same work may stand."""
+        put_back = max((place for place, (_, kind, _) in enumerate(self.journal) if kind == "rewind"), default=-1)
+        return executions(self.journal[put_back + 1 :])
 
 
 @dataclass
@@ -146,8 +147,9 @@ def see_runs(deployment: ChaosDeployment, wanted: Iterable[RunSeen]) -> list[Run
         run.counted, run.seq = int(commits or 0), int(seq or 0)
         run.numbers = sorted(int(entry_id.split(b"-")[0]) for entry_id, _ in [*stream, *trace])
         run.published = sorted(int(entry_id.split(b"-")[0]) for entry_id, _ in stream)
-        run.last = _end_in(stream)
         run.journal = store.journal(run.run_id)
+        is_put_back = any(kind == "rewind" for _, kind, _ in run.journal)
+        run.last = _end_in(stream[::-1] if is_put_back else stream)
         run.effects, run.booked = noted[run.run_id], booked[run.run_id]
         run.unlike_journal = [] if run.status is None else _unlike_journal(store, run.run_id)
         run.lifetimes = {name: life for name, life in zip(names, lives, strict=True) if life != -2}
@@ -163,7 +165,7 @@ def _unlike_journal(store: BlockingStore, run_id: str) -> list[str]:
 
 
 def _end_in(stream: list[tuple[bytes, dict[bytes, bytes]]]) -> int | None:
-    """The number of the first event that ends a run; chaos runs publish none but as their end."""
+    """The number of the first event here that ends a run; chaos runs publish none but as their end."""
     for entry_id, fields in stream:
         if Envelope.from_bytes(msgpack.unpackb(fields[b"d"], raw=True)[0]).is_a(STOP):
             return int(entry_id.split(b"-")[0])

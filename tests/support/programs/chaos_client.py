@@ -24,6 +24,7 @@ RUNS: dict[str, Any] = {
     "c-state": [0],
     "c-revived": [0],
     "c-copied": [0, 1],
+    "c-rewound": [0],
 }
 
 
@@ -62,6 +63,8 @@ class Client:
         original = self.asks("c-copied", 2)
         self._copy(original)
         self.answer(original, 2)
+        self._fork(state)
+        self._rewind(self.asks("c-rewound", 1))
         few.result(30)
         self._talk()
         assert self.runtime.portal.call(self.runtime.store.purge(few.run_id))
@@ -108,6 +111,21 @@ class Client:
             # Under another name in each life: what a restoration that broke off has brought keeps its name for an hour.
             done.write_text(workflow.start(ctx=Context.from_dict(workflow, original.ctx.to_dict())).run_id)
         self.answer(self.runtime.handler(done.read_text(), workflow), 2)
+
+    def _fork(self, origin: WorkflowHandler) -> None:
+        done = Path(os.environ[FOLDER], "fork")
+        if not done.exists():
+            done.write_text(origin.fork(1).run_id)  # under another name in each life, as in `_copy`
+        self.answer(self.runtime.handler(done.read_text(), Asks(runtime=self.runtime, timeout=None)), 1)
+
+    def _rewind(self, handler: WorkflowHandler) -> None:
+        done = Path(os.environ[FOLDER], "rewound")
+        self.answer(handler, 1)
+        if not done.exists():
+            handler.result(30)
+            handler.rewind(1)
+            done.touch()
+        self.answer(handler, 1)
 
 
 if __name__ == "__main__":
