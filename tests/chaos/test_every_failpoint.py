@@ -162,7 +162,7 @@ def test_connections_lost_before_and_after_every_script_repeat_no_outcome(
 
 
 @pytest.mark.full_matrix
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_client_that_dies_before_and_after_every_exchange_continues_when_it_is_started_again(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
