@@ -293,6 +293,18 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtChild:
+    """A fork has this child: begin it, or see whether it has ended, at once or later."""
+
+    child_id: str
+    begin: bool
+    later: bool = False
+
+    def wire(self) -> dict[str, Any]:
+        return {"o": "look", "id": self.child_id} | _present(go=self.begin or None, later=self.later or None)
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitChildren:
     """The committing work item waits until these child runs have ended."""
 
@@ -358,6 +370,7 @@ Command = (
     | Suspend
     | KeepPlan
     | Spawn
+    | LookAtChild
     | AwaitChildren
     | Done
     | Retry

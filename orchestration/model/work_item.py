@@ -180,7 +180,7 @@ class ForkedFrom:
         run_id, seq: The run it was forked from, and the point there.
         ids: The run that the ids of its work derive from: equal work has equal ids in a run and its forks.
         keys: Its idempotency keys, `%s` for the work item, if they are those of the run it was forked from.
-        recorded: It takes recorded outcomes or answers; see `history/recorded.py`.
+        recorded: It takes recorded outcomes or answers; see `history/forks/recorded.py`.
     """
 
     run_id: str

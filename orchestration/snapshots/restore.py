@@ -15,7 +15,7 @@ from ..model.work_item import Origin, Scope, Surroundings, buffer_name, derive_i
 from ..store.record import new as new_record
 from ..store.replies import Applied, Refusal
 from ..store.verbs import Store
-from .take import RunSnapshot, SavedItem
+from .take import RunSnapshot, SavedChild, SavedItem
 
 T = TypeVar("T")
 
@@ -193,6 +193,12 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
         fields["taken"] = list(item.taken)
         for name, members in item.taken.items():
             yield from _list(name, members)
+    if item.suspended and item.children:
+        fields |= {"awaited": len(item.children), "next_held": 1}
+        held = 0
+        for child in item.children:
+            held += child.status == "held"
+            yield _child_put(item, child, held if child.status == "held" else None)
     record = new_record(
         plan.by_name[item.step],
         limits.queue,
@@ -210,3 +216,21 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
     )
     put: dict[str, Any] = {"o": "item", "r": record, "ev": stored}
     yield put if item.due_at is None else put | {"at": item.due_at}
+
+
+def _child_put(item: SavedItem, child: SavedChild, number: int | None) -> dict[str, Any]:
+    put = {
+        "o": "child",
+        "id": child.child_id,
+        "w": item.work_id,
+        "wt": child.wait,
+        "st": child.status,
+        "pe": child.on_parent_end,
+        "wf": child.workflow,
+        "pl": child.plan_digest,
+        "plan": child.plan,
+        "sp": child.spec,
+        "ke": child.is_kept or None,
+        "n": number,
+    }
+    return {name: value for name, value in put.items() if value is not None}

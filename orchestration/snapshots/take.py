@@ -28,6 +28,32 @@ from ..store.verbs import Store
 
 
 @dataclass(frozen=True, kw_only=True)
+class SavedChild:
+    """A child run that a work item waits for.
+
+    Attributes:
+        child_id: The run.
+        wait: Names its end among the answers of the work item.
+        status: held (until another one has ended), starting, running, …
+        on_parent_end: What becomes of it when its parent ends before it.
+        workflow: Its workflow.
+        plan_digest, plan: Its plan, and that as JSON.
+        spec: What else it is started with; None once it was.
+        is_kept: It is the child of the run that this one was forked from.
+    """
+
+    child_id: str
+    wait: str
+    status: str
+    on_parent_end: str
+    workflow: str
+    plan_digest: str
+    plan: bytes | None
+    spec: bytes | None
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SavedItem:
     """One work item that has not ended.
 
@@ -40,7 +66,9 @@ class SavedItem:
         scope: Path of the fan-outs around it.
         recoveries: Packed recovery counts, one per event.
         running: An attempt was in progress.
-        suspended: It waits for an event.
+        suspended: It waits for an event, or for `children`.
+        children: Open child runs that it waited for, those that are held back last, in their order. Only a fork goes on
+            waiting for them.
         due_at: When a delayed retry is due, ms.
         failures, resumptions: Counted so far.
         first_attempt_at, last_failed_at: ms.
@@ -70,6 +98,7 @@ class SavedItem:
     sent: tuple[str, ...] = ()
     calls: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, tuple[Envelope, ...]] = field(default_factory=dict)
+    children: tuple[SavedChild, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +290,7 @@ class _Reading:
         self.run, self.state, self.work, self.events = (found.flat(name) for name in ("run", "state", "work", "events"))
         self.queue, self.scopes, self.joins = (found.flat(name) for name in ("queue", "scopes", "joins"))
         self.waiters, self.collect = found.flat("waiters"), found.flat("collect")
+        self.children, self.waiting = found.flat("children"), {name.partition(b"|")[0] for name in self.waiters}
         self.inbox, self.timers, self.lists = found.by_name.get("inbox", ()), found.timers, found.by_name
 
     def snapshot(self) -> RunSnapshot:
@@ -329,7 +359,8 @@ class _Reading:
             scope=record.scope,
             recoveries=record.recoveries_each or (record.recoveries,),
             running=record.state == "running",
-            suspended=record.state == "suspended" and record.awaited is None,
+            suspended=record.state == "suspended" and record.work_id.encode() in self.waiting,
+            children=tuple(self._open_children(record.work_id)) if record.awaited is not None else (),
             due_at=self.timers.get(record.work_id) if record.state == "delayed" else None,
             failures=record.failures,
             resumptions=record.resumptions,
@@ -341,6 +372,27 @@ class _Reading:
             calls={name: self.collect[name.encode()].decode() for name in record.calls},
             taken={name: self._envelopes(name) for name in record.taken},
         )
+
+    def _open_children(self, work_id: str) -> Iterator[SavedChild]:
+        numbers = (name.rpartition(b"#") for name in self.children if name.startswith(f"{work_id}#".encode()))
+        held = {self.children[b"#".join((item, n))]: int(n) for item, _, n in numbers}
+        found = [
+            (held.get(name, 0), name, child)
+            for name, raw in self.children.items()
+            if b"|" not in name and b"#" not in name and (child := unpack_raw(raw))[b"w"] == work_id.encode()
+        ]
+        for _, name, child in sorted(found, key=lambda each: each[:2]):
+            if child[b"st"] in (b"held", b"starting", b"running", b"reviving"):
+                yield SavedChild(
+                    child_id=name.decode(),
+                    wait=child[b"wt"].decode(),
+                    status=child[b"st"].decode(),
+                    on_parent_end=child[b"pe"].decode(),
+                    workflow=child[b"wf"].decode(),
+                    plan_digest=child[b"pl"].decode(),
+                    plan=self.children.get(b"plan|" + child[b"pl"]),
+                    spec=child.get(b"sp"),
+                )
 
     def _open_scopes(self) -> Iterator[SavedScope]:
         found: list[SavedScope] = []

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from ...orchestration.connection.keys import check_chosen_id, new_id
 from ...orchestration.engine.protocol import Engine
-from ...orchestration.history import going_on
-from ...orchestration.history.edits import Edits, StateEdit
+from ...orchestration.history.forks import going_on
+from ...orchestration.history.forks.edits import Edits, StateEdit
 from ...orchestration.history.points import Edge, Point, RunAt, Where, point_at, points
 from ...orchestration.history.verify import verify
 from ...orchestration.model.decide import Limits
@@ -158,6 +158,7 @@ class WithPast(ABC):
         events: Mapping[str, Event | Mapping[str, Any]] | None = None,
         reuse: Literal["none", "recorded"] = "none",
         answers: Literal["ask", "recorded"] = "ask",
+        children: Literal["keep", "fork"] = "keep",
         code: Literal["current", "recorded"] = "current",
         keep_idempotency_keys: bool = False,
         timeout_seconds: float | None = None,
@@ -183,6 +184,9 @@ class WithPast(ABC):
                 clocks and what else a step looks at are not compared.
             answers: "recorded": an event from outside that has answered a `wait_for_event` after the point answers it
                 in the new run too, and is not asked for.
+            children: What becomes of child runs that a step waits for at the point. "keep": the new run takes the ends
+                that this one has had from them since, and waits for those that go on; they stay this run's, and do not
+                end with the new one. "fork": each is forked too, as it was at that instant.
             code: What it runs by: the workflow as it is loaded here, if it is, or as this run started with it.
             keep_idempotency_keys: `ctx.idempotency_key` is what it is in this run for the same work.
             timeout_seconds: Its time limit from now; by default that of this run.
@@ -199,11 +203,12 @@ class WithPast(ABC):
         if session is not None and run_id is not None:
             raise WorkflowRuntimeError("fork() takes a run_id or a session, not both: a session names its runs.")
         keeping = going_on.Keeping(
-            reuse=_is_recorded("reuse", reuse, "none"),
-            answers=_is_recorded("answers", answers, "ask"),
+            reuse=_is("reuse", reuse, "recorded", "none"),
+            answers=_is("answers", answers, "recorded", "ask"),
             keys=keep_idempotency_keys,
+            children=_is("children", children, "keep", "fork"),
         )
-        is_recorded = _is_recorded("code", code, "current")
+        is_recorded = _is("code", code, "recorded", "current")
         chosen = run_id if run_id is None else check_chosen_id(run_id)
         edits = self._edits(state, events or {})
         return self._do(self._fork(point, chosen, session, edits, keeping, timeout_seconds, recorded_code=is_recorded))
@@ -234,7 +239,7 @@ class WithPast(ABC):
             plan,
             edits,
             self._limits,
-            announcement=encode_event(RunForked(run_id=self.run_id, seq=found.seq), store.settings),
+            announce=lambda at: encode_event(RunForked(run_id=at.run_id, seq=at.seq), store.settings),
             keeping=keeping,
             options=record.options,
             timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
@@ -316,13 +321,15 @@ class WithPast(ABC):
         return loop.run_in_executor(None, call, coroutine)
 
 
-def _is_recorded(name: str, value: str, other: str) -> bool:
-    """Raises:
-    WorkflowRuntimeError: The option has no such value.
+def _is(name: str, value: str, one: str, other: str) -> bool:
+    """Whether an option has the one value.
+
+    Raises:
+        WorkflowRuntimeError: It has neither.
     """
-    if value not in ("recorded", other):
-        raise WorkflowRuntimeError(f"{name} must be {other!r} or 'recorded'; got {value!r}.")
-    return value == "recorded"
+    if value not in (one, other):
+        raise WorkflowRuntimeError(f"{name} must be {other!r} or {one!r}; got {value!r}.")
+    return value == one
 
 
 def _where(point: PointLike, edge: Edge) -> Where:

@@ -1,10 +1,10 @@
-"""The recorded outcome of a work item of a fork, taken instead of executing its step; see `history/recorded.py`."""
+"""The recorded outcome of a fork's work item, taken instead of executing its step; see `history/forks/recorded.py`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ...orchestration.history.recorded import Recorded, digest, digest_of_events, digest_of_state, recorded_of
+from ...orchestration.history.forks.recorded import Recorded, digest, digest_of_events, digest_of_state, recorded_of
 from ...orchestration.model.work_item import ForkedFrom, Outcome, Work
 from ...orchestration.state.redis_hash import StateHash
 from ...orchestration.store.verbs import Store

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...orchestration.engine.cancelling.expiries import KEY
 from ...orchestration.engine.cancelling.selection import Selection
-from ...orchestration.history.recorded import Recorded
+from ...orchestration.history.forks.recorded import Recorded
 from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError

@@ -198,8 +198,8 @@ class Outbox:
         else:
             await self._look_later(parent, child_id)
 
-    async def _look_later(self, parent: str, child_id: str) -> None:
-        pause = round(self._store.settings.redispatch_max_seconds * 1000)
+    async def _look_later(self, parent: str, child_id: str, pause_seconds: float | None = None) -> None:
+        pause = round((pause_seconds or self._store.settings.redispatch_max_seconds) * 1000)
         await self._store.verb("child_started", parent, child=child_id, look=pause)
 
     async def _look(self, parent: str, child_id: str) -> None:
@@ -230,7 +230,9 @@ class Outbox:
             error = f"Run {child_id!r} is not in Redis any more."
             await self._tell(parent, child_id, "failed", _not_begun("RunNotFound", error))
         elif status not in END_STATUSES:
-            await self._look_later(parent, child_id)
+            # Of a child that a fork shares with its origin, only the origin is told that it has ended.
+            pause_seconds = self._store.settings.sweep_seconds if b"ke" in child else None
+            await self._look_later(parent, child_id, pause_seconds)
         elif child[b"st"] == b"reviving" and status != "completed":
             try:
                 await self._lives.retry(child_id)

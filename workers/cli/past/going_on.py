@@ -75,6 +75,9 @@ def _edits(settings: Sequence[str], events: Sequence[str]) -> Mapping[str, Any]:
     type=click.Choice(["ask", "recorded"]),
     help="recorded: waits are answered with what had answered them from outside.",
 )
+@click.option(
+    "--children", type=click.Choice(["keep", "fork"]), help="fork: child runs that are waited for are forked too."
+)
 @click.option("--code", type=click.Choice(["current", "recorded"]), help="recorded: by the workflow as it was then.")
 @click.option("--session", metavar="NAME", help="Begin a session of this name with the new run.")
 @click.option("--keep-idempotency-keys", is_flag=True, help="Steps have the idempotency keys that they had.")
@@ -87,6 +90,7 @@ def fork(
     events: tuple[str, ...],
     reuse: str | None,
     answers: str | None,
+    children: str | None,
     code: str | None,
     session: str | None,
     keep_idempotency_keys: bool,
@@ -99,7 +103,7 @@ def fork(
 
     Of each RUN, or of the ended runs that meet the conditions. What had been done at the point is not executed again.
     """
-    options = {"reuse": reuse, "answers": answers, "code": code, "session": session}
+    options = {"reuse": reuse, "answers": answers, "children": children, "code": code, "session": session}
     edits = {**_edits(settings, events), **{name: value for name, value in options.items() if value}}
     problems, step = [], conditions["where"].get("step")
     if point is None and step is None:

@@ -152,6 +152,7 @@ end
 
 function APPLY.child_plan(c) redis.call('HSETNX', K.children, 'plan|' .. c.pl, c.d) end
 function APPLY.spawn(c, record) children.spawn(c, record) end
+function APPLY.look(c) children.look_again(c) end
 function APPLY.await(c, record) children.await(c.ids, record) end
 
 function APPLY.fail(c, record)              -- the run fails on it: the item stays, so that `umbel retry` can revive it

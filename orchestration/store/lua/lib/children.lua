@@ -8,8 +8,8 @@
 --   buffer|run|buffer     the same, of collect_events (collect.lua)
 -- Fields of K.children: <child> { w work item that waits for it, wt the name of its answer there, st status (held
 -- starting running reviving unwanted, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl
--- digest of its plan, sp what it is started with, until it was }; plan|<digest> a plan as JSON; <work item>#<n> the
--- n-th child that is held back until another one has ended.
+-- digest of its plan, sp what it is started with, until it was, ke it is another run's child too }; plan|<digest> a
+-- plan as JSON; <work item>#<n> the n-th child that is held back until another one has ended.
 --!keys run children outbox events
 
 local OPEN = { held = true, starting = true, running = true, reviving = true, unwanted = true }
@@ -80,6 +80,25 @@ function children.spawn(c, record)
     redis.call('HSET', K.children, record.work_id .. '#' .. whole(c.n), c.id)
   else
     ask_to_start(c.id, child)
+  end
+end
+
+-- A fork has a child that its origin had: c is id, n and the fields above, and plan (of it, as JSON).
+function children.adopt(c)
+  local child = { w = c.w, wt = c.wt, st = c.st, pe = c.pe, wf = c.wf, pl = c.pl, sp = c.sp, ke = c.ke }
+  redis.call('HINCRBY', K.run, 'children', 1)
+  stay(child, 1)
+  children.put(c.id, child)
+  if c.plan then redis.call('HSETNX', K.children, 'plan|' .. c.pl, c.plan) end
+  if c.n then redis.call('HSET', K.children, c.w .. '#' .. whole(c.n), c.id) end
+end
+
+-- The fork has begun: its child c.id is begun (go), or looked at, at once or `later`.
+function children.look_again(c)
+  if c.go then
+    ask_to_start(c.id, children.get(c.id))
+  else
+    children.look(c.id, call.now + (c.later and A.redispatch or 0))
   end
 end
 

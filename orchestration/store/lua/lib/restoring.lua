@@ -35,6 +35,8 @@ function PUT.sets(c)                        -- f {buffer#, how many sets it has 
   redis.call('HSET', K.joins, unpack(c.f))
 end
 
+function PUT.child(c) children.adopt(c) end
+
 function PUT.inbox(c)
   waiters.keep_event({ id = c.e, d = c.d, at = call.now })
 end
@@ -56,7 +58,7 @@ function PUT.item(c)                        -- a work item: r record, ev {id env
   scopes.count(record.scope, 1)
   if record.state == 'suspended' then
     records.put(record.work_id, record)
-    counters.add('asleep', 1)
+    if not record.awaited then counters.add('asleep', 1) end
   elseif record.state == 'delayed' then
     records.put(record.work_id, record)
     redis.call('ZADD', K.timers, whole(c.at), 'retry|' .. call.run .. '|' .. record.work_id)

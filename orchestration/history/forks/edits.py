@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..model.envelope import EXACT, Envelope
-from ..model.errors import ContextSerdeError, WorkflowRuntimeError
-from ..model.plan import Plan
-from ..snapshots.take import RunSnapshot, SavedItem
-from .json_patch import patched
-from .points import RunAt, packed_state
+from ...model.envelope import EXACT, Envelope
+from ...model.errors import ContextSerdeError, WorkflowRuntimeError
+from ...model.plan import Plan
+from ...snapshots.take import RunSnapshot, SavedItem
+from ..json_patch import patched
+from ..points import RunAt, packed_state
 
 #: A JSON Patch, top-level keys to set (None deletes one), or a function of the state that returns it or changes it.
 StateEdit = Sequence[dict[str, Any]] | Mapping[str, Any] | Callable[[dict[str, Any]], Any]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.envelope import Envelope
-from ..model.plan import Plan
-from ..model.work_item import derive_id
+from ...model.envelope import Envelope
+from ...model.plan import Plan
+from ...model.work_item import derive_id
 
 Commands = list[dict[str, Any]]
 

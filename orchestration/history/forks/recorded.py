@@ -13,10 +13,10 @@ from typing import Any
 
 import msgpack
 
-from ..model.envelope import Envelope
-from ..model.work_item import FannedOut, Outcome, Returned
-from ..state.redis_hash import Change
-from ..store.verbs import Store
+from ...model.envelope import Envelope
+from ...model.work_item import FannedOut, Outcome, Returned
+from ...state.redis_hash import Change
+from ...store.verbs import Store
 
 
 def digest(value: bytes | None) -> str:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..connection.keys import new_nonce
-from ..engine.protocol import Engine
-from ..model.commands import Command, Fill, Publish
-from ..model.decide import Limits
-from ..model.envelope import Envelope
-from ..model.errors import HistoryUnavailable, RunError, RunNotFound
-from ..model.plan import Plan
-from ..model.work_item import ForkedFrom, idempotency_key
-from ..snapshots.restore import begin_from, puts
-from ..store.replies import not_found
+from ...connection.keys import new_nonce
+from ...engine.protocol import Engine
+from ...model.commands import Command, Fill, Publish
+from ...model.decide import Limits
+from ...model.envelope import Envelope
+from ...model.errors import HistoryUnavailable, RunError, RunNotFound, UmbelError
+from ...model.plan import Plan
+from ...model.work_item import ForkedFrom, idempotency_key
+from ...snapshots.restore import begin_from, puts
+from ...store.replies import Applied, not_found
+from ..points import RunAt
+from . import children
 from .edits import Edits, edited
-from .points import RunAt
 from .recorded import Recordings
 from .recordings import recordings
+
+logger = logging.getLogger("umbel.history")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,13 @@ class Keeping:
         reuse: Outcomes that were recorded after the point, where nothing has changed.
         answers: Answers from outside that were recorded after the point.
         keys: The idempotency keys.
+        children: The child runs that its origin waited for; else each is forked too.
     """
 
     reuse: bool = False
     answers: bool = False
     keys: bool = False
+    children: bool = True
 
 
 async def fork(
@@ -45,16 +51,19 @@ async def fork(
     edits: Edits,
     limits: Limits,
     *,
-    announcement: Envelope,
+    announce: Callable[[RunAt], Envelope],
     keeping: Keeping,
     options: dict[str, Any],
     timeout_seconds: float | None,
     num_concurrent_runs: int | None = None,
     in_session: bool = False,
+    parent: str | None = None,
+    nonce: str | None = None,
 ) -> None:
     """Begin a run that goes on from a point of another one. What was executing then is executed again.
 
-    *Promise:* the other run is only read. The new one begins in one step; a crash before leaves nothing of it.
+    *Promise:* the other run is only read. The new one begins in one step; a crash before leaves nothing of it. Children
+    that are forked begin one after the other once it has: those that a crash prevents begin anew, from their starts.
 
     Args:
         engine: Of the deployment.
@@ -63,19 +72,23 @@ async def fork(
         plan: What it goes on by.
         edits: What is changed before.
         limits: For routing.
-        announcement: What its stream begins with.
+        announce: Makes what its stream begins with.
         keeping: What else it keeps.
         options: Kept with it.
         timeout_seconds: Its time limit, from now.
         num_concurrent_runs: As in `Engine.start`.
         in_session: It is the first run of the session that its id names.
+        parent: The run that waits for its end.
+        nonce: As in `Engine.start`.
 
     Raises:
         RunExists: The id is taken.
         SessionBusy, SessionClosed: The session is taken.
         HistoryUnavailable, ContextSerdeError, WorkflowRuntimeError: As `edited`; nothing was written.
     """
-    kept = Recordings()
+    adopt = children.kept if keeping.children else children.forked
+    adopted = await adopt(engine.store, point, run_id)
+    point, kept = replace(point, snapshot=adopted.snapshot), Recordings()
     if (keeping.reuse or keeping.answers) and point.snapshot.goes_on:
         kept = await recordings(
             engine.store,
@@ -98,16 +111,55 @@ async def fork(
         run_id,
         plan,
         snapshot,
-        [Publish(announcement)],
+        [Publish(announce(point)), *adopted.looks],
         limits,
-        nonce=new_nonce(),
+        nonce=nonce or new_nonce(),
         timeout_seconds=timeout_seconds,
         options=own | {"fork": asdict(_origin(point, options, keeping, recorded=bool(recorded)))},
         num_concurrent_runs=num_concurrent_runs,
         recorded=recorded,
         in_session=in_session,
+        parent=parent,
     )
     await engine.started(run_id, plan, reply, limited=num_concurrent_runs is not None)
+    for child_id, at in adopted.forks.items():
+        try:
+            await _fork_child(engine, at, child_id, keeping, limits, announce, parent=run_id)
+        except UmbelError as error:
+            logger.warning("left to the sweep: %s", error, extra={"action": "child_postponed"})
+    if isinstance(reply, Applied):
+        await engine.outbox.follow(run_id, reply)
+
+
+async def _fork_child(
+    engine: Engine,
+    at: RunAt,
+    child_id: str,
+    keeping: Keeping,
+    limits: Limits,
+    announce: Callable[[RunAt], Envelope],
+    *,
+    parent: str,
+) -> None:
+    store = engine.store
+    record = await store.run(at.run_id)
+    limit = await store.command("read a run", "HGET", store.locate(at.run_id)["run"], "limit")
+    await fork(
+        engine,
+        at,
+        child_id,
+        await store.plan_of(at.run_id),
+        Edits(),
+        limits,
+        announce=announce,
+        keeping=keeping,
+        options=record.options,
+        timeout_seconds=record.options.get("timeout"),
+        num_concurrent_runs=int(limit) if limit else None,
+        parent=parent,
+        nonce=f"{parent}|{child_id}",
+    )
+    await engine.outbox.settle(f"child|{parent}|{child_id}")
 
 
 def _origin(point: RunAt, options: Mapping[str, Any], keeping: Keeping, *, recorded: bool) -> ForkedFrom:

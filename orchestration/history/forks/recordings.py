@@ -1,7 +1,7 @@
 """What a run has recorded after a point, as a fork can take it: outcomes with all that they depend on, and answers.
 
-The journal is done again (`scratch.py`), which tells what each attempt was given and has written. What cannot be known
-to be equal is left out, so that it is executed: attempts that failed, waited, collected events, ran child runs or were
+The journal is done again, which tells what each attempt was given and has written. What cannot be known to be equal is
+left out, so that it is executed: attempts that failed, waited, collected events, ran child runs or were
 lost on the way; those that read a key of the state which another step has written meanwhile; those of earlier releases.
 """
 
@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..model.envelope import Envelope
-from ..model.plan import Plan
-from ..snapshots.take import RunSnapshot, SavedItem
-from ..state.redis_hash import Change
-from ..store.journal import Entry, entries
-from ..store.scripts import unpack
-from ..store.verbs import Store
-from .calls import PastCall, past_call
+from ...model.envelope import Envelope
+from ...model.plan import Plan
+from ...snapshots.take import RunSnapshot, SavedItem
+from ...state.redis_hash import Change
+from ...store.journal import Entry, entries
+from ...store.scripts import unpack
+from ...store.verbs import Store
+from ..calls import PastCall, past_call
+from ..rebuild import rebuilt
 from .outcomes import Commands, envelope_of, outcome_of, raw
-from .rebuild import rebuilt
 from .recorded import Recorded, Recordings, digest, digest_of_events, digest_of_state
 
 #: What work items with such entries did depends on more than what is compared.

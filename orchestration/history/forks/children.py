@@ -1,0 +1,144 @@
+"""Child runs that a run waited for at a point: what becomes of them in a fork.
+
+They are either kept, so that the fork takes the ends which are recorded, and waits for those that have not come; or
+each is forked too, as it was at that instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from ...connection.keys import state_id_of
+from ...model.commands import END_STATUSES, Command, LookAtChild
+from ...model.envelope import Envelope
+from ...model.errors import PointNotFound, RunNotFound
+from ...model.work_item import derive_id
+from ...snapshots.take import RunSnapshot, SavedChild, SavedItem
+from ...store.journal import Entry, entries
+from ...store.replies import unpack_raw
+from ...store.verbs import Store
+from ..points import RunAt, Where, point_at
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What a fork begins with.
+
+    Attributes:
+        snapshot: With the children that it waits for.
+        looks: Commands for its start.
+        forks: Child of the fork -> the point that it is forked from.
+    """
+
+    snapshot: RunSnapshot
+    looks: tuple[Command, ...] = ()
+    forks: Mapping[str, RunAt] = field(default_factory=dict)
+
+
+async def kept(store: Store, point: RunAt, run_id: str) -> Adopted:
+    """A fork that waits for the children which its origin waited for. A child that was never begun is its own.
+
+    *Promise:* only reads.
+
+    Args:
+        store: The deployment.
+        point: Where the fork goes on from.
+        run_id: The fork.
+    """
+    ends: dict[str, Envelope] = {}
+    if any(item.children for item in point.snapshot.items):
+        async for entry in entries(store, point.run_id):
+            if entry.seq > point.seq and entry.kind == "child":
+                arguments = entry.arguments
+                ends[arguments[b"child"].decode()] = Envelope.from_bytes(arguments[b"event"])
+    items, looks = [], list[Command]()
+    for item in point.snapshot.items:
+        answers, going, own = dict(item.answers), list[SavedChild](), list[SavedChild]()
+        for child in item.children:
+            if child.child_id in ends:
+                answers[child.wait] = ends[child.child_id]
+            elif child.spec is not None and await _status(store, child.child_id) is None:
+                own.append(replace(child, child_id=own_id(run_id, item, child)))
+            else:
+                going.append(replace(child, status="running", on_parent_end="leave", spec=None, is_kept=True))
+        held = sum(child.status == "held" for child in item.children)
+        at_once = len(item.children) - held - len(going)
+        own = [replace(child, status="starting" if n < at_once else "held") for n, child in enumerate(own)]
+        items.append(_waiting(item, answers, (*going, *own)))
+        looks += [LookAtChild(child.child_id, begin=False) for child in going]
+        looks += [LookAtChild(child.child_id, begin=True) for child in own if child.status == "starting"]
+    return Adopted(replace(point.snapshot, items=tuple(items)), tuple(looks))
+
+
+async def forked(store: Store, point: RunAt, run_id: str) -> Adopted:
+    """A fork that has a fork of each child which its origin waited for, as that was at the instant of the point.
+
+    Raises:
+        HistoryUnavailable, HistoryDamaged, RunNotFound: The child's past cannot be rebuilt.
+    """
+    specs: dict[str, bytes] = {}
+    if any(item.children for item in point.snapshot.items):
+        async for entry in entries(store, point.run_id):
+            if entry.seq <= point.seq:
+                specs |= dict(_spawned(entry))
+    items, looks, forks = [], list[Command](), dict[str, RunAt]()
+    for item in point.snapshot.items:
+        answers, waits = dict(item.answers), list[SavedChild]()
+        for child in item.children:
+            made = replace(child, child_id=own_id(run_id, item, child), spec=child.spec or specs.get(child.child_id))
+            at = None if child.status == "held" else await _as_of(store, child.child_id, point.at)
+            if at is not None and at.snapshot.status in END_STATUSES:
+                ending = (await store.run(child.child_id)).ending
+                assert ending is not None
+                answers[child.wait] = ending
+                continue
+            if at is not None:
+                forks[made.child_id] = at
+            waits.append(made if child.status == "held" else replace(made, status="starting"))
+            if child.status != "held":
+                looks.append(LookAtChild(made.child_id, begin=at is None, later=at is not None))
+        items.append(_waiting(item, answers, waits))
+    return Adopted(replace(point.snapshot, items=tuple(items)), tuple(looks), forks)
+
+
+def own_id(run_id: str, item: SavedItem, child: SavedChild) -> str:
+    """The id of a child of the fork: as the step would choose it there, were it to start the child."""
+    made = derive_id(run_id, item.work_id, "child", child.wait.removeprefix("child|"), digest_size=16)
+    return f"{state_id_of(child.child_id)}.{made}" if "." in child.child_id else made
+
+
+def _waiting(item: SavedItem, answers: Mapping[str, Envelope | None], children: Sequence[SavedChild]) -> SavedItem:
+    """The work item with these answers, waiting for these children; with none left it goes on."""
+    if not item.children:
+        return item
+    waits = replace(item, answers=answers, children=tuple(children), suspended=bool(children))
+    return waits if children else replace(waits, resumptions=item.resumptions + 1)
+
+
+def _spawned(entry: Entry) -> Iterator[tuple[str, bytes]]:
+    if b"c" not in entry.fields or entry.kind != "commit":
+        return
+    for command in _raw_commands(entry):
+        if command.get(b"o") == b"spawn":
+            yield command[b"id"].decode(), command[b"sp"]
+
+
+def _raw_commands(entry: Entry) -> Iterable[dict[bytes, Any]]:
+    found: Any = unpack_raw(entry.fields[b"c"])
+    return found if isinstance(found, list) else ()
+
+
+async def _status(store: Store, run_id: str) -> bytes | None:
+    found: bytes | None = await store.command("look at a child run", "HGET", store.locate(run_id)["run"], "status")
+    return found
+
+
+async def _as_of(store: Store, run_id: str, at: datetime) -> RunAt | None:
+    """A child at an instant; None if it had not begun."""
+    try:
+        return await point_at(store, run_id, Where(at=at))
+    except (PointNotFound, RunNotFound):
+        return None

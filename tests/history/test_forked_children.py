@@ -1,0 +1,116 @@
+"""Forks of runs that wait for child runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import umbel
+from support.eventually import eventually
+from umbel import Context, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+STARTED: Counter[str] = Counter()
+
+
+class Begin(StartEvent):
+    names: list[str]
+
+
+class Asks(StartEvent):
+    name: str
+
+
+class Child(Workflow):
+    @step
+    async def ask(self, ctx: Context[Any], ev: Asks) -> StopEvent:
+        STARTED[ctx.run_id] += 1
+        answer = await ctx.wait_for_event(HumanResponseEvent, waiter_id=ev.name)
+        return StopEvent(result=f"{ev.name} {answer.response}")
+
+
+class Parent(Workflow):
+    @step
+    async def go(self, ctx: Context[Any], ev: Begin) -> StopEvent:
+        children = [Child.start(name=name) for name in ev.names]
+        return StopEvent(result=await ctx.run_all(children, limit=2))
+
+
+async def waiting(handler: umbel.WorkflowHandler, count: int) -> list[umbel.WorkflowHandler]:
+    """Its children, once so many wait for their answers."""
+
+    def asks(child: umbel.WorkflowHandler) -> bool:
+        begun = [point.kind for point in child.history()]
+        outcomes = [point.outcome for point in child.history(kinds=["commit"])]
+        return child.status() == "running" and ("restore" in begun or outcomes == ["suspended"])
+
+    def enough() -> list[umbel.WorkflowHandler] | None:
+        found = [child for child in handler.children() if asks(child)]  # type: ignore[union-attr, attr-defined]
+        return found if len(found) == count else None
+
+    found: list[umbel.WorkflowHandler] = await asyncio.to_thread(eventually, enough, f"{count} children wait")
+    return found
+
+
+async def awaiting(handler: umbel.WorkflowHandler) -> umbel.Point:
+    """The point at which its step had begun to wait."""
+    outcomes = [point async for point in handler.history(kinds=["commit"]) if point.outcome == "awaiting"]
+    return outcomes[0]
+
+
+async def answer(children: list[umbel.WorkflowHandler], text: str) -> None:
+    for child in children:
+        await asyncio.to_thread(child.send_event, HumanResponseEvent(response=text))
+        await child
+
+
+async def test_a_fork_takes_the_ends_of_its_origins_children_and_waits_for_those_that_go_on() -> None:
+    handler = Parent().run(names=["a", "b", "c"])
+    first = await waiting(handler, 2)
+    point = await awaiting(handler)
+    await answer(first[:1], "early")
+    later = await waiting(handler, 2)
+
+    fork = await handler.fork(point)
+    await answer(later, "late")
+
+    assert sorted(await handler) == sorted(await fork)
+    assert len([text for text in await fork if text.endswith("early")]) == 1
+    assert (await fork.verify()).holds
+    assert (await handler.verify()).holds
+
+
+async def test_children_of_a_fork_that_ends_go_on_for_its_origin() -> None:
+    handler = Parent().run(names=["a"])
+    children = await waiting(handler, 1)
+
+    fork = await handler.fork(await awaiting(handler))
+    await fork.cancel_run()
+    await answer(children, "still")
+
+    assert await handler == ["a still"]
+
+
+async def test_children_are_forked_as_they_were_at_the_point() -> None:
+    handler = Parent().run(names=["a", "b", "c"])
+    first = await waiting(handler, 2)
+    await handler.ctx.store.set("both", "wait")
+    await answer(first, "of the first run")
+    await answer(await waiting(handler, 1), "of the first run")
+    await handler
+
+    point = await anext(handler.history(kinds=["state"]))
+    fork = await handler.fork(point, children="fork")
+    own = await waiting(fork, 2)
+    assert {child.run_id for child in own}.isdisjoint(child.run_id for child in first)
+    assert [STARTED[child.run_id] for child in own] == [0, 0]  # they wait, as at the point
+    await answer(own, "of the fork")
+    await answer(await waiting(fork, 1), "of the fork")
+
+    assert await fork == [f"{name} of the fork" for name in "abc"]
+    assert await handler == [f"{name} of the first run" for name in "abc"]
+    assert (await fork.verify()).holds
