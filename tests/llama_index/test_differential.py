@@ -13,8 +13,13 @@ import pytest
 
 from support import TESTS
 
-PROGRAM = TESTS / "support" / "llama_index" / "differential.py"
-CASES: list[str] = re.findall(r"^@case\nasync def (\w+)", PROGRAM.read_text(), re.MULTILINE)
+FOLDER = TESTS / "support" / "llama_index" / "differential"
+PROGRAM = FOLDER / "program.py"
+CASES: list[str] = [
+    name
+    for file in sorted(FOLDER.glob("*.py"))
+    for name in re.findall(r"^@case\nasync def (\w+)", file.read_text(), re.MULTILINE)
+]
 
 #: Cases that differ on purpose, and why; docs/deviations.md says it too.
 EXPLAINED = {
@@ -25,7 +30,11 @@ EXPLAINED = {
 def executed(*command: str) -> dict[str, Any]:
     """What the program prints when it is started so, by case."""
     done = subprocess.run(
-        [sys.executable, *command, str(PROGRAM)], env=os.environ, capture_output=True, text=True, timeout=55
+        [sys.executable, *command, str(PROGRAM)],
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        timeout=55,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = {}
@@ -48,7 +57,7 @@ def here() -> dict[str, Any]:
 
 def as_named_here(text: str) -> str:
     """The names of classes in a report as they are here."""
-    return text.replace("__main__.", "differential.").replace("<class 'workflows.", "<class 'umbel.")
+    return text.replace("<class 'workflows.", "<class 'umbel.")
 
 
 @pytest.mark.parametrize("name", CASES)
