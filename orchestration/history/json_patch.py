@@ -32,6 +32,17 @@ def difference(before: Any, after: Any, path: str = "") -> Iterator[dict[str, An
         yield {"op": "replace", "path": path, "value": after}
 
 
+def value_at(value: Any, path: str) -> Any:
+    """What a value has at the path of an operation.
+
+    Raises:
+        KeyError, IndexError: It has no such place.
+    """
+    for name in map(_plain, path.split("/")[1:]):
+        value = value[int(name) if isinstance(value, list) else name]
+    return value
+
+
 def patched(value: Any, patch: Sequence[dict[str, Any]]) -> Any:
     """The value after these operations: `add`, `remove`, `replace` and `test`.
 

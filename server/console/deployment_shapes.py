@@ -11,8 +11,8 @@ from ...orchestration.inspection.metrics import PART_SECONDS, Ended, Memory, Met
 
 #: Figures beyond which something is wrong.
 LAG_SECONDS, UNCLAIMED_SECONDS, MEMORY_SHARE = 15.0, 60.0, 0.85
-#: Rows of a table of the overview.
-ROWS = 8
+#: Steps that the overview lists, the slowest first.
+STEPS = 200
 #: Characters of an error that are compared and shown.
 _ERROR_CHARACTERS = 300
 
@@ -74,7 +74,7 @@ def overview_shape(
         "steps": [
             {"workflow": workflow, "step": step, "count": of.count}
             | {"median_ms": quantile(of, 0.5), "p95_ms": quantile(of, 0.95), "total_ms": of.total_ms}
-            for (workflow, step), of in slowest[:ROWS]
+            for (workflow, step), of in slowest[:STEPS]
         ],
         "queues": queues_shape(metrics),
         "workers": {"live": sum(each.is_live for each in workers), "lost": sum(not each.is_live for each in workers)},

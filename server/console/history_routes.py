@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ...orchestration.history.json_patch import value_at
 from ...orchestration.history.points import Point
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import untagged
@@ -44,39 +45,67 @@ class _HistoryData:
 
     @acts("read")
     async def points(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/history`: the changes that are kept, oldest first."""
+        """`GET /console/runs/{run_id}/history`: the changes that are kept, oldest first.
+
+        `before`: with `work`, the number of the last point before that work item was first executed.
+        """
         handler = await self._handler(request)
         found = [point async for point in handler.history()]
-        return ConsoleJSON({"points": [_point(each) for each in found[-POINTS:]], "left_out": len(found[:-POINTS])})
+        shown = {"points": [_point(each) for each in found[-POINTS:]], "left_out": len(found[:-POINTS])}
+        return ConsoleJSON(shown | {"before": before_work(found, request.query_params.get("work", ""))})
 
     @acts("read")
     async def point(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/history/{seq}`: state and live work then; `against`: the state's difference."""
+        """`GET /console/runs/{run_id}/history/{seq}`: state and live work then.
+
+        `difference`: with `against`, what changed in the state from the earlier to the later of the two points.
+        """
         handler = await self._handler(request)
         with refusals():
             found: PointInTime = await handler.at(request.path_params["seq"])
             against = request.query_params.get("against", "")
             other: PointInTime | None = await handler.at(int(against[:9])) if against.isdecimal() else None
-        difference = None if other is None else other.diff(found)
-        return ConsoleJSON(_past(found) | {"difference": difference})
+        pair = [] if other is None else sorted((found, other), key=lambda each: each.seq)
+        return ConsoleJSON(_past(found) | {"difference": _changes(*pair) if pair else None})
 
     @acts("read")
     async def fork(self, request: Request) -> Response:
-        """`POST /console/runs/{run_id}/fork`: another run from the point `seq`, with edits of `state` and `events`."""
+        """`POST /console/runs/{run_id}/fork`: another run from the point `seq`, with edits of `state` and `events`.
+
+        Instead of `seq`, `before: "failure"`: before the step began that the run failed on; `fields` then replaces
+        fields of its event. `reuse` as in the library.
+        """
         await request.scope[ACCESS].check("start", None)
         handler = await self._handler(request)
-        seq, edits = _edits(await request.body())
+        body, edits = read_edits(await request.body())
+        reuse: Literal["none", "recorded"] = "recorded" if body.get("reuse") == "recorded" else "none"
+        if body.get("before") == "failure":
+            seq, work_id = await self._failure(handler)
+            fields = body.get("fields")
+            if not isinstance(fields, dict | None):
+                raise HTTPException(400, "'fields' is an object: the fields of the event to replace")
+            edits["events"] = {work_id: fields} if fields else {}
+        else:
+            seq = _seq(body)
         with refusals(409):
-            made: WorkflowHandler = await handler.fork(seq, **edits)
+            made: WorkflowHandler = await handler.fork(seq, reuse=reuse, **edits)
         return ConsoleJSON({"run_id": made.run_id})
+
+    async def _failure(self, handler: WorkflowHandler) -> tuple[int, str]:
+        points = [point async for point in handler.history()]
+        failed = [each.work_id for each in points if each.kind == "commit" and each.outcome == "failed"]
+        seq = before_work(points, failed[-1]) if failed else None
+        if seq is None:
+            raise HTTPException(409, f"No failed step is in what is kept of the history of run {handler.run_id!r}.")
+        return seq, failed[-1]
 
     @acts("change")
     async def rewind(self, request: Request) -> Response:
         """`POST /console/runs/{run_id}/rewind`: the run itself continues from `seq`; what is executing is stopped."""
         handler = await self._handler(request)
-        seq, edits = _edits(await request.body())
+        body, edits = read_edits(await request.body())
         with refusals(409):
-            await handler.rewind(seq, stop_running=True, **edits)
+            await handler.rewind(_seq(body), stop_running=True, **edits)
         return ConsoleJSON({"run_id": handler.run_id})
 
     async def _handler(self, request: Request) -> WorkflowHandler:
@@ -87,12 +116,28 @@ class _HistoryData:
         return self._deployment.runtime.handler_of(record)
 
 
-def _edits(raw: bytes) -> tuple[int, dict[str, Any]]:
-    body, edits = read_edits(raw)
+def before_work(points: Sequence[Point], work_id: str) -> int | None:
+    """Number of the last point before a work item was first executed, since the last rewind; None if it never was."""
+    own = [each for each in points if work_id and each.work_id == work_id]
+    if not own:
+        return None
+    branch = own[-1].branch
+    begin = next(each.seq for each in points if each.branch == branch)
+    return max(begin, next(each.seq for each in own if each.branch == branch) - 1)
+
+
+def _seq(body: Mapping[str, Any]) -> int:
     seq = body.get("seq")
     if not isinstance(seq, int) or isinstance(seq, bool):
         raise HTTPException(400, "'seq' is required: the number of the point")
-    return seq, edits
+    return seq
+
+
+def _changes(before: PointInTime, after: PointInTime) -> list[dict[str, Any]]:
+    """The difference of the states, with what each place had before as `was`."""
+    state = before.state()
+    changes = before.diff(after)
+    return [each if each["op"] == "add" else each | {"was": value_at(state, each["path"])} for each in changes]
 
 
 def _point(point: Point) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 // Failed runs and parked work, in groups of the same cause, with what can be done about a whole group.
 
-import { inBulk } from "./bulk.js";
+import { forkInBulk, inBulk } from "./bulk.js";
 import { blank, fill, h, panel } from "./dom.js";
 import { count, short, timeAgo } from "./format.js";
 import { patch } from "./patch.js";
@@ -80,7 +80,18 @@ function failedGroup(group, load) {
       ),
       h("span", { class: "badge failed" }, count(group.run_ids.length, "run")),
       h("span", { class: "muted" }, group.reason, ", latest ", timeAgo(group.last_at)),
-      h("button", { type: "button", onclick: act }, group.run_ids.length > 1 ? "Retry all" : "Retry"),
+      h(
+        "span",
+        { class: "group-actions" },
+        h("button", { type: "button", onclick: act }, group.run_ids.length > 1 ? "Retry all" : "Retry"),
+        group.step
+          ? h(
+              "button",
+              { type: "button", onclick: () => forkInBulk(group.run_ids) },
+              group.run_ids.length > 1 ? "Fork all" : "Fork",
+            )
+          : null,
+      ),
     ),
     h("p", { class: "error-text" }, group.error),
     runLinks(group.run_ids),

@@ -1,10 +1,10 @@
 // The past of a run: a slider over its changes, what it was like at each, and going on from there.
 
-import { confirmed } from "./dialogs.js";
-import { announce, errorBox, fill, h } from "./dom.js";
+import { errorBox, fill, h } from "./dom.js";
 import { clock, count } from "./format.js";
-import { get, post } from "./http.js";
-import { jsonText, shownValue } from "./json_view.js";
+import { goOn } from "./going_on.js";
+import { get } from "./http.js";
+import { gist, shownValue } from "./json_view.js";
 import { stateList } from "./state_view.js";
 
 /** Outcomes of a commit after which the step is done. */
@@ -18,7 +18,8 @@ const SETTLE_MS = 150;
  * @typedef {{work_id: string, step: string, doing: string, failures: number, events: ShownEvent[],
  *   is_gathering: boolean}} PastItem
  * @typedef {Point & {status: string, state: (Shown & {key: string})[], items: PastItem[], items_left_out: number,
- *   waiters: number, fan_outs: number, difference: {op: string, path: string, value?: any}[] | null}} PastRun
+ *   waiters: number, fan_outs: number, difference: Change[] | null}} PastRun
+ * @typedef {{op: string, path: string, value?: any, was?: any}} Change
  */
 
 /**
@@ -30,6 +31,10 @@ const SETTLE_MS = 150;
 export function historyView(path, showPast, rewound) {
   const slider = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Point in time", oninput: moved });
   const line = h("p", { class: "point-line", role: "status" });
+  const other = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Other point", oninput: moved });
+  const otherLine = h("p", { class: "point-line", role: "status" });
+  const isCompared = h("input", { type: "checkbox", onchange: compare });
+  const comparison = h("div", { class: "comparison", hidden: true }, h("div", { class: "slider" }, other), otherLine);
   const place = h("div", { class: "past" });
   const problem = h("p", { class: "field-error", role: "alert" });
   const step = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {number} */ by) =>
@@ -44,6 +49,8 @@ export function historyView(path, showPast, rewound) {
     { class: "history" },
     h("div", { class: "slider" }, step("One change back", "◂", -1), slider, step("One change on", "▸", 1)),
     line,
+    h("label", { class: "inline-label" }, isCompared, " Compare with another point"),
+    comparison,
     problem,
     place,
   );
@@ -52,15 +59,19 @@ export function historyView(path, showPast, rewound) {
   let loadedFor = "";
   let timer = 0;
   let asked = 0;
+  /** The work item before which to look, once the points are known. */
+  let wanted = "";
+  let isEditing = false;
 
   async function load() {
     try {
       const found = await get(`${path}/history`);
       const isAtEnd = points.length === 0 || Number(slider.value) === points.length - 1;
       points = found.points;
-      slider.max = String(Math.max(0, points.length - 1));
+      slider.max = other.max = String(Math.max(0, points.length - 1));
       if (isAtEnd) slider.value = slider.max;
-      if (points.length) look();
+      if (wanted) await goBefore(wanted);
+      else if (points.length) look();
       else fill(place, h("p", { class: "muted" }, "Nothing of its past is kept."));
     } catch (error) {
       fill(place, errorBox(error, load));
@@ -73,38 +84,79 @@ export function historyView(path, showPast, rewound) {
     moved();
   }
 
+  function compare() {
+    comparison.hidden = !isCompared.checked;
+    other.value = String(Math.max(0, Number(slider.value) - 1));
+    moved();
+  }
+
   function moved() {
-    const point = points[Number(slider.value)];
-    if (point) line.textContent = words(point, points.length);
+    showLines();
     clearTimeout(timer);
     timer = setTimeout(look, SETTLE_MS);
+  }
+
+  function showLines() {
+    for (const [input, text] of /** @type {const} */ ([
+      [slider, line],
+      [other, otherLine],
+    ])) {
+      const point = points[Number(input.value)];
+      if (point) text.textContent = words(point, points.at(-1)?.seq ?? 0);
+    }
+  }
+
+  /** Look at the last point before a work item was first executed, with the editor open. @param {string} workId */
+  async function goBefore(workId) {
+    wanted = "";
+    try {
+      const { before } = await get(`${path}/history?work=${encodeURIComponent(workId)}`);
+      const at = points.findIndex((point) => point.seq === before);
+      isEditing = at >= 0;
+      if (at >= 0) slider.value = String(at);
+      await look();
+      if (at < 0) problem.textContent = "What was before this step is not kept.";
+    } catch (error) {
+      problem.textContent = error.message;
+    }
   }
 
   async function look() {
     const at = Number(slider.value);
     const point = points[at];
     if (!point) return;
-    line.textContent = words(point, points.length);
+    showLines();
     asked += 1;
     const mine = asked;
+    const against = isCompared.checked ? points[Number(other.value)] : points[at - 1];
     try {
-      const before = at > 0 ? `?against=${points[at - 1].seq}` : "";
       /** @type {PastRun} */
-      const past = await get(`${path}/history/${point.seq}${before}`);
+      const past = await get(`${path}/history/${point.seq}${against ? `?against=${against.seq}` : ""}`);
       if (mine !== asked) return;
       problem.textContent = "";
-      fill(place, shown(past));
+      fill(place, shown(past, isCompared.checked ? against : null));
       showPast(at === points.length - 1 ? null : countsAt(points.slice(0, at + 1), past));
     } catch (error) {
       if (mine === asked) problem.textContent = error.message;
     }
   }
 
-  /** @param {PastRun} past */
-  function shown(past) {
-    const changes = past.difference ?? [];
+  function putBack() {
+    loadedFor = "";
+    slider.value = slider.max;
+    showPast(null);
+    rewound();
+  }
+
+  /** @param {PastRun} past @param {Point | null} against the point that it is compared with */
+  function shown(past, against) {
+    const isOpen = isEditing;
+    isEditing = false;
     return [
-      past.items.length ? goOn(past) : h("p", { class: "muted" }, "Nothing was left to do at this point."),
+      against ? changesBetween(past, against) : null,
+      past.items.length
+        ? goOn(path, past, { isOpen, rewound: putBack, problem })
+        : h("p", { class: "muted" }, "Nothing was left to do at this point."),
       h(
         "section",
         { class: "part" },
@@ -126,111 +178,25 @@ export function historyView(path, showPast, rewound) {
           ? h("p", { class: "muted" }, `${count(past.waiters, "waiter")}, ${count(past.fan_outs, "open fan-out")}`)
           : null,
       ),
-      h(
-        "section",
-        { class: "part" },
-        h("h3", {}, "Changed in ", h("code", {}, "ctx.store"), " by this"),
-        changes.length
-          ? h(
-              "ul",
-              { class: "changes" },
-              changes.map((each) =>
-                h(
-                  "li",
-                  { class: each.op },
-                  h("code", {}, `${each.op} ${each.path}`),
-                  "value" in each ? h("code", {}, ` ${jsonText(each.value, 0)}`) : null,
-                ),
-              ),
-            )
-          : h("p", { class: "muted" }, "Nothing."),
-      ),
+      against
+        ? null
+        : h(
+            "section",
+            { class: "part" },
+            h("h3", {}, "Changed in ", h("code", {}, "ctx.store"), " by this"),
+            changeList(past.difference ?? []),
+          ),
       h("section", { class: "part" }, h("h3", {}, h("code", {}, "ctx.store"), " then"), stateList(past.state)),
     ];
   }
 
-  /** Fork and rewind, with an editor for the state and the events of the live work. @param {PastRun} past */
-  function goOn(past) {
-    const state = area(
-      "State",
-      Object.fromEntries(past.state.filter((each) => !each.why_not).map((each) => [each.key, each.value])),
-    );
-    const editable = past.items.filter((item) => !item.is_gathering && item.events[0] && !item.events[0].why_not);
-    const events = editable.map((item) => ({
-      item,
-      ...area(`Event of ${item.step}: ${item.events[0].type}`, item.events[0].value),
-    }));
-
-    function edits() {
-      /** @type {Record<string, any>} */
-      const body = { seq: past.seq };
-      const wanted = state.read();
-      if (wanted !== undefined) {
-        const removed = past.state
-          .filter((each) => !each.why_not && !(each.key in wanted))
-          .map((each) => [each.key, null]);
-        body.state = { ...wanted, ...Object.fromEntries(removed) };
-      }
-      for (const { item, read } of events) {
-        const fields = read();
-        if (fields !== undefined) body.events = { ...body.events, [item.work_id]: fields };
-      }
-      return body;
-    }
-
-    /** @param {string} what @param {(answer: any) => void} then */
-    async function send(what, then) {
-      problem.textContent = "";
-      try {
-        then(await post(`${path}/${what}`, edits()));
-      } catch (error) {
-        problem.textContent = error.message;
-      }
-    }
-
-    async function rewind() {
-      const text =
-        "The run itself goes on from here. What it is executing is stopped; what was published stays published.";
-      if (await confirmed(`Rewind this run to point ${past.seq}?`, text, "Rewind", true))
-        send("rewind", () => {
-          announce("Rewound.");
-          loadedFor = "";
-          slider.value = slider.max;
-          showPast(null);
-          rewound();
-        });
-    }
-
-    return h(
-      "div",
-      { class: "go-on" },
-      h(
-        "details",
-        {},
-        h("summary", {}, "Edit state and events"),
-        h("p", { class: "muted" }, "JSON. What is not changed stays as it was."),
-        events.map((each) => each.element),
-        state.element,
-      ),
-      h(
-        "p",
-        { class: "actions" },
-        h(
-          "button",
-          {
-            type: "button",
-            class: "primary",
-            onclick: () => send("fork", ({ run_id: id }) => (location.hash = `#/runs/${encodeURIComponent(id)}`)),
-          },
-          "Fork from here",
-        ),
-        h("button", { type: "button", onclick: rewind }, "Rewind to here"),
-      ),
-    );
-  }
-
   return {
     element,
+    /** Show it as it was before a work item was first executed. @param {string} workId */
+    before(workId) {
+      if (points.length) goBefore(workId);
+      else wanted = workId;
+    },
     /** Read it if it is visible and has changed. @param {Run} run */
     show(run) {
       const now = `${run.status} ${run.head}`;
@@ -242,27 +208,37 @@ export function historyView(path, showPast, rewound) {
   };
 }
 
-/** A text area with JSON; `read` gives the value if it was changed. @param {string} label @param {any} value */
-function area(label, value) {
-  const text = jsonText(value);
-  const input = h("textarea", {
-    class: "code",
-    rows: String(Math.min(12, text.split("\n").length + 1)),
-    spellcheck: "false",
-  });
-  input.value = text;
-  const element = h("label", { class: "field" }, h("span", {}, label), input);
-  return {
-    element,
-    read: () => {
-      if (input.value === text) return undefined;
-      try {
-        return JSON.parse(input.value);
-      } catch (error) {
-        throw new Error(`${label}: not valid JSON: ${error.message}`, { cause: error });
-      }
-    },
-  };
+/** @param {PastRun} past @param {Point} against */
+function changesBetween(past, against) {
+  const [first, last] = [past.seq, against.seq].sort((a, b) => a - b);
+  return h(
+    "section",
+    { class: "part", "aria-label": "Differences" },
+    h("h3", {}, "Changed in ", h("code", {}, "ctx.store"), ` from point ${first} to point ${last}`),
+    changeList(past.difference ?? []),
+  );
+}
+
+/** @type {Record<string, string>} */
+const SIGNS = { add: "+", remove: "−", replace: "~" };
+
+/** @param {Change[]} changes */
+function changeList(changes) {
+  if (changes.length === 0) return h("p", { class: "muted" }, "Nothing.");
+  return h(
+    "ul",
+    { class: "changes" },
+    changes.map((each) =>
+      h(
+        "li",
+        { class: each.op },
+        h("span", { class: "change-sign", title: each.op }, SIGNS[each.op] ?? each.op),
+        h("code", {}, each.path),
+        "was" in each ? h("del", {}, gist(each.was, 300)) : null,
+        "value" in each ? h("ins", {}, gist(each.value, 300)) : null,
+      ),
+    ),
+  );
 }
 
 /** @param {Point} point @param {number} total */

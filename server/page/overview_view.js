@@ -1,6 +1,7 @@
 // The start page: is it healthy, what is stuck, what is slow.
 
 import { barTable, endedChart, shareBar } from "./chart.js";
+import { dataTable } from "./data_table.js";
 import { fill, h, panel } from "./dom.js";
 import { bytes, count, duration, short } from "./format.js";
 import { patch } from "./patch.js";
@@ -8,6 +9,8 @@ import { polled } from "./polling.js";
 import { runTable } from "./run_table.js";
 
 const REFRESH_MS = 5000;
+/** Steps that are shown at once. */
+const SLOWEST = 8;
 
 /** @param {AbortSignal} signal */
 export function overviewView(signal) {
@@ -174,18 +177,37 @@ function slowest(found) {
   return [
     barTable(
       "Slowest steps",
-      found.steps.map((each) => [
-        h(
-          "span",
-          { title: `${each.workflow}, ${count(each.count, "attempt")}` },
-          `${short(each.workflow)}.${each.step}`,
-        ),
-        bounded(each.p95_ms),
-        each.p95_ms,
-      ]),
+      found.steps
+        .slice(0, SLOWEST)
+        .map((each) => [
+          h("span", { title: `${each.workflow}, ${count(each.count, "attempt")}` }, stepName(each)),
+          bounded(each.p95_ms),
+          each.p95_ms,
+        ]),
     ),
     h("p", { class: "muted note" }, "95 of 100 attempts took at most this long, since the deployment began."),
+    h("details", { class: "all-steps" }, h("summary", {}, "All steps"), allSteps(found)),
   ];
+}
+
+/** @param {{workflow: string, step: string}} of */
+function stepName({ workflow, step }) {
+  return `${short(workflow)}.${step}`;
+}
+
+/** @param {Overview} found */
+function allSteps(found) {
+  return dataTable(
+    "All steps",
+    ["Step", "Attempts", "Median", "95 of 100 within", "In all"],
+    found.steps.map((each) => [
+      h("code", { title: each.workflow }, stepName(each)),
+      each.count.toLocaleString("en"),
+      bounded(each.median_ms),
+      bounded(each.p95_ms),
+      duration(each.total_ms),
+    ]),
+  );
 }
 
 /** @param {number} ms upper bound of a histogram's bucket */

@@ -1,6 +1,6 @@
 // The list of runs: search, filters, older runs on demand; the first page refreshes by itself.
 
-import { inBulk } from "./bulk.js";
+import { BULK, forkInBulk, inBulk } from "./bulk.js";
 import { blank, errorBox, fill, h } from "./dom.js";
 import { count, shownStatus, statusWord } from "./format.js";
 import { get } from "./http.js";
@@ -31,6 +31,8 @@ export function runListView(query, signal, workflows) {
   let order = ORDERS[query.get("sort") ?? ""] ? (query.get("sort") ?? "") : "";
   /** Ids of the selected runs, and how they stood; null while none can be selected. @type {Map<string, string> | null} */
   let selected = null;
+  /** What is done with the selected runs. @type {Map<string, () => Promise<void>>} */
+  let actions = new Map();
 
   const search = h("input", {
     type: "search",
@@ -235,31 +237,34 @@ export function runListView(query, signal, workflows) {
     if (selected === null) return;
     const of = (/** @type {string[]} */ statuses) =>
       [...(selected ?? [])].filter(([, each]) => statuses.includes(each)).map(([id]) => id);
-    const failed = of(["failed", "timed_out", "cancelled"]);
-    const running = of(["running"]);
-    const act = async (/** @type {"retry" | "cancel"} */ what) => {
-      const done = await inBulk(what, of(what === "retry" ? ["failed", "timed_out", "cancelled"] : ["running"]));
-      if (done) filter();
-    };
+    /** @type {[string, string, string[], (ids: string[]) => Promise<boolean>][]} */
+    const acts = [
+      ["retry", "Retry", of(BULK.retry.statuses), (ids) => inBulk("retry", ids)],
+      ["fork", "Fork", of(["failed"]), forkInBulk],
+      ["cancel", "Cancel", of(BULK.cancel.statuses), (ids) => inBulk("cancel", ids)],
+    ];
+    actions = new Map(
+      acts.map(([key, , ids, act]) => [
+        key,
+        async () => {
+          if (await act(ids)) filter();
+        },
+      ]),
+    );
     patch(
       selection,
       h("span", { role: "status" }, `${count(selected.size, "run")} selected`),
       h("button", { type: "button", class: "quiet", "data-key": "all", onclick: selectAll }, "Select all that match"),
-      h(
-        "button",
-        { type: "button", "data-key": "retry", disabled: failed.length === 0, onclick: () => act("retry") },
-        `Retry ${failed.length || ""}`.trim(),
-      ),
-      h(
-        "button",
-        { type: "button", "data-key": "cancel", disabled: running.length === 0, onclick: () => act("cancel") },
-        `Cancel ${running.length || ""}`.trim(),
+      acts.map(([key, word, ids]) =>
+        // A kept button keeps its listener: what it does is looked up.
+        h(
+          "button",
+          { type: "button", "data-key": key, onclick: () => actions.get(key)?.() },
+          `${word} ${ids.length || ""}`.trim(),
+        ),
       ),
     );
-    for (const [key, ids] of /** @type {[string, string[]][]} */ ([
-      ["retry", failed],
-      ["cancel", running],
-    ])) {
+    for (const [key, , ids] of acts) {
       const button = selection.querySelector(`[data-key=${key}]`);
       if (button instanceof HTMLButtonElement) button.disabled = ids.length === 0;
     }

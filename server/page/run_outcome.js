@@ -3,14 +3,18 @@
 import { fill, h, panel, tracebackBox } from "./dom.js";
 import { jsonText, shownValue } from "./json_view.js";
 
-/** @param {(step: string) => void} openStep shows the executions of the step that failed */
-export function runOutcome(openStep) {
+/**
+ * @param {(step: string) => void} openStep shows the executions of the step that failed
+ * @param {(workId: string) => void} forkBefore shows the run as it was before a work item, to fork it there
+ */
+export function runOutcome(openStep, forkBefore) {
   const element = h("div", { class: "outcome" });
   let shown = "";
 
   /** @param {Run} run */
   function failure(run) {
     const { step, attempts, error } = run.failure ?? { step: "", attempts: 0, error: "" };
+    const failed = run.timeline.findLast((bar) => bar.step === step && bar.outcome === "failed");
     const where = step ? ["Failed in ", h("code", {}, step)] : ["Failed"];
     const heading = run.failure
       ? [where, attempts > 1 ? ` on attempt ${attempts}` : ""]
@@ -28,6 +32,17 @@ export function runOutcome(openStep) {
             "p",
             { class: "actions" },
             h("button", { type: "button", onclick: () => openStep(step) }, "Open the execution"),
+            failed
+              ? h(
+                  "button",
+                  {
+                    type: "button",
+                    title: "Opens its past at this step, where its input can be edited",
+                    onclick: () => forkBefore(failed.work_id),
+                  },
+                  "Fork before this step",
+                )
+              : null,
           )
         : null,
     );

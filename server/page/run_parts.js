@@ -16,6 +16,9 @@ import { tabs } from "./tabs.js";
 import { timelineView } from "./timeline.js";
 import { unrolled } from "./unrolled.js";
 
+/** Place of the tab. */
+const HISTORY = 5;
+
 /**
  * Everything below the heading.
  *
@@ -30,7 +33,7 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
   const order = stepsInOrder(graphData);
   const head = runHead(first, act);
   const questions = h("div", { class: "questions", "aria-live": "polite" });
-  const outcome = runOutcome(drawer.openStep);
+  const outcome = runOutcome(drawer.openStep, forkBefore);
   const graph = graphView(graphData, (step) => drawer.openStep(step));
   const events = eventList();
   const timeline = timelineView(order, drawer.open);
@@ -79,6 +82,13 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
     h("div", { class: "columns run-columns" }, side, h("div", { class: "column" }, pages.element)),
   );
 
+  /** @param {string} workId */
+  function forkBefore(workId) {
+    pages.choose(HISTORY);
+    past.before(workId);
+    pages.element.scrollIntoView({ block: "nearest" });
+  }
+
   /** A card is made once, so that what the user has typed stays. */
   function showQuestions() {
     const open = new Map(run.questions.map((question) => [question.id, question]));
@@ -116,6 +126,7 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
 
   return {
     element,
+    forkBefore,
     connection: head.connection,
     tick: head.show,
     /** @param {Run} now */

@@ -41,6 +41,7 @@ export function runView(runId, query, signal) {
       const address = `#/runs/${encodeURIComponent(runId)}`;
       history.replaceState(null, "", workId ? `${address}?work=${encodeURIComponent(workId)}` : address);
     },
+    (workId) => parts?.forkBefore(workId),
   );
   /** @type {Run | null} */
   let run = null;

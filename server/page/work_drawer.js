@@ -18,9 +18,9 @@ const LISTED = 200;
  * @param {string} path of the run's data
  * @param {() => Run | null} current the run as it was read last
  * @param {(workId: string) => void} onShow called with the work item that is shown; empty when the drawer closes
- * @param {(run: Run, work: WorkDetail) => any} [actions] what can be done from here
+ * @param {(workId: string) => void} forkBefore shows the run as it was before a work item, to fork it there
  */
-export function workDrawer(path, current, onShow, actions) {
+export function workDrawer(path, current, onShow, forkBefore) {
   /** @type {HTMLDialogElement | null} */
   let dialog = null;
   const heading = h("h2", { tabindex: "-1" });
@@ -50,13 +50,22 @@ export function workDrawer(path, current, onShow, actions) {
     try {
       const work = await get(`${path}/work/${encodeURIComponent(workId)}`);
       const run = current();
-      if (run) fill(place, shown(run, work, open), actions?.(run, work));
+      if (run) fill(place, shown(run, work, open), goBack(workId));
     } catch (error) {
       fill(
         place,
         errorBox(error, () => open(workId)),
       );
     }
+  }
+
+  /** @param {string} workId */
+  function goBack(workId) {
+    const go = () => {
+      dialog?.close();
+      forkBefore(workId);
+    };
+    return h("p", { class: "actions" }, h("button", { type: "button", onclick: go }, "Fork before this step"));
   }
 
   /** The executions of one step; of the only one, that one. @param {string} step */

@@ -58,6 +58,12 @@ def keep(runtime: Runtime) -> Keep:
 
 
 @pytest.fixture
+def word() -> str:
+    """What no other run of the deployment has in its id, its input or its error: a search finds this test's runs."""
+    return secrets.token_hex(8)
+
+
+@pytest.fixture
 def gates() -> Iterator[set[str]]:
     """Gates of the workflows; all are open before and after."""
     console_flows.CLOSED.clear()

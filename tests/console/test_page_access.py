@@ -96,10 +96,10 @@ def test_nothing_is_wider_than_the_window_at_any_width(page: Page, site: Site, g
 
 
 def test_a_failed_run_is_found_understood_and_retried_by_keyboard_alone(
-    page: Page, site: Site, gates: set[str]
+    page: Page, site: Site, gates: set[str], word: str
 ) -> None:
     gates.add("bank")
-    run_id = site.start("payment", euros=1, note="by keyboard")
+    run_id = site.start("payment", euros=1, note=word)
     site.await_status(run_id, "failed")
     page.goto("#/")
     expect(page.locator(".tiles")).to_be_visible()
@@ -107,7 +107,7 @@ def test_a_failed_run_is_found_understood_and_retried_by_keyboard_alone(
     page.keyboard.press("r")
     expect(page.get_by_role("heading", name="Runs")).to_be_visible()
     page.keyboard.press("/")
-    page.keyboard.type("by keyboard")
+    page.keyboard.type(word)
     expect(page.locator("table.runs tbody tr")).to_have_count(1)
     page.keyboard.press("Escape")
     page.locator("main").focus()

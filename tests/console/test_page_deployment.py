@@ -21,6 +21,8 @@ def test_the_overview_says_what_ended_failed_and_is_slow(page: Page, site: Site,
     expect(page.locator(".ended-chart svg")).to_have_attribute("aria-label", re.compile(r"runs ended in the last hour"))
     expect(page.locator(".failure-list")).to_contain_text("payment · charge")
     expect(page.get_by_role("table", name="Slowest steps").locator("tbody tr")).not_to_have_count(0)
+    page.locator(".all-steps summary").click()
+    expect(page.get_by_role("table", name="All steps").get_by_role("row", name="Payment.charge")).to_be_visible()
     expect(page.locator(".tile", has_text="Workers").locator("dd")).to_have_text("1")
     page.get_by_role("link", name="Failed in an hour").click()
     expect(page).to_have_url(re.compile("status=failed&since=3600"))

@@ -15,47 +15,47 @@ TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
 
 
 def test_a_row_leads_with_workflow_and_input_and_says_in_one_line_why_it_failed(
-    page: Page, site: Site, gates: set[str]
+    page: Page, site: Site, gates: set[str], word: str
 ) -> None:
     gates.add("bank")
-    run_id = site.start("payment", euros=71, note="rent of May")
+    run_id = site.start("payment", euros=71, note=f"rent of {word}")
     site.await_status(run_id, "failed")
-    page.goto("#/runs?status=failed&q=rent+of+May")
+    page.goto(f"#/runs?status=failed&q=rent+of+{word}")
     row = page.locator("table.runs tbody tr")
     expect(row).to_have_count(1)
     expect(row.locator("th")).to_have_text(
-        "paymenteuros: 71, note: rent of Maycharge: RuntimeError('the bank is closed')"
+        f"paymenteuros: 71, note: rent of {word}charge: RuntimeError('the bank is closed')"
     )
     expect(row.locator("td").last).to_have_text(run_id[:8])
     row.click(position={"x": 700, "y": 12})
     expect(page).to_have_url(re.compile(f"#/runs/{run_id}$"))
 
 
-def test_a_filter_finds_what_rows_show_and_nothing_else(page: Page, site: Site) -> None:
-    asleep = site.start("booking", city="Tromsø", traveller={"name": "Ada"})
+def test_a_filter_finds_what_rows_show_and_nothing_else(page: Page, site: Site, word: str) -> None:
+    asleep = site.start("booking", city=f"Tromsø {word}", traveller={"name": "Ada"})
     eventually(lambda: site.get(f"console/runs/{asleep}").json()["is_asleep"], "it waits")
     rows = page.locator("table.runs tbody tr")
-    page.goto("#/runs?status=waiting&q=troms")
+    page.goto(f"#/runs?status=waiting&q={word.upper()}")
     expect(rows).to_have_count(1)
     expect(rows.locator(".badge")).to_contain_text("waiting")
     expect(page.locator("[data-count=waiting]")).not_to_have_text("0")
-    page.goto("#/runs?status=running&q=troms")
+    page.goto(f"#/runs?status=running&q={word}")
     expect(page.get_by_text("No matching runs.")).to_be_visible()
-    page.goto("#/runs?q=support.console")  # the module of every workflow here, which no row shows
+    page.goto("#/runs?workflow=booking&q=console.flows")  # the module of the workflow, which no row shows
     expect(page.get_by_text("No matching runs.")).to_be_visible()
-    page.goto("#/runs?since=900&q=troms")
+    page.goto(f"#/runs?since=900&q={word}")
     expect(rows).to_have_count(1)
     site.post(f"console/runs/{asleep}/cancel")
 
 
-def test_focus_survives_a_refresh_and_new_rows(page: Page, site: Site) -> None:
-    first = site.start("payment", euros=1, note="focus")
+def test_focus_survives_a_refresh_and_new_rows(page: Page, site: Site, word: str) -> None:
+    first = site.start("payment", euros=1, note=word)
     site.await_status(first, "completed")
-    page.goto("#/runs?q=focus")
+    page.goto(f"#/runs?q={word}")
     link = page.locator(f'a[href="#/runs/{first}"]')
     link.focus()
     page.evaluate("window.kept = document.activeElement")
-    later = site.start("payment", euros=2, note="focus")
+    later = site.start("payment", euros=2, note=word)
     expect(page.locator("table.runs tbody tr").first).to_contain_text(later[:8])
     expect(link).to_be_focused()
     assert page.evaluate("window.kept === document.activeElement"), "the row is the same element"
@@ -121,13 +121,13 @@ def test_a_filter_is_saved_under_a_name(page: Page, runtime: Runtime, keep: Keep
         expect(page.get_by_role("link", name="broken")).to_have_count(0)
 
 
-def test_selected_runs_are_retried_together(page: Page, site: Site, gates: set[str]) -> None:
+def test_selected_runs_are_retried_together(page: Page, site: Site, gates: set[str], word: str) -> None:
     gates.add("bank")
-    runs = [site.start("payment", euros=n, note="together") for n in range(3)]
+    runs = [site.start("payment", euros=n, note=word) for n in range(3)]
     for run_id in runs:
         site.await_status(run_id, "failed")
     gates.clear()
-    page.goto("#/runs?status=failed&q=together")
+    page.goto(f"#/runs?status=failed&q={word}")
     expect(page.locator("table.runs tbody tr")).to_have_count(3)
     page.get_by_role("button", name="Select", exact=True).click()
     page.get_by_role("button", name="Select all that match").click()
@@ -140,9 +140,9 @@ def test_selected_runs_are_retried_together(page: Page, site: Site, gates: set[s
     expect(page.get_by_text("No matching runs.")).to_be_visible()
 
 
-def test_one_run_of_those_selected_is_cancelled(page: Page, site: Site) -> None:
-    kept, cancelled = (site.start("booking", **TRIP, stops=["selected"]) for _ in range(2))
-    page.goto("#/runs?q=selected")
+def test_one_run_of_those_selected_is_cancelled(page: Page, site: Site, word: str) -> None:
+    kept, cancelled = (site.start("booking", **TRIP, stops=[word]) for _ in range(2))
+    page.goto(f"#/runs?q={word}")
     expect(page.locator("table.runs tbody tr")).to_have_count(2)
     page.get_by_role("button", name="Select", exact=True).click()
     page.get_by_role("checkbox", name=f"Select booking {cancelled}").check()
@@ -151,3 +151,22 @@ def test_one_run_of_those_selected_is_cancelled(page: Page, site: Site) -> None:
     site.await_status(cancelled, "cancelled")
     assert site.get(f"console/runs/{kept}").json()["status"] == "running"
     site.post(f"console/runs/{kept}/cancel")
+
+
+def test_failed_runs_are_forked_together_with_one_edit(page: Page, site: Site, word: str) -> None:
+    runs = [site.start("nine", prices=[word, str(n)]) for n in range(2)]
+    for run_id in runs:
+        site.await_status(run_id, "failed")
+    page.goto(f"#/runs?status=failed&q={word}")
+    expect(page.locator("table.runs tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Select", exact=True).click()
+    page.get_by_role("button", name="Select all that match").click()
+    page.get_by_role("button", name="Fork 2").click()
+    dialog = page.get_by_role("dialog", name="Fork 2 runs?")
+    dialog.get_by_label("Fields of that step").fill('{"prices": ["5"]}')
+    dialog.get_by_role("button", name="Fork").click()
+    done = page.get_by_role("dialog", name="Fork 2 runs")
+    expect(done.get_by_role("link")).to_have_count(2)
+    done.get_by_role("link").first.click()
+    expect(done).to_have_count(0)
+    expect(page.locator(".outcome")).to_contain_text("5")
