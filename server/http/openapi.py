@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 _JSON = "application/json"
 _HANDLER = {"$ref": "#/components/schemas/Handler"}
 _TEXT = {"type": "string"}
+_BOOLEAN = {"type": "boolean", "default": False}
 _DETAIL = {"type": "object", "properties": {"detail": _TEXT}, "required": ["detail"]}
 
 _RUN_BODY = {
@@ -54,6 +55,20 @@ _FORK_BODY = {
     "properties": _GOING_ON
     | {
         "run_id": {**_TEXT, "description": "Of the new run; by default a generated one."},
+        "session_id": {**_TEXT, "description": "Name of a session that begins with it; instead of run_id."},
+        "reuse": {
+            "type": "string",
+            "enum": ["none", "recorded"],
+            "default": "none",
+            "description": "recorded: where event and state are the same, the outcome is taken instead of executing the step.",
+        },
+        "answers": {
+            "type": "string",
+            "enum": ["ask", "recorded"],
+            "default": "ask",
+            "description": "recorded: what has answered a wait after the point answers it again.",
+        },
+        "keep_idempotency_keys": {**_BOOLEAN, "description": "ctx.idempotency_key stays what it is in the run."},
         "code": {
             "type": "string",
             "enum": ["current", "recorded"],
@@ -86,7 +101,6 @@ def _parameter(name: str, schema: dict[str, Any], about: str, *, required: bool 
     return {"in": "query", "name": name, "required": required, "schema": schema, "description": about}
 
 
-_BOOLEAN = {"type": "boolean", "default": False}
 _LIST = {"type": "array", "items": _TEXT}
 _HUNDRED = {"type": "integer", "default": 100, "maximum": 1000}
 _STREAM = [

@@ -29,6 +29,8 @@ from .requests import read_edits, read_point, refusals
 
 #: Points in one answer: the default, and the maximum.
 LIMIT, MAX_LIMIT = 100, 1_000
+#: Options of a fork that may be `recorded`, and what they are else.
+CHOICES = {"reuse": "none", "answers": "ask", "code": "current"}
 #: Work items, and differences of a verification, in one answer at most.
 ITEMS = 200
 
@@ -143,14 +145,21 @@ class PastEndpoints:
         """`POST /runs/{id}/fork`: a run that goes on from `point`, with edits of `state` and `events`."""
         raw = await request.body()
         body, edits = await beside(raw, read_edits, raw)
-        point, run_id, code = read_point(body.get("point")), read_text(body, "run_id"), body.get("code", "current")
-        if code not in ("current", "recorded"):
-            raise HTTPException(400, f"Invalid code: {str(code)[:100]!r}; expected current or recorded")
-        await request.scope[ACCESS].check("start", None if run_id is None else session_of(run_id))
+        point, run_id, session = read_point(body.get("point")), read_text(body, "run_id"), read_text(body, "session_id")
+        options = {name: _choice(body, name, usual) for name, usual in CHOICES.items()}
+        keeps_keys = _flag(body, "keep_idempotency_keys")
+        about = session if run_id is None else session_of(run_id)
+        await request.scope[ACCESS].check("start", about)
         handler = await self._handler(request)
         with refusals(409):
             made: WorkflowHandler = await handler.fork(
-                point, run_id=run_id, code=code, timeout_seconds=_seconds(body), **edits
+                point,
+                run_id=run_id,
+                session=session,
+                keep_idempotency_keys=keeps_keys,
+                timeout_seconds=_seconds(body),
+                **options,
+                **edits,
             )
         return JSONResponse({"run_id": made.run_id})
 
@@ -159,9 +168,7 @@ class PastEndpoints:
         """`POST /runs/{id}/rewind`: the run itself goes on from `point`; of one that goes on with `stop_running`."""
         raw = await request.body()
         body, edits = await beside(raw, read_edits, raw)
-        point, stop_running = read_point(body.get("point")), body.get("stop_running", False)
-        if not isinstance(stop_running, bool):
-            raise HTTPException(400, "'stop_running' must be a boolean")
+        point, stop_running = read_point(body.get("point")), _flag(body, "stop_running")
         handler = await self._handler(request)
         with refusals(409):
             await handler.rewind(point, stop_running=stop_running, timeout_seconds=_seconds(body), **edits)
@@ -183,6 +190,20 @@ def _number(request: Request, name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise HTTPException(400, f"Invalid {name}: {text[:100]!r}; expected a number")
     return int(text)
+
+
+def _choice(body: dict[str, Any], name: str, usual: str) -> Any:
+    value = body.get(name, usual)
+    if value not in (usual, "recorded"):
+        raise HTTPException(400, f"Invalid {name}: {str(value)[:100]!r}; expected {usual} or recorded")
+    return value
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise HTTPException(400, f"{name!r} must be a boolean")
+    return value
 
 
 def _seconds(body: dict[str, Any]) -> float | None:

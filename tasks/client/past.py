@@ -52,8 +52,13 @@ class Points(AsyncIterator[Point]):
     async def _listed(self) -> list[Point]:
         return [point async for point in self._found]
 
+    def listed(self) -> list[Point]:
+        """All at once. Blocks, also on an event loop."""
+        found: list[Point] = self._all_at_once(self._listed())
+        return found
+
     def __iter__(self) -> Iterator[Point]:
-        return iter(self._all_at_once(self._listed()))
+        return iter(self.listed())
 
 
 class WithPast(ABC):
@@ -134,6 +139,15 @@ class WithPast(ABC):
     async def _at(self, where: Where) -> PointInTime:
         found = await point_at(self._engine.store, self.run_id, where)
         return PointInTime(**vars(found), _write=self._written)
+
+    def snapshot_at(self, point: PointLike) -> dict[str, Any]:
+        """What `Context.from_dict` goes on from: a snapshot as of a point. Blocks, also on an event loop.
+
+        Raises:
+            HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
+        """
+        found: RunAt = self._engine.store.connection.portal.call(self._at(_where(point, "after")))
+        return self._written(found, None)
 
     def verify(self) -> Any:
         """Rebuild the run from its journal and compare it with what is there. To be awaited, as `at`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,10 +16,18 @@ from ...orchestration.connection.keys import check_chosen_id, check_run_id, new_
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.settings import Settings
 from ...orchestration.engine.protocol import Engine
+from ...orchestration.history.points import Point
 from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.decide import Limits, decide_start
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import NotConfigured, RunEnded, RunExists, RunNotFound, SessionBusy
+from ...orchestration.model.errors import (
+    ContextSerdeError,
+    NotConfigured,
+    RunEnded,
+    RunExists,
+    RunNotFound,
+    SessionBusy,
+)
 from ...orchestration.model.plan import Plan
 from ...orchestration.sessions.look import current_run
 from ...orchestration.sessions.names import new_run_of
@@ -30,6 +38,7 @@ from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.verbs import Store
 from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamHub
+from ..context.ctx import Context
 from ..context.tracing import tracing
 from ..events.codec import encode_event
 from ..events.event import StartEvent
@@ -240,6 +249,35 @@ class Runtime:
             raise RunExists(f"Run {run_id!r} is a run of {record.workflow!r}, not of {workflow.workflow_name!r}.")
         self.registry.of(workflow)
         return self.handler(run_id, workflow)
+
+    def journal(self, run_id: str) -> list[Point]:
+        """The changes of a run that are kept, oldest first, as `handler.history()`. Blocks.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        return self.attach(run_id).history().listed()
+
+    def restore(
+        self, workflow: WorkflowDefinition, snapshot: Mapping[str, Any] | None = None, records: Sequence[Point] = ()
+    ) -> Context[Any]:
+        """A context to run with, that goes on behind the last of these changes of a run: `workflow.run(ctx=…)`. Blocks.
+
+        Args:
+            workflow: What is run.
+            snapshot: Without records: what `to_dict()` gave. With some they suffice.
+            records: The beginning of what `journal` gave.
+
+        Raises:
+            ContextSerdeError: The snapshot cannot be used, or neither is given.
+            HistoryUnavailable, HistoryDamaged, RunNotFound: As in `handler.at`.
+        """
+        if records:
+            last = records[-1]
+            snapshot = self.attach_to(workflow, last.run_id).snapshot_at(last)
+        if snapshot is None:
+            raise ContextSerdeError("There is nothing to restore from: give a snapshot, or records of a run's journal.")
+        return Context.from_dict(workflow, snapshot)
 
     def handler_of(self, record: RunRecord) -> WorkflowHandler:
         """A handler for a run that was just read."""

@@ -14,10 +14,12 @@ from support.eventually import eventually
 from umbel import (
     Collect,
     Context,
+    ContextSerdeError,
     Event,
     HistoryUnavailable,
     RunError,
     RunForked,
+    Runtime,
     StartEvent,
     StopEvent,
     Workflow,
@@ -241,3 +243,19 @@ def test_without_an_event_loop_all_of_it_blocks() -> None:
     assert handler.at("before ship").state() == {"checked": 2, "charged": 2}
     assert handler.verify().holds
     assert handler.fork("before ship").result()[:2] == [2, 2]
+
+
+async def test_a_run_is_restored_behind_any_of_its_changes_by_the_names_of_the_peer(runtime: Runtime) -> None:
+    handler = await ended(amount=3)
+    records = runtime.journal(handler.run_id)
+    checked = next(place for place, point in enumerate(records) if (point.kind, point.step) == ("commit", "check"))
+
+    ctx = runtime.restore(Pipeline(), None, records[: checked + 1])
+    assert runtime.restore(Pipeline(), ctx.to_dict()).is_running
+    again = Pipeline().run(ctx=ctx)
+
+    assert records == [point async for point in handler.history()]
+    assert (await again)[:2] == [3, 3]
+    assert EXECUTED[again.run_id, "check"] == 0
+    with pytest.raises(ContextSerdeError, match="nothing to restore from"):
+        runtime.restore(Pipeline())

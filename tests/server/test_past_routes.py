@@ -90,6 +90,10 @@ async def test_a_run_goes_on_from_a_point_as_another_run_or_in_place(client: htt
     assert rewound.json() == {"run_id": address.rpartition("/")[2]}
     assert await umbel.attach(rewound.json()["run_id"]) == 10
     assert (await client.post(f"{address}/fork", json={"point": 1, "run_id": "x7"})).status_code == 409
+    recorded = {"point": 1, "reuse": "recorded", "answers": "recorded", "code": "recorded", "session_id": "forked"}
+    in_session = (await client.post(f"{address}/fork", json=recorded | {"keep_idempotency_keys": True})).json()
+    assert await umbel.attach(in_session["run_id"]) == 1
+    assert (await client.get("/sessions/forked")).json()["version"] > 0
 
 
 async def test_a_run_that_goes_on_is_put_back_only_if_that_is_asked_for(client: httpx.AsyncClient) -> None:
@@ -121,6 +125,9 @@ async def test_a_run_that_goes_on_is_put_back_only_if_that_is_asked_for(client: 
         ("POST", "fork", {"point": 1, "state": 5}, 400, "'state' is an object by key, or a JSON Patch"),
         ("POST", "fork", {"point": 1, "events": {"count": 5}}, 400, "'events' is an object of fields"),
         ("POST", "fork", {"point": 1, "code": "old"}, 400, "expected current or recorded"),
+        ("POST", "fork", {"point": 1, "reuse": "all"}, 400, "expected none or recorded"),
+        ("POST", "fork", {"point": 1, "keep_idempotency_keys": 1}, 400, "must be a boolean"),
+        ("POST", "fork", {"point": 1, "run_id": "a", "session_id": "b"}, 409, "takes a run_id or a session"),
         ("POST", "fork", {"point": 1, "timeout_seconds": "x"}, 400, "must be a number of seconds"),
         ("POST", "fork", {"point": 1, "events": {"nobody": {}}}, 409, "names no single work item"),
         ("POST", "fork", {"point": 999}, 404, "has no point 999"),
