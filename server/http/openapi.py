@@ -60,7 +60,7 @@ _FORK_BODY = {
             "type": "string",
             "enum": ["none", "recorded"],
             "default": "none",
-            "description": "recorded: where event and state are the same, the outcome is taken instead of executing the step.",
+            "description": "recorded: a step whose event and state are the same is not executed; its outcome is taken.",
         },
         "answers": {
             "type": "string",
