@@ -16,8 +16,9 @@ from ..model.plan import Plan
 from ..model.work_item import Waiter
 from ..store.journal import Entry, newest_entries, read_page
 from ..store.reads import StoreReads
-from ..store.record import decode
-from ..store.replies import RunRecord, pairs, unpack_raw
+from ..store.record import decode, read
+from ..store.replies import RunRecord, pairs
+from ..store.scripts import unpack
 from ..streams.log import EVENT
 from ..streams.log import Entry as Published
 from .run_rows import start_event
@@ -255,8 +256,8 @@ async def _queued(store: StoreReads, run_id: str, steps: Iterable[str]) -> dict[
             continue
         looked = [f"{name}:{at}" for at in range(first + 1, min(last, first + QUEUE_ENTRIES) + 1)]
         entries = await store.command("look at a queue", "HMGET", key, *looked)
-        staged = (unpack_raw(raw) for raw in entries if raw is not None)
-        sizes = [int(each[b"n"]) - int(each[b"i"]) if b"seg" in each else 1 for each in staged]
+        staged = (unpack(raw) for raw in entries if raw is not None)
+        sizes = [int(each["n"]) - int(each["i"]) if "seg" in each else not read(each).cancelled for each in staged]
         queued[name] = sum(sizes) + max(0, last - first - QUEUE_ENTRIES)
     return queued
 

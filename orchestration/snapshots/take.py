@@ -304,7 +304,7 @@ class _Reading:
         records = [decode(packed)._replace(work_id=name.decode()) for name, packed in self.work.items()]
         return replace(
             live,
-            items=tuple(self._item(record) for record in (*records, *self._queued())),
+            items=tuple(self._item(record) for record in (*records, *self._queued()) if not record.cancelled),
             waiters=tuple(
                 SavedWaiter(waiter=Waiter.from_bytes(name.decode(), data), due_at=self.timers.get(name.decode()))
                 for name, data in self.waiters.items()

@@ -15,7 +15,9 @@ from umbel.orchestration.engine.cancelling.selection import Selection
 from umbel.orchestration.engine.cancelling.step_cancels import cancel_work
 from umbel.orchestration.model.decide import Limits
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.model.work_item import FannedOut, Work
+from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.snapshots.take import take_snapshot
+from umbel.orchestration.store.record import decode
 from umbel.orchestration.store.verbs import Store as AnyStore
 
 
@@ -96,3 +98,33 @@ def test_a_step_that_is_woken_into_the_queue_as_it_is_cancelled_is_not_executed(
     assert cancelled(run, lambda: run.send(event("Answer"))) == 3
     assert store.client.hlen(run.keys["work"]) == 0
     assert [each for each in run.dispatches if isinstance(run.ask(each), Work)] == []
+
+
+def test_what_is_queued_ends_as_it_is_cancelled_and_is_passed_over_by_what_frees_the_slot(store: Store) -> None:
+    plan = plan_of(
+        step("begin", START, collected_by=("all",)),
+        step("split", "Part", num_workers=2, collected_by=("inner",)),
+        step("go", "Piece", num_workers=1),
+        step("inner", "Went", kind="collect"),
+        step("all", "Inner", kind="collect"),
+    )
+    run = DrivenRun(store, plan).start()
+    run.commit(run.claim("begin"), FannedOut((event("Part"), event("Part"))))
+    for _ in range(2):
+        run.commit(run.claim("split"), FannedOut((event("Piece", n=1), event("Piece", n=2))))
+    first = run.claim("go")  # the others wait in line behind it; the last two are of another fan-out
+    queued = [name.decode() for name in store.client.hkeys(run.keys["queue"]) if name[-2:] not in (b":h", b":t")]
+    assert len(queued) == 3
+    records = [decode(raw) for raw in store.client.hmget(run.keys["queue"], queued)]
+    last = frozenset(record.work_id for record in records if record.scope != first.scope.path)
+
+    count, changes = store.call(cancel_work, store, run.run_id, plan, Selection(work_ids=last), Limits())
+    for change in changes:
+        run.heard(change)
+    inner = run.claim("inner")  # of the fan-out that has no more to come
+    run.commit(first, Returned(event("Went")))
+
+    assert (count, inner.members) == (2, 0)
+    assert sorted(item.step for item in store.call(take_snapshot, store, run.run_id).items) == ["go", "inner"]
+    run.commit(run.claim("go"), Returned(event("Went")))
+    assert run.claim("inner").members == 2

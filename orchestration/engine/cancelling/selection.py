@@ -65,8 +65,8 @@ class LiveWork:
 
     @property
     def is_cancellable(self) -> bool:
-        """Not if it has been cancelled and only lies in the queue, nor if the run has failed with it."""
-        return not self.record.cancelled and self.record.state != "failed"
+        """Not if the run has failed with it."""
+        return self.record.state != "failed"
 
 
 async def live_work(store: Store, run_id: str) -> tuple[list[LiveWork], dict[bytes, bytes]]:
@@ -89,7 +89,7 @@ async def live_work(store: Store, run_id: str) -> tuple[list[LiveWork], dict[byt
         work_id = name.decode()
         record = decode(raw)._replace(work_id=work_id)
         found.append(LiveWork(record, None, tuple(waits[work_id]), tuple(kids[work_id])))
-    found.extend(LiveWork(record, place) for place, record in _queued(queue))
+    found.extend(LiveWork(record, place) for place, record in _queued(queue) if not record.cancelled)
     return found, events
 
 

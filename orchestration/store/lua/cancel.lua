@@ -1,5 +1,5 @@
--- Cancel work items of a run that goes on. What is queued is left where it is, cancelled, until its turn comes: then it
--- ends without having been dispatched. What runs loses its token, and its process hears of it.
+-- Cancel work items of a run that goes on. What is queued leaves a blank there. What runs loses its token, and its
+-- process hears of it.
 -- Args: run, what the commands were decided on (see `waiters.outdated`), and the common limits.
 -- Body: {{ w work id, d event for the stream, f its field in K.queue if it waits there, o the set of its owner (in x)
 --   if it runs, r (how often it was resumed, if it waits), waits {waiter id …}, kids {child run …}, commands {what goes
@@ -17,7 +17,6 @@ local function stop_running(item, record)
   local held = call.run .. '|' .. item.w .. '|' .. record.claim_id
   -- Claimed since the caller looked: the set of its owner is not known here, and the owner's heartbeat clears it.
   if item.o and call.extra[item.o] then redis.call('SREM', call.extra[item.o], held) end
-  redis.call('ZREM', K.timers, 'deadline|' .. call.run .. '|' .. item.w)
   if not call.again then redis.call('PUBLISH', K.stopped .. (A.channels or ''), held) end
 end
 
@@ -42,6 +41,7 @@ local function cancel_live(item)
   local record = records.get(item.w)
   if not record or record.state == 'failed' or not is_as_seen(item, record) then return false end
   record.work_id = item.w
+  redis.call('ZREM', K.timers, 'deadline|' .. call.run .. '|' .. item.w)
   if record.state == 'running' then
     stop_running(item, record)
   elseif record.state == 'ready' then
@@ -60,15 +60,15 @@ end
 local function cancel_queued(item)
   local raw = redis.call('HGET', K.queue, item.f)
   local record = raw and records.decode(raw)
-  if not record or record.work_id ~= item.w or record.cancelled then return false end
-  record.cancelled = 1
-  redis.call('HSET', K.queue, item.f, records.encode(record))
+  if not record or record.work_id ~= item.w then return false end
+  slots.blank(item.f)
+  apply.done(record)
   return true
 end
 
 local commands, cancelled = {}, {}
 for _, item in ipairs(unpacked_body()) do
-  if cancel_live(item) or (item.f and cancel_queued(item)) then
+  if cancel_live(item) or item.f and cancel_queued(item) then
     cancelled[#cancelled + 1] = item.w
     publish.event(item.d)
     for _, command in ipairs(item.commands) do commands[#commands + 1] = command end

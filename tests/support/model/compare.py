@@ -66,7 +66,7 @@ def compare(store: Store, run: ModelRun) -> None:
     expected = ahead | {event_id: uses for event_id, (_, uses) in run.events.items()}
     agree("events", _events(events) | _in_records(work, queue), expected)
     _compare_slots(run, slots, free)
-    agree("queues", _queues(queue), {name: [i.work_id for i in q] for name, q in run.queues.items() if q})
+    agree("queues", _queues(queue), {name: [_in_line(i) for i in q] for name, q in run.queues.items() if q})
     _compare_scopes(run, scopes)
     agree("joins", _joins(joins), _expected_joins(run))
     agree("waiters", {name.decode() for name in waiters}, {"|".join(key) for key in run.waiters})
@@ -76,6 +76,10 @@ def compare(store: Store, run: ModelRun) -> None:
         agree("idle", int(meta[5] or 0), run.idle)
         mine = {m.decode() for m in ring if m.split(b"|")[0] == run.run_id.encode()}
         agree("ring", mine, {f"{run.run_id}|{i.work_id}|{i.line}" for i in run.in_state("ready")})
+
+
+def _in_line(item: Item) -> str:
+    return "" if item.is_cancelled else item.work_id
 
 
 def _compare_index(store: Store, run: ModelRun) -> None:

@@ -63,6 +63,7 @@ class Item:
     late: bool = False
     batches: int = 0
     sent: set[str] | None = None
+    is_cancelled: bool = False  # a blank in its step's queue
     answers: dict[str, str | None] = field(default_factory=dict)
 
     @property
@@ -202,8 +203,11 @@ class ModelRun:
         assert self.slots[item.step.name].pop(item.slot) == item.work_id
         item.slot = None
         queue = self.queues[item.step.name]
-        if queue:
-            self.place(queue.popleft())
+        while queue:
+            following = queue.popleft()
+            if not following.is_cancelled:
+                self.place(following)
+                return
 
     def deliver(self, item: Item, *, silent: bool = False) -> None:
         assert item.work_id not in self.items, f"delivered twice: {item.work_id}"
@@ -336,11 +340,7 @@ class ModelRun:
     def _own(self, command: Command, me: Item) -> None:
         """What concerns the committing item."""
         if isinstance(command, Done):
-            for event_id in (*me.event_ids, *(e for e in me.answers.values() if e is not None)):
-                self.drop_event(event_id)
-            del self.items[me.work_id]
-            self.finished.add(me.work_id)
-            self.vacate(me)
+            self._done(me)
         elif isinstance(command, Retry):
             me.failures += 1
             me.late = False
@@ -367,6 +367,29 @@ class ModelRun:
             me.failures += 1
             me.state = "failed"
             me.let_go()
+
+    def _done(self, me: Item) -> None:
+        for event_id in (*me.event_ids, *(e for e in me.answers.values() if e is not None)):
+            self.drop_event(event_id)
+        del self.items[me.work_id]
+        self.finished.add(me.work_id)
+        if me.slot is not None:
+            self.vacate(me)
+
+    def cancel(self, item: Item) -> None:
+        """Somebody cancels a work item."""
+        self.seq += 1
+        if item.state == "queued":
+            item.is_cancelled = True
+        else:
+            self.seq += 1
+        for kind in ("deadline", "retry"):
+            self.timers.discard(self.timer(kind, item.work_id))
+        for work_id, waiter_id in [key for key in self.waiters if key[0] == item.work_id]:
+            del self.waiters[work_id, waiter_id]
+            self.removed += 1
+            self.timers.discard(self.timer("waiter", work_id, waiter_id))
+        self._done(item)
 
     def finish(self, status: str) -> None:
         """The run ends."""

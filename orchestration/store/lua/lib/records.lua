@@ -41,7 +41,7 @@
 --!field wd awaits               waiter id and delay (ms) of a suspension with a time-out
 --!field aw awaited            of a suspension: how many child runs it waits for
 --!field nh next_held          of these: the number of the next one that is held back
---!field x cancelled           while it was queued: it ends when its turn comes
+--!field x cancelled           while it was queued: a blank that is passed over
 --!field wr answers              waiter id -> event id, false when it timed out
 --!field fb batches              flushed early by this attempt
 --!field xs exchanges            state writes and collect_events calls of this attempt

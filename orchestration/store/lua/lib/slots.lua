@@ -69,11 +69,17 @@ local function take_first(step)
   return record
 end
 
--- The first record in line. Those that were cancelled meanwhile end with that.
+-- A record that waits in line is cancelled: this is what is left of it there.
+function slots.blank(field)
+  local record = { cancelled = 1 }
+  redis.call('HSET', K.queue, field, records.encode(record))
+end
+
+-- The first record in line.
 function slots.pop(step)
   local record = take_first(step)
   while record and record.cancelled do
-    apply.done(record)
+    if record.work_id then apply.done(record) end      -- as an earlier release has left it
     record = take_first(step)
   end
   return record
