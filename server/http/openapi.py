@@ -68,6 +68,12 @@ _FORK_BODY = {
             "default": "ask",
             "description": "recorded: what has answered a wait after the point answers it again.",
         },
+        "children": {
+            "type": "string",
+            "enum": ["keep", "fork"],
+            "default": "keep",
+            "description": "fork: child runs that are waited for are forked too.",
+        },
         "keep_idempotency_keys": {**_BOOLEAN, "description": "ctx.idempotency_key stays what it is in the run."},
         "code": {
             "type": "string",

@@ -30,7 +30,12 @@ from .requests import read_edits, read_point, refusals
 #: Points in one answer: the default, and the maximum.
 LIMIT, MAX_LIMIT = 100, 1_000
 #: Options of a fork that may be `recorded`, and what they are else.
-CHOICES = {"reuse": "none", "answers": "ask", "code": "current"}
+CHOICES = {
+    "reuse": ("none", "recorded"),
+    "answers": ("ask", "recorded"),
+    "children": ("keep", "fork"),
+    "code": ("current", "recorded"),
+}
 #: Work items, and differences of a verification, in one answer at most.
 ITEMS = 200
 
@@ -146,7 +151,7 @@ class PastEndpoints:
         raw = await request.body()
         body, edits = await beside(raw, read_edits, raw)
         point, run_id, session = read_point(body.get("point")), read_text(body, "run_id"), read_text(body, "session_id")
-        options = {name: _choice(body, name, usual) for name, usual in CHOICES.items()}
+        options = {name: _choice(body, name) for name in CHOICES}
         keeps_keys = _flag(body, "keep_idempotency_keys")
         about = session if run_id is None else session_of(run_id)
         await request.scope[ACCESS].check("start", about)
@@ -192,10 +197,10 @@ def _number(request: Request, name: str, default: int) -> int:
     return int(text)
 
 
-def _choice(body: dict[str, Any], name: str, usual: str) -> Any:
-    value = body.get(name, usual)
-    if value not in (usual, "recorded"):
-        raise HTTPException(400, f"Invalid {name}: {str(value)[:100]!r}; expected {usual} or recorded")
+def _choice(body: dict[str, Any], name: str) -> Any:
+    value = body.get(name, CHOICES[name][0])
+    if value not in CHOICES[name]:
+        raise HTTPException(400, f"Invalid {name}: {str(value)[:100]!r}; expected {' or '.join(CHOICES[name])}")
     return value
 
 
@@ -224,6 +229,7 @@ def _point(point: Point) -> dict[str, Any]:
         "worker": point.worker,
         "outcome": point.outcome,
         "event": point.event,
+        "reused": point.reused,
         "branch": point.branch,
         "state_version": point.state_version,
         "bytes": point.bytes,

@@ -94,6 +94,12 @@ class Faces:
         """How often the run was put back to an earlier point (`handler.rewind`), as of the start of this attempt."""
         return self._step("branch").work.branch
 
+    @property
+    def forked_from(self) -> str | None:
+        """The run that this one was forked from (`handler.fork`); None if it is no fork."""
+        forked = ForkedFrom.of(self._step("forked_from").work.options)
+        return None if forked is None else forked.run_id
+
     def becomes(self, face: RunContext) -> None:
         """From now on this is the context of that run."""
         self._face = face

@@ -66,7 +66,7 @@ class Pipeline(Workflow):
     async def ship(self, ctx: Context[Any], ev: Charged) -> StopEvent:
         EXECUTED[ctx.run_id, "ship"] += 1
         checked = await ctx.store.get("checked")
-        return StopEvent(result=[checked, ev.amount, ctx.idempotency_key])
+        return StopEvent(result=[checked, ev.amount, ctx.idempotency_key, ctx.forked_from])
 
 
 async def ended(**fields: Any) -> umbel.WorkflowHandler:
@@ -130,6 +130,7 @@ async def test_a_fork_executes_what_comes_after_its_point_with_what_was_changed(
     fork = await handler.fork("before charge", events={"charge": Checked(amount=7)}, state={"checked": 8})
 
     assert (await fork)[:2] == [8, 7]
+    assert (await fork)[3] == handler.run_id
     assert EXECUTED[fork.run_id, "check"] == 0
     assert (EXECUTED[fork.run_id, "charge"], EXECUTED[fork.run_id, "ship"]) == (1, 1)
     events = [event async for event in fork.stream_events(expose_internal=True)]

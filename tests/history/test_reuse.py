@@ -13,6 +13,7 @@ import pytest
 
 import umbel
 from umbel import Collect, Context, Event, StartEvent, StopEvent, Workflow, step
+from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -319,3 +320,158 @@ async def test_a_fork_may_begin_a_session_which_has_its_state() -> None:
     assert (await session.state()).to_dict() == {"n": 1, "last": 1}
     with pytest.raises(umbel.SessionExists):
         await handler.fork("after begin", session="forked")
+
+
+# -- what is executed because it cannot be known to be the same ------------------------------------------------------
+
+
+class Race(StartEvent):
+    pass
+
+
+class Reads(Event):
+    pass
+
+
+class Writes(Event):
+    pass
+
+
+class Side(Event):
+    of: str
+    text: str
+
+
+WRITTEN: dict[str, asyncio.Event] = {}
+
+
+class Racing(Workflow):
+    """One step reads a key after another one, which goes on beside it, has written it."""
+
+    @step
+    async def begin(self, ctx: Context[Any], ev: Race) -> list[Reads | Writes]:
+        WRITTEN.setdefault("racing", asyncio.Event())
+        return [Reads(), Writes()]
+
+    @step
+    async def read(self, ctx: Context[Any], ev: Reads) -> Side:
+        EXECUTED[ctx.run_id, "read"] += 1
+        await WRITTEN["racing"].wait()
+        return Side(of="read", text=str(await ctx.store.get("key", None)))
+
+    @step
+    async def write(self, ctx: Context[Any], ev: Writes) -> Side:
+        EXECUTED[ctx.run_id, "write"] += 1
+        await ctx.store.set("key", "written")
+        WRITTEN["racing"].set()
+        return Side(of="write", text="")
+
+    @step
+    async def end(self, ctx: Context[Any], evs: Annotated[list[Side], Collect()]) -> StopEvent:
+        EXECUTED[ctx.run_id, "end"] += 1
+        return StopEvent(result=sorted(each.text for each in evs))
+
+
+async def test_what_was_read_while_another_step_wrote_it_is_executed() -> None:
+    handler = Racing().run()
+    assert await handler == ["", "written"]
+
+    fork = await handler.fork("after begin", reuse="recorded")
+
+    await fork
+    assert "write" not in executed(fork.run_id)
+    assert executed(fork.run_id)["read"] == 1
+
+
+class Tried(Event):
+    pass
+
+
+class Trying(Workflow):
+    """Fails at first, keeps a value, gathers by hand, in steps of both colours."""
+
+    @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(3)))
+    def fail(self, ctx: Context[Any], ev: StartEvent) -> Tried:
+        EXECUTED[ctx.run_id, "fail"] += 1
+        if ctx.attempt == 1 and not ctx.store.get("patient", False):
+            raise ValueError("at first")
+        return Tried()
+
+    @step
+    async def once(self, ctx: Context[Any], ev: Tried) -> Reads:
+        EXECUTED[ctx.run_id, "once"] += 1
+        await ctx.once("value", lambda: 7)
+        return Reads()
+
+    @step
+    async def gather(self, ctx: Context[Any], ev: Reads) -> StopEvent | None:
+        EXECUTED[ctx.run_id, "gather"] += 1
+        found = ctx.collect_events(ev, [Reads])
+        return None if found is None else StopEvent(result=await ctx.store.get("patient", None))
+
+
+async def test_retried_steps_and_kept_values_are_taken_and_collected_events_are_executed() -> None:
+    handler = Trying().run()
+    await handler
+
+    fork = await handler.fork(1, reuse="recorded")
+    await fork
+    assert executed(fork.run_id) == {"gather": 1}
+
+    changed = await handler.fork(1, reuse="recorded", state={"patient": True})
+    assert await changed is True
+    assert executed(changed.run_id) == {"fail": 1, "gather": 1}
+
+
+class Left(Event):
+    n: int
+
+
+class Right(Event):
+    n: int
+
+
+class More(Event):
+    pass
+
+
+BOTH: dict[str, asyncio.Event] = {}
+
+
+class Pairs(Workflow):
+    """The first pair waits for the second one, which comes after the point."""
+
+    @step
+    async def begin(self, ctx: Context[Any], ev: StartEvent) -> Left | Right | More | None:
+        for event in (Left(n=1), Right(n=1), More()):
+            ctx.send_event(event)
+        return None
+
+    @step
+    async def more(self, ctx: Context[Any], ev: More) -> Left | Right | None:
+        ctx.send_event(Left(n=2))
+        ctx.send_event(Right(n=2))
+        return None
+
+    @step
+    async def pair(self, ctx: Context[Any], left: Left, right: Right) -> StopEvent | None:
+        EXECUTED[ctx.run_id, (left.n, right.n)] += 1
+        second = BOTH.setdefault(ctx.run_id, asyncio.Event())
+        if left.n == 2:
+            second.set()
+            return None
+        await second.wait()
+        return StopEvent(result=(left.n, right.n))
+
+
+async def test_a_set_that_a_join_makes_after_the_point_is_another_one_than_those_before() -> None:
+    handler = Pairs().run()
+    await handler
+
+    fork = await handler.fork("after begin")
+    await handler.rewind("after begin")
+
+    assert list(await fork) == list(await umbel.attach(handler.run_id)) == [1, 1]
+    assert executed(fork.run_id) == {(1, 1): 1, (2, 2): 1}
+    assert (await fork.verify()).holds
+    assert (await handler.verify()).holds

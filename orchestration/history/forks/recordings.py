@@ -142,6 +142,7 @@ class _Attempt:
         claimed: The entry by which it began, or an earlier one.
         events: Digest of its events; None is not known.
         is_clear: Nothing is known that keeps its outcome from being taken.
+        failed_on: What those before it had read, which failed: key of the state -> digest of what it held.
         change: What it has written to the state.
         sent: What it has sent early: identity and commands of each.
         early: What it has published early: number of the first one in the stream, and how many.
@@ -151,6 +152,7 @@ class _Attempt:
     claimed: int
     events: str | None = None
     is_clear: bool = True
+    failed_on: Mapping[str, str] = field(default_factory=dict)
     change: Change | None = None
     sent: list[tuple[str, Commands]] = field(default_factory=list)
     early: list[tuple[int, int]] = field(default_factory=list)
@@ -238,7 +240,7 @@ class _Reading:
         before = self._open.get(work_id)
         if before is not None and before.left_something:
             self._unclear.add(work_id)
-        self._open[work_id] = _Attempt(seq, digests)
+        self._open[work_id] = _Attempt(seq, digests, failed_on=before.failed_on if before is not None else {})
 
     def _state(self, entry: Entry, about: Mapping[str, Any], work_id: str, told: Any) -> None:
         flat = told if isinstance(told, list) else []
@@ -271,14 +273,15 @@ class _Reading:
         if attempt is None:
             self._unclear.add(work_id)
             return
+        read = _united(attempt.failed_on, self._read(attempt, about.get("rd"), work_id))
         if about.get("out") not in ("returned", "fannedout"):
-            attempt.is_clear = about.get("out") == "failed" and attempt.is_clear
+            attempt.is_clear = about.get("out") == "failed" and attempt.is_clear and isinstance(read, Mapping)
+            attempt.failed_on = read if isinstance(read, Mapping) else {}
             self._open[work_id] = attempt  # if another attempt follows, it finds what this one has left
             return
         self.ended.pop(work_id, None)
         if work_id in self._unclear or not attempt.is_clear or attempt.events is None or "staged" in about:
             return
-        read = self._read(attempt, about.get("rd"), work_id)
         came_to = outcome_of(self._plan, entry.commands, work_id, about, attempt.sent)
         if read is None or came_to is None:
             return
@@ -312,6 +315,15 @@ class _Reading:
             return None
         earlier = [each for seq, _, each in writes if seq <= claimed]
         return earlier[-1] if earlier else None
+
+
+def _united(before: Mapping[str, str], read: Mapping[str, str] | str | None) -> Mapping[str, str] | str | None:
+    """What attempts have read together; None where that was not the same for all, or cannot be said."""
+    if not before or read is None:
+        return read
+    if isinstance(read, str) or any(read.get(key, held) != held for key, held in before.items()):
+        return None
+    return {**before, **read}
 
 
 def _both(before: Change | None, written: Mapping[str, bytes], deletes: Sequence[str], *, replace: bool) -> Change:
