@@ -89,7 +89,6 @@ class Replaying:
         if doubts:
             return Replayed(reason="; ".join(doubts))
         publishes, sends = emitting.emitted
-        written = [*past.written, *([dict(context.state_to_write)] if context.state_to_write else [])]
         follows = self.engine.decided(work, self.plan, outcome, Emitted(publishes, sends), Surroundings())
         commands = [command.wire() for command in follows.commands]
         for step, staged in follows.staged.items():
@@ -104,7 +103,7 @@ class Replaying:
         found = [*_of_outcome(recorded, then, kind, error, now)]
         if self.compare == "events":
             found += _of_the_rest(recorded, then, now)
-            found += (("state", *pair) for pair in differences(_values(past.recorded), _values(written)))
+            found += (("state", *pair) for pair in _of_state(past, context))
             found += (("collected", *pair) for pair in _of_collecting(recorded.added, store.added))
         return Replayed(found)
 
@@ -174,6 +173,18 @@ def _of_the_rest(recorded: RecordedAttempt, then: Emissions, now: Emissions) -> 
 def _of_collecting(then: Mapping[str, Envelope], now: Mapping[str, Envelope]) -> Iterator[tuple[Any, Any]]:
     calls = [*dict.fromkeys([*then, *now])]
     return differences(*([shown(of[call]) if call in of else None for call in calls] for of in (then, now)))
+
+
+def _of_state(past: StatePast, context: StepContext) -> Iterator[tuple[Any, Any]]:
+    then, now = past.recorded, [*past.written]
+    if context.writes_back:  # when it writes what it has set is left to the clock
+        now.append(context.state_to_write)
+        then, now = [_together(then)], [_together(now)]
+    return differences(_values(then), _values(now))
+
+
+def _together(writes: Sequence[Mapping[str, bytes | None]]) -> Mapping[str, bytes | None]:
+    return {key: value for each in writes for key, value in each.items()}
 
 
 def _values(writes: Sequence[Mapping[str, bytes | None]]) -> list[Any]:

@@ -294,6 +294,34 @@ async def test_outcomes_that_a_fork_has_taken_are_replayed_where_they_were_recor
     assert (report.equal > 0, report.mismatches) == (True, ())
 
 
+class InPlace(Workflow):
+    """Its steps change values of the state in place."""
+
+    writes_back = True
+
+    @step
+    async def put(self, ctx: Context[Any], ev: StartEvent) -> Note:
+        await ctx.store.set("texts", ["a"])
+        return Note(text="b")
+
+    @step
+    async def add(self, ctx: Context[Any], ev: Note) -> StopEvent:
+        texts = await ctx.store.get("texts")
+        texts.append(ev.text)
+        async with ctx.store.edit_state() as state:
+            state["edited"] = True
+        return StopEvent(result=texts)
+
+
+async def test_values_that_were_changed_in_place_are_compared() -> None:
+    handler = InPlace().run()
+    assert await handler == ["a", "b"]
+
+    report = await umbel.replay(handler)
+
+    assert (report.equal, report.mismatches, report.not_replayed) == (2, (), ())
+
+
 class Less(Workflow):
     @step
     async def other(self, ev: StartEvent) -> StopEvent:
