@@ -69,7 +69,7 @@ def looked_at_together(store: Store) -> list[range]:
 
 
 async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Look:
-    """Look at all shards, and take the turn to sweep them if nobody has within the period.
+    """Look at all shards that are reached, and take the turn to sweep them if nobody has within the period.
 
     Args:
         store: The runs.
@@ -77,7 +77,7 @@ async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Lo
         everything: Take the turn in any case.
     """
     calls = [_call(store, shards, passed_over, everything) for shards in looked_at_together(store)]
-    answers = await store.batch("look for what is due", *calls)
+    answers: list[Look] = [each for each in await store.reached("look for what is due", *calls) if each is not None]
     owners: dict[int, Sequence[str]] = {}
     parked = False
     due: defaultdict[str, dict[int, Sequence[str]]] = defaultdict(dict)

@@ -6,10 +6,13 @@ repeated or raced without harm.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..model.errors import StoreUnavailable
 from ..model.suspicion import MOST
 from ..model.work_item import Held, Work
 from ..store.replies import Applied
@@ -25,11 +28,13 @@ class Pulse:
         fenced: The owner was declared lost; it must cancel all it runs and begin a new incarnation.
         lost: Claims that the owner believed to hold and does not.
         handed_back: Claims beyond those, which are released: run by run, what is to be dispatched.
+        unreached: Why leases in some shards were not renewed, where those of others were.
     """
 
     fenced: bool
     lost: frozenset[Held]
     handed_back: tuple[tuple[str, Applied], ...] = ()
+    unreached: StoreUnavailable | None = None
 
 
 class Leases:
@@ -58,29 +63,45 @@ class Leases:
             shards: Shards to visit although nothing is held there, because something was until lately. A claim that
                 was given up there would keep a lease which nobody renews, and the owner would be declared dead.
             is_held: Asked before anything is handed back: a claim made since `held` was listed is no surplus.
+
+        Raises:
+            StoreUnavailable: No shard answered.
         """
         by_shard: dict[int, list[Held]] = defaultdict(list, {shard: [] for shard in shards})
         for each in held:
             by_shard[self.store.locate(each.run_id).shard].append(each)
+        # All at once: the shards of a node that is away must not keep those of others from being renewed.
+        replies = await asyncio.gather(
+            *(self._beat(shard, owner, mine) for shard, mine in by_shard.items()), return_exceptions=True
+        )
         lost: set[Held] = set()
         handed_back: list[tuple[str, Applied]] = []
-        for shard, mine in by_shard.items():
-            reply = await self.store.shard_verb(
-                "heartbeat",
-                shard,
-                {"owner": f"owner:{owner}"},
-                owner=owner,
-                lease=round(self.settings.lease_seconds * 1000),
-                held=[each.member for each in mine],
-            )
+        fenced, unreached, renewed = False, None, 0
+        for reply in replies:
+            if isinstance(reply, StoreUnavailable):
+                unreached = reply
+                continue
+            if isinstance(reply, BaseException):
+                raise reply
+            renewed += 1
             if reply[0] == b"fenced":
-                return Pulse(True, frozenset(), tuple(handed_back))
+                fenced = True
+                continue
             answer = unpack(reply[1])
             lost.update(Held.parse(member) for member in answer["lost"] or ())
             beyond = [each for each in map(Held.parse, answer["beyond"] or ()) if not is_held(each)]
             if beyond:
                 handed_back += await self.hand_back(owner, beyond, charge=False)
-        return Pulse(False, frozenset(lost), tuple(handed_back))
+        if unreached is not None and not renewed:
+            raise unreached
+        return Pulse(fenced, frozenset(lost), tuple(handed_back), unreached)
+
+    async def _beat(self, shard: int, owner: str, held: Iterable[Held]) -> list[Any]:
+        lease = round(self.settings.lease_seconds * 1000)
+        members = [each.member for each in held]
+        return await self.store.shard_verb(
+            "heartbeat", shard, {"owner": f"owner:{owner}"}, owner=owner, lease=lease, held=members
+        )
 
     async def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:
         """Declare an owner lost and learn what it held; empty when nothing is left or its lease still runs."""

@@ -82,7 +82,7 @@ class Sweep:
                 )
                 for shards in looked_at_together(self.store)
             ]
-            if not any(await self.store.batch("look for leases and parked work", *asked)):
+            if not any(await self.store.reached("look for leases and parked work", *asked)):
                 return None
         found = await look(self.store, self._passed_over, everything=everything or self.is_behind)
         self._leaves_to_others = 0 if found.is_turn else LEFT_TO_OTHERS
@@ -221,10 +221,10 @@ class Sweep:
         keys, shards = self.store.keys, range(self.store.settings.shards)
         asked: list[Command] = [("HKEYS", keys.in_shard(shard, "unclaimed_counts")) for shard in shards]
         asked += [("HGETALL", keys.in_shard(shard, "watermark")) for shard in shards]
-        answers = await self.store.batch("look at the queues", *asked)
-        lines = {name.decode() for names in answers[: len(shards)] for name in names}
+        answers = await self.store.reached("look at the queues", *asked)
+        lines = {name.decode() for names in answers[: len(shards)] for name in names or ()}
         watermark: dict[str, int] = {}
-        for marks in map(pairs, answers[len(shards) :]):
+        for marks in map(pairs, filter(None, answers[len(shards) :])):
             for name, instant in marks.items():
                 if int(instant) <= now:
                     watermark[name.decode()] = max(watermark.get(name.decode(), 0), int(instant))

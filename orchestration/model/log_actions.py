@@ -74,6 +74,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "sweep_error": "one item could not be processed; the next sweep retries it",
         "sweep_orphan": "an index entry of a deleted run was found and skipped",
         "sweep_postponed": "Redis is unreachable; the sweep is retried",
+        "shards_unreached": "Redis is unreachable; the sweep is retried",
         "task_class_unused": "steps are not called through the Celery app's own task class",
         "task_given_up": "a task did not end at the worker's shutdown and was abandoned",
         "tasks_disconnected": "a broker connection closed while its tasks were running; they continue",

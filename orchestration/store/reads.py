@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,13 +15,15 @@ from ..connection.keys import Keys, RunKeys
 from ..connection.settings import Settings
 from ..model.decide import CHUNK
 from ..model.envelope import Envelope
-from ..model.errors import RunClosed, RunNotFound
+from ..model.errors import RunClosed, RunNotFound, StoreUnavailable
 from ..model.plan import Plan
 from ..model.waiting_kinds import Kind, digests
 from ..model.work_item import InboxEvent, Seen, Surroundings, Waiter, Work
 from .asks import Command, ScriptCall
 from .pipeline import Connection
 from .replies import RunRecord, not_found, pairs, run_record, unpack_raw
+
+logger = logging.getLogger("umbel.store")
 
 #: Members of a fan-in are read in pages of this many.
 MEMBERS_PAGE = 500
@@ -85,6 +89,23 @@ class StoreReads:
     async def batch(self, what: str, *items: Command | ScriptCall[Any]) -> list[Any]:
         """Send commands and scripts that may be repeated, together; see `Connection.batch`."""
         return await self.connection.batch(what, items, patience_seconds=self.patience_seconds)
+
+    async def reached(self, what: str, *items: Command | ScriptCall[Any]) -> list[Any]:
+        """The same, as far as a cluster can be reached: None is what a node has not answered.
+
+        Raises:
+            StoreUnavailable: Nothing was answered.
+        """
+        if self.connection.spans_shards:
+            return await self.batch(what, *items)
+        replies = await asyncio.gather(*(self.batch(what, item) for item in items), return_exceptions=True)
+        faults = [reply for reply in replies if isinstance(reply, BaseException)]
+        if faults and not (len(faults) < len(items) and all(isinstance(fault, StoreUnavailable) for fault in faults)):
+            raise faults[0]
+        if faults:
+            text = "%d of %d questions to the shards were not answered, the others go on: %s"
+            logger.warning(text, len(faults), len(items), faults[0], extra={"action": "shards_unreached"})
+        return [None if isinstance(reply, BaseException) else reply[0] for reply in replies]
 
     async def everywhere(self, what: str, *command: Any) -> list[Any]:
         """Send one command to each server that has runs; see `Connection.everywhere`."""

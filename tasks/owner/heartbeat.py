@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 
 from ...orchestration.connection.portal import Portal
@@ -107,11 +107,14 @@ class LeaseHolder:
 
     async def _give_back(self) -> None:
         with self._lock:
-            shards = {self._shard(each) for each in self._held} | set(self._lately)
+            name, shards = self.name, {self._shard(each) for each in self._held} | set(self._lately)
+        await self._hand_back_all(name, shards)
+
+    async def _hand_back_all(self, name: str, shards: Collection[int]) -> None:
         try:
-            pulse = await self._engine.leases.heartbeat(self.name, (), shards=shards)
+            pulse = await self._engine.leases.heartbeat(name, (), shards=shards)
         except UmbelError as error:
-            about = {"action": "heartbeat_failed", "owner": self.name}
+            about = {"action": "heartbeat_failed", "owner": name}
             logger.info("leases are left to run out: %s", error, extra=about)
             return
         await self._dispatch_all(pulse.handed_back)
@@ -129,15 +132,18 @@ class LeaseHolder:
 
     async def _beat(self) -> None:
         settings = self._engine.store.settings
-        dispatching: set[asyncio.Task[None]] = set()
+        handing_back: set[asyncio.Task[None]] = set()
+        spent = 0.0  # in waiting for an answer: what is reached is renewed as often as ever
         while True:
-            await asyncio.sleep(settings.heartbeat_seconds)
+            await asyncio.sleep(max(0.0, settings.heartbeat_seconds - spent))
+            began = time.monotonic()
             with self._lock:
                 name, held = self.name, dict(self._held)
                 since = time.monotonic() - 2 * settings.lease_seconds
                 self._lately = {shard: at for shard, at in self._lately.items() if at > since}
                 lately = list(self._lately)
             if not held and not lately:
+                spent = 0.0
                 continue
             try:
                 pulse = await self._engine.leases.heartbeat(name, held, shards=lately, is_held=self.holds)
@@ -147,12 +153,19 @@ class LeaseHolder:
             except Exception:
                 logger.exception("heartbeat failed", extra={"action": "heartbeat_failed", "owner": name})
                 continue
-            if pulse.handed_back:  # not awaited: a broker that is away must not hold up the heartbeat
-                task = asyncio.ensure_future(self._dispatch_all(pulse.handed_back))
-                dispatching.add(task)
-                task.add_done_callback(dispatching.discard)
+            finally:
+                spent = time.monotonic() - began
+            left = [self._dispatch_all(pulse.handed_back)] if pulse.handed_back else []
+            if pulse.unreached is not None:
+                about = {"action": "heartbeat_failed", "owner": name}
+                logger.warning("heartbeat failed in some shards: %s", pulse.unreached, extra=about)
             if pulse.fenced:
                 self.begin_new_incarnation(name)
+                # Where it was not declared lost, nobody need wait for its lease to run out.
+                left.append(self._hand_back_all(name, {self._shard(each) for each in held}))
+            for task in map(asyncio.ensure_future, left):  # not awaited: a broker that is away must not hold up this
+                handing_back.add(task)
+                task.add_done_callback(handing_back.discard)
             for each in pulse.lost:
                 # A claim that was still on its way when the heartbeat was asked is not lost: Redis did not know it yet.
                 if held[each] and self.holds(each):

@@ -13,6 +13,7 @@ from support.processes.clusters import ClusterUnderTest
 from support.processes.driving import QUICK, Deploy, Deployment, assert_committed_once
 from umbel import ConfigurationError, Session, Settings
 from umbel.orchestration.connection.cluster import Cluster, slot_of
+from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.connection.redis_client import RIGHTS
 from umbel.orchestration.store.scripts import library
 from umbel.tasks.client.runtime import Runtime
@@ -35,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTe
 def served(cluster: ClusterUnderTest, deploy_for_module: Deploy, durable_redis_url: str) -> Deployment:
     deployment = deploy_for_module(cluster.url, broker_url=durable_redis_url, **QUICK)
     targets = [f"support.flows.{each}" for each in ("everyday", "apart", "sessions", "waiting")]
-    deployment.worker("one", *targets, pool="asyncio").wait_ready()
+    deployment.worker("one", *targets, pool="asyncio", concurrency=10).wait_ready()
     return deployment
 
 
@@ -148,6 +149,41 @@ def test_runs_go_on_at_the_replica_when_a_primary_is_killed(cluster: ClusterUnde
     assert [handler.result(60) for handler in (*before, *after)] == [n * n for n in range(15)]
     assert held.result(40) >= 1
     cluster.start(killed)  # it is a replica from now on
+
+
+def test_the_shards_of_other_primaries_go_on_while_one_is_away_with_its_replica(
+    cluster: ClusterUnderTest, served: Deployment
+) -> None:
+    """For longer than a lease lasts: what a worker holds elsewhere stays its own."""
+    store, away = served.store, cluster.owner_of(slot_of(served.store.keys.tag(1)))
+
+    def run_id(*, is_away: bool) -> str:
+        ids = iter(new_id, "")
+        return next(each for each in ids if (cluster.owner_of(slot_of(store.locate(each)["run"])) == away) is is_away)
+
+    there, here = (served.start(everyday.HeldOnLoop, run_id=run_id(is_away=is_away)) for is_away in (True, False))
+    for held in (there, here):
+        served.await_effects("begun", run_id=held.run_id)
+    leases = store.locate(here.run_id)["leases"]
+
+    def renewed_at() -> float:
+        return max(score for _, score in store.client.zrange(leases, 0, -1, withscores=True))
+
+    eventually(lambda: cluster.await_replicas(away) == 1, "the replica has it too")
+    replica = cluster.replica_of(away)
+    since = renewed_at()
+    for port in (replica, away):
+        cluster.kill(port)
+    retried = served.start(everyday.Retried, run_id=run_id(is_away=False))
+    assert retried.result(40) == 2
+    eventually(lambda: renewed_at() > since + 2_000 * served.settings.lease_seconds, "twice a lease has passed")
+    served.open_gate(here.run_id)
+    assert here.result(40) == 1  # its attempt
+
+    cluster.start(away)
+    cluster.start(replica)
+    served.open_gate(there.run_id)
+    assert there.result(60) >= 1
 
 
 def test_a_user_with_the_fewest_rights_runs_workflows_and_with_less_is_asked_for_them(

@@ -151,11 +151,15 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 found = await sweep.look()
                 if found is not None:
                     await self._fence(sweep, found.owners)
-                    self.installation.paused_queues.follow(await paused_queues(store))
-                    await self._announce(store, found.now)
-                    if time.monotonic() >= forget_at:
-                        await forget_silent(store)
-                        forget_at = time.monotonic() + _FORGET_SECONDS
+                    try:
+                        self.installation.paused_queues.follow(await paused_queues(store))
+                        await self._announce(store, found.now)
+                        if time.monotonic() >= forget_at:
+                            await forget_silent(store)
+                            forget_at = time.monotonic() + _FORGET_SECONDS
+                    except StoreUnavailable as error:  # of shard 0; where others are reached, runs go on there
+                        about = {"action": "sweep_postponed"}
+                        logger.warning("the directory of workers is not reached: %s", error, extra=about)
                     if found.parked and time.monotonic() >= take_up_at:
                         await self._take_up_parked(sweep, dispatcher)
                         take_up_at = time.monotonic() + settings.redispatch_seconds

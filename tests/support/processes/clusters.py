@@ -77,6 +77,11 @@ class ClusterUnderTest:
         """Port of the primary that has a slot, as the nodes know it that are not killed or paused."""
         return next(each.primary[1] for each in self._slots() if each.first <= slot <= each.last)
 
+    def replica_of(self, port: int) -> int:
+        """Port of the replica of a primary."""
+        (found,) = self.ask(port, "ROLE")[2]
+        return int(found[1])
+
     def living_primaries(self) -> set[int]:
         """Ports of the nodes that have slots."""
         return {each.primary[1] for each in self._slots()}
