@@ -47,7 +47,7 @@ async def _do_again(scratch: Scratch, calls: list[PastCall]) -> None:
         if call.entry.seq in ends and number - kept >= every and number < len(calls):
             await scratch.do_again(calls[done:number])
             done = kept = number
-            await keep_checkpoint(scratch.store, call.entry, await rebuilt_contents(scratch))
+            await keep_checkpoint(scratch.store, call.entry, await rebuilt_contents(scratch), scratch.run_id)
     await scratch.do_again(calls[done:])
 
 

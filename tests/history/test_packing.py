@@ -375,3 +375,34 @@ def test_only_as_much_history_is_kept_as_is_wanted_and_that_is_said(store: Store
     assert_holds(store, run.run_id)
     write(store, run, 1)
     assert_holds(store, run.run_id)
+
+
+@pytest.mark.parametrize("bound", [{"journal_max_entries": 25}, {"journal_max_bytes": 1_500}])
+def test_packed_entries_are_bounded_as_those_of_the_journal_are(
+    store: Store, monkeypatch: pytest.MonkeyPatch, bound: dict[str, int]
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 10)
+    run = counting(store, 9)
+    for _ in range(5):
+        store.call(checkpoint_run, store, run.run_id)
+        write(store, run, 10)
+    with_settings(store, **bound)
+    store.call(checkpoint_run, store, run.run_id)
+
+    kept = store.call(extent, store, run.run_id)
+
+    assert kept.first in (31, 41, 51)
+    assert [entry.seq for entry in all_entries(store, run.run_id)] == list(range(kept.first, 61))
+    assert state_at(store, run, 60) == {"n": 59}
+    assert_holds(store, run.run_id)
+
+
+def test_without_values_in_the_journal_no_checkpoint_is_made(store: Store) -> None:
+    with_settings(store, history="summary")
+    run = counting(store, 4)
+
+    store.call(checkpoint_run, store, run.run_id)
+
+    assert is_packed(store, run)
+    assert not names_in(store, run, "@")
+    assert len(all_entries(store, run.run_id)) == 5

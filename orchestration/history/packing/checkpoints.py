@@ -35,6 +35,11 @@ class Packed:
     chunks: tuple[tuple[int, int], ...]
     checkpoints: dict[int, str]
 
+    def names(self) -> Iterator[tuple[int, str]]:
+        """Names of all chunks, each with its last entry, and of all checkpoints with the entry behind theirs."""
+        yield from ((end, f"{first}-{end}") for first, end in self.chunks)
+        yield from ((seq + 1, name) for seq, name in self.checkpoints.items())
+
     def checkpoint_until(self, seq: int) -> str | None:
         """The name of the last checkpoint up to an entry."""
         return next((name for at, name in reversed(self.checkpoints.items()) if at <= seq), None)
@@ -63,18 +68,20 @@ def instant_in(name: str) -> int:
     return int(name.split("@")[2])
 
 
-async def keep_checkpoint(store: Store, entry: Entry, contents: Contents, drop: Sequence[str] = ()) -> None:
+async def keep_checkpoint(
+    store: Store, entry: Entry, contents: Contents | None, run_id: str, drop: Sequence[str] = ()
+) -> None:
     """Keep what a run was at an entry that is packed. *Promise:* one script, which may be asked again.
 
     Args:
         store: The deployment.
         entry: The entry.
-        contents: What the run's keys held after it.
+        contents: What the run's keys held after it; None is not kept.
+        run_id: The run.
         drop: Names of chunks and checkpoints that are not to be kept any more.
     """
-    run_id = contents.keys.run_id
-    name, stored = name_of(entry), _pack(contents)
-    await store.verb("checkpoint", run_id, name=name, drop=list(drop) or None, body=stored)
+    stored = None if contents is None else _pack(contents)
+    await store.verb("checkpoint", run_id, name=name_of(entry), drop=list(drop) or None, body=stored)
 
 
 def _pack(contents: Contents) -> bytes:

@@ -49,6 +49,8 @@ async def pack_run(store: Store, run_id: str, *, through: str = "+") -> Entry | 
 async def checkpoint_run(store: Store, run_id: str) -> None:
     """Pack what the journal of a running run has, keep what it is now beside that, and let go of what is too old.
 
+    With `history="summary"` it is only packed: a checkpoint has values.
+
     *Promise:* the checkpoint is of one instant and of exactly the last entry that is packed, or there is none.
     """
     live = await store.command("look at a run", "HGET", store.locate(run_id)["run"], "live")
@@ -62,24 +64,41 @@ async def checkpoint_run(store: Store, run_id: str) -> None:
     if last is None or last.entry_id != then.journal:
         return
     there = await packed(store, run_id)
-    there.checkpoints[last.seq] = name_of(last)
-    await keep_checkpoint(store, last, then, _too_old(there, last, store.settings.history_keep))
+    keeps = store.settings.history == "full"
+    if keeps:
+        there.checkpoints[last.seq] = name_of(last)
+    fits = await _fitting(store, run_id, there)
+    drop = [
+        name for end, name in there.names() if end <= max(fits, _needless(there, last, store.settings.history_keep))
+    ]
+    await keep_checkpoint(store, last, then if keeps else None, run_id, drop)
 
 
-def _too_old(there: Packed, last: Entry, keep: str) -> list[str]:
-    """Names of what goes: all up to the last checkpoint from where all that is to be kept can be rebuilt."""
+def _needless(there: Packed, last: Entry, keep: str) -> int:
+    """The last entry before a checkpoint from where all that is to be kept can be rebuilt; 0 if there is none."""
     if keep == "all":
-        return []
+        return 0
     kind, _, number = keep.rpartition(":")
     if kind:
         wanted = [seq for seq in there.checkpoints if seq <= last.seq - int(number)]
     else:
         since = last.at - float(number) * 1000
         wanted = [seq for seq, name in there.checkpoints.items() if instant_in(name) <= since]
-    if not wanted:
-        return []
-    chunks = [f"{first}-{end}" for first, end in there.chunks if end <= wanted[-1]]
-    return chunks + [name for seq, name in there.checkpoints.items() if seq < wanted[-1]]
+    return max(wanted, default=0)
+
+
+async def _fitting(store: Store, run_id: str, there: Packed) -> int:
+    """The last entry of those that are too many, or take too much memory; 0 if none is."""
+    key, settings = store.locate(run_id)["packed"], store.settings
+    newest_first = [(first, end) for first, end in reversed(there.chunks)]
+    asked = (("HSTRLEN", key, f"{first}-{end}") for first, end in newest_first)
+    sizes = await store.batch("read a journal", *asked)
+    used = 0
+    for (first, end), size in zip(newest_first, sizes, strict=True):
+        used += size
+        if used > settings.journal_max_bytes or there.chunks[-1][1] - first >= settings.journal_max_entries:
+            return end
+    return 0
 
 
 def _of_a_chunk(entries: Iterable[Entry], through: str) -> Iterator[Entry]:
