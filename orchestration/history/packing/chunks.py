@@ -67,10 +67,8 @@ async def checkpoint_run(store: Store, run_id: str) -> None:
     keeps = store.settings.history == "full"
     if keeps:
         there.checkpoints[last.seq] = name_of(last)
-    fits = await _fitting(store, run_id, there)
-    drop = [
-        name for end, name in there.names() if end <= max(fits, _needless(there, last, store.settings.history_keep))
-    ]
+    goes = max(await _fitting(store, run_id, there), _needless(there, last, store.settings.history_keep))
+    drop = [name for end, name in there.names() if end <= goes]
     await keep_checkpoint(store, last, then if keeps else None, run_id, drop)
 
 
