@@ -139,6 +139,10 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "state:<state_id>:lock": ("STRING", "lock token of the edit in progress; expires by itself"),
     "state:<state_id>:lock:next": ("STRING", "process that edits next because it waited long; expires by itself"),
     "state:<state_id>:answer:<process>": ("STRING", "id of a process's last write; lives 60 s"),
+    "forks:<run_id>": (
+        "ZSET",
+        "fork of the run -> when it was made, the newest; in the run's shard; expires a retention after the last one",
+    ),
     "admitted:<workflow>": ("ZSET", "admission of each admitted run -> next look; in the shard of the name"),
     "waiting:<workflow>": ("ZSET", "admission of each run that waits -> its start in us; likewise"),
     "deployment": ("STRING", "key prefix, number of shards and schema version, as JSON; in shard 0, never expires"),

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 
 from ..model.commands import Fill
 from ..model.errors import RunNotFound, UmbelError
+from ..store.replies import pairs
 from ..store.scripts import unpack
 from ..store.verbs import Store
 from .dispatcher import Dispatcher
@@ -71,6 +72,44 @@ class Admission:
         """The inverse of `releasing`."""
         run_id, since, workflow = text.split("|", 2)
         return Admission(workflow, run_id, int(since))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUse:
+    """The limit of one workflow, while runs of it execute or wait.
+
+    Attributes:
+        workflow: The limited workflow.
+        limit: How many of its runs may execute at a time, as its newest client said.
+        in_use: How many are admitted.
+        waiting: How many wait for their admission.
+    """
+
+    workflow: str
+    limit: int
+    in_use: int
+    waiting: int
+
+
+async def concurrency_limits(store: Store) -> list[LimitUse]:
+    """The limits that are in use now, by name of the workflow. Reads only; they are not read at one instant."""
+    shards = range(store.settings.shards)
+    found = await store.batch("look at limits", *(("HGETALL", store.keys.in_shard(each, "limits")) for each in shards))
+    limits = [
+        (shard, name.decode(), int(stated.split()[0]))
+        for shard, of_shard in zip(shards, found, strict=True)
+        for name, stated in pairs(of_shard).items()
+    ]
+    counts = await store.batch(
+        "look at limits",
+        *(
+            ("ZCARD", store.keys.in_shard(shard, f"{what}:{name}"))
+            for shard, name, _ in limits
+            for what in ("admitted", "waiting")
+        ),
+    )
+    used = zip(limits, counts[::2], counts[1::2], strict=True)
+    return sorted((LimitUse(name, limit, *of) for (_, name, limit), *of in used), key=lambda each: each.workflow)
 
 
 class RunQuota:

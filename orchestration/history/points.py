@@ -38,6 +38,7 @@ class Point:
         outcome: Of a commit: `returned`, `failed`, `suspended`, …; else empty.
         event: Wire name of the event that a commit has returned, where it is one.
         reused: The outcome is one that another run has recorded; no step was executed.
+        back_to: Of a rewind: the number of the point that the run was put back to; else 0.
         branch: How often the run had been rewound.
         state_version: The version of the state after it.
         bytes: Of its entry in the journal.
@@ -57,6 +58,7 @@ class Point:
     state_version: int
     bytes: int
     reused: bool = False
+    back_to: int = 0
 
     def __str__(self) -> str:
         name = f" {self.step}" if self.step else ""
@@ -146,6 +148,7 @@ class _Reading:
             state_version=self.version,
             bytes=entry.size,
             reused="re" in about,
+            back_to=about.get("from") or 0 if entry.kind == "rewind" else 0,
         )
 
 

@@ -148,6 +148,7 @@ interface QueueFigures {
   oldest_seconds: number;
   median_ms: number;
   p95_ms: number;
+  paused_since: number | null;
 }
 
 interface Overview {

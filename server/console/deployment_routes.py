@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ...orchestration.engine.worker_directory import seen_workers
+from ...orchestration.engine.concurrency import concurrency_limits
+from ...orchestration.engine.worker_directory import pause_queue, paused_queues, resume_queue, seen_workers
 from ...orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, parked_work
 from ...orchestration.inspection.metrics import ended_lately, memory_of, read_metrics
 from ...orchestration.inspection.run_list import oldest_running
@@ -20,6 +22,7 @@ from ..http.access import ACCESS, Access, acts
 from ..http.deployment import ServedDeployment
 from .deployment_shapes import (
     failures_shape,
+    limits_shape,
     overview_shape,
     parked_shape,
     problems_of,
@@ -41,6 +44,8 @@ def deployment_routes(deployment: ServedDeployment) -> list[Route]:
         Route("/console/overview", data.overview, methods=["GET"], include_in_schema=False),
         Route("/console/failures", data.failures, methods=["GET"], include_in_schema=False),
         Route("/console/workers", data.workers, methods=["GET"], include_in_schema=False),
+        Route("/console/queues/{name:path}/pause", data.pause, methods=["POST"], include_in_schema=False),
+        Route("/console/queues/{name:path}/resume", data.resume, methods=["POST"], include_in_schema=False),
     ]
 
 
@@ -85,11 +90,29 @@ class _DeploymentData:
 
     @acts("overview")
     async def workers(self, _: Request) -> Response:
-        """`GET /console/workers`: the workers with what each does, and the queues with what waits in them."""
+        """`GET /console/workers`: the workers with what each does, the queues with what waits in them, the limits."""
         store = self._deployment.store
-        workers = await seen_workers(store)
-        metrics = await read_metrics(store)
-        return ConsoleJSON({"workers": workers_shape(workers, await _at_work(store)), "queues": queues_shape(metrics)})
+        workers, paused = await seen_workers(store), await paused_queues(store)
+        names = dict.fromkeys(queue for each in workers for queue in (*each.queues, *each.paused))
+        return ConsoleJSON(
+            {
+                "workers": workers_shape(workers, await _at_work(store)),
+                "queues": queues_shape(await read_metrics(store), {**dict.fromkeys(names), **paused}),
+                "limits": limits_shape(await concurrency_limits(store), self._deployment.routes()),
+            }
+        )
+
+    @acts("pause")
+    async def pause(self, request: Request) -> Response:
+        """`POST /console/queues/{name}/pause`: no worker takes messages from the queue."""
+        await pause_queue(self._deployment.store, _queue(request))
+        return ConsoleJSON({"status": "paused"})
+
+    @acts("pause")
+    async def resume(self, request: Request) -> Response:
+        """`POST /console/queues/{name}/resume`: workers take messages from it again."""
+        await resume_queue(self._deployment.store, _queue(request))
+        return ConsoleJSON({"status": "resumed"})
 
 
 async def _at_work(store: Store) -> dict[str, int]:
@@ -107,6 +130,13 @@ async def _at_work(store: Store) -> dict[str, int]:
         name = owner.split("|")[0]
         at_work[name] = at_work.get(name, 0) + size
     return at_work
+
+
+def _queue(request: Request) -> str:
+    name: str = request.path_params["name"]
+    if len(name) > 200 or not name.isprintable():
+        raise HTTPException(400, f"{name[:100]!r} is no name of a queue: expected up to 200 printable characters")
+    return name
 
 
 async def _may_read(access: Access, run_id: str) -> bool:

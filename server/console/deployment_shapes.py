@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from ...orchestration.engine.concurrency import LimitUse
 from ...orchestration.engine.worker_directory import SeenWorker
 from ...orchestration.inspection.dead_letters import DeadRun, ParkedWork
 from ...orchestration.inspection.metrics import PART_SECONDS, Ended, Memory, Metrics, quantile
@@ -84,9 +86,15 @@ def overview_shape(
     }
 
 
-def queues_shape(metrics: Metrics) -> list[dict[str, Any]]:
-    """Each queue: how long its steps waited, and what waits now."""
-    names = dict.fromkeys([*metrics.waits, *metrics.unclaimed])
+def queues_shape(metrics: Metrics, paused: Mapping[str, int | None] | None = None) -> list[dict[str, Any]]:
+    """Each queue: how long its steps waited, and what waits now.
+
+    Args:
+        metrics: Of the deployment.
+        paused: Further queues, and since when they are paused, if they are.
+    """
+    since = paused or {}
+    names = dict.fromkeys([*metrics.waits, *metrics.unclaimed, *since])
     rows = []
     for name in sorted(names):
         waits, now = metrics.waits.get(name), metrics.unclaimed.get(name)
@@ -97,9 +105,15 @@ def queues_shape(metrics: Metrics) -> list[dict[str, Any]]:
                 "oldest_seconds": now.oldest_seconds if now else 0.0,
                 "median_ms": quantile(waits, 0.5) if waits else 0,
                 "p95_ms": quantile(waits, 0.95) if waits else 0,
+                "paused_since": since.get(name),
             }
         )
     return rows
+
+
+def limits_shape(limits: Iterable[LimitUse], routes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The limited workflows, with how many of their runs execute and wait."""
+    return [asdict(each) | {"route": routes.get(each.workflow)} for each in limits]
 
 
 def workers_shape(workers: Iterable[SeenWorker], at_work: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -12,16 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ...orchestration.history.forks.family import family
 from ...orchestration.history.json_patch import value_at
 from ...orchestration.history.points import Point
+from ...orchestration.inspection.run_rows import read_rows
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import untagged
+from ...orchestration.sessions.names import session_of
 from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.past import PointInTime
-from ..http.access import ACCESS, acts
+from ..http.access import ACCESS, Access, acts
 from ..http.deployment import ServedDeployment
 from ..past.requests import read_edits, refusals
-from .shapes import ConsoleJSON, event_fields, shown_value
+from .shapes import ConsoleJSON, event_fields, page_of_runs, shown_value
 
 #: Points and work items in one answer, at most: the last points, the first items.
 POINTS, ITEMS = 2_000, 200
@@ -34,6 +37,7 @@ def history_routes(deployment: ServedDeployment) -> list[Route]:
     return [
         Route(f"{run}/history", data.points, methods=["GET"], include_in_schema=False),
         Route(f"{run}/history/{{seq:int}}", data.point, methods=["GET"], include_in_schema=False),
+        Route(f"{run}/family", data.family, methods=["GET"], include_in_schema=False),
         Route(f"{run}/fork", data.fork, methods=["POST"], include_in_schema=False),
         Route(f"{run}/rewind", data.rewind, methods=["POST"], include_in_schema=False),
     ]
@@ -67,6 +71,20 @@ class _HistoryData:
             other: PointInTime | None = await handler.at(int(against[:9])) if against.isdecimal() else None
         pair = [] if other is None else sorted((found, other), key=lambda each: each.seq)
         return ConsoleJSON(_past(found) | {"difference": _changes(*pair) if pair else None})
+
+    @acts("read")
+    async def family(self, request: Request) -> Response:
+        """`GET /console/runs/{run_id}/family`: what it was forked from, and the forks of those: origins first."""
+        deployment, access = self._deployment, request.scope[ACCESS]
+        handler = await self._handler(request)
+        kin, is_partial = await family(deployment.store, handler.run_id, lambda each: _may_read(access, each))
+        rows = page_of_runs(
+            await read_rows(deployment.store, [each.run_id for each in kin]), None, None, deployment.routes()
+        )["runs"]
+        about = {each.run_id: {"origin": each.origin, "seq": each.seq} for each in kin}
+        return ConsoleJSON(
+            {"runs": [row | about[row["run_id"]] | {"parent": None} for row in rows], "is_partial": is_partial}
+        )
 
     @acts("read")
     async def fork(self, request: Request) -> Response:
@@ -116,6 +134,10 @@ class _HistoryData:
         return self._deployment.runtime.handler_of(record)
 
 
+async def _may_read(access: Access, run_id: str) -> bool:
+    return await access.allows("read", session_of(run_id))
+
+
 def before_work(points: Sequence[Point], work_id: str) -> int | None:
     """Number of the last point before a work item was first executed, since the last rewind; None if it never was."""
     own = [each for each in points if work_id and each.work_id == work_id]
@@ -152,6 +174,7 @@ def _point(point: Point) -> dict[str, Any]:
         "event": point.event.rpartition(".")[2],
         "branch": point.branch,
         "state_version": point.state_version,
+        "back_to": point.back_to,
     }
 
 

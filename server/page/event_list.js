@@ -8,10 +8,11 @@ import { gist, jsonView } from "./json_view.js";
 const KEPT = 25_000;
 /** Rows are laid out in blocks of this many: only blocks near the visible part have their rows. */
 const BLOCK = 100;
-/** Height of a closed row; a block without rows takes the room of its rows. */
+/** Height of a closed row; a block that never had rows takes the room of its rows. */
 const ROW_PIXELS = 34;
-/** Events that are looked at between two frames. */
-const AT_ONCE = 4000;
+/** How long events are looked at between two frames; the clock is read after so many. */
+const SLICE_MS = 8;
+const AT_ONCE = 50;
 
 /** Whether it is one of umbel's own events: a change of a step's state, idleness. @param {Envelope} envelope */
 export function isInternal(envelope) {
@@ -69,7 +70,9 @@ export function eventList() {
     (seen) => {
       for (const { target, isIntersecting } of seen) {
         const block = blockOf.get(target);
-        if (isIntersecting && block) fillBlock(block);
+        if (!block) continue;
+        if (isIntersecting) fillBlock(block);
+        else if (rows.clientHeight) emptyBlock(block);
       }
     },
     { root: rows, rootMargin: "2000px 0px" },
@@ -101,9 +104,13 @@ export function eventList() {
   function draw() {
     isDue = false;
     const isBelow = rows.scrollHeight - rows.scrollTop - rows.clientHeight < 40;
-    const until = Math.min(events.length, looked + AT_ONCE);
-    for (; looked < until; looked += 1) if (fits(events[looked])) show(events[looked]);
-    for (const block of blocks.slice(-2)) if (!block.isFilled) reserve(block);
+    const begin = performance.now();
+    while (looked < events.length && performance.now() - begin < SLICE_MS) {
+      const until = Math.min(events.length, looked + AT_ONCE);
+      for (; looked < until; looked += 1) if (fits(events[looked])) show(events[looked]);
+    }
+    const last = blocks.at(-1);
+    if (last && !last.isFilled) reserve(last);
     summarize();
     if (isBelow) rows.scrollTop = rows.scrollHeight;
     if (looked < events.length) later();
@@ -132,7 +139,7 @@ export function eventList() {
       blocks.push(made);
       blockOf.set(made.element, made);
       rows.append(made.element);
-      if (!made.isFilled) near.observe(made.element);
+      near.observe(made.element);
     }
     block.events.push(event);
     if (block.isFilled) block.element.append(row(event));
@@ -147,9 +154,17 @@ export function eventList() {
   function fillBlock(block) {
     if (block.isFilled) return;
     block.isFilled = true;
-    near.unobserve(block.element);
     block.element.style.minHeight = "";
     put(block.element, block.events.map(row));
+  }
+
+  /** Take the rows of a block that is far away; what the user has opened is kept. @param {Block} block */
+  function emptyBlock(block) {
+    if (!block.isFilled) return;
+    block.isFilled = false;
+    block.element.style.minHeight = `${Math.max(block.element.offsetHeight, block.events.length * ROW_PIXELS)}px`;
+    fill(block.element);
+    for (const event of block.events) if (!event.row?.querySelector("details[open]")) event.row = null;
   }
 
   redraw();
@@ -163,11 +178,18 @@ export function eventList() {
     },
   };
 
-  /** Forget the oldest events. @param {number} number */
+  /** Forget the oldest events, and blocks that have no others. @param {number} number */
   function drop(number) {
     events = events.slice(number);
     dropped += number;
-    redraw();
+    looked = Math.max(0, looked - number);
+    const oldest = events[0].sequence;
+    while (blocks.length > 1 && (blocks[0].events.at(-1)?.sequence ?? 0) < oldest) {
+      const [block] = blocks.splice(0, 1);
+      near.unobserve(block.element);
+      block.element.remove();
+      fitting -= block.events.length;
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // The past of a run: a slider over its changes, what it was like at each, and going on from there.
 
 import { errorBox, fill, h } from "./dom.js";
+import { familyTree } from "./family_view.js";
 import { clock, count } from "./format.js";
 import { goOn } from "./going_on.js";
 import { get } from "./http.js";
@@ -14,7 +15,7 @@ const SETTLE_MS = 150;
 
 /**
  * @typedef {{seq: number, at: number, kind: string, step: string, attempt: number, work_id: string, outcome: string,
- *   event: string, branch: number, state_version: number}} Point
+ *   event: string, branch: number, state_version: number, back_to: number}} Point
  * @typedef {{work_id: string, step: string, doing: string, failures: number, events: ShownEvent[],
  *   is_gathering: boolean}} PastItem
  * @typedef {Point & {status: string, state: (Shown & {key: string})[], items: PastItem[], items_left_out: number,
@@ -24,11 +25,12 @@ const SETTLE_MS = 150;
 
 /**
  * @param {string} path of the run's data
+ * @param {string} runId
  * @param {(counts: Map<string, any> | null) => void} showPast called with what each step had done at the point that is
  *   shown; null for the present
  * @param {() => void} rewound called when the run was put back
  */
-export function historyView(path, showPast, rewound) {
+export function historyView(path, runId, showPast, rewound) {
   const slider = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Point in time", oninput: moved });
   const line = h("p", { class: "point-line", role: "status" });
   const other = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Other point", oninput: moved });
@@ -36,6 +38,7 @@ export function historyView(path, showPast, rewound) {
   const isCompared = h("input", { type: "checkbox", onchange: compare });
   const comparison = h("div", { class: "comparison", hidden: true }, h("div", { class: "slider" }, other), otherLine);
   const place = h("div", { class: "past" });
+  const relatives = h("div");
   const problem = h("p", { class: "field-error", role: "alert" });
   const step = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {number} */ by) =>
     h(
@@ -53,6 +56,7 @@ export function historyView(path, showPast, rewound) {
     comparison,
     problem,
     place,
+    relatives,
   );
   /** @type {Point[]} */
   let points = [];
@@ -73,9 +77,16 @@ export function historyView(path, showPast, rewound) {
       if (wanted) await goBefore(wanted);
       else if (points.length) look();
       else fill(place, h("p", { class: "muted" }, "Nothing of its past is kept."));
+      fill(relatives, familyTree(await get(`${path}/family`), points, runId, goTo));
     } catch (error) {
       fill(place, errorBox(error, load));
     }
+  }
+
+  /** @param {number} seq */
+  function goTo(seq) {
+    go(points.findIndex((point) => point.seq === seq));
+    slider.focus();
   }
 
   /** @param {number} to */

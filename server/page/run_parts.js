@@ -43,6 +43,7 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
   let isPast = false;
   const past = historyView(
     path,
+    first.run_id,
     (counts) => {
       isPast = counts !== null;
       if (counts) graph.show(counts, "");

@@ -1,7 +1,10 @@
 // The workers and the queues: who is there, what each does, what waits.
 
+import { dataTable } from "./data_table.js";
+import { confirmed } from "./dialogs.js";
 import { blank, fill, h, panel } from "./dom.js";
 import { duration, short, workerName } from "./format.js";
+import { post } from "./http.js";
 import { patch } from "./patch.js";
 import { polled } from "./polling.js";
 
@@ -11,15 +14,46 @@ const REFRESH_MS = 3000;
 export function workersView(signal) {
   const workers = h("div");
   const queues = h("div");
-  const body = h("div", { class: "workers" }, panel("Workers", workers), panel("Queues", queues));
-  const { place } = polled("console/workers", signal, REFRESH_MS, (around, found) => {
-    if (found.workers.length === 0) {
+  const limits = h("div");
+  const problem = h("p", { class: "field-error", role: "alert" });
+  const body = h(
+    "div",
+    { class: "workers" },
+    problem,
+    panel("Workers", workers),
+    panel("Queues", queues),
+    panel("Concurrency limits", limits),
+  );
+
+  /** @param {string} queue @param {boolean} isPaused */
+  async function toggle(queue, isPaused) {
+    const text = "Steps that are running go on. Runs wait at their next step of this queue, and their timeouts go on.";
+    if (!isPaused && !(await confirmed(`Pause queue ${queue}?`, text, "Pause"))) return;
+    problem.textContent = "";
+    try {
+      await post(`console/queues/${encodeURIComponent(queue)}/${isPaused ? "resume" : "pause"}`);
+      load();
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+  }
+
+  const { place, load } = polled("console/workers", signal, REFRESH_MS, (around, found) => {
+    if (found.workers.length === 0 && found.limits.length === 0) {
       fill(around, blank("No workers.", "Runs are stored and continue once a worker starts: umbel worker module"));
       return;
     }
     if (!around.contains(body)) fill(around, body);
     patch(workers, table("Workers", WORKER_HEADINGS, found.workers.map(workerRow)));
-    patch(queues, table("Queues", QUEUE_HEADINGS, found.queues.map(queueRow)));
+    patch(
+      queues,
+      table(
+        "Queues",
+        QUEUE_HEADINGS,
+        found.queues.map((/** @type {QueueFigures} */ each) => queueRow(each, toggle)),
+      ),
+    );
+    patch(limits, limitTable(found.limits));
   });
   return {
     element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Workers"), place),
@@ -28,7 +62,7 @@ export function workersView(signal) {
 }
 
 const WORKER_HEADINGS = ["Worker", "State", "At work", "Workflows", "Queues", "Code", "Last seen"];
-const QUEUE_HEADINGS = ["Queue", "Waiting now", "Oldest", "Median wait", "95 of 100 within"];
+const QUEUE_HEADINGS = ["Queue", "Waiting now", "Oldest", "Median wait", "95 of 100 within", "Messages"];
 /** Headings of columns with figures. */
 const FIGURES = new Set(["At work", "Waiting now", "Oldest", "Median wait", "95 of 100 within"]);
 
@@ -90,8 +124,45 @@ function workerRow(worker) {
   );
 }
 
-/** @param {QueueFigures} queue */
-function queueRow(queue) {
+/**
+ * Limits and what of them is used. One is what the newest start of its workflow said, so it is changed there.
+ *
+ * @param {{workflow: string, route: string | null, limit: number, in_use: number, waiting: number}[]} limits
+ */
+function limitTable(limits) {
+  if (limits.length === 0)
+    return h("p", { class: "muted" }, "No run of a workflow with ", h("code", {}, "num_concurrent_runs"), " goes on.");
+  return [
+    dataTable(
+      "Concurrency limits",
+      ["Workflow", "Executing", "Limit", "Waiting runs"],
+      limits.map((each) => [
+        h(
+          "a",
+          {
+            href: `#/runs?status=${each.waiting ? "queued" : "running"}&workflow=${encodeURIComponent(each.route ?? each.workflow)}`,
+            title: each.workflow,
+          },
+          each.route ?? short(each.workflow),
+        ),
+        each.in_use.toLocaleString("en"),
+        each.limit.toLocaleString("en"),
+        each.waiting.toLocaleString("en"),
+      ]),
+    ),
+    h(
+      "p",
+      { class: "muted note" },
+      "The limit is the ",
+      h("code", {}, "num_concurrent_runs"),
+      " of the newest start; the next start with another one changes it.",
+    ),
+  ];
+}
+
+/** @param {QueueFigures} queue @param {(queue: string, isPaused: boolean) => void} toggle */
+function queueRow(queue, toggle) {
+  const isPaused = Boolean(queue.paused_since);
   return h(
     "tr",
     { "data-key": queue.name },
@@ -100,5 +171,21 @@ function queueRow(queue) {
     h("td", { class: "figure" }, queue.unclaimed ? duration(queue.oldest_seconds * 1000) : "–"),
     h("td", { class: "figure" }, queue.median_ms ? `≤ ${duration(queue.median_ms)}` : "–"),
     h("td", { class: "figure" }, queue.p95_ms ? `≤ ${duration(queue.p95_ms)}` : "–"),
+    h(
+      "td",
+      {},
+      isPaused ? h("span", { class: "badge waiting" }, "paused") : null,
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          "data-key": isPaused ? "resume" : "pause",
+          "aria-label": `${isPaused ? "Resume" : "Pause"} ${queue.name}`,
+          onclick: () => toggle(queue.name, isPaused),
+        },
+        isPaused ? "Resume" : "Pause",
+      ),
+    ),
   );
 }

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from support.console.driving import Keep, Site
 from support.console.serving import Serving
+from support.store.blocking import store_of
 from umbel.tasks.client.runtime import Runtime
 
 
@@ -63,6 +64,22 @@ def test_workers_are_listed_with_what_they_serve(page: Page, site: Site) -> None
     expect(row).to_contain_text("live")
     expect(row).to_contain_text("Payment")
     expect(page.get_by_role("table", name="Queues")).to_contain_text("umbel")
+
+
+def test_a_queue_is_paused_and_resumed_and_limits_are_shown(page: Page, runtime: Runtime) -> None:
+    store = store_of(runtime)
+    shard = runtime.store.keys.shard_of("shop.Order")
+    for name, score in (("one", 1), ("two", 2)):
+        store.client.zadd(runtime.store.keys.in_shard(shard, "waiting:shop.Order"), {name: score})
+    store.client.hset(runtime.store.keys.in_shard(shard, "limits"), "shop.Order", "4 1000")
+    with Serving(runtime) as site:
+        site.post("console/queues/slow/pause")
+        page.goto(f"{site.url}#/workers")
+        expect(page.get_by_role("table", name="Concurrency limits").get_by_role("row").last).to_have_text("Order042")
+        row = page.get_by_role("table", name="Queues").get_by_role("row", name="slow")
+        expect(row).to_contain_text("paused")
+        row.get_by_role("button", name="Resume slow").click()
+        expect(row).to_have_count(0)
 
 
 def test_a_user_with_access_to_some_runs_sees_no_figures_of_others(runtime: Runtime, keep: Keep) -> None:

@@ -33,6 +33,11 @@ def test_a_failed_run_of_nine_steps_is_understood_forked_and_followed_to_its_end
     page.wait_for_url(lambda url: "#/runs/" in url and run_id not in url)
     expect(page.locator(".outcome")).to_contain_text("3.75")
     assert site.get(f"console/runs/{run_id}").json()["status"] == "failed", "the first run is only read"
+    page.get_by_role("tab", name="History").click()
+    tree = page.get_by_label("Forks and rewinds")
+    expect(tree.locator("[aria-current]")).to_contain_text("nine")
+    tree.get_by_role("link", name=run_id[:8]).click()
+    expect(failure).to_be_visible()
 
 
 def test_the_states_of_two_points_are_compared(page: Page, site: Site) -> None:
@@ -71,6 +76,7 @@ def test_a_run_is_rewound_with_another_state_and_goes_on(page: Page, site: Site)
     page.get_by_role("button", name="Rewind to here").click()
     page.get_by_role("dialog").get_by_role("button", name="Rewind").click()
     expect(page.locator(".outcome")).to_contain_text("33")
+    expect(page.get_by_label("Forks and rewinds")).to_contain_text("rewound to point")
 
 
 def test_what_changed_at_a_point_is_shown(site: Site) -> None:

@@ -20,6 +20,7 @@ from ...store.replies import Applied, not_found
 from ..points import RunAt
 from . import children
 from .edits import Edits, edited
+from .family import remember
 from .recorded import Recordings
 from .recordings import recordings
 
@@ -99,11 +100,13 @@ async def fork(
             outcomes=keeping.reuse,
             answers=keeping.answers,
         )
-    snapshot = edited(point, edits, plan, await _now(engine), kept.answers)
+    now = await _now(engine)
+    snapshot = edited(point, edits, plan, now, kept.answers)
     if not snapshot.items and point.snapshot.status != "running":
         raise HistoryUnavailable(
             f"Run {point.run_id!r} had ended at point {point.seq}; nothing could go on. Choose an earlier one."
         )
+    await remember(engine.store, point.run_id, run_id, now)
     recorded = kept.fields()
     own = {name: value for name, value in options.items() if name != "spent"}  # its time limit begins anew
     reply = await begin_from(
