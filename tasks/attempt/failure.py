@@ -61,6 +61,7 @@ async def failed_outcome(
         except Exception as refused:
             note = f"no @catch_error step could be given this failure: {shown(refused)}"
     encoded = encode_exception(error, note=note)
+    trace = step_traceback(error)
     about = {"action": "step_failed", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
     text = f"step {work.step} of run {work.run_id} failed on attempt {work.attempt}: {shown(error)}"
     if delay is not None:
@@ -68,8 +69,7 @@ async def failed_outcome(
     elif failed_event is not None and (handler := recovering(registered.plan, work)) is not None:
         logger.warning("%s; handled by %s", text, handler.name, extra=about | {"action": "step_recovered"})
     else:
-        context.run(log_error, text, error, about)
-    trace = step_traceback(error)
+        context.run(log_error, text, error, about, trace)
     exception = encoded | {"exception_traceback": trace}
     return Failed(
         error=json.dumps(encoded).encode(),
@@ -89,13 +89,26 @@ def as_failure(work: Work, error: BaseException) -> Exception:
     return exit
 
 
-def log_error(text: str, error: BaseException, about: dict[str, Any]) -> None:
+def log_error(text: str, error: BaseException, about: dict[str, Any], trace: str = "") -> None:
     """Log an error of user code with its traceback, or without one if that cannot be written.
 
     The only ERROR about it: error trackers make one event of it, with the exception itself.
+
+    Args:
+        text: What happened.
+        error: The error.
+        about: Fields of the record.
+        trace: The traceback as text handlers write it; by default whole, with umbel's own frames.
     """
+    if not logger.isEnabledFor(logging.ERROR):
+        return
+    raised = type(error), error, error.__traceback__
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, "%s", (text,), raised, log_error.__name__, about
+    )
+    record.exc_text = trace or None
     try:
-        logger.error("%s", text, exc_info=error, extra=about)
+        logger.handle(record)
     except BaseException as unwritten:  # a handler reads what may raise, such as the error's notes
         logger.error("%s (no traceback: %s)", text, shown(unwritten), extra=about)
 

@@ -116,6 +116,17 @@ def test_the_traceback_is_shown_by_all_that_shows_the_run(cli: Cli) -> None:
     assert failed["value"]["exception"]["exception_traceback"] == whole["traceback"]
 
 
+def test_the_log_begins_at_the_step_too(cli: Cli) -> None:
+    (cli.folder / "program.py").write_text(
+        "import asyncio, flows\nasyncio.run(flows.Bad().run().stop_event_result())\n"
+    )
+
+    done = cli("exec", "program.py")
+
+    assert "failed on attempt 1: LookupError('no card 7" in done.err
+    assert trace(cli.folder) in done.err
+
+
 def test_a_failure_that_is_taken_care_of_is_one_line(cli: Cli) -> None:
     done = cli("run", "flows.py:Rescued", "--run-id", "rescued")
 

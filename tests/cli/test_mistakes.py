@@ -163,3 +163,9 @@ def test_the_newest_run_and_beginnings_of_ids_name_runs(cli: Cli) -> None:
     assert "sent-1" in cli("show", "sen").out
     assert "2 runs begin with 'paid': " in cli.error("show", "paid")
     assert "No run 'lost'" in cli.error("show", "lost")
+
+    # What was started last counts, not what has ended last.
+    for run_id in ("left-1", "left-2"):
+        cli("start", "flows.py:Buy", "item=a", "--run-id", run_id)
+    cli("cancel", "left-1")
+    assert "left-2" in cli("show", "last").out

@@ -86,7 +86,7 @@ class JsonFormatter(logging.Formatter):
         own = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in fields}
         fields |= step_fields() | own
         if record.exc_info:
-            fields["error"] = self.formatException(record.exc_info)
+            fields["error"] = record.exc_text or self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
         return json.dumps(fields, default=repr, ensure_ascii=False)

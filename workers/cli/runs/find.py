@@ -7,7 +7,7 @@ from ....orchestration.inspection.run_list import MAX_LIMIT, RunQuery, list_runs
 from ....orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ....orchestration.store.verbs import Store
 
-#: What stands for the newest run.
+#: What stands for the run that was started last.
 LAST = "last"
 #: Runs that are named where the beginning of an id fits several.
 _NAMED = 5
@@ -18,7 +18,7 @@ async def find_run(store: Store, text: str) -> str:
 
     Args:
         store: The deployment.
-        text: A whole id, its beginning, or `last`: the run that was started or has ended last.
+        text: A whole id, its beginning, or `last`: the run that was started last, child runs aside.
 
     Raises:
         RunNotFound: There is none.
@@ -28,8 +28,11 @@ async def find_run(store: Store, text: str) -> str:
     try:
         return (await store.run(check_run_id(text))).run_id
     except RunNotFound:
-        if text == LAST and (newest := await newest_runs(store, limit=1)):
-            return newest[0].run_id
+        if text == LAST:
+            # They are in the order in which they were started, or in which they have ended.
+            newest = [run for run in await newest_runs(store, limit=MAX_LIMIT) if run.parent is None]
+            if newest:
+                return max(newest, key=lambda run: run.created_at).run_id
         page = await list_runs(store, RunQuery(search=text, limit=MAX_LIMIT))
         found = [each.run_id for each in page.runs if each.run_id.startswith(text)]
         if len(found) == 1:
