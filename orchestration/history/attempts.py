@@ -19,6 +19,7 @@ from ..store.replies import claimed_work, pairs
 from ..store.scripts import unpack
 from ..store.verbs import Store
 from ..streams.log import read_page
+from .packing.checkpoints import instant_in, packed
 from .rebuild import rebuilding
 from .scratch import Scratch
 
@@ -51,6 +52,7 @@ class RecordedAttempt:
         outcome: `returned`, `fannedout`, `failed`, `suspended`, `awaiting` or `grouped`.
         error: Of a failure: class and message, as the journal cuts it.
         commands: What was applied for the outcome and for what it sent and published, as in the journal.
+        is_cut: It began before what is kept of the journal: the rest is not all that it did.
         is_taken: The outcome was taken from the run that this one is a fork of; no step was executed.
         early: What it had published before its outcome, as the run's stream has it; None for what that has dropped.
         state: The state when it began.
@@ -65,6 +67,7 @@ class RecordedAttempt:
     outcome: str
     error: str
     commands: tuple[Mapping[str, Any], ...]
+    is_cut: bool
     is_taken: bool
     early: tuple[Envelope | None, ...]
     state: Mapping[str, bytes]
@@ -82,10 +85,15 @@ async def attempts(store: Store, run_id: str, past: list[Entry]) -> AsyncIterato
     Raises:
         HistoryUnavailable, HistoryDamaged: As `rebuilt`.
     """
-    async with rebuilding(store, run_id, past) as (scratch, calls):
-        reading = _Reading(scratch)
+    since = None
+    if past and past[0].seq > 1:
+        kept = (await packed(store, run_id)).checkpoints
+        since = next((name for seq, name in kept.items() if seq >= past[0].seq - 1), None)
+    async with rebuilding(store, run_id, past, since) as (scratch, calls):
+        reading = _Reading(scratch, kept_since=instant_in(since) if since else 0)
+        await reading.begin()
         done = 0
-        for number, entry in enumerate(past):
+        for number, entry in enumerate(past[len(past) - len(calls) :]):
             if entry.kind in ("commit", "flush", "published"):
                 await scratch.do_again(calls[done:number])
                 done = number
@@ -100,8 +108,8 @@ async def attempts(store: Store, run_id: str, past: list[Entry]) -> AsyncIterato
 class _Reading:
     """What is known at one entry; the scratch stands at it or shortly before."""
 
-    def __init__(self, scratch: Scratch) -> None:
-        self._scratch, self._keys = scratch, scratch.keys
+    def __init__(self, scratch: Scratch, kept_since: int) -> None:
+        self._scratch, self._keys, self._kept_since = scratch, scratch.keys, kept_since
         self._state_key = scratch.keys[f"state:{state_id_of(scratch.run_id)}"]
         self._state: dict[str, bytes] = {}
         #: (number of the entry, its instant, the write).
@@ -112,6 +120,14 @@ class _Reading:
         self._commands: dict[str, list[Mapping[str, Any]]] = {}
         self._early: dict[str, list[Envelope | None]] = {}
         self._added: dict[str, dict[str, Envelope]] = {}
+
+    async def begin(self) -> None:
+        """Read the state that is there before the first entry."""
+        self._state = await self._whole_state()
+
+    async def _whole_state(self) -> dict[str, bytes]:
+        found = pairs(await self._command("HGETALL", self._state_key))
+        return {name.decode(): value for name, value in found.items()}
 
     async def passed(self, entry: Entry) -> None:
         """Note what an attempt did on its way."""
@@ -154,6 +170,7 @@ class _Reading:
             outcome=entry.about["out"],
             error=entry.about.get("error", ""),
             commands=(*self._commands.get(work.work_id, ()), *entry.commands),
+            is_cut=work.claimed_at <= self._kept_since,
             is_taken=bool(entry.about.get("re")),
             early=tuple(self._early.get(work.work_id, ())),
             state=state,
@@ -208,8 +225,7 @@ class _Reading:
     async def _written(self, entry: Entry, *, whole: bool = False) -> None:
         about, before = entry.about, self._state
         if whole or about.get("replace"):
-            found = pairs(await self._command("HGETALL", self._state_key))
-            after = {name.decode(): value for name, value in found.items()}
+            after = await self._whole_state()
             names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
         else:
             names = {*about["set"], *(about["del"] or ())}

@@ -112,6 +112,8 @@ class Replaying:
         work = recorded.work
         if work.step not in self.registered.steps:
             return f"workflow {self.registered.name!r} has no step {work.step!r} any more"
+        if recorded.is_cut:
+            return "it began before what is kept of the run's history"
         if recorded.is_taken:
             return "no code of the step was executed: its outcome was taken from the run that this is a fork of"
         if recorded.outcome == "failed" and "WorkerLost:" in recorded.error:

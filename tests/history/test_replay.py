@@ -22,6 +22,8 @@ from umbel import (
     Workflow,
     step,
 )
+from umbel.orchestration.history.packing.chunks import checkpoint_run
+from umbel.orchestration.store.verbs import Store
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -106,10 +108,14 @@ class Everything(Workflow):
         return StopEvent(result=[answer.who, child.n])
 
 
-async def ended(**fields: Any) -> umbel.WorkflowHandler:
-    handler = Everything().run(**fields)
+async def suspended(handler: umbel.WorkflowHandler) -> None:
     while "suspended" not in [point.outcome async for point in handler.history(step="finish")]:
         await asyncio.sleep(0.01)
+
+
+async def ended(**fields: Any) -> umbel.WorkflowHandler:
+    handler = Everything().run(**fields)
+    await suspended(handler)
     await handler.send_event(Approve(who="ada"))
     assert await handler == ["ada", 6]
     return handler
@@ -320,6 +326,24 @@ async def test_values_that_were_changed_in_place_are_compared() -> None:
     report = await umbel.replay(handler)
 
     assert (report.equal, report.mismatches, report.not_replayed) == (2, (), ())
+
+
+async def test_of_a_history_that_is_not_kept_whole_the_rest_is_replayed(runtime: Runtime) -> None:
+    handler = Everything().run()
+    await suspended(handler)
+    kept = Store(runtime.store.connection, runtime.settings.model_copy(update={"history_keep": "last:1"}))
+    await runtime.portal.run(checkpoint_run(kept, handler.run_id))
+    await handler.ctx.store.set("seen", [])
+    await runtime.portal.run(checkpoint_run(kept, handler.run_id))
+    await handler.send_event(Approve(who="ada"))
+    assert await handler == ["ada", 6]
+
+    report = await umbel.replay(handler, workflow=Everything("waits"))
+
+    assert runtime.journal(handler.run_id)[0].seq > 1
+    assert (report.equal, report.not_replayed) == (0, ())
+    assert [each.at.step for each in report.mismatches if each.what == "outcome"] == ["finish"] * 2
+    assert await umbel.replay(handler) == ReplayReport((handler.run_id,), equal=2)
 
 
 class Less(Workflow):
