@@ -148,6 +148,7 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "deployment": ("STRING", "key prefix, number of shards and schema version, as JSON; in shard 0, never expires"),
     "cursor_key": ("STRING", "key with which servers seal the cursors of lists; in shard 0, as old as the deployment"),
     "paused_queues": ("HASH", "queue that no worker takes messages from -> since when; in shard 0"),
+    "never": ("none", "exists nowhere; scripts of a cluster that find names of keys by themselves are passed it"),
     "probe": ("channel", "nobody listens; a starting worker sees whether it may publish"),
     "handler:<state_id>": ("STRING", "the run that a session is at; lives as long as the session"),
     "line:<state_id>": ("LIST", "runs of a session that wait for their turn, oldest first"),

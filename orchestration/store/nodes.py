@@ -12,6 +12,8 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
@@ -23,6 +25,7 @@ from ..connection.portal import Portal
 from ..connection.redis_client import is_passing, refuse_old_server
 from .asks import Command, Request, ScriptCall, packed_script
 from .pipeline import FIRST_PAUSE, NO_FUNCTION, Connection
+from .scripts import reached, text_of
 
 #: The longest pause, in seconds, between two questions who has which slots.
 _LONGEST_PAUSE = 0.25
@@ -48,6 +51,22 @@ def connection_to(
     return ClusterConnection(
         url, cluster, portal, patience_seconds=patience_seconds, silence_seconds=silence_seconds, grouped=grouped
     )
+
+
+@cache
+def _touches_other_runs(script: str) -> bool:
+    """Whether a script computes names of keys that are not passed to it: those of the next run of a session.
+
+    While a slot is moved key by key, Redis runs a script whose keys are all still there, and would fail it half-way at
+    such a key. So it is passed a key that exists nowhere: then nothing of it is run until the slot has moved. (`replay`
+    counts its keys from the end, and is passed more of them than any run has.)
+    """
+    return script != "replay" and "turns" in reached(text_of(script))
+
+
+def _beside(key: str, name: str) -> str:
+    """A key of the same shard."""
+    return key[: key.index("}") + 2] + name
 
 
 class ClusterConnection(Connection):
@@ -87,6 +106,8 @@ class ClusterConnection(Connection):
     # -- who is asked ----------------------------------------------------------------------------------------------
 
     def _of_call(self, call: ScriptCall[Any], patience: float | None) -> Request:
+        if _touches_other_runs(call.script.name):
+            call = replace(call, keys=[*call.keys, _beside(call.keys[0], "never")])
         request = super()._of_call(call, patience)
         request.slot = slot_of(call.keys[0])
         return request

@@ -117,17 +117,27 @@ def test_a_process_with_another_number_of_shards_reads_nothing(served: Deploymen
 def test_runs_go_on_when_the_slot_of_their_shard_moves(
     cluster: ClusterUnderTest, served: Deployment, whole: bool
 ) -> None:
-    held = served.start(everyday.HeldOnLoop)
+    session = Session(f"moving {whole}", served.runtime)
+    held = session.run(everyday.HeldOnLoop(runtime=served.runtime, timeout=None))
+    waits = session.run(everyday.Chain(runtime=served.runtime, timeout=None), n=5)
     served.await_effects("begun", run_id=held.run_id)
     slot = slot_of(served.store.locate(held.run_id)["run"])
     source = cluster.owner_of(slot)
     target = next(port for port in cluster.primaries if port != source)
     beside = [served.start(everyday.Chain, n=n, seconds=0.05) for n in range(8)]
 
-    (cluster.move_whole if whole else cluster.move)(slot, source, target)
+    def end_it() -> None:
+        served.open_gate(held.run_id)
+        served.await_effects("ended", run_id=held.run_id)
 
-    served.open_gate(held.run_id)
+    if whole:
+        cluster.move_whole(slot, source, target)
+        end_it()
+    else:
+        cluster.move(slot, source, target, between=end_it)
+
     assert held.result(40) == 1
+    assert waits.result(40) == 25  # the script that ended the run before has begun it
     assert [handler.result(40) for handler in beside] == [n * n for n in range(8)]
     assert len(served.effects("begun", held.run_id)) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import subprocess
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,19 @@ class ClusterUnderTest:
         """How many replicas have what was last written at a node."""
         return int(self.ask(port, "WAIT", 1, 1_500))
 
-    def move(self, slot: int, source: int, target: int) -> None:
-        """Give a slot to another primary key by key, as `redis-cli --cluster reshard` does."""
+    def move(self, slot: int, source: int, target: int, between: Callable[[], object] = lambda: None) -> None:
+        """Give a slot to another primary key by key, as `redis-cli --cluster reshard` does.
+
+        `between` is called when the first keys have moved.
+        """
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+        moved = 0
         while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
             self.ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 2_000, "AUTH", self.password, "KEYS", *keys)
+            moved += 1
+            if moved == 1:
+                between()
         for port in (target, source, *self.living_primaries()):
             self.ask(port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
 
