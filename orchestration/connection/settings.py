@@ -103,6 +103,9 @@ class Settings(BaseModel):
     )
     broker_url: str | None = Field(default=None, description="Celery's broker; None is the state Redis")
     broker_transport: Literal["umbel", "stock"] = "umbel"
+    flower_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s]+$", description="Where Flower is; the console links tasks to it"
+    )
     unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")
     key_prefix: str = Field(default="umbel", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
     default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")

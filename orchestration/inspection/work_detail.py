@@ -12,7 +12,7 @@ from typing import Any
 
 from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
-from ..store.journal import entries
+from ..store.journal import Entry, entries
 from ..store.reads import StoreReads
 from ..store.replies import not_found
 from .run_detail import JournalEntry, read_entry
@@ -83,6 +83,7 @@ class WorkDetail:
         emitted: Events it returned, sent or wrote to the stream.
         writes: To `ctx.store`.
         left_out: Events beyond `EVENTS`.
+        dispatches: Attempt -> number of the dispatch it was claimed with, where the journal says so.
     """
 
     work_id: str
@@ -92,6 +93,7 @@ class WorkDetail:
     emitted: tuple[Passed, ...]
     writes: tuple[Write, ...]
     left_out: int
+    dispatches: dict[int, int]
 
 
 async def read_work(store: StoreReads, run_id: str, work_id: str) -> WorkDetail:
@@ -105,16 +107,18 @@ async def read_work(store: StoreReads, run_id: str, work_id: str) -> WorkDetail:
     """
     reading = _Reading(work_id)
     async for entry in _entries(store, run_id):
-        reading.take(entry)
+        reading.take(read_entry(entry))
+        if entry.kind == "claim" and entry.work_id == work_id:
+            reading.dispatches[entry.about["a"]] = int(entry.arguments[b"d"])
     if reading.is_empty:
         raise RunNotFound(f"No work item {work_id[:100]!r} in the journal of run {run_id!r}. {not_found(run_id)}")
     return reading.detail()
 
 
-async def _entries(store: StoreReads, run_id: str) -> AsyncIterator[JournalEntry]:
+async def _entries(store: StoreReads, run_id: str) -> AsyncIterator[Entry]:
     left, size = ENTRIES, BYTES
     async for entry in entries(store, run_id):
-        yield read_entry(entry)
+        yield entry
         left, size = left - 1, size - entry.size
         if left <= 0 or size <= 0:
             return
@@ -127,6 +131,7 @@ class _Reading:
     given: list[Passed] = field(default_factory=list)
     emitted: list[Passed] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
+    dispatches: dict[int, int] = field(default_factory=dict)
     _own: list[tuple[int, str, Any]] = field(default_factory=list)
     _steps: dict[str, str] = field(default_factory=dict)
 
@@ -186,6 +191,7 @@ class _Reading:
             tuple(self.emitted[:EVENTS]),
             tuple(self.writes[:EVENTS]),
             left_out,
+            self.dispatches,
         )
 
 

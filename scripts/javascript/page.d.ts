@@ -76,6 +76,7 @@ interface Bar {
   event: string | null;
   error: string | null;
   traceback: string | null;
+  task_url?: string | null;
 }
 
 interface ListedRun {

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from ...orchestration.inspection.work_detail import Passed, WorkDetail, read_wor
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import untagged
 from ...tasks.drawing.run_picture import run_picture
+from ...tasks.messages.template import task_id
 from ..http.access import acts
 from ..http.deployment import ServedDeployment
 from .graph import drawn
@@ -49,7 +51,8 @@ class _WorkData:
             found = await read_work(self._deployment.store, run_id, work_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
-        return ConsoleJSON(await run_in_threadpool(_work_shape, found))
+        flower_url = self._deployment.store.settings.flower_url
+        return ConsoleJSON(await run_in_threadpool(_work_shape, found, flower_url))
 
     @acts("read")
     async def drawing(self, request: Request) -> Response:
@@ -62,11 +65,14 @@ class _WorkData:
         return ConsoleJSON(await run_in_threadpool(drawn, picture, {}) | {"remarks": list(picture.remarks)})
 
 
-def _work_shape(found: WorkDetail) -> dict[str, Any]:
+def _work_shape(found: WorkDetail, flower_url: str | None) -> dict[str, Any]:
     return {
         "work_id": found.work_id,
         "ready_at": found.ready_at,
-        "executions": [execution_shape(each) for each in found.executions],
+        "executions": [
+            execution_shape(each) | {"task_url": _task_url(found, each.attempt, flower_url)}
+            for each in found.executions
+        ],
         "given": list(map(_passed, found.given)),
         "emitted": list(map(_passed, found.emitted)),
         "writes": [
@@ -75,6 +81,14 @@ def _work_shape(found: WorkDetail) -> dict[str, Any]:
         ],
         "left_out": found.left_out,
     }
+
+
+def _task_url(found: WorkDetail, attempt: int, flower_url: str | None) -> str | None:
+    """Where Flower shows the Celery task of an attempt; None if Flower's address or the task's id is not known."""
+    dispatch = found.dispatches.get(attempt)
+    if flower_url is None or dispatch is None:
+        return None
+    return f"{flower_url.rstrip('/')}/task/{quote(task_id(found.work_id, dispatch), safe='')}"
 
 
 def _passed(each: Passed) -> dict[str, Any]:

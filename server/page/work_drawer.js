@@ -207,6 +207,9 @@ function attempt(bar, run) {
         ` · attempt ${bar.attempt} · ${duration((bar.ended_at ?? run.now) - bar.started_at)} · `,
       ),
       h("span", { class: "muted", title: `${bar.worker} ${bar.process}` }, workerName(bar.worker)),
+      bar.task_url
+        ? [" · ", h("a", { href: bar.task_url, target: "_blank", rel: "noreferrer noopener" }, "Task in Flower")]
+        : null,
     ),
     bar.error ? h("p", { class: "error-text" }, bar.error) : null,
     bar.traceback ? tracebackBox(bar.traceback) : null,

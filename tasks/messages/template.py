@@ -72,7 +72,12 @@ def message_fault(body: object) -> str | None:
 
 def task_id_of(dispatch: Dispatch) -> str:
     """The Celery id of a dispatch; duplicates of one dispatch have the same id."""
-    return f"{dispatch.work_id}-{dispatch.dispatch_no}"
+    return task_id(dispatch.work_id, dispatch.dispatch_no)
+
+
+def task_id(work_id: str, dispatch_no: int) -> str:
+    """The Celery id of the work item's dispatch with this number, from 1."""
+    return f"{work_id}-{dispatch_no}"
 
 
 def shown_arguments(dispatch: Dispatch) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import pytest
 
 from support.console import flows as console_flows
 from support.console.driving import Keep, Site
 from support.console.serving import Serving
 from support.eventually import eventually
+from umbel import Settings
+from umbel.errors import ConfigurationError
 from umbel.server import Principal
 from umbel.server.console.page_files import page_files
 from umbel.tasks.client.runtime import Runtime
@@ -115,6 +119,25 @@ def test_an_answer_that_does_not_fit_is_refused_with_the_field(site: Site) -> No
     for body in ([], "x", {"type": 5}, {"value": None}):
         assert site.post(f"console/runs/{run_id}/send", body).status_code == 400
     assert site.post(f"console/runs/{run_id}/cancel").status_code == 200
+
+
+def test_an_attempt_links_to_its_task_where_flower_is_known(site: Site, deployment: Runtime) -> None:
+    run_id = site.start("named")
+    task_id = site.await_status(run_id, "completed")["result"]["value"]
+    work_id = site.get(f"console/runs/{run_id}").json()["timeline"][0]["work_id"]
+    assert site.get(f"console/runs/{run_id}/work/{work_id}").json()["executions"][0]["task_url"] is None
+    settings = deployment.store.settings.model_copy(update={"flower_url": "https://flower.example/root/"})
+    watching = Runtime(settings)
+    with Serving(watching) as other:
+        (execution,) = other.get(f"console/runs/{run_id}/work/{work_id}").json()["executions"]
+    watching.close()
+    assert execution["task_url"] == f"https://flower.example/root/task/{quote(task_id, safe='')}"
+
+
+def test_only_an_address_of_the_web_is_taken_for_flower() -> None:
+    for address in ("javascript:alert(1)", "flower:5555", "http://a b"):
+        with pytest.raises(ConfigurationError, match="UMBEL_FLOWER_URL"):
+            Settings.from_environment({"UMBEL_FLOWER_URL": address})
 
 
 def test_what_has_ended_is_neither_cancelled_nor_answered_nor_retried(site: Site) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Literal
 
+from celery import current_task
 from pydantic import BaseModel, Field, field_validator
 
 from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
@@ -297,6 +298,14 @@ class Nine(Workflow):
         vars()[f"stage{_number}"] = stage(_number)
 
 
+class Named(Workflow):
+    """Says which Celery task it is."""
+
+    @step
+    async def name(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=current_task.request.id)
+
+
 class Unserved(Workflow):
     """This server does not know it."""
 
@@ -315,4 +324,5 @@ WORKFLOWS: dict[str, type[Workflow]] = {
     "shopping": Shopping,
     "crowd": Crowd,
     "nine": Nine,
+    "named": Named,
 }
