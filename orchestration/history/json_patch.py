@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..model.errors import WorkflowRuntimeError
+
+_INDEX = re.compile("0|[1-9][0-9]{0,17}")
+_BAD_ESCAPE = re.compile("~(?![01])")
 
 
 def difference(before: Any, after: Any, path: str = "") -> Iterator[dict[str, Any]]:
@@ -43,6 +47,22 @@ def value_at(value: Any, path: str) -> Any:
     return value
 
 
+def _names(path: Any) -> list[str]:
+    if not isinstance(path, str) or (path and not path.startswith("/")) or _BAD_ESCAPE.search(path):
+        raise ValueError(f"{path!r} is no JSON Pointer: '' or a text like '/items/0/price'")
+    return [_plain(name) for name in path.split("/")[1:]]
+
+
+def _inside(value: Any, name: str) -> Any:
+    return value[_index(name) if isinstance(value, list) else name]
+
+
+def _index(name: str) -> int:
+    if not _INDEX.fullmatch(name):
+        raise ValueError(f"{name!r} is no index of a list")
+    return int(name)
+
+
 def patched(value: Any, patch: Sequence[dict[str, Any]]) -> Any:
     """The value after these operations: `add`, `remove`, `replace` and `test`.
 
@@ -62,7 +82,7 @@ def patched(value: Any, patch: Sequence[dict[str, Any]]) -> Any:
 
 
 def _applied(value: Any, operation: dict[str, Any]) -> Any:
-    op, names = operation["op"], [_plain(name) for name in operation["path"].split("/")[1:]]
+    op, names = operation["op"], _names(operation["path"])
     if op not in ("add", "remove", "replace", "test"):
         raise ValueError(op)
     if not names:
@@ -71,10 +91,10 @@ def _applied(value: Any, operation: dict[str, Any]) -> Any:
         return value if op == "test" else None if op == "remove" else copy.deepcopy(operation["value"])
     parent = value
     for name in names[:-1]:
-        parent = parent[int(name) if isinstance(parent, list) else name]
+        parent = _inside(parent, name)
     key: Any = names[-1]
     if isinstance(parent, list):
-        key = len(parent) if key == "-" else int(key)
+        key = len(parent) if key == "-" else _index(key)
         if op == "add":
             if key > len(parent):
                 raise IndexError(key)

@@ -19,7 +19,7 @@ from .rebuild import rebuilt, rebuilt_contents
 
 Edge = Literal["before", "after"]
 
-_PHRASE = re.compile(r"(before|after) (\S+?)(?:#(\d+))?")
+_PHRASE = re.compile(r"(before|after) (\S+?)(?:#([1-9][0-9]{0,8}))?")
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ class Where:
         Raises:
             PointNotFound: It is neither.
         """
-        if text.isdigit():
-            return cls(seq=int(text))
+        if text.isascii() and text.isdigit():
+            return cls(seq=int(text[:15]))
         found = _PHRASE.fullmatch(text.strip())
         if found is None:
             raise PointNotFound(

@@ -193,7 +193,7 @@ def _record(record: SessionRecord) -> dict[str, Any]:
 
 def _limit(request: Request) -> int:
     text = request.query_params.get("limit") or str(LIMIT)
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= MAX_LIMIT:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 0 < int(text) <= MAX_LIMIT:
         raise HTTPException(400, f"Invalid limit: {text[:100]!r}; expected 1 to {MAX_LIMIT:,}")
     return int(text)
 

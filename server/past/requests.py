@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from ...orchestration.history.forks.edits import edited_state
 from ...orchestration.model.errors import (
     ContextSerdeError,
     HistoryDamaged,
@@ -17,6 +20,7 @@ from ...orchestration.model.errors import (
     RunNotFound,
     WorkflowRuntimeError,
 )
+from ...orchestration.model.tagged_json import MORE, TAG
 from ..http.parsing import read_object
 
 
@@ -53,7 +57,35 @@ def read_edits(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     fields = events.values() if isinstance(events, dict) else ()
     if not isinstance(events, dict | None) or not all(isinstance(each, dict) for each in fields):
         raise HTTPException(400, "'events' is an object of fields by step or work item")
-    return body, {"state": state, "events": events}
+    return body, {"state": None if state is None else partial(_edited_by_client, state), "events": events}
+
+
+def _edited_by_client(edit: dict[str, Any] | list[dict[str, Any]], state: dict[str, Any]) -> dict[str, Any]:
+    """A state after a client's edit, which may change values of classes that are there, and makes none of others."""
+    known = set(_tags(state))
+    made = edited_state(state, edit)
+    for tag in _tags(made):
+        if tag not in known:
+            raise WorkflowRuntimeError(
+                f"The edited state names a class {tag[0]}, of which it had no such value. Clients change values of the "
+                "classes that are there; other values are JSON."
+            )
+    return made
+
+
+def _tags(value: Any) -> Iterator[tuple[str, str]]:
+    """Class and further marks of all tagged values in stored JSON."""
+    level = [value]
+    while level:
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                if each.get(TAG) is True:
+                    yield json.dumps(each.get("qualified_name")), json.dumps(each.get(MORE), sort_keys=True)
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+        level = inner
 
 
 def read_point(value: Any, name: str = "point") -> int | str:

@@ -16,14 +16,16 @@ from ...orchestration.history.forks.edits import Edits, StateEdit
 from ...orchestration.history.points import Edge, Point, RunAt, Where, point_at, points
 from ...orchestration.history.verify import verify
 from ...orchestration.model.decide import Limits
-from ...orchestration.model.errors import SessionExists, WorkflowRuntimeError
+from ...orchestration.model.envelope import Envelope
+from ...orchestration.model.errors import SessionExists, UnknownEvent, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.sessions.look import session_record
 from ...orchestration.sessions.names import new_run_of
-from ..events.codec import encode_event
+from ..events.codec import EventMismatch, EventRegistry, decode_event, encode_event
 from ..events.event import Event, event_name
 from ..events.run_events import RunForked, WorkflowRewound
 from ..events.serializers import BaseSerializer
+from ..values.json_values import field_problems
 
 #: A point, its number, or 'before STEP', 'after STEP', 'before STEP#2'.
 PointLike = Point | int | str
@@ -68,6 +70,7 @@ class WithPast(ABC):
     _engine: Engine
     _limits: Limits
     _code: Plan | None
+    _events: EventRegistry
 
     def history(
         self,
@@ -316,7 +319,18 @@ class WithPast(ABC):
     def _edits(self, state: StateEdit | None, events: Mapping[str, Event | Mapping[str, Any]]) -> Edits:
         settings = self._engine.store.settings
         given = events.items()
-        return Edits(state, {name: encode_event(e, settings) if isinstance(e, Event) else e for name, e in given})
+        encoded = {name: encode_event(e, settings) if isinstance(e, Event) else e for name, e in given}
+        return Edits(state, encoded, settings.payload_max_bytes, self._check_fits)
+
+    def _check_fits(self, envelope: Envelope) -> None:
+        try:
+            decode_event(envelope, self._events)
+        except UnknownEvent:
+            return  # only the workers have its class
+        except EventMismatch as error:
+            cause = error.__cause__
+            problems = field_problems(cause if isinstance(cause, Exception) else error)
+            raise WorkflowRuntimeError(f"The edited {envelope.type} does not fit its class: {problems}.") from error
 
     @abstractmethod
     def sibling(self, run_id: str) -> Self:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+import umbel
 from support.http.flows import Answer, Asked
 from umbel import (
     Context,
@@ -169,6 +170,45 @@ def test_a_field_that_only_the_senders_class_declares_is_never_taken_for_a_tagge
 
     assert event["text"] == named(Secretive, {})
     assert made == []
+
+
+class Owner(BaseModel):
+    name: str
+
+
+class Keeping(Workflow):
+    """Has a value of a class in its state."""
+
+    @step
+    async def keep(self, ctx: Context, ev: Begun) -> Note:
+        await ctx.store.set("owner", Owner(name="Ada"))
+        return Note(text=ev.text, note=ev.get("note"))
+
+    @step
+    async def show(self, ctx: Context, ev: Note) -> StopEvent:
+        return StopEvent(result=[repr(await ctx.store.get("owner")), ev.text, ev.get("note")])
+
+
+async def test_edits_of_a_run_that_goes_on_make_nothing_that_its_state_has_no_value_of(runtime: Any) -> None:
+    server = WorkflowServer(runtime=runtime)
+    server.add_workflow("keeping", Keeping())
+    made.clear()
+    evil = named(Secretive, {})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost") as http:
+        begun = await http.post("/workflows/keeping/run", json={"start_event": {"text": 1, "note": "x"}})
+        run = f"/runs/{begun.json()['run_id']}"
+        for state in ({"x": [evil]}, {"owner": evil}, [{"op": "add", "path": "/owner/value/name", "value": evil}]):
+            for body in ({"point": "before show", "state": state}, {"seq": 4, "state": state}):
+                for way in (f"{run}/fork", f"{run}/rewind", f"/console{run}/fork", f"/console{run}/rewind"):
+                    answer = await http.post(way, json=body)
+                    assert answer.status_code in (400, 409), answer.text
+        renamed = [{"op": "replace", "path": "/owner/value/name", "value": "Bob"}]
+        events = {"show": {"text": evil, "note": [evil]}}
+        forked = await http.post(f"{run}/fork", json={"point": "before show", "state": renamed, "events": events})
+
+    assert await umbel.attach(forked.json()["run_id"]) == ["Owner(name='Bob')", evil, [evil]]
+    assert made == []
+    await server.stop()
 
 
 # -- snapshots -------------------------------------------------------------------------------------------------------

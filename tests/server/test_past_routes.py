@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -90,10 +91,16 @@ async def test_a_run_goes_on_from_a_point_as_another_run_or_in_place(client: htt
     assert rewound.json() == {"run_id": address.rpartition("/")[2]}
     assert await umbel.attach(rewound.json()["run_id"]) == 10
     assert (await client.post(f"{address}/fork", json={"point": 1, "run_id": "x7"})).status_code == 409
-    recorded = {"point": 1, "reuse": "recorded", "answers": "recorded", "code": "recorded", "session_id": "forked"}
+    recorded = {
+        "point": 1,
+        "reuse": "recorded",
+        "answers": "recorded",
+        "code": "recorded",
+        "session_id": "forked over http",
+    }
     in_session = (await client.post(f"{address}/fork", json=recorded | {"keep_idempotency_keys": True})).json()
     assert await umbel.attach(in_session["run_id"]) == 1
-    assert (await client.get("/sessions/forked")).json()["version"] > 0
+    assert (await client.get("/sessions/forked over http")).json()["version"] > 0
 
 
 async def test_a_run_that_goes_on_is_put_back_only_if_that_is_asked_for(client: httpx.AsyncClient) -> None:
@@ -133,6 +140,20 @@ async def test_a_run_that_goes_on_is_put_back_only_if_that_is_asked_for(client: 
         ("POST", "fork", {"point": 999}, 404, "has no point 999"),
         ("POST", "fork", {"point": "after count"}, 409, "had ended at point"),
         ("POST", "fork", {"point": 1, "run_id": "-x"}, 409, "cannot be a run id"),
+        ("GET", "history/²", None, 404, "names no point"),
+        ("GET", f"history/before count%23{'9' * 5000}", None, 404, "has 0 points"),
+        ("POST", "fork", {"point": 1, "state": {"a": "\ud800"}}, 409, "half a surrogate pair"),
+        ("POST", "fork", {"point": 1, "state": {"\ud800": 1}}, 409, "half a surrogate pair"),
+        ("POST", "fork", {"point": 1, "state": {"a": json.loads("[" * 300 + "]" * 300)}}, 409, "deeper"),
+        ("POST", "fork", {"point": 1, "state": {"": "shop.State"}}, 409, "the class of the state"),
+        ("POST", "fork", {"point": 1, "state": [{"op": "add", "path": 5, "value": 1}]}, 409, "no JSON Pointer"),
+        (
+            "POST",
+            "rewind",
+            {"point": 1, "state": [{"op": "replace", "path": "n", "value": {}}]},
+            409,
+            "no JSON Pointer",
+        ),
         ("POST", "rewind", {"point": 1, "stop_running": 1}, 400, "must be a boolean"),
         ("POST", "rewind", {"point": "after count"}, 409, "had no work left"),
         ("POST", "rewind", {"point": 1, "state": [{"op": "remove", "path": "/x"}]}, 409, "The patch does not fit"),
@@ -143,7 +164,7 @@ async def test_requests_that_do_not_fit_are_refused_with_the_librarys_words(
 ) -> None:
     address = await counted(client)
 
-    answer = await client.request(method, f"{address}/{path}", **({} if body is None else {"json": body}))
+    answer = await client.request(method, f"{address}/{path}", content=None if body is None else json.dumps(body))
 
     assert answer.status_code == status, answer.text
     assert why in answer.json()["detail"]

@@ -230,6 +230,7 @@ async def test_a_start_in_a_session_that_does_not_fit_is_a_400_that_says_why(
     [
         ("GET", "/sessions?status=tired", None, 400),
         ("GET", "/sessions?limit=0", None, 400),
+        ("GET", "/sessions?limit=000000100999999999", None, 400),
         ("GET", "/sessions/{name}/state?version=x", None, 400),
         ("GET", "/sessions/{name}/state?version=99", None, 404),
         ("POST", "/sessions/{name}/rewind", {}, 400),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from ...model.envelope import EXACT, Envelope
-from ...model.errors import ContextSerdeError, WorkflowRuntimeError
+from ...model.errors import ContextSerdeError, PayloadTooLarge, WorkflowRuntimeError
 from ...model.plan import Plan
+from ...model.tagged_json import TAG, NotJson, to_tagged
 from ...snapshots.take import RunSnapshot, SavedItem
 from ..json_patch import patched
 from ..points import RunAt, packed_state
@@ -25,11 +26,27 @@ class Edits:
     Attributes:
         state: Of `ctx.store`.
         events: By work item, or by step where it has one work item: the event that it is executed with instead, or
-            fields of its event that are replaced, as JSON values.
+            fields of its event that are replaced, as JSON values. Names of classes in these are data.
+        max_bytes: Of a key of the state and of an event; None for any size.
+        fits: Raises WorkflowRuntimeError for an event that its class would refuse.
     """
 
     state: StateEdit | None = None
     events: Mapping[str, Envelope | Mapping[str, Any]] = field(default_factory=dict)
+    max_bytes: int | None = None
+    fits: Callable[[Envelope], object] = lambda _: None
+
+    def check_size(self, what: str, data: bytes) -> None:
+        """Refuse what is too large to be stored.
+
+        Raises:
+            PayloadTooLarge: It is.
+        """
+        if self.max_bytes is not None and len(data) > self.max_bytes:
+            raise PayloadTooLarge(
+                f"{what} would have {len(data):,} bytes, at most {self.max_bytes:,} are allowed (payload_max_bytes). "
+                "Keep the data in a file, a bucket or a database, and give its location."
+            )
 
 
 def edited(
@@ -52,13 +69,19 @@ def edited(
     snapshot = point.snapshot
     _check_steps(snapshot, plan, point)
     if edits.state is not None:
-        before, after = point.state(), _edited_state(point.state(), edits.state)
-        state = {
-            key: snapshot.state[key] if key in before and before[key] == after[key] else raw
-            for key, raw in packed_state(after).items()
-        }
-        snapshot = replace(snapshot, state=state)
-    items = tuple(_later(item, now - _ms(point)) for item in _with_events(snapshot.items, edits.events, point, plan))
+        before, after = point.state(), edited_state(point.state(), edits.state)
+        same = {key for key in after if key in before and _is_same(before[key], after[key])}
+        changed = packed_state(
+            {
+                key: _checked(value, f"Key {key!r} of the edited state")
+                for key, value in after.items()
+                if key not in same
+            }
+        )
+        for key, raw in changed.items():
+            edits.check_size(f"Key {key!r} of the edited state", raw)
+        snapshot = replace(snapshot, state={key: snapshot.state[key] if key in same else changed[key] for key in after})
+    items = tuple(_later(item, now - _ms(point)) for item in _with_events(snapshot.items, edits, point, plan))
     waiters = tuple(
         saved if saved.due_at is None else replace(saved, due_at=saved.due_at + now - _ms(point))
         for saved in snapshot.waiters
@@ -106,7 +129,13 @@ def _check_steps(snapshot: RunSnapshot, plan: Plan, point: RunAt) -> None:
         )
 
 
-def _edited_state(state: dict[str, Any], edit: StateEdit) -> dict[str, Any]:
+def edited_state(state: dict[str, Any], edit: StateEdit) -> dict[str, Any]:
+    """A state's JSON values after an edit, which may change what it is given.
+
+    Raises:
+        WorkflowRuntimeError: The edit does not fit, or makes something else than text keys with values.
+    """
+    kind = state.get("")
     if callable(edit):
         returned = edit(state)
         made = state if returned is None else returned
@@ -114,21 +143,37 @@ def _edited_state(state: dict[str, Any], edit: StateEdit) -> dict[str, Any]:
         made = {key: value for key, value in (state | dict(edit)).items() if not (key in edit and edit[key] is None)}
     else:
         made = patched(state, edit)
-    try:
-        json.dumps(made)
-    except (TypeError, ValueError) as error:
-        raise WorkflowRuntimeError(
-            f"The edited state cannot be stored: {error}. Its values are JSON, as `point.state()` gives them."
-        ) from error
     if not isinstance(made, dict):
         raise WorkflowRuntimeError(f"The edited state is a {type(made).__name__}; expected a dict by top-level keys.")
+    if made.get("") != kind:
+        raise WorkflowRuntimeError("The edited state has another key ''. Leave it: it is the class of the state.")
+    _checked([*made], "The keys of the edited state")
     return made
 
 
-def _with_events(
-    items: Sequence[SavedItem], events: Mapping[str, Envelope | Mapping[str, Any]], point: RunAt, plan: Plan
-) -> Sequence[SavedItem]:
-    given = dict(events)
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other) and json.dumps(one) == json.dumps(other)  # True is not 1
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _checked(value: Any, what: str, tags: Sequence[str] = ()) -> Any:
+    """The same as strict JSON; with `tags`, an object that has one of them is wrapped, so that it stays data."""
+    try:
+        return to_tagged(value, _refuse, tags)
+    except NotJson as flaw:
+        raise WorkflowRuntimeError(f"{what} cannot be stored: {flaw}") from flaw
+
+
+def _refuse(value: Any) -> NoReturn:
+    raise NotJson(
+        f"holds {type(value).__name__}, which JSON does not have", "Values are as `point.state()` gives them."
+    )
+
+
+def _with_events(items: Sequence[SavedItem], edits: Edits, point: RunAt, plan: Plan) -> Sequence[SavedItem]:
+    given = dict(edits.events)
     found = []
     for item in items:
         alone = sum(each.step == item.step for each in items) == 1
@@ -145,6 +190,8 @@ def _with_events(
                 raise WorkflowRuntimeError(
                     f"Step {item.step!r} does not accept {event.type}; it accepts {', '.join(accepts)}."
                 )
+            edits.check_size(f"The {event.type} for step {item.step!r}", event.payload)
+            edits.fits(event)
             item = replace(item, events=(event,), event_name=event.type)
         found.append(item)
     if given:
@@ -171,5 +218,7 @@ def _with_fields(event: Envelope, fields: Mapping[str, Any], step: str) -> Envel
             f"{', '.join(sorted({*value, *more} - {'_data'}))}."
         )
     for name, new in fields.items():
-        (value if name in value else more)[name] = new
+        # What an event's class declares is never taken for a tagged value.
+        into, tags = (value, ()) if name in value else (more, (TAG,))
+        into[name] = _checked(new, f"Field {name!r} of the {event.type} for step {step!r}", tags)
     return replace(event, payload=json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())

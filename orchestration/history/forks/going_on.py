@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -101,7 +102,8 @@ async def fork(
             answers=keeping.answers,
         )
     now = await _now(engine)
-    snapshot = edited(point, edits, plan, now, kept.answers)
+    # In a thread: edits may be large, and call what the user has written.
+    snapshot = await asyncio.to_thread(edited, point, edits, plan, now, kept.answers)
     if not snapshot.items and point.snapshot.status != "running":
         raise HistoryUnavailable(
             f"Run {point.run_id!r} had ended at point {point.seq}; nothing could go on. Choose an earlier one."
@@ -198,7 +200,7 @@ async def rewind(
     """
     store, run_id = engine.store, point.run_id
     plan = await store.plan_of(run_id)
-    snapshot = edited(point, edits, plan, await _now(engine))
+    snapshot = await asyncio.to_thread(edited, point, edits, plan, await _now(engine))
     if not snapshot.items:
         raise HistoryUnavailable(
             f"Run {run_id!r} had no work left at point {point.seq}; nothing could go on. Choose an earlier one."
