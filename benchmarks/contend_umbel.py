@@ -8,6 +8,7 @@ from typing import Any
 
 from umbel import Runtime, Settings
 from umbel.orchestration.engine.worker_directory import seen_workers
+from umbel.orchestration.history.packing.chunks import pack_run
 from umbel.workers.local.command_process import worker_command
 
 from .contender import PATIENCE_SECONDS, Contender, Progress
@@ -68,6 +69,15 @@ class Umbel(Contender):
             "workers",
         )
         super().warm_up()
+
+    def compress(self) -> None:
+        """What a minute after the end of a run does: a worker compresses its journal, answers of commits expire."""
+        store = self.runtime.store
+        for index in self.redis.scan_iter("*:runs:completed", count=1000):
+            for run_id in self.redis.zrange(index, 0, -1):
+                self.runtime.portal.call(pack_run(store, run_id.decode()))
+        for answer in self.redis.scan_iter("*:run:*:answer:*", count=1000):
+            self.redis.unlink(answer)
 
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
         handlers = [self._chain.start(gate=gate) for _ in range(runs)]

@@ -55,6 +55,10 @@ class Contender(ABC):
             pass
         self.fans(1, 20)
 
+    def compress(self) -> None:
+        """Do at once what would be done later to take less memory."""
+        return
+
     @abstractmethod
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
         """Start chains at once; goes on once when they are started, and ends when they have ended.

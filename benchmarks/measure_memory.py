@@ -46,7 +46,10 @@ def bytes_running_chain(contender: Contender, sizes: Sizes) -> float | None:
 
 
 def settled_bytes(contender: Contender, sizes: Sizes) -> int:
-    """Once nothing changes any more: workers acknowledge and clear up after the client has its result."""
+    """Once nothing changes any more: workers acknowledge and clear up after the client has its result.
+
+    What finished runs have left is then compressed, and their answers to commits go, as it happens a minute later.
+    """
     before, since = stored_bytes(contender.redis), time.monotonic()
     deadline = since + 30
     while (now := time.monotonic()) < min(since + sizes.settle_seconds, deadline):
@@ -54,7 +57,8 @@ def settled_bytes(contender: Contender, sizes: Sizes) -> int:
         used = stored_bytes(contender.redis)
         if used != before:
             before, since = used, now
-    return before
+    contender.compress()
+    return stored_bytes(contender.redis)
 
 
 def _somebody_waits(contender: Contender) -> bool:
