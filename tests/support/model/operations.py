@@ -26,7 +26,7 @@ class FaultyWorld(World):
     """All operations together."""
 
     def between(self) -> list[Callable[[LiveRun], None]]:
-        return [*super().between(), self.send, self.timer, self.cancel_step]
+        return [*super().between(), self.send, self.timer]
 
     def run_for(self, scripts: int) -> None:
         """Play, then bring every run to its end and check what is left.
