@@ -11,8 +11,8 @@ import secrets
 
 import pytest
 
-from support.model.operations import FaultyWorld
 from support.model.report import MODEL_REPORTS
+from support.model.wider_operations import WiderWorld
 from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
 
@@ -28,7 +28,7 @@ def test_redis_and_the_model_agree_whatever_happens(
     client: Client, settings: Settings, world_no: int, pytestconfig: pytest.Config
 ) -> None:
     seed = SEED + world_no
-    world = FaultyWorld(client, settings, seed, large=world_no == 0)
+    world = WiderWorld(client, settings, seed, large=world_no == 0)
     try:
         world.run_for(SCRIPTS)
     except Exception as error:

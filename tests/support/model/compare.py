@@ -56,11 +56,12 @@ def compare(store: Store, run: ModelRun) -> None:
         agree("keys of a completed run", spent, 0)
         return
     agree("live", int(meta[1] or 0), len(run.items))
-    agree("asleep", int(meta[2] or 0), len(run.in_state("suspended")))
+    agree("asleep", int(meta[2] or 0), len(run.asleep()))
     agree("open fan-outs", int(meta[3] or 0), len(run.scopes))
     changes = run.version, run.added, run.removed, run.kept
     agree("changes of waiters and inbox", tuple(int(count or 0) for count in meta[9:]), changes)
     _compare_index(store, run)
+    _compare_children(store, run)
     agree("work", {wid.decode(): _seen(raw) for wid, raw in work.items()}, _expected_work(run))
     ahead = {event_id: uses for staged in run.staged.values() for event_id, uses in staged.events.items()}
     expected = ahead | {event_id: uses for event_id, (_, uses) in run.events.items()}
@@ -76,6 +77,12 @@ def compare(store: Store, run: ModelRun) -> None:
         agree("idle", int(meta[5] or 0), run.idle)
         mine = {m.decode() for m in ring if m.split(b"|")[0] == run.run_id.encode()}
         agree("ring", mine, {f"{run.run_id}|{i.work_id}|{i.line}" for i in run.in_state("ready")})
+
+
+def _compare_children(store: Store, run: ModelRun) -> None:
+    found = store.client.hgetall(store.locate(run.run_id)["children"])
+    children = {name.decode(): _unpack(raw)["st"] for name, raw in found.items() if not {*b"|#"} & {*name}}
+    agree("child runs", children, {name: child.status for name, child in run.family.children.items()})
 
 
 def _in_line(item: Item) -> str:

@@ -11,14 +11,12 @@ from support.model.plans import random_event
 from support.model.world import LIMITS, LiveRun, World
 from support.store.driving import event
 from umbel.orchestration.connection.keys import RUN_KEYS
-from umbel.orchestration.engine.cancelling.selection import Selection
-from umbel.orchestration.engine.cancelling.step_cancels import cancel_work
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.history.verify import verify
-from umbel.orchestration.model.commands import Command, Resume
+from umbel.orchestration.model.commands import Resume
 from umbel.orchestration.model.decide import route
 from umbel.orchestration.model.suspicion import MOST
-from umbel.orchestration.model.work_item import Origin, Scope, Work, derive_id
+from umbel.orchestration.model.work_item import Origin, Work, derive_id
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 
 
@@ -34,7 +32,14 @@ class FaultyWorld(World):
         Raises:
             Mismatch: Redis and the model disagree; the last operations are in `log`.
         """
-        operations = [
+        self.play(self.operations(), scripts)
+        for run in list(self.runs):
+            self.drain(run)
+        self.look_at_shards()
+
+    def operations(self) -> list[tuple[Callable[[LiveRun], None], int]]:
+        """What happens, and how often."""
+        return [
             (self.claim, 36),
             (self.commit, 36),
             (self.flush, 8),
@@ -48,13 +53,8 @@ class FaultyWorld(World):
             (self.claim_again, 2),
             (self.start_again, 1),
             (self.retire, 4),
-            (self.cancel_step, 2),
             (self.verify, 1),
         ]
-        self.play(operations, scripts)
-        for run in list(self.runs):
-            self.drain(run)
-        self.look_at_shards()
 
     def verify(self, run: LiveRun) -> None:
         """The journal leads to what is there."""
@@ -90,36 +90,6 @@ class FaultyWorld(World):
             model.received.add(send_id)
             model.apply(commands)
             self.heard(run, reply, "send")
-
-    def cancel_step(self, run: LiveRun) -> None:
-        """A work item is cancelled, wherever it is; perhaps another event goes on in its place."""
-        model = run.model
-        free = [item for item in model.items.values() if item.work_id not in model.staged]
-        if model.status != "running" or not free:
-            return
-        item, instead = self.rng.choice(free), random_event(self.rng) if self.rng.random() < 0.4 else None
-        if isinstance(self.busy, Work) and self.busy.work_id == item.work_id:
-            return
-        self.note(f"{model.run_id} cancel {item.step.name} {item.work_id} which is {item.state}")
-        selection = Selection(work_ids=frozenset({item.work_id}))
-        about = (self.store, model.run_id, model.plan, selection, LIMITS)
-        count, changes = self.store.call(cancel_work, *about, instead=instead)
-        agree("cancelled work", count, 1)
-        for work in [work for work in run.works if work.token == item.token]:
-            self.let_go(run, work)
-            run.works.remove(work)
-            run.stale = [*run.stale[-5:], work]
-        if item.state == "running":
-            held = Held(model.run_id, item.work_id, str(item.claim_id)).member
-            self.holding(str(item.owner), self.shard(run)).discard(held)
-        commands: list[Command] = []
-        if instead is not None:
-            origin, emit_id = Origin(model.run_id, item.work_id, Scope(item.scope)), derive_id(item.work_id, "instead")
-            commands = route(model.plan, instead, origin, emit_id, model.surroundings, LIMITS)
-        model.cancel(item)
-        model.apply(commands)
-        for change in changes:
-            self.heard(run, change, "cancelling")
 
     def redispatch(self, run: LiveRun) -> None:
         items = list(run.model.items.values())
@@ -387,7 +357,7 @@ class FaultyWorld(World):
         for _ in range(3000):
             if model.status != "running" or not model.items:
                 break
-            self._move(run)
+            self.move(run)
         assert model.status != "running" or not model.items, f"{model.run_id} does not come to its end"
         if model.status == "running":
             compare(self.store, model)
@@ -397,7 +367,8 @@ class FaultyWorld(World):
             self.cancel(run)
         self.leave(run)
 
-    def _move(self, run: LiveRun) -> None:
+    def move(self, run: LiveRun) -> None:
+        """The next thing that can happen happens."""
         model = run.model
         if model.parked:
             self.unpark(run)
@@ -435,4 +406,8 @@ class FaultyWorld(World):
             self._woken(run, kind, work_id, waiter[0] if waiter else "")
             self.heard(run, applied, "draining")
         if not work_timers:
-            self.cancel(run)
+            self.give_up(run)
+
+    def give_up(self, run: LiveRun) -> None:
+        """Nothing will ever happen in a run."""
+        self.cancel(run)

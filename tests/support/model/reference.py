@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.model.family import Family
 from umbel.orchestration.model.commands import (
     Absorb,
+    AwaitChildren,
     Command,
     Deliver,
     Done,
@@ -22,10 +24,12 @@ from umbel.orchestration.model.commands import (
     Join,
     KeepEvent,
     KeepInInbox,
+    KeepPlan,
     OpenScope,
     Publish,
     Resume,
     Retry,
+    Spawn,
     Splice,
     Suspend,
     TakeFromInbox,
@@ -64,6 +68,9 @@ class Item:
     batches: int = 0
     sent: set[str] | None = None
     is_cancelled: bool = False  # a blank in its step's queue
+    awaited: int | None = None  # so many child runs
+    next_held: int = 1
+    is_at_end: bool = False  # it has ended the run, which waits for child runs
     answers: dict[str, str | None] = field(default_factory=dict)
 
     @property
@@ -135,6 +142,7 @@ class ModelRun:
         self.dispatches: list[tuple[str, int]] = []
         self.carry: tuple[str, str, tuple[str, ...]] | None = None  # claim id, owner, steps not taken, in a commit
         self.carried: Item | None = None
+        self.family = Family(self)
 
     # -- views -----------------------------------------------------------------------------------------------------
 
@@ -159,6 +167,10 @@ class ModelRun:
     def in_state(self, *states: str) -> list[Item]:
         """Items in one of these states."""
         return [item for item in self.items.values() if item.state in states]
+
+    def asleep(self) -> list[Item]:
+        """Items that wait for an event."""
+        return [item for item in self.in_state("suspended") if item.awaited is None and not item.is_at_end]
 
     def dispatched(self) -> list[tuple[str, int]]:
         """Dispatches asked for since the last look."""
@@ -258,8 +270,11 @@ class ModelRun:
             if self.status != "running":
                 return True
         self.settle()
+        if self.family.has_end and not self.family.keeps_run:
+            self.finish("completed")
+            return True
         assert self.items or not self.scopes, "a fan-out is open with nothing inside"
-        idle = int(len(self.items) == len(self.in_state("suspended")))
+        idle = int(len(self.items) == len(self.asleep()))
         self.seq += idle and not self.idle
         self.idle = idle
         return False
@@ -308,7 +323,8 @@ class ModelRun:
             case Resume():
                 self._resume(command)
             case Finish():
-                self.finish(command.status)
+                if not self.family.hold_end(command.status, me):
+                    self.finish(command.status)
             case _:
                 assert me is not None
                 self._own(command, me)
@@ -362,7 +378,11 @@ class ModelRun:
             me.waits_until = None if command.timeout_ms is None else command.waiter_id
             if me.waits_until is not None:
                 self.timers.add(self.timer("waiter", me.work_id, me.waits_until))
-        else:
+        elif isinstance(command, Spawn):
+            self.family.spawn(command, me)
+        elif isinstance(command, AwaitChildren):
+            self.family.wait(command, me)
+        elif not isinstance(command, KeepPlan):
             assert isinstance(command, Fail)
             me.failures += 1
             me.state = "failed"
@@ -389,6 +409,7 @@ class ModelRun:
             del self.waiters[work_id, waiter_id]
             self.removed += 1
             self.timers.discard(self.timer("waiter", work_id, waiter_id))
+        self.family.give_up(item.work_id)
         self._done(item)
 
     def finish(self, status: str) -> None:
@@ -404,6 +425,7 @@ class ModelRun:
     def revive(self) -> None:
         """Take up an ended run."""
         self.status = "running"
+        self.family.revive()
         for item in self.items.values():
             if item.state == "suspended" and item.waits_until is not None:
                 self.timers.add(self.timer("waiter", item.work_id, item.waits_until))

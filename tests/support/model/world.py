@@ -215,7 +215,7 @@ class World:
 
     def report(self, run: LiveRun, work: Work) -> None:
         model, rng = run.model, self.rng
-        outcome = run.outcomes.get(work.token) or random_outcome(rng, work, len(model.items), large=self.large)
+        outcome = run.outcomes.get(work.token) or self.outcome(run, work)
         around = self.look(run, routed_events(outcome))
         decision = decide(model.plan, work, outcome, around, LIMITS)
         if not decision.staged:
@@ -283,6 +283,10 @@ class World:
         else:
             assert taken.continued is not None, f"nothing to go on with, expected {carried.work_id}"
             self.took(run, carried, taken.continued)
+
+    def outcome(self, run: LiveRun, work: Work) -> Outcome:
+        """What a step might do."""
+        return random_outcome(self.rng, work, len(run.model.items), large=self.large)
 
     def refusal(self, run: LiveRun, work: Work) -> Refusal | None:
         """What a verb under this work's token answers."""
