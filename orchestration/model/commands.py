@@ -294,11 +294,11 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class LookAtChild:
-    """A fork has this child: begin it, or see whether it has ended, at once or later."""
+    """A fork has this child: begin it, or see whether it has ended, after so many times the pause of a redispatch."""
 
     child_id: str
     begin: bool
-    later: bool = False
+    later: int = 0
 
     def wire(self) -> dict[str, Any]:
         return {"o": "look", "id": self.child_id} | _present(go=self.begin or None, later=self.later or None)

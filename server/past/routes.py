@@ -29,7 +29,7 @@ from .requests import read_edits, read_point, refusals
 
 #: Points in one answer: the default, and the maximum.
 LIMIT, MAX_LIMIT = 100, 1_000
-#: Options of a fork that may be `recorded`, and what they are else.
+#: Options of a fork, the default first.
 CHOICES = {
     "reuse": ("none", "recorded"),
     "answers": ("ask", "recorded"),

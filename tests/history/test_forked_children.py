@@ -11,6 +11,12 @@ import pytest
 import umbel
 from support.eventually import eventually
 from umbel import Context, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
+from umbel.errors import StoreUnavailable
+from umbel.orchestration.history.forks import going_on
+from umbel.orchestration.history.forks.edits import Edits
+from umbel.orchestration.history.points import RunAt
+from umbel.orchestration.model.envelope import Envelope
+from umbel.tasks.events.codec import encode_event
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -114,3 +120,36 @@ async def test_children_are_forked_as_they_were_at_the_point() -> None:
     assert await fork == [f"{name} of the fork" for name in "abc"]
     assert await handler == [f"{name} of the first run" for name in "abc"]
     assert (await fork.verify()).holds
+
+
+async def test_children_whose_fork_was_prevented_begin_anew() -> None:
+    handler = Parent().run(names=["a"])
+    first = await waiting(handler, 1)
+    await handler.ctx.store.set("it", "waits")
+    point = await handler.at((await anext(handler.history(kinds=["state"]))).seq)
+    plan, settings = await handler._engine.store.plan_of(handler.run_id), handler._engine.store.settings
+
+    def announce(at: RunAt) -> Envelope:
+        """Something goes wrong between the fork and those of its children."""
+        if at.run_id != handler.run_id:
+            raise StoreUnavailable("prevented", where="")
+        return encode_event(umbel.RunForked(run_id=at.run_id, seq=at.seq), settings)
+
+    await going_on.fork(
+        handler._engine,
+        point,
+        "with-prevented-children",
+        plan,
+        Edits(),
+        handler._limits,
+        announce=announce,
+        keeping=going_on.Keeping(children=False),
+        options={},
+        timeout_seconds=None,
+    )
+    fork = umbel.attach("with-prevented-children")
+    await answer(await waiting(fork, 1), "after all")
+
+    assert await fork == ["a after all"]
+    await answer(first, "as before")
+    assert await handler == ["a as before"]

@@ -99,7 +99,8 @@ async def forked(store: Store, point: RunAt, run_id: str) -> Adopted:
                 forks[made.child_id] = at
             waits.append(made if child.status == "held" else replace(made, status="starting"))
             if child.status != "held":
-                looks.append(LookAtChild(made.child_id, begin=at is None, later=at is not None))
+                # One after the other is forked; until then nobody else is to begin one.
+                looks.append(LookAtChild(made.child_id, begin=at is None, later=0 if at is None else len(forks)))
         items.append(_waiting(item, answers, waits))
     return Adopted(replace(point.snapshot, items=tuple(items)), tuple(looks), forks)
 

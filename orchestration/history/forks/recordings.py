@@ -51,12 +51,12 @@ async def recordings(
             break
         (past if entry.seq <= seq else after).append(entry)
     given = _answers(after) if answers else {}
-    if not outcomes or not after:
+    if not outcomes or not after or not past:
         return Recordings(answers=given)
     reading = _Reading(run_id, plan)
     for entry in past:
         reading.before(entry)
-    reading.at_the_point(snapshot)
+    reading.at_the_point(snapshot, is_whole=past[0].seq == 1)
     async with rebuilt(store, run_id, past) as scratch:
         told = await scratch.do_again(list(_calls(after)), tell=True)
     for entry, each in zip(after, told, strict=True):
@@ -197,14 +197,16 @@ class _Reading:
         if entry.kind in ("state", "flush", "published", *_UNCLEAR):
             self._unclear.add(work_id)
 
-    def at_the_point(self, snapshot: RunSnapshot) -> None:
-        """What was executing, and the state."""
+    def at_the_point(self, snapshot: RunSnapshot, *, is_whole: bool) -> None:
+        """What was executing, and the state. If the past is not whole, an attempt may have begun in what is missing."""
         running = {item.work_id: item for item in snapshot.items if item.running}
         self._open = {
             work_id: _Attempt(self._open[work_id].claimed if work_id in self._open else 0, _digest_of(item))
             for work_id, item in running.items()
         }
         for item in snapshot.items:
+            if item.running and not is_whole and self._open[item.work_id].claimed == 0:
+                self._unclear.add(item.work_id)
             if item.failures or item.resumptions or item.suspended or item.sent or item.calls or item.taken:
                 self._unclear.add(item.work_id)
         for key in {*snapshot.state, *self._writes}:

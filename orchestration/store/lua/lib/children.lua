@@ -93,12 +93,12 @@ function children.adopt(c)
   if c.n then redis.call('HSET', K.children, c.w .. '#' .. whole(c.n), c.id) end
 end
 
--- The fork has begun: its child c.id is begun (go), or looked at, at once or `later`.
+-- The fork has begun: its child c.id is begun (go), or looked at, after `later` times the pause of a redispatch.
 function children.look_again(c)
   if c.go then
     ask_to_start(c.id, children.get(c.id))
   else
-    children.look(c.id, call.now + (c.later and A.redispatch or 0))
+    children.look(c.id, call.now + (c.later or 0) * A.redispatch)
   end
 end
 
