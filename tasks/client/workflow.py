@@ -60,8 +60,8 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
         disable_validation: Do not check the steps before a run. `@catch_error` handlers work nevertheless.
         verbose: Print what the steps do.
         resource_manager: Where resources are kept; by default each instance has its own.
-        num_concurrent_runs: How many runs of this workflow may go on at once, whichever processes started them; further
-            ones wait in the order of their starts, and their timeout counts from when they begin. The newest limit
+        num_concurrent_runs: How many runs of this workflow execute at a time, in the whole deployment; further ones
+            wait in the order of their starts, and their timeout counts from when they begin. The newest limit
             given counts. None is no limit.
         runtime: What executes the runs; by default what umbel is configured with.
         workflow_name: The name runs are stored under; by default the class's module and qualified name.

@@ -263,9 +263,9 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
                 children are counted in the order in which the step runs them; those that run at the same time in tasks
                 of the step are distinguished by their start events.
             id: The child's run id, by default one that follows from this run's.
-            on_parent_end: What becomes of a child that goes on when this run ends. "cancel": it is cancelled. "leave":
-                it goes on. "wait": this run completes when the child has ended; a run that fails, is cancelled or
-                times out cancels it.
+            on_parent_end: What becomes of a child that is still running when this run ends. "cancel": it is cancelled.
+                "leave": it continues. "wait": this run completes when the child has ended; a run that fails, is
+                cancelled or times out cancels it.
             timeout_seconds: Its time limit; by default that of `workflow`.
             session: The session that it is a run of; it waits for its turn there. Where the start event declares a
                 field of this name, it is that field.

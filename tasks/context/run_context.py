@@ -209,8 +209,8 @@ class RunContext:
         snapshot = self._portal.call(take_snapshot(self.store, self.run_id))
         if snapshot.status == "running":
             raise ContextStateError(
-                f"run(ctx=…) was given the context of run {self.run_id!r}, which is still going on. Await its handler "
-                "or cancel it first; to go on from where it is now, give Context.from_dict(workflow, ctx.to_dict())."
+                f"run(ctx=…) was given the context of run {self.run_id!r}, which is still running. Await its handler "
+                "or cancel it first; to continue from where it is now, give Context.from_dict(workflow, ctx.to_dict())."
             )
         return _beginning(workflow, snapshot, has_new_input)
 

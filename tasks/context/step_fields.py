@@ -1,4 +1,4 @@
-"""Run, step and attempt in the log lines of a step, whoever writes them."""
+"""Run, step and attempt in all log lines that are written in a step."""
 
 from __future__ import annotations
 

@@ -328,7 +328,7 @@ async def test_work_for_a_removed_step_is_refused_and_names_the_step() -> None:
 async def test_the_context_of_a_run_that_is_running_begins_no_other_run() -> None:
     handler, _ = await waiting_interview()
 
-    with pytest.raises(ContextStateError, match="still going on"):
+    with pytest.raises(ContextStateError, match="still running"):
         Interview().run(ctx=handler.ctx, text="x")
 
 

@@ -25,7 +25,14 @@ from .find import find_run
 @click.argument("event", metavar="EVENT")
 @field_arguments
 @click.option("--step", metavar="STEP", help="Only to this step.")
-@click.option("--target", metavar="TARGET", help="Load this to check the fields against the event's class.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    envvar="UMBEL_TARGETS",
+    metavar="TARGET",
+    help="Load this, to read the fields by the types of the event's class. [env var: UMBEL_TARGETS]",
+)
 @deployment_options
 def send(
     run_id: str,
@@ -33,7 +40,7 @@ def send(
     pairs: tuple[str, ...],
     input_text: str | None,
     step: str | None,
-    target: str | None,
+    targets: tuple[str, ...],
     redis_url: str | None,
     state: str | None,
 ) -> None:
@@ -41,7 +48,7 @@ def send(
 
     EVENT is a class name, such as Approved or shop.flows.Approved; the last part suffices for events the run accepts.
     """
-    loaded = [] if target is None else [cls for each in load_target(target) for cls in build(each).events]
+    loaded = [cls for target in targets for each in load_target(target) for cls in build(each).events]
     with existing(redis_url, state) as runtime:
         run_id = runtime.portal.call(find_run(runtime.store, run_id))
         handler = runtime.attach(run_id)
