@@ -32,7 +32,7 @@ from umbel.tasks.messages.dispatcher import transport_options
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine
 from umbel.workers.doctor.redis_info import RedisInfo, ask_server
-from umbel.workers.doctor.redis_rules import Finding, has_lua_fixes, judge_server
+from umbel.workers.doctor.redis_rules import Finding, has_lua_fixes, judge_node, judge_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.transport.quarantine import set_aside
 
@@ -224,6 +224,23 @@ def test_each_way_of_being_unfit_is_found_and_nothing_else(changes: dict[str, An
     assert found.level == level
     assert text in found.text
     assert found.fix or level == "note"
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({"node_timeout_seconds": 15.0}, "warning"),
+        ({"node_timeout_seconds": 5.0, "covers_all": True}, "note"),
+        ({"node_timeout_seconds": 5.0}, None),
+        ({}, None),
+    ],
+)
+def test_a_primary_of_a_cluster_that_is_replaced_after_a_lease_or_stops_all_others_is_found(
+    changes: dict[str, Any], level: str | None
+) -> None:
+    found = list(judge_node(replace(SOUND, **changes), lease_seconds=15.0))
+
+    assert [each.level for each in found] == ([] if level is None else [level])
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1 -::1", "127.0.0.1", "::1 localhost"])

@@ -27,7 +27,7 @@ from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantine_prefix, quarantined_of
 from .celery_rules import judge_settings
 from .redis_info import ask_servers
-from .redis_rules import Finding, judge_server
+from .redis_rules import Finding, judge_node, judge_server
 
 _KNOWN_PASSWORD = "umbel"
 #: Members of an index looked at per shard.
@@ -57,6 +57,10 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
         servers = ask_servers(settings.redis_url or "")
         judged = (each.at(name) for name in servers for each in judge_server(servers[name], is_private=is_embedded))
         findings += dict.fromkeys(judged)
+        lease = settings.lease_seconds
+        findings += [
+            found.at(name) for name in servers if name for found in judge_node(servers[name], lease_seconds=lease)
+        ]
         if any(each.release is not None and not each.release.is_new_enough for each in servers.values()):
             return findings  # it would refuse whatever else is asked
         portal.call(_examine_state(Store(connection_to(settings.redis_url or "", portal), settings), findings))

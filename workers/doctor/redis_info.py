@@ -21,6 +21,8 @@ _ASKED = (
     "bind",
     "protected-mode",
     "min-replicas-to-write",
+    "cluster-node-timeout",
+    "cluster-require-full-coverage",
 )
 
 
@@ -39,6 +41,8 @@ class RedisInfo:
         is_protected: Whether it answers only its own machine as long as it has no password.
         skips_fsync: Whether it ignores `appendfsync` while it rewrites its log.
         loads_cut_log: Whether it starts on a log whose end is missing, as after a power cut.
+        node_timeout_seconds: After how long without an answer its cluster takes a node for failed.
+        covers_all: Whether all nodes of its cluster refuse everything while one of them is away without a replica.
     """
 
     release: Release | None
@@ -58,6 +62,8 @@ class RedisInfo:
     is_protected: bool | None = None
     skips_fsync: bool = False
     loads_cut_log: bool = True
+    node_timeout_seconds: float | None = None
+    covers_all: bool = False
 
 
 def ask_servers(url: str) -> dict[str, RedisInfo]:
@@ -86,7 +92,7 @@ def ask_server(client: Client) -> RedisInfo:
     """
     info: dict[str, Any] = client.info("everything")
     reported = _configuration(client)
-    min_replicas = reported.get("min-replicas-to-write")
+    min_replicas, node_timeout = reported.get("min-replicas-to-write"), reported.get("cluster-node-timeout")
     protected = reported.get("protected-mode")
     return RedisInfo(
         release=Release.of_info(info),
@@ -106,6 +112,8 @@ def ask_server(client: Client) -> RedisInfo:
         is_protected=None if protected is None else protected == "yes",
         skips_fsync=reported.get("no-appendfsync-on-rewrite") == "yes",
         loads_cut_log=reported.get("aof-load-truncated") != "no",
+        node_timeout_seconds=None if node_timeout is None else int(node_timeout) / 1000,
+        covers_all=reported.get("cluster-require-full-coverage") == "yes",
     )
 
 

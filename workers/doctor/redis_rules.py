@@ -18,6 +18,9 @@ _LUA_FIXES = {
     "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4), (9, 0, 0)),
 }
 
+#: So long the nodes of a cluster need, more or less, to promote a replica once they agree that its primary failed.
+_PROMOTION_SECONDS = 2.0
+
 #: Used part of `maxmemory` from which on a warning is given.
 _NEARLY_FULL = 0.8
 
@@ -55,6 +58,32 @@ def judge_server(server: RedisInfo, *, is_private: bool) -> Iterator[Finding]:
     yield from _access(server)
     if not is_private:
         yield from _limit(server)
+
+
+def judge_node(server: RedisInfo, *, lease_seconds: float) -> Iterator[Finding]:
+    """Judge what a primary of a cluster is set to, as a node of it.
+
+    Args:
+        server: The primary.
+        lease_seconds: How long a lease of the deployment lasts.
+    """
+    timeout = server.node_timeout_seconds
+    if timeout is not None and timeout + _PROMOTION_SECONDS >= lease_seconds:
+        yield Finding(
+            "warning",
+            "failover",
+            f"A failover takes cluster-node-timeout, {timeout:g} s, and about {_PROMOTION_SECONDS:g} s more; a lease "
+            f"lasts {lease_seconds:g} s. What is executed in the shards of a failed primary is executed again.",
+            "Set `cluster-node-timeout 5000`, or a longer UMBEL_LEASE_SECONDS.",
+        )
+    if server.covers_all:
+        yield Finding(
+            "note",
+            "failover",
+            "cluster-require-full-coverage is `yes`: while a primary and its replicas are away, all nodes refuse "
+            "everything.",
+            "With `cluster-require-full-coverage no` the shards of the other primaries go on.",
+        )
 
 
 def what_loses_data(server: RedisInfo) -> Iterator[Finding]:
