@@ -13,6 +13,7 @@ import umbel
 from support.http.calls import run
 from support.http.flows import make_server
 from umbel import Runtime, Settings
+from umbel.orchestration.connection.keys import new_id
 from umbel.server import Principal, WorkflowServer
 
 Asking = Callable[..., httpx.AsyncClient]
@@ -76,31 +77,27 @@ async def test_a_run_is_what_its_journal_leads_to(client: httpx.AsyncClient) -> 
 
 
 async def test_a_run_goes_on_from_a_point_as_another_run_or_in_place(client: httpx.AsyncClient) -> None:
-    address = await counted(client)
+    address, chosen, session = await counted(client), new_id(), f"forked {new_id()}"
 
     forked = await client.post(f"{address}/fork", json={"point": "before count", "state": {"n": 41}})
     patched = await client.post(
         f"{address}/fork",
-        json={"point": 1, "state": [{"op": "add", "path": "/n", "value": 6}], "run_id": "x7"},
+        json={"point": 1, "state": [{"op": "add", "path": "/n", "value": 6}], "run_id": chosen},
     )
     rewound = await client.post(f"{address}/rewind", json={"point": "before count", "state": {"n": 9}})
 
     assert await umbel.attach(forked.json()["run_id"]) == 42
-    assert patched.json() == {"run_id": "x7"}
-    assert await umbel.attach("x7") == 7
+    assert patched.json() == {"run_id": chosen}
+    assert await umbel.attach(chosen) == 7
     assert rewound.json() == {"run_id": address.rpartition("/")[2]}
     assert await umbel.attach(rewound.json()["run_id"]) == 10
-    assert (await client.post(f"{address}/fork", json={"point": 1, "run_id": "x7"})).status_code == 409
-    recorded = {
-        "point": 1,
-        "reuse": "recorded",
-        "answers": "recorded",
-        "code": "recorded",
-        "session_id": "forked over http",
-    }
-    in_session = (await client.post(f"{address}/fork", json=recorded | {"keep_idempotency_keys": True})).json()
+    assert (await client.post(f"{address}/fork", json={"point": 1, "run_id": chosen})).status_code == 409
+    recorded = {"point": 1, "reuse": "recorded", "answers": "recorded", "code": "recorded", "session_id": session}
+    answer = await client.post(f"{address}/fork", json=recorded | {"keep_idempotency_keys": True})
+    assert answer.status_code == 200, answer.text
+    in_session = answer.json()
     assert await umbel.attach(in_session["run_id"]) == 1
-    assert (await client.get("/sessions/forked over http")).json()["version"] > 0
+    assert (await client.get(f"/sessions/{session}")).json()["version"] > 0
 
 
 async def test_a_run_that_goes_on_is_put_back_only_if_that_is_asked_for(client: httpx.AsyncClient) -> None:
