@@ -45,6 +45,8 @@ READER_EVENTS, READER_BYTES = 25, 1 << 17
 WORKERS_CACHE_SECONDS, NO_WORKERS_CACHE_SECONDS = 1.0, 0.2
 #: Option of a run with the name it is served under: one workflow may be served under several names.
 ROUTE = "served_as"
+#: Option of a run that was started with a key of the client's: which of the requests with this key has started it.
+REQUEST = "request"
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,7 @@ class ServedDeployment:
         when_busy: WhenBusy,
         context: Context[Any] | None,
         start_id: str | None = None,
+        request_id: str | None = None,
     ) -> str:
         """Start a run and return its id.
 
@@ -274,13 +277,15 @@ class ServedDeployment:
             when_busy: What to do while another run of it goes on.
             context: A snapshot to start from.
             start_id: See `Runtime.start`.
+            request_id: Kept with a run that this call makes.
 
         Raises:
             SessionBusy, SessionFull, SessionClosed: The session does not take the run.
             StoreUnavailable: Redis did not answer.
             UmbelError: The event or the context cannot be stored.
         """
-        return (await run_in_threadpool(self._start, served, event, session, when_busy, context, start_id)).run_id
+        about = session, when_busy, context, start_id, request_id
+        return (await run_in_threadpool(self._start, served, event, *about)).run_id
 
     def _start(
         self,
@@ -290,12 +295,15 @@ class ServedDeployment:
         when_busy: WhenBusy,
         context: Context[Any] | None,
         start_id: str | None,
+        request_id: str | None,
     ) -> WorkflowHandler:
         # In a thread: the workflow may read its configuration, and the runtime may start a worker.
         workflow = served.workflow
         WorkflowDefinition.ensure_valid(workflow)
         arguments = WorkflowDefinition.run_arguments(workflow)
         arguments["options"][ROUTE] = served.name
+        if request_id is not None:
+            arguments["options"][REQUEST] = request_id
         if context is not None:
             beginning = context.beginning_of_run(workflow, has_new_input=event is not None)
             arguments["begin_with"] = beginning.snapshot

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ...orchestration.connection.keys import new_id
 from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.errors import (
     ContextSerdeError,
@@ -22,13 +23,14 @@ from ...orchestration.model.errors import (
     SessionFull,
     WorkflowRuntimeError,
 )
+from ...orchestration.sessions.names import session_of
 from ...tasks.context.ctx import Context
 from ...tasks.context.run_context import NewRunContext
 from ...tasks.drawing.representation_builder import get_workflow_representation
 from ...tasks.events.event import StartEvent
 from ...tasks.workflow.start_events import start_event_for
-from .access import ACCESS, acts
-from .deployment import ServedDeployment, ServedWorkflow
+from .access import ACCESS, Access, acts
+from .deployment import REQUEST, ServedDeployment, ServedWorkflow
 from .openapi import openapi_document
 from .parsing import EventProblem, parse_event, read_object, read_text, registry_of
 from .protocol import HandlerData, is_status_completed
@@ -155,7 +157,7 @@ class WorkflowEndpoints:
             await request.scope[ACCESS].check("start", name)
             if wanted.when_busy in _ALSO:
                 await request.scope[ACCESS].check(_ALSO[wanted.when_busy], name)
-        return await self._start(served, wanted, await self._start_id(request, wanted)), served
+        return await self._start(served, wanted, await self._start_id(request, wanted), request.scope[ACCESS]), served
 
     async def _start_id(self, request: Request, wanted: _RunRequest) -> str | None:
         """What the header `Idempotency-Key` makes of a start, if it is there: each caller has keys of its own."""
@@ -213,8 +215,11 @@ class WorkflowEndpoints:
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
 
-    async def _start(self, served: ServedWorkflow, wanted: _RunRequest, start_id: str | None) -> HandlerData:
-        about = wanted.handler_id or wanted.session_id, wanted.when_busy, wanted.context, start_id
+    async def _start(
+        self, served: ServedWorkflow, wanted: _RunRequest, start_id: str | None, access: Access
+    ) -> HandlerData:
+        request_id = None if start_id is None else new_id()
+        about = wanted.handler_id or wanted.session_id, wanted.when_busy, wanted.context, start_id, request_id
         try:
             run_id = await self._deployment.start(served, wanted.event, *about)
         except SessionBusy as error:
@@ -230,6 +235,11 @@ class WorkflowEndpoints:
             raise HTTPException(400, str(error)) from error
         except ContextSerdeError as error:
             raise HTTPException(400, f"Error processing request body: {error}") from error
+        if request_id is not None:
+            record = await self._deployment.store.run(run_id)
+            if record.options.get(REQUEST) != request_id:
+                # Callers that only the hook can tell apart may have chosen equal keys.
+                await access.check("read", session_of(run_id))
         return await self._data(run_id, served, of_session=wanted.session_id is not None)
 
     async def _data(self, run_id: str, served: ServedWorkflow, *, of_session: bool) -> HandlerData:

@@ -18,6 +18,10 @@ from ..values.json_values import dump_json, from_json_value, to_json_value
 T = TypeVar("T")
 
 
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
+
+
 class Memos:
     """The values that one attempt of a step keeps and finds."""
 
@@ -35,7 +39,7 @@ class Memos:
 
     async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
         """See `Context.once`."""
-        if not isinstance(key, str) or not key:
+        if not isinstance(key, str) or not key or not _is_utf8(key):
             raise WorkflowRuntimeError(
                 f"ctx.once() of step {self._work.step!r} was given the key {key!r}. Give a text that names what the "
                 "function does, the same whenever the step is executed."

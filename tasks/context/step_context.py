@@ -256,7 +256,10 @@ class StepContext:
                 f"{within_seconds!r}."
             )
         if key is not None:
-            buffer_id = KEY + dump_json(to_json_value(key)).decode()
+            try:
+                buffer_id = KEY + dump_json(to_json_value(key)).decode()
+            except NotJson as flaw:
+                raise UnserializableValue(f"{about}: the key cannot be kept: {flaw}") from flaw
         buffer_id = buffer_id or "default"
         buffer = derive_id(self.work.step, buffer_id)
         needed = Counter(event_name(cls) for cls in expected)

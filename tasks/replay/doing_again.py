@@ -67,7 +67,7 @@ class Replaying:
     threads: ThreadPoolExecutor
 
     async def attempt(self, recorded: RecordedAttempt) -> Replayed:
-        """Do one attempt again. What the step does outside of umbel is done."""
+        """Do one attempt again. What the step does other than by `ctx` is done."""
         work, registered = recorded.work, self.registered
         reason = self._no_reason_to_try(recorded)
         if reason:

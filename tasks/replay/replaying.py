@@ -37,11 +37,12 @@ def replay(
 
     An attempt gets what it had: event, `ctx.store`, answers, ends of child runs, sets of `collect_events`, values of
     `ctx.once`. What it returns, sends, streams, writes to the state and fails with is compared with the journal, as far
-    as that has it. Resources are made anew, and what a step does outside of umbel is done: replay where that does no
-    harm. To be awaited; without an event loop it blocks and returns the report.
+    as that has it. Resources are made anew, and what a step does other than by `ctx` is done, also runs that it starts
+    with `Workflow.run()`: replay where that does no harm. To be awaited; without an event loop it blocks and returns
+    the report.
 
-    *Promise:* no run is changed, nothing is published or dispatched. Keys of its own, on which the journal is done
-    again, are deleted; a crash leaves them for ten minutes.
+    *Promise:* no replayed run is changed, and nothing of it is published or dispatched. Keys of its own, on which the
+    journal is done again, are deleted; a crash leaves them for ten minutes.
 
     Args:
         runs: A run id, a handler, or several; `umbel.runs(…)` finds some.

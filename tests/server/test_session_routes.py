@@ -103,6 +103,24 @@ async def test_a_start_that_is_made_again_with_its_key_is_the_same_run(
         assert len((await client.get(f"/sessions/{name}/runs")).json()["runs"]) == 2
 
 
+async def test_a_key_gives_nobody_a_run_that_the_hook_does_not_let_them_read(asking: Asking, name: str) -> None:
+    runs: dict[str, str] = {}
+
+    def own(principal: Principal, action: str, run_id: str | None) -> bool:
+        return action != "read" or runs.get(principal.headers["x-user"]) == run_id
+
+    http = asking(authorize=own)
+    for user in ("ada", "bob"):
+        start = {"headers": {"Idempotency-Key": name, "X-User": user}, "json": {}}
+        answer = await http.post("/workflows/count/run-nowait", **start)
+        if user == "bob":
+            assert answer.status_code == 403, answer.text
+            continue
+        runs[user] = answer.json()["run_id"]
+        again = await http.post("/workflows/count/run-nowait", **start)
+        assert again.json()["run_id"] == runs[user]
+
+
 async def test_a_start_with_a_key_is_made_once_by_many_at_once_while_another_run_goes_on(
     client: httpx.AsyncClient, name: str
 ) -> None:

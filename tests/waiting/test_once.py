@@ -9,7 +9,16 @@ import pytest
 from pydantic import BaseModel
 
 from support.store.blocking import store_of
-from umbel import Context, HumanResponseEvent, StartEvent, StopEvent, UnserializableValue, Workflow, step
+from umbel import (
+    Context,
+    HumanResponseEvent,
+    StartEvent,
+    StopEvent,
+    UnserializableValue,
+    Workflow,
+    WorkflowRuntimeError,
+    step,
+)
 from umbel.plugins import BasicRuntime
 from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 
@@ -111,3 +120,19 @@ async def test_a_value_that_cannot_be_kept_is_refused_with_its_key(runtime: Basi
 
     with pytest.raises(UnserializableValue, match=r"ctx.once\('socket', …\) of step 'go'"):
         await Odd().run()
+
+
+async def test_a_key_that_cannot_be_kept_is_refused_before_anything_is_done(runtime: BasicRuntime) -> None:
+    made: list[str] = []
+
+    class Keyed(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with pytest.raises(WorkflowRuntimeError, match=r"once\(\) of step 'go'"):
+                await ctx.once("\ud800", lambda: made.append("x"))
+            for key in (float("nan"), "\ud800", object()):
+                with pytest.raises(UnserializableValue, match=r"collect_events\(\) of step 'go' .* key cannot be kept"):
+                    ctx.collect_events(ev, [StartEvent], key=key)
+            return StopEvent(result=made)
+
+    assert await Keyed().run() == []
