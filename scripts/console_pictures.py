@@ -2,6 +2,7 @@
 
     python scripts/console_pictures.py            # all, into docs/pictures
     python scripts/console_pictures.py fan-out    # only the GIF
+    python scripts/console_pictures.py stills     # only the others; or the names of some: console-fork
 
 Needs Chromium. An embedded Redis, a worker and a server are started for it, and runs of the workflows below.
 """
@@ -213,8 +214,17 @@ def stills(browser: Browser, url: str) -> None:
             f"#/runs/{failed}",
             lambda page: page.get_by_role("button", name="Open the execution").click(),
         ),
+        (
+            "console-fork",
+            "light",
+            f"#/runs/{failed}",
+            lambda page: page.get_by_role("button", name="Fork before this step").click(),
+        ),
     ]
+    named = [each for each in sys.argv[1:] if each.startswith("console-")]
     for name, scheme, address, ready in views:
+        if named and name not in named:
+            continue
         context = browser.new_context(
             viewport={"width": 1280, "height": 860},
             color_scheme=scheme,  # type: ignore[arg-type]
@@ -235,7 +245,7 @@ def main() -> None:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with served() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        if "stills" not in sys.argv[1:]:
+        if sys.argv[1:] in ([], ["fan-out"]):
             fan_out(browser, url)
         if "fan-out" not in sys.argv[1:]:
             stills(browser, url)

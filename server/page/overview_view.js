@@ -199,7 +199,7 @@ function stepName({ workflow, step }) {
 function allSteps(found) {
   return dataTable(
     "All steps",
-    ["Step", "Attempts", "Median", "95 of 100 within", "In all"],
+    ["Step", "Attempts", "Median", "95 of 100", "In all"],
     found.steps.map((each) => [
       h("code", { title: each.workflow }, stepName(each)),
       each.count.toLocaleString("en"),

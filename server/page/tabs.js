@@ -32,6 +32,9 @@ export function tabs(label, pages, chosen) {
       tab.tabIndex = at === wanted ? 0 : -1;
       panel.hidden = at !== wanted;
     });
+    const { tab } = made[wanted];
+    const beyond = tab.getBoundingClientRect().right - list.getBoundingClientRect().right;
+    if (beyond > 0) list.scrollLeft += beyond;
     chosen?.(pages[wanted][0]);
   }
 
