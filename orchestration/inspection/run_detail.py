@@ -331,13 +331,14 @@ async def _began_with(
 
 async def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, ...], int]:
     found: list[JournalEntry] = []
-    size, oldest = 0, 1
+    size = left_out = 0
     async for entry in newest_entries(store, run_id):
-        found.append(read_entry(entry))
-        size, oldest = size + entry.size, entry.seq
+        left_out = entry.seq
         if len(found) >= JOURNAL_ENTRIES or size >= JOURNAL_BYTES:
             break
-    return tuple(reversed(found)), oldest - 1
+        found.append(read_entry(entry))
+        size, left_out = size + entry.size, entry.seq - 1
+    return tuple(reversed(found)), left_out
 
 
 def read_entry(entry: Entry) -> JournalEntry:
