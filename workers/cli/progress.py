@@ -208,10 +208,12 @@ def _bar(step: StepCount) -> RenderableType:
     """How many of a fan-out's events the step is through with."""
     if step.total < 2:
         return ""
-    bar = Table.grid(padding=(0, 1))
+    bar, text = Table.grid(padding=(0, 1)), f"{step.settled} of {step.total}"
+    bar.add_column(max_width=_BAR_COLUMNS)
+    bar.add_column(min_width=len(text), no_wrap=True)
+    # On a narrow terminal the bar becomes shorter, not the numbers.
     bar.add_row(
-        ProgressBar(step.total, step.settled, width=_BAR_COLUMNS, complete_style="green", finished_style="green"),
-        Text(f"{step.settled} of {step.total}", style="dim"),
+        ProgressBar(step.total, step.settled, complete_style="green", finished_style="green"), Text(text, style="dim")
     )
     return bar
 
