@@ -237,7 +237,7 @@ def _point(point: Point) -> dict[str, Any]:
 
 
 def _work(work: RunSnapshot) -> dict[str, Any]:
-    """The work of a run; of long lists the first `ITEMS`, the counts tell of all."""
+    """The work of a run; of long lists the first `ITEMS`, the counts are of all."""
     return {
         "status": work.status,
         "items": [
