@@ -26,7 +26,6 @@ def latency(numbers: dict[str, list[float | None]], **targets: dict[str, float])
     return Row(Shape("group", "chain", "ms", "lower", lambda *_: None, **targets), numbers)
 
 
-@pytest.mark.timeout(120)
 def test_a_quick_run_has_a_number_of_umbel_in_every_row_and_a_point_on_every_curve() -> None:
     # Of those that differ in their number of processes only, one is enough here.
     printed = run("--quick", "--repeat", "1", "--contenders", BY_HAND, CANVAS, DRAMATIQ, TASKIQ, LLAMA_INDEX, DBOS)

@@ -106,7 +106,6 @@ def test_messages_pushed_twice_because_an_answer_was_lost_run_nothing_twice(
 
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("fault", ["silent", "half closed"])
-@pytest.mark.timeout(120)
 def test_dead_connections_are_noticed_and_replaced_by_workers_clients_and_readers(
     deploy_chaos: DeployChaos, proxy: Proxy, report: RecoveryReport, fault: str
 ) -> None:

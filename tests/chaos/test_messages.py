@@ -186,7 +186,6 @@ def test_messages_damaged_at_random_cost_no_run_anything_but_time(
 
 
 @pytest.mark.full_matrix
-@pytest.mark.timeout(120)
 def test_forged_messages_in_rabbitmq_cost_nothing_either(
     deploy_chaos: DeployChaos, supervisor: Supervisor, tmp_path: Path, report: RecoveryReport
 ) -> None:

@@ -25,7 +25,6 @@ def await_progress(deployment: ChaosDeployment, steps: int) -> None:
 
 
 @pytest.mark.full_matrix
-@pytest.mark.timeout(120)
 def test_a_redis_killed_again_and_again_loses_nothing_and_work_continues_soon_after_its_return(
     deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
 ) -> None:
@@ -48,7 +47,6 @@ def test_a_redis_killed_again_and_again_loses_nothing_and_work_continues_soon_af
 
 
 @pytest.mark.full_matrix
-@pytest.mark.timeout(120)
 def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_continue(
     deploy_chaos: DeployChaos, redis_server: RedisUnderTest, seed: int, report: RecoveryReport
 ) -> None:

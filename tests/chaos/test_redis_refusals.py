@@ -162,7 +162,6 @@ def test_scripts_forgotten_in_the_middle_of_everything_are_only_sent_again(
 
 
 @pytest.mark.full_matrix
-@pytest.mark.timeout(120)
 def test_a_redis_that_loads_for_a_while_is_waited_for(
     deploy_chaos: DeployChaos, redis_server: RedisUnderTest, report: RecoveryReport
 ) -> None:
@@ -182,7 +181,6 @@ def test_a_redis_that_loads_for_a_while_is_waited_for(
 
 
 @pytest.mark.full_matrix
-@pytest.mark.timeout(120)
 def test_a_failover_to_a_replica_continues_from_a_consistent_point(
     deploy_chaos: DeployChaos,
     redis_server: RedisUnderTest,

@@ -63,7 +63,6 @@ def test_runs_that_two_put_back_at_once_while_they_are_executed_lose_and_double_
 
 
 @pytest.mark.full_matrix
-@pytest.mark.timeout(120)
 def test_what_a_stopped_worker_commits_after_its_runs_were_put_back_is_refused(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
@@ -82,7 +81,6 @@ def test_what_a_stopped_worker_commits_after_its_runs_were_put_back_is_refused(
     conclude(report, "F27 rewind against late commits", load, seed=seed)
 
 
-@pytest.mark.timeout(120)
 def test_a_fork_of_a_run_whose_retention_ends_meanwhile_is_whole_or_is_not(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:

@@ -26,7 +26,6 @@ PATIENT = {"lease_seconds": 10.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.2
 
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])
-@pytest.mark.timeout(120)
 def test_workers_replaced_one_after_the_other_under_load_lose_and_repeat_no_step(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, pool: str
 ) -> None:

@@ -84,7 +84,7 @@ async def test_another_process_sees_the_same_exception(runtime: Runtime) -> None
     assert url is not None
     command = [sys.executable, "-W", "error", "-c", ELSEWHERE, handler.run_id]
     other = await asyncio.to_thread(
-        subprocess.run, command, env={"UMBEL_REDIS_URL": url}, capture_output=True, text=True, timeout=50
+        subprocess.run, command, env={"UMBEL_REDIS_URL": url}, capture_output=True, text=True, timeout=110
     )
 
     assert (other.stdout, other.stderr) == ("builtins ValueError boom\n", "")

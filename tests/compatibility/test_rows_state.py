@@ -181,7 +181,7 @@ async def test_two_processes_lose_no_edit_of_each_other(runtime: Runtime) -> Non
             for _ in range(50):
                 async with ctx.store.edit_state() as state:
                     state.n += 1
-            _, problems = await asyncio.to_thread(other.communicate, timeout=50)
+            _, problems = await asyncio.to_thread(other.communicate, timeout=110)
         finally:
             other.kill()
 

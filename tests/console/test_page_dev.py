@@ -46,7 +46,6 @@ def address(tmp_path: Path) -> Iterator[str]:
             pytest.fail(f"umbel dev has not ended: {log.read_text()}")
 
 
-@pytest.mark.timeout(120)
 def test_a_question_of_the_approval_example_is_answered_on_the_page(browser: Browser, address: str) -> None:
     page = browser.new_page()
     page.goto(f"{address}/#/workflows")

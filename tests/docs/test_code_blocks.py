@@ -35,7 +35,7 @@ SERVED = [block for block in PROGRAMS if block.page in ("README.md", "docs/tutor
 Printed = Future[str]
 
 #: That a command may take.
-SECONDS = 50
+SECONDS = 110
 
 
 def umbel(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

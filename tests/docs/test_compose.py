@@ -205,7 +205,7 @@ class Composed:
             env=os.environ | {"UMBEL_REDIS_URL": self.redis_url},
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=110,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()

@@ -115,6 +115,6 @@ def test_the_unit_fits_systemd_and_starts_a_worker(tmp_path: Path) -> None:
         pytest.skip("needs systemd-analyze")
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace(words[0], sys.executable if not Path(UMBEL).exists() else str(UMBEL)))
-    checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=50)
+    checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=110)
     assert checked.returncode == 0, checked.stderr
     assert str(unit) not in checked.stderr

@@ -84,7 +84,7 @@ def test_in_process_serves_every_loop_and_none_and_can_be_opened_again() -> None
         cwd=TESTS,
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr

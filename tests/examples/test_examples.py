@@ -67,7 +67,7 @@ def small_tree(tmp_path: Path) -> Path:
 def run_cli(*arguments: str | Path, state: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "umbel.workers.cli", *map(str, arguments)]
     environment = os.environ | {"UMBEL_STATE_DIR": str(state)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=check, timeout=50)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=check, timeout=110)
 
 
 # -- code audit --------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_a_small_expense_needs_no_asking(workers: umbel.Runtime) -> None:
 )
 def test_the_example_runs_as_a_program(name: str, typed: str, expected: str) -> None:
     program = [sys.executable, str(EXAMPLES / f"{name}.py")]
-    ended = subprocess.run(program, input=typed, capture_output=True, text=True, check=True, timeout=50)
+    ended = subprocess.run(program, input=typed, capture_output=True, text=True, check=True, timeout=110)
 
     assert re.search(expected, ended.stdout)
 
@@ -241,7 +241,7 @@ def test_workflows_run_beside_the_tasks_of_an_existing_celery_app() -> None:
         try:
             program = [sys.executable, "celery_app.py"]
             ended = subprocess.run(
-                program, cwd=EXAMPLES, env=environment, capture_output=True, text=True, check=True, timeout=50
+                program, cwd=EXAMPLES, env=environment, capture_output=True, text=True, check=True, timeout=110
             )
         finally:
             worker.terminate()

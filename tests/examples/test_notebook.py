@@ -27,7 +27,7 @@ def execute(*names: str, temporary: Path) -> str:
     """Execute these cells in a new kernel."""
     kernel = [sys.executable, "-W", "error", notebook_kernel.__file__, str(NOTEBOOK), *names]
     environment = os.environ | {"TMPDIR": str(temporary)}
-    done = subprocess.run(kernel, env=environment, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(kernel, env=environment, capture_output=True, text=True, timeout=110)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

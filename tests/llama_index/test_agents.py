@@ -80,7 +80,7 @@ def expected(in_llama_index: dict[str, Any], scenario: str) -> dict[str, Any]:
 
 def executed(*command: str) -> dict[str, Any]:
     """The program's report when it is started so."""
-    done = subprocess.run([*command, str(PROGRAM)], env=ENVIRONMENT, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([*command, str(PROGRAM)], env=ENVIRONMENT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     return printed(done.stdout)
 
@@ -119,7 +119,7 @@ def on_killed_workers(deploy_for_module: Deploy) -> dict[str, Any]:
         for killed in workers:
             killed.kill_group()
             worker(f"{killed.name} again")
-        output, _ = client.communicate(timeout=50)
+        output, _ = client.communicate(timeout=110)
     finally:
         client.kill()
         client.communicate()

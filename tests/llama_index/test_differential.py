@@ -34,7 +34,7 @@ def executed(*command: str) -> dict[str, Any]:
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=110,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = {}

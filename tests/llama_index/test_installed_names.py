@@ -8,7 +8,7 @@ import sys
 
 def printed(program: str) -> str:
     """What a program prints."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=110)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
 

@@ -91,7 +91,6 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
         yield Cli(tmp_path, UMBEL_REDIS_URL=server.url, SEEN=str(tmp_path / "seen"))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_each_sees_the_steps_of_a_run(cli: Cli, pool: str) -> None:
     def seen(kind: str) -> list[dict[str, Any]]:

@@ -170,7 +170,6 @@ class Two(Workflow):
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_run_is_one_trace_over_its_processes(tmp_path: Path, pool: str) -> None:
     (tmp_path / "two.py").write_text(FLOWS)

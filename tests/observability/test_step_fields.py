@@ -104,7 +104,6 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         yield Cli(folder, UMBEL_REDIS_URL=server.url)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["asyncio", "prefork", "threads"])
 def test_steps_have_a_current_task_and_the_applications_root_logger_is_left_alone(cli: Cli, pool: str) -> None:
     with cli.background("worker", "flows", "--pool", pool, "--concurrency", "2", "--loglevel", "INFO") as worker:
@@ -122,7 +121,6 @@ def test_steps_have_a_current_task_and_the_applications_root_logger_is_left_alon
     assert "APPLICATION INFO celery.apps.worker" in printed  # the worker's own level is for its own loggers
 
 
-@pytest.mark.timeout(120)
 def test_json_lines_of_a_step_have_its_run_step_and_attempt(cli: Cli) -> None:
     with cli.background("worker", "flows", "--log-format", "json") as worker:
         worker.says("ready.")

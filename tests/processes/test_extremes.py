@@ -30,13 +30,11 @@ def started(deployment: Deployment, names: Iterable[str], *doors: str) -> list[t
     ]
 
 
-@pytest.mark.timeout(120)
 def test_what_json_can_carry_arrives_as_it_was(deployment: Deployment) -> None:
     for name, door, handler in started(deployment, flows.CARRIED, *DOORS):
         assert repr(handler.result(60)) == repr(flows.value_of(name)), (name, door)
 
 
-@pytest.mark.timeout(120)
 def test_what_it_cannot_carry_fails_its_step_with_what_and_where(deployment: Deployment) -> None:
     for name, door, handler in started(deployment, flows.REFUSED, *DOORS, "published", "required"):
         with pytest.raises((UnserializableValue, PayloadTooLarge), match=f"(?i){flows.REFUSED[name][1]}") as refused:

@@ -65,7 +65,6 @@ def runs(deploy: Deploy, url: str, pool: str = "asyncio") -> None:
     assert "Connection to broker lost" not in worker.log()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_server_with_a_private_authority_that_asks_for_the_certificate_of_its_client(
     serve: Serve, deploy: Deploy, tmp_path: Path, pool: str
@@ -87,7 +86,6 @@ def test_a_server_with_a_private_authority_that_asks_for_the_certificate_of_its_
         runs(deploy, f"{trusted}&ssl_certfile={tmp_path}/client.pem&ssl_keyfile={tmp_path}/client.key", pool)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_unix_socket_with_a_password_and_a_database(serve: Serve, deploy: Deploy, tmp_path: Path, pool: str) -> None:
     socket = tmp_path / "redis.sock"
@@ -102,7 +100,6 @@ def test_a_unix_socket_with_a_password_and_a_database(serve: Serve, deploy: Depl
         assert client.dbsize() == 0
 
 
-@pytest.mark.timeout(120)
 def test_an_address_of_ipv6_and_a_user_with_any_password(serve: Serve, deploy: Deploy) -> None:
     port = free_port()
     url = f"redis://umbel:{quote(PASSWORD, safe='')}@[::1]:{port}/0"
@@ -114,7 +111,6 @@ def test_an_address_of_ipv6_and_a_user_with_any_password(serve: Serve, deploy: D
     runs(deploy, url)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_idle_connections_that_are_cut_interrupt_nothing(serve: Serve, deploy: Deploy, pool: str) -> None:
     port = free_port()

@@ -13,8 +13,6 @@ from support.processes.driving import Deploy, Deployment, assert_committed_once,
 from support.processes.rabbitmq import find_rabbitmq, rabbitmq
 from umbel.workers.embedded.supervisor import Supervisor
 
-pytestmark = pytest.mark.timeout(120)  # RabbitMQ starts at its leisure
-
 
 @pytest.fixture(scope="module")
 def broker_url(tmp_path_factory: pytest.TempPathFactory, supervisor: Supervisor) -> Iterator[str]:

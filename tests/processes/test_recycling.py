@@ -56,7 +56,6 @@ def pids(runtime: umbel.Runtime, count: int, megabytes: int = 0) -> list[int]:
     return [flow.run(megabytes=megabytes).result(40) for _ in range(count)]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["asyncio", "threads"])
 @pytest.mark.parametrize(("option", "megabytes"), [(("--max-steps", "3"), 0), (("--max-memory", "1000"), 400)])
 def test_a_worker_that_has_reached_its_limit_ends_and_the_next_one_goes_on(
@@ -73,7 +72,6 @@ def test_a_worker_that_has_reached_its_limit_ends_and_the_next_one_goes_on(
         assert set(pids(runtime, 1)) == {second.process.pid} != {process}
 
 
-@pytest.mark.timeout(120)
 def test_a_pool_child_that_has_reached_its_limit_is_replaced_and_the_worker_goes_on(
     cli: Cli, runtime: umbel.Runtime
 ) -> None:

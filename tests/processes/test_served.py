@@ -41,7 +41,6 @@ def deployment(deploy_for_module: Deploy) -> Deployment:
     return made
 
 
-@pytest.mark.timeout(120)
 async def test_a_client_that_follows_a_run_loses_nothing_when_its_server_is_killed(deployment: Deployment) -> None:
     first, second = Replica(deployment, "a1"), Replica(deployment, "a2")
     balancer = Balancer([first, second])
@@ -69,7 +68,6 @@ async def test_a_client_that_follows_a_run_loses_nothing_when_its_server_is_kill
         assert [effect["what"] for effect in deployment.effects("tick", handler.run_id)] == ["tick"]
 
 
-@pytest.mark.timeout(120)
 async def test_every_call_of_the_client_works_against_either_server(deployment: Deployment) -> None:
     first, second = Replica(deployment, "b1"), Replica(deployment, "b2")
     async with calling(first.address) as one, calling(second.address) as two:
@@ -97,7 +95,6 @@ async def test_every_call_of_the_client_works_against_either_server(deployment: 
         assert (await one.get(f"/handlers/{left.handler_id}")).status_code == 404
 
 
-@pytest.mark.timeout(120)
 async def test_of_many_requests_to_two_servers_one_continues_the_handler(deployment: Deployment) -> None:
     replicas = [Replica(deployment, "c1"), Replica(deployment, "c2")]
     async with calling(replicas[0].address) as one, calling(replicas[1].address) as two:
@@ -113,7 +110,6 @@ async def test_of_many_requests_to_two_servers_one_continues_the_handler(deploym
             assert await deployment.runtime.attach(winner) == lap
 
 
-@pytest.mark.timeout(120)
 async def test_a_client_that_goes_away_does_not_cancel_its_run(deployment: Deployment) -> None:
     replica = Replica(deployment, "d1")
     async with calling(replica.address) as http:
@@ -131,7 +127,6 @@ async def test_a_client_that_goes_away_does_not_cancel_its_run(deployment: Deplo
     assert done.result.value == {"result": 1}
 
 
-@pytest.mark.timeout(120)
 async def test_a_server_that_is_asked_to_end_cuts_its_streams_and_readers_continue_elsewhere(
     deployment: Deployment,
 ) -> None:
@@ -152,7 +147,6 @@ async def test_a_server_that_is_asked_to_end_cuts_its_streams_and_readers_contin
     assert first.process.process.returncode is not None
 
 
-@pytest.mark.timeout(120)
 async def test_a_run_without_a_worker_is_reported_and_continues_when_one_starts(deploy: Deploy) -> None:
     deployment = deploy()
     replica = Replica(deployment, "lonely", "no_worker_seconds=0.5")
@@ -221,7 +215,6 @@ class Raw:
         self._out.transport.abort()
 
 
-@pytest.mark.timeout(120)
 async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_continue(deployment: Deployment) -> None:
     """Together they would have to be sent 96 MB."""
     replica = Replica(deployment, "f1")
@@ -245,7 +238,6 @@ async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_continu
             reader.close()
 
 
-@pytest.mark.timeout(120)
 async def test_a_reader_that_takes_nothing_for_long_is_cut_off_and_may_come_back(deployment: Deployment) -> None:
     replica = Replica(deployment, "i1", "slow_reader_seconds=0.5")
     many = 200
@@ -266,7 +258,6 @@ async def test_a_reader_that_takes_nothing_for_long_is_cut_off_and_may_come_back
         back.close()
 
 
-@pytest.mark.timeout(120)
 async def test_what_a_step_publishes_is_read_while_it_still_runs(deployment: Deployment) -> None:
     replica = Replica(deployment, "g1")
     async with calling(replica.address) as http:
@@ -286,7 +277,6 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.timeout(120)
 async def test_a_reader_that_comes_too_late_for_some_events_is_warned(deploy: Deploy) -> None:
     deployment = deploy(stream_max_events=10)
     deployment.worker("w", "support.flows.served", pool="asyncio", concurrency=2).wait_ready()
@@ -300,7 +290,6 @@ async def test_a_reader_that_comes_too_late_for_some_events_is_warned(deploy: De
     assert second.startswith("id: ")
 
 
-@pytest.mark.timeout(120)
 async def test_a_run_that_is_purged_while_a_step_runs_leaves_nothing_and_harms_no_other_run(deploy: Deploy) -> None:
     deployment = deploy()
     worker = deployment.worker("w", "support.flows.served", pool="asyncio", concurrency=5).wait_ready()

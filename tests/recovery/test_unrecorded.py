@@ -15,7 +15,7 @@ from umbel.orchestration.model.durations import LONGEST_SECONDS
 from umbel.orchestration.model.errors import WorkflowRuntimeError, WorkflowValidationError
 from umbel.tasks.events.codec import EventMismatch
 
-pytestmark = [pytest.mark.usefixtures("runtime"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("runtime")
 
 
 class Item(Event):

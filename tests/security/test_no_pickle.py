@@ -184,6 +184,6 @@ def test_a_run_with_retries_joins_state_and_streams_unpickles_nothing(tmp_path: 
     program = tmp_path / "watched.py"
     program.write_text(PROGRAM)
 
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=110)
 
     assert done.stdout == "seen: []\n", done

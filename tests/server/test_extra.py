@@ -11,7 +11,7 @@ import pytest
 def run_without(package: str, program: str) -> subprocess.CompletedProcess[str]:
     """A program in a Python that lacks a package."""
     lacking = f"import sys; sys.modules[{package!r}] = None\n"
-    return subprocess.run([sys.executable, "-c", lacking + program], capture_output=True, text=True, timeout=50)
+    return subprocess.run([sys.executable, "-c", lacking + program], capture_output=True, text=True, timeout=110)
 
 
 @pytest.mark.parametrize("package", ["starlette"])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: Long enough for a slow machine: a test that fails here has waited in vain.
-SECONDS = 45.0
+SECONDS = 90.0
 #: From one look to the next: it grows, so that many who wait leave the processor to what they wait for.
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.05
 

@@ -21,8 +21,6 @@ from umbel.tasks.messages.dispatcher import publishing_app
 from umbel.workers.doctor.examine import examine, remove_unused_libraries
 from umbel.workers.embedded.supervisor import Supervisor
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
