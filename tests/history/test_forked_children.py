@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import umbel
-from support.eventually import eventually
+from support.eventually import eventually, eventually_async
 from umbel import Context, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
-from umbel.errors import StoreUnavailable
+from umbel.errors import ChildFailed, StoreUnavailable
 from umbel.orchestration.history.forks import going_on
 from umbel.orchestration.history.forks.edits import Edits
 from umbel.orchestration.history.points import RunAt
@@ -153,3 +153,30 @@ async def test_children_whose_fork_was_prevented_begin_anew() -> None:
     assert await fork == ["a after all"]
     await answer(first, "as before")
     assert await handler == ["a as before"]
+
+
+class Chosen(Workflow):
+    """Runs a child with an id that whoever starts it has chosen."""
+
+    @step
+    async def go(self, ctx: Context[Any], ev: Begin) -> StopEvent:
+        return StopEvent(result=await ctx.run(Child(), Asks(name="mine"), id=ev.names[0]))
+
+
+@pytest.mark.parametrize("children", ["keep", "fork"])
+async def test_a_run_that_has_the_id_chosen_for_a_child_is_not_taken_for_it(children: Any) -> None:
+    other = Child().run(run_id=f"taken-{children}", name="a secret")
+    await eventually_async(lambda: STARTED[other.run_id], "it has begun")
+    handler = Chosen().run(names=[other.run_id])
+    with pytest.raises(ChildFailed, match="already exists"):
+        await handler
+
+    fork = await handler.fork(await awaiting(handler), children=children)
+
+    if children == "keep":  # the end that is recorded
+        with pytest.raises(ChildFailed, match="already exists"):
+            await fork
+    else:
+        await answer(await waiting(fork, 1), "yes")
+        assert await fork == "mine yes"
+    await other.cancel()

@@ -60,7 +60,7 @@ async def kept(store: Store, point: RunAt, run_id: str) -> Adopted:
         for child in item.children:
             if child.child_id in ends:
                 answers[child.wait] = ends[child.child_id]
-            elif child.spec is not None and await _status(store, child.child_id) is None:
+            elif not await _has_begun(store, point.run_id, child):
                 own.append(replace(child, child_id=own_id(run_id, item, child)))
             else:
                 going.append(replace(child, status="running", on_parent_end="leave", spec=None, is_kept=True))
@@ -89,7 +89,8 @@ async def forked(store: Store, point: RunAt, run_id: str) -> Adopted:
         answers, waits = dict(item.answers), list[SavedChild]()
         for child in item.children:
             made = replace(child, child_id=own_id(run_id, item, child), spec=child.spec or specs.get(child.child_id))
-            at = None if child.status == "held" else await _as_of(store, child.child_id, point.at)
+            begun = child.status != "held" and await _has_begun(store, point.run_id, child)
+            at = await _as_of(store, child.child_id, point.at) if begun else None
             if at is not None and at.snapshot.status in END_STATUSES:
                 ending = (await store.run(child.child_id)).ending
                 assert ending is not None
@@ -132,9 +133,14 @@ def _raw_commands(entry: Entry) -> Iterable[dict[bytes, Any]]:
     return found if isinstance(found, list) else ()
 
 
-async def _status(store: Store, run_id: str) -> bytes | None:
-    found: bytes | None = await store.command("look at a child run", "HGET", store.locate(run_id)["run"], "status")
-    return found
+async def _has_begun(store: Store, parent: str, child: SavedChild) -> bool:
+    """Whether a child has begun: it is known to, or its run is there. Another run may have the id chosen for it."""
+    if child.spec is None:
+        return True
+    found: bytes | None = await store.command(
+        "look at a child run", "HGET", store.locate(child.child_id)["run"], "parent"
+    )
+    return found == parent.encode()
 
 
 async def _as_of(store: Store, run_id: str, at: datetime) -> RunAt | None:
