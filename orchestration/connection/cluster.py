@@ -7,7 +7,7 @@ one is down. `rediss+cluster://` speaks TLS.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from ..model.errors import ConfigurationError
 from .keys import MAX_SHARDS
-from .sentinel import bracketed, node_in
+from .sentinel import bracketed, nodes_in
 from .settings import redact_url
 
 #: Schemes, and whether all nodes speak TLS.
@@ -42,9 +42,9 @@ class Cluster:
     """
 
     nodes: tuple[Address, ...]
-    credentials: str
+    credentials: str = field(repr=False)
     has_tls: bool
-    options: str
+    options: str = field(repr=False)
 
     @staticmethod
     def of(url: str) -> Cluster | None:
@@ -59,7 +59,7 @@ class Cluster:
         reason = "expected redis+cluster://user:password@host1:6379,host2:6379/0"
         if found is not None and int(found["database"] or 0) == 0:
             try:
-                nodes = tuple(node_in(text, _PORT) for text in found["nodes"].split(","))
+                nodes = nodes_in(found, _PORT)
             except ValueError as error:
                 reason = str(error)
             else:

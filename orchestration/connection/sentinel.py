@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -51,11 +51,11 @@ class Sentinels:
 
     nodes: tuple[tuple[str, int], ...]
     name: str
-    credentials: str
+    credentials: str = field(repr=False)
     database: int
     has_tls: bool
-    options: str
-    credentials_there: Mapping[str, str]
+    options: str = field(repr=False)
+    credentials_there: Mapping[str, str] = field(repr=False)
 
     @staticmethod
     def of(url: str) -> Sentinels | None:
@@ -70,7 +70,7 @@ class Sentinels:
         options = (found["options"] or "").split("&")
         theirs = parse_qs("&".join(each for each in options if each.startswith(_THEIRS)))
         return Sentinels(
-            nodes=tuple(node_in(text, _PORT) for text in found["nodes"].split(",")),
+            nodes=nodes_in(found, _PORT),
             name=unquote(found["name"]),
             credentials=found["user"] or "",
             database=int(found["database"] or 0),
@@ -187,6 +187,20 @@ class _AsyncPrimary(_Async, redis_asyncio.Connection):
 
 class _AsyncTlsPrimary(_Async, redis_asyncio.SSLConnection):
     pass
+
+
+def nodes_in(found: re.Match[str], default_port: int) -> tuple[tuple[str, int], ...]:
+    """Hosts and ports of a URL, of which `nodes` and `user` were found.
+
+    Raises:
+        ValueError: A port is no number. What may be a part of a password is not quoted.
+    """
+    try:
+        return tuple(node_in(text, default_port) for text in found["nodes"].split(","))
+    except ValueError:
+        if found["user"] is None and "@" in found.string:
+            raise ValueError("write / ? # @ % in its password as %2F %3F %23 %40 %25") from None
+        raise
 
 
 def node_in(text: str, default_port: int) -> tuple[str, int]:

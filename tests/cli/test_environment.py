@@ -82,6 +82,7 @@ def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monk
         ),
         (f"redis+clusters://:{SECRET}@127.0.0.1:6379", "a Redis Cluster is redis+cluster://host1:6379,host2:6379/0"),
         (f"sentinel://:{SECRET}@127.0.0.1:six/main/0", "the port of '127.0.0.1:six' is not a number"),
+        (f"sentinel://:{SECRET}/main?more@127.0.0.1/0", "write / ? # @ % in its password"),
         (f"redis://:{SECRET}@127.0.0.1:six", "its port is not a number"),
     ],
 )

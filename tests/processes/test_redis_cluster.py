@@ -238,6 +238,7 @@ def test_a_single_server_is_no_cluster(durable_redis_url: str) -> None:
     [
         ("redis+cluster://:secret@one:6379,two:six/0", "the port of 'two:six' is not a number"),
         ("redis+cluster://:secret@one:6379/3", "a cluster has database 0 alone"),
+        ("redis+cluster://:secret?more@one:6379", "write / \\? # @ % in its password"),
         ("redis+cluster://:secret@", "expected redis\\+cluster://"),
     ],
 )
@@ -251,4 +252,5 @@ def test_what_a_url_says() -> None:
     found = Cluster.of("rediss+cluster://me:p%40ss@one,[::1]:2/0?ssl_ca_certs=/ca")
     assert found is not None
     assert found.nodes == (("one", 6379), ("::1", 2))
+    assert "p%40ss" not in repr(found)
     assert found.url_of(("::1", 2)) == "rediss://me:p%40ss@[::1]:2/0?ssl_ca_certs=/ca"
