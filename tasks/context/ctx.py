@@ -12,6 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Generic, Self, cast
 
@@ -257,7 +258,8 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         cancels it, and so does one that completes before it, unless `on_parent_end` says otherwise.
 
         Args:
-            workflow: The child's workflow, which the workers must know; or what `start()` of its class made.
+            workflow: The child's workflow, which the workers must know; or what `start()` of its class made,
+                to which the other arguments are added.
             start_event: Its start event; else it is made of the keyword arguments.
             name: Names the child within this step execution, the same whenever the step is executed. By default
                 children are counted in the order in which the step runs them; those that run at the same time in tasks
@@ -279,11 +281,17 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
             WorkflowRuntimeError: The start event cannot be made; an argument is not usable; two children have one name;
                 the child's session waits for the end of this run.
         """
-        if not isinstance(workflow, ChildRun):
-            if session is not None and "session" in workflow.start_event_class.model_fields:
-                fields["session"], session = session, None
-            workflow = ChildRun(workflow, start_event, fields, name, id, on_parent_end, timeout_seconds, session)
-        return await self._step("run").children.run(workflow)
+        child = workflow if isinstance(workflow, ChildRun) else ChildRun(workflow)
+        if session is not None and "session" in child.workflow.start_event_class.model_fields:
+            fields["session"], session = session, None
+        given: dict[str, Any] = {"start_event": start_event, "name": name, "id": id, "session": session}
+        given |= {
+            "timeout_seconds": timeout_seconds,
+            "on_parent_end": None if on_parent_end == "cancel" else on_parent_end,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        child = replace(child, fields=child.fields | fields, **given)
+        return await self._step("run").children.run(child)
 
     async def run_all(
         self, children: Sequence[ChildRun], limit: int | None = None, *, return_exceptions: bool = False

@@ -71,6 +71,18 @@ async def test_a_step_waits_for_the_result_of_a_child_run() -> None:
     assert len(executions) == 2
 
 
+async def test_what_start_makes_takes_the_other_arguments_too() -> None:
+    class Parent(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await ctx.run(Double.start(n=1), n=4, id="doubles-four"))
+
+    handler = Parent().run()
+
+    assert await handler == 8
+    assert [child.run_id for child in await handler.children()] == ["doubles-four"]
+
+
 async def test_results_of_many_come_in_their_order() -> None:
     class Parent(Workflow):
         @step
