@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ..model.errors import HistoryUnavailable, PointNotFound
-from ..snapshots.take import RunSnapshot
+from ..snapshots.saved import RunSnapshot
 from ..store.journal import Entry, entries, extent
 from ..store.verbs import Store
 from .json_patch import difference

@@ -380,8 +380,7 @@ def _stage_groups(plan: Plan, work: Work, outcome: Grouped, limits: Limits) -> D
     for key, events in outcome.groups:
         work_id = derive_id(work.run_id, work.work_id, "group", key)
         ids = tuple(derive_id(work.work_id, key, number) for number in range(len(events)))
-        is_list = len(events) > CHUNK
-        if is_list:
+        if is_list := len(events) > CHUNK:
             name = f"members:{work_id}:{step.name}"
             staged[name] = [Staged(at, "", event, member_of=name) for at, event in enumerate(events)]
         deliver = Deliver(

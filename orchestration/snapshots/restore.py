@@ -15,7 +15,7 @@ from ..model.work_item import Origin, Scope, Surroundings, buffer_name, derive_i
 from ..store.record import new as new_record
 from ..store.replies import Applied, Refusal
 from ..store.verbs import Store
-from .take import RunSnapshot, SavedChild, SavedItem
+from .saved import RunSnapshot, SavedChild, SavedItem
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from ...orchestration.history.verify import Verified
 from ...orchestration.model.durations import is_duration
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.sessions.names import session_of
-from ...orchestration.snapshots.take import RunSnapshot
+from ...orchestration.snapshots.saved import RunSnapshot
 from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.past import PointInTime
 from ..http.access import ACCESS, acts

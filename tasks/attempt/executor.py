@@ -332,12 +332,9 @@ class Executor:
 
     def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:
         kind = VerboseEmissions if is_verbose(work) else Emissions
+        notify = self.flusher.notify
         return kind(
-            work,
-            plan,
-            self.flushing,
-            lost=lambda refusal: running.cancel(f"Redis says {refusal}"),
-            notify=self.flusher.notify,
+            work, plan, self.flushing, lost=lambda refusal: running.cancel(f"Redis says {refusal}"), notify=notify
         )
 
     async def _commit(

@@ -32,7 +32,7 @@ from ...orchestration.model.plan import Plan
 from ...orchestration.sessions.look import current_run
 from ...orchestration.sessions.names import new_run_of
 from ...orchestration.snapshots.restore import begin_from
-from ...orchestration.snapshots.take import RunSnapshot
+from ...orchestration.snapshots.saved import RunSnapshot
 from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.replies import RunRecord
 from ...orchestration.store.verbs import Store

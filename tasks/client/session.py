@@ -23,7 +23,7 @@ from ...orchestration.sessions.look import (
     waiting_runs,
 )
 from ...orchestration.sessions.names import state_id_for
-from ...orchestration.snapshots.take import RunSnapshot
+from ...orchestration.snapshots.saved import RunSnapshot
 from ...orchestration.state.redis_hash import Occupied, StateHash
 from ..events.event import Event, StartEvent
 from ..state.fields import CLASS_FIELD, StateFields

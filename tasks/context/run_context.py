@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from ...orchestration.connection.keys import state_id_of
 from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import ContextSerdeError, ContextStateError
-from ...orchestration.snapshots.take import RunSnapshot, take_snapshot
+from ...orchestration.snapshots.saved import RunSnapshot
+from ...orchestration.snapshots.take import take_snapshot
 from ...orchestration.store.verbs import Store
 from ..events.codec import EventRegistry
 from ..events.event import Event, event_name

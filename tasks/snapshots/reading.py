@@ -18,7 +18,7 @@ from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ContextSerdeError
 from ...orchestration.model.plan import Plan, StepPlan
 from ...orchestration.model.work_item import Scope, Waiter, derive_id
-from ...orchestration.snapshots.take import (
+from ...orchestration.snapshots.saved import (
     RunSnapshot,
     SavedBuffer,
     SavedItem,

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...orchestration.model.plan import Plan, StepPlan
 from ...orchestration.model.work_item import Scope
-from ...orchestration.snapshots.take import RunSnapshot, SavedItem, SavedScope, SavedSlot, SavedWaiter
+from ...orchestration.snapshots.saved import RunSnapshot, SavedItem, SavedScope, SavedSlot, SavedWaiter
 from .event_texts import FORMAT, RELEASE, EventTexts, with_digest
 from .shape import VERSION
 

@@ -21,7 +21,7 @@ from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from umbel.orchestration.sessions.look import current_run, handler_record
 from umbel.orchestration.sessions.names import LONGEST_NAME, new_run_of, session_of, state_id_for
 from umbel.orchestration.snapshots.restore import begin_from
-from umbel.orchestration.snapshots.take import RunSnapshot
+from umbel.orchestration.snapshots.saved import RunSnapshot
 from umbel.orchestration.state.redis_hash import Change, StateHash
 from umbel.orchestration.store.replies import Applied, Refusal
 

@@ -14,7 +14,8 @@ from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work, buffer_name
 from umbel.orchestration.snapshots.restore import PART, begin_from
-from umbel.orchestration.snapshots.take import RunSnapshot, take_snapshot
+from umbel.orchestration.snapshots.saved import RunSnapshot
+from umbel.orchestration.snapshots.take import take_snapshot
 from umbel.orchestration.store.record import WorkRecord
 from umbel.orchestration.store.replies import Applied, Refusal
 from umbel.orchestration.store.verbs import Store

@@ -16,7 +16,7 @@ from ...model.commands import END_STATUSES, Command, LookAtChild
 from ...model.envelope import Envelope
 from ...model.errors import PointNotFound, RunNotFound
 from ...model.work_item import derive_id
-from ...snapshots.take import RunSnapshot, SavedChild, SavedItem
+from ...snapshots.saved import RunSnapshot, SavedChild, SavedItem
 from ...store.journal import Entry, entries
 from ...store.replies import unpack_raw
 from ...store.verbs import Store

@@ -11,7 +11,7 @@ from ...model.envelope import EXACT, Envelope
 from ...model.errors import ContextSerdeError, PayloadTooLarge, WorkflowRuntimeError
 from ...model.plan import Plan
 from ...model.tagged_json import TAG, NotJson, to_tagged
-from ...snapshots.take import RunSnapshot, SavedItem
+from ...snapshots.saved import RunSnapshot, SavedItem
 from ..json_patch import patched
 from ..points import RunAt, packed_state
 

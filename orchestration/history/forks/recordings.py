@@ -13,7 +13,7 @@ from typing import Any
 
 from ...model.envelope import Envelope
 from ...model.plan import Plan
-from ...snapshots.take import RunSnapshot, SavedItem
+from ...snapshots.saved import RunSnapshot, SavedItem
 from ...state.redis_hash import Change
 from ...store.journal import Entry, entries
 from ...store.scripts import unpack
