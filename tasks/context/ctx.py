@@ -232,6 +232,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
 
         Raises:
             UnserializableValue, PayloadTooLarge: The value cannot be kept.
+            WorkflowRuntimeError: The key is no text, or the function calls `once` with it again.
         """
         return await self._step("once").memos.once(key, function)
 

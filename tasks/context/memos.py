@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TypeVar, cast
 
 from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
@@ -16,6 +17,9 @@ from ...orchestration.store.verbs import Store
 from ..values.json_values import dump_json, from_json_value, to_json_value
 
 T = TypeVar("T")
+
+#: Work id and key of the functions that are being executed around this code.
+_computing: ContextVar[frozenset[tuple[str, str]]] = ContextVar("umbel_once", default=frozenset())
 
 
 def _is_utf8(text: str) -> bool:
@@ -44,17 +48,28 @@ class Memos:
                 f"ctx.once() of step {self._work.step!r} was given the key {key!r}. Give a text that names what the "
                 "function does, the same whenever the step is executed."
             )
+        if (self._work.work_id, key) in _computing.get():
+            raise WorkflowRuntimeError(
+                f"The function of ctx.once({key!r}, …) of step {self._work.step!r} of run {self._work.run_id!r} calls "
+                "ctx.once() with the same key, and would wait for itself. Give each a key of its own."
+            )
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._found.get(key)
             if known is None and self._may_have_some:
                 known = await self._recall(key)
             if known is None:
-                returned = function()
-                value = await cast("Awaitable[T]", returned) if inspect.isawaitable(returned) else returned
-                known = await self._keep(key, self._dumped(key, value))
+                known = await self._keep(key, self._dumped(key, await self._computed(key, function)))
                 self.writes += 1
             self._found[key] = known
         return cast(T, from_json_value(json.loads(known)))
+
+    async def _computed(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
+        token = _computing.set(_computing.get() | {(self._work.work_id, key)})
+        try:
+            returned = function()
+            return await cast("Awaitable[T]", returned) if inspect.isawaitable(returned) else returned
+        finally:
+            _computing.reset(token)
 
     async def _recall(self, key: str) -> bytes | None:
         return await recall(self._store, self._work, key)

@@ -136,3 +136,18 @@ async def test_a_key_that_cannot_be_kept_is_refused_before_anything_is_done(runt
             return StopEvent(result=made)
 
     assert await Keyed().run() == []
+
+
+async def test_a_function_that_would_wait_for_itself_is_refused(runtime: BasicRuntime) -> None:
+    class Circle(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            async def again() -> int:
+                return await ctx.once("a", lambda: 1)
+
+            other = await ctx.once("b", again)
+            with pytest.raises(WorkflowRuntimeError, match="would wait for itself"):
+                await ctx.once("c", lambda: ctx.once("c", lambda: 2))
+            return StopEvent(result=[other, await ctx.once("c", lambda: 3)])
+
+    assert await Circle().run() == [1, 3]
