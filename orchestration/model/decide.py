@@ -180,7 +180,7 @@ def _deliver(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limi
 def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limits: Limits) -> Join:
     slot = step.slot_of(event)
     assert slot is not None  # accepts_event said so
-    key = "" if step.join_by is None else f"~{derive_id(json.dumps(event.field(step.join_by), sort_keys=True))}"
+    key = join_key(step, event)
     return Join(
         work_stem=derive_id(origin.run_id, "join", step.name, origin.scope.path + key),
         step=step,
@@ -192,6 +192,11 @@ def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, li
         recoveries=origin.packed_recoveries(),
         key=key,
     )
+
+
+def join_key(step: StepPlan, event: Envelope) -> str:
+    """Names the value that the events of a set share, for a step that joins by one; else empty."""
+    return "" if step.join_by is None else f"~{derive_id(json.dumps(event.field(step.join_by), sort_keys=True))}"
 
 
 def _gathering_scope(plan: Plan, step: StepPlan, scope: Scope) -> str | None:

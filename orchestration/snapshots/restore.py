@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..model.commands import Command, Fill, where
-from ..model.decide import Limits, route
+from ..model.decide import Limits, join_key, route
 from ..model.envelope import Envelope
 from ..model.plan import Plan
 from ..model.work_item import Origin, Scope, Surroundings, buffer_name, derive_id
@@ -128,21 +128,24 @@ def puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iter
         for step, members in scope.members.items():
             yield from _list(f"members:{scope.scope_id}:{step}", members)
     for number, slot in enumerate(snapshot.slots):
-        yield {
+        put: dict[str, Any] = {
             "o": "slot",
             "sc": slot.scope,
+            "ky": join_key(plan.by_name[slot.step], slot.event),
             "s": slot.step,
             "ty": slot.accepted_as,
             "e": derive_id(run_id, "slot", number),
             "d": slot.event.to_bytes(),
             "rc": slot.recoveries,
         }
+        yield put if slot.due_at is None else put | {"at": slot.due_at}
     for chunk in _chunks(list(snapshot.sets.items()), PART):
         yield {"o": "sets", "f": [part for pair in chunk for part in (f"{pair[0]}#", pair[1])]}
     for buffer in snapshot.buffers:
         name = buffer_name(buffer.step, buffer.buffer_id, buffer.members[0].type)
         yield from _list(name, buffer.members)
-        yield {"o": "call", "n": name, "a": f"{buffer.step}|{buffer.buffer_id}"}
+        put = {"o": "call", "n": name, "a": f"{buffer.step}|{buffer.buffer_id}"}
+        yield put if buffer.due_at is None else put | {"at": buffer.due_at}
     for number, event in enumerate(snapshot.inbox):
         yield {"o": "inbox", "e": derive_id(run_id, "inbox", number), "d": event.to_bytes()}
     open_scopes = {scope.scope_id for scope in snapshot.scopes}
@@ -150,7 +153,7 @@ def puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iter
         yield from _item_puts(plan, item, limits, gathered=item.fan_in not in open_scopes)
     for saved in snapshot.waiters:
         waiter = saved.waiter
-        put: dict[str, Any] = {"o": "waiter", "w": waiter.work_id, "wt": waiter.waiter_id, "d": waiter.to_bytes()}
+        put = {"o": "waiter", "w": waiter.work_id, "wt": waiter.waiter_id, "d": waiter.to_bytes()}
         yield put if saved.due_at is None else put | {"at": saved.due_at}
 
 

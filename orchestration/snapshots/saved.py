@@ -114,13 +114,23 @@ class SavedScope:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedSlot:
-    """An event in the buffer of a multi-parameter join."""
+    """An event in the buffer of a multi-parameter join.
+
+    Attributes:
+        step: The step that joins.
+        scope: Path of the fan-outs around it.
+        accepted_as: The type of the parameter that it is for.
+        event: The event, which has the value that a set shares.
+        recoveries: Packed recovery counts.
+        due_at: When its set must be complete, ms; None is no limit.
+    """
 
     step: str
     scope: str
     accepted_as: str
     event: Envelope
     recoveries: str = ""
+    due_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,11 +145,12 @@ class SavedSend:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedBuffer:
-    """What a step's collect_events buffer holds of one event type, in order of arrival."""
+    """What a step's collect_events buffer holds of one event type, in order of arrival, and until when (ms)."""
 
     step: str
     buffer_id: str
     members: tuple[Envelope, ...]
+    due_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,9 @@ from ..store.scripts import unpack
 from ..store.verbs import Store
 from .saved import RunSnapshot, SavedBuffer, SavedChild, SavedItem, SavedScope, SavedSlot, SavedWaiter
 
+#: Kinds of the limits of sets of events, see `lua/lib/children.lua`.
+OF_SETS = ("join", "buffer")
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -35,7 +38,8 @@ class Contents:
     Attributes:
         keys: The run's, by logical name.
         journal: Id of the last entry of its journal; empty when it has none.
-        timers: Member and due instant (ms), without kind and run: `work id`, `work id|waiter id`, empty the time limit.
+        timers: Member and due instant (ms), without kind and run: `work id`, `work id|waiter id`, empty the time limit;
+            of sets that have to become complete with their kind, `join|buffer` and `buffer|buffer`.
         by_name: Content of each key; hashes and sorted sets flat, as Redis gives them.
     """
 
@@ -74,9 +78,14 @@ async def contents(store: Store, run_id: str, keys: RunKeys | None = None) -> Co
             raise RunNotFound(not_found(run_id))
         if status == b"taken":
             journal, timers, *named = found
-            due = {each.decode().partition(f"|{run_id}")[2][1:]: int(float(at)) for each, at in pairs(timers).items()}
+            due = {_without_run(each.decode(), run_id): int(float(at)) for each, at in pairs(timers).items()}
             by_name = {name.decode(): content for name, content in zip(named[::2], named[1::2], strict=True)}
             return Contents(keys, journal.decode(), due, by_name)
+
+
+def _without_run(timer: str, run_id: str) -> str:
+    kind, _, rest = timer.partition(f"|{run_id}")
+    return kind + rest if kind in OF_SETS else rest[1:]
 
 
 async def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
@@ -154,8 +163,10 @@ class _Reading:
     def _buffers(self) -> Iterator[SavedBuffer]:
         for name in self.lists:
             if name.startswith("buffer:"):
-                step, _, buffer_id = self.collect[name.encode()].decode().partition("|")
-                yield SavedBuffer(step=step, buffer_id=buffer_id, members=self._envelopes(name))
+                buffer = self.collect[name.encode()].decode()
+                step, _, buffer_id = buffer.partition("|")
+                due_at = self.timers.get(f"buffer|{buffer}")
+                yield SavedBuffer(step=step, buffer_id=buffer_id, members=self._envelopes(name), due_at=due_at)
 
     def _queued(self) -> Iterator[WorkRecord]:
         """The records in the FIFOs, step by step; a staged segment record by record."""
@@ -247,18 +258,20 @@ class _Reading:
         return iter(sorted(found, key=lambda scope: (scope.parent.count("/"), scope.parent, scope.scope_id)))
 
     def _join_slots(self) -> Iterator[SavedSlot]:
-        """The entries of the joins' FIFOs, whose fields are `step|scope|type:index`."""
+        """The entries of the joins' FIFOs, whose fields are `step|scope~key|type:index`."""
         entries = []
         for name, packed in self.joins.items():
             stem, _, index = name.decode().rpartition(":")
             if index.isdigit():
                 entries.append((stem, int(index), unpack(packed)))
         for stem, _, entry in sorted(entries, key=lambda each: each[:2]):
-            step, scope, accepted_as = stem.split("|")
+            buffer, _, accepted_as = stem.rpartition("|")
+            step, _, place = buffer.partition("|")
             yield SavedSlot(
                 step=step,
-                scope=scope,
+                scope=place.partition("~")[0],
                 accepted_as=accepted_as,
                 event=self._event(entry["e"]),
                 recoveries=entry["rc"],
+                due_at=self.timers.get(f"join|{buffer}"),
             )

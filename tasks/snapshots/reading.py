@@ -264,16 +264,21 @@ class _Reader:
                 accepted_as=accepted_as,
                 event=event,
                 recoveries=about.get("recoveries", ""),
+                due_at=_ms(about.get("complete_by")),
             )
 
     def _buffers(self, name: str) -> Iterator[SavedBuffer]:
-        for buffer_id, texts in self.shape.workers[name].collected_events.items():
+        worker = self.shape.workers[name]
+        due: Mapping[str, float] = _about(worker).get("complete_by", {})
+        for buffer_id, texts in worker.collected_events.items():
+            due_at = _ms(due.get(buffer_id))
             by_type: dict[str, list[Envelope]] = {}
             for text in texts:
                 event = self._event(text, name)
                 by_type.setdefault(event.type, []).append(event)
             for members in by_type.values():
-                yield SavedBuffer(step=self._step(name).name, buffer_id=buffer_id, members=tuple(members))
+                step = self._step(name).name
+                yield SavedBuffer(step=step, buffer_id=buffer_id, members=tuple(members), due_at=due_at)
 
 
 def _packed(recovery_counts: Mapping[str, int]) -> str:

@@ -58,8 +58,11 @@ class _Writer:
         for item in snapshot.items:
             self._item(item, waiting.get(item.work_id) if item.suspended else None)
         for buffer in snapshot.buffers:
-            texts = self.workers[buffer.step]["collected_events"].setdefault(buffer.buffer_id, [])
+            worker = self.workers[buffer.step]
+            texts = worker["collected_events"].setdefault(buffer.buffer_id, [])
             texts.extend(map(self.texts.write, buffer.members))
+            if buffer.due_at is not None:
+                worker.setdefault("umbel", {}).setdefault("complete_by", {})[buffer.buffer_id] = _seconds(buffer.due_at)
         for slot in snapshot.slots:
             self._slot(slot)
         released: dict[str, Any] = {}
@@ -158,8 +161,14 @@ class _Writer:
     def _slot(self, slot: SavedSlot) -> None:
         worker = self.workers[slot.step]
         worker["static_collect_events"].append(self.texts.write(slot.event))
-        about = {"scope_path": _ids(slot.scope), "accepted_as": slot.accepted_as, "recoveries": slot.recoveries}
-        worker.setdefault("umbel", {"slots": []})["slots"].append(about)
+        about: dict[str, Any] = {
+            "scope_path": _ids(slot.scope),
+            "accepted_as": slot.accepted_as,
+            "recoveries": slot.recoveries,
+        }
+        if slot.due_at is not None:
+            about["complete_by"] = _seconds(slot.due_at)
+        worker.setdefault("umbel", {}).setdefault("slots", []).append(about)
 
     @staticmethod
     def _binding(source: str, step: StepPlan) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ...model.envelope import EXACT, Envelope
 from ...model.errors import ContextSerdeError, PayloadTooLarge, WorkflowRuntimeError
 from ...model.plan import Plan
 from ...model.tagged_json import TAG, NotJson, to_tagged
-from ...snapshots.saved import RunSnapshot, SavedItem
+from ...snapshots.saved import RunSnapshot, SavedBuffer, SavedItem, SavedSlot, SavedWaiter
 from ..json_patch import patched
 from ..points import RunAt, packed_state
+
+Timed = TypeVar("Timed", SavedItem, SavedWaiter, SavedSlot, SavedBuffer)
 
 #: A JSON Patch, top-level keys to set (None deletes one), or a function of the state that returns it or changes it.
 StateEdit = Sequence[dict[str, Any]] | Mapping[str, Any] | Callable[[dict[str, Any]], Any]
@@ -81,12 +83,15 @@ def edited(
         for key, raw in changed.items():
             edits.check_size(f"Key {key!r} of the edited state", raw)
         snapshot = replace(snapshot, state={key: snapshot.state[key] if key in same else changed[key] for key in after})
-    items = tuple(_later(item, now - _ms(point)) for item in _with_events(snapshot.items, edits, point, plan))
-    waiters = tuple(
-        saved if saved.due_at is None else replace(saved, due_at=saved.due_at + now - _ms(point))
-        for saved in snapshot.waiters
+    by = now - _ms(point)
+    later = replace(
+        snapshot,
+        items=_later(_with_events(snapshot.items, edits, point, plan), by),
+        waiters=_later(snapshot.waiters, by),
+        slots=_later(snapshot.slots, by),
+        buffers=_later(snapshot.buffers, by),
     )
-    return answered(replace(snapshot, items=items, waiters=waiters), answers or {})
+    return answered(later, answers or {})
 
 
 def answered(snapshot: RunSnapshot, answers: Mapping[str, Mapping[str, Envelope]]) -> RunSnapshot:
@@ -114,8 +119,8 @@ def _ms(point: RunAt) -> int:
     return round(point.at.timestamp() * 1000)
 
 
-def _later(item: SavedItem, by: int) -> SavedItem:
-    return item if item.due_at is None else replace(item, due_at=item.due_at + by)
+def _later(some: Sequence[Timed], by: int) -> tuple[Timed, ...]:
+    return tuple(each if each.due_at is None else replace(each, due_at=each.due_at + by) for each in some)
 
 
 def _check_steps(snapshot: RunSnapshot, plan: Plan, point: RunAt) -> None:

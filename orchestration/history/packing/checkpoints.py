@@ -14,7 +14,7 @@ import msgpack
 
 from ...connection.keys import DYNAMIC_KEYS, RUN_KEYS, RunKeys, state_id_of
 from ...model.errors import HistoryDamaged
-from ...snapshots.take import Contents
+from ...snapshots.take import OF_SETS, Contents
 from ...store.journal import Entry
 from ...store.packed import digest_of
 from ...store.verbs import Store
@@ -142,6 +142,10 @@ def writes(contents: Contents, keys: RunKeys) -> Iterator[tuple[object, ...]]:
         else:
             yield (_PUT[of_type], keys[name], *content)
     for rest, due in contents.timers.items():
+        if rest.partition("|")[0] in OF_SETS:
+            kind, _, buffer = rest.partition("|")
+            yield ("ZADD", keys["outbox"], due, f"{kind}|{keys.run_id}|{buffer}")
+            continue
         kind = "timeout" if not rest else "waiter" if "|" in rest else "retry"
         yield ("ZADD", keys["timers"], due, f"{kind}|{keys.run_id}" + (f"|{rest}" if rest else ""))
 

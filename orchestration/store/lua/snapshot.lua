@@ -5,7 +5,7 @@
 -- One script, because all of it must be of one instant. It takes about a millisecond per thousand live work items.
 --!flags no-writes
 --!keys run work events slots free queue scopes joins inbox waiters waiting extra received collect children
---!keys timers state versions
+--!keys timers state versions outbox
 
 if redis.call('EXISTS', K.run) == 0 then return { 'unknown' } end
 local given = {}
@@ -30,6 +30,13 @@ end
 local waiting = redis.call('HGETALL', K.waiters)
 for i = 1, #waiting, 2 do due('waiter|' .. call.run .. '|' .. waiting[i]) end
 due('timeout|' .. call.run)
+set_limits.each(function(member)
+  local at = redis.call('ZSCORE', K.outbox, member)
+  if at then
+    timers[#timers + 1] = member
+    timers[#timers + 1] = at
+  end
+end)
 
 local _, _, last = removed.entries()
 local version = redis.call('HGET', K.versions, 'v')

@@ -1,5 +1,5 @@
 -- What a snapshot holds, put into a run that has none of it.
---!keys events scopes joins extra collect timers state
+--!keys events scopes joins extra collect timers state outbox
 
 local PUT, life = {}, nil             -- life: of dynamic keys, ms; nil if they stay
 
@@ -26,9 +26,16 @@ function PUT.sent(c)                        -- n logical name, d {identity …}
   if life then redis.call('PEXPIRE', call.extra[c.n], life) end
 end
 
-function PUT.slot(c)                        -- an entry of a multi-parameter join: sc scope, s step, ty type, e, d, rc
+local function limit(kind, buffer, at)      -- a set has to become complete until then
+  if at then redis.call('ZADD', K.outbox, whole(at), kind .. '|' .. call.run .. '|' .. buffer) end
+end
+
+-- An entry of a multi-parameter join: sc scope, ky what its set shares, s step, ty type, e, d, rc, at the set's limit.
+function PUT.slot(c)
+  local b = c.s .. '|' .. c.sc .. (c.ky or '')
   redis.call('HSET', K.events, c.e, c.d)
-  join_buffers.push(c.sc, c.s .. '|' .. c.sc, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
+  join_buffers.push(c.sc, b, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc }))
+  limit('join', b, c.at)
 end
 
 function PUT.sets(c)                        -- f {buffer#, how many sets it has made …}
@@ -41,8 +48,10 @@ function PUT.inbox(c)
   waiters.keep_event({ id = c.e, d = c.d, at = call.now })
 end
 
-function PUT.call(c)                        -- of collect_events: the answer to call n, or the owner of buffer n
+-- Of collect_events: the answer to call n, or the owner of buffer n and its set's limit.
+function PUT.call(c)
   redis.call('HSET', K.collect, c.n, c.a)
+  limit('buffer', c.a, c.at)
 end
 
 function PUT.waiter(c)                      -- w work id, wt waiter id, d what it waits for, at its time-out

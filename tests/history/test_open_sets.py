@@ -1,0 +1,137 @@
+"""Sets of events that belong together and are not complete, at a point that a run goes on from."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import umbel
+from support.eventually import eventually
+from umbel import Context, Event, HumanResponseEvent, JoinExpired, Point, StartEvent, StopEvent, Workflow, step
+from umbel.plugins import BasicRuntime
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+class Paid(Event):
+    order: str
+
+
+class Packed(Event):
+    order: str
+
+
+class Shipped(Event):
+    order: str
+
+
+class Asked(Event):
+    pass
+
+
+class Orders(Workflow):
+    """Three orders are paid; what is packed is said from outside."""
+
+    @step
+    async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Asked | None:
+        for order in ("a", "b", "c"):
+            ctx.send_event(Paid(order=order))
+        return Asked()
+
+    @step
+    async def pack(self, ctx: Context[Any], ev: Asked) -> Packed | None:
+        await ctx.wait_for_event(HumanResponseEvent)
+        for order in ("c", "a", "b"):
+            ctx.send_event(Packed(order=order))
+        return None
+
+    @step(join_by="order")
+    async def ship(self, paid: Paid, packed: Packed) -> Shipped:
+        assert paid.order == packed.order
+        return Shipped(order=paid.order)
+
+    @step
+    async def count(self, ctx: Context[Any], ev: Shipped) -> StopEvent | None:
+        found = ctx.collect_events(ev, [Shipped] * 3)
+        return None if found is None else StopEvent(result=sorted(each.order for each in found))
+
+
+class Late(Workflow):
+    """Of each set one event comes, and nothing else."""
+
+    @step
+    async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Packed | Asked | None:
+        ctx.send_event(Paid(order="joined"))
+        ctx.send_event(Packed(order="collected"))
+        return Asked()
+
+    @step
+    async def ask(self, ctx: Context[Any], ev: Asked) -> Shipped | None:
+        await ctx.wait_for_event(HumanResponseEvent)
+        return None
+
+    @step(join_by="order", within_seconds=0.4)
+    async def join(self, paid: Paid, shipped: Shipped) -> StopEvent: ...
+
+    @step
+    async def collect(self, ctx: Context[Any], ev: Packed) -> StopEvent | None:
+        found = ctx.collect_events(ev, [Packed] * 2, key=ev.order, within_seconds=0.4)
+        return None if found is None else StopEvent()
+
+    @step
+    async def late(self, ctx: Context[Any], ev: JoinExpired) -> StopEvent | None:
+        async with ctx.store.edit_state() as state:
+            state["keys"] = sorted([*state.get("keys", []), ev.key])
+        return StopEvent(result=state["keys"]) if len(state["keys"]) == 2 else None
+
+
+async def waiting(handler: umbel.WorkflowHandler, outcomes: int) -> Point:
+    """The point at which so many steps have had an outcome and one of them waits."""
+
+    def found() -> Point | None:
+        points = [*handler.history(kinds=["commit"])]
+        waits = any(point.outcome == "suspended" for point in points)
+        return points[outcomes - 1] if waits and len(points) >= outcomes else None
+
+    point: Point = await asyncio.to_thread(eventually, found, "a step waits")
+    return point
+
+
+async def scope_fields(runtime: BasicRuntime, run: umbel.WorkflowHandler) -> list[bytes]:
+    """Names of what the run has of fan-outs."""
+    store = runtime.store
+    asked = store.command("look", "HKEYS", store.locate(run.run_id)["scopes"])
+    fields: list[bytes] = await asyncio.to_thread(runtime.portal.call, asked)
+    return fields
+
+
+async def test_a_fork_a_fork_of_it_and_a_rewound_run_go_on_with_the_sets_that_were_open(runtime: BasicRuntime) -> None:
+    handler = Orders().run()
+    point = await waiting(handler, 2)
+
+    fork = await handler.fork(point)
+    second = await fork.fork(1 + len([entry async for entry in fork.history(kinds=["restore"])]))
+    continued = Orders().run(ctx=Context.from_dict(Orders(), (await handler.at(point)).to_dict()))
+    await handler.rewind(point, stop_running=True)
+
+    for run in (handler, fork, second, continued):
+        fields = await scope_fields(runtime, run)
+        assert not [name for name in fields if name.startswith(b"~")], "a key that is shared is no fan-out"
+        await run.send_event(HumanResponseEvent(response="now"))
+        assert await run == ["a", "b", "c"]
+        assert (await run.verify()).holds
+
+
+async def test_sets_that_have_to_become_complete_in_time_still_have_to() -> None:
+    handler = Late().run()
+    point = await waiting(handler, 3)
+
+    fork = await handler.fork(point)
+    continued = Late().run(ctx=Context.from_dict(Late(), (await handler.at(point)).to_dict()))
+    assert await handler == await fork == await continued == ["collected", "joined"]
+    await handler.rewind(point)
+    assert await handler == ["collected", "joined"]
+    assert (await handler.verify()).holds
+    assert (await fork.verify()).holds
