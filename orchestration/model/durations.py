@@ -11,3 +11,8 @@ LONGEST_SECONDS = 10_000_000_000
 def is_duration(seconds: object) -> TypeGuard[float]:
     """Whether a timer can wait this number of seconds: not NaN or infinity. Less than 0 is over at once."""
     return isinstance(seconds, int | float) and not isinstance(seconds, bool) and abs(seconds) <= LONGEST_SECONDS
+
+
+def is_time_from_now(seconds: object) -> TypeGuard[float]:
+    """Whether it is a duration of 0 or more."""
+    return is_duration(seconds) and seconds >= 0

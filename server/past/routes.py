@@ -16,7 +16,7 @@ from starlette.routing import Route
 from ...orchestration.connection.keys import check_run_id
 from ...orchestration.history.points import Point
 from ...orchestration.history.verify import Verified
-from ...orchestration.model.durations import is_duration
+from ...orchestration.model.durations import is_time_from_now
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.sessions.names import session_of
 from ...orchestration.snapshots.saved import RunSnapshot
@@ -213,8 +213,8 @@ def _flag(body: dict[str, Any], name: str) -> bool:
 
 def _seconds(body: dict[str, Any]) -> float | None:
     value = body.get("timeout_seconds")
-    if value is not None and not is_duration(value):
-        raise HTTPException(400, "'timeout_seconds' must be a number of seconds")
+    if value is not None and not is_time_from_now(value):
+        raise HTTPException(400, "'timeout_seconds' must be a number of seconds, 0 or more")
     return None if value is None else float(value)
 
 

@@ -16,6 +16,7 @@ from ...orchestration.history.forks.edits import Edits, StateEdit
 from ...orchestration.history.points import Edge, Point, RunAt, Where, point_at, points
 from ...orchestration.history.verify import verify
 from ...orchestration.model.decide import Limits
+from ...orchestration.model.durations import LONGEST_SECONDS, is_time_from_now
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import SessionExists, UnknownEvent, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
@@ -213,7 +214,7 @@ class WithPast(ABC):
 
         Raises:
             ContextSerdeError: The code lacks steps that the work is for. Nothing was written.
-            WorkflowRuntimeError: An edit does not fit. Nothing was written.
+            WorkflowRuntimeError: An edit does not fit, or the time limit is no number of seconds. Nothing was written.
             RunExists, SessionExists: The run id or the session is taken.
             HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
         """
@@ -228,6 +229,7 @@ class WithPast(ABC):
         is_recorded = _is("code", code, "recorded", "current")
         chosen = run_id if run_id is None else check_chosen_id(run_id)
         edits = self._edits(state, events or {})
+        _check_time_limit(timeout_seconds)
         return self._do(self._fork(point, chosen, session, edits, keeping, timeout_seconds, recorded_code=is_recorded))
 
     async def _fork(
@@ -292,6 +294,7 @@ class WithPast(ABC):
             RunError: The run goes on, or has child runs, or its session is at another run. Nothing was written.
             WorkflowRuntimeError, ContextSerdeError, HistoryUnavailable, HistoryDamaged, RunNotFound: As in `fork`.
         """
+        _check_time_limit(timeout_seconds)
         return self._do(self._rewind(point, state, events or {}, timeout_seconds, stop_running=stop_running))
 
     async def _rewind(
@@ -347,6 +350,14 @@ class WithPast(ABC):
         except RuntimeError:
             return call(coroutine)
         return loop.run_in_executor(None, call, coroutine)
+
+
+def _check_time_limit(seconds: object) -> None:
+    if seconds is not None and not is_time_from_now(seconds):
+        raise WorkflowRuntimeError(
+            f"timeout_seconds must be a number of seconds from 0 to {LONGEST_SECONDS:,}, got {seconds!r}. Leave it out "
+            "for what the run has."
+        )
 
 
 def _is(name: str, value: str, one: str, other: str) -> bool:

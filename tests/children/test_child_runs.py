@@ -221,7 +221,9 @@ async def test_a_child_is_found_streamed_and_answered_under_its_chosen_id() -> N
     assert await handler == "paid"
 
 
-async def test_a_chosen_id_that_is_taken_fails_the_child_and_leaves_the_other_run_alone() -> None:
+async def test_a_chosen_id_that_is_taken_fails_the_child_and_leaves_the_other_run_alone(
+    runtime: BasicRuntime,
+) -> None:
     other = Waits().run(run_id="invoice-8a")
 
     class Parent(Workflow):
@@ -229,8 +231,38 @@ async def test_a_chosen_id_that_is_taken_fails_the_child_and_leaves_the_other_ru
         async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
             return StopEvent(result=await ctx.run(Double(), id="invoice-8a", n=1))
 
+    handler = Parent().run()
     with pytest.raises(ChildFailed, match="already exists"):
-        await Parent().run()
+        await handler
+    assert await handler.children() == []
+    await runtime.portal.run(runtime.engine.retry(handler.run_id))
+    with pytest.raises(ChildFailed, match="is no child of run"):
+        await handler
+    assert other.status() == "running"
+    await other.cancel_run()
+
+
+async def test_a_parent_that_ends_cancels_no_other_run_that_has_the_id_of_its_child(runtime: BasicRuntime) -> None:
+    other = Waits().run(run_id="invoice-9a")
+
+    class Parent(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await ctx.run(Waits(), id="invoice-9b"))
+
+    handler = Parent().run()
+    await begun("invoice-9b")
+    store, keys = runtime.store, runtime.store.locate(handler.run_id)
+
+    async def as_if_refused() -> None:
+        """The child's record names the other run, as before its start is refused."""
+        record = await store.command("read", "HGET", keys["children"], "invoice-9b")
+        await store.command("write", "HSET", keys["children"], "invoice-9a", record)
+
+    await asyncio.to_thread(runtime.portal.call, as_if_refused())
+    await handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser):
+        await attach("invoice-9b")
     assert other.status() == "running"
     await other.cancel_run()
 

@@ -260,3 +260,13 @@ async def test_a_run_is_restored_behind_any_of_its_changes_by_the_names_of_the_p
     assert EXECUTED[again.run_id, "check"] == 0
     with pytest.raises(ContextSerdeError, match="nothing to restore from"):
         runtime.restore(Pipeline())
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), True, "3"])
+async def test_a_time_limit_that_is_none_is_refused(seconds: Any) -> None:
+    handler = await ended(amount=3)
+
+    with pytest.raises(WorkflowRuntimeError, match="timeout_seconds must be a number of seconds from 0"):
+        await handler.fork("before ship", timeout_seconds=seconds)
+    with pytest.raises(WorkflowRuntimeError, match="timeout_seconds must be a number of seconds from 0"):
+        await handler.rewind("before ship", timeout_seconds=seconds)

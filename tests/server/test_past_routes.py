@@ -133,6 +133,8 @@ async def test_a_run_that_goes_on_is_put_back_only_if_that_is_asked_for(client: 
         ("POST", "fork", {"point": 1, "keep_idempotency_keys": 1}, 400, "must be a boolean"),
         ("POST", "fork", {"point": 1, "run_id": "a", "session_id": "b"}, 409, "takes a run_id or a session"),
         ("POST", "fork", {"point": 1, "timeout_seconds": "x"}, 400, "must be a number of seconds"),
+        ("POST", "fork", {"point": 1, "timeout_seconds": -1}, 400, "must be a number of seconds, 0 or more"),
+        ("POST", "rewind", {"point": 1, "timeout_seconds": -1}, 400, "must be a number of seconds, 0 or more"),
         ("POST", "fork", {"point": 1, "events": {"nobody": {}}}, 409, "names no single work item"),
         ("POST", "fork", {"point": 999}, 404, "has no point 999"),
         ("POST", "fork", {"point": "after count"}, 409, "had ended at point"),

@@ -25,6 +25,17 @@ async def child_runs(store: Store, parent: str) -> AsyncIterator[str]:
     """Ids of the children of a run that were started, each once."""
     seen: set[str] = set()
     async for child_id, child in child_records(store, parent):
-        if child_id not in seen and child[b"st"] not in (b"held", b"starting"):
-            seen.add(child_id)
-            yield child_id
+        if child_id in seen or child[b"st"] in (b"held", b"starting"):
+            continue
+        # One that failed may never have begun, because another run had the id that was chosen for it.
+        if child[b"st"] == b"failed" and b"ke" not in child and await is_of_another(store, parent, child_id):
+            continue
+        seen.add(child_id)
+        yield child_id
+
+
+async def is_of_another(store: Store, parent: str, run_id: str) -> bool:
+    """Whether a run is there that was not started as the child of this one."""
+    key = store.locate(run_id)["run"]
+    status, of = await store.command("look at a child run", "HMGET", key, "status", "parent")
+    return status is not None and of != parent.encode()

@@ -39,7 +39,7 @@ from ...store.replies import Applied, unpack_raw
 from ...store.verbs import Store
 from ..cancelling.expiries import expire_buffer, expire_join
 from ..cancelling.selection import Selection
-from .listing import child_records
+from .listing import child_records, is_of_another
 from .spec import ChildSpec
 
 logger = logging.getLogger("umbel.children")
@@ -153,7 +153,14 @@ class Outbox:
 
     async def _expire(self, kind: str, run_id: str, buffer: str) -> None:
         """Drop a set of events that did not become complete in time."""
-        if await self._status(run_id) != "running":
+        status = await self._status(run_id)
+        if status == "restoring":  # its limits are there before it is live; others come first meanwhile
+            key, settings = self._store.locate(run_id)["outbox"], self._store.settings
+            seconds, _ = await self._store.command("read the clock", "TIME")
+            again_at = round((int(seconds) + settings.redispatch_seconds) * 1000)
+            await self._store.command("look later", "ZADD", key, "XX", again_at, f"{kind}|{run_id}|{buffer}")
+            return
+        if status != "running":
             await self._forget(run_id, f"{kind}|{run_id}|{buffer}")
             return
         limits = Limits(self._store.settings.queue, self._store.settings.inbox_max_events)
@@ -221,9 +228,13 @@ class Outbox:
 
     async def _look_at_running(self, parent: str, child_id: str, child: dict[bytes, Any]) -> None:
         found = await self._store.command(
-            "look at a child run", "HMGET", self._store.locate(child_id)["run"], "status", "ending"
+            "look at a child run", "HMGET", self._store.locate(child_id)["run"], "status", "ending", "parent"
         )
         status = found[0] and found[0].decode()
+        if status is not None and found[2] != parent.encode() and b"ke" not in child:
+            error = f"Run {child_id!r} exists, and is no child of run {parent!r}. Choose another id."
+            await self._tell(parent, child_id, "failed", _not_begun("RunExists", error), unbegun=True)
+            return
         if status is None and b"sp" in child:
             await self._start(parent, child_id, child)
         elif status is None:
@@ -276,8 +287,9 @@ class Outbox:
             return
         if b"sp" in child:  # another process may be about to start it: its start must find the child ended
             await self._start(parent, child_id, child)
-        with suppress(RunNotFound):
-            await self._lives.finish(child_id, "cancelled", ending(CANCELLED))
+        if not await is_of_another(self._store, parent, child_id):  # the id chosen for it may have been taken
+            with suppress(RunNotFound):
+                await self._lives.finish(child_id, "cancelled", ending(CANCELLED))
         await self._forget(parent, f"child|{parent}|{child_id}")
 
     async def _status(self, run_id: str) -> str | None:
