@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from ..connection.failpoints import failpoint
 from ..model.envelope import TIMED_OUT, ending
 from ..model.errors import RunNotFound
 from ..sessions.acts import forget_expired
@@ -23,6 +22,7 @@ from ..store.replies import pairs
 from .concurrency import Admission
 from .due import BATCH, LOOKS, Look, look, looked_at_together
 from .protocol import Engine
+from .trimming import Trimming
 
 logger = logging.getLogger("umbel.sweep")
 
@@ -47,6 +47,7 @@ class Sweep:
         self.engine = engine
         self.store, self.leases, self.quota = engine.store, engine.leases, engine.quota
         self.backlog = backlog
+        self._trimming = Trimming(self.store)
         #: More is due than one pass takes up: the next one should follow at once.
         self.is_behind = False
         self._leaves_to_others = 0
@@ -282,16 +283,7 @@ class Sweep:
         await self.engine.dispatch(run_id, applied.dispatches)
 
     async def _trim(self, now: int) -> None:
-        """Remove ended runs from the indexes once their keys have expired."""
-        over = now - round(self.store.settings.retention_seconds * 1000)
-        trims: list[Command] = [
-            ("ZREMRANGEBYSCORE", self.store.keys.in_shard(shard, f"runs:{status}"), "-inf", over)
-            for shard in range(self.store.settings.shards)
-            for status in ("completed", "failed", "cancelled", "timed_out")
-        ]
-        failpoint("trim", "before")
-        await self.store.batch("trim the indexes", *trims)
-        failpoint("trim", "after")
+        await self._trimming.trim(now)
         settings = self.store.settings
         idle = now - round((settings.session_retention_seconds or settings.retention_seconds) * 1000)
         for shard in range(settings.shards):

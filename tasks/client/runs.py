@@ -12,7 +12,8 @@ from ...orchestration.inspection.selection import RunFilter, SelectedRun, select
 from ...orchestration.model.envelope import CANCELLED, ending
 from ...orchestration.model.errors import NotRetried, RunNotFound
 from ..values.class_names import qualified_name
-from ..workflow.definition import WorkflowDefinition, checked_tags
+from ..workflow.definition import WorkflowDefinition
+from ..workflow.run_options import checked_tags
 from .runtime import Runtime, current_runtime
 
 

@@ -53,6 +53,9 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
     The `self` of a step is the instance of the worker that executes it, never the one a client called `run()` on: the
     time-out, limits and verbosity given here travel with the run, other attributes do not.
 
+    An ended run is kept for UMBEL_RETENTION_SECONDS, or as long as its workflow says, by a `timedelta` or in seconds:
+    `class Flow(Workflow, retention=timedelta(days=30))`, and `with_options(retention=…)` for the runs of one instance.
+
     Args:
         timeout: Seconds a run may take from its start; None is no limit. By default what the class says, as in
             `class Flow(Workflow, timeout=600)`; else 45 seconds, or no limit where a step asks people, takes their

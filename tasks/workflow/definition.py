@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
-from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowStepDoesNotExistError, WorkflowValidationError
 from ..events.event import Event, StartEvent, StopEvent
 from ..events.serializers import BaseSerializer
@@ -22,7 +22,7 @@ from ..steps.discovery import ClassSteps, bound_step, class_steps, config_of, fr
 from ..values.class_names import qualified_name
 from .graph_checks import GraphCheck
 from .instrumentation import Instrumentation
-from .time_limits import OF_CLASS, default_limit
+from .run_options import OF_CLASS, check_timeout, checked_priority, checked_tags, default_limit, retention_option
 from .validation import check_workflow, start_event_class, stop_event_class
 
 
@@ -104,6 +104,7 @@ class WorkflowDefinition:
     writes_back: ClassVar[bool] = False
     _instrumentation: ClassVar[Instrumentation | None] = None
     _class_timeout: ClassVar[float | None] = OF_CLASS
+    _class_options: ClassVar[dict[str, int]] = {}
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class WorkflowDefinition:
         serializer: BaseSerializer | None = None,
     ) -> None:
         timeout = default_limit(self._class_timeout, steps_of(type(self)).values()) if timeout is OF_CLASS else timeout
-        _check_timeout(timeout)
+        check_timeout(timeout)
         _check_num_concurrent_runs(num_concurrent_runs)
         _check_resource_manager(resource_manager)
         self._timeout = timeout
@@ -134,13 +135,17 @@ class WorkflowDefinition:
         checked = _checked_class(type(self))
         self._start_event_class, self._stop_event_class = checked.start, checked.stop
         self._validated: tuple[int, bool] | None = None
-        self._run_options: dict[str, Any] = {}
+        self._run_options: dict[str, Any] = dict(self._class_options)
 
-    def __init_subclass__(cls, *, timeout: float | None = OF_CLASS, **arguments: Any) -> None:
+    def __init_subclass__(
+        cls, *, timeout: float | None = OF_CLASS, retention: float | timedelta | None = None, **arguments: Any
+    ) -> None:
         super().__init_subclass__(**arguments)
         if timeout is not OF_CLASS:
-            _check_timeout(timeout)
+            check_timeout(timeout)
             cls._class_timeout = timeout
+        if retention is not None:
+            cls._class_options = retention_option(retention)
         declare_child_steps(cls, WorkflowDefinition)
 
     if not TYPE_CHECKING:
@@ -227,7 +232,13 @@ class WorkflowDefinition:
         """The event class a run ends with."""
         return self._stop_event_class
 
-    def with_options(self, *, tags: Iterable[str] | None = None, priority: int | None = None) -> Self:
+    def with_options(
+        self,
+        *,
+        tags: Iterable[str] | None = None,
+        priority: int | None = None,
+        retention: float | timedelta | None = None,
+    ) -> Self:
         """A copy whose runs have these options: `flow.with_options(tags=["import"], priority=3).run(…)`.
 
         Args:
@@ -235,6 +246,8 @@ class WorkflowDefinition:
                 characters. None leaves them as they are.
             priority: Celery priority of the steps that have none of their own, from 0: on Redis 0 is served first, on
                 RabbitMQ the highest number. None leaves it as it is.
+            retention: How long a run is kept once it has ended, in seconds or as a `timedelta`. None leaves it as it
+                is: what the class says, as in `class Flow(Workflow, retention=3600)`, else UMBEL_RETENTION_SECONDS.
 
         Raises:
             WorkflowValidationError: An option is not usable.
@@ -243,9 +256,9 @@ class WorkflowDefinition:
         if tags is not None:
             options["tags"] = checked_tags(tags)
         if priority is not None:
-            if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= 255:
-                raise WorkflowValidationError(f"priority must be an integer from 0 to 255, got {priority!r}.")
-            options["priority"] = priority
+            options["priority"] = checked_priority(priority)
+        if retention is not None:
+            options |= retention_option(retention)
         made = copy.copy(self)
         made._run_options = options
         return made
@@ -356,13 +369,6 @@ _SET_BY_INIT = frozenset(
 )
 
 
-def _check_timeout(timeout: object) -> None:
-    if timeout is not None and not is_duration(timeout):
-        raise WorkflowValidationError(
-            f"timeout must be a number of seconds up to {LONGEST_SECONDS:,}, got {timeout!r}. Pass None for no limit."
-        )
-
-
 def _check_num_concurrent_runs(limit: object) -> None:
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
         raise WorkflowValidationError(f"num_concurrent_runs must be an integer greater than 0 or None, got {limit!r}.")
@@ -376,25 +382,3 @@ def _checked_skips(skips: Collection[GraphCheck] | None) -> frozenset[GraphCheck
             f"Unknown graph check names: {', '.join(unknown)}. Valid names are: {', '.join(sorted(valid))}"
         )
     return frozenset(skips or ())
-
-
-#: Most tags of a run, and characters of each: they are read with every run that is looked through.
-_MAX_TAGS, _MAX_TAG_CHARACTERS = 32, 100
-
-
-def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags, each once.
-
-    Raises:
-        WorkflowValidationError: They are a single text, too many or too long, or something else than texts.
-    """
-    if isinstance(tags, str):
-        raise WorkflowValidationError(f"tags must be several texts, got the text {tags!r}. Write tags=[{tags!r}].")
-    found = tuple(dict.fromkeys(tags))
-    unfit = [tag for tag in found if not isinstance(tag, str) or not 0 < len(tag) <= _MAX_TAG_CHARACTERS]
-    if unfit or len(found) > _MAX_TAGS:
-        raise WorkflowValidationError(
-            f"A run has at most {_MAX_TAGS} tags of 1 to {_MAX_TAG_CHARACTERS} characters, got "
-            f"{f'{unfit[0]!r}' if unfit else f'{len(found)} of them'}."
-        )
-    return found

@@ -11,6 +11,7 @@ from support.store.blocking import blocking_store, blocking_sweep
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
 from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
+from umbel.orchestration.engine import trimming
 from umbel.orchestration.engine.due import BATCH
 from umbel.orchestration.engine.sweep import PAGES
 from umbel.orchestration.model.envelope import START
@@ -357,8 +358,32 @@ def test_indexes_forget_ended_runs_after_their_retention(run: DrivenRun, dispatc
 
     store.client.zadd(run.keys["runs:completed"], {run.run_id: 1})
     sweeping(run, dispatches)
+    assert len(store.runs()) == 1  # it is kept longer than the settings say
+
+    store.client.delete(run.keys["run"])
+    sweeping(run, dispatches)
 
     assert run.content("runs:completed") is None
+
+
+def test_indexes_forget_what_lies_behind_any_number_of_runs_that_are_kept_longer(
+    run: DrivenRun, dispatches: Sent, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trimming, "_PAGE", 1)
+    monkeypatch.setattr(trimming, "_PAGES", 2)
+    index = run.keys["runs:failed"]
+    names = [name for name in map(str, range(40)) if store.locate(name)["runs:failed"] == index][:5]
+    for kept in names[:3]:
+        store.client.hset(store.locate(kept)["run"], "status", "failed")
+    sweep = blocking_sweep(store, dispatches, lambda _: 0)
+    store.client.zadd(index, {name: n + 1 for n, name in enumerate(names)})
+
+    def left_after_a_pass() -> list[str]:
+        sweep.sweep(everything=True)
+        return [name.decode() for name in store.client.zrange(index, 0, -1)]
+
+    assert left_after_a_pass() == names
+    assert left_after_a_pass() == names[:3]
 
 
 def test_sweeping_twice_finds_nothing_more(run: DrivenRun, dispatches: Sent, store: Store) -> None:

@@ -5,12 +5,13 @@
 
 local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then
+  local keep = retention.of_run()
   for name in pairs(call.named) do
     local key = call.extra[name]                -- used: the journal names it
-    if status == 'completed' then redis.call('UNLINK', key) else redis.call('PEXPIRE', key, A.keep) end
+    if status == 'completed' then redis.call('UNLINK', key) else redis.call('PEXPIRE', key, keep) end
   end
   redis.call('ZREM', K.retire, call.run)
   if status == 'completed' then journal.note('retire', {}) end
-  if redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
+  if redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, keep) end
 end
 return { 'retired' }

@@ -16,7 +16,7 @@ local version = versions.put_back_and_journal(A.version)
 if not version then return { 'forgotten' } end
 if life > 0 then redis.call('PEXPIRE', K.state, life) end   -- it may have become empty meanwhile
 if redis.call('HGET', K.run, 'status') ~= 'running' and redis.call('PTTL', K.journal) == -1 then
-  redis.call('PEXPIRE', K.journal, A.keep)
+  redis.call('PEXPIRE', K.journal, retention.of_run())
 end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 return { 'written', whole(version) }

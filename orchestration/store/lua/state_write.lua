@@ -41,13 +41,16 @@ if status == 'running' or redis.call('PTTL', K.handler) == -1 then
   redis.call('PERSIST', K.state)
   redis.call('PERSIST', K.versions)
 elseif life ~= -1 then                      -- before its start and after its end what a run keeps has to expire
-  redis.call('PEXPIRE', K.state, life > 0 and life or A.keep)
-  redis.call('PEXPIRE', K.versions, life > 0 and life or A.keep)
+  if life <= 0 then life = retention.of_run() end
+  redis.call('PEXPIRE', K.state, life)
+  redis.call('PEXPIRE', K.versions, life)
 end
 journal.write('state', {
   w = A.w, s = record and record.step, how = A.how, set = fields, del = body.del,
   replace = body.replace, v = version })
-if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then redis.call('PEXPIRE', K.journal, A.keep) end
+if status ~= 'running' and redis.call('PTTL', K.journal) == -1 then
+  redis.call('PEXPIRE', K.journal, retention.of_run())
+end
 redis.call('SET', K.answer, A.id, 'PX', 60000)
 if redis.call('GET', K.next) == A.me then redis.call('DEL', K.next) end
 lock.drop()

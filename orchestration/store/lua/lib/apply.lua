@@ -192,7 +192,7 @@ end
 
 function apply.answer(status, extra)
   publish.save()
-  if call.ended then redis.call('PEXPIRE', K.journal, A.keep) end   -- the last entry may have created it
+  if call.ended then redis.call('PEXPIRE', K.journal, call.keep) end   -- the last entry may have created it
   local body = extra or {}
   body.dispatches = call.dispatches
   body.ended = call.ended

@@ -10,7 +10,8 @@ function finish.run(status, event)
   redis.call('ZREM', K['runs:running'], call.run)
   redis.call('ZADD', K['runs:' .. status], call.now, call.run)
   redis.call('ZREM', K.timers, 'timeout|' .. call.run)
-  local about = redis.call('HMGET', K.run, 'ticket', 'workflow', 'parent', 'children', 'queued')
+  local about = redis.call('HMGET', K.run, 'ticket', 'workflow', 'parent', 'children', 'queued', 'options')
+  call.keep = retention.of_run(about[6])
   if about[1] then                   -- a run of a limited workflow: admitted, or in line
     call.leaving = about[1] .. '|' .. about[2]
     redis.call('ZADD', K.releasing, call.now, call.leaving)
@@ -28,15 +29,15 @@ function finish.run(status, event)
   if status == 'completed' then
     redis.call('UNLINK', unpack(lifetimes.spent()))
   end
-  for _, key in ipairs(lifetimes.retained()) do redis.call('PEXPIRE', key, A.keep) end
+  for _, key in ipairs(lifetimes.retained()) do redis.call('PEXPIRE', key, call.keep) end
   if about[5] then
     redis.call('HDEL', K.run, 'unbegun')
     turns.leave()
   elseif redis.call('PEXPIRE', K.handler, A.keep) == 1 then
     turns.expire()
   else
-    redis.call('PEXPIRE', K.state, A.keep)
-    redis.call('PEXPIRE', K.versions, A.keep)
+    redis.call('PEXPIRE', K.state, call.keep)
+    redis.call('PEXPIRE', K.versions, call.keep)
   end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
   if call.again then return end
