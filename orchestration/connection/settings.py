@@ -106,6 +106,7 @@ class Settings(BaseModel):
     flower_url: str | None = Field(
         default=None, pattern=r"^https?://[^\s]+$", description="Where Flower is; the console links tasks to it"
     )
+    otel: bool = Field(default=False, description="Trace with OpenTelemetry, as umbel.telemetry.install() does")
     unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")
     key_prefix: str = Field(default="umbel", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
     default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")

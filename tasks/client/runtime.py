@@ -39,7 +39,7 @@ from ...orchestration.store.verbs import Store
 from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamHub
 from ..context.ctx import Context
-from ..context.tracing import tracing
+from ..context.tracing import trace_by_setting, tracing
 from ..events.codec import encode_event
 from ..events.event import StartEvent
 from ..messages.dispatcher import CeleryDispatcher, publishing_app
@@ -65,10 +65,13 @@ class Runtime:
 
         Raises:
             NotConfigured: The settings have no Redis URL.
+            ConfigurationError: They ask for OpenTelemetry, which is not installed.
         """
         settings = Settings.from_environment() if settings is None else settings
         if settings.redis_url is None:
             raise NotConfigured(_NOT_CONFIGURED)
+        if settings.otel:
+            trace_by_setting()
         self.settings = settings
         self.app = publishing_app(settings) if app is None else app
         self.registry = Registry() if registry is None else registry

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from opentelemetry.trace import StatusCode, get_current_span
 import umbel.telemetry
 from support.eventually import eventually
 from support.processes.command_line import Cli
-from umbel import Context, Event, StartEvent, StopEvent, Workflow, retry_policy, step
+from umbel import Context, Event, Runtime, StartEvent, StopEvent, Workflow, retry_policy, step
+from umbel.errors import ConfigurationError
 from umbel.retry_policy import stop_after_attempt, wait_fixed
-from umbel.tasks.context.tracing import trace_with
+from umbel.tasks.context.tracing import trace_with, tracing
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
@@ -127,6 +130,22 @@ def test_the_duration_of_attempts_is_a_metric(traced: Traced) -> None:
     assert outcomes() == [("charge", "ended", 1), ("charge", "failed", 1), ("ship", "ended", 1)]
 
 
+def test_the_setting_leaves_what_traces_already(runtime: Any, traced: Traced) -> None:
+    installed = tracing()
+
+    with closing(Runtime(runtime.settings.model_copy(update={"otel": True}))):
+        assert tracing() is installed
+
+
+def test_the_setting_without_the_extra_is_refused(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "umbel.telemetry")
+    monkeypatch.delitem(sys.modules, "umbel.tasks.telemetry.spans")
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace.propagation.tracecontext", None)
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'umbel\[otel\]'"):
+        Runtime(runtime.settings.model_copy(update={"otel": True}))
+
+
 @pytest.mark.usefixtures("runtime")
 def test_nothing_is_kept_with_a_run_that_nobody_traces() -> None:
     assert "trace" not in umbel.attach(Asked().run().run_id)._record().options
@@ -142,6 +161,7 @@ FLOWS = """
 import json
 import os
 
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
@@ -152,7 +172,10 @@ file = open(os.environ["SPANS"], "a", buffering=1)
 provider = TracerProvider()
 exporter = ConsoleSpanExporter(out=file, formatter=lambda span: span.to_json(indent=None) + "\\n")
 provider.add_span_processor(SimpleSpanProcessor(exporter))
-umbel.telemetry.install(provider)
+if "UMBEL_OTEL" in os.environ:
+    trace.set_tracer_provider(provider)
+else:
+    umbel.telemetry.install(provider)
 
 
 class Second(Event):
@@ -170,13 +193,13 @@ class Two(Workflow):
 """
 
 
-@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
-def test_a_run_is_one_trace_over_its_processes(tmp_path: Path, pool: str) -> None:
+@pytest.mark.parametrize(("pool", "switched_on"), [("asyncio", {}), ("prefork", {"UMBEL_OTEL": "1"})])
+def test_a_run_is_one_trace_over_its_processes(tmp_path: Path, pool: str, switched_on: dict[str, str]) -> None:
     (tmp_path / "two.py").write_text(FLOWS)
     written = tmp_path / "spans"
     written.touch()
     with EmbeddedRedis.temporary() as server:
-        cli = Cli(tmp_path, UMBEL_REDIS_URL=server.url, SPANS=str(written))
+        cli = Cli(tmp_path, UMBEL_REDIS_URL=server.url, SPANS=str(written), **switched_on)
         with cli.background("worker", "two", "--pool", pool) as worker:
             worker.says("ready.")
             cli("run", "two:Two")
