@@ -22,11 +22,15 @@ class AttemptFailed(Exception):
 
     Attributes:
         retry_delay_seconds: When the next attempt is due; None if the failure is final.
+        kind: Name of the class of the step's error, which monitors group failures by: they take it from the `repr`.
     """
 
-    def __init__(self, text: str, retry_delay_seconds: float | None = None) -> None:
+    def __init__(self, text: str, retry_delay_seconds: float | None = None, kind: str = "AttemptFailed") -> None:
         super().__init__(text)
-        self.retry_delay_seconds = retry_delay_seconds
+        self.retry_delay_seconds, self.kind = retry_delay_seconds, kind
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({str(self)!r})"
 
 
 class Abandoned(BaseException):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from celery.events.state import State
 
 from support.eventually import eventually
 from support.flows import continuation as flows
@@ -81,6 +82,17 @@ def test_every_step_is_a_celery_task_of_its_own_for_monitors(lone: Deployment) -
     assert ends == recorded
     names = Counter(event["name"] for event in seen if event["type"] == "task-received")
     assert names == {"Links.begin": 1, "Links.link": 7, "Links.plain_link": 1, "Falls.begin": 1, "Falls.fall": 3}
+    state = State()
+    for event in seen:
+        state.event(event)
+    tasks = {task.uuid: task for task in state.tasks.values()}
+    of_celery = {"task-succeeded": "SUCCESS", "task-failed": "FAILURE", "task-retried": "RETRY"}
+    assert {uuid: task.state for uuid, task in tasks.items()} == {uuid: of_celery[kind] for uuid, kind in ends}
+    assert all(task.name and task.hostname for task in tasks.values())
+    assert all(task.runtime > 0 for task in tasks.values() if task.state == "SUCCESS")
+    # celery-exporter counts failures by what stands before the bracket.
+    assert {task.exception.partition("(")[0] for task in tasks.values() if task.exception} == {"Broken"}
+
     failed = [event for event in seen if event["type"] == "task-failed"]
     assert "attempt 3" in failed[0]["exception"]
     assert "raise Broken" in failed[0]["traceback"]
