@@ -263,9 +263,8 @@ class Executor:
         if (gained := reply.continued) is not None:
             self.attempts.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
         if isinstance(outcome, Failed):
-            text, kind = failure_text(outcome), type(error).__name__ if error else AttemptFailed.__name__
-            failed = AttemptFailed(f"attempt {work.attempt}: {text}", outcome.retry_delay_seconds, kind)
-            return Ended("failed", failed.with_traceback(error.__traceback__ if error else None), gained)
+            text = f"attempt {work.attempt}: {failure_text(outcome)}"
+            return Ended("failed", AttemptFailed(text, outcome.retry_delay_seconds, error), gained)
         return Ended(f"attempt {work.attempt} {OUTCOME_WORDS[type(outcome)]}", None, gained)
 
     async def _outcome(

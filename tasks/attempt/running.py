@@ -20,17 +20,20 @@ _RUN_ENDED = "its run has ended"
 class AttemptFailed(Exception):
     """An attempt has failed, and that is recorded: raised only so that Celery, whose monitors show it, knows.
 
+    It has the traceback of the step's error, and in its `repr` that one's class, which monitors count failures by.
+
     Attributes:
         retry_delay_seconds: When the next attempt is due; None if the failure is final.
-        kind: Name of the class of the step's error, which monitors group failures by: they take it from the `repr`.
     """
 
-    def __init__(self, text: str, retry_delay_seconds: float | None = None, kind: str = "AttemptFailed") -> None:
+    def __init__(self, text: str, retry_delay_seconds: float | None = None, error: BaseException | None = None) -> None:
         super().__init__(text)
-        self.retry_delay_seconds, self.kind = retry_delay_seconds, kind
+        self.retry_delay_seconds = retry_delay_seconds
+        self._shown_as = type(error or self).__name__
+        self.__traceback__ = error.__traceback__ if error else None
 
     def __repr__(self) -> str:
-        return f"{self.kind}({str(self)!r})"
+        return f"{self._shown_as}({str(self)!r})"
 
 
 class Abandoned(BaseException):
