@@ -9,9 +9,11 @@ import pytest
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, dump, event, failed, plan_of, step, stop, waiting
+from support.store.state_writer import BlockingHash
 from umbel.orchestration.model.envelope import START, STEP_FAILED, Envelope
 from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
+from umbel.orchestration.state.redis_hash import Change
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.scripts import unpack
 
@@ -147,6 +149,21 @@ def test_every_key_of_an_ended_run_has_a_lifetime(store: Store, end: Any) -> Non
     assert all(0 < milliseconds <= keep for milliseconds in left.values()), left
     assert f"{run.keys['run']}:journal" in left
     assert store.client.zcard(run.keys["retire"]) == 0
+
+
+def test_a_run_has_the_retention_it_was_started_with_also_in_what_comes_after_its_end(store: Store) -> None:
+    keep = 1000 * store.settings.retention_seconds * 1000
+    run, work = busy(store)
+    store.client.hset(run.keys["run"], "options", f'{{"timeout":1,"retention_ms":{keep:.0f}}}')
+
+    run.commit(work, failed())
+    run.leases.retire(run.run_id)
+    store.client.delete(run.keys["journal"])
+    BlockingHash.of(store, run.run_id, run.run_id).write(Change("set", set={"late": b"1"}))
+
+    left = lifetimes(run)
+    assert f"{run.keys['run']}:journal" in left
+    assert all(0.9 * keep < milliseconds <= keep for name, milliseconds in left.items() if ":answer" not in name), left
 
 
 def test_what_comes_too_late_leaves_no_key_without_an_expiry(store: Store) -> None:
