@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ class Scratch:
         own = store.locate(run_id)
         self.store, self.run_id = store, run_id
         self._done = 0
+        self._put, self._put_at = set[str](), 0.0
         self.keys = ScratchKeys(own.run_id, own.shard, own.tag, new_nonce())
 
     async def do_again(self, calls: Sequence[PastCall], *, tell: bool = False) -> list[Any]:
@@ -73,6 +75,7 @@ class Scratch:
         """
         told: list[Any] = []
         for start in range(0, len(calls), AT_A_TIME):
+            await self._keep_put()
             some = calls[start : start + AT_A_TIME]
             names = sorted(frozenset().union(*(call.names for call in some)))
             _, packed = await self.store.verb(
@@ -99,8 +102,16 @@ class Scratch:
         return told
 
     async def put(self, commands: Iterable[tuple[Any, ...]]) -> None:
-        """Write to the keys: commands, names of keys in place."""
-        await self.store.batch("rebuild a run", *commands)
+        """Write to the keys: commands, names of keys in place. Each is followed by when its key expires."""
+        written = [(command, ("PEXPIRE", command[1], LIFE_MS)) for command in commands]
+        await self.store.batch("rebuild a run", *(each for pair in written for each in pair))
+        self._put, self._put_at = {command[1] for command, _ in written}, time.monotonic()
+
+    async def _keep_put(self) -> None:
+        """What was put, and is not touched by what is done again, stays as long as that goes on."""
+        if self._put and time.monotonic() - self._put_at > LIFE_MS / 4000:
+            self._put_at = time.monotonic()
+            await self.store.batch("rebuild a run", *(("PEXPIRE", key, LIFE_MS) for key in self._put))
 
     async def drop(self) -> None:
         """Delete the keys. What a crash before leaves expires."""

@@ -17,11 +17,12 @@ from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
 from umbel.orchestration.history.packing.packer import Packer
 from umbel.orchestration.history.points import Where, point_at, points
 from umbel.orchestration.history.rebuild import rebuilt, rebuilt_contents
+from umbel.orchestration.history.scratch import LIFE_MS
 from umbel.orchestration.history.verify import differences, verify
 from umbel.orchestration.inspection.run_detail import read_detail
 from umbel.orchestration.inspection.run_rows import read_rows
 from umbel.orchestration.model.errors import HistoryDamaged, HistoryUnavailable
-from umbel.orchestration.model.work_item import FannedOut
+from umbel.orchestration.model.work_item import FannedOut, Returned
 from umbel.orchestration.snapshots.take import contents
 from umbel.orchestration.state.redis_hash import Change, StateHash
 from umbel.orchestration.store import journal
@@ -395,6 +396,23 @@ def test_packed_entries_are_bounded_as_those_of_the_journal_are(
     assert [entry.seq for entry in all_entries(store, run.run_id)] == list(range(kept.first, 61))
     assert state_at(store, run, 60) == {"n": 59}
     assert_holds(store, run.run_id)
+
+
+def test_keys_on_which_a_past_is_rebuilt_expire_from_their_first_moment(store: Store) -> None:
+    run = DrivenRun(store, PLAN).start()
+    run.commit(run.claim("begin"), FannedOut((event("A"), event("A"))))
+    run.commit(run.claim("work"), Returned(event("B")))
+    store.call(checkpoint_run, store, run.run_id)
+    past = all_entries(store, run.run_id)
+
+    async def lives(store: Any) -> dict[bytes, int]:
+        async with rebuilt(store, run.run_id, past) as scratch:  # as at the checkpoint: nothing is done again
+            keys = await store.command("test", "KEYS", f"*rebuilt:*{run.run_id}*")
+            assert scratch.keys["run"].encode() in keys
+            return {key: await store.command("test", "PTTL", key) for key in keys}
+
+    assert all(0 < life <= LIFE_MS for life in store.call(lives, store).values())
+    assert not [*store.client.scan_iter(f"*rebuilt:*{run.run_id}*")]
 
 
 def test_without_values_in_the_journal_no_checkpoint_is_made(store: Store) -> None:
