@@ -8,8 +8,10 @@ import pytest
 
 import umbel
 from support.eventually import eventually_async
+from support.store.blocking import store_of
 from umbel import (
     Context,
+    Event,
     HumanResponseEvent,
     StartEvent,
     StepFailedEvent,
@@ -411,3 +413,48 @@ async def test_a_child_in_a_session_that_waits_for_it_is_refused() -> None:
     for inner in ("inner", None):
         with pytest.raises(ChildFailed, match="neither would ever end"):
             await Outer().run(session="outer", inner=inner)
+
+
+async def test_a_retry_resumes_the_failed_child_of_a_step_that_waited_for_a_slot(runtime: BasicRuntime) -> None:
+    tries: list[int] = []
+    leave = asyncio.Event()
+
+    class Part(Event):
+        n: int
+
+    class Done(Event):
+        value: int
+
+    class Second(Workflow):
+        @step
+        async def go(self, ev: StartEvent) -> StopEvent:
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError("the first time")
+            return StopEvent(result=7)
+
+    class Parent(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Part]:
+            return [Part(n=0), Part(n=1)]
+
+        @step(num_workers=1)
+        async def work(self, ctx: Context, ev: Part) -> Done:
+            if ev.n == 0:
+                return Done(value=await ctx.run(Second()))
+            await leave.wait()
+            return Done(value=1)
+
+        @step
+        async def join(self, evs: list[Done]) -> StopEvent:
+            return StopEvent(result=sum(ev.value for ev in evs))
+
+    handler = Parent().run()
+    in_line = runtime.store.locate(handler.run_id)["queue"]
+    client = store_of(runtime).client
+    await eventually_async(lambda: tries and client.hlen(in_line), "the child's failure waits for the slot")
+    await handler.cancel()
+    await runtime.portal.run(runtime.engine.retry(handler.run_id))
+    leave.set()
+    assert await handler == 8
+    assert len(tries) == 2

@@ -185,17 +185,24 @@ end
 
 -- The run is retried: children that have not completed go on with it. Their old ends are no answers any more.
 function children.revive()
-  local flat = redis.call('HGETALL', K.children)
+  local flat, in_line, place = redis.call('HGETALL', K.children), nil, nil
   for i = 1, #flat, 2 do
     local child = not string.find(flat[i], '[#|]') and cmsgpack.unpack(flat[i + 1])
-    local record = child and child.st ~= 'completed' and child.st ~= 'held' and records.get(child.w)
+    local goes_on = child and child.st ~= 'completed' and child.st ~= 'held'
+    local record = goes_on and records.get(child.w)
+    if goes_on and not record then                -- it may wait for a slot, with its answers
+      in_line = in_line or slots.in_line()
+      place, record = unpack(in_line[child.w] or {})
+    else
+      place = nil
+    end
     if record then
       if not OPEN[child.st] then
         if record.answers then record.answers[child.wt] = nil end
         redis.call('HDEL', K.events, 'child|' .. flat[i])
         if record.awaited then record.awaited = record.awaited + 1 end
         stay(child, 1)
-        records.put(child.w, record)
+        if place then slots.put_in_line(place, record) else records.put(child.w, record) end
       end
       child.st = 'reviving'
       children.put(flat[i], child)

@@ -69,6 +69,21 @@ local function take_first(step)
   return record
 end
 
+-- The records that wait in line: work id -> its field, and the record.
+function slots.in_line()
+  local found, flat = {}, redis.call('HGETALL', K.queue)
+  for i = 1, #flat, 2 do
+    local record = not string.find(flat[i], ':[ht]$') and records.decode(flat[i + 1])
+    if record and record.work_id then found[record.work_id] = { flat[i], record } end
+  end
+  return found
+end
+
+-- Writes back a record that slots.in_line has found.
+function slots.put_in_line(field, record)
+  redis.call('HSET', K.queue, field, records.encode(record))
+end
+
 -- A record that waits in line is cancelled: this is what is left of it there.
 function slots.blank(field)
   local record = { cancelled = 1 }
