@@ -135,3 +135,58 @@ async def test_sets_that_have_to_become_complete_in_time_still_have_to() -> None
     assert await handler == ["collected", "joined"]
     assert (await handler.verify()).holds
     assert (await fork.verify()).holds
+
+
+#: Whether the step of `Fails` fails.
+BROKEN: set[str] = set()
+
+
+class Fails(Workflow):
+    """Fails with two sets open, and goes on when it is retried."""
+
+    @step
+    async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Packed | Asked | None:
+        ctx.send_event(Paid(order="joined"))
+        ctx.send_event(Packed(order="collected"))
+        return Asked()
+
+    @step
+    async def fail(self, ctx: Context[Any], ev: Asked) -> Shipped | None:
+        if ctx.run_id in BROKEN:
+            raise ValueError("broken")
+        return None
+
+    @step(join_by="order", within_seconds=0.4)
+    async def join(self, paid: Paid, shipped: Shipped) -> StopEvent: ...
+
+    @step
+    async def collect(self, ctx: Context[Any], ev: Packed) -> StopEvent | None:
+        found = ctx.collect_events(ev, [Packed] * 2, key=ev.order, within_seconds=0.4)
+        return None if found is None else StopEvent()
+
+    @step
+    async def late(self, ctx: Context[Any], ev: JoinExpired) -> StopEvent | None:
+        async with ctx.store.edit_state() as state:
+            state["keys"] = sorted([*state.get("keys", []), ev.key])
+        return StopEvent(result=state["keys"]) if len(state["keys"]) == 2 else None
+
+
+async def test_sets_whose_time_is_over_while_their_run_has_ended_expire_when_it_is_retried(
+    runtime: BasicRuntime,
+) -> None:
+    BROKEN.add("broken-1")
+    handler = Fails().run(run_id="broken-1")
+    with pytest.raises(ValueError, match="broken"):
+        await handler
+    store, outbox = runtime.store, runtime.store.locate(handler.run_id)["outbox"]
+
+    def none_is_due() -> bool:
+        members = runtime.portal.call(store.command("look", "ZRANGE", outbox, 0, -1))
+        return not [each for each in members if each.startswith((b"join|broken-1|", b"buffer|broken-1|"))]
+
+    await asyncio.to_thread(eventually, none_is_due, "both limits are over")
+
+    BROKEN.clear()
+    await runtime.portal.run(runtime.engine.retry(handler.run_id))
+    assert await handler == ["collected", "joined"]
+    assert (await handler.verify()).holds

@@ -140,6 +140,8 @@ class Outbox:
             await self._cancel_rest(run_id, more[0])
         elif kind in ("join", "buffer"):
             await self._expire(kind, run_id, more[0])
+        elif kind == "parked":  # as long as an ended run is kept, which is over
+            await self._forget(more[0].partition("|")[0], member)
         elif kind == "ended":
             await self._report(run_id)
         else:
@@ -160,7 +162,7 @@ class Outbox:
             again_at = round((int(seconds) + settings.redispatch_seconds) * 1000)
             await self._store.command("look later", "ZADD", key, "XX", again_at, f"{kind}|{run_id}|{buffer}")
             return
-        if status != "running":
+        if status is None:
             await self._forget(run_id, f"{kind}|{run_id}|{buffer}")
             return
         limits = Limits(self._store.settings.queue, self._store.settings.inbox_max_events)

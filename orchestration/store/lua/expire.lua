@@ -2,16 +2,18 @@
 -- Args: run, kind (`join` or `buffer`, of collect_events), b (the buffer: step|scope and key, or step|buffer id), types
 --   (of a join's events), lists (logical names of a buffer's lists), common limits.
 -- Body: commands that say so. Answers: expired {dispatches} | early | closed (nothing waits there any more).
--- Repeating it changes nothing.
+-- Repeating it changes nothing. While the run has ended nothing is dropped: that follows if it is retried.
 --!keys run outbox extra collect
 
 local member = A.kind .. '|' .. call.run .. '|' .. A.b
 local due = tonumber(redis.call('ZSCORE', K.outbox, member))
-if redis.call('HGET', K.run, 'status') ~= 'running' then
+if not due then return { 'closed' } end
+local status = redis.call('HGET', K.run, 'status')
+if status ~= 'running' then
   redis.call('ZREM', K.outbox, member)
+  if status and status ~= 'completed' then set_limits.keep(member) end
   return { 'closed' }
 end
-if not due then return { 'closed' } end
 if due > call.now then return { 'early' } end
 redis.call('ZREM', K.outbox, member)
 local dropped = 0

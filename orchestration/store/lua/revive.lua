@@ -44,5 +44,6 @@ for _, wid in ipairs(ids) do
     timing.set_timer(record.awaits[2], 'waiter|' .. call.run .. '|' .. waiter)
   end
 end
+set_limits.revive()
 journal.write('revived', { status = status })
 return apply.answer('revived')

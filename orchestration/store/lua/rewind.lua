@@ -8,7 +8,7 @@
 -- superseded (its session is at another run, or it waits for its turn) | children (it has some, which do not go back).
 -- All of it is one script, of about a millisecond per hundred work items that are put in place.
 --!keys run extra retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler timers
---!keys journal outbox
+--!keys journal
 
 local meta = redis.call('HMGET', K.run, 'status', 'rewound', 'rewound_answer', 'limit', 'queued', 'children', 'branch')
 local status, limit = meta[1], meta[4]
@@ -25,7 +25,7 @@ for _, key in ipairs(redis.call('SMEMBERS', K.extra)) do
 end
 
 local body = unpacked_body()
-set_limits.each(function(member) redis.call('ZREM', K.outbox, member) end)   -- a later set has its own
+set_limits.drop()                                -- a later set has its own
 for _, key in ipairs(lifetimes.spent()) do redis.call('UNLINK', key) end
 for _, name in ipairs(A.old) do
   local key = call.extra[name]

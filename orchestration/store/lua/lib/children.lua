@@ -6,6 +6,7 @@
 --   rest|run|fan-out      cancel what has not arrived at a join of the fan-out
 --   join|run|buffer       drop a set of events that did not become complete in time (lib/joins.lua)
 --   buffer|run|buffer     the same, of collect_events (collect.lua)
+--   parked|…              one of these two, of a run that has ended and may be retried (lib/set_limits.lua)
 -- Fields of K.children: <child> { w work item that waits for it, wt the name of its answer there, st status (held
 -- starting running reviving unwanted, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl
 -- digest of its plan, sp what it is started with, until it was, ke it is another run's child too }; plan|<digest> a

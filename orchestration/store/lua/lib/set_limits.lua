@@ -1,5 +1,6 @@
--- Limits of sets of events that have to become complete in time, joined or collected: entries of K.outbox.
---!keys joins collect
+-- Limits of sets of events that have to become complete in time, joined or collected: entries of K.outbox. Of one that
+-- is over while the run has ended, `parked|…` stays as long as the run: should it be retried, the set expires then.
+--!keys joins collect outbox
 
 -- Calls `act` with the entry of each buffer that has something, in any order; some have no limit.
 function set_limits.each(act)
@@ -16,4 +17,18 @@ function set_limits.each(act)
   for i = 1, #collected, 2 do
     if string.sub(collected[i], 1, 7) == 'buffer:' then once('buffer|' .. call.run .. '|' .. collected[i + 1]) end
   end
+end
+
+function set_limits.keep(member)
+  redis.call('ZADD', K.outbox, whole(call.now + A.keep), 'parked|' .. member)
+end
+
+function set_limits.drop()
+  set_limits.each(function(member) redis.call('ZREM', K.outbox, member, 'parked|' .. member) end)
+end
+
+function set_limits.revive()
+  set_limits.each(function(member)
+    if redis.call('ZREM', K.outbox, 'parked|' .. member) == 1 then redis.call('ZADD', K.outbox, call.now, member) end
+  end)
 end
