@@ -146,14 +146,15 @@ function children.ended(id, child, status, event)
   child.st, child.sp = status, nil
   children.put(id, child)
   stay(child, -1)
-  local record = records.get(child.w)
+  local record, place = records.get(child.w), nil
+  if not record then place, record = unpack(slots.in_line()[child.w] or {}) end   -- it may wait for a slot
   if not record then return true end
   redis.call('HSET', K.events, 'child|' .. id, event)
   record.work_id = child.w
   record.answers = record.answers or {}
   record.answers[child.wt] = 'child|' .. id
   if record.state ~= 'suspended' or not record.awaited then
-    records.put(child.w, record)
+    if place then slots.put_in_line(place, record) else records.put(child.w, record) end
     return true
   end
   journal.lead_to(child.w, record.step, child.wf, id)
