@@ -49,6 +49,16 @@ def test_what_is_not_as_the_journal_has_it_is_named(store: Store) -> None:
     assert str(found.differences[0]) == "run[live]: expected b'1', found b'2'"
 
 
+def test_a_timer_that_a_running_run_lacks_is_named(store: Store) -> None:
+    run = DrivenRun(store, PLAN).start(timeout_seconds=100)
+    assert verified(store, run.run_id).holds
+    store.client.zremrangebyrank(run.keys["timers"], 0, -1)
+
+    found = verified(store, run.run_id)
+
+    assert [each.key for each in found.differences] == ["timers"]
+
+
 #: Verbs on runs that need no entry of their own: what they do to a run, another entry says, or they do nothing to it.
 NO_ENTRY = {
     "hop": "the entry of a commit",
