@@ -168,7 +168,7 @@ def test_a_failure_is_logged_by_celery_as_well(deploy: Deploy, way: str) -> None
     worker = worker_of(deployment)
     with pytest.raises(Broken, match=way):
         deployment.start(flows.Breaks).result(40)
-    eventually(lambda: "raised expected: AttemptFailed(" in worker.log(), "Celery's line is there")
+    eventually(lambda: "raised expected: Broken(" in worker.log(), "Celery's line is there")
 
 
 # -- what is managed --------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from umbel.tasks.events.codec import encode_event
 _MORE = ("mixed keys", "event")
 #: Nothing declares what they hold, so both write what they find best.
 _UNDECLARED = ("Any", "object", "bare list", "bare dict")
+#: One of its fields may hold anything: what JSON has no number for is written there as each finds best.
+_HOLDS_ANY = "dataclass"
 #: Pydantic does not read them.
 _OFFSET_WITH_SECONDS = re.compile(r"[+-]\d\d:\d\d:\d\d")
 
@@ -42,6 +44,8 @@ def test_an_event_over_http_is_what_pydantic_makes_of_its_json(kind: str) -> Non
         except Exception:
             return  # JSON alone does not bring it back
         if expected.model_dump_json() != text or _OFFSET_WITH_SECONDS.search(written.decode()):
+            return
+        if kind == _HOLDS_ANY and re.search("Infinity|NaN", written.decode()):
             return
 
         sent = parse_event({"type": cls.__name__, "value": json.loads(text)}, {cls.__name__: cls})
