@@ -98,7 +98,7 @@ class Sweep:
             horizons = await self._horizons(now)
             for shard in due["unclaimed"]:
                 done += await self._redispatch(shard, horizons)
-        done += await self._all("timers", due, lambda _, timer: self._timer(timer))
+        done += await self._all("timers", due, lambda _, timer: self._timer(timer, now))
         done += await self._all("retire", due, lambda _, run_id: self.leases.retire(run_id))
         done += await self._all("releasing", due, lambda _, text: self.quota.release(Admission.of_releasing(text)))
         done += await self._all("awaiting_admission", due, lambda _, run_id: self.quota.look_at(run_id, now), LOOKS)
@@ -164,10 +164,10 @@ class Sweep:
 
     # -- timers and leases ---------------------------------------------------------------------------------------------
 
-    async def _timer(self, member: str) -> None:
+    async def _timer(self, member: str, now: int) -> None:
         kind, _, rest = member.partition("|")
         if kind == "timeout":
-            await self._time_out(rest)
+            await self._time_out(rest, now)
             return
         run_id, work_id, *waiter = rest.split("|", 2)
         applied = await self.leases.wake(run_id, member, kind, work_id, waiter[0] if waiter else "")
@@ -184,12 +184,15 @@ class Sweep:
                 )
         await self.engine.dispatch(run_id, applied.dispatches)
 
-    async def _time_out(self, run_id: str) -> None:
+    async def _time_out(self, run_id: str, now: int) -> None:
         try:
-            timeout = (await self.store.run(run_id)).options.get("timeout")
+            record = await self.store.run(run_id)
+            timeout = record.options.get("timeout")
+            if timeout is None:  # a rewind has given it a limit: what is known is how long the run has lasted
+                timeout = (now - record.created_at) / 1000
             active = await self.store.active_steps(run_id)
         except RunNotFound:
-            timeout, active = None, []
+            timeout, active = 0.0, []
         event = ending(TIMED_OUT, timeout=timeout, active_steps=active)
         await self.engine.finish(run_id, "timed_out", event, if_due=True)
 

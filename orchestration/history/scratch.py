@@ -60,20 +60,20 @@ class Scratch:
         self._put, self._put_at = set[str](), 0.0
         self.keys = ScratchKeys(own.run_id, own.shard, own.tag, new_nonce())
 
-    async def do_again(self, calls: Sequence[PastCall], *, tell: bool = False) -> list[Any]:
+    async def do_again(self, calls: Sequence[PastCall], *, details: bool = False) -> list[Any]:
         """Do again what entries record, in order.
 
         Args:
             calls: These.
-            tell: Answer also what an attempt was given or has done by each of them: see `TOLD` in `replay.lua`.
+            details: Answer also what an attempt was given or has done by each of them: see `DETAILS` in `replay.lua`.
 
         Returns:
-            With `tell`, what is told of each; None where nothing is.
+            With `details`, those of each; None where there are none.
 
         Raises:
             HistoryDamaged: A function refuses what it did then: the journal does not suffice, or is damaged.
         """
-        told: list[Any] = []
+        found: list[Any] = []
         for start in range(0, len(calls), AT_A_TIME):
             await self._keep_put()
             some = calls[start : start + AT_A_TIME]
@@ -85,21 +85,21 @@ class Scratch:
                 first=self._done,
                 names=names,
                 life=LIFE_MS,
-                tell=tell or None,
+                details=details or None,
                 body=[call.wire for call in some],
                 extra={name: self.keys[name] for name in names},
             )
             self._done += len(some)
             for call, answered in zip(some, unpack(packed), strict=True):
-                answer, *more = answered if tell else (answered,)
-                told += [None if each is False else each for each in more]
+                answer, *more = answered if details else (answered,)
+                found += [None if each is False else each for each in more]
                 if answer not in call.answers:
                     raise HistoryDamaged(
                         f"Entry {call.entry.seq} ({call.entry.kind}) of the journal of run {self.run_id!r} cannot be "
                         f"done again: expected {' or '.join(call.answers)}, found {answer}.",
                         seq=call.entry.seq,
                     )
-        return told
+        return found
 
     async def put(self, commands: Iterable[tuple[Any, ...]]) -> None:
         """Write to the keys: commands, names of keys in place. Each is followed by when its key expires."""

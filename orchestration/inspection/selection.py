@@ -1,4 +1,4 @@
-"""Runs that meet a condition, for whoever acts on many of them: operators' commands and programs.
+"""Runs that meet a condition, for commands and programs that act on many of them.
 
 Nothing is written and no index is kept for it: runs are walked from the newest to the oldest, a page at a time.
 """

@@ -14,7 +14,6 @@ Rules that live here (the contract is LlamaIndex Workflows', see docs/how-an-eve
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -180,7 +179,7 @@ def _deliver(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limi
 def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limits: Limits) -> Join:
     slot = step.slot_of(event)
     assert slot is not None  # accepts_event said so
-    key = join_key(step, event)
+    key = step.join_key(event)
     return Join(
         work_stem=derive_id(origin.run_id, "join", step.name, origin.scope.path + key),
         step=step,
@@ -192,11 +191,6 @@ def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, li
         recoveries=origin.packed_recoveries(),
         key=key,
     )
-
-
-def join_key(step: StepPlan, event: Envelope) -> str:
-    """Names the value that the events of a set share, for a step that joins by one; else empty."""
-    return "" if step.join_by is None else f"~{derive_id(json.dumps(event.field(step.join_by), sort_keys=True))}"
 
 
 def _gathering_scope(plan: Plan, step: StepPlan, scope: Scope) -> str | None:

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from .envelope import EVENT, Envelope
+from .work_item import derive_id
 
 #: Begins what work lacks that was parked because the code routes an event that the run's plan does not.
 NOT_ROUTING = "-"
@@ -73,6 +74,12 @@ class StepPlan:
     def accepts_event(self, event: Envelope) -> bool:
         """Whether routing hands `event` to this step (or to its join)."""
         return self.slot_of(event) is not None
+
+    def join_key(self, event: Envelope) -> str:
+        """Names the value that the events of a set share, if the step joins by one; else empty."""
+        if self.join_by is None:
+            return ""
+        return f"~{derive_id(json.dumps(event.field(self.join_by), sort_keys=True))}"
 
     def slot_of(self, event: Envelope) -> str | None:
         """The accepted name that this event counts as; None when the step does not take it."""

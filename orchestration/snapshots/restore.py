@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..model.commands import Command, Fill, where
-from ..model.decide import Limits, join_key, route
+from ..model.decide import Limits, route
 from ..model.envelope import Envelope
 from ..model.plan import Plan
 from ..model.work_item import Origin, Scope, Surroundings, buffer_name, derive_id
@@ -131,7 +131,7 @@ def puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iter
         put: dict[str, Any] = {
             "o": "slot",
             "sc": slot.scope,
-            "ky": join_key(plan.by_name[slot.step], slot.event),
+            "ky": plan.by_name[slot.step].join_key(slot.event),
             "s": slot.step,
             "ty": slot.accepted_as,
             "e": derive_id(run_id, "slot", number),

@@ -249,6 +249,7 @@ class WithPast(ABC):
         chosen = run_id or (new_id() if session is None else new_run_of(session))
         found = await self._at(_where(point, "after"))
         record = await store.run(self.run_id)
+        seconds = record.options.get("timeout") if timeout_seconds is None else timeout_seconds
         plan = self._code if self._code is not None and not recorded_code else await store.plan_of(self.run_id)
         limit = await store.command("read a run", "HGET", store.locate(self.run_id)["run"], "limit")
         await going_on.fork(
@@ -260,8 +261,8 @@ class WithPast(ABC):
             self._limits,
             announce=lambda at: encode_event(RunForked(run_id=at.run_id, seq=at.seq), store.settings),
             keeping=keeping,
-            options=record.options,
-            timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
+            options=record.options | {"timeout": seconds},
+            timeout_seconds=seconds,
             num_concurrent_runs=int(limit) if limit else None,
             in_session=session is not None,
         )

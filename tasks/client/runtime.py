@@ -39,10 +39,11 @@ from ...orchestration.store.verbs import Store
 from ...orchestration.streams.ends import StartedRun
 from ...orchestration.streams.reader import StreamHub
 from ..context.ctx import Context
-from ..context.tracing import trace_by_setting, tracing
+from ..context.tracing import tracing
 from ..events.codec import encode_event
 from ..events.event import StartEvent
 from ..messages.dispatcher import CeleryDispatcher, publishing_app
+from ..telemetry.by_setting import trace_by_setting
 from ..workflow.definition import WorkflowDefinition, serializer_of
 from ..workflow.registry import Registry
 from ..workflow.start_events import kept_start_event
@@ -146,7 +147,7 @@ class Runtime:
         self.prepare(workflow, run_id)
         self.registry.keep(run_id, workflow)
         envelope = None if event is None else encode_event(event, self.settings)
-        options = (options or {}) | kept_start_event(workflow, envelope)
+        options = {"timeout": timeout_seconds} | (options or {}) | kept_start_event(workflow, envelope)
         started = self.hub.expect(run_id)
         here = None if self.portal.is_here() else self._engine_here
         if begin_with is not None or session is not None or num_concurrent_runs is not None:

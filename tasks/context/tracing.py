@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from ...orchestration.model.errors import ConfigurationError
 from ...orchestration.model.work_item import Work
 
 
@@ -35,24 +33,3 @@ def trace_with(tracing: Tracing | None) -> None:
 def tracing() -> Tracing | None:
     """What traces in this process; None for nothing."""
     return _installed
-
-
-def trace_by_setting() -> None:
-    """What UMBEL_OTEL switches on: `umbel.telemetry.install()`, unless something traces in this process already.
-
-    It is loaded by name, because it lies above and needs an extra.
-
-    Raises:
-        ConfigurationError: The extra is not installed.
-    """
-    if _installed is not None:
-        return
-    try:
-        telemetry = importlib.import_module("umbel.telemetry")
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] != "opentelemetry":
-            raise
-        raise ConfigurationError(
-            "UMBEL_OTEL is set, but OpenTelemetry is not installed. Install it with: pip install 'umbel[otel]'"
-        ) from missing
-    telemetry.install()

@@ -1,4 +1,4 @@
-"""`workflows.runtime.types.step_function`: what instrumentation is told about spans of steps and runs.
+"""`workflows.runtime.types.step_function`: what listeners of the instrumentation get about spans of steps and runs.
 
 The module needs the package `llama_index_instrumentation`, which `llama-index-core` depends on.
 """

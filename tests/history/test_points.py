@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import pytest
 
 import umbel
-from support.eventually import eventually
+from support.eventually import eventually, eventually_async
 from umbel import (
     Collect,
     Context,
     ContextSerdeError,
     Event,
     HistoryUnavailable,
+    HumanResponseEvent,
     RunError,
     RunForked,
     Runtime,
@@ -25,6 +26,7 @@ from umbel import (
     Workflow,
     WorkflowRewound,
     WorkflowRuntimeError,
+    WorkflowTimeoutError,
     step,
 )
 
@@ -270,3 +272,19 @@ async def test_a_time_limit_that_is_none_is_refused(seconds: Any) -> None:
         await handler.fork("before ship", timeout_seconds=seconds)
     with pytest.raises(WorkflowRuntimeError, match="timeout_seconds must be a number of seconds from 0"):
         await handler.rewind("before ship", timeout_seconds=seconds)
+
+
+async def test_a_run_whose_limit_is_not_its_workflows_says_when_it_is_over(runtime: Runtime) -> None:
+    class Patient(Workflow, timeout=None):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(HumanResponseEvent)).response)
+
+    handler = Patient().run()
+    await eventually_async(lambda: any(each.kind == "commit" for each in runtime.journal(handler.run_id)), "it waits")
+    forked = await handler.fork("before ask", timeout_seconds=0.1)
+    with pytest.raises(WorkflowTimeoutError, match=r"0\.1"):
+        await forked
+    await handler.rewind("before ask", timeout_seconds=0.1, stop_running=True)
+    with pytest.raises(WorkflowTimeoutError):
+        await handler

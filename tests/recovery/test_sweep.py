@@ -252,6 +252,7 @@ def test_a_pass_settles_timers_owners_and_ended_runs(run: DrivenRun, dispatches:
     assert ended.status == "timed_out"
     assert ended.ending is not None
     assert ended.ending.value()["active_steps"] == ["work"]
+    assert ended.ending.value()["timeout"] >= 0  # it has none among its options: how long it has lasted
 
 
 def test_a_pass_gives_the_keys_of_ended_runs_their_lifetime(run: DrivenRun, dispatches: Sent, store: Store) -> None:

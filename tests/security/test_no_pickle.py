@@ -35,7 +35,6 @@ MAY_PICKLE = {"tasks/events/serializers.py"}
 MAY_IMPORT_BY_NAME = {
     "tasks/llama_index/signatures.py",
     "tasks/llama_index/install.py",
-    "tasks/context/tracing.py",
     "workers/cli/targets.py",
     "workers/cli/lazy_group.py",
     "workers/pool/loop.py",

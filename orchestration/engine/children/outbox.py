@@ -5,8 +5,8 @@
     end of the parent ── parted ──> finish of each child
 
 Each arrow is a script of its own that may be repeated, by any process. What comes next is recorded in the outbox of the
-shard, by the script before: whoever made the change does it at once, and the sweep does what is left over. Nothing here
-has to succeed together with anything else.
+shard, by the script before: the process that made the change does it at once, and the sweep does what is left over.
+Nothing here has to succeed together with anything else.
 
 A child's start is recognised by a nonce that follows from its parent, so it is started once. Its end is counted once.
 A running child is also looked at from time to time: should a process of an older release have ended it, or Redis have
@@ -243,7 +243,7 @@ class Outbox:
             error = f"Run {child_id!r} is not in Redis any more."
             await self._tell(parent, child_id, "failed", _not_begun("RunNotFound", error))
         elif status not in END_STATUSES:
-            # Of a child that a fork shares with its origin, only the origin is told that it has ended.
+            # Of a child that a fork shares with its origin, only the origin hears that it has ended.
             pause_seconds = self._store.settings.sweep_seconds if b"ke" in child else None
             await self._look_later(parent, child_id, pause_seconds)
         elif child[b"st"] == b"reviving" and status != "completed":

@@ -137,7 +137,7 @@ def _sent(plan: Plan, work_id: str, sends: Sequence[tuple[str, Commands]]) -> It
     occurrences: dict[tuple[str, bytes, str], int] = {}
     for emit_id, commands in sends:
         if not commands or any(each["o"] == "resume" for each in commands):
-            raise _Unclear  # whoever waited for it may not wait in the fork
+            raise _Unclear  # what waited for it may not wait in the fork
         event = next((envelope_of(each) for each in commands if "d" in each), None)
         if event is None:
             raise _Unclear

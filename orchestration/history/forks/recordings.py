@@ -1,6 +1,6 @@
 """What a run has recorded after a point, as a fork can take it: outcomes with all that they depend on, and answers.
 
-The journal is done again, which tells what each attempt was given and has written. What cannot be known to be equal is
+The journal is done again, which shows what each attempt was given and has written. What cannot be known to be equal is
 left out, so that it is executed: attempts that failed, waited, collected events, ran child runs or were
 lost on the way; those that read a key of the state which another step has written meanwhile; those of earlier releases.
 """
@@ -58,8 +58,8 @@ async def recordings(
         reading.before(entry)
     reading.at_the_point(snapshot, is_whole=past[0].seq == 1)
     async with rebuilt(store, run_id, past) as scratch:
-        told = await scratch.do_again(list(_calls(after)), tell=True)
-    for entry, each in zip(after, told, strict=True):
+        details = await scratch.do_again(list(_calls(after)), details=True)
+    for entry, each in zip(after, details, strict=True):
         reading.after(entry, each)
     streams = store.locate(run_id)["stream"]
     found: dict[str, Recorded] = {}
@@ -215,26 +215,26 @@ class _Reading:
 
     # -- after it ------------------------------------------------------------------------------------------------------
 
-    def after(self, entry: Entry, told: Any) -> None:
-        """An entry after the point, and what is told of it."""
+    def after(self, entry: Entry, details: Any) -> None:
+        """An entry after the point, and its details: see `Scratch.do_again`."""
         about, work_id = _about(entry), entry.work_id or _about(entry).get("w") or ""
         match entry.kind:
             case "claim":
-                self._begin(entry.seq, *self._given(told))
+                self._begin(entry.seq, *self._given(details))
             case "commit":
                 self._committed(entry, about, work_id)
-                if told is not None:
-                    self._begin(entry.seq, *self._given(told))
+                if details is not None:
+                    self._begin(entry.seq, *self._given(details))
             case "state":
-                self._state(entry, about, work_id, told)
+                self._state(entry, about, work_id, details)
             case "flush" | "published":
-                self._flushed(entry, about, work_id, told)
+                self._flushed(entry, about, work_id, details)
             case kind if kind in _UNCLEAR:
                 self._unclear.add(work_id)
 
     @staticmethod
-    def _given(told: Any) -> tuple[str, str | None]:
-        work_id, digests, gathered = told
+    def _given(details: Any) -> tuple[str, str | None]:
+        work_id, digests, gathered = details
         is_known = isinstance(digests, list) and bool(digests) and all(digests)
         return work_id, digest_of_events(digests, gathered=bool(gathered)) if is_known else None
 
@@ -244,8 +244,8 @@ class _Reading:
             self._unclear.add(work_id)
         self._open[work_id] = _Attempt(seq, digests, failed_on=before.failed_on if before is not None else {})
 
-    def _state(self, entry: Entry, about: Mapping[str, Any], work_id: str, told: Any) -> None:
-        flat = told if isinstance(told, list) else []
+    def _state(self, entry: Entry, about: Mapping[str, Any], work_id: str, details: Any) -> None:
+        flat = details if isinstance(details, list) else []
         written = {key: raw(value) for key, value in zip(flat[::2], flat[1::2], strict=True)}
         deleted = list(about.get("del") or ())
         if about.get("replace"):
@@ -261,13 +261,13 @@ class _Reading:
         elif work_id:
             self._unclear.add(work_id)
 
-    def _flushed(self, entry: Entry, about: Mapping[str, Any], work_id: str, told: Any) -> None:
+    def _flushed(self, entry: Entry, about: Mapping[str, Any], work_id: str, details: Any) -> None:
         attempt = self._open.get(work_id)
-        if attempt is None or not isinstance(told, int):
+        if attempt is None or not isinstance(details, int):
             self._unclear.add(work_id)
             return
         if about["p"]:
-            attempt.early.append((told, about["p"]))
+            attempt.early.append((details, about["p"]))
         attempt.sent += [(send["id"], send["commands"]) for send in entry.commands]
 
     def _committed(self, entry: Entry, about: Mapping[str, Any], work_id: str) -> None:

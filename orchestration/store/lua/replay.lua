@@ -2,9 +2,9 @@
 -- functions that were applied, with the arguments and at the instants of then. Nothing is published, dispatched or
 -- journaled, and the keys are nobody else's.
 -- Args: run, first (how many entries were done again before), x (logical names of the dynamic keys that the entries
--- touch), names (the same), life (ms after which the keys expire), tell (see TOLD), and the common limits.
+-- touch), names (the same), life (ms after which the keys expire), details (see DETAILS), and the common limits.
 -- Body: entries {verb, args, body, clock {s, us}}. Answers: replayed {what each function has answered, or its error …};
--- with `tell` {that, and what TOLD says} each.
+-- with `details` {that, and what DETAILS gives} each.
 -- Repeating a call changes nothing.
 --!keys every:*
 
@@ -12,8 +12,8 @@ local done = redis.call('HMGET', K.counters, 'replayed', 'answered')
 if tonumber(done[1] or 0) > A.first then return { 'replayed', done[2] } end
 
 local common, entries, life, first, answered = A, unpacked_body(), A.life, A.first, {}
-local tell = A.tell
-common.full, common.first, common.tell = nil, nil, nil
+local with_details = A.details
+common.full, common.first, common.details = nil, nil, nil
 
 -- Where a call depends on something that is not of the run, it was passed then.
 local READY = {}
@@ -59,7 +59,7 @@ function VERBS.turn()
 end
 
 -- What an attempt was given, and what it has done, beside what the journal says of it.
-local TOLD = {}
+local DETAILS = {}
 
 -- Work id, digests of its events (none where they are not known), whether a fan-in has gathered them.
 local function given(wid)
@@ -76,11 +76,11 @@ local function given(wid)
   return { wid, digests, record.scope_id and 1 or 0 }
 end
 
-function TOLD.claim(args) return given(args.w) end
-function TOLD.commit() return call.carried and not call.ended and given(call.carried) end
-function TOLD.flush(_, seq) return seq end       -- the number of the first event that it has published
+function DETAILS.claim(args) return given(args.w) end
+function DETAILS.commit() return call.carried and not call.ended and given(call.carried) end
+function DETAILS.flush(_, seq) return seq end       -- the number of the first event that it has published
 
-function TOLD.state_write(_, _, body)            -- key, what it is now, …
+function DETAILS.state_write(_, _, body)            -- key, what it is now, …
   local flat = {}
   for field in pairs(body.set) do
     flat[#flat + 1] = field
@@ -107,15 +107,15 @@ local function again(entry)
   local record = args.w and records.get(args.w)
   if record then args.t = record.token end
   if READY[entry.verb] then READY[entry.verb](args, record or {}, unpacked_body()) end
-  local seq, body = counters.get('seq'), tell and unpacked_body()
+  local seq, body = counters.get('seq'), with_details and unpacked_body()
   local status = VERBS[entry.verb]()[1]
-  return status, tell and TOLD[entry.verb] and TOLD[entry.verb](args, seq, body)
+  return status, with_details and DETAILS[entry.verb] and DETAILS[entry.verb](args, seq, body)
 end
 
 for i, entry in ipairs(entries) do
-  local _, status, told = pcall(again, entry)
+  local _, status, details = pcall(again, entry)
   status = type(status) == 'table' and status.err or tostring(status)
-  answered[i] = tell and { status, told or false } or status
+  answered[i] = with_details and { status, details or false } or status
 end
 call = own
 redis.call('HSET', K.counters, 'replayed', first + #entries, 'answered', cmsgpack.pack(answered))

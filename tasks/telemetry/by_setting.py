@@ -1,0 +1,25 @@
+"""What UMBEL_OTEL switches on."""
+
+from __future__ import annotations
+
+from ...orchestration.model.errors import ConfigurationError
+from ..context.tracing import tracing
+
+
+def trace_by_setting() -> None:
+    """`umbel.telemetry.install()`, unless something traces in this process already.
+
+    Raises:
+        ConfigurationError: The extra is not installed.
+    """
+    if tracing() is not None:
+        return
+    try:
+        from .spans import install  # needs an extra
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "opentelemetry":
+            raise
+        raise ConfigurationError(
+            "UMBEL_OTEL is set, but OpenTelemetry is not installed. Install it with: pip install 'umbel[otel]'"
+        ) from missing
+    install()
