@@ -52,6 +52,9 @@ install: $(INSTALLED)  ## Make .venv and install umbel with everything for devel
 demo: $(VENV)/.umbel-installed  ## Audit the standard library's sources (or TREE=folder) on an embedded Redis and worker
 	$(BIN)/umbel run --pool prefork examples/code_audit.py $(addprefix path=,$(TREE))
 
+# The tests start hundreds of processes. Where the environment forbids byte code, each of them would compile umbel anew.
+test smoke chaos: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: test
 test: check  ## Everything that must pass: check, then all tests on a real Redis and real workers
 	$(BIN)/pytest --numprocesses 3 --dist loadfile

@@ -184,7 +184,6 @@ class _Call(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._running = threading.Lock()
         self._running.acquire()
-        loop.call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
         if self._is_cancelled:
@@ -202,15 +201,18 @@ class _Call(Generic[T]):
         self._is_cancelled = True
         if self._task is not None:
             self._task.cancel()
+        else:
+            self._coroutine.close()
 
     def result(self) -> T:
-        """Block until it has ended.
+        """Run it and block until it has ended.
 
         Raises:
             CancelledError: It was cancelled.
             BaseException: What interrupted the thread, which cancels the coroutine; or what the coroutine raised.
         """
         try:
+            self._loop.call_soon_threadsafe(self._begin)  # in here: the thread may be interrupted right after it
             self._running.acquire()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the loop was closed

@@ -180,7 +180,7 @@ async def test_a_step_cancels_others_and_what_it_has_sent() -> None:
             assert kept is not None
             assert taken_back is not None
             assert taken_back.cancel() == 1
-            await eventually_async(lambda: gates.begun == [1], "what was kept has begun")
+            await eventually_async(lambda: 1 in gates.begun, "what was kept has begun")  # the other may have begun, too
             assert ctx.cancel_step("work", where={"n": 7}) == 0
             assert ctx.cancel_step("work") == 1
             assert ctx.cancel_step("begin") == 0
@@ -192,7 +192,7 @@ async def test_a_step_cancels_others_and_what_it_has_sent() -> None:
             return StopEvent()
 
     await Sender().run()
-    await eventually_async(lambda: gates.cancelled == [1], "it is cancelled")
+    await eventually_async(lambda: sorted(gates.cancelled) == sorted(gates.begun), "each that had begun is cancelled")
 
 
 async def test_what_has_followed_is_cancelled_where_that_is_asked_for() -> None:

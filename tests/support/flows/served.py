@@ -41,10 +41,10 @@ class Counting(Workflow):
     @step
     async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:
         async with ctx.store.edit_state() as state:
-            state["n"] = state.get("n", 0) + 1
+            state["n"] = counted = state.get("n", 0) + 1
         if ev.get("gate"):
             await hold_on_loop(ev.gate)
-        return StopEvent(result=await ctx.store.get("n"))
+        return StopEvent(result=counted)
 
 
 class Held(Workflow):
