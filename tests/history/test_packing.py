@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
+import zlib
 from typing import Any
 
+import msgpack
 import pytest
 
 from support.eventually import eventually
@@ -13,6 +16,7 @@ from support.store.driving import DrivenRun, event
 from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.history.packing import chunks
 from umbel.orchestration.history.packing import packer as packers
+from umbel.orchestration.history.packing.checkpoints import read_checkpoint
 from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
 from umbel.orchestration.history.packing.packer import Packer
 from umbel.orchestration.history.points import Where, point_at, points
@@ -25,7 +29,7 @@ from umbel.orchestration.model.errors import HistoryDamaged, HistoryUnavailable
 from umbel.orchestration.model.work_item import FannedOut, Returned
 from umbel.orchestration.snapshots.take import contents
 from umbel.orchestration.state.redis_hash import Change, StateHash
-from umbel.orchestration.store import journal
+from umbel.orchestration.store import journal, packed
 from umbel.orchestration.store.journal import Extent, entries, extent, newest_entries
 from umbel.orchestration.streams.log import read_page
 
@@ -183,6 +187,41 @@ def test_a_chunk_that_was_damaged_is_named(store: Store) -> None:
     for read in (lambda: store.call(verify, store, run.run_id), lambda: all_entries(store, run.run_id)):
         with pytest.raises(HistoryDamaged, match=f"Entries {name.decode()} of the journal of run {run.run_id!r}"):
             read()
+
+
+@pytest.fixture
+def most(monkeypatch: pytest.MonkeyPatch) -> int:
+    """What is compressed has at most so many bytes."""
+    monkeypatch.setattr(packed, "MOST_COMPRESSED", 1 << 20)
+    return 1 << 20
+
+
+@pytest.mark.parametrize("times", [1, 50])
+def test_what_would_unpack_to_any_size_is_refused_before_it_takes_the_memory(
+    store: Store, most: int, times: int
+) -> None:
+    run, _ = ended(store)
+    store.call(pack_run, store, run.run_id)
+    [name] = [each for each in store.client.hkeys(run.keys["packed"]) if b"-" in each]
+    form, before, digest, _ = msgpack.unpackb(store.client.hget(run.keys["packed"], name))
+    forged = zlib.compress(bytes(most * times + 1))
+    store.client.hset(run.keys["packed"], name, msgpack.packb((form, before, digest, forged)))
+    at = "@1@1"
+    store.client.hset(run.keys["packed"], at, msgpack.packb((form, digest, forged)))
+
+    tracemalloc.start()
+    for read in (lambda: all_entries(store, run.run_id), lambda: store.call(read_checkpoint, store, run.run_id, at)):
+        with pytest.raises(HistoryDamaged, match="more than 1,048,576 bytes"):
+            read()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * most
+
+
+@pytest.mark.usefixtures("most")
+@pytest.mark.parametrize("size", [0, 100, 1 << 20, (1 << 20) + 1])
+def test_what_is_compressed_comes_back_at_any_size(size: int) -> None:
+    assert packed.decompressed(packed.compressed(bytes(size))) == bytes(size)
 
 
 def test_an_id_that_is_used_again_does_not_meet_the_packed_past_of_a_run_before(store: Store) -> None:

@@ -16,7 +16,7 @@ from ...connection.keys import DYNAMIC_KEYS, RUN_KEYS, RunKeys, state_id_of
 from ...model.errors import HistoryDamaged
 from ...snapshots.take import OF_SETS, Contents
 from ...store.journal import Entry
-from ...store.packed import digest_of
+from ...store.packed import compressed, decompressed, digest_of
 from ...store.verbs import Store
 
 #: Of this form.
@@ -86,7 +86,7 @@ async def keep_checkpoint(
 
 def _pack(contents: Contents) -> bytes:
     plain: bytes = msgpack.packb((dict(contents.timers), dict(contents.by_name)))
-    stored: bytes = msgpack.packb((_FORM, digest_of(plain), zlib.compress(plain)))
+    stored: bytes = msgpack.packb((_FORM, digest_of(plain), compressed(plain)))
     return stored
 
 
@@ -101,8 +101,8 @@ async def read_checkpoint(store: Store, run_id: str, name: str) -> Contents | No
     if stored is None:
         return None
     try:
-        form, digest, compressed = msgpack.unpackb(stored)
-        plain = zlib.decompress(compressed)
+        form, digest, content = msgpack.unpackb(stored)
+        plain = decompressed(content)
         timers, by_name = msgpack.unpackb(plain)
     except (ValueError, TypeError, zlib.error, msgpack.UnpackException) as error:
         raise _damaged(keys, name, f"it cannot be read ({error})") from error
