@@ -1,185 +1,27 @@
-"""umbel: event-driven workflows on Celery. The public names; what they do is said where they are defined."""
+"""umbel: event-driven workflows on Celery. The public names are in `public_names.py`.
 
-from .orchestration.connection.settings import Settings
-from .orchestration.history.points import Point
-from .orchestration.model.errors import (
-    ConfigurationError,
-    ContextSerdeError,
-    ContextStateError,
-    HistoryDamaged,
-    HistoryUnavailable,
-    NotConfigured,
-    PayloadTooLarge,
-    PointNotFound,
-    ResultUnreadable,
-    RunClosed,
-    RunError,
-    RunExists,
-    RunNotFound,
-    SessionBusy,
-    SessionClosed,
-    SessionExists,
-    SessionFull,
-    StepTimeoutError,
-    StoreUnavailable,
-    UmbelError,
-    UnknownEvent,
-    UnserializableValue,
-    WorkerLost,
-    WorkflowCancelledByUser,
-    WorkflowConfigurationError,
-    WorkflowDone,
-    WorkflowFailed,
-    WorkflowRuntimeError,
-    WorkflowStepDoesNotExistError,
-    WorkflowTimeoutError,
-    WorkflowValidationError,
-)
-from .tasks.client.handler import WorkflowHandler
-from .tasks.client.past import PointInTime
-from .tasks.client.runs import RunSummary, cancel_runs, delete_runs, retry_runs, runs
-from .tasks.client.runtime import Runtime, attach
-from .tasks.client.session import Session, SessionVersion, session, sessions
-from .tasks.client.workflow import Workflow
-from .tasks.context.ctx import Context
-from .tasks.context.step_fields import StepFilter, step_fields
-from .tasks.drawing.draw import draw_all_possible_flows, draw_most_recent_execution
-from .tasks.events.event import (
-    DictLikeModel,
-    Event,
-    HumanResponseEvent,
-    InputRequiredEvent,
-    InternalDispatchEvent,
-    StartEvent,
-    StepFailedEvent,
-    StopEvent,
-    WorkflowCancelledEvent,
-    WorkflowFailedEvent,
-    WorkflowTimedOutEvent,
-)
-from .tasks.events.exceptions import UnreconstructedException
-from .tasks.events.run_events import (
-    ChildRunStarted,
-    JoinExpired,
-    RunForked,
-    StepCancelled,
-    StepState,
-    StepStateChanged,
-    UnhandledEvent,
-    UnreadableEvent,
-    WorkflowIdleEvent,
-    WorkflowRewound,
-)
-from .tasks.events.serializers import JsonPickleSerializer, JsonSerializer
-from .tasks.replay.replaying import replay
-from .tasks.replay.report import Mismatch, NotReplayed, ReplayedAttempt, ReplayReport
-from .tasks.resources.config import ResourceConfig
-from .tasks.resources.resource import Resource
-from .tasks.retry.policy import RetryInfo, RetryPolicy, retry_policy
-from .tasks.state.store import DictState
-from .tasks.steps.collect import All, Cardinality, Collect, Take
-from .tasks.steps.decorators import StepConfig, catch_error, step
-from .tasks.workflow.registry import register
-from .workers.celery_app.app import create_app, install
-from .workers.local.deployment import local
+They are imported all together when the first of them is used: the command line imports this package too, and has to
+answer a usage error, a completion or Ctrl-C at once, not after Celery, pydantic and the Redis client are loaded.
+"""
 
-__all__ = [
-    "All",
-    "Cardinality",
-    "ChildRunStarted",
-    "Collect",
-    "ConfigurationError",
-    "Context",
-    "ContextSerdeError",
-    "ContextStateError",
-    "DictLikeModel",
-    "DictState",
-    "Event",
-    "HistoryDamaged",
-    "HistoryUnavailable",
-    "HumanResponseEvent",
-    "InputRequiredEvent",
-    "InternalDispatchEvent",
-    "JoinExpired",
-    "JsonPickleSerializer",
-    "JsonSerializer",
-    "Mismatch",
-    "NotConfigured",
-    "NotReplayed",
-    "PayloadTooLarge",
-    "Point",
-    "PointInTime",
-    "PointNotFound",
-    "ReplayReport",
-    "ReplayedAttempt",
-    "Resource",
-    "ResourceConfig",
-    "ResultUnreadable",
-    "RetryInfo",
-    "RetryPolicy",
-    "RunClosed",
-    "RunError",
-    "RunExists",
-    "RunForked",
-    "RunNotFound",
-    "RunSummary",
-    "Runtime",
-    "Session",
-    "SessionBusy",
-    "SessionClosed",
-    "SessionExists",
-    "SessionFull",
-    "SessionVersion",
-    "Settings",
-    "StartEvent",
-    "StepCancelled",
-    "StepConfig",
-    "StepFailedEvent",
-    "StepFilter",
-    "StepState",
-    "StepStateChanged",
-    "StepTimeoutError",
-    "StopEvent",
-    "StoreUnavailable",
-    "Take",
-    "UmbelError",
-    "UnhandledEvent",
-    "UnknownEvent",
-    "UnreadableEvent",
-    "UnreconstructedException",
-    "UnserializableValue",
-    "WorkerLost",
-    "Workflow",
-    "WorkflowCancelledByUser",
-    "WorkflowCancelledEvent",
-    "WorkflowConfigurationError",
-    "WorkflowDone",
-    "WorkflowFailed",
-    "WorkflowFailedEvent",
-    "WorkflowHandler",
-    "WorkflowIdleEvent",
-    "WorkflowRewound",
-    "WorkflowRuntimeError",
-    "WorkflowStepDoesNotExistError",
-    "WorkflowTimedOutEvent",
-    "WorkflowTimeoutError",
-    "WorkflowValidationError",
-    "attach",
-    "cancel_runs",
-    "catch_error",
-    "create_app",
-    "delete_runs",
-    "draw_all_possible_flows",
-    "draw_most_recent_execution",
-    "install",
-    "local",
-    "register",
-    "replay",
-    "retry_policy",
-    "retry_runs",
-    "runs",
-    "session",
-    "sessions",
-    "step",
-    "step_fields",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .public_names import *  # noqa: F403 - all of its names are this package's
+    from .public_names import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        names = importlib.import_module(".public_names", __name__)
+        for each in ("__all__", *names.__all__):
+            # The module `umbel.retry_policy` keeps its name where it has been imported before.
+            globals().setdefault(each, getattr(names, each))
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

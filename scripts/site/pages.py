@@ -46,7 +46,7 @@ def on_startup(command: str, dirty: bool) -> None:
     """Put the package in a folder of its own name, for the reference: in the repository its root is the package."""
     folder = ROOT / "build" / "package" / "umbel"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("__init__.py", "orchestration", "tasks", "server", "workers"):
+    for name in ("__init__.py", "public_names.py", "orchestration", "tasks", "server", "workers"):
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(ROOT / name)
 

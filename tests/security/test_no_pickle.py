@@ -20,9 +20,8 @@ from umbel.tasks.messages.dispatcher import publishing_app
 from umbel.workers.celery_app.app import create_app
 
 PACKAGE = Path(umbel.__file__).parent
-FILES = sorted(
-    path for folder in ("orchestration", "tasks", "workers", "server") for path in (PACKAGE / folder).rglob("*.py")
-)
+FOLDERS = ("orchestration", "tasks", "workers", "server")
+FILES = sorted([*PACKAGE.glob("*.py"), *(path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py"))])
 
 #: Modules that make objects, or code, of bytes.
 DANGEROUS_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve", "code"}
@@ -33,8 +32,10 @@ MAY_PICKLE = {"tasks/events/serializers.py"}
 #: Names from the operator's own command line, and names that stand in our own code. `signatures.py` has a function of
 #: LlamaIndex Workflows that imports what its caller names; nothing of umbel calls it (see below).
 MAY_IMPORT_BY_NAME = {
+    "__init__.py",
     "tasks/llama_index/signatures.py",
     "tasks/llama_index/install.py",
+    "workers/cli/__main__.py",
     "workers/cli/targets.py",
     "workers/cli/lazy_group.py",
     "workers/pool/loop.py",

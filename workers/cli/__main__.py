@@ -1,6 +1,22 @@
-"""`python -m umbel.workers.cli` does what `umbel` does."""
+"""The entry point: `umbel`, and `python -m umbel.workers.cli`, which does the same."""
 
-from .main import main
+import importlib
+
+from .interrupts import next_interrupt_ends
+
+
+def main() -> None:
+    """Run the command of `sys.argv`. Exit codes: 0 success, 1 an error that was printed, 2 a usage error, 130 Ctrl-C.
+
+    Until a command is imported, and after it has ended, nothing has begun that Ctrl-C would have to end cleanly: an
+    exception in the middle of Python's imports or of its end would be shown as a traceback.
+    """
+    next_interrupt_ends()
+    try:
+        importlib.import_module(".main", __package__).cli(prog_name="umbel")
+    finally:
+        next_interrupt_ends()
+
 
 if __name__ == "__main__":
     main()

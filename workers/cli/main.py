@@ -1,4 +1,4 @@
-"""The command line: `umbel COMMAND …`. The commands are in `commands/`, each imported when it is called."""
+"""The command line: `umbel COMMAND …`, each imported when it is called. `__main__.py` starts it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...orchestration.model.errors import UmbelError
-from .interrupts import INTERRUPTED
+from .interrupts import INTERRUPTED, next_interrupt_raises
 from .lazy_group import Lazy, LazyGroup
 
 COMMANDS = {
@@ -48,6 +48,13 @@ ALIASES = {"dead": "failed"}
 
 
 class _Cli(LazyGroup):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        next_interrupt_raises()
+        return found
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -71,12 +78,3 @@ def cli(traceback: bool) -> None:
 
     Commands that read runs use --redis, else UMBEL_REDIS_URL, else the embedded Redis of `umbel run` and `umbel dev`.
     """
-
-
-def main() -> None:
-    """The entry point. Exit codes: 0 success, 1 an error that was printed, 2 a usage error."""
-    cli(prog_name="umbel")
-
-
-if __name__ == "__main__":
-    main()
