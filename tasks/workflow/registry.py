@@ -182,6 +182,12 @@ class Registry:
                 return kept
         return self._known.get(name)
 
+    def task_of(self, workflow: str, step: str) -> str | None:
+        """The Celery task of a step here; another process may call it otherwise (`plan_builder.task_name`)."""
+        known = self._known.get(workflow)
+        plan = None if known is None else known.plan.by_name.get(step)
+        return None if plan is None else plan.task
+
     def __iter__(self) -> Iterator[Registered]:
         return iter(list(self._known.values()))
 

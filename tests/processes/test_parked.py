@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 
 from support.eventually import eventually
 from support.flows import everyday as flows
 from support.flows import shop_after
 from support.processes.driving import Deploy
+from umbel.tasks.client.runtime import Runtime
 
 
 def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: Deploy) -> None:
@@ -49,3 +53,39 @@ def test_without_any_worker_a_run_stays_running_and_begins_when_there_is_one(dep
     assert not handler.is_done()
     deployment.worker("late", pool="solo")
     assert handler.result(40) == 16
+
+
+NAMESAKE = """
+from umbel import StartEvent, StopEvent, Workflow, step
+
+
+class Namesake(Workflow):
+    @step
+    async def {step}(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result="{step}")
+"""
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
+def test_work_of_a_client_that_knows_other_workflows_of_one_name_than_the_worker_is_executed(
+    deploy: Deploy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    """Celery tasks are called by the last part of a workflow's name unless a process knows two of that."""
+    deployment = deploy()
+    for step in ("first", "second"):
+        (tmp_path / f"namesakes_{step}.py").write_text(NAMESAKE.format(step=step))
+    monkeypatch.syspath_prepend(tmp_path)
+    first, second = (importlib.import_module(f"namesakes_{step}").Namesake for step in ("first", "second"))
+    both = deployment.worker("both", "namesakes_first", "namesakes_second", pool=pool, queues="umbel").wait_ready()
+
+    assert deployment.start(second).result(40) == "second"  # the worker's task is namesakes_second.Namesake.second
+
+    both.kill_group()
+    deployment.worker("one", "namesakes_first", pool=pool, queues="umbel").wait_ready()
+    knows_both = Runtime(deployment.settings)
+    knows_both.registry.add(second)
+    try:
+        run = first(runtime=knows_both, timeout=None).start()  # its task is namesakes_first.Namesake.first
+        assert run.result(40) == "first"
+    finally:
+        knows_both.close()
