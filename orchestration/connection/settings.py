@@ -21,9 +21,11 @@ logger = logging.getLogger("umbel.settings")
 
 #: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
 #: has a `/` or `?` in it goes further.
-_CREDENTIALS = re.compile(r"(?P<user>[a-z+]+://[^:@/?#]*):(?:[^/?#]*@|[^?]*@|.*@)", re.IGNORECASE)
-#: A value of the query that is named like a secret: `?password=…`, `&ssl_password=…`.
-_SECRET_VALUE = re.compile(r"(?P<name>[?&][^=&#]*(?:password|passwd|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^:@/?#]*):(?:[^/?#]*@|[^?]*@|.*@)", re.IGNORECASE)
+#: What is no URL but has an `@`: everything before may be a password.
+_BEFORE_HOST = re.compile(r"^(?!.{0,40}?[a-z0-9]://).*@", re.IGNORECASE | re.DOTALL)
+#: A value of the query that is named like a secret: `?password=…`, `&ssl_password=…`; as other products write it, too.
+_SECRET_VALUE = re.compile(r"(?P<name>[?&,;][^=&#,;]*(?:password|passwd|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
 #: What switches the verification of a TLS server off: redis-py's words and kombu's.
 _UNVERIFIED = re.compile(
     r"[?&](?:ssl_cert_reqs=(?:cert_)?(?:none|optional)|ssl_check_hostname=(?:false|no|0|f|n))(?=&|#|$)", re.IGNORECASE
@@ -34,11 +36,12 @@ def redact_url(url: str) -> str:
     """The URL with its passwords replaced, fit for logs and errors.
 
     Passwords are what follows the user, and values of the query that are named like one. Several URLs separated by `;`,
-    as kombu has them for failover and Sentinel, are redacted one by one.
+    as kombu has them for failover and Sentinel, or by `,`, are redacted one by one. Of what is no URL nothing before the
+    last `@` is shown.
     """
-    return ";".join(
-        _SECRET_VALUE.sub(r"\g<name>***", _CREDENTIALS.sub(r"\g<user>:***@", each, count=1))
-        for each in re.split(";(?=[a-z+]+://)", url)
+    return "".join(
+        _SECRET_VALUE.sub(r"\g<name>***", _CREDENTIALS.sub(r"\g<user>:***@", _BEFORE_HOST.sub("***@", each), count=1))
+        for each in re.split("(?<=[;,])(?=[a-z][a-z0-9+.-]*://)", url, flags=re.IGNORECASE)
     )
 
 

@@ -17,8 +17,9 @@ from .protocol import qualified, short_name
 
 T = TypeVar("T")
 
-#: Keys of all objects in one body. Making events of them takes some microseconds for each.
-MAX_KEYS = 200_000
+#: Keys of all objects in one body, and lists and objects. Making events of them takes some microseconds for each key,
+#: and one or two for each list.
+MAX_KEYS, MAX_CONTAINERS = 200_000, 1_000_000
 #: Bodies of more bytes are read in a thread: they would hold up other requests.
 LARGE_BYTES = 1 << 16
 
@@ -46,16 +47,15 @@ def read_object(body: bytes, what: str) -> dict[str, Any]:
         raise HTTPException(400, f"{what}: {error}") from None
     if not isinstance(value, dict):
         raise HTTPException(400, f"{what}: expected an object, got {_kind(value)}")
-    # Counting colons is quick, and there are no more keys than that.
-    if body.count(b":") > MAX_KEYS and _has_too_many_keys(value):
-        raise HTTPException(
-            400, f"{what}: it has more than {MAX_KEYS:,} keys. Send large tables as lists, or a location."
-        )
+    # Counting characters is quick, and there are no more keys, lists and objects than that.
+    keys, containers = body.count(b":"), body.count(b"[") + body.count(b"{")
+    if keys > MAX_KEYS or containers > MAX_CONTAINERS:
+        _refuse_too_many(value, what)
     return value
 
 
-def _has_too_many_keys(value: Any) -> bool:
-    keys, level = 0, [value]
+def _refuse_too_many(value: Any, what: str) -> None:
+    keys, containers, level = 0, 0, [value]
     while level:
         inner: list[Any] = []
         for each in level:
@@ -64,10 +64,18 @@ def _has_too_many_keys(value: Any) -> bool:
                 inner.extend(each.values())
             elif isinstance(each, list):
                 inner.extend(each)
+            else:
+                continue
+            containers += 1
             if keys > MAX_KEYS:
-                return True
+                raise HTTPException(
+                    400, f"{what}: it has more than {MAX_KEYS:,} keys. Send large tables as lists, or a location."
+                )
+            if containers > MAX_CONTAINERS:
+                raise HTTPException(
+                    400, f"{what}: it has more than {MAX_CONTAINERS:,} lists and objects. Send a location instead."
+                )
         level = inner
-    return False
 
 
 async def beside(body: bytes, read: Callable[..., T], *args: Any) -> T:

@@ -20,7 +20,7 @@ from ...tasks.client.session import Session
 from .access import ACCESS, Access, acts
 from .deployment import ServedDeployment
 from .handler_routes import HandlerEndpoints
-from .parsing import read_object, read_text
+from .parsing import beside, read_object, read_text
 from .protocol import iso
 
 #: Sessions, or runs of one, in one answer: the default, and the maximum.
@@ -124,7 +124,8 @@ class SessionEndpoints:
     @acts("read")
     async def fork(self, request: Request) -> Response:
         """`POST /sessions/{id}/fork`: another session, called `name`, with the state as of now or a version `at`."""
-        body = read_object(await request.body() or b"{}", "Invalid JSON body")
+        raw = await request.body() or b"{}"
+        body = await beside(raw, read_object, raw, "Invalid JSON body")
         name, at = read_text(body, "name"), body.get("at")
         if name is None:
             raise HTTPException(400, "'name' is required: what the new session is called")
@@ -141,7 +142,8 @@ class SessionEndpoints:
     @acts("change")
     async def rewind(self, request: Request) -> Response:
         """`POST /sessions/{id}/rewind`: puts the state back to the version `to`; 409 while a run goes on or waits."""
-        body = read_object(await request.body() or b"{}", "Invalid JSON body")
+        raw = await request.body() or b"{}"
+        body = await beside(raw, read_object, raw, "Invalid JSON body")
         to = _version(body.get("to"))
         session, _ = await self._found(request)
         try:

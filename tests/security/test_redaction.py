@@ -41,6 +41,15 @@ URLS = [
     "sentinel://:{}@one:26379;sentinel://:{}@two:26379",
     "amqp://guest:{}@here//",
     "AMQP://guest:{}@here//",
+    "redis://me:{}@one,redis://me:{}@two",
+    "REDIS://me:{}@one;REDIS://me:{}@two",
+    "redis:me:{}@here:6379",
+    "redis:/:{}@here:6379/0",
+    "me:{}@here:6379",
+    "{}@here",
+    "redis\n://me:{}@here",
+    "h2://me:{}@here",
+    "here:6379,password={},ssl=True",
 ]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.http.flows import make_server
 from umbel import Settings
 from umbel.orchestration.model.tagged_json import MAX_DEPTH
-from umbel.server.http.parsing import MAX_KEYS
+from umbel.server.http.parsing import MAX_CONTAINERS, MAX_KEYS
 from umbel.tasks.client.runtime import Runtime
 
 BODIES: list[tuple[bytes, str]] = [
@@ -200,7 +200,13 @@ async def test_a_body_with_too_many_keys_is_refused_before_events_are_made_of_it
         assert answer.status_code == 400
         assert "more than 200,000 keys" in answer.json()["detail"]
 
-    text = json.dumps({"start_event": {"name": ":" * (MAX_KEYS + 1)}}).encode()
+
+async def test_a_body_with_too_many_lists_is_refused_but_not_one_with_a_long_text(client: httpx.AsyncClient) -> None:
+    lists = b'{"start_event": {"x": [' + b"[]," * MAX_CONTAINERS + b"[]]}}"
+    answer = await client.post("/workflows/greet/run", content=lists)
+    assert (answer.status_code, "more than 1,000,000 lists" in answer.json()["detail"]) == (400, True)
+
+    text = json.dumps({"start_event": {"name": ":" * (MAX_KEYS + 1) + "[" * (MAX_CONTAINERS + 1)}}).encode()
     assert (await client.post("/workflows/greet/run", content=text)).status_code == 200
 
 
