@@ -42,11 +42,13 @@ async def input_events(work: Work, registered: Registered, store: Store) -> list
     """The events a work item is for, decoded: one, one per slot of a join, or the members of a fan-in.
 
     Raises:
-        InputUnknown: The class of one of them is not loaded here.
+        InputUnknown: The class of one of them, or of an answer to a wait of the step, is not loaded here.
         EventMismatch: One does not fit its class.
     """
     envelopes = work.bound if work.members is None else await store.members(work)
-    for name in {envelope.type for envelope in envelopes}:
+    # Answers count, too: code in which their class has another name would wait anew, and they were lost.
+    answers = (answer for name, answer in work.answers.items() if answer is not None and not name.startswith("child|"))
+    for name in {envelope.type for envelope in (*envelopes, *answers)}:
         if not registered.events.knows(name):
             raise InputUnknown(name)
     return [decode_event(envelope, registered.events) for envelope in envelopes]

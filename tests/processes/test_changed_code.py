@@ -185,6 +185,45 @@ def test_a_run_under_other_code_with_a_renamed_event_waits_for_its_own_code_and_
     assert parked <= 20  # each piece of work at most once: this worker does not try it again by itself
 
 
+ASKING = """
+from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
+
+
+class Answer(Event):
+    n: int
+
+
+class Asking(Workflow):
+    @step(queue="later")
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        try:
+            answer = await ctx.wait_for_event(Answer, timeout=300)
+        except TimeoutError:
+            return StopEvent(result="nothing")
+        return StopEvent(result=answer.n)
+"""
+
+
+def test_an_answer_whose_class_was_renamed_waits_for_code_that_knows_it(village: Village) -> None:
+    deployment = village.deployment
+    targets = {}
+    for name, text in (("old", ASKING), ("new", ASKING.replace("Answer", "Renamed"))):
+        targets[name] = str(village.folder / name / "parcels.py")
+        (village.folder / name).mkdir()
+        (village.folder / name / "parcels.py").write_text(text)
+    module = village.load(targets["old"])
+    first = deployment.worker("old", targets["old"], pool="solo", queues="later").wait_ready()
+    handler = deployment.start(module.Asking)
+    eventually(lambda: "commit" in deployment.journal_kinds(handler.run_id), "it waits")
+    first.kill_group()
+
+    handler.send_event(module.Answer(n=7))
+    deployment.worker("new", targets["new"], pool="solo", queues="later").wait_ready()
+    eventually(lambda: "parked" in deployment.journal_kinds(handler.run_id), "the work is parked")
+    deployment.worker("back", targets["old"], pool="solo", queues="later").wait_ready()
+    assert handler.result(40) == 7
+
+
 def test_an_event_that_only_the_new_code_routes_waits_for_the_code_its_run_started_with(village: Village) -> None:
     deployment = village.deployment
     old = rewritten(village, "old")
