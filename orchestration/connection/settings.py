@@ -36,8 +36,8 @@ def redact_url(url: str) -> str:
     """The URL with its passwords replaced, fit for logs and errors.
 
     Passwords are what follows the user, and values of the query that are named like one. Several URLs separated by `;`,
-    as kombu has them for failover and Sentinel, or by `,`, are redacted one by one. Of what is no URL nothing before the
-    last `@` is shown.
+    as kombu has them for failover and Sentinel, or by `,`, are redacted one by one. Nothing before the last `@` is
+    shown of what is no URL.
     """
     return "".join(
         _SECRET_VALUE.sub(r"\g<name>***", _CREDENTIALS.sub(r"\g<user>:***@", _BEFORE_HOST.sub("***@", each), count=1))
