@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
+from typing import Annotated, Any, Literal, Union
 
 import click
 import pytest
+from pydantic import Field
 
+from umbel import Event
+from umbel.tasks.values.typed_text import text_fields
 from umbel.workers.cli.fields import read_fields
 
 
@@ -66,3 +71,19 @@ def test_input_and_pairs_add_up(tmp_path: Path) -> None:
 def test_fields_that_cannot_be_read_are_an_error_of_usage(pairs: list[str], given: str | None, text: str) -> None:
     with pytest.raises(click.UsageError, match=text):
         read_fields(pairs, given)
+
+
+class Answer(Event):
+    by: str
+    note: str | None = None
+    price: Annotated[Decimal, "in euros"] = Field(default=Decimal(0), alias="cost")
+    old: Union[str, None] = None  # noqa: UP007 - as many write it
+    later: NotThere = None  # type: ignore[name-defined, assignment] # noqa: F821
+    count: int | str = 0
+    kind: Literal["a"] = "a"
+    anything: Any = None
+
+
+def test_fields_that_are_always_text_are_known_without_a_class() -> None:
+    assert text_fields(Answer) == ["by", "cost", "note", "old", "price"]
+    assert read_fields(["by=3", "n=3"], None, None, ["by"]) == {"by": "3", "n": 3}

@@ -118,11 +118,20 @@ def test_a_question_that_a_step_returned_is_shown_too(cli: Cli) -> None:
     with Terminal(cli, "run", "flows.py:Returned", "--run-id", "returned", columns=160) as terminal:
         terminal.says("Waiting for Decision: Which one?")
         terminal.says("Answer with: umbel send returned Decision by=… approved=…")
-        loading = Cli(cli.folder, UMBEL_STATE_DIR=cli.environment["UMBEL_STATE_DIR"], UMBEL_TARGETS="flows.py")
-        loading("send", "returned", "Decision", "by=3", "approved=yes")
+        cli("send", "returned", "Decision", "by=3", "approved=true")
         assert terminal.ends() == 0
 
     assert terminal.text.endswith("3\n"), "the field is text, and what looks like a number is its text"
+
+
+def test_an_answer_is_read_by_the_types_of_a_target_too(cli: Cli) -> None:
+    loading = Cli(cli.folder, UMBEL_STATE_DIR=cli.environment["UMBEL_STATE_DIR"], UMBEL_TARGETS="flows.py")
+    with Terminal(cli, "run", "flows.py:Returned", "--run-id", "returned", columns=160) as terminal:
+        terminal.says("Waiting for Decision: Which one?")
+        loading("send", "returned", "Decision", "by=4", "approved=yes")
+        assert terminal.ends() == 0
+
+    assert terminal.text.endswith("4\n")
 
 
 @pytest.mark.parametrize("workflow", ["Ask", "Blocked"])

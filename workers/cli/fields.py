@@ -5,15 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
 
 from ...tasks.events.event import Event
+from ...tasks.values.typed_text import read_json, read_typed
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -29,7 +28,12 @@ def field_arguments(command: F) -> F:
     return click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")(given(command))
 
 
-def read_fields(pairs: Sequence[str], input_text: str | None, cls: type[Event] | None = None) -> dict[str, Any]:
+def read_fields(
+    pairs: Sequence[str],
+    input_text: str | None,
+    cls: type[Event] | None = None,
+    text_fields: Collection[str] = (),
+) -> dict[str, Any]:
     """The fields of both.
 
     `KEY:=VALUE` is JSON. `KEY=VALUE` is read by the type of the field: text where the field is text; JSON where that is
@@ -39,6 +43,7 @@ def read_fields(pairs: Sequence[str], input_text: str | None, cls: type[Event] |
         pairs: As given.
         input_text: Of `--input`.
         cls: The event's class, if it is known.
+        text_fields: Fields that are known to be text, if the class is not.
 
     Raises:
         click.UsageError: A value cannot be read, a field is given twice, or the class declares other fields.
@@ -52,8 +57,8 @@ def read_fields(pairs: Sequence[str], input_text: str | None, cls: type[Event] |
         if key in fields:
             where = "in both --input and KEY=VALUE" if input_text is not None else "twice"
             raise click.UsageError(f"The field {key!r} is given {where}. Give it once.")
-        declared = _declared(key, cls)
-        fields[key] = _json(key, value) if is_json else _read(value, declared)
+        declared = str if key in text_fields else _declared(key, cls)
+        fields[key] = _json(key, value) if is_json else read_typed(value, declared)
     return fields
 
 
@@ -73,39 +78,11 @@ def _declared(key: str, cls: type[Event] | None) -> Any:
     )
 
 
-def _read(text: str, declared: Any) -> Any:
-    if declared is str:
-        return text
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
-        return text
-    if declared is Any:
-        return value
-    try:
-        field: TypeAdapter[Any] = TypeAdapter(declared, config=ConfigDict(arbitrary_types_allowed=True))
-        return text if not _is_valid(field, value, strict=True) and _is_valid(field, text, strict=False) else value
-    except PydanticSchemaGenerationError:
-        return value
-
-
-def _is_valid(field: TypeAdapter[Any], value: Any, *, strict: bool) -> bool:
-    try:
-        field.validate_python(value, strict=strict)
-    except ValidationError:
-        return False
-    return True
-
-
 def _json(key: str, text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return read_json(text)
     except ValueError as error:
         raise click.UsageError(f"{key}:={text} is not valid JSON: {error}. Use {key}={text} for text.") from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")  # so it is text: Python's parser would read NaN as a number
 
 
 def _read_input(text: str) -> dict[str, Any]:

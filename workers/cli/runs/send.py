@@ -9,6 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError, create_model
 
+from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.model.errors import WorkflowRuntimeError
 from ....orchestration.store.verbs import Store
 from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name
@@ -57,7 +58,8 @@ def send(
         accepted = runtime.portal.call(_acceptable(runtime.store, run_id))
         name = _full_name(event, run_id, [*map(event_name, loaded), *accepted])
         classes = {event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS
-        fields = read_fields(pairs, input_text, classes.get(name))
+        texts = () if name in classes else runtime.portal.call(_text_fields(runtime.store, name))
+        fields = read_fields(pairs, input_text, classes.get(name), texts)
         handler.send_event(_event(name, fields, classes.get(name)), step)
     note(f"Sent {name} to run {run_id!r}.")
 
@@ -67,6 +69,11 @@ async def _acceptable(store: Store, run_id: str) -> list[str]:
     plan = await store.plan_of(run_id)
     waiters = (await store.surroundings(run_id)).waiters
     return [*(name for step in plan.steps for name in step.accepts), *(waiter.event_type for waiter in waiters)]
+
+
+async def _text_fields(store: Store, name: str) -> set[str]:
+    """The fields of an event that are text, as the workers say that have its code."""
+    return {field for worker in await seen_workers(store) for field in worker.text_fields.get(name, ())}
 
 
 def _full_name(given: str, run_id: str, known: Iterable[str]) -> str:
