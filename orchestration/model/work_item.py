@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -209,6 +210,7 @@ class Work:
         bound: The events: one, or one per slot of a join; empty for a fan-in, whose members are read in pages.
         members: Number of members of a fan-in (with `scope_id` naming the fan-out), else None.
         answers: waiter id -> answering event, None for a waiter that ran out of time.
+        ended: waiter id -> the child run whose end that is, where it is known.
         first_attempt_at, claimed_at: Redis time, ms.
         sent_early: An attempt has flushed sent events already; what is sent again must be checked against them.
         taken: Logical names of collected sets that end with this work item.
@@ -250,6 +252,7 @@ class Work:
     options: str
     version: int
     branch: int = 0
+    ended: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def attempt(self) -> int:

@@ -165,8 +165,8 @@ def _list(name: str, members: Sequence[Envelope]) -> Iterator[dict[str, Any]]:
 def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -> Iterator[dict[str, Any]]:
     stored: list[str | bytes] = []
 
-    def keep(event: Envelope, *about: str | int) -> str:
-        event_id = derive_id(item.work_id, *about)
+    def keep(event: Envelope, *about: str | int, child_id: str | None = None) -> str:
+        event_id = derive_id(item.work_id, *about) if child_id is None else f"child|{child_id}"
         stored.extend((event_id, event.to_bytes()))
         return event_id
 
@@ -182,7 +182,8 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
         fields["event_id"] = keep(item.events[0], "event", 0)
     if item.answers:
         fields["answers"] = {
-            waiter: False if event is None else keep(event, "answer", waiter) for waiter, event in item.answers.items()
+            waiter: False if event is None else keep(event, "answer", waiter, child_id=item.ended.get(waiter))
+            for waiter, event in item.answers.items()
         }
     if item.sent:
         fields["sent_early"] = 1

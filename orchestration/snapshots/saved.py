@@ -56,6 +56,7 @@ class SavedItem:
         first_attempt_at, last_failed_at: ms.
         last_error: The last failure, as JSON.
         answers: Waiter id -> the event that answered it, None when it ran out of time.
+        ended: Waiter id -> the child run whose end that is, where it is known.
         sent: Identities of events an attempt has sent early.
         calls: Answers that its collect_events calls received.
         taken: Names and members of the collect_events sets it received.
@@ -77,6 +78,7 @@ class SavedItem:
     last_failed_at: int | None = None
     last_error: bytes | None = None
     answers: Mapping[str, Envelope | None] = field(default_factory=dict)
+    ended: Mapping[str, str] = field(default_factory=dict)
     sent: tuple[str, ...] = ()
     calls: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, tuple[Envelope, ...]] = field(default_factory=dict)

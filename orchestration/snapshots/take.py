@@ -22,7 +22,7 @@ from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
 from ..model.work_item import Waiter
 from ..store.record import WorkRecord, decode, read
-from ..store.replies import not_found, pairs, unpack_raw
+from ..store.replies import ends_of_children, not_found, pairs, unpack_raw
 from ..store.scripts import unpack
 from ..store.verbs import Store
 from .saved import RunSnapshot, SavedBuffer, SavedChild, SavedItem, SavedScope, SavedSlot, SavedWaiter
@@ -208,6 +208,7 @@ class _Reading:
             last_failed_at=record.last_failed_at,
             last_error=record.last_error,
             answers={waiter: self._event(str(e)) if e else None for waiter, e in record.answers.items()},
+            ended=ends_of_children(record),
             sent=tuple(sorted(raw.decode() for raw in self.lists.get(f"sent:{record.work_id}", ()))),
             calls={name: self.collect[name.encode()].decode() for name in record.calls},
             taken={name: self._envelopes(name) for name in record.taken},

@@ -17,6 +17,8 @@ from . import record as work_record
 from .record import WorkRecord
 from .scripts import unpack
 
+_CHILD = "child|"
+
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
@@ -298,7 +300,13 @@ def _work(run_id: str, work_id: str, record: WorkRecord, meta: dict[str, Any], p
         options=meta["options"],
         version=meta["wv"],
         branch=meta.get("branch") or 0,
+        ended=ends_of_children(record),
     )
+
+
+def ends_of_children(record: WorkRecord) -> dict[str, str]:
+    """The answers of a work item that are ends of child runs, and of which: `lua/lib/children.lua` names them so."""
+    return {wait: str(event).removeprefix(_CHILD) for wait, event in record.answers.items() if str(event)[:6] == _CHILD}
 
 
 def continued_work(before: Work, reply: list[Any]) -> Work:

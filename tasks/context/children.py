@@ -204,7 +204,8 @@ class Children:
         envelope = self._work.answers[f"child|{name}"]
         assert envelope is not None  # only events run out of time
         event = cast(StopEvent, decode_event(envelope, self._registered(child).events))
-        run_id = self._id_of(child, name)
+        # A child of a fork's origin, or from before the run was put back, has another id than one begun here.
+        run_id = self._work.ended.get(f"child|{name}") or self._id_of(child, name)
         try:
             return result_of(run_id, event)
         except Exception as error:

@@ -180,3 +180,41 @@ async def test_a_run_that_has_the_id_chosen_for_a_child_is_not_taken_for_it(chil
         await answer(await waiting(fork, 1), "yes")
         assert await fork == "mine yes"
     await other.cancel()
+
+
+class Falters(Workflow):
+    @step
+    async def work(self, ctx: Context[Any], ev: Asks) -> StopEvent:
+        answer = await ctx.wait_for_event(HumanResponseEvent, waiter_id="how")
+        if await ctx.store.get("broken", default=True):
+            raise ValueError("broken")
+        return StopEvent(result=answer.response)
+
+
+class Careful(Workflow):
+    @step
+    async def go(self, ctx: Context[Any], ev: Asks) -> StopEvent:
+        return StopEvent(result=await ctx.run(Falters(), Asks(name=ev.name)))
+
+
+async def test_a_fork_that_is_retried_takes_no_child_of_its_origin_up_again_but_takes_what_has_become_of_it() -> None:
+    handler = Careful().run(name="a")
+    [child] = await waiting(handler, 1)
+    fork = await handler.fork(await awaiting(handler))
+    await asyncio.to_thread(child.send_event, HumanResponseEvent(response="well"))
+    for run in (handler, fork):
+        with pytest.raises(ChildFailed, match="broken"):
+            await run
+
+    await asyncio.to_thread(umbel.retry_runs, [fork.run_id])
+    with pytest.raises(ChildFailed, match=f"{child.run_id}' failed in step 'work'.*broken"):
+        await umbel.attach(fork.run_id)
+    assert child.status() == "failed"
+    await child.ctx.store.set("broken", False)
+    await asyncio.to_thread(umbel.retry_runs, [handler.run_id])
+    assert await umbel.attach(handler.run_id) == "well"
+    await asyncio.to_thread(umbel.retry_runs, [fork.run_id])
+    fork = umbel.attach(fork.run_id)
+
+    assert await fork == "well"
+    assert (await fork.verify()).holds

@@ -25,7 +25,7 @@ async def child_runs(store: Store, parent: str) -> AsyncIterator[str]:
     """Ids of the children of a run that were started, each once."""
     seen: set[str] = set()
     async for child_id, child in child_records(store, parent):
-        if child_id in seen or child[b"st"] in (b"held", b"starting"):
+        if child_id in seen or b"sp" in child:  # what it is started with is kept until it was
             continue
         # One that failed may never have begun, because another run had the id that was chosen for it.
         if child[b"st"] == b"failed" and b"ke" not in child and await is_of_another(store, parent, child_id):

@@ -246,7 +246,7 @@ class Outbox:
             # Of a child that a fork shares with its origin, only the origin hears that it has ended.
             pause_seconds = self._store.settings.sweep_seconds if b"ke" in child else None
             await self._look_later(parent, child_id, pause_seconds)
-        elif child[b"st"] == b"reviving" and status != "completed":
+        elif child[b"st"] == b"reviving" and status != "completed" and b"ke" not in child:
             try:
                 await self._lives.retry(child_id)
             except NotRetried:

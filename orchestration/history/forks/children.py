@@ -1,7 +1,7 @@
-"""Child runs that a run waited for at a point: what becomes of them in a fork.
+"""Child runs that a run waited for at a point: what becomes of them in a fork, and if the run is put back.
 
-They are either kept, so that the fork takes the ends which are recorded, and waits for those that have not come; or
-each is forked too, as it was at that instant.
+In a fork they are either kept, so that it takes the ends which are recorded, and waits for those that have not come; or
+each is forked too, as it was at that instant. A run that is put back keeps them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ...connection.keys import state_id_of
+from ...engine.children.listing import child_records
 from ...model.commands import END_STATUSES, Command, LookAtChild
 from ...model.envelope import Envelope
 from ...model.errors import PointNotFound, RunNotFound
@@ -48,12 +49,7 @@ async def kept(store: Store, point: RunAt, run_id: str) -> Adopted:
         point: Where the fork goes on from.
         run_id: The fork.
     """
-    ends: dict[str, Envelope] = {}
-    if any(item.children for item in point.snapshot.items):
-        async for entry in entries(store, point.run_id):
-            if entry.seq > point.seq and entry.kind == "child":
-                arguments = entry.arguments
-                ends[arguments[b"child"].decode()] = Envelope.from_bytes(arguments[b"event"])
+    ends = await _ends(store, point)
     items, looks = [], list[Command]()
     for item in point.snapshot.items:
         answers, going, own = dict(item.answers), list[SavedChild](), list[SavedChild]()
@@ -106,6 +102,59 @@ async def forked(store: Store, point: RunAt, run_id: str) -> Adopted:
     return Adopted(replace(point.snapshot, items=tuple(items)), tuple(looks), forks)
 
 
+async def put_back(store: Store, point: RunAt, snapshot: RunSnapshot) -> tuple[RunSnapshot, list[dict[str, Any]]]:
+    """A run that is put back has the children again which it waited for: what has completed since, is completed.
+
+    *Promise:* only reads.
+
+    Args:
+        store: The deployment.
+        point: Where it is put back to.
+        snapshot: What it goes on from.
+
+    Returns:
+        What it goes on from, and the children that it keeps: see `children.go_back` in `lua/lib/children.lua`.
+    """
+    live = {child_id: child async for child_id, child in child_records(store, point.run_id)}
+    ends, items, kept = await _ends(store, point), [], list[dict[str, Any]]()
+    for item in snapshot.items:
+        answers, going, held = dict(item.answers), list[SavedChild](), 0
+        for child_id, record in live.items():
+            if record[b"w"] == item.work_id.encode() and record[b"wt"].decode() in item.answers:
+                kept.append(_as_kept(item, child_id, record[b"wt"].decode(), record[b"pe"].decode(), record[b"st"]))
+        for child in item.children:
+            if child.child_id not in live:
+                continue
+            status = live[child.child_id][b"st"]
+            about = _as_kept(item, child.child_id, child.wait, child.on_parent_end, status)
+            if status == b"completed" and child.child_id in ends:
+                answers[child.wait] = ends[child.child_id]
+            else:
+                going.append(child)
+                about["go"] = True
+                if status == b"held":
+                    held += 1
+                    about["n"] = held
+            kept.append(about)
+        items.append(_waiting(item, answers, going))
+    return replace(snapshot, items=tuple(items)), kept
+
+
+def _as_kept(item: SavedItem, child_id: str, wait: str, on_parent_end: str, status: bytes) -> dict[str, Any]:
+    return {"id": child_id, "w": item.work_id, "wt": wait, "pe": on_parent_end, "st": status}
+
+
+async def _ends(store: Store, point: RunAt) -> dict[str, Envelope]:
+    """The ends of children that the run has had since."""
+    ends: dict[str, Envelope] = {}
+    if any(item.children for item in point.snapshot.items):
+        async for entry in entries(store, point.run_id):
+            if entry.seq > point.seq and entry.kind == "child":
+                arguments = entry.arguments
+                ends[arguments[b"child"].decode()] = Envelope.from_bytes(arguments[b"event"])
+    return ends
+
+
 def own_id(run_id: str, item: SavedItem, child: SavedChild) -> str:
     """The id of a child of the fork: as the step would choose it there, were it to start the child."""
     made = derive_id(run_id, item.work_id, "child", child.wait.removeprefix("child|"), digest_size=16)
@@ -116,7 +165,8 @@ def _waiting(item: SavedItem, answers: Mapping[str, Envelope | None], children: 
     """The work item with these answers, waiting for these children; with none left it goes on."""
     if not item.children:
         return item
-    waits = replace(item, answers=answers, children=tuple(children), suspended=bool(children))
+    ended = {**item.ended, **{child.wait: child.child_id for child in item.children if child.wait in answers}}
+    waits = replace(item, answers=answers, ended=ended, children=tuple(children), suspended=bool(children))
     return waits if children else replace(waits, resumptions=item.resumptions + 1)
 
 

@@ -191,26 +191,28 @@ async def rewind(
     """Put a run back to a point of its past, under the same id; its history and stream go on.
 
     *Promise:* one script. From that instant every outcome, send and write of an attempt that began before is refused.
-    What was published stays published.
+    What was published stays published. Child runs that it has begun since are cancelled, those that it waited for go
+    on: that is done after it, by this process or, should that die, by the sweep.
 
     Raises:
-        RunError: The run goes on and `stop_running` is false; its session is at another run; it has child runs.
+        RunError: The run goes on and `stop_running` is false; its session is at another run.
         RunNotFound: No such run, or its retention is over.
         HistoryUnavailable, ContextSerdeError, WorkflowRuntimeError: As `edited`; nothing was written.
     """
     store, run_id = engine.store, point.run_id
     plan = await store.plan_of(run_id)
-    snapshot = await asyncio.to_thread(edited, point, edits, plan, await _now(engine))
-    if not snapshot.items:
+    then = await asyncio.to_thread(edited, point, edits, plan, await _now(engine))
+    if not then.items:
         raise HistoryUnavailable(
             f"Run {run_id!r} had no work left at point {point.seq}; nothing could go on. Choose an earlier one."
         )
-    contents = [put for put in puts(run_id, plan, snapshot, limits) if put["o"] != "state"]
-    fills = (Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in snapshot.items))
+    fills = (Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in then.items))
     commands: list[Command] = [Publish(announcement), *fills]
     keys, nonce = store.locate(run_id), new_nonce()
     answer = b"changed"
     while answer == b"changed":
+        snapshot, kept = await children.put_back(store, point, then)
+        contents = [put for put in puts(run_id, plan, snapshot, limits) if put["o"] not in ("state", "child")]
         dynamic = await store.command("list a run's keys", "SMEMBERS", keys["extra"])
         old = [name.decode().removeprefix(keys.stem) for name in dynamic]
         new = {put["n"] for put in contents if put["o"] in ("list", "sent")}
@@ -224,20 +226,21 @@ async def rewind(
             state=dict(snapshot.state),
             timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
             extra={name: keys[name] for name in sorted({*old, *new})},
-            body={"puts": contents, "commands": [each.wire() for each in commands]},
+            body={"puts": contents, "commands": [each.wire() for each in commands], "children": kept},
         )
     if answer == b"unknown":
         raise RunNotFound(not_found(run_id))
     if answer != b"rewound":
         raise RunError(_REFUSED[answer.decode()].format(run=run_id))
-    await engine.dispatch(run_id, store.applied(run_id, rest[0]).dispatches)
+    applied = store.applied(run_id, rest[0])
+    await engine.dispatch(run_id, applied.dispatches)
     await engine.quota.take(run_id)
+    await engine.outbox.follow(run_id, applied)
 
 
 _REFUSED = {
     "running": "Run {run!r} goes on; it is put back only with stop_running=True, or once it has ended.",
     "superseded": "Run {run!r} cannot be put back: its session is at another run, or it waits for its turn. Fork it.",
-    "children": "Run {run!r} has child runs, which do not go back with it. Fork it from a point before they began.",
 }
 
 

@@ -3,21 +3,20 @@
 -- Args: run, nonce (the caller's; asking again with it gives the same answer), stop (also if the run goes on), from
 --   (the entry of the journal that it goes back to), old (logical names of the dynamic keys it has), state {field ->
 --   JSON}, timeout (ms or absent), common limits. Body: puts {what to put, see lib/restoring.lua}, commands {that fill
---   its slots}.
--- Answers: rewound {dispatches} | running | unknown | changed (it has other dynamic keys by now: ask again) |
--- superseded (its session is at another run, or it waits for its turn) | children (it has some, which do not go back).
+--   its slots}, children {those that it keeps, see `children.go_back`}.
+-- Answers: rewound {dispatches, looks} | running | unknown | changed (it has other dynamic keys, or a child has moved
+-- on: ask again) | superseded (its session is at another run, or it waits for its turn).
 -- All of it is one script, of about a millisecond per hundred work items that are put in place.
 --!keys run extra retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler timers
 --!keys journal
 
-local meta = redis.call('HMGET', K.run, 'status', 'rewound', 'rewound_answer', 'limit', 'queued', 'children', 'branch')
+local meta = redis.call('HMGET', K.run, 'status', 'rewound', 'rewound_answer', 'limit', 'queued', 'branch')
 local status, limit = meta[1], meta[4]
 if not status or status == 'restoring' then return { 'unknown' } end
 if meta[2] == A.nonce then return { 'rewound', meta[3] } end
 if status == 'running' and not A.stop then return { 'running' } end
 local at = redis.call('GET', K.handler)
 if meta[5] or at and at ~= call.run then return { 'superseded' } end
-if meta[6] then return { 'children' } end
 local known = {}
 for _, name in ipairs(A.old) do known[call.extra[name]] = true end
 for _, key in ipairs(redis.call('SMEMBERS', K.extra)) do
@@ -25,6 +24,9 @@ for _, key in ipairs(redis.call('SMEMBERS', K.extra)) do
 end
 
 local body = unpacked_body()
+local kept = body.children or {}                 -- an earlier release has put no run with children back
+if children.outdated(kept) then return { 'changed' } end
+
 set_limits.drop()                                -- a later set has its own
 for _, key in ipairs(lifetimes.spent()) do redis.call('UNLINK', key) end
 for _, name in ipairs(A.old) do
@@ -32,7 +34,7 @@ for _, name in ipairs(A.old) do
   redis.call('UNLINK', key)
 end
 redis.call('DEL', K.extra)
-redis.call('HSET', K.run, 'status', 'running', 'branch', (tonumber(meta[7]) or 0) + 1, 'rewound', A.nonce)
+redis.call('HSET', K.run, 'status', 'running', 'branch', (tonumber(meta[6]) or 0) + 1, 'rewound', A.nonce)
 redis.call('HDEL', K.run, 'ended_at', 'ending')
 for _, name in ipairs({ 'live', 'asleep', 'scopes', 'idle' }) do counters.add(name, -counters.get(name)) end
 if status ~= 'running' then
@@ -43,6 +45,7 @@ if status ~= 'running' then
 end
 versions.write(A.state, {}, true)
 turns.persist()
+children.go_back(kept)
 restoring.put(body.puts)
 if status ~= 'running' then
   beginning.begin_or_wait(limit, A.timeout)
@@ -54,7 +57,7 @@ end
 scopes.settle()
 apply.commands(body.commands)
 redis.call('PERSIST', K.journal)
-journal.write('rewind', { from = A.from, v = versions.present(), branch = (tonumber(meta[7]) or 0) + 1 })
+journal.write('rewind', { from = A.from, v = versions.present(), branch = (tonumber(meta[6]) or 0) + 1 })
 local reply = apply.answer('rewound')
 redis.call('HSET', K.run, 'rewound_answer', reply[2])
 return reply

@@ -7,10 +7,11 @@
 --   join|run|buffer       drop a set of events that did not become complete in time (lib/joins.lua)
 --   buffer|run|buffer     the same, of collect_events (collect.lua)
 --   parked|…              one of these two, of a run that has ended and may be retried (lib/set_limits.lua)
--- Fields of K.children: <child> { w work item that waits for it, wt the name of its answer there, st status (held
--- starting running reviving unwanted, or how it ended), pe what becomes of it when its parent ends, wf workflow, pl
--- digest of its plan, sp what it is started with, until it was, ke it is another run's child too }; plan|<digest> a
--- plan as JSON; <work item>#<n> the n-th child that is held back until another one has ended.
+-- Fields of K.children: <child> { w work item that waits for it ('': none; the run was put back to before), wt the name
+-- of its answer there, st status (held starting running reviving unwanted, or how it ended), pe what becomes of it when
+-- its parent ends, wf workflow, pl digest of its plan, sp what it is started with, until it was, ke it is another run's
+-- child too }; plan|<digest> a plan as JSON; <work item>#<n> the n-th child that is held back until another one has
+-- ended.
 --!keys run children outbox events
 
 local OPEN = { held = true, starting = true, running = true, reviving = true, unwanted = true }
@@ -69,14 +70,30 @@ local function ask_to_start(id, child)
   call.to_start[#call.to_start + 1] = id
 end
 
+local function look_now(id)
+  children.look(id, call.now)
+  call.to_look = call.to_look or {}
+  call.to_look[#call.to_look + 1] = id
+end
+
+-- Whatever has become of a child, it goes on; if it has completed, its end is reported again.
+local function take_up(id, child)
+  child.st = 'reviving'
+  children.put(id, child)
+  look_now(id)
+end
+
 -- c: id, wt, pe, wf, pl, sp as above, n (its number among those held back, if it is)
 function children.spawn(c, record)
-  if redis.call('HEXISTS', K.children, c.id) == 1 then return end       -- by an earlier execution of the step
+  local known = children.get(c.id)
+  if known and known.w ~= '' then return end       -- by an earlier execution of the step
   redis.call('HINCRBY', K.run, 'children', 1)
   local child = { w = record.work_id, wt = c.wt, st = 'held', pe = c.pe, wf = c.wf, pl = c.pl, sp = c.sp }
   journal.lead_to(c.id, 'child', c.en)
   stay(child, 1)
-  if c.n then
+  if known then                                    -- the run was put back, and the id was chosen: it is that one again
+    take_up(c.id, child)
+  elseif c.n then
     children.put(c.id, child)
     redis.call('HSET', K.children, record.work_id .. '#' .. whole(c.n), c.id)
   else
@@ -165,17 +182,18 @@ function children.ended(id, child, status, event)
 end
 
 -- Nobody waits for a child any more: it is ended.
-function children.give_up(id)
-  local child = children.get(id)
-  if not child or not OPEN[child.st] or child.pe == 'leave' then return end
+local function give_up(id, child)
+  if not OPEN[child.st] or child.pe == 'leave' then return end
   if child.st == 'held' then stay(child, -1) end
   child.st = child.st == 'held' and 'cancelled' or 'unwanted'
+  if child.st == 'unwanted' then look_now(id) end
+end
+
+function children.give_up(id)
+  local child = children.get(id)
+  if not child then return end
+  give_up(id, child)
   children.put(id, child)
-  if child.st == 'unwanted' then
-    children.look(id, call.now)
-    call.to_look = call.to_look or {}
-    call.to_look[#call.to_look + 1] = id
-  end
 end
 
 -- Not about children, but done in the same way: a join has what it wants of a fan-out.
@@ -209,6 +227,41 @@ function children.revive()
       child.st = 'reviving'
       children.put(flat[i], child)
       children.look(flat[i], call.now)
+    end
+  end
+end
+
+-- Whether a child has changed since the caller looked.
+function children.outdated(kept)
+  for _, c in ipairs(kept) do
+    local child = children.get(c.id)
+    if not child or child.st ~= c.st then return true end
+  end
+  return false
+end
+
+-- The run is put back. Kept {{id, w, wt, pe, st (as it is), go (it was waited for then and has not completed since), n
+-- (its number among those held back)} …} are children of work items that it has again. All others are ended.
+function children.go_back(kept)
+  redis.call('HDEL', K.run, 'staying', 'last')
+  local flat, by_id = redis.call('HGETALL', K.children), {}
+  for _, c in ipairs(kept) do by_id[c.id] = c end
+  for i = 1, #flat, 2 do
+    if string.find(flat[i], '#') then redis.call('HDEL', K.children, flat[i]) end
+  end
+  for i = 1, #flat, 2 do
+    local id, child = flat[i], not string.find(flat[i], '[#|]') and cmsgpack.unpack(flat[i + 1])
+    local c = by_id[id]
+    if c then
+      child.w, child.wt, child.pe = c.w, c.wt, c.pe
+      if c.go then stay(child, 1) end
+      if c.n then redis.call('HSET', K.children, c.w .. '#' .. whole(c.n), id) end
+      if c.go and child.st ~= 'held' then take_up(id, child) else children.put(id, child) end
+    elseif child then
+      child.w, child.wt = '', ''
+      if child.pe == 'wait' then child.pe = 'cancel' end
+      give_up(id, child)
+      children.put(id, child)
     end
   end
 end
