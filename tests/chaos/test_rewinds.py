@@ -11,15 +11,15 @@ import pytest
 
 from support.chaos.concluding import conclude, start_workers
 from support.chaos.deployment import DeployChaos, continue_group, stop_group
-from support.chaos.flows import Caught, Counts, Falters, Gathers, Links, Nested, Pairs, Spread, Tells
+from support.chaos.flows import Caught, Counts, Falters, Family, Gathers, Links, Nested, Pairs, Spread, Tells
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
 from support.eventually import eventually
 from umbel import HistoryUnavailable, WorkflowHandler
 from umbel.errors import RunNotFound
 
-#: Of runs without sessions and child runs, which cannot be put back, and without questions.
-KINDS = [Links, Spread, Nested, Pairs, Gathers, Falters, Caught, Counts, Tells]
+#: Of runs without sessions, which cannot be put back, and without questions.
+KINDS = [Links, Spread, Nested, Pairs, Gathers, Falters, Caught, Counts, Tells, Family]
 
 
 def _put_back(handler: WorkflowHandler, chosen: random.Random) -> bool:
@@ -32,7 +32,7 @@ def _put_back(handler: WorkflowHandler, chosen: random.Random) -> bool:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("runs", [18, pytest.param(90, marks=pytest.mark.full_matrix)])
+@pytest.mark.parametrize("runs", [20, pytest.param(90, marks=pytest.mark.full_matrix)])
 def test_runs_that_two_put_back_at_once_while_they_are_executed_lose_and_double_nothing(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport, runs: int
 ) -> None:
@@ -46,8 +46,8 @@ def test_runs_that_two_put_back_at_once_while_they_are_executed_lose_and_double_
         time.sleep(chosen.uniform(0, 0.2))  # the race itself: no other way to come at an arbitrary moment
         done.append(_put_back(load.handler(run_id), chosen))
 
-    for first in range(0, runs, 9):
-        batch = load.start(9, KINDS, seconds=0.05)
+    for first in range(0, runs, 10):
+        batch = load.start(10, KINDS, seconds=0.05)
         threads = [threading.Thread(target=put_back, args=(run_id, number)) for run_id in batch for number in range(2)]
         for thread in threads:
             thread.start()
@@ -56,7 +56,7 @@ def test_runs_that_two_put_back_at_once_while_they_are_executed_lose_and_double_
         for run_id in batch:
             load.seen[run_id].commits = None
         load.await_all()
-        assert len(load.seen) == first + 9
+        assert len(load.seen) == first + 10
     conclude(report, "F26 two rewinds at once", load, seed=seed)
     assert len(done) == 2 * runs
     assert any(done)
