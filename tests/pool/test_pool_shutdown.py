@@ -87,6 +87,7 @@ def test_sigquit_lets_short_tasks_end_and_puts_long_ones_back(
     short, long = place.send("until_open", "short"), place.send("until_open", "long")
     place.await_notes("short", "start")
     place.await_notes("long", "start")
+    eventually(lambda: place.begun() == 2, "the worker itself knows that they run")
 
     worker.process.send_signal(signal.SIGQUIT)
     eventually(lambda: worker.says("Initiating Soft Shutdown"), "it is ending")

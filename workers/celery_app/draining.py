@@ -9,15 +9,17 @@ import threading
 import time
 from typing import Any
 
+from billiard import active_children
 from celery import Celery, signals
 
 logger = logging.getLogger("umbel.worker")
 
-#: After a worker was asked to give up what still runs, so much later it ends whatever runs: threads cannot be stopped.
+#: After a worker was asked to give up what still runs, so much later it ends whatever runs: threads cannot be stopped,
+#: and Celery waits for a task in a child process that it had not yet seen begin when it was asked.
 _GIVE_UP_SECONDS = 10.0
 
 
-def limit_drain(app: Celery, seconds: float, prefork: bool) -> None:
+def limit_drain(app: Celery, seconds: float) -> None:
     """Let running steps go on for so long after the first SIGTERM, and then end the worker.
 
     What still runs is given up and runs elsewhere. Celery would wait for it however long it takes.
@@ -25,7 +27,6 @@ def limit_drain(app: Celery, seconds: float, prefork: bool) -> None:
     Args:
         app: The worker's; nothing else runs in this process.
         seconds: How long steps may go on.
-        prefork: Whether steps run in child processes, which Celery can end.
     """
 
     def give_up() -> None:
@@ -37,9 +38,10 @@ def limit_drain(app: Celery, seconds: float, prefork: bool) -> None:
         )
         app.conf.worker_soft_shutdown_timeout = 0  # it has been waited for already
         os.kill(os.getpid(), signal.SIGQUIT)
-        if not prefork:
-            time.sleep(_GIVE_UP_SECONDS)
-            os._exit(1)
+        time.sleep(_GIVE_UP_SECONDS)
+        for child in active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        os._exit(1)
 
     def begin(how: str, **_: Any) -> None:
         if how == "Warm":

@@ -96,6 +96,11 @@ class PoolUnderTest:
             found = client.client_list()
         return {int(one["id"]) for one in found if one["cmd"] == "brpop" and one["db"] == str(self.database)}
 
+    def begun(self) -> int:
+        """How many tasks the worker's main process has seen begin; in prefork they do a moment earlier."""
+        answers = self.app.control.inspect(limit=1, timeout=10).active() or {}
+        return sum(task["time_start"] is not None for tasks in answers.values() for task in tasks)
+
     def queued(self) -> int:
         return int(self.ask("LLEN", "celery"))
 

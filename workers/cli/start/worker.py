@@ -161,7 +161,7 @@ def worker(
             printer(log_format)(line)
     for retrying in ("celery.worker.consumer.consumer", "umbel.worker"):
         logging.getLogger(retrying).addFilter(Seldom())
-    limit_drain(app, settings.drain_seconds, prefork=pool == "prefork")
+    limit_drain(app, settings.drain_seconds)
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)
     sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown there
