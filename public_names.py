@@ -37,6 +37,7 @@ from .orchestration.model.errors import (
 )
 from .tasks.client.handler import WorkflowHandler
 from .tasks.client.past import PointInTime
+from .tasks.client.pausing import Paused, pause, paused, resume
 from .tasks.client.runs import RunSummary, cancel_runs, delete_runs, retry_runs, runs
 from .tasks.client.runtime import Runtime, attach
 from .tasks.client.session import Session, SessionVersion, session, sessions
@@ -106,6 +107,7 @@ __all__ = [
     "Mismatch",
     "NotConfigured",
     "NotReplayed",
+    "Paused",
     "PayloadTooLarge",
     "Point",
     "PointInTime",
@@ -173,8 +175,11 @@ __all__ = [
     "draw_most_recent_execution",
     "install",
     "local",
+    "pause",
+    "paused",
     "register",
     "replay",
+    "resume",
     "retry_policy",
     "retry_runs",
     "runs",

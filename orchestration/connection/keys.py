@@ -148,6 +148,15 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     "deployment": ("STRING", "key prefix, number of shards and schema version, as JSON; in shard 0, never expires"),
     "cursor_key": ("STRING", "key with which servers seal the cursors of lists; in shard 0, as old as the deployment"),
     "paused_queues": ("HASH", "queue that no worker takes messages from -> since when; in shard 0"),
+    "paused_workflows": (
+        "HASH",
+        "workflow, or the last part of its name, of which no step begins -> since when; likewise",
+    ),
+    "resumed_workflows": ("HASH", "one that was paused until lately -> until when; likewise"),
+    "held:<workflow>": (
+        "ZSET",
+        "run|work|queue/priority that is held while it is paused -> since when; in the run's shard",
+    ),
     "never": ("none", "exists nowhere; scripts of a cluster that find names of keys by themselves are passed it"),
     "probe": ("channel", "nobody listens; a starting worker sees whether it may publish"),
     "handler:<state_id>": ("STRING", "the run that a session is at; lives as long as the session"),

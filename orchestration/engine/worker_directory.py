@@ -1,4 +1,4 @@
-"""Which workers a deployment has, as they announce themselves with every sweep; which queues they all leave aside."""
+"""Which workers a deployment has, as they announce themselves with every sweep."""
 
 from __future__ import annotations
 
@@ -87,28 +87,3 @@ async def forget_silent(store: Store) -> None:
     forgotten = [worker.name for worker in await seen_workers(store) if worker.silent_seconds > FORGOTTEN_SECONDS]
     if forgotten:
         await store.command("forget silent workers", "HDEL", store.keys.in_shard(0, "workers"), *forgotten)
-
-
-async def pause_queue(store: Store, queue: str) -> None:
-    """Let no worker take messages from a queue.
-
-    *Promise:* recorded in Redis, so it outlives all processes and holds for workers that start later. Workers that run
-    follow it with one of their next sweeps. What is executed already goes on.
-    """
-    now = await store.command("ask for the time", "TIME")
-    await store.command("pause a queue", "HSETNX", _key(store), queue, int(now[0]) * 1000)
-
-
-async def resume_queue(store: Store, queue: str) -> bool:
-    """Let workers take messages from a queue again; False if it was not paused."""
-    return bool(await store.command("resume a queue", "HDEL", _key(store), queue))
-
-
-async def paused_queues(store: Store) -> dict[str, int]:
-    """The queues that are paused, and since when, in Redis ms."""
-    found = pairs(await store.command("look for paused queues", "HGETALL", _key(store)))
-    return {name.decode(): int(since) for name, since in found.items()}
-
-
-def _key(store: Store) -> str:
-    return store.keys.in_shard(0, "paused_queues")

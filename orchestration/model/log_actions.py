@@ -84,5 +84,6 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "verbose": "output of `Workflow(verbose=True)`",
         "wake_failed": "a short retry delay is left to the sweep",
         "worker_recycled": "a worker ends because it has reached `--max-steps` or `--max-memory`",
+        "workflows_paused": "a worker follows a workflow that was paused or resumed for the whole deployment",
     }
 )

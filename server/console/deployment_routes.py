@@ -11,7 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...orchestration.engine.concurrency import concurrency_limits
-from ...orchestration.engine.worker_directory import pause_queue, paused_queues, resume_queue, seen_workers
+from ...orchestration.engine.pausing.queues import pause_queue, resume_queue
+from ...orchestration.engine.pausing.workflows import pause_workflow, pauses, resume_workflow
+from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, parked_work
 from ...orchestration.inspection.metrics import ended_lately, memory_of, read_metrics
 from ...orchestration.inspection.run_list import oldest_running
@@ -46,6 +48,8 @@ def deployment_routes(deployment: ServedDeployment) -> list[Route]:
         Route("/console/workers", data.workers, methods=["GET"], include_in_schema=False),
         Route("/console/queues/{name:path}/pause", data.pause, methods=["POST"], include_in_schema=False),
         Route("/console/queues/{name:path}/resume", data.resume, methods=["POST"], include_in_schema=False),
+        Route("/console/workflows/{name}/pause", data.pause_workflow, methods=["POST"], include_in_schema=False),
+        Route("/console/workflows/{name}/resume", data.resume_workflow, methods=["POST"], include_in_schema=False),
     ]
 
 
@@ -92,26 +96,39 @@ class _DeploymentData:
     async def workers(self, _: Request) -> Response:
         """`GET /console/workers`: the workers with what each does, the queues with what waits in them, the limits."""
         store = self._deployment.store
-        workers, paused = await seen_workers(store), await paused_queues(store)
+        workers, paused = await seen_workers(store), await pauses(store)
         names = dict.fromkeys(queue for each in workers for queue in (*each.queues, *each.paused))
         return ConsoleJSON(
             {
                 "workers": workers_shape(workers, await _at_work(store)),
-                "queues": queues_shape(await read_metrics(store), {**dict.fromkeys(names), **paused}),
+                "queues": queues_shape(await read_metrics(store), {**dict.fromkeys(names), **paused.queues}),
                 "limits": limits_shape(await concurrency_limits(store), self._deployment.routes()),
+                "paused_workflows": dict(paused.workflows),
             }
         )
 
     @acts("pause")
     async def pause(self, request: Request) -> Response:
         """`POST /console/queues/{name}/pause`: no worker takes messages from the queue."""
-        await pause_queue(self._deployment.store, _queue(request))
+        await pause_queue(self._deployment.store, _name_of(request, "queue"))
         return ConsoleJSON({"status": "paused"})
 
     @acts("pause")
     async def resume(self, request: Request) -> Response:
         """`POST /console/queues/{name}/resume`: workers take messages from it again."""
-        await resume_queue(self._deployment.store, _queue(request))
+        await resume_queue(self._deployment.store, _name_of(request, "queue"))
+        return ConsoleJSON({"status": "resumed"})
+
+    @acts("pause")
+    async def pause_workflow(self, request: Request) -> Response:
+        """`POST /console/workflows/{name}/pause`: no worker begins steps of the workflow."""
+        await pause_workflow(self._deployment.store, _name_of(request, "workflow"))
+        return ConsoleJSON({"status": "paused"})
+
+    @acts("pause")
+    async def resume_workflow(self, request: Request) -> Response:
+        """`POST /console/workflows/{name}/resume`: workers begin its steps again."""
+        await resume_workflow(self._deployment.store, _name_of(request, "workflow"))
         return ConsoleJSON({"status": "resumed"})
 
 
@@ -132,10 +149,10 @@ async def _at_work(store: Store) -> dict[str, int]:
     return at_work
 
 
-def _queue(request: Request) -> str:
+def _name_of(request: Request, what: str) -> str:
     name: str = request.path_params["name"]
     if len(name) > 200 or not name.isprintable():
-        raise HTTPException(400, f"{name[:100]!r} is no name of a queue: expected up to 200 printable characters")
+        raise HTTPException(400, f"{name[:100]!r} is no name of a {what}: expected up to 200 printable characters")
     return name
 
 

@@ -28,7 +28,7 @@ class Reporter(Protocol):
 class Continuation:
     """Which steps a worker may go on with, and who is shown that it does."""
 
-    def __init__(self, takes: Callable[[StepPlan], bool], reporter: Reporter) -> None:
+    def __init__(self, takes: Callable[[Plan, StepPlan], bool], reporter: Reporter) -> None:
         """Args:
         takes: Whether this worker may execute a step that it has not got from its queue.
         reporter: Shows monitors what it goes on with.
@@ -46,6 +46,6 @@ class Continuation:
         now = time.monotonic()
         if now - asked_at > _ASK_AGAIN_SECONDS:
             known = registered.steps if registered is not None else {}
-            not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(step))
+            not_steps = tuple(step.name for step in plan.steps if step.name not in known or not self._takes(plan, step))
             self._not_steps[plan.digest] = now, not_steps
         return not_steps

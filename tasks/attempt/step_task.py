@@ -85,10 +85,21 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     loop_executor: ExecutorOf
     child_lost: Callable[[], None]
     in_context_of: InContextOf
+    holds: Callable[[Any], bool]
 
     def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
-        """Celery's handler of this task's messages; it logs each of them as DEBUG."""
-        return super().start_strategy(app, consumer, info=strategy.logger.debug, **options)
+        """Celery's handler of this task's messages; it logs each of them as DEBUG.
+
+        A message whose work is held, as its workflow is paused, is acknowledged and goes no further.
+        """
+        handle = super().start_strategy(app, consumer, info=strategy.logger.debug, **options)
+
+        def handle_unless_held(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **more: Any) -> Any:
+            if self.holds(message):
+                return ack(logger, consumer.connection_errors)
+            return handle(message, body, ack, reject, callbacks, **more)
+
+        return handle_unless_held
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
         """Follow one dispatch; the result is a text for logs.
@@ -167,6 +178,7 @@ def register_tasks(
     loop_executor: ExecutorOf,
     child_lost: Callable[[], None],
     in_context_of: InContextOf,
+    holds: Callable[[Any], bool],
 ) -> list[str]:
     """Register one task per step and return their names. Doing it again replaces nothing."""
     names = []
@@ -180,6 +192,7 @@ def register_tasks(
         options["loop_executor"] = staticmethod(loop_executor)
         options["child_lost"] = staticmethod(child_lost)
         options["in_context_of"] = staticmethod(in_context_of)
+        options["holds"] = staticmethod(holds)
         task_class = type(f"StepTask_{step.name}", (StepTask,), {**options, "__module__": __name__})
         app.register_task(task_class())
     return names

@@ -72,5 +72,5 @@ def test_a_paused_queue_is_left_alone_until_it_is_resumed(cli: Cli, runtime: umb
             cli("resume", "slow")
             assert runtime.attach(run_id).result(30) == "done"
             eventually(lambda: queues(runtime) == [(["slow", "umbel"], [])] * 2, "both take from it again")
-    assert "No queue is paused." in cli("pause").err
+    assert "Nothing is paused." in cli("pause").err
     assert "Queue 'slow' is not paused." in cli.error("resume", "slow")

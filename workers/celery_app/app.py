@@ -21,7 +21,7 @@ from celery.worker import state as worker_state
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.model.errors import ConfigurationError, NotConfigured
-from ...orchestration.model.plan import StepPlan
+from ...orchestration.model.plan import Plan, StepPlan
 from ...orchestration.streams.watch import EndedWatch
 from ...tasks.attempt.continuation import Continuation
 from ...tasks.attempt.executor import Executor
@@ -39,6 +39,7 @@ from .bootsteps import ParkingStep, SweepStep
 from .continued_tasks import ContinuedTasks
 from .direct_delivery import DirectDelivery
 from .paused_queues import PausedQueues
+from .paused_workflows import PausedWorkflows
 from .self_delivery import SelfDelivery
 from .worker_log import WorkerLog
 
@@ -80,7 +81,8 @@ class Installation:
         self.continued = ContinuedTasks(app)
         self.self_delivery = SelfDelivery()
         self.paused_queues = PausedQueues(app)
-        self.direct_delivery = DirectDelivery(settings, registry)
+        self.paused_workflows = PausedWorkflows(self.runtime)
+        self.direct_delivery = DirectDelivery(settings, registry, self.paused_workflows)
         self._executor: Executor | None = None
         self._loop_executor: Executor | None = None
         self._watches: list[EndedWatch] = []
@@ -99,7 +101,15 @@ class Installation:
         """
         registered = self.registry.add(workflow, to_run=to_run)
         WorkflowDefinition.ensure_valid(registered.workflow)
-        register_tasks(self.app, registered, self.executor, self.loop_executor, self.child_lost, in_context_of)
+        register_tasks(
+            self.app,
+            registered,
+            self.executor,
+            self.loop_executor,
+            self.child_lost,
+            in_context_of,
+            self.paused_workflows.holds,
+        )
         return registered
 
     def executor(self) -> Executor:
@@ -144,8 +154,10 @@ class Installation:
     def _dispatcher(self, portal: Portal) -> CeleryDispatcher:
         return CeleryDispatcher(self.app, portal, grouped=self.settings.grouped_scripts)
 
-    def _takes(self, step: StepPlan) -> bool:
+    def _takes(self, plan: Plan, step: StepPlan) -> bool:
         """Whether this worker may continue with a step past the broker: it could also have got it from a queue."""
+        if self.paused_workflows.covering(plan.workflow):
+            return False
         if worker_state.should_stop is not None or worker_state.should_terminate is not None:
             return False  # it is draining
         task = self.app.tasks.get(step.task)

@@ -23,9 +23,10 @@ from redis.exceptions import RedisError, ResponseError
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.redis_client import is_passing
 from ...orchestration.engine.due import look
+from ...orchestration.engine.pausing.workflows import pauses, release
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
-from ...orchestration.engine.worker_directory import forget_silent, paused_queues
+from ...orchestration.engine.worker_directory import forget_silent
 from ...orchestration.history.packing.packer import Packer
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
 from ...orchestration.store.nodes import connection_to
@@ -104,7 +105,9 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         self._queues = sorted(parent.app.amqp.queues.consume_from)
         self._warn_of_unused_queues()
         with contextlib.suppress(StoreUnavailable):
-            self.installation.paused_queues.before_start(self._portal.call(paused_queues(self._store)))
+            paused = self._portal.call(pauses(self._store))
+            self.installation.paused_queues.before_start(paused.queues)
+            self.installation.paused_workflows.follow(paused.workflows)
         is_ours = isinstance(parent.pool, AsyncPool)
         sources = {each.name: source_of(each.workflow) for each in self.installation.registry}
         self._sources = {name: (each.file, each.digest) for name, each in sources.items() if each is not None}
@@ -153,8 +156,12 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 found = await sweep.look()
                 if found is not None:
                     await self._fence(sweep, found.owners)
+                    resumed: Mapping[str, int] = {}
                     try:
-                        self.installation.paused_queues.follow(await paused_queues(store))
+                        paused = await pauses(store)
+                        self.installation.paused_queues.follow(paused.queues)
+                        self.installation.paused_workflows.follow(paused.workflows)
+                        resumed = paused.resumed
                         await self._announce(store, found.now)
                         if time.monotonic() >= forget_at:
                             await forget_silent(store)
@@ -166,6 +173,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                         await self._take_up_parked(sweep, dispatcher)
                         take_up_at = time.monotonic() + settings.redispatch_seconds
                     await sweep.settle(found)
+                    sweep.is_behind |= await release(sweep.engine, resumed, found.now)
                     if sweep.is_behind:
                         continue
                     await packer.turn(found.now)

@@ -29,6 +29,7 @@ from ...tasks.workflow.registry import Registry
 from ..pool.lazy_request import DirectRequest, sends_task_events
 from ..pool.taskpool import AsyncPool
 from ..transport.channel import Channel, ReceivedMessage
+from .paused_workflows import PausedWorkflows
 
 logger = logging.getLogger("umbel.worker")
 
@@ -49,12 +50,13 @@ _UNUSUAL_HEADERS = ("eta", "expires", "shadow", "stamped_headers", "stamps", "gr
 class DirectDelivery:
     """Direct delivery in one worker."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, registry: Registry, paused: PausedWorkflows) -> None:
         """Args:
         settings: Of the deployment.
         registry: The workflows that the worker serves.
+        paused: Of their steps none begins here: their messages take the ordinary way.
         """
-        self._settings, self._registry = settings, registry
+        self._settings, self._registry, self._paused = settings, registry, paused
         self._logged: list[str] = []
         self._consumer: Any = None
         self._plain_tasks: dict[str, bool] = {}
@@ -132,7 +134,7 @@ class DirectDelivery:
     def take(self, envelope: ReceivedMessage, channel: Channel) -> bool:
         """Deliver a message directly; False if it has to take the ordinary way, and nothing has happened."""
         headers = envelope.get("headers")
-        if not isinstance(headers, dict) or HEADER not in headers:
+        if not isinstance(headers, dict) or HEADER not in headers or self._paused.covering(headers[HEADER]):
             return False
         consumer = self._consumer
         if consumer.task_consumer is None or consumer.task_consumer.channel is not channel:

@@ -15,6 +15,7 @@ from umbel.orchestration.engine.children.spec import ChildSpec
 from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.leases import Held, Pulse
+from umbel.orchestration.engine.pausing.workflows import hold
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
 from umbel.orchestration.model.commands import Fill, Publish
@@ -293,6 +294,12 @@ def unpark(store: Store) -> Case:
     return Case("unpark", lambda: run.leases.unpark("W", ["begin"]), again=lambda _: [])
 
 
+def hold_back(store: Store) -> Case:
+    run = DrivenRun(store, PLAN).start(timeout_seconds=100)
+    work_id = run.dispatch("begin").work_id
+    return Case("hold", lambda: store.call(hold, store, run.run_id, work_id, "W"))
+
+
 def revive(store: Store) -> Case:
     run, _ = claimed(store)
     store.finish(run.run_id, "cancelled", event("x"))
@@ -481,6 +488,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "release": losing(charge=False),
     "park": park,
     "unpark": unpark,
+    "hold": hold_back,
     "revive": revive,
     "retire": retire,
     "pack": pack,

@@ -1,45 +1,98 @@
-"""`umbel pause` and `umbel resume`: queues that no worker takes messages from."""
+"""`umbel pause` and `umbel resume`: queues that no worker takes messages from, workflows of which no step begins."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
-from ....orchestration.engine.worker_directory import pause_queue, paused_queues, resume_queue, seen_workers
+from ....orchestration.engine.pausing.queues import pause_queue, resume_queue
+from ....orchestration.engine.pausing.workflows import (
+    Pauses,
+    covered_by,
+    held_steps,
+    pause_workflow,
+    pauses,
+    resume_workflow,
+)
+from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.model.errors import WorkflowRuntimeError
+from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
 from ..output import instant, note, print_table
+
+_workflow = click.option(
+    "--workflow", "-w", metavar="NAME", help="A workflow instead of a queue; the last part of its name suffices."
+)
 
 
 @click.command()
 @click.argument("queue", required=False)
+@_workflow
 @deployment_options
-def pause(queue: str | None, redis_url: str | None, state: str | None) -> None:
-    """Let no worker of the deployment take messages from QUEUE. Without QUEUE: list what is paused.
+def pause(queue: str | None, workflow: str | None, redis_url: str | None, state: str | None) -> None:
+    """Let no worker of the deployment take messages from QUEUE, or begin steps of a workflow. Without: list both.
 
     Workers follow within a few seconds, and so do workers that start later. Steps that are running go on; runs wait at
-    their next step of that queue, and their timeouts go on.
+    their next step, and their timeouts go on.
     """
     with existing(redis_url, state) as runtime:
-        if queue is None:
-            found = runtime.portal.call(paused_queues(runtime.store))
-            if not found:
-                note("No queue is paused.")
-                return
-            print_table(("QUEUE", "PAUSED SINCE"), ((name, instant(since)) for name, since in sorted(found.items())))
+        if queue is None and workflow is None:
+            _list(runtime)
             return
-        runtime.portal.call(pause_queue(runtime.store, queue))
-        workers = runtime.portal.call(seen_workers(runtime.store))
+        if workflow is not None:
+            _refuse_both(queue)
+            runtime.portal.call(pause_workflow(runtime.store, workflow))
+        else:
+            runtime.portal.call(pause_queue(runtime.store, queue or ""))
+        live = [worker for worker in runtime.portal.call(seen_workers(runtime.store)) if worker.is_live]
+    if workflow is not None:
+        note(f"Paused workflow {workflow!r}. Resume it with: umbel resume --workflow {workflow}")
+        if not any(covered_by(name, (workflow,)) for worker in live for name in worker.workflows):
+            note(f"No live worker has a workflow {workflow!r}.")
+        return
     note(f"Paused queue {queue!r}. Resume it with: umbel resume {queue}")
-    if not any(queue in (*worker.queues, *worker.paused) for worker in workers if worker.is_live):
+    if not any(queue in (*worker.queues, *worker.paused) for worker in live):
         note(f"No live worker takes messages from {queue!r}.")
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", required=False)
+@_workflow
 @deployment_options
-def resume(queue: str, redis_url: str | None, state: str | None) -> None:
-    """Let workers take messages from QUEUE again."""
+def resume(queue: str | None, workflow: str | None, redis_url: str | None, state: str | None) -> None:
+    """Let workers take messages from QUEUE again, or begin steps of a workflow again."""
+    what = f"queue {queue!r}" if workflow is None else f"workflow {workflow!r}"
     with existing(redis_url, state) as runtime:
-        if not runtime.portal.call(resume_queue(runtime.store, queue)):
-            raise WorkflowRuntimeError(f"Queue {queue!r} is not paused. `umbel pause` lists those that are.")
-    note(f"Resumed queue {queue!r}.")
+        if workflow is not None:
+            _refuse_both(queue)
+            was_paused = runtime.portal.call(resume_workflow(runtime.store, workflow))
+        elif queue is None:
+            raise WorkflowRuntimeError(
+                "Name a queue, or a workflow with --workflow. `umbel pause` lists what is paused."
+            )
+        else:
+            was_paused = runtime.portal.call(resume_queue(runtime.store, queue))
+        if not was_paused:
+            raise WorkflowRuntimeError(f"{what[0].upper()}{what[1:]} is not paused. `umbel pause` lists what is.")
+    note(f"Resumed {what}.")
+
+
+def _refuse_both(queue: str | None) -> None:
+    if queue is not None:
+        raise WorkflowRuntimeError("Name a queue or a workflow, not both: a queue is paused for all workflows.")
+
+
+def _list(runtime: Runtime) -> None:
+    found = runtime.portal.call(pauses(runtime.store))
+    if not found.queues and not found.workflows:
+        note("Nothing is paused.")
+        return
+    print_table(("PAUSED", "NAME", "SINCE", "HELD STEPS"), _rows(runtime, found))
+
+
+def _rows(runtime: Runtime, found: Pauses) -> Iterator[tuple[str, ...]]:
+    for name, since in sorted(found.queues.items()):
+        yield "queue", name, instant(since), ""
+    for name, since in sorted(found.workflows.items()):
+        yield "workflow", name, instant(since), str(runtime.portal.call(held_steps(runtime.store, name)))

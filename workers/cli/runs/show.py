@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ....orchestration.engine.pausing.workflows import covered_by, pauses
 from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
 from ....orchestration.inspection.run_detail import read_detail
 from ....orchestration.inspection.run_list import newest_runs
@@ -140,11 +141,14 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         record, found, left, cut = runtime.portal.call(_read(runtime.store, run_id))
         began_with = runtime.portal.call(read_detail(runtime.store, run_id)).began_with
         questions = runtime.portal.call(open_questions(runtime.store, run_id))
+        paused = covered_by(record.workflow, runtime.portal.call(pauses(runtime.store)).workflows)
     if as_json:
         given = {"input": None if began_with is None else event_fields(began_with), "journal_entries_removed": cut}
         print_json(_whole(record, found, left) | given)
         return
     _print_head(record, found, left, began_with)
+    if paused is not None and record.status == "running":
+        note(f"No further step begins, as its workflow is paused. Resume it with: umbel resume --workflow {paused}")
     for question in questions:
         for line in question.lines(run_id):
             click.echo(line)
