@@ -63,6 +63,9 @@ RUN_KEYS: dict[str, RunKey] = {
     "packed": RunKey(
         ":packed", "HASH", "`first-last` -> the oldest entries of the journal, compressed; see `store/packed.py`"
     ),
+    "logs": RunKey(
+        ":logs", "ZSET", "what its steps have logged: packed lines -> when the first was; bounded; '' -> -how many went"
+    ),
     "inbox": RunKey(":inbox", "LIST", "events that no step accepted yet, bounded", spent=True),
     "waiters": RunKey(":waiters", "HASH", "work id|waiter id -> what it waits for", spent=True),
     "waiting": RunKey(

@@ -174,6 +174,11 @@ class Settings(BaseModel):
         pattern=r"^(all|last:[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?)$",
         description="How much of a run's past is kept while it runs: all, last:N entries, or so many seconds",
     )
+    step_logs: Literal["off", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="What the code of steps logs is kept with the run, from this level on"
+    )
+    step_log_max_bytes: int = Field(default=64 << 10, ge=0, description="Text of one execution's log")
+    run_log_max_bytes: int = Field(default=512 << 10, gt=0, description="Memory of a run's log")
     waiters_indexed_from: int = Field(
         default=16, ge=0, description="Waiters of a run above which those that an event answers are found by an index"
     )

@@ -69,6 +69,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "step_failed": "an attempt failed",
         "step_hung": "a step ignored its time limit; it counts as failed and may still occupy its worker",
         "step_left": "a continued step was interrupted by an internal error; it is executed again",
+        "step_log_lost": "what a step has logged is not kept with its run, since Redis did not answer",
         "step_output": "a line that a step printed",
         "step_recovered": "an attempt failed finally, and a `@catch_error` step takes care of it",
         "step_unrecorded": "an outcome was not recorded although Redis answers; the step is repeated or its run fails",

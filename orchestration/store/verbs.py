@@ -254,6 +254,20 @@ class Store(StoreCalls):
         status, *rest = await self.verb("advance", run_id, at=look_again_at)
         return self.applied(run_id, rest[0]) if status == b"advanced" else None
 
+    async def log(self, run_id: str, at: int, lines: bytes, *, patience_seconds: float) -> None:
+        """Keep lines that a step has logged; nothing if there is no such run (any more).
+
+        They expire with the run. They are no part of its journal: what a killed process has not sent is lost.
+
+        Args:
+            run_id: The run.
+            at: When the first of them was logged, in ms.
+            lines: See `tasks/logs/gathered.py`; the same bytes are kept once.
+            patience_seconds: How long an outage is waited out.
+        """
+        call = self.script("log", run_id, read=list, at=at, lbytes=self.settings.run_log_max_bytes, body=lines)
+        await self.connection.run(call, patience_seconds=patience_seconds)
+
     async def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
         """Resume an ended run: its unfinished work items anew. Otherwise the reason: its status, or `nothing`."""
         keys = self.locate(run_id)

@@ -123,6 +123,23 @@ interface WorkDetail {
   emitted: PassedEvent[];
   writes: { at: number; version: number; values: (Shown & { key: string })[]; deleted: string[] }[];
   left_out: number;
+  log: RunLog;
+}
+
+interface RunLog {
+  lines: LogLine[];
+  is_cut: boolean;
+  left_out: number;
+}
+
+interface LogLine {
+  at: number;
+  level: string;
+  logger: string;
+  text: string;
+  step: string;
+  work_id: string;
+  attempt: number;
 }
 
 interface PassedEvent {

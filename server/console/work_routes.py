@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...orchestration.inspection.run_trace import past_run
+from ...orchestration.inspection.step_logs import RunLog, read_log
 from ...orchestration.inspection.work_detail import Passed, WorkDetail, read_work
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import untagged
@@ -25,6 +27,8 @@ from ..http.deployment import ServedDeployment
 from .graph import drawn
 from .shapes import ConsoleJSON, event_fields, execution_shape, shown_value
 
+#: Lines of a log that are shown.
+LINES = 5_000
 #: Characters of a label in the unrolled drawing.
 _LABEL = 32
 
@@ -35,6 +39,7 @@ def work_routes(deployment: ServedDeployment) -> list[Route]:
     run = "/console/runs/{run_id}"
     return [
         Route(f"{run}/work/{{work_id}}", data.work, methods=["GET"], include_in_schema=False),
+        Route(f"{run}/log", data.log, methods=["GET"], include_in_schema=False),
         Route(f"{run}/drawing", data.drawing, methods=["GET"], include_in_schema=False),
     ]
 
@@ -49,10 +54,21 @@ class _WorkData:
         run_id, work_id = request.path_params["run_id"], request.path_params["work_id"]
         try:
             found = await read_work(self._deployment.store, run_id, work_id)
+            log = await read_log(self._deployment.store, run_id, work_id=work_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
         flower_url = self._deployment.store.settings.flower_url
-        return ConsoleJSON(await run_in_threadpool(_work_shape, found, flower_url))
+        shape = await run_in_threadpool(_work_shape, found, flower_url)
+        return ConsoleJSON(shape | {"log": log_shape(log)})
+
+    @acts("read")
+    async def log(self, request: Request) -> Response:
+        """`GET /console/runs/{run_id}/log`: what its steps have logged."""
+        try:
+            log = await read_log(self._deployment.store, request.path_params["run_id"])
+        except (RunNotFound, WorkflowRuntimeError) as error:
+            raise HTTPException(404, str(error)) from error
+        return ConsoleJSON(await run_in_threadpool(log_shape, log))
 
     @acts("read")
     async def drawing(self, request: Request) -> Response:
@@ -63,6 +79,16 @@ class _WorkData:
             raise HTTPException(404, str(error)) from error
         picture = await run_in_threadpool(run_picture, run, _LABEL)
         return ConsoleJSON(await run_in_threadpool(drawn, picture, {}) | {"remarks": list(picture.remarks)})
+
+
+def log_shape(log: RunLog) -> dict[str, Any]:
+    """The newest lines, in order."""
+    shown = log.lines[-LINES:]
+    return {
+        "lines": [asdict(line) for line in shown],
+        "is_cut": log.is_cut,
+        "left_out": len(log.lines) - len(shown),
+    }
 
 
 def _work_shape(found: WorkDetail, flower_url: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import { eventList } from "./event_list.js";
 import { graphView, stepsInOrder } from "./graph.js";
 import { historyView } from "./history_view.js";
 import { liveSteps } from "./live_steps.js";
+import { logView } from "./log_view.js";
 import { patch } from "./patch.js";
 import { questionCard, sendPanel } from "./question.js";
 import { runHead } from "./run_head.js";
@@ -17,7 +18,7 @@ import { timelineView } from "./timeline.js";
 import { unrolled } from "./unrolled.js";
 
 /** Place of the tab. */
-const HISTORY = 5;
+const HISTORY = 6;
 
 /**
  * Everything below the heading.
@@ -39,6 +40,7 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
   const timeline = timelineView(order, drawer.open);
   const steps = stepTable(order, drawer.openStep);
   const state = stateView();
+  const log = logView(path, drawer.open);
   const children = h("div");
   let isPast = false;
   const past = historyView(
@@ -66,11 +68,13 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
       ["Events", events.element],
       ["Timeline", timeline.element],
       ["Steps", steps.element],
+      ["Logs", log.element],
       ["State", state.element],
       ["Unrolled", whole.element],
       ["History", past.element],
     ],
     () => {
+      log.show(run);
       whole.show(run);
       past.show(run);
     },
@@ -139,6 +143,7 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
       if (!isPast) live.settle(run);
       timeline.show(run);
       steps.show(run);
+      log.show(run);
       state.show(run);
       whole.show(run);
       past.show(run);

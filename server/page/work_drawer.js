@@ -5,6 +5,7 @@ import { openDialog } from "./dialogs.js";
 import { bytes, clock, count, duration, instant, workerName } from "./format.js";
 import { get } from "./http.js";
 import { gist, shownValue } from "./json_view.js";
+import { logLines } from "./log_view.js";
 import { outcomeWords } from "./timeline.js";
 
 /** Places that are no work items. @type {Record<string, string>} */
@@ -154,6 +155,7 @@ function shown(run, work, open) {
         ? work.given.map((each) => passed(each, "from", open))
         : none("The journal does not have its event."),
     ),
+    work.log.lines.length ? part("Logged", logLines(work.log, null)) : null,
     part("Emitted", work.emitted.length ? work.emitted.map((each) => passed(each, "to", open)) : none()),
     part(
       h("span", {}, "Written to ", h("code", {}, "ctx.store")),

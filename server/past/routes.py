@@ -1,10 +1,11 @@
-"""`/runs/{run_id}/…`: the changes of a run, what it was like after one, and going on from there.
+"""`/runs/{run_id}/…`: the changes of a run, what it was like after one, going on from there, and its log.
 
 Like a handler of the protocol, a run is found if its workflow is served here.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from ...orchestration.connection.keys import check_run_id
 from ...orchestration.history.points import Point
 from ...orchestration.history.verify import Verified
+from ...orchestration.inspection.step_logs import read_log
 from ...orchestration.model.durations import is_time_from_now
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.sessions.names import session_of
@@ -58,6 +60,7 @@ class PastEndpoints:
             Route(f"{at}/snapshot", self.snapshot, methods=["GET"]),
             Route(f"{run}/diff", self.diff, methods=["GET"]),
             Route(f"{run}/verify", self.verify, methods=["GET"]),
+            Route(f"{run}/logs", self.logs, methods=["GET"]),
             Route(f"{run}/fork", self.fork, methods=["POST"], name="fork_run"),
             Route(f"{run}/rewind", self.rewind, methods=["POST"], name="rewind_run"),
         ]
@@ -136,6 +139,16 @@ class PastEndpoints:
             for each in found.differences[:ITEMS]
         ]
         return JSONResponse({"holds": found.holds, "entries": found.entries, "differences": differences})
+
+    @acts("read")
+    async def logs(self, request: Request) -> Response:
+        """`GET /runs/{id}/logs?step=…&work_id=…`: what the code of its steps has logged, in order."""
+        query = request.query_params
+        run_id = (await self._handler(request)).run_id
+        log = await read_log(
+            self._deployment.store, run_id, work_id=query.get("work_id") or None, step=query.get("step") or None
+        )
+        return JSONResponse(await run_in_threadpool(asdict, log))
 
     async def _at(self, request: Request) -> PointInTime:
         handler = await self._handler(request)

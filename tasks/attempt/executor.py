@@ -31,12 +31,21 @@ from ...orchestration.store.verbs import Store
 from ..context.emissions import Emissions, Flusher
 from ..context.reuse import with_recorded
 from ..context.step_context import StepContext
+from ..context.step_fields import kept_step_logs
 from ..owner.heartbeat import LeaseHolder
 from ..owner.suspects import Suspects
 from ..workflow.registry import Registered, Registry
 from .calling import Calling, Isolated, Raised
 from .continuation import Continuation
-from .failure import OUTCOME_WORDS, clear_frames, failed_outcome, failure_text, journal_entry, log_cancelled
+from .failure import (
+    OUTCOME_WORDS,
+    clear_frames,
+    failed_outcome,
+    failure_text,
+    journal_entry,
+    log_cancelled,
+    log_refused,
+)
 from .parking import park, park_misrouted
 from .plain_calls import PlainCalls
 from .running import (
@@ -108,6 +117,7 @@ class Executor:
         heartbeat = Engine(Store(beating, settings), self.flushing.dispatcher)
         self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self.attempts.cancel)
         self.flusher = Flusher(self.side, settings.flush_seconds)
+        self._logs = kept_step_logs(flushing)
         # Attempts of several threads share the portal's loop: an async step that blocks must not hold up the others.
         self._async_steps = None if one_at_a_time or plain is not None else Portal("umbel-async-steps")
         self._loop_of, self._continuation, self._plain = loop_of, continuation, plain
@@ -239,7 +249,7 @@ class Executor:
         work, recorded = await with_recorded(self.store, work)
         emissions = self._emissions(work, plan, running)
         stores = self.store, self.collecting, self.flushing.store
-        context = StepContext(work, emissions, *stores, registered, self.registry, recorded)
+        context = StepContext(work, emissions, *stores, registered, self.registry, recorded, self._logs)
         if context.writes_back:
             emissions.before_sends = context.write_state
         if isinstance(emissions, VerboseEmissions):
@@ -341,6 +351,7 @@ class Executor:
         self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, context: StepContext, until: float
     ) -> Applied | Refusal:
         """Record the outcome with everything the step did; or return why that was refused."""
+        await context.keep_log()
         publishes, sends = await emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
         emitted = Emitted(publishes, sends, emissions.batches, context.exchanges, context.taken, context.state_to_write)
         carry_on = self._carry_on(work.run_id, plan, until)
@@ -357,13 +368,7 @@ class Executor:
                 held = None if gained is None else Held(gained.run_id, gained.work_id, gained.claim_id)
                 self.lease_holder.settle(carry_on.claim_id, held)
         if isinstance(committed.reply, Refusal):
-            logger.info(
-                "the outcome of step %s of run %s was refused: %s",
-                work.step,
-                work.run_id,
-                committed.reply,
-                extra={"action": "commit_refused", "run_id": work.run_id, "step": work.step},
-            )
+            log_refused(work, committed.reply)
         elif isinstance(emissions, VerboseEmissions) and not committed.reply.ended:
             log_enqueued(committed.commands, committed.reply)
         return committed.reply

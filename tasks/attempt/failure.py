@@ -13,6 +13,7 @@ from ...orchestration.model.decide import recovering
 from ...orchestration.model.envelope import FAILED, Envelope, ending
 from ...orchestration.model.errors import StoreUnavailable, WorkerLost
 from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Grouped, Outcome, Returned, Suspended, Work
+from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..context.step_context import StepContext
 from ..events.codec import encode_event
@@ -173,3 +174,9 @@ def log_cancelled(work: Work, reason: str) -> None:
     """Log that an attempt was cancelled, which is no failure."""
     about = {"action": "step_cancelled", "run_id": work.run_id, "step": work.step}
     logger.info("step %s of run %s was cancelled: %s", work.step, work.run_id, reason, extra=about)
+
+
+def log_refused(work: Work, refusal: Refusal) -> None:
+    """Log that an outcome was not recorded, since the attempt is obsolete."""
+    about = {"action": "commit_refused", "run_id": work.run_id, "step": work.step}
+    logger.info("the outcome of step %s of run %s was refused: %s", work.step, work.run_id, refusal, extra=about)

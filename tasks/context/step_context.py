@@ -23,6 +23,8 @@ from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
 from ..events.event import Event, StartEvent, event_name, fields_to_json
+from ..logs.gathered import StepLog
+from ..logs.writing import StepLogs
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..state.write_back import WriteBackStore
 from ..values.json_values import dump_json, to_json_object, to_json_value
@@ -71,6 +73,7 @@ class StepContext:
         registered: Registered,
         registry: Registry,
         recorded: Recorded | None = None,
+        logs: StepLogs | None = None,
     ) -> None:
         """Args:
         work: The attempt.
@@ -81,6 +84,7 @@ class StepContext:
         registered: Its workflow here.
         registry: All workflows here.
         recorded: Its recorded outcome, to be taken where nothing has changed.
+        logs: Where what it logs is kept; None is nowhere.
         """
         config = registered.steps[work.step]
         self.work, self.emissions = work, emissions
@@ -107,6 +111,9 @@ class StepContext:
         self._recorded = recorded
         #: The recorded outcome was taken; the step is not executed.
         self.is_recorded = False
+        self.logs = logs
+        #: What the step has logged; None is nothing.
+        self.log: StepLog | None = None
 
     @property
     def state(self) -> Any:
@@ -182,6 +189,11 @@ class StepContext:
         """
         if isinstance(self._state, WriteBackStore):
             await self._state.write_kept_back()
+
+    async def keep_log(self) -> None:
+        """Have what the step has logged written ahead of its commit; nothing is waited for."""
+        if self.log is not None and self.logs is not None:
+            await self.logs.end(self.log, self._store)
 
     @property
     def run_id(self) -> str:

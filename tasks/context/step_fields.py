@@ -1,11 +1,20 @@
-"""Run, step and attempt in all log lines that are written in a step."""
+"""What is logged in a step: run, step and attempt in all its lines, and the lines kept with the run."""
 
 from __future__ import annotations
 
 import logging
+from functools import cache
+from typing import Any
 
-from .ctx import current_context
+from ...orchestration.store.verbs import Store
+from ..logs.gathered import text_of
+from ..logs.writing import StepLogs
+from .ctx import Context, current_context
 from .step_context import StepContext
+
+#: What umbel itself logs is not the step's; filters of this logger decide what is kept, and may change it.
+_OURS = "umbel."
+_KEPT = logging.getLogger("umbel.step_logs")
 
 
 def step_fields() -> dict[str, str | int]:
@@ -38,3 +47,50 @@ class StepFilter(logging.Filter):
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
+
+
+def kept_step_logs(side: Store) -> StepLogs | None:
+    """Where what steps log in this process is kept; None if it is not to be.
+
+    Records are seen where they are made: levels of loggers have influence on what is kept, handlers have none. Filters
+    of the logger `umbel.step_logs` may refuse or change records.
+
+    Args:
+        side: Writes while steps run.
+    """
+    if side.settings.step_logs == "off":
+        return None
+    _see_records()
+    return StepLogs(side)
+
+
+@cache
+def _see_records() -> None:
+    make = logging.getLogRecordFactory()
+
+    def make_and_keep(*args: Any, **more: Any) -> logging.LogRecord:
+        record = make(*args, **more)
+        context = current_context.get()
+        if context is not None and record.name and not record.name.startswith(_OURS):
+            _keep(context._face, record)
+        return record
+
+    logging.setLogRecordFactory(make_and_keep)
+
+
+def _keep(face: object, record: logging.LogRecord) -> None:
+    if not isinstance(face, StepContext) or face.logs is None or record.levelno < face.logs.level:
+        return
+    kept = _KEPT.filter(record)
+    if kept:
+        record = kept if isinstance(kept, logging.LogRecord) else record
+        at = int(record.created * 1000)
+        face.log = face.logs.add(face.log, face.work, at, record.levelname, record.name, text_of(record))
+
+
+def keep_printed(context: Context[Any], line: str) -> None:
+    """Keep a line that a step has printed, as of level INFO."""
+    face = context._face
+    if line.strip() and isinstance(face, StepContext) and face.logs is not None and face.logs.level <= logging.INFO:
+        record = logging.LogRecord("print", logging.INFO, "", 0, line, None, None)
+        _keep(face, record)

@@ -27,6 +27,7 @@ OF_STEPS = [
     "claim",
     "commit",
     "flush",
+    "log",
     "collect",
     "stage",
     "unstage",

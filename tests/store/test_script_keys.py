@@ -76,6 +76,7 @@ def test_memory_is_asked_for_only_of_a_key_that_was_given() -> None:
         ("journal.lua", "K.journal"),
         ("versions.lua", "K.versions"),
         ("waiters.lua", "K.inbox"),
+        ("log.lua", "K.logs"),
     ]
 
 

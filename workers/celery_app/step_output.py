@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 from ...tasks.context.ctx import Context, current_context
+from ...tasks.context.step_fields import keep_printed
 
 logger = logging.getLogger("umbel.output")
 
@@ -72,6 +73,7 @@ class StepOutput(io.TextIOBase):
         about: dict[str, Any] = {"action": "step_output"}
         if context is not None:
             about |= {"run_id": context.run_id, "step": context.step_name}
+            keep_printed(context, line)
         self._of_threads.is_saying = True
         try:
             self._say(line if context is None else f"[{context.step_name}] {line}", about)

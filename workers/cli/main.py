@@ -21,6 +21,7 @@ COMMANDS = {
     "runs": Lazy(".runs.show", "runs", "List the newest runs."),
     "show": Lazy(".runs.show", "show", "Show what happened in a run: steps, attempts, workers, timings."),
     "events": Lazy(".runs.events", "events", "Print the events a run has published."),
+    "logs": Lazy(".runs.logs", "logs", "Print what the steps of a run have logged."),
     "send": Lazy(".runs.send", "send", "Send an event into a run."),
     "failed": Lazy(".runs.failed", "failed", "List stuck work: failed runs, parked steps, rejected messages."),
     "cancel": Lazy(".runs.cancel", "cancel", "Cancel runs."),

@@ -7,6 +7,7 @@ committed: the checker compares both with what Redis and the effect log say.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from typing import Annotated, Any
@@ -372,6 +373,7 @@ class Tells(Chaotic):
     @step
     async def begin(self, ctx: Context, ev: Started) -> Task:
         began(ctx, "begin")
+        logging.getLogger("chaos").warning("it tells %d", ev.n)
         for n in range(ev.n):
             ctx.write_event_to_stream(Noted(n=n, work="begin", attempt=ctx.attempt))
             await asyncio.sleep(ev.seconds / 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Literal
@@ -13,6 +14,9 @@ from pydantic import BaseModel, Field, field_validator
 from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 from umbel.resource import Resource
 from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
+
+logger = logging.getLogger("bank")
+logger.setLevel(logging.INFO)
 
 #: Gates that are closed: steps wait before them.
 CLOSED: set[str] = set()
@@ -130,7 +134,9 @@ class Payment(Workflow):
     @step(retry_policy=retry_policy(wait=wait_fixed(0.01), stop=stop_after_attempt(2)))
     async def charge(self, ctx: Context, ev: Charge) -> Charged:
         ctx.write_event_to_stream(Event(note=ev.note))
+        logger.info("charging %d euros", ev.euros)
         if "bank" in CLOSED:
+            logger.error("no answer of the bank")
             raise RuntimeError("the bank is closed")
         return Charged(euros=ev.euros)
 

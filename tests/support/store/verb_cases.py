@@ -114,6 +114,11 @@ def flush(store: Store) -> Case:
     )
 
 
+def log(store: Store) -> Case:
+    run, _ = claimed(store)
+    return Case("log", lambda: store.log(run.run_id, 1, b"lines", patience_seconds=10.0))
+
+
 def send(store: Store) -> Case:
     run, _ = claimed(store)
     commands = route(PLAN, event("A"), Origin(run.run_id, "outside"), "e", NOTHING, LIMITS)
@@ -490,6 +495,7 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "unpark": unpark,
     "hold": hold_back,
     "revive": revive,
+    "log": log,
     "retire": retire,
     "pack": pack,
     "checkpoint": checkpoint,
