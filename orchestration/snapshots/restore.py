@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from ..connection.keys import RunKeys
 from ..model.commands import Command, Fill, where
 from ..model.decide import Limits, route
 from ..model.envelope import Envelope
@@ -66,12 +67,8 @@ async def begin_from(
         What `Store.start` returns; `EXISTS` when the id is taken.
     """
     parts = list(puts(run_id, plan, snapshot, limits))
-    for part, chunk in enumerate(_chunks(parts, PART), 1):
-        names = {put["n"] for put in chunk if put["o"] in ("list", "sent")}
-        extra = {name: store.locate(run_id)[name] for name in names}
-        reply = await store.verb("restore", run_id, nonce=nonce, part=part, body=chunk, extra=extra)
-        if reply[0] != b"restored":
-            return Refusal.EXISTS
+    if await put_parts(store, run_id, parts, nonce=nonce) is None:
+        return Refusal.EXISTS
     if recorded and parts:  # the first part has taken the id
         key, kept = store.locate(run_id)["recorded"], list(recorded.items())
         for some in _chunks(kept, PART):
@@ -92,6 +89,39 @@ async def begin_from(
         when_busy="reject" if in_session else None,
         restored=sorted({put["n"] for put in parts if put["o"] in ("list", "sent")}),
     )
+
+
+async def put_parts(
+    store: Store,
+    run_id: str,
+    contents: Sequence[dict[str, Any]],
+    *,
+    nonce: str,
+    keys: RunKeys | None = None,
+    aside: bool = False,
+) -> int | None:
+    """Write contents to Redis in parts; returns how many, None where a run of this id is there.
+
+    *Promise:* called again with the same nonce it continues where it was interrupted. What is abandoned expires.
+
+    Args:
+        store: The deployment.
+        run_id: The run.
+        contents: As `puts` gives them.
+        nonce: Names this restoration.
+        keys: Keys that stand for those of the run, if they do.
+        aside: They are moved to those of the run later.
+    """
+    keys, part = keys or store.locate(run_id), 0
+    for part, chunk in enumerate(_chunks(contents, PART), 1):
+        names = {put["n"] for put in chunk if put["o"] in ("list", "sent")}
+        extra = {name: keys[name] for name in names}
+        reply = await store.verb(
+            "restore", run_id, keys=keys, nonce=nonce, part=part, aside=aside or None, body=chunk, extra=extra
+        )
+        if reply[0] != b"restored":
+            return None
+    return part
 
 
 def _deliveries(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iterator[Command]:

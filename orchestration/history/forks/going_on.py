@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ...connection.keys import new_nonce
+from ...connection.keys import RUN_KEYS, new_nonce
 from ...engine.protocol import Engine
 from ...model.commands import Command, Fill, Publish
 from ...model.decide import Limits
@@ -16,9 +17,11 @@ from ...model.envelope import Envelope
 from ...model.errors import HistoryUnavailable, RunError, RunNotFound, UmbelError
 from ...model.plan import Plan
 from ...model.work_item import ForkedFrom, idempotency_key
-from ...snapshots.restore import begin_from, puts
+from ...snapshots.restore import PART, begin_from, put_parts, puts
 from ...store.replies import Applied, not_found
+from ...store.verbs import Store
 from ..points import RunAt
+from ..scratch import Scratch
 from . import children
 from .edits import Edits, edited
 from .family import remember
@@ -216,18 +219,22 @@ async def rewind(
         dynamic = await store.command("list a run's keys", "SMEMBERS", keys["extra"])
         old = [name.decode().removeprefix(keys.stem) for name in dynamic]
         new = {put["n"] for put in contents if put["o"] in ("list", "sent")}
-        answer, *rest = await store.verb(
-            "rewind",
-            run_id,
-            nonce=nonce,
-            stop=stop_running or None,
-            **{"from": point.seq},
-            old=old,
-            state=dict(snapshot.state),
-            timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
-            extra={name: keys[name] for name in sorted({*old, *new})},
-            body={"puts": contents, "commands": [each.wire() for each in commands], "children": kept},
-        )
+        async with _aside(store, run_id, contents) as (aside, beside):
+            answer, *rest = await store.verb(
+                "rewind",
+                run_id,
+                nonce=nonce,
+                stop=stop_running or None,
+                **{"from": point.seq},
+                old=old,
+                state=dict(snapshot.state),
+                timeout=None if timeout_seconds is None else round(timeout_seconds * 1000),
+                commands=[each.wire() for each in commands],
+                children=kept,
+                extra={name: keys[name] for name in sorted({*old, *new})} | beside,
+                body={"puts": contents},
+                **aside,
+            )
     if answer == b"unknown":
         raise RunNotFound(not_found(run_id))
     if answer != b"rewound":
@@ -236,6 +243,31 @@ async def rewind(
     await engine.dispatch(run_id, applied.dispatches)
     await engine.quota.take(run_id)
     await engine.outbox.follow(run_id, applied)
+
+
+@asynccontextmanager
+async def _aside(
+    store: Store, run_id: str, contents: Sequence[dict[str, Any]]
+) -> AsyncIterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Put what is much in keys of its own, in parts, from where one short script moves it; they go at the end.
+
+    Yields:
+        Arguments of `rewind`, and keys.
+    """
+    if len(contents) <= PART:
+        yield {}, {}
+        return
+    scratch = Scratch(store, run_id)
+    try:
+        parts = await put_parts(store, run_id, contents, nonce=new_nonce(), keys=scratch.keys, aside=True)
+        names = [name for name, key in RUN_KEYS.items() if key.spent]
+        names += sorted({put["n"] for put in contents if put["o"] in ("list", "sent")})
+        yield (
+            {"aside": names, "parts": parts},
+            {f"aside:{name}": scratch.keys[name] for name in (*names, "run", "timers", "outbox")},
+        )
+    finally:
+        await scratch.drop()
 
 
 _REFUSED = {

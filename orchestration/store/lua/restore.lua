@@ -1,8 +1,9 @@
 -- Bring one part of a snapshot to Redis, ahead of the `start` that makes it a run. Nothing is dispatched yet: work that
 -- is ready waits in the FIFO of its step until `start` fills the slots.
--- Args: run, nonce, part (from 1), and the common limits. Body: what to put, see lib/restoring.lua.
+-- Args: run, nonce, part (from 1), aside (the keys only stand for those of the run: `rewind` moves them there), and the
+-- common limits. Body: what to put, see lib/restoring.lua.
 -- Answers: restored | exists. Repeating a part changes nothing. The keys of an abandoned restoration expire.
---!keys run extra state handler journal
+--!keys run extra state handler journal timers outbox
 
 local body = unpacked_body()
 local ABANDONED_AFTER = 3600000
@@ -18,7 +19,12 @@ redis.call('HSET', K.run, 'status', 'restoring', 'nonce', A.nonce, 'parts', A.pa
 restoring.put(body, ABANDONED_AFTER)
 scopes.settle()
 publish.save()
-journal.note('restore', { part = A.part })
+if A.aside then
+  redis.call('PEXPIRE', K.timers, ABANDONED_AFTER)
+  redis.call('PEXPIRE', K.outbox, ABANDONED_AFTER)
+else
+  journal.note('restore', { part = A.part })
+end
 for _, key in ipairs(lifetimes.spent()) do redis.call('PEXPIRE', key, ABANDONED_AFTER) end
 for _, name in ipairs({ 'run', 'extra', 'state', 'journal' }) do redis.call('PEXPIRE', K[name], ABANDONED_AFTER) end
 return { 'restored' }

@@ -2,11 +2,13 @@
 -- place. Its logs stay, its numbers go on; every token that was given out until now is refused from here on.
 -- Args: run, nonce (the caller's; asking again with it gives the same answer), stop (also if the run goes on), from
 --   (the entry of the journal that it goes back to), old (logical names of the dynamic keys it has), state {field ->
---   JSON}, timeout (ms or absent), common limits. Body: puts {what to put, see lib/restoring.lua}, commands {that fill
---   its slots}, children {those that it keeps, see `children.go_back`}.
+--   JSON}, timeout (ms or absent), commands {that fill its slots}, children {those that it keeps, see
+--   `children.go_back`}, aside (names of the keys of what lies ready, see `restoring.move`; absent: it is in the
+--   body), parts (how many there are of them), common limits. Body: puts {what to put, see lib/restoring.lua}.
 -- Answers: rewound {dispatches, looks} | running | unknown | changed (it has other dynamic keys, or a child has moved
--- on: ask again) | superseded (its session is at another run, or it waits for its turn).
--- All of it is one script, of about a millisecond per hundred work items that are put in place.
+-- on, or what was put aside is not there: ask again) | superseded (its session is at another run, or it waits for its
+-- turn).
+-- All of it is one script. It takes 2 ms per hundred work items in the body; what lies ready is only renamed.
 --!keys run extra retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler timers
 --!keys journal
 
@@ -23,9 +25,10 @@ for _, key in ipairs(redis.call('SMEMBERS', K.extra)) do
   if not known[key] then return { 'changed' } end
 end
 
-local body = unpacked_body()
-local kept = body.children or {}                 -- an earlier release has put no run with children back
+local kept = A.children or {}
 if children.outdated(kept) then return { 'changed' } end
+if A.aside and redis.call('HGET', call.named['aside:run'], 'parts') ~= whole(A.parts) then return { 'changed' } end
+local body = A.aside and {} or unpacked_body()
 
 set_limits.drop()                                -- a later set has its own
 for _, key in ipairs(lifetimes.spent()) do redis.call('UNLINK', key) end
@@ -46,7 +49,7 @@ end
 versions.write(A.state, {}, true)
 turns.persist()
 children.go_back(kept)
-restoring.put(body.puts)
+if A.aside then restoring.move(A.aside) else restoring.put(body.puts) end
 if status ~= 'running' then
   beginning.begin_or_wait(limit, A.timeout)
 else
@@ -55,7 +58,7 @@ else
   if A.timeout and not call.awaits_admission then timing.set_timer(A.timeout, 'timeout|' .. call.run) end
 end
 scopes.settle()
-apply.commands(body.commands)
+apply.commands(A.commands or body.commands)      -- in the body an earlier release has put them
 redis.call('PERSIST', K.journal)
 journal.write('rewind', { from = A.from, v = versions.present(), branch = (tonumber(meta[6]) or 0) + 1 })
 local reply = apply.answer('rewound')

@@ -452,8 +452,9 @@ def rewind(store: Store) -> Case:
             **{"from": 2},
             old=old,
             state={"a": b"1"},
+            commands=[Fill(PLAN.by_name["begin"]).wire()],
             extra={name: run.keys[name] for name in old},
-            body={"puts": contents, "commands": [Fill(PLAN.by_name["begin"]).wire()]},
+            body={"puts": contents},
         ),
     )
 

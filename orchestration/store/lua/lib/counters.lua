@@ -22,3 +22,12 @@ function counters.add(name, n)
   call.counters[name], call.counted[name] = value, true
   return value
 end
+
+-- Adds those of another run, whose fields are flat.
+function counters.add_all(flat)
+  local fields = {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  for _, name in ipairs(COUNTERS) do
+    if fields[name] then counters.add(name, tonumber(fields[name])) end
+  end
+end

@@ -24,7 +24,7 @@ local LEFT_OUT = { run = 1, x = 1, redispatch = 1, smax = 1, jmax = 1, jbytes = 
   windex = 1, pack = 1, stuck = 1, t = 1, member = 1, wv = 1, iv = 1, seen = 1, answers = 1, batch = 1,
   publishes = 1, push = 1, plan = 1, handler = 1, before = 1, lease = 1, suspicion = 1, me = 1, lock = 1, expect = 1,
   reserve = 1, px = 1, channels = 1, skeep = 1, most = 1,
-  cancelled = 1 }
+  cancelled = 1, aside = 1, parts = 1 }
 
 local function used()
   local found = {}

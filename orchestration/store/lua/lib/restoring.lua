@@ -82,3 +82,22 @@ function restoring.put(commands, abandoned_after)
   life = abandoned_after
   for _, c in ipairs(commands) do PUT[c.o](c) end
 end
+
+-- The same, where `restore` has put it aside: names of keys that there may be, in x also with `aside:` before. What was
+-- counted there is added, timers are due.
+function restoring.move(names)
+  for _, name in ipairs(names) do
+    local key = call.named['aside:' .. name]
+    local own = call.extra[name]
+    if redis.call('EXISTS', key) == 1 then
+      redis.call('RENAME', key, own or K[name])
+      redis.call('PERSIST', own or K[name])
+      if own then redis.call('SADD', K.extra, own) end
+    end
+  end
+  counters.add_all(redis.call('HGETALL', call.named['aside:run']))
+  local timers = redis.call('ZRANGE', call.named['aside:timers'], 0, -1, 'WITHSCORES')
+  for i = 1, #timers, 2 do redis.call('ZADD', K.timers, timers[i + 1], timers[i]) end
+  local limits = redis.call('ZRANGE', call.named['aside:outbox'], 0, -1, 'WITHSCORES')
+  for i = 1, #limits, 2 do redis.call('ZADD', K.outbox, limits[i + 1], limits[i]) end
+end
