@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..store.replies import pairs
 from ..store.verbs import Store
@@ -28,7 +29,7 @@ class SeenWorker:
         detours: Why its messages pass through Celery's consumer instead of going straight to its pool.
         library: The library of functions that it uses; empty for a worker of a release without.
         sources: Workflow -> file and digest of its code there, where they are known.
-        text_fields: Event that comes from outside -> those of its fields that are text, even where it looks like JSON.
+        events: Event that comes from outside -> its fields, as `tasks/values/described_fields.py` describes them.
     """
 
     name: str
@@ -42,7 +43,7 @@ class SeenWorker:
     library: str = ""
     paused: tuple[str, ...] = ()
     sources: dict[str, tuple[str, str]] = field(default_factory=dict)
-    text_fields: dict[str, list[str]] = field(default_factory=dict)
+    events: dict[str, Any] = field(default_factory=dict)
 
     def serves(self, workflow: str) -> bool:
         """Whether runs of this workflow may go on here."""
@@ -73,7 +74,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
                 library=about.get("library", ""),
                 paused=tuple(about.get("paused", ())),
                 sources={name: (file, digest) for name, (file, digest) in about.get("sources", {}).items()},
-                text_fields=about.get("text_fields", {}),
+                events=about.get("events", {}),
             )
         )
     return found

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from decimal import Decimal
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-
-#: Types that are read from text, and less exactly or not at all from a number of JSON.
-_TEXT = (str, Decimal)
 
 
 def read_typed(text: str, declared: Any) -> Any:
@@ -41,12 +35,6 @@ def read_typed(text: str, declared: Any) -> Any:
         return value
 
 
-def text_fields(cls: type[BaseModel]) -> list[str]:
-    """Names of the fields that are always text, aliases included. No validator of the class is called."""
-    fields = {name: each for name, each in cls.model_fields.items() if _is_text(each.annotation)}
-    return sorted({*fields, *(each.alias for each in fields.values() if each.alias)})
-
-
 def read_json(text: str) -> Any:
     """Strict JSON.
 
@@ -54,21 +42,6 @@ def read_json(text: str) -> Any:
         ValueError: It is none. NaN and infinities, which Python's parser would read, are none.
     """
     return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _is_text(declared: Any) -> bool:
-    members = set(_members(declared)) - {NoneType}
-    return bool(members) and all(isinstance(each, type) and issubclass(each, _TEXT) for each in members)
-
-
-def _members(declared: Any) -> Iterator[Any]:
-    if get_origin(declared) in (Union, UnionType):
-        for each in get_args(declared):
-            yield from _members(each)
-    elif get_origin(declared) is Annotated:
-        yield from _members(get_args(declared)[0])
-    else:
-        yield declared
 
 
 def _is_valid(field: TypeAdapter[Any], value: Any, *, strict: bool) -> bool:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ..events.event import Event, HumanResponseEvent, event_name
-from ..values.typed_text import text_fields
+from ..steps.discovery import steps_of
+from ..values.described_fields import described
 from .definition import WorkflowDefinition
 
 
-def texts_from_outside(workflows: Iterable[WorkflowDefinition]) -> dict[str, list[str]]:
-    """Event -> its fields that are text, for all that steps accept and all answers to questions that are loaded.
-
-    Events without a text field are left out.
-    """
-    accepted = (cls for workflow in workflows for cls in workflow.events)
-    texts = {event_name(cls): text_fields(cls) for cls in (*accepted, *_below(HumanResponseEvent))}
-    return {name: fields for name, fields in texts.items() if fields}
+def events_from_outside(workflows: Iterable[WorkflowDefinition]) -> dict[str, Any]:
+    """Name -> fields (see `described`) of the answers to questions that are loaded, and of what steps accept although
+    no step returns it."""
+    found = set(_below(HumanResponseEvent))
+    for workflow in workflows:
+        steps = steps_of(type(workflow)).values()
+        emitted = {cls for step in steps for cls in step.emits}
+        found |= {cls for step in steps for cls in step.accepted_events} - emitted
+    return {event_name(cls): described(cls) for cls in found if cls.__module__ != Event.__module__}
 
 
 def _below(cls: type[Event]) -> Iterator[type[Event]]:

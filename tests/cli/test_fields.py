@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -11,7 +14,7 @@ import pytest
 from pydantic import Field
 
 from umbel import Event
-from umbel.tasks.values.typed_text import text_fields
+from umbel.tasks.values.described_fields import described, model_of
 from umbel.workers.cli.fields import read_fields
 
 
@@ -73,17 +76,47 @@ def test_fields_that_cannot_be_read_are_an_error_of_usage(pairs: list[str], give
         read_fields(pairs, given)
 
 
+class Colour(Enum):
+    RED = "red"
+
+
 class Answer(Event):
     by: str
+    approved: bool
     note: str | None = None
     price: Annotated[Decimal, "in euros"] = Field(default=Decimal(0), alias="cost")
     old: Union[str, None] = None  # noqa: UP007 - as many write it
-    later: NotThere = None  # type: ignore[name-defined, assignment] # noqa: F821
+    kind: Literal["a", 1] = "a"
+    colour: Colour = Colour.RED
     count: int | str = 0
-    kind: Literal["a"] = "a"
+    when: datetime | None = None
     anything: Any = None
 
 
-def test_fields_that_are_always_text_are_known_without_a_class() -> None:
-    assert text_fields(Answer) == ["by", "cost", "note", "old", "price"]
-    assert read_fields(["by=3", "n=3"], None, None, ["by"]) == {"by": "3", "n": 3}
+def test_the_fields_of_an_event_are_known_where_its_class_is_not_loaded() -> None:
+    known = model_of(json.loads(json.dumps(described(Answer))), "Answer", "elsewhere", Event)
+
+    assert {name: field.annotation for name, field in known.model_fields.items()} == {
+        "by": str,
+        "approved": bool,
+        "note": str | None,
+        "cost": Decimal,
+        "old": str | None,
+        "kind": Literal["a", 1],
+        "colour": Literal["red"],
+        "count": int | str,
+        "when": Any,
+        "anything": Any,
+    }
+    assert [name for name, field in known.model_fields.items() if field.is_required()] == ["by", "approved"]
+    assert read_fields(["by=3", "cost=1.10"], None, known) == {"by": "3", "cost": "1.10"}
+    assert known(by="Ada", approved="yes").note is None
+    with pytest.raises(click.UsageError, match="Did you mean 'approved'"):
+        read_fields(["aproved=true"], None, known)
+
+
+def test_what_a_later_release_describes_is_anything() -> None:
+    assert (
+        model_of({"a": {"type": ["date"], "required": True}}, "A", "elsewhere", Event).model_fields["a"].annotation
+        is Any
+    )

@@ -105,6 +105,15 @@ def test_a_question_is_shown_with_its_time_limit_and_the_command_that_answers_it
         shown = cli("show", "last").out
         assert "Waiting for Decision: May it be sent?" in shown
         assert "Status:     waiting" in shown
+        assert "Answer with: umbel send asked Decision by=Ada approved=…" in shown
+        assert (
+            "no field 'aproved'. Did you mean 'approved'?"
+            in cli("send", "asked", "Decision", "aproved=1", fails=True).err
+        )
+        assert "approved: Field required" in cli.error("send", "asked", "Decision", "by=Ada")
+        assert "approved: Input should be a valid boolean" in cli.error(
+            "send", "asked", "Decision", "by=Ada", "approved=so"
+        )
 
         cli("send", "ask", "Decision", "by=Ada", "approved=true")
         assert terminal.ends() == 0

@@ -36,7 +36,7 @@ from ...tasks.client.runtime import Runtime
 from ...tasks.messages.dispatcher import HEADER, CeleryDispatcher
 from ...tasks.messages.template import message_fault
 from ...tasks.owner.names import process_is_dead
-from ...tasks.workflow.outside_events import texts_from_outside
+from ...tasks.workflow.outside_events import events_from_outside
 from ...tasks.workflow.source import source_of
 from ..doctor.redis_info import ask_servers
 from ..doctor.redis_rules import what_loses_data
@@ -111,7 +111,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         is_ours = isinstance(parent.pool, AsyncPool)
         sources = {each.name: source_of(each.workflow) for each in self.installation.registry}
         self._sources = {name: (each.file, each.digest) for name, each in sources.items() if each is not None}
-        self._text_fields = texts_from_outside(each.workflow for each in self.installation.registry)
+        self._events = events_from_outside(each.workflow for each in self.installation.registry)
         self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]
         self._running = self._portal.submit(self._run())
 
@@ -241,7 +241,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             "paused": sorted(set(self._queues) - set(consumed)),
             "library": library().name,
             "sources": self._sources,
-            "text_fields": self._text_fields,
+            "events": self._events,
             "detours": self.installation.direct_delivery.all_reasons(),
             "seen_at": now,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,12 +28,7 @@ def field_arguments(command: F) -> F:
     return click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")(given(command))
 
 
-def read_fields(
-    pairs: Sequence[str],
-    input_text: str | None,
-    cls: type[Event] | None = None,
-    text_fields: Collection[str] = (),
-) -> dict[str, Any]:
+def read_fields(pairs: Sequence[str], input_text: str | None, cls: type[Event] | None = None) -> dict[str, Any]:
     """The fields of both.
 
     `KEY:=VALUE` is JSON. `KEY=VALUE` is read by the type of the field: text where the field is text; JSON where that is
@@ -43,7 +38,6 @@ def read_fields(
         pairs: As given.
         input_text: Of `--input`.
         cls: The event's class, if it is known.
-        text_fields: Fields that are known to be text, if the class is not.
 
     Raises:
         click.UsageError: A value cannot be read, a field is given twice, or the class declares other fields.
@@ -57,7 +51,7 @@ def read_fields(
         if key in fields:
             where = "in both --input and KEY=VALUE" if input_text is not None else "twice"
             raise click.UsageError(f"The field {key!r} is given {where}. Give it once.")
-        declared = str if key in text_fields else _declared(key, cls)
+        declared = _declared(key, cls)
         fields[key] = _json(key, value) if is_json else read_typed(value, declared)
     return fields
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.inspection.run_detail import read_detail
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.tagged_json import untagged
 from ...orchestration.store.verbs import Store
 from ...tasks.events.event import Event, event_name, loaded_event
+from ...tasks.values.described_fields import model_of
 from .output import instant
 
 
@@ -58,7 +60,7 @@ async def open_questions(store: Store, run_id: str, classes: Iterable[type[Event
     found = (await read_detail(store, run_id)).questions
     if not found:
         return []
-    known = {event_name(cls): cls for cls in classes}
+    known = await announced_events(store) | {event_name(cls): cls for cls in classes}
     names = [f"waiter|{run_id}|{each.waiter.work_id}|{each.waiter.waiter_id}" for each in found]
     limits = await store.command("look at time limits", "ZMSCORE", store.locate(run_id)["timers"], *names)
     return [
@@ -69,11 +71,25 @@ async def open_questions(store: Store, run_id: str, classes: Iterable[type[Event
             asked=question_text(each.asked),
             until=None if limit is None else int(float(limit)),
             fields=answer_fields(
-                known.get(each.waiter.event_type) or loaded_event(each.waiter.event_type), each.waiter.requirements
+                loaded_event(each.waiter.event_type) or known.get(each.waiter.event_type), each.waiter.requirements
             ),
         )
         for each, name, limit in zip(found, names, limits, strict=True)
     ]
+
+
+async def announced_events(store: Store) -> dict[str, type[Event]]:
+    """Classes with the fields of the events from outside that the workers announce, by wire name.
+
+    Fields that are not required have None, whatever their type is. What plain types do not say (limits, validators,
+    models) is checked by the worker that takes the event.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    found = {name: fields for worker in await seen_workers(store) for name, fields in worker.events.items()}
+    split = ((name, *name.rpartition("."), fields) for name, fields in found.items())
+    return {name: model_of(fields, last, module, Event) for name, module, _, last, fields in split}
 
 
 def question_text(asked: Envelope | None) -> str:

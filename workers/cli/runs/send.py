@@ -9,7 +9,6 @@ from typing import Any
 import click
 from pydantic import ValidationError, create_model
 
-from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.model.errors import WorkflowRuntimeError
 from ....orchestration.store.verbs import Store
 from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name
@@ -17,13 +16,14 @@ from ....tasks.values.class_names import only_classes
 from ..deployment import deployment_options, existing
 from ..fields import field_arguments, read_fields
 from ..output import note
+from ..questions import announced_events
 from ..targets import build, load_target
 from .find import find_run
 
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.argument("event", metavar="EVENT")
+@click.argument("given", metavar="EVENT")
 @field_arguments
 @click.option("--step", metavar="STEP", help="Only to this step.")
 @click.option(
@@ -37,7 +37,7 @@ from .find import find_run
 @deployment_options
 def send(
     run_id: str,
-    event: str,
+    given: str,
     pairs: tuple[str, ...],
     input_text: str | None,
     step: str | None,
@@ -56,11 +56,13 @@ def send(
         if handler.is_done():
             raise WorkflowRuntimeError(f"Run {run_id!r} has ended: its status is {handler.status()}. Start a new run.")
         accepted = runtime.portal.call(_acceptable(runtime.store, run_id))
-        name = _full_name(event, run_id, [*map(event_name, loaded), *accepted])
-        classes = {event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS
-        texts = () if name in classes else runtime.portal.call(_text_fields(runtime.store, name))
-        fields = read_fields(pairs, input_text, classes.get(name), texts)
-        handler.send_event(_event(name, fields, classes.get(name)), step)
+        name = _full_name(given, run_id, [*map(event_name, loaded), *accepted])
+        cls = ({event_name(cls): cls for cls in loaded} | BUILT_IN_EVENTS).get(name)
+        announced = runtime.portal.call(announced_events(runtime.store)).get(name)
+        fields = read_fields(pairs, input_text, cls or announced)
+        event = _made(name, fields, cls or announced or _stand_in(name, fields))
+        # An announced class lacks the defaults of the real one, which fills in what is not sent.
+        handler.send_event(event if cls else _made(name, fields, _stand_in(name, fields)), step)
     note(f"Sent {name} to run {run_id!r}.")
 
 
@@ -69,11 +71,6 @@ async def _acceptable(store: Store, run_id: str) -> list[str]:
     plan = await store.plan_of(run_id)
     waiters = (await store.surroundings(run_id)).waiters
     return [*(name for step in plan.steps for name in step.accepts), *(waiter.event_type for waiter in waiters)]
-
-
-async def _text_fields(store: Store, name: str) -> set[str]:
-    """The fields of an event that are text, as the workers say that have its code."""
-    return {field for worker in await seen_workers(store) for field in worker.text_fields.get(name, ())}
 
 
 def _full_name(given: str, run_id: str, known: Iterable[str]) -> str:
@@ -92,10 +89,10 @@ def _full_name(given: str, run_id: str, known: Iterable[str]) -> str:
     )
 
 
-def _event(name: str, fields: dict[str, Any], cls: type[Event] | None) -> Event:
+def _made(name: str, fields: dict[str, Any], cls: type[Event]) -> Event:
     try:
         with only_classes(()):
-            return (cls or _stand_in(name, fields))(**fields)
+            return cls(**fields)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, each['loc'])) or 'the event'}: {each['msg']}"
