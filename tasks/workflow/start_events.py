@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ..events.event import StartEvent, event_name
+from ..steps.discovery import steps_of
 from .definition import WorkflowDefinition
 from .mentions import uses_start_event
 
@@ -38,12 +39,16 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
                 extra={"action": "start_arguments_ignored"},
             )
         names = {event_name(each) for each in type(given).__mro__ if issubclass(each, StartEvent)}
-        if event_name(cls) not in names:
-            raise WorkflowRuntimeError(
-                f"{workflow.workflow_name!r} takes a {cls.__name__}, got a {type(given).__name__}, which no step takes."
-                f" Give run() a {cls.__name__}, or its fields as keyword arguments."
-            )
-        return given
+        taken = {event_name(each) for config in steps_of(type(workflow)).values() for each in config.accepted_events}
+        advice = f"Give run() a {cls.__name__}, or its fields as keyword arguments."
+        if event_name(cls) in names and (event_name(type(given)) in taken or _take_subclasses(workflow)):
+            return given
+        if event_name(cls) in names:
+            advice += " Steps take subclasses with @step(accept_event_subclasses=True)."
+        raise WorkflowRuntimeError(
+            f"{workflow.workflow_name!r} takes a {cls.__name__}, got a {type(given).__name__}, which no step takes. "
+            f"{advice}"
+        )
     try:
         return cls(**fields)
     except ValidationError as error:
@@ -54,6 +59,10 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
             f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: "
             f"{problems}. Its fields: {', '.join(cls.model_fields) or 'none'}."
         ) from error
+
+
+def _take_subclasses(workflow: WorkflowDefinition) -> bool:
+    return any(config.accept_event_subclasses for config in steps_of(type(workflow)).values())
 
 
 def kept_start_event(workflow: WorkflowDefinition, event: Envelope | None) -> dict[str, Any]:

@@ -76,6 +76,9 @@ async def test_a_start_event_that_no_step_takes_is_refused_at_once(runtime: Any)
     class Own(StartEvent):
         n: int
 
+    class More(Own):
+        pass
+
     class Typed(Workflow):
         @step
         async def go(self, ev: Own) -> StopEvent:
@@ -83,6 +86,8 @@ async def test_a_start_event_that_no_step_takes_is_refused_at_once(runtime: Any)
 
     with pytest.raises(WorkflowRuntimeError, match="takes a Own, got a StartEvent"):
         Typed().run(start_event=StartEvent(n=1))  # type: ignore[call-arg]
+    with pytest.raises(WorkflowRuntimeError, match="got a More, which no step takes.*accept_event_subclasses=True"):
+        Typed().run(start_event=More(n=1))
     assert await Typed().run(start_event=Own(n=1)) == 1
 
 

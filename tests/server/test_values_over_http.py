@@ -32,7 +32,7 @@ def test_an_event_over_http_is_what_pydantic_makes_of_its_json(kind: str) -> Non
     cls: Any = CARRIERS[kind]
 
     @settings(
-        max_examples=10, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=33, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(st.lists(KINDS[kind][1], min_size=2, max_size=2))
     def check(values: list[Any]) -> None:
