@@ -224,6 +224,15 @@ def unavailable(url: str, what: str, patience_seconds: float, error: Exception) 
     )
 
 
+def refusal_of(url: str, error: Exception) -> ConfigurationError | None:
+    """What is raised for an error that asking again would not change; None for any other error."""
+    if isinstance(error, ConfigurationError):
+        return error
+    if isinstance(error, AuthenticationError):
+        return refused_credentials(url, error)
+    return lacking_rights(url, error) if isinstance(error, NoPermissionError) else None
+
+
 def lacking_rights(url: str, error: Exception) -> ConfigurationError:
     """What is raised when Redis knows us and does not let us do what umbel needs."""
     return ConfigurationError(

@@ -138,7 +138,7 @@ class ClusterConnection(Connection):
             return
         self._waiting.append(request)
         if self._serving is None:
-            self._serving = loop.create_task(self._serve())
+            self._begin_serving()
 
     def _owner(self, slot: int) -> _Node | None:
         if slot not in self._owners:

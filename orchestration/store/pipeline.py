@@ -9,6 +9,7 @@ by reply costs more than the scripts themselves.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,26 +19,13 @@ from hiredis import Reader
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    ConnectionError,
-    NoPermissionError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from ..connection.deployment import Deployment
 from ..connection.failpoints import failpoint
 from ..connection.portal import Portal
-from ..connection.redis_client import (
-    is_passing,
-    lacking_rights,
-    pool_of,
-    refuse_old_server,
-    refused_credentials,
-    unavailable,
-)
-from ..model.errors import ConfigurationError
+from ..connection.redis_client import is_passing, pool_of, refusal_of, refuse_old_server, unavailable
+from ..connection.stopping import is_stopped, stop
 from .asks import Command, Replies, Request, ScriptCall, packed, packed_script, packed_with_library
 
 T = TypeVar("T")
@@ -103,7 +91,7 @@ class Connection:
         request = self._of_call(call, patience_seconds)
         if self.portal.is_here():
             return call.read(await self._begun(request))
-        return call.read(await self.portal.run(self._awaited(request)))
+        return call.read(await self.portal.run(self._reply(request)))
 
     async def command(self, what: str, *command: Any, name: str = "", patience_seconds: float | None = None) -> Any:
         """Send one command; its reply as Redis gives it (RESP2, bytes).
@@ -184,13 +172,10 @@ class Connection:
 
     async def _close(self) -> None:
         if self._serving is not None:
-            self._serving.cancel()
+            stop(self._serving)
             await asyncio.wait([self._serving])
         self._loop = None
-        for request in (*self._asked, *self._waiting):
-            if request.future is not None and not request.future.done():
-                error = ConnectionError("the connection was closed")
-                request.future.set_exception(unavailable(self.url, request.what, request.patience_seconds, error))
+        self._keep_unanswered(ConnectionError("the connection was closed"), math.inf)
 
     def _of_call(self, call: ScriptCall[Any], patience: float | None) -> Request:
         # Packed here: what cannot be sent is its caller's fault, and must not break up what goes out in one write.
@@ -208,15 +193,11 @@ class Connection:
     async def _reply(self, request: Request) -> Any:
         if self.portal.is_here():
             return await self._begun(request)
-        return await self.portal.run(self._awaited(request))
+        return await self.portal.run(self._reply(request))
 
     async def _replies(self, requests: Sequence[Request]) -> list[Any]:
-        return await (self._all(requests) if self.portal.is_here() else self.portal.run(self._all(requests)))
-
-    async def _awaited(self, request: Request) -> Any:
-        return await self._begun(request)
-
-    async def _all(self, requests: Sequence[Request]) -> list[Any]:
+        if not self.portal.is_here():
+            return await self.portal.run(self._replies(requests))
         replies = await asyncio.gather(*map(self._begun, requests), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException):
@@ -248,7 +229,7 @@ class Connection:
             self._begin(loop)
         self._waiting.append(request)
         if self._serving is None:
-            self._serving = loop.create_task(self._serve())
+            self._begin_serving()
         if self._is_flushing:
             return
         if self._transport is not None and not self._asked:
@@ -281,6 +262,23 @@ class Connection:
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
+    def _begin_serving(self) -> None:
+        self._serving = asyncio.get_running_loop().create_task(self._serve())
+        self._serving.add_done_callback(self._go_on)
+
+    def _go_on(self, served: asyncio.Task[None]) -> None:
+        """Ask again where a step has cancelled all that runs on its loop."""
+        if served.cancelled() and not is_stopped(served):
+            self._serving = None
+            self._keep_unanswered(ConnectionError("its task was cancelled"), 0.0)
+            if self._waiting:
+                self._begin_serving()
+
+    def _keep_unanswered(self, error: Exception, pause: float) -> None:
+        # What was asked and not answered may have been applied or not; asked again, it is answered all the same.
+        unanswered, self._asked = [*self._asked, *self._waiting], deque()
+        self._waiting = deque(request for request in unanswered if not self._settle(request, error, pause))
+
     async def _serve(self) -> None:
         """Keep a connection until it is lost while nothing is asked; the next request makes another one."""
         pause = FIRST_PAUSE
@@ -297,9 +295,7 @@ class Connection:
             finally:
                 self._transport = None
                 await connection.disconnect(nowait=True)
-            # What was asked and not answered may have been applied or not; asked again, it is answered all the same.
-            unanswered, self._asked = [*self._asked, *self._waiting], deque()
-            self._waiting = deque(request for request in unanswered if not self._settle(request, error, pause))
+            self._keep_unanswered(error, pause)
             if not self._waiting:
                 self._serving = None
                 return
@@ -376,12 +372,8 @@ class Connection:
             return True
         if not isinstance(reply, Exception):
             future.set_result(reply)
-        elif isinstance(reply, ConfigurationError):
-            future.set_exception(reply)
-        elif isinstance(reply, AuthenticationError):
-            future.set_exception(refused_credentials(self.url, reply))
-        elif isinstance(reply, NoPermissionError):
-            future.set_exception(lacking_rights(self.url, reply))
+        elif (refusal := refusal_of(self.url, reply)) is not None:
+            future.set_exception(refusal)
         elif request.call is not None and isinstance(reply, ResponseError) and str(reply).startswith(NO_FUNCTION):
             self._with_library(request, request.call)
             return False

@@ -10,6 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from billiard.common import terminate_handler_fired
 
+from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.model.errors import StepTimeoutError
 from ...orchestration.model.work_item import Work
 from ..context.waits import Waits, unwound_by
@@ -61,6 +62,8 @@ class Calling:
         plain: PlainCalls,
         loop: asyncio.AbstractEventLoop,
         timeout_seconds: float | None,
+        *,
+        callers_loop: bool = False,
     ) -> None:
         """Args:
         work: What is executed.
@@ -68,8 +71,9 @@ class Calling:
         plain: Calls plain functions.
         loop: Where coroutines belong; the running one, or another of this process.
         timeout_seconds: Limit of all calls together, from the first one on.
+        callers_loop: Whether the loop is that of the run's caller, who may close it.
         """
-        self.loop = loop
+        self.loop, self._is_callers = loop, callers_loop
         self._work, self._running, self._plain = work, running, plain
         self._seconds = timeout_seconds
         self._deadline: float | None = None
@@ -176,7 +180,9 @@ class Calling:
                 return _Failure(error)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if task is not None and task.cancelling() and not is_asked:
+                assert task is not None
+                is_closing = self._is_callers or is_stopped(task)
+                if task.cancelling() and not is_asked and is_closing:
                     # As a value: asyncio.run() reports exceptions that tasks have when it closes its loop.
                     return _Failure(Abandoned("the event loop it was executed on is being closed"))
                 raise

@@ -323,7 +323,7 @@ class Executor:
             loop = chosen
         elif self._async_steps is not None:
             loop = self._async_steps.loop
-        calling = Calling(work, running, plain, loop, timeout_seconds)
+        calling = Calling(work, running, plain, loop, timeout_seconds, callers_loop=loop is chosen)
         return await call_step(work, registered, context, self.store, calling)
 
     async def _failed(

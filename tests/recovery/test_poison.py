@@ -72,6 +72,14 @@ def test_a_step_that_cancels_its_own_task_fails_instead_of_running_again(deploym
     assert deployment.counter("losses") == 0
 
 
+def test_a_step_that_cancels_all_tasks_of_its_loop_leaves_a_worker_that_works(deployment: Deployment) -> None:
+    cancelling = deployment.start(flows.CancelsAllTasks)
+    eventually(cancelling.is_done, "it has ended, or failed where it is one of these tasks itself")
+    assert len(deployment.executions(cancelling.run_id)) == 1
+    assert deployment.start(process_flows.Chain, n=3).result(40) == 9
+    assert deployment.workers[0].process.poll() is None
+
+
 @pytest.mark.parametrize("how", ["os._exit", "abort"])
 def test_a_step_that_ends_its_pool_process_is_given_up_after_as_many_losses_as_are_charged(
     deploy: Deploy, how: str

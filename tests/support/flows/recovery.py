@@ -115,6 +115,18 @@ class CancelsItself(Workflow):
         return StopEvent()
 
 
+class CancelsAllTasks(Workflow):
+    """A step that cancels whatever runs on its loop, as code does that was written for a process of its own."""
+
+    @step
+    async def go(self, ev: StartEvent) -> StopEvent:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.sleep(0)
+        return StopEvent(result="done")
+
+
 class Hangs(Workflow):
     """A plain step that reacts to nothing: in a call that Python cannot interrupt, or holding Python's lock."""
 
