@@ -169,3 +169,8 @@ def test_the_newest_run_and_beginnings_of_ids_name_runs(cli: Cli) -> None:
         cli("start", "flows.py:Buy", "item=a", "--run-id", run_id)
     cli("cancel", "left-1")
     assert "left-2" in cli("show", "last").out
+    cli("delete", "left-1")
+    assert "No run 'left-1'" in cli.error("show", "left-1")
+    cli("delete", "paid-2")
+    cli("delete", "pai")
+    assert "Not deleted: paid-1. There is no such run" in cli.error("delete", "paid-1")

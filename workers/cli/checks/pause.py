@@ -33,8 +33,8 @@ _workflow = click.option(
 def pause(queue: str | None, workflow: str | None, redis_url: str | None, state: str | None) -> None:
     """Let no worker of the deployment take messages from QUEUE, or begin steps of a workflow. Without: list both.
 
-    Workers follow within a few seconds, and so do workers that start later. Steps that are running go on; runs wait at
-    their next step, and their timeouts go on.
+    Workers follow within a few seconds, and so do workers that start later. Running steps finish; runs wait at
+    their next step, and their timeouts continue.
     """
     with existing(redis_url, state) as runtime:
         if queue is None and workflow is None:

@@ -12,7 +12,7 @@ from ....orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ....orchestration.model.errors import NotConfigured, StoreUnavailable
 from ....orchestration.store.nodes import connection_to
 from ....orchestration.store.verbs import Store
-from ..deployment import configured
+from ..deployment import app_option, configured
 from ..output import note
 
 #: How long Redis may take to answer.
@@ -23,11 +23,12 @@ _PATIENCE_SECONDS = 0.5
 @click.argument("name", required=False)
 @click.option("--strict", is_flag=True, help="Fail also if Redis does not answer.")
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
+@app_option
 def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
-    """Exit with 0 if the worker NAME lives, else with 1. Without NAME: any worker of this host, or container.
+    """Exit with 0 if the worker NAME is alive, else with 1. Without NAME: any worker of this host, or container.
 
-    NAME is what `umbel worker --name` was given, with or without @HOST. A worker lives that has announced itself
-    lately; its main process does that, however long its steps take. If Redis does not answer, nothing can be said about
+    NAME is what `umbel worker --name` was given, with or without @HOST. A worker is alive if it has announced itself
+    recently; its main process does that, however long its steps take. If Redis does not answer, nothing is known about
     workers, and restarting them would not help: the exit code is 0, except with --strict.
     """
     settings = configured(redis_url)
@@ -45,7 +46,7 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     asked = [worker for worker in workers if _is_asked_for(worker, name)]
     live = [worker for worker in asked if worker.is_live]
     if live:
-        click.echo(f"{live[0].name} lives: it announced itself {live[0].silent_seconds:.1f} s ago.")
+        click.echo(f"{live[0].name} is alive: it announced itself {live[0].silent_seconds:.1f} s ago.")
         return
     if asked:
         note(f"{asked[0].name} has been silent for {asked[0].silent_seconds:.0f} s.")

@@ -20,7 +20,7 @@ _ENDED = ("failed", "cancelled", "timed_out", "completed")
 
 
 def _edit_options(command: F) -> F:
-    """Edits of what a run goes on with."""
+    """Edits of what a run continues with."""
     setting = click.option(
         "--set", "settings", multiple=True, metavar="KEY=JSON", help="Set a key of ctx.store before; null deletes it."
     )
@@ -99,7 +99,7 @@ def fork(
     state: str | None,
     **conditions: Unpack[Conditions],
 ) -> None:
-    """Start runs that go on from a point of others, and print their ids.
+    """Start runs that continue from a point of others, and print their ids.
 
     Of each RUN, or of the ended runs that meet the conditions. What had been done at the point is not executed again.
     """
@@ -130,7 +130,7 @@ def fork(
 @click.argument("run_id", metavar="RUN")
 @_point_option(required=True)
 @_edit_options
-@click.option("--stop-running", is_flag=True, help="Also if the run goes on: what it executes is stopped.")
+@click.option("--stop-running", is_flag=True, help="Also if the run is running: its running steps are stopped.")
 @deployment_options
 def rewind(
     run_id: str,
@@ -141,9 +141,9 @@ def rewind(
     redis_url: str | None,
     state: str | None,
 ) -> None:
-    """Put RUN back to a point of its past, from where it goes on under its id."""
+    """Put RUN back to a point of its past, from which it continues under its id."""
     edits = _edits(settings, events)
     with existing(redis_url, state) as runtime:
         handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))
         handler.rewind(point, stop_running=stop_running, **edits)
-    note(f"Run {handler.run_id!r} goes on from {point!r}. Follow it with: umbel events {handler.run_id} -f")
+    note(f"Run {handler.run_id!r} continues from {point!r}. Follow it with: umbel events {handler.run_id} -f")

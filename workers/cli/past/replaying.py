@@ -38,7 +38,7 @@ def replay(
     state: str | None,
     **conditions: Unpack[Conditions],
 ) -> None:
-    """Execute the recorded steps of runs again, with the code of TARGET, and print what they do otherwise.
+    """Execute the recorded steps of runs again, with the code of TARGET, and print where they differ.
 
     Of each RUN, or of the runs that meet the conditions. Nothing of a run is changed; what steps do outside of umbel is
     done. Exits with 1 at a difference.

@@ -13,14 +13,14 @@ from ....tasks.client.runs import cancel_runs
 from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
 from ..output import counted, note
-from .find import find_run
+from .find import whole_id
 from .selecting import Conditions, chosen, condition_options
 
 
 @click.command()
 @click.argument("run_ids", nargs=-1, metavar="[RUN]...")
 @condition_options
-@click.option("--step", metavar="STEP", help="Cancel only the executions of this step; the runs go on.")
+@click.option("--step", metavar="STEP", help="Cancel only the executions of this step; the runs continue.")
 @click.option("--downstream", is_flag=True, help="With --step: also what has followed from it.")
 @click.option("--all", "every", is_flag=True, help="All runs that are running.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -42,7 +42,7 @@ def cancel(
     if downstream and step is None:
         raise click.UsageError("--downstream needs --step STEP: a run is always cancelled as a whole.")
     with existing(redis_url, state) as runtime:
-        run_ids = tuple(_whole_id(runtime, run_id) for run_id in run_ids)
+        run_ids = tuple(runtime.portal.call(whole_id(runtime.store, run_id)) for run_id in run_ids)
         ids = chosen(runtime, run_ids, conditions, every=every, of_statuses=("running",), verb="Cancel", yes=yes)
         if step is not None:
             _cancel_step(runtime, ids, step, downstream=downstream)
@@ -63,14 +63,6 @@ def _cancel_step(runtime: Runtime, run_ids: Sequence[str], step: str, *, downstr
     for run_id in run_ids:
         work = runtime.engine.cancel_work(run_id, Selection(step=step), downstream=downstream)
         note(f"Cancelled {counted(runtime.portal.call(work), 'execution')} of step {step!r} of run {run_id!r}.")
-
-
-def _whole_id(runtime: Runtime, text: str) -> str:
-    """The id that begins like this; what names no run is reported with the others."""
-    try:
-        return runtime.portal.call(find_run(runtime.store, text))
-    except RunNotFound:
-        return text
 
 
 def _problem(runtime: Runtime, run_id: str) -> str | None:

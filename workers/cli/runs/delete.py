@@ -11,6 +11,7 @@ from ....orchestration.model.errors import WorkflowRuntimeError
 from ....tasks.client.runs import delete_runs
 from ..deployment import deployment_options, existing
 from ..output import counted, note
+from .find import whole_id
 from .selecting import Conditions, chosen, condition_options
 
 
@@ -31,11 +32,12 @@ def delete(
     """Delete ended runs with all that is kept of them: each RUN, or those that meet the conditions."""
     ended = RUN_STATUSES[1:]
     with existing(redis_url, state) as runtime:
+        run_ids = tuple(runtime.portal.call(whole_id(runtime.store, run_id)) for run_id in run_ids)
         ids = chosen(runtime, run_ids, conditions, every=every, of_statuses=ended, verb="Delete", yes=yes)
         done = delete_runs(ids, runtime=runtime)
     if run_ids and (left := [run_id for run_id in ids if run_id not in done]):
         raise WorkflowRuntimeError(
-            f"Not deleted: {', '.join(left)}. There is no such run, or it is running: umbel cancel ends it."
+            f"Not deleted: {', '.join(left)}. There is no such run, or it is running: `umbel cancel` ends it."
         )
     if ids:
         note(f"Deleted {counted(len(done), 'run')}.")

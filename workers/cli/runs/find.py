@@ -43,3 +43,11 @@ async def find_run(store: Store, text: str) -> str:
                 f"{len(found)} runs begin with {text!r}: {named}. Give more of the id."
             ) from None
         raise
+
+
+async def whole_id(store: Store, text: str) -> str:
+    """As `find_run`, but a text that names no run is returned as it is, to be reported with others."""
+    try:
+        return await find_run(store, text)
+    except RunNotFound:
+        return text

@@ -47,7 +47,7 @@ class _Opened:
 @deployment_options
 @click.pass_context
 def session(ctx: click.Context, name: str, redis_url: str | None, state: str | None) -> None:
-    """Show session NAME; or, with a command behind it, its runs and its state, or change it."""
+    """Show session NAME; with a command after it, show its runs or its state, or change it."""
     runtime = ctx.with_resource(existing(redis_url, state))
     ctx.obj = opened = _Opened(runtime, Session(name, runtime))
     record = opened.record()
@@ -84,7 +84,10 @@ def show(opened: _Opened) -> None:
 @_json
 @click.pass_obj
 def runs(opened: _Opened, limit: int, as_json: bool) -> None:
-    """List its runs: those that wait, the last one first, then those that have begun, newest first."""
+    """List its runs, newest first.
+
+    Those that wait for their turn come before those that have begun.
+    """
     found = opened.runs([each.run_id for each in [*reversed(opened.session.waiting()), *opened.session.runs(limit)]])
     if as_json:
         print_json([_run(record) for record in found])
@@ -129,7 +132,7 @@ def fork(opened: _Opened, new_name: str, at: int | None) -> None:
 @click.argument("version", type=int)
 @click.pass_obj
 def rewind(opened: _Opened, version: int) -> None:
-    """Put the state back to VERSION. Not while a run goes on or waits."""
+    """Put the state back to VERSION. Not while a run is running or waiting."""
     made = opened.session.rewind(to=version)
     note(f"The state of session {opened.session.name!r} is as in version {version}; this is version {made}.")
 
@@ -137,7 +140,7 @@ def rewind(opened: _Opened, version: int) -> None:
 @session.command()
 @click.pass_obj
 def close(opened: _Opened) -> None:
-    """Take no more runs. Those that go on and wait are not touched."""
+    """Take no more runs. Those that are running or waiting continue."""
     opened.session.close()
     note(f"Session {opened.session.name!r} takes no more runs.")
 
@@ -145,7 +148,7 @@ def close(opened: _Opened) -> None:
 @session.command()
 @click.pass_obj
 def delete(opened: _Opened) -> None:
-    """Delete the session with its state and what is kept of its runs. Not while a run goes on or waits."""
+    """Delete the session with its state and what is kept of its runs. Not while a run is running or waiting."""
     opened.session.delete()
     note(f"Deleted session {opened.session.name!r}.")
 

@@ -132,7 +132,7 @@ def run(
 @click.option(
     "--when-busy",
     type=click.Choice(get_args(WhenBusy)),
-    help="What to do while another run of the session goes on; by default queue.",
+    help="What to do while another run of the session is running; by default queue.",
 )
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag by which the run is found again; repeatable.")
 @click.option("--priority", type=click.IntRange(0, 255), help="Celery priority of steps that have none of their own.")

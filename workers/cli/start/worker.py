@@ -87,10 +87,13 @@ def worker_options(command: F) -> F:
     "--max-steps",
     type=click.IntRange(min=1),
     metavar="N",
-    help="End after so many steps, to be started again; in the prefork pool, replace each child after so many.",
+    help="End after this many steps, to be started again; in the prefork pool, replace each child after as many.",
 )
 @click.option(
-    "--max-memory", type=click.IntRange(min=1), metavar="MB", help="The same, for a process that has grown so large."
+    "--max-memory",
+    type=click.IntRange(min=1),
+    metavar="MB",
+    help="The same, for a process of this size.",
 )
 @loglevel_option("INFO")
 @log_format_option
