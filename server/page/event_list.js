@@ -12,6 +12,8 @@ const BLOCK = 100;
 const ROW_PIXELS = 34;
 /** How long events are looked at between two frames; the clock is read after so many. */
 const SLICE_MS = 8;
+/** Between two drawings of events that have just arrived: laying the list out costs more than its new rows. */
+const PAUSE_MS = 100;
 const AT_ONCE = 50;
 
 /** Whether it is one of umbel's own events: a change of a step's state, idleness. @param {Envelope} envelope */
@@ -89,6 +91,7 @@ export function eventList() {
 
   let fitting = 0; // among those that are kept
   let looked = 0; // how many events have been looked at
+  let drawnAt = -PAUSE_MS;
 
   /** Draw everything: the filter has changed. */
   function redraw() {
@@ -113,12 +116,17 @@ export function eventList() {
     if (last && !last.isFilled) reserve(last);
     summarize();
     if (isBelow) rows.scrollTop = rows.scrollHeight;
-    if (looked < events.length) later();
+    drawnAt = performance.now();
+    if (looked < events.length) later(0);
   }
 
-  function later() {
-    if (!isDue) requestAnimationFrame(draw);
+  /** Draw in a frame, this long after the last one at the earliest. @param {number} pause */
+  function later(pause) {
+    if (isDue) return;
     isDue = true;
+    const wait = drawnAt + pause - performance.now();
+    if (wait > 0) setTimeout(() => requestAnimationFrame(draw), wait);
+    else requestAnimationFrame(draw);
   }
 
   function summarize() {
@@ -174,7 +182,7 @@ export function eventList() {
     add(sequence, envelope, origin) {
       events.push({ sequence, envelope, origin, isInternal: isInternal(envelope), text: "", row: null });
       if (events.length > KEPT * 1.1) drop(events.length - KEPT);
-      later();
+      later(PAUSE_MS);
     },
   };
 
