@@ -120,7 +120,7 @@ class StateValue:
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One entry: Redis time in ms, kind, data, and the commands where they are kept."""
+    """One entry: Redis time in ms, kind, data; and where it is kept, its commands, or what was written to the state."""
 
     at: int
     kind: str
@@ -343,7 +343,16 @@ async def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, 
 
 def read_entry(entry: Entry) -> JournalEntry:
     """A journal entry as it is shown."""
-    return JournalEntry(entry.at, entry.kind, entry.about, entry.commands)
+    return JournalEntry(entry.at, entry.kind, entry.about, _commands(entry.kind, entry.commands))
+
+
+def _commands(kind: str, body: Any) -> Any:
+    """What was applied, in one list: a flush has a list for each send, a rewind one beside what it puts in place."""
+    if kind == "state":
+        return body
+    if isinstance(body, dict):
+        return body.get("commands", [])
+    return [command for each in body for command in each.get("commands", (each,))]
 
 
 async def _state(store: StoreReads, record: RunRecord) -> tuple[tuple[StateValue, ...], int]:

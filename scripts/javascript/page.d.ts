@@ -92,6 +92,8 @@ interface ListedRun {
   began_with: ShownEvent | null;
   input_bytes?: number;
   error: string | null;
+  /** An event that contains what was searched for. */
+  found?: { type: string; excerpt: string };
 }
 
 interface Run extends ListedRun {

@@ -6,7 +6,8 @@ can be shown too.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...orchestration.engine.children.listing import child_runs
+from ...orchestration.inspection.content.event_search import Found, runs_with
 from ...orchestration.inspection.run_detail import read_detail
 from ...orchestration.inspection.run_list import Readable, RunPage, RunQuery, list_runs
 from ...orchestration.inspection.run_rows import read_rows, waiting_runs
@@ -149,15 +151,18 @@ class _RunData:
         """`GET /console/runs`: a page of runs, newest first.
 
         Query: `status` (as shown: `running`, `waiting`, `queued`, `completed`, …) and `workflow` (the name it is served
-        under, or its full name), both repeatable, `search`, `since_seconds`, `limit`, `cursor`. The numbers of runs are
-        included only if no `authorize` hook limits what a caller may see.
+        under, or its full name), both repeatable, `search`, `since_seconds`, `limit`, `cursor`; `content` keeps runs of
+        which an event contains it, and says in `found` which. The numbers of runs are included only if no `authorize`
+        hook limits what a caller may see.
         """
         access: Access = request.scope[ACCESS]
         cursors = await self._deployment.cursors()
-        page = await self._page(await self._query(request, cursors), access.readable())
+        query, content = await self._query(request, cursors), request.query_params.get("content", "").strip()[:200]
+        page, found = await self._page(query, content, access.readable())
         runs = [replace(run, parent=await _shown_parent(access, run.parent)) for run in page.runs]
         counts = await self._counted(page) if access.authorize is None else None
-        return ConsoleJSON(page_of_runs(runs, counts, cursors.sealed(page.cursor), self._deployment.routes()))
+        shape = page_of_runs(runs, counts, cursors.sealed(page.cursor), self._deployment.routes())
+        return ConsoleJSON(shape | {"found": {run_id: asdict(each) for run_id, each in found.items()}})
 
     async def _counted(self, page: RunPage) -> dict[str, int]:
         waiting = await waiting_runs(self._deployment.store) if page.counts["running"] else 0
@@ -189,9 +194,13 @@ class _RunData:
         served = self._deployment.workflows.get(given)
         return served.workflow.workflow_name if served else given
 
-    async def _page(self, query: RunQuery, readable: Readable | None) -> RunPage:
+    async def _page(
+        self, query: RunQuery, content: str, readable: Readable | None
+    ) -> tuple[RunPage, Mapping[str, Found]]:
         try:
-            return await list_runs(self._deployment.store, query, readable)
+            if content:
+                return await runs_with(self._deployment.store, query, content, readable)
+            return await list_runs(self._deployment.store, query, readable), {}
         except WorkflowRuntimeError as error:
             raise HTTPException(400, str(error)) from error
 

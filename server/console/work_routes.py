@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ...orchestration.inspection.content.step_logs import RunLog, read_log
 from ...orchestration.inspection.run_trace import past_run
-from ...orchestration.inspection.step_logs import RunLog, read_log
 from ...orchestration.inspection.work_detail import Passed, WorkDetail, read_work
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import untagged

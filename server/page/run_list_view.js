@@ -40,6 +40,12 @@ export function runListView(query, signal, workflows) {
     placeholder: "workflow, input, error or id",
     value: query.get("q") ?? "",
   });
+  const content = h("input", {
+    type: "search",
+    id: "run-content",
+    placeholder: "given, emitted or published",
+    value: query.get("content") ?? "",
+  });
   const workflow = choice(
     "run-workflow",
     [["", "all workflows"], ...workflows.map((name) => [name, name])],
@@ -68,6 +74,7 @@ export function runListView(query, signal, workflows) {
       "form",
       { class: "toolbar", role: "search", onsubmit: (event) => event.preventDefault() },
       h("div", { class: "tool grow" }, h("label", { for: "run-search" }, "Search"), search),
+      h("div", { class: "tool grow" }, h("label", { for: "run-content" }, "Event content"), content),
       h("div", { class: "tool" }, h("label", { for: "run-workflow" }, "Workflow"), workflow),
       h("div", { class: "tool" }, h("label", { for: "run-since" }, "Started or ended"), since),
       chips,
@@ -103,6 +110,7 @@ export function runListView(query, signal, workflows) {
   /** What is filtered by, under the names of the address and of the request. @returns {[string, string, string][]} */
   const given = () => [
     ["q", "search", search.value.trim()],
+    ["content", "content", content.value.trim()],
     ["workflow", "workflow", workflow.value],
     ["since", "since_seconds", since.value],
     ["status", "status", chosen()],
@@ -125,10 +133,14 @@ export function runListView(query, signal, workflows) {
   }
 
   let typing = 0;
-  search.addEventListener("input", () => {
-    clearTimeout(typing);
-    typing = setTimeout(filter, 200);
-  });
+  for (const [input, pause] of /** @type {[HTMLInputElement, number][]} */ ([
+    [search, 200],
+    [content, 500], // looks into many journals
+  ]))
+    input.addEventListener("input", () => {
+      clearTimeout(typing);
+      typing = setTimeout(filter, pause);
+    });
 
   /** @param {number} limit @param {string | null} from a cursor */
   function page(limit, from) {
@@ -146,7 +158,8 @@ export function runListView(query, signal, workflows) {
       const found = await page(PAGE_SIZE, more ? cursor : null);
       if (mine !== requests) return; // a newer request is under way
       const known = new Set(more ? runs.map((run) => run.run_id) : []);
-      runs = [...(more ? runs : []), ...found.runs.filter((run) => !known.has(run.run_id))];
+      const rows = found.runs.map((/** @type {ListedRun} */ run) => ({ ...run, found: found.found[run.run_id] }));
+      runs = [...(more ? runs : []), ...rows.filter((run) => !known.has(run.run_id))];
       cursor = found.cursor;
       isOnFirstPage = !more;
       showCounts(found.counts);
@@ -273,7 +286,7 @@ export function runListView(query, signal, workflows) {
   showSelection();
   load(false);
   const timer = setInterval(() => {
-    if (!document.hidden && isOnFirstPage) load(false);
+    if (!document.hidden && isOnFirstPage && !content.value.trim()) load(false);
   }, REFRESH_MS);
   signal.addEventListener("abort", () => {
     clearInterval(timer);

@@ -122,6 +122,13 @@ function row(run, isSelectable, toggled) {
         name,
       ),
       h("span", { class: "summary" }, inputSummary(run)),
+      run.found
+        ? h(
+            "span",
+            { class: "summary found", title: run.found.excerpt },
+            `${short(run.found.type)} ${run.found.excerpt}`,
+          )
+        : null,
       run.error ? h("span", { class: "row-error", title: run.error }, run.error) : null,
     ),
     h("td", { class: "run-started", "data-key": "started" }, timeAgo(run.created_at)),

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from ...orchestration.connection.keys import check_run_id
 from ...orchestration.history.points import Point
 from ...orchestration.history.verify import Verified
-from ...orchestration.inspection.step_logs import read_log
+from ...orchestration.inspection.content.step_logs import read_log
 from ...orchestration.model.durations import is_time_from_now
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ...orchestration.sessions.names import session_of

@@ -14,7 +14,7 @@ import pytest
 from support.eventually import eventually
 from support.processes.command_line import Cli
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
-from umbel.orchestration.inspection.step_logs import LogLine, read_log
+from umbel.orchestration.inspection.content.step_logs import LogLine, read_log
 from umbel.orchestration.model.errors import WorkflowCancelledByUser
 from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.store.verbs import Store

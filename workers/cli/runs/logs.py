@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from ....orchestration.inspection.step_logs import LogLine, read_log
+from ....orchestration.inspection.content.step_logs import LogLine, read_log
 from ..deployment import deployment_options, existing
 from ..output import clock, iso, note
 from .find import find_run

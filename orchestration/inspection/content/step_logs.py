@@ -9,9 +9,9 @@ from typing import Any
 
 import msgpack
 
-from ..model.errors import RunNotFound
-from ..store.reads import StoreReads
-from ..store.replies import not_found
+from ...model.errors import RunNotFound
+from ...store.reads import StoreReads
+from ...store.replies import not_found
 
 #: What a compressed part begins with; an array of msgpack does not.
 _COMPRESSED = 0x78
