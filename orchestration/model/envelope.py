@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,11 +36,14 @@ class Envelope:
 
     `parents` are the Event classes between this one and `Event`, nearest first, both excluded. The payload is
     never parsed by Redis and parsed here only where a decision looks into it (a waiter's requirements).
+    `trace` says, where runs are traced, in which span the event was made (a W3C `traceparent`); it is no part of what
+    the event is: neither equality nor any identity depends on it.
     """
 
     type: str
     parents: tuple[str, ...]
     payload: bytes
+    trace: str = field(default="", compare=False)
 
     def is_a(self, name: str) -> bool:
         """True when the event's class is `name` or derives from it."""
@@ -57,8 +60,24 @@ class Envelope:
         value = self.value()
         return value.get(name, (value.get("_data") or {}).get(name))
 
+    def marked(self, trace: str) -> Envelope:
+        """The same event, made in this span, if it is in one."""
+        return replace(self, trace=trace) if trace else self
+
     def to_bytes(self) -> bytes:
-        """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload goes in as it is."""
+        """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload goes in as it is.
+
+        A trace stands before the value, where readers of older releases pass over it.
+        """
+        if self.trace:
+            return _head(self.type, self.parents)[:-8] + b'"trace":"%b","value":%b}' % (
+                self.trace.encode(),
+                self.payload,
+            )
+        return self.content()
+
+    def content(self) -> bytes:
+        """The same without the trace: equal for equal events."""
         return _head(self.type, self.parents) + self.payload + b"}"
 
     @staticmethod
@@ -68,7 +87,13 @@ class Envelope:
         The header is parsed alone: it always precedes `,"value":`, which cannot occur inside a class name.
         """
         cut = data.index(b',"value":')
+        if data[cut - 1] == _QUOTE:
+            head, _, trace = data[:cut].rpartition(b',"trace":"')
+            return Envelope(*_read_head(head), data[cut + 9 : -1], trace[:-1].decode())
         return Envelope(*_read_head(data[:cut]), data[cut + 9 : -1])
+
+
+_QUOTE = ord('"')
 
 
 # A deployment has few event classes and many events.

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextvars import copy_context
 
 from ...orchestration.connection.keys import new_nonce
 from ...orchestration.connection.portal import Portal
@@ -295,7 +294,7 @@ class Executor:
         elif is_ending(error):
             raise error
         forget_cancellations()
-        return await self._failed(work, registered, running, error), error
+        return await self._failed(work, registered, running, error, context.emissions), error
 
     async def _call(
         self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls
@@ -327,7 +326,7 @@ class Executor:
         return await call_step(work, registered, context, self.store, calling)
 
     async def _failed(
-        self, work: Work, registered: Registered, running: Running, error: BaseException
+        self, work: Work, registered: Registered, running: Running, error: BaseException, emissions: Emissions
     ) -> Outcome | None:
         """What an exception comes to; None if it is no failure of the step.
 
@@ -338,7 +337,7 @@ class Executor:
         if reason is not None:
             log_cancelled(work, reason)
             return None
-        return await failed_outcome(work, registered, error, self.store, running.context or copy_context())
+        return await failed_outcome(work, registered, error, self.store, running.context, emissions.trace)
 
     def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:
         kind = VerboseEmissions if is_verbose(work) else Emissions

@@ -6,7 +6,7 @@ import json
 import logging
 import traceback
 from collections.abc import Mapping
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 from ...orchestration.model.decide import recovering
@@ -28,7 +28,7 @@ logger = logging.getLogger("umbel.execution")
 
 
 async def failed_outcome(
-    work: Work, registered: Registered, error: BaseException, store: Store, context: Context
+    work: Work, registered: Registered, error: BaseException, store: Store, context: Context | None, trace: str = ""
 ) -> Failed:
     """What a failed attempt comes to.
 
@@ -38,6 +38,7 @@ async def failed_outcome(
         error: What the step raised.
         store: For reading the members of a fan-in, for a `@catch_error` handler.
         context: The step's, in which its failure is logged: an error tracker finds its tags there.
+        trace: The span in which it failed, if it was in one.
     """
     error = as_failure(work, error)
     config = registered.steps[work.step]
@@ -56,13 +57,13 @@ async def failed_outcome(
     if delay is None and registered.plan.handlers:
         try:
             failed = await step_failed_event(work, registered, error, elapsed, store)
-            failed_event = encode_event(failed, store.settings)
+            failed_event = encode_event(failed, store.settings).marked(trace)
         except StoreUnavailable:
             raise
         except Exception as refused:
             note = f"no @catch_error step could be given this failure: {shown(refused)}"
     encoded = encode_exception(error, note=note)
-    trace = step_traceback(error)
+    traceback = step_traceback(error)
     about = {"action": "step_failed", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
     text = f"step {work.step} of run {work.run_id} failed on attempt {work.attempt}: {shown(error)}"
     if delay is not None:
@@ -70,14 +71,14 @@ async def failed_outcome(
     elif failed_event is not None and (handler := recovering(registered.plan, work)) is not None:
         logger.warning("%s; handled by %s", text, handler.name, extra=about | {"action": "step_recovered"})
     else:
-        context.run(log_error, text, error, about, trace)
-    exception = encoded | {"exception_traceback": trace}
+        (context or copy_context()).run(log_error, text, error, about, traceback)
+    exception = encoded | {"exception_traceback": traceback}
     return Failed(
         error=json.dumps(encoded).encode(),
         retry_delay_seconds=delay,
         failed_event=failed_event,
         ending=ending(FAILED, step_name=work.step, exception=exception, attempts=failures, elapsed_seconds=elapsed),
-        traceback=trace,
+        traceback=traceback,
     )
 
 

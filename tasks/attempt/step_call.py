@@ -38,8 +38,14 @@ class InputUnknown(BaseException):
         self.event = event
 
 
-async def input_events(work: Work, registered: Registered, store: Store) -> list[Event]:
+async def input_events(
+    work: Work, registered: Registered, store: Store, causes: list[str] | None = None
+) -> list[Event]:
     """The events a work item is for, decoded: one, one per slot of a join, or the members of a fan-in.
+
+    Args:
+        work, registered, store: The work item, its workflow here, and where members are read.
+        causes: Gets in which spans the events and the answers were made, where that is known.
 
     Raises:
         InputUnknown: The class of one of them, or of an answer to a wait of the step, is not loaded here.
@@ -47,7 +53,10 @@ async def input_events(work: Work, registered: Registered, store: Store) -> list
     """
     envelopes = work.bound if work.members is None else await store.members(work)
     # Answers count, too: code in which their class has another name would wait anew, and they were lost.
-    answers = (answer for name, answer in work.answers.items() if answer is not None and not name.startswith("child|"))
+    answers = [answer for name, answer in work.answers.items() if answer is not None and not name.startswith("child|")]
+    if causes is not None:
+        every = (*envelopes, *filter(None, work.answers.values()))
+        causes += dict.fromkeys(event.trace for event in every if event.trace)
     for name in {envelope.type for envelope in (*envelopes, *answers)}:
         if not registered.events.knows(name):
             raise InputUnknown(name)
@@ -89,7 +98,9 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
     if work.members is not None and not work.bound and (by := config.event_parameters[0].by) is not None:
         return _grouped(await store.members(work), by)
     context: Context[Any] = Context.over(behind)
-    arguments = _bind(config, await input_events(work, registered, store), context)
+    traced = tracing()
+    causes: list[str] | None = None if traced is None else []
+    arguments = _bind(config, await input_events(work, registered, store, causes), context)
     function = registered.functions[work.step]
 
     async def call() -> Any:
@@ -98,16 +109,16 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
         task = asyncio.current_task()
         assert task is not None
         behind.wait_names.main = behind.children.main = weakref.ref(task)
-        if (traced := tracing()) is None:
+        if traced is None or causes is None:
             return await function(**arguments)
-        with traced.attempt(work):
+        with traced.attempt(work, causes) as behind.emissions.trace:
             return await function(**arguments)
 
     def call_plain() -> Any:
         current_context.set(context)
-        if (traced := tracing()) is None:
+        if traced is None or causes is None:
             return function(**arguments)
-        with traced.attempt(work):
+        with traced.attempt(work, causes) as behind.emissions.trace:
             return function(**arguments)
 
     async def add_resources() -> None:
@@ -164,7 +175,8 @@ def _judge(config: StepConfig, returned: Any, behind: StepContext) -> Outcome:
                     f"Step function {config.name} returned a list with {type(element).__name__} in it instead of only "
                     "Event instances."
                 )
-        return FannedOut(tuple(encode_event(event, behind.settings) for event in returned))
+        trace = behind.emissions.trace
+        return FannedOut(tuple(encode_event(event, behind.settings).marked(trace) for event in returned))
     if not isinstance(returned, Event):
         hint = " Annotate the return type as list[...] to fan out." if isinstance(returned, list) else ""
         raise WorkflowRuntimeError(
@@ -177,4 +189,5 @@ def _judge(config: StepConfig, returned: Any, behind: StepContext) -> Outcome:
             f"Step function {config.name} returned a bare {name}, which its annotation allows only inside a list. "
             f"Return [{name}(...)], or annotate list[{name}] | {name}."
         )
-    return Returned(encode_event(returned, behind.settings), ends=not config.is_child)
+    event = encode_event(returned, behind.settings).marked(behind.emissions.trace)
+    return Returned(event, ends=not config.is_child)

@@ -14,6 +14,7 @@ from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.streams.reader import StreamHub
 from ..context.step_context import check_target
+from ..context.tracing import tracing
 from ..events.codec import encode_event
 from ..events.event import Event
 from ..events.run_events import SYSTEM_EVENTS
@@ -55,6 +56,8 @@ class WithActions(AwaitedOrBlocking):
                 "steps trust them. Send an event of a class of your own."
             )
         envelope = encode_event(event, store.settings)
+        if (traced := tracing()) is not None:
+            envelope = envelope.marked(traced.current())
         plan = await store.plan_of(self.run_id)
         check_target(plan, envelope, step)
         if self._code is not None and plan.misroutes(envelope, self._code):

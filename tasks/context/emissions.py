@@ -99,6 +99,8 @@ class Emissions:
         """
         self.work, self.plan = work, plan
         self.batches = 0
+        #: What emitted events are marked with, see `Tracing.attempt`.
+        self.trace = ""
         #: Awaited before sent events are brought to Redis ahead of the commit.
         self.before_sends: Callable[[], Awaitable[None]] | None = None
         self._engine, self._lost, self._notify = engine, lost, notify
@@ -118,7 +120,7 @@ class Emissions:
             self._refuse_late(event)
             occurrence = self._occurrences[content] = self._occurrences.get(content, 0) + 1
             emit_id = derive_id(self.work.work_id, "sent", event.type, event.payload, target or "", occurrence)
-            self._sends.append((emit_id, event, target))
+            self._sends.append((emit_id, event.marked(self.trace), target))
             burst = self._begun_burst()
         self._notify(self)
         burst.written()

@@ -38,7 +38,7 @@ async def take(recorded: Recorded, work: Work, emissions: Emissions, state: Stat
     """
     gathered = work.members is not None
     events = await store.members(work) if gathered else work.bound
-    if digest_of_events((digest(event.to_bytes()) for event in events), gathered=gathered) != recorded.events:
+    if digest_of_events((digest(event.content()) for event in events), gathered=gathered) != recorded.events:
         return None
     # What is compared here, the step has read only if its recorded outcome is taken.
     reading = replace(state, _read=set())

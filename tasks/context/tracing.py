@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -17,8 +18,19 @@ class Tracing(Protocol):
     def inherited(self) -> dict[str, Any]:
         """The same for a child run of the step that is executed here, which may ask several times."""
 
-    def attempt(self, work: Work) -> AbstractContextManager[object]:
-        """What is entered around the step's code, in its context."""
+    def attempt(self, work: Work, causes: Iterable[str]) -> AbstractContextManager[str]:
+        """What is entered around the step's code, in its context.
+
+        Args:
+            work: The attempt.
+            causes: Of the events that led to it, in which spans they were made, as far as that is known.
+
+        Returns:
+            What the events are marked with that it emits.
+        """
+
+    def current(self) -> str:
+        """What an event is marked with that is sent from outside a step; empty for nothing."""
 
 
 _installed: Tracing | None = None

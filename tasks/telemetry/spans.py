@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -19,6 +20,9 @@ from ..context.waits import Waits
 _PROPAGATOR = TraceContextTextMapPropagator()
 #: What a run keeps of the trace that started it, among its options.
 _KEPT = "trace"
+_TRACEPARENT = "traceparent"
+#: An attempt has at most so many links: a fan-in may have thousands of causes, and an SDK keeps 128.
+_MOST_LINKS = 100
 
 
 class _Spans:
@@ -37,8 +41,13 @@ class _Spans:
         _PROPAGATOR.inject(carrier)
         return {_KEPT: carrier} if carrier else {}
 
+    def current(self) -> str:
+        carrier: dict[str, str] = {}
+        _PROPAGATOR.inject(carrier)
+        return carrier.get(_TRACEPARENT, "")
+
     @contextmanager
-    def attempt(self, work: Work) -> Iterator[None]:
+    def attempt(self, work: Work, causes: Iterable[str]) -> Iterator[str]:
         step = f"{work.workflow.rpartition('.')[2]}.{work.step}"
         attributes: dict[str, str | int] = {
             "umbel.run_id": work.run_id,
@@ -54,13 +63,13 @@ class _Spans:
             context=_PROPAGATOR.extract(_kept_of(work), Context()),
             kind=trace.SpanKind.CONSUMER,
             attributes=attributes,
-            links=[trace.Link(around)] if around.is_valid else [],
+            links=[trace.Link(each) for each in (around, *map(_span_of, islice(causes, _MOST_LINKS))) if each.is_valid],
         )
         began, outcome = time.monotonic(), "ended"
         try:
             with trace.use_span(span, end_on_exit=True):
                 try:
-                    yield
+                    yield self.current()
                 except Waits:
                     outcome = "waits"
                     span.set_attribute("umbel.outcome", outcome)
@@ -78,6 +87,11 @@ class _Spans:
             self._seconds.record(time.monotonic() - began, labels)
 
 
+def _span_of(traceparent: str) -> trace.SpanContext:
+    context = _PROPAGATOR.extract({_TRACEPARENT: traceparent}, Context())
+    return trace.get_current_span(context).get_span_context()
+
+
 def _kept_of(work: Work) -> dict[str, str]:
     kept = json.loads(work.options).get(_KEPT) if _KEPT in work.options else None
     return kept if isinstance(kept, dict) else {}
@@ -90,8 +104,8 @@ def install(
 
     Call it in each program that starts runs and in a module that the workers load. A run belongs to the trace of the
     code that started it: `start Order` there, then one span per attempt, `Order.charge`, on whatever worker, however
-    much later; runs that a step starts belong to the same trace. Without it in the starting program, each attempt is a
-    trace of its own.
+    much later; runs that a step starts belong to the same trace. Each attempt has links to the spans in which the
+    events were made that led to it. Without it in the starting program, each attempt is a trace of its own.
 
     The trace is kept with the run in Redis, so it does not depend on the broker. A span is made around the step's code:
     what is recorded afterwards, the commit, is not in it.

@@ -342,4 +342,4 @@ def _about(entry: Entry) -> Mapping[str, Any]:
 
 
 def _digest_of(item: SavedItem) -> str:
-    return digest_of_events((digest(event.to_bytes()) for event in item.events), gathered=item.fan_in is not None)
+    return digest_of_events((digest(event.content()) for event in item.events), gathered=item.fan_in is not None)
