@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,9 +12,9 @@ from llama_agents.client import WorkflowClient
 
 from support.http.calls import asked, run
 from support.http.rows import Ans, Ask, listening, make_server
+from support.store.blocking import operator_at
 from umbel import StartEvent, StopEvent, Workflow, attach, step
 from umbel.orchestration.model.errors import UmbelError
-from umbel.server.http.protocol import handler_data
 
 
 @pytest.fixture(scope="module")
@@ -236,10 +235,16 @@ async def test_a_handler_whose_workflow_is_not_served_can_only_be_purged(runtime
 @pytest.mark.row(88)
 async def test_a_stored_result_that_is_damaged_is_said_to_be(runtime: Any, http: httpx.AsyncClient) -> None:
     handler_id = (await run(http, "greet"))["handler_id"]
-    record = await runtime.store.connection.portal.run(runtime.store.run(handler_id))
-    damaged = handler_data(replace(record, ending=replace(record.ending, payload=b'{"result": ')), "greet")
-    assert (damaged.status, damaged.result, damaged.result_unreadable) == ("completed", None, True)
-    assert not handler_data(record, "greet").result_unreadable
+    operator = operator_at(runtime.settings.redis_url)
+    key = runtime.store.keys.of_run(handler_id)["run"]
+    ending = operator.hget(key, "ending")
+    operator.hset(key, "ending", ending.replace(b'{"result":', b'{"result" '))
+
+    answer = await http.get(f"/handlers/{handler_id}")
+
+    assert (answer.status_code, answer.json()) == (422, {"detail": "Stored handler result cannot be decoded"})
+    [listed] = [each for each in (await http.get("/handlers")).json()["handlers"] if each["handler_id"] == handler_id]
+    assert (listed["status"], listed["result"], listed["result_unreadable"]) == ("completed", None, True)
 
 
 @pytest.mark.row(95)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import httpx
 import pytest
+from llama_agents.client import WorkflowClient
 
 from support import TESTS
 from support.eventually import eventually
-from support.processes.driving import Deploy, WorkerUnderTest
+from support.processes.driving import Deploy, Deployment, WorkerUnderTest
 
 PROGRAM = TESTS / "support" / "llama_index" / "agents.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"}
@@ -98,9 +101,14 @@ def in_process() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def on_killed_workers(deploy_for_module: Deploy) -> dict[str, Any]:
+def deployment(deploy_for_module: Deploy) -> Deployment:
+    """A deployment for agents."""
+    return deploy_for_module()
+
+
+@pytest.fixture(scope="module")
+def on_killed_workers(deployment: Deployment) -> dict[str, Any]:
     """What they do on two workers that are both killed while every model is being asked, and replaced."""
-    deployment = deploy_for_module()
     more = {"HOLD_CALLS": str(deployment.folder), "PYTHONWARNINGS": "ignore"}
 
     def worker(name: str) -> WorkerUnderTest:
@@ -142,6 +150,30 @@ def test_an_agent_whose_worker_is_killed_does_what_it_does_in_llama_index(
     # What a step published before it was killed stays published.
     report["events"] = [next(same) for _, same in groupby(report["events"])]
     assert report == expected(in_llama_index, scenario)
+
+
+@pytest.mark.usefixtures("on_killed_workers")  # what replaced them executes the agents
+async def test_agents_are_served_to_clients_of_llama_index_under_their_names(deployment: Deployment) -> None:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    command = ("umbel.workers.cli", "serve", "--llama-index", str(PROGRAM), "--port", str(port))
+    server = deployment.launch("server", *command)
+    eventually(lambda: f":{port}" in server.log(), "the server listens")
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        client = WorkflowClient(httpx_client=http)
+        assert {"counter", "keeper"} <= set((await client.list_workflows()).workflows)
+
+        handler = await client.run_workflow_nowait("counter", start_event={"user_msg": "please compute"})
+        events = [event async for event in client.get_workflow_events(handler.handler_id)]
+        done = await client.wait_for_handler(handler.handler_id, poll_interval=0.05)
+
+    results = [event.value["tool_output"] for event in events if event.type == "ToolCallResult"]
+    assert sorted(each["raw_output"] for each in results) == [5, 6]
+    assert done.status == "completed"
+    assert done.result is not None
+    [said] = done.result.value["result"]["response"]["blocks"]
+    assert said["text"] == "They are 5 and 6."
 
 
 def comparable(report: dict[str, Any]) -> dict[str, Any]:
