@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NoReturn, TypeVar
@@ -31,6 +32,26 @@ class Raised(Exception):
     def __init__(self, error: StopIteration) -> None:
         super().__init__(error)
         self.error = error
+
+
+class _EndingIfForked:
+    """Ends a process that user code has forked where it leaves that code: it has the connections of its parent."""
+
+    __slots__ = ("_pid",)
+
+    def __init__(self, pid: int) -> None:
+        """Args:
+        pid: Of the process that called the code.
+        """
+        self._pid = pid
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if os.getpid() != self._pid:
+            code = error.code if isinstance(error, SystemExit) else error and 1
+            os._exit(code if isinstance(code, int) else bool(code))
 
 
 class _Failure:
@@ -74,6 +95,7 @@ class Calling:
         callers_loop: Whether the loop is that of the run's caller, who may close it.
         """
         self.loop, self._is_callers = loop, callers_loop
+        self._pid = os.getpid()
         self._work, self._running, self._plain = work, running, plain
         self._seconds = timeout_seconds
         self._deadline: float | None = None
@@ -91,10 +113,11 @@ class Calling:
 
         def call() -> T | _Failure:
             try:
-                if left is None:
-                    return function()
-                with time_limit(left, self._too_late):
-                    return function()
+                with _EndingIfForked(self._pid):
+                    if left is None:
+                        return function()
+                    with time_limit(left, self._too_late):
+                        return function()
             except SystemExit as exit:
                 if type(exit) is not SystemExit or terminate_handler_fired():
                     raise  # Celery and its pool stop workers with it
@@ -143,10 +166,11 @@ class Calling:
     async def _body(self, function: Callable[[], Awaitable[T]]) -> T:
         limit = None if self._seconds is None else asyncio.timeout(self._left())
         try:
-            if limit is None:
-                return await function()
-            async with limit:
-                return await function()
+            with _EndingIfForked(self._pid):
+                if limit is None:
+                    return await function()
+                async with limit:
+                    return await function()
         except TimeoutError:
             self._running.context = contextvars.copy_context()
             if limit is not None and limit.expired():

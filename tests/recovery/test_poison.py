@@ -80,6 +80,15 @@ def test_a_step_that_cancels_all_tasks_of_its_loop_leaves_a_worker_that_works(de
     assert deployment.workers[0].process.poll() is None
 
 
+@pytest.mark.parametrize("workflow", [flows.Forks, flows.PlainlyForks])
+def test_a_process_that_a_step_has_forked_ends_where_it_leaves_the_step(
+    deployment: Deployment, workflow: type[Workflow]
+) -> None:
+    """It has the connections of its worker, and would go on as one."""
+    assert deployment.start(workflow).result(40) == 3
+    assert deployment.start(process_flows.Chain, n=3).result(40) == 9
+
+
 @pytest.mark.parametrize("how", ["os._exit", "abort"])
 def test_a_step_that_ends_its_pool_process_is_given_up_after_as_many_losses_as_are_charged(
     deploy: Deploy, how: str

@@ -127,6 +127,25 @@ class CancelsAllTasks(Workflow):
         return StopEvent(result="done")
 
 
+def _fork() -> int:
+    """The exit code of a process that ends as most forked ones do: by leaving the code that forked it."""
+    if (pid := os.fork()) == 0:
+        sys.exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Forks(Workflow):
+    @step
+    async def go(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=_fork())
+
+
+class PlainlyForks(Workflow):
+    @step
+    def go(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=_fork())
+
+
 class Hangs(Workflow):
     """A plain step that reacts to nothing: in a call that Python cannot interrupt, or holding Python's lock."""
 
