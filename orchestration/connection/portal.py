@@ -311,23 +311,24 @@ def _settle_soon(
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped. asyncio lets a `sys.exit()` in some task of a step's end the loop: not here."""
-    while True:
+    """Run a loop until its portal closes, although a step stops it, or calls `sys.exit()` in a task of its own."""
+    while loop not in _ending:
         try:
             loop.run_forever()
-            return
         except BaseException as error:
             logger.error("a task raised %r, which would end the event loop", error, extra={"action": "loop_error"})
 
 
 def _stop(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel what was begun while the portal closed, so that no caller waits for it, and stop after that."""
+    _ending.add(loop)
     for task in asyncio.all_tasks(loop):
         stop(task)
     loop.call_soon(loop.call_soon, loop.stop)
 
 
 _portals: WeakSet[Portal] = WeakSet()
+_ending: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
 def _begin_anew_in_child() -> None:

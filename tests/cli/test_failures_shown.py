@@ -14,7 +14,7 @@ from support.processes.terminal import Terminal
 pytestmark = pytest.mark.timeout(180)
 
 FLOWS = """
-from umbel import Event, StartEvent, StepFailedEvent, StopEvent, Workflow, catch_error, step
+from umbel import Context, Event, StartEvent, StepFailedEvent, StopEvent, Workflow, catch_error, step
 from umbel.retry_policy import ConstantDelayRetryPolicy
 
 
@@ -58,6 +58,18 @@ class Rescued(Workflow):
     @catch_error
     async def rescue(self, ev: StepFailedEvent) -> StopEvent:
         return StopEvent(result="rescued")
+"""
+
+#: What would make a terminal change its title, clear its screen, write over a line and turn the text around.
+OBEYED = "\x1b]0;mine\x07\x1b[2J\rover\x9b1m\u202eback"
+
+FLOWS += """
+
+class Obeyed(Workflow):
+    @step
+    async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ctx.write_event_to_stream(Item(n=1, text=ev.text))
+        raise LookupError(ev.text)
 """
 
 
@@ -137,3 +149,12 @@ def test_a_failure_that_is_taken_care_of_is_one_line(cli: Cli) -> None:
     assert "handled by rescue" in done.err
     attempts = json.loads(cli("show", "rescued", "--json").out)["executions"]
     assert [bool(each["traceback"]) for each in attempts] == [True, True, False]
+
+
+def test_a_terminal_obeys_nothing_that_events_and_errors_hold(cli: Cli) -> None:
+    cli("run", "flows.py:Obeyed", f"text={OBEYED}", "--run-id", "obeyed", fails=True)
+
+    for command in (("show", "obeyed"), ("events", "obeyed"), ("failed",), ("runs",)):
+        shown = cli(*command)
+        assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(shown.out + shown.err), command
+    assert repr(OBEYED)[1:-1] in cli("show", "obeyed").out

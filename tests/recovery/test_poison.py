@@ -72,10 +72,13 @@ def test_a_step_that_cancels_its_own_task_fails_instead_of_running_again(deploym
     assert deployment.counter("losses") == 0
 
 
-def test_a_step_that_cancels_all_tasks_of_its_loop_leaves_a_worker_that_works(deployment: Deployment) -> None:
-    cancelling = deployment.start(flows.CancelsAllTasks)
-    eventually(cancelling.is_done, "it has ended, or failed where it is one of these tasks itself")
-    assert len(deployment.executions(cancelling.run_id)) == 1
+@pytest.mark.parametrize("workflow", [flows.CancelsAllTasks, flows.StopsItsLoop])
+def test_a_step_that_cancels_all_tasks_of_its_loop_or_stops_it_leaves_a_worker_that_works(
+    deployment: Deployment, workflow: type[Workflow]
+) -> None:
+    run = deployment.start(workflow)
+    eventually(run.is_done, "it has ended, or failed where it is one of these tasks itself")
+    assert len(deployment.executions(run.run_id)) == 1
     assert deployment.start(process_flows.Chain, n=3).result(40) == 9
     assert deployment.workers[0].process.poll() is None
 

@@ -44,7 +44,7 @@ def log_format_option(command: F) -> F:
 
 def printer(log_format: LogFormat) -> Callable[[str], None]:
     """`note`, in the format of the log."""
-    return note if log_format == "text" else lambda text: note(json_line(text))
+    return note if log_format == "text" else lambda text: click.echo(json_line(text), err=True)
 
 
 class Seldom(logging.Filter):

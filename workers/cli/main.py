@@ -10,6 +10,7 @@ import click
 from ...orchestration.model.errors import UmbelError
 from .interrupts import INTERRUPTED, next_interrupt_raises
 from .lazy_group import Lazy, LazyGroup
+from .output import visible
 
 COMMANDS = {
     "run": Lazy(".start.run", "run", "Run a workflow and print its result."),
@@ -64,7 +65,7 @@ class _Cli(LazyGroup):
         except UmbelError as error:
             if ctx.params["traceback"]:
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
 
 
 @click.group(

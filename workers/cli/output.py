@@ -9,10 +9,24 @@ from typing import Any
 
 import click
 
+#: Characters that a terminal obeys instead of showing them, and those that turn the direction of text.
+_OBEYED = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {ord("\n"), ord("\t")}
+_AS_ESCAPES = {code: repr(chr(code))[1:-1] for code in _OBEYED}
+
+
+def visible(text: str) -> str:
+    """Text of whatever origin as a terminal can show it: what the terminal would obey is written as an escape."""
+    return text.translate(_AS_ESCAPES)
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print text that may contain what events, results and errors hold."""
+    click.echo(visible(text), err=err)
+
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns. Nothing is truncated or wrapped, so that other programs can read it too."""
-    lines = [headers, *rows]
+    lines = [[visible(cell) for cell in line] for line in (headers, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for number, line in enumerate(lines):
         text = "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -26,7 +40,7 @@ def print_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """Print something that is not the result."""
-    click.echo(text, err=True)
+    say(text, err=True)
 
 
 def instant(milliseconds: int | None) -> str:

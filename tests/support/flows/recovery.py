@@ -127,6 +127,16 @@ class CancelsAllTasks(Workflow):
         return StopEvent(result="done")
 
 
+class StopsItsLoop(Workflow):
+    """A step that stops the loop it runs on."""
+
+    @step
+    async def go(self, ev: StartEvent) -> StopEvent:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return StopEvent(result="done")
+
+
 def _fork() -> int:
     """The exit code of a process that ends as most forked ones do: by leaving the code that forked it."""
     if (pid := os.fork()) == 0:

@@ -12,7 +12,7 @@ from ....tasks.client.runtime import Runtime
 from ....tasks.replay.replaying import replay as replayed
 from ....tasks.replay.report import ReplayReport
 from ..deployment import deployment_options, existing
-from ..output import counted, note, print_json
+from ..output import counted, note, print_json, say
 from ..runs.find import find_run
 from ..runs.selecting import Conditions, condition_options, found, is_given
 from ..targets import build, load_target
@@ -71,9 +71,9 @@ def _print(report: ReplayReport, *, as_json: bool) -> None:
         print_json(asdict(report) | {"holds": report.holds})
         return
     for mismatch in report.mismatches:
-        click.echo(str(mismatch))
+        say(str(mismatch))
     for each in report.not_replayed:
-        click.echo(f"not replayed: {each}")
+        say(f"not replayed: {each}")
     note(
         f"{counted(len(report.runs), 'run')}: {counted(report.equal, 'attempt')} as recorded, "
         f"{counted(len(report.mismatches), 'difference')}, {len(report.not_replayed)} not replayed."

@@ -14,7 +14,7 @@ from ....orchestration.streams.log import EVENT, read_page
 from ....orchestration.streams.reader import StreamEvent
 from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
-from ..output import note
+from ..output import note, say
 from .find import find_run
 
 
@@ -33,7 +33,10 @@ def events(
         run_id = runtime.portal.call(find_run(runtime.store, run_id))
         found = (_followed if follow else _logged)(runtime, run_id, after, internal)
         for event in found:
-            click.echo(_as_json(event) if as_json else _as_text(event))
+            if as_json:
+                click.echo(_as_json(event))
+            else:
+                say(_as_text(event))
 
 
 def _logged(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:

@@ -10,7 +10,7 @@ import click
 
 from ....orchestration.inspection.content.step_logs import LogLine, read_log
 from ..deployment import deployment_options, existing
-from ..output import clock, iso, note
+from ..output import clock, iso, note, say
 from .find import find_run
 
 
@@ -30,7 +30,10 @@ def logs(run_id: str, step: str | None, as_json: bool, redis_url: str | None, st
     if log.is_cut:
         note("The oldest lines were removed, because there were too many; see UMBEL_RUN_LOG_MAX_BYTES.")
     for line in log.lines:
-        click.echo(_as_json(line) if as_json else _as_text(line))
+        if as_json:
+            click.echo(_as_json(line))
+        else:
+            say(_as_text(line))
     if not log.lines:
         note("Nothing was logged.")
 

@@ -23,7 +23,7 @@ from ....orchestration.store.journal import extent
 from ....orchestration.store.replies import RunRecord
 from ....orchestration.store.verbs import Store
 from ..deployment import deployment_options, existing
-from ..output import clock, counted, instant, iso, note, print_json, print_table
+from ..output import clock, counted, instant, iso, note, print_json, print_table, say
 from ..questions import event_fields, open_questions
 from .find import find_run
 from .selecting import since_option, tag_option
@@ -151,7 +151,7 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         note(f"No further step begins, as its workflow is paused. Resume it with: umbel resume --workflow {paused}")
     for question in questions:
         for line in question.lines(run_id):
-            click.echo(line)
+            say(line)
     if cut:
         note(
             f"{cut:,} of the oldest entries were removed, because the journal of the run had become too large. See "
@@ -161,13 +161,13 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
     if len(shown) < len(found):
         note(f"… {len(found) - len(shown)} earlier ones not shown; --limit 0 shows all.")
     if shown:
-        click.echo()
+        say()
         print_table(
             ("STEP", "ATTEMPT", "WORKER", "STARTED", "DURATION", "OUTCOME"), (_row(each, record) for each in shown)
         )
     for each in shown:
         if each.traceback:
-            click.echo(f"\n{each.step}, attempt {each.attempt}:\n{each.traceback}")
+            say(f"\n{each.step}, attempt {each.attempt}:\n{each.traceback}")
 
 
 async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], list[Unfinished], int]:
@@ -198,7 +198,7 @@ def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished
     width = max(len(name) for name, _ in lines) + 2
     for name, text in lines:
         if text:
-            click.echo(f"{name + ':':<{width}}{text}")
+            say(f"{name + ':':<{width}}{text}")
 
 
 def _shortened(text: str) -> str:

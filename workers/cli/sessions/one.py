@@ -14,7 +14,7 @@ from ....orchestration.store.replies import RunRecord
 from ....tasks.client.runtime import Runtime
 from ....tasks.client.session import Session
 from ..deployment import deployment_options, existing
-from ..output import instant, iso, note, print_json, print_table
+from ..output import instant, iso, note, print_json, print_table, say
 from .listing import described, summary
 
 
@@ -65,7 +65,7 @@ def _show(made: Session, record: SessionRecord) -> None:
         *(("Waiting", each.run_id) for each in made.waiting()),
     ]
     for title, text in rows:
-        click.echo(f"{title:<12} {text}")
+        say(f"{title:<12} {text}")
 
 
 def _json(function: Any) -> Any:

@@ -27,7 +27,7 @@ from ..deployment import configured, deployment_options, embedded, existing, run
 from ..fields import field_arguments, read_fields
 from ..interrupts import INTERRUPTED, next_interrupt_ends
 from ..other_code import await_same_code, warn_of_other_code
-from ..output import note, print_json
+from ..output import note, print_json, visible
 from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
 from ..questions import OpenQuestion, answer_fields, open_questions, question_text
 from ..targets import load_workflow
@@ -121,7 +121,8 @@ def run(
         if as_json:
             print_json(result_of(record))
         else:
-            click.echo(_plain_result(handler))
+            result = _plain_result(handler)
+            click.echo(visible(result) if sys.stdout.isatty() else result)
 
 
 @click.command()
