@@ -9,11 +9,11 @@ import pytest
 
 from support.chaos.concluding import POOLS, conclude
 from support.chaos.deployment import ChaosDeployment, DeployChaos
-from support.chaos.flows import Family, Member
 from support.chaos.invariants import violations
 from support.chaos.mixed_load import Load
 from support.chaos.observed import RunSeen, see_runs
 from support.chaos.recovery_report import RecoveryReport
+from support.chaos.wider_flows import Family, Member
 from support.eventually import eventually
 from support.processes.driving import descendants
 

@@ -328,12 +328,12 @@ def test_flower_serves_the_deployment_and_is_asked_for_where_it_is_missing(cli: 
 
         eventually(answers, "Flower answers")
 
-    missing = "import sys; sys.modules['flower'] = None; from umbel.workers.cli.main import main; main()"
+    missing = "import sys; sys.modules['flower'] = None; from umbel.workers.cli.__main__ import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", missing, "flower"], env=environment(), capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 1
-    assert done.stderr == "Error: Flower is not installed. Install it with: pip install umbel[flower]\n"
+    assert done.stderr == "Error: Flower is not installed. Install it with: pip install 'umbel[flower]'\n"
 
 
 PROGRAM = """
@@ -369,6 +369,16 @@ def test_exec_executes_an_unchanged_program_with_its_arguments_and_exit_code(bar
 
     assert done.out == "hello True __main__\n{'total': 5}\n"
     assert done.code == 7
+
+
+def test_a_program_that_starts_no_run_under_exec_is_named(bare: Cli) -> None:
+    (bare.folder / "only.py").write_text(FLOWS.partition("if __name__")[0])
+
+    done = bare("exec", "only.py")
+
+    assert done.err.endswith(
+        "only.py has started no run. Start one of a workflow in it with: umbel run only.py KEY=VALUE…\n"
+    )
 
 
 def test_a_program_that_fails_under_exec_shows_its_own_traceback_only(bare: Cli) -> None:

@@ -82,9 +82,9 @@ def test_tags_choose_runs(cli: Cli) -> None:
     assert "Cancelled 1 run." in cli("cancel", "--tag", "eu", "--yes").err
 
 
-def test_a_worker_that_lives_is_found_and_another_is_not(cli: Cli) -> None:
+def test_a_worker_that_is_alive_is_found_and_another_is_not(cli: Cli) -> None:
     assert "w1@" in cli("ping", "w1").out
-    assert "lives" in cli("ping").out
+    assert "is alive" in cli("ping").out
     silent = cli("ping", "w2", fails=True)
     assert silent.code == 1
     assert "No worker called 'w2' has announced itself. Live: w1@" in silent.err

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr, field_validator
 
-from support.values.kinds import CARRIERS, KINDS, Cat, Circle, equal, filled
+from support.values.carriers import CARRIERS, equal, filled
+from support.values.kinds import KINDS, Cat, Circle
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import ContextSerdeError, UnserializableValue

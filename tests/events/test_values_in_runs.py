@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, create_model
 
-from support.values.kinds import KINDS, carrier, equal
+from support.values.carriers import carrier, equal
+from support.values.kinds import KINDS
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
 #: Of each kind that has so many: together more than 5,000.

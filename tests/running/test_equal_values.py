@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from support.values.kinds import CARRIERS, KINDS, equal, filled
+from support.values.carriers import CARRIERS, equal, filled
+from support.values.kinds import KINDS
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
 pytestmark = pytest.mark.usefixtures("runtime")

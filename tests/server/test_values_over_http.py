@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from support.values.kinds import CARRIERS, KINDS, equal, filled
+from support.values.carriers import CARRIERS, equal, filled
+from support.values.kinds import KINDS
 from umbel.orchestration.connection.settings import Settings
 from umbel.server.http.parsing import parse_event
 from umbel.server.http.protocol import event_json

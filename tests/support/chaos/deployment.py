@@ -14,7 +14,7 @@ from support.eventually import eventually
 from support.processes.driving import Deployment, WorkerUnderTest, descendants
 
 #: What a worker of the chaos suite serves.
-TARGETS = ("support.chaos.flows", "support.chaos.special_flows")
+TARGETS = ("support.chaos.flows", "support.chaos.wider_flows", "support.chaos.special_flows")
 
 
 class ChaosDeployment(Deployment):

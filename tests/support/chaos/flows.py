@@ -7,10 +7,9 @@ committed: the checker compares both with what Redis and the effect log say.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
-from typing import Annotated, Any
+from typing import Any
 
 from support.chaos.effect_log import began, deposit
 from support.chaos.flow_events import (
@@ -21,7 +20,6 @@ from support.chaos.flow_events import (
     Chaotic,
     Even,
     Group,
-    Noted,
     Odd,
     Outcome,
     SlowTask,
@@ -29,18 +27,15 @@ from support.chaos.flow_events import (
     Sum,
     Task,
 )
+from support.chaos.wider_flows import Expires, Family, Races, Talks, Tells
 from umbel import (
-    Collect,
     Context,
-    JoinExpired,
     StepFailedEvent,
     StopEvent,
-    Take,
     catch_error,
     retry_policy,
     step,
 )
-from umbel.tasks.context.children import ChildRun
 from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
@@ -363,176 +358,6 @@ class Counts(Chaotic):
     @staticmethod
     def commits(n: int) -> Counter[str]:
         return Counter(begin=1, count=n // 2, count_plainly=(n + 1) // 2, gather=1)
-
-
-class Tells(Chaotic):
-    """Writes numbered events to its stream, from an async and from a plain step."""
-
-    KIND = "stream"
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> Task:
-        began(ctx, "begin")
-        logging.getLogger("chaos").warning("it tells %d", ev.n)
-        for n in range(ev.n):
-            ctx.write_event_to_stream(Noted(n=n, work="begin", attempt=ctx.attempt))
-            await asyncio.sleep(ev.seconds / 10)
-        return Task(n=ev.n, seconds=ev.seconds)
-
-    @step
-    def more(self, ctx: Context, ev: Task) -> StopEvent:
-        began(ctx, "more")
-        for n in range(ev.n):
-            ctx.write_event_to_stream(Noted(n=n, work="more", attempt=ctx.attempt))
-            time.sleep(ev.seconds / 10)
-        return StopEvent(result=ev.n)
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return n
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(begin=1, more=1)
-
-
-class Member(Chaotic):
-    """A child run of `Family`: two steps, and a booking at the bank."""
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> Task:
-        began(ctx, "begin", n=ev.n)
-        return Task(n=ev.n, seconds=ev.seconds)
-
-    @step
-    async def work(self, ctx: Context, ev: Task) -> StopEvent:
-        began(ctx, "work", n=ev.n)
-        await asyncio.sleep(ev.seconds)
-        deposit(ctx)
-        return StopEvent(result=ev.n)
-
-
-class Family(Chaotic):
-    """A step that computes something once and runs children, two at a time; and another one that ends after it."""
-
-    KIND = "children"
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> Task:
-        # Executed again behind the wait for its children, in the same attempt: it notes only that it began at all.
-        factor = await ctx.once("factor", lambda: began(ctx, "begin") or 2)
-        children = [ChildRun(Member(timeout=None), Started(n=n, seconds=ev.seconds)) for n in range(ev.n)]
-        return Task(n=factor * sum(await ctx.run_all(children, limit=2)))
-
-    @step
-    async def end(self, ctx: Context, ev: Task) -> StopEvent:
-        began(ctx, "end")
-        return StopEvent(result=ev.n)
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return n * (n - 1)
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(begin=1, end=1)
-
-
-class Races(Chaotic):
-    """Branches of which the first two that arrive are enough: the others are cancelled, and one that waits for ever."""
-
-    KIND = "race"
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> list[Task | Ask]:
-        began(ctx, "begin")
-        return [*(Task(n=n, seconds=ev.seconds) for n in range(ev.n + 1)), Ask(n=-1)]
-
-    @step(num_workers=2)
-    async def go(self, ctx: Context, ev: Task) -> Outcome:
-        began(ctx, "go", n=ev.n)
-        await asyncio.sleep(ev.seconds)
-        return Outcome(n=ev.n)
-
-    @step
-    async def wait(self, ctx: Context, ev: Ask) -> Outcome:
-        began(ctx, "wait")
-        await ctx.wait_for_event(Answer, requirements={"n": ev.n}, timeout=None)
-        return Outcome(n=ev.n)
-
-    @step
-    async def end(self, ctx: Context, evs: Annotated[list[Outcome], Collect(Take(2), cancel_rest=True)]) -> StopEvent:
-        began(ctx, "end")
-        return StopEvent(result=len(evs))
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return 2
-
-    @staticmethod
-    def commits(n: int) -> Counter[str] | None:
-        return None
-
-
-class Talks(Chaotic):
-    """A question in a session, and its answer from the session's state: not that of another question."""
-
-    KIND = "session"
-
-    @staticmethod
-    def session(n: int) -> str:
-        return f"talks {n % 6}"
-
-    @step
-    async def ask(self, ctx: Context, ev: Started) -> Task:
-        began(ctx, "ask")
-        await ctx.store.set("question", [ctx.run_id, ev.n])
-        await asyncio.sleep(ev.seconds)
-        return Task(n=ev.n)
-
-    @step
-    def answer(self, ctx: Context, ev: Task) -> StopEvent:
-        began(ctx, "answer")
-        run_id, n = ctx.store.get("question")
-        deposit(ctx)
-        return StopEvent(result=n if run_id == ctx.run_id else f"that of {run_id}")
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return n
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(ask=1, answer=1)
-
-
-class Expires(Chaotic):
-    """A set of which one event never comes: what has arrived is dropped, and a step is asked what then."""
-
-    KIND = "expiry"
-
-    @step
-    async def begin(self, ctx: Context, ev: Started) -> Odd | Even:
-        began(ctx, "begin")
-        return Odd(n=ev.n, left=0, seconds=0)
-
-    @step(join_by="n", within_seconds=0.2)
-    async def meet(self, ctx: Context, odd: Odd, even: Even) -> StopEvent:
-        began(ctx, "meet", members=[odd.n, even.n])
-        return StopEvent(result="met")
-
-    @step
-    async def late(self, ctx: Context, ev: JoinExpired) -> StopEvent:
-        began(ctx, "late")
-        return StopEvent(result=[ev.key, *ev.missing])
-
-    @staticmethod
-    def expected(n: int) -> Any:
-        return [n, "Even"]
-
-    @staticmethod
-    def commits(n: int) -> Counter[str]:
-        return Counter(begin=1, late=1)
 
 
 #: What a mixed load is made of.

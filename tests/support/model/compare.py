@@ -7,7 +7,8 @@ from typing import Any
 
 import msgpack
 
-from support.model.reference import Item, ModelRun
+from support.model.items import Item
+from support.model.reference import ModelRun
 from support.store.blocking import BlockingStore as Store
 from umbel.orchestration.connection.keys import RUN_KEYS
 from umbel.orchestration.engine.leases import Held

@@ -9,7 +9,8 @@ from support.store.driving import event
 from umbel.orchestration.model.commands import AwaitChildren, Spawn
 
 if TYPE_CHECKING:
-    from support.model.reference import Item, ModelRun
+    from support.model.items import Item
+    from support.model.reference import ModelRun
 
 
 @dataclass

@@ -6,13 +6,12 @@ Redis shows.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from support.model.family import Family
+from support.model.items import Ahead, FanOut, Item, innermost
 from umbel.orchestration.model.commands import (
     Absorb,
     AwaitChildren,
@@ -36,84 +35,8 @@ from umbel.orchestration.model.commands import (
     Trace,
 )
 from umbel.orchestration.model.decide import Decision
-from umbel.orchestration.model.envelope import Envelope
-from umbel.orchestration.model.plan import Plan, StepPlan
+from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import InboxEvent, Surroundings, Waiter
-
-
-@dataclass
-class Item:
-    """One work item."""
-
-    work_id: str
-    step: StepPlan
-    scope: str
-    event_ids: list[str] = field(default_factory=list)
-    recoveries: list[str] = field(default_factory=list)
-    gathered: tuple[str, list[Envelope]] | None = None  # (scope id, members) of a fan-in
-    state: str = "queued"
-    dispatches: int = 0
-    slot: int | None = None
-    token: str | None = None
-    claim_id: str | None = None
-    owner: str | None = None
-    failures: int = 0
-    losses: int = 0
-    charged: int = 0
-    resumptions: int = 0
-    suspicion: int = 0
-    alone: bool = False
-    waits_until: str | None = None
-    late: bool = False
-    batches: int = 0
-    sent: set[str] | None = None
-    is_cancelled: bool = False  # a blank in its step's queue
-    awaited: int | None = None  # so many child runs
-    next_held: int = 1
-    is_at_end: bool = False  # it has ended the run, which waits for child runs
-    answers: dict[str, str | None] = field(default_factory=dict)
-
-    @property
-    def line(self) -> str:
-        """Queue and priority."""
-        return f"{self.step.queue or 'umbel'}/{self.step.priority or 0}"
-
-    @property
-    def spent(self) -> dict[str, int]:
-        """Recoveries of its lineage."""
-        merged: dict[str, int] = {}
-        for packed in self.recoveries:
-            for name, n in (json.loads(packed) if packed else {}).items():
-                merged[name] = max(n, merged.get(name, 0))
-        return merged
-
-    def let_go(self) -> None:
-        """It is no longer anybody's claim."""
-        self.token = self.claim_id = self.owner = None
-
-
-@dataclass
-class Ahead:
-    """What was staged for a commit that has not come yet: events with their uses, member lists."""
-
-    events: dict[str, int]
-    members: set[str]
-
-
-@dataclass
-class FanOut:
-    """An open scope."""
-
-    parent: str
-    joins: list[tuple[str, StepPlan]]
-    recoveries: str
-    members: dict[str, list[Envelope]]
-    fired: set[str] = field(default_factory=set)
-
-
-def innermost(path: str) -> str | None:
-    """The id of the fan-out in which a path stands."""
-    return path.rpartition("/")[2].partition(":")[0] if path else None
 
 
 class ModelRun:

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from support.model.compare import agree, compare, compare_shard
+from support.model.items import Ahead, Item
 from support.model.looking import judged, looked, still_holds
 from support.model.plans import random_event, random_outcome, random_plan
-from support.model.reference import Ahead, Item, ModelRun
+from support.model.reference import ModelRun
 from support.model.world_store import WorldStore
 from support.store.blocking import blocking_store
 from support.store.driving import event

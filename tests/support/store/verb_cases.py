@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import SentDispatches
 from support.store.driving import LIMITS, NOTHING, DrivenRun, event, failed, plan_of, step, stop, waiting
+from support.store.queued_cases import QUEUED
+from support.store.verb_case import PLAN, Case, claimed, unheard
 from umbel.orchestration.engine.cancelling.expiries import expire_buffer, expire_join
 from umbel.orchestration.engine.cancelling.selection import Selection
 from umbel.orchestration.engine.children.spec import ChildSpec
-from umbel.orchestration.engine.concurrency import Admission, RunQuota
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.leases import Held, Pulse
 from umbel.orchestration.engine.pausing.workflows import hold
@@ -26,32 +27,6 @@ from umbel.orchestration.snapshots.restore import begin_from, puts
 from umbel.orchestration.snapshots.take import take_snapshot
 from umbel.orchestration.state.memo import keep
 from umbel.orchestration.store.replies import Applied, CarryOn
-
-PLAN = plan_of(
-    step("begin", START, collected_by=("all",), timeout_seconds=50),
-    step("work", "A", num_workers=2),
-    step("pair", "L", "L", kind="all_of"),
-    step("all", "M", kind="collect"),
-)
-
-
-@dataclass
-class Case:
-    """A verb, ready to be asked; `again` is what the second asking answers, None for the same."""
-
-    verb: str
-    ask: Callable[[], Any]
-    again: Callable[[Any], Any] | None = None
-
-
-def claimed(store: Store, plan: Any = PLAN) -> tuple[DrivenRun, Work]:
-    run = DrivenRun(store, plan).start(timeout_seconds=100)
-    return run, run.claim("begin")
-
-
-def unheard(_: Any) -> Applied:
-    """The second answer names no dispatches: the ring remembers those of the first."""
-    return Applied()
 
 
 def start(store: Store) -> Case:
@@ -336,105 +311,6 @@ def purge(store: Store) -> Case:
     return Case("purge", lambda: store.purge(run.run_id))
 
 
-def places(store: Store) -> tuple[RunQuota, list[Admission]]:
-    """Two runs of which one may go on, and which have not asked yet."""
-    commands = decide_start(PLAN, "r", event(START), LIMITS)
-    tickets = []
-    for run_id in ("r", "s"):
-        store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=9, num_concurrent_runs=1)
-        member = store.client.hget(store.locate(run_id)["run"], "ticket")
-        tickets.append(Admission.of(PLAN.workflow, member.decode()))
-    return store.over(RunQuota, SentDispatches()), tickets
-
-
-def admit(store: Store) -> Case:
-    asking, (first, _) = places(store)
-    return Case("admit", lambda: asking.admit(first, 1, said_at=1))
-
-
-def admit_to_the_line(store: Store) -> Case:
-    asking, (first, second) = places(store)
-    asking.admit(first, 1, said_at=1)
-    return Case("admit", lambda: asking.admit(second, 1, said_at=1))
-
-
-def leave(store: Store) -> Case:
-    asking, (first, second) = places(store)
-    for ticket in (first, second):
-        asking.admit(ticket, 1, said_at=1)
-    return Case("leave", lambda: asking.leave(first), again=lambda _: [])
-
-
-def begin(store: Store) -> Case:
-    asking, (first, _) = places(store)
-    asking.admit(first, 1, said_at=1)
-    return Case("begin", lambda: asking.begin(first))
-
-
-def start_to_wait(store: Store) -> Case:
-    commands = decide_start(PLAN, "r", event(START), LIMITS)
-    given: dict[str, Any] = {"nonce": "n", "timeout_seconds": 9, "num_concurrent_runs": 1}
-    return Case("start", lambda: store.start("r", PLAN, commands, **given))
-
-
-def revive_to_wait(store: Store) -> Case:
-    _, (first, _) = places(store)
-    store.finish(first.run_id, "cancelled", event("x"))
-    return Case("revive", lambda: store.revive(first.run_id, timeout_seconds=9), again=lambda _: "running")
-
-
-def session(store: Store, runs: int, when_busy: str) -> Callable[[], Any]:
-    """So many runs in a session, and one more that is to start."""
-
-    def begin(run_id: str, when_busy: str) -> Any:
-        commands = decide_start(PLAN, run_id, event(START), LIMITS)
-        return store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=9, when_busy=when_busy)
-
-    for n in range(runs):
-        begin(f"h.{n}", "queue")
-    return lambda: begin("h.next", when_busy)
-
-
-def start_in_line(store: Store) -> Case:
-    return Case("start", session(store, 1, "queue"))
-
-
-def start_in_place_of_another(store: Store) -> Case:
-    return Case("start", session(store, 2, "interrupt"))
-
-
-def finish_before_others(store: Store) -> Case:
-    session(store, 3, "queue")
-    return Case("finish", lambda: store.finish("h.0", "cancelled", event("x")), again=lambda _: None)
-
-
-def finish_in_line(store: Store) -> Case:
-    session(store, 3, "queue")
-    return Case("finish", lambda: store.finish("h.1", "cancelled", event("x")), again=lambda _: None)
-
-
-def advance(store: Store) -> Case:
-    session(store, 2, "queue")
-    store.client.hset(store.locate("h.0")["run"], "status", "cancelled")  # as an earlier release ends it
-    return Case("advance", lambda: store.advance("h.0", look_again_at=1), again=lambda _: Applied())
-
-
-def open_session(store: Store) -> Case:
-    about: dict[str, Any] = {"id": "i", "source": "g", "body": {"k": b"1"}}
-    return Case("open", lambda: store.verb("open", "h.new", **about))
-
-
-def close_session(store: Store) -> Case:
-    session(store, 1, "queue")
-    return Case("close", lambda: store.verb("close", "h.any"))
-
-
-def delete_session(store: Store) -> Case:
-    session(store, 1, "queue")
-    store.finish("h.0", "cancelled", event("x"))
-    return Case("close", lambda: store.verb("close", "h.any", delete=True))
-
-
 def rewind(store: Store) -> Case:
     """Back to where its first step was executing, from where two more wait, one of them with an event sent early."""
     run, work = claimed(store)
@@ -502,18 +378,5 @@ CASES: dict[str, Callable[[Store], Case]] = {
     "checkpoint": checkpoint,
     "purge": purge,
     "rewind": rewind,
-    "admit": admit,
-    "admit to the line": admit_to_the_line,
-    "leave": leave,
-    "begin": begin,
-    "start to wait": start_to_wait,
-    "revive to wait": revive_to_wait,
-    "start in line": start_in_line,
-    "start in place of another": start_in_place_of_another,
-    "finish before others": finish_before_others,
-    "finish in line": finish_in_line,
-    "advance": advance,
-    "open a session": open_session,
-    "close a session": close_session,
-    "close and delete a session": delete_session,
+    **QUEUED,
 }

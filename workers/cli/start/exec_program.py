@@ -9,7 +9,10 @@ from pathlib import Path
 
 import click
 
+from ....orchestration.inspection.run_list import newest_runs
+from ....tasks.client.workflow import Workflow
 from ...local.deployment import local
+from ..output import note
 from .llama_index import llama_index_option
 
 
@@ -25,12 +28,16 @@ def exec_program(program: Path, arguments: tuple[str, ...]) -> None:
     """
     sys.argv = [str(program), *arguments]
     sys.path.insert(0, str(program.absolute().parent))
-    with local(in_process=True):
+    with local(in_process=True) as runtime:
         try:
-            runpy.run_path(str(program), run_name="__main__")
+            names = runpy.run_path(str(program), run_name="__main__")
         except Exception as error:
             _show(error, program)
             sys.exit(1)
+        own = [each for each in names.values() if isinstance(each, type) and each.__module__ == "__main__"]
+        has_workflows = any(issubclass(each, Workflow) for each in own)
+        if has_workflows and not runtime.portal.call(newest_runs(runtime.store, limit=1)):
+            note(f"{program} has started no run. Start one of a workflow in it with: umbel run {program} KEY=VALUE…")
 
 
 def _show(error: Exception, program: Path) -> None:

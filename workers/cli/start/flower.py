@@ -29,7 +29,7 @@ def flower(address: str, port: int, redis_url: str | None, state: str | None) ->
     FLOWER_BASIC_AUTH=user:password.
     """
     if importlib.util.find_spec("flower") is None:
-        raise ConfigurationError("Flower is not installed. Install it with: pip install umbel[flower]")
+        raise ConfigurationError("Flower is not installed. Install it with: pip install 'umbel[flower]'")
     if os.environ.get("FLOWER_BASIC_AUTH") == _KNOWN_LOGIN and address not in _LOOPBACK:
         raise ConfigurationError(
             f"Flower would be open to everyone who can reach {address}: FLOWER_BASIC_AUTH is the login that earlier "
