@@ -89,7 +89,7 @@ RUN_KEYS: dict[str, RunKey] = {
 DYNAMIC_KEYS: dict[str, tuple[str, str, str]] = {
     "members": (":members:", "LIST", "events gathered for one collect step of one fan-out"),
     "sent": (":sent:", "SET", "identities of events a running work item has sent early"),
-    "answer": (":answer:", "STRING", "answer of a work item's last commit; lives 60 s"),
+    "answer": (":answer:", "STRING", "answer of a work item's last commit, if more than what goes on; lives 60 s"),
     "buffer": (":buffer:", "LIST", "one event type of one collect_events buffer"),
     "taken": (":taken:", "LIST", "a completed collect_events set, until its work item commits"),
 }

@@ -55,7 +55,6 @@ async def hop(store: Store, work: Work, to: Hop) -> Work | None:
     keys = store.locate(work.run_id)
     named = list(fixed_keys(keys, script.keys))
     named[script.positions["owner"]] = keys[f"owner:{work.owner}"]
-    named[script.positions["answer"]] = keys[f"answer:{work.work_id}"]
     args = {
         **to.where,
         "run": work.run_id,

@@ -86,9 +86,10 @@ MUTATIONS = (
     Mutation(
         "remembered commit",
         LUA + "commit.lua",
-        "if not (known and known.t == A.t) then return nil end",
-        "if true then return nil end",
+        "if not (known and known.t == A.t) then",
+        "if true then return nil end if false then",
     ),
+    Mutation("claim of a repeated commit", LUA + "commit.lua", "local wid = carry.found()", "local wid = nil"),
 )
 
 

@@ -89,7 +89,8 @@ async def live_work(store: Store, run_id: str) -> tuple[list[LiveWork], dict[byt
         work_id = name.decode()
         record = decode(raw)._replace(work_id=work_id)
         found.append(LiveWork(record, None, tuple(waits[work_id]), tuple(kids[work_id])))
-    found.extend(LiveWork(record, place) for place, record in _queued(queue) if not record.cancelled)
+    in_line = ((place, record) for place, record in _queued(queue) if not record.cancelled)
+    found.extend(LiveWork(record, place, children=tuple(kids[record.work_id])) for place, record in in_line)
     return found, events
 
 

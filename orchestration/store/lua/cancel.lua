@@ -51,7 +51,6 @@ local function cancel_live(item)
   elseif record.state == 'suspended' then
     wake_nothing(item)
   end
-  for _, child in ipairs(item.kids or {}) do children.give_up(child) end
   publish.state(record.step, 'not_running', tostring(record.slot or 0), record.event_name)
   apply.done(record)
   return true
@@ -70,6 +69,7 @@ local commands, cancelled = {}, {}
 for _, item in ipairs(unpacked_body()) do
   if cancel_live(item) or item.f and cancel_queued(item) then
     cancelled[#cancelled + 1] = item.w
+    for _, child in ipairs(item.kids or {}) do children.give_up(child) end
     publish.event(item.d)
     for _, command in ipairs(item.commands) do commands[#commands + 1] = command end
   end

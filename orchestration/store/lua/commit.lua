@@ -7,14 +7,19 @@
 --   back {field -> JSON} of ctx.store that the step has changed in place.
 -- Body: commands. Answers: committed {dispatches, ended}, and if the caller continues: work id, record, version of the
 -- waiters, payload… | changed | missing {have} | stale | closed.
--- Repeating a commit gives its first answer for 60 s; after that `stale`, which is just as true.
+-- Repeating a commit gives its first answer: as long as the caller holds the work item that it continues with, where
+-- that is all of the answer, else for 60 s. After that `stale`, which is just as true.
 --!keys timers counters owner answer
 
 -- The answer was lost and the caller asks again: the first call has used up the token, or has ended the run.
 local function remembered()
   local packed = redis.call('GET', K.answer)
   local known = packed and cmsgpack.unpack(packed)
-  if not (known and known.t == A.t) then return nil end
+  if not (known and known.t == A.t) then
+    local wid = carry.found()
+    if not wid then return nil end
+    known = { body = cmsgpack.pack({ dispatches = {}, ended = false }), w = wid }
+  end
   redis.call('HINCRBY', K.counters, 'repeated_commits', 1)
   return carry.committed(known.body, known.w)
 end
@@ -67,5 +72,7 @@ if call.carried and call.ended then                  -- the run has ended: there
   redis.call('SREM', K.owner, call.run .. '|' .. call.carried .. '|' .. A.carry)
   call.carried = nil
 end
-redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = body, w = call.carried }), 'PX', 60000)
+if not (call.carried and apply.asks_nothing()) then
+  redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = body, w = call.carried }), 'PX', 60000)
+end
 return carry.committed(body, call.carried)

@@ -6,8 +6,8 @@
 --   envelope), sc (fan-outs around both), rc (recoveries). i: what the step's input is called. Body: commands, for the
 --   journal alone.
 -- Answers: hopped token slot now | general. Asked again after it was applied it answers `general`, and `commit` then
--- gives the remembered answer.
---!keys work queue owner timers answer
+-- finds what it has led to.
+--!keys work queue owner timers
 
 local status = counters.status()
 if status ~= 'running' or counters.get('wv') ~= 0 or counters.get('idle') ~= 0 then return { 'general' } end
@@ -40,6 +40,4 @@ redis.call('SREM', K.owner, A.member)
 journal.lead_to(A.n, A.s, A.en)
 journal.commit(A.entry, record.claimed_at)
 publish.save()
-local body = cmsgpack.pack({ dispatches = {}, ended = false })
-redis.call('SET', K.answer, cmsgpack.pack({ t = A.t, body = body, w = A.n }), 'PX', 60000)
 return { 'hopped', whole(counters.get('tokens')), whole(slot), whole(call.now) }

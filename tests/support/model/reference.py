@@ -58,6 +58,7 @@ class ModelRun:
         self.parked: set[str] = set()
         self.received: set[str] = set()
         self.remembered: dict[str, tuple[str, Any]] = {}
+        self.went_on: dict[str, Any] = {}  # token -> what a commit was sent with that had nothing but this to remember
         self.finished: set[str] = set()
         self.staged: dict[str, Ahead] = {}  # by work id
         self.added = self.removed = self.kept = 0  # waiters added, waiters removed, events added to the inbox

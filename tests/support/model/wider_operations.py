@@ -96,7 +96,7 @@ class WiderWorld(FaultyWorld):
     def cancel_step(self, run: LiveRun) -> None:
         """A work item is cancelled, wherever it is; perhaps another event goes on in its place."""
         model = run.model
-        free = [item for item in model.items.values() if item.work_id not in model.staged]
+        free = [item for item in model.items.values() if item.work_id not in model.staged and item.state != "failed"]
         if model.status != "running" or not free:
             return
         item, instead = self.rng.choice(free), random_event(self.rng) if self.rng.random() < 0.4 else None

@@ -20,7 +20,7 @@ from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.model.commands import Command, Publish
-from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route, routed_events
+from umbel.orchestration.model.decide import CHUNK, Decision, Limits, decide, decide_start, route, routed_events
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import Origin, Outcome, Surroundings, Work, derive_id
@@ -225,6 +225,7 @@ class World:
         batches = (item.batches if item else 0) + (rng.random() < 0.05)
         known, answer = model.remembered.get(work.work_id, ("", None))
         remembered = answer if known == work.token else None
+        again = model.went_on.get(work.token)
         if decision.staged and remembered is None:
             agree("staging", self.store.stage(work, decision, CHUNK), self.refusal(run, work))
         if decision.staged and item is not None:
@@ -244,6 +245,9 @@ class World:
         holds = still_holds(model, around, decision.commands, **flags)
         now = decide(model.plan, work, outcome, model.surroundings, LIMITS).commands
         carry_on = None
+        if again is not None:
+            self.repeat(run, work, decision, around, again)
+            return
         if remembered is None and rng.random() < 0.4:
             not_steps = tuple(sorted(rng.sample(list(model.plan.by_name), rng.randint(0, 1))))
             carry_on = CarryOn(f"k{rng.randrange(10**12)}", not_steps)
@@ -276,7 +280,10 @@ class World:
         carried, model.carry, model.carried = model.carried, None, None
         self.heard(run, taken, f"commit {type(outcome).__name__}")
         assert isinstance(taken, Applied)
-        model.remembered[work.work_id] = (work.token, replace(taken, continued=None))
+        if carry_on is not None and taken == Applied(continued=taken.continued) and taken.continued is not None:
+            model.went_on[work.token] = carry_on
+        else:
+            model.remembered[work.work_id] = (work.token, replace(taken, continued=None))
         run.works.remove(work)
         run.stale = [*run.stale[-5:], work]
         if carried is None or model.status != "running":
@@ -284,6 +291,21 @@ class World:
         else:
             assert taken.continued is not None, f"nothing to go on with, expected {carried.work_id}"
             self.took(run, carried, taken.continued)
+
+    def repeat(self, run: LiveRun, work: Work, decision: Decision, around: Surroundings, carry_on: CarryOn) -> None:
+        """The reply of a commit was lost that asked for nothing but to go on, and the commit is sent again."""
+        model = run.model
+        taken = self.store.commit(
+            work, model.plan, decision, surroundings=around, batches=0, entry={}, carry_on=carry_on
+        )
+        running = [item for item in model.items.values() if item.state == model.status == "running"]
+        held = next((item for item in running if item.claim_id == carry_on.claim_id), None)
+        self.note(f"{model.run_id} commit {work.step} {work.work_id} again")
+        if isinstance(taken, Refusal):
+            agree("a commit repeated too late", (taken, held), (self.refusal(run, work), None))
+            return
+        agree("a repeated commit", replace(taken, continued=None), Applied())
+        agree("what it goes on with", taken.continued and taken.continued.token, held and held.token)
 
     def outcome(self, run: LiveRun, work: Work) -> Outcome:
         """What a step might do."""

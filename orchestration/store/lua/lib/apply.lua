@@ -190,6 +190,12 @@ function apply.commands(commands, record)
   end
 end
 
+-- Whether the caller has nothing to do after this call, but what it carries on with.
+function apply.asks_nothing()
+  return #call.dispatches == 0 and not (call.ended or call.leaving or call.to_start or call.to_look or call.rests
+    or call.reports or call.parted or call.following or call.interrupted)
+end
+
 function apply.answer(status, extra)
   publish.save()
   if call.ended then redis.call('PEXPIRE', K.journal, call.keep) end   -- the last entry may have created it

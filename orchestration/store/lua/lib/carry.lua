@@ -23,6 +23,18 @@ function carry.on(wid, record)
   return true
 end
 
+-- The work item that an earlier call of this commit went on with: the owner holds it under the same claim id.
+function carry.found()
+  if not A.carry then return nil end
+  local head, tail = call.run .. '|', '|' .. A.carry
+  for _, member in ipairs(redis.call('SMEMBERS', K.owner)) do
+    if string.sub(member, 1, #head) == head and string.sub(member, -#tail) == tail then
+      return string.sub(member, #head + 1, -#tail - 1)
+    end
+  end
+  return nil
+end
+
 -- The answer of a commit, with what the caller continues with: also when asked again, as long as the caller holds it.
 function carry.committed(body, wid)
   local record = wid and (call.carried_record or records.get(wid))
