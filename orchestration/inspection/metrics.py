@@ -17,7 +17,7 @@ from ..store.record import decode
 from ..store.replies import pairs
 from ..store.verbs import Store
 
-#: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/measure.lua` has the same.
+#: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/histograms.lua` has the same.
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)
 
 #: What scripts count. The texts for people are in `server/operations/prometheus.py`.

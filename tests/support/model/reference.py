@@ -57,7 +57,7 @@ class ModelRun:
         self.timers: set[str] = set()
         self.parked: set[str] = set()
         self.received: set[str] = set()
-        self.remembered: dict[str, tuple[str, Any]] = {}
+        self.remembered: dict[str, tuple[str, Any, float]] = {}  # by work id: token, answer, when
         self.went_on: dict[str, Any] = {}  # token -> what a commit was sent with that had nothing but this to remember
         self.finished: set[str] = set()
         self.staged: dict[str, Ahead] = {}  # by work id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -125,7 +126,7 @@ class World:
             model.timers.add(model.timer("timeout"))
         model.apply(asked["commands"])
         self.heard(run, self.store.start(run_id, model.plan, **asked), "start")
-        model.remembered["start"] = ("", Applied(tuple(run.dispatches)))
+        model.remembered["start"] = ("", Applied(tuple(run.dispatches)), 0.0)
 
     def start_again(self, run: LiveRun) -> None:
         """The reply of a start was lost, or somebody else wants the id."""
@@ -223,8 +224,10 @@ class World:
             self.interlude(run, work)
         item = run.item_of(work)
         batches = (item.batches if item else 0) + (rng.random() < 0.05)
-        known, answer = model.remembered.get(work.work_id, ("", None))
+        known, answer, at = model.remembered.get(work.work_id, ("", None, 0.0))
         remembered = answer if known == work.token else None
+        if remembered is not None and time.monotonic() > at + 50:
+            return  # Redis is about to forget it
         again = model.went_on.get(work.token)
         if decision.staged and remembered is None:
             agree("staging", self.store.stage(work, decision, CHUNK), self.refusal(run, work))
@@ -283,7 +286,7 @@ class World:
         if carry_on is not None and taken == Applied(continued=taken.continued) and taken.continued is not None:
             model.went_on[work.token] = carry_on
         else:
-            model.remembered[work.work_id] = (work.token, replace(taken, continued=None))
+            model.remembered[work.work_id] = (work.token, replace(taken, continued=None), time.monotonic())
         run.works.remove(work)
         run.stale = [*run.stale[-5:], work]
         if carried is None or model.status != "running":
@@ -298,11 +301,12 @@ class World:
         taken = self.store.commit(
             work, model.plan, decision, surroundings=around, batches=0, entry={}, carry_on=carry_on
         )
-        running = [item for item in model.items.values() if item.state == model.status == "running"]
+        running = (item for item in model.items.values() if item.state == "running")
         held = next((item for item in running if item.claim_id == carry_on.claim_id), None)
         self.note(f"{model.run_id} commit {work.step} {work.work_id} again")
         if isinstance(taken, Refusal):
-            agree("a commit repeated too late", (taken, held), (self.refusal(run, work), None))
+            agree("a commit repeated too late", taken, self.refusal(run, work))
+            agree("what it went on with", held is None or model.status != "running", True)
             return
         agree("a repeated commit", replace(taken, continued=None), Applied())
         agree("what it goes on with", taken.continued and taken.continued.token, held and held.token)
