@@ -215,26 +215,27 @@ class FanOut(Workflow):
     async def split(self, ev: Order) -> list[Part]:
         return [Part(n=n) for n in range(ev.amount)]
 
-    @step(num_workers=3)
+    @step(num_workers=20)
     async def work(self, ctx: Context[Any], ev: Part) -> Done:
         EXECUTED[ctx.run_id, "work"] += 1
         return Done(n=ev.n)
 
     @step
-    async def gather(self, evs: Annotated[list[Done], Collect()]) -> StopEvent:
+    async def gather(self, ctx: Context[Any], evs: Annotated[list[Done], Collect()]) -> StopEvent:
+        EXECUTED[ctx.run_id, "gather"] += 1
         return StopEvent(result=sorted(each.n for each in evs))
 
 
-async def test_a_fork_in_the_middle_of_a_fan_out_executes_only_what_had_not_ended() -> None:
-    handler = FanOut().run(amount=40)
+async def test_a_fork_in_the_middle_of_a_fan_out_of_1000_executes_only_what_had_not_ended_and_joins_all_once() -> None:
+    handler = FanOut().run(amount=1000)
     await handler
     outcomes = [point async for point in handler.history(step="work", kinds=["commit"])]
-    middle = outcomes[24]
 
-    fork = await handler.fork(middle)
+    fork = await handler.fork(outcomes[499])
 
-    assert await fork == list(range(40))
-    assert EXECUTED[fork.run_id, "work"] == 15
+    assert await fork == list(range(1000))
+    assert EXECUTED[fork.run_id, "work"] == 500
+    assert EXECUTED[fork.run_id, "gather"] == 1
     assert (await fork.verify()).holds
 
 
