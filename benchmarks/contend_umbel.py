@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from umbel import Runtime, Settings
+from umbel import Runtime, Settings, WorkflowHandler
 from umbel.orchestration.engine.worker_directory import seen_workers
 from umbel.orchestration.history.packing.chunks import pack_run
 from umbel.workers.local.command_process import worker_command
@@ -95,7 +95,13 @@ class Umbel(Contender):
 
     def loop(self, length: int) -> None:
         """One run of so many steps, one after the other."""
-        self._loop.start(length=length).result(PATIENCE_SECONDS)
+        self.long_run(length)
+
+    def long_run(self, length: int) -> WorkflowHandler:
+        """The same, to be looked at."""
+        handler: WorkflowHandler = self._loop.start(length=length)
+        handler.result(PATIENCE_SECONDS)
+        return handler
 
     def awaiting(self, count: int, seconds: float) -> None:
         """One run with so many steps at once that only wait."""

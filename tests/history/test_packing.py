@@ -13,7 +13,9 @@ import pytest
 from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event
+from support.store.mortal import Died, mortal_store
 from support.store.verb_cases import CASES, PLAN
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.history.packing import chunks
 from umbel.orchestration.history.packing import packer as packers
 from umbel.orchestration.history.packing.checkpoints import read_checkpoint
@@ -463,3 +465,32 @@ def test_without_values_in_the_journal_no_checkpoint_is_made(store: Store) -> No
     assert is_packed(store, run)
     assert not names_in(store, run, "@")
     assert len(all_entries(store, run.run_id)) == 5
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_checkpoint_that_was_cut_off_at_any_moment_is_made_by_the_next_process(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch, applied: bool
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 5)
+    dies_at, completed = 0, False
+    while not completed:
+        dies_at += 1
+        run = counting(store, 12)
+        other = mortal_store(store.client, settings, dies_at, applied=applied)
+        try:
+            other.call(checkpoint_run, other, run.run_id)
+            completed = True
+        except Died:
+            pass
+        write(store, run, 2)  # the run goes on
+        assert state_at(store, run, 9) == {"n": 8}
+        assert_holds(store, run.run_id)
+
+        store.call(checkpoint_run, store, run.run_id)
+
+        assert names_in(store, run, "@15@")
+        assert store.client.xlen(run.keys["journal"]) == 0
+        write(store, run, 1)
+        assert [state_at(store, run, seq)["n"] for seq in (9, 14, 16)] == [8, 13, 15]
+        assert_holds(store, run.run_id)
+    assert dies_at > 8
