@@ -34,7 +34,7 @@ class Sizes:
         repeat: How often each is measured, in turn.
         entries: Steps of a long run.
         points: Of it that are looked at.
-        pack_after_seconds: A journal is compressed so long after the end of its run; a worker looks four times as often.
+        pack_after_seconds: A journal is compressed so long after its run's end; a worker looks four times as often.
     """
 
     chains: int = 400

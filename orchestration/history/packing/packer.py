@@ -20,8 +20,8 @@ logger = logging.getLogger("umbel.history")
 
 #: Ended runs looked at per shard, status and turn; so many are packed at the same time.
 BATCH, AT_ONCE = 64, 16
-#: A turn ends after so many seconds: the process has other work.
-TURN_SECONDS = 0.25
+#: A turn ends after so many seconds: the process has other work. While not all is packed, the next one may last longer.
+TURN_SECONDS, LONGEST_TURN_SECONDS = 0.25, 1.0
 #: Turns of all processes are at least so far apart while there is nothing left to pack.
 PAUSE_SECONDS = 15.0
 #: Running runs looked at per shard and turn.
@@ -41,6 +41,7 @@ class Packer:
         self._after_ms = round(store.settings.history_pack_after_seconds * 1000)
         self._pause_seconds = min(PAUSE_SECONDS, max(self._after_ms / 4000, 0.05))
         self._again_at = 0.0
+        self._turn_seconds = TURN_SECONDS
         self._passed: dict[int, int] = {}  # shard -> how many running runs were looked at before
 
     async def turn(self, now: int) -> int:
@@ -64,11 +65,13 @@ class Packer:
             return 0
         done = await self._pack_running(began_at)
         for (status, shard), ended in (await self._ended(now)).items():
-            if time.monotonic() - began_at > TURN_SECONDS:
+            if time.monotonic() - began_at > self._turn_seconds:
                 await self.store.command("give up the turn to pack", "DEL", key)
                 self._again_at = 0.0
-                break
+                self._turn_seconds = min(2 * self._turn_seconds, LONGEST_TURN_SECONDS)
+                return done
             done += await self._pack(status, shard, ended)
+        self._turn_seconds = TURN_SECONDS
         return done
 
     async def _pack_running(self, began_at: float) -> int:
@@ -91,7 +94,10 @@ class Packer:
         )
         done = 0
         for run_id, size in zip(run_ids, sizes, strict=True):
-            if size >= self.store.settings.history_checkpoint_every and time.monotonic() - began_at < TURN_SECONDS:
+            if (
+                size >= self.store.settings.history_checkpoint_every
+                and time.monotonic() - began_at < self._turn_seconds
+            ):
                 await self._safely(checkpoint_run, run_id)
                 done += 1
         return done
