@@ -21,3 +21,39 @@ def in_own_mounts(*mounts: tuple[Path, str]) -> list[str]:
     except (OSError, subprocess.CalledProcessError) as refused:
         pytest.skip(f"mount namespaces cannot be made here: {refused}")
     return command
+
+
+#: A container in short: everything read-only except for one folder, the first process, a user without rights.
+_CONTAINED = """
+set -e
+root=$1; writable=$2; shift 2
+mount --rbind / "$root"
+mount -o remount,bind,ro "$root"
+mount -t tmpfs none "$root$writable"
+mkdir "$root$writable/before"
+cd "$root"
+pivot_root . ".$writable/before"
+mount -t proc proc /proc
+umount -l "$writable/before"
+rmdir "$writable/before"
+cd "$writable"
+exec unshare --user --map-user=1000 --map-group=1000 "$@"
+"""
+
+
+def in_container(folder: Path) -> list[str]:
+    """What to put before a command so that it runs as in a container with a read-only file system.
+
+    It is process 1 of its namespace, user 1000 without capabilities, and may write in `folder`/writable alone, which is
+    empty and its working folder. The network is that of the host. Skips the test as `in_own_mounts` does.
+    """
+    root, writable = folder / "root", folder / "writable"
+    for each in (root, writable):
+        each.mkdir(exist_ok=True)
+    made = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]
+    command = [*made, "sh", "-c", _CONTAINED, "sh", str(root), str(writable)]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as refused:
+        pytest.skip(f"namespaces of a container cannot be made here: {refused}")
+    return command
