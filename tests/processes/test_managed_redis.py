@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError
 from support.eventually import eventually
 from support.faults.tls_front import tls_front
 from support.flows import everyday as flows
+from support.processes.clusters import ClusterUnderTest
 from support.processes.driving import QUICK, Deploy
 from umbel.orchestration.connection.redis_client import connect
 from umbel.workers.embedded.binary import find_server
@@ -86,6 +88,35 @@ def test_a_server_with_a_private_authority_that_asks_for_the_certificate_of_its_
         runs(deploy, f"{trusted}&ssl_certfile={tmp_path}/client.pem&ssl_keyfile={tmp_path}/client.key", pool)
 
 
+def test_a_cluster_whose_nodes_speak_tls_and_announce_a_name(
+    deploy: Deploy, tmp_path: Path, durable_redis_url: str
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make certificates")
+    authority(tmp_path)
+    certificate(tmp_path, "server", "DNS:localhost,IP:127.0.0.1")  # redis-py's client, beside, resolves localhost
+    with Supervisor() as supervisor, ExitStack() as fronts:
+        cluster = ClusterUnderTest(tmp_path, supervisor)
+        fronts.callback(cluster.close)
+        ports = [fronts.enter_context(tls_front(tmp_path, port, asks=False)) for port in cluster.primaries]
+        for node, port in zip(cluster.primaries, ports, strict=True):
+            announced = {"port": port, "hostname": "localhost"}
+            for name, value in announced.items():
+                cluster.ask(node, "CONFIG", "SET", f"cluster-announce-{name}", value)
+            cluster.ask(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+
+        def known(node: int) -> bool:
+            return all(f":{port}@".encode() in cluster.ask(node, "CLUSTER", "NODES") for port in ports)
+
+        eventually(lambda: all(map(known, cluster.primaries)), "each node knows what the others announce")
+        at = f"rediss+cluster://:{cluster.password}@localhost:{ports[0]},localhost:{ports[1]}/0"
+        deployment = deploy(f"{at}?ssl_ca_certs={tmp_path}/ca.pem", broker_url=durable_redis_url, **QUICK)
+        deployment.worker("one", pool="asyncio").wait_ready()
+        handlers = [deployment.start(flows.Chain, n=n, seconds=0.0) for n in range(12)]
+        assert [handler.result(40) for handler in handlers] == [n * n for n in range(12)]
+        deployment.close()  # before the cluster
+
+
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_unix_socket_with_a_password_and_a_database(serve: Serve, deploy: Deploy, tmp_path: Path, pool: str) -> None:
     socket = tmp_path / "redis.sock"
@@ -144,8 +175,8 @@ def authority(folder: Path) -> None:
     subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
 
 
-def certificate(folder: Path, name: str) -> None:
-    """Signed by the authority, for localhost."""
+def certificate(folder: Path, name: str, names: str = "DNS:localhost") -> None:
+    """Signed by the authority, for these names."""
     key, request, made = (str(folder / f"{name}.{kind}") for kind in ("key", "csr", "pem"))
     words = [
         "req",
@@ -155,7 +186,7 @@ def certificate(folder: Path, name: str) -> None:
         "-subj",
         "/CN=localhost",
         "-addext",
-        "subjectAltName=DNS:localhost",
+        f"subjectAltName={names}",
     ]
     subprocess.run(["openssl", *words, "-keyout", key, "-out", request], check=True, capture_output=True)
     signing = ["-CA", str(folder / "ca.pem"), "-CAkey", str(folder / "ca.key"), "-CAcreateserial", "-days", "1"]

