@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 from pydantic import BaseModel
 
+from support.flows.shop import Order, Ordered, Paid, Shipped
 from umbel.orchestration.model.errors import (
     WorkflowConfigurationError,
     WorkflowStepDoesNotExistError,
@@ -17,53 +18,18 @@ from umbel.orchestration.model.errors import (
 )
 from umbel.tasks.client.workflow import Workflow
 from umbel.tasks.events.event import (
-    Event,
-    HumanResponseEvent,
-    InputRequiredEvent,
     StartEvent,
     StepFailedEvent,
     StopEvent,
 )
 from umbel.tasks.steps.decorators import catch_error, step
 from umbel.tasks.steps.signature import StepContextMarker
-from umbel.tasks.workflow.plan_builder import build_plan
 
 StateT = TypeVar("StateT")
 
 
 class Ctx(StepContextMarker, Generic[StateT]):
     """Annotated like the real context."""
-
-
-class Paid(Event):
-    pass
-
-
-class Ordered(StartEvent):
-    number: int = 0
-
-
-class Shipped(StopEvent):
-    pass
-
-
-class Order(Workflow):
-    """Methods only."""
-
-    def __init__(self, greeting: str = "hello", **options: Any) -> None:
-        self.greeting = greeting
-        super().__init__(**options)
-
-    @step
-    def ship(self, ev: Paid) -> Shipped:
-        return Shipped(text=self.greeting)
-
-    @step
-    async def charge(self, ev: Ordered) -> Paid | None:
-        return Paid()
-
-    def not_a_step(self) -> None:
-        """Left alone."""
 
 
 def test_a_workflow_knows_its_steps_and_events() -> None:
@@ -188,7 +154,7 @@ def test_the_name_is_module_and_qualified_name_unless_given() -> None:
     class Local(Order):
         pass
 
-    assert Order().workflow_name == f"{__name__}.Order"
+    assert Order().workflow_name == "support.flows.shop.Order"
     assert Local().workflow_name == (
         f"{__name__}.test_the_name_is_module_and_qualified_name_unless_given.<locals>.Local"
     )
@@ -253,120 +219,6 @@ def test_exactly_one_stop_event_class_is_required() -> None:
 def test_num_concurrent_runs_is_a_positive_integer_or_none(limit: Any) -> None:
     with pytest.raises(WorkflowValidationError, match="num_concurrent_runs must be an integer greater than 0 or None"):
         Order(num_concurrent_runs=limit)
-
-
-def test_unknown_graph_checks_are_refused() -> None:
-    with pytest.raises(WorkflowValidationError) as caught:
-        Order(skip_graph_checks={"reachability", "gravity"})
-
-    assert str(caught.value) == (
-        "Unknown graph check names: gravity. Valid names are: dead_end, reachability, terminal_event"
-    )
-
-
-def test_validation_returns_whether_a_human_is_in_the_loop() -> None:
-    class Ask(Workflow):
-        @step
-        def ask(self, ev: StartEvent) -> InputRequiredEvent: ...
-
-        @step
-        def answer(self, ev: HumanResponseEvent) -> StopEvent: ...
-
-    assert Ask().validate() is True
-    assert Order().validate() is False
-
-
-def test_validity_is_remembered_until_a_step_is_added() -> None:
-    class Flow(Workflow):
-        @step
-        def only(self, ev: StartEvent) -> StopEvent: ...
-
-    flow = Flow()
-    assert flow.ensure_valid() is False
-
-    @step(workflow=Flow)
-    def stray(ev: Paid) -> None: ...
-
-    with pytest.raises(WorkflowValidationError, match="consumed but never produced: Paid"):
-        flow.ensure_valid()
-    with pytest.raises(WorkflowValidationError, match="consumed but never produced: Paid"):
-        flow.ensure_valid()
-
-
-def test_what_makes_a_class_invalid_is_found_by_new_instances_too() -> None:
-    class Flow(Workflow):
-        @step
-        def only(self, ev: StartEvent) -> StopEvent: ...
-
-    class Derived(Flow): ...
-
-    assert Flow().ensure_valid() is Derived().ensure_valid() is False
-
-    class Other(Workflow):
-        @step
-        def stray(self, ev: Paid) -> None: ...
-
-    Flow.late = Other.stray  # type: ignore[attr-defined]
-
-    for cls in (Flow, Derived):
-        with pytest.raises(WorkflowValidationError, match="consumed but never produced: Paid"):
-            cls().ensure_valid()
-    del Flow.late  # type: ignore[attr-defined]
-    assert Flow().ensure_valid() is Derived().ensure_valid() is False
-
-
-def test_instances_that_leave_out_different_graph_checks_are_checked_each() -> None:
-    class Loop(Workflow):
-        @step
-        def only(self, ev: StartEvent) -> StopEvent: ...
-
-        @step
-        def turn(self, ev: Paid) -> Paid: ...
-
-    assert Loop(skip_graph_checks=["reachability", "dead_end", "terminal_event"]).ensure_valid() is False
-    with pytest.raises(WorkflowValidationError, match="Graph validation failed"):
-        Loop().ensure_valid()
-
-
-def test_a_validation_of_ones_own_is_asked_for_each_instance() -> None:
-    class Careful(Order):
-        def validate(self, **options: bool) -> bool:
-            asked.append(self)
-            return super().validate(**options)
-
-    asked: list[object] = []
-    first, second = Careful(), Careful()
-    first.ensure_valid()
-    first.ensure_valid()
-    second.ensure_valid()
-
-    assert asked == [first, second]
-
-
-def test_disabled_validation_is_skipped_by_runs_but_not_by_validate() -> None:
-    class Broken(Workflow):
-        @step
-        def only(self, ev: StartEvent) -> StopEvent: ...
-
-        @step
-        def stray(self, ev: Paid) -> None: ...
-
-    flow = Broken(disable_validation=True)
-
-    assert flow.ensure_valid() is False
-    with pytest.raises(WorkflowValidationError):
-        flow.validate()
-
-
-def test_disabled_validation_keeps_error_handlers() -> None:
-    class Careful(Order):
-        @catch_error
-        def rescue(self, ev: StepFailedEvent) -> Shipped: ...
-
-    handler = build_plan(Careful(disable_validation=True)).handler_of("charge")
-
-    assert handler is not None
-    assert handler.name == "rescue"
 
 
 class Basic(BaseModel):

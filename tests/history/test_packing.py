@@ -13,49 +13,22 @@ import pytest
 from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event
-from support.store.mortal import Died, mortal_store
+from support.store.packed_runs import all_entries, assert_holds, is_packed, listed, now, runs_of
 from support.store.verb_cases import CASES, PLAN
-from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.history.packing import chunks
 from umbel.orchestration.history.packing import packer as packers
 from umbel.orchestration.history.packing.checkpoints import read_checkpoint
-from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
+from umbel.orchestration.history.packing.chunks import pack_run
 from umbel.orchestration.history.packing.packer import Packer
 from umbel.orchestration.history.points import Where, point_at, points
-from umbel.orchestration.history.rebuild import rebuilt, rebuilt_contents
-from umbel.orchestration.history.scratch import LIFE_MS
-from umbel.orchestration.history.verify import differences, verify
+from umbel.orchestration.history.verify import verify
 from umbel.orchestration.inspection.run_detail import read_detail
 from umbel.orchestration.inspection.run_rows import read_rows
-from umbel.orchestration.model.errors import HistoryDamaged, HistoryUnavailable
-from umbel.orchestration.model.work_item import FannedOut, Returned
-from umbel.orchestration.snapshots.take import contents
-from umbel.orchestration.state.redis_hash import Change, StateHash
+from umbel.orchestration.model.errors import HistoryDamaged
+from umbel.orchestration.model.work_item import FannedOut
 from umbel.orchestration.store import journal, packed
 from umbel.orchestration.store.journal import Extent, entries, extent, newest_entries
 from umbel.orchestration.streams.log import read_page
-
-
-async def listed(found: Any) -> list[Any]:
-    return [each async for each in found]
-
-
-def all_entries(store: Store, run_id: str) -> list[Any]:
-    async def read(store: Any) -> list[Any]:
-        return await listed(entries(store, run_id))
-
-    found: list[Any] = store.call(read, store)
-    return found
-
-
-def runs_of(store: Store) -> list[str]:
-    pattern = f"{store.settings.key_prefix}:*:run:*:journal"
-    return [key.decode().split(":run:")[1].removesuffix(":journal") for key in store.client.scan_iter(pattern)]
-
-
-def assert_holds(store: Store, run_id: str) -> None:
-    found = store.call(verify, store, run_id)
-    assert found.holds, "\n".join(map(str, found.differences))
 
 
 def ended(store: Store) -> tuple[DrivenRun, str]:
@@ -249,15 +222,6 @@ def packer(store: Store) -> Packer:
     return Packer(store.wrapped)
 
 
-def now(store: Store) -> int:
-    seconds, micros = store.client.time()
-    return int(seconds * 1000 + micros // 1000)
-
-
-def is_packed(store: Store, run: DrivenRun) -> bool:
-    return store.client.exists(run.keys["packed"]) == 1
-
-
 def test_runs_that_ended_long_enough_ago_are_packed_each_once(store: Store, packer: Packer) -> None:
     runs = [ended(store)[0] for _ in range(3)]
     running = DrivenRun(store, PLAN).start()
@@ -302,195 +266,3 @@ def test_nothing_is_packed_where_that_is_switched_off(store: Store) -> None:
     ended(store)
 
     assert store.call(Packer(store.wrapped).turn, now(store) + 100_000) == 0
-
-
-# -- checkpoints ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("advance", "purge", "pack")])
-def test_whatever_is_done_to_a_run_after_a_checkpoint_is_rebuilt_from_it(store: Store, name: str) -> None:
-    case = CASES[name](store)
-    before = {run_id: store.call(checkpoint_run, store, run_id) for run_id in runs_of(store)}
-    case.ask()
-
-    for run_id in before:
-        if not store.client.exists(store.locate(run_id)["run"]):
-            continue
-        assert_holds(store, run_id)
-        live, past = store.call(contents, store, run_id), all_entries(store, run_id)
-
-        async def again(store: Any, run_id: str, past: list[Any]) -> Any:
-            async with rebuilt(store, run_id, past) as scratch:
-                return await rebuilt_contents(scratch)
-
-        found = list(differences(store.call(again, store, run_id, past), live))
-        assert not found, "\n".join(map(str, found))
-
-
-def names_in(store: Store, run: DrivenRun, begin: str) -> list[str]:
-    return sorted(name.decode() for name in store.client.hkeys(run.keys["packed"]) if name.decode().startswith(begin))
-
-
-def counting(store: Store, turns: int) -> DrivenRun:
-    """A run whose state was written so often."""
-    run = DrivenRun(store, PLAN).start()
-    write(store, run, turns)
-    return run
-
-
-def write(store: Store, run: DrivenRun, turns: int) -> None:
-    state = store.over(StateHash, run.run_id, run.run_id)
-    for _ in range(turns):
-        state.write(Change("set", {"n": str(store.call(extent, store, run.run_id).last).encode()}))
-
-
-def with_settings(store: Store, **changed: Any) -> None:
-    store.wrapped.settings = store.settings.model_copy(update=changed)
-
-
-def state_at(store: Store, run: DrivenRun, seq: int) -> Any:
-    return store.call(point_at, store, run.run_id, Where(seq=seq)).state()
-
-
-def test_a_running_run_with_a_long_journal_is_packed_with_a_checkpoint(store: Store) -> None:
-    with_settings(store, history_checkpoint_every=10)
-    long, short = counting(store, 12), counting(store, 3)
-
-    assert store.call(Packer(store.wrapped).turn, now(store)) == 1
-
-    [name] = names_in(store, long, "@13@")
-    assert store.client.xlen(long.keys["journal"]) == 0
-    assert store.client.pttl(long.keys["packed"]) == -1
-    assert not is_packed(store, short)
-    write(store, long, 1)
-    assert state_at(store, long, 14) == {"n": 13}
-    assert state_at(store, long, 5) == {"n": 4}
-    assert_holds(store, long.run_id)
-    stored = store.client.hget(long.keys["packed"], name)
-    store.client.hset(long.keys["packed"], name, stored[:-2] + b"ab")
-    with pytest.raises(HistoryDamaged, match="The checkpoint at entry 13"):
-        state_at(store, long, 14)
-    with pytest.raises(HistoryDamaged, match="The checkpoint at entry 13"):
-        assert_holds(store, long.run_id)
-
-
-def test_a_checkpoint_that_is_not_what_the_journal_leads_to_is_found(store: Store) -> None:
-    run = counting(store, 3)
-    store.client.hset(run.keys["run"], "live", 7)  # behind the journal's back
-    store.call(checkpoint_run, store, run.run_id)
-    store.client.hset(run.keys["run"], "live", 1)
-
-    with pytest.raises(HistoryDamaged, match=r"checkpoint at entry 4 .* first difference is in run\[live\]"):
-        assert_holds(store, run.run_id)
-
-
-def test_what_is_done_again_for_long_keeps_checkpoints_on_the_way(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 5)
-    with_settings(store, history_checkpoint_every=5)
-    run = counting(store, 20)
-    store.call(pack_run, store, run.run_id)
-
-    assert state_at(store, run, 13) == {"n": 12}
-
-    assert [name.split("@")[1] for name in names_in(store, run, "@")] == ["10", "5"]
-    assert state_at(store, run, 13) == {"n": 12}
-    assert_holds(store, run.run_id)
-
-
-@pytest.mark.parametrize("keep", ["last:8", "0.001"])
-def test_only_as_much_history_is_kept_as_is_wanted_and_that_is_said(store: Store, keep: str) -> None:
-    with_settings(store, history_keep=keep)
-    run = counting(store, 9)
-    for _ in range(3):
-        store.call(checkpoint_run, store, run.run_id)
-        write(store, run, 10)
-    store.call(checkpoint_run, store, run.run_id)
-
-    first = store.call(extent, store, run.run_id).first
-
-    assert first in ({"last:8": (31,), "0.001": (31, 41)}[keep])
-    assert state_at(store, run, 40) == {"n": 39}
-    with pytest.raises(HistoryUnavailable, match=f"its history is kept from {first} to 40"):
-        state_at(store, run, 12)
-    assert_holds(store, run.run_id)
-    write(store, run, 1)
-    assert_holds(store, run.run_id)
-
-
-@pytest.mark.parametrize("bound", [{"journal_max_entries": 25}, {"journal_max_bytes": 1_500}])
-def test_packed_entries_are_bounded_as_those_of_the_journal_are(
-    store: Store, monkeypatch: pytest.MonkeyPatch, bound: dict[str, int]
-) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 10)
-    run = counting(store, 9)
-    for _ in range(5):
-        store.call(checkpoint_run, store, run.run_id)
-        write(store, run, 10)
-    with_settings(store, **bound)
-    store.call(checkpoint_run, store, run.run_id)
-
-    kept = store.call(extent, store, run.run_id)
-
-    assert kept.first in (31, 41, 51)
-    assert [entry.seq for entry in all_entries(store, run.run_id)] == list(range(kept.first, 61))
-    assert state_at(store, run, 60) == {"n": 59}
-    assert_holds(store, run.run_id)
-
-
-def test_keys_on_which_a_past_is_rebuilt_expire_from_their_first_moment(store: Store) -> None:
-    run = DrivenRun(store, PLAN).start()
-    run.commit(run.claim("begin"), FannedOut((event("A"), event("A"))))
-    run.commit(run.claim("work"), Returned(event("B")))
-    store.call(checkpoint_run, store, run.run_id)
-    past = all_entries(store, run.run_id)
-
-    async def lives(store: Any) -> dict[bytes, int]:
-        async with rebuilt(store, run.run_id, past) as scratch:  # as at the checkpoint: nothing is done again
-            keys = await store.command("test", "KEYS", f"*rebuilt:*{run.run_id}*")
-            assert scratch.keys["run"].encode() in keys
-            return {key: await store.command("test", "PTTL", key) for key in keys}
-
-    assert all(0 < life <= LIFE_MS for life in store.call(lives, store).values())
-    assert not [*store.client.scan_iter(f"*rebuilt:*{run.run_id}*")]
-
-
-def test_without_values_in_the_journal_no_checkpoint_is_made(store: Store) -> None:
-    with_settings(store, history="summary")
-    run = counting(store, 4)
-
-    store.call(checkpoint_run, store, run.run_id)
-
-    assert is_packed(store, run)
-    assert not names_in(store, run, "@")
-    assert len(all_entries(store, run.run_id)) == 5
-
-
-@pytest.mark.parametrize("applied", [False, True])
-def test_a_checkpoint_that_was_cut_off_at_any_moment_is_made_by_the_next_process(
-    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch, applied: bool
-) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 5)
-    dies_at, completed = 0, False
-    while not completed:
-        dies_at += 1
-        run = counting(store, 12)
-        other = mortal_store(store.client, settings, dies_at, applied=applied)
-        try:
-            other.call(checkpoint_run, other, run.run_id)
-            completed = True
-        except Died:
-            pass
-        write(store, run, 2)  # the run goes on
-        assert state_at(store, run, 9) == {"n": 8}
-        assert_holds(store, run.run_id)
-
-        store.call(checkpoint_run, store, run.run_id)
-
-        assert names_in(store, run, "@15@")
-        assert store.client.xlen(run.keys["journal"]) == 0
-        write(store, run, 1)
-        assert [state_at(store, run, seq)["n"] for seq in (9, 14, 16)] == [8, 13, 15]
-        assert_holds(store, run.run_id)
-    assert dies_at > 8
