@@ -240,3 +240,11 @@ def test_with_a_token_only_the_page_itself_is_open(runtime: Runtime) -> None:
             assert site.get(path).status_code == 401
         for what in ("cancel", "send", "retry"):
             assert site.post(f"console/runs/x/{what}").status_code == 401
+
+
+def test_a_workflow_is_paused_and_resumed_for_the_whole_deployment(site: Site) -> None:
+    assert site.post("console/workflows/shop.Order/pause").json() == {"status": "paused"}
+    assert list(site.get("console/workers").json()["paused_workflows"]) == ["shop.Order"]
+    assert site.post("console/workflows/shop.Order/resume").json() == {"status": "resumed"}
+    assert site.get("console/workers").json()["paused_workflows"] == {}
+    assert site.post(f"console/workflows/{'x' * 201}/pause").status_code == 400

@@ -72,6 +72,13 @@ def test_a_worker_that_has_reached_its_limit_ends_and_the_next_one_goes_on(
         assert set(pids(runtime, 1)) == {second.process.pid} != {process}
 
 
+def test_so_does_a_worker_that_executes_steps_in_its_main_thread(cli: Cli, runtime: umbel.Runtime) -> None:
+    with cli.background("worker", "leaky", "--pool", "solo", "--max-steps", "2") as worker:
+        worker.says("ready.")
+        assert set(pids(runtime, 2)) == {worker.process.pid}
+        assert worker.wait().code == 0
+
+
 def test_a_pool_child_that_has_reached_its_limit_is_replaced_and_the_worker_goes_on(
     cli: Cli, runtime: umbel.Runtime
 ) -> None:

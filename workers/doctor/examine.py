@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.engine.libraries import remove_libraries, unused_libraries
+from ...orchestration.engine.pausing.workflows import Pauses, pauses
 from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
@@ -54,7 +56,11 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     findings += _known_password(settings)
     portal = Portal("umbel-doctor")
     try:
-        servers = ask_servers(settings.redis_url or "")
+        try:
+            servers = ask_servers(settings.redis_url or "")
+        except NoPermissionError:
+            servers = {}
+            findings.append(_unseen(settings))
         judged = (each.at(name) for name in servers for each in judge_server(servers[name], is_private=is_embedded))
         findings += dict.fromkeys(judged)
         lease = settings.lease_seconds
@@ -78,6 +84,16 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     finally:
         portal.close()
     return findings
+
+
+def _unseen(settings: Settings) -> Finding:
+    return Finding(
+        "note",
+        "redis",
+        f"{redact_url(settings.redis_url or '')} does not let its user ask what it is set to, so whether that may lose "
+        "data is not known.",
+        "Examine it as a user with +info +config|get, or compare its settings with docs/running-in-production.md.",
+    )
 
 
 def remove_unused_libraries(settings: Settings) -> list[str]:
@@ -142,17 +158,26 @@ def _known_password(settings: Settings) -> Iterator[Finding]:
 
 async def _examine_state(store: Store, findings: list[Finding]) -> None:
     """Add what is found; also what was found before Redis stopped answering."""
-    workers = await seen_workers(store)
+    workers, paused = await seen_workers(store), await pauses(store)
     findings += _workers(workers)
+    findings += _paused(paused)
     for found in (
         _unserved(store, workers),
         _parked(store),
-        _unclaimed(store, workers),
+        _unclaimed(store, workers, paused),
         _long_running(store),
         _refused(store),
         _libraries(store, workers),
     ):
         findings += [finding async for finding in found]
+
+
+def _paused(paused: Pauses) -> Iterator[Finding]:
+    for option, what, names in (("", "Queue", paused.queues), ("--workflow ", "Workflow", paused.workflows)):
+        for name, since in names.items():
+            at = datetime.fromtimestamp(since / 1000, UTC)
+            text = f"{what} {name!r} is paused since {at:%Y-%m-%d %H:%M} UTC; what waits for it is not executed."
+            yield Finding("note", "paused", text, f"Resume it: umbel resume {option}{name}")
 
 
 def _workers(workers: list[SeenWorker]) -> Iterator[Finding]:
@@ -239,11 +264,14 @@ def _parked_step(member: str) -> str:
     return f"{step!r} of {workflow}"
 
 
-async def _unclaimed(store: Store, workers: list[SeenWorker]) -> AsyncIterator[Finding]:
+async def _unclaimed(store: Store, workers: list[SeenWorker], paused: Pauses) -> AsyncIterator[Finding]:
     consumed = {queue for worker in workers if worker.is_live for queue in worker.queues}
     for queue, waiting in (await unclaimed(store, sample=_SAMPLE)).items():
         age = f"{waiting.oldest_seconds:.0f} s"
         about = f"Queue {queue!r}: {_count(waiting.number, 'step')} dispatched and not claimed, the oldest for {age}."
+        if queue in paused.queues:
+            yield Finding("fine", "queue", about)
+            continue
         pausing = [worker.name for worker in workers if worker.is_live and queue in worker.paused]
         if queue not in consumed and pausing:
             yield Finding(
