@@ -64,8 +64,8 @@ def rebuilt(cls: type[E], state: Mapping[str, Any], members: list[Exception] | N
         Exception: It cannot be put together.
     """
     if issubclass(cls, ValidationError):
-        return cast(E, _validation_error(cls, read_exact(*state["errors"])))
-    args = read_exact(*state["args"])
+        return cast(E, _validation_error(cls, _read(state["errors"])))
+    args = _read(state["args"])
     if members is not None:
         args = (*args, members)
     base = _builtin(cls)
@@ -74,7 +74,7 @@ def rebuilt(cls: type[E], state: Mapping[str, Any], members: list[Exception] | N
     if members is None:
         exc.args = args
     for name, written in state.get("attributes", {}).items():
-        value = read_exact(*written)
+        value = _read(written)
         if name in _members(base):
             setattr(exc, name, value)
         else:
@@ -113,17 +113,35 @@ def _attributes(exc: BaseException) -> Iterator[tuple[str, Any]]:
 
 
 def _is_plain(value: Any) -> bool:
-    return type(value) in (str, int, float, bool, type(None))
+    return type(value) in (int, float, bool, type(None)) or (type(value) is str and _is_utf8(value))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _written(value: Any) -> list[Any] | None:
-    """A value with its mark, if that is possible and short."""
+    """A value with its mark, if that is possible and short.
+
+    What UTF-8 cannot carry, such as half a surrogate pair in a file's name, is in an ASCII text that is JSON of both.
+    """
     try:
         written = list(write_exact(value))
-        size = len(json.dumps(written, allow_nan=False, ensure_ascii=False).encode())
+        text = json.dumps(written, allow_nan=False, ensure_ascii=False)
+        if not _is_utf8(text):
+            written = [text := json.dumps(written)]
     except (NotJson, ValueError, RecursionError):
         return None
-    return written if size <= _MAX_ONE else None
+    return written if len(text.encode()) <= _MAX_ONE else None
+
+
+def _read(written: list[Any]) -> Any:
+    value, mark = json.loads(written[0]) if len(written) == 1 else written
+    return read_exact(value, mark)
 
 
 def _of_validation(exc: ValidationError) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
 """Exceptions that cross processes: as a small JSON object, and back as an exception of the same class if possible.
 
 The object always has `exception_type` (`module.qualname`) and `exception_message`. Where they say more than the message
-does, there are also `exception_args`, `exception_notes`, `exception_cause` (an object of the same kind),
-`exception_members` (those of a group) and `exception_state` (arguments and attributes, by `exception_states`). The
-failure of a step also has `exception_traceback`, a text for people.
+does, there are also `exception_args`, `exception_notes`, `exception_cause` or else `exception_context` (an object of
+the same kind), `exception_members` (those of a group) and `exception_state` (arguments and attributes, by
+`exception_states`). The failure of a step also has `exception_traceback`, a text for people.
 """
 
 from __future__ import annotations
@@ -82,8 +82,11 @@ def _encode(exc: BaseException, causes: int) -> dict[str, Any]:
     notes = getattr(exc, "__notes__", None)
     if isinstance(notes, list) and notes:
         encoded["exception_notes"] = [_clean(note) for note in notes[:_MAX_NOTES] if isinstance(note, str)]
-    if exc.__cause__ is not None and causes > 0:
-        encoded["exception_cause"] = _encode(exc.__cause__, causes - 1)
+    if causes > 0:
+        if exc.__cause__ is not None:
+            encoded["exception_cause"] = _encode(exc.__cause__, causes - 1)
+        elif exc.__context__ is not None and not exc.__suppress_context__:
+            encoded["exception_context"] = _encode(exc.__context__, causes - 1)
     return encoded
 
 
@@ -125,7 +128,7 @@ def decode_exception(encoded: dict[str, Any]) -> Exception:
     name, message = str(encoded.get("exception_type", "")), str(encoded.get("exception_message", ""))
     if not may_be_found(name):
         name, message = "", f"{name}: {message}"
-    notes, cause = encoded.get("exception_notes"), encoded.get("exception_cause")
+    notes, cause, context = (encoded.get(f"exception_{key}") for key in ("notes", "cause", "context"))
     notes = [str(note) for note in notes] if isinstance(notes, list) else []
     exc = _rebuild(name, message, encoded)
     if exc is None:
@@ -135,6 +138,8 @@ def decode_exception(encoded: dict[str, Any]) -> Exception:
         exc.add_note(note)
     if isinstance(cause, dict):
         exc.__cause__ = decode_exception(cause)
+    if isinstance(context, dict):
+        exc.__context__ = decode_exception(context)
     return exc
 
 
@@ -162,7 +167,7 @@ def _rebuild(name: str, message: str, encoded: dict[str, Any]) -> Exception | No
     for way in ways:
         try:
             exc = way()
-            if isinstance(exc, cls) and str(exc) == message:
+            if isinstance(exc, cls) and message in (str(exc), _text(exc)):
                 return exc
         except BaseException:  # a constructor with another signature; the next try or the stand-in has the message
             continue

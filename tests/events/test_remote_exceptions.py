@@ -274,7 +274,7 @@ def test_a_broken_exception_is_still_recorded() -> None:
 
 
 def test_messages_that_json_cannot_carry_are_made_fit() -> None:
-    assert str(_round_trip(ValueError("half \ud800 pair"))) == "half \\ud800 pair"
+    assert encode_exception(ValueError("half \ud800 pair"))["exception_message"] == "half \\ud800 pair"
     assert len(str(_round_trip(ValueError("x" * 1_000_000)))) < 70_000
     assert encode_exception(ValueError(float("nan"))) == {
         "exception_type": "builtins.ValueError",
@@ -294,6 +294,33 @@ def test_notes_and_causes_travel_with_an_exception() -> None:
     assert isinstance(again.__cause__, WithCode)
     assert (str(again.__cause__), again.__cause__.code) == ("4: card", 4)
     assert type(again.__cause__.__cause__) is ConnectionError
+
+
+def test_what_an_exception_was_raised_in_spite_of_travels_with_it() -> None:
+    try:
+        try:
+            raise ValueError("first")
+        except ValueError:
+            raise KeyError("second")  # noqa: B904
+    except KeyError as raised:
+        again = _round_trip(raised)
+
+    assert (repr(again.__context__), again.__cause__) == ("ValueError('first')", None)
+    assert _round_trip(again).__context__ is not None
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        ValueError("a\udc80b"),
+        UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "surrogates not allowed"),
+        FileNotFoundError(2, "No such file", "caf\udce9"),
+    ],
+)
+def test_text_that_utf_8_cannot_carry_comes_back(exc: Exception) -> None:
+    again = _round_trip(exc)
+
+    assert (type(again), again.args, str(again)) == (type(exc), exc.args, str(exc))
 
 
 def test_a_circle_of_causes_ends() -> None:
