@@ -227,7 +227,16 @@ def test_runs_that_ended_long_enough_ago_are_packed_each_once(store: Store, pack
     running = DrivenRun(store, PLAN).start()
 
     assert store.call(packer.turn, now(store) - 60_000) == 0
-    eventually(lambda: store.call(packer.turn, now(store) + 5) == 3, "all that have ended are packed")
+    packed = 0
+
+    def all_packed() -> bool:
+        """A turn that takes too long leaves the rest to the next one."""
+        nonlocal packed
+        packed += store.call(packer.turn, now(store) + 5)
+        return packed >= 3
+
+    eventually(all_packed, "all that have ended are packed")
+    assert packed == 3
 
     assert all(is_packed(store, run) for run in runs)
     assert not is_packed(store, running)
