@@ -10,6 +10,7 @@ Needs Chromium. An embedded Redis, a worker and a server are started for it, and
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import shutil
 import sys
@@ -77,6 +78,10 @@ class Audit(Workflow):
         return StopEvent(result={"files": len(evs), "lines": sum(ev.lines for ev in evs)})
 
 
+bank = logging.getLogger("shop.bank")
+bank.setLevel(logging.INFO)
+
+
 class Order(StartEvent):
     customer: str = "ada@example.com"
     item: str = "umbrella"
@@ -115,7 +120,9 @@ class Shop(Workflow):
     async def charge(self, ctx: Context, ev: Reserved) -> Charged:
         """Somebody has to agree to large sums."""
         await asyncio.sleep(0.2)
+        bank.info("asking for %.2f euros", ev.euros)
         if ev.item == "anvil":
+            bank.warning("refused: the limit of this month is 100 euros")
             raise ValueError(f"limit reached: {ev.euros} euros")
         if ev.euros > 500:
             question = Agree(question=f"Charge {ev.euros:.2f} euros for the {ev.item}?")

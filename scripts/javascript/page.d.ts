@@ -92,6 +92,8 @@ interface ListedRun {
   began_with: ShownEvent | null;
   input_bytes?: number;
   error: string | null;
+  /** Of a child run: 1 for those that the run itself has started. */
+  generation?: number;
   /** An event that contains what was searched for. */
   found?: { type: string; excerpt: string };
 }

@@ -16,11 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ...orchestration.engine.children.listing import child_runs
 from ...orchestration.inspection.content.event_search import Found, runs_with
 from ...orchestration.inspection.run_detail import read_detail
 from ...orchestration.inspection.run_list import Readable, RunPage, RunQuery, list_runs
-from ...orchestration.inspection.run_rows import read_rows, waiting_runs
+from ...orchestration.inspection.run_rows import waiting_runs
 from ...orchestration.model.errors import (
     NotRetried,
     PayloadTooLarge,
@@ -40,15 +39,13 @@ from ..http.cursors import Cursors
 from ..http.deployment import ServedDeployment, ServedWorkflow
 from ..http.event_stream import SSE, EventStreamResponse, frames
 from ..http.parsing import EventProblem, beside, make_event, read_object, read_text
+from .child_rows import child_rows
 from .deployment_routes import deployment_routes
 from .graph import graph_of, graph_of_plan
 from .history_routes import history_routes
 from .page_files import FILE_PATH, PAGE_PATH, PageFile, page_files
 from .shapes import ConsoleJSON, page_of_runs, run_shape, workflow_shape
 from .work_routes import work_routes
-
-#: Child runs of one run that are shown.
-CHILDREN = 200
 
 
 def console_routes(deployment: ServedDeployment) -> list[Route]:
@@ -209,20 +206,8 @@ class _RunData:
         """`GET /console/runs/{run_id}`: its status, steps, open questions, state, timeline and child runs."""
         access: Access = request.scope[ACCESS]
         shape = await self._shape(_id(request))
-        children = await self._children(shape["run_id"], access)
-        return ConsoleJSON(
-            shape | {"parent": await _shown_parent(access, shape["parent"]), "children": children["runs"]}
-        )
-
-    async def _children(self, run_id: str, access: Access) -> dict[str, Any]:
-        store, found = self._deployment.store, list[str]()
-        async for child in child_runs(store, run_id):
-            if await access.allows("read", session_of(child)):
-                found.append(child)
-            if len(found) == CHILDREN:
-                break
-        rows = sorted(await read_rows(store, found), key=lambda each: each.created_at)
-        return page_of_runs(rows, None, None, self._deployment.routes())
+        children = await child_rows(self._deployment, shape["run_id"], access)
+        return ConsoleJSON(shape | {"parent": await _shown_parent(access, shape["parent"]), "children": children})
 
     async def _shape(self, run_id: str) -> dict[str, Any]:
         try:

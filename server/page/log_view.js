@@ -47,10 +47,10 @@ function row(line, open) {
   const where = `${line.step}${line.attempt > 1 ? ` (${line.attempt})` : ""}`;
   return h(
     "li",
-    { class: `log-line ${line.level.toLowerCase()}` },
+    { class: `log-line level-${line.level.toLowerCase()}` },
     h("time", { title: instant(line.at) }, clock(line.at)),
-    open ? h("button", { type: "button", class: "link", onclick: () => open(line.work_id) }, where) : null,
     h("span", { class: "log-level" }, line.level),
+    open ? h("button", { type: "button", class: "link", onclick: () => open(line.work_id) }, where) : null,
     h("span", { class: "log-text" }, line.logger ? h("span", { class: "muted" }, `${line.logger} `) : null, line.text),
   );
 }

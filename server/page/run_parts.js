@@ -126,7 +126,10 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
   function showChildren() {
     if (run.children.length === 0) return;
     if (!children.firstChild) side.append(panel("Child runs", children));
-    patch(children, runTable(run.children, { caption: "Child runs, the one started first at the top" }));
+    patch(
+      children,
+      runTable(run.children, { caption: "Child runs, each above its own, the one started first at the top" }),
+    );
   }
 
   return {

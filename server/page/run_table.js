@@ -115,7 +115,15 @@ function row(run, isSelectable, toggled) {
     h("td", { class: "run-status", "data-key": "status" }, badge(shownStatus(run))),
     h(
       "th",
-      { scope: "row", "data-key": "what" },
+      { scope: "row", "data-key": "what", class: run.generation ? `generation-${Math.min(run.generation, 5)}` : null },
+      (run.generation ?? 1) > 1
+        ? h(
+            "span",
+            { class: "generation" },
+            h("span", { "aria-hidden": "true" }, "└"),
+            h("span", { class: "unseen" }, `generation ${run.generation}: `),
+          )
+        : null,
       h(
         "a",
         { href: `#/runs/${encodeURIComponent(run.run_id)}`, class: "row-link", "data-row": true, title: run.workflow },

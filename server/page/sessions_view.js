@@ -20,7 +20,7 @@ export function sessionListView(query, signal) {
   const search = h("input", {
     type: "search",
     id: "session-search",
-    placeholder: "begin of the name",
+    placeholder: "beginning of the name",
     value: query.get("q") ?? "",
   });
   const place = h("div");

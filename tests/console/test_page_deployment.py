@@ -139,6 +139,17 @@ def test_a_session_is_shown_with_runs_state_and_versions_and_rewound(page: Page,
     expect(page.get_by_text('"one"')).to_be_visible()
 
 
+def test_child_runs_are_a_tree_over_generations(page: Page, site: Site) -> None:
+    run_id = site.start("errands", items=2)
+    site.await_status(run_id, "completed")
+    page.goto(f"#/runs/{run_id}")
+    rows = page.get_by_role("table", name="Child runs").locator("tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(0)).to_contain_text("shopping")
+    expect(rows.nth(1)).to_contain_text("generation 2: payment")
+    expect(rows.nth(2)).to_contain_text("euros: 1")
+
+
 def test_child_runs_are_listed_and_lead_to_their_parent(page: Page, site: Site) -> None:
     run_id = site.start("shopping", items=2)
     site.await_status(run_id, "completed")

@@ -240,6 +240,14 @@ class Shopping(Workflow):
         return StopEvent(result=paid)
 
 
+class Errands(Workflow):
+    """Goes shopping, in a run of its own."""
+
+    @step
+    async def go(self, ctx: Context, ev: Shop) -> StopEvent:
+        return StopEvent(result=await ctx.run(Shopping(), ev, name="shopping"))
+
+
 class Many(StartEvent):
     items: int = 100
     notes: int = 3
@@ -328,6 +336,7 @@ WORKFLOWS: dict[str, type[Workflow]] = {
     "oddities": Oddities,
     "talk": Talk,
     "shopping": Shopping,
+    "errands": Errands,
     "crowd": Crowd,
     "nine": Nine,
     "named": Named,
