@@ -57,12 +57,13 @@ function row(line, open) {
 
 /** The log of a run. @param {string} path of the run's data @param {(workId: string) => void} open */
 export function logView(path, open) {
-  const place = h("div", {}, h("p", { class: "loading" }, "Loading …"));
+  const place = h("div");
   let loadedFor = "";
   let isLoading = false;
 
   async function load() {
     isLoading = true;
+    if (!place.firstChild) fill(place, h("p", { class: "loading" }, "Loading …"));
     try {
       const log = await get(`${path}/log`);
       const list = place.querySelector(".log");

@@ -71,7 +71,7 @@ def test_axe_finds_nothing_serious(browser: Browser, site: Site, gates: set[str]
         page.goto(address)
         expect(page.locator(shown).first).to_be_visible()
         check(address)
-    for tab in ("Timeline", "Steps", "State", "Unrolled", "History"):
+    for tab in ("Timeline", "Steps", "Logs", "State", "Unrolled", "History"):
         page.get_by_role("tab", name=tab).click()
         check(tab)
     page.locator(".graph [data-step=search]").click()
