@@ -16,6 +16,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    DataError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -131,13 +132,16 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
         try:
             sentinels = Sentinels.of(url)
             pool = kind.from_url(url, **options) if sentinels is None else primary_pool(kind, sentinels, **options)
+            # Replies are read in one form, whatever the URL asks redis-py for.
+            pool.connection_kwargs |= {"protocol": 2, "decode_responses": False}
             pool.connection_class(**pool.connection_kwargs)
             return pool
         except ValueError as error:
             # A password that was not percent-encoded is taken for a port, and the error quotes it.
             reason = "its port is not a number" if "Port could not be cast" in str(error) else str(error)
-        except TypeError as error:
-            reason = f"redis-py has no option {str(error).rpartition(' ')[2]}"
+        except (TypeError, AttributeError, DataError) as error:
+            name = str(error).partition(" unexpected keyword argument ")[2]
+            reason = f"redis-py has no option {name}" if name else "an option of it is for programs"
     raise ConfigurationError(
         f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
         "redis://[[user]:password@]host:port/db, rediss://…, unix://path, sentinel://… or redis+cluster://…; in a "

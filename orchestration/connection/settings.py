@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, Self
+from urllib.parse import parse_qsl, quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,6 +68,29 @@ _NOT_SETTINGS = frozenset(
 )
 #: What Kubernetes puts into every pod for a Service called `umbel` or `umbel-…`.
 _OF_A_SERVICE = re.compile(r".*_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+#: `scheme://`, credentials, host and port, and the database of a Redis URL.
+_PARTS = re.compile(r"(?P<scheme>rediss?://)(?P<login>[^/?#]*@)?(?P<host>[^/?#@]*)(?P<database>/[^?#]*)?")
+
+
+def _for_kombu(url: str) -> str:
+    """A Redis URL with what kombu takes of redis-py's options: database and credentials where it expects them, and TLS.
+
+    It fails over any other one. Those are for the connections to the state.
+    """
+    place, _, query = url.partition("?")
+    parts = _PARTS.fullmatch(place)
+    if not query or parts is None:
+        return url
+    options = dict(parse_qsl(query))
+    login, database = parts["login"] or "", parts["database"] or ""
+    if not login and ("username" in options or "password" in options):
+        login = f"{quote(options.get('username', ''), '')}:{quote(options.get('password', ''), '')}@"
+    if "db" in options:
+        database = f"/{options['db']}"
+    tls = "&".join(option for option in query.split("&") if option.startswith("ssl_"))
+    return f"{parts['scheme']}{login}{parts['host']}{database}" + (f"?{tls}" if tls else "")
+
+
 #: The database in the URL of a socket, which kombu calls a virtual host.
 _DB = re.compile(r"(?<![^&])db=")
 
@@ -250,6 +274,8 @@ class Settings(BaseModel):
         url = self.broker_url or self.redis_url or ""
         if (sentinels := self.broker_sentinels) is not None:
             return sentinels.broker_url
+        if url.startswith(("redis://", "rediss://")):
+            return _for_kombu(url)
         if not url.startswith("unix://"):
             return url
         place, _, options = url.removeprefix("unix://").partition("?")

@@ -76,6 +76,8 @@ def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monk
         (f"redis://:pa@{SECRET}@127.0.0.1:6379/0", "an @ in its password is not written as %40"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?family=0", "redis-py has no option 'family'"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?socket_timeout=soon", "socket_timeout"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/0?credential_provider=x", "an option of it is for programs"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/0?connection_class=x", "an option of it is for programs"),
         (
             f"sentinel://:{SECRET}@127.0.0.1:26379",
             "for Sentinel, sentinel://host1:26379,host2:26379/NAME/0",
@@ -126,10 +128,14 @@ def test_an_unusable_broker_url_is_one_sentence_without_its_password(url: str, w
     [
         ("unix:///run/redis.sock", "redis+socket:///run/redis.sock"),
         ("unix://me:word@/run/redis.sock?db=2", "redis+socket://me:word@/run/redis.sock?virtual_host=2"),
-        ("redis://here/1?db=2", "redis://here/1?db=2"),
+        ("redis://here/1?db=2&health_check_interval=5", "redis://here/2"),
+        ("redis://here?protocol=3&client_name=shop", "redis://here"),
+        ("redis://here:1/3?username=me&password=a%2Fb%40", "redis://me:a%2Fb%40@here:1/3"),
+        ("redis://:word@here:1/3?password=ignored", "redis://:word@here:1/3"),
+        ("rediss://here/0?ssl_ca_certs=%2Fca.pem&socket_timeout=9", "rediss://here/0?ssl_ca_certs=%2Fca.pem"),
     ],
 )
-def test_a_socket_is_a_broker_too(url: str, broker: str) -> None:
+def test_the_broker_is_the_redis_of_the_state_in_the_words_of_kombu(url: str, broker: str) -> None:
     assert Settings(redis_url=url).broker == broker
 
 
@@ -161,6 +167,17 @@ def test_runs_go_over_a_unix_socket(deploy: Deploy, tmp_path: Path) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+def test_runs_go_over_a_url_with_options_of_redis_py(deploy: Deploy) -> None:
+    deployment = deploy()
+    url = f"{deployment.settings.redis_url}?protocol=3&decode_responses=true&health_check_interval=5&client_name=shop"
+    deployment.worker("one", more={"UMBEL_REDIS_URL": url}, pool="asyncio").wait_ready()
+    runtime = Runtime(deployment.settings.model_copy(update={"redis_url": url}))
+    try:
+        assert flows.Chain(runtime=runtime, timeout=None).start(n=4).result(40) == 16
+    finally:
+        runtime.close()
 
 
 def test_a_node_of_a_cluster_is_refused_in_one_sentence() -> None:
