@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
 from typing import Any, Generic, cast
 from weakref import WeakSet
 
@@ -72,6 +72,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         self._stopped_at: int | None = None
         self._readings: WeakSet[Reading] = WeakSet()
         self._ctx: Context[Any] | None = None
+        self._at_end: Callable[[], Awaitable[None]] | None = None
 
     def __repr__(self) -> str:
         return f"WorkflowHandler(run_id={self.run_id!r})"
@@ -105,8 +106,16 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
     def __await__(self) -> Generator[Any, None, ResultT]:
         return self._awaited().__await__()
 
+    def at_end(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do this once, when the handler is awaited and the run has ended, before its result is given."""
+        self._at_end = act
+
     async def _awaited(self) -> ResultT:
-        return self._outcome(await self._hub.await_ended(self.run_id, started=self._started))
+        end = await self._hub.await_ended(self.run_id, started=self._started)
+        if (act := self._at_end) is not None:
+            self._at_end = None
+            await act()
+        return self._outcome(end)
 
     def result(self, timeout: float | None = None) -> ResultT:
         """Wait for the run's result, blocking.

@@ -160,6 +160,10 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
             handler = self.runtime.attach_to(self, run_id)
         if ctx is not None:
             handler.give_context(ctx)
+        self._has_begun(handler, event)
         return handler
+
+    def _has_begun(self, handler: WorkflowHandler[Any], event: StartEvent | None) -> None:
+        """For subclasses that follow their runs."""
 
     start = _Start()

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import ModuleType
+from typing import Any
 
+from pydantic import BaseModel
+
+from ...orchestration.model.errors import UmbelError
+from ..client.handler import WorkflowHandler
 from ..client.workflow import Workflow
+from ..events.event import StartEvent
 from ..values.class_names import qualified_name
 from ..workflow.definition import WorkflowDefinition
+
+logger = logging.getLogger("umbel.llama_index")
 
 
 class WorkflowMeta(type):
@@ -32,6 +41,34 @@ class LlamaIndexWorkflow(Workflow, metaclass=WorkflowMeta):
         """The name runs are stored and found under, on every machine."""
         name, agent = qualified_name(type(self)), agent_name(self)
         return self._workflow_name or (name if agent is None else f"{name}:{agent}")
+
+    def _has_begun(self, handler: WorkflowHandler[Any], event: StartEvent | None) -> None:
+        given = None if event is None else getattr(event, "memory", None)
+        if agent_name(self) is not None and isinstance(given, BaseModel):
+            handler.at_end(lambda: _take_over(handler, given))
+
+
+async def _take_over(handler: WorkflowHandler[Any], given: BaseModel) -> None:
+    """Give the memory that an agent was called with what its run has remembered: LlamaIndex changes it in place."""
+    try:
+        remembered = await handler.ctx.store.get("memory", default=None)
+    except UmbelError as error:
+        logger.warning("The memory that run %s was given does not have what it remembered: %s", handler.run_id, error)
+    else:
+        _become(given, remembered)
+
+
+def _become(given: BaseModel, other: Any) -> None:
+    if type(other) is not type(given):
+        return
+    for name, field in type(given).model_fields.items():
+        mine, theirs = given.__dict__.get(name), other.__dict__.get(name)
+        if field.exclude:
+            continue
+        if type(theirs) is type(mine) and isinstance(mine, BaseModel):
+            _become(mine, theirs)  # the caller may have it too, as a chat store
+        else:
+            given.__dict__[name] = theirs
 
 
 def agent_name(workflow: object) -> str | None:

@@ -30,6 +30,7 @@ CLIENT = (
 SCENARIOS = [
     "two_tools_at_once",
     "a_second_turn",
+    "a_memory_of_the_caller",
     "a_turn_after_a_snapshot",
     "a_handoff",
     "a_human_in_a_tool",

@@ -11,6 +11,8 @@ from typing import Any
 
 from llama_index.core.agent.workflow import AgentWorkflow, CodeActAgent, FunctionAgent, ReActAgent
 from llama_index.core.llms import ChatMessage
+from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.workflow import Context, HumanResponseEvent, InputRequiredEvent
 from pydantic import BaseModel
 
@@ -68,6 +70,7 @@ TWO_TURNS = [
 rememberer = FunctionAgent(
     name="rememberer", llm=ScriptedLLM(mark="rememberer", script=TWO_TURNS), system_prompt="Be kind."
 )
+lender = FunctionAgent(name="lender", llm=ScriptedLLM(mark="lender", script=TWO_TURNS), system_prompt="Be kind.")
 restorer = FunctionAgent(name="restorer", llm=ScriptedLLM(mark="restorer", script=TWO_TURNS), system_prompt="Be kind.")
 
 researcher = FunctionAgent(
@@ -267,6 +270,14 @@ async def a_second_turn() -> Any:
     return report | {"memory": await remembered(ctx)}
 
 
+async def a_memory_of_the_caller() -> Any:
+    kept = SimpleChatStore()
+    memory = ChatMemoryBuffer.from_defaults(token_limit=4000, chat_store=kept, chat_store_key="ada")
+    await followed(lender.run(user_msg="my name is Ada", memory=memory))
+    report = await followed(lender.run(user_msg="who am I", memory=memory))
+    return report | {"memory": [f"{each.role.value}: {each.content}" for each in kept.get_messages("ada")]}
+
+
 async def a_turn_after_a_snapshot() -> Any:
     ctx = Context(restorer)
     await followed(restorer.run(user_msg="my name is Ada", ctx=ctx))
@@ -334,6 +345,7 @@ SCENARIOS: dict[str, Callable[[], Awaitable[Any]]] = {
     for scenario in (
         two_tools_at_once,
         a_second_turn,
+        a_memory_of_the_caller,
         a_turn_after_a_snapshot,
         a_handoff,
         a_human_in_a_tool,
