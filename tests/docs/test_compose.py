@@ -8,6 +8,7 @@ import secrets
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,6 +63,13 @@ def instruction(name: str) -> str:
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_the_file_fits_the_schema_of_compose() -> None:
+    validator = Path(sys.executable).with_name("check-jsonschema")
+    command = [validator, "--builtin-schema", "vendor.compose-spec", ROOT / "docker-compose.yml"]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_redis_keeps_what_it_has_acknowledged() -> None:
