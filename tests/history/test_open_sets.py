@@ -58,19 +58,8 @@ class Orders(Workflow):
         return None if found is None else StopEvent(result=sorted(each.order for each in found))
 
 
-class Late(Workflow):
-    """Of each set one event comes, and nothing else."""
-
-    @step
-    async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Packed | Asked | None:
-        ctx.send_event(Paid(order="joined"))
-        ctx.send_event(Packed(order="collected"))
-        return Asked()
-
-    @step
-    async def ask(self, ctx: Context[Any], ev: Asked) -> Shipped | None:
-        await ctx.wait_for_event(HumanResponseEvent)
-        return None
+class Incomplete(Workflow):
+    """Two sets, each of which wants more than comes."""
 
     @step(join_by="order", within_seconds=0.4)
     async def join(self, paid: Paid, shipped: Shipped) -> StopEvent: ...
@@ -85,6 +74,21 @@ class Late(Workflow):
         async with ctx.store.edit_state() as state:
             state["keys"] = sorted([*state.get("keys", []), ev.key])
         return StopEvent(result=state["keys"]) if len(state["keys"]) == 2 else None
+
+
+class Late(Incomplete):
+    """Of each set one event comes, and nothing else."""
+
+    @step
+    async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Packed | Asked | None:
+        ctx.send_event(Paid(order="joined"))
+        ctx.send_event(Packed(order="collected"))
+        return Asked()
+
+    @step
+    async def ask(self, ctx: Context[Any], ev: Asked) -> Shipped | None:
+        await ctx.wait_for_event(HumanResponseEvent)
+        return None
 
 
 async def waiting(handler: umbel.WorkflowHandler, outcomes: int) -> Point:
@@ -141,7 +145,7 @@ async def test_sets_that_have_to_become_complete_in_time_still_have_to() -> None
 BROKEN: set[str] = set()
 
 
-class Fails(Workflow):
+class Fails(Incomplete):
     """Fails with two sets open, and goes on when it is retried."""
 
     @step
@@ -155,20 +159,6 @@ class Fails(Workflow):
         if ctx.run_id in BROKEN:
             raise ValueError("broken")
         return None
-
-    @step(join_by="order", within_seconds=0.4)
-    async def join(self, paid: Paid, shipped: Shipped) -> StopEvent: ...
-
-    @step
-    async def collect(self, ctx: Context[Any], ev: Packed) -> StopEvent | None:
-        found = ctx.collect_events(ev, [Packed] * 2, key=ev.order, within_seconds=0.4)
-        return None if found is None else StopEvent()
-
-    @step
-    async def late(self, ctx: Context[Any], ev: JoinExpired) -> StopEvent | None:
-        async with ctx.store.edit_state() as state:
-            state["keys"] = sorted([*state.get("keys", []), ev.key])
-        return StopEvent(result=state["keys"]) if len(state["keys"]) == 2 else None
 
 
 async def test_sets_whose_time_is_over_while_their_run_has_ended_expire_when_it_is_retried(

@@ -15,14 +15,6 @@ from support.store.streams import PATIENCE, KillableRedis, OwnHub, Telling, stor
 from umbel.orchestration.streams.watch import EndedWatch
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillableRedis]:
-    server = KillableRedis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.kill()
-
-
 @pytest.fixture
 def stores(redis: KillableRedis) -> Iterator[tuple[Store, Store]]:
     prefix = f"t{secrets.token_hex(6)}"

@@ -31,14 +31,6 @@ NEVER = 600.0
 DONE = RunEnd("completed", event(STOP, result="done"))
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillableRedis]:
-    server = KillableRedis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.kill()
-
-
 @pytest.fixture
 def store(redis: KillableRedis) -> Iterator[Store]:
     store = store_on(redis.url, f"t{secrets.token_hex(6)}", shards=1)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from support.eventually import eventually
-from support.store.blocking import BlockingStore as Store
 from support.store.driving import event, failed
 from support.store.streams import (
     PATIENCE,
     PROGRESS,
-    KillableRedis,
-    OwnHub,
     Reading,
     Telling,
     is_followed,
     listeners,
     numbers,
-    store_on,
     types,
 )
 from umbel.orchestration.model.commands import Trace
@@ -39,35 +33,6 @@ from umbel.orchestration.model.envelope import (
 from umbel.orchestration.model.errors import RunNotFound
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.streams.reader import StreamHub
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillableRedis]:
-    server = KillableRedis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def store(redis: KillableRedis) -> Iterator[Store]:
-    store = store_on(redis.url, f"t{secrets.token_hex(6)}")
-    yield store
-    store.client.close()
-
-
-@pytest.fixture
-def hub(store: Store) -> Iterator[StreamHub]:
-    hub = OwnHub(store, poll_seconds=0.2)
-    yield hub
-    hub.close()
-    eventually(lambda: listeners(store.client) == 0, "the hub has let go of its connection")
-
-
-@pytest.fixture
-def run(store: Store) -> Telling:
-    return Telling(store)
-
 
 # -- live and replayed -------------------------------------------------------------------------------------------------
 

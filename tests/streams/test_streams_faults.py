@@ -38,24 +38,11 @@ from umbel.workers.embedded.configuration import free_port
 NEVER = 600.0
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillableRedis]:
-    server = KillableRedis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.kill()
-
-
 @pytest.fixture
 def store(redis: KillableRedis) -> Iterator[Store]:
     store = store_on(redis.url, f"t{secrets.token_hex(6)}", stream_max_events=100)
     yield store
     store.client.close()
-
-
-@pytest.fixture
-def run(store: Store) -> Telling:
-    return Telling(store)
 
 
 @pytest.fixture

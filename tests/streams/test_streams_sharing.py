@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,49 +16,18 @@ from support.store.driving import event
 from support.store.streams import (
     PATIENCE,
     PROGRESS,
-    KillableRedis,
     OwnHub,
     Reading,
     Telling,
     is_followed,
     listeners,
     numbers,
-    store_on,
     types,
 )
 from umbel.orchestration.model.envelope import STOP
 from umbel.orchestration.model.errors import WorkflowRuntimeError
 from umbel.orchestration.streams.reader import StreamHub
 from umbel.orchestration.streams.watch import EndedWatch
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillableRedis]:
-    server = KillableRedis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def store(redis: KillableRedis) -> Iterator[Store]:
-    store = store_on(redis.url, f"t{secrets.token_hex(6)}")
-    yield store
-    store.client.close()
-
-
-@pytest.fixture
-def hub(store: Store) -> Iterator[StreamHub]:
-    hub = OwnHub(store, poll_seconds=0.2)
-    yield hub
-    hub.close()
-    eventually(lambda: listeners(store.client) == 0, "the hub has let go of its connection")
-
-
-@pytest.fixture
-def run(store: Store) -> Telling:
-    return Telling(store)
-
 
 # -- one connection ----------------------------------------------------------------------------------------------------
 
