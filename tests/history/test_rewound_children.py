@@ -164,6 +164,30 @@ async def test_a_child_that_has_failed_since_is_taken_up_again() -> None:
     await all_hold(handler)
 
 
+async def test_a_child_that_had_failed_before_the_point_goes_on_with_a_retry_whatever_was_put_back_meanwhile() -> None:
+    BROKEN["yes"] = True
+    handler = Careful().run(name="a")
+    with pytest.raises(ChildFailed):
+        await handler
+    [child] = await handler.children()
+    [told] = [point async for point in handler.history(kinds=["child"])]
+    await handler.rewind(1)  # the child is none of its steps' then
+    with pytest.raises(ChildFailed):
+        await umbel.attach(handler.run_id)
+
+    await handler.rewind(told)
+    with pytest.raises(ChildFailed, match=child.run_id):
+        await umbel.attach(handler.run_id)
+    BROKEN["yes"] = False
+    await asyncio.to_thread(umbel.retry_runs, [handler.run_id])
+
+    assert await umbel.attach(handler.run_id) == "a"
+    await all_hold(handler)
+    await handler.rewind(told)  # it has completed since
+    assert await umbel.attach(handler.run_id) == "a"
+    await all_hold(handler)
+
+
 class Leaving(Workflow):
     @step
     async def go(self, ctx: Context[Any], ev: Begin) -> StopEvent:

@@ -119,37 +119,48 @@ async def put_back(store: Store, point: RunAt, snapshot: RunSnapshot) -> tuple[R
     ends, items, kept = await _ends(store, point), [], list[dict[str, Any]]()
     for item in snapshot.items:
         answers, going, held = dict(item.answers), list[SavedChild](), 0
-        for child_id, record in live.items():
-            if record[b"w"] == item.work_id.encode() and record[b"wt"].decode() in item.answers:
-                kept.append(_as_kept(item, child_id, record[b"wt"].decode(), record[b"pe"].decode(), record[b"st"]))
-        for child in item.children:
-            if child.child_id not in live:
-                continue
-            status = live[child.child_id][b"st"]
-            about = _as_kept(item, child.child_id, child.wait, child.on_parent_end, status)
-            if status == b"completed" and child.child_id in ends:
+        had_ended = [_as_saved(child_id, wait, live) for wait, child_id in item.ended.items() if child_id in live]
+        for child in (*had_ended, *(child for child in item.children if child.child_id in live)):
+            status = live[child.child_id][b"st"].decode()
+            about = {
+                "id": child.child_id,
+                "w": item.work_id,
+                "wt": child.wait,
+                "pe": child.on_parent_end,
+                "st": status,
+            }
+            if status == "completed" and child.child_id in ends:
                 answers[child.wait] = ends[child.child_id]
-            else:
+            elif child.wait not in answers or status not in END_STATUSES:  # it goes on, or is taken up again
+                answers.pop(child.wait, None)
                 going.append(child)
-                about["go"] = True
-                if status == b"held":
-                    held += 1
-                    about["n"] = held
+                held += status == "held"
+                about |= {"go": True} | ({"n": held} if status == "held" else {})
             kept.append(about)
         items.append(_waiting(item, answers, going))
     return replace(snapshot, items=tuple(items)), kept
 
 
-def _as_kept(item: SavedItem, child_id: str, wait: str, on_parent_end: str, status: bytes) -> dict[str, Any]:
-    return {"id": child_id, "w": item.work_id, "wt": wait, "pe": on_parent_end, "st": status}
+def _as_saved(child_id: str, wait: str, live: Mapping[str, dict[bytes, Any]]) -> SavedChild:
+    about = live[child_id]
+    return SavedChild(
+        child_id=child_id,
+        wait=wait,
+        status=about[b"st"].decode(),
+        on_parent_end=about[b"pe"].decode(),
+        workflow=about[b"wf"].decode(),
+        plan_digest=about[b"pl"].decode(),
+        plan=None,
+        spec=None,
+    )
 
 
 async def _ends(store: Store, point: RunAt) -> dict[str, Envelope]:
     """The ends of children that the run has had since."""
     ends: dict[str, Envelope] = {}
-    if any(item.children for item in point.snapshot.items):
-        async for entry in entries(store, point.run_id):
-            if entry.seq > point.seq and entry.kind == "child":
+    if any(item.children or item.ended for item in point.snapshot.items):
+        async for entry in entries(store, point.run_id, after=point.seq):
+            if entry.kind == "child":
                 arguments = entry.arguments
                 ends[arguments[b"child"].decode()] = Envelope.from_bytes(arguments[b"event"])
     return ends
@@ -163,8 +174,8 @@ def own_id(run_id: str, item: SavedItem, child: SavedChild) -> str:
 
 def _waiting(item: SavedItem, answers: Mapping[str, Envelope | None], children: Sequence[SavedChild]) -> SavedItem:
     """The work item with these answers, waiting for these children; with none left it goes on."""
-    if not item.children:
-        return item
+    if not item.children and not children:
+        return replace(item, answers=answers)
     ended = {**item.ended, **{child.wait: child.child_id for child in item.children if child.wait in answers}}
     waits = replace(item, answers=answers, ended=ended, children=tuple(children), suspended=bool(children))
     return waits if children else replace(waits, resumptions=item.resumptions + 1)
