@@ -83,12 +83,19 @@ def text_of(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
     except Exception:  # as logging itself: a line that cannot be formatted is no failure of the step
-        text = f"{record.msg!r} {record.args!r}"
+        text = f"{_shown(record.msg)} {_shown(record.args)}"
     if record.exc_info and record.exc_info[0] is not None:
         text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
     if record.stack_info:
         text += f"\n{record.stack_info}"
     return redacted(text)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def redacted(text: str) -> str:

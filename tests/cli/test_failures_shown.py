@@ -64,11 +64,14 @@ class Rescued(Workflow):
 OBEYED = "\x1b]0;mine\x07\x1b[2J\rover\x9b1m\u202eback"
 
 FLOWS += """
+import logging
+
 
 class Obeyed(Workflow):
     @step
     async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
         ctx.write_event_to_stream(Item(n=1, text=ev.text))
+        logging.getLogger("shop").error(ev.text)
         raise LookupError(ev.text)
 """
 
@@ -154,7 +157,8 @@ def test_a_failure_that_is_taken_care_of_is_one_line(cli: Cli) -> None:
 def test_a_terminal_obeys_nothing_that_events_and_errors_hold(cli: Cli) -> None:
     cli("run", "flows.py:Obeyed", f"text={OBEYED}", "--run-id", "obeyed", fails=True)
 
-    for command in (("show", "obeyed"), ("events", "obeyed"), ("failed",), ("runs",)):
+    for command in (("show", "obeyed"), ("events", "obeyed"), ("logs", "obeyed"), ("failed",), ("runs",)):
         shown = cli(*command)
         assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(shown.out + shown.err), command
     assert repr(OBEYED)[1:-1] in cli("show", "obeyed").out
+    assert repr(OBEYED)[1:-1] in cli("logs", "obeyed").out

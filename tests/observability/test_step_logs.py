@@ -213,6 +213,13 @@ def test_a_line_that_cannot_be_formatted_is_kept_as_it_is() -> None:
 
     assert text_of(record) == "'%d boxes' ('no',)"
 
+    class Broken:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    record = logging.LogRecord("shop", logging.INFO, "", 0, "%s", (Broken(),), None)
+    assert text_of(record) == "'%s' <tuple>"
+
 
 class Drops(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:

@@ -43,7 +43,7 @@ def _as_json(line: LogLine) -> str:
 
 
 def _as_text(line: LogLine) -> str:
-    where = f"{line.step}" if line.attempt == 1 else f"{line.step}, attempt {line.attempt}"
+    where = line.step if line.attempt == 1 else f"{line.step}, attempt {line.attempt}"
     first, *more = line.text.split("\n")
     text = f"{clock(line.at)}  {where}  {line.level:<7}  {line.logger}: {first}"
     return "\n".join([text, *(textwrap.indent(each, "    ") for each in more)])
