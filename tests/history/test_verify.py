@@ -70,6 +70,8 @@ NO_ENTRY = {
     "close": "a session without runs",
     "state_lock": "a lock is no part of a run",
     "state_renew": "a lock is no part of a run",
+    "log": "what a step logs says nothing about where the run is",
+    "hold": "nor does when unclaimed work is looked at again",
 }
 
 
