@@ -61,7 +61,9 @@ def resume(workflow: Pausable | None = None, *, queue: str | None = None, runtim
     *Promise:* what was held back is dispatched by workers within three of their sweeps, also if this process dies.
 
     Args:
-        workflow, queue, runtime: As in `pause`.
+        workflow: As in `pause`.
+        queue: As in `pause`.
+        runtime: As in `pause`.
 
     Raises:
         WorkflowRuntimeError: Not one of both is given.
