@@ -34,7 +34,10 @@ export function liveSteps(graph) {
       if (!step) return;
       if (change.step_state === "running") {
         step.running += 1;
-        step.ready = Math.max(0, step.ready - 1);
+        // It was dispatched, or had no slot until now, or waited for its next attempt; no event says which.
+        if (step.ready > 0) step.ready -= 1;
+        else if (step.queued > 0) step.queued -= 1;
+        else if (step.retrying > 0) step.retrying -= 1;
       } else if (change.step_state === "not_running") {
         step.running = Math.max(0, step.running - 1);
         if (change.output_event_name) step.done += 1;

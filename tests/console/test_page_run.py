@@ -170,3 +170,26 @@ def test_header_and_body_are_aligned_at_every_width(page: Page, site: Site) -> N
         assert edges[0] == edges[1], f"at {width}"
         right = page.evaluate("document.querySelector('.top').getBoundingClientRect().right - innerWidth")
         assert -20 < right <= 0, f"the header ends where the page ends, at {width}"
+
+
+#: A step's counts after events, as the graph is shown them.
+COUNTED = """async ([counts, states]) => {
+  const { liveSteps } = await import("./console/page/live_steps.js");
+  let shown = null;
+  const live = liveSteps({ show: (steps) => { shown = steps.get("read"); } });
+  live.settle({ steps: [{ name: "read", ...counts }], is_partial: false, status: "running" });
+  for (const [step_state, output_event_name] of states)
+    live.event({ type: "StepStateChanged", value: { name: "read", step_state, output_event_name } });
+  await new Promise(requestAnimationFrame);
+  return [shown.queued, shown.ready, shown.retrying, shown.running, shown.done];
+}"""
+
+
+def test_events_move_executions_from_one_count_to_another_and_make_none(page: Page, site: Site) -> None:
+    page.goto("#/runs")
+    counts = {"queued": 2, "ready": 1, "retrying": 1, "running": 2, "done": 3}
+    begun, ended = ["running", None], ["not_running", "Findings"]
+
+    assert page.evaluate(COUNTED, [counts, [ended, begun]]) == [2, 0, 1, 2, 4]
+    assert page.evaluate(COUNTED, [counts, [ended, begun, ended, begun]]) == [1, 0, 1, 2, 5]
+    assert page.evaluate(COUNTED, [counts, [begun] * 4]) == [0, 0, 0, 6, 3]
