@@ -35,6 +35,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "loop_blocked": "a step blocks the asyncio pool's event loop; the log shows where",
         "loop_error": "a task of a step raised what would have ended the event loop",
         "loop_stuck": "a step still blocked an asyncio worker's event loop when the worker stopped; it was abandoned",
+        "memory_not_taken": "what a run has remembered could not be read; the memory that it was given stays as it was",
         "message_lost": "an undecodable message could not be quarantined; this line is the only record of it",
         "message_quarantined": "a broker message could not be decoded; it was quarantined",
         "message_refused": "a message on an umbel queue was malformed; it was counted and quarantined",

@@ -53,7 +53,12 @@ async def _take_over(handler: WorkflowHandler[Any], given: BaseModel) -> None:
     try:
         remembered = await handler.ctx.store.get("memory", default=None)
     except UmbelError as error:
-        logger.warning("The memory that run %s was given does not have what it remembered: %s", handler.run_id, error)
+        logger.warning(
+            "The memory that run %s was given does not have what it remembered: %s",
+            handler.run_id,
+            error,
+            extra={"action": "memory_not_taken"},
+        )
     else:
         _become(given, remembered)
 
