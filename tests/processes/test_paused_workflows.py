@@ -10,7 +10,7 @@ from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import Deploy
 from umbel.errors import WorkflowRuntimeError
-from umbel.orchestration.engine.pausing.workflows import held_steps, pauses
+from umbel.orchestration.engine.pausing.workflows import held_steps, hold, pauses, release
 from umbel.workers.cli.main import cli
 
 
@@ -67,6 +67,22 @@ def test_what_a_late_worker_still_holds_is_dispatched_too(deploy: Deploy) -> Non
 
     assert handler.result(40) == 4
     assert runtime.portal.call(pauses(runtime.store)).resumed  # others may hold more
+
+
+def test_a_damaged_run_does_not_hold_up_the_others(deploy: Deploy) -> None:
+    deployment = deploy()
+    runtime, store = deployment.runtime, deployment.store
+    damaged, sound = (deployment.start(flows.Chain, n=2) for _ in range(2))
+    for handler in (damaged, sound):
+        [work_id] = store.client.hkeys(store.locate(handler.run_id)["work"])
+        assert runtime.portal.call(hold(runtime.store, handler.run_id, work_id.decode(), "Chain"))
+    work = store.locate(damaged.run_id)["work"]
+    store.client.hset(work, store.client.hkeys(work)[0], b"\xc1")
+
+    assert runtime.portal.call(release(runtime.engine, {"Chain": 0}, 1)) is False
+
+    assert "redispatch" in deployment.journal_kinds(sound.run_id)
+    assert runtime.portal.call(held_steps(runtime.store, "Chain")) == 0
 
 
 def test_it_is_paused_by_command(durable_redis_url: str) -> None:

@@ -10,13 +10,17 @@ is unclaimed work: what is held by a worker that follows late is found by the sw
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from ...model.errors import StoreUnavailable
 from ...store.replies import pairs
 from ...store.verbs import Store
 from ..protocol import Engine
+
+logger = logging.getLogger("umbel.sweep")
 
 #: Held work is dispatched again after so long even if nothing resumes it.
 HELD_SECONDS = 3600.0
@@ -131,8 +135,13 @@ async def _dispatch(engine: Engine, held: list[str]) -> None:
         run_id, work_id, line = member.split("|", 2)
         by_run[run_id].append((work_id, line))
     for run_id, items in by_run.items():
-        applied = await engine.leases.redispatch(run_id, items)
-        await engine.dispatch(run_id, applied.dispatches)
+        try:
+            applied = await engine.leases.redispatch(run_id, items)
+            await engine.dispatch(run_id, applied.dispatches)
+        except StoreUnavailable:
+            raise
+        except Exception:  # a damaged run must not hold up the others; it is unclaimed, which the sweep reports
+            logger.exception("what was held of run %r is left to the sweep", run_id, extra={"action": "sweep_error"})
 
 
 def _held(store: Store, shard: int, workflow: str) -> str:
