@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from copy import deepcopy
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -35,7 +34,7 @@ from ..values.json_values import (
     unloaded_class,
 )
 from ..values.plain_fields import is_json, plain_fields, runs_code
-from .paths import assign
+from .paths import assign, twin
 
 _log = logging.getLogger(__name__)
 
@@ -334,19 +333,11 @@ def _refuse_misfits(state: BaseModel) -> None:
     """
     cls, fields = type(state), {name: state.__dict__.get(name) for name in type(state).model_fields}
     if not plain_fields(cls).fit(state.__dict__):
-        fields = {name: _twin(value) for name, value in fields.items()}
+        fields = {name: twin(value) for name, value in fields.items()}
     try:
         cls.model_validate(fields, by_alias=True, by_name=True)
     except ValidationError:
         load_model(cls, dump_model(state, exclude=set(state.__pydantic_extra__ or ())))
-
-
-def _twin(value: Any) -> Any:
-    """For validators of the user's to see: they may change what they look at, and have seen the value itself."""
-    try:
-        return deepcopy(value)
-    except Exception:  # only in a field that stays behind: all else is written, too
-        return value
 
 
 def _encode(key: str, value: Any) -> bytes:

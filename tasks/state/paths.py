@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from pydantic import BaseModel
@@ -103,11 +104,22 @@ def _put(holder: Any, segment: str, value: Any, path: Sequence[str]) -> None:
 def _put_on_model(model: BaseModel, name: str, value: Any) -> None:
     cls = type(model)
     if name in cls.model_fields:
-        cls.__pydantic_validator__.validate_assignment(model, name, value)
+        seen = twin(value)
+        cls.__pydantic_validator__.validate_assignment(model, name, seen)
+        if model.__dict__[name] is seen:
+            model.__dict__[name] = value
     elif isinstance(model, DictLikeModel) and cls.model_config.get("extra") == "allow":
         model[name] = value
     else:
         setattr(model, name, value)  # pydantic refuses a name that the model does not have
+
+
+def twin(value: Any) -> Any:
+    """A copy for validators of the user's to see: they may change what they look at, and have seen the value itself."""
+    try:
+        return deepcopy(value)
+    except Exception:  # what cannot be copied cannot be written either, except in a field that stays behind
+        return value
 
 
 def _cannot(path: Sequence[str], why: str) -> ValueError:

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from support.store.blocking import BlockingStore as Store
 from support.store.state import Base, Customer, Derived, Memory, Needy, Run, Unrelated, connected_store
@@ -165,3 +165,28 @@ async def test_excluded_fields_stay_behind(run: Run) -> None:
         state.n, state.client = 1, threading.Lock()
 
     assert await run.state(WithClient).get_state() == WithClient(n=1)
+
+
+class Growing(BaseModel):
+    seen: list[int] = []
+
+    @model_validator(mode="after")
+    def _grow(self) -> Growing:
+        self.seen.append(len(self.seen))
+        return self
+
+
+class Keeping(BaseModel):
+    one: Growing = Growing.model_construct(seen=[])
+    several: list[Growing] = []
+
+
+async def test_validators_of_values_that_are_put_into_a_state_do_not_run_again(place: Run | Memory) -> None:
+    state, mine = place.state(Keeping), Growing()
+
+    await state.set("one", mine)
+    async with state.edit_state() as edited:
+        edited.several = [mine]
+
+    kept = await state.get_state()
+    assert (mine.seen, kept.one.seen, kept.several[0].seen) == ([0], [0], [0])
