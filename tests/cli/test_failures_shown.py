@@ -152,6 +152,9 @@ def test_a_failure_that_is_taken_care_of_is_one_line(cli: Cli) -> None:
     assert "handled by rescue" in done.err
     attempts = json.loads(cli("show", "rescued", "--json").out)["executions"]
     assert [bool(each["traceback"]) for each in attempts] == [True, True, False]
+    shown = cli("show", "rescued").out
+    assert "first, attempt 1, 2:\nTraceback" in shown
+    assert shown.count("Traceback") == 1
 
 
 def test_a_terminal_obeys_nothing_that_events_and_errors_hold(cli: Cli) -> None:

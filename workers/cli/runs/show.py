@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -165,9 +165,19 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         print_table(
             ("STEP", "ATTEMPT", "WORKER", "STARTED", "DURATION", "OUTCOME"), (_row(each, record) for each in shown)
         )
-    for each in shown:
+    for (step, trace), attempts in _tracebacks(shown).items():
+        numbers = ", ".join(map(str, dict.fromkeys(attempts)))
+        times = f", {len(attempts)} times" if len(attempts) > len(set(attempts)) else ""
+        say(f"\n{step}, attempt {numbers}{times}:\n{trace}")
+
+
+def _tracebacks(found: Iterable[Execution]) -> dict[tuple[str, str], list[int]]:
+    """Step and traceback -> the attempts that it ended: one that comes again is not printed again."""
+    attempts: dict[tuple[str, str], list[int]] = {}
+    for each in found:
         if each.traceback:
-            say(f"\n{each.step}, attempt {each.attempt}:\n{each.traceback}")
+            attempts.setdefault((each.step, each.traceback), []).append(each.attempt)
+    return attempts
 
 
 async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], list[Unfinished], int]:
