@@ -20,7 +20,8 @@ LINE = 8_000
 LAST = 20
 #: Longer parts are compressed.
 _SMALL = 400
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+#: Bounded, so that no text takes long.
+_URL = re.compile(r"[a-z][a-z0-9+.-]{0,24}://\S{1,2000}", re.IGNORECASE)
 
 #: When (Unix ms), level, logger, text.
 Line = tuple[int, str, str, str]
@@ -88,7 +89,7 @@ def text_of(record: logging.LogRecord) -> str:
         text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
     if record.stack_info:
         text += f"\n{record.stack_info}"
-    return redacted(text)
+    return redacted(text[: 2 * LINE])  # cut whole below: no password whose end is missing is shown
 
 
 def _shown(value: object) -> str:

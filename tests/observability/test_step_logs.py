@@ -206,6 +206,12 @@ def test_of_a_run_that_logs_very_much_the_newest_lines_are_kept(runtime: Runtime
 def test_passwords_of_urls_in_a_text_are_replaced() -> None:
     assert redacted("see https://a:b@c/d?token=e amqp://f:g@h") == "see https://a:***@c/d?token=*** amqp://f:***@h"
     assert redacted("nothing: a@b") == "nothing: a@b"
+    record = logging.LogRecord("shop", logging.INFO, "", 0, "a" * 10**7 + "://", None, None)
+    assert text_of(record) == "a" * 2 * LINE
+    record = logging.LogRecord(
+        "shop", logging.INFO, "", 0, "b" * (LINE - 9) + "amqp://u:" + "c" * 50 + "@h", None, None
+    )
+    assert "c" not in text_of(record)
 
 
 def test_a_line_that_cannot_be_formatted_is_kept_as_it_is() -> None:
