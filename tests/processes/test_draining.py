@@ -17,7 +17,7 @@ from support.processes.driving import LONG_LEASES, Deploy
 def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
     deploy: Deploy, pool: str, workflow: type[flows.Held]
 ) -> None:
-    deployment = deploy(**LONG_LEASES | {"redispatch_seconds": 1.0})
+    deployment = deploy(**LONG_LEASES | {"redispatch_seconds": 1.0, "drain_seconds": 60.0})
     leaving = deployment.worker("leaving", pool=pool).wait_ready()
     held = [deployment.start(workflow) for _ in range(2)]
     for handler in held:
@@ -31,7 +31,7 @@ def test_a_terminated_worker_finishes_its_steps_and_leaves_the_rest_to_others(
     for handler in held:
         deployment.open_gate(handler.run_id)
 
-    assert leaving.process.wait(40) == 0
+    assert leaving.process.wait(80) == 0
     assert [handler.result(40) for handler in held] == [1, 1]
     assert [handler.result(40) for handler in waiting] == [n * n for n in range(10)]
     assert staying.process.poll() is None

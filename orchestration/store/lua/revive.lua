@@ -2,7 +2,7 @@
 -- limited workflow has to be admitted again first.
 -- Args: run, timeout (ms or absent), common limits.
 -- Answers: revived {dispatches} | running | completed | unknown | nothing | superseded (its handler is at another run).
---!keys run work retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler
+--!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun', 'children')
 local status, limit, has_begun = meta[1], meta[2], meta[3]
@@ -31,6 +31,7 @@ table.sort(ids)
 for _, wid in ipairs(ids) do
   local record = records.decode(packed[wid])
   if record.state ~= 'suspended' then          -- parked work too: a worker that unparked it found the run ended
+    if record.state == 'delayed' then redis.call('ZREM', K.timers, 'retry|' .. call.run .. '|' .. wid) end
     record.failures, record.losses, record.charged_losses = nil, nil, nil
     record.suspicion, record.alone, record.late = nil, nil, nil
     record.first_attempt_at, record.last_error, record.last_failed_at = nil, nil, nil

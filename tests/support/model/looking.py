@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from support.model.compare import agree
@@ -11,7 +12,7 @@ from support.model.reference import ModelRun
 from umbel.orchestration.model.commands import Command, Resume, TakeFromInbox
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.work_item import Surroundings
-from umbel.orchestration.store.replies import Refusal
+from umbel.orchestration.store.replies import Applied, CarryOn, Refusal
 
 
 def looked(store: Any, model: ModelRun, events: Sequence[Envelope]) -> Surroundings:
@@ -61,3 +62,15 @@ def judged(reply: object, *, holds: bool, seen: bool, decided: Iterable[Command]
     if holds or not seen:
         agree("a decision is accepted", accepted, holds)
     return accepted
+
+
+def agree_on_repetition(model: ModelRun, taken: Applied | Refusal, carry_on: CarryOn, refusal: Refusal | None) -> None:
+    """What a commit answers again that asked for nothing but to go on: its claim is found as long as it is held."""
+    running = (item for item in model.items.values() if item.state == "running")
+    held = next((item for item in running if item.claim_id == carry_on.claim_id), None)
+    if isinstance(taken, Refusal):
+        agree("a commit repeated too late", taken, refusal)
+        agree("what it went on with", held is None or model.status != "running", True)
+        return
+    agree("a repeated commit", replace(taken, continued=None), Applied())
+    agree("what it goes on with", taken.continued and taken.continued.token, held and held.token)

@@ -355,6 +355,7 @@ class ModelRun:
                 self.timers.add(self.timer("waiter", item.work_id, item.waits_until))
             if item.state in ("suspended", "queued"):
                 continue
+            self.timers.discard(self.timer("retry", item.work_id))
             item.failures = item.losses = item.charged = 0
             item.suspicion = 0
             item.alone = item.late = False

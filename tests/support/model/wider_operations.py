@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from support.model.compare import agree
+from support.model.looking import looked
 from support.model.operations import FaultyWorld
 from support.model.plans import random_event
 from support.model.world import LIMITS, LiveRun
@@ -104,6 +105,8 @@ class WiderWorld(FaultyWorld):
             return
         self.note(f"{model.run_id} cancel {item.step.name} {item.work_id} which is {item.state}")
         selection = Selection(work_ids=frozenset({item.work_id}))
+        # In the order of the store: one event may resume several waiters, in any order.
+        around = model.surroundings if instead is None else looked(self.store, model, [instead])
         about = (self.store, model.run_id, model.plan, selection, LIMITS)
         count, changes = self.store.call(cancel_work, *about, instead=instead)
         agree("cancelled work", count, 1)
@@ -117,7 +120,7 @@ class WiderWorld(FaultyWorld):
         commands: list[Command] = []
         if instead is not None:
             origin, emit_id = Origin(model.run_id, item.work_id, Scope(item.scope)), derive_id(item.work_id, "instead")
-            commands = route(model.plan, instead, origin, emit_id, model.surroundings, LIMITS)
+            commands = route(model.plan, instead, origin, emit_id, around, LIMITS)
         model.cancel(item)
         model.apply(commands)
         for change in changes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from support.model.compare import agree, compare, compare_shard
 from support.model.items import Ahead, Item
-from support.model.looking import judged, looked, still_holds
+from support.model.looking import agree_on_repetition, judged, looked, still_holds
 from support.model.plans import random_event, random_outcome, random_plan
 from support.model.reference import ModelRun
 from support.model.world_store import WorldStore
@@ -21,7 +21,7 @@ from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.leases import Leases
 from umbel.orchestration.model.commands import Command, Publish
-from umbel.orchestration.model.decide import CHUNK, Decision, Limits, decide, decide_start, route, routed_events
+from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route, routed_events
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.work_item import Origin, Outcome, Surroundings, Work, derive_id
@@ -248,8 +248,11 @@ class World:
         holds = still_holds(model, around, decision.commands, **flags)
         now = decide(model.plan, work, outcome, model.surroundings, LIMITS).commands
         carry_on = None
-        if again is not None:
-            self.repeat(run, work, decision, around, again)
+        if again is not None:  # the reply was lost of a commit that asked for nothing but to go on
+            about = {"surroundings": around, "batches": 0, "entry": {}, "carry_on": again}
+            taken = self.store.commit(work, model.plan, decision, **about)
+            self.note(f"{model.run_id} commit {work.step} {work.work_id} again")
+            agree_on_repetition(model, taken, again, self.refusal(run, work))
             return
         if remembered is None and rng.random() < 0.4:
             not_steps = tuple(sorted(rng.sample(list(model.plan.by_name), rng.randint(0, 1))))
@@ -294,22 +297,6 @@ class World:
         else:
             assert taken.continued is not None, f"nothing to go on with, expected {carried.work_id}"
             self.took(run, carried, taken.continued)
-
-    def repeat(self, run: LiveRun, work: Work, decision: Decision, around: Surroundings, carry_on: CarryOn) -> None:
-        """The reply of a commit was lost that asked for nothing but to go on, and the commit is sent again."""
-        model = run.model
-        taken = self.store.commit(
-            work, model.plan, decision, surroundings=around, batches=0, entry={}, carry_on=carry_on
-        )
-        running = (item for item in model.items.values() if item.state == "running")
-        held = next((item for item in running if item.claim_id == carry_on.claim_id), None)
-        self.note(f"{model.run_id} commit {work.step} {work.work_id} again")
-        if isinstance(taken, Refusal):
-            agree("a commit repeated too late", taken, self.refusal(run, work))
-            agree("what it went on with", held is None or model.status != "running", True)
-            return
-        agree("a repeated commit", replace(taken, continued=None), Applied())
-        agree("what it goes on with", taken.continued and taken.continued.token, held and held.token)
 
     def outcome(self, run: LiveRun, work: Work) -> Outcome:
         """What a step might do."""
