@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..model.errors import ConfigurationError
+from .compression import HOW_TO_HAVE_ZSTD, Compression, zstd
 from .failpoints import VARIABLE as FAILPOINTS
 from .keys import MAX_SHARDS
 from .sentinel import Sentinels
@@ -198,6 +199,9 @@ class Settings(BaseModel):
         pattern=r"^(all|last:[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?)$",
         description="How much of a run's past is kept while it runs: all, last:N entries, or so many seconds",
     )
+    history_compression: Compression = Field(
+        default="zlib", description="With what journals are compressed; zstd only where every process has it"
+    )
     step_logs: Literal["off", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="What the code of steps logs is kept with the run, from this level on"
     )
@@ -226,6 +230,8 @@ class Settings(BaseModel):
                 f"payload_warn_bytes ({self.payload_warn_bytes}) must not exceed payload_max_bytes "
                 f"({self.payload_max_bytes}): the warning would never be seen."
             )
+        if self.history_compression == "zstd" and zstd is None:
+            raise ValueError(f"history_compression is zstd, which this process lacks: {HOW_TO_HAVE_ZSTD}.")
         for name in ("redis_url", "broker_url"):
             url = getattr(self, name)
             if url is not None and not self.unverified_tls and not verifies_server(url):

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
+from ..connection.compression import Compression, compressed, decompressed
 from ..model.errors import HistoryDamaged
 
 #: An entry of a stream as Redis gives it: its id, and its fields as a flat list.
@@ -20,9 +20,6 @@ RawEntry = Sequence[Any]
 
 #: Of this form. A reader of an older release does not look for chunks: to it, what was packed was removed.
 _FORM = 1
-#: What is larger is stored as it is. So nothing that was compressed is larger, and a damaged or forged piece that would
-#: unpack to any size is refused before it has taken the memory.
-MOST_COMPRESSED = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +44,11 @@ class Chunk:
         return f"{self.first}-{self.first + len(self.entries) - 1}"
 
 
-def pack_chunk(first: int, entries: Sequence[RawEntry], before: bytes) -> tuple[Chunk, bytes]:
+def pack_chunk(first: int, entries: Sequence[RawEntry], before: bytes, how: Compression) -> tuple[Chunk, bytes]:
     """Entries as a chunk, and that as it is stored."""
     plain: bytes = msgpack.packb(entries)
     chunk = Chunk(first, entries, before, digest_of(before, plain))
-    stored: bytes = msgpack.packb((_FORM, before, chunk.digest, compressed(plain)))
+    stored: bytes = msgpack.packb((_FORM, before, chunk.digest, compressed(plain, how)))
     return chunk, stored
 
 
@@ -66,7 +63,7 @@ def read_chunk(run_id: str, name: str, stored: bytes) -> Chunk:
         form, before, digest, content = msgpack.unpackb(stored)
         plain = decompressed(content)
         entries = msgpack.unpackb(plain)
-    except (ValueError, TypeError, zlib.error, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise _damaged(run_id, name, f"it cannot be read ({error})", last) from error
     if form != _FORM:
         raise _damaged(run_id, name, f"a newer release has written it: expected form {_FORM}, found {form}", last)
@@ -75,28 +72,6 @@ def read_chunk(run_id: str, name: str, stored: bytes) -> Chunk:
     if len(entries) != last - first + 1:
         raise _damaged(run_id, name, f"expected {last - first + 1} entries, found {len(entries)}", last)
     return Chunk(first, entries, before, digest)
-
-
-def compressed(plain: bytes) -> bytes:
-    """The same with fewer bytes, unless it is very large."""
-    return zlib.compress(plain, -1 if len(plain) <= MOST_COMPRESSED else 0)
-
-
-def decompressed(content: bytes) -> bytes:
-    """The inverse; it takes no more memory than what was compressed can.
-
-    Raises:
-        ValueError: It would become larger than anything that was compressed.
-        zlib.error: It is damaged.
-    """
-    most = max(MOST_COMPRESSED, len(content))
-    inflating = zlib.decompressobj()
-    plain = inflating.decompress(content, most + 1)
-    if len(plain) > most:
-        raise ValueError(f"it would have more than {most:,} bytes")
-    if not inflating.eof:
-        raise zlib.error("incomplete or truncated stream")
-    return plain
 
 
 def digest_of(*parts: bytes) -> bytes:

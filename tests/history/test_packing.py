@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -12,9 +13,13 @@ import pytest
 
 from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
+from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, event
 from support.store.packed_runs import all_entries, assert_holds, is_packed, listed, now, runs_of
 from support.store.verb_cases import CASES, PLAN
+from umbel.orchestration.connection import compression
+from umbel.orchestration.connection import settings as settings_module
+from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.history.packing import chunks
 from umbel.orchestration.history.packing import packer as packers
 from umbel.orchestration.history.packing.checkpoints import read_checkpoint
@@ -24,9 +29,9 @@ from umbel.orchestration.history.points import Where, point_at, points
 from umbel.orchestration.history.verify import verify
 from umbel.orchestration.inspection.run_detail import read_detail
 from umbel.orchestration.inspection.run_rows import read_rows
-from umbel.orchestration.model.errors import HistoryDamaged
+from umbel.orchestration.model.errors import ConfigurationError, HistoryDamaged
 from umbel.orchestration.model.work_item import FannedOut
-from umbel.orchestration.store import journal, packed
+from umbel.orchestration.store import journal
 from umbel.orchestration.store.journal import Extent, entries, extent, newest_entries
 from umbel.orchestration.streams.log import read_page
 
@@ -167,19 +172,20 @@ def test_a_chunk_that_was_damaged_is_named(store: Store) -> None:
 @pytest.fixture
 def most(monkeypatch: pytest.MonkeyPatch) -> int:
     """What is compressed has at most so many bytes."""
-    monkeypatch.setattr(packed, "MOST_COMPRESSED", 1 << 20)
+    monkeypatch.setattr(compression, "MOST_COMPRESSED", 1 << 20)
     return 1 << 20
 
 
+@pytest.mark.parametrize("pack", [zlib.compress, compression.zstd.compress])
 @pytest.mark.parametrize("times", [1, 50])
 def test_what_would_unpack_to_any_size_is_refused_before_it_takes_the_memory(
-    store: Store, most: int, times: int
+    store: Store, most: int, times: int, pack: Callable[[bytes], bytes]
 ) -> None:
     run, _ = ended(store)
     store.call(pack_run, store, run.run_id)
     [name] = [each for each in store.client.hkeys(run.keys["packed"]) if b"-" in each]
     form, before, digest, _ = msgpack.unpackb(store.client.hget(run.keys["packed"], name))
-    forged = zlib.compress(bytes(most * times + 1))
+    forged = pack(bytes(most * times + 1))
     store.client.hset(run.keys["packed"], name, msgpack.packb((form, before, digest, forged)))
     at = "@1@1"
     store.client.hset(run.keys["packed"], at, msgpack.packb((form, digest, forged)))
@@ -193,10 +199,38 @@ def test_what_would_unpack_to_any_size_is_refused_before_it_takes_the_memory(
     assert peak < 4 * most
 
 
+def test_what_was_compressed_with_zstd_is_read_whatever_the_readers_setting(store: Store, settings: Settings) -> None:
+    run, _ = ended(store)
+    before = all_entries(store, run.run_id)
+    small = blocking_store(settings.model_copy(update={"history_compression": "zstd"}), store.client)
+    small.call(pack_run, small, run.run_id)
+    [name] = [each for each in store.client.hkeys(run.keys["packed"]) if b"-" in each]
+
+    assert b"\x28\xb5\x2f\xfd" in store.client.hget(run.keys["packed"], name)
+    assert all_entries(store, run.run_id) == before
+    assert_holds(store, run.run_id)
+
+
+def test_without_zstd_it_is_refused_as_a_setting_and_what_needs_it_says_how_to_read_it(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = ended(store)
+    small = blocking_store(settings.model_copy(update={"history_compression": "zstd"}), store.client)
+    small.call(pack_run, small, run.run_id)
+    monkeypatch.setattr(compression, "zstd", None)
+    monkeypatch.setattr(settings_module, "zstd", None)
+
+    with pytest.raises(ConfigurationError, match=r"zstd, which this process lacks: install the extra umbel\[zstd\]"):
+        Settings.from_environment({"UMBEL_HISTORY_COMPRESSION": "zstd"})
+    with pytest.raises(HistoryDamaged, match=r"which this process lacks: install the extra umbel\[zstd\]"):
+        all_entries(store, run.run_id)
+
+
 @pytest.mark.usefixtures("most")
 @pytest.mark.parametrize("size", [0, 100, 1 << 20, (1 << 20) + 1])
-def test_what_is_compressed_comes_back_at_any_size(size: int) -> None:
-    assert packed.decompressed(packed.compressed(bytes(size))) == bytes(size)
+@pytest.mark.parametrize("how", ["zlib", "zstd"])
+def test_what_is_compressed_comes_back_at_any_size(how: compression.Compression, size: int) -> None:
+    assert compression.decompressed(compression.compressed(bytes(size), how)) == bytes(size)
 
 
 def test_an_id_that_is_used_again_does_not_meet_the_packed_past_of_a_run_before(store: Store) -> None:

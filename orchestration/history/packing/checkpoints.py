@@ -6,17 +6,17 @@ rebuilds the run from its beginning, as long as that is kept, and compares each 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgpack
 
+from ...connection.compression import Compression, compressed, decompressed
 from ...connection.keys import DYNAMIC_KEYS, RUN_KEYS, RunKeys, state_id_of
 from ...model.errors import HistoryDamaged
 from ...snapshots.take import OF_SETS, Contents
 from ...store.journal import Entry
-from ...store.packed import compressed, decompressed, digest_of
+from ...store.packed import digest_of
 from ...store.verbs import Store
 
 #: Of this form.
@@ -80,13 +80,13 @@ async def keep_checkpoint(
         run_id: The run.
         drop: Names of chunks and checkpoints that are not to be kept any more.
     """
-    stored = None if contents is None else _pack(contents)
+    stored = None if contents is None else _pack(contents, store.settings.history_compression)
     await store.verb("checkpoint", run_id, name=name_of(entry), drop=list(drop) or None, body=stored)
 
 
-def _pack(contents: Contents) -> bytes:
+def _pack(contents: Contents, how: Compression) -> bytes:
     plain: bytes = msgpack.packb((dict(contents.timers), dict(contents.by_name)))
-    stored: bytes = msgpack.packb((_FORM, digest_of(plain), compressed(plain)))
+    stored: bytes = msgpack.packb((_FORM, digest_of(plain), compressed(plain, how)))
     return stored
 
 
@@ -104,7 +104,7 @@ async def read_checkpoint(store: Store, run_id: str, name: str) -> Contents | No
         form, digest, content = msgpack.unpackb(stored)
         plain = decompressed(content)
         timers, by_name = msgpack.unpackb(plain)
-    except (ValueError, TypeError, zlib.error, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise _damaged(keys, name, f"it cannot be read ({error})") from error
     if form != _FORM:
         raise _damaged(keys, name, f"a newer release has written it: expected form {_FORM}, found {form}")

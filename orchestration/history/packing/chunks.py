@@ -114,7 +114,9 @@ async def _put(
     store: Store, run_id: str, cut: int, taken: Sequence[Entry], before: bytes | None, *, has_ended: bool
 ) -> bool:
     first, last = taken[0], taken[-1]
-    chunk, stored = pack_chunk(first.seq, [each.raw for each in taken], before or b"")
+    chunk, stored = pack_chunk(
+        first.seq, [each.raw for each in taken], before or b"", store.settings.history_compression
+    )
     ms, _, number = last.entry_id.partition("-")
     about: dict[str, Any] = {}
     if first.seq == 1:
