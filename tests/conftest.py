@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.model.report import MODEL_REPORTS
+from support.processes.elsewhere import in_process_on
 from support.processes.fixtures import (
     deploy,
     deploy_for_module,
@@ -37,21 +38,25 @@ for variable in [name for name in os.environ if name.startswith("UMBEL_") and na
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the chaos suite; pytest wants them here."""
+    """Options of the chaos suite, and where the shared deployment has its runs; pytest wants them here."""
     group = parser.getgroup("chaos")
     group.addoption("--chaos-full", action="store_true", help="the whole matrix of faults, as `make chaos` has it")
     group.addoption("--chaos-seeds", default="1", help="seeds of the chaos suite, parted by commas")
+    parser.addoption("--state", help="Redis URL for the runs of the shared deployment, instead of an embedded Redis")
+    parser.addoption("--broker", help="its broker, if that is not the same Redis")
 
 
 @pytest.fixture(scope="session")
-def deployment() -> Iterator[object]:
+def deployment(pytestconfig: pytest.Config) -> Iterator[object]:
     """A real Redis and a real worker thread for the whole session, with times that make recoveries quick."""
     import umbel
 
     settings = umbel.Settings(
         lease_seconds=2.0, heartbeat_seconds=0.5, sweep_seconds=0.2, redispatch_seconds=1.0, flush_seconds=0.0
     )
-    with umbel.local(in_process=True, settings=settings) as runtime:
+    state, broker = pytestconfig.getoption("--state"), pytestconfig.getoption("--broker")
+    elsewhere = in_process_on(settings, state, broker) if state else None
+    with elsewhere or umbel.local(in_process=True, settings=settings) as runtime:
         yield runtime
 
 

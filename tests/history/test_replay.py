@@ -354,7 +354,7 @@ class Less(Workflow):
 
 async def test_what_cannot_be_replayed_is_listed_with_the_reason(runtime: Runtime) -> None:
     handler = Raises().run()
-    forgetful = Runtime(Settings(redis_url=runtime.settings.redis_url, history="summary"))
+    forgetful = Runtime(runtime.settings.model_copy(update={"history": "summary"}))
     summary = forgetful.start(Raises(), StartEvent(), timeout_seconds=600)
     for each in (handler, umbel.attach(summary.run_id)):
         with contextlib.suppress(ValueError):

@@ -143,14 +143,14 @@ def _deployed(
         chosen = base.model_copy(update={"redis_url": redis.url, "broker_url": None})
         runtime: Runtime
         if in_process:
-            runtime = _InProcessRuntime(chosen, targets, concurrency or 100)
+            runtime = InProcessRuntime(chosen, targets, concurrency or 100)
         else:
             runtime = _WorkerProcessRuntime(chosen, targets, supervisor, concurrency, pool)
         stack.callback(runtime.close)
         yield stack.enter_context(use_runtime(runtime))
 
 
-class _InProcessRuntime(Runtime):
+class InProcessRuntime(Runtime):
     """Runs are executed by a worker thread of this process."""
 
     def __init__(self, settings: Settings, targets: tuple[Any, ...], concurrency: int) -> None:
