@@ -72,6 +72,21 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """What one attempt has read of `ctx.store`.
+
+    Attributes:
+        attempt: Its number.
+        keys: Top-level keys; None for all of them.
+        before: Number of the last change of the run before the attempt began.
+    """
+
+    attempt: int
+    keys: tuple[str, ...] | None
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkDetail:
     """One work item.
 
@@ -82,6 +97,7 @@ class WorkDetail:
         given: Its events.
         emitted: Events it returned, sent or wrote to the stream.
         writes: To `ctx.store`.
+        read: What the last attempt with an outcome read of it; None if there is none, or an older release executed it.
         left_out: Events beyond `EVENTS`.
         dispatches: Attempt -> number of the dispatch it was claimed with, where the journal says so.
     """
@@ -92,6 +108,7 @@ class WorkDetail:
     given: tuple[Passed, ...]
     emitted: tuple[Passed, ...]
     writes: tuple[Write, ...]
+    read: Read | None
     left_out: int
     dispatches: dict[int, int]
 
@@ -108,6 +125,7 @@ async def read_work(store: StoreReads, run_id: str, work_id: str) -> WorkDetail:
     reading = _Reading(work_id)
     async for entry in _entries(store, run_id):
         reading.take(read_entry(entry))
+        reading.note_read(entry)
         if entry.kind == "claim" and entry.work_id == work_id:
             reading.dispatches[entry.about["a"]] = int(entry.arguments[b"d"])
     if reading.is_empty:
@@ -132,6 +150,9 @@ class _Reading:
     emitted: list[Passed] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
     dispatches: dict[int, int] = field(default_factory=dict)
+    read: Read | None = None
+    #: Number of the last change before the present attempt.
+    _before: int = 0
     _own: list[tuple[int, str, Any]] = field(default_factory=list)
     _steps: dict[str, str] = field(default_factory=dict)
 
@@ -158,6 +179,19 @@ class _Reading:
             self._own.append((entry.at, entry.kind, data))
         elif owned:
             self._own.append((entry.at, entry.kind, owned))
+
+    def note_read(self, entry: Entry) -> None:
+        """A claim begins an attempt, and so does what led to work that the same process goes on with."""
+        about = entry.about if isinstance(entry.about, dict) else {}
+        if entry.work_id == self.work_id:
+            if entry.kind == "claim":
+                self._before = entry.seq - 1
+            elif entry.kind == "commit":
+                names = about.get("rd")
+                keys = None if names == 1 else tuple(names or ())
+                self.read = None if names is None else Read(about["a"], keys, self._before or entry.seq - 1)
+        if any(self.work_id in group["w"] for group in about.get("led_to") or ()):
+            self._before = entry.seq
 
     def _give(self, entry: JournalEntry, group: dict[str, Any], source: str) -> None:
         self.ready_at = entry.at
@@ -190,6 +224,7 @@ class _Reading:
             tuple(self.given[:EVENTS]),
             tuple(self.emitted[:EVENTS]),
             tuple(self.writes[:EVENTS]),
+            self.read,
             left_out,
             self.dispatches,
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
@@ -17,14 +15,13 @@ from ...orchestration.history.json_patch import value_at
 from ...orchestration.history.points import Point
 from ...orchestration.inspection.run_rows import read_rows
 from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
-from ...orchestration.model.tagged_json import untagged
 from ...orchestration.sessions.names import session_of
 from ...tasks.client.handler import WorkflowHandler
 from ...tasks.client.past import PointInTime
 from ..http.access import ACCESS, Access, acts
 from ..http.deployment import ServedDeployment
 from ..past.requests import read_edits, refusals
-from .shapes import ConsoleJSON, event_fields, page_of_runs, shown_value
+from .shapes import ConsoleJSON, event_fields, page_of_runs, stored_values
 
 #: Points and work items in one answer, at most: the last points, the first items.
 POINTS, ITEMS = 2_000, 200
@@ -182,7 +179,7 @@ def _past(found: PointInTime) -> dict[str, Any]:
     work = found.work()
     return _point(found) | {
         "status": work.status,
-        "state": list(_state(work.state)),
+        "state": stored_values(dict(sorted(work.state.items()))),
         "items": [
             {
                 "work_id": item.work_id,
@@ -198,13 +195,3 @@ def _past(found: PointInTime) -> dict[str, Any]:
         "waiters": len(work.waiters),
         "fan_outs": len(work.scopes),
     }
-
-
-def _state(state: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    return [
-        {"key": key} | shown_value(stored, partial(_stored, stored)) for key, stored in sorted(state.items()) if key
-    ]
-
-
-def _stored(payload: bytes) -> Any:
-    return untagged(json.loads(payload))

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -167,6 +168,16 @@ def shown_value(payload: bytes, value: Callable[[], Any]) -> dict[str, Any]:
         return {"value": value(), "size": len(payload), "why_not": None}
     except RecursionError:
         return {"value": None, "size": len(payload), "why_not": "nested too deeply to show"}
+
+
+def stored_values(state: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Values of `ctx.store` by their keys, as they are stored."""
+    # The empty key names the state's class.
+    return [{"key": key} | shown_value(stored, partial(_stored, stored)) for key, stored in state.items() if key]
+
+
+def _stored(payload: bytes) -> Any:
+    return untagged(json.loads(payload))
 
 
 _FAILURES = ("retrying", "failed", "rescued", "lost", "hung")

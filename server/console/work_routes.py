@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -15,20 +13,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ...orchestration.history.points import Where, point_at
 from ...orchestration.inspection.content.step_logs import RunLog, read_log
 from ...orchestration.inspection.run_trace import past_run
-from ...orchestration.inspection.work_detail import Passed, WorkDetail, read_work
-from ...orchestration.model.errors import RunNotFound, WorkflowRuntimeError
-from ...orchestration.model.tagged_json import untagged
+from ...orchestration.inspection.work_detail import Passed, Read, WorkDetail, read_work
+from ...orchestration.model.errors import HistoryDamaged, HistoryUnavailable, RunNotFound, WorkflowRuntimeError
 from ...tasks.drawing.run_picture import run_picture
 from ...tasks.messages.template import task_id
 from ..http.access import acts
 from ..http.deployment import ServedDeployment
 from .graph import drawn
-from .shapes import ConsoleJSON, event_fields, execution_shape, shown_value
+from .shapes import ConsoleJSON, event_fields, execution_shape, stored_values
 
 #: Lines of a log that are shown.
 LINES = 5_000
+#: Keys of the state that an execution has read, of which the values are shown.
+KEYS = 200
 #: Characters of a label in the unrolled drawing.
 _LABEL = 32
 
@@ -50,16 +50,39 @@ class _WorkData:
 
     @acts("read")
     async def work(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/work/{work_id}`: its events, attempts, writes, and what it led to."""
+        """`GET /console/runs/{run_id}/work/{work_id}`: its events, attempts, what it read, wrote and led to.
+
+        `read`: of `ctx.store`, by the last attempt with an outcome, with the values from before that began. It is None
+        where the journal does not say; `values` is None, with `why_not`, where history does not keep them.
+        """
         run_id, work_id = request.path_params["run_id"], request.path_params["work_id"]
         try:
             found = await read_work(self._deployment.store, run_id, work_id)
+            read = await self._read(run_id, found.read) if found.read is not None else None
             log = await read_log(self._deployment.store, run_id, work_id=work_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
         flower_url = self._deployment.store.settings.flower_url
         shape = await run_in_threadpool(_work_shape, found, flower_url)
-        return ConsoleJSON(shape | {"log": log_shape(log)})
+        return ConsoleJSON(shape | {"log": log_shape(log), "read": read})
+
+    async def _read(self, run_id: str, read: Read) -> dict[str, Any]:
+        shape: dict[str, Any] = {"attempt": read.attempt, "before": read.before, "keys": read.keys}
+        state: Mapping[str, bytes] = {}
+        why_not = None
+        if read.keys != ():
+            try:
+                state = (await point_at(self._deployment.store, run_id, Where(seq=read.before))).snapshot.state
+            except (HistoryUnavailable, HistoryDamaged) as error:
+                why_not = str(error)
+        wanted = sorted(filter(None, state)) if read.keys is None else read.keys
+        held = {key: state[key] for key in wanted[:KEYS] if key in state}
+        return shape | {
+            "values": await run_in_threadpool(stored_values, held) if why_not is None else None,
+            "unset": [key for key in wanted if key not in state] if why_not is None else [],
+            "left_out": max(0, len(wanted) - KEYS),
+            "why_not": why_not,
+        }
 
     @acts("read")
     async def log(self, request: Request) -> Response:
@@ -102,7 +125,7 @@ def _work_shape(found: WorkDetail, flower_url: str | None) -> dict[str, Any]:
         "given": list(map(_passed, found.given)),
         "emitted": list(map(_passed, found.emitted)),
         "writes": [
-            {"at": each.at, "version": each.version, "values": list(_values(each.values)), "deleted": each.deleted}
+            {"at": each.at, "version": each.version, "values": _written(each.values), "deleted": each.deleted}
             for each in found.writes
         ],
         "left_out": found.left_out,
@@ -126,12 +149,5 @@ def _passed(each: Passed) -> dict[str, Any]:
     }
 
 
-def _values(values: dict[str, str]) -> Iterable[dict[str, Any]]:
-    for key, stored in values.items():
-        if key:  # the empty key names the state's class
-            payload = stored.encode(errors="surrogateescape")
-            yield {"key": key} | shown_value(payload, partial(_stored, payload))
-
-
-def _stored(payload: bytes) -> Any:
-    return untagged(json.loads(payload))
+def _written(values: Mapping[str, str]) -> list[dict[str, Any]]:
+    return stored_values({key: stored.encode(errors="surrogateescape") for key, stored in values.items()})

@@ -157,6 +157,7 @@ function shown(run, work, open) {
     ),
     work.log.lines.length ? part("Logged", logLines(work.log, null)) : null,
     part("Emitted", work.emitted.length ? work.emitted.map((each) => passed(each, "to", open)) : none()),
+    part(h("span", {}, "Read from ", h("code", {}, "ctx.store")), readOf(work.read)),
     part(
       h("span", {}, "Written to ", h("code", {}, "ctx.store")),
       work.writes.length
@@ -165,9 +166,7 @@ function shown(run, work, open) {
               "div",
               { class: "write" },
               h("p", { class: "muted" }, `version ${write.version}, ${clock(write.at)}`),
-              write.values.map((value) =>
-                h("div", {}, h("code", { class: "state-key" }, value.key), shownValue(value, 1)),
-              ),
+              write.values.map(keyAndValue),
               write.deleted.length ? h("p", {}, `deleted: ${write.deleted.join(", ")}`) : null,
             ),
           )
@@ -177,6 +176,27 @@ function shown(run, work, open) {
       ? h("p", { class: "muted" }, `${count(work.left_out, "more entry", "more entries")} not shown.`)
       : null,
   ];
+}
+
+/** @param {Shown & {key: string}} value */
+function keyAndValue(value) {
+  return h("div", {}, h("code", { class: "state-key" }, value.key), shownValue(value, 1));
+}
+
+/** What the last attempt has read, as it was when that began. @param {StateRead | null} read */
+function readOf(read) {
+  if (!read) return none("The journal does not say.");
+  if (read.keys?.length === 0) return none();
+  if (!read.values)
+    return h("div", { class: "read" }, h("p", {}, read.keys?.join(", ") ?? "All keys."), none(read.why_not ?? ""));
+  return h(
+    "div",
+    { class: "read" },
+    h("p", { class: "muted" }, `${read.keys ? "" : "All keys, "}as before attempt ${read.attempt} began`),
+    read.values.map(keyAndValue),
+    read.unset.length ? h("p", {}, `not set: ${read.unset.join(", ")}`) : null,
+    read.left_out ? h("p", { class: "muted" }, `${count(read.left_out, "more key")} not shown.`) : null,
+  );
 }
 
 /** @param {string} name @param {any} value */

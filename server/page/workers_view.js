@@ -10,9 +10,24 @@ import { polled } from "./polling.js";
 
 const REFRESH_MS = 3000;
 
+/** @typedef {(what: "queues" | "workflows", name: string, isPaused: boolean) => void} Toggle */
+
+/** What is asked before something is paused, and what happens. */
+const PAUSES = {
+  queues: [
+    "Pause queue",
+    "Steps that are running go on. Runs wait at their next step of this queue, and their timeouts go on.",
+  ],
+  workflows: [
+    "Pause workflow",
+    "Steps that are running go on. Its runs wait at their next step, new ones at their first, and their timeouts go on.",
+  ],
+};
+
 /** @param {AbortSignal} signal */
 export function workersView(signal) {
   const workers = h("div");
+  const workflows = h("div");
   const queues = h("div");
   const limits = h("div");
   const problem = h("p", { class: "field-error", role: "alert" });
@@ -21,17 +36,18 @@ export function workersView(signal) {
     { class: "workers" },
     problem,
     panel("Workers", workers),
+    panel("Workflows", workflows),
     panel("Queues", queues),
     panel("Concurrency limits", limits),
   );
 
-  /** @param {string} queue @param {boolean} isPaused */
-  async function toggle(queue, isPaused) {
-    const text = "Steps that are running go on. Runs wait at their next step of this queue, and their timeouts go on.";
-    if (!isPaused && !(await confirmed(`Pause queue ${queue}?`, text, "Pause"))) return;
+  /** @type {Toggle} */
+  async function toggle(what, name, isPaused) {
+    const [title, text] = PAUSES[what];
+    if (!isPaused && !(await confirmed(`${title} ${name}?`, text, "Pause"))) return;
     problem.textContent = "";
     try {
-      await post(`console/queues/${encodeURIComponent(queue)}/${isPaused ? "resume" : "pause"}`);
+      await post(`console/${what}/${encodeURIComponent(name)}/${isPaused ? "resume" : "pause"}`);
       load();
     } catch (error) {
       problem.textContent = error.message;
@@ -39,12 +55,14 @@ export function workersView(signal) {
   }
 
   const { place, load } = polled("console/workers", signal, REFRESH_MS, (around, found) => {
-    if (found.workers.length === 0 && found.limits.length === 0) {
+    const served = workflowRows(found.workers, found.paused_workflows, toggle);
+    if (found.workers.length === 0 && found.limits.length === 0 && served.length === 0) {
       fill(around, blank("No workers.", "Runs are stored and continue once a worker starts: umbel worker module"));
       return;
     }
     if (!around.contains(body)) fill(around, body);
     patch(workers, table("Workers", WORKER_HEADINGS, found.workers.map(workerRow)));
+    patch(workflows, table("Workflows", WORKFLOW_HEADINGS, served));
     patch(
       queues,
       table(
@@ -62,9 +80,10 @@ export function workersView(signal) {
 }
 
 const WORKER_HEADINGS = ["Worker", "State", "At work", "Workflows", "Queues", "Code", "Last seen"];
+const WORKFLOW_HEADINGS = ["Workflow", "Live workers", "Steps"];
 const QUEUE_HEADINGS = ["Queue", "Waiting now", "Oldest", "Median wait", "95 of 100 within", "Messages"];
 /** Headings of columns with figures. */
-const FIGURES = new Set(["At work", "Waiting now", "Oldest", "Median wait", "95 of 100 within"]);
+const FIGURES = new Set(["At work", "Live workers", "Waiting now", "Oldest", "Median wait", "95 of 100 within"]);
 
 /** @param {string} caption @param {string[]} headings @param {HTMLElement[]} rows */
 function table(caption, headings, rows) {
@@ -160,7 +179,30 @@ function limitTable(limits) {
   ];
 }
 
-/** @param {QueueFigures} queue @param {(queue: string, isPaused: boolean) => void} toggle */
+/**
+ * The workflows of live workers, and those that are paused: under their whole name, or its last part.
+ *
+ * @param {WorkerRow[]} workers
+ * @param {Record<string, number>} paused
+ * @param {Toggle} toggle
+ */
+function workflowRows(workers, paused, toggle) {
+  const served = workers.filter((each) => each.is_live).flatMap((each) => each.workflows);
+  const names = [...new Set(served)];
+  const covered = new Set([...names, ...names.map(short)]);
+  return [...names, ...Object.keys(paused).filter((name) => !covered.has(name))].sort().map((name) => {
+    const pausedAs = [name, short(name)].find((each) => each in paused);
+    return h(
+      "tr",
+      { "data-key": name },
+      h("th", { scope: "row" }, short(name), name === short(name) ? null : h("span", { class: "summary" }, name)),
+      h("td", { class: "figure" }, served.filter((each) => each === name).length.toLocaleString("en")),
+      pauseCell("workflows", pausedAs ?? name, pausedAs !== undefined, toggle),
+    );
+  });
+}
+
+/** @param {QueueFigures} queue @param {Toggle} toggle */
 function queueRow(queue, toggle) {
   const isPaused = Boolean(queue.paused_since);
   return h(
@@ -171,21 +213,26 @@ function queueRow(queue, toggle) {
     h("td", { class: "figure" }, queue.unclaimed ? duration(queue.oldest_seconds * 1000) : "–"),
     h("td", { class: "figure" }, queue.median_ms ? `≤ ${duration(queue.median_ms)}` : "–"),
     h("td", { class: "figure" }, queue.p95_ms ? `≤ ${duration(queue.p95_ms)}` : "–"),
+    pauseCell("queues", queue.name, isPaused, toggle),
+  );
+}
+
+/** @param {"queues" | "workflows"} what @param {string} name @param {boolean} isPaused @param {Toggle} toggle */
+function pauseCell(what, name, isPaused, toggle) {
+  return h(
+    "td",
+    {},
+    isPaused ? h("span", { class: "badge waiting" }, "paused") : null,
     h(
-      "td",
-      {},
-      isPaused ? h("span", { class: "badge waiting" }, "paused") : null,
-      h(
-        "button",
-        {
-          type: "button",
-          class: "quiet",
-          "data-key": isPaused ? "resume" : "pause",
-          "aria-label": `${isPaused ? "Resume" : "Pause"} ${queue.name}`,
-          onclick: () => toggle(queue.name, isPaused),
-        },
-        isPaused ? "Resume" : "Pause",
-      ),
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        "data-key": isPaused ? "resume" : "pause",
+        "aria-label": `${isPaused ? "Resume" : "Pause"} ${name}`,
+        onclick: () => toggle(what, name, isPaused),
+      },
+      isPaused ? "Resume" : "Pause",
     ),
   );
 }

@@ -82,6 +82,40 @@ def test_a_queue_is_paused_and_resumed_and_limits_are_shown(page: Page, runtime:
         expect(row).to_have_count(0)
 
 
+def test_a_workflow_is_paused_and_resumed(page: Page, site: Site) -> None:
+    name = "support.console.flows.Payment"
+    site.await_status(site.start("payment"), "completed")
+    page.goto("#/workers")
+    row = page.get_by_role("table", name="Workflows").get_by_role("row", name=name)
+    row.get_by_role("button", name=f"Pause {name}").click()
+    dialog = page.get_by_role("dialog", name=f"Pause workflow {name}?")
+    expect(dialog).to_contain_text("Its runs wait at their next step")
+    dialog.get_by_role("button", name="Back").click()
+    expect(dialog).to_have_count(0)
+    assert site.get("console/workers").json()["paused_workflows"] == {}
+    row.get_by_role("button", name=f"Pause {name}").click()
+    dialog.get_by_role("button", name="Pause").click()
+    expect(row.locator(".badge")).to_have_text("paused")
+    assert list(site.get("console/workers").json()["paused_workflows"]) == [name]
+    row.get_by_role("button", name=f"Resume {name}").click()
+    expect(row.locator(".badge")).to_have_count(0)
+    assert site.get("console/workers").json()["paused_workflows"] == {}
+
+
+def test_a_workflow_that_is_paused_by_the_last_part_of_its_name_is_resumed_by_it(page: Page, site: Site) -> None:
+    site.await_status(site.start("payment"), "completed")
+    site.post("console/workflows/Payment/pause")
+    site.post("console/workflows/Nobody/pause")
+    page.goto("#/workers")
+    table = page.get_by_role("table", name="Workflows")
+    for name in ("support.console.flows.Payment", "Nobody"):
+        expect(table.get_by_role("row", name=name).locator(".badge")).to_have_text("paused")
+    for name in ("Payment", "Nobody"):
+        table.get_by_role("button", name=f"Resume {name}").click()
+    expect(table.locator(".badge")).to_have_count(0)
+    expect(table.get_by_role("row", name="Nobody")).to_have_count(0)
+
+
 def test_a_user_with_access_to_some_runs_sees_no_figures_of_others(runtime: Runtime, keep: Keep) -> None:
     keep("theirs", "failed", workflow="shop.Secret")
     with Serving(runtime, authorize=lambda _, action, run_id: action == "overview" or run_id == "mine") as site:

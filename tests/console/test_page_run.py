@@ -78,6 +78,22 @@ def test_an_execution_opens_with_its_event_attempts_and_what_it_led_to(page: Pag
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_an_execution_shows_what_it_read_of_the_state(page: Page, site: Site) -> None:
+    run_id = site.start("nine", prices=["1.50", "2.25"])
+    site.await_status(run_id, "completed")
+    page.goto(f"#/runs/{run_id}")
+    page.locator(".graph [data-step=stage9]").click()
+    drawer = page.get_by_role("dialog")
+    expect(drawer.locator(".read")).to_contain_text("as before attempt 1 began")
+    expect(drawer.locator(".read")).to_contain_text("total3.75")
+    page.keyboard.press("Escape")
+    page.locator(".graph [data-step=stage8]").click()
+    expect(drawer.get_by_role("heading", name="stage8")).to_be_visible()
+    expect(drawer.locator(".write")).to_contain_text("stage8")
+    expect(drawer.locator(".part", has_text="Read from")).to_contain_text("Nothing.")
+    assert drawer.locator(".read").count() == 0
+
+
 def test_from_an_execution_one_reaches_its_causes_and_effects(page: Page, site: Site) -> None:
     run_id = site.start("booking", **TRIP)
     page.goto(f"#/runs/{run_id}")
