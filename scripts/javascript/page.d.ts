@@ -126,20 +126,16 @@ interface WorkDetail {
   given: PassedEvent[];
   emitted: PassedEvent[];
   writes: { at: number; version: number; values: (Shown & { key: string })[]; deleted: string[] }[];
-  read: StateRead | null;
+  read: { attempt: number; keys: string[] | null } | null;
   left_out: number;
   log: RunLog;
 }
 
-/** What an attempt has read of `ctx.store`; without `keys` all of it, without `values` history does not keep them. */
+/** What an attempt has read of `ctx.store`: keys with their values, and those that had none. */
 interface StateRead {
-  attempt: number;
-  before: number;
-  keys: string[] | null;
-  values: (Shown & { key: string })[] | null;
+  values: (Shown & { key: string })[];
   unset: string[];
   left_out: number;
-  why_not: string | null;
 }
 
 interface RunLog {

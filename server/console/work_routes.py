@@ -16,7 +16,7 @@ from starlette.routing import Route
 from ...orchestration.history.points import Where, point_at
 from ...orchestration.inspection.content.step_logs import RunLog, read_log
 from ...orchestration.inspection.run_trace import past_run
-from ...orchestration.inspection.work_detail import Passed, Read, WorkDetail, read_work
+from ...orchestration.inspection.work_detail import Passed, WorkDetail, read_work
 from ...orchestration.model.errors import HistoryDamaged, HistoryUnavailable, RunNotFound, WorkflowRuntimeError
 from ...tasks.drawing.run_picture import run_picture
 from ...tasks.messages.template import task_id
@@ -39,6 +39,7 @@ def work_routes(deployment: ServedDeployment) -> list[Route]:
     run = "/console/runs/{run_id}"
     return [
         Route(f"{run}/work/{{work_id}}", data.work, methods=["GET"], include_in_schema=False),
+        Route(f"{run}/work/{{work_id}}/read", data.read, methods=["GET"], include_in_schema=False),
         Route(f"{run}/log", data.log, methods=["GET"], include_in_schema=False),
         Route(f"{run}/drawing", data.drawing, methods=["GET"], include_in_schema=False),
     ]
@@ -52,37 +53,46 @@ class _WorkData:
     async def work(self, request: Request) -> Response:
         """`GET /console/runs/{run_id}/work/{work_id}`: its events, attempts, what it read, wrote and led to.
 
-        `read`: of `ctx.store`, by the last attempt with an outcome, with the values from before that began. It is None
-        where the journal does not say; `values` is None, with `why_not`, where history does not keep them.
+        `read`: the keys of `ctx.store` that the last attempt with an outcome has read (None: all), and the number of
+        the last change before it began. It is None itself where the journal does not say.
         """
         run_id, work_id = request.path_params["run_id"], request.path_params["work_id"]
         try:
             found = await read_work(self._deployment.store, run_id, work_id)
-            read = await self._read(run_id, found.read) if found.read is not None else None
             log = await read_log(self._deployment.store, run_id, work_id=work_id)
         except (RunNotFound, WorkflowRuntimeError) as error:
             raise HTTPException(404, str(error)) from error
         flower_url = self._deployment.store.settings.flower_url
         shape = await run_in_threadpool(_work_shape, found, flower_url)
-        return ConsoleJSON(shape | {"log": log_shape(log), "read": read})
+        return ConsoleJSON(shape | {"log": log_shape(log)})
 
-    async def _read(self, run_id: str, read: Read) -> dict[str, Any]:
-        shape: dict[str, Any] = {"attempt": read.attempt, "before": read.before, "keys": read.keys}
-        state: Mapping[str, bytes] = {}
-        why_not = None
-        if read.keys != ():
-            try:
-                state = (await point_at(self._deployment.store, run_id, Where(seq=read.before))).snapshot.state
-            except (HistoryUnavailable, HistoryDamaged) as error:
-                why_not = str(error)
+    @acts("read")
+    async def read(self, request: Request) -> Response:
+        """`GET /console/runs/{run_id}/work/{work_id}/read`: what it read, with the values from before it began.
+
+        Takes as long as rebuilding that point of the run. 409 where history does not keep the values.
+        """
+        run_id, work_id = request.path_params["run_id"], request.path_params["work_id"]
+        store = self._deployment.store
+        try:
+            read = (await read_work(store, run_id, work_id)).read
+            if read is None:
+                raise HTTPException(409, f"The journal does not say what work item {work_id[:100]!r} has read.")
+            state = (await point_at(store, run_id, Where(seq=read.before))).snapshot.state
+        except (HistoryUnavailable, HistoryDamaged) as error:
+            raise HTTPException(409, str(error)) from error
+        except (RunNotFound, WorkflowRuntimeError) as error:
+            raise HTTPException(404, str(error)) from error
         wanted = sorted(filter(None, state)) if read.keys is None else read.keys
         held = {key: state[key] for key in wanted[:KEYS] if key in state}
-        return shape | {
-            "values": await run_in_threadpool(stored_values, held) if why_not is None else None,
-            "unset": [key for key in wanted if key not in state] if why_not is None else [],
-            "left_out": max(0, len(wanted) - KEYS),
-            "why_not": why_not,
-        }
+        return ConsoleJSON(
+            asdict(read)
+            | {
+                "values": await run_in_threadpool(stored_values, held),
+                "unset": [key for key in wanted if key not in state],
+                "left_out": max(0, len(wanted) - KEYS),
+            }
+        )
 
     @acts("read")
     async def log(self, request: Request) -> Response:
@@ -128,6 +138,7 @@ def _work_shape(found: WorkDetail, flower_url: str | None) -> dict[str, Any]:
             {"at": each.at, "version": each.version, "values": _written(each.values), "deleted": each.deleted}
             for each in found.writes
         ],
+        "read": found.read and asdict(found.read),
         "left_out": found.left_out,
     }
 

@@ -48,10 +48,11 @@ export function workDrawer(path, current, onShow, forkBefore) {
     heading.textContent = stepOf(current(), workId);
     fill(place, h("p", { class: "loading" }, "Loading …"));
     heading.focus();
+    const itemPath = `${path}/work/${encodeURIComponent(workId)}`;
     try {
-      const work = await get(`${path}/work/${encodeURIComponent(workId)}`);
+      const work = await get(itemPath);
       const run = current();
-      if (run) fill(place, shown(run, work, open), goBack(workId));
+      if (run) fill(place, shown(run, work, `${itemPath}/read`, open), goBack(workId));
     } catch (error) {
       fill(
         place,
@@ -123,8 +124,8 @@ function stepOf(run, workId) {
   return run?.timeline.find((bar) => bar.work_id === workId)?.step ?? "Execution";
 }
 
-/** @param {Run} run @param {WorkDetail} work @param {(workId: string) => void} open */
-function shown(run, work, open) {
+/** @param {Run} run @param {WorkDetail} work @param {string} readPath @param {(workId: string) => void} open */
+function shown(run, work, readPath, open) {
   // What is running is not in the journal yet.
   const active = run.timeline.filter((bar) => bar.work_id === work.work_id && bar.outcome === "running");
   const attempts = [...work.executions, ...active];
@@ -157,7 +158,7 @@ function shown(run, work, open) {
     ),
     work.log.lines.length ? part("Logged", logLines(work.log, null)) : null,
     part("Emitted", work.emitted.length ? work.emitted.map((each) => passed(each, "to", open)) : none()),
-    part(h("span", {}, "Read from ", h("code", {}, "ctx.store")), readOf(work.read)),
+    part(h("span", {}, "Read from ", h("code", {}, "ctx.store")), readPart(work.read, readPath)),
     part(
       h("span", {}, "Written to ", h("code", {}, "ctx.store")),
       work.writes.length
@@ -183,20 +184,30 @@ function keyAndValue(value) {
   return h("div", {}, h("code", { class: "state-key" }, value.key), shownValue(value, 1));
 }
 
-/** What the last attempt has read, as it was when that began. @param {StateRead | null} read */
-function readOf(read) {
+/**
+ * What the last attempt has read. The values come later: for them, a point of the run's past is rebuilt.
+ *
+ * @param {WorkDetail["read"]} read
+ * @param {string} path of the values
+ */
+function readPart(read, path) {
   if (!read) return none("The journal does not say.");
   if (read.keys?.length === 0) return none();
-  if (!read.values)
-    return h("div", { class: "read" }, h("p", {}, read.keys?.join(", ") ?? "All keys."), none(read.why_not ?? ""));
-  return h(
-    "div",
-    { class: "read" },
-    h("p", { class: "muted" }, `${read.keys ? "" : "All keys, "}as before attempt ${read.attempt} began`),
-    read.values.map(keyAndValue),
-    read.unset.length ? h("p", {}, `not set: ${read.unset.join(", ")}`) : null,
-    read.left_out ? h("p", { class: "muted" }, `${count(read.left_out, "more key")} not shown.`) : null,
+  const values = h("div", { class: "read" }, h("p", {}, read.keys?.join(", ") ?? "all keys"));
+  get(path).then(
+    (/** @type {StateRead} */ found) =>
+      fill(
+        values,
+        found.values.map(keyAndValue),
+        found.unset.length ? h("p", {}, `not set: ${found.unset.join(", ")}`) : null,
+        found.left_out ? h("p", { class: "muted" }, `${count(found.left_out, "more key")} not shown.`) : null,
+      ),
+    (error) => values.append(none(error.message)),
   );
+  return [
+    h("p", { class: "muted" }, `${read.keys ? "" : "all keys, "}as they were when attempt ${read.attempt} began`),
+    values,
+  ];
 }
 
 /** @param {string} name @param {any} value */

@@ -12,6 +12,7 @@ from support.console import flows as console_flows
 from support.console.driving import Keep, Site
 from support.console.serving import Serving
 from support.eventually import eventually
+from support.store.blocking import store_of
 from umbel import Settings
 from umbel.errors import ConfigurationError
 from umbel.server import Principal
@@ -132,6 +133,25 @@ def test_an_attempt_links_to_its_task_where_flower_is_known(site: Site, deployme
         (execution,) = other.get(f"console/runs/{run_id}/work/{work_id}").json()["executions"]
     watching.close()
     assert execution["task_url"] == f"https://flower.example/root/task/{quote(task_id, safe='')}"
+
+
+def test_an_execution_says_which_keys_of_the_state_it_read_and_what_they_held(site: Site, deployment: Runtime) -> None:
+    work = []
+    for text in ("hello", "again"):
+        body = {"start_event": {"text": text}, "session_id": "reading"}
+        run_id = site.post("workflows/talk/run-nowait", body).json()["run_id"]
+        timeline = site.await_status(run_id, "completed")["timeline"]
+        work.append(f"console/runs/{run_id}/work/{timeline[0]['work_id']}")
+    read = site.get(work[0]).json()["read"]
+    assert (read["attempt"], read["keys"]) == (1, ["said"])
+    first, second = (site.get(f"{each}/read").json() for each in work)
+    assert (first["values"], first["unset"]) == ([], ["said"])
+    assert [(each["key"], each["value"]) for each in second["values"]] == [("said", ["hello"])]
+    assert site.get(f"console/runs/{run_id}/work/nothing/read").status_code == 404
+    store_of(deployment).client.xtrim(deployment.store.locate(run_id)["journal"], maxlen=1, approximate=False)
+    refused = site.get(f"{work[1]}/read")
+    assert refused.status_code == 409
+    assert "is kept from" in refused.json()["detail"]
 
 
 def test_only_an_address_of_the_web_is_taken_for_flower() -> None:
