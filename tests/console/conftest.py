@@ -81,17 +81,23 @@ def site(deployment: Runtime) -> Iterator[Site]:
         yield made
 
 
-# Playwright's plain API has an event loop running in this thread while it is open, which asynchronous tests and
-# runs started here do not bear: so it is open for one file at a time, and its tests start runs over HTTP.
-@pytest.fixture(scope="module")
-def browser(site: Site) -> Iterator[Browser]:
-    """A real Chromium."""
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("There is no Chromium here; `apt-get install chromium` brings one.")
+    return path
+
+
+# Playwright's plain API has an event loop running in this thread while it is open, which asynchronous tests and
+# runs started here do not bear: so it is open for one file at a time, and its tests start runs over HTTP.
+@pytest.fixture(scope="module")
+def browser(site: Site, chromium: str) -> Iterator[Browser]:
+    """A real Chromium."""
     expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
 

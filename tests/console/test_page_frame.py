@@ -9,13 +9,24 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.console.driving import Keep, Site
+from support.console.driving import CHROMIUM_ARGUMENTS, Keep, Site
 from support.console.serving import Serving
 from support.eventually import eventually
 from umbel.tasks.client.runtime import Runtime
 
 HERE = Path(__file__).parent
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"`${alert(1)}'
+
+#: Where header and body begin and end, from left to right.
+EDGES = """() => {
+  const [root, box] = [document.documentElement, (at) => document.querySelector(at).getBoundingClientRect()];
+  const span = (at) => [box(at).left, box(at).right];
+  return {
+    scrolls: root.scrollHeight > innerHeight, bar: innerWidth - root.clientWidth,
+    top: span(".top"), body: span("body"), brand: box(".brand").left, heading: box("main h1").left,
+    tools: box(".tools").right, view: box("main .view").right,
+  };
+}"""
 
 
 @pytest.fixture
@@ -244,3 +255,26 @@ def test_nothing_is_wider_than_the_window(page: Page, site: Site, width: int) ->
         expect(page.locator("main h1")).to_be_visible()
         expect(page.locator(".loading")).to_have_count(0)
         eventually(lambda: page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{address} fits")
+
+
+def test_header_and_body_are_aligned_with_and_without_something_to_scroll(
+    browser: Browser, chromium: str, site: Site
+) -> None:
+    visible = {"args": CHROMIUM_ARGUMENTS, "ignore_default_args": ["--hide-scrollbars"]}
+    with browser.browser_type.launch(executable_path=chromium, **visible) as other:  # type: ignore[arg-type]
+        page = other.new_page(base_url=site.url)
+        for width in (390, 1280, 2200):
+            edges = []
+            for height, scrolls in ((4000, False), (300, True)):
+                page.set_viewport_size({"width": width, "height": height})
+                page.goto("#/workflows")
+                expect(page.locator(".card").first).to_be_visible()
+                found = page.evaluate(EDGES)
+                assert found.pop("scrolls") is scrolls
+                assert found["bar"] > 0, "the scrollbar takes place"
+                assert found["top"] == found["body"] == [0, width - found["bar"]], "no seam beside the header"
+                assert found["brand"] == found["heading"]
+                assert found["tools"] == found["view"]
+                edges.append(found)
+            assert edges[0] == edges[1], "nothing moves when there is something to scroll"
+            assert page.evaluate("getComputedStyle(document.documentElement).scrollbarGutter") == "auto"

@@ -170,3 +170,32 @@ def test_failed_runs_are_forked_together_with_one_edit(page: Page, site: Site, w
     done.get_by_role("link").first.click()
     expect(done).to_have_count(0)
     expect(page.locator(".outcome")).to_contain_text("5")
+
+
+def test_at_390_pixels_a_row_is_readable_whole(page: Page, site: Site, gates: set[str], word: str) -> None:
+    gates.add("bank")
+    site.await_status(site.start("payment", euros=71, note=f"{word} {'long ' * 40}"), "failed")
+    gates.clear()
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"#/runs?q={word}")
+    row = page.locator("table.runs tbody tr")
+    expect(row).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("document.querySelector('.table-scroll').scrollWidth <= innerWidth")
+    shown = {".badge": "failed", ".run-started": "just now", ".row-link": "payment", ".row-error": "the bank is closed"}
+    boxes = []
+    for part, text in shown.items():
+        place = row.locator(part)
+        expect(place).to_contain_text(text)
+        boxes.append(place.bounding_box() or {})
+        assert place.evaluate("each => each.scrollWidth <= each.clientWidth"), f"{part} is not cut"
+        assert place.evaluate("each => parseFloat(getComputedStyle(each).fontSize)") >= 13
+    for box in boxes:
+        assert box["x"] >= 16
+        assert box["x"] + box["width"] <= 374
+    status, started, name, error = boxes
+    assert status["x"] + status["width"] < started["x"]
+    assert status["y"] + status["height"] <= name["y"] < name["y"] + name["height"] < error["y"]
+    expect(row.locator(".summary")).to_have_css(
+        "text-overflow", "ellipsis"
+    )  # a long input ends with a sign that it is cut
