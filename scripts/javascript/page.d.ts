@@ -103,6 +103,7 @@ interface Run extends ListedRun {
   parent: string | null;
   session: string | null;
   children: ListedRun[];
+  has_more_children: boolean;
   head: number;
   failure: { step: string; attempts: number; error: string } | null;
   result: (Shown & { event: string }) | null;

@@ -13,30 +13,37 @@ from .shapes import page_of_runs
 
 #: Child runs of one run that are shown, with those below them.
 CHILDREN = 200
-#: Child runs that are asked for their own.
-PARENTS = 50
 
 
-async def child_rows(deployment: ServedDeployment, run_id: str, access: Access) -> list[dict[str, Any]]:
-    """The child runs that the caller may see, each above its own, with its generation: 1 for the run's own."""
+async def child_rows(deployment: ServedDeployment, run_id: str, access: Access) -> tuple[list[dict[str, Any]], bool]:
+    """The child runs that the caller may see, each above its own, with its generation: 1 for the run's own.
+
+    Returns:
+        The first `CHILDREN` rows, and whether there are more.
+    """
     rows: list[dict[str, Any]] = []
-    left = [(child, 1) for child in await _begun_by(deployment, run_id, access)]
+    left = [(child, is_parent, 1) for child, is_parent in await _begun_by(deployment, run_id, access)]
     while left and len(rows) < CHILDREN:
-        child, generation = left.pop(0)
+        child, is_parent, generation = left.pop(0)
         [row] = page_of_runs([child], None, None, deployment.routes())["runs"]
         rows.append(row | {"generation": generation})
-        if len(rows) <= PARENTS:
-            left[:0] = [(each, generation + 1) for each in await _begun_by(deployment, child.run_id, access)]
-    return rows
+        if is_parent:
+            below = await _begun_by(deployment, child.run_id, access)
+            left[:0] = [(each, is_parent, generation + 1) for each, is_parent in below]
+    return rows, bool(left)
 
 
-async def _begun_by(deployment: ServedDeployment, run_id: str, access: Access) -> list[ListedRun]:
-    """The child runs of one run, the one started first at the top."""
+async def _begun_by(deployment: ServedDeployment, run_id: str, access: Access) -> list[tuple[ListedRun, bool]]:
+    """The child runs of one run, the one started first at the top, and whether each has its own."""
+    store = deployment.store
     found: list[str] = []
-    async for child in child_runs(deployment.store, run_id):
+    async for child in child_runs(store, run_id):
         if await access.allows("read", session_of(child)):
             found.append(child)
-        if len(found) == CHILDREN:
+        if len(found) > CHILDREN:
             break
-    rows = await read_rows(deployment.store, found) if found else ()
-    return sorted(rows, key=lambda each: each.created_at)
+    if not found:
+        return []
+    rows = sorted(await read_rows(store, found), key=lambda each: each.created_at)
+    asked = (("EXISTS", store.locate(each.run_id)["children"]) for each in rows)
+    return list(zip(rows, map(bool, await store.batch("look for child runs", *asked)), strict=True))

@@ -206,8 +206,12 @@ class _RunData:
         """`GET /console/runs/{run_id}`: its status, steps, open questions, state, timeline and child runs."""
         access: Access = request.scope[ACCESS]
         shape = await self._shape(_id(request))
-        children = await child_rows(self._deployment, shape["run_id"], access)
-        return ConsoleJSON(shape | {"parent": await _shown_parent(access, shape["parent"]), "children": children})
+        children, are_more = await child_rows(self._deployment, shape["run_id"], access)
+        return ConsoleJSON(
+            shape
+            | {"parent": await _shown_parent(access, shape["parent"])}
+            | {"children": children, "has_more_children": are_more}
+        )
 
     async def _shape(self, run_id: str) -> dict[str, Any]:
         try:

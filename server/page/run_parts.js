@@ -2,6 +2,7 @@
 
 import { h, panel } from "./dom.js";
 import { eventList } from "./event_list.js";
+import { count } from "./format.js";
 import { graphView, stepsInOrder } from "./graph.js";
 import { historyView } from "./history_view.js";
 import { liveSteps } from "./live_steps.js";
@@ -129,6 +130,9 @@ export function runParts(first, graphData, path, { act, sent }, drawer) {
     patch(
       children,
       runTable(run.children, { caption: "Child runs, each above its own, the one started first at the top" }),
+      run.has_more_children
+        ? h("p", { class: "muted" }, `Only the first ${count(run.children.length, "run")} shown.`)
+        : null,
     );
   }
 

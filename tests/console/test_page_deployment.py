@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from support.console.driving import Keep, Site
 from support.console.serving import Serving
 from support.store.blocking import store_of
+from umbel.orchestration.store.scripts import pack
 from umbel.tasks.client.runtime import Runtime
 
 
@@ -182,6 +183,30 @@ def test_child_runs_are_a_tree_over_generations(page: Page, site: Site) -> None:
     expect(rows.nth(0)).to_contain_text("shopping")
     expect(rows.nth(1)).to_contain_text("generation 2: payment")
     expect(rows.nth(2)).to_contain_text("euros: 1")
+
+
+def test_of_many_child_runs_each_is_above_its_own_and_the_page_says_that_there_are_more(
+    page: Page, site: Site, deployment: Runtime
+) -> None:
+    store = store_of(deployment)
+
+    def begin(parent: str, child: str, at: int) -> None:
+        record = {"status": "running", "workflow": "shop.Order", "created_at": at, "parent": parent}
+        store.client.hset(store.locate(child)["run"], mapping=record)  # type: ignore[arg-type]
+        store.client.hset(store.locate(parent)["children"], child, pack({"st": "running"}))
+
+    run_id = site.start("payment")
+    site.await_status(run_id, "completed")
+    for n in range(199):
+        begin(run_id, f"{run_id}-{n}", at=1_000 + n)
+    begin(f"{run_id}-198", f"{run_id}-below", at=5_000)
+    assert site.get(f"console/runs/{run_id}").json()["has_more_children"] is False
+    begin(run_id, f"{run_id}-199", at=1_199)
+    page.goto(f"#/runs/{run_id}")
+    children = page.get_by_role("table", name="Child runs").locator("tbody tr")
+    expect(children).to_have_count(200)
+    expect(children.last).to_contain_text("generation 2: Order")
+    expect(page.get_by_text("Only the first 200 runs shown.")).to_be_visible()
 
 
 def test_child_runs_are_listed_and_lead_to_their_parent(page: Page, site: Site) -> None:
