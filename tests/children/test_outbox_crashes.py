@@ -1,4 +1,4 @@
-"""Wherever a process dies while a parent runs children: each child is started once, and its end counted once."""
+"""Wherever a process dies, or another comes between, while a parent runs children: each is started, and ends, once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from support.store.blocking import SentDispatches, blocking_sweep
 from support.store.checks import checked_store
 from support.store.driving import event, plan_of, step, stop
 from support.store.limited_runs import index_keys
+from support.store.meddled import meddled_store
 from support.store.mortal import Died, mortal_store
 from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
@@ -180,3 +181,35 @@ def _claim_only_parent(process: Process) -> None:
     for told in [each for each in process.sent.sent if each.run_id == PARENT]:
         process.sent.sent.remove(told)
         process.execute(told)
+
+
+def test_a_parent_that_is_retried_while_its_children_are_being_ended_gets_the_ends_of_all(
+    client: Client, settings: Settings
+) -> None:
+    moments = 0
+    for at in range(1, EXCHANGES):
+        own = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:{at}"})
+        process = Process(client, own, 0, applied=False)
+        process.start()
+        _claim_only_parent(process)
+        retried: list[Any] = []
+
+        def retry(one: Process = process, retried: list[Any] = retried) -> None:
+            if one.status(PARENT) == "cancelled":
+                retried.append(one.engine.retry(PARENT))
+
+        ending_it = meddled_store(client, own, at, retry).over(Engine, SentDispatches())
+        ending_it.finish(PARENT, "cancelled", ending(CANCELLED))
+        process.until(
+            lambda one=process, expected="completed" if retried else "cancelled": (
+                one.status(PARENT) == expected and not one.left_behind()
+            )
+        )
+        if retried:
+            moments += 1
+            record = checked_store(client, own).run(PARENT)
+            assert record.ending is not None
+            assert record.ending.value() == {"result": 3}, f"retried at {at}"
+        elif moments:
+            break
+    assert moments > 5

@@ -36,6 +36,7 @@ CHOSEN = {
         "test_results_of_many_come_in_their_order",
         "test_the_failure_of_a_child_is_raised_in_the_step_with_its_cause",
         "test_a_cancelled_parent_cancels_its_children_and_theirs",
+        "test_a_retried_parent_takes_up_the_children_that_failed",
     ),
     "concurrency/test_concurrent_runs.py": ("test_one_after_the_other_in_the_order_of_their_starts",),
     "history/test_points.py": (

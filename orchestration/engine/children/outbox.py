@@ -211,16 +211,20 @@ class Outbox:
         pause = round((pause_seconds or self._store.settings.redispatch_max_seconds) * 1000)
         await self._store.verb("child_started", parent, child=child_id, look=pause)
 
+    async def _look_no_more(self, parent: str, child_id: str) -> None:
+        """Forget that a child is to be looked at, unless its parent was retried meanwhile and waits for it again."""
+        await self._store.verb("child_ended", parent, child=child_id)
+
     async def _look(self, parent: str, child_id: str) -> None:
         """Start a child, or see whether it has ended."""
         keys = self._store.locate(parent)
         child = await self._child(keys, child_id)
         status = await self._status(parent)
         if child is None or child[b"st"].decode() in END_STATUSES:
-            await self._forget(parent, f"child|{parent}|{child_id}")
+            await self._look_no_more(parent, child_id)
         elif status != "running" and child[b"pe"] != b"leave":
             await self._part(parent)
-            await self._forget(parent, f"child|{parent}|{child_id}")
+            await self._look_no_more(parent, child_id)
         elif child[b"st"] == b"unwanted":
             await self._end(parent, child_id, child)
         elif child[b"st"] == b"starting":
@@ -280,6 +284,8 @@ class Outbox:
         """A run has ended: end the children that are not to be left alone."""
         if await self._status(parent) != "running":
             async for child_id, child in child_records(self._store, parent):
+                if child[b"st"].decode() not in END_STATUSES and await self._status(parent) == "running":
+                    break  # it was retried meanwhile: its children go on with it
                 await self._end(parent, child_id, child)
         await self._forget(parent, f"parted|{parent}")
 
@@ -292,7 +298,7 @@ class Outbox:
         if not await is_of_another(self._store, parent, child_id):  # the id chosen for it may have been taken
             with suppress(RunNotFound):
                 await self._lives.finish(child_id, "cancelled", ending(CANCELLED))
-        await self._forget(parent, f"child|{parent}|{child_id}")
+        await self._look_no_more(parent, child_id)
 
     async def _status(self, run_id: str) -> str | None:
         found = await self._store.command("read a run", "HGET", self._store.locate(run_id)["run"], "status")

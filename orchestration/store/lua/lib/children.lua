@@ -18,6 +18,9 @@ local OPEN = { held = true, starting = true, running = true, reviving = true, un
 
 function children.is_open(child) return OPEN[child.st] end
 
+-- Whether its end is to be brought to its parent.
+function children.is_wanted(child) return OPEN[child.st] and child.st ~= 'unwanted' end
+
 -- How many open children keep the run from completing.
 local function stay(child, n)
   if child.pe ~= 'wait' then return end
