@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import umbel
 from support.eventually import eventually
 from support.flows import apart, everyday, sessions, waiting
 from support.processes.clusters import ClusterUnderTest
@@ -15,6 +16,7 @@ from umbel import ConfigurationError, Session, Settings
 from umbel.orchestration.connection.cluster import Cluster, slot_of
 from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.connection.redis_client import RIGHTS
+from umbel.orchestration.engine.pausing.workflows import held_steps
 from umbel.orchestration.store.scripts import library
 from umbel.tasks.client.runtime import Runtime
 from umbel.tasks.messages.dispatcher import publishing_app
@@ -85,6 +87,19 @@ def test_what_reaches_over_shards_gets_there(served: Deployment) -> None:
     served.open_gate("in-turn")
     assert sorted(handler.result(40) for handler in in_turn) == [0, 1, 2, 3]
     served.await_effects("cancelled", run_id=endless.run_id)
+
+
+def test_a_paused_workflow_waits_in_all_shards_until_it_is_resumed(served: Deployment) -> None:
+    runtime, worker = served.runtime, served.workers[0]
+    umbel.pause("Chain", runtime=runtime)
+    eventually(lambda: "begins steps of Chain no more" in worker.log(), "the worker follows")
+    paused = [served.start(everyday.Chain, n=n) for n in range(30)]
+    eventually(lambda: runtime.portal.call(held_steps(runtime.store, "Chain")) == 30, "the first step of each is held")
+    assert served.start(everyday.Retried).result(40) == 2
+
+    assert umbel.resume("Chain", runtime=runtime)
+    assert [handler.result(40) for handler in paused] == [n * n for n in range(30)]
+    assert runtime.portal.call(held_steps(runtime.store, "Chain")) == 0
 
 
 def test_the_doctor_examines_each_primary(cluster: ClusterUnderTest, served: Deployment) -> None:
