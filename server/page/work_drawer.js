@@ -205,7 +205,11 @@ function readPart(read, path) {
     (error) => values.append(none(error.message)),
   );
   return [
-    h("p", { class: "muted" }, `${read.keys ? "" : "all keys, "}as they were when attempt ${read.attempt} began`),
+    h(
+      "p",
+      { class: "muted" },
+      `${read.keys ? "values" : "all keys, with their values"} when attempt ${read.attempt} began`,
+    ),
     values,
   ];
 }

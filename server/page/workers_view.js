@@ -80,7 +80,7 @@ export function workersView(signal) {
 }
 
 const WORKER_HEADINGS = ["Worker", "State", "At work", "Workflows", "Queues", "Code", "Last seen"];
-const WORKFLOW_HEADINGS = ["Workflow", "Live workers", "Steps"];
+const WORKFLOW_HEADINGS = ["Workflow", "Steps", "Live workers"];
 const QUEUE_HEADINGS = ["Queue", "Waiting now", "Oldest", "Median wait", "95 of 100 within", "Messages"];
 /** Headings of columns with figures. */
 const FIGURES = new Set(["At work", "Live workers", "Waiting now", "Oldest", "Median wait", "95 of 100 within"]);
@@ -196,8 +196,8 @@ function workflowRows(workers, paused, toggle) {
       "tr",
       { "data-key": name },
       h("th", { scope: "row" }, short(name), name === short(name) ? null : h("span", { class: "summary" }, name)),
-      h("td", { class: "figure" }, served.filter((each) => each === name).length.toLocaleString("en")),
       pauseCell("workflows", pausedAs ?? name, pausedAs !== undefined, toggle),
+      h("td", { class: "figure" }, served.filter((each) => each === name).length.toLocaleString("en")),
     );
   });
 }

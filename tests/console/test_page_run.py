@@ -84,7 +84,7 @@ def test_an_execution_shows_what_it_read_of_the_state(page: Page, site: Site) ->
     page.goto(f"#/runs/{run_id}")
     page.locator(".graph [data-step=stage9]").click()
     drawer = page.get_by_role("dialog")
-    expect(drawer.locator(".part", has_text="Read from")).to_contain_text("as they were when attempt 1 began")
+    expect(drawer.locator(".part", has_text="Read from")).to_contain_text("values when attempt 1 began")
     expect(drawer.locator(".read")).to_contain_text("total3.75")
     page.keyboard.press("Escape")
     page.locator(".graph [data-step=stage8]").click()
