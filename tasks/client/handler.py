@@ -28,7 +28,7 @@ from ...orchestration.streams.reader import StreamEvent, StreamHub, StreamReader
 from ..context.ctx import Context
 from ..context.results import result_of
 from ..context.run_context import RunContext
-from ..events.codec import EventMismatch, EventRegistry, decode_event
+from ..events.codec import EventMismatch, EventRegistry, decode_event, unreadable
 from ..events.event import Event, StopEvent, event_name
 from ..events.run_events import UnreadableEvent
 from ..events.serializers import BaseSerializer
@@ -213,12 +213,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         try:
             return decode_event(envelope, self._events)
         except (UnknownEvent, EventMismatch) as error:
-            return UnreadableEvent(
-                event_type=envelope.type.rpartition(".")[2],
-                qualified_name=envelope.type,
-                reason=str(error),
-                payload=envelope.payload.decode(errors="backslashreplace"),
-            )
+            return unreadable(envelope, error)
 
     def events(
         self,

@@ -34,7 +34,7 @@ from .children import Children
 from .emissions import Emissions
 from .memos import Memos
 from .reuse import take
-from .waits import WaitNames, Waits
+from .waits import WaitNames, Waits, find_answer
 
 logger = logging.getLogger("umbel.steps")
 
@@ -318,8 +318,10 @@ class StepContext:
             WorkflowRuntimeError: Another task of the step waits for the same, and neither has a `waiter_id`.
             UnserializableValue: A requirement could never be met: an event's JSON has no such value.
             PayloadTooLarge: The requirements are.
+            EventMismatch: It was given very many answers that do not fit their class.
             TimeoutError: No answer came in time.
-            Waits: There is none yet.
+            Waits: There is none yet, or the last one does not fit its class: the run's stream says so, and the question
+                is asked again.
         """
         if timeout is not None and not is_duration(timeout):
             raise WorkflowRuntimeError(
@@ -331,17 +333,19 @@ class StepContext:
         announced = None if announce is None else encode_event(announce, self.settings)
         if waiter_id is None:
             waiter_id = self.wait_names.of(event_name(event_type), requirements, announced)
-        if waiter_id in self.work.answers:
-            answer = self.work.answers[waiter_id]
-            if answer is None:
-                raise TimeoutError(
-                    f"No {event_type.__name__} arrived within {timeout} s for step {self.work.step!r} of run "
-                    f"{self.work.run_id!r}."
-                )
-            return decode_event(answer, self.registry)
+        answer = find_answer(waiter_id, self.work, self.registry)
+        if answer.event is not None:
+            return answer.event
+        if answer.is_late:
+            raise TimeoutError(
+                f"No {event_type.__name__} arrived within {timeout} s for step {self.work.step!r} of run "
+                f"{self.work.run_id!r}."
+            )
+        if answer.unreadable is not None:
+            self.emissions.publish(encode_event(answer.unreadable, self.settings))
         waiter = Waiter(
             self.work.work_id,
-            waiter_id,
+            answer.name,
             self.work.step,
             event_name(event_type),
             requirements,

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet, ref
 
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.work_item import Awaiting, Suspended, Work, derive_id
+from ..events.codec import EventMismatch, EventRegistry, decode_event, unreadable
+from ..events.event import Event
+from ..events.run_events import UnreadableEvent
+
+#: A step that was given so many answers which do not fit their class fails: it decodes all of them each time.
+MOST_UNREADABLE = 100
+
+#: So much is said about each of them.
+_REASON_CHARACTERS = 2000
 
 
 class Waits(BaseException):
@@ -38,6 +48,54 @@ def unwound_by(group: BaseExceptionGroup[Any]) -> BaseException:
         first = first.exceptions[0]
     assert first is not None  # a group is never empty
     return first
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What has come for a wait.
+
+    Attributes:
+        name: What the wait is called from now on: an answer is kept under the name of its wait for as long as the step
+            goes on, so after one that cannot be read the step waits under another name.
+        event: The answer; None if there is none that can be read.
+        is_late: The time for it is over.
+        unreadable: Stands for the last answer, which does not fit its class.
+    """
+
+    name: str
+    event: Event | None = None
+    is_late: bool = False
+    unreadable: UnreadableEvent | None = None
+
+
+def find_answer(name: str, work: Work, registry: EventRegistry) -> Answer:
+    """The answer to a wait among those that a work item has.
+
+    Raises:
+        EventMismatch: Too many do not fit their class.
+    """
+    last: UnreadableEvent | None = None
+    for number in range(MOST_UNREADABLE):
+        current = f"{name}, again {number}" if number else name
+        if current not in work.answers:
+            return Answer(current, unreadable=last)
+        answer = work.answers[current]
+        if answer is None:
+            return Answer(current, is_late=True)
+        try:
+            return Answer(current, decode_event(answer, registry))
+        except EventMismatch as error:
+            last = _without_content(unreadable(answer, error))
+    assert last is not None
+    raise EventMismatch(
+        f"Step {work.step!r} of run {work.run_id!r} was given {MOST_UNREADABLE} answers that it cannot read, and waits "
+        f"no longer. The last one: {last.reason}"
+    )
+
+
+def _without_content(answer: UnreadableEvent) -> UnreadableEvent:
+    """For the run's stream: an answer need not be for its readers, and neither is it as large as it likes."""
+    return answer.model_copy(update={"payload": "", "reason": answer.reason[:_REASON_CHARACTERS]})
 
 
 class WaitNames:

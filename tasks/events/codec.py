@@ -39,6 +39,7 @@ __all__ = [
     "encode_event",
     "encode_exception",
     "event_name",
+    "unreadable",
 ]
 
 _log = logging.getLogger(__name__)
@@ -187,6 +188,16 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
             f"since, give new fields a default and keep accepting the old ones until the runs that use them have ended."
         ) from error
     return event
+
+
+def unreadable(envelope: Envelope, error: UnknownEvent | EventMismatch) -> run_events.UnreadableEvent:
+    """What readers are given for an event that cannot be decoded."""
+    return run_events.UnreadableEvent(
+        event_type=envelope.type.rpartition(".")[2],
+        qualified_name=envelope.type,
+        reason=str(error),
+        payload=envelope.payload.decode(errors="backslashreplace"),
+    )
 
 
 def _validate(cls: type[Event], payload: bytes) -> Event:

@@ -68,13 +68,13 @@ class UnhandledEvent(InternalDispatchEvent):
 class UnreadableEvent(Event):
     """Stands in a stream for an event that this process cannot read, or for those that left the log too early.
 
-    Reading goes on behind it.
+    Reading goes on behind it. A step publishes one for an answer to its wait that does not fit its class.
 
     Attributes:
         event_type: The event's class name; empty if not even that can be read.
         qualified_name: The same with its module.
         reason: Why: its class is not loaded here, or has changed since, or the entry is damaged; or which are missing.
-        payload: What was published, as JSON.
+        payload: What was published, as JSON; empty for an answer.
     """
 
     event_type: str = ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from support.store.driving import work_on
 from umbel import (
     Context,
     Event,
@@ -14,10 +16,15 @@ from umbel import (
     InputRequiredEvent,
     StartEvent,
     StopEvent,
+    UnreadableEvent,
     Workflow,
     WorkflowRuntimeError,
     step,
 )
+from umbel.orchestration.connection.settings import Settings
+from umbel.tasks.context.waits import MOST_UNREADABLE, find_answer
+from umbel.tasks.events.codec import EventMismatch, EventRegistry, encode_event
+from umbel.tasks.values.described_fields import model_of
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -77,6 +84,65 @@ async def test_a_wait_that_takes_too_long_raises_inside_the_step() -> None:
             return StopEvent(result="somebody came")
 
     assert await Impatient().run() == "nobody came"
+
+
+class Score(HumanResponseEvent):
+    points: int = Field(ge=0)
+
+
+#: What a sender without the class knows of it.
+AnyScore = model_of({"points": {"type": None, "required": True}}, "Score", __name__, HumanResponseEvent)
+
+
+@pytest.mark.parametrize("waiter_id", [None, "score"])
+async def test_an_answer_that_does_not_fit_its_class_is_reported_and_the_question_is_asked_again(
+    waiter_id: str | None,
+) -> None:
+    class Rates(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            question = InputRequiredEvent(prompt="Points?")
+            first = await ctx.wait_for_event(Score, waiter_event=question, waiter_id=waiter_id, timeout=60)
+            second = await ctx.wait_for_event(Score, timeout=60)
+            return StopEvent(result=[first.points, second.points, ctx.attempt])
+
+    handler = Rates().run()
+    answers = [AnyScore(points=-1), AnyScore(points="many"), Score(points=5)]
+    unreadable = []
+    async for event in handler.stream_events():
+        if isinstance(event, InputRequiredEvent):
+            await handler.send_event(answers.pop(0))
+            if not answers:
+                await handler.send_event(Score(points=6))
+        elif isinstance(event, UnreadableEvent):
+            unreadable.append(event)
+    assert await handler == [5, 6, 1]
+    assert [(each.event_type, each.payload) for each in unreadable] == [("Score", "")] * 2
+    assert "points: Input should be greater than or equal to 0" in unreadable[0].reason
+    assert "points: Input should be a valid integer" in unreadable[1].reason
+
+
+async def test_after_an_answer_that_does_not_fit_its_class_the_time_for_one_still_runs_out() -> None:
+    class Rates(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            try:
+                await ctx.wait_for_event(Score, timeout=0.3)
+            except TimeoutError:
+                return StopEvent(result="nobody came")
+            return StopEvent(result="somebody came")
+
+    handler = Rates().run()
+    await handler.send_event(AnyScore(points=-1))
+    assert await handler == "nobody came"
+
+
+def test_a_step_fails_that_was_given_very_many_answers_that_do_not_fit() -> None:
+    flaw = encode_event(AnyScore(points=-1), Settings())
+    names = ["w", *(f"w, again {n}" for n in range(1, MOST_UNREADABLE))]
+    work = replace(work_on("ask"), answers=dict.fromkeys(names, flaw))
+    with pytest.raises(EventMismatch, match="was given 100 answers that it cannot read"):
+        find_answer("w", work, EventRegistry.of([Score]))
 
 
 async def test_a_step_that_takes_a_response_as_its_event_needs_no_waiter() -> None:
