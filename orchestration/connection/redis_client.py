@@ -35,6 +35,9 @@ from .settings import redact_url
 #: The fewest rights of an ACL user that umbel works with, broker included.
 RIGHTS = "~umbel:* &umbel:* +@read +@write +@pubsub +@scripting +@transaction +@connection +time -@dangerous"
 
+#: What Redis takes as the name of a connection.
+_CLIENT_NAME = re.compile("[!-~]*")
+
 _OF_SENTINEL = ("sentinel://", "redis+sentinel://", "rediss+sentinel://")
 
 #: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
@@ -135,6 +138,8 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
             # Replies are read in one form, whatever the URL asks redis-py for.
             pool.connection_kwargs |= {"protocol": 2, "decode_responses": False}
             pool.connection_class(**pool.connection_kwargs)
+            if not _CLIENT_NAME.fullmatch(pool.connection_kwargs.get("client_name") or ""):
+                raise ValueError("its client_name has spaces or characters that Redis does not take in one")
             return pool
         except ValueError as error:
             # A password that was not percent-encoded is taken for a port, and the error quotes it.

@@ -111,6 +111,7 @@ def test_dev_serves_until_it_is_interrupted_and_other_terminals_attach_to_it(cli
         done = dev.wait()
 
     assert done.code == 0
+    assert (done.out + done.err).count("Warm shutdown") == 1
     assert nothing_is_left(cli)
 
 

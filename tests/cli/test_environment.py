@@ -76,6 +76,7 @@ def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monk
         (f"redis://:pa@{SECRET}@127.0.0.1:6379/0", "an @ in its password is not written as %40"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?family=0", "redis-py has no option 'family'"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?socket_timeout=soon", "socket_timeout"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/0?client_name=my%20shop", "its client_name has spaces"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?credential_provider=x", "an option of it is for programs"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?connection_class=x", "an option of it is for programs"),
         (

@@ -159,6 +159,10 @@ class Supervisor:
         """End processes that `spawn` started: SIGTERM to all, SIGKILL to the group of each that takes too long."""
         for process in processes:
             process.terminate()
+        self.outwait(*processes, within_seconds=within_seconds)
+
+    def outwait(self, *processes: subprocess.Popen[bytes], within_seconds: float) -> None:
+        """The same for processes that were asked to end before: no further SIGTERM is sent."""
         for process in processes:
             try:
                 process.wait(within_seconds)

@@ -59,6 +59,7 @@ class CommandProcess:
         reading, writing = os.pipe()
         self._writing: int | None = None
         self._drained = threading.Event()
+        self._is_asked_to_end = False
         try:
             self.process = supervisor.spawn(
                 _command_line(command, options),
@@ -98,10 +99,17 @@ class CommandProcess:
             self._drained.wait(_DRAIN_SECONDS)
         self._say = lambda _: None
 
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, once: Celery says with each one that it is shutting down."""
+        if not self._is_asked_to_end:
+            self._is_asked_to_end = True
+            self.process.terminate()
+
     def stop(self, *, within_seconds: float | None = None) -> None:
         """End it: by SIGTERM, or by SIGKILL if that takes too long; None is as long as it may take."""
+        self.ask_to_end()
         patience = self._stop_seconds if within_seconds is None else within_seconds
-        self._supervisor.stop(self.process, within_seconds=patience)
+        self._supervisor.outwait(self.process, within_seconds=patience)
         self._close()
 
     def __enter__(self) -> Self:

@@ -121,7 +121,7 @@ class Programs:
 
     def _restart(self) -> None:
         for process in self._restarted:
-            process.process.terminate()  # now, so that it takes no more work
+            process.ask_to_end()  # now, so that it takes no more work
             ending = Thread(target=process.stop, name="umbel-ending", daemon=True)
             ending.start()
             self._ending.append(ending)
@@ -132,7 +132,7 @@ class Programs:
         """End all; None is as long as each may take."""
         programs = *self._restarted, *self._running
         for program in programs:
-            program.process.terminate()
+            program.ask_to_end()
         until = None if within_seconds is None else time.monotonic() + within_seconds
         for program in programs:
             program.stop(within_seconds=None if until is None else max(0.0, until - time.monotonic()))
