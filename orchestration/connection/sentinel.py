@@ -95,7 +95,8 @@ class Sentinels:
     @property
     def transport_options(self) -> dict[str, object]:
         """What kombu has to know beside the URL."""
-        return {"master_name": self.name, "sentinel_kwargs": self._options_there()}
+        # A sentinel that is away is asked once, while the worker's loop stands still; then the next one.
+        return {"master_name": self.name, "sentinel_kwargs": self._options_there() | {"retry": Retry(NoBackoff(), 0)}}
 
     @property
     def tls_options(self) -> dict[str, str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from support.eventually import eventually
 from umbel.workers.embedded.binary import find_server
@@ -56,6 +58,22 @@ class Watched:
         self._processes[port].send_signal(signal.SIGKILL)
         self._processes[port].wait()
 
+    def pause(self, port: int) -> None:
+        """SIGSTOP: a virtual machine that stands still."""
+        self._processes[port].send_signal(signal.SIGSTOP)
+
+    def resume(self, port: int) -> None:
+        """SIGCONT."""
+        self._processes[port].send_signal(signal.SIGCONT)
+
+    def follows(self, port: int) -> bool:
+        """Whether a server is a replica that keeps up."""
+        try:
+            state = self._ask(port)
+        except RedisError:  # it closes its connections as it becomes one
+            return False
+        return bool(state["role"] == "slave" and state["master_link_status"] == "up")
+
     def close(self) -> None:
         """End all of them."""
         self._supervisor.stop(*self._processes.values(), within_seconds=5)
@@ -90,7 +108,8 @@ class Watched:
         )
 
     def _client(self, port: int) -> Any:
-        return Redis(port=port, password=self.password, decode_responses=True, socket_timeout=2)
+        options: dict[str, Any] = {"socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
+        return Redis(port=port, password=self.password, decode_responses=True, **options)
 
     def _answers(self, port: int) -> bool:
         assert self._processes[port].poll() is None, (self.folder / f"{port}.log").read_text()
