@@ -31,7 +31,14 @@ CHOSEN = {
         "test_running_and_queued_executions_are_cancelled_and_the_fan_in_gets_the_rest",
     ),
     "streams/test_streaming.py": (),
-    "sessions/test_sessions.py": (),
+    "sessions/test_sessions.py": (
+        "test_runs_of_a_session_share_the_state_and_have_their_turns_in_the_order_of_their_starts",
+        "test_interrupting_keeps_what_was_written_and_rolling_back_does_not",
+        "test_of_concurrent_sends_each_is_delivered_once",
+        "test_a_session_can_be_forked_at_any_of_its_runs",
+        "test_a_deleted_session_leaves_nothing",
+        "test_sessions_are_listed_by_name_and_by_what_they_do",
+    ),
     "children/test_child_runs.py": (
         "test_results_of_many_come_in_their_order",
         "test_the_failure_of_a_child_is_raised_in_the_step_with_its_cause",
@@ -49,7 +56,11 @@ CHOSEN = {
     "snapshots/test_snapshots.py": (
         "test_a_snapshot_of_a_waiting_run_continues_without_input_and_leaves_the_original_alone",
     ),
-    "running/test_many_runs.py": (),
+    "running/test_many_runs.py": (
+        "test_runs_are_found_by_their_tags_from_the_newest_on",
+        "test_running_runs_are_cancelled_and_others_are_left",
+        "test_ended_runs_are_deleted_and_running_ones_are_left",
+    ),
 }
 
 
