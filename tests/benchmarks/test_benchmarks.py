@@ -19,13 +19,14 @@ from support import ROOT
 
 def run(*arguments: str) -> str:
     command = [sys.executable, "-m", "benchmarks.run", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=110).stdout
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=240).stdout
 
 
 def latency(numbers: dict[str, list[float | None]], **targets: dict[str, float]) -> Row:
     return Row(Shape("group", "chain", "ms", "lower", lambda *_: None, **targets), numbers)
 
 
+@pytest.mark.timeout(300)
 def test_a_quick_run_has_a_number_of_umbel_in_every_row_and_a_point_on_every_curve() -> None:
     # Of those that differ in their number of processes only, one is enough here.
     printed = run("--quick", "--repeat", "1", "--contenders", BY_HAND, CANVAS, DRAMATIQ, TASKIQ, LLAMA_INDEX, DBOS)

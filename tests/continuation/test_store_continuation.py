@@ -70,13 +70,29 @@ def test_what_it_continues_with_is_a_claim_like_any_other(store: Store) -> None:
 
 def test_a_commit_asked_again_gives_the_same_work_until_that_has_moved_on(store: Store) -> None:
     run, work = begun(store)
-    first = commit(run, work, FannedOut((event("L", n=1),)))
+    outcome = FannedOut((event("L", n=1), event("L", n=2)))
+    first = commit(run, work, outcome)
     assert first.continued is not None
+    assert first.dispatches
 
-    assert commit(run, work, FannedOut((event("L", n=1),))) == first
+    assert commit(run, work, outcome) == first
 
     commit(run, first.continued, Returned(None), None)
-    assert commit(run, work, FannedOut((event("L", n=1),))) == replace(first, continued=None)
+    assert commit(run, work, outcome) == replace(first, continued=None)
+
+
+def test_a_commit_that_only_goes_on_is_stale_once_its_work_has_moved_on(store: Store) -> None:
+    run, work = begun(store)
+    outcome = FannedOut((event("L", n=1),))
+    first = commit(run, work, outcome)
+    assert first == Applied(continued=first.continued)
+    assert first.continued is not None
+
+    assert commit(run, work, outcome) == first
+    assert not store.client.exists(run.keys[f"answer:{work.work_id}"])
+
+    commit(run, first.continued, Returned(None), None)
+    assert run.try_commit(work, outcome) is Refusal.STALE
 
 
 def test_steps_that_the_process_does_not_continue_are_dispatched(store: Store) -> None:
