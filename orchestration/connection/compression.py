@@ -6,10 +6,19 @@ seen from the first bytes.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import zlib
 from typing import Any, Literal
+
+try:  # one interface: that of Python 3.14 and its backport
+    if sys.version_info >= (3, 14):
+        from compression import zstd as _found
+    else:
+        from backports import zstd as _found
+except ImportError:
+    zstd: Any = None
+else:
+    zstd = _found
 
 Compression = Literal["zlib", "zstd"]
 
@@ -20,17 +29,6 @@ MOST_COMPRESSED = 64 << 20
 HOW_TO_HAVE_ZSTD = "install the extra umbel[zstd], or use Python 3.14 or newer"
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-
-
-def _zstd() -> Any:
-    try:
-        return importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-    except ImportError:
-        return None
-
-
-#: The module of Python 3.14 or its backport, which have one interface; None without it.
-zstd = _zstd()
 
 
 def compressed(plain: bytes, how: Compression = "zlib") -> bytes:

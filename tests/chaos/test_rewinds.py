@@ -95,10 +95,13 @@ def test_a_fork_of_a_run_whose_retention_ends_meanwhile_is_whole_or_is_not(
         expected = load.seen[origin]
         load.forget(origin)
         point = next(point.seq for point in handler.history(step="quick", kinds=["commit"]))
+        keys = list(store.client.scan_iter(match=f"*{origin}*", count=1000))
         pipe = store.client.pipeline(transaction=False)
-        for key in store.client.scan_iter(match=f"*{origin}*", count=1000):
+        for key in keys:
             pipe.pexpire(key, chosen.randint(1, 40) if number else 40_000)
         pipe.execute()
+        if number == 1:
+            eventually(lambda keys=keys: not store.client.exists(*keys), "all of it is expired")
         fork_id = f"fork{number}"
         try:
             fork = handler.fork(point, run_id=fork_id)
