@@ -40,6 +40,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "expire": ("expire", ("expired",)),
     "child": ("child_ended", ("told",)),
     "child_started": ("child_started", ("noted",)),
+    "child_again": ("child_ended", ("again",)),
     "rewind": ("rewind", ("rewound",)),
     "retire": ("retire", ("retired",)),
 }

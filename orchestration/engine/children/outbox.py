@@ -44,6 +44,9 @@ from .spec import ChildSpec
 
 logger = logging.getLogger("umbel.children")
 
+#: In the last event of a child that was ended because its parent had ended, or was put back to before.
+_BY_PARENT = b'"by_parent":true'
+
 #: So many child runs are started or ended at a time.
 _AT_ONCE = 32
 
@@ -273,10 +276,10 @@ class Outbox:
         await self._forget(child_id, f"ended|{child_id}")
 
     async def _tell(self, parent: str, child_id: str, status: str, event: bytes, *, unbegun: bool = False) -> None:
-        reply = await self._store.verb(
-            "child_ended", parent, child=child_id, status=status, event=event, unbegun=unbegun or None
-        )
-        if reply[0] != b"told":
+        parted = event is not None and status == "cancelled" and _BY_PARENT in event
+        about = {"unbegun": unbegun or None, "parted": parted or None}
+        reply = await self._store.verb("child_ended", parent, child=child_id, status=status, event=event, **about)
+        if reply[0] not in (b"told", b"again"):
             return
         await self._lives.follow(parent, self._store.applied(parent, reply[1]))
 
@@ -297,7 +300,7 @@ class Outbox:
             await self._start(parent, child_id, child)
         if not await is_of_another(self._store, parent, child_id):  # the id chosen for it may have been taken
             with suppress(RunNotFound):
-                await self._lives.finish(child_id, "cancelled", ending(CANCELLED))
+                await self._lives.finish(child_id, "cancelled", ending(CANCELLED, by_parent=True))
         await self._look_no_more(parent, child_id)
 
     async def _status(self, run_id: str) -> str | None:

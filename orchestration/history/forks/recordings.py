@@ -24,7 +24,7 @@ from .outcomes import Commands, envelope_of, outcome_of, raw
 from .recorded import Recorded, Recordings, digest, digest_of_events, digest_of_state
 
 #: What work items with such entries did depends on more than what is compared.
-_UNCLEAR = ("collect", "stage", "unstage", "child", "child_started")
+_UNCLEAR = ("collect", "stage", "unstage", "child", "child_started", "child_again")
 
 
 async def recordings(

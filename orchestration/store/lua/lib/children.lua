@@ -80,7 +80,7 @@ local function look_now(id)
 end
 
 -- Whatever has become of a child, it goes on; if it has completed, its end is reported again.
-local function take_up(id, child)
+function children.take_up(id, child)
   child.st = 'reviving'
   children.put(id, child)
   look_now(id)
@@ -95,7 +95,7 @@ function children.spawn(c, record)
   journal.lead_to(c.id, 'child', c.en)
   stay(child, 1)
   if known then                                    -- the run was put back, and the id was chosen: it is that one again
-    take_up(c.id, child)
+    children.take_up(c.id, child)
   elseif c.n then
     children.put(c.id, child)
     redis.call('HSET', K.children, record.work_id .. '#' .. whole(c.n), c.id)
@@ -259,7 +259,7 @@ function children.go_back(kept)
       child.w, child.wt, child.pe = c.w, c.wt, c.pe
       if c.go then stay(child, 1) end
       if c.n then redis.call('HSET', K.children, c.w .. '#' .. whole(c.n), id) end
-      if c.go and child.st ~= 'held' then take_up(id, child) else children.put(id, child) end
+      if c.go and child.st ~= 'held' then children.take_up(id, child) else children.put(id, child) end
     elseif child then
       child.w, child.wt = '', ''
       if child.pe == 'wait' then child.pe = 'cancel' end
