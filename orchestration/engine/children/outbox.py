@@ -257,7 +257,7 @@ class Outbox:
             try:
                 await self._lives.retry(child_id)
             except NotRetried:
-                await self._tell(parent, child_id, status, found[1])
+                await self._tell(parent, child_id, status, found[1], is_final=True)
             else:
                 await self._look_later(parent, child_id)
         else:
@@ -275,8 +275,11 @@ class Outbox:
             await self._tell(parent.decode(), child_id, status.decode(), event)
         await self._forget(child_id, f"ended|{child_id}")
 
-    async def _tell(self, parent: str, child_id: str, status: str, event: bytes, *, unbegun: bool = False) -> None:
-        parted = event is not None and status == "cancelled" and _BY_PARENT in event
+    async def _tell(
+        self, parent: str, child_id: str, status: str, event: bytes, *, unbegun: bool = False, is_final: bool = False
+    ) -> None:
+        # What was ended for its parent is taken up again if that waits for it, unless that was tried.
+        parted = not is_final and event is not None and status == "cancelled" and _BY_PARENT in event
         about = {"unbegun": unbegun or None, "parted": parted or None}
         reply = await self._store.verb("child_ended", parent, child=child_id, status=status, event=event, **about)
         if reply[0] not in (b"told", b"again"):
