@@ -360,8 +360,7 @@ class Executor:
             committed = await self.engine.commit(
                 work, plan, outcome, emitted, entry=entry, carry_on=carry_on, quickly=quickly
             )
-            if isinstance(committed.reply, Applied):
-                gained = committed.reply.continued
+            gained = committed.reply.continued if isinstance(committed.reply, Applied) else None
         finally:
             if carry_on is not None:
                 held = None if gained is None else Held(gained.run_id, gained.work_id, gained.claim_id)

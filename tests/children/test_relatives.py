@@ -8,6 +8,7 @@ from support.store import driving
 from support.store.blocking import BlockingStore as Store
 from support.store.verb_cases import parent_of
 from umbel import ChildRunStarted, Context, Event, StartEvent, StopEvent, Workflow, step
+from umbel.orchestration.history.verify import verify
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -108,3 +109,17 @@ def test_a_child_that_ends_before_its_start_is_noted_is_announced_all_the_same(s
     assert store.verb("child_started", run.run_id, child="child", look=9) == [b"noted"]
     stream = store.client.xrange(run.keys["stream"])
     assert [fields[b"d"].count(b"umbel.ChildRunStarted") for _, fields in stream] == [1]
+
+
+def test_what_ended_a_child_for_its_parent_is_no_answer_to_a_parent_that_waits_for_it(store: Store) -> None:
+    run, _ = parent_of(store)
+    assert store.verb("child_started", run.run_id, child="child", look=9) == [b"noted"]
+    about = {"child": "child", "status": "cancelled", "event": driving.event("x").to_bytes()}
+
+    reply = store.verb("child_ended", run.run_id, **about, parted=True)
+    assert reply[0] == b"again"
+    assert store.applied(run.run_id, reply[1]).looks == ("child",)  # it is taken up there
+    assert store.call(verify, store, run.run_id).holds
+
+    assert store.verb("child_ended", run.run_id, **about)[0] == b"told"  # it could not be
+    assert store.verb("child_ended", run.run_id, **about, parted=True)[0] == b"known"
