@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.chaos.concluding import conclude, next_progress, start_workers
+from support.chaos.concluding import ONE_SEED, conclude, next_progress, start_workers
 from support.chaos.deployment import ChaosDeployment, DeployChaos
 from support.chaos.mixed_load import Load
 from support.chaos.recovery_report import RecoveryReport
@@ -34,8 +34,9 @@ def cluster(tmp_path: Path, supervisor: Supervisor) -> Iterator[ClusterUnderTest
 
 @pytest.fixture
 def deployment(
-    deploy_chaos: DeployChaos, cluster: ClusterUnderTest, redis_server: RedisUnderTest, seed: int
+    deploy_chaos: DeployChaos, cluster: ClusterUnderTest, redis_server: RedisUnderTest, request: pytest.FixtureRequest
 ) -> Iterator[ChaosDeployment]:
+    seed = request.getfixturevalue("seed") if "seed" in request.fixturenames else ONE_SEED
     deployment = deploy_chaos(cluster.url, seed=seed, broker_url=redis_server.url)
     start_workers(deployment)
     yield deployment
@@ -102,3 +103,56 @@ def test_slots_that_move_under_load_interrupt_nothing_for_long_and_lose_nothing(
         move = cluster.move_whole if number % 2 else cluster.move
         move(slot, source, chosen.choice([port for port in cluster.living_primaries() if port != source]))
     conclude(report, "F42 slot moves", load, seed=seed)
+
+
+#: How long a node is away in the tests below, in seconds: thirty leases.
+MINUTE = 60.0
+
+
+@pytest.mark.parametrize("away", ["killed", "stands still"])
+def test_runs_go_on_while_a_primary_is_away_for_a_minute_and_it_comes_back_as_a_replica(
+    deployment: ChaosDeployment, cluster: ClusterUnderTest, report: RecoveryReport, away: str
+) -> None:
+    leave, come_back = (cluster.kill, cluster.start) if away == "killed" else (cluster.pause, cluster.resume)
+    load = Load(deployment, ONE_SEED)
+    load.start(20, seconds=0.1)
+    await_copies(cluster)
+    slot = slots_of(deployment)[0]
+    node = cluster.owner_of(slot)
+    leave(node)
+    at = time.monotonic()
+    eventually(lambda: cluster.owner_of(slot) != node, "a replica has the slots")
+    while time.monotonic() < at + MINUTE:
+        started = load.start(5, seconds=0.1)
+        load.answer()
+        eventually(lambda: len(load.ended(started)) == 5, "runs end while the node is away")  # noqa: B023
+    come_back(node)
+    eventually(lambda: cluster.follows(node), "it is a replica")
+    load.start(5)
+    recovery = [next_progress(deployment, at)]
+    conclude(report, f"F44 primary {away}, a minute", load, seed=ONE_SEED, recovery_seconds=recovery, is_set_back=True)
+
+
+def test_runs_of_a_primary_that_nothing_replaces_wait_for_it_a_minute_and_the_others_go_on(
+    deployment: ChaosDeployment, cluster: ClusterUnderTest, report: RecoveryReport
+) -> None:
+    node = cluster.owner_of(slots_of(deployment)[0])
+    replica = cluster.replica_of(node)
+    cluster.kill(replica)
+    load = Load(deployment, ONE_SEED)
+    runs = load.start(30, seconds=0.3)
+    load.answer()
+    keys = deployment.store.locate
+    elsewhere = [run for run in runs if cluster.owner_of(slot_of(keys(run)["run"])) != node]
+    assert 0 < len(elsewhere) < len(runs)
+    cluster.pause(node)
+    at = time.monotonic()
+    eventually(lambda: time.monotonic() > at + MINUTE, "a minute is over", MINUTE * 2)
+    assert load.ended(elsewhere)
+    back = time.monotonic()
+    cluster.resume(node)
+    cluster.start(replica)
+    eventually(lambda: cluster.follows(replica), "it has a replica again")
+    load.start(5)
+    recovery = [next_progress(deployment, back)]
+    conclude(report, "F45 primary and replica away, a minute", load, seed=ONE_SEED, recovery_seconds=recovery)
