@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
 from support.docs.pages import ROOT
 from support.docs.served import UMBEL
@@ -25,6 +27,45 @@ UNIT = ROOT / "deploy" / "systemd" / "umbel-worker@.service"
 OBJECTS: list[dict[str, Any]] = list(yaml.safe_load_all((KUBERNETES / "umbel.yaml").read_text()))
 SCALED: dict[str, Any] = yaml.safe_load((KUBERNETES / "keda.yaml").read_text())
 DEPLOYMENTS = {each["metadata"]["name"]: each for each in OBJECTS if each["kind"] == "Deployment"}
+
+
+class Part(BaseModel):
+    """Of a KEDA object. No package has its schema: these are the fields of `keda.sh/v1alpha1` that we may use."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class Target(Part):
+    """What is scaled, a Deployment unless it says otherwise."""
+
+    name: str
+
+
+class Prometheus(Part):
+    """What a Prometheus is asked; all values are strings."""
+
+    server_address: str
+    query: str
+    threshold: str
+
+
+class Trigger(Part):
+    """What is looked at. A wait is no amount that could be divided among workers: its metric type is `Value`."""
+
+    type: Literal["prometheus"]
+    metric_type: Literal["Value"]
+    metadata: Prometheus
+
+
+class Scaling(Part):
+    """`spec`. A fallback there can be for metrics of type `AverageValue` alone, which ours are not."""
+
+    scale_target_ref: Target
+    polling_interval: int
+    cooldown_period: int
+    min_replica_count: int
+    max_replica_count: int
+    triggers: list[Trigger]
 
 
 def pods() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -46,6 +87,13 @@ def check_command(words: list[str]) -> None:
 @pytest.mark.parametrize("manifest", OBJECTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
 def test_a_manifest_fits_the_schema_of_kubernetes(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_scaled_object_has_the_fields_that_keda_reads() -> None:
+    assert (SCALED["apiVersion"], SCALED["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    scaling = Scaling.model_validate(SCALED["spec"])
+    assert 0 < scaling.min_replica_count < scaling.max_replica_count
+    assert all(float(trigger.metadata.threshold) > 0 for trigger in scaling.triggers)
 
 
 def test_containers_and_their_probes_use_commands_that_there_are() -> None:
