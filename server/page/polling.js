@@ -6,6 +6,8 @@ import { get } from "./http.js";
 /**
  * Load a path now and every few seconds, and hand each answer to `show`.
  *
+ * `load` asked for while an answer is under way loads once more after it: that answer may be older than what was done.
+ *
  * @param {string} path
  * @param {AbortSignal} signal aborts when the view is left
  * @param {number} intervalMs
@@ -15,8 +17,13 @@ export function polled(path, signal, intervalMs, show) {
   const place = h("div", { class: "polled", "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
   let isShown = false;
   let isLoading = false;
+  let isAskedAgain = false;
   async function load() {
-    if (isLoading || signal.aborted) return;
+    if (signal.aborted) return;
+    if (isLoading) {
+      isAskedAgain = true;
+      return;
+    }
     isLoading = true;
     try {
       const answer = await get(path, signal);
@@ -31,10 +38,14 @@ export function polled(path, signal, intervalMs, show) {
     }
     isLoading = false;
     place.removeAttribute("aria-busy");
+    if (isAskedAgain) {
+      isAskedAgain = false;
+      load();
+    }
   }
   load();
   const timer = setInterval(() => {
-    if (!document.hidden) load();
+    if (!document.hidden && !isLoading) load();
   }, intervalMs);
   signal.addEventListener("abort", () => clearInterval(timer));
   return { place, load };

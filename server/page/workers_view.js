@@ -56,7 +56,8 @@ export function workersView(signal) {
 
   const { place, load } = polled("console/workers", signal, REFRESH_MS, (around, found) => {
     const served = workflowRows(found.workers, found.paused_workflows, toggle);
-    if (found.workers.length === 0 && found.limits.length === 0 && served.length === 0) {
+    const isEmpty = [found.workers, found.limits, served].every((each) => each.length === 0);
+    if (isEmpty && !found.queues.some((/** @type {QueueFigures} */ each) => each.paused_since)) {
       fill(around, blank("No workers.", "Runs are stored and continue once a worker starts: umbel worker module"));
       return;
     }
