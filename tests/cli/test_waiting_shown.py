@@ -67,6 +67,26 @@ class Returned(Workflow):
         return StopEvent(result=ev.by)
 
 
+class Plain(Workflow):
+    @step
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent:
+        return InputRequiredEvent(prefix="Your name?")
+
+    @step
+    async def reply(self, ev: HumanResponseEvent) -> StopEvent:
+        return StopEvent(result=ev.response)
+
+
+class Astray(Workflow):
+    @step
+    async def wander(self, ev: StartEvent) -> Item:
+        return Done()
+
+    @step
+    async def work(self, ev: Item) -> StopEvent:
+        return StopEvent()
+
+
 class Blocked(Workflow):
     @step
     def block(self, ev: StartEvent) -> StopEvent:
@@ -157,6 +177,35 @@ def test_ctrl_c_ends_a_run_within_two_seconds_and_says_how_to_resume_it(cli: Cli
     assert "Traceback" not in terminal.text
     assert "|" not in terminal.text
     assert took < 10  # two seconds on a machine that has nothing else to do
+
+
+def test_a_question_that_any_human_response_answers_is_shown_with_the_custom_name_of_the_answer(cli: Cli) -> None:
+    with Terminal(cli, "run", "flows.py:Plain", "--run-id", "asked", columns=160) as terminal:
+        terminal.says("Waiting for HumanResponseEvent: Your name?")
+        terminal.says("Answer with: umbel send asked HumanResponseEvent response=…")
+        cli("send", "asked", "HumanResponseEvent", "response=Ada")
+        assert terminal.ends() == 0
+    assert terminal.text.endswith("\nAda\n")
+
+
+def test_a_run_whose_event_no_step_accepts_says_so_once(cli: Cli) -> None:
+    with Terminal(cli, "run", "flows.py:Astray", "--run-id", "astray", columns=160) as terminal:
+        terminal.says("No step accepts or waits for: Done. Check what the steps return and send.")
+        assert "No step accepts or waits for: Done." in cli("show", "astray").err
+        terminal.press_ctrl_c()
+        assert terminal.ends() == 130
+    assert terminal.text.count("No step accepts") == 1
+
+
+def test_a_run_of_a_paused_workflow_says_what_it_waits_for(cli: Cli, durable_redis_url: str) -> None:
+    with Terminal(cli, "worker", "flows.py", "--redis", durable_redis_url, columns=160) as worker:
+        worker.says("ready.")
+        cli("pause", "--workflow", "Fan", "--redis", durable_redis_url)
+        with Terminal(cli, "run", "flows.py:Fan", "--redis", durable_redis_url, columns=160) as terminal:
+            terminal.says("its workflow is paused. Resume it with: umbel resume --workflow Fan")
+            cli("resume", "--workflow", "Fan", "--redis", durable_redis_url)
+            assert terminal.ends() == 0
+    assert terminal.text.count("is paused") == 1
 
 
 def test_a_second_ctrl_c_ends_a_run_at_once(cli: Cli) -> None:

@@ -1,18 +1,23 @@
-"""What a run waits for, as people are asked: the question, its time limit, and the command that answers it."""
+"""What a run waits for, as people are asked: the question, its time limit, and the command that answers it.
+
+Also why it may wait in vain: nobody accepts what was sent, or its workflow is paused.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...orchestration.engine.pausing.workflows import covered_by, pauses
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.inspection.run_detail import read_detail
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.tagged_json import untagged
 from ...orchestration.store.verbs import Store
-from ...tasks.events.event import Event, event_name, loaded_event
+from ...tasks.events.event import Event, HumanResponseEvent, event_name, loaded_event
 from ...tasks.values.described_fields import model_of
 from .output import instant
 
@@ -78,6 +83,31 @@ async def open_questions(store: Store, run_id: str, classes: Iterable[type[Event
     ]
 
 
+async def unaccepted_events(store: Store, run_id: str) -> str | None:
+    """A sentence that names the events of a run that no step accepts and none has waited for so far; None if all are.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    kept = Counter(each.event.type.rpartition(".")[2] for each in (await store.inbox(run_id)).inbox)
+    if not kept:
+        return None
+    events = ", ".join(name if number == 1 else f"{number} {name}" for name, number in kept.items())
+    return f"No step accepts or waits for: {events}. Check what the steps return and send."
+
+
+async def paused_because(store: Store, workflow: str) -> str | None:
+    """A sentence that says that a workflow is paused, and how to resume it; None if it is not.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    paused = covered_by(workflow, (await pauses(store)).workflows)
+    if paused is None:
+        return None
+    return f"No further step begins, as its workflow is paused. Resume it with: umbel resume --workflow {paused}"
+
+
 async def announced_events(store: Store) -> dict[str, type[Event]]:
     """Classes with the fields of the events from outside that the workers announce, by wire name.
 
@@ -112,5 +142,7 @@ def event_fields(event: Envelope) -> dict[str, Any]:
 def answer_fields(cls: type[Event] | None, given: Mapping[str, Any]) -> tuple[str, ...]:
     """`key=value` for what is required of an answer, `key=…` for what people fill in."""
     required = [name for name, field in cls.model_fields.items() if field.is_required()] if cls is not None else []
+    if cls is HumanResponseEvent and not given:
+        required = ["response"]  # it declares no field, and by custom its answer is called so
     filled = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items()]
     return (*filled, *(f"{name}=…" for name in required if name not in given))

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from ....orchestration.engine.pausing.workflows import covered_by, pauses
 from ....orchestration.inspection.endings import result_of, traceback_of, why_not_completed
 from ....orchestration.inspection.run_detail import read_detail
 from ....orchestration.inspection.run_list import newest_runs
@@ -24,7 +23,7 @@ from ....orchestration.store.replies import RunRecord
 from ....orchestration.store.verbs import Store
 from ..deployment import deployment_options, existing
 from ..output import clock, counted, instant, iso, note, print_json, print_table, say
-from ..questions import event_fields, open_questions
+from ..questions import event_fields, open_questions, paused_because, unaccepted_events
 from .find import find_run
 from .selecting import since_option, tag_option
 
@@ -141,14 +140,17 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         record, found, left, cut = runtime.portal.call(_read(runtime.store, run_id))
         began_with = runtime.portal.call(read_detail(runtime.store, run_id)).began_with
         questions = runtime.portal.call(open_questions(runtime.store, run_id))
-        paused = covered_by(record.workflow, runtime.portal.call(pauses(runtime.store)).workflows)
+        paused = runtime.portal.call(paused_because(runtime.store, record.workflow))
+        unaccepted = runtime.portal.call(unaccepted_events(runtime.store, run_id))
     if as_json:
         given = {"input": None if began_with is None else event_fields(began_with), "journal_entries_removed": cut}
         print_json(_whole(record, found, left) | given)
         return
     _print_head(record, found, left, began_with)
     if paused is not None and record.status == "running":
-        note(f"No further step begins, as its workflow is paused. Resume it with: umbel resume --workflow {paused}")
+        note(paused)
+    if unaccepted is not None and record.status in ("running", "timed_out"):
+        note(unaccepted)
     for question in questions:
         for line in question.lines(run_id):
             say(line)

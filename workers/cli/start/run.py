@@ -29,7 +29,7 @@ from ..interrupts import INTERRUPTED, next_interrupt_ends
 from ..other_code import await_same_code, warn_of_other_code
 from ..output import note, print_json, visible
 from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
-from ..questions import OpenQuestion, answer_fields, open_questions, question_text
+from ..questions import OpenQuestion, answer_fields, open_questions, paused_because, question_text, unaccepted_events
 from ..targets import load_workflow
 from .worker import concurrency_option, loglevel_option, pool_option
 
@@ -100,6 +100,8 @@ def run(
             warn_of_other_code(runtime, workflow, shown.say)
         handler = _begin(runtime, workflow, event, run_id)
         shown.begin(handler.run_id)
+        if (paused := runtime.portal.call(paused_because(runtime.store, workflow.workflow_name))) is not None:
+            shown.say(paused)
         check = worker.check if worker is not None else _hint_at_missing_worker(runtime, workflow, shown)
         try:
             record = _watch(runtime, workflow, handler.run_id, shown, check)
@@ -232,13 +234,17 @@ class _Questions:
         store, classes = self._runtime.store, self._workflow.events
         found = self._runtime.portal.call(open_questions(store, self._run_id, classes))
         if not found and self.asked is not None:
-            answers = [cls for cls in classes if issubclass(cls, HumanResponseEvent) and cls is not HumanResponseEvent]
+            answers = [cls for cls in classes if issubclass(cls, HumanResponseEvent)]
             text = question_text(self.asked)
             found = [
                 OpenQuestion(f"{text}|{cls.__name__}", "", cls.__name__, text, None, answer_fields(cls, {}))
                 for cls in answers
             ]
         self.asked = None
+        unaccepted = self._runtime.portal.call(unaccepted_events(store, self._run_id))
+        if unaccepted is not None and unaccepted not in self._known:
+            self._known.add(unaccepted)
+            self._shown.say(unaccepted)
         for question in found:
             if question.id not in self._known:
                 self._known.add(question.id)
