@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from celery import Celery
 
@@ -27,6 +27,7 @@ from ...orchestration.model.errors import (
     RunExists,
     RunNotFound,
     SessionBusy,
+    WorkflowRuntimeError,
 )
 from ...orchestration.model.plan import Plan
 from ...orchestration.sessions.look import current_run
@@ -127,8 +128,13 @@ class Runtime:
         Raises:
             RunExists: The id is taken.
             SessionBusy, SessionFull, SessionClosed: The session does not take it.
+            WorkflowRuntimeError: There is no such `when_busy`.
             StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
         """
+        if session is not None and when_busy not in get_args(WhenBusy):
+            raise WorkflowRuntimeError(
+                f"when_busy={when_busy!r} is not known. Choose one of: {', '.join(get_args(WhenBusy))}."
+            )
         if session is not None and when_busy == "join":
             assert event is not None, "there must be something to send"
             about = {"timeout_seconds": timeout_seconds, "options": options, "num_concurrent_runs": num_concurrent_runs}

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.errors import RunNotFound, SessionBusy, WorkflowRuntimeError
@@ -131,6 +131,8 @@ class Session:
         event = start_event_for(workflow, start_event, kwargs)
         if access == "write":
             return self._start(workflow, event, when_busy)
+        if access not in get_args(Access):
+            raise WorkflowRuntimeError(f"access={access!r} is not known. Choose one of: {', '.join(get_args(Access))}.")
         runtime, arguments = self._runtime_for(workflow), WorkflowDefinition.run_arguments(workflow)
         arguments["options"] |= {"session": self.name, "access": access}
         state = runtime.portal.call(self._hash(runtime).read_all())

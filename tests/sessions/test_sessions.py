@@ -125,6 +125,17 @@ async def test_a_run_that_would_not_wait_is_refused(session: umbel.Session) -> N
     assert await session.run(Chat(), text="other", when_busy="reject") == ["held", "other"]
 
 
+async def test_a_misspelt_way_to_start_is_refused_and_starts_nothing(session: umbel.Session) -> None:
+    misspelt: Any = "reed"
+    with pytest.raises(WorkflowRuntimeError, match="when_busy='reed' is not known. Choose one of: queue, reject"):
+        session.run(Chat(), text="other", when_busy=misspelt)
+    with pytest.raises(WorkflowRuntimeError, match="when_busy='reed' is not known"):
+        Chat().run(session=session.name, text="other", when_busy=misspelt)
+    with pytest.raises(WorkflowRuntimeError, match="access='reed' is not known. Choose one of: write, read, copy"):
+        session.run(Chat(), text="other", access=misspelt)
+    assert session.record() is None
+
+
 async def test_interrupting_keeps_what_was_written_and_rolling_back_does_not(session: umbel.Session) -> None:
     held = session.run(Chat(), text="interrupted", waits=True)
     await until_said(session, "interrupted")
