@@ -133,6 +133,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
 #: Named after something outside a run: owner -> SET of run|work|token it holds; plan digest -> STRING; state.
 OTHER_KEYS: dict[str, tuple[str, str]] = {
     "owner:<owner>": ("SET", "run|work|token of every work item the owner holds"),
+    "counted:<owner>": ("STRING", "the last batch of histograms that the owner has sent; in shard 0; lives an hour"),
     "plan:<digest>": ("STRING", "the plan's canonical JSON; never expires, a few kB per version of a workflow"),
     "state:<state_id>": ("HASH", "ctx.store: top-level key -> JSON; lives as long as the runs that use it"),
     "state:<state_id>:versions": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,22 @@ from ..model.work_item import Held, Work
 from ..store.replies import Applied
 from ..store.scripts import unpack
 from ..store.verbs import Store
+
+#: The shard whose counters have the histograms of processes: readers add up all shards.
+_COUNTING_SHARD = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a process has counted for monitors.
+
+    Attributes:
+        batch: Recognises these counts when they are sent again.
+        fields: Field of the counters -> how much is added.
+    """
+
+    batch: str
+    fields: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +45,14 @@ class Pulse:
         lost: Claims that the owner believed to hold and does not.
         handed_back: Claims beyond those, which are released: run by run, what is to be dispatched.
         unreached: Why leases in some shards were not renewed, where those of others were.
+        counted: The counts that it was to bring have arrived, if there were any.
     """
 
     fenced: bool
     lost: frozenset[Held]
     handed_back: tuple[tuple[str, Applied], ...] = ()
     unreached: StoreUnavailable | None = None
+    counted: bool = False
 
 
 class Leases:
@@ -51,6 +69,7 @@ class Leases:
         *,
         shards: Iterable[int] = (),
         is_held: Callable[[Held], bool] = lambda _: False,
+        counts: Counts | None = None,
     ) -> Pulse:
         """Renew the lease of everything `owner` holds; one command per shard that it has dealings with.
 
@@ -63,6 +82,7 @@ class Leases:
             shards: Shards to visit although nothing is held there, because something was until lately. A claim that
                 was given up there would keep a lease which nobody renews, and the owner would be declared dead.
             is_held: Asked before anything is handed back: a claim made since `held` was listed is no surplus.
+            counts: Added to the counters of the deployment, once, however often they are sent.
 
         Raises:
             StoreUnavailable: No shard answered.
@@ -70,20 +90,27 @@ class Leases:
         by_shard: dict[int, list[Held]] = defaultdict(list, {shard: [] for shard in shards})
         for each in held:
             by_shard[self.store.locate(each.run_id).shard].append(each)
+        if counts is not None:
+            by_shard[_COUNTING_SHARD]  # visited, too
         # All at once: the shards of a node that is away must not keep those of others from being renewed.
         replies = await asyncio.gather(
-            *(self._beat(shard, owner, mine) for shard, mine in by_shard.items()), return_exceptions=True
+            *(
+                self._beat(shard, owner, mine, counts if shard == _COUNTING_SHARD else None)
+                for shard, mine in by_shard.items()
+            ),
+            return_exceptions=True,
         )
         lost: set[Held] = set()
         handed_back: list[tuple[str, Applied]] = []
-        fenced, unreached, renewed = False, None, 0
-        for reply in replies:
+        fenced, unreached, renewed, counted = False, None, 0, False
+        for shard, reply in zip(by_shard, replies, strict=True):
             if isinstance(reply, StoreUnavailable):
                 unreached = reply
                 continue
             if isinstance(reply, BaseException):
                 raise reply
             renewed += 1
+            counted = counted or shard == _COUNTING_SHARD
             if reply[0] == b"fenced":
                 fenced = True
                 continue
@@ -94,13 +121,20 @@ class Leases:
                 handed_back += await self.hand_back(owner, beyond, charge=False)
         if unreached is not None and not renewed:
             raise unreached
-        return Pulse(fenced, frozenset(lost), tuple(handed_back), unreached)
+        return Pulse(fenced, frozenset(lost), tuple(handed_back), unreached, counted)
 
-    async def _beat(self, shard: int, owner: str, held: Iterable[Held]) -> list[Any]:
+    async def _beat(self, shard: int, owner: str, held: Iterable[Held], counts: Counts | None) -> list[Any]:
         lease = round(self.settings.lease_seconds * 1000)
         members = [each.member for each in held]
         return await self.store.shard_verb(
-            "heartbeat", shard, {"owner": f"owner:{owner}"}, owner=owner, lease=lease, held=members
+            "heartbeat",
+            shard,
+            {"owner": f"owner:{owner}", "counted": f"counted:{owner}"},
+            owner=owner,
+            lease=lease,
+            held=members,
+            batch=counts and counts.batch,
+            counts=counts and dict(counts.fields),
         )
 
     async def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:

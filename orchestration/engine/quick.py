@@ -168,7 +168,7 @@ class QuickCommits:
                 filling |= {"event_id": kept.event_id.encode(), "work_id": deliver.work_id.encode()}
                 filling["scope"] = _packed_scope(work.scope.path)
                 step, about = deliver.step.name, where(deliver.step, deliver.queue) | self._always
-                about |= {"en": deliver.event_name, "rc": deliver.recoveries, "i": trace.input, "wf": plan.workflow}
+                about |= {"en": deliver.event_name, "rc": deliver.recoveries, "i": trace.input}
             case [Trace(), Absorb() as absorb, Done()]:
                 filling["scope_id"] = pack(absorb.scope_id)  # with its length: snapshots bring longer ids
                 level = [scope_id for scope_id, _, _ in work.scope.levels()].index(absorb.scope_id)

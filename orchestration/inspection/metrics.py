@@ -1,7 +1,8 @@
 """What a deployment has done and its present state, in figures: read from Redis, so any process can report for all.
 
-Scripts count as they go, in the `counters` hash of each shard, at the cost of two commands per step and histogram.
-The shards are added up here, in three round trips however many runs there are.
+Scripts count as they go, in the `counters` hash of each shard. Histograms are gathered by the processes that execute
+steps, and come with their heartbeats (`tasks/owner/histograms.py`). The shards are added up here, in three round trips
+however many runs there are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..store.record import decode
 from ..store.replies import pairs
 from ..store.verbs import Store
 
-#: Upper bounds of the histograms' buckets, in milliseconds; `lua/lib/histograms.lua` has the same.
+#: Upper bounds of the histograms' buckets, in milliseconds.
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)
 
 #: What scripts count. The texts for people are in `server/operations/prometheus.py`.

@@ -211,7 +211,8 @@ class Work:
         members: Number of members of a fan-in (with `scope_id` naming the fan-out), else None.
         answers: waiter id -> answering event, None for a waiter that ran out of time.
         ended: waiter id -> the child run whose end that is, where it is known.
-        first_attempt_at, claimed_at: Redis time, ms.
+        first_attempt_at, dispatched_at, claimed_at: Redis time, ms.
+        queue: What it was dispatched to.
         sent_early: An attempt has flushed sent events already; what is sent again must be checked against them.
         taken: Logical names of collected sets that end with this work item.
         segments: Staged leftovers of lost attempts, segment -> size.
@@ -253,6 +254,8 @@ class Work:
     version: int
     branch: int = 0
     ended: Mapping[str, str] = field(default_factory=dict)
+    queue: str = ""
+    dispatched_at: int = 0
 
     @property
     def attempt(self) -> int:

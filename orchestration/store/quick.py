@@ -75,7 +75,15 @@ async def hop(store: Store, work: Work, to: Hop) -> Work | None:
             return None
         token, slot, now = (int(each) for each in reply[1:])
         return hopped_work(
-            work, to.step, to.work_id, to.event, claim_id=to.claim_id, token=token, slot=slot, claimed_at=now
+            work,
+            to.step,
+            to.work_id,
+            to.event,
+            queue=to.where["q"],
+            claim_id=to.claim_id,
+            token=token,
+            slot=slot,
+            claimed_at=now,
         )
 
     sent = [pack(args), to.commands] if to.commands else [pack(args)]

@@ -301,6 +301,8 @@ def _work(run_id: str, work_id: str, record: WorkRecord, meta: dict[str, Any], p
         version=meta["wv"],
         branch=meta.get("branch") or 0,
         ended=ends_of_children(record),
+        queue=record.queue,
+        dispatched_at=record.dispatched_at or record.claimed_at,
     )
 
 
@@ -325,7 +327,16 @@ def continued_work(before: Work, reply: list[Any]) -> Work:
 
 
 def hopped_work(
-    before: Work, step: str, work_id: str, event: Envelope, *, claim_id: str, token: int, slot: int, claimed_at: int
+    before: Work,
+    step: str,
+    work_id: str,
+    event: Envelope,
+    *,
+    queue: str,
+    claim_id: str,
+    token: int,
+    slot: int,
+    claimed_at: int,
 ) -> Work:
     """The work that a hop gave to the process that made it.
 
@@ -343,6 +354,8 @@ def hopped_work(
         bound=(event,),
         first_attempt_at=claimed_at,
         claimed_at=claimed_at,
+        queue=queue,
+        dispatched_at=claimed_at,
         dispatches=1,
         failures=0,
         losses=0,

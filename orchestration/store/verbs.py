@@ -179,7 +179,6 @@ class Store(StoreCalls):
             read=read,
             w=work.work_id,
             t=work.token,
-            wf=work.workflow,
             member=work.member,
             owner=work.owner,
             batches=batches,

@@ -196,6 +196,7 @@ class Executor:
                 raise
             if isinstance(reply, Work):
                 self.lease_holder.confirm(held)
+                self.lease_holder.histograms.waited(reply.queue, reply.claimed_at - reply.dispatched_at)
                 return reply
             self._let_go(held)
             if reply is not Refusal.FENCED:
@@ -239,6 +240,7 @@ class Executor:
         self.lease_holder.drop(held)
 
     async def _execute(self, work: Work, running: Running, plain: PlainCalls, until: float) -> Ended:
+        began = time.monotonic()
         registered = self.registry.find(work.workflow, work.run_id)
         if registered is None or work.step not in registered.steps:
             return await park(self.engine.leases, self.registry, work)
@@ -269,6 +271,7 @@ class Executor:
         reply = await (undisturbed(commit) if has_cancelled else commit)
         if isinstance(reply, Refusal):
             return Ended(reply.value)
+        self.lease_holder.histograms.took(work.workflow, work.step, 1000 * (time.monotonic() - began))
         if (gained := reply.continued) is not None:
             self.attempts.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
         if isinstance(outcome, Failed):

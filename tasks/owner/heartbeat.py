@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 
 from ...orchestration.connection.portal import Portal
+from ...orchestration.engine.leases import Counts
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.errors import UmbelError
 from ...orchestration.model.work_item import Held
 from ...orchestration.store.replies import Applied
+from .histograms import Histograms
 from .names import owner_name
 
 logger = logging.getLogger("umbel.owner")
@@ -39,6 +41,8 @@ class LeaseHolder:
         """
         self.worker = worker
         self.name = owner_name(worker)
+        #: How long steps took and waited here: goes to Redis with the heartbeat, and when the process ends.
+        self.histograms = Histograms()
         self._engine, self._portal, self._cancel = engine, portal, cancel
         self._lately: dict[int, float] = {}  # shard -> when something was last held there
         self._held: dict[Held, bool] = {}  # claim -> answered
@@ -108,11 +112,11 @@ class LeaseHolder:
     async def _give_back(self) -> None:
         with self._lock:
             name, shards = self.name, {self._shard(each) for each in self._held} | set(self._lately)
-        await self._hand_back_all(name, shards)
+        await self._hand_back_all(name, shards, self.histograms.batch())
 
-    async def _hand_back_all(self, name: str, shards: Collection[int]) -> None:
+    async def _hand_back_all(self, name: str, shards: Collection[int], counts: Counts | None = None) -> None:
         try:
-            pulse = await self._engine.leases.heartbeat(name, (), shards=shards)
+            pulse = await self._engine.leases.heartbeat(name, (), shards=shards, counts=counts)
         except UmbelError as error:
             about = {"action": "heartbeat_failed", "owner": name}
             logger.info("leases are left to run out: %s", error, extra=about)
@@ -142,11 +146,13 @@ class LeaseHolder:
                 since = time.monotonic() - 2 * settings.lease_seconds
                 self._lately = {shard: at for shard, at in self._lately.items() if at > since}
                 lately = list(self._lately)
-            if not held and not lately:
+            if not held and not lately and not self.histograms:
                 spent = 0.0
                 continue
             try:
-                pulse = await self._engine.leases.heartbeat(name, held, shards=lately, is_held=self.holds)
+                pulse = await self._engine.leases.heartbeat(
+                    name, held, shards=lately, is_held=self.holds, counts=self.histograms.batch()
+                )
             except UmbelError as error:
                 logger.warning("heartbeat failed: %s", error, extra={"action": "heartbeat_failed", "owner": name})
                 continue
@@ -155,6 +161,8 @@ class LeaseHolder:
                 continue
             finally:
                 spent = time.monotonic() - began
+            if pulse.counted:
+                self.histograms.arrived()
             left = [self._dispatch_all(pulse.handed_back)] if pulse.handed_back else []
             if pulse.unreached is not None:
                 about = {"action": "heartbeat_failed", "owner": name}

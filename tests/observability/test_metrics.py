@@ -10,10 +10,12 @@ import pytest
 import umbel.orchestration.store.scripts as scripts
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event, failed, plan_of, step, stop
+from umbel.orchestration.engine.leases import Counts, Leases
 from umbel.orchestration.inspection.metrics import BOUNDS, COUNTERS, Histogram, Metrics, read_metrics
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.model.work_item import Returned, Work
+from umbel.orchestration.model.work_item import Returned
 from umbel.orchestration.store.replies import CarryOn, Refusal
+from umbel.tasks.owner.histograms import Histograms
 
 ONE = plan_of(step("only", START))
 TWO = plan_of(step("first", START, queue="slow"), step("second", "A"))
@@ -34,45 +36,67 @@ def test_a_deployment_without_runs_has_figures_too(store: Store) -> None:
     assert metrics.sweep_lag_seconds == 0.0
 
 
-def test_each_attempt_is_one_observation_of_its_step_and_of_its_queue(store: Store) -> None:
-    for _ in range(3):
-        DrivenRun(store, TWO).start().play({"first": lambda _: Returned(event("A")), "second": lambda _: stop()})
+def test_a_claim_says_how_long_its_step_had_waited_in_which_queue(store: Store) -> None:
+    run = DrivenRun(store, TWO).start()
+    run.put_back(run.dispatches[0].work_id, "dispatched_at", 40_000)
+
+    first = run.claim("first")
+    second = run.commit(first, Returned(event("A")), carry_on=CarryOn("carried")).continued
+
+    assert first.queue == "slow"
+    assert 40_000 <= first.claimed_at - first.dispatched_at < 60_000
+    assert second is not None
+    assert second.queue == "umbel"
+    assert second.claimed_at == second.dispatched_at
+
+
+def test_what_a_process_has_observed_is_counted_once_however_often_it_is_sent(store: Store) -> None:
+    observed = Histograms()
+    for ms in (0.4, 0.4, 0.4, 40_000):
+        observed.took("W", "only", ms)
+    observed.waited("slow", 5)
+    batch = observed.batch()
+    leases = store.over(Leases)
+
+    for _ in range(2):
+        assert leases.heartbeat("o1", [], counts=batch).counted
 
     metrics = store.call(read_metrics, store)
-
-    assert {name: each.count for name, each in metrics.steps.items()} == {("W", "first"): 3, ("W", "second"): 3}
-    assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 3, "umbel": 3}
-    assert metrics.runs["completed"] == 3
+    took, waited = metrics.steps["W", "only"], metrics.waits["slow"]
+    assert {BOUNDS[at]: n for at, n in enumerate(took.counts) if n} == {5: 3, 60_000: 1}
+    assert took.total_ms == 40_001
+    assert waited == Histogram((1, *[0] * len(BOUNDS)), 5)
     assert counted(store) == {}
 
 
-def test_a_continued_step_was_executed_but_has_not_waited(store: Store) -> None:
-    run = DrivenRun(store, TWO).start()
-    following = run.commit(run.claim("first"), Returned(event("A")), carry_on=CarryOn("carried")).continued
+def test_what_has_not_arrived_is_sent_again_as_it_was() -> None:
+    observed = Histograms()
+    observed.waited("slow", 5)
+    batch = observed.batch()
+    observed.waited("slow", 7)
+
+    assert observed.batch() == batch
+    observed.arrived()
+    following = observed.batch()
+
     assert following is not None
-    run.commit(following, stop())
+    assert following.fields == {"wait|slow|2": 1, "wait|slow|sum": 7}
+    assert following.batch != batch.batch
+    observed.arrived()
+    assert not observed
+    assert observed.batch() is None
 
-    metrics = store.call(read_metrics, store)
 
-    assert {name: each.count for name, each in metrics.steps.items()} == {("W", "first"): 1, ("W", "second"): 1}
-    assert {queue: each.count for queue, each in metrics.waits.items()} == {"slow": 1}
-
-
-def test_how_long_a_step_took_falls_into_its_bucket(store: Store) -> None:
+def test_a_process_that_was_declared_dead_still_counts_what_it_did(store: Store) -> None:
     run = DrivenRun(store, ONE).start()
-    work = run.claim("only")
-    put_back(store, run, work, claimed_ms_ago=40_000)
-    run.commit(work, stop())
+    run.claim("only", owner="o1")
+    run.leases.fence("o1", run.keys.shard, known_dead=True)
+    store.client.zadd(store.keys.in_shard(0, "fenced"), {"o1": 1})
 
-    took = store.call(read_metrics, store).steps["W", "only"]
+    pulse = store.over(Leases).heartbeat("o1", [], counts=Counts("batch", {"took|W|only|1": 2}))
 
-    assert took.counts.index(1) == BOUNDS.index(60_000)
-    assert 40_000 <= took.total_ms < 60_000
-
-
-def put_back(store: Store, run: DrivenRun, work: Work, *, claimed_ms_ago: int) -> None:
-    """Make it look as if the work had been claimed a while ago."""
-    run.put_back(work.work_id, "claimed_at", claimed_ms_ago)
+    assert (pulse.fenced, pulse.counted) == (True, True)
+    assert store.call(read_metrics, store).steps["W", "only"].count == 2
 
 
 def test_names_with_any_characters_are_distinguished(store: Store) -> None:
@@ -152,13 +176,6 @@ def test_parked_and_overdue_work_is_reported(store: Store) -> None:
 
     assert metrics.parked == 1
     assert metrics.sweep_lag_seconds > 1_000_000  # due since 1970
-
-
-def test_the_bounds_are_those_of_the_scripts() -> None:
-    lua = Path(scripts.__file__).with_name("lua").joinpath("lib", "histograms.lua").read_text()
-    [bounds] = re.findall(r"BOUNDS = \{([^}]*)\}", lua)
-
-    assert tuple(int(bound) for bound in bounds.split(",")) == BOUNDS
 
 
 @pytest.mark.parametrize("counter", COUNTERS)

@@ -99,3 +99,14 @@ def test_a_run_that_has_ended_leaves_nothing_in_the_indexes(deployment: Deployme
     keys = [store.keys.in_shard(shard, name) for shard in range(deployment.settings.shards) for name in names]
     assert deployment.start(flows.Fan, n=5).result(40)[0] == 5
     eventually(lambda: store.client.exists(*keys) == 0, "all indexes are empty")
+
+
+def test_a_worker_that_ends_has_sent_how_long_its_steps_took(deployment: Deployment) -> None:
+    [worker] = deployment.workers
+    before = len(deployment.effects("first"))
+    assert deployment.start(flows.Chain, n=2).result(40) == 4
+
+    worker.terminate()
+
+    assert worker.process.wait(60) == 0
+    assert deployment.observed("first") == before + 1

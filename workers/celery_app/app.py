@@ -177,6 +177,11 @@ class Installation:
 
     def close(self) -> None:
         """End this process's executor and connections."""
+        self.end_executors()
+        self.runtime.close()
+
+    def end_executors(self) -> None:
+        """Give back what this process holds, send what it has counted, and stop executing."""
         with self._lock:
             executor, self._executor = self._executor, None
             on_loop, self._loop_executor = self._loop_executor, None
@@ -184,7 +189,6 @@ class Installation:
             executor.close()
         if on_loop is not None:
             on_loop.close()
-        self.runtime.close()
 
 
 def install(app: Celery, *workflows: Registrable, settings: Settings | None = None) -> Installation:
@@ -219,7 +223,11 @@ def install(app: Celery, *workflows: Registrable, settings: Settings | None = No
     def close_executor(**_: Any) -> None:
         installation.close()
 
+    def end_executors(**_: Any) -> None:
+        installation.end_executors()
+
     signals.worker_process_shutdown.connect(close_executor, weak=False)
+    signals.worker_shutdown.connect(end_executors, weak=False)  # the pools in one process have no signal of their own
     app.steps["worker"].add(SweepStep)
     app.steps["consumer"].add(ParkingStep)
     for workflow in workflows:

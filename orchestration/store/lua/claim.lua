@@ -44,7 +44,6 @@ if record.state ~= 'running' then
   record.redispatches = nil                    -- the next dispatch backs off from the beginning
   records.put(A.w, record)
   local line = unclaimed.line_of(record)
-  histograms.observe('wait|' .. record.queue, call.now - record.dispatched_at)
   unclaimed.drop(A.w, line)
   local newest = tonumber(redis.call('HGET', K.watermark, line) or 0)
   if newest > call.now then newest = 0 end      -- since then the clock was set back

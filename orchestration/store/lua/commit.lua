@@ -1,5 +1,5 @@
 -- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
--- Args: run, w, t token, wf workflow (for monitors), member, batches (early flushes that must have arrived), xs (state
+-- Args: run, w, t token, member, batches (early flushes that must have arrived), xs (state
 --   writes and collect_events calls that were answered), what the decision was made on (wv, iv, seen, answers, early:
 --   see `waiters.outdated`), entry (journal), and the common limits.
 --   carry (claim id: the caller continues with one work item that becomes ready), deny {step = 1 …} (but not of these),
@@ -61,7 +61,6 @@ if A.back then
   call.packed_commands, call.args = commands, nil
 end
 apply.commands(unpacked_body(), record)
-histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - claimed_at)
 if (record.failures or 0) > failures then
   redis.call('HINCRBY', K.counters, record.state == 'failed' and 'dead_letters' or 'retries', 1)
 end

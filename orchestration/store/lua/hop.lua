@@ -1,7 +1,7 @@
 -- The commit of the most common outcome: the step has returned one event for one other step, which the caller goes on
 -- with. Leaves what `commit` leaves, without taking its commands apart. Whatever is not exactly this case is answered
 -- `general`: nothing was written, and the caller asks `commit`.
--- Args: run, w, t token, wf, member, owner, carry, grace, entry and the common limits, all as in commit; of the next
+-- Args: run, w, t token, member, owner, carry, grace, entry and the common limits, all as in commit; of the next
 --   work item: n (its id), s, nw, q, p, to (see `where` in model/commands.py), e (event id), en (event name), d (its
 --   envelope), sc (fan-outs around both), rc (recoveries). i: what the step's input is called. Body: commands, for the
 --   journal alone.
@@ -35,7 +35,6 @@ carry.on(A.n, next_record())
 if record.event_id and not record.event then events.drop(record.event_id) end
 redis.call('HDEL', K.work, A.w)
 slots.give(record.step, record.slot, A.w)
-histograms.observe('took|' .. A.wf .. '|' .. record.step, call.now - record.claimed_at)
 redis.call('SREM', K.owner, A.member)
 journal.lead_to(A.n, A.s, A.en)
 journal.commit(A.entry, record.claimed_at)

@@ -18,6 +18,7 @@ from support.eventually import eventually
 from support.flows import everyday as process_flows
 from support.store.blocking import store_of
 from umbel import Settings, Workflow, WorkflowHandler
+from umbel.orchestration.inspection.metrics import read_metrics
 from umbel.orchestration.inspection.timeline import Execution, executions
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.supervisor import Supervisor
@@ -218,6 +219,11 @@ class Deployment:
         store = self.store
         shards = range(self.settings.shards)
         return sum(int(store.client.hget(store.keys.in_shard(s, "counters"), name) or 0) for s in shards)
+
+    def observed(self, step: str) -> int:
+        """How many attempts of a step are in the deployment's histograms."""
+        steps = self.store.call(read_metrics, self.store).steps
+        return sum(took.count for (_, name), took in steps.items() if name == step)
 
     def close(self) -> None:
         """End everything."""
