@@ -70,7 +70,7 @@ def write_exact(value: Any, depth: int = 1) -> Written:
         written, mark = _write_items(value, CONTAINERS[kind], depth)
         return written, mark | {"n": value.maxlen} if isinstance(value, deque) and isinstance(mark, dict) else mark
     if isinstance(value, Enum):
-        return _write_enum(value)
+        return _write_enum(value, depth)
     if isinstance(value, BaseModel):
         return _write_model(value, depth)
     if (atom := atom_of(value)) is not None:
@@ -153,15 +153,25 @@ def _key_text(key: Any, written: Any) -> str:
         return json.dumps(written, ensure_ascii=False)
 
 
-def _write_enum(value: Enum) -> Written:
+def _write_enum(value: Enum, depth: int) -> Written:
     kind = type(value)
     name = _findable(kind)
-    shown = value.value if type(value.value) in SCALARS else value.name
+    shown = value.value if type(value.value) in SCALARS else _shown(value, depth)
     if value.name is not None and kind.__members__.get(value.name) is value:
         return shown, {"t": name, "n": value.name}
     if type(value.value) is int:  # several flags at once
         return shown, name
     raise NotJson(f"holds {value!r}, which is no member of {qualified_name(kind)}", "Send one of its members.")
+
+
+def _shown(member: Enum, depth: int) -> Any:
+    """A member for readers without its class: its value as pydantic writes it, its name where JSON has none."""
+    try:
+        shown, _ = write_exact(member.value, depth + 1)
+        json.dumps(shown, allow_nan=False, ensure_ascii=False).encode()
+    except (NotJson, ValueError):
+        return member.name
+    return shown
 
 
 def _write_model(model: BaseModel, depth: int) -> Written:

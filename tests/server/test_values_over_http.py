@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 from typing import Any
@@ -11,11 +12,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from support.values.carriers import CARRIERS, equal, filled
-from support.values.kinds import KINDS
+from support.values.kinds import KINDS, Colour, Plain
 from umbel.orchestration.connection.settings import Settings
 from umbel.server.http.parsing import parse_event
 from umbel.server.http.protocol import event_json
 from umbel.tasks.events.codec import encode_event
+from umbel.tasks.values.exact_values import write_exact
 
 #: Here umbel's JSON has more than pydantic's: all fields of a subclass or an event, keys that are equal as texts.
 _MORE = ("mixed keys", "event")
@@ -25,6 +27,10 @@ _UNDECLARED = ("Any", "object", "bare list", "bare dict")
 _HOLDS_ANY = "dataclass"
 #: Pydantic does not read them.
 _OFFSET_WITH_SECONDS = re.compile(r"[+-]\d\d:\d\d:\d\d")
+
+
+class Range(enum.Enum):
+    OPEN = (0, float("inf"))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in _MORE + _UNDECLARED])
@@ -57,3 +63,15 @@ def test_an_event_over_http_is_what_pydantic_makes_of_its_json(kind: str) -> Non
         assert equal(cls.model_validate_json(json.dumps(read["value"])), expected)
 
     check()
+
+
+def test_a_member_of_an_enum_is_its_value_over_http_whatever_that_is_made_of() -> None:
+    event: Any = CARRIERS["dataclass"].model_construct(
+        **filled("dataclass", [Plain(1, Colour.BLUE), Plain(2, Colour.RED)])
+    )
+    written = json.loads(event_json(encode_event(event, Settings())))
+    assert written["value"]["several"] == [{"a": 1, "inner": ["b", 2]}, {"a": 2, "inner": "red"}]
+
+
+def test_a_member_whose_value_json_does_not_have_is_its_name() -> None:
+    assert write_exact(Range.OPEN)[0] == "OPEN"

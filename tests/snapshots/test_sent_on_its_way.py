@@ -24,22 +24,34 @@ class Other(Event):
     n: int
 
 
+class Added(Event):
+    n: int
+
+
+class Paired(Event):
+    values: list[Any]
+
+
 class Adding(Workflow):
-    """Takes parts one by one, and pairs."""
+    """Takes two parts one by one, and a pair."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Part | Other | None:
         return None
 
     @step
-    async def one(self, ctx: Context, ev: Part) -> None:
-        async with ctx.store.edit_state() as state:
-            state["parts"] = [*state.get("parts", []), ev.n]
+    async def one(self, ev: Part) -> Added:
+        return Added(n=ev.n)
 
     @step
-    async def pair(self, ctx: Context, part: Part, other: Other) -> StopEvent:
+    async def pair(self, ctx: Context, part: Part, other: Other) -> Paired:
         answer = await ctx.wait_for_event(HumanResponseEvent)
-        return StopEvent(result=[part.n, other.n, answer.get("text"), await ctx.store.get("kept", default=None)])
+        return Paired(values=[part.n, other.n, answer.get("text"), await ctx.store.get("kept", default=None)])
+
+    @step
+    async def end(self, ctx: Context, ev: Added | Paired) -> StopEvent | None:
+        got = ctx.collect_events(ev, [Added, Added, Paired])
+        return got and StopEvent(result=[sorted(added.n for added in got[:2]), got[2].values])
 
 
 def text(event: str, **value: Any) -> str:
@@ -75,8 +87,7 @@ async def test_what_was_sent_reaches_its_steps_and_its_joins() -> None:
             },
         )
     )
-    assert await handler == [1, 3, "early", None]
-    assert sorted(await handler.ctx.store.get("parts")) == [1, 2]
+    assert await handler == [[1, 2], [1, 3, "early", None]]
 
 
 class Kept(BaseModel):
