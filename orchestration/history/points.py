@@ -14,7 +14,7 @@ from ..snapshots.saved import RunSnapshot
 from ..store.journal import Entry, entries, extent
 from ..store.verbs import Store
 from .json_patch import difference
-from .packing.checkpoints import packed, read_checkpoint, seq_in
+from .packing.checkpoints import instant_in, packed, seq_in
 from .rebuild import rebuilt, rebuilt_contents
 
 Edge = Literal["before", "after"]
@@ -116,40 +116,43 @@ class _Reading:
     """Makes entries points, one after the other."""
 
     def __init__(self, run_id: str) -> None:
-        self.run_id, self.version, self.branch = run_id, 0, 0
-        #: Work item -> the last change before its attempt began; number of an outcome -> the same.
-        self._began: dict[str, int] = {}
-        self.before: dict[int, int] = {}
+        self._run_id, self._version, self._branch = run_id, 0, 0
 
     def point(self, entry: Entry) -> Point:
-        about = entry.about if isinstance(entry.about, dict) else (entry.about or [{}])[0]  # Lua: an empty table
-        self.version = about.get("v", self.version)
-        self.branch = about.get("branch", self.branch)
-        work_id = entry.work_id or about.get("w") or ""
-        if entry.kind == "claim":
-            self._began[work_id] = entry.seq - 1
-        elif entry.kind == "commit":
-            self.before[entry.seq] = self._began.get(work_id, entry.seq - 1)
-        for group in about.get("led_to") or ():
-            self._began |= dict.fromkeys(group["w"], entry.seq)
-        owner = about.get("o") or bytes(entry.arguments.get(b"owner", b"")).decode()
-        return Point(
-            run_id=self.run_id,
-            seq=entry.seq,
-            at=datetime.fromtimestamp(entry.at / 1000, UTC),
-            kind=entry.kind,
-            step=about.get("s") or "",
-            attempt=about.get("a") or 0,
-            work_id=work_id,
-            worker=owner.partition("|")[0],
-            outcome=about.get("out") or "",
-            event=about.get("event") or "",
-            branch=self.branch,
-            state_version=self.version,
-            bytes=entry.size,
-            reused="re" in about,
-            back_to=about.get("from") or 0 if entry.kind == "rewind" else 0,
-        )
+        about = _about(entry)
+        self._version = about.get("v", self._version)
+        self._branch = about.get("branch", self._branch)
+        return _point(self._run_id, entry, branch=self._branch, version=self._version)
+
+
+def _about(entry: Entry) -> dict[str, Any]:
+    return entry.about if isinstance(entry.about, dict) else (entry.about or [{}])[0]  # Lua: an empty table
+
+
+def _point(run_id: str, entry: Entry, *, branch: int, version: int) -> Point:
+    about = _about(entry)
+    owner = about.get("o") or bytes(entry.arguments.get(b"owner", b"")).decode()
+    return Point(
+        run_id=run_id,
+        seq=entry.seq,
+        at=_instant(entry),
+        kind=entry.kind,
+        step=about.get("s") or "",
+        attempt=about.get("a") or 0,
+        work_id=entry.work_id or about.get("w") or "",
+        worker=owner.partition("|")[0],
+        outcome=about.get("out") or "",
+        event=about.get("event") or "",
+        branch=branch,
+        state_version=version,
+        bytes=entry.size,
+        reused="re" in about,
+        back_to=about.get("from") or 0 if entry.kind == "rewind" else 0,
+    )
+
+
+def _instant(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.at / 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,72 +203,98 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
         HistoryDamaged: The journal cannot be done again.
     """
     await store.run(run_id)
+    seq = await _seq(store, run_id, where)
+    since = (await packed(store, run_id)).checkpoint_until(seq)
     past: list[Entry] = []
-    all_points: list[Point] = []
-    reading, after = await _reading_near(store, run_id, where)
-    async for entry in entries(store, run_id, after=after):
+    async for entry in entries(store, run_id, after=min(seq_in(since), seq - 1) if since else 0):
         past.append(entry)
-        all_points.append(reading.point(entry))
-        if where.seq is not None and entry.seq >= where.seq:
+        if entry.seq >= seq:
             break
-    seq = _seq(run_id, all_points, where, reading.before)
-    first = past[0].seq if past else 1
-    if not first <= seq <= first + len(past) - 1:
+    if not past or past[-1].seq != seq:
         kept = await extent(store, run_id)
-        first, last = kept.first, kept.last
-        raise (HistoryUnavailable if 0 < seq < first else PointNotFound)(
-            f"Run {run_id!r} has no point {seq}: its history is kept from {first} to {last}. List it with: "
+        raise (HistoryUnavailable if 0 < seq < kept.first else PointNotFound)(
+            f"Run {run_id!r} has no point {seq}: its history is kept from {kept.first} to {kept.last}. List it with: "
             f"umbel history {run_id}"
         )
-    async with rebuilt(store, run_id, past[: seq - first + 1]) as scratch:
+    async with rebuilt(store, run_id, past) as scratch:
         found = await rebuilt_contents(scratch)
-    if b"workflow" not in found.flat("run"):
+    run = found.flat("run")
+    if b"workflow" not in run:
         raise HistoryUnavailable(
             f"Run {run_id!r} had not begun at point {seq}: what it goes on from was being written. Choose a later one."
         )
-    snapshot = found.snapshot()
-    return RunAt(**vars(all_points[seq - first]), snapshot=snapshot)
+    branch, version = int(run.get(b"branch", 0)), int(found.flat("versions").get(b"v", 0))
+    point = _point(run_id, past[-1], branch=branch, version=version)
+    return RunAt(**vars(point), snapshot=found.snapshot())
 
 
-async def _reading_near(store: Store, run_id: str, where: Where) -> tuple[_Reading, int]:
-    """What reads entries up to a point, and the number of the entry before the first one that is needed for it."""
-    reading = _Reading(run_id)
-    there = await packed(store, run_id) if where.seq is not None else None
-    # One entry at least is to be read, also if the point before it is meant.
-    name = there.checkpoint_until(where.seq - 2) if there and where.seq is not None else None
-    then = await read_checkpoint(store, run_id, name) if name else None
-    if name is None or then is None:
-        return reading, 0
-    reading.version = int(then.flat("versions").get(b"v", 0))
-    reading.branch = int(then.flat("run").get(b"branch", 0))
-    return reading, seq_in(name)
-
-
-def _seq(run_id: str, found: list[Point], where: Where, before: dict[int, int]) -> int:
-    chosen: list[Point]
+async def _seq(store: Store, run_id: str, where: Where) -> int:
+    """The number of the point that is meant: found without more of the journal than has to be read for it."""
     if where.seq is not None:
         return where.seq - (where.edge == "before")
+    began = _Attempts() if where.edge == "before" else None
+    chosen: list[int] = []
+    async for entry in entries(store, run_id, after=await _entry_before(store, run_id, where)):
+        if where.at is not None and _instant(entry) > where.at:
+            break
+        # What an attempt did on its way, such as writes to the state, is not there either before its outcome.
+        number = began.before(entry) if began else entry.seq
+        if _is_meant(entry, where):
+            chosen.append(number)
+            if where.at is None and len(chosen) == where.nth:
+                break
     if where.at is not None:
-        chosen = [point for point in found if point.at <= where.at][-1:]
+        del chosen[:-1]
+    index = where.nth - 1 if where.nth > 0 else where.nth
+    if -len(chosen) <= index < len(chosen):
+        return chosen[index]
+    if where.at is not None:
         what = f"before {where.at.isoformat()}"
     elif where.event is not None:
-        chosen = [point for point in found if point.event == where.event]
         what = f"at which a step returned {where.event}"
     else:
-        chosen = [point for point in found if point.kind == "commit" and where.step in (None, point.step)]
         what = f"at which step {where.step!r} had an outcome"
-    index = where.nth - 1 if where.nth > 0 else where.nth
-    if not -len(chosen) <= index < len(chosen):
-        steps = ", ".join(sorted({point.step for point in found if point.step}))
-        raise PointNotFound(
-            f"Run {run_id!r} has {len(chosen)} points {what}; number {where.nth} was asked for. Its steps so far: "
-            f"{steps or 'none'}. List its points with: umbel history {run_id}"
-        )
-    point = chosen[index]
-    if where.edge == "after":
-        return point.seq
-    # What the attempt did on the way, such as writes to the state, is not there either.
-    return before.get(point.seq, point.seq - 1)
+    steps = {point.step async for point in points(store, run_id) if point.step}
+    raise PointNotFound(
+        f"Run {run_id!r} has {len(chosen)} points {what}; number {where.nth} was asked for. Its steps so far: "
+        f"{', '.join(sorted(steps)) or 'none'}. List its points with: umbel history {run_id}"
+    )
+
+
+async def _entry_before(store: Store, run_id: str, where: Where) -> int:
+    """The number of an entry behind which the one that is meant is. Before which change an attempt began, all say."""
+    if where.at is None or where.edge == "before":
+        return 0
+    kept = (await packed(store, run_id)).checkpoints
+    return max((seq - 1 for seq, name in kept.items() if instant_in(name) <= where.at.timestamp() * 1000), default=0)
+
+
+def _is_meant(entry: Entry, where: Where) -> bool:
+    if where.at is not None:
+        return True
+    if where.event is not None:
+        return _about(entry).get("event") == where.event
+    return entry.kind == "commit" and where.step in (None, _about(entry).get("s") or "")
+
+
+class _Attempts:
+    """When attempts began."""
+
+    def __init__(self) -> None:
+        #: Work item -> the last change before its attempt began.
+        self._began: dict[str, int] = {}
+
+    def before(self, entry: Entry) -> int:
+        """The last change before an entry, or before the attempt of which it is the outcome; to be asked of all."""
+        about, found = _about(entry), entry.seq - 1
+        work_id = entry.work_id or about.get("w") or ""
+        if entry.kind == "claim":
+            self._began[work_id] = found
+        elif entry.kind == "commit":
+            found = self._began.get(work_id, found)
+        for group in about.get("led_to") or ():
+            self._began |= dict.fromkeys(group["w"], entry.seq)
+        return found
 
 
 def packed_state(state: dict[str, Any]) -> dict[str, bytes]:
