@@ -9,13 +9,13 @@ import pytest
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event
 from support.store.mortal import Died, mortal_store
-from support.store.packed_runs import all_entries, assert_holds, is_packed, now, runs_of
+from support.store.packed_runs import all_entries, assert_holds, is_packed, listed, now, runs_of
 from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.history.packing import chunks
 from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
 from umbel.orchestration.history.packing.packer import Packer
-from umbel.orchestration.history.points import Where, point_at
+from umbel.orchestration.history.points import Where, point_at, points
 from umbel.orchestration.history.rebuild import rebuilt, rebuilt_contents
 from umbel.orchestration.history.scratch import LIFE_MS
 from umbel.orchestration.history.verify import differences
@@ -101,6 +101,25 @@ def test_a_checkpoint_that_is_not_what_the_journal_leads_to_is_found(store: Stor
 
     with pytest.raises(HistoryDamaged, match=r"checkpoint at entry 4 .* first difference is in run\[live\]"):
         assert_holds(store, run.run_id)
+
+
+def test_a_point_is_the_same_by_number_by_instant_and_in_a_list(store: Store) -> None:
+    run = counting(store, 6)
+    for _ in range(2):
+        store.call(checkpoint_run, store, run.run_id)
+        write(store, run, 6)
+    run.commit(run.claim("begin"), FannedOut((event("A"), event("A"))))
+
+    async def listed_points(store: Any) -> list[Any]:
+        return await listed(points(store, run.run_id))
+
+    found = store.call(listed_points, store)
+    assert len(names_in(store, run, "@")) == 2
+    for point in found:
+        at_it = store.call(point_at, store, run.run_id, Where(seq=point.seq))
+        then = store.call(point_at, store, run.run_id, Where(at=point.at))
+        assert {name: vars(at_it)[name] for name in vars(point)} == vars(point)
+        assert then.seq == max(each.seq for each in found if each.at <= point.at)
 
 
 def test_what_is_done_again_for_long_keeps_checkpoints_on_the_way(
