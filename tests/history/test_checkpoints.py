@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event
 from support.store.mortal import Died, mortal_store
 from support.store.packed_runs import all_entries, assert_holds, is_packed, listed, now, runs_of
 from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.connection.settings import Settings
+from umbel.orchestration.history.filling import fill, most_again
+from umbel.orchestration.history.packer import Packer
 from umbel.orchestration.history.packing import chunks
+from umbel.orchestration.history.packing.checkpoints import packed
 from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
-from umbel.orchestration.history.packing.packer import Packer
 from umbel.orchestration.history.points import Where, point_at, points
 from umbel.orchestration.history.rebuild import rebuilt, rebuilt_contents
 from umbel.orchestration.history.scratch import LIFE_MS
@@ -135,6 +138,48 @@ def test_what_is_done_again_for_long_keeps_checkpoints_on_the_way(
     assert [name.split("@")[1] for name in names_in(store, run, "@")] == ["10", "5"]
     assert state_at(store, run, 13) == {"n": 12}
     assert_holds(store, run.run_id)
+
+
+def test_no_point_of_what_is_packed_is_far_from_a_checkpoint_also_where_the_run_was_too_fast_for_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 10)
+    with_settings(store, history_checkpoint_every=10, history_pack_after_seconds=0.001)
+    packer, most = Packer(store.wrapped), most_again(store.settings)
+    running, ended = counting(store, 3 * most), counting(store, 3 * most)
+    store.finish(ended.run_id, "cancelled", event("x"))
+
+    for run in (running, ended):
+        wait_for_checkpoints(store, packer, run, most)
+        assert [state_at(store, run, seq)["n"] for seq in range(2, 3 * most, most // 3)] == [
+            seq - 1 for seq in range(2, 3 * most, most // 3)
+        ]
+        assert_holds(store, run.run_id)
+
+
+def wait_for_checkpoints(store: Store, packer: Packer, run: DrivenRun, most: int) -> None:
+    """Let a worker take turns until no stretch is longer than that."""
+
+    def is_filled() -> bool:
+        store.call(packer.turn, now(store) + 5)
+        stretches = list(store.call(packed, store, run.run_id).stretches())
+        return bool(stretches) and all(until - since <= most for since, until in stretches)
+
+    eventually(is_filled, f"no point of {run.run_id} is more than {most} entries behind a checkpoint")
+
+
+def test_a_wide_fan_out_is_not_done_again_for_checkpoints(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 5)
+    monkeypatch.setattr(chunks, "CHECKPOINT_WORK", 300)
+    with_settings(store, history_checkpoint_every=10)
+    run = DrivenRun(store, PLAN).start()
+    run.commit(run.claim("begin"), FannedOut(tuple(event("A", i) for i in range(301))))
+    write(store, run, most_again(store.settings))
+    store.call(pack_run, store, run.run_id)
+
+    assert store.call(fill, store, run.run_id) is False
+
+    assert not names_in(store, run, "@")
 
 
 @pytest.mark.parametrize("keep", ["last:8", "0.001"])

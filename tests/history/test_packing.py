@@ -20,11 +20,11 @@ from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.connection import compression
 from umbel.orchestration.connection import settings as settings_module
 from umbel.orchestration.connection.settings import Settings
+from umbel.orchestration.history import packer as packers
+from umbel.orchestration.history.packer import Packer
 from umbel.orchestration.history.packing import chunks
-from umbel.orchestration.history.packing import packer as packers
 from umbel.orchestration.history.packing.checkpoints import read_checkpoint
 from umbel.orchestration.history.packing.chunks import pack_run
-from umbel.orchestration.history.packing.packer import Packer
 from umbel.orchestration.history.points import Where, point_at, points
 from umbel.orchestration.history.verify import verify
 from umbel.orchestration.inspection.run_detail import read_detail

@@ -27,7 +27,7 @@ from ...orchestration.engine.pausing.workflows import pauses, release
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.engine.sweep import Sweep
 from ...orchestration.engine.worker_directory import forget_silent
-from ...orchestration.history.packing.packer import Packer
+from ...orchestration.history.packer import Packer
 from ...orchestration.model.errors import StoreUnavailable, UmbelError
 from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.scripts import library

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgpack
 
@@ -43,6 +44,17 @@ class Packed:
     def checkpoint_until(self, seq: int) -> str | None:
         """The name of the last checkpoint up to an entry."""
         return next((name for at, name in reversed(self.checkpoints.items()) if at <= seq), None)
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """From where to where the past is rebuilt: from the beginning or a checkpoint to the next one, or to the end.
+
+        Each is the number of the entry that it begins behind, and that of its last one.
+        """
+        if not self.chunks:
+            return iter(())
+        before = self.chunks[0][0] - 1
+        edges = [*([] if before else [0]), *(seq for seq in self.checkpoints if seq >= before), self.chunks[-1][1]]
+        return pairwise(edges)
 
 
 async def packed(store: Store, run_id: str) -> Packed:

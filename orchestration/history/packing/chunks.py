@@ -46,8 +46,10 @@ async def pack_run(store: Store, run_id: str, *, through: str = "+") -> Entry | 
             return last
 
 
-async def checkpoint_run(store: Store, run_id: str) -> None:
+async def checkpoint_run(store: Store, run_id: str) -> Entry | None:
     """Pack what the journal of a running run has, keep what it is now beside that, and let go of what is too old.
+
+    Returns the entry with the checkpoint; None where there is none.
 
     With `history="summary"` it is only packed: a checkpoint has values.
 
@@ -55,14 +57,14 @@ async def checkpoint_run(store: Store, run_id: str) -> None:
     """
     live = await store.command("look at a run", "HGET", store.locate(run_id)["run"], "live")
     if int(live or 0) > CHECKPOINT_WORK:
-        return
+        return None
     then = await contents(store, run_id)
     run = then.flat("run")
     if run.get(b"status") != b"running" or b"queued" in run or b"unbegun" in run:
-        return  # the state may be that of another run
+        return None  # the state may be that of another run
     last = await pack_run(store, run_id, through=then.journal)
     if last is None or last.entry_id != then.journal:
-        return
+        return None
     there = await packed(store, run_id)
     keeps = store.settings.history == "full"
     if keeps:
@@ -70,6 +72,7 @@ async def checkpoint_run(store: Store, run_id: str) -> None:
     goes = max(await _fitting(store, run_id, there), _needless(there, last, store.settings.history_keep))
     drop = [name for end, name in there.names() if end <= goes]
     await keep_checkpoint(store, last, then if keeps else None, run_id, drop)
+    return last
 
 
 def _needless(there: Packed, last: Entry, keep: str) -> int:

@@ -10,11 +10,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from ...model.errors import RunNotFound, StoreUnavailable
-from ...store.replies import pairs
-from ...store.verbs import Store
-from .chunks import checkpoint_run, pack_run
+from ..model.errors import RunNotFound, StoreUnavailable
+from ..store.journal import Entry
+from ..store.replies import pairs
+from ..store.verbs import Store
+from .filling import fill, most_again
+from .packing.chunks import checkpoint_run, pack_run
+
+T = TypeVar("T")
 
 logger = logging.getLogger("umbel.history")
 
@@ -22,8 +27,11 @@ logger = logging.getLogger("umbel.history")
 BATCH, AT_ONCE = 64, 16
 #: A turn ends after so many seconds: the process has other work. While not all is packed, the next one may last longer.
 TURN_SECONDS, LONGEST_TURN_SECONDS = 0.25, 1.0
-#: Turns of all processes are at least so far apart while there is nothing left to pack.
-PAUSE_SECONDS = 15.0
+#: Turns of all processes are at least so far apart while there is nothing left to pack: a fast run makes some thousand
+#: entries meanwhile, which have to be done again for a point between two checkpoints.
+PAUSE_SECONDS = 2.0
+#: A process looks for runs that have ended so often.
+ENDED_SECONDS = 15.0
 #: Running runs looked at per shard and turn.
 RUNNING = 64
 
@@ -39,16 +47,19 @@ class Packer:
         """
         self.store = store
         self._after_ms = round(store.settings.history_pack_after_seconds * 1000)
+        self._most_again = most_again(store.settings)
         self._pause_seconds = min(PAUSE_SECONDS, max(self._after_ms / 4000, 0.05))
-        self._again_at = 0.0
+        self._again_at = self._ended_again_at = 0.0
         self._turn_seconds = TURN_SECONDS
+        self._to_fill: dict[str, None] = {}  # runs whose packed past may lack checkpoints, oldest first
         self._passed: dict[int, int] = {}  # shard -> how many running runs were looked at before
 
     async def turn(self, now: int) -> int:
         """Pack journals of runs that ended long enough ago or have long ones, for a moment; returns of how many.
 
         *Promise:* may be asked by any number of processes at the same time. Each chunk is one script; a crash between
-        two leaves a journal of which a part is packed, and the next turn goes on there.
+        two leaves a journal of which a part is packed, and the next turn goes on there. Checkpoints that were still to
+        be filled in then are not kept before somebody looks at a point there.
 
         Args:
             now: The time of Redis, in ms.
@@ -64,7 +75,8 @@ class Packer:
         if not await self.store.command("take the turn to pack", "SET", key, "1", "NX", "PX", pause):
             return 0
         done = await self._pack_running(began_at)
-        for (status, shard), ended in (await self._ended(now)).items():
+        looks_for_ended = began_at >= self._ended_again_at
+        for (status, shard), ended in (await self._ended(now) if looks_for_ended else {}).items():
             if time.monotonic() - began_at > self._turn_seconds:
                 await self.store.command("give up the turn to pack", "DEL", key)
                 self._again_at = 0.0
@@ -72,7 +84,17 @@ class Packer:
                 return done
             done += await self._pack(status, shard, ended)
         self._turn_seconds = TURN_SECONDS
+        if looks_for_ended:
+            self._ended_again_at = began_at + min(ENDED_SECONDS, max(self._after_ms / 4000, 0.05))
+        await self._fill(began_at)
         return done
+
+    async def _fill(self, began_at: float) -> None:
+        """Fill in checkpoints with what is left of the turn."""
+        while self._to_fill and time.monotonic() - began_at < self._turn_seconds:
+            run_id = next(iter(self._to_fill))
+            if not await self._safely(fill, run_id):
+                del self._to_fill[run_id]
 
     async def _pack_running(self, began_at: float) -> int:
         """Look at some running runs, in the next turn at those behind them."""
@@ -98,7 +120,7 @@ class Packer:
                 size >= self.store.settings.history_checkpoint_every
                 and time.monotonic() - began_at < self._turn_seconds
             ):
-                await self._safely(checkpoint_run, run_id)
+                await self._pack_one(checkpoint_run, run_id)
                 done += 1
         return done
 
@@ -133,18 +155,24 @@ class Packer:
         run_ids = list(ended)
         for start in range(0, len(run_ids), AT_ONCE):
             some = run_ids[start : start + AT_ONCE]
-            await asyncio.gather(*(self._safely(pack_run, run_id) for run_id in some))
+            await asyncio.gather(*(self._pack_one(pack_run, run_id) for run_id in some))
         key = self.store.keys.in_shard(0, "packed_until")
         await self.store.command("note what is packed", "HSET", key, f"{status}:{shard}", last)
         return len(run_ids)
 
-    async def _safely(self, act: Callable[[Store, str], Awaitable[object]], run_id: str) -> None:
+    async def _pack_one(self, act: Callable[[Store, str], Awaitable[Entry | None]], run_id: str) -> None:
+        last = await self._safely(act, run_id)
+        if last is not None and last.seq > self._most_again and self.store.settings.history == "full":
+            self._to_fill[run_id] = None
+
+    async def _safely(self, act: Callable[[Store, str], Awaitable[T]], run_id: str) -> T | None:
         """What cannot be packed stays as it is: it must not keep others from being packed."""
         try:
-            await act(self.store, run_id)
+            return await act(self.store, run_id)
         except StoreUnavailable:
             raise
         except RunNotFound:
-            return  # deleted meanwhile
+            return None  # deleted meanwhile
         except Exception:
             logger.exception("the journal of run %s was not packed", run_id, extra={"action": "pack_error"})
+            return None
