@@ -27,11 +27,11 @@ logger = logging.getLogger("umbel.history")
 BATCH, AT_ONCE = 64, 16
 #: A turn ends after so many seconds: the process has other work. While not all is packed, the next one may last longer.
 TURN_SECONDS, LONGEST_TURN_SECONDS = 0.25, 1.0
-#: Turns of all processes are at least so far apart while there is nothing left to pack: a fast run makes some thousand
-#: entries meanwhile, which have to be done again for a point between two checkpoints.
-PAUSE_SECONDS = 2.0
-#: A process looks for runs that have ended so often.
-ENDED_SECONDS = 15.0
+#: Turns of all processes are at least so far apart while there is nothing left to pack.
+PAUSE_SECONDS = 15.0
+#: The same while a running run would have its next checkpoint due before: what it does meanwhile has to be done again
+#: for a point there. Or while checkpoints are still to be filled in.
+FAST_PAUSE_SECONDS = 2.0
 #: Running runs looked at per shard and turn.
 RUNNING = 64
 
@@ -74,7 +74,7 @@ class Packer:
         key, pause = self.store.keys.in_shard(0, "packing"), max(1, round(self._pause_seconds * 900))
         if not await self.store.command("take the turn to pack", "SET", key, "1", "NX", "PX", pause):
             return 0
-        done = await self._pack_running(began_at)
+        done, is_fast = await self._pack_running(began_at)
         looks_for_ended = began_at >= self._ended_again_at
         for (status, shard), ended in (await self._ended(now) if looks_for_ended else {}).items():
             if time.monotonic() - began_at > self._turn_seconds:
@@ -85,8 +85,11 @@ class Packer:
             done += await self._pack(status, shard, ended)
         self._turn_seconds = TURN_SECONDS
         if looks_for_ended:
-            self._ended_again_at = began_at + min(ENDED_SECONDS, max(self._after_ms / 4000, 0.05))
+            self._ended_again_at = began_at + self._pause_seconds
         await self._fill(began_at)
+        if (is_fast or self._to_fill) and self._pause_seconds > FAST_PAUSE_SECONDS:
+            self._again_at = began_at + FAST_PAUSE_SECONDS
+            await self.store.command("shorten the turn to pack", "PEXPIRE", key, round(FAST_PAUSE_SECONDS * 900))
         return done
 
     async def _fill(self, began_at: float) -> None:
@@ -96,8 +99,11 @@ class Packer:
             if not await self._safely(fill, run_id):
                 del self._to_fill[run_id]
 
-    async def _pack_running(self, began_at: float) -> int:
-        """Look at some running runs, in the next turn at those behind them."""
+    async def _pack_running(self, began_at: float) -> tuple[int, bool]:
+        """Look at some running runs, in the next turn at those behind them.
+
+        Returns of how many, and whether one has so many entries that more have to be packed before long.
+        """
         keys, shards = self.store.keys, range(self.store.settings.shards)
         asked = [
             ("ZRANGE", keys.in_shard(shard, "runs:running"), first, first + RUNNING - 1)
@@ -122,7 +128,8 @@ class Packer:
             ):
                 await self._pack_one(checkpoint_run, run_id)
                 done += 1
-        return done
+        soon = self.store.settings.history_checkpoint_every * FAST_PAUSE_SECONDS / PAUSE_SECONDS
+        return done, any(size >= soon for size in sizes)
 
     async def _ended(self, now: int) -> dict[tuple[str, int], dict[str, int]]:
         """What is due, by status and shard: run -> when it ended."""
