@@ -6,15 +6,15 @@ again once, after they were packed, and leave checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from ..connection.settings import Settings
 from ..model.errors import HistoryUnavailable
 from ..store.journal import Entry, entries
 from ..store.verbs import Store
 from .packing import chunks
-from .packing.checkpoints import packed
-from .rebuild import rebuilt
+from .packing.checkpoints import keep_checkpoint, packed
+from .rebuild import rebuilding, rebuilt_contents
 
 
 def most_again(settings: Settings) -> int:
@@ -23,13 +23,13 @@ def most_again(settings: Settings) -> int:
 
 
 async def fill(store: Store, run_id: str) -> bool:
-    """Keep checkpoints in one stretch of what is packed that lacks them; returns whether there may be another one.
+    """Keep one checkpoint in what is packed where it is lacking; returns False where none is.
 
     Stretches in which a fan-out of more than `CHECKPOINT_WORK` events begins stay as they are: doing them again, and
     their checkpoints, would cost much beside their steps.
 
-    *Promise:* nothing that the run is is changed, and it may be asked by any number of processes at the same time; each
-    checkpoint is one script. A crash leaves the checkpoints until there, and keys that expire within ten minutes.
+    *Promise:* nothing that the run is is changed, and it may be asked by any number of processes at the same time; the
+    checkpoint is one script. A crash leaves at most keys that expire within ten minutes.
 
     Raises:
         HistoryDamaged: The journal cannot be done again, or a checkpoint was damaged.
@@ -38,27 +38,30 @@ async def fill(store: Store, run_id: str) -> bool:
     most = most_again(store.settings)
     there = await packed(store, run_id)
     for since, until in there.stretches():
-        if until - since <= most:
+        ends = [end for _, end in there.chunks if since < end <= since + most]
+        if until - since <= most or not ends:
             continue
-        past = await _behind(store, run_id, since, most)
+        # As little as possible is done again: what is left must then be short enough, or have room for the next ones.
+        rest = (until - since - 1) // most * most
+        at = next((end for end in ends if until - end <= rest), ends[-1])
+        past = [entry async for entry in _between(store, run_id, since, at)]
         if _is_wide(past):
             continue
         try:
-            async with rebuilt(store, run_id, past):
-                pass  # it keeps checkpoints on its way
+            async with rebuilding(store, run_id, past, there.checkpoints.get(since)) as (scratch, calls):
+                await scratch.do_again(calls)
+                await keep_checkpoint(store, past[-1], await rebuilt_contents(scratch), run_id)
         except HistoryUnavailable:
             return False  # entries of an older release, or without values
-        return len((await packed(store, run_id)).checkpoints) > len(there.checkpoints)
+        return True
     return False
 
 
-async def _behind(store: Store, run_id: str, since: int, most: int) -> list[Entry]:
-    past: list[Entry] = []
+async def _between(store: Store, run_id: str, since: int, at: int) -> AsyncIterator[Entry]:
     async for entry in entries(store, run_id, after=since):
-        past.append(entry)
-        if len(past) == most:
-            break
-    return past
+        yield entry
+        if entry.seq >= at:
+            return
 
 
 def _is_wide(past: Iterable[Entry]) -> bool:
