@@ -115,7 +115,8 @@ comma := ,
 .PHONY: chaos
 chaos: $(INSTALLED)  ## Every fault with three seeds, every failpoint, every guard taken out (under 20 minutes; SEED=…)
 	$(BIN)/pytest tests/chaos --chaos-full --chaos-seeds=$(or $(SEED),1$(comma)2$(comma)3) \
-	  --numprocesses 2 --dist worksteal; matrix=$$?; $(BIN)/python tests/chaos/mutations.py && exit $$matrix
+	  --numprocesses 2 --dist worksteal; matrix=$$?; MODEL_SCRIPTS=20000 $(BIN)/pytest tests/model --numprocesses 2 \
+	  && $(BIN)/python tests/chaos/mutations.py && exit $$matrix
 
 .PHONY: soak
 soak: $(INSTALLED)  ## Random faults over thousands of mixed runs (MINUTES=15, SEED=…)

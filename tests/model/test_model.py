@@ -18,8 +18,8 @@ from umbel.orchestration.connection.settings import Settings
 
 SEED = int(os.environ.get("UMBEL_MODEL_SEED") or secrets.randbelow(10**9))
 WORLDS = 8
-#: Scripts per world; 100,000 and more in a session.
-SCRIPTS = int(os.environ.get("MODEL_SCRIPTS") or 13_000)
+#: Scripts per world; `make chaos` has more.
+SCRIPTS = int(os.environ.get("MODEL_SCRIPTS") or 8_000)
 
 
 @pytest.mark.timeout(900)
