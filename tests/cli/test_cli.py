@@ -162,6 +162,8 @@ def test_a_start_without_a_worker_says_that_the_run_waits(idle: Cli) -> None:
     assert done.out == "patient\n"
     assert "No live worker serves 'flows.Squares'; start one" in done.err
     assert "dispatched to queue 'umbel', not yet claimed by a worker" in idle("show", "patient").out
+    for command in (("fork", "patient", "--from", "1"), ("rewind", "patient", "--from", "1", "--stop-running")):
+        assert "No live worker serves 'flows.Squares'; start one" in idle(*command).err
     assert "'patient' already exists" in idle.error("start", "flows:Squares", "count=1", "--run-id", "patient")
 
 

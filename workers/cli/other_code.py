@@ -1,4 +1,4 @@
-"""Whether the live workers of a deployment execute the code that a command was given."""
+"""Whether the live workers of a deployment execute a workflow, and with the code that a command was given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.model.errors import ConfigurationError
+from ...orchestration.store.verbs import Store
 from ...tasks.client.runtime import Runtime
 from ...tasks.client.workflow import Workflow
 from ...tasks.workflow.source import Source, source_of
@@ -18,6 +19,20 @@ _POLL_SECONDS = 0.2
 
 class OtherCode(ConfigurationError):
     """A worker would execute steps of this workflow with other code than the command was given."""
+
+
+async def missing_worker(store: Store, workflow: str, target: str = "…") -> str | None:
+    """A sentence that says that no live worker serves a workflow, and how to start one; None if one does.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    if any(worker.serves(workflow) for worker in await seen_workers(store)):
+        return None
+    return (
+        f"No live worker serves {workflow!r}; start one to execute the run: umbel worker {target} "
+        f"(or umbel dev {target})."
+    )
 
 
 def await_same_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], None]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
 
 import click
 
 from ....orchestration.model.errors import UmbelError, WorkflowRuntimeError
+from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
+from ..other_code import missing_worker
 from ..output import note
 from ..runs.find import find_run
 from ..runs.selecting import Conditions, chosen, condition_options
@@ -105,6 +107,7 @@ def fork(
     """
     options = {"reuse": reuse, "answers": answers, "children": children, "code": code, "session": session}
     edits = {**_edits(settings, events), **{name: value for name, value in options.items() if value}}
+    forked: set[str] = set()
     problems, step = [], conditions["where"].get("step")
     if point is None and step is None:
         raise click.UsageError("Give the point: --from 'before STEP', or a step: --where step=STEP.")
@@ -120,8 +123,10 @@ def fork(
                 start = handler.at(step=step, nth=-1, edge="before") if point is None else point
                 made = handler.fork(start, keep_idempotency_keys=keep_idempotency_keys, **edits)
                 click.echo(made.run_id)
+                forked.add(runtime.portal.call(runtime.store.run(made.run_id)).workflow)
             except UmbelError as error:
                 problems.append(str(error))
+        _note_missing_workers(runtime, forked)
     if problems:
         raise WorkflowRuntimeError(" ".join(problems))
 
@@ -146,4 +151,11 @@ def rewind(
     with existing(redis_url, state) as runtime:
         handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))
         handler.rewind(point, stop_running=stop_running, **edits)
-    note(f"Run {handler.run_id!r} continues from {point!r}. Follow it with: umbel events {handler.run_id} -f")
+        note(f"Run {handler.run_id!r} continues from {point!r}. Follow it with: umbel events {handler.run_id} -f")
+        _note_missing_workers(runtime, {runtime.portal.call(runtime.store.run(handler.run_id)).workflow})
+
+
+def _note_missing_workers(runtime: Runtime, workflows: Iterable[str]) -> None:
+    for workflow in sorted(workflows):
+        if (missing := runtime.portal.call(missing_worker(runtime.store, workflow))) is not None:
+            note(missing)

@@ -51,7 +51,8 @@ def _row(point: Point) -> tuple[str, ...]:
     attempt = str(point.attempt) if point.attempt else ""
     at = clock(round(point.at.timestamp() * 1000))
     version = str(point.state_version)
-    outcome = f"{point.outcome}, recorded" if point.reused else point.outcome
+    outcome = "fanned out" if point.outcome == "fannedout" else point.outcome
+    outcome = f"{outcome}, recorded" if point.reused else outcome
     return str(point.seq), at, point.kind, point.step, attempt, outcome, version, point.worker
 
 

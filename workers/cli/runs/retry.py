@@ -7,11 +7,11 @@ from typing import Unpack
 
 import click
 
-from ....orchestration.engine.worker_directory import seen_workers
 from ....orchestration.inspection.unfinished import unfinished
 from ....orchestration.model.errors import RunError, WorkflowRuntimeError
 from ....tasks.client.runtime import Runtime
 from ..deployment import deployment_options, existing
+from ..other_code import missing_worker
 from ..output import counted, note
 from .find import find_run
 from .selecting import Conditions, chosen, condition_options
@@ -73,8 +73,6 @@ async def _retry(runtime: Runtime, run_id: str) -> str | None:
         else f"resumes with {counted(steps, 'step')}"
     )
     note(f"Run {run_id!r} {how}. Follow it with: umbel events {run_id} -f")
-    if not any(worker.serves(record.workflow) for worker in await seen_workers(runtime.store)):
-        note(
-            f"No live worker serves {record.workflow!r}; start one to execute the run: umbel worker … (or umbel dev …)."
-        )
+    if (missing := await missing_worker(runtime.store, record.workflow)) is not None:
+        note(missing)
     return None

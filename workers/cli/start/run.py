@@ -26,7 +26,7 @@ from ...local.command_process import WorkerProcess
 from ..deployment import configured, deployment_options, embedded, existing, runtime_of
 from ..fields import field_arguments, read_fields
 from ..interrupts import INTERRUPTED, next_interrupt_ends
-from ..other_code import await_same_code, warn_of_other_code
+from ..other_code import await_same_code, missing_worker, warn_of_other_code
 from ..output import note, print_json, visible
 from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
 from ..questions import OpenQuestion, answer_fields, open_questions, paused_because, question_text, unaccepted_events
@@ -169,12 +169,8 @@ def start(
         else:
             handler = Session(session, runtime).run(workflow, event, when_busy=when_busy or "queue")
         click.echo(handler.run_id)
-        name = workflow.workflow_name
-        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.store))):
-            note(
-                f"No live worker serves {name!r}; start one to execute the run: umbel worker {target} "
-                f"(or umbel dev {target})."
-            )
+        if (missing := runtime.portal.call(missing_worker(runtime.store, workflow.workflow_name, target))) is not None:
+            note(missing)
 
 
 def _prepared(target: str, pairs: tuple[str, ...], input_text: str | None) -> tuple[Workflow, StartEvent]:
@@ -270,9 +266,8 @@ def _hint_at_missing_worker(runtime: Runtime, workflow: Workflow, shown: Display
         if time.monotonic() < check_at:
             return
         check_at = float("inf")
-        name = workflow.workflow_name
-        if not any(worker.serves(name) for worker in runtime.portal.call(seen_workers(runtime.store))):
-            shown.say(f"No live worker serves {name!r}; start one to execute the run: umbel worker …")
+        if (missing := runtime.portal.call(missing_worker(runtime.store, workflow.workflow_name))) is not None:
+            shown.say(missing)
 
     return check
 
