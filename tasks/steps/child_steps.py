@@ -15,6 +15,14 @@ from ..events.event import StartEvent, StopEvent
 from .decorators import StepConfig
 from .signature import EventParameter
 
+# Where annotations are evaluated late, a name that is missing spoils its own annotation alone.
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    _EVALUATION = {"format": Format.FORWARDREF}
+else:
+    _EVALUATION: dict[str, Any] = {}
+
 #: The child steps that a class declares itself, by name.
 _DECLARED = "_child_steps"
 #: So many frames around a class are searched for the names in its annotations.
@@ -51,8 +59,8 @@ def declare_child_steps(cls: type, base: type) -> None:
 
 def _annotated(cls: type) -> Iterator[tuple[str, Any]]:
     try:
-        annotations = inspect.get_annotations(cls)
-    except NameError:  # evaluated late, of names that do not exist yet
+        annotations = inspect.get_annotations(cls, **_EVALUATION)
+    except Exception:  # late evaluation runs arbitrary code, and none of our concern
         return
     names: Mapping[str, Any] | None = None
     for name, annotation in annotations.items():

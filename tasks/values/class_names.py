@@ -119,9 +119,10 @@ def _namespace(owner: object) -> Mapping[str, Any]:
 
 def _subclasses(root: type[T]) -> list[type[T]]:
     """`root` and all its live subclasses; those of one class in order of definition."""
-    found, seen = [root], {root}
+    # By identity: a metaclass may define equality, as one of typing's does, which Python 3.14 warns of.
+    found, seen = [root], {id(root)}
     for cls in found:  # grows on the way
-        new = [sub for sub in type.__subclasses__(cls) if sub not in seen]
+        new = [sub for sub in type.__subclasses__(cls) if id(sub) not in seen]
         found.extend(new)
-        seen.update(new)
+        seen.update(map(id, new))
     return found

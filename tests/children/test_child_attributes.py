@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from umbel import Context, StartEvent, StepFailedEvent, StopEvent, Workflow, catch_error, step
 from umbel.errors import WorkflowValidationError
+from umbel.tasks.steps.child_steps import declared_child_steps
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -129,3 +132,26 @@ def test_a_stop_event_of_no_child_cannot_be_accepted() -> None:
 
     with pytest.raises(WorkflowValidationError, match="cannot accept StopEvent"):
         Odd().validate()
+
+
+#: Without postponed annotations. A checker's names are not there at run time.
+LATE = """
+class Parent(Workflow):
+    child: Summarizer
+    other: KnownToCheckersOnly
+
+    @step
+    async def ask(self, ev: StartEvent) -> SummarizeStart:
+        return SummarizeStart(text=ev.text)
+
+    @step
+    async def answer(self, ev: SummarizeStop) -> StopEvent:
+        return StopEvent(result=ev.summary)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated with the class")
+def test_an_annotation_that_cannot_be_evaluated_hides_no_child_beside_it() -> None:
+    names = dict(globals())
+    exec(compile(LATE, __file__, "exec", dont_inherit=True), names)
+    assert list(declared_child_steps(names["Parent"])) == ["child"]
