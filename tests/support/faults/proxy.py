@@ -120,8 +120,12 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         async def end() -> None:
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            # What is accepted by now gets its task, and with it who closes it; under a closed server it would get none.
+            while asyncio.all_tasks() - self._tasks - {asyncio.current_task()}:
+                await asyncio.sleep(0)
             self._server.close()
-            await asyncio.sleep(0)  # what was accepted before that has its task now
             for connection in tuple(self._connections):
                 connection.reset()
             for task in tuple(self._tasks):
@@ -257,8 +261,7 @@ class Proxy:
         finally:
             if answers is not None:
                 answers.cancel()
-                await asyncio.wait([answers])
-                self._tasks.discard(answers)
+                answers.add_done_callback(self._tasks.discard)
             connection.reset()
             for losing in connection.asked:
                 if losing is not None:

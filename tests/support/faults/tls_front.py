@@ -42,11 +42,17 @@ def tls_front(folder: Path, port_behind: int, *, asks: bool = True) -> Iterator[
         port = server.sockets[0].getsockname()[1]
         listening.set()
         await ending.wait()
+        for each in server.sockets:
+            loop.remove_reader(each.fileno())
+        for _ in range(10):
+            await asyncio.sleep(0)  # what is accepted by now gets its task, and with it who closes it
         server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for _ in range(10):
+            await asyncio.sleep(0)  # transports close their sockets some turns after they are aborted
 
     def run() -> None:
         loop.run_until_complete(serve())
