@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 
-from ..connection.settings import Settings
 from ..model.errors import HistoryUnavailable
 from ..store.journal import Entry, entries
 from ..store.verbs import Store
 from .packing import chunks
 from .packing.checkpoints import keep_checkpoint, packed
 from .rebuild import rebuilding, rebuilt_contents
-
-
-def most_again(settings: Settings) -> int:
-    """Above so many entries between two checkpoints, or behind the last one, there are to be more."""
-    return 4 * max(settings.history_checkpoint_every, chunks.CHUNK_ENTRIES)
 
 
 async def fill(store: Store, run_id: str) -> bool:
@@ -35,7 +29,7 @@ async def fill(store: Store, run_id: str) -> bool:
         HistoryDamaged: The journal cannot be done again, or a checkpoint was damaged.
         StoreUnavailable: Redis did not answer.
     """
-    most = most_again(store.settings)
+    most = chunks.most_again(store.settings)
     there = await packed(store, run_id)
     for since, until in there.stretches():
         ends = [end for _, end in there.chunks if since < end <= since + most]

@@ -16,8 +16,8 @@ from ..model.errors import RunNotFound, StoreUnavailable
 from ..store.journal import Entry
 from ..store.replies import pairs
 from ..store.verbs import Store
-from .filling import fill, most_again
-from .packing.chunks import checkpoint_run, pack_run
+from .filling import fill
+from .packing.chunks import checkpoint_run, most_again, pack_run
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from ..state.redis_hash import StateHash
 from ..store.journal import Entry, entries
 from ..store.verbs import Store
 from .calls import PastCall, past_call
+from .packing import chunks
 from .packing.checkpoints import keep_checkpoint, packed, read_checkpoint, seq_in, writes
 from .scratch import Scratch
 
@@ -40,11 +41,11 @@ async def rebuilt(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator
 
 async def _do_again(scratch: Scratch, calls: list[PastCall]) -> None:
     """All of it; checkpoints are kept at the ends of packed chunks on the way, where nothing is nearer."""
-    every = scratch.store.settings.history_checkpoint_every
-    ends = {last for _, last in (await packed(scratch.store, scratch.run_id)).chunks} if len(calls) > every else set()
+    most = chunks.most_again(scratch.store.settings)
+    ends = {last for _, last in (await packed(scratch.store, scratch.run_id)).chunks} if len(calls) > most else set()
     done = kept = 0
     for number, call in enumerate(calls, 1):
-        if call.entry.seq in ends and number - kept >= every and number < len(calls):
+        if call.entry.seq in ends and number - kept > most - chunks.CHUNK_ENTRIES and number < len(calls):
             await scratch.do_again(calls[done:number])
             done = kept = number
             await keep_checkpoint(scratch.store, call.entry, await rebuilt_contents(scratch), scratch.run_id)

@@ -13,11 +13,11 @@ from support.store.mortal import Died, mortal_store
 from support.store.packed_runs import all_entries, assert_holds, is_packed, listed, now, runs_of
 from support.store.verb_cases import CASES, PLAN
 from umbel.orchestration.connection.settings import Settings
-from umbel.orchestration.history.filling import fill, most_again
+from umbel.orchestration.history.filling import fill
 from umbel.orchestration.history.packer import Packer
 from umbel.orchestration.history.packing import chunks
 from umbel.orchestration.history.packing.checkpoints import packed
-from umbel.orchestration.history.packing.chunks import checkpoint_run, pack_run
+from umbel.orchestration.history.packing.chunks import checkpoint_run, most_again, pack_run
 from umbel.orchestration.history.points import Where, point_at, points
 from umbel.orchestration.history.rebuild import rebuilt, rebuilt_contents
 from umbel.orchestration.history.scratch import LIFE_MS
@@ -130,13 +130,14 @@ def test_what_is_done_again_for_long_keeps_checkpoints_on_the_way(
 ) -> None:
     monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 5)
     with_settings(store, history_checkpoint_every=5)
-    run = counting(store, 20)
+    run = counting(store, 60)
     store.call(pack_run, store, run.run_id)
 
-    assert state_at(store, run, 13) == {"n": 12}
+    assert most_again(store.settings) == 20
+    assert state_at(store, run, 53) == {"n": 52}
 
-    assert [name.split("@")[1] for name in names_in(store, run, "@")] == ["10", "5"]
-    assert state_at(store, run, 13) == {"n": 12}
+    assert [name.split("@")[1] for name in names_in(store, run, "@")] == ["20", "40"]
+    assert state_at(store, run, 53) == {"n": 52}
     assert_holds(store, run.run_id)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from ...connection.settings import Settings
 from ...snapshots.take import contents
 from ...store.journal import Entry, place_of, unpacked
 from ...store.packed import pack_chunk
@@ -18,6 +19,11 @@ CHUNK_ENTRIES, CHUNK_BYTES = 500, 1 << 20
 CHECKPOINT_WORK = 2_000
 #: Start commands above this are not kept beside the chunks, for lists of runs; see `run_rows.GLANCE_BYTES`.
 START_BYTES = 16 << 10
+
+
+def most_again(settings: Settings) -> int:
+    """Above so many entries between two checkpoints, or behind the last one, there are to be more."""
+    return 4 * max(settings.history_checkpoint_every, CHUNK_ENTRIES)
 
 
 async def pack_run(store: Store, run_id: str, *, through: str = "+") -> Entry | None:
