@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from umbel import (
-    Context,
-    HumanResponseEvent,
-    StartEvent,
-    StopEvent,
-    Workflow,
-    step,
-)
+from support.eventually import eventually_async
+from umbel import Context, HumanResponseEvent, StartEvent, StopEvent, Workflow, attach, step
+from umbel.errors import RunNotFound
 
 
 class Waits(Workflow):
@@ -18,3 +13,15 @@ class Waits(Workflow):
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
         return StopEvent(result=(await ctx.wait_for_event(HumanResponseEvent)).response)
+
+
+async def begun(run_id: str, status: str = "running") -> None:
+    """Wait until a run of this id goes on, or has another status."""
+
+    def is_so() -> bool:
+        try:
+            return attach(run_id).status() == status
+        except RunNotFound:
+            return False
+
+    await eventually_async(is_so, f"run {run_id} is {status}")

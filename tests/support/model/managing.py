@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from support.model.compare import agree, compare, expected_extra
-from support.model.world import LiveRun, World
+from support.model.live_run import LiveRun
+from support.model.world import World
 from support.store.driving import event
 from umbel.orchestration.connection.keys import RUN_KEYS
 

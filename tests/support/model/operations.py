@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from support.model.compare import agree, compare
+from support.model.live_run import LiveRun
 from support.model.looking import judged, still_holds
 from support.model.managing import ManagedWorld
 from support.model.plans import random_event
-from support.model.world import LIMITS, LiveRun
+from support.model.world import LIMITS
 from support.store.driving import event
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.history.verify import verify

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from support.model.compare import agree
+from support.model.live_run import LiveRun
 from support.model.looking import looked
 from support.model.operations import FaultyWorld
 from support.model.plans import random_event
-from support.model.world import LIMITS, LiveRun
+from support.model.world import LIMITS
 from support.store.driving import event
 from umbel.orchestration.engine.cancelling.selection import Selection
 from umbel.orchestration.engine.cancelling.step_cancels import cancel_work

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from support.model.compare import agree, compare, compare_shard
 from support.model.items import Ahead, Item
+from support.model.live_run import LiveRun
 from support.model.looking import agree_on_repetition, judged, looked, still_holds
 from support.model.plans import random_event, random_outcome, random_plan
 from support.model.reference import ModelRun
@@ -32,26 +32,6 @@ LIMITS = Limits(inbox_max_events=4)
 
 #: What a process may have room for: nobody, a crowd, a smaller crowd, one; the last is the most usual.
 ROOMS = (NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
-
-
-@dataclass
-class LiveRun:
-    """A run in the world."""
-
-    model: ModelRun
-    start: dict[str, Any]
-    dispatches: list[Dispatch] = field(default_factory=list)
-    works: list[Work] = field(default_factory=list)  # claimed, as far as its executor knows
-    stale: list[Work] = field(default_factory=list)
-    doomed: set[str] = field(default_factory=set)  # tokens whose process dies before it commits
-    outcomes: dict[str, Outcome] = field(default_factory=dict)  # token -> what it has staged and must report
-    age: int = 0
-
-    def item_of(self, work: Work) -> Item | None:
-        """The work's item while it is still this claim's."""
-        item = self.model.items.get(work.work_id)
-        mine = item is not None and item.state == "running" and item.token == work.token
-        return item if mine and self.model.status == "running" else None
 
 
 class World:
