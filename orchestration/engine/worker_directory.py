@@ -29,6 +29,7 @@ class SeenWorker:
         detours: Why its messages pass through Celery's consumer instead of going straight to its pool.
         library: The library of functions that it uses; empty for a worker of a release without.
         sources: Workflow -> file and digest of its code there, where they are known.
+        pool: What executes its steps: `asyncio`, `prefork`, `solo`, `thread`, …; empty for a worker that does not say.
         events: Event that comes from outside -> its fields, as `tasks/values/described_fields.py` describes them.
     """
 
@@ -44,6 +45,7 @@ class SeenWorker:
     paused: tuple[str, ...] = ()
     sources: dict[str, tuple[str, str]] = field(default_factory=dict)
     events: dict[str, Any] = field(default_factory=dict)
+    pool: str = ""
 
     def serves(self, workflow: str) -> bool:
         """Whether runs of this workflow may go on here."""
@@ -75,6 +77,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
                 paused=tuple(about.get("paused", ())),
                 sources={name: (file, digest) for name, (file, digest) in about.get("sources", {}).items()},
                 events=about.get("events", {}),
+                pool=about.get("pool", ""),
             )
         )
     return found

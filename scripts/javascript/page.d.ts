@@ -204,6 +204,7 @@ interface WorkerRow {
   name: string;
   host: string;
   pid: number;
+  pool: string;
   workflows: string[];
   queues: string[];
   paused: string[];

@@ -123,6 +123,7 @@ def workers_shape(workers: Iterable[SeenWorker], at_work: Mapping[str, int]) -> 
             "name": each.name,
             "host": each.host,
             "pid": each.pid,
+            "pool": each.pool,
             "workflows": list(each.workflows),
             "queues": list(each.queues),
             "paused": list(each.paused),

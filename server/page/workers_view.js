@@ -123,7 +123,7 @@ function workerRow(worker) {
       "th",
       { scope: "row" },
       workerName(worker.name),
-      h("span", { class: "summary" }, `${worker.host}, process ${worker.pid}`),
+      h("span", { class: "summary" }, `${worker.host}, process ${worker.pid}${worker.pool ? `, ${worker.pool} pool` : ""}`),
       worker.detours.map((each) => h("span", { class: "summary" }, each)),
     ),
     h(

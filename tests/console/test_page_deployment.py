@@ -64,6 +64,7 @@ def test_workers_are_listed_with_what_they_serve(page: Page, site: Site) -> None
     page.goto("#/workers")
     row = page.get_by_role("table", name="Workers").locator("tbody tr")
     expect(row).to_contain_text("live")
+    expect(row).to_contain_text("in_process pool")
     expect(row).to_contain_text("Payment")
     expect(page.get_by_role("table", name="Queues")).to_contain_text("umbel")
 
