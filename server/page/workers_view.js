@@ -123,7 +123,11 @@ function workerRow(worker) {
       "th",
       { scope: "row" },
       workerName(worker.name),
-      h("span", { class: "summary" }, `${worker.host}, process ${worker.pid}${worker.pool ? `, ${worker.pool} pool` : ""}`),
+      h(
+        "span",
+        { class: "summary" },
+        `${worker.host}, process ${worker.pid}${worker.pool ? `, ${worker.pool} pool` : ""}`,
+      ),
       worker.detours.map((each) => h("span", { class: "summary" }, each)),
     ),
     h(
