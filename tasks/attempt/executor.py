@@ -20,7 +20,7 @@ from ...orchestration.engine.dispatcher import Dispatcher
 from ...orchestration.engine.emitted import Emitted
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.decide import routed_events
-from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnavailable, WorkerLost
+from ...orchestration.model.errors import RunClosed, StepTimeoutError, StoreUnavailable
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.suspicion import MOST, NO_SUSPECTS, Room
 from ...orchestration.model.work_item import Failed, FannedOut, Held, Outcome, Returned, Work
@@ -38,6 +38,7 @@ from .calling import Calling, Isolated, Raised
 from .continuation import Continuation
 from .failure import (
     OUTCOME_WORDS,
+    check_may_begin,
     clear_frames,
     failed_outcome,
     failure_text,
@@ -306,17 +307,8 @@ class Executor:
         if running.reason is not None:
             log_cancelled(work, running.reason)
             return None
-        if work.charged_losses >= self.settings.max_losses:
-            raise WorkerLost(
-                f"Step {work.step!r} of run {work.run_id!r} was executing when its process died, {work.losses} "
-                f"times in all. It is not tried again: find out what kills the process, then `umbel retry`."
-            )
         timeout_seconds = registered.steps[work.step].timeout_seconds
-        if work.late:
-            raise StepTimeoutError(
-                f"Step {work.step!r} of run {work.run_id!r} did not end within its timeout of {timeout_seconds} s and "
-                "did not react."
-            )
+        check_may_begin(work, self.settings.max_losses, timeout_seconds)
         if (recorded := await context.recorded_outcome()) is not None:
             return recorded
         loop = asyncio.get_running_loop()

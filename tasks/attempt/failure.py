@@ -11,7 +11,7 @@ from typing import Any
 
 from ...orchestration.model.decide import recovering
 from ...orchestration.model.envelope import FAILED, Envelope, ending
-from ...orchestration.model.errors import StoreUnavailable, WorkerLost
+from ...orchestration.model.errors import StepTimeoutError, StoreUnavailable, WorkerLost
 from ...orchestration.model.work_item import Awaiting, Failed, FannedOut, Grouped, Outcome, Returned, Suspended, Work
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
@@ -25,6 +25,30 @@ from .running import StepExit
 from .step_call import step_failed_event
 
 logger = logging.getLogger("umbel.execution")
+
+
+def check_may_begin(work: Work, max_losses: int, timeout_seconds: float | None) -> None:
+    """Refuse to execute what has cost too many processes or too much time already.
+
+    Args:
+        work: The work item.
+        max_losses: Processes that it may have killed.
+        timeout_seconds: The step's own limit.
+
+    Raises:
+        WorkerLost: It is taken to kill processes.
+        StepTimeoutError: It was taken from a process in which it did not react to its limit.
+    """
+    if work.charged_losses >= max_losses:
+        raise WorkerLost(
+            f"Step {work.step!r} of run {work.run_id!r} was executing when its process died, {work.losses} "
+            f"times in all. It is not tried again: find out what kills the process, then `umbel retry`."
+        )
+    if work.late:
+        raise StepTimeoutError(
+            f"Step {work.step!r} of run {work.run_id!r} did not end within its timeout of {timeout_seconds} s and "
+            "did not react."
+        )
 
 
 async def failed_outcome(
