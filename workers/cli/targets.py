@@ -20,14 +20,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
+
+import click
 
 from ...orchestration.model.errors import ConfigurationError
 from ...tasks.client.workflow import Workflow
+from ...tasks.llama_index.install import install
 from ...tasks.steps.discovery import steps_of
 from ...tasks.workflow.registry import Registrable, Registry, declared
 
+#: Packages in which the base class of LlamaIndex's workflows is defined.
+_LLAMA_INDEX = ("workflows", "llama_agents")
 _FORMS = "Expected package.module:Workflow or path/file.py:Workflow, without `:Workflow` for all workflows in it."
+
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class TargetError(ConfigurationError):
@@ -90,14 +98,20 @@ def load_module(text: str) -> tuple[Target, ModuleType]:
     return target, _import(target)
 
 
-def companions(texts: Iterable[str]) -> list[type[Workflow]]:
-    """The other workflows in the modules of targets that name one workflow: steps may start them as child runs."""
-    found: dict[type[Workflow], None] = {}
+def companions(texts: Iterable[str]) -> list[Registrable]:
+    """The other workflows in the modules of targets that name one workflow: steps may start runs of them.
+
+    Instances that are variables of the module come first.
+    """
+    found: dict[int, Registrable] = {}
     for text in texts:
         target = parse_target(text)
-        if target.name is not None:
-            found |= dict.fromkeys(cls for cls in _classes_of(_import(target)) if steps_of(cls))
-    return list(found)
+        if target.name is None:
+            continue
+        module = _import(target)
+        found |= {id(each): each for each in vars(module).values() if isinstance(each, Workflow)}
+        found |= {id(each): each for each in _classes_of(module) if steps_of(each)}
+    return list(found.values())
 
 
 def load_workflow(text: str) -> Workflow:
@@ -155,6 +169,25 @@ def _file_target(text: str, file: Path, name: str | None) -> Target:
     if any("." in part for part in parts):
         raise TargetError(f"{text!r} cannot be loaded: Python cannot import a file with a dot in its name. Rename it.")
     return Target(text, file, ".".join(parts), root, name)
+
+
+def _install(_context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+    if given:
+        install()
+
+
+def llama_index_option(command: F) -> F:
+    """Add `--llama-index`, which takes effect before anything of the user's is imported."""
+    option: Any = click.option(
+        "--llama-index",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_install,
+        help="Run programs written for LlamaIndex: umbel answers for the module workflows.",
+    )
+    made: F = option(command)
+    return made
 
 
 # -- importing ---------------------------------------------------------------------------------------------------------
@@ -273,7 +306,15 @@ def _contents(module: ModuleType) -> str:
     found = ", ".join([*own, *instances, *imported])
     if found:
         return f"Workflows in {module.__name__}: {found}."
+    if any(map(_is_for_llama_index, vars(module).values())):
+        return f"{module.__name__} is written for LlamaIndex: add --llama-index."
     return f"{module.__name__} has no subclass and no instance of umbel.Workflow."
+
+
+def _is_for_llama_index(value: object) -> bool:
+    """Whether it is a workflow or an agent of LlamaIndex that is not umbel's, as it was loaded without `install()`."""
+    mro = (value if isinstance(value, type) else type(value)).__mro__
+    return any(cls.__name__ == "Workflow" and cls.__module__.partition(".")[0] in _LLAMA_INDEX for cls in mro)
 
 
 def _label(workflow: Registrable) -> str:

@@ -9,11 +9,12 @@ import click
 from ....orchestration.model.errors import UmbelError
 from ....tasks.workflow.registry import Registrable
 from ..output import counted, note
-from ..targets import build, load_target
+from ..targets import build, llama_index_option, load_target
 
 
 @click.command()
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@llama_index_option
 def check(targets: tuple[str, ...]) -> None:
     """Load each TARGET and report every mistake in its workflows.
 

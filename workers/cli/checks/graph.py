@@ -18,7 +18,7 @@ from ....tasks.steps.discovery import steps_of
 from ....tasks.workflow.definition import WorkflowDefinition
 from ....tasks.workflow.plan_builder import build_plan
 from ..output import print_json
-from ..targets import build, load_target
+from ..targets import build, llama_index_option, load_target
 
 
 @click.command()
@@ -26,6 +26,7 @@ from ..targets import build, load_target
 @click.option(
     "--format", "form", type=click.Choice(["mermaid", "json", "html", "text"]), default="text", show_default=True
 )
+@llama_index_option
 def graph(target: str, form: str) -> None:
     """Draw the steps of TARGET and the events between them. Works for invalid workflows too."""
     workflows = [build(each) for each in load_target(target)]

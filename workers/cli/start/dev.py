@@ -14,6 +14,7 @@ from types import FrameType
 import click
 
 from ....orchestration.model.errors import ConfigurationError
+from ....tasks.llama_index.install import is_installed
 from ....tasks.workflow.source import user_files
 from ...embedded.folder import state_folder
 from ...embedded.supervisor import Supervisor
@@ -22,7 +23,7 @@ from ..deployment import app_name, configured, deployment_options, embedded
 from ..interrupts import next_interrupt_ends
 from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
-from ..targets import load_targets, parse_target
+from ..targets import llama_index_option, load_targets, parse_target
 from .reload import Programs, Watch
 from .worker import given_targets, loglevel_option, targets_argument, worker_options
 
@@ -53,6 +54,7 @@ _INTERRUPTED_SECONDS = 1.5
 )
 @loglevel_option("INFO")
 @log_format_option
+@llama_index_option
 @deployment_options
 def dev(
     targets: tuple[str, ...],
@@ -107,7 +109,7 @@ def dev(
                 # The socket listens before the server starts: early requests wait, and no other process takes the port.
                 listening = stack.enter_context(closing(_listen(port, _SERVER_PORT, "--port")))
                 fd = listening.fileno()
-                arguments = [*given, *logs, "--fd", str(fd)]
+                arguments = [*given, *logs, "--fd", str(fd), *(["--llama-index"] if is_installed() else [])]
                 running.start(lambda: CommandProcess(settings, "serve", arguments, supervisor, say=note, pass_fds=[fd]))
                 say(f"Console and HTTP API: http://127.0.0.1:{listening.getsockname()[1]}")
             elif not no_server:

@@ -13,7 +13,7 @@ from ....orchestration.inspection.run_list import newest_runs
 from ....tasks.client.workflow import Workflow
 from ...local.deployment import local
 from ..output import note
-from .llama_index import llama_index_option
+from ..targets import llama_index_option
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

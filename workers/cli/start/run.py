@@ -30,7 +30,7 @@ from ..other_code import await_same_code, missing_worker, warn_of_other_code
 from ..output import note, print_json, visible
 from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
 from ..questions import OpenQuestion, answer_fields, open_questions, paused_because, question_text, unaccepted_events
-from ..targets import load_workflow
+from ..targets import llama_index_option, load_workflow
 from .worker import concurrency_option, loglevel_option, pool_option
 
 #: Seconds without any step after which a missing worker is reported.
@@ -51,6 +51,7 @@ run_id_option = click.option("--run-id", metavar="ID", help="Custom run id; must
 @pool_option
 @concurrency_option
 @loglevel_option("WARNING")
+@llama_index_option
 @deployment_options
 def run(
     target: str,
@@ -139,6 +140,7 @@ def run(
 )
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag by which the run is found again; repeatable.")
 @click.option("--priority", type=click.IntRange(0, 255), help="Celery priority of steps that have none of their own.")
+@llama_index_option
 @deployment_options
 def start(
     target: str,

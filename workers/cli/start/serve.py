@@ -20,7 +20,7 @@ from ...local.command_process import WorkerProcess
 from ..deployment import app_option, configured, refuse_foreign, runtime_of
 from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
-from .llama_index import llama_index_option
+from ..targets import llama_index_option
 from .worker import concurrency_option, given_targets, loglevel_option, pool_option, targets_argument
 
 try:

@@ -26,8 +26,7 @@ from ...celery_app.step_output import StepOutput, log_line, print_line
 from ...pool.taskpool import DEFAULT_CONCURRENCY
 from ..deployment import app_option, configured, installation, refuse_foreign
 from ..log_format import LogFormat, Seldom, log_as_json, log_format_option, printer
-from ..targets import companions, load_targets
-from .llama_index import llama_index_option
+from ..targets import companions, llama_index_option, load_targets
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -178,7 +177,7 @@ def worker(
 def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
     """Serve workflows that steps of the named ones may start, if they can be built; else their work would be parked."""
     for workflow in companions(targets):
-        if not any(type(served.workflow) is workflow for served in installation.registry):
+        if not any(workflow in (served.workflow, type(served.workflow)) for served in installation.registry):
             with suppress(WorkflowValidationError):
                 installation.add(workflow)
 
