@@ -59,13 +59,15 @@ async function request(path, options) {
   return response;
 }
 
+/** How long a server that accepts a request and then stays silent is waited for. */
+const PATIENCE_MS = 20_000;
+
 /** GET JSON. @param {string} path @param {AbortSignal} [signal] */
 export async function get(path, signal) {
-  return answer(await request(path, { headers: headers({ Accept: "application/json" }), signal }));
+  const patience = AbortSignal.timeout(PATIENCE_MS);
+  const either = signal ? AbortSignal.any([signal, patience]) : patience;
+  return answer(await request(path, { headers: headers({ Accept: "application/json" }), signal: either }));
 }
-
-/** How long an action waits for the server's answer. */
-const PATIENCE_MS = 20_000;
 
 /** POST JSON. @param {string} path @param {any} [body] */
 export async function post(path, body) {
