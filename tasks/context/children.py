@@ -79,16 +79,28 @@ class Children:
 
     async def run(self, child: ChildRun) -> Any:
         """See `Context.run`."""
+        self._check(child)
         return (await self._ends([child], self._named_one(child), None))[0]
 
     async def run_all(self, children: Sequence[ChildRun], limit: int | None, *, return_exceptions: bool) -> list[Any]:
         """See `Context.run_all`."""
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise WorkflowRuntimeError(f"limit must be a number of child runs greater than 0, or None; got {limit!r}.")
+        for child in children:
+            self._check(child)
         events = [self._start_event(child) for child in children]
         stem = self._next("all", events)
         names = [child.name or f"{stem}.{number}" for number, child in enumerate(children)]
         return await self._ends(children, names, limit, return_exceptions=return_exceptions)
+
+    def _check(self, child: ChildRun) -> None:
+        if isinstance(child, ChildRun) and isinstance(child.workflow, WorkflowDefinition):
+            return
+        given = child.workflow if isinstance(child, ChildRun) else child
+        raise WorkflowRuntimeError(
+            f"Step {self._work.step!r} of run {self._work.run_id!r} was to run {given!r} as a child. Give ctx.run an "
+            "instance, ctx.run(Child(), page=1), and ctx.run_all a list of [Child.start(page=1), …]."
+        )
 
     def _named_one(self, child: ChildRun) -> list[str]:
         return [child.name or self._next(child.workflow.workflow_name, [self._start_event(child)])]

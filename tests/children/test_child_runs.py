@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,20 @@ async def test_results_of_many_come_in_their_order() -> None:
             return StopEvent(result=await ctx.run_all([Double.start(n=n) for n in range(12)]))
 
     assert await Parent().run() == [2 * n for n in range(12)]
+
+
+@pytest.mark.parametrize("given", [Double, ("Double", 1), "Double"])
+async def test_what_is_no_child_is_refused_with_what_to_give(given: Any) -> None:
+    class Parent(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await (ctx.run_all([given]) if ev.many else ctx.run(given, n=1)))
+
+    for many in (True, False):
+        with pytest.raises(
+            WorkflowRuntimeError, match=r"Step 'go' of run '.*' was to run .*Double.* as a child\. Give"
+        ):
+            await Parent().run(many=many)
 
 
 async def test_a_limit_says_how_many_run_at_a_time() -> None:

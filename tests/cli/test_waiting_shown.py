@@ -87,6 +87,12 @@ class Astray(Workflow):
         return StopEvent()
 
 
+class Parent(Workflow):
+    @step
+    async def whole(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=await ctx.run(Fan()))
+
+
 class Blocked(Workflow):
     @step
     def block(self, ev: StartEvent) -> StopEvent:
@@ -112,6 +118,14 @@ def test_a_run_shows_its_id_its_time_and_how_far_each_fan_out_is(cli: Cli) -> No
     assert "split" in terminal.last_frame
     assert max(map(len, terminal.text.splitlines())) <= 80
     assert terminal.text.endswith("\n6\n")
+
+
+def test_the_steps_of_a_run_are_shown_and_its_child_runs_are_not_among_them(cli: Cli) -> None:
+    done = cli("run", "flows.py:Parent")
+
+    assert done.out == "6\n"
+    assert {line.partition(":")[0] for line in done.err.splitlines()[1:]} == {"whole"}
+    assert re.search(r"^whole .* waited$", cli("show", done.err.split()[1]).out, re.MULTILINE)
 
 
 def test_a_question_is_shown_with_its_time_limit_and_the_command_that_answers_it(cli: Cli) -> None:

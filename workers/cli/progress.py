@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -108,8 +108,13 @@ class Progress:
 class JournalTail:
     """Reads a run's journal as it grows."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store, self._run_id = store, run_id
+    def __init__(self, store: Store, run_id: str, steps: Collection[str]) -> None:
+        """Args:
+        store: The deployment.
+        run_id: The run.
+        steps: Names of its steps: an entry may also lead to child runs, which are counted where they are runs.
+        """
+        self._store, self._run_id, self._steps = store, run_id, steps
         self._last: Entry | int = 0
         self._reached: dict[str, set[str]] = {}
         self._staged: Counter[str] = Counter()
@@ -134,7 +139,7 @@ class JournalTail:
         """What an entry led to; a fan-in is named once for each event that it gathers."""
         if isinstance(data, dict):
             for group in data.get("led_to") or ():
-                if group["s"]:
+                if group["s"] in self._steps:
                     self._reached.setdefault(group["s"], set()).update(group["w"])
             self._staged.update(data.get("staged") or {})
 

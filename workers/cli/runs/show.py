@@ -245,7 +245,7 @@ def _row(execution: Execution, record: RunRecord) -> tuple[str, ...]:
         started = clock(execution.started_at)
     outcome = OUTCOMES[execution.outcome]
     if execution.outcome == "waiting" and record.status != "running":
-        outcome = "waited for an event"
+        outcome = "waited"
     if execution.retry_delay_seconds:
         outcome += f" after {duration(execution.retry_delay_seconds)}"
     if execution.error:

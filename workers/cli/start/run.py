@@ -191,7 +191,8 @@ def _watch(runtime: Runtime, workflow: Workflow, run_id: str, shown: Display, ch
     """Show the run's progress until it has ended."""
     questions = _Questions(runtime, workflow, run_id, shown)
     reader = runtime.hub.reader(run_id, internal=True)
-    tail = JournalTail(runtime.store, run_id)
+    steps = {each.name for each in runtime.registry.of(workflow).plan.steps}
+    tail = JournalTail(runtime.store, run_id, steps)
     progress = Progress()
     next_update = 0.0
     while True:
