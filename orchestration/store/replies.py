@@ -145,8 +145,9 @@ class RunRecord:
 
     @property
     def is_asleep(self) -> bool:
-        """It is running, and all that is left of it waits for an event."""
-        return self.status == "running" and 0 < self.live == self.asleep
+        """It is running, and all that is left of it waits for an event; nothing is left where a step only asked."""
+        is_begun = not (self.waits_for_admission or self.is_queued)
+        return self.status == "running" and is_begun and self.live == self.asleep
 
 
 #: How a run ends whose fan-out can no longer close.

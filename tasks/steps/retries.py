@@ -26,5 +26,7 @@ def policy_of_retries(
         raise WorkflowValidationError(f"retries must be an integer from 0, got {retries!r} for step {where!r}.")
     growth = 2.0 if backoff is None else backoff
     if not is_duration(growth) or growth < 1:
-        raise WorkflowValidationError(f"backoff must be a number from 1, got {backoff!r} for step {where!r}.")
+        raise WorkflowValidationError(
+            f"backoff must be a number from 1, by which each delay grows; got {backoff!r} for step {where!r}."
+        )
     return retry_policy(wait=wait_exponential(exp_base=growth), stop=stop_after_attempt(retries + 1))

@@ -197,6 +197,7 @@ def test_a_question_that_any_human_response_answers_is_shown_with_the_custom_nam
     with Terminal(cli, "run", "flows.py:Plain", "--run-id", "asked", columns=160) as terminal:
         terminal.says("Waiting for HumanResponseEvent: Your name?")
         terminal.says("Answer with: umbel send asked HumanResponseEvent response=…")
+        assert re.search(r"asked +waiting", cli("runs", "--status", "waiting").out)
         cli("send", "asked", "HumanResponseEvent", "response=Ada")
         assert terminal.ends() == 0
     assert terminal.text.endswith("\nAda\n")

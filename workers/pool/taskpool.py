@@ -146,7 +146,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         self._is_stopping = True
         self._forget_waiting()
         if self._running and not self._has_stopped:
-            logger.info("Waiting for %d running tasks to end.", len(self._running), extra={"action": "pool_draining"})
+            logger.info("Waiting for running tasks to end: %d.", len(self._running), extra={"action": "pool_draining"})
         give_up_at: float | None = None
         while not self._has_stopped:
             self._callbacks.receive()
