@@ -9,6 +9,7 @@ from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from support.console.driving import Keep, Site
 from support.console.serving import Serving
+from support.eventually import eventually
 from support.store.blocking import store_of
 from umbel.orchestration.store.scripts import pack
 from umbel.tasks.client.runtime import Runtime
@@ -136,6 +137,8 @@ def test_what_a_click_did_is_shown_although_an_answer_from_before_it_was_under_w
         expect(row).to_contain_text("paused")
         page.route("**/console/workers", lambda route: held.append((route, route.fetch())), times=1)
         page.clock.pause_at(datetime.now() + timedelta(hours=1))  # with the timers due until then, and no more after it
+        # Playwright calls the route's handler while it waits for the page.
+        eventually(lambda: page.evaluate("true") and len(held) == 1, "an answer from before is held")
         with page.expect_response("**/resume"):
             row.get_by_role("button", name="Resume slow").click()
         [(route, from_before)] = held
