@@ -11,10 +11,13 @@ from ..store.scripts import load, pack, unpack
 from ..store.verbs import Store
 
 #: At most so much of each kind is due per shard and look; the rest is in the next one.
-BATCH = 500
+BATCH = 64
 
 #: The same for runs that have waited for long. Most are in order, and what is urgent must not wait for that.
 LOOKS = 50
+
+#: Of timers so many more, which became due last.
+NEWEST = 8
 
 #: In the order of `look.lua`.
 KINDS = (
@@ -39,6 +42,8 @@ _TRIM_MS = 300_000
 #: How many a shard has of one kind that stay where they are although they are due, because they could not be settled.
 PassedOver = Mapping[tuple[str, int], int]
 
+_NO_TURNS: Mapping[int, int] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -48,7 +53,7 @@ class Look:
         now: The time of Redis, in ms.
         owners: By shard, the owners of all leases.
         due: By kind and shard, what is due; only where it is this process's turn.
-        is_turn: Whether it is, in some shard.
+        turns: The instants of its turns, each by the first of the shards that it is in.
         trims: Whether it is time to trim the indexes of runs.
         parked: Whether work waits for a worker that has its code.
     """
@@ -56,7 +61,7 @@ class Look:
     now: int
     owners: Mapping[int, Sequence[str]]
     due: Mapping[str, Mapping[int, Sequence[str]]]
-    is_turn: bool
+    turns: Mapping[int, int]
     trims: bool
     parked: bool
 
@@ -68,15 +73,18 @@ def looked_at_together(store: Store) -> list[range]:
     return [shards[first : first + size] for first in range(0, len(shards), size)]
 
 
-async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Look:
+async def look(
+    store: Store, passed_over: PassedOver, *, everything: bool = False, turns: Mapping[int, int] = _NO_TURNS
+) -> Look:
     """Look at all shards that are reached, and take the turn to sweep them if nobody has within the period.
 
     Args:
         store: The runs.
         passed_over: By kind and shard, how much to look behind.
         everything: Take the turn in any case.
+        turns: As of the caller's last look, whose turns it goes on with unless another process has had one since.
     """
-    calls = [_call(store, shards, passed_over, everything) for shards in looked_at_together(store)]
+    calls = [_call(store, shards, passed_over, everything, turns) for shards in looked_at_together(store)]
     answers: list[Look] = [each for each in await store.reached("look for what is due", *calls) if each is not None]
     owners: dict[int, Sequence[str]] = {}
     parked = False
@@ -86,11 +94,13 @@ async def look(store: Store, passed_over: PassedOver, *, everything: bool) -> Lo
         parked = parked or answer.parked
         for kind, found in answer.due.items():
             due[kind] |= found
-    is_turn, trims = (any(getattr(answer, name) for answer in answers) for name in ("is_turn", "trims"))
-    return Look(answers[0].now, owners, due, is_turn, trims, parked)
+    taken = {first: at for answer in answers for first, at in answer.turns.items()}
+    return Look(answers[0].now, owners, due, taken, any(answer.trims for answer in answers), parked)
 
 
-def _call(store: Store, shards: range, passed_over: PassedOver, everything: bool) -> ScriptCall[Look]:
+def _call(
+    store: Store, shards: range, passed_over: PassedOver, everything: bool, turns: Mapping[int, int]
+) -> ScriptCall[Look]:
     names = ("swept_at", *KINDS)
     keys = [store.keys.in_shard(shard, name) for name in names for shard in shards]
     count = len(shards)
@@ -105,7 +115,8 @@ def _call(store: Store, shards: range, passed_over: PassedOver, everything: bool
             found[names[(place - 1) // count]][shard_at(place)] = members
         is_turn = swept_at is not False
         trims = is_turn and (everything or now // _TRIM_MS != swept_at // _TRIM_MS)
-        return Look(now, {shard_at(place): members for place, *members in owners}, found, is_turn, trims, parked)
+        turn = {shards[0]: now} if is_turn else _NO_TURNS
+        return Look(now, {shard_at(place): members for place, *members in owners}, found, turn, trims, parked)
 
     settings = store.settings
     about = {
@@ -113,8 +124,10 @@ def _call(store: Store, shards: range, passed_over: PassedOver, everything: bool
         "x": list(range(1, len(keys) + 1)),
         "period": max(1, round(settings.sweep_seconds * 900)),
         "everything": everything or None,
+        "turn": turns.get(shards[0]),
         "batch": BATCH,
         "few": LOOKS,
+        "newest": NEWEST,
         "lease": store.lease_ms,
         "redispatch": round(settings.redispatch_seconds * 1000),
         "at": {

@@ -18,7 +18,7 @@ from ..model.envelope import TIMED_OUT, ending
 from ..model.errors import RunNotFound
 from ..sessions.acts import forget_expired
 from ..store.asks import Command
-from ..store.replies import pairs
+from ..store.replies import Applied, Dispatch, pairs
 from .concurrency import Admission
 from .due import BATCH, LOOKS, Look, look, looked_at_together
 from .protocol import Engine
@@ -29,11 +29,15 @@ logger = logging.getLogger("umbel.sweep")
 #: So much is settled at a time: the scripts go out together.
 AT_ONCE = 64
 
+#: So much of one kind a pass takes up, so that thousands of timers that are due at once delay neither the other kinds
+#: nor what becomes due meanwhile, and the next look comes before another process believes that nobody sweeps.
+MOST = 4 * AT_ONCE
+
 #: So many passes are left to a process that was found to sweep.
 LEFT_TO_OTHERS = 2
 
-#: So many batches of unclaimed dispatches are examined per shard and pass for those that count as lost.
-PAGES = 4
+#: So many pages of unclaimed dispatches, of so many each, are examined per shard and pass for those that count as lost.
+PAGES, PAGE = 4, 500
 
 
 class Sweep:
@@ -51,6 +55,7 @@ class Sweep:
         #: More is due than one pass takes up: the next one should follow at once.
         self.is_behind = False
         self._leaves_to_others = 0
+        self._turns: Mapping[int, int] = {}
         self._passed_over: dict[tuple[str, int], int] = {}  # kind, shard -> what stays there, before what is looked at
         self._passed_before = self._passed_over
         self._looked: dict[int, int] = {}  # shard -> how much of its unclaimed index the last pass has looked through
@@ -68,7 +73,8 @@ class Sweep:
         return 0 if found is None else await self.settle(found)
 
     async def look(self, *, everything: bool = False) -> Look | None:
-        """See what there is to do. A pass that could not take up everything is followed by this process's next.
+        """See what there is to do. A pass that could not take up everything is followed by this process's next, while
+        the others leave it the turn: they would only take up the same.
 
         Returns:
             What was found; None in the passes that are left to another process, which has lately had its turn: as long
@@ -85,8 +91,11 @@ class Sweep:
             ]
             if not any(await self.store.reached("look for leases and parked work", *asked)):
                 return None
-        found = await look(self.store, self._passed_over, everything=everything or self.is_behind)
-        self._leaves_to_others = 0 if found.is_turn else LEFT_TO_OTHERS
+        turns = self._turns if self.is_behind else {}
+        everything = everything or (self.is_behind and not turns)
+        found = await look(self.store, self._passed_over, everything=everything, turns=turns)
+        self._turns = found.turns
+        self._leaves_to_others = 0 if found.turns else LEFT_TO_OTHERS
         return found
 
     async def settle(self, found: Look) -> int:
@@ -119,6 +128,7 @@ class Sweep:
         most: int = BATCH,
     ) -> int:
         """Act on what is due of one kind, many at a time and shard by shard in turn, so that none waits for another.
+        What became ready by it, where `act` returns that, is dispatched together.
 
         What cannot be settled is reported and stays where it is. The next pass looks behind it, and after the last one
         from the beginning: it cannot keep what comes after it from being found.
@@ -126,9 +136,9 @@ class Sweep:
         found = due.get(kind, {})
         left: Counter[int] = Counter()
 
-        async def settle(shard: int, member: str) -> None:
+        async def settle(shard: int, member: str) -> Any:
             try:
-                await act(shard, member)
+                return await act(shard, member)
             except RunNotFound:
                 left[shard] += 1
                 logger.info("sweep found %r of a run that was deleted", member, extra={"action": "sweep_orphan"})
@@ -138,13 +148,33 @@ class Sweep:
 
         members = ([(shard, member) for member in members] for shard, members in found.items())
         waiting = [each for one_of_each in zip_longest(*members) for each in one_of_each if each is not None]
+        is_cut = most == BATCH and len(waiting) > MOST
+        if is_cut:
+            del waiting[MOST:]
         for start in range(0, len(waiting), AT_ONCE):
-            await asyncio.gather(*(settle(*each) for each in waiting[start : start + AT_ONCE]))
+            changes = await asyncio.gather(*(settle(*each) for each in waiting[start : start + AT_ONCE]))
+            await self._dispatch([change for change in changes if isinstance(change, Applied)])
         for shard in found:
-            if len(found[shard]) >= most:
+            if is_cut or len(found[shard]) >= most:
                 self._passed_over[kind, shard] = self._passed_before.get((kind, shard), 0) + left[shard]
                 self.is_behind = self.is_behind or most == BATCH
         return len(waiting) - left.total()
+
+    async def _dispatch(self, changes: Sequence[Applied]) -> None:
+        """Send the messages for what became ready in many runs, together for all runs of one plan."""
+        by_plan: defaultdict[str, list[Dispatch]] = defaultdict(list)
+        for change in changes:
+            if change.plan is not None:
+                by_plan[change.plan] += change.dispatches
+        for digest, dispatches in by_plan.items():
+            if not dispatches:
+                continue
+            try:
+                plan = await self.store.plan(dispatches[0].run_id, digest)
+                await self.engine.dispatcher.dispatch(plan, dispatches)
+            except Exception:
+                about = {"action": "sweep_error"}
+                logger.exception("%d dispatches are left to a later pass", len(dispatches), extra=about)
 
     async def _admitted(self, shard: int, workflow: str, now: int) -> int:
         """Look at the runs of a limited workflow that were admitted a while ago."""
@@ -164,16 +194,14 @@ class Sweep:
 
     # -- timers and leases ---------------------------------------------------------------------------------------------
 
-    async def _timer(self, member: str, now: int) -> None:
+    async def _timer(self, member: str, now: int) -> Applied | None:
         kind, _, rest = member.partition("|")
         if kind == "timeout":
             await self._time_out(rest, now)
-            return
+            return None
         run_id, work_id, *waiter = rest.split("|", 2)
         applied = await self.leases.wake(run_id, member, kind, work_id, waiter[0] if waiter else "")
-        if applied is None:
-            return
-        if kind == "deadline":
+        if applied is not None and kind == "deadline":
             for dispatch in applied.dispatches:
                 logger.warning(
                     "step %s of run %s did not react to its time limit; it counts as failed, though it may still "
@@ -182,7 +210,7 @@ class Sweep:
                     run_id,
                     extra={"action": "step_hung", "run_id": run_id, "step": dispatch.step},
                 )
-        await self.engine.dispatch(run_id, applied.dispatches)
+        return applied
 
     async def _time_out(self, run_id: str, now: int) -> None:
         try:
@@ -259,7 +287,7 @@ class Sweep:
         for _ in range(PAGES):
             page = await self.store.command(
                 "look at unclaimed work",
-                *("ZRANGE", key, 0, horizon, "BYSCORE", "LIMIT", looked, BATCH, "WITHSCORES"),
+                *("ZRANGE", key, 0, horizon, "BYSCORE", "LIMIT", looked, PAGE, "WITHSCORES"),
             )
             for raw, score in pairs(page).items():
                 run_id, work_id, line = raw.decode().split("|", 2)
@@ -267,14 +295,14 @@ class Sweep:
                     lost[run_id].append((work_id, line))
                     taken += 1
             looked += len(page) // 2
-            if len(page) // 2 < BATCH:
+            if len(page) // 2 < PAGE:
                 return lost
-            if taken >= BATCH:
+            if taken >= PAGE:
                 break
         self._looked[shard] = looked - taken  # what is dispatched again moves on
         return lost
 
-    async def _redispatch_run(self, run_id: str, items: Sequence[tuple[str, str]]) -> None:
+    async def _redispatch_run(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
         applied = await self.leases.redispatch(run_id, items)
         if applied.dispatches:
             logger.info(
@@ -283,7 +311,7 @@ class Sweep:
                 run_id,
                 extra={"action": "redispatch", "run_id": run_id},
             )
-        await self.engine.dispatch(run_id, applied.dispatches)
+        return applied
 
     async def _trim(self, now: int) -> None:
         await self._trimming.trim(now)

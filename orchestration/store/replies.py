@@ -77,6 +77,7 @@ class Applied:
         rests: Fan-outs of which nothing more is wanted.
         reports: The run has ended, and this one waits for it.
         parted: The run has ended, and had child runs.
+        plan: Digest of the run's plan, from verbs whose caller need not know it.
     """
 
     dispatches: tuple[Dispatch, ...] = ()
@@ -90,6 +91,7 @@ class Applied:
     rests: tuple[str, ...] = ()
     reports: str | None = None
     parted: bool = False
+    plan: str | None = None
 
 
 class Refusal(StrEnum):
@@ -192,6 +194,7 @@ def _applied(run_id: str, answer: dict[str, Any]) -> Applied:
         rests=tuple(answer.get("rests") or ()),
         reports=answer.get("reports"),
         parted=bool(answer.get("parted")),
+        plan=answer.get("plan") or None,
     )
 
 

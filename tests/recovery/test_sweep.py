@@ -13,7 +13,7 @@ from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine import trimming
 from umbel.orchestration.engine.due import BATCH
-from umbel.orchestration.engine.sweep import PAGES
+from umbel.orchestration.engine.sweep import MOST, PAGE, PAGES
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.model.plan import Plan
 from umbel.orchestration.model.work_item import FannedOut, Returned, Work
@@ -150,7 +150,7 @@ def test_each_queue_is_judged_by_itself(run: DrivenRun, dispatches: Sent) -> Non
 def test_a_long_queue_does_not_hide_what_another_has_lost(run: DrivenRun, dispatches: Sent) -> None:
     fan(run, "G")
     dispatched(run, run.dispatches[0], 2000)
-    waiting = {f"{run.run_id}|w{n}|umbel/0": 1000 for n in range((PAGES + 2) * BATCH)}
+    waiting = {f"{run.run_id}|w{n}|umbel/0": 1000 for n in range((PAGES + 2) * PAGE)}
     run.store.client.zadd(run.keys["unclaimed"], waiting)
     run.store.client.hset(run.keys["unclaimed_counts"], "umbel/0", len(waiting))
     claimed_until(run, "umbel/0", 10)
@@ -277,6 +277,54 @@ def test_one_sweep_per_shard_and_period(run: DrivenRun, dispatches: Sent, store:
     dispatched(run, run.dispatches[0], 1)
     assert blocking_sweep(patient, dispatches, lambda _: 0).sweep() == 0
     assert dispatches.steps() == []
+
+
+def test_a_process_that_cannot_take_up_everything_keeps_the_turn_until_another_has_it(
+    run: DrivenRun, dispatches: Sent, store: Store, settings: Settings
+) -> None:
+    patient = blocking_store(settings.model_copy(update={"sweep_seconds": 600}), store.client)
+    store.client.zadd(run.keys["leases"], {f"dead {n}": 1 for n in range(2 * BATCH + 10)})
+    first, second = (blocking_sweep(patient, dispatches, lambda _: 0) for _ in range(2))
+
+    assert (first.sweep(), second.sweep(), first.sweep()) == (BATCH, 0, BATCH)
+    assert first.is_behind
+
+    assert second.sweep(everything=True) == 10
+    store.client.zadd(run.keys["leases"], {"dead": 1})
+    assert first.sweep() == 0
+    assert not first.is_behind
+
+
+def test_thousands_of_timers_are_taken_up_in_parts_between_which_all_else_is_looked_at(
+    dispatches: Sent, store: Store, settings: Settings
+) -> None:
+    many = blocking_store(
+        settings.model_copy(update={"shards": 8, "key_prefix": f"{settings.key_prefix}many"}), store.client
+    )
+    for n in range(10 * BATCH):
+        store.client.zadd(many.locate(f"unknown-{n}")["timers"], {f"retry|unknown-{n}|w": 0})
+    sweep = blocking_sweep(many, dispatches, lambda _: 0)
+
+    assert sweep.sweep(everything=True) == MOST
+    store.client.zadd(many.keys.in_shard(0, "leases"), {"dead": 1})
+    assert sweep.sweep() == MOST + 1
+    while sweep.is_behind:
+        sweep.sweep()
+    assert not any(store.client.exists(many.keys.in_shard(shard, "timers")) for shard in range(8))
+
+
+def test_a_timer_does_not_wait_for_all_that_were_due_before_it(run: DrivenRun, dispatches: Sent, store: Store) -> None:
+    run.start()
+    work = run.claim("begin")
+    run.commit(work, failed(100))
+    run.make_due(f"retry|{work.work_id}")
+    timer = f"retry|{run.run_id}|{work.work_id}"
+    store.client.zadd(run.keys["timers"], {timer: 2, **{f"retry|unknown-{n}|w": 1 for n in range(3 * BATCH)}})
+
+    sweeping(run, dispatches)
+
+    assert dispatches.steps() == ["begin"]
+    assert store.client.zcard(run.keys["timers"]) >= BATCH
 
 
 def test_one_broken_timer_does_not_stop_the_others(

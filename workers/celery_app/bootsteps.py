@@ -99,7 +99,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             connection_to(settings.redis_url, self._portal, patience_seconds=settings.sweep_seconds), settings
         )
         with contextlib.suppress(StoreUnavailable):
-            self._portal.call(look(self._store, {}, everything=False))
+            self._portal.call(look(self._store, {}))
             probe = self._store.keys.in_shard(0, "probe")
             self._portal.call(self._store.command("see whether it may publish", "PUBLISH", probe, ""))
         self._queues = sorted(parent.app.amqp.queues.consume_from)

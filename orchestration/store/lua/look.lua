@@ -1,8 +1,9 @@
 -- What is due in many shards, found with one script, and the turn to take care of it. Any shards whose keys are on one
 -- node will do: without a cluster all of them.
--- Args: n (shards), period (ms between two turns), everything (whether or not it is the caller's turn), batch and few
---   (how much is answered of each kind), lease and redispatch (ms, as in `claim`), at {place in x -> how many to pass
---   over there}.
+-- Args: n (shards), period (ms between two turns), everything (whether or not it is the caller's turn), turn (when the
+--   caller's last one was; it goes on with that unless another caller has had one since), batch and few (how much is
+--   answered of each kind), newest (how many timers beyond a full batch), lease and redispatch (ms, as in `claim`), at
+--   {place in x -> how many to pass over there}.
 -- x: 1 … 11n, the keys of the shards kind by kind: n times swept_at, then parked, leases, timers, unclaimed, retire,
 --   releasing, awaiting_admission, outbox, lines, limits.
 -- Answers: looked {now, swept_at (before; false if it is not the caller's turn), parked (whether anything is), owners
@@ -51,10 +52,27 @@ local function look_behind(kind, most, by_time)
   end
 end
 
+-- Where more timers are due than a batch, those that became due last come first: other runs' timers need not wait until
+-- thousands that were due at one instant are done.
+local function look_at_newest_timers()
+  for _, found in ipairs(due) do
+    local place = found[1]
+    if math.floor((place - 1) / n) == TIMERS and #found > A.batch then
+      local newest = redis.call('ZRANGE', call.named[place], call.now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, A.newest)
+      local known = {}
+      for _, timer in ipairs(newest) do known[timer] = true end
+      for i = 2, #found do
+        if not known[found[i]] then newest[#newest + 1] = found[i] end
+      end
+      for i, timer in ipairs(newest) do found[i + 1] = timer end
+    end
+  end
+end
+
 local swept = redis.call('MGET', unpack(call.named, 1, n))
 local ago = call.now - tonumber(swept[1] or 0)
-local is_turn = A.everything or ago >= A.period or ago < -BACK
-local swept_at = is_turn and tonumber(swept[1] or 0)
+local is_turn = A.everything or ago >= A.period or ago < -BACK or (A.turn and tonumber(swept[1]) == A.turn)
+local swept_at = is_turn and tonumber(swept[1] or 0) or false
 
 if is_turn then
   local given = {}
@@ -79,6 +97,7 @@ if exist(PARKED, is_turn and LIMITS or LEASES) then
   if is_turn then
     look_behind(LEASES, A.batch, true)
     look_behind(TIMERS, A.batch, true)
+    look_at_newest_timers()
     look(UNCLAIMED, due, '-inf', call.now, 'BYSCORE', 'LIMIT', 0, 1)
     look_behind(RETIRE, A.batch)
     look_behind(RELEASING, A.batch)

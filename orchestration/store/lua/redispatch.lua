@@ -1,9 +1,10 @@
 -- Dispatch again what was not claimed. Args: run, items {{w, q line}}, redispatch (ms), redispatch_max (ms).
--- Answers: redispatched {dispatches}. What no longer waits to be claimed leaves the index.
+-- Answers: redispatched {dispatches, plan}. What no longer waits to be claimed leaves the index.
 --!keys run unclaimed counters
 
 local again = 0
-local running = redis.call('HGET', K.run, 'status') == 'running'
+local meta = redis.call('HMGET', K.run, 'status', 'plan')
+local running = meta[1] == 'running'
 for _, item in ipairs(A.items) do
   local record = running and records.get(item.w)
   if record and record.state == 'ready' then
@@ -21,4 +22,4 @@ for _, item in ipairs(A.items) do
   end
 end
 if again > 0 then journal.note('redispatch', { n = again }) end
-return { 'redispatched', cmsgpack.pack({ dispatches = call.dispatches, ended = false }) }
+return { 'redispatched', cmsgpack.pack({ dispatches = call.dispatches, ended = false, plan = meta[2] }) }
