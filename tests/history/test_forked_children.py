@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -105,11 +106,13 @@ async def test_children_are_forked_as_they_were_at_the_point() -> None:
     handler = Parent().run(names=["a", "b", "c"])
     first = await waiting(handler, 2)
     await handler.ctx.store.set("both", "wait")
+    point = await anext(handler.history(kinds=["state"]))
+    # Children are taken at the instant of the point, which is known to a millisecond.
+    await eventually_async(lambda: datetime.now(UTC) - point.at > timedelta(milliseconds=1), "it is later")
     await answer(first, "of the first run")
     await answer(await waiting(handler, 1), "of the first run")
     await handler
 
-    point = await anext(handler.history(kinds=["state"]))
     fork = await handler.fork(point, children="fork")
     own = await waiting(fork, 2)
     assert {child.run_id for child in own}.isdisjoint(child.run_id for child in first)
