@@ -28,7 +28,8 @@ from ..model.errors import (
 )
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
-from ..model.work_item import Failed, Origin, Outcome, Surroundings, Suspended, Work, derive_id
+from ..model.waiters import Surroundings
+from ..model.work_item import Failed, Origin, Outcome, Suspended, Work, derive_id
 from ..store.replies import Applied, CarryOn, Dispatch, Refusal, not_found, not_retried
 from ..store.verbs import Store
 from .cancelling.selection import Selection

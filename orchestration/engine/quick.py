@@ -18,7 +18,8 @@ from ..model.commands import Absorb, Deliver, Done, Finish, KeepEvent, Trace, wh
 from ..model.decide import Decision, Limits, decide
 from ..model.envelope import Envelope
 from ..model.plan import Plan
-from ..model.work_item import Outcome, Returned, Surroundings, Work, derive_id
+from ..model.waiters import Surroundings
+from ..model.work_item import Outcome, Returned, Work, derive_id
 from ..store.quick import Hop, hop
 from ..store.replies import CarryOn
 from ..store.scripts import pack

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..model.envelope import INPUT_REQUIRED, SLEEP_ENDED, Envelope
 from ..model.plan import Plan
-from ..model.work_item import Waiter
+from ..model.waiters import Waiter
 from ..store.journal import Entry, newest_entries, read_page
 from ..store.reads import StoreReads
 from ..store.record import decode, read

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from ..model.work_item import Waiter
+from ..model.waiters import Waiter
 from ..store.record import WorkRecord, decode
 from ..store.replies import pairs
 from ..store.verbs import Store

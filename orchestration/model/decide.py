@@ -42,6 +42,7 @@ from .commands import (
 )
 from .envelope import Envelope
 from .plan import Plan, StepPlan
+from .waiters import Surroundings
 from .work_item import (
     Awaiting,
     Failed,
@@ -51,7 +52,6 @@ from .work_item import (
     Outcome,
     Returned,
     Scope,
-    Surroundings,
     Suspended,
     Work,
     derive_id,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from .envelope import Envelope
-from .waiting_kinds import Kind
+from .waiters import Waiter
 
 
 def derive_id(*parts: str | bytes | int, digest_size: int = 10) -> str:
@@ -75,102 +74,6 @@ class Origin:
     def packed_recoveries(self) -> str:
         """The recovery counts as the opaque string that work records carry."""
         return json.dumps(self.recoveries, sort_keys=True, separators=(",", ":")) if self.recoveries else ""
-
-
-#: Bytes of a payload up to which its value is remembered.
-_SMALL = 1024
-
-
-@lru_cache(2048)
-def _small_value(payload: bytes) -> dict[str, Any]:
-    """Many waiters look at the same events of an inbox. Not to be changed."""
-    value: dict[str, Any] = json.loads(payload)
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A suspended step's condition: an event class and fields that must be equal."""
-
-    work_id: str
-    waiter_id: str
-    step: str
-    event_type: str
-    requirements: dict[str, Any]
-    subclasses: bool = False
-
-    def matches(self, event: Envelope) -> bool:
-        """Whether `event` answers this waiter."""
-        if event.type != self.event_type and not (self.subclasses and event.is_a(self.event_type)):
-            return False
-        if not self.requirements:
-            return True
-        value = _small_value(event.payload) if len(event.payload) <= _SMALL else event.value()
-        dynamic = value.get("_data") or {}
-        missing = object()
-        return all(value.get(k, dynamic.get(k, missing)) == wanted for k, wanted in self.requirements.items())
-
-    def to_bytes(self) -> bytes:
-        """What is stored under `work id|waiter id`. Scripts read its digest and kind, which therefore come first."""
-        body = {"s": self.step, "t": self.event_type, "r": self.requirements, "sub": self.subclasses}
-        kind = Kind(self.event_type, self.subclasses, tuple(sorted(self.requirements)))
-        with suppress(RecursionError):  # such a waiter is found without the index
-            body = {"i": kind.digest(self.requirements), "k": kind.to_text()} | body
-        return json.dumps(body, separators=(",", ":")).encode()
-
-    @staticmethod
-    def from_bytes(name: str, data: bytes) -> Waiter:
-        """The inverse, from field name and content of the waiters hash."""
-        work_id, _, waiter_id = name.partition("|")
-        body = json.loads(data)
-        return Waiter(work_id, waiter_id, body["s"], body["t"], body["r"], body["sub"])
-
-
-@dataclass(frozen=True, slots=True)
-class InboxEvent:
-    """An event that arrived before any step accepted it."""
-
-    event_id: str
-    event: Envelope
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a look into the index of waiters has seen: the same again means that no waiter of interest was added.
-
-    Attributes:
-        kinds: How many kinds of waiters there were.
-        counts: Digest -> how many waiters there were.
-    """
-
-    kinds: int
-    counts: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The part of a run that other processes may change while a step decides: waiters and inbox.
-
-    A script checks whether what was decided still holds; if not, the outcome is decided again on fresh surroundings.
-
-    Attributes:
-        version: Changes with every waiter that is added. Scripts notice by themselves that one was removed.
-        waiters: Those that may concern the decision.
-        inbox: Its events.
-        inbox_version: Changes with every event that is added to the inbox.
-        seen: The waiters that were looked up in the index, if they were.
-    """
-
-    version: int = 0
-    waiters: tuple[Waiter, ...] = ()
-    inbox: tuple[InboxEvent, ...] = ()
-    inbox_version: int = 0
-    seen: Seen | None = None
-
-    def after(self, event: Envelope) -> Surroundings:
-        """The rest once `event` has answered its waiters: each is answered once, by the first event that matches."""
-        left = tuple(waiter for waiter in self.waiters if not waiter.matches(event))
-        return self if len(left) == len(self.waiters) else replace(self, waiters=left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from ..model.commands import Command, Fill, where
 from ..model.decide import Limits, route
 from ..model.envelope import Envelope
 from ..model.plan import Plan
-from ..model.work_item import Origin, Scope, Surroundings, buffer_name, derive_id
+from ..model.waiters import Surroundings
+from ..model.work_item import Origin, Scope, buffer_name, derive_id
 from ..store.record import new as new_record
 from ..store.replies import Applied, Refusal
 from ..store.verbs import Store

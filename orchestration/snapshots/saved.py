@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..model.envelope import Envelope
-from ..model.work_item import Waiter
+from ..model.waiters import Waiter
 
 
 @dataclass(frozen=True, kw_only=True)

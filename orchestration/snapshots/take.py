@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from ..connection.keys import RunKeys
 from ..model.envelope import Envelope
 from ..model.errors import RunNotFound
-from ..model.work_item import Waiter
+from ..model.waiters import Waiter
 from ..store.record import WorkRecord, decode, read
 from ..store.replies import ends_of_children, not_found, pairs, unpack_raw
 from ..store.scripts import unpack

@@ -10,7 +10,8 @@ from ..connection.keys import RunKeys, state_id_of
 from ..model.commands import Command, Resume, TakeFromInbox
 from ..model.decide import Decision, Staged
 from ..model.plan import Plan
-from ..model.work_item import Surroundings, Work
+from ..model.waiters import Surroundings
+from ..model.work_item import Work
 from . import record as work_record
 from .asks import ScriptCall
 from .reads import StoreReads

@@ -17,8 +17,8 @@ from ..model.decide import CHUNK
 from ..model.envelope import Envelope
 from ..model.errors import RunClosed, RunNotFound, StoreUnavailable
 from ..model.plan import Plan
-from ..model.waiting_kinds import Kind, digests
-from ..model.work_item import InboxEvent, Seen, Surroundings, Waiter, Work
+from ..model.waiters import InboxEvent, Kind, Seen, Surroundings, Waiter, digests
+from ..model.work_item import Work
 from .asks import Command, ScriptCall
 from .pipeline import Connection
 from .replies import RunRecord, not_found, pairs, run_record, unpack_raw

@@ -19,7 +19,8 @@ from ..model.envelope import CANCELLED, Envelope, ending
 from ..model.errors import RunNotFound
 from ..model.plan import Plan
 from ..model.suspicion import NO_SUSPECTS, Room
-from ..model.work_item import Surroundings, Work
+from ..model.waiters import Surroundings
+from ..model.work_item import Work
 from .calls import StoreCalls, checks, commit_entry, touched_keys
 from .journal import entries
 from .replies import (

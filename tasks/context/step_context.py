@@ -17,7 +17,8 @@ from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.tagged_json import NotJson
-from ...orchestration.model.work_item import Outcome, Suspended, Waiter, Work, buffer_name, derive_id
+from ...orchestration.model.waiters import Waiter
+from ...orchestration.model.work_item import Outcome, Suspended, Work, buffer_name, derive_id
 from ...orchestration.state.redis_hash import Reads, StateHash
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store

@@ -15,7 +15,8 @@ from ...orchestration.engine.protocol import Engine
 from ...orchestration.history.attempts import RecordedAttempt
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.plan import Plan
-from ...orchestration.model.work_item import ForkedFrom, Held, Outcome, Returned, Surroundings, Suspended
+from ...orchestration.model.waiters import Surroundings
+from ...orchestration.model.work_item import ForkedFrom, Held, Outcome, Returned, Suspended
 from ..attempt.calling import Calling, Raised
 from ..attempt.failure import as_failure, error_text
 from ..attempt.plain_calls import ThreadCalls

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ContextSerdeError
 from ...orchestration.model.plan import Plan, StepPlan
-from ...orchestration.model.work_item import Scope, Waiter, derive_id
+from ...orchestration.model.waiters import Waiter
+from ...orchestration.model.work_item import Scope, derive_id
 from ...orchestration.snapshots.saved import (
     RunSnapshot,
     SavedBuffer,

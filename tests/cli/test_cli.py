@@ -375,9 +375,7 @@ def test_exec_executes_an_unchanged_program_with_its_arguments_and_exit_code(bar
 
 def test_a_program_that_starts_no_run_under_exec_is_named(bare: Cli) -> None:
     (bare.folder / "only.py").write_text(FLOWS.partition("if __name__")[0])
-
     done = bare("exec", "only.py")
-
     assert done.err.endswith(
         "only.py has started no run. Start one of a workflow in it with: umbel run only.py KEY=VALUE…\n"
     )

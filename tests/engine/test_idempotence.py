@@ -11,7 +11,8 @@ from support.store.blocking import BlockingStore as Store
 from support.store.driving import LIMITS, NOTHING, DrivenRun, dump, event
 from support.store.verb_cases import CASES, PLAN, claimed
 from umbel.orchestration.model.decide import decide
-from umbel.orchestration.model.work_item import FannedOut, Surroundings, Work
+from umbel.orchestration.model.waiters import Surroundings
+from umbel.orchestration.model.work_item import FannedOut, Work
 from umbel.orchestration.store.replies import Refusal
 from umbel.orchestration.store.scripts import names
 

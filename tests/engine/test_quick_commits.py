@@ -23,7 +23,8 @@ from umbel.orchestration.model.commands import Publish
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.plan import Plan
-from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Surroundings, Work
+from umbel.orchestration.model.waiters import Surroundings
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch
 from umbel.orchestration.store.scripts import pack

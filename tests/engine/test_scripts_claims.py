@@ -7,7 +7,8 @@ from support.store.driving import LIMITS, NOTHING, DrivenRun, dump, event, faile
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.model.decide import decide
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.model.work_item import FannedOut, Returned, Surroundings, Work
+from umbel.orchestration.model.waiters import Surroundings
+from umbel.orchestration.model.work_item import FannedOut, Returned, Work
 from umbel.orchestration.store.record import WorkRecord
 from umbel.orchestration.store.replies import Applied, Refusal
 

@@ -10,7 +10,8 @@ from umbel.orchestration.model.commands import Absorb, Deliver, Join, KeepInInbo
 from umbel.orchestration.model.decide import decide_start, route
 from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, Envelope
 from umbel.orchestration.model.plan import Plan
-from umbel.orchestration.model.work_item import Origin, Scope, Surroundings, Waiter
+from umbel.orchestration.model.waiters import Surroundings, Waiter
+from umbel.orchestration.model.work_item import Origin, Scope
 
 PLAN = plan_of(
     step("begin", START, collected_by=("outer",)),

@@ -10,17 +10,8 @@ from umbel.orchestration.model.commands import Deliver, Finish, OpenScope, Publi
 from umbel.orchestration.model.decide import CHUNK, Decision, decide
 from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP
 from umbel.orchestration.model.plan import StepPlan
-from umbel.orchestration.model.work_item import (
-    FannedOut,
-    InboxEvent,
-    Outcome,
-    Returned,
-    Surroundings,
-    Suspended,
-    Waiter,
-    Work,
-    derive_id,
-)
+from umbel.orchestration.model.waiters import InboxEvent, Surroundings, Waiter
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Suspended, Work, derive_id
 
 PLAN = plan_of(
     step("begin", START, collected_by=("all", "first")),

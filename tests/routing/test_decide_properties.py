@@ -26,19 +26,8 @@ from umbel.orchestration.model.commands import (
 from umbel.orchestration.model.decide import CHUNK, Decision, decide, route
 from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
-from umbel.orchestration.model.work_item import (
-    FannedOut,
-    InboxEvent,
-    Origin,
-    Outcome,
-    Returned,
-    Scope,
-    Surroundings,
-    Suspended,
-    Waiter,
-    Work,
-    derive_id,
-)
+from umbel.orchestration.model.waiters import InboxEvent, Surroundings, Waiter
+from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Returned, Scope, Suspended, Work, derive_id
 
 TYPES = ("A", "B", "C", "D", "E")
 

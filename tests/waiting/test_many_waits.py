@@ -19,8 +19,8 @@ from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.envelope import START, Envelope
-from umbel.orchestration.model.waiting_kinds import Kind, digests
-from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Surroundings, Waiter, Work
+from umbel.orchestration.model.waiters import Kind, Surroundings, Waiter, digests
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Work
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.verbs import Store
 

@@ -11,7 +11,8 @@ from ...model.commands import Command, Publish
 from ...model.decide import Limits, route
 from ...model.envelope import JOIN_EXPIRED, Envelope
 from ...model.plan import Plan, StepPlan
-from ...model.work_item import Origin, Scope, Surroundings, derive_id
+from ...model.waiters import Surroundings
+from ...model.work_item import Origin, Scope, derive_id
 from ...store.replies import Applied, pairs, unpack_raw
 from ...store.verbs import Store
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...model.envelope import Envelope
-from ...model.work_item import Waiter
+from ...model.waiters import Waiter
 from ...store.record import WorkRecord, decode, read
 from ...store.replies import pairs, unpack_raw
 from ...store.scripts import unpack

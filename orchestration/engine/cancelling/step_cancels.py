@@ -10,7 +10,8 @@ from ...model.decide import Limits, route
 from ...model.envelope import Envelope, internal
 from ...model.errors import RunNotFound, WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from ...model.plan import Plan
-from ...model.work_item import Origin, Scope, Surroundings, derive_id
+from ...model.waiters import Surroundings
+from ...model.work_item import Origin, Scope, derive_id
 from ...store.calls import checks
 from ...store.record import WorkRecord
 from ...store.replies import Applied, Refusal, not_found

@@ -11,7 +11,7 @@ from support.model.compare import agree
 from support.model.reference import ModelRun
 from umbel.orchestration.model.commands import Command, Resume, TakeFromInbox
 from umbel.orchestration.model.envelope import Envelope
-from umbel.orchestration.model.work_item import Surroundings
+from umbel.orchestration.model.waiters import Surroundings
 from umbel.orchestration.store.replies import Applied, CarryOn, Refusal
 
 

@@ -9,7 +9,8 @@ from support.store.driving import event, failed, plan_of, step
 from umbel.orchestration.model.decide import CHUNK
 from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP, Envelope
 from umbel.orchestration.model.plan import Plan, StepPlan
-from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Suspended, Waiter, Work
+from umbel.orchestration.model.waiters import Waiter
+from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Suspended, Work
 
 TYPES = ("A", "B", "C", "D", "M", "N")
 

@@ -36,7 +36,7 @@ from umbel.orchestration.model.commands import (
 )
 from umbel.orchestration.model.decide import Decision
 from umbel.orchestration.model.plan import Plan
-from umbel.orchestration.model.work_item import InboxEvent, Surroundings, Waiter
+from umbel.orchestration.model.waiters import InboxEvent, Surroundings, Waiter
 
 
 class ModelRun:

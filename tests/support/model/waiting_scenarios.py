@@ -7,7 +7,8 @@ from support.store.driving import LIMITS, DrivenRun, event, plan_of, step, waiti
 from umbel.orchestration.model.commands import Command
 from umbel.orchestration.model.decide import decide, route
 from umbel.orchestration.model.envelope import START, Envelope
-from umbel.orchestration.model.work_item import Origin, Surroundings, Suspended, Waiter, Work
+from umbel.orchestration.model.waiters import Surroundings, Waiter
+from umbel.orchestration.model.work_item import Origin, Suspended, Work
 from umbel.orchestration.store.replies import Applied, Refusal
 
 #: Far beyond `waiters_indexed_from`, so that one HSCAN does not find them all.

@@ -24,7 +24,8 @@ from umbel.orchestration.model.commands import Command, Publish
 from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start, route, routed_events
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
-from umbel.orchestration.model.work_item import Origin, Outcome, Surroundings, Work, derive_id
+from umbel.orchestration.model.waiters import Surroundings
+from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 
 #: A small inbox, so that it overflows.

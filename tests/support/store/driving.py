@@ -17,18 +17,8 @@ from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start
 from umbel.orchestration.model.envelope import FAILED, START, STEP_FAILED, STOP, Envelope, ending
 from umbel.orchestration.model.plan import Plan, StepPlan
 from umbel.orchestration.model.suspicion import ONE_SUSPECT, Room
-from umbel.orchestration.model.work_item import (
-    Failed,
-    Origin,
-    Outcome,
-    Returned,
-    Scope,
-    Surroundings,
-    Suspended,
-    Waiter,
-    Work,
-    derive_id,
-)
+from umbel.orchestration.model.waiters import Surroundings, Waiter
+from umbel.orchestration.model.work_item import Failed, Origin, Outcome, Returned, Scope, Suspended, Work, derive_id
 from umbel.orchestration.store.record import WorkRecord, decode
 from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 from umbel.orchestration.store.scripts import pack, record_fields, unpack

@@ -3,7 +3,7 @@
 -- the inbox) count those changes that are known to be nothing else; older releases leave them alone, so that a change
 -- of theirs counts as one of every kind. `wa + wr + ia = wv` also means that the index is complete.
 -- Index: from `windex` waiters on, `digest|field` of each waiter and `#kind` of each kind there ever was; see
--- `orchestration/model/waiting_kinds.py`. All scores are 0.
+-- `orchestration/model/waiters.py`. All scores are 0.
 --!keys waiters waiting inbox
 
 -- Digest and kind of a waiter, from what is stored of it; an older release has not stored them.
