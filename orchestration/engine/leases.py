@@ -110,7 +110,7 @@ class Leases:
             if isinstance(reply, BaseException):
                 raise reply
             renewed += 1
-            counted = counted or shard == _COUNTING_SHARD
+            counted = counted or (counts is not None and shard == _COUNTING_SHARD)
             if reply[0] == b"fenced":
                 fenced = True
                 continue

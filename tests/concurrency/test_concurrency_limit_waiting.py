@@ -136,7 +136,7 @@ def test_what_wakes_in_a_waiting_run_continues_when_it_begins(crowd: Crowd) -> N
     crowd.begun()
 
     run.make_due(f"waiter|{work.work_id}|w")
-    assert run.wake("waiter", work.work_id, "w") == Applied()
+    assert run.wake("waiter", work.work_id, "w") == Applied(plan=PLAN.digest)
     assert crowd.begun() == []
     crowd.cancel(other)
 
@@ -155,7 +155,7 @@ def test_a_restored_run_waits_for_admission_with_all_its_work(crowd: Crowd) -> N
     crowd.quota.take(run.run_id)
 
     run.make_due(f"waiter|{work.work_id}|w")
-    assert run.wake("waiter", work.work_id, "w") == Applied()
+    assert run.wake("waiter", work.work_id, "w") == Applied(plan=PLAN.digest)
     assert crowd.begun() == [first.run_id]
     crowd.cancel(first)
 

@@ -46,5 +46,5 @@ async def test_a_large_fan_out_dispatches_only_a_part_of_its_members_at_a_time(r
 
     await eventually_async(lambda: dispatched() >= MOST_AT_ONCE, "its members are dispatched")
 
-    assert dispatched() == MOST_AT_ONCE
+    assert dispatched() <= MOST_AT_ONCE
     await handler.cancel_run()

@@ -71,7 +71,7 @@ def test_what_waits_in_the_worker_goes_back_into_the_queue(
     eventually(lambda: worker.says(f"[{second.id}] received"), "the second one waits there")
 
     worker.process.terminate()
-    eventually(lambda: worker.says("Waiting for 1 running task"), "it takes nothing on any more")
+    eventually(lambda: worker.says("Waiting for running tasks to end: 1."), "it takes nothing on any more")
     place.open("one")
 
     assert worker.process.wait(20) == 0

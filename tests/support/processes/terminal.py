@@ -25,10 +25,12 @@ class Terminal:
     def __init__(self, cli: Cli, *arguments: str, rows: int = 24, columns: int = 80) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        # pytest-xdist's processes have a size of their own there, which would come before that of the terminal.
+        environment = {name: value for name, value in cli.environment.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             cli.command(*arguments),
             cwd=cli.folder,
-            env=cli.environment | {"TERM": "xterm-256color"},
+            env={**environment, "TERM": "xterm-256color"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

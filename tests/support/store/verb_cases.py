@@ -301,7 +301,7 @@ def pack(store: Store) -> Case:
 
 def checkpoint(store: Store) -> Case:
     run, _ = claimed(store)
-    return Case("checkpoint", lambda: store.call(checkpoint_run, store, run.run_id))
+    return Case("checkpoint", lambda: store.call(checkpoint_run, store, run.run_id), lambda _: None)
 
 
 def purge(store: Store) -> Case:
