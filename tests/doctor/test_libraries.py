@@ -11,11 +11,11 @@ from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_store
 from support.store.driving import DrivenRun, plan_of, step
 from umbel.orchestration.connection.settings import Settings
-from umbel.orchestration.engine.libraries import loaded_libraries
 from umbel.orchestration.model.envelope import START
 from umbel.orchestration.store.scripts import Library, library
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine, remove_unused_libraries
+from umbel.workers.doctor.libraries import loaded_libraries
 from umbel.workers.doctor.redis_rules import Finding
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 

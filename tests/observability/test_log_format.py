@@ -13,7 +13,7 @@ import pytest
 
 from support.eventually import eventually
 from support.processes.command_line import FLOWS, Cli
-from umbel.workers.cli.log_format import JsonFormatter, json_line
+from umbel.workers.cli.start.log_format import JsonFormatter, json_line
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 

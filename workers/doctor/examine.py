@@ -17,7 +17,6 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from ...orchestration.connection.portal import Portal
 from ...orchestration.connection.settings import Settings, redact_url
-from ...orchestration.engine.libraries import remove_libraries, unused_libraries
 from ...orchestration.engine.pausing.workflows import Pauses, pauses
 from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ...orchestration.inspection.long_running import long_running
@@ -28,6 +27,7 @@ from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantine_prefix, quarantined_of
 from .celery_rules import judge_settings
+from .libraries import remove_libraries, unused_libraries
 from .redis_info import ask_servers
 from .redis_rules import Finding, judge_node, judge_server
 

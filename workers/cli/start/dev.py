@@ -21,9 +21,9 @@ from ...embedded.supervisor import Supervisor
 from ...local.command_process import CommandProcess, WorkerProcess
 from ..deployment import app_name, configured, deployment_options, embedded
 from ..interrupts import next_interrupt_ends
-from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
 from ..targets import llama_index_option, load_targets, parse_target
+from .log_format import LogFormat, log_format_option, printer
 from .reload import Programs, Watch
 from .worker import given_targets, loglevel_option, targets_argument, worker_options
 

@@ -18,9 +18,9 @@ from ....tasks.client.runtime import set_default_runtime
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import WorkerProcess
 from ..deployment import app_option, configured, refuse_foreign, runtime_of
-from ..log_format import LogFormat, log_format_option, printer
 from ..output import note
 from ..targets import llama_index_option
+from .log_format import LogFormat, log_format_option, printer
 from .worker import concurrency_option, given_targets, loglevel_option, pool_option, targets_argument
 
 try:
@@ -196,7 +196,7 @@ def _log_config(log_format: LogFormat, loglevel: str) -> dict[str, Any]:
     """Configuration of `logging`: uvicorn's and umbel's loggers write to standard error."""
     formatters: dict[LogFormat, dict[str, Any]] = {
         "text": {"format": "[%(asctime)s: %(levelname)s/%(name)s] %(message)s"},
-        "json": {"()": "umbel.workers.cli.log_format.JsonFormatter"},
+        "json": {"()": "umbel.workers.cli.start.log_format.JsonFormatter"},
     }
     return {
         "version": 1,

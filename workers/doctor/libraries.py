@@ -8,9 +8,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from ..store.scripts import LIBRARY_PREFIX, library
-from ..store.verbs import Store
-from .worker_directory import SeenWorker
+from ...orchestration.engine.worker_directory import SeenWorker
+from ...orchestration.store.scripts import LIBRARY_PREFIX, library
+from ...orchestration.store.verbs import Store
 
 
 async def loaded_libraries(store: Store) -> list[str]:

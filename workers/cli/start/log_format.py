@@ -16,8 +16,8 @@ import click
 from celery import signals
 from celery.apps import worker as celery_worker
 
-from ...tasks.context.step_fields import step_fields
-from .output import note
+from ....tasks.context.step_fields import step_fields
+from ..output import note
 
 LogFormat = Literal["text", "json"]
 F = TypeVar("F", bound=Callable[..., object])
