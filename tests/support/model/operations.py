@@ -266,10 +266,12 @@ class FaultyWorld(ManagedWorld):
     def drain(self, run: LiveRun) -> None:
         """Everything that still can happen in a run happens, without further faults; then nothing may be left."""
         model = run.model
-        for _ in range(3000):
+        for moves in range(10_000):
+            self.winds_down = moves > 1000  # fan-outs can follow each other for long
             if model.status != "running" or not model.items:
                 break
             self.move(run)
+        self.winds_down = False
         assert model.status != "running" or not model.items, f"{model.run_id} does not come to its end"
         if model.status == "running":
             compare(self.store, model)

@@ -25,7 +25,7 @@ from umbel.orchestration.model.decide import CHUNK, Limits, decide, decide_start
 from umbel.orchestration.model.envelope import START, Envelope
 from umbel.orchestration.model.suspicion import NO_SUSPECTS, ONE_SUSPECT, Room
 from umbel.orchestration.model.waiters import Surroundings
-from umbel.orchestration.model.work_item import Origin, Outcome, Work, derive_id
+from umbel.orchestration.model.work_item import Origin, Outcome, Returned, Work, derive_id
 from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusal
 
 #: A small inbox, so that it overflows.
@@ -53,6 +53,7 @@ class World:
         self.fenced: set[tuple[str, int]] = set()
         self.started = self.steps = 0
         self.busy: Work | str | None = None  # whose decision is about to be applied
+        self.winds_down = False  # steps lead to nothing new any more
         self.log: list[str] = []
 
     # -- what operations share -------------------------------------------------------------------------------------
@@ -198,7 +199,8 @@ class World:
 
     def report(self, run: LiveRun, work: Work) -> None:
         model, rng = run.model, self.rng
-        outcome = run.outcomes.get(work.token) or self.outcome(run, work)
+        ending = Returned(None) if self.winds_down else None
+        outcome = run.outcomes.get(work.token) or ending or self.outcome(run, work)
         around = self.look(run, routed_events(outcome))
         decision = decide(model.plan, work, outcome, around, LIMITS)
         if not decision.staged:
