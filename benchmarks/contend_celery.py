@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from celery import Celery, chain, chord
+from celery import Celery, Signature, chain, chord
 
-from . import shapes_celery
 from .contender import PATIENCE_SECONDS, Chained, Contender, Progress, new_names
 from .shapes_umbel import CHAIN_STEPS, PAYLOAD
 from .waiting import wait_until
@@ -100,6 +99,7 @@ class Canvas(Contender):
     def __init__(self, name: str) -> None:
         super().__init__(name, processes=1)
         self._workers = _Workers("canvas", "prefork", 2, task_events=False)
+        self._app: Any = None
 
     @property
     def about(self) -> str:
@@ -110,21 +110,29 @@ class Canvas(Contender):
 
     def connect(self, url: str) -> None:
         super().connect(url)
-        shapes_celery.canvas.conf.update(broker_url=url, result_backend=url)
+        self._app = Celery("client", broker=url, backend=url, set_as_current=False)
+
+    def _call(self, task: str, *arguments: Any) -> Signature:
+        return self._app.signature(f"benchmarks.shapes_celery.{task}", arguments)
 
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
-        hop = shapes_celery.canvas_hop
-        links = [hop.s(PAYLOAD, 1, gate), *(hop.s(number, gate) for number in range(2, CHAIN_STEPS + 1))]
+        links = [self._call("canvas_hop", PAYLOAD, 1, gate)]
+        links += [self._call("canvas_hop", number, gate) for number in range(2, CHAIN_STEPS + 1)]
         results = [chain(*links).apply_async() for _ in range(runs)]
         yield
         for result in results:
             result.get(timeout=PATIENCE_SECONDS)
 
     def fans(self, runs: int, width: int) -> None:
-        parts = [shapes_celery.canvas_work.s(number, PAYLOAD) for number in range(width)]
-        results = [chord(parts)(shapes_celery.canvas_join.s()) for _ in range(runs)]
+        parts = [self._call("canvas_work", number, PAYLOAD) for number in range(width)]
+        results = [chord(parts, app=self._app)(self._call("canvas_join")) for _ in range(runs)]
         for result in results:
             assert result.get(timeout=PATIENCE_SECONDS) == width
 
     def single(self) -> None:
-        shapes_celery.canvas_single.delay(PAYLOAD).get(timeout=PATIENCE_SECONDS)
+        self._call("canvas_single", PAYLOAD).delay().get(timeout=PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        if self._app is not None:
+            self._app.close()
+        super().close()

@@ -16,7 +16,7 @@ from celery import Celery
 
 from .shapes_umbel import CHAIN_STEPS, GATED_STEP, pass_gate
 
-#: In a worker its Redis. In the client, the canvas app is pointed at its own by `contend_celery`.
+#: A worker's Redis.
 URL = os.environ.get("BENCHMARK_REDIS", "redis://localhost:6379/0")
 client = redis.Redis.from_url(URL)
 
