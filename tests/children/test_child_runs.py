@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.flows.children import Waits, begun
+from support.flows.children import Waits, until
 from umbel import (
     Context,
     HumanResponseEvent,
@@ -210,7 +210,7 @@ async def test_a_child_is_found_streamed_and_answered_under_its_chosen_id() -> N
             return StopEvent(result=await ctx.run(Waits(), id=ev.child))
 
     handler = Parent().run(child="invoice-7a")
-    await begun("invoice-7a")
+    await until("invoice-7a")
     await attach("invoice-7a").send_event(HumanResponseEvent(response="paid"))
     assert await handler == "paid"
 
@@ -245,7 +245,7 @@ async def test_a_parent_that_ends_cancels_no_other_run_that_has_the_id_of_its_ch
             return StopEvent(result=await ctx.run(Waits(), id="invoice-9b"))
 
     handler = Parent().run()
-    await begun("invoice-9b")
+    await until("invoice-9b")
     store, keys = runtime.store, runtime.store.locate(handler.run_id)
 
     async def as_if_refused() -> None:
@@ -273,7 +273,7 @@ async def test_a_cancelled_parent_cancels_its_children_and_theirs() -> None:
             return StopEvent(result=await ctx.run(Middle(), id="child-1"))
 
     handler = Parent().run()
-    await begun("grandchild-1")
+    await until("grandchild-1")
     await handler.cancel_run()
     with pytest.raises(WorkflowCancelledByUser):
         await attach("grandchild-1")
@@ -287,7 +287,7 @@ async def test_a_parent_that_ends_leaves_a_child_alone_where_the_step_says_so() 
             return StopEvent(result=await ctx.run(Waits(), id="left-1", on_parent_end="leave"))
 
     handler = Parent().run()
-    await begun("left-1")
+    await until("left-1")
     await handler.cancel_run()
     child = attach("left-1")
     await child.send_event(HumanResponseEvent(response="still here"))

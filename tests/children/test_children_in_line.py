@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from support.eventually import eventually_async
-from support.flows.children import begun
+from support.flows.children import until
 from support.store.blocking import store_of
 from umbel import Context, Event, HumanResponseEvent, StartEvent, StopEvent, Workflow, WorkflowHandler, step
 from umbel.plugins import BasicRuntime
@@ -51,7 +51,7 @@ async def retried_in_line(runtime: BasicRuntime, child: type[Workflow], leave: a
     handler = OneSlot(child, leave).run()
     in_line = runtime.store.locate(handler.run_id)["queue"]
     client = store_of(runtime).client
-    await begun(f"{handler.run_id}-child", "failed")
+    await until(f"{handler.run_id}-child", "failed")
     await eventually_async(lambda: client.hlen(in_line), "the child's failure waits for the slot")
     await handler.cancel()
     await runtime.portal.run(runtime.engine.retry(handler.run_id))
@@ -90,8 +90,8 @@ async def test_cancelling_a_step_that_waits_for_a_slot_ends_its_child(runtime: B
 
     handler = await retried_in_line(runtime, Second, leave)
     child = f"{handler.run_id}-child"
-    await begun(child)
+    await until(child)
     assert await handler.cancel_step("work", where={"n": 0}) == 1
-    await begun(child, "cancelled")
+    await until(child, "cancelled")
     leave.set()
     assert await handler == 1

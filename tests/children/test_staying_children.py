@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.eventually import eventually_async
+from support.flows.children import until
 from umbel import (
     Context,
     Event,
@@ -18,7 +18,7 @@ from umbel import (
     attach,
     step,
 )
-from umbel.errors import RunNotFound, WorkflowTimeoutError
+from umbel.errors import WorkflowTimeoutError
 from umbel.orchestration.history.verify import verify
 from umbel.plugins import BasicRuntime
 
@@ -82,18 +82,6 @@ class Parent(Workflow):
     @step
     async def fail(self, ev: Break) -> None:
         raise ValueError("broken")
-
-
-async def until(run_id: str, status: str) -> None:
-    """Wait until a run is there, with that status."""
-
-    def is_so() -> bool:
-        try:
-            return attach(run_id).status() == status
-        except RunNotFound:
-            return False
-
-    await eventually_async(is_so, f"run {run_id} is {status}")
 
 
 async def begun(child: str, timeout: float | None = None) -> WorkflowHandler:

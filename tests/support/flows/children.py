@@ -15,7 +15,7 @@ class Waits(Workflow):
         return StopEvent(result=(await ctx.wait_for_event(HumanResponseEvent)).response)
 
 
-async def begun(run_id: str, status: str = "running") -> None:
+async def until(run_id: str, status: str = "running") -> None:
     """Wait until a run of this id goes on, or has another status."""
 
     def is_so() -> bool:
