@@ -9,7 +9,7 @@ from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import HumanResponseEvent, InputRequiredEvent
 from ..steps.decorators import StepConfig
-from .mentions import mentions
+from .source import mentions
 
 #: Most tags of a run, and characters of each: they are read with every run that is looked through.
 _MAX_TAGS, _MAX_TAG_CHARACTERS = 32, 100

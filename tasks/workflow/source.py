@@ -1,4 +1,4 @@
-"""Where a workflow's code comes from: two processes compare it to see whether they have the same."""
+"""What a workflow's code is, which two processes compare to see whether they have the same, and what it mentions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-
-from .definition import WorkflowDefinition
+from types import CodeType, FunctionType, ModuleType
+from weakref import WeakKeyDictionary
 
 _PACKAGE = Path(__file__).parents[2]
 #: Code in these folders is installed, or umbel's own; it is not part of what a user edits.
@@ -37,13 +36,13 @@ class Source:
     digest: str
 
 
-def source_of(workflow: WorkflowDefinition) -> Source | None:
-    """The code of a workflow; None if it is in no file, as in a notebook."""
-    own = _file_of(sys.modules.get(type(workflow).__module__))
+def source_of(cls: type) -> Source | None:
+    """The code of a class of workflows; None if it is in no file, as in a notebook."""
+    own = _file_of(sys.modules.get(cls.__module__))
     if own is None:
         return None
     found = hashlib.sha256()
-    for name, text in sorted(_modules_of(type(workflow)).items()):
+    for name, text in sorted(_modules_of(cls).items()):
         found.update(f"{name}\0".encode() + text + b"\0")
     return Source(str(Path(own).resolve()), found.hexdigest()[:16])
 
@@ -88,3 +87,35 @@ def _imported(node: ast.AST, package: str) -> Iterator[str]:
 def _file_of(module: ModuleType | None) -> str | None:
     file = getattr(module, "__file__", None)
     return file if isinstance(file, str) and file.endswith(".py") and not file.startswith(_INSTALLED) else None
+
+
+_PACKAGE_NAME = f"{__name__.partition('.')[0]}."
+#: Classes of workflows that were looked at: whether they mention it.
+_uses_start_event: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
+def uses_start_event(cls: type) -> bool:
+    """Whether a method of the class, or a function of its module, mentions `start_event`."""
+    if (found := _uses_start_event.get(cls)) is None:
+        module = sys.modules.get(cls.__module__)
+        functions = [*vars(module).values()] if module is not None else []
+        for each in cls.__mro__:
+            # umbel's own code mentions it, too
+            functions += [] if each.__module__.startswith(_PACKAGE_NAME) else vars(each).values()
+        found = _uses_start_event[cls] = any(
+            isinstance(each, FunctionType) and mentions(each, "start_event") for each in functions
+        )
+    return found
+
+
+def mentions(function: object, name: str) -> bool:
+    """Whether a function's own code mentions an attribute or global of this name."""
+    return _in_code(getattr(function, "__code__", None), name)
+
+
+def _in_code(code: CodeType | None, name: str) -> bool:
+    if code is None:
+        return False
+    return name in code.co_names or any(
+        _in_code(inner, name) for inner in code.co_consts if isinstance(inner, CodeType)
+    )

@@ -12,7 +12,7 @@ from ...orchestration.model.errors import WorkflowRuntimeError
 from ..events.event import StartEvent, event_name
 from ..steps.discovery import steps_of
 from .definition import WorkflowDefinition
-from .mentions import uses_start_event
+from .source import uses_start_event
 
 #: Among the options of a run.
 START_EVENT = "start_event"

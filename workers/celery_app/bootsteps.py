@@ -109,7 +109,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             self.installation.paused_queues.before_start(paused.queues)
             self.installation.paused_workflows.follow(paused.workflows)
         is_ours = isinstance(parent.pool, AsyncPool)
-        sources = {each.name: source_of(each.workflow) for each in self.installation.registry}
+        sources = {each.name: source_of(type(each.workflow)) for each in self.installation.registry}
         self._sources = {name: (each.file, each.digest) for name, each in sources.items() if each is not None}
         self._events = events_from_outside(each.workflow for each in self.installation.registry)
         self._pool = "asyncio" if is_ours else type(parent.pool).__module__.rpartition(".")[2]

@@ -47,7 +47,7 @@ def await_same_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], N
         OtherCode: One still has other code after some time; with both paths.
         StoreUnavailable: Redis did not answer.
     """
-    source = source_of(workflow)
+    source = source_of(type(workflow))
     began = time.monotonic()
     has_said = False
     while (differing := _differing(runtime, workflow, source)) is not None:
@@ -65,7 +65,7 @@ def await_same_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], N
 
 def warn_of_other_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], None]) -> None:
     """Say if a live worker, which may be on another machine, has other code; its path may well be another one."""
-    source = source_of(workflow)
+    source = source_of(type(workflow))
     differing = _differing(runtime, workflow, source)
     if differing is not None and source is not None and differing[1].digest != source.digest:
         say(_difference(differing[0], workflow, differing[1], source))
