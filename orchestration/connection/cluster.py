@@ -7,6 +7,7 @@ one is down. `rediss+cluster://` speaks TLS.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -85,11 +86,13 @@ class Slots:
     Attributes:
         first, last: Of the range, both included.
         primary: The node that takes their commands.
+        epoch: Grows whenever the slots of a range get another primary; 0 if the node that was asked does not say.
     """
 
     first: int
     last: int
     primary: Address
+    epoch: int = 0
 
 
 def is_cluster(url: str) -> bool:
@@ -108,7 +111,7 @@ def _slot_of_tag(tag: str) -> int:
 
 
 async def ask_slots(connection: Any, address: Address, url: str) -> list[Slots]:
-    """Ask a node who has which slots.
+    """Ask a node who has which slots, and since when.
 
     Args:
         connection: A connection of redis-py's that has just been made.
@@ -120,9 +123,16 @@ async def ask_slots(connection: Any, address: Address, url: str) -> list[Slots]:
         ConnectionError, TimeoutError: It did not answer, or does not know.
         ResponseError: It refuses the question.
     """
+    # In this order: should the node learn in between who has its slots now, it names the new one with an epoch that is
+    # too low, never the old one with one that is too high.
+    await connection.send_command("CLUSTER", "NODES")
+    try:
+        epochs = epochs_in(await connection.read_response(disable_decoding=True))
+    except ResponseError:  # no right to ask for that
+        epochs = {}
     await connection.send_command("CLUSTER", "SLOTS")
     try:
-        return slots_in(await connection.read_response(disable_decoding=True), address)
+        return slots_in(await connection.read_response(disable_decoding=True), address, epochs)
     except ResponseError as error:
         raise refusal(error, url) from error
 
@@ -137,15 +147,33 @@ def refusal(error: ResponseError, url: str) -> Exception:
     )
 
 
-def slots_in(reply: list[Any], address: Address) -> list[Slots]:
+def epochs_in(reply: bytes) -> dict[bytes, int]:
+    """The reply to `CLUSTER NODES`: id of each node -> epoch of its slots."""
+    return {words[0]: int(words[6]) for words in map(bytes.split, reply.splitlines())}
+
+
+def slots_in(reply: list[Any], address: Address, epochs: Mapping[bytes, int] | None = None) -> list[Slots]:
     """The reply to `CLUSTER SLOTS`. A node that does not know its own host means the one it was asked at.
 
     Raises:
         ConnectionError: No node has any slot.
     """
+    known = epochs or {}
     found = [
-        Slots(first, last, (host.decode() if host else address[0], port)) for first, last, (host, port, *_), *_ in reply
+        Slots(first, last, (host.decode() if host else address[0], port), known.get(name, 0))
+        for first, last, (host, port, name, *_), *_ in reply
     ]
     if not found:
         raise ConnectionError("No node of the cluster has a slot.")
     return found
+
+
+def is_outdated(answer: Sequence[Slots], known: Sequence[Slots]) -> bool:
+    """Whether a node's answer is of an earlier time than what is known: a slot has had another primary since.
+
+    A primary that stood still and was replaced meanwhile believes for a moment that it still has its slots, and answers
+    commands for them: without what was written at its successor.
+    """
+    return any(
+        said.epoch < it.epoch and said.first <= it.last and it.first <= said.last for said in answer for it in known
+    )

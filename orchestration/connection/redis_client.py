@@ -247,7 +247,7 @@ def lacking_rights(url: str, error: Exception) -> ConfigurationError:
     return ConfigurationError(
         f"Redis at {redact_url(url)} refuses its user a command, key or channel that umbel needs: "
         f"{str(error).removeprefix('NOPERM ').rstrip('.')}. Grant, with UMBEL_KEY_PREFIX for umbel: ACL SETUSER NAME "
-        f"{RIGHTS}{' +cluster|slots' if is_cluster(url) else ''}"
+        f"{RIGHTS}{' +cluster|slots +cluster|nodes' if is_cluster(url) else ''}"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
 
-from ..connection.cluster import Address, Cluster, Slots, ask_slots, slot_of
+from ..connection.cluster import Address, Cluster, Slots, ask_slots, is_outdated, slot_of
 from ..connection.deployment import Deployment
 from ..connection.keys import Keys
 from ..connection.portal import Portal
@@ -190,11 +190,15 @@ class ClusterConnection(Connection):
     async def _learn(self) -> None:
         """Ask one node after the other until one answers, and see whether this process belongs to the deployment.
 
+        An answer that is older than what is known counts only if no other node has a newer one: then it is another
+        cluster at the same addresses.
+
         Raises:
             ConfigurationError: It is no cluster, or not our deployment.
             RedisError, OSError: None answered.
         """
         error: Exception = ConnectionError("no node of the cluster answers.")
+        outdated: list[Slots] = []
         nodes = list(map(self.at, self._addresses()))
         random.shuffle(nodes)
         if self._informed is not None:
@@ -217,12 +221,19 @@ class ClusterConnection(Connection):
                 continue
             finally:
                 await connection.disconnect(nowait=True)
-            if self.deployment is not None:
-                await self._judge_deployment(self.deployment, slots)
-            self._slots = slots
-            self._owners.clear()
-            return
-        raise error
+            if not is_outdated(slots, self._slots):
+                await self._believe(slots)
+                return
+            outdated = slots
+        if not outdated:
+            raise error
+        await self._believe(outdated)
+
+    async def _believe(self, slots: list[Slots]) -> None:
+        if self.deployment is not None:
+            await self._judge_deployment(self.deployment, slots)
+        self._slots = slots
+        self._owners.clear()
 
     async def _judge_deployment(self, deployment: Deployment, slots: Sequence[Slots]) -> None:
         record = slot_of(deployment.record)
