@@ -205,3 +205,7 @@ class StoreUnavailable(UmbelError):
     def __init__(self, text: str, where: str = "") -> None:
         super().__init__(text)
         self.where = where
+
+
+for _each in [each for each in vars().values() if isinstance(each, type)]:
+    _each.__module__ = "umbel.errors"  # where users import them from: tracebacks name that

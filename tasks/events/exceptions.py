@@ -32,6 +32,8 @@ class UnreconstructedException(Exception):
         original_type: The class it had where it was raised, as `module.qualname`.
     """
 
+    __module__ = "umbel.events"  # where users import it from: tracebacks name that
+
     def __init__(self, message: str = "", *, original_type: str = "") -> None:
         super().__init__(message)
         self.original_type = original_type

@@ -17,6 +17,7 @@ from ..client.handler import WorkflowHandler
 from ..client.runs import RunSummary
 from ..client.runtime import Runtime, current_runtime
 from ..context.reuse import with_recorded
+from ..events.event import loaded_event
 from ..workflow.definition import WorkflowDefinition
 from ..workflow.registry import Registered, Registry
 from .doing_again import Compare, Replaying
@@ -86,6 +87,7 @@ async def _replay(
             try:
                 plan, recorded = await runtime.portal.run(_recorded(runtime.store, run_id))
                 code = given or _loaded(runtime, registry, plan)
+                _check_event_names(plan, code)
             except RunError as error:
                 not_replayed.append(NotReplayed(ReplayedAttempt(run_id, 0, "", 0, ""), str(error)))
                 continue
@@ -114,3 +116,17 @@ def _loaded(runtime: Runtime, registry: Registry, plan: Plan) -> Registered:
     if found is None:
         raise RunError(f"Workflow {plan.workflow!r} is not loaded here: import it, or give workflow=.")
     return registry.of(found.workflow)
+
+
+def _check_event_names(plan: Plan, code: Registered) -> None:
+    """Raise RunError if a copy of the code has copies of the event classes, too: values are compared by their names."""
+    if code.name == plan.workflow:
+        return
+    for name in (name for step in plan.steps for name in step.accepts):
+        if loaded_event(name) is None:
+            module = name.rpartition(".")[0]
+            raise RunError(
+                f"The code is {code.name!r}, and {name!r}, an event of the recorded {plan.workflow!r}, is not loaded: "
+                f"events are compared by the names of their classes, so a copy of the module {module!r} has to have "
+                "this name too, in a folder of its own."
+            )

@@ -90,6 +90,21 @@ def test_a_taken_port_of_flower_is_one_line(cli: Cli) -> None:
     assert f"Flower cannot listen on 127.0.0.1:{port}: Address already in use. Choose another --port" in error
 
 
+def test_an_invalid_workflow_is_one_line_of_dev_and_nothing_is_started(cli: Cli, tmp_path: Path) -> None:
+    endless = tmp_path / "endless.py"
+    endless.write_text(
+        "from umbel import StartEvent, Workflow, step\n\n"
+        "class Endless(Workflow):\n"
+        "    @step\n"
+        "    async def go(self, ev: StartEvent) -> None: ...\n"
+    )
+
+    refused = cli("dev", str(endless), fails=True)
+
+    assert refused.out == ""
+    assert re.fullmatch(r"Error: .*StopEvent.*Workflow 'Endless' has the steps 'go'.*\n", refused.err)
+
+
 def test_serve_without_its_extra_is_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError(\"No module named 'uvicorn'\", name='uvicorn')")
     bare = Cli(cli.folder, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))

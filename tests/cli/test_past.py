@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from click.testing import CliRunner
 
 from umbel import Context, Event, Runtime, StartEvent, StopEvent, Workflow, step
 from umbel.workers.cli.main import cli
+from umbel.workers.local.command_process import process_environment
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -142,3 +146,21 @@ def test_recorded_steps_are_executed_again_with_other_code(
         ["returned"],
     )
     assert "Give run ids, or conditions" in call(runtime, "replay", "--code", target, code=2)
+
+
+def test_a_copy_of_the_code_under_another_module_name_is_not_compared(
+    runtime: Runtime, failed: str, tmp_path: Path
+) -> None:
+    copy = shutil.copy(__file__, tmp_path / "copied_shop.py")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "umbel.workers.cli", "replay", failed, "--code", f"{copy}:Shop", "--strict"],
+        env=process_environment(runtime.settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "a copy of the module 'test_past' has to have this name too" in done.stdout
+    assert "0 differences, 1 not replayed" in done.stderr

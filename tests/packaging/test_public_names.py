@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pickle
 import pkgutil
 import re
 import tomllib
@@ -15,6 +16,8 @@ import pytest
 
 import umbel
 from support.docs.pages import ROOT
+from umbel import errors
+from umbel.tasks.values.class_names import loaded_class, qualified_name
 
 FOLDERS = ("orchestration", "server", "tasks", "workers")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -98,6 +101,23 @@ def test_errors_of_umbel_are_below_one_class() -> None:
 
     # The exception stands for a user's own, which is not umbel's.
     assert [each for each in errors if not issubclass(each, umbel.UmbelError)] == [umbel.UnreconstructedException]
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [*(getattr(errors, name) for name in errors.__all__), umbel.UnreconstructedException],
+    ids=lambda cls: str(cls.__name__),
+)
+def test_tracebacks_and_pickles_name_an_error_as_users_import_it(cls: type[Exception]) -> None:
+    assert cls.__module__ in ("umbel.errors", "umbel.events")
+    assert getattr(importlib.import_module(cls.__module__), cls.__name__) is cls
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_stored_data_name_errors_as_they_always_have() -> None:
+    assert qualified_name(errors.RunNotFound) == "umbel.RunNotFound"
+    for name in ("umbel.RunNotFound", "umbel.orchestration.model.errors.RunNotFound"):
+        assert loaded_class(name, Exception) is errors.RunNotFound
 
 
 # -- version, and what is packed ---------------------------------------------------------------------------------------

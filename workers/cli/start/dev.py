@@ -15,6 +15,7 @@ import click
 
 from ....orchestration.model.errors import ConfigurationError
 from ....tasks.llama_index.install import is_installed
+from ....tasks.workflow.registry import Registry
 from ....tasks.workflow.source import user_files
 from ...embedded.folder import state_folder
 from ...embedded.supervisor import Supervisor
@@ -80,7 +81,9 @@ def dev(
     """
     say = printer(log_format)
     given = given_targets(targets)
-    load_targets(given)  # report mistakes before anything is started
+    registry = Registry()
+    for each in load_targets(given):
+        registry.add(each)  # reports mistakes, once, before anything is started
     has_server = not no_server and _is_installed("starlette", "uvicorn")
     if flower and not _is_installed("flower"):
         raise ConfigurationError("Flower is not installed. Install it with: pip install 'umbel[flower]'")
