@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from support.store.blocking import BlockingStore as Store
 from support.store.blocking import blocking_sweep
 from support.store.driving import DrivenRun, failed, stop
-from support.store.sweeping import PLAN, Sent, dispatched, fan, sweeping
+from support.store.sweeping import Sent, dispatched, fan, sweeping
 from umbel.orchestration.engine.sweep import PAGE, PAGES
 from umbel.orchestration.model.work_item import Work
-
-
-@pytest.fixture
-def dispatches() -> Sent:
-    return Sent()
-
-
-@pytest.fixture
-def run(store: Store) -> DrivenRun:
-    return DrivenRun(store, PLAN)
 
 
 def claimed_until(run: DrivenRun, line: str, at: int) -> None:

@@ -16,16 +16,6 @@ from umbel.orchestration.engine.sweep import MOST
 from umbel.orchestration.model.work_item import FannedOut, Returned
 
 
-@pytest.fixture
-def dispatches() -> Sent:
-    return Sent()
-
-
-@pytest.fixture
-def run(store: Store) -> DrivenRun:
-    return DrivenRun(store, PLAN)
-
-
 def test_a_pass_settles_timers_owners_and_ended_runs(run: DrivenRun, dispatches: Sent, store: Store) -> None:
     run.start(timeout_seconds=100)
     run.commit(run.claim("begin"), FannedOut((event("A"), event("A"), event("A"))))

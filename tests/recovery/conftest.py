@@ -1,0 +1,19 @@
+"""A run whose work a pass of the sweep looks after, and what it dispatches."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.store.blocking import BlockingStore as Store
+from support.store.driving import DrivenRun
+from support.store.sweeping import PLAN, Sent
+
+
+@pytest.fixture
+def dispatches() -> Sent:
+    return Sent()
+
+
+@pytest.fixture
+def run(store: Store) -> DrivenRun:
+    return DrivenRun(store, PLAN)
