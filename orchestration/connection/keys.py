@@ -189,7 +189,7 @@ STORED_AS = {
 }
 
 _CHOSEN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
-#: Also `<state id>.<random>`: the run of a named handler (`handlers.py`), whose name may have made it longer.
+#: Also `<state id>.<random>`: the run of a session (`sessions/names.py`), whose name may have made it longer.
 _RUN_ID = re.compile(r"[A-Za-z0-9_~][A-Za-z0-9_~-]{0,383}\.[A-Za-z0-9_-]{1,64}")
 
 

@@ -1,5 +1,5 @@
-"""The protocol that keeps runs going: leases, sweep, concurrency limits, turns in sessions, the worker directory.
+"""The protocol: start, claim, commit, send, finish, retry, and what keeps runs going: leases, sweep, limits, turns.
 
-Scripts and keys are in `store`, decisions in `model`.
-Read `leases.py` first.
+Scripts are in `store`, decisions in `model`.
+Read `protocol.py` first.
 """
