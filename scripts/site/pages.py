@@ -46,9 +46,10 @@ def on_startup(command: str, dirty: bool) -> None:
     """Put the package in a folder of its own name, for the reference: in the repository its root is the package."""
     folder = ROOT / "build" / "package" / "umbel"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("__init__.py", "public_names.py", "orchestration", "tasks", "server", "workers"):
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(ROOT / name)
+    inside = [ROOT / name for name in ("__init__.py", "public_names.py", "orchestration", "tasks", "server", "workers")]
+    for path in (*inside, *(public.parent for public in ROOT.glob("tasks/public/*/__init__.py"))):
+        if not (folder / path.name).is_symlink():
+            (folder / path.name).symlink_to(path)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
