@@ -28,20 +28,22 @@ COMMANDS = {
     "cancel": Lazy(".runs.cancel", "cancel", "Cancel runs."),
     "retry": Lazy(".runs.retry", "retry", "Resume failed runs from the failed step."),
     "delete": Lazy(".runs.delete", "delete", "Delete ended runs before their retention is over."),
-    "pause": Lazy(".checks.pause", "pause", "Let no worker take messages from a queue, or begin steps of a workflow."),
-    "resume": Lazy(".checks.pause", "resume", "Let workers continue with a paused queue or workflow."),
-    "ping": Lazy(".checks.ping", "ping", "Check whether a worker is alive, by the exit code."),
-    "history": Lazy(".past.looking", "history", "List what changed in a run, or show it as it was."),
+    "pause": Lazy(".checks.pause", "pause", "Pause a queue or a workflow for all workers."),
+    "resume": Lazy(".checks.pause", "resume", "Resume a paused queue or workflow."),
+    "ping": Lazy(".checks.ping", "ping", "Check whether a worker is alive; sets the exit code."),
+    "history": Lazy(".past.looking", "history", "List the changes of a run, or show the run at a point."),
     "diff": Lazy(".past.looking", "diff", "Print what changed in a run's state between two points."),
-    "fork": Lazy(".past.going_on", "fork", "Start a run that continues from a point of another one."),
-    "rewind": Lazy(".past.going_on", "rewind", "Put a run back to a point of its past."),
-    "replay": Lazy(".past.replaying", "replay", "Execute recorded steps again with other code, and compare."),
-    "verify": Lazy(".past.looking", "verify", "Rebuild runs from their journals and compare."),
+    "fork": Lazy(".past.going_on", "fork", "Start a run that continues from a point of another run."),
+    "rewind": Lazy(".past.going_on", "rewind", "Set a run back to a point of its past."),
+    "replay": Lazy(
+        ".past.replaying", "replay", "Execute recorded steps again with other code, and compare the outcomes."
+    ),
+    "verify": Lazy(".past.looking", "verify", "Rebuild runs from their journals and compare them with what is stored."),
     "sessions": Lazy(".sessions.listing", "sessions", "List sessions."),
     "session": Lazy(".sessions.one", "session", "Show or change a session, its runs and its state."),
     "check": Lazy(".checks.check", "check", "Check workflows for mistakes without running them."),
     "graph": Lazy(".checks.graph", "graph", "Draw a workflow's steps and events."),
-    "doctor": Lazy(".checks.doctor", "doctor", "Examine Redis, broker and workers, and suggest fixes."),
+    "doctor": Lazy(".checks.doctor", "doctor", "Check Redis, broker and workers, and suggest fixes."),
     "completion": Lazy(".checks.completion", "completion", "Print the completion script of bash, zsh or fish."),
     "flower": Lazy(".start.flower", "flower", "Start Flower, Celery's monitor, on this deployment."),
 }
@@ -78,5 +80,5 @@ def cli(traceback: bool) -> None:
 
     TARGET is package.module, package.module:Workflow, path/file.py or path/file.py:Workflow.
 
-    Commands that read runs use --redis, else UMBEL_REDIS_URL, else the embedded Redis of `umbel run` and `umbel dev`.
+    Commands that read runs use --redis, UMBEL_REDIS_URL, or else the embedded Redis of `umbel run` and `umbel dev`.
     """

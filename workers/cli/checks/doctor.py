@@ -24,10 +24,10 @@ _MARKS: dict[Level, tuple[str, str]] = {
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--remove-unused", is_flag=True, help="Remove libraries of functions that no announced worker uses.")
+@click.option("--remove-unused", is_flag=True, help="Remove script libraries that no registered worker uses.")
 @deployment_options
 def doctor(as_json: bool, remove_unused: bool, redis_url: str | None, state: str | None) -> None:
-    """Examine Redis, broker and workers, and suggest fixes.
+    """Check Redis, broker and workers, and suggest fixes.
 
     Exits with 1 if data could be lost or a server does not answer.
     """

@@ -22,7 +22,7 @@ from ..deployment import deployment_options, existing
 from ..output import instant, note, print_table
 
 _workflow = click.option(
-    "--workflow", "-w", metavar="NAME", help="A workflow instead of a queue; the last part of its name suffices."
+    "--workflow", "-w", metavar="NAME", help="A workflow instead of a queue; the last part of its name is enough."
 )
 
 
@@ -31,10 +31,10 @@ _workflow = click.option(
 @_workflow
 @deployment_options
 def pause(queue: str | None, workflow: str | None, redis_url: str | None, state: str | None) -> None:
-    """Let no worker of the deployment take messages from QUEUE, or begin steps of a workflow. Without: list both.
+    """Stop all workers from consuming QUEUE, or from beginning steps of a workflow. Without arguments: list both.
 
-    Workers follow within a few seconds, and so do workers that start later. Running steps finish; runs wait at
-    their next step, and their timeouts continue.
+    Workers obey within a few seconds, also workers that start later. Running steps finish; runs wait at their next
+    step, and their timeouts continue.
     """
     with existing(redis_url, state) as runtime:
         if queue is None and workflow is None:
@@ -61,7 +61,7 @@ def pause(queue: str | None, workflow: str | None, redis_url: str | None, state:
 @_workflow
 @deployment_options
 def resume(queue: str | None, workflow: str | None, redis_url: str | None, state: str | None) -> None:
-    """Let workers take messages from QUEUE again, or begin steps of a workflow again."""
+    """Let workers consume QUEUE again, or begin steps of a workflow again."""
     what = f"queue {queue!r}" if workflow is None else f"workflow {workflow!r}"
     with existing(redis_url, state) as runtime:
         if workflow is not None:

@@ -21,15 +21,15 @@ _PATIENCE_SECONDS = 0.5
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--strict", is_flag=True, help="Fail also if Redis does not answer.")
+@click.option("--strict", is_flag=True, help="Exit with 1 also if Redis does not answer.")
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
 @app_option
 def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     """Exit with 0 if the worker NAME is alive, else with 1. Without NAME: any worker of this host, or container.
 
-    NAME is what `umbel worker --name` was given, with or without @HOST. A worker is alive if it has announced itself
-    recently; its main process does that, however long its steps take. If Redis does not answer, nothing is known about
-    workers, and restarting them would not help: the exit code is 0, except with --strict.
+    NAME is the name given to `umbel worker --name`, with or without @HOST. A worker is alive if it has announced itself
+    recently; its main process does this, however long its steps take. If Redis does not answer, nothing is known about
+    workers, and restarting them would not help: the exit code is 0, unless --strict is given.
     """
     settings = configured(redis_url)
     if settings.redis_url is None:

@@ -22,9 +22,13 @@ _ENDED = ("failed", "cancelled", "timed_out", "completed")
 
 
 def _edit_options(command: F) -> F:
-    """Edits of what a run continues with."""
+    """Edits of the state and the events that a run continues with."""
     setting = click.option(
-        "--set", "settings", multiple=True, metavar="KEY=JSON", help="Set a key of ctx.store before; null deletes it."
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=JSON",
+        help="Set a key of ctx.store before the run continues; null deletes it.",
     )
     event = click.option(
         "--event",
@@ -70,19 +74,19 @@ def _edits(settings: Sequence[str], events: Sequence[str]) -> Mapping[str, Any]:
 @click.option(
     "--reuse",
     type=click.Choice(["none", "recorded"]),
-    help="recorded: take what was recorded after the point where a step's events and what it read are the same.",
+    help="recorded: reuse recorded outcomes of steps whose events, and what they read, are the same.",
 )
 @click.option(
     "--answers",
     type=click.Choice(["ask", "recorded"]),
-    help="recorded: waits are answered with what had answered them from outside.",
+    help="recorded: answer waits with the recorded answers.",
 )
 @click.option(
-    "--children", type=click.Choice(["keep", "fork"]), help="fork: child runs that are waited for are forked too."
+    "--children", type=click.Choice(["keep", "fork"]), help="fork: also fork the child runs that steps wait for."
 )
-@click.option("--code", type=click.Choice(["current", "recorded"]), help="recorded: by the workflow as it was then.")
-@click.option("--session", metavar="NAME", help="Begin a session of this name with the new run.")
-@click.option("--keep-idempotency-keys", is_flag=True, help="Steps have the idempotency keys that they had.")
+@click.option("--code", type=click.Choice(["current", "recorded"]), help="recorded: use the plan of the original run.")
+@click.option("--session", metavar="NAME", help="Make the new run the first of a new session with this name.")
+@click.option("--keep-idempotency-keys", is_flag=True, help="Steps keep the idempotency keys of the original run.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @deployment_options
 def fork(
@@ -101,9 +105,10 @@ def fork(
     state: str | None,
     **conditions: Unpack[Conditions],
 ) -> None:
-    """Start runs that continue from a point of others, and print their ids.
+    """Start runs that continue from a point of other runs, and print their ids.
 
-    Of each RUN, or of the ended runs that meet the conditions. What had been done at the point is not executed again.
+    One for each RUN, or for each ended run that meets the conditions. Work that had ended at the point is not executed
+    again.
     """
     options = {"reuse": reuse, "answers": answers, "children": children, "code": code, "session": session}
     edits = {**_edits(settings, events), **{name: value for name, value in options.items() if value}}
@@ -135,7 +140,9 @@ def fork(
 @click.argument("run_id", metavar="RUN")
 @_point_option(required=True)
 @_edit_options
-@click.option("--stop-running", is_flag=True, help="Also if the run is running: its running steps are stopped.")
+@click.option(
+    "--stop-running", is_flag=True, help="Rewind the run even while it is running; its running steps are stopped."
+)
 @deployment_options
 def rewind(
     run_id: str,
@@ -146,7 +153,7 @@ def rewind(
     redis_url: str | None,
     state: str | None,
 ) -> None:
-    """Put RUN back to a point of its past, from which it continues under its id."""
+    """Set RUN back to a point of its past; it continues from there under its own id."""
     edits = _edits(settings, events)
     with existing(redis_url, state) as runtime:
         handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))

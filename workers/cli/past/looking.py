@@ -17,9 +17,11 @@ from ..runs.find import find_run
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("--step", metavar="NAME", help="Only changes about this step.")
-@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only of this kind: commit, claim, state, send, …")
-@click.option("--at", "point", metavar="POINT", help="Show the run as it was there: 57, 'before STEP', 'after STEP#2'.")
+@click.option("--step", metavar="NAME", help="Only changes of this step.")
+@click.option(
+    "--kind", "kinds", multiple=True, metavar="KIND", help="Only changes of this kind: commit, claim, state, send, …"
+)
+@click.option("--at", "point", metavar="POINT", help="Show the run at this point: 57, 'before STEP', 'after STEP#2'.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @deployment_options
 def history(
@@ -31,7 +33,7 @@ def history(
     redis_url: str | None,
     state: str | None,
 ) -> None:
-    """List the changes of RUN, or show its state and its work as they were at one of them."""
+    """List the changes of RUN, or show its state and its work at one of them."""
     with existing(redis_url, state) as runtime:
         handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))
         if point is not None:
@@ -99,7 +101,7 @@ def diff(run_id: str, before: str, after: str, redis_url: str | None, state: str
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN...")
 @deployment_options
 def verify(run_ids: tuple[str, ...], redis_url: str | None, state: str | None) -> None:
-    """Rebuild each RUN from its journal and compare it with what is there. Exits with 1 at a difference."""
+    """Rebuild each RUN from its journal and compare it with the stored run. Exits with 1 if they differ."""
     with existing(redis_url, state) as runtime:
         for text in run_ids:
             handler = runtime.attach(runtime.portal.call(find_run(runtime.store, text)))

@@ -22,9 +22,15 @@ from ..targets import build, load_target
 @click.argument("run_ids", nargs=-1, metavar="[RUN]...")
 @click.option("--code", required=True, metavar="TARGET", help="The workflows to execute the recorded steps with.")
 @condition_options
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Of runs that meet conditions.")
-@click.option("--result-only", is_flag=True, help="Compare only what steps returned, failed with or wait for.")
-@click.option("--strict", is_flag=True, help="Exit with 1 also if anything could not be replayed, or nothing was.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="At most this many of the runs that meet the conditions.",
+)
+@click.option("--result-only", is_flag=True, help="Compare only results, errors and waits.")
+@click.option("--strict", is_flag=True, help="Exit with 1 also if an attempt could not be replayed, or none was.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @deployment_options
 def replay(
@@ -40,8 +46,8 @@ def replay(
 ) -> None:
     """Execute the recorded steps of runs again, with the code of TARGET, and print where they differ.
 
-    Of each RUN, or of the runs that meet the conditions. Nothing of a run is changed; what steps do outside of umbel is
-    done. Exits with 1 at a difference.
+    The steps of each RUN, or of the runs that meet the conditions. The recorded runs are not changed, but effects of
+    steps outside of umbel really happen. Exits with 1 if there is a difference.
     """
     if bool(run_ids) == is_given(conditions):
         raise click.UsageError("Give run ids, or conditions such as --workflow, --where or --since.")

@@ -21,7 +21,7 @@ from .selecting import Conditions, chosen, condition_options
 @click.argument("run_ids", nargs=-1, metavar="[RUN]...")
 @condition_options
 @click.option("--step", metavar="STEP", help="Cancel only the executions of this step; the runs continue.")
-@click.option("--downstream", is_flag=True, help="With --step: also what has followed from it.")
+@click.option("--downstream", is_flag=True, help="With --step: also cancel the work that resulted from this step.")
 @click.option("--all", "every", is_flag=True, help="All runs that are running.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @deployment_options
@@ -37,7 +37,7 @@ def cancel(
 ) -> None:
     """Cancel runs: running steps are interrupted, and no new step starts.
 
-    Each RUN, or the running ones that meet the conditions. With --step only single steps of them.
+    Cancels each RUN, or the running runs that meet the conditions. With --step, only executions of that step.
     """
     if downstream and step is None:
         raise click.UsageError("--downstream needs --step STEP: a run is always cancelled as a whole.")

@@ -29,7 +29,7 @@ def delete(
     state: str | None,
     **conditions: Unpack[Conditions],
 ) -> None:
-    """Delete ended runs with all that is kept of them: each RUN, or those that meet the conditions."""
+    """Delete ended runs and everything stored of them: each RUN, or the runs that meet the conditions."""
     ended = RUN_STATUSES[1:]
     with existing(redis_url, state) as runtime:
         run_ids = tuple(runtime.portal.call(whole_id(runtime.store, run_id)) for run_id in run_ids)

@@ -17,7 +17,7 @@ _ERROR_CHARACTERS = 100
 
 
 @click.command()
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name is enough.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most this many runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, including each attempt.")
 @deployment_options

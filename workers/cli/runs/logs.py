@@ -16,13 +16,13 @@ from .find import find_run
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("--step", metavar="NAME", help="Only of this step.")
+@click.option("--step", metavar="NAME", help="Only the log of this step.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @deployment_options
 def logs(run_id: str, step: str | None, as_json: bool, redis_url: str | None, state: str | None) -> None:
     """Print what the steps of RUN have logged and printed, in order.
 
-    How much is kept is set by UMBEL_STEP_LOGS, UMBEL_STEP_LOG_MAX_BYTES and UMBEL_RUN_LOG_MAX_BYTES.
+    UMBEL_STEP_LOGS, UMBEL_STEP_LOG_MAX_BYTES and UMBEL_RUN_LOG_MAX_BYTES set how much is kept.
     """
     with existing(redis_url, state) as runtime:
         run_id = runtime.portal.call(find_run(runtime.store, run_id))

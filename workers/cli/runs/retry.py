@@ -36,7 +36,7 @@ def retry(
 ) -> None:
     """Resume failed, timed out or cancelled runs: unfinished steps run again, finished ones are kept.
 
-    Each RUN, or the failed runs that meet the conditions; --status selects timed out or cancelled ones.
+    Resumes each RUN, or the failed runs that meet the conditions; --status selects timed out or cancelled runs.
     """
     with existing(redis_url, state) as runtime:
         ids = chosen(

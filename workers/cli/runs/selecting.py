@@ -59,31 +59,36 @@ def _read_where(_: click.Context, __: click.Parameter, text: str | None) -> dict
 
 
 tag_option = click.option(
-    "--tag", multiple=True, metavar="TAG", help="Only runs with this tag; several: with all of them."
+    "--tag", multiple=True, metavar="TAG", help="Only runs with this tag; repeatable: runs with all of the tags."
 )
 since_option = click.option(
-    "--since", type=_instant, metavar="AGE", help="Only runs that started since: 2h, 7d, a date."
+    "--since",
+    type=_instant,
+    metavar="AGE",
+    help="Only runs that started within this time, or since this date: 2h, 7d, 2026-11-30.",
 )
 
 
 def condition_options(command: F) -> F:
     """Add the options of `Conditions`."""
     options = (
-        click.option("--status", multiple=True, type=click.Choice(RUN_STATUSES), help="Only runs of this status."),
+        click.option("--status", multiple=True, type=click.Choice(RUN_STATUSES), help="Only runs with this status."),
         click.option(
             "--workflow",
             multiple=True,
             metavar="NAME",
-            help="Only runs of this workflow; the last part of its name suffices.",
+            help="Only runs of this workflow; the last part of its name is enough.",
         ),
         tag_option,
         since_option,
-        click.option("--older-than", type=_instant, metavar="AGE", help="Only runs that had ended then: 2h, 7d, …"),
+        click.option(
+            "--older-than", type=_instant, metavar="AGE", help="Only runs that ended before that: 2h, 7d, or a date."
+        ),
         click.option(
             "--where",
             callback=_read_where,
             metavar="CONDITIONS",
-            help="'status=failed workflow=Order tag=eu step=charge'; step: failed there, or else has an outcome there.",
+            help="'status=failed workflow=Order tag=eu step=charge'; step: the failed step, or one with an outcome.",
         ),
     )
     for option in reversed(options):

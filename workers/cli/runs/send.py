@@ -25,14 +25,14 @@ from .find import find_run
 @click.argument("run_id", metavar="RUN")
 @click.argument("given", metavar="EVENT")
 @field_arguments
-@click.option("--step", metavar="STEP", help="Only to this step.")
+@click.option("--step", metavar="STEP", help="Send the event only to this step.")
 @click.option(
     "--target",
     "targets",
     multiple=True,
     envvar="UMBEL_TARGETS",
     metavar="TARGET",
-    help="Load this, to read the fields by the types of the event's class. [env var: UMBEL_TARGETS]",
+    help="Load this target to read the fields with the types of the event's class. [env var: UMBEL_TARGETS]",
 )
 @deployment_options
 def send(
@@ -47,7 +47,7 @@ def send(
 ) -> None:
     """Send EVENT with the given fields into RUN, to every step and waiter that accepts it.
 
-    EVENT is a class name, such as Approved or shop.flows.Approved; the last part suffices for events the run accepts.
+    EVENT is a class name, such as Approved or shop.flows.Approved; the last part is enough for events the run accepts.
     """
     loaded = [cls for target in targets for each in load_target(target) for cls in build(each).events]
     with existing(redis_url, state) as runtime:

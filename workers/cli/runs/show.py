@@ -37,9 +37,9 @@ _SHOWN_CHARACTERS = 2_000
 @click.option(
     "--status",
     type=click.Choice([*RUN_STATUSES, _WAITING]),
-    help="Only runs with this status; waiting: running ones that only an event from outside continues.",
+    help="Only runs with this status; waiting: running, but continued only by an event from outside.",
 )
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name suffices.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name is enough.")
 @tag_option
 @since_option
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most this many.")

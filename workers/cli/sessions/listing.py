@@ -14,7 +14,7 @@ from ..output import instant, iso, note, print_json, print_table
 
 @click.command()
 @click.option("--prefix", default="", metavar="TEXT", help="Only sessions whose names begin with this.")
-@click.option("--status", type=click.Choice(get_args(SessionStatus)), help="Only busy or idle ones.")
+@click.option("--status", type=click.Choice(get_args(SessionStatus)), help="Only busy or only idle sessions.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most this many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @deployment_options
@@ -26,7 +26,7 @@ def sessions(
     redis_url: str | None,
     state: str | None,
 ) -> None:
-    """List sessions, those first of which a run has begun or ended last."""
+    """List sessions, the ones whose runs have begun or ended most recently first."""
     with existing(redis_url, state) as runtime:
         found = runtime.portal.call(session_records(runtime.store, prefix=prefix, status=status, limit=limit))
     if as_json:

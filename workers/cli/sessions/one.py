@@ -47,7 +47,7 @@ class _Opened:
 @deployment_options
 @click.pass_context
 def session(ctx: click.Context, name: str, redis_url: str | None, state: str | None) -> None:
-    """Show session NAME; with a command after it, show its runs or its state, or change it."""
+    """Show session NAME. Commands after the name show its runs or its state, or change it."""
     runtime = ctx.with_resource(existing(redis_url, state))
     ctx.obj = opened = _Opened(runtime, Session(name, runtime))
     record = opened.record()
@@ -84,9 +84,9 @@ def show(opened: _Opened) -> None:
 @_json
 @click.pass_obj
 def runs(opened: _Opened, limit: int, as_json: bool) -> None:
-    """List its runs, newest first.
+    """List the session's runs, newest first.
 
-    Those that wait for their turn come before those that have begun.
+    Runs that wait for their turn come before runs that have begun.
     """
     found = opened.runs([each.run_id for each in [*reversed(opened.session.waiting()), *opened.session.runs(limit)]])
     if as_json:
@@ -99,10 +99,10 @@ def runs(opened: _Opened, limit: int, as_json: bool) -> None:
 
 
 @session.command()
-@click.option("--version", type=int, help="As of this version; by default as of now.")
+@click.option("--version", type=int, help="The state at this version; by default the current state.")
 @click.pass_obj
 def state(opened: _Opened, version: int | None) -> None:
-    """Print its state as it is stored, as JSON."""
+    """Print the session's state as it is stored, as JSON."""
     print_json(opened.session.stored_state(version))
 
 
@@ -110,7 +110,7 @@ def state(opened: _Opened, version: int | None) -> None:
 @_json
 @click.pass_obj
 def versions(opened: _Opened, as_json: bool) -> None:
-    """List the versions of the state that its runs have left, the present one first."""
+    """List the versions in which the session's runs left the state, the current one first."""
     found = opened.session.versions()
     if as_json:
         print_json([{"version": each.version, "after": each.after} for each in found])
@@ -120,10 +120,12 @@ def versions(opened: _Opened, as_json: bool) -> None:
 
 @session.command()
 @click.argument("new_name", metavar="NEW")
-@click.option("--at", type=int, metavar="VERSION", help="With the state as of this version; by default as of now.")
+@click.option(
+    "--at", type=int, metavar="VERSION", help="Begin with the state at this version; by default with the current state."
+)
 @click.pass_obj
 def fork(opened: _Opened, new_name: str, at: int | None) -> None:
-    """Make another session, called NEW, that begins with this one's state."""
+    """Create a session called NEW that begins with the state of this session."""
     opened.session.fork(new_name, at)
     note(f"Session {new_name!r} has the state of {opened.session.name!r}.")
 
@@ -132,7 +134,7 @@ def fork(opened: _Opened, new_name: str, at: int | None) -> None:
 @click.argument("version", type=int)
 @click.pass_obj
 def rewind(opened: _Opened, version: int) -> None:
-    """Put the state back to VERSION. Not while a run is running or waiting."""
+    """Set the state back to VERSION. Refused while a run is running or waiting."""
     made = opened.session.rewind(to=version)
     note(f"The state of session {opened.session.name!r} is as in version {version}; this is version {made}.")
 
@@ -140,7 +142,7 @@ def rewind(opened: _Opened, version: int) -> None:
 @session.command()
 @click.pass_obj
 def close(opened: _Opened) -> None:
-    """Take no more runs. Those that are running or waiting continue."""
+    """Accept no more runs. Runs that are running or waiting continue."""
     opened.session.close()
     note(f"Session {opened.session.name!r} takes no more runs.")
 
@@ -148,7 +150,7 @@ def close(opened: _Opened) -> None:
 @session.command()
 @click.pass_obj
 def delete(opened: _Opened) -> None:
-    """Delete the session with its state and what is kept of its runs. Not while a run is running or waiting."""
+    """Delete the session, its state and the records of its runs. Refused while a run is running or waiting."""
     opened.session.delete()
     note(f"Deleted session {opened.session.name!r}.")
 

@@ -23,8 +23,8 @@ from ..targets import llama_index_option
 def exec_program(program: Path, arguments: tuple[str, ...]) -> None:
     """Execute the Python program PROGRAM, which runs workflows, with an embedded Redis and an in-process worker.
 
-    The program itself needs no change and no configuration. All state is in a temporary folder and is deleted when
-    the program ends, which behaves as with `python PROGRAM`.
+    The program needs no change and no configuration, and behaves as with `python PROGRAM`. All state is in a temporary
+    folder, which is deleted when the program ends.
     """
     sys.argv = [str(program), *arguments]
     sys.path.insert(0, str(program.absolute().parent))

@@ -67,10 +67,10 @@ def run(
 ) -> None:
     """Run the workflow TARGET with the given start event and print its result.
 
-    Progress goes to standard error, the result alone to standard output. Exits with 1 when the run fails.
+    Progress goes to standard error, only the result to standard output. Exits with 1 if the run fails.
 
-    Without --redis or UMBEL_REDIS_URL, an embedded Redis, which keeps the run for `umbel show`, and an embedded worker
-    are used. With it, the workers of that deployment execute the run.
+    Without --redis or UMBEL_REDIS_URL, umbel starts an embedded worker and an embedded Redis, which keeps the run for
+    `umbel show`. With one of them, the workers of that deployment execute the run.
     """
     workflow, event = _prepared(target, pairs, input_text)
     settings = configured(redis_url)
@@ -132,13 +132,13 @@ def run(
 @click.argument("target")
 @field_arguments
 @run_id_option
-@click.option("--session", metavar="NAME", help="Start the run in this session, in its turn.")
+@click.option("--session", metavar="NAME", help="Start the run in this session, where it waits for its turn.")
 @click.option(
     "--when-busy",
     type=click.Choice(get_args(WhenBusy)),
-    help="What to do while another run of the session is running; by default queue.",
+    help="What to do if another run of the session is running; by default queue.",
 )
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag by which the run is found again; repeatable.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag for finding the run later; repeatable.")
 @click.option("--priority", type=click.IntRange(0, 255), help="Celery priority of steps that have none of their own.")
 @llama_index_option
 @deployment_options
@@ -156,7 +156,7 @@ def start(
 ) -> None:
     """Start a run of TARGET with the given start event, print the run's id and return.
 
-    Workers (`umbel worker`, `umbel dev`) execute the run, as soon as there are any.
+    Workers (`umbel worker`, `umbel dev`) execute the run as soon as one is available.
     """
     if session is None and when_busy is not None:
         raise click.UsageError("--when-busy is for runs of a session: give its --session, too.")

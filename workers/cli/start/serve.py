@@ -37,7 +37,10 @@ except ModuleNotFoundError as missing:
 @click.command()
 @targets_argument
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; other than loopback needs --token."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; any other than loopback requires --token.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 for any free one."
@@ -45,7 +48,7 @@ except ModuleNotFoundError as missing:
 @click.option(
     "--token",
     envvar="UMBEL_SERVER_TOKEN",
-    help="Required as `Authorization: Bearer`. Prefer the variable: command lines are visible to other users. "
+    help="Clients must send it as `Authorization: Bearer`. Prefer the variable: others can see command lines. "
     "[env var: UMBEL_SERVER_TOKEN]",
 )
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Allowed Host header.")

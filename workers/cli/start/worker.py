@@ -41,13 +41,13 @@ pool_option = click.option(
     type=click.Choice(list(POOLS)),
     default="asyncio",
     show_default=True,
-    help="Execute concurrent steps on an event loop, or in processes or threads.",
+    help="How to execute concurrent steps: on an event loop, in processes or in threads.",
 )
 concurrency_option = click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Concurrent steps. Default: 1000 on an event loop, else the number of processors.",
+    help="Maximum of concurrent steps. Default: 1000 on an event loop, else the number of processors.",
 )
 targets_argument = click.argument("targets", nargs=-1, metavar="[TARGET]...", envvar="UMBEL_TARGETS")
 
@@ -70,7 +70,11 @@ _HEARTBEAT_SECONDS = 5.0
 
 def worker_options(command: F) -> F:
     options = (
-        click.option("--queues", metavar="A,B", help="Queues to consume. Default: all that the steps name."),
+        click.option(
+            "--queues",
+            metavar="A,B",
+            help="Queues to consume. Default: the default queue and those that the steps name.",
+        ),
         click.option("-E", "--task-events", is_flag=True, help="Send Celery's task events, for monitors."),
     )
     for option in options:
@@ -86,18 +90,18 @@ def worker_options(command: F) -> F:
     "--max-steps",
     type=click.IntRange(min=1),
     metavar="N",
-    help="End after this many steps, to be started again; in the prefork pool, replace each child after as many.",
+    help="Exit after this many steps, to be restarted; in the prefork pool, replace each child after this many.",
 )
 @click.option(
     "--max-memory",
     type=click.IntRange(min=1),
     metavar="MB",
-    help="The same, for a process of this size.",
+    help="The same, when the process has reached this size.",
 )
 @loglevel_option("INFO")
 @log_format_option
 @llama_index_option
-@click.option("--quiet", is_flag=True, help="Print what steps print, and only what else needs attention.")
+@click.option("--quiet", is_flag=True, help="Print only the output of steps, and what needs attention.")
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
 @app_option
 def worker(
@@ -117,8 +121,8 @@ def worker(
     """Start a worker that executes the steps of the workflows TARGET….
 
     Any number of workers on any number of machines share the work. Without arguments, UMBEL_TARGETS names the targets.
-    Ctrl-C or SIGTERM lets running steps finish within UMBEL_DRAIN_SECONDS; what takes longer runs again elsewhere.
-    Nothing is lost if a worker is killed.
+    After Ctrl-C or SIGTERM, running steps have UMBEL_DRAIN_SECONDS to finish; steps that take longer run again
+    elsewhere. Nothing is lost if a worker is killed.
     """
     settings = configured(redis_url)
     if settings.redis_url is None:
