@@ -105,11 +105,11 @@ async def fitting(store: Store, wanted: Wanted, runs: dict[int, list[str]]) -> s
     }
 
 
-async def waiting_runs(store: Store, most: int = COUNTED) -> int | None:
-    """How many runs wait for an event; None if more than `most` are running."""
+async def waiting_runs(store: Store) -> int | None:
+    """How many runs wait for an event; None if more than `COUNTED` are running."""
     shards = range(store.settings.shards)
     indexes = [store.keys.in_shard(shard, "runs:running") for shard in shards]
-    if sum(await store.batch("count runs", *(("ZCARD", key) for key in indexes))) > most:
+    if sum(await store.batch("count runs", *(("ZCARD", key) for key in indexes))) > COUNTED:
         return None
     found = await store.batch("list runs", *(("ZRANGE", key, 0, -1) for key in indexes))
     asked = [

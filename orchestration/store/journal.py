@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from .asks import ScriptCall
-from .packed import Chunk, RawEntry, read_chunk
+from .packed import RawEntry, read_chunk
 from .reads import StoreReads
 from .replies import pairs, unpack_raw
 from .scripts import load, pack, unpack
@@ -100,14 +100,12 @@ class Page:
         is_packed: They come from one chunk: there may be more.
         cut: How many entries are not in the journal itself any more.
         total: How many it had in all.
-        chunk: The chunk.
     """
 
     entries: list[Entry]
     is_packed: bool
     cut: int
     total: int
-    chunk: Chunk | None = None
 
 
 async def entries(
@@ -189,7 +187,7 @@ async def read_page(
     if kind == b"packed":
         chunk = read_chunk(run_id, rest[0].decode(), rest[1])
         found = [_entry(seq, *raw) for seq, raw in enumerate(chunk.entries, chunk.first)]
-        return Page(found[::-1] if backwards else found, True, cut, total, chunk)
+        return Page(found[::-1] if backwards else found, True, cut, total)
     if backwards:
         start, step = total if wanted is None else wanted, -1
     else:

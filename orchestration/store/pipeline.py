@@ -145,15 +145,14 @@ class Connection:
         """
         return [await self.command(what, *command, patience_seconds=patience_seconds)]
 
-    def post(self, command: Command, failed: Callable[[Exception], None], *, name: str = "push") -> None:
+    def post(self, command: Command, failed: Callable[[Exception], None]) -> None:
         """Send a command that nobody waits for, once. To be called on the portal's loop.
 
         Args:
             command: Its name and arguments.
             failed: Called when Redis did not take it.
-            name: What failpoints call it.
         """
-        self._enqueue(Request("", packed(command), 0.0, name, failed=failed))
+        self._enqueue(Request("", packed(command), 0.0, "push", failed=failed))
 
     def another(self, client_name: str) -> Any:
         """A further connection of redis-py's to the same Redis, for its caller alone, who connects and closes it.

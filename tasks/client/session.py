@@ -26,6 +26,7 @@ from ...orchestration.sessions.names import state_id_for
 from ...orchestration.snapshots.saved import RunSnapshot
 from ...orchestration.state.redis_hash import Occupied, StateHash
 from ..events.event import Event, StartEvent
+from ..state.access import StateAccess
 from ..state.fields import CLASS_FIELD, StateFields
 from ..state.store import DictState, StateStore
 from ..workflow.definition import WorkflowDefinition
@@ -222,7 +223,7 @@ class Session:
         """Change the state from outside of the session's runs, while nobody else does; as `ctx.store.edit_state`."""
         runtime = self._runtime
         fields = await asyncio.to_thread(self._fields)
-        store: StateStore[Any] = StateStore(runtime.store, fields.run_id, self.state_id, fields.cls, None)
+        store = StateStore(StateAccess(runtime.store, fields.run_id, self.state_id, fields.cls, None))
         async with store.edit_state() as state:
             yield state
 

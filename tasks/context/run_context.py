@@ -23,6 +23,7 @@ from ..events.serializers import BaseSerializer, JsonSerializer
 from ..snapshots.event_texts import EventTexts
 from ..snapshots.reading import checked, read
 from ..snapshots.writing import written
+from ..state.access import StateAccess
 from ..state.fields import StateFields, check_replaceable, merge
 from ..state.memory import InMemoryStateStore
 from ..state.snapshot import dump_stored_state
@@ -179,7 +180,7 @@ class RunContext:
         self.send, self.stream, self.result = send, stream, result
         self.state_class = state_class or DictState
         self._portal = store.connection.portal
-        self.state = StateStore(store, run_id, state_id_of(run_id), self.state_class, None)
+        self.state = StateStore(StateAccess(store, run_id, state_id_of(run_id), self.state_class, None))
 
     @property
     def is_running(self) -> bool:

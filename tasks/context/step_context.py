@@ -26,6 +26,7 @@ from ..events.codec import decode_event, encode_event
 from ..events.event import Event, StartEvent, event_name, fields_to_json
 from ..logs.gathered import StepLog
 from ..logs.writing import StepLogs
+from ..state.access import StateAccess
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..state.write_back import WriteBackStore
 from ..values.json_values import dump_json, to_json_object, to_json_value
@@ -124,9 +125,9 @@ class StepContext:
             if self._is_async:
                 kind: type[StateStore[Any]] = WriteBackStore if self.writes_back else StateStore
                 renewing = self._side if self.recorded_state is None else None
-                self._state = kind(self._store, *about, renewing=renewing, recorded=self.recorded_state)
+                self._state = kind(StateAccess(self._store, *about, renewing=renewing, recorded=self.recorded_state))
             else:
-                self._state = SyncStateStore(self._side, *about, recorded=self.recorded_state)
+                self._state = SyncStateStore(StateAccess(self._side, *about, recorded=self.recorded_state))
         return self._state
 
     @property

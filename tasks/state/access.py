@@ -134,6 +134,18 @@ class StateAccess(Generic[StateT]):
         patience_seconds: float = PATIENCE_SECONDS,
         recorded: StateHash | None = None,
     ) -> None:
+        """Args:
+        store: Where the run lives.
+        run_id: The run; its journal records every write.
+        state_id: The state, which several runs may share.
+        state_class: What the workflow's steps declare, or `DictState`.
+        work: The attempt that writes; None for a caller outside of the run.
+        renewing: The same on a portal whose loop user code does not block: there the locks of edits are renewed, and
+            `to_dict` reads. By default `store`.
+        lock_seconds: How long an editor that died keeps others waiting.
+        patience_seconds: How long a writer waits for one and the same edit to end.
+        recorded: Stands for the state in Redis: what a journal says of it.
+        """
         self.hash = recorded or StateHash(store, run_id, state_id, work, lock_seconds)
         self.portal = store.connection.portal
         self.unblocked = self.hash if renewing is None else replace(self.hash, store=renewing)

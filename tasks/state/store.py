@@ -13,12 +13,10 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
-from ...orchestration.model.work_item import Work
-from ...orchestration.state.redis_hash import LOCK_SECONDS, StateHash
-from ...orchestration.store.verbs import Store
+from ...orchestration.state.redis_hash import StateHash
 from ..events.serializers import BaseSerializer
 from ..values.dict_like_model import DictState
-from .access import PATIENCE_SECONDS, StateAccess, StateBusy, StateEditLost
+from .access import StateAccess, StateBusy, StateEditLost
 from .fields import StateMismatch
 from .snapshot import dump_stored_state
 
@@ -29,42 +27,8 @@ T = TypeVar("T")
 
 
 class _Store(Generic[StateT]):
-    def __init__(
-        self,
-        store: Store,
-        run_id: str,
-        state_id: str,
-        state_class: type[StateT],
-        work: Work | None,
-        *,
-        renewing: Store | None = None,
-        lock_seconds: float = LOCK_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
-        recorded: StateHash | None = None,
-    ) -> None:
-        """Args:
-        store: Where the run lives.
-        run_id: The run; its journal records every write.
-        state_id: The state, which several runs may share.
-        state_class: What the workflow's steps declare, or `DictState`.
-        work: The attempt that writes; None for a caller outside of the run.
-        renewing: The same on a portal whose loop user code does not block: there the locks of edits are renewed, and
-            `to_dict` reads. By default `store`.
-        lock_seconds: How long an editor that died keeps others waiting.
-        patience_seconds: How long a writer waits for one and the same edit to end.
-        recorded: Stands for the state in Redis: what a journal says of it.
-        """
-        self._access = StateAccess(
-            store,
-            run_id,
-            state_id,
-            state_class,
-            work,
-            renewing=renewing,
-            lock_seconds=lock_seconds,
-            patience_seconds=patience_seconds,
-            recorded=recorded,
-        )
+    def __init__(self, access: StateAccess[StateT]) -> None:
+        self._access = access
 
     @property
     def hash(self) -> StateHash:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from ...orchestration.model.errors import UmbelError, UnserializableValue
 from ...orchestration.state.redis_hash import Change
+from .access import StateAccess
 from .fields import refuse_inside_edit
 from .paths import Absent, follow, split_path
 from .store import StateStore
@@ -56,8 +57,8 @@ class WriteBackStore(StateStore[StateT]):
     not over a second later. A failure or a wait writes what was set, and nothing that was changed in place.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, access: StateAccess[StateT]) -> None:
+        super().__init__(access)
         self._given: dict[str, _Given] = {}
         self._kept_back: dict[str, bytes] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -16,7 +16,7 @@ from support.store.state_writer import beside
 from umbel.orchestration.state.redis_hash import Change, Occupied, StateHash
 from umbel.orchestration.store.asks import ScriptCall
 from umbel.orchestration.store.verbs import Store as AsyncStore
-from umbel.tasks.state.access import OPTIMISTIC_TRIES
+from umbel.tasks.state.access import OPTIMISTIC_TRIES, StateAccess
 from umbel.tasks.state.store import DictState, StateBusy, StateStore
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -101,7 +101,7 @@ async def test_a_writer_inside_an_edit_is_refused(run: Run, store: Store) -> Non
             with pytest.raises(RuntimeError) as caught:
                 await write()
             assert str(caught.value) == "writer called inside edit_state: mutate the yielded state instead"
-        other = StateStore(beside(store), "other", "other", DictState, None)
+        other = StateStore(StateAccess(beside(store), "other", "other", DictState, None))
         await other.set("n", 1)
 
     assert await state.get("n") == 1
@@ -188,7 +188,7 @@ class RivalStore(AsyncStore):
 async def test_a_set_that_keeps_losing_the_race_takes_the_lock_and_gets_through(run: Run) -> None:
     near = run.on_this_loop() if run.as_in_step else beside(run.store)
     store = RivalStore(near, StateHash(near, run.run_id, run.run_id))
-    await StateStore(store, run.run_id, run.run_id, DictState, None).set("a.mine", 1)
+    await StateStore(StateAccess(store, run.run_id, run.run_id, DictState, None)).set("a.mine", 1)
 
     assert store.rival_writes[:-1] == ["written"] * OPTIMISTIC_TRIES
     assert isinstance(store.rival_writes[-1], Occupied)

@@ -103,13 +103,14 @@ from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.connection.portal import Portal
 from umbel.orchestration.store.verbs import Store as AsyncStore
+from umbel.tasks.state.access import StateAccess
 from umbel.tasks.state.store import DictState, StateStore
 
 url, prefix, run_id, work_id, dispatch_no, lock_seconds = sys.argv[1:7]
 portal = Portal("beside")
 beside = AsyncStore(Connection(url, portal), Settings(redis_url=url, key_prefix=prefix, shards=2))
 work = portal.call(beside.claim(run_id, work_id, int(dispatch_no), claim_id=new_id(), owner=new_id()))
-state = StateStore(beside, run_id, run_id, DictState, work, lock_seconds=float(lock_seconds))
+state = StateStore(StateAccess(beside, run_id, run_id, DictState, work, lock_seconds=float(lock_seconds)))
 print("ready", flush=True)
 sys.stdin.readline()
 """
@@ -128,7 +129,8 @@ asyncio.run(main())
 HANG = """
 async def main():
     here = AsyncStore(Connection(url, Portal("here", asyncio.get_running_loop())), beside.settings)
-    state = StateStore(here, run_id, run_id, DictState, work, renewing=beside, lock_seconds=float(lock_seconds))
+    given = here, run_id, run_id, DictState, work
+    state = StateStore(StateAccess(*given, renewing=beside, lock_seconds=float(lock_seconds)))
     async with state.edit_state() as s:
         s.n = 99
         print("inside", flush=True)
@@ -203,6 +205,7 @@ async def test_a_killed_editor_changes_nothing_and_blocks_for_seconds_at_most(ru
 
 FORKED = """
 import contextvars, os
+from umbel.tasks.state.access import StateAccess
 from umbel.tasks.state.store import SyncStateStore
 
 async def edits(name):
@@ -222,7 +225,7 @@ async def edit_until_renewed():
             await asyncio.sleep(0)
 
 asyncio.run(edits("parent"))
-with SyncStateStore(beside, run_id, run_id, DictState, work).edit_state() as s:
+with SyncStateStore(StateAccess(beside, run_id, run_id, DictState, work)).edit_state() as s:
     s.fork = True
     # The child has neither the connection and loop of its parent nor, being another writer, its turn.
     pid = os.fork()

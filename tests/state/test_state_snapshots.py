@@ -17,6 +17,7 @@ from support.store.state import Base, Customer, Derived, Needy, Run, connected_s
 from support.store.state_writer import beside
 from umbel.orchestration.model.errors import ContextSerdeError, StoreUnavailable
 from umbel.tasks.events.serializers import JsonSerializer, PickleSerializer
+from umbel.tasks.state.access import StateAccess
 from umbel.tasks.state.memory import InMemoryStateStore
 from umbel.tasks.state.snapshot import UnserializableKeyWarning
 from umbel.tasks.state.store import DictState, StateStore
@@ -202,4 +203,4 @@ async def test_what_cannot_be_reached_cannot_be_written() -> None:
     away = connected_store("redis://127.0.0.1:1/0")
     away.patience_seconds = 0.05
     with pytest.raises(StoreUnavailable):
-        StateStore(beside(away), "r", "r", DictState, None).to_dict()
+        StateStore(StateAccess(beside(away), "r", "r", DictState, None)).to_dict()

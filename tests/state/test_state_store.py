@@ -16,6 +16,7 @@ from support.store.state_writer import beside
 from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.model.envelope import Envelope
 from umbel.orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
+from umbel.tasks.state.access import StateAccess
 from umbel.tasks.state.store import DictState, StateStore
 from umbel.tasks.values.dict_like_model import DictLikeModel
 from umbel.workers.embedded.binary import find_server
@@ -260,7 +261,7 @@ async def test_a_value_above_the_limit_is_refused_and_a_large_one_logged(
 ) -> None:
     settings = run.store.settings.model_copy(update={"payload_warn_bytes": 100, "payload_max_bytes": 1_000})
     store = beside(blocking_store(settings, run.store.client))
-    state = StateStore(store, run.run_id, run.run_id, DictState, None)
+    state = StateStore(StateAccess(store, run.run_id, run.run_id, DictState, None))
 
     await state.set("large", "x" * 200)
     assert "'large'" in caplog.text

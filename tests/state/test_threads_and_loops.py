@@ -13,6 +13,7 @@ from pydantic import BaseModel, field_validator
 from support.store.blocking import BlockingStore as Store
 from support.store.state import Derived, Run, connected_store
 from umbel.orchestration.store.verbs import Store as AsyncStore
+from umbel.tasks.state.access import StateAccess
 from umbel.tasks.state.store import DictState, SyncStateStore
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
@@ -81,7 +82,7 @@ def test_plain_steps_have_the_same_methods_blocking(run: Run) -> None:
 
 async def test_a_plain_store_refuses_to_block_the_loop_it_needs(run: Run) -> None:
     store = AsyncStore(run.on_this_loop().connection, run.store.settings)
-    state: SyncStateStore[DictState] = SyncStateStore(store, run.run_id, run.run_id, DictState, None)
+    state: SyncStateStore[DictState] = SyncStateStore(StateAccess(store, run.run_id, run.run_id, DictState, None))
 
     for call in (lambda: state.get("n"), lambda: state.set("n", 1), state.clear, state.to_dict):
         with pytest.raises(RuntimeError, match="blocking call was made on the event loop it needs"):

@@ -25,6 +25,7 @@ from umbel.orchestration.model.work_item import Work
 from umbel.orchestration.store.nodes import connection_to
 from umbel.orchestration.store.replies import Applied
 from umbel.orchestration.store.verbs import Store
+from umbel.tasks.state.access import StateAccess
 from umbel.tasks.state.memory import InMemoryStateStore
 from umbel.tasks.state.store import DictState, StateStore, SyncStateStore
 
@@ -104,7 +105,7 @@ class Run:
     def state(self, cls: type[Any] = DictState, work: Work | None = None, **options: Any) -> StateStore[Any]:
         aside = beside(self.store)
         store = self.on_this_loop() if self.as_in_step else aside
-        return StateStore(store, self.run_id, self.run_id, cls, work, renewing=aside, **options)
+        return StateStore(StateAccess(store, self.run_id, self.run_id, cls, work, renewing=aside, **options))
 
     def on_this_loop(self) -> Store:
         """The store on the running loop."""
@@ -116,7 +117,7 @@ class Run:
         return self._here[loop]
 
     def plain_state(self, cls: type[Any] = DictState, work: Work | None = None) -> SyncStateStore[Any]:
-        return SyncStateStore(beside(self.store), self.run_id, self.run_id, cls, work)
+        return SyncStateStore(StateAccess(beside(self.store), self.run_id, self.run_id, cls, work))
 
     def state_key(self) -> str:
         return self.store.locate(self.run_id)[f"state:{self.run_id}"]

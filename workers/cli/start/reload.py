@@ -21,8 +21,6 @@ _MAX_FOLDERS = 300
 #: After a change it has to be quiet for so long: editors and version control write several files.
 _QUIET_SECONDS = 0.3
 
-Stamps = dict[Path, tuple[int, int]]
-
 
 class Watch:
     """The Python files below some folders, looked at again and again."""
