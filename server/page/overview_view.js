@@ -1,7 +1,7 @@
 // The start page: is it healthy, what is stuck, what is slow.
 
 import { barTable, endedChart, shareBar } from "./chart.js";
-import { dataTable } from "./data_table.js";
+import { columnHeading, dataTable, table } from "./data_table.js";
 import { fill, h, panel } from "./dom.js";
 import { bytes, count, duration, short } from "./format.js";
 import { patch } from "./patch.js";
@@ -218,37 +218,17 @@ function bounded(ms) {
 /** @param {Overview} found */
 function queueList(found) {
   if (found.queues.length === 0) return h("p", { class: "muted" }, "No step has been dispatched yet.");
-  return h(
-    "div",
-    { class: "table-scroll" },
-    h(
-      "table",
-      {},
-      h("caption", { class: "unseen" }, "Queues"),
+  return table(
+    "Queues",
+    ["Queue", "waiting now", "oldest", "usual wait"].map((each, at) => columnHeading(each, at > 0)),
+    found.queues.map((queue) =>
       h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          ["Queue", "waiting now", "oldest", "usual wait"].map((each, at) =>
-            h("th", { scope: "col", class: at ? "figure" : null }, each),
-          ),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        found.queues.map((queue) =>
-          h(
-            "tr",
-            { "data-key": queue.name },
-            h("th", { scope: "row" }, queue.name),
-            h("td", { class: "figure" }, queue.unclaimed.toLocaleString("en")),
-            h("td", { class: "figure" }, queue.unclaimed ? duration(queue.oldest_seconds * 1000) : "–"),
-            h("td", { class: "figure" }, bounded(queue.p95_ms)),
-          ),
-        ),
+        "tr",
+        { "data-key": queue.name },
+        h("th", { scope: "row" }, queue.name),
+        h("td", { class: "figure" }, queue.unclaimed.toLocaleString("en")),
+        h("td", { class: "figure" }, queue.unclaimed ? duration(queue.oldest_seconds * 1000) : "–"),
+        h("td", { class: "figure" }, bounded(queue.p95_ms)),
       ),
     ),
   );

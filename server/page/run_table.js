@@ -1,5 +1,6 @@
 // Runs as rows: what each is, what it was given, why it failed, when and how long; the whole row is a link.
 
+import { table } from "./data_table.js";
 import { h } from "./dom.js";
 import { badge, bytes, duration, short, shownStatus, timeAgo } from "./format.js";
 import { gist } from "./json_view.js";
@@ -44,35 +45,16 @@ function took(run) {
  */
 export function runTable(runs, { order = "", sort, selected = null, toggled, caption = "Runs, newest first" } = {}) {
   const rows = order ? [...runs].sort(ORDERS[order].compare) : runs;
-  return h(
-    "div",
-    { class: "table-scroll" },
-    h(
-      "table",
-      { class: "runs" },
-      h("caption", { class: "unseen" }, order ? `Runs, sorted by ${ORDERS[order].words}` : caption),
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          selected
-            ? h(
-                "th",
-                { scope: "col", "data-key": "select", class: "select" },
-                h("span", { class: "unseen" }, "Selected"),
-              )
-            : null,
-          COLUMNS.map(([name, by]) => heading(name, by, order, sort)),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        rows.map((run) => row(run, selected !== null, toggled)),
-      ),
-    ),
+  return table(
+    order ? `Runs, sorted by ${ORDERS[order].words}` : caption,
+    [
+      selected
+        ? h("th", { scope: "col", "data-key": "select", class: "select" }, h("span", { class: "unseen" }, "Selected"))
+        : null,
+      COLUMNS.map(([name, by]) => heading(name, by, order, sort)),
+    ],
+    rows.map((run) => row(run, selected !== null, toggled)),
+    "runs",
   );
 }
 

@@ -1,5 +1,6 @@
 // Sessions: the list, and one of them with its runs, its state and the versions of that.
 
+import { columnHeading, table } from "./data_table.js";
 import { confirmed } from "./dialogs.js";
 import { announce, blank, fill, h, panel } from "./dom.js";
 import { badge, count, short, timeAgo } from "./format.js";
@@ -70,42 +71,25 @@ function nothing(searched) {
 
 /** @param {SessionRow[]} sessions */
 function sessionTable(sessions) {
-  return h(
-    "div",
-    { class: "table-scroll" },
-    h(
-      "table",
-      { class: "list" },
-      h("caption", { class: "unseen" }, "Sessions, the last changed first"),
+  return table(
+    "Sessions, the last changed first",
+    ["Session", "State", "Waiting runs", "Version", "Changed"].map((each) => columnHeading(each)),
+    sessions.map((each) =>
       h(
-        "thead",
-        {},
+        "tr",
+        { "data-key": each.session_id },
         h(
-          "tr",
-          {},
-          ["Session", "State", "Waiting runs", "Version", "Changed"].map((each) => h("th", { scope: "col" }, each)),
+          "th",
+          { scope: "row" },
+          h("a", { href: address(each.session_id), class: "row-link", "data-row": true }, each.session_id),
         ),
-      ),
-      h(
-        "tbody",
-        {},
-        sessions.map((each) =>
-          h(
-            "tr",
-            { "data-key": each.session_id },
-            h(
-              "th",
-              { scope: "row" },
-              h("a", { href: address(each.session_id), class: "row-link", "data-row": true }, each.session_id),
-            ),
-            h("td", {}, stateBadge(each)),
-            h("td", {}, each.waiting ? each.waiting.toLocaleString("en") : "–"),
-            h("td", {}, each.version.toLocaleString("en")),
-            h("td", {}, timeAgo(Date.parse(each.changed_at))),
-          ),
-        ),
+        h("td", {}, stateBadge(each)),
+        h("td", {}, each.waiting ? each.waiting.toLocaleString("en") : "–"),
+        h("td", {}, each.version.toLocaleString("en")),
+        h("td", {}, timeAgo(Date.parse(each.changed_at))),
       ),
     ),
+    "list",
   );
 }
 

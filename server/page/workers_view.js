@@ -1,6 +1,6 @@
 // The workers and the queues: who is there, what each does, what waits.
 
-import { dataTable } from "./data_table.js";
+import { columnHeading, dataTable, table } from "./data_table.js";
 import { confirmed } from "./dialogs.js";
 import { blank, fill, h, panel } from "./dom.js";
 import { duration, short, workerName } from "./format.js";
@@ -62,13 +62,13 @@ export function workersView(signal) {
       return;
     }
     if (!around.contains(body)) fill(around, body);
-    patch(workers, table("Workers", WORKER_HEADINGS, found.workers.map(workerRow)));
-    patch(workflows, table("Workflows", WORKFLOW_HEADINGS, served));
+    patch(workers, table("Workers", headed(WORKER_HEADINGS), found.workers.map(workerRow)));
+    patch(workflows, table("Workflows", headed(WORKFLOW_HEADINGS), served));
     patch(
       queues,
       table(
         "Queues",
-        QUEUE_HEADINGS,
+        headed(QUEUE_HEADINGS),
         found.queues.map((/** @type {QueueFigures} */ each) => queueRow(each, toggle)),
       ),
     );
@@ -86,27 +86,9 @@ const QUEUE_HEADINGS = ["Queue", "Waiting now", "Oldest", "Median wait", "95 of 
 /** Headings of columns with figures. */
 const FIGURES = new Set(["At work", "Live workers", "Waiting now", "Oldest", "Median wait", "95 of 100 within"]);
 
-/** @param {string} caption @param {string[]} headings @param {HTMLElement[]} rows */
-function table(caption, headings, rows) {
-  return h(
-    "div",
-    { class: "table-scroll" },
-    h(
-      "table",
-      {},
-      h("caption", { class: "unseen" }, caption),
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          headings.map((each) => h("th", { scope: "col", class: FIGURES.has(each) ? "figure" : null }, each)),
-        ),
-      ),
-      h("tbody", {}, rows),
-    ),
-  );
+/** @param {string[]} headings */
+function headed(headings) {
+  return headings.map((each) => columnHeading(each, FIGURES.has(each)));
 }
 
 /** @param {WorkerRow} worker */

@@ -1,6 +1,7 @@
 // The list of served workflows; and one of them, with a form that starts a run.
 
 import { textField } from "./chat_view.js";
+import { columnHeading, table } from "./data_table.js";
 import { blank, errorBox, fill, h, panel } from "./dom.js";
 import { count } from "./format.js";
 import { graphView } from "./graph.js";
@@ -104,33 +105,15 @@ function shown(workflow, values) {
 
 /** @param {Graph} graph */
 function steps(graph) {
-  return h(
-    "div",
-    { class: "table-scroll" },
-    h(
-      "table",
-      {},
-      h("caption", { class: "unseen" }, "Steps"),
+  return table(
+    "Steps",
+    graph.headings.map((each) => columnHeading(each)),
+    graph.rows.map(([first, ...others]) =>
       h(
-        "thead",
+        "tr",
         {},
-        h(
-          "tr",
-          {},
-          graph.headings.map((each) => h("th", { scope: "col" }, each)),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        graph.rows.map(([first, ...others]) =>
-          h(
-            "tr",
-            {},
-            h("th", { scope: "row" }, first),
-            others.map((cell) => h("td", {}, cell)),
-          ),
-        ),
+        h("th", { scope: "row" }, first),
+        others.map((cell) => h("td", {}, cell)),
       ),
     ),
   );
