@@ -172,6 +172,10 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     ),
 }
 
+#: In a broker that is Redis, a HASH: queue -> how many malformed messages were ever quarantined. The messages are in a
+#: LIST per queue, `umbel:quarantine:<queue>`. Both live until an operator deletes them.
+QUARANTINE_KEY = "umbel:quarantine"
+
 #: Each run is in one of them while it is kept.
 RUN_INDEXES = tuple(name for name in SHARD_KEYS if name.startswith("runs:"))
 

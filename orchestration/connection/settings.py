@@ -296,6 +296,11 @@ class Settings(BaseModel):
             return None
 
     @property
+    def broker_prefix(self) -> str:
+        """What the names of umbel's keys in a broker that is Redis begin with."""
+        return f"{self.key_prefix}:broker:"
+
+    @property
     def queue(self) -> str:
         """The queue of steps that name none."""
         return self.default_queue or "umbel"

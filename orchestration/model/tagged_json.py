@@ -158,6 +158,12 @@ def untagged(value: Any) -> Any:
     return from_tagged(value, _PLAIN)
 
 
+def fields_of(event: Any) -> dict[str, Any]:
+    """The fields of an event's value as people are shown them: `untagged`, dynamic ones among the declared ones."""
+    fields: dict[str, Any] = untagged(event)
+    return {name: field for name, field in fields.items() if name != "_data"} | (fields.get("_data") or {})
+
+
 def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
     inner = value.get("value")
     return inner if value.get(TAG) is False and len(value) == 2 and isinstance(inner, dict) else value

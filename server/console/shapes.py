@@ -17,7 +17,7 @@ from ...orchestration.inspection.run_detail import JournalEntry, Question, RunDe
 from ...orchestration.inspection.run_rows import ListedRun
 from ...orchestration.inspection.timeline import Execution, executions
 from ...orchestration.model.envelope import INPUT_REQUIRED, STOP, Envelope
-from ...orchestration.model.tagged_json import untagged
+from ...orchestration.model.tagged_json import fields_of, untagged
 from ...orchestration.sessions.names import session_of
 from ...orchestration.store.replies import RunRecord
 from ...tasks.drawing.representation_resources import model_schema
@@ -292,11 +292,7 @@ def event_fields(event: Envelope | None) -> dict[str, Any] | None:
     if event is None:
         return None
 
-    def fields() -> Any:
-        value = untagged(event.value())
-        return {name: item for name, item in value.items() if name != "_data"} | (value.get("_data") or {})
-
-    return {"type": event.type.rpartition(".")[2]} | shown_value(event.payload, fields)
+    return {"type": event.type.rpartition(".")[2]} | shown_value(event.payload, lambda: fields_of(event.value()))
 
 
 def _sendable(classes: Mapping[str, type[Event]]) -> list[dict[str, Any]]:

@@ -308,6 +308,6 @@ def transport_options(settings: Settings) -> dict[str, object]:
         "socket_keepalive": True,
         "health_check_interval": 5,
         "retry_on_timeout": False,
-        "global_keyprefix": f"{settings.key_prefix}:broker:",
+        "global_keyprefix": settings.broker_prefix,
         **own,
     }

@@ -6,11 +6,8 @@ from typing import Any
 
 from celery import Celery
 
+from ...orchestration.connection.keys import QUARANTINE_KEY
 from ...orchestration.connection.redis_client import connect
-
-#: HASH in the broker's Redis, queue -> how many messages were ever quarantined. The messages are in a LIST per queue,
-#: `umbel:quarantine:<queue>`. Both live until an operator deletes them.
-QUARANTINE_KEY = "umbel:quarantine"
 
 
 def quarantine_counts(app: Celery) -> dict[str, int]:

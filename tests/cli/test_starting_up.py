@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,8 +11,24 @@ import pytest
 
 from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
+from umbel.workers.cli.main import COMMANDS
 
 BLOCKING = "import time\nprint('importing', flush=True)\ntime.sleep(600)\n"
+#: Commands that read runs and start nothing; an import contract names their modules, too.
+READING = (
+    "runs",
+    "show",
+    "events",
+    "logs",
+    "failed",
+    "history",
+    "diff",
+    "verify",
+    "sessions",
+    "pause",
+    "resume",
+    "ping",
+)
 REFUSING = "raise AssertionError('imported')\n"
 
 
@@ -32,6 +49,17 @@ def test_help_completion_and_a_mistyped_command_import_nothing_large(tmp_path: P
     assert "_UMBEL_COMPLETE" in cli("completion", "bash").out
     cli.environment |= {"_UMBEL_COMPLETE": "bash_complete", "COMP_WORDS": "umbel run", "COMP_CWORD": "1"}
     assert cli().out == "plain,run\nplain,runs\n"
+
+
+def test_commands_that_only_read_import_neither_celery_nor_what_executes_steps() -> None:
+    modules = sorted({f"umbel.workers.cli{COMMANDS[command].module}" for command in READING})
+    program = "import importlib, sys; [importlib.import_module(each) for each in sys.argv[1:]]; print(*sys.modules)"
+
+    found = subprocess.run([sys.executable, "-c", program, *modules], capture_output=True, text=True, check=True)
+
+    imported = set(found.stdout.split())
+    assert imported >= set(modules)
+    assert imported.isdisjoint({"celery", "kombu", "umbel.tasks"})
 
 
 @pytest.mark.parametrize("command", [["runs"], ["run", "flow.py"], ["worker", "flow.py"], ["dev", "flow.py"]])

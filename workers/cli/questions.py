@@ -1,21 +1,16 @@
-"""What a run waits for, as people are asked: the question, its time limit, and the command that answers it.
-
-Also why it may wait in vain: nobody accepts what was sent, or its workflow is paused.
-"""
+"""What a run waits for, as people are asked: the question, its time limit, and the command that answers it."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...orchestration.engine.pausing.workflows import covered_by, pauses
 from ...orchestration.engine.worker_directory import seen_workers
 from ...orchestration.inspection.run_detail import read_detail
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.tagged_json import untagged
+from ...orchestration.model.tagged_json import fields_of
 from ...orchestration.store.verbs import Store
 from ...tasks.events.event import Event, HumanResponseEvent, event_name, loaded_event
 from ...tasks.values.described_fields import model_of
@@ -83,31 +78,6 @@ async def open_questions(store: Store, run_id: str, classes: Iterable[type[Event
     ]
 
 
-async def unaccepted_events(store: Store, run_id: str) -> str | None:
-    """A sentence that names the events of a run that no step accepts and none has waited for so far; None if all are.
-
-    Raises:
-        StoreUnavailable: Redis did not answer.
-    """
-    kept = Counter(each.event.type.rpartition(".")[2] for each in (await store.inbox(run_id)).inbox)
-    if not kept:
-        return None
-    events = ", ".join(name if number == 1 else f"{number} {name}" for name, number in kept.items())
-    return f"No step accepts or waits for: {events}. Check what the steps return and send."
-
-
-async def paused_because(store: Store, workflow: str) -> str | None:
-    """A sentence that says that a workflow is paused, and how to resume it; None if it is not.
-
-    Raises:
-        StoreUnavailable: Redis did not answer.
-    """
-    paused = covered_by(workflow, (await pauses(store)).workflows)
-    if paused is None:
-        return None
-    return f"No further step begins, as its workflow is paused. Resume it with: umbel resume --workflow {paused}"
-
-
 async def announced_events(store: Store) -> dict[str, type[Event]]:
     """Classes with the fields of the events from outside that the workers announce, by wire name.
 
@@ -126,17 +96,11 @@ def question_text(asked: Envelope | None) -> str:
     """The text of a published question: its only text, else all its fields."""
     if asked is None:
         return ""
-    fields = event_fields(asked)
+    fields = fields_of(asked.value())
     texts = [field for field in fields.values() if isinstance(field, str)]
     if len(texts) == 1:
         return texts[0].strip()
     return json.dumps(fields, ensure_ascii=False) if fields else ""
-
-
-def event_fields(event: Envelope) -> dict[str, Any]:
-    """An event's fields, dynamic ones among the declared ones."""
-    value: dict[str, Any] = untagged(event.value())
-    return {name: field for name, field in value.items() if name != "_data"} | (value.get("_data") or {})
 
 
 def answer_fields(cls: type[Event] | None, given: Mapping[str, Any]) -> tuple[str, ...]:

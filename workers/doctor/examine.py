@@ -25,7 +25,7 @@ from ...orchestration.inspection.run_list import newest_runs
 from ...orchestration.model.errors import ConfigurationError, UmbelError
 from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.verbs import Store
-from ..transport.quarantine import quarantine_prefix, quarantined_of
+from ..transport.quarantine import quarantined_of
 from .celery_rules import judge_settings
 from .libraries import remove_libraries, unused_libraries
 from .redis_info import ask_servers
@@ -133,7 +133,7 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
     yield Finding("fine", "broker", f"{redact_url(url)} answers")
     for queue, found in quarantined_of(settings).items():
         reason = f" The latest: {found.latest.reason}." if found.latest is not None else ""
-        kept = f"{quarantine_prefix(settings)}umbel:quarantine:{queue}"
+        kept = f"{settings.broker_prefix}umbel:quarantine:{queue}"
         yield Finding(
             "warning",
             "messages",

@@ -15,10 +15,9 @@ from typing import Any
 import redis
 
 from ...orchestration.connection.failpoints import failpoint
+from ...orchestration.connection.keys import QUARANTINE_KEY
 from ...orchestration.connection.settings import Settings
 from ...orchestration.model.errors import UmbelError
-from ...tasks.messages.dispatcher import transport_options
-from ...tasks.messages.quarantine_counts import QUARANTINE_KEY
 
 #: Messages kept per queue, enough to see what a faulty publisher sends; more are only counted.
 KEPT_PER_QUEUE = 1000
@@ -95,12 +94,7 @@ def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
     if not url.startswith(("redis://", "rediss://", "unix://")):
         return {}
     with redis.Redis.from_url(url, socket_timeout=5) as client:
-        return quarantined(client, quarantine_prefix(settings))
-
-
-def quarantine_prefix(settings: Settings) -> str:
-    """The prefix of the quarantine's keys."""
-    return str(transport_options(settings).get("global_keyprefix", ""))
+        return quarantined(client, settings.broker_prefix)
 
 
 def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reason: str) -> None:

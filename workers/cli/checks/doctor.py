@@ -11,7 +11,9 @@ import click
 from ...celery_app.app import create_app
 from ...doctor.examine import examine, remove_unused_libraries
 from ...doctor.redis_rules import Finding, Level
-from ..deployment import configured, deployment_options, existing_settings, own_app
+from ..deployment.existing import configured, existing_settings
+from ..deployment.options import deployment_options
+from ..deployment.own_app import own_app
 from ..output import print_json
 
 _MARKS: dict[Level, tuple[str, str]] = {

@@ -12,7 +12,8 @@ from ....orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ....orchestration.model.errors import NotConfigured, StoreUnavailable
 from ....orchestration.store.nodes import connection_to
 from ....orchestration.store.verbs import Store
-from ..deployment import app_option, configured
+from ..deployment.existing import configured
+from ..deployment.options import app_option
 from ..output import note
 
 #: How long Redis may take to answer.

@@ -10,11 +10,13 @@ import click
 
 from ....orchestration.model.errors import UmbelError, WorkflowRuntimeError
 from ....tasks.client.runtime import Runtime
-from ..deployment import deployment_options, existing
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime
 from ..other_code import missing_worker
 from ..output import note
+from ..runs.conditions import Conditions, condition_options
 from ..runs.find import find_run
-from ..runs.selecting import Conditions, chosen, condition_options
+from ..runs.selecting import chosen
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -116,7 +118,7 @@ def fork(
     problems, step = [], conditions["where"].get("step")
     if point is None and step is None:
         raise click.UsageError("Give the point: --from 'before STEP', or a step: --where step=STEP.")
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         if len(run_ids) == 1:
             run_ids = (runtime.portal.call(find_run(runtime.store, run_ids[0])),)
         ids = chosen(
@@ -155,7 +157,7 @@ def rewind(
 ) -> None:
     """Set RUN back to a point of its past; it continues from there under its own id."""
     edits = _edits(settings, events)
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))
         handler.rewind(point, stop_running=stop_running, **edits)
         note(f"Run {handler.run_id!r} continues from {point!r}. Follow it with: umbel events {handler.run_id} -f")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import click
 
-from ....orchestration.history.points import Point
+from ....orchestration.history import verify as verification
+from ....orchestration.history.points import Point, RunAt, Where, point_at, points
 from ....orchestration.model.errors import HistoryDamaged
-from ....tasks.client.past import PointInTime
-from ..deployment import deployment_options, existing
+from ....orchestration.store.verbs import Store
+from ..deployment.existing import existing_store
+from ..deployment.options import deployment_options
 from ..output import clock, counted, note, print_json, print_table
 from ..runs.find import find_run
 
@@ -34,12 +35,12 @@ def history(
     state: str | None,
 ) -> None:
     """List the changes of RUN, or show its state and its work at one of them."""
-    with existing(redis_url, state) as runtime:
-        handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))
+    with existing_store(redis_url, state) as (store, portal):
+        run_id = portal.call(find_run(store, run_id))
         if point is not None:
-            _show(handler.at(point), as_json=as_json)
+            _show(portal.call(point_at(store, run_id, Where.of(point))), as_json=as_json)
             return
-        found = list(handler.history(step=step, kinds=kinds or None))
+        found = portal.call(_points(store, run_id, step, kinds))
     if as_json:
         print_json([asdict(each) for each in found])
         return
@@ -47,6 +48,10 @@ def history(
         note("No matching changes.")
         return
     print_table(("POINT", "TIME", "KIND", "STEP", "ATTEMPT", "OUTCOME", "STATE", "WORKER"), map(_row, found))
+
+
+async def _points(store: Store, run_id: str, step: str | None, kinds: tuple[str, ...]) -> list[Point]:
+    return [point async for point in points(store, run_id, step=step, kinds=kinds or None)]
 
 
 def _row(point: Point) -> tuple[str, ...]:
@@ -58,7 +63,7 @@ def _row(point: Point) -> tuple[str, ...]:
     return str(point.seq), at, point.kind, point.step, attempt, outcome, version, point.worker
 
 
-def _show(at: PointInTime, *, as_json: bool) -> None:
+def _show(at: RunAt, *, as_json: bool) -> None:
     work = [
         {
             "step": item.step,
@@ -91,10 +96,10 @@ def _show(at: PointInTime, *, as_json: bool) -> None:
 @deployment_options
 def diff(run_id: str, before: str, after: str, redis_url: str | None, state: str | None) -> None:
     """Print what changed in the state of RUN between two points, as a JSON Patch (RFC 6902)."""
-    with existing(redis_url, state) as runtime:
-        handler = runtime.attach(runtime.portal.call(find_run(runtime.store, run_id)))
-        patch: list[dict[str, Any]] = handler.at(before).diff(handler.at(after))
-    print_json(patch)
+    with existing_store(redis_url, state) as (store, portal):
+        run_id = portal.call(find_run(store, run_id))
+        first, last = (portal.call(point_at(store, run_id, Where.of(each))) for each in (before, after))
+    print_json(first.diff(last))
 
 
 @click.command()
@@ -102,10 +107,9 @@ def diff(run_id: str, before: str, after: str, redis_url: str | None, state: str
 @deployment_options
 def verify(run_ids: tuple[str, ...], redis_url: str | None, state: str | None) -> None:
     """Rebuild each RUN from its journal and compare it with the stored run. Exits with 1 if they differ."""
-    with existing(redis_url, state) as runtime:
+    with existing_store(redis_url, state) as (store, portal):
         for text in run_ids:
-            handler = runtime.attach(runtime.portal.call(find_run(runtime.store, text)))
-            found = handler.verify()
+            found = portal.call(verification.verify(store, portal.call(find_run(store, text))))
             if not found.holds:
                 raise HistoryDamaged(
                     f"The journal of run {found.run_id!r} does not lead to what is there; the first difference is in "

@@ -11,10 +11,12 @@ import click
 from ....tasks.client.runtime import Runtime
 from ....tasks.replay.replaying import replay as replayed
 from ....tasks.replay.report import ReplayReport
-from ..deployment import deployment_options, existing
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime
 from ..output import counted, note, print_json, say
+from ..runs.conditions import Conditions, condition_options, is_given
 from ..runs.find import find_run
-from ..runs.selecting import Conditions, condition_options, found, is_given
+from ..runs.selecting import found
 from ..targets import build, load_target
 
 
@@ -51,7 +53,7 @@ def replay(
     """
     if bool(run_ids) == is_given(conditions):
         raise click.UsageError("Give run ids, or conditions such as --workflow, --where or --since.")
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         workflows = load_target(code)
         for each in workflows:
             runtime.registry.add(each)

@@ -11,10 +11,12 @@ from ....orchestration.engine.cancelling.selection import Selection
 from ....orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ....tasks.client.runs import cancel_runs
 from ....tasks.client.runtime import Runtime
-from ..deployment import deployment_options, existing
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime
 from ..output import counted, note
+from .conditions import Conditions, condition_options
 from .find import whole_id
-from .selecting import Conditions, chosen, condition_options
+from .selecting import chosen
 
 
 @click.command()
@@ -41,7 +43,7 @@ def cancel(
     """
     if downstream and step is None:
         raise click.UsageError("--downstream needs --step STEP: a run is always cancelled as a whole.")
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         run_ids = tuple(runtime.portal.call(whole_id(runtime.store, run_id)) for run_id in run_ids)
         ids = chosen(runtime, run_ids, conditions, every=every, of_statuses=("running",), verb="Cancel", yes=yes)
         if step is not None:

@@ -9,10 +9,12 @@ import click
 from ....orchestration.model.commands import RUN_STATUSES
 from ....orchestration.model.errors import WorkflowRuntimeError
 from ....tasks.client.runs import delete_runs
-from ..deployment import deployment_options, existing
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime
 from ..output import counted, note
+from .conditions import Conditions, condition_options
 from .find import whole_id
-from .selecting import Conditions, chosen, condition_options
+from .selecting import chosen
 
 
 @click.command()
@@ -31,7 +33,7 @@ def delete(
 ) -> None:
     """Delete ended runs and everything stored of them: each RUN, or the runs that meet the conditions."""
     ended = RUN_STATUSES[1:]
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         run_ids = tuple(runtime.portal.call(whole_id(runtime.store, run_id)) for run_id in run_ids)
         ids = chosen(runtime, run_ids, conditions, every=every, of_statuses=ended, verb="Delete", yes=yes)
         done = delete_runs(ids, runtime=runtime)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import click
 
-from ....orchestration.model.tagged_json import untagged
+from ....orchestration.connection.portal import Portal
+from ....orchestration.model.tagged_json import fields_of, untagged
+from ....orchestration.store.verbs import Store
 from ....orchestration.streams.log import EVENT, read_page
-from ....orchestration.streams.reader import StreamEvent
-from ....tasks.client.runtime import Runtime
-from ..deployment import deployment_options, existing
+from ....orchestration.streams.reader import StreamEvent, StreamHub
+from ..deployment.existing import existing_store
+from ..deployment.options import deployment_options
 from ..output import note, say
 from .find import find_run
 
@@ -29,9 +32,10 @@ def events(
     run_id: str, follow: bool, after: int, internal: bool, as_json: bool, redis_url: str | None, state: str | None
 ) -> None:
     """Print the events RUN has published, one per line: number, event, step, fields."""
-    with existing(redis_url, state) as runtime:
-        run_id = runtime.portal.call(find_run(runtime.store, run_id))
-        found = (_followed if follow else _logged)(runtime, run_id, after, internal)
+    with existing_store(redis_url, state) as (store, portal), closing(StreamHub(store)) as hub:
+        run_id = portal.call(find_run(store, run_id))
+        followed = _followed(hub, run_id, after, internal)
+        found = followed if follow else _logged(store, portal, run_id, after, internal)
         for event in found:
             if as_json:
                 click.echo(_as_json(event))
@@ -39,10 +43,10 @@ def events(
                 say(_as_text(event))
 
 
-def _logged(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
+def _logged(store: Store, portal: Portal, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
     """The events in the log now."""
     while True:
-        page = runtime.portal.call(read_page(runtime.store, run_id, after, with_traces=internal))
+        page = portal.call(read_page(store, run_id, after, with_traces=internal))
         if page.first_missing is not None:
             _report_missing(page.first_missing)
         yield from (entry.decoded() for entry in page.entries if internal or entry.kind == EVENT)
@@ -51,8 +55,8 @@ def _logged(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterat
         after = page.settled
 
 
-def _followed(runtime: Runtime, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
-    reader = runtime.hub.reader(run_id, after, internal)
+def _followed(hub: StreamHub, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
+    reader = hub.reader(run_id, after, internal)
     is_reported = False
     for event in reader.events():
         if reader.first_missing is not None and not is_reported:
@@ -78,8 +82,7 @@ def _as_json(event: StreamEvent) -> str:
 
 def _as_text(event: StreamEvent) -> str:
     name = event.envelope.type.rpartition(".")[2]
-    value = untagged(event.envelope.value())
-    fields = {name: field for name, field in value.items() if name != "_data"} | (value.get("_data") or {})
+    fields = fields_of(event.envelope.value())
     words = [str(event.seq), name, *([f"from {event.step}"] if event.step else [])]
     trace = _taken_traceback(fields)
     if fields:

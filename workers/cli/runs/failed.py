@@ -9,7 +9,8 @@ import click
 from ....orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, history, parked_work
 from ....orchestration.store.verbs import Store
 from ...transport.quarantine import Quarantine, quarantined_of
-from ..deployment import deployment_options, existing
+from ..deployment.existing import existing_store
+from ..deployment.options import deployment_options
 from ..output import counted, instant, iso, note, print_json, print_table
 
 #: Characters of an error in the table; `--json` and `umbel show` have the full text.
@@ -23,11 +24,11 @@ _ERROR_CHARACTERS = 100
 @deployment_options
 def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str | None) -> None:
     """List stuck work, latest first: failed runs, parked steps, rejected messages."""
-    with existing(redis_url, state) as runtime:
-        runs, parked = runtime.portal.call(_stuck(runtime.store, workflow, limit))
-        messages = quarantined_of(runtime.settings) if workflow is None else {}
+    with existing_store(redis_url, state) as (store, portal):
+        runs, parked = portal.call(_stuck(store, workflow, limit))
+        messages = quarantined_of(store.settings) if workflow is None else {}
         if as_json:
-            print_json(runtime.portal.call(_whole(runtime.store, runs, parked, messages)))
+            print_json(portal.call(_whole(store, runs, parked, messages)))
             return
     if not (runs or parked or messages):
         note("No failed runs, parked steps or rejected messages.")

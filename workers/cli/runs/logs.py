@@ -9,7 +9,8 @@ from dataclasses import asdict
 import click
 
 from ....orchestration.inspection.content.step_logs import LogLine, read_log
-from ..deployment import deployment_options, existing
+from ..deployment.existing import existing_store
+from ..deployment.options import deployment_options
 from ..output import clock, iso, note, say
 from .find import find_run
 
@@ -24,9 +25,9 @@ def logs(run_id: str, step: str | None, as_json: bool, redis_url: str | None, st
 
     UMBEL_STEP_LOGS, UMBEL_STEP_LOG_MAX_BYTES and UMBEL_RUN_LOG_MAX_BYTES set how much is kept.
     """
-    with existing(redis_url, state) as runtime:
-        run_id = runtime.portal.call(find_run(runtime.store, run_id))
-        log = runtime.portal.call(read_log(runtime.store, run_id, step=step))
+    with existing_store(redis_url, state) as (store, portal):
+        run_id = portal.call(find_run(store, run_id))
+        log = portal.call(read_log(store, run_id, step=step))
     if log.is_cut:
         note("The oldest lines were removed, because there were too many; see UMBEL_RUN_LOG_MAX_BYTES.")
     for line in log.lines:

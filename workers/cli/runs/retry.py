@@ -10,11 +10,13 @@ import click
 from ....orchestration.inspection.unfinished import unfinished
 from ....orchestration.model.errors import RunError, WorkflowRuntimeError
 from ....tasks.client.runtime import Runtime
-from ..deployment import deployment_options, existing
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime
 from ..other_code import missing_worker
 from ..output import counted, note
+from .conditions import Conditions, condition_options
 from .find import find_run
-from .selecting import Conditions, chosen, condition_options
+from .selecting import chosen
 
 #: What can be resumed; without a `--status`, failed runs are.
 _ENDED = ("failed", "cancelled", "timed_out")
@@ -38,7 +40,7 @@ def retry(
 
     Resumes each RUN, or the failed runs that meet the conditions; --status selects timed out or cancelled runs.
     """
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         ids = chosen(
             runtime,
             run_ids,

@@ -13,7 +13,8 @@ from ....orchestration.model.errors import WorkflowRuntimeError
 from ....orchestration.store.verbs import Store
 from ....tasks.events.event import BUILT_IN_EVENTS, Event, event_name
 from ....tasks.values.class_names import only_classes
-from ..deployment import deployment_options, existing
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime
 from ..fields import field_arguments, read_fields
 from ..output import note
 from ..questions import announced_events
@@ -50,7 +51,7 @@ def send(
     EVENT is a class name, such as Approved or shop.flows.Approved; the last part is enough for events the run accepts.
     """
     loaded = [cls for target in targets for each in load_target(target) for cls in build(each).events]
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         run_id = runtime.portal.call(find_run(runtime.store, run_id))
         handler = runtime.attach(run_id)
         if handler.is_done():

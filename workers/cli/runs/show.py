@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,14 +19,16 @@ from ....orchestration.inspection.timeline import OUTCOMES, Execution, duration,
 from ....orchestration.inspection.unfinished import Unfinished, running, unfinished
 from ....orchestration.model.commands import RUN_STATUSES
 from ....orchestration.model.envelope import Envelope
+from ....orchestration.model.tagged_json import fields_of
 from ....orchestration.store.journal import extent
 from ....orchestration.store.replies import RunRecord
 from ....orchestration.store.verbs import Store
-from ..deployment import deployment_options, existing
+from ..deployment.existing import existing_store
+from ..deployment.options import deployment_options
 from ..output import clock, counted, instant, iso, note, print_json, print_table, say
-from ..questions import event_fields, open_questions, paused_because, unaccepted_events
+from ..waiting import paused_because, unaccepted_events
+from .conditions import since_option, tag_option
 from .find import find_run
-from .selecting import since_option, tag_option
 
 #: A running run of which all that is left waits for an event.
 _WAITING = "waiting"
@@ -66,9 +69,9 @@ def runs(
         )
 
     has_filter = bool(workflow or tag or since) or status == _WAITING
-    with existing(redis_url, state) as runtime:
+    with existing_store(redis_url, state) as (store, portal):
         of_status = "running" if status == _WAITING else status
-        found = runtime.portal.call(_newest(runtime.store, of_status, fits if has_filter else None, limit))
+        found = portal.call(_newest(store, of_status, fits if has_filter else None, limit))
     if as_json:
         print_json([_summary(record) for record in found])
         return
@@ -135,18 +138,18 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 @deployment_options
 def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: str | None) -> None:
     """Show what happened in RUN: each execution of a step, its worker, times and outcome."""
-    with existing(redis_url, state) as runtime:
-        run_id = runtime.portal.call(find_run(runtime.store, run_id))
-        record, found, left, cut = runtime.portal.call(_read(runtime.store, run_id))
-        began_with = runtime.portal.call(read_detail(runtime.store, run_id)).began_with
-        questions = runtime.portal.call(open_questions(runtime.store, run_id))
-        paused = runtime.portal.call(paused_because(runtime.store, record.workflow))
-        unaccepted = runtime.portal.call(unaccepted_events(runtime.store, run_id))
+    with existing_store(redis_url, state) as (store, portal):
+        run_id = portal.call(find_run(store, run_id))
+        record, found, left, cut = portal.call(_read(store, run_id))
+        detail = portal.call(read_detail(store, run_id))
+        questions = portal.call(_questions(store, run_id)) if detail.questions else []
+        paused = portal.call(paused_because(store, record.workflow))
+        unaccepted = portal.call(unaccepted_events(store, run_id))
     if as_json:
-        given = {"input": None if began_with is None else event_fields(began_with), "journal_entries_removed": cut}
+        given = {"input": _input(detail.began_with), "journal_entries_removed": cut}
         print_json(_whole(record, found, left) | given)
         return
-    _print_head(record, found, left, began_with)
+    _print_head(record, found, left, detail.began_with)
     if paused is not None and record.status == "running":
         note(paused)
     if unaccepted is not None and record.status in ("running", "timed_out"):
@@ -171,6 +174,16 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
         numbers = ", ".join(map(str, dict.fromkeys(attempts)))
         times = f", {len(attempts)} times" if len(attempts) > len(set(attempts)) else ""
         say(f"\n{step}, attempt {numbers}{times}:\n{trace}")
+
+
+async def _questions(store: Store, run_id: str) -> list[Any]:
+    # Imported only for a run that waits for an answer: the classes of events take as long as half of this command.
+    found: list[Any] = await importlib.import_module("..questions", __package__).open_questions(store, run_id)
+    return found
+
+
+def _input(began_with: Envelope | None) -> dict[str, Any] | None:
+    return None if began_with is None else fields_of(began_with.value())
 
 
 def _tracebacks(found: Iterable[Execution]) -> dict[tuple[str, str], list[int]]:
@@ -198,7 +211,7 @@ def _print_head(record: RunRecord, found: list[Execution], left: list[Unfinished
         ("Started", instant(record.created_at)),
         ("Ended", f"{instant(record.ended_at)}, after {duration(_seconds(record))}" if record.ended_at else ""),
         ("Parent", record.parent or ""),
-        ("Input", "" if began_with is None else _shortened(json.dumps(event_fields(began_with), ensure_ascii=False))),
+        ("Input", "" if began_with is None else _shortened(json.dumps(_input(began_with), ensure_ascii=False))),
         ("Executions", _counts(found)),
     ]
     failure = why_not_completed(record)

@@ -8,7 +8,8 @@ from typing import get_args
 import click
 
 from ....orchestration.sessions.look import SessionRecord, SessionStatus, session_records
-from ..deployment import deployment_options, existing
+from ..deployment.existing import existing_store
+from ..deployment.options import deployment_options
 from ..output import instant, iso, note, print_json, print_table
 
 
@@ -27,8 +28,8 @@ def sessions(
     state: str | None,
 ) -> None:
     """List sessions, the ones whose runs have begun or ended most recently first."""
-    with existing(redis_url, state) as runtime:
-        found = runtime.portal.call(session_records(runtime.store, prefix=prefix, status=status, limit=limit))
+    with existing_store(redis_url, state) as (store, portal):
+        found = portal.call(session_records(store, prefix=prefix, status=status, limit=limit))
     if as_json:
         print_json([summary(record) for record in found])
         return

@@ -13,7 +13,8 @@ from ....orchestration.sessions.look import SessionRecord
 from ....orchestration.store.replies import RunRecord
 from ....tasks.client.runtime import Runtime
 from ....tasks.client.session import Session
-from ..deployment import deployment_options, existing
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime
 from ..output import instant, iso, note, print_json, print_table, say
 from .listing import described, summary
 
@@ -48,7 +49,7 @@ class _Opened:
 @click.pass_context
 def session(ctx: click.Context, name: str, redis_url: str | None, state: str | None) -> None:
     """Show session NAME. Commands after the name show its runs or its state, or change it."""
-    runtime = ctx.with_resource(existing(redis_url, state))
+    runtime = ctx.with_resource(existing_runtime(redis_url, state))
     ctx.obj = opened = _Opened(runtime, Session(name, runtime))
     record = opened.record()
     if ctx.invoked_subcommand is None:

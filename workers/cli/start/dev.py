@@ -20,7 +20,8 @@ from ....tasks.workflow.source import user_files
 from ...embedded.folder import state_folder
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import CommandProcess, WorkerProcess
-from ..deployment import app_name, configured, deployment_options, embedded
+from ..deployment.existing import configured, embedded
+from ..deployment.options import app_name, deployment_options
 from ..interrupts import next_interrupt_ends
 from ..output import note
 from ..targets import llama_index_option, load_targets, parse_target

@@ -10,7 +10,9 @@ import click
 
 from ....orchestration.model.errors import ConfigurationError
 from ...celery_app.app import create_app
-from ..deployment import deployment_options, existing_settings, own_app, refuse_foreign
+from ..deployment.existing import existing_settings, refuse_foreign
+from ..deployment.options import deployment_options
+from ..deployment.own_app import own_app
 from ..output import note
 
 #: The login of earlier examples, and where it may still be used.

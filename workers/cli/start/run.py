@@ -23,14 +23,17 @@ from ....tasks.events.event import HumanResponseEvent, StartEvent, StopEvent
 from ....tasks.workflow.definition import WorkflowDefinition
 from ....tasks.workflow.start_events import start_event_for
 from ...local.command_process import WorkerProcess
-from ..deployment import configured, deployment_options, embedded, existing, runtime_of
+from ..deployment.existing import configured, embedded
+from ..deployment.options import deployment_options
+from ..deployment.runtime import existing_runtime, runtime_of
 from ..fields import field_arguments, read_fields
 from ..interrupts import INTERRUPTED, next_interrupt_ends
 from ..other_code import await_same_code, missing_worker, warn_of_other_code
 from ..output import note, print_json, visible
 from ..progress import LIVE_SECONDS, Display, JournalTail, Progress, display
-from ..questions import OpenQuestion, answer_fields, open_questions, paused_because, question_text, unaccepted_events
+from ..questions import OpenQuestion, answer_fields, open_questions, question_text
 from ..targets import llama_index_option, load_workflow
+from ..waiting import paused_because, unaccepted_events
 from .worker import concurrency_option, loglevel_option, pool_option
 
 #: Seconds without any step after which a missing worker is reported.
@@ -164,7 +167,7 @@ def start(
         raise click.UsageError("Runs of a session get their ids from it: leave --run-id out.")
     workflow, event = _prepared(target, pairs, input_text)
     workflow = workflow.with_options(tags=tags or None, priority=priority)
-    with existing(redis_url, state) as runtime:
+    with existing_runtime(redis_url, state) as runtime:
         warn_of_other_code(runtime, workflow, note)
         if session is None:
             handler = _begin(runtime, workflow, event, run_id)

@@ -17,7 +17,9 @@ from ....orchestration.model.errors import ConfigurationError, NotConfigured
 from ....tasks.client.runtime import set_default_runtime
 from ...embedded.supervisor import Supervisor
 from ...local.command_process import WorkerProcess
-from ..deployment import app_option, configured, refuse_foreign, runtime_of
+from ..deployment.existing import configured, refuse_foreign
+from ..deployment.options import app_option
+from ..deployment.runtime import runtime_of
 from ..output import note
 from ..targets import llama_index_option
 from .log_format import LogFormat, log_format_option, printer

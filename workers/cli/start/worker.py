@@ -24,7 +24,9 @@ from ...celery_app.draining import limit_drain
 from ...celery_app.recycling import recycle
 from ...celery_app.step_output import StepOutput, log_line, print_line
 from ...pool.taskpool import DEFAULT_CONCURRENCY
-from ..deployment import app_option, configured, installation, refuse_foreign
+from ..deployment.existing import configured, refuse_foreign
+from ..deployment.options import app_option
+from ..deployment.own_app import installation
 from ..targets import companions, llama_index_option, load_targets
 from .log_format import LogFormat, Seldom, log_as_json, log_format_option, printer
 
