@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from ....orchestration.connection.portal import Portal
 from ....orchestration.connection.settings import Settings
@@ -19,6 +20,11 @@ from ..output import note
 from .options import app_name
 
 
+def given_installation() -> Any:
+    """`own_app.installation()`, which takes as long to import as all else that a command needs: only with `--app`."""
+    return None if app_name() is None else importlib.import_module(".own_app", __package__).installation()
+
+
 def configured(redis_url: str | None) -> Settings:
     """The settings of the environment; a given URL takes precedence. They may lack a URL.
 
@@ -26,10 +32,10 @@ def configured(redis_url: str | None) -> Settings:
         ConfigurationError: A variable is unknown or invalid.
     """
     given = {} if redis_url is None else {"redis_url": redis_url}
-    if app_name() is None:
+    found = given_installation()
+    if found is None:
         return Settings.from_environment(None, **given)
-    # Celery is imported only where `--app` is given: that takes as long as all else that a command needs.
-    settings: Settings = importlib.import_module(".own_app", __package__).installation().settings
+    settings: Settings = found.settings
     return settings.model_copy(update=given)
 
 

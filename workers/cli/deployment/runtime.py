@@ -7,13 +7,12 @@ from contextlib import contextmanager
 
 from ....orchestration.connection.settings import Settings
 from ....tasks.client.runtime import Runtime
-from .existing import existing_settings
-from .own_app import installation
+from .existing import existing_settings, given_installation
 
 
 def runtime_of(settings: Settings) -> Runtime:
     """A runtime with these settings, which publishes through the app that `--app` names."""
-    found = installation()
+    found = given_installation()
     return Runtime(settings) if found is None else Runtime(settings, app=found.app, registry=found.registry)
 
 
