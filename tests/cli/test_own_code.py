@@ -9,6 +9,7 @@ import pytest
 from support.eventually import eventually
 from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
+from umbel.workers.cli.start.reload import Programs
 
 #: Each command is a process, and each `run` starts a Redis and a worker of its own.
 pytestmark = pytest.mark.timeout(180)
@@ -71,6 +72,15 @@ def test_code_that_cannot_be_loaded_is_reported_and_the_next_change_is_waited_fo
         eventually(lambda: dev.text.count("ready.") == 2, "the worker is there again")
 
         assert one("run", "flow.py").out == "mended\n"
+
+
+def test_an_error_of_the_code_that_several_programs_print_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    programs = Programs(None, print)
+
+    for line in ("Error: no code", "Traceback", "Error: no code", "Traceback", "Error: no port"):
+        programs.show(line)
+
+    assert capsys.readouterr().err.splitlines() == ["Error: no code", "Traceback", "Traceback", "Error: no port"]
 
 
 def test_a_worker_with_other_code_is_named_with_both_paths(one: Cli, tmp_path: Path) -> None:

@@ -23,10 +23,9 @@ from ...local.command_process import CommandProcess, WorkerProcess
 from ..deployment.existing import configured, embedded
 from ..deployment.options import app_name, deployment_options
 from ..interrupts import next_interrupt_ends
-from ..output import note
 from ..targets import llama_index_option, load_targets, parse_target
 from .log_format import LogFormat, log_format_option, printer
-from .reload import Programs, Watch
+from .reload import Programs, Show, Watch
 from .worker import given_targets, loglevel_option, targets_argument, worker_options
 
 #: Default ports of server and Flower, and how many further ports are tried.
@@ -99,9 +98,9 @@ def dev(
             supervisor = stack.enter_context(Supervisor())
         options = [*logs, *(["--queues", queues] if queues else []), *(["-E"] if task_events else [])]
 
-        def worker() -> CommandProcess:
+        def worker(show: Show) -> CommandProcess:
             return WorkerProcess(
-                settings, given, supervisor, pool=pool, concurrency=concurrency, options=options, say=note
+                settings, given, supervisor, pool=pool, concurrency=concurrency, options=options, say=show
             )
 
         running: Programs | None = None
@@ -114,7 +113,9 @@ def dev(
                 listening = stack.enter_context(closing(_listen(port, _SERVER_PORT, "--port")))
                 fd = listening.fileno()
                 arguments = [*given, *logs, "--fd", str(fd), *(["--llama-index"] if is_installed() else [])]
-                running.start(lambda: CommandProcess(settings, "serve", arguments, supervisor, say=note, pass_fds=[fd]))
+                running.start(
+                    lambda show: CommandProcess(settings, "serve", arguments, supervisor, say=show, pass_fds=[fd])
+                )
                 say(f"Console and HTTP API: http://127.0.0.1:{listening.getsockname()[1]}")
             elif not no_server:
                 say("The HTTP server and its console are not installed: pip install 'umbel[server]'")
@@ -123,7 +124,8 @@ def dev(
                     found = tried.getsockname()[1]  # Flower accepts no socket
                 flower_options = ["--port", str(found), *own]
                 running.start(
-                    lambda: CommandProcess(settings, "flower", flower_options, supervisor, say=note), has_code=False
+                    lambda show: CommandProcess(settings, "flower", flower_options, supervisor, say=show),
+                    has_code=False,
                 )
             say(f"Start a run from another terminal with: umbel start {given[0]} key=value")
             while True:

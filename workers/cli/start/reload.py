@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Self
 
 from ...local.command_process import CommandProcess
+from ..output import note
 
 #: Folders that are no code of the project's own.
 _NOT_OWN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist"}
@@ -20,6 +21,10 @@ _NOT_OWN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "buil
 _MAX_FOLDERS = 300
 #: After a change it has to be quiet for so long: editors and version control write several files.
 _QUIET_SECONDS = 0.3
+
+
+#: Prints a line of a program.
+Show = Callable[[str], None]
 
 
 class Watch:
@@ -84,18 +89,28 @@ class Programs:
         """
         self._watch, self._say = watch, say
         self._running: list[CommandProcess] = []
-        self._with_code: list[Callable[[], CommandProcess]] = []
+        self._with_code: list[Callable[[Show], CommandProcess]] = []
         self._restarted: list[CommandProcess] = []
         self._ending: list[Thread] = []
         self._is_broken = False
+        self._errors: set[str] = set()
+        self._printing = Lock()
 
-    def start(self, program: Callable[[], CommandProcess], *, has_code: bool = True) -> None:
-        """Start a program, which stays until the end of the block."""
+    def show(self, line: str) -> None:
+        """Print a line of a program; an error of the code, which all programs with it have, once. On any thread."""
+        with self._printing:
+            if line not in self._errors:
+                note(line)
+            if line.startswith("Error: "):
+                self._errors.add(line)
+
+    def start(self, program: Callable[[Show], CommandProcess], *, has_code: bool = True) -> None:
+        """Start a program, which stays until the end of the block; it is given `show` for what it prints."""
         if has_code:
             self._with_code.append(program)
-            self._restarted.append(program())
+            self._restarted.append(program(self.show))
         else:
-            self._running.append(program())
+            self._running.append(program(self.show))
 
     def look(self) -> None:
         """Restart what has old code, and see that all is running.
@@ -123,7 +138,8 @@ class Programs:
             ending = Thread(target=process.stop, name="umbel-ending", daemon=True)
             ending.start()
             self._ending.append(ending)
-        self._restarted = [program() for program in self._with_code]
+        self._errors.clear()
+        self._restarted = [program(self.show) for program in self._with_code]
         self._is_broken = False
 
     def end(self, *, within_seconds: float | None = None) -> None:
