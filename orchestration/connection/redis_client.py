@@ -139,7 +139,7 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
             pool.connection_kwargs |= {"protocol": 2, "decode_responses": False}
             pool.connection_class(**pool.connection_kwargs)
             if not _CLIENT_NAME.fullmatch(pool.connection_kwargs.get("client_name") or ""):
-                raise ValueError("its client_name has spaces or characters that Redis does not take in one")
+                raise ValueError("its client_name has spaces or characters that Redis does not accept there")
             return pool
         except ValueError as error:
             # A password that was not percent-encoded is taken for a port, and the error quotes it.

@@ -141,10 +141,12 @@ class Sweep:
                 return await act(shard, member)
             except RunNotFound:
                 left[shard] += 1
-                logger.info("sweep found %r of a run that was deleted", member, extra={"action": "sweep_orphan"})
+                logger.info("the sweep found %r of a run that was deleted", member, extra={"action": "sweep_orphan"})
             except Exception:
                 left[shard] += 1
-                logger.exception("sweep could not settle %r; trying again", member, extra={"action": "sweep_error"})
+                logger.exception(
+                    "the sweep could not process %r; trying again", member, extra={"action": "sweep_error"}
+                )
 
         members = ([(shard, member) for member in members] for shard, members in found.items())
         waiting = [each for one_of_each in zip_longest(*members) for each in one_of_each if each is not None]
@@ -204,7 +206,7 @@ class Sweep:
         if applied is not None and kind == "deadline":
             for dispatch in applied.dispatches:
                 logger.warning(
-                    "step %s of run %s did not react to its time limit; it counts as failed, though it may still "
+                    "step %s of run %s ignored its time limit; it counts as failed, though it may still "
                     "occupy its worker",
                     dispatch.step,
                     run_id,

@@ -73,7 +73,7 @@ def past_call(entry: Entry) -> PastCall:
     args = _commit(entry) if entry.kind == "commit" else dict(entry.arguments)
     if known is None or not args:
         raise HistoryUnavailable(
-            f"Entry {entry.seq} of the journal ({entry.kind}) does not say how to do it again: another release of "
+            f"Entry {entry.seq} of the journal ({entry.kind}) cannot be applied again: another release of "
             "umbel has written it, or one with history='summary'. No point after it can be rebuilt."
         )
     clock = args.pop(b"@")

@@ -49,7 +49,7 @@ def value_at(value: Any, path: str) -> Any:
 
 def _names(path: Any) -> list[str]:
     if not isinstance(path, str) or (path and not path.startswith("/")) or _BAD_ESCAPE.search(path):
-        raise ValueError(f"{path!r} is no JSON Pointer: '' or a text like '/items/0/price'")
+        raise ValueError(f"{path!r} is not a JSON Pointer: expected '' or a text like '/items/0/price'")
     return [_plain(name) for name in path.split("/")[1:]]
 
 
@@ -59,7 +59,7 @@ def _inside(value: Any, name: str) -> Any:
 
 def _index(name: str) -> int:
     if not _INDEX.fullmatch(name):
-        raise ValueError(f"{name!r} is no index of a list")
+        raise ValueError(f"{name!r} is not an index of a list")
     return int(name)
 
 

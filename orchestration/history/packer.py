@@ -181,5 +181,5 @@ class Packer:
         except RunNotFound:
             return None  # deleted meanwhile
         except Exception:
-            logger.exception("the journal of run %s was not packed", run_id, extra={"action": "pack_error"})
+            logger.exception("the journal of run %s was not compressed", run_id, extra={"action": "pack_error"})
             return None

@@ -187,7 +187,7 @@ class Where:
         found = _PHRASE.fullmatch(text.strip())
         if found is None:
             raise PointNotFound(
-                f"{text!r} names no point. Expected the number of a change, or 'before STEP', 'after STEP', "
+                f"{text!r} is not a point. Expected the number of a change, or 'before STEP', 'after STEP', "
                 "'before STEP#2': the second outcome of that step."
             )
         edge: Edge = "before" if found[1] == "before" else "after"
@@ -221,7 +221,8 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
     run = found.flat("run")
     if b"workflow" not in run:
         raise HistoryUnavailable(
-            f"Run {run_id!r} had not begun at point {seq}: what it goes on from was being written. Choose a later one."
+            f"Run {run_id!r} had not begun at point {seq}: the state it starts from was being written. Choose a "
+            "later point."
         )
     branch, version = int(run.get(b"branch", 0)), int(found.flat("versions").get(b"v", 0))
     point = _point(run_id, past[-1], branch=branch, version=version)
@@ -256,7 +257,7 @@ async def _seq(store: Store, run_id: str, where: Where) -> int:
         what = f"at which step {where.step!r} had an outcome"
     steps = {point.step async for point in points(store, run_id) if point.step}
     raise PointNotFound(
-        f"Run {run_id!r} has {len(chosen)} points {what}; number {where.nth} was asked for. Its steps so far: "
+        f"Run {run_id!r} has {len(chosen)} points {what}; number {where.nth} was requested. Its steps so far: "
         f"{', '.join(sorted(steps)) or 'none'}. List its points with: umbel history {run_id}"
     )
 

@@ -71,7 +71,7 @@ async def rebuilding(
     if not past or past[0].seq > begins_after + 1:
         first = past[0].seq if past else 0
         raise HistoryUnavailable(
-            f"The history of run {run_id!r} is kept from entry {first} on only, and no checkpoint to rebuild it "
+            f"The history of run {run_id!r} is kept only from entry {first} on, without a checkpoint to rebuild it "
             "from. What came before was removed because it had become too large (UMBEL_JOURNAL_MAX_BYTES, "
             "UMBEL_JOURNAL_MAX_ENTRIES) or too old (UMBEL_HISTORY_KEEP)."
         )
@@ -104,7 +104,7 @@ async def _base_of_state(store: Store, run_id: str, past: list[Entry], keys: Run
     fields = await StateHash(store, run_id, state_id_of(run_id)).read_version(version)
     if fields is None:
         raise HistoryUnavailable(
-            f"The state that run {run_id!r} began with (version {version}) is not kept any more: later runs have "
+            f"The state that run {run_id!r} began with (version {version}) is no longer kept: later runs have "
             "written to it too often."
         )
     commands: list[tuple[object, ...]] = [("HSET", keys[f"{name}:versions"], "v", version)]

@@ -96,7 +96,7 @@ class Scratch:
                 if answer not in call.answers:
                     raise HistoryDamaged(
                         f"Entry {call.entry.seq} ({call.entry.kind}) of the journal of run {self.run_id!r} cannot be "
-                        f"done again: expected {' or '.join(call.answers)}, found {answer}.",
+                        f"applied again: expected {' or '.join(call.answers)}, found {answer}.",
                         seq=call.entry.seq,
                     )
         return found

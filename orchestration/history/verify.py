@@ -110,7 +110,7 @@ async def _rebuilt(store: Store, run_id: str, past: list[Entry], *, is_whole: bo
             state = _between("state", again.flat("state"), then.flat("state"))
             for each in (*differences(again, then), *state):
                 raise HistoryDamaged(
-                    f"The checkpoint at entry {seq} of run {run_id!r} is not what the journal leads to; the first "
+                    f"The checkpoint at entry {seq} of run {run_id!r} does not match the journal; the first "
                     f"difference is in {each}.",
                     seq=seq,
                 )

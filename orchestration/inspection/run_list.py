@@ -103,7 +103,7 @@ def _check(query: RunQuery) -> None:
     for given, known in ((query.statuses, RUN_STATUSES), (query.shown, SHOWN_STATUSES)):
         unknown = [status for status in given if status not in known]
         if unknown:
-            raise WorkflowRuntimeError(f"No status {unknown[0]!r}. Expected any of {', '.join(known)}.")
+            raise WorkflowRuntimeError(f"Unknown status {unknown[0]!r}. Expected one of {', '.join(known)}.")
     if not 1 <= query.limit <= MAX_LIMIT:
         raise WorkflowRuntimeError(f"A page has 1 to {MAX_LIMIT} runs, not {query.limit}.")
 
@@ -221,7 +221,9 @@ def _spelled(position: Position) -> str:
 def _parsed(cursor: str) -> Position:
     instant, _, run_id = cursor.partition(".")
     if not instant.isdigit() or not instant.isascii() or len(instant) > 15 or len(run_id) > 500:
-        raise WorkflowRuntimeError(f"{cursor[:100]!r} is no cursor. Give the one that came with the page before.")
+        raise WorkflowRuntimeError(
+            f"{cursor[:100]!r} is not a cursor. Use the cursor that came with the previous page."
+        )
     return int(instant), run_id
 
 

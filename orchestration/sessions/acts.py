@@ -26,7 +26,7 @@ async def open_session(store: Store, session: str, state: Mapping[str, bytes], *
     run_id = f"{state_id_for(session)}.new"
     reply = await store.verb("open", run_id, id=new_id(), source=source, body=dict(state))
     if reply[0] == b"exists":
-        raise SessionExists(f"There is a session or a run {session!r} already. Choose another name, or delete it.")
+        raise SessionExists(f"A session or a run {session!r} already exists. Choose another name, or delete it.")
 
 
 async def close_session(store: Store, session: str) -> None:
@@ -47,7 +47,8 @@ async def delete_session(store: Store, session: str) -> None:
     reply = await store.verb("close", f"{state_id_for(session)}.any", delete=True)
     if reply[0] == b"busy":
         raise SessionBusy(
-            f"Session {session!r} cannot be deleted while a run of it goes on or waits. Cancel those, or wait for them."
+            f"Session {session!r} cannot be deleted while one of its runs is running or waiting. Cancel these, or wait "
+            "for their end."
         )
     for run in runs:
         await store.purge(run.run_id)

@@ -184,7 +184,7 @@ class StateHash:
         if self.work is not None and '"access":"read"' in self.work.options:
             raise WorkflowRuntimeError(
                 f"Step {self.work.step!r} of run {self.run_id!r} may not write to ctx.store: the run was started with "
-                'access="read" and has a copy of its session\'s state. Start it with access="copy", or in its turn.'
+                'access="read" and has a copy of its session\'s state. Start it with access="copy", or without access.'
             )
 
     # -- versions ------------------------------------------------------------------------------------------------------

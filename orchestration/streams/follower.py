@@ -187,7 +187,7 @@ class Follower(Listener, Generic[T]):
         if not self.has_seen and now - self._failing_since >= patience:
             where = self.live.where
             raise StoreUnavailable(
-                f"Redis at {where} did not answer for {patience:g} s when umbel wanted to follow run {self.run_id!r}: "
+                f"Redis at {where} did not answer for {patience:g} s while following run {self.run_id!r}: "
                 f"{error.__cause__}. Start Redis or fix UMBEL_REDIS_URL, then try again.",
                 where,
             ) from error

@@ -160,9 +160,7 @@ class LiveChannels:
             try:
                 heads = await read_heads(self.store, list(run_ids))
             except (UmbelError, RedisError) as error:
-                logger.debug(
-                    "could not look at the runs that are followed: %s", error, extra={"action": "follow_failed"}
-                )
+                logger.debug("could not read the runs that are followed: %s", error, extra={"action": "follow_failed"})
                 continue
             for relay in self._all_relays() if heads else ():
                 relay.tell(relay.checked, heads)
@@ -188,7 +186,7 @@ class LiveChannels:
                 self._note_lost(error)
             except Exception as error:
                 logger.exception(
-                    "the live connection met an error of its own; connecting again", extra={"action": "live_error"}
+                    "the live connection failed unexpectedly; connecting again", extra={"action": "live_error"}
                 )
                 self._note_lost(error)
             # Many processes lose one Redis at the same instant; they should not come back at the same instant.
@@ -262,7 +260,7 @@ class LiveChannels:
         if not self._is_out:
             self._is_out = True
             logger.warning(
-                "live events from Redis at %s are interrupted (%s); nothing is lost, readers go on from the log",
+                "live events from Redis at %s are interrupted (%s); nothing is lost, readers continue from the log",
                 self.where,
                 error,
                 extra={"action": "live_lost"},

@@ -309,8 +309,7 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
         reader = self._reader
         if seen.head < self._place:
             logger.warning(
-                "Redis was set back: run %s had come to event number %d and is now at %d; its events are read on "
-                "from there",
+                "Redis was set back: run %s had reached event number %d and is now at %d; reading continues from there",
                 self.run_id,
                 self._place,
                 seen.head,
@@ -321,8 +320,8 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
             if reader.first_missing is None:
                 reader.first_missing = seen.first_missing
             logger.warning(
-                "a reader of run %s fell behind the log: what was published from number %d on was trimmed before it "
-                "was read. Read sooner, or raise UMBEL_STREAM_MAX_EVENTS.",
+                "a reader of run %s fell behind the log: events from number %d on were trimmed before it "
+                "read them. Read sooner, or raise UMBEL_STREAM_MAX_EVENTS.",
                 self.run_id,
                 seen.first_missing,
                 extra={"action": "fell_behind", "run_id": self.run_id, "seq": seen.first_missing},

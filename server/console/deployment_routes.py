@@ -152,7 +152,7 @@ async def _at_work(store: Store) -> dict[str, int]:
 def _name_of(request: Request, what: str) -> str:
     name: str = request.path_params["name"]
     if len(name) > 200 or not name.isprintable():
-        raise HTTPException(400, f"{name[:100]!r} is no name of a {what}: expected up to 200 printable characters")
+        raise HTTPException(400, f"{name[:100]!r} is not the name of a {what}: expected up to 200 printable characters")
     return name
 
 

@@ -98,7 +98,7 @@ class _HistoryData:
             seq, work_id = await self._failure(handler)
             fields = body.get("fields")
             if not isinstance(fields, dict | None):
-                raise HTTPException(400, "'fields' is an object: the fields of the event to replace")
+                raise HTTPException(400, "'fields' must be an object: the fields of the event to replace")
             edits["events"] = {work_id: fields} if fields else {}
         else:
             seq = _seq(body)
@@ -111,7 +111,7 @@ class _HistoryData:
         failed = [each.work_id for each in points if each.kind == "commit" and each.outcome == "failed"]
         seq = before_work(points, failed[-1]) if failed else None
         if seq is None:
-            raise HTTPException(409, f"No failed step is in what is kept of the history of run {handler.run_id!r}.")
+            raise HTTPException(409, f"The retained history of run {handler.run_id!r} has no failed step.")
         return seq, failed[-1]
 
     @acts("change")

@@ -65,7 +65,9 @@ class Cursors:
             raw = b""
         seal, text = raw[:_MAC_BYTES], self._mixed(raw[:_MAC_BYTES], raw[_MAC_BYTES:])
         if not hmac.compare_digest(seal, self._seal(text)):
-            raise WorkflowRuntimeError(f"{given[:100]!r} is no cursor. Give the one that came with the page before.")
+            raise WorkflowRuntimeError(
+                f"{given[:100]!r} is not a cursor. Use the cursor that came with the previous page."
+            )
         return text.rstrip(b"\0").decode()
 
     def start_id(self, *parts: str) -> str:

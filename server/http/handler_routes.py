@@ -168,7 +168,7 @@ class HandlerEndpoints:
         if not purge:
             return "cancelled"
         if not await self._deployment.purge(request.path_params["handler_id"]):
-            raise HTTPException(409, "Another run of this session goes on; nothing was deleted")
+            raise HTTPException(409, "Another run of this session is running; nothing was deleted")
         return "deleted"
 
     # -- events ---------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class SessionEndpoints:
         body = await beside(raw, read_object, raw, "Invalid JSON body")
         name, at = read_text(body, "name"), body.get("at")
         if name is None:
-            raise HTTPException(400, "'name' is required: what the new session is called")
+            raise HTTPException(400, "'name' is required: the name of the new session")
         await request.scope[ACCESS].check("start", name)
         session, _ = await self._found(request)
         try:

@@ -167,7 +167,7 @@ class WorkflowEndpoints:
         if wanted.when_busy == "join" or wanted.context is not None:
             raise HTTPException(
                 400,
-                "An 'Idempotency-Key' is for starts that make a run: not with when_busy 'join', nor with a 'context'.",
+                "An 'Idempotency-Key' cannot be combined with when_busy 'join', nor with a 'context'.",
             )
         if not 0 < len(key) <= LONGEST_KEY:
             raise HTTPException(400, f"Invalid Idempotency-Key: expected 1 to {LONGEST_KEY} characters.")
@@ -206,7 +206,7 @@ class WorkflowEndpoints:
             raise HTTPException(
                 400,
                 "'context' and 'handler_id' or 'session_id' are mutually exclusive: the next run of a handler or "
-                "session has the state of its last.",
+                "session starts with the state of the one before.",
             )
         if not isinstance(data, dict):
             raise HTTPException(400, "Error processing request body: 'context' must be an object")
@@ -253,7 +253,7 @@ def _when_busy(body: dict[str, Any], handler_id: str | None, session_id: str | N
         raise HTTPException(
             400,
             "'handler_id' and 'session_id' or 'when_busy' are mutually exclusive: a named handler refuses a run while "
-            "another one goes on. Leave 'handler_id' out to start a run in a session.",
+            "another one is running. Leave 'handler_id' out to start a run in a session.",
         )
     if given is not None and session_id is None:
         raise HTTPException(400, "'when_busy' is for runs of a session: give its 'session_id', too.")

@@ -53,10 +53,10 @@ def read_edits(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     state, events = body.get("state"), body.get("events")
     is_patch = isinstance(state, list) and all(isinstance(each, dict) for each in state)
     if not is_patch and not isinstance(state, dict | None):
-        raise HTTPException(400, "'state' is an object by key, or a JSON Patch")
+        raise HTTPException(400, "'state' must be an object by key, or a JSON Patch")
     fields = events.values() if isinstance(events, dict) else ()
     if not isinstance(events, dict | None) or not all(isinstance(each, dict) for each in fields):
-        raise HTTPException(400, "'events' is an object of fields by step or work item")
+        raise HTTPException(400, "'events' must be an object of fields by step or work item")
     return body, {"state": None if state is None else partial(_edited_by_client, state), "events": events}
 
 
@@ -67,8 +67,8 @@ def _edited_by_client(edit: dict[str, Any] | list[dict[str, Any]], state: dict[s
     for tag in _tags(made):
         if tag not in known:
             raise WorkflowRuntimeError(
-                f"The edited state names a class {tag[0]}, of which it had no such value. Clients change values of the "
-                "classes that are there; other values are JSON."
+                f"The edited state names the class {tag[0]}, of which the state had no such value. Clients may edit "
+                "values of classes that the state already has; other values must be JSON."
             )
     return made
 

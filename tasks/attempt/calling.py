@@ -128,7 +128,7 @@ class Calling:
             except BaseException as ending:  # nothing further up would record it: the step would run again for ever
                 if (waiting := _only_waits(ending)) is not None:
                     return _Failure(waiting)
-                return _Failure(self._exit(f"raised {ending!r}, which is no Exception", ending))
+                return _Failure(self._exit(f"raised {ending!r}, which is not an Exception", ending))
 
         returned = await self._plain.run(call)
         if isinstance(returned, _Failure):
@@ -184,13 +184,13 @@ class Calling:
             cause = unwound_by(group)
             if isinstance(cause, Exception | Waits):
                 raise cause from None
-            raise StepExit(f"step {self._work.step!r} raised {cause!r}, which is no Exception") from group
+            raise StepExit(f"step {self._work.step!r} raised {cause!r}, which is not an Exception") from group
         except BaseException as ending:  # asyncio would let SystemExit and KeyboardInterrupt end the loop itself
             if not self.loop.is_running():  # Python closes what is left on a closed loop
                 raise
             if (waiting := _only_waits(ending)) is not None:
                 raise waiting from None
-            raise self._exit(f"raised {ending!r}, which is no Exception", ending) from ending
+            raise self._exit(f"raised {ending!r}, which is not an Exception", ending) from ending
 
     async def _elsewhere(self, function: Callable[[], Awaitable[T]]) -> T:
         """On another loop of this process, which may be closed while the step runs."""

@@ -47,7 +47,7 @@ def check_may_begin(work: Work, max_losses: int, timeout_seconds: float | None) 
     if work.late:
         raise StepTimeoutError(
             f"Step {work.step!r} of run {work.run_id!r} did not end within its timeout of {timeout_seconds} s and "
-            "did not react."
+            "did not respond."
         )
 
 

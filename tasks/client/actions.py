@@ -52,7 +52,7 @@ class WithActions(AwaitedOrBlocking):
         store = self._engine.store
         if isinstance(event, SYSTEM_EVENTS):
             raise WorkflowRuntimeError(
-                f"{type(event).__name__} cannot be sent to run {self.run_id!r}: only umbel makes such events, and "
+                f"{type(event).__name__} cannot be sent to run {self.run_id!r}: only umbel creates such events, and "
                 "steps trust them. Send an event of a class of your own."
             )
         envelope = encode_event(event, store.settings)

@@ -162,7 +162,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
 
     def _outcome(self, end: RunEnd) -> ResultT:
         if end.ending is None:
-            raise WorkflowFailed(f"Run {self.run_id!r} ended as {end.status} without saying how.")
+            raise WorkflowFailed(f"Run {self.run_id!r} ended as {end.status}, and no reason was recorded.")
         if end.status == "cancelled":
             raise WorkflowCancelledByUser(f"Run {self.run_id!r} was cancelled.")
         return cast(ResultT, result_of(self.run_id, self._ending(end.status, end.ending)))

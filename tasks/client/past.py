@@ -219,7 +219,9 @@ class WithPast(ABC):
             HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
         """
         if session is not None and run_id is not None:
-            raise WorkflowRuntimeError("fork() takes a run_id or a session, not both: a session names its runs.")
+            raise WorkflowRuntimeError(
+                "fork() takes a run_id or a session, not both: the ids of a session's runs follow from its name."
+            )
         keeping = going_on.Keeping(
             reuse=_is("reuse", reuse, "recorded", "none"),
             answers=_is("answers", answers, "recorded", "ask"),
@@ -357,7 +359,7 @@ def _check_time_limit(seconds: object) -> None:
     if seconds is not None and not is_time_from_now(seconds):
         raise WorkflowRuntimeError(
             f"timeout_seconds must be a number of seconds from 0 to {LONGEST_SECONDS:,}, got {seconds!r}. Leave it out "
-            "for what the run has."
+            "to keep the limit of the run."
         )
 
 

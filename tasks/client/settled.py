@@ -55,6 +55,5 @@ class AwaitedOrBlocking:
         except RuntimeError:
             return
         raise WorkflowRuntimeError(
-            f"handler.{method}() blocks, and this is code on an event loop, where it would stop everything. "
-            f"Use `{instead}`."
+            f"handler.{method}() blocks, and would stop the event loop that this code runs on. Use `{instead}`."
         )

@@ -98,7 +98,7 @@ class Children:
             return
         given = child.workflow if isinstance(child, ChildRun) else child
         raise WorkflowRuntimeError(
-            f"Step {self._work.step!r} of run {self._work.run_id!r} was to run {given!r} as a child. Give ctx.run an "
+            f"Step {self._work.step!r} of run {self._work.run_id!r} cannot run {given!r} as a child. Give ctx.run an "
             "instance, ctx.run(Child(), page=1), and ctx.run_all a list of [Child.start(page=1), …]."
         )
 
@@ -123,7 +123,7 @@ class Children:
         for name in names:
             if name in self._named:
                 raise WorkflowRuntimeError(
-                    f"Step {self._work.step!r} of run {self._work.run_id!r} has two child runs of the name {name!r}. "
+                    f"Step {self._work.step!r} of run {self._work.run_id!r} has two child runs with the name {name!r}. "
                     "Give each a name of its own."
                 )
             self._named.add(name)
@@ -201,7 +201,7 @@ class Children:
         if session in outer:
             raise WorkflowRuntimeError(
                 f"Step {self._work.step!r} of run {run_id!r} cannot wait for a child run in session {session!r}: that "
-                "session is at this run, or at one that waits for it, so neither would ever end. Run the child in "
+                "session's current run is this one, or waits for it, so neither would ever end. Run the child in "
                 "another session, or in none: a run without session=… may do the same work."
             )
         return outer

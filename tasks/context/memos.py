@@ -87,6 +87,6 @@ class Memos:
         if len(data) > most:
             raise PayloadTooLarge(
                 f"{about} has {len(data):,} bytes, at most {most:,} are allowed (payload_max_bytes). Keep the data in "
-                "a file, a bucket or a database, and return where they are."
+                "a file, a bucket or a database, and return their location."
             )
         return data

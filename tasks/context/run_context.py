@@ -223,8 +223,8 @@ def _beginning(workflow: WorkflowDefinition, snapshot: RunSnapshot, has_new_inpu
         return Beginning(replace(snapshot, workflow=name))
     if has_new_input:
         logger.warning(
-            "A run of %s begins with the state of a run that had not ended and with new input: the %d work items "
-            "left of that run are dropped. Leave the input out to go on with them.",
+            "A run of %s begins with the state of an unfinished run and with new input: the %d work items "
+            "left of that run are dropped. Omit the input to continue with them.",
             name,
             len(snapshot.items),
             extra={"action": "saved_work_dropped"},

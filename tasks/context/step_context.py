@@ -136,9 +136,9 @@ class StepContext:
         kept = json.loads(self.work.options).get(START_EVENT) if START_EVENT in self.work.options else None
         if kept is None:
             raise WorkflowRuntimeError(
-                f"Run {self.work.run_id!r} does not keep the event it began with, which step {self.work.step!r} asks "
+                f"Run {self.work.run_id!r} does not keep its start event, which step {self.work.step!r} asks "
                 "for: it continues from a snapshot, or no function in the class or the module of its workflow "
-                "mentions start_event. Mention ctx.start_event there, or hand what steps need on in their events."
+                "mentions start_event. Mention ctx.start_event there, or pass on in events what steps need."
             )
         event = decode_event(Envelope.from_bytes(kept.encode()), self.registry)
         assert isinstance(event, StartEvent)

@@ -88,8 +88,8 @@ def find_answer(name: str, work: Work, registry: EventRegistry) -> Answer:
             last = _without_content(unreadable(answer, error))
     assert last is not None
     raise EventMismatch(
-        f"Step {work.step!r} of run {work.run_id!r} was given {MOST_UNREADABLE} answers that it cannot read, and waits "
-        f"no longer. The last one: {last.reason}"
+        f"Step {work.step!r} of run {work.run_id!r} has received {MOST_UNREADABLE} answers that it cannot read, "
+        f"and no longer waits. The last one: {last.reason}"
     )
 
 
@@ -147,6 +147,6 @@ class WaitNames:
         kind = event.rpartition(".")[2]
         raise WorkflowRuntimeError(
             f"Several tasks of step {self._work.step!r} of run {self._work.run_id!r} wait for {kind} at the same time "
-            "with the same question and requirements, so it cannot be known which answer is whose. Give each wait a "
-            f"name of its own: ctx.wait_for_event({kind}, waiter_id=…), the same whenever the step is executed."
+            "with the same question and requirements, so it is not clear which answer belongs to which. Give each "
+            f"wait a name of its own: ctx.wait_for_event({kind}, waiter_id=…), the same whenever the step is executed."
         )

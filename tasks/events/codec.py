@@ -101,7 +101,7 @@ class EventRegistry:
             raise UnknownEvent(
                 f"No event class {name!r} is loaded in this process. Known here: "
                 f"{', '.join([*own, 'the built-in events'])}. Import the module that defines it; if the class was "
-                f"renamed, keep one of the old name until the runs that use it have ended."
+                f"renamed, keep a class of the old name until the runs that use it have ended."
             )
         return found
 
@@ -159,7 +159,7 @@ def _check_size(header: _Header, size: int, limits: PayloadLimits) -> None:
     if not header.warned:
         header.warned = True
         _log.warning(
-            "%s has %s bytes, more than %s (payload_warn_bytes). Every step and reader gets all of it; better keep "
+            "%s has %s bytes, more than %s (payload_warn_bytes). Every step and reader gets all of it; rather keep "
             "the data elsewhere and send its location. Logged once per event class.",
             header.name,
             f"{size:,}",

@@ -143,7 +143,7 @@ def _as_exception(value: Any) -> Exception:
         return value
     if isinstance(value, dict):
         return decode_exception(value)
-    raise ValueError(f"expected an exception or what encode_exception makes of one, got {type(value).__qualname__}")
+    raise ValueError(f"expected an exception or the result of encode_exception, got {type(value).__qualname__}")
 
 
 SerializableException = Annotated[
@@ -316,7 +316,7 @@ def _as_event(value: Any) -> Event:
     if isinstance(value, Event):
         return value
     if not isinstance(value, dict) or not isinstance(value.get("value"), dict):
-        raise ValueError(f"expected an event or one as tagged JSON, got {type(value).__qualname__}")
+        raise ValueError(f"expected an event, or an event as tagged JSON, got {type(value).__qualname__}")
     name = str(value.get("qualified_name") or value.get("type"))
     cls = loaded_event(name)
     if cls is None:

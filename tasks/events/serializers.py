@@ -203,7 +203,7 @@ class JsonSerializer(BaseSerializer):
         listed = self._allowed is not None and name in self._allowed
         cls: Any = self._find(name, object if listed else BaseModel)
         if not callable(getattr(cls, "from_dict", None)):
-            raise UnreadableValue(f"A stored component is of class {name!r}, which has no from_dict to make it with.")
+            raise UnreadableValue(f"A stored component is of class {name!r}, which has no from_dict to create it with.")
         try:
             return cls.from_dict(value)
         except Exception as error:  # user code

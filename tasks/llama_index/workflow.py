@@ -54,7 +54,7 @@ async def _take_over(handler: WorkflowHandler[Any], given: BaseModel) -> None:
         remembered = await handler.ctx.store.get("memory", default=None)
     except UmbelError as error:
         logger.warning(
-            "The memory that run %s was given does not have what it remembered: %s",
+            "The memory passed to run %s does not contain what the run remembered: %s",
             handler.run_id,
             error,
             extra={"action": "memory_not_taken"},

@@ -119,7 +119,7 @@ class LeaseHolder:
             pulse = await self._engine.leases.heartbeat(name, (), shards=shards, counts=counts)
         except UmbelError as error:
             about = {"action": "heartbeat_failed", "owner": name}
-            logger.info("leases are left to run out: %s", error, extra=about)
+            logger.info("leases are left to expire: %s", error, extra=about)
             return
         await self._dispatch_all(pulse.handed_back)
 
@@ -129,7 +129,7 @@ class LeaseHolder:
                 await self._engine.dispatch(run_id, applied.dispatches)
             except UmbelError as error:
                 about = {"action": "dispatch_failed", "run_id": run_id}
-                logger.warning("what was handed back is left to the sweep: %s", error, extra=about)
+                logger.warning("returned work is left to the sweep: %s", error, extra=about)
 
     def _shard(self, held: Held) -> int:
         return self._engine.store.locate(held.run_id).shard

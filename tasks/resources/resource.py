@@ -151,7 +151,9 @@ class Resource(ResourceDescriptor):
         made = self.factory(**arguments)
         if inspect.iscoroutine(made) and not self.is_async:
             made.close()
-            raise TypeError(f"Resource factory {self.name} is a plain function but gave a coroutine. Use `async def`.")
+            raise TypeError(
+                f"Resource factory {self.name} is a plain function but returned a coroutine. Use `async def`."
+            )
         return made
 
 
@@ -227,7 +229,8 @@ def _dependencies(factory: Callable[..., Any], names: Mapping[str, Any]) -> tupl
     }
     if unknown := [name for name in required if found.get(name) is None]:
         raise WorkflowValidationError(
-            f"Resource factory {label(function)} takes {', '.join(unknown)}, which nobody would pass. A factory takes "
-            "Annotated[..., Resource(...)] and Annotated[..., ResourceConfig(...)]; give other parameters a default."
+            f"Resource factory {label(function)} takes {', '.join(unknown)}, for which no value exists. A factory "
+            "takes Annotated[..., Resource(...)] and Annotated[..., ResourceConfig(...)]; give other parameters a "
+            "default."
         )
     return tuple(definition for definition in found.values() if definition is not None)

@@ -68,7 +68,7 @@ class EventTexts:
         """
         if self._only is not None and name not in self._only:
             raise ContextSerdeError(
-                f"{name} cannot come from a client: the workflow does not declare it, or only umbel makes it. "
+                f"{name} cannot come from a client: the workflow does not declare it, or only umbel creates it. "
                 f"Declared: {', '.join(sorted(self._only))}. Others need add_workflow(…, additional_events=[…])."
             )
 

@@ -46,7 +46,7 @@ def checked(data: Any, workflow: str) -> Snapshot:
     if about is None:
         if _is_ours(shape):
             raise ContextSerdeError(
-                "The snapshot is damaged: umbel wrote it, but what it writes under 'umbel' is not there, so nothing "
+                "The snapshot is damaged: umbel wrote it, but its entry 'umbel' is missing, so nothing "
                 "says whether the rest is intact."
             )
         return shape

@@ -336,7 +336,7 @@ class StateAccess(Generic[StateT]):
             answer = await self._write(change, what, _expected(raw, change))
         if answer != "written":
             raise StateEditLost(
-                f"An edit of the state of run {self.hash.run_id!r} was not saved: its lock had run out, because this "
+                f"An edit of the state of run {self.hash.run_id!r} was not saved: its lock had expired, because this "
                 f"process or Redis stood still for more than {self.hash.lock_seconds:g} s, and the state has been "
                 "changed by others meanwhile. Edit it again."
             )

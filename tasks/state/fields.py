@@ -280,7 +280,7 @@ class StateFields(Generic[StateT]):
             raise PayloadTooLarge(
                 f"The state of run {self.run_id!r} cannot be written: key {key!r} has {size:,} bytes, at most "
                 f"{self.settings.payload_max_bytes:,} are allowed (payload_max_bytes). Keep the data in a file, a "
-                "bucket or a database, and in the state where they are."
+                "bucket or a database, and their location in the state."
             )
         if key in _warned:
             return
@@ -289,7 +289,7 @@ class StateFields(Generic[StateT]):
         _warned.add(key)
         _log.warning(
             "Key %r of the state of run %s has %s bytes, more than %s (payload_warn_bytes). Every write of the key "
-            "stores all of it; better keep the data elsewhere and in the state where they are. This is said once per "
+            "stores all of it; rather keep the data elsewhere and their location in the state. Logged once per "
             "key and process.",
             key,
             self.run_id,

@@ -154,7 +154,7 @@ class WriteBackStore(StateStore[StateT]):
         try:
             await self.write_kept_back()
         except UmbelError as error:  # the commit writes it, or is refused for the same reason
-            _log.info("what a step has set is left to its commit: %s", error, extra={"action": "state_kept_back"})
+            _log.info("state that a step has set is left to its commit: %s", error, extra={"action": "state_kept_back"})
 
     async def changed_in_place(self) -> dict[str, bytes]:
         """What the step has changed in values without setting them: top-level key -> JSON.

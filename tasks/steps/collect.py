@@ -83,6 +83,8 @@ class Collect:
 
     def __post_init__(self) -> None:
         if self.by is not None and not isinstance(self.cardinality, All):
-            raise ValueError("Collect(by=…) needs All(): what belongs together is known when the stream has closed.")
+            raise ValueError(
+                "Collect(by=…) needs All(): a group is known to be complete only when the fan-out has closed."
+            )
         if self.cancel_rest and not isinstance(self.cardinality, Take):
             raise ValueError("Collect(cancel_rest=True) needs Take(n): with All() there is no rest to cancel.")

@@ -321,7 +321,9 @@ def _check_placement(
     if queue is not None and (not isinstance(queue, str) or not queue):
         raise WorkflowValidationError(f"queue must be the name of a Celery queue, got {queue!r} for step {where!r}.")
     if priority is not None and (not isinstance(priority, int) or isinstance(priority, bool) or priority < 0):
-        raise WorkflowValidationError(f"priority must be an integer from 0, got {priority!r} for step {where!r}.")
+        raise WorkflowValidationError(
+            f"priority must be an integer of at least 0, got {priority!r} for step {where!r}."
+        )
     if timeout is not None and not (is_duration(timeout) and timeout > 0):
         raise WorkflowValidationError(
             f"timeout must be a number of seconds greater than 0, got {timeout!r} for step {where!r}; at most "

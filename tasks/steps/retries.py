@@ -21,12 +21,14 @@ def policy_of_retries(
             raise WorkflowValidationError(f"Step {where!r} is given backoff without retries. Add retries=3.")
         return given
     if given is not None:
-        raise WorkflowValidationError(f"Step {where!r} is given retries and a retry_policy. Give one of them.")
+        raise WorkflowValidationError(
+            f"Step {where!r} is given both retries and a retry_policy. Give only one of them."
+        )
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise WorkflowValidationError(f"retries must be an integer from 0, got {retries!r} for step {where!r}.")
+        raise WorkflowValidationError(f"retries must be an integer of at least 0, got {retries!r} for step {where!r}.")
     growth = 2.0 if backoff is None else backoff
     if not is_duration(growth) or growth < 1:
         raise WorkflowValidationError(
-            f"backoff must be a number from 1, by which each delay grows; got {backoff!r} for step {where!r}."
+            f"backoff must be a number of at least 1, the factor between delays; got {backoff!r} for step {where!r}."
         )
     return retry_policy(wait=wait_exponential(exp_base=growth), stop=stop_after_attempt(retries + 1))

@@ -117,7 +117,9 @@ def _write_dict(found: dict[Any, Any], depth: int) -> Written:
     if isinstance(found, defaultdict) and found.default_factory is not None:
         factory = found.default_factory
         if factory not in (list, dict, set, int, float, str, bool, tuple):
-            raise NotJson("holds a defaultdict whose default_factory is no class of Python's", "Send a dict.")
+            raise NotJson(
+                "holds a defaultdict whose default_factory is not one of Python's own classes", "Send a dict."
+            )
         more["n"] = factory.__name__
     is_text = all(type(key) is str for key in found)
     keys: list[Any] = []
@@ -161,7 +163,7 @@ def _write_enum(value: Enum, depth: int) -> Written:
         return shown, {"t": name, "n": value.name}
     if type(value.value) is int:  # several flags at once
         return shown, name
-    raise NotJson(f"holds {value!r}, which is no member of {qualified_name(kind)}", "Send one of its members.")
+    raise NotJson(f"holds {value!r}, which is not a member of {qualified_name(kind)}", "Send one of its members.")
 
 
 def _shown(member: Enum, depth: int) -> Any:

@@ -81,7 +81,7 @@ def _as_text(value: Any, name: str) -> Atom:
     except Exception:  # a class that is made otherwise
         same = False
     if not same:
-        raise NotJson(f"holds a {name} that cannot be made of its text", ADVICE)
+        raise NotJson(f"holds a {name} that cannot be restored from its text", ADVICE)
     return Atom(name, text)
 
 
@@ -95,7 +95,7 @@ def _of_subclass(value: str | int | float) -> Atom:
         same = False
     if not same:
         raise NotJson(
-            f"holds a {qualified_name(kind)}, which cannot be made again of the {plain.__name__} that it is",
+            f"holds a {qualified_name(kind)}, which cannot be restored from its value as {plain.__name__}",
             f"Send {plain.__name__}(…) of it.",
         )
     return Atom(qualified_name(kind), shown)

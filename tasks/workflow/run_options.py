@@ -53,7 +53,7 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
         WorkflowValidationError: They are a single text, too many or too long, or something else than texts.
     """
     if isinstance(tags, str):
-        raise WorkflowValidationError(f"tags must be several texts, got the text {tags!r}. Write tags=[{tags!r}].")
+        raise WorkflowValidationError(f"tags must be a list of texts, got the text {tags!r}. Write tags=[{tags!r}].")
     found = tuple(dict.fromkeys(tags))
     unfit = [tag for tag in found if not isinstance(tag, str) or not 0 < len(tag) <= _MAX_TAG_CHARACTERS]
     if unfit or len(found) > _MAX_TAGS:

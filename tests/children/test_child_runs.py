@@ -81,7 +81,7 @@ async def test_what_is_no_child_is_refused_with_what_to_give(given: Any) -> None
 
     for many in (True, False):
         with pytest.raises(
-            WorkflowRuntimeError, match=r"Step 'go' of run '.*' was to run .*Double.* as a child\. Give"
+            WorkflowRuntimeError, match=r"Step 'go' of run '.*' cannot run .*Double.* as a child\. Give"
         ):
             await Parent().run(many=many)
 
@@ -302,7 +302,7 @@ async def test_two_children_of_one_name_are_refused() -> None:
             await ctx.run(Double(), name="one", n=1)
             return StopEvent(result=await ctx.run(Double(), name="one", n=2))
 
-    with pytest.raises(WorkflowRuntimeError, match="two child runs of the name 'one'"):
+    with pytest.raises(WorkflowRuntimeError, match="two child runs with the name 'one'"):
         await Parent().run()
 
 

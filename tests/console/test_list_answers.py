@@ -158,7 +158,7 @@ def test_a_cursor_is_opened_by_every_server_of_its_deployment_and_by_no_other(
     assert len(sealed) == len(one.sealed("1.x") or "")
     forged = [sealed[:-4], sealed[:10] + ("A" if sealed[10] != "A" else "B") + sealed[11:], "1700000000000.x", "", "é"]
     for cursor in forged:
-        with pytest.raises(WorkflowRuntimeError, match="is no cursor"):
+        with pytest.raises(WorkflowRuntimeError, match="is not a cursor"):
             one.opened(cursor)
-    with pytest.raises(WorkflowRuntimeError, match="is no cursor"):
+    with pytest.raises(WorkflowRuntimeError, match="is not a cursor"):
         stranger.opened(sealed)

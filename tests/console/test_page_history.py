@@ -92,4 +92,4 @@ def test_what_changed_at_a_point_is_shown(site: Site) -> None:
     assert site.post(f"console/runs/{run_id}/fork", {"seq": "x"}).status_code == 400
     refused = site.post(f"console/runs/{run_id}/fork", {"seq": 2, "events": {"nobody": {}}})
     assert refused.status_code == 409
-    assert "names no single work item" in refused.json()["detail"]
+    assert "does not name exactly one work item" in refused.json()["detail"]

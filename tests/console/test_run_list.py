@@ -84,8 +84,8 @@ def test_a_run_whose_retention_is_over_is_not_listed(runtime: Runtime, keep: Kee
         (RunQuery(statuses=("finished",)), "'finished'"),
         (RunQuery(limit=0), "not 0"),
         (RunQuery(limit=100_000), "not 100000"),
-        (RunQuery(cursor="yesterday"), "'yesterday' is no cursor"),
-        (RunQuery(cursor="²5.x"), "is no cursor"),
+        (RunQuery(cursor="yesterday"), "'yesterday' is not a cursor"),
+        (RunQuery(cursor="²5.x"), "is not a cursor"),
     ],
 )
 def test_a_malformed_request_is_refused_with_the_reason(runtime: Runtime, query: RunQuery, what: str) -> None:

@@ -82,7 +82,7 @@ def test_num_workers_is_a_positive_integer(number: Any) -> None:
         ("timeout", float("nan"), "timeout must be a number of seconds greater than 0, got nan"),
         ("timeout", "5", "timeout must be a number of seconds greater than 0, got '5'"),
         ("queue", "", "queue must be the name of a Celery queue, got ''"),
-        ("priority", -1, "priority must be an integer from 0, got -1"),
+        ("priority", -1, "priority must be an integer of at least 0, got -1"),
         ("retry_policy", 3, "retry_policy must be an object with a next() method, got 3"),
         ("skip_graph_checks", ["terminal_event"], "Unknown graph check names: step 'module_level' skips"),
         ("skip_graph_checks", "dead_end", "Unknown graph check names: step 'module_level' skips"),

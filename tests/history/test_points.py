@@ -121,7 +121,7 @@ async def test_points_that_do_not_exist_are_refused_with_what_there_is() -> None
         await handler.at(999)
     with pytest.raises(HistoryUnavailable, match="has 1 points at which step 'charge' had an outcome; number 2"):
         await handler.at("before charge#2")
-    with pytest.raises(HistoryUnavailable, match="names no point"):
+    with pytest.raises(HistoryUnavailable, match="is not a point"):
         await handler.at("somewhere")
 
 
@@ -147,11 +147,11 @@ async def test_edits_that_do_not_fit_leave_no_run() -> None:
 
     with pytest.raises(WorkflowRuntimeError, match=r"does not accept .*Charged; it accepts .*Checked"):
         await handler.fork("before charge", run_id="never-begun", events={"charge": Charged(amount=1)})
-    with pytest.raises(WorkflowRuntimeError, match="names no single work item"):
+    with pytest.raises(WorkflowRuntimeError, match="does not name exactly one work item"):
         await handler.fork("before charge", run_id="never-begun", events={"ship": Charged(amount=1)})
     with pytest.raises(WorkflowRuntimeError, match="The patch does not fit"):
         await handler.fork("before charge", run_id="never-begun", state=[{"op": "remove", "path": "/nothing"}])
-    with pytest.raises(HistoryUnavailable, match="had ended at point"):
+    with pytest.raises(HistoryUnavailable, match="had already ended at point"):
         await handler.fork(step_end(handler), run_id="never-begun")
     with pytest.raises(umbel.RunNotFound):
         umbel.attach("never-begun")

@@ -47,7 +47,7 @@ def test_a_user_with_the_fewest_rights_runs_steps_and_recovers_those_of_a_killed
 
     assert handler.result(40) == 2  # its attempt
     assert "Connection to broker lost" not in killed.log() + other.log()
-    assert "Redis does not say whether its settings may lose data" in other.log()
+    assert "Redis does not let its settings be checked for data loss" in other.log()
 
 
 @pytest.mark.parametrize("missing", ["-fcall", "-mget", "resetchannels"])

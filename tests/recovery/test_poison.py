@@ -118,11 +118,11 @@ def test_a_step_that_hangs_in_a_thread_fails_at_its_time_limit_and_is_reported(d
     ).wait_ready()
     hanging = deployment.start(flows.Hangs, holds_lock=False)
 
-    with pytest.raises(StepTimeoutError, match=r"did not end within its timeout of 1\.0 s and did not react"):
+    with pytest.raises(StepTimeoutError, match=r"did not end within its timeout of 1\.0 s and did not respond"):
         hanging.result(40)
 
     assert len(deployment.effects("hanging", hanging.run_id)) == 1
-    said = f"step go of run {hanging.run_id} did not react to its time limit"
+    said = f"step go of run {hanging.run_id} ignored its time limit"
     eventually(lambda: said in worker.log(), "the worker logs it")
     assert deployment.start(process_flows.Chain, n=3).result(40) == 9
 

@@ -105,7 +105,7 @@ def test_what_cannot_be_called_is_no_factory() -> None:
 
 
 async def test_a_plain_function_that_returns_a_coroutine_is_refused_with_advice_to_make_it_async() -> None:
-    with pytest.raises(TypeError, match="is a plain function but gave a coroutine. Use `async def`"):
+    with pytest.raises(TypeError, match="is a plain function but returned a coroutine. Use `async def`"):
         await ResourceManager().get(Resource(lambda: make_async()))
 
 
@@ -168,7 +168,7 @@ async def test_a_factorys_parameter_that_nobody_would_pass_is_refused() -> None:
     def make(url: str, retries: int = 3) -> str:
         return url
 
-    with pytest.raises(WorkflowValidationError, match=r"make takes url, which nobody would pass\. A factory takes"):
+    with pytest.raises(WorkflowValidationError, match=r"make takes url, for which no value exists\. A factory takes"):
         await ResourceManager().get(Resource(make))
 
 

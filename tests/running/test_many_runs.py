@@ -74,7 +74,7 @@ def test_runs_are_found_by_status_workflow_and_time(runtime: Runtime) -> None:
 
 
 def test_a_status_that_there_is_not_is_named(runtime: Runtime) -> None:
-    with pytest.raises(WorkflowRuntimeError, match="No status 'done'"):
+    with pytest.raises(WorkflowRuntimeError, match="Unknown status 'done'"):
         umbel.runs(status="done")
 
 

@@ -61,11 +61,11 @@ def test_retries_are_a_policy_of_so_many_further_attempts_with_growing_delays() 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"retries": -1}, "retries must be an integer from 0"),
-        ({"retries": True}, "retries must be an integer from 0"),
-        ({"retries": 2, "backoff": 0.5}, "backoff must be a number from 1"),
+        ({"retries": -1}, "retries must be an integer of at least 0"),
+        ({"retries": True}, "retries must be an integer of at least 0"),
+        ({"retries": 2, "backoff": 0.5}, "backoff must be a number of at least 1"),
         ({"backoff": 2.0}, "is given backoff without retries"),
-        ({"retries": 1, "retry_policy": 3}, "is given retries and a retry_policy"),
+        ({"retries": 1, "retry_policy": 3}, "is given both retries and a retry_policy"),
     ],
 )
 def test_retries_that_cannot_be_are_refused_with_the_step(arguments: dict[str, Any], problem: str) -> None:

@@ -157,7 +157,7 @@ async def test_what_a_client_tags_arrives_as_the_data_it_is(http: httpx.AsyncCli
 async def test_a_program_cannot_send_an_event_that_only_umbel_makes_either(http: httpx.AsyncClient) -> None:
     handler = Guarded(timeout=None).run(text="x")
 
-    with pytest.raises(WorkflowRuntimeError, match="only umbel makes such events"):
+    with pytest.raises(WorkflowRuntimeError, match="only umbel creates such events"):
         await handler.send_event(StepFailedEvent.model_validate(FAILURE | {"input_event": StartEvent()}))
     await handler.cancel()
 

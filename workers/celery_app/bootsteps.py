@@ -168,7 +168,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                             forget_at = time.monotonic() + _FORGET_SECONDS
                     except StoreUnavailable as error:  # of shard 0; where others are reached, runs go on there
                         about = {"action": "sweep_postponed"}
-                        logger.warning("the directory of workers is not reached: %s", error, extra=about)
+                        logger.warning("the worker could not announce itself: %s", error, extra=about)
                     if found.parked and time.monotonic() >= take_up_at:
                         await self._take_up_parked(sweep, dispatcher)
                         take_up_at = time.monotonic() + settings.redispatch_seconds
@@ -196,7 +196,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             servers = ask_servers(self.installation.settings.redis_url)
         except ResponseError as error:
             about = {"action": "redis_not_examined"}
-            logger.info("Redis does not say whether its settings may lose data: %s", error, extra=about)
+            logger.info("Redis does not let its settings be checked for data loss: %s", error, extra=about)
             return not is_passing(error)
         found = [each.at(name) for name, server in servers.items() for each in what_loses_data(server)]
         for finding in found:

@@ -32,7 +32,7 @@ def limit_drain(app: Celery, seconds: float) -> None:
     def give_up() -> None:
         time.sleep(seconds)
         logger.warning(
-            "Steps are still running %g s after SIGTERM (UMBEL_DRAIN_SECONDS); they are given up and run elsewhere.",
+            "Steps are still running %g s after SIGTERM (UMBEL_DRAIN_SECONDS); they are abandoned and run elsewhere.",
             seconds,
             extra={"action": "drain_over"},
         )

@@ -42,7 +42,7 @@ def _end_in_time(installation: Installation, max_steps: int | None, max_memory_m
         steps, megabytes = installation.steps_begun, memory_mb()
         if (max_steps is not None and steps >= max_steps) or (max_memory_mb is not None and megabytes >= max_memory_mb):
             logger.info(
-                "this worker ends after %d steps with %d MB (--max-steps, --max-memory); another one has to be started",
+                "this worker ends after %d steps with %d MB (--max-steps, --max-memory); start another one",
                 steps,
                 megabytes,
                 extra={"action": "worker_recycled"},

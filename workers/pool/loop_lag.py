@@ -57,7 +57,7 @@ class LoopWatch:
         stack = _stack(frame) if frame is not None else "it has just continued"
         logger.warning(
             "%s has blocked the asyncio loop for %s s, and with it all other async tasks of this worker. Let it await, "
-            "or use asyncio.to_thread for what blocks. It is here:\n%s",
+            "or use asyncio.to_thread for the blocking call. It is here:\n%s",
             name,
             self._seconds,
             stack,

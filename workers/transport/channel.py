@@ -349,7 +349,7 @@ class Channel(stock.Channel):
             set_aside(client, self.global_keyprefix, envelope.queue, raw, reason)
         except REFUSED as error:
             logger.error(
-                "Redis did not keep that message, and it is lost: %r. It was: %r",
+                "Redis did not store that message, and it is lost: %r. It was: %r",
                 error,
                 raw[:4096],
                 extra={"action": "message_lost"},

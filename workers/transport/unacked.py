@@ -86,7 +86,7 @@ class QoS(stock.QoS):
         except REFUSED as error:
             _unsettled.add(self)
             logger.warning(
-                "Redis did not file message %s as unacked; it is lost if this process dies: %r",
+                "Redis did not record message %s as unacked; it is lost if this process dies: %r",
                 delivery_tag,
                 error,
                 extra={"action": "unacked_not_filed"},
@@ -118,7 +118,7 @@ class QoS(stock.QoS):
         except REFUSED as error:
             _unsettled.add(self)
             logger.warning(
-                "Redis did not take the ack of message %s; it will be sent again: %r",
+                "Redis did not accept the ack of message %s; it will be sent again: %r",
                 delivery_tag,
                 error,
                 extra={"action": "ack_owed"},
@@ -193,7 +193,7 @@ class QoS(stock.QoS):
         except REFUSED as error:
             acks, orphans = len(self._pending_acks), len(self._orphans)
             logger.warning(
-                "%d acks and %d messages to put back wait for Redis: %r",
+                "%d acks and %d messages to requeue wait for Redis: %r",
                 acks,
                 orphans,
                 error,

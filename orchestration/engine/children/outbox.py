@@ -126,9 +126,11 @@ class Outbox:
         for first in range(0, len(waiting), _AT_ONCE):
             for error in await asyncio.gather(*waiting[first : first + _AT_ONCE], return_exceptions=True):
                 if isinstance(error, UmbelError):
-                    logger.warning("left to the sweep: %s", error, extra={"action": "child_postponed"})
+                    logger.warning("child runs are left to the sweep: %s", error, extra={"action": "child_postponed"})
                 elif isinstance(error, Exception):
-                    logger.error("left to the sweep", exc_info=error, extra={"action": "child_postponed"})
+                    logger.error(
+                        "child runs are left to the sweep", exc_info=error, extra={"action": "child_postponed"}
+                    )
                 elif error is not None:
                     raise error
 

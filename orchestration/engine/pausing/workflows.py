@@ -141,7 +141,7 @@ async def _dispatch(engine: Engine, held: list[str]) -> None:
         except StoreUnavailable:
             raise
         except Exception:  # a damaged run must not hold up the others; it is unclaimed, which the sweep reports
-            logger.exception("what was held of run %r is left to the sweep", run_id, extra={"action": "sweep_error"})
+            logger.exception("held steps of run %r are left to the sweep", run_id, extra={"action": "sweep_error"})
 
 
 def _held(store: Store, shard: int, workflow: str) -> str:

@@ -129,7 +129,7 @@ def _check_steps(snapshot: RunSnapshot, plan: Plan, point: RunAt) -> None:
     missing = sorted(used - set(plan.by_name))
     if missing:
         raise ContextSerdeError(
-            f"Nothing can go on from point {point.seq} of run {point.run_id!r} with workflow {plan.workflow!r} as it "
+            f"No run can continue from point {point.seq} of run {point.run_id!r} with workflow {plan.workflow!r} as it "
             f"is now: it has no step {', '.join(map(repr, missing))}. Load code that has them, or give code='recorded'."
         )
 
@@ -151,7 +151,9 @@ def edited_state(state: dict[str, Any], edit: StateEdit) -> dict[str, Any]:
     if not isinstance(made, dict):
         raise WorkflowRuntimeError(f"The edited state is a {type(made).__name__}; expected a dict by top-level keys.")
     if made.get("") != kind:
-        raise WorkflowRuntimeError("The edited state has another key ''. Leave it: it is the class of the state.")
+        raise WorkflowRuntimeError(
+            "The edited state changes the key ''. Leave it as it is: it names the class of the state."
+        )
     _checked([*made], "The keys of the edited state")
     return made
 
@@ -173,7 +175,7 @@ def _checked(value: Any, what: str, tags: Sequence[str] = ()) -> Any:
 
 def _refuse(value: Any) -> NoReturn:
     raise NotJson(
-        f"holds {type(value).__name__}, which JSON does not have", "Values are as `point.state()` gives them."
+        f"holds {type(value).__name__}, which JSON does not have", "Use values as `point.state()` returns them."
     )
 
 
@@ -187,7 +189,7 @@ def _with_events(items: Sequence[SavedItem], edits: Edits, point: RunAt, plan: P
             if len(item.events) != 1 or item.fan_in is not None:
                 raise WorkflowRuntimeError(
                     f"Step {item.step!r} gathers {len(item.events)} events at point {point.seq} of run "
-                    f"{point.run_id!r}; only the event of a step that takes one can be replaced."
+                    f"{point.run_id!r}; only the event of a step that takes a single one can be replaced."
                 )
             event = edit if isinstance(edit, Envelope) else _with_fields(item.events[0], edit, item.step)
             accepts = plan.by_name[item.step].accepts
@@ -202,8 +204,8 @@ def _with_events(items: Sequence[SavedItem], edits: Edits, point: RunAt, plan: P
     if given:
         there = ", ".join(f"{item.step} ({item.work_id})" for item in items) or "none"
         raise WorkflowRuntimeError(
-            f"Events were given for {', '.join(map(repr, given))}, which names no single work item at point "
-            f"{point.seq} of run {point.run_id!r}. Its work then: {there}."
+            f"Events were given for {', '.join(map(repr, given))}, which does not name exactly one work item at point "
+            f"{point.seq} of run {point.run_id!r}. Unfinished work there: {there}."
         )
     return found
 
@@ -212,7 +214,7 @@ def _with_fields(event: Envelope, fields: Mapping[str, Any], step: str) -> Envel
     value = json.loads(event.payload)
     if EXACT in value:
         raise WorkflowRuntimeError(
-            f"The {event.type} for step {step!r} has values that are more than JSON; its fields cannot be replaced one "
+            f"The {event.type} for step {step!r} has values that are not plain JSON; its fields cannot be replaced one "
             "by one. Give a whole event."
         )
     more = value.get("_data") or {}

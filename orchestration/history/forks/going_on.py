@@ -109,7 +109,8 @@ async def fork(
     snapshot = await asyncio.to_thread(edited, point, edits, plan, now, kept.answers)
     if not snapshot.items and point.snapshot.status != "running":
         raise HistoryUnavailable(
-            f"Run {point.run_id!r} had ended at point {point.seq}; nothing could go on. Choose an earlier one."
+            f"Run {point.run_id!r} had already ended at point {point.seq}; nothing could continue. Choose an earlier "
+            "point."
         )
     await remember(engine.store, point.run_id, run_id, now)
     recorded = kept.fields()
@@ -134,7 +135,7 @@ async def fork(
         try:
             await _fork_child(engine, at, child_id, keeping, limits, announce, parent=run_id)
         except UmbelError as error:
-            logger.warning("left to the sweep: %s", error, extra={"action": "child_postponed"})
+            logger.warning("child runs are left to the sweep: %s", error, extra={"action": "child_postponed"})
     if isinstance(reply, Applied):
         await engine.outbox.follow(run_id, reply)
 
@@ -207,7 +208,7 @@ async def rewind(
     then = await asyncio.to_thread(edited, point, edits, plan, await _now(engine))
     if not then.items:
         raise HistoryUnavailable(
-            f"Run {run_id!r} had no work left at point {point.seq}; nothing could go on. Choose an earlier one."
+            f"Run {run_id!r} had no work left at point {point.seq}; nothing could continue. Choose an earlier point."
         )
     fills = (Fill(plan.by_name[name]) for name in dict.fromkeys(item.step for item in then.items))
     commands: list[Command] = [Publish(announcement), *fills]

@@ -34,7 +34,9 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     """
     settings = configured(redis_url)
     if settings.redis_url is None:
-        raise NotConfigured("Neither --redis nor UMBEL_REDIS_URL is set, so there is no worker to ask for.")
+        raise NotConfigured(
+            "Neither --redis nor UMBEL_REDIS_URL is set, so there is no deployment to look for workers in."
+        )
     portal = Portal("umbel-ping")
     try:
         store = Store(connection_to(settings.redis_url, portal, patience_seconds=_PATIENCE_SECONDS), settings)

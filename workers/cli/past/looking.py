@@ -112,7 +112,7 @@ def verify(run_ids: tuple[str, ...], redis_url: str | None, state: str | None) -
             found = portal.call(verification.verify(store, portal.call(find_run(store, text))))
             if not found.holds:
                 raise HistoryDamaged(
-                    f"The journal of run {found.run_id!r} does not lead to what is there; the first difference is in "
+                    f"The journal of run {found.run_id!r} does not lead to the stored run; the first difference is in "
                     f"{found.differences[0]}"
                 )
-            note(f"Run {found.run_id!r} is what its journal leads to: {counted(found.entries, 'change')} done again.")
+            note(f"Run {found.run_id!r} matches its journal: {counted(found.entries, 'change')} applied again.")
