@@ -123,7 +123,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         A `StopEvent` gives its `result`; of a subclass the event itself is the result.
 
         Args:
-            timeout: Seconds to wait. The run goes on when they are over.
+            timeout: Seconds to wait. The run continues when they are over.
 
         Raises:
             TimeoutError: Not ended in time.
@@ -135,14 +135,14 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         return self._outcome(self._hub.wait_ended(self.run_id, timeout, self._started))
 
     async def stop_event_result(self) -> StopEvent:
-        """Wait for the end and give the event that brought it, also for runs that failed or were cancelled."""
+        """Wait for the end and return the event that ended the run, also for runs that failed or were cancelled."""
         await self._hub.await_ended(self.run_id, started=self._started)
         event = self.get_stop_event()
         assert event is not None  # it has ended
         return event
 
     def get_stop_event(self) -> StopEvent | None:
-        """The event that ended the run; None while it goes on."""
+        """The event that ended the run; None while it is running."""
         record = self._record()
         if record.ending is None:
             return None
@@ -187,12 +187,12 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
     ) -> AsyncIterator[Event]:
         """The run's events as they are published, from the first one; ends with the run's end.
 
-        Every call reads from the log, so late and second readers see everything; a call after one that was broken
-        off goes on where that stopped.
+        Every call reads from the log, so late and second readers see everything; a call after an interrupted
+        one continues where that stopped.
 
         Args:
             expose_internal: Also step state changes, idleness and unhandled events.
-            types: Only events of exactly these classes (and the end is noticed all the same).
+            types: Only events of exactly these classes; the iterator still ends with the run.
             include_children: Also the events of child runs and of theirs, from their first ones. The attribute `origin`
                 of the iterator is then the id of the run that published the event.
         """
@@ -251,10 +251,10 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
             self._stopped_at = None if exhausted else position
 
     def published(self, after: int = -1, expose_internal: bool = False) -> StreamReader:
-        """The run's events as data, with their numbers: for those who hand them on to others.
+        """The run's events as data, with their numbers: for programs that pass them on.
 
         Args:
-            after: Begin behind this number; -1 is the beginning.
+            after: Begin after this number; -1 is the beginning.
             expose_internal: Also step state changes, idleness and unhandled events.
         """
         return self._hub.reader(self.run_id, after, expose_internal)
@@ -273,7 +273,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
 
     @property
     def parent(self) -> WorkflowHandler | None:
-        """The run that waits for this one; None if it is no child run."""
+        """The run that waits for this one; None if it is not a child run."""
         parent = self._record().parent
         return None if parent is None else self.relative(parent)
 

@@ -21,7 +21,7 @@ class Paused:
     """A workflow or queue that is paused.
 
     Attributes:
-        kind: Which of both.
+        kind: "workflow" or "queue".
         name: As it was paused: of a workflow the whole name or its last part.
         since: By the clock of Redis, in UTC.
     """
@@ -34,18 +34,18 @@ class Paused:
 def pause(workflow: Pausable | None = None, *, queue: str | None = None, runtime: Runtime | None = None) -> None:
     """Let no worker begin steps of a workflow, or take messages from a queue, until it is resumed. Blocking.
 
-    Running steps go on; runs can be started, wait at their next step, and their time limits go on.
+    Running steps continue; runs can be started and wait at their next step, and their time limits continue.
 
     *Promise:* recorded in Redis, so it outlives all processes and holds for workers that start later. Running workers
-    follow within three of their sweeps. Nothing is lost by it.
+    obey within three of their sweeps. Nothing is lost.
 
     Args:
-        workflow: Its class, an instance, or its name, of which the last part suffices.
+        workflow: Its class, an instance, or its name; the last part of the name is enough.
         queue: A queue instead.
         runtime: By default the current one.
 
     Raises:
-        WorkflowRuntimeError: Not one of both is given.
+        WorkflowRuntimeError: Neither or both are given.
         NotConfigured, StoreUnavailable: There is no Redis to ask.
     """
     runtime, name = runtime or current_runtime(), _name_of(workflow, queue)
@@ -56,7 +56,7 @@ def pause(workflow: Pausable | None = None, *, queue: str | None = None, runtime
 
 
 def resume(workflow: Pausable | None = None, *, queue: str | None = None, runtime: Runtime | None = None) -> bool:
-    """Let workers go on with what was paused; False if it was not paused under this name. Blocking.
+    """Let workers continue with a paused workflow or queue; False if it was not paused under this name. Blocking.
 
     *Promise:* what was held back is dispatched by workers within three of their sweeps, also if this process dies.
 
@@ -66,7 +66,7 @@ def resume(workflow: Pausable | None = None, *, queue: str | None = None, runtim
         runtime: As in `pause`.
 
     Raises:
-        WorkflowRuntimeError: Not one of both is given.
+        WorkflowRuntimeError: Neither or both are given.
         NotConfigured, StoreUnavailable: There is no Redis to ask.
     """
     runtime, name = runtime or current_runtime(), _name_of(workflow, queue)

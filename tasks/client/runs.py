@@ -26,7 +26,7 @@ class RunSummary:
         workflow: The workflow's name.
         status: running, completed, failed, cancelled or timed_out.
         tags: What it was started with, see `Workflow.with_options`.
-        started_at, ended_at: By the clock of Redis, in UTC; None while it goes on.
+        started_at, ended_at: By the clock of Redis, in UTC; None while the run is running.
         parent: The run that started it.
     """
 
@@ -56,12 +56,12 @@ def runs(
 
     Args:
         status: One or several of running, completed, failed, cancelled, timed_out.
-        workflow: A workflow or its class, or one or several names, of which the last part suffices.
+        workflow: A workflow or its class, or one or several names; the last part of a name is enough.
         tags: The runs have all of these.
         started_after: They began later; a datetime without a zone is local time.
         started_before: They began earlier.
         ended_before: They ended earlier.
-        limit: At most so many; None for all there are.
+        limit: At most this many; None for all.
         runtime: By default what umbel is configured with.
 
     Raises:
@@ -81,13 +81,13 @@ def runs(
 
 
 def cancel_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = None) -> list[str]:
-    """Cancel those of these runs that are running; returns their ids. Blocking.
+    """Cancel the given runs that are running; returns their ids. Blocking.
 
     *Promise:* each run is ended by one script; a crash in between leaves the rest as it was, and the same call again
     ends it.
 
     Raises:
-        WorkflowRuntimeError: Something is no run id.
+        WorkflowRuntimeError: Something is not a run id.
         StoreUnavailable: Redis did not answer.
     """
     runtime = current_runtime() if runtime is None else runtime
@@ -99,12 +99,12 @@ def cancel_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = N
 
 
 def retry_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = None) -> list[str]:
-    """Resume those of these runs that have failed, were cancelled or timed out; returns their ids. Blocking.
+    """Resume the given runs that failed, were cancelled or timed out; returns their ids. Blocking.
 
     Unfinished steps are executed again, finished ones are kept. *Promise:* as of `cancel_runs`.
 
     Raises:
-        WorkflowRuntimeError: Something is no run id.
+        WorkflowRuntimeError: Something is not a run id.
         StoreUnavailable: Redis did not answer.
     """
     runtime = current_runtime() if runtime is None else runtime
@@ -120,13 +120,13 @@ def retry_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = No
 
 
 def delete_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = None) -> list[str]:
-    """Delete those of these runs that have ended, with all that is kept of them; returns their ids. Blocking.
+    """Delete the given runs that have ended, with everything stored of them; returns their ids. Blocking.
 
     The state that a run shares with others goes with the newest of them. *Promise:* as of `cancel_runs`. What is
     deleted cannot be brought back.
 
     Raises:
-        WorkflowRuntimeError: Something is no run id.
+        WorkflowRuntimeError: Something is not a run id.
         StoreUnavailable: Redis did not answer.
     """
     runtime = current_runtime() if runtime is None else runtime

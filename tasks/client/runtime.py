@@ -55,7 +55,7 @@ logger = logging.getLogger("umbel.runtime")
 
 
 class Runtime:
-    """Connections of one process, made when first needed; safe to share between threads and event loops."""
+    """The connections of one process, opened when first needed; safe to share between threads and event loops."""
 
     def __init__(
         self, settings: Settings | None = None, *, app: Celery | None = None, registry: Registry | None = None

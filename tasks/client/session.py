@@ -69,11 +69,11 @@ class SessionVersion:
 class Session:
     """A name for runs that share one state: a conversation, a customer, a document.
 
-    Its runs go on one at a time, in the order in which they were started, whatever processes started them. Different
-    sessions do not hold each other up. Runs of different workflows may belong to one session.
+    Its runs execute one at a time, in the order in which they were started, in any processes. Different
+    sessions do not delay each other. Runs of different workflows may belong to one session.
 
-    Methods that are said to be awaited may also be called without a running event loop: then they block, and return
-    what awaiting gives. The others block for a request or two.
+    Methods described as "to be awaited" may also be called without a running event loop: then they block, and return
+    the awaited value. The others block for a request or two.
     """
 
     def __init__(self, name: str, runtime: Runtime | None = None) -> None:
@@ -108,7 +108,7 @@ class Session:
         """Start a run in this session and return its handler at once.
 
         *Promise:* of any number of runs, started by any processes, one goes on at a time; the script that ends it, in
-        whatever way, begins the next one. A process that is killed costs nobody a place in line.
+        whatever way, begins the next one. No waiting run loses its place when a process is killed.
 
         Args:
             workflow: What to run.
@@ -123,7 +123,7 @@ class Session:
             **kwargs: Fields of the start event.
 
         Raises:
-            SessionBusy: Another run goes on ("reject"), or the state before it is not kept any more ("rollback").
+            SessionBusy: Another run is running ("reject"), or the state before it is no longer kept ("rollback").
             SessionFull: `session_max_waiting` runs wait already.
             SessionClosed: The session was closed.
             WorkflowRuntimeError, WorkflowValidationError, NotConfigured, StoreUnavailable: As `Workflow.run`.
@@ -141,20 +141,20 @@ class Session:
         return runtime.start(workflow, event, begin_with=begin_with, **arguments)
 
     def send(self, event: StartEvent | Event, *, start: Workflow) -> Any:
-        """Send an event to the run that goes on; if none does, start one with it. To be awaited.
+        """Send an event to the running run; if there is none, start a run with it. To be awaited.
 
-        *Promise:* exactly one of both, once this has returned; at most one if the caller dies before.
+        *Promise:* exactly one of the two has happened once this has returned; at most one if the caller dies before.
 
         Args:
-            event: A start event of `start`. A step of the run that goes on has to accept it, or wait for it.
-            start: What to run if no run goes on.
+            event: A start event of `start`. A step of the running run has to accept it, or wait for it.
+            start: What to run if no run is running.
 
         Returns:
             The handler of the run that has the event.
 
         Raises:
             WorkflowRuntimeError: It is no start event of `start`, or is not accepted, as in `handler.send_event`.
-            SessionClosed: No run goes on, and the session was closed.
+            SessionClosed: No run is running, and the session was closed.
         """
         WorkflowDefinition.ensure_valid(start)
         if not isinstance(event, start.start_event_class):
@@ -171,7 +171,7 @@ class Session:
         )
 
     def current(self) -> WorkflowHandler | None:
-        """The run that the session is at: the one that goes on, or that ended last; None before the first."""
+        """The current run of the session: the running one, or else the last that ended; None before the first."""
         run_id = self._ask(current_run)
         try:
             return self._runtime.attach(run_id) if run_id else None
@@ -179,7 +179,7 @@ class Session:
             return None
 
     def waiting(self) -> list[WorkflowHandler]:
-        """The runs that wait for their turn, the next one first. Each may be cancelled."""
+        """The runs that wait for their turn, the next one first. Each can be cancelled."""
         return [self._runtime.attach(run_id) for run_id in self._ask(waiting_runs)]
 
     def runs(self, limit: int = 50) -> list[WorkflowHandler]:
@@ -187,14 +187,14 @@ class Session:
         return [self._runtime.attach(run.run_id) for run in self._ask(begun_runs, limit)]
 
     def record(self) -> SessionRecord | None:
-        """The session as it is now; None while there is none of this name."""
+        """The session as it is now; None if there is no session of this name."""
         found: SessionRecord | None = self._ask(session_record)
         return found
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def state(self, version: int | None = None) -> Any:
-        """The state, as of now or of a version; a copy. To be awaited.
+        """A copy of the current state, or of the state at a version. To be awaited.
 
         It is of the class that the steps of the session's last run declare, where that is loaded here, else a
         `DictState`.
@@ -203,7 +203,7 @@ class Session:
             version: As `versions` names it; the last 1,000 writes are kept, none with `history="summary"`.
 
         Raises:
-            WorkflowRuntimeError: There is no such version, or it is not kept any more.
+            WorkflowRuntimeError: There is no such version, or it is no longer kept.
         """
         return self._do(lambda: self._fields().load(self._raw(version)))
 
@@ -228,7 +228,7 @@ class Session:
             yield state
 
     def versions(self) -> list[SessionVersion]:
-        """The versions of the state that its runs have left, the present one first."""
+        """The versions in which its runs left the state, the current one first."""
         runs = self._ask(begun_runs)
         present = self._runtime.portal.call(self._hash(self._runtime).version())
         left = [present, *(run.version for run in runs)]
@@ -236,9 +236,9 @@ class Session:
         return [SessionVersion(*each) for each in zip(left, [*after, None], strict=True)]
 
     def rewind(self, *, to: int | WorkflowHandler | HasStateVersion) -> Any:
-        """Put the state back, between two runs. To be awaited.
+        """Set the state back, between two runs. To be awaited.
 
-        *Promise:* one write, which makes a version of its own. One script decides that no run goes on or waits.
+        *Promise:* one write, which makes a new version. One script checks that no run is running or waiting.
 
         Args:
             to: A version; a run of the session, for the state that it left; or a point in a run's history.
@@ -247,13 +247,13 @@ class Session:
             The version that this makes.
 
         Raises:
-            SessionBusy: A run goes on or waits.
-            WorkflowRuntimeError: There is no such version, or it is not kept any more; the session has no such run.
+            SessionBusy: A run is running or waiting.
+            WorkflowRuntimeError: There is no such version, or it is no longer kept; the session has no such run.
         """
         return self._do(lambda: self._put_back(self._version_of(to)))
 
     def fork(self, name: str, at: int | WorkflowHandler | HasStateVersion | None = None) -> Any:
-        """Make another session that begins with this one's state. To be awaited.
+        """Create another session that begins with this one's state. To be awaited.
 
         The other one has no runs of this one, and its versions begin anew.
 
@@ -280,14 +280,14 @@ class Session:
     # -- the session as a whole ----------------------------------------------------------------------------------------
 
     def close(self) -> Any:
-        """Take no more runs; what goes on and waits is not touched. To be awaited."""
+        """Accept no more runs; running and waiting runs continue. To be awaited."""
         return self._do(lambda: self._ask(close_session))
 
     def delete(self) -> Any:
-        """Delete the session with its state and what is kept of its runs. To be awaited.
+        """Delete the session, its state and everything stored of its runs. To be awaited.
 
         Raises:
-            SessionBusy: A run goes on or waits.
+            SessionBusy: A run is running or waiting.
         """
         return self._do(lambda: self._ask(delete_session))
 
@@ -369,7 +369,7 @@ class Session:
 
 
 def session(name: str) -> Session:
-    """The session of this name on the default runtime; asks Redis nothing. See `Session`.
+    """The session of this name on the default runtime; does not call Redis. See `Session`.
 
     Raises:
         WorkflowRuntimeError: A session cannot have this name.
@@ -378,11 +378,11 @@ def session(name: str) -> Session:
 
 
 def sessions(prefix: str = "", *, status: SessionStatus | None = None, limit: int = 100) -> list[SessionRecord]:
-    """Sessions of the default runtime, those first of which a run has begun or ended last.
+    """Sessions of the default runtime, the ones whose runs have begun or ended most recently first.
 
     Args:
         prefix: What their names begin with.
-        status: Only those that are "busy" (a run goes on), or "idle".
+        status: Only those that are "busy" (a run is running), or only those that are "idle".
         limit: How many at most.
 
     Raises:

@@ -108,14 +108,14 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
                 work, and has what is left of its timeout; otherwise it drops it, with a warning, and answers the new
                 input. Afterwards `ctx` is the context of the new run.
             start_event: The start event; else it is made of the keyword arguments.
-            run_id: An id of your own; by default an unguessable one.
+            run_id: Custom run id; by default an unguessable one.
             session: The session whose next run it is: see `Session.run`. Where the start event declares a field
                 `session`, it is that field.
-            when_busy: What to do while another run of the session goes on, by default "queue". Without a session it is
-                a field of the start event.
-            if_exists: With `run_id`, if there is such a run already: "error", or "attach" to give its handler, whatever
-                it was started with. *Promise:* of any number of calls with one id, one starts a run. Without `run_id`
+            when_busy: What to do while another run of the session is running, by default "queue". Without a session
                 it is a field of the start event.
+            if_exists: With `run_id`, if there is such a run already: "error", or "attach" to return its handler,
+                whatever it was started with. *Promise:* of any number of calls with one id, one starts a run. Without
+                `run_id` it is a field of the start event.
             **kwargs: Fields of the start event.
 
         Raises:
@@ -123,9 +123,9 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
             WorkflowRuntimeError: The start event cannot be made of the arguments; a session cannot have this name, or
                 `run_id` or `ctx` is given with one.
             SessionBusy, SessionFull, SessionClosed: The session does not take the run.
-            ContextStateError: `ctx` is a step's, or that of a run which goes on.
+            ContextStateError: `ctx` is a step's, or that of a run that is still running.
             ContextSerdeError: `ctx` holds unfinished work of another workflow.
-            RunExists: `run_id` is taken; with "attach", by a run of another workflow.
+            RunExists: `run_id` is in use; with "attach", by a run of another workflow.
             NotConfigured, StoreUnavailable: There is no Redis to run on.
         """
         if session is not None and "session" in self.start_event_class.model_fields:

@@ -50,8 +50,8 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
 
     Args:
         workflow: What will be run.
-        previous_context: What `to_dict()` returned, to go on from there.
-        serializer: What that was written with; by default the workflow's, else JSON.
+        previous_context: The result of `to_dict()`, to continue from there.
+        serializer: The serializer that wrote it; by default the workflow's, else JSON.
 
     Raises:
         ContextSerdeError: `previous_context` is damaged, of another workflow, or newer than this version of umbel.
@@ -79,7 +79,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     def from_dict(
         cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer | None = None
     ) -> Self:
-        """A context to run with, that goes on from a snapshot: `workflow.run(ctx=Context.from_dict(workflow, data))`.
+        """A context that continues from a snapshot: `workflow.run(ctx=Context.from_dict(workflow, data))`.
 
         The run it is given to is a new one; the original is left alone. Work that was under way is taken up again,
         executed at least once; with a start event or keyword arguments only the state is.
@@ -110,7 +110,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         sends the same again delivers nothing twice.
 
         Returns:
-            In a step what its `cancel()` takes back; None beside a run.
+            In a step, an object whose `cancel()` takes the event back; None beside a run.
 
         Raises:
             WorkflowRuntimeError: There is no such step, or it does not accept this event.
@@ -129,22 +129,22 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         instead: Event | None = None,
         reason: str = "",
     ) -> int:
-        """Cancel the executions of a step that have not ended, while the run goes on.
+        """Cancel the executions of a step that have not ended, while the run continues.
 
-        One that is queued is not executed. One that is running loses the right to record an outcome: an `async def`
+        A queued execution does not begin. A running one can no longer record an outcome: an `async def`
         step is cancelled, a plain one runs on in vain. Child runs that it waits for are cancelled. To joins it is a
-        branch that has returned None. `@catch_error` is not asked. The stream says so with a `StepCancelled`, shown
+        branch that has returned None. No `@catch_error` step is called. A `StepCancelled` is published, shown
         with umbel's own events. Costs as much as the run has live work; blocks for some exchanges with Redis.
 
         *Promise:* each execution either has ended before, with everything that follows from it, or is cancelled at
-        once. Executions that begin afterwards are not. An attempt of the calling step that is made again cancels again.
+        once. Executions that begin afterwards are not. A repeated attempt of the calling step cancels again.
 
         Args:
             step: The step. The calling execution is not cancelled.
             where: Only executions whose event has these fields.
-            downstream: Also what has followed from executions of the step that have ended, as far as the journal goes
+            downstream: Also the work that resulted from ended executions of the step, as far as the journal goes
                 back.
-            instead: An event that goes on in the place of each, as if the step had returned it.
+            instead: An event that is emitted in place of each, as if the step had returned it.
             reason: For the stream.
 
         Returns:
@@ -197,7 +197,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     ) -> EventT:
         """Wait for an event from outside; the step holds no slot and no process meanwhile.
 
-        The step is executed again from the top when the event is there, so what stands before the wait happens
+        The step is executed again from the top when the event has arrived, so code before the wait runs
         twice. `waiter_event` is published once, when the wait begins.
 
         Raises:
@@ -213,7 +213,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         goes on.
 
         Raises:
-            WorkflowRuntimeError: It is no time that can be waited.
+            WorkflowRuntimeError: It is not a time that can be waited.
         """
         with suppress(TimeoutError):
             self._step("sleep").wait(SleepEndedEvent, None, None, {}, seconds)
@@ -311,7 +311,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         return await face.children.run_all(children, limit, return_exceptions=return_exceptions)
 
     def retry_info(self) -> RetryInfo:
-        """What came before this attempt."""
+        """The failures before this attempt."""
         work = self._step("retry_info").work
         if work.last_failed_at is None or work.last_error is None:
             return RetryInfo()
@@ -322,8 +322,8 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     # -- beside a run ----------------------------------------------------------------------------------------------
 
     def to_dict(self, serializer: BaseSerializer | None = None, *, include_state: bool = True) -> dict[str, Any]:
-        """A snapshot of the run: its state, and if it has not ended (or was cancelled) what it needs to go on.
-        Before a run, of what it will begin with.
+        """A snapshot of the run: its state, and if it has not ended (or was cancelled) what it needs to continue.
+        Before a run: a snapshot of what it will begin with.
 
         It is JSON, in the shape of LlamaIndex Workflows' version 2, and costs as much as the run has live work and
         state, however long it has been running. Blocks for one exchange with Redis. *Promise:* as of one instant;
@@ -369,7 +369,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         """What a run that is given this context begins with.
 
         Raises:
-            ContextStateError: It is a step's, or its run goes on.
+            ContextStateError: It is a step's, or its run is still running.
             ContextSerdeError: It holds unfinished work of another workflow.
         """
         if isinstance(self._face, StepContext):

@@ -100,7 +100,7 @@ class ChildRunStarted(InternalDispatchEvent):
 
 
 class StepCancelled(InternalDispatchEvent):
-    """An execution of a step was cancelled, and the run goes on.
+    """An execution of a step was cancelled, and the run continues.
 
     Attributes:
         step: The step.
@@ -114,22 +114,27 @@ class StepCancelled(InternalDispatchEvent):
 
 
 class RunForked(InternalDispatchEvent):
-    """The run goes on from a point of another run's past: its number there."""
+    """The run continues from a point of another run's past.
+
+    Attributes:
+        run_id: The other run.
+        seq: The number of the point in its history.
+    """
 
     run_id: str
     seq: int
 
 
 class WorkflowRewound(InternalDispatchEvent):
-    """The run was put back to a point of its past; what was published since stays published."""
+    """The run was set back to a point of its past; events published since stay in the stream."""
 
     seq: int
 
 
 class JoinExpired(Event):
-    """A set of events that a step joins did not become complete within its `within_seconds`; what had arrived is gone.
+    """A set of events that a step joins did not become complete within its `within_seconds`; its events are dropped.
 
-    It is on the stream, and goes to a step that accepts it.
+    It is published on the stream and delivered to a step that accepts it.
 
     Attributes:
         step: The step.

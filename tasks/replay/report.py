@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAttempt:
-    """Which attempt something is about.
+    """The attempt that a finding is about.
 
     Attributes:
         run_id: Its run.
@@ -31,7 +31,7 @@ class ReplayedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """Something that a step does otherwise than it was recorded.
+    """Something that a step does differently from its record.
 
     Attributes:
         at: The attempt.
@@ -51,7 +51,7 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class NotReplayed:
-    """An attempt, or a whole run, of which nothing can be said.
+    """An attempt, or a whole run, that could not be compared.
 
     Attributes:
         at: The attempt.
