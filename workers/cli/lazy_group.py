@@ -7,6 +7,7 @@ So the group has the name, location and summary of each command, and imports its
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -46,7 +47,12 @@ class LazyGroup(click.Group):
         location = self._lazy.get(self._aliases.get(cmd_name, cmd_name))
         if location is None:
             return None
-        command = getattr(importlib.import_module(location.module, __package__), location.attribute)
+        gc.disable()  # what is imported stays: to look for garbage in it is up to a tenth of a worker's start
+        try:
+            module = importlib.import_module(location.module, __package__)
+        finally:
+            gc.enable()
+        command = getattr(module, location.attribute)
         assert isinstance(command, click.Command)
         return command
 
