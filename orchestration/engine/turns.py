@@ -61,7 +61,7 @@ def not_started(run_id: str, refusal: Refusal, most: int) -> RunError:
     session = session_of(run_id)
     if refusal is Refusal.RUNNING:
         return SessionBusy(
-            f"A run of session {session!r} goes on. Wait for its end, or start the next one with "
+            f"A run of session {session!r} is running. Wait for its end, or start the next one with "
             'when_busy="queue" or "interrupt".'
         )
     if refusal is Refusal.FULL:

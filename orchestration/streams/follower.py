@@ -244,4 +244,4 @@ class UntilEnded(Follower[RunEnd], Waiter):
         return self._end
 
     def late(self) -> str:
-        return f"Run {self.run_id!r} has not ended within {self.timeout:g} s. It goes on: wait again, or cancel it."
+        return f"Run {self.run_id!r} has not ended within {self.timeout:g} s. It continues: wait again, or cancel it."

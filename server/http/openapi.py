@@ -28,7 +28,7 @@ _RUN_BODY = {
             "type": "string",
             "enum": ["queue", "reject", "interrupt", "rollback", "join"],
             "default": "queue",
-            "description": "What to do while another run of the session goes on.",
+            "description": "What to do while another run of the session is running.",
         },
         "kwargs": {"type": "object", "description": "Fields of the start event, if start_event is absent."},
         "context": {"type": "object", "description": "A snapshot to start from, if the server accepts it."},
@@ -54,32 +54,32 @@ _FORK_BODY = {
     "type": "object",
     "properties": _GOING_ON
     | {
-        "run_id": {**_TEXT, "description": "Of the new run; by default a generated one."},
-        "session_id": {**_TEXT, "description": "Name of a session that begins with it; instead of run_id."},
+        "run_id": {**_TEXT, "description": "The id of the new run; by default a generated one."},
+        "session_id": {**_TEXT, "description": "Name of a new session whose first run this is; instead of run_id."},
         "reuse": {
             "type": "string",
             "enum": ["none", "recorded"],
             "default": "none",
-            "description": "recorded: a step whose event and state are the same is not executed; its outcome is taken.",
+            "description": "recorded: a step whose event and state are the same is not executed, its outcome reused.",
         },
         "answers": {
             "type": "string",
             "enum": ["ask", "recorded"],
             "default": "ask",
-            "description": "recorded: what has answered a wait after the point answers it again.",
+            "description": "recorded: waits are answered with the recorded answers.",
         },
         "children": {
             "type": "string",
             "enum": ["keep", "fork"],
             "default": "keep",
-            "description": "fork: child runs that are waited for are forked too.",
+            "description": "fork: also fork the child runs that steps wait for.",
         },
-        "keep_idempotency_keys": {**_BOOLEAN, "description": "ctx.idempotency_key stays what it is in the run."},
+        "keep_idempotency_keys": {**_BOOLEAN, "description": "Steps keep the ctx.idempotency_key of the original run."},
         "code": {
             "type": "string",
             "enum": ["current", "recorded"],
             "default": "current",
-            "description": "Whether it runs by the workflow as it is now, or as the run started with it.",
+            "description": "Whether to use the workflow as it is now, or the plan that the run started with.",
         },
     },
     "required": ["point"],
@@ -87,7 +87,7 @@ _FORK_BODY = {
 _REWIND_BODY = {
     "type": "object",
     "properties": _GOING_ON
-    | {"stop_running": {"type": "boolean", "default": False, "description": "Also if the run goes on."}},
+    | {"stop_running": {"type": "boolean", "default": False, "description": "Also if the run is running."}},
     "required": ["point"],
 }
 _EVENT_BODY = {
@@ -97,7 +97,7 @@ _EVENT_BODY = {
             "description": "An envelope {type, value}, or JSON text of one.",
             "oneOf": [{"type": "object"}, _TEXT],
         },
-        "step": {**_TEXT, "description": "Only to this step."},
+        "step": {**_TEXT, "description": "Send the event only to this step."},
     },
     "required": ["event"],
 }
@@ -120,7 +120,9 @@ _STREAM = [
     ),
     _parameter("event_type", _LIST, "Only events of these classes or their subclasses; repeatable."),
 ]
-_START = [_parameter("Idempotency-Key", _TEXT, "Names this start: made again, it is the same run.") | {"in": "header"}]
+_START = [
+    _parameter("Idempotency-Key", _TEXT, "Identifies this start: repeating it returns the same run.") | {"in": "header"}
+]
 _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("/workflows/{name}/run", "post"): _START,
     ("/workflows/{name}/run-nowait", "post"): _START,
@@ -128,21 +130,23 @@ _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
         _parameter("status", _LIST, "running, completed, failed, cancelled; repeatable."),
         _parameter("workflow_name", _LIST, "Repeatable."),
         _parameter("limit", {"type": "integer", "default": 1000, "maximum": 1000}, "Maximum number, newest first."),
-        _parameter("cursor", _TEXT, "Of the page before: its Link header has the address with it."),
+        _parameter("cursor", _TEXT, "From the Link header of the previous page."),
     ],
     ("/sessions", "get"): [
-        _parameter("prefix", _TEXT, "What their names begin with."),
-        _parameter("status", {"type": "string", "enum": ["busy", "idle"]}, "Whether a run goes on."),
+        _parameter("prefix", _TEXT, "Only sessions whose names begin with this."),
+        _parameter("status", {"type": "string", "enum": ["busy", "idle"]}, "busy: a run is running."),
         _parameter("limit", _HUNDRED, "Maximum number, latest first."),
     ],
     ("/sessions/{session_id}/runs", "get"): [_parameter("limit", _HUNDRED, "Maximum number, newest first.")],
-    ("/sessions/{session_id}/state", "get"): [_parameter("version", {"type": "integer"}, "By default as of now.")],
+    ("/sessions/{session_id}/state", "get"): [
+        _parameter("version", {"type": "integer"}, "By default the current one.")
+    ],
     ("/sessions/{session_id}/runs/{run_id}/events", "get"): _STREAM,
     ("/runs/{run_id}/history", "get"): [
-        _parameter("step", _TEXT, "Only changes about this step."),
+        _parameter("step", _TEXT, "Only changes of this step."),
         _parameter("kind", _LIST, "start, claim, commit, state, send, wake, end, rewind, …; repeatable."),
         _parameter("after", {"type": "integer", "default": 0}, "Only changes with a higher number."),
-        _parameter("newest_first", _BOOLEAN, "The last ones, the last one first."),
+        _parameter("newest_first", _BOOLEAN, "Newest changes first."),
         _parameter("limit", _HUNDRED, "Maximum number."),
     ],
     ("/runs/{run_id}/diff", "get"): [
@@ -165,7 +169,7 @@ _BODIES = {
         "type": "object",
         "properties": {
             "name": _TEXT,
-            "at": {"type": "integer", "description": "A version; by default the present one."},
+            "at": {"type": "integer", "description": "A version; by default the current one."},
         },
         "required": ["name"],
     },
@@ -183,10 +187,10 @@ _OF_HANDLER = {
     500: ("Failed or cancelled", _HANDLER),
 }
 _NOTHING_LEFT = ("The run has ended, and there are no more events", None)
-_SESSION_BUSY = ("A run of the session goes on or waits", _DETAIL)
-_NOT_KEPT = ("The run's journal keeps too little to rebuild this point", _DETAIL)
+_SESSION_BUSY = ("A run of the session is running or waiting", _DETAIL)
+_NOT_KEPT = ("The run's journal no longer has what is needed to rebuild this point", _DETAIL)
 _NOT_REBUILT = ("The run's journal is damaged", _DETAIL)
-_NO_WAY_ON = ("Nothing can go on from this point, or an edit does not fit it; the detail says why", _DETAIL)
+_NO_WAY_ON = ("No run can continue from this point, or an edit does not fit it; the detail says why", _DETAIL)
 _ANSWERS: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {
     ("/workflows/{name}/run", "post"): {
         200: ("The run completed", _HANDLER),

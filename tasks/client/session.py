@@ -107,19 +107,20 @@ class Session:
     ) -> WorkflowHandler[ResultT]:
         """Start a run in this session and return its handler at once.
 
-        *Promise:* of any number of runs, started by any processes, one goes on at a time; the script that ends it, in
+        *Promise:* of any number of runs, started by any processes, one executes at a time; the script that ends it, in
         whatever way, begins the next one. No waiting run loses its place when a process is killed.
 
         Args:
             workflow: What to run.
             start_event: The start event; else it is made of the keyword arguments.
-            when_busy: What to do while another run goes on. "queue": wait for its end, and for that of the runs which
-                wait already; the handler's status is "queued" until then. "reject": raise `SessionBusy`. "interrupt":
-                cancel the run that goes on, keep what it wrote to `ctx.store`, and begin at once, before those that
-                wait. "rollback": the same, and the state is as before that run began. "join": send the start event
-                to the run that goes on, as `send` does; the handler is then that run's.
-            access: "write": the run has its turn. "read" and "copy": it has none; it goes on beside others, is no run
-                of the session, and has a copy of the state as of its start. With "read" its steps cannot write to that.
+            when_busy: What to do while another run is running. "queue": wait for its end, and for that of the runs
+                that are waiting already; the handler's status is "queued" until then. "reject": raise `SessionBusy`.
+                "interrupt": cancel the running run, keep its writes to `ctx.store`, and begin at once, before those
+                that wait. "rollback": the same, but the state is as before that run began. "join": send the start
+                event to the running run, as `send` does, and return the handler of that run.
+            access: "write": the run waits for its turn. "read" and "copy": it does not; it executes beside others,
+                does not belong to the session, and has a copy of the state at its start. With "read" its steps cannot
+                change the copy.
             **kwargs: Fields of the start event.
 
         Raises:
@@ -354,8 +355,8 @@ class Session:
                 raise self._no_version(version)
             if answer == "busy" or (isinstance(answer, Occupied) and time.monotonic() > until):
                 raise SessionBusy(
-                    f"The state of session {self.name!r} is not put back to version {version} while a run of it goes "
-                    "on or waits, or its state is edited. Wait for their end, or cancel them."
+                    f"The state of session {self.name!r} cannot be set back to version {version} while one of its "
+                    "runs is running or waiting, or its state is edited. Wait for their end, or cancel them."
                 )
             if isinstance(answer, int):
                 return answer

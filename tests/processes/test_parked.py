@@ -47,7 +47,7 @@ def test_work_without_code_is_parked_until_a_worker_that_has_it_starts(deploy: D
 def test_without_any_worker_a_run_stays_running_and_begins_when_there_is_one(deploy: Deploy) -> None:
     deployment = deploy()
     handler = deployment.start(flows.Chain, n=4)
-    with pytest.raises(TimeoutError, match=rf"Run '{handler.run_id}' has not ended within 0\.3 s\. It goes on"):
+    with pytest.raises(TimeoutError, match=rf"Run '{handler.run_id}' has not ended within 0\.3 s\. It continues"):
         handler.result(timeout=0.3)
     assert handler.status() == "running"
     assert not handler.is_done()

@@ -150,7 +150,7 @@ async def test_a_run_in_a_session_may_be_refused_take_over_or_be_cancelled(
     held = await interview(client, name)
     refused = await client.post("/workflows/count/run", json={"session_id": name, "when_busy": "reject"})
     assert refused.status_code == 409
-    assert "goes on" in refused.json()["detail"]
+    assert "is running" in refused.json()["detail"]
 
     assert (await run(client, "count", session_id=name, when_busy="interrupt"))["result"]["value"]["result"] == 1
     assert (await client.get(held)).json()["status"] == "cancelled"
@@ -218,7 +218,7 @@ async def test_a_handler_whose_next_run_has_begun_meanwhile_is_not_purged(client
     answer = await client.post(f"/handlers/{name}/cancel?purge=true")
 
     assert answer.status_code == 409
-    assert "goes on" in answer.json()["detail"]
+    assert "is running" in answer.json()["detail"]
     assert (await client.get(second)).status_code == 202
     await client.post(f"{second}/cancel")
 

@@ -117,7 +117,7 @@ async def test_a_run_that_waits_is_queued_and_may_be_attached_to_sent_to_and_can
 async def test_a_run_that_would_not_wait_is_refused(session: umbel.Session) -> None:
     held = session.run(Chat(), text="held", waits=True)
 
-    with pytest.raises(SessionBusy, match=r"A run of session 'ada .*' goes on"):
+    with pytest.raises(SessionBusy, match=r"A run of session 'ada .*' is running"):
         session.run(Chat(), text="other", when_busy="reject")
 
     await held.send_event(GoOn())
@@ -221,7 +221,7 @@ async def test_a_state_is_not_put_back_while_a_run_goes_on(session: umbel.Sessio
     held = session.run(Chat(), text="held", waits=True)
     await until_said(session, "held")
 
-    with pytest.raises(SessionBusy, match="is not put back to version 0"):
+    with pytest.raises(SessionBusy, match="cannot be set back to version 0"):
         await session.rewind(to=0)
 
     await held.send_event(GoOn())

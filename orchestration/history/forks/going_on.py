@@ -272,8 +272,8 @@ async def _aside(
 
 
 _REFUSED = {
-    "running": "Run {run!r} goes on; it is put back only with stop_running=True, or once it has ended.",
-    "superseded": "Run {run!r} cannot be put back: its session is at another run, or it waits for its turn. Fork it.",
+    "running": "Run {run!r} is running; rewind it with stop_running=True, or once it has ended.",
+    "superseded": "Run {run!r} cannot be rewound: its session is at another run, or it waits for its turn. Fork it.",
 }
 
 
