@@ -10,8 +10,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from support.eventually import eventually
+from support.processes.prepared import run_prepared
 
 FLOWS = '''
 import asyncio
@@ -156,17 +159,14 @@ class Cli:
 
     def __call__(self, *arguments: str, stdin: str = "", fails: bool = False) -> Finished:
         """Run a command to its end; whether it may fail must be said."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        finished = Finished(done.returncode, done.stdout, done.stderr)
-        assert (done.returncode != 0) == fails, finished
+        with TemporaryFile() as typed, TemporaryFile() as out, TemporaryFile() as err:
+            typed.write(stdin.encode())
+            typed.seek(0)
+            code = self._run(list(arguments), [typed, out, err])
+            for stream in (out, err):
+                stream.seek(0)
+            finished = Finished(code, out.read().decode(), err.read().decode())
+        assert (code != 0) == fails, finished
         return finished
 
     def error(self, *arguments: str) -> str:
@@ -177,6 +177,16 @@ class Cli:
         assert finished.err.startswith("Error: "), finished
         assert finished.err.count("\n") == 1, finished
         return finished.err
+
+    def _run(self, arguments: list[str], streams: list[IO[bytes]]) -> int:
+        changed = self.environment.items() ^ environment().items()
+        if any(name.startswith("PYTHON") for name, _ in changed):  # what Python reads when it starts
+            typed, out, err = streams
+            command = self.command(*arguments)
+            return subprocess.run(
+                command, cwd=self.folder, env=self.environment, stdin=typed, stdout=out, stderr=err, timeout=60
+            ).returncode
+        return run_prepared(arguments, self.folder, self.environment, streams, timeout=60)
 
     @staticmethod
     def command(*arguments: str) -> list[str]:

@@ -1,0 +1,123 @@
+"""Commands forked from a process that has imported umbel as a program with workflows does, but no command.
+
+Importing that anew is nearly all that a short command costs. Each is a process of its own, with its own folder,
+environment, streams and end, and imports what only commands import. What tests start to run beside them, workers,
+servers and commands on a terminal, begins with nothing imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+MODULE = "umbel.workers.cli"
+#: Modules that import most of what a command needs.
+IMPORTED = (
+    "celery.apps.worker",
+    "click",
+    "kombu.transport.redis",
+    "rich.progress",
+    "rich.table",
+    "umbel.tasks.client.runtime",
+    "umbel.workers.celery_app.app",
+)
+
+
+@cache
+def _origin() -> socket.socket:
+    """Where requests to fork go. The process that takes them ends with this one, however this one ends."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    program = [sys.executable, str(Path(__file__)), str(theirs.fileno())]
+    process = subprocess.Popen(program, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.terminate()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def run_prepared(
+    arguments: list[str], folder: Path, environment: dict[str, str], streams: list[IO[bytes]], timeout: float
+) -> int:
+    """Run `umbel` with these standard streams to its end; its exit code, negative for a signal.
+
+    Raises:
+        subprocess.TimeoutExpired: It took longer; it is killed.
+    """
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as replies:
+        request = json.dumps([arguments, str(folder), environment]).encode()
+        socket.send_fds(_origin(), [request], [*(stream.fileno() for stream in streams), writing])
+        os.close(writing)
+        pid = int(replies.readline())
+        if not select.select([replies], [], [], timeout)[0]:
+            os.kill(pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(arguments, timeout)
+        return int(replies.readline())
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork a command for each request; only the forked process returns."""
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(requests, 1_000_000, 4)
+        if not request:
+            sys.exit()
+        with suppress(ChildProcessError):  # those that have ended meanwhile
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if os.fork() == 0:
+            requests.close()
+            _watch(descriptors[3], descriptors[:3])
+            arguments, folder, environment = json.loads(request)
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(environment)
+            time.tzset()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.path[0] = folder
+            sys.argv[1:] = arguments
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _watch(reply: int, streams: list[int]) -> None:
+    """Fork the command itself and report its process and its end; only the command returns."""
+    command = os.fork()
+    if command == 0:
+        os.close(reply)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        return
+    os.write(reply, b"%d\n" % command)
+    _, status = os.waitpid(command, 0)
+    os.write(reply, b"%d\n" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    for name in IMPORTED:
+        importlib.import_module(name)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the tests, and this without a traceback
+    gc.freeze()  # else each copies these pages when it ends, since Python looks through all objects then
+    _serve(socket.socket(fileno=int(sys.argv[1])))
+    runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
