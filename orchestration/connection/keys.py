@@ -179,7 +179,7 @@ QUARANTINE_KEY = "umbel:quarantine"
 #: Each run is in one of them while it is kept.
 RUN_INDEXES = tuple(name for name in SHARD_KEYS if name.startswith("runs:"))
 
-#: A deployment may have so many shards.
+#: The most shards that a deployment may have.
 MAX_SHARDS = 1024
 
 #: Keys that are stored under the name that an older release gave them: deployments share a Redis while they upgrade.

@@ -224,7 +224,7 @@ def is_passing(error: Exception) -> bool:
 
 
 def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:
-    """What is raised when an outage outlasts the patience."""
+    """The error that is raised when an outage lasts longer than the patience."""
     waited = f" within {patience_seconds:g} s" if patience_seconds else ""
     return StoreUnavailable(
         f"Redis at {redact_url(url)} did not answer{waited} while umbel was trying to {what}: "

@@ -197,7 +197,7 @@ class Settings(BaseModel):
     history_keep: str = Field(
         default="all",
         pattern=r"^(all|last:[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?)$",
-        description="How much of a run's past is kept while it runs: all, last:N entries, or so many seconds",
+        description="How much of a run's past is kept while it runs: all, last:N entries, or a number of seconds",
     )
     history_compression: Compression = Field(
         default="zlib", description="With what journals are compressed; zstd only where every process has it"

@@ -16,7 +16,7 @@ BATCH = 64
 #: The same for runs that have waited for long. Most are in order, and what is urgent must not wait for that.
 LOOKS = 50
 
-#: Of timers so many more, which became due last.
+#: In addition, this many of the timers that became due last.
 NEWEST = 8
 
 #: In the order of `look.lua`.
@@ -33,7 +33,7 @@ KINDS = (
     "limits",
 )
 
-#: At most so many shards are looked at with one script: what Lua can pass to one command is bounded.
+#: The most shards that one script looks at: Lua can pass only a limited number of arguments to a command.
 _SHARDS = 128
 
 #: Ended runs leave the indexes once their keys have expired; so often, in ms, that is looked after.

@@ -1,4 +1,4 @@
-"""Quick commits: a step has returned one event, nobody waits for events, and what follows was decided before.
+"""Quick commits: a step has returned one event, nobody waits for events, and the same was decided before.
 
 What follows from such an outcome is the same for every event of one class at one step, except for ids and content. So
 it is decided once, by the `decide` that decides everything, and kept as a `Path`: the packed commands with gaps.
@@ -26,7 +26,7 @@ from ..store.scripts import pack
 from ..store.verbs import Store
 from .emitted import Emitted
 
-#: Above this many paths all are forgotten; a deployment has a few per step.
+#: Above this many paths all are dropped; a deployment has a few per step.
 _MOST_PATHS = 10_000
 #: Larger events are stored beside the work record.
 _IN_RECORD_BYTES = 2048

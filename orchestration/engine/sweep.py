@@ -36,7 +36,7 @@ MOST = 4 * AT_ONCE
 #: So many passes are left to a process that was found to sweep.
 LEFT_TO_OTHERS = 2
 
-#: So many pages of unclaimed dispatches, of so many each, are examined per shard and pass for those that count as lost.
+#: Pages of unclaimed dispatches, and dispatches per page, examined per shard and pass for those that count as lost.
 PAGES, PAGE = 4, 500
 
 

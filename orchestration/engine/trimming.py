@@ -6,7 +6,7 @@ from ..connection.failpoints import failpoint
 from ..store.asks import Command
 from ..store.verbs import Store
 
-#: So many names are looked at together, and so many such pages of runs that are all kept in one pass and index.
+#: Names looked at together, and pages of runs that are all kept, in one pass and index.
 _PAGE, _PAGES = 500, 4
 
 _STATUSES = ("completed", "failed", "cancelled", "timed_out")

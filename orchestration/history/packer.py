@@ -25,7 +25,7 @@ logger = logging.getLogger("umbel.history")
 
 #: Ended runs looked at per shard, status and turn; so many are packed at the same time.
 BATCH, AT_ONCE = 64, 16
-#: A turn ends after so many seconds: the process has other work. While not all is packed, the next one may last longer.
+#: A turn ends after this time: the process has other work. While not all is packed, the next one may last longer.
 TURN_SECONDS, LONGEST_TURN_SECONDS = 0.25, 1.0
 #: Turns of all processes are at least so far apart while there is nothing left to pack.
 PAUSE_SECONDS = 15.0

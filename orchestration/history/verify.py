@@ -100,7 +100,7 @@ async def _rebuilt(store: Store, run_id: str, past: list[Entry], *, is_whole: bo
     async with rebuilding(store, run_id, past, since) as (scratch, calls):
         done = 0
         for seq, name in checkpoints.items():
-            behind = seq - calls[0].entry.seq + 1 if calls else 0  # so many calls lead there
+            behind = seq - calls[0].entry.seq + 1 if calls else 0  # the number of calls that lead there
             then = await read_checkpoint(store, run_id, name) if done < behind <= len(calls) else None
             if then is None:
                 continue

@@ -278,7 +278,7 @@ async def newest_handlers(
         wanted: Whether a run is to be listed.
         statuses: Of runs: running, completed, failed, cancelled, timed_out.
         workflows: Only runs of these; empty is any.
-        limit: At most so many.
+        limit: At most this many.
         cursor: `HandlerPage.cursor` of the page before.
         readable: See `list_runs`.
 

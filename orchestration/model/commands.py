@@ -294,7 +294,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class LookAtChild:
-    """A fork has this child: begin it, or see whether it has ended, after so many times the pause of a redispatch."""
+    """A fork has this child: begin it, or see whether it has ended, after this multiple of the redispatch pause."""
 
     child_id: str
     begin: bool

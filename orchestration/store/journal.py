@@ -15,7 +15,7 @@ from .scripts import load, pack, unpack
 
 #: Entries are read in pages of this many.
 PAGE = 200
-#: No journal has so many.
+#: No journal has this many entries.
 _BEYOND = 1 << 52
 
 

@@ -29,7 +29,7 @@ from .scripts import reached, text_of
 
 #: The longest pause, in seconds, between two questions who has which slots.
 _LONGEST_PAUSE = 0.25
-#: A node that is not connected to, or does not say who has which slots, within so many seconds is lost. Another one may
+#: A node that cannot be connected to, or does not report the slots, within this time in seconds is lost. Another may
 #: have its slots long before the patience of a request is over.
 _CONNECT_SECONDS = 2.0
 

@@ -28,7 +28,7 @@ from .log import read_heads
 from .pubsub import CLOSED, LiveChannels
 from .relay import Listener, Relay
 
-#: A mailbox that nobody has waited at for so many seconds is closed: it hears every end in its shard.
+#: A mailbox that nobody has waited at for this time, in seconds, is closed: it receives every end in its shard.
 LINGER_SECONDS = 60.0
 
 

@@ -31,11 +31,11 @@ from ...orchestration.store.verbs import Store
 
 T = TypeVar("T")
 
-#: One that was not used for so many seconds is replaced: it may have gone dead without notice.
+#: A connection that was not used for this time, in seconds, is replaced: it may have died without notice.
 _IDLE_SECONDS = 30.0
-#: So many are kept; more are in use only while as many threads start runs at the same time.
+#: The most connections that are kept; more are in use only while as many threads start runs at the same time.
 _KEPT = 4
-#: The shared connection gets so many seconds at least, whatever was spent before it is asked.
+#: The least time, in seconds, that the shared connection gets, whatever was spent before.
 _LEAST_PATIENCE = 1.0
 
 

@@ -31,7 +31,7 @@ from ...orchestration.store.replies import Refusal
 
 logger = logging.getLogger("umbel.emissions")
 
-#: After so many pauses without an answer the writer does not wait again before there is one.
+#: After this many pauses without an answer the writer does not wait again before there is one.
 _MAX_UNANSWERED_PAUSES = 20
 
 

@@ -16,7 +16,7 @@ from ..events.codec import EventMismatch, EventRegistry, decode_event, unreadabl
 from ..events.event import Event
 from ..events.run_events import UnreadableEvent
 
-#: A step that was given so many answers which do not fit their class fails: it decodes all of them each time.
+#: A step that has received this many answers that do not fit their class fails: it decodes all of them each time.
 MOST_UNREADABLE = 100
 
 #: So much is said about each of them.

@@ -47,7 +47,7 @@ logger = logging.getLogger("umbel.dispatch")
 
 #: Messages that are sent at once to a broker other than a plain Redis.
 _SENDERS = 8
-#: For so many seconds the configuration is taken as read while no setting is assigned. What this overlooks is a setting
+#: How many seconds the configuration counts as read while no setting is assigned. What this overlooks is a setting
 #: that is changed in its inside, and a variable of the environment.
 _CONFIGURATION_SECONDS = 1.0
 

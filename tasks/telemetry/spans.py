@@ -21,7 +21,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 #: What a run keeps of the trace that started it, among its options.
 _KEPT = "trace"
 _TRACEPARENT = "traceparent"
-#: An attempt has at most so many links: a fan-in may have thousands of causes, and an SDK keeps 128.
+#: The most links of an attempt: a fan-in may have thousands of causes, and an SDK keeps 128.
 _MOST_LINKS = 100
 
 

@@ -13,7 +13,7 @@ from ...store.packed import pack_chunk
 from ...store.verbs import Store
 from .checkpoints import Packed, instant_in, keep_checkpoint, name_of, packed
 
-#: A chunk ends after so many entries, or bytes of them.
+#: A chunk ends after this many entries, or bytes of them.
 CHUNK_ENTRIES, CHUNK_BYTES = 500, 1 << 20
 #: Of a run with more live work items than that no checkpoint is made: reading them takes a script too long.
 CHECKPOINT_WORK = 2_000
@@ -22,7 +22,7 @@ START_BYTES = 16 << 10
 
 
 def most_again(settings: Settings) -> int:
-    """Above so many entries between two checkpoints, or behind the last one, there are to be more."""
+    """With more entries than this between two checkpoints, or after the last one, more checkpoints are needed."""
     return 4 * max(settings.history_checkpoint_every, CHUNK_ENTRIES)
 
 
