@@ -99,7 +99,7 @@ class Replaying:
         then, now = emissions(work.work_id, recorded.commands), emissions(work.work_id, commands)
         forked = ForkedFrom.of(work.options)
         if isinstance(outcome, Suspended) and now.waits != then.waits and forked is not None and forked.recorded:
-            return Replayed(reason="the answers that it had from the run that this is a fork of are not kept any more")
+            return Replayed(reason="its answers came from the run that it was forked from, and are no longer kept")
         kind = "failed" if error else type(outcome).__name__.lower()
         found = [*_of_outcome(recorded, then, kind, error, now)]
         if self.compare == "events":
@@ -116,11 +116,11 @@ class Replaying:
         if recorded.is_cut:
             return "it began before what is kept of the run's history"
         if recorded.is_taken:
-            return "no code of the step was executed: its outcome was taken from the run that this is a fork of"
+            return "the step was not executed: its outcome was reused from the run that it was forked from"
         if recorded.outcome == "failed" and "WorkerLost:" in recorded.error:
-            return "no code of the step was executed: its process had died too often"
+            return "the step was not executed: its process had died too often"
         if work.late:
-            return "no code of the step was executed: the attempt before had not reacted to its time limit"
+            return "the step was not executed: the attempt before had ignored its time limit"
         return ""
 
     async def _outcome(

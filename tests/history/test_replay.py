@@ -294,8 +294,8 @@ async def test_outcomes_that_a_fork_has_taken_are_replayed_where_they_were_recor
 
     reasons = {each.reason.partition(":")[0] for each in report.not_replayed}
     assert reasons == {
-        "no code of the step was executed",
-        "the answers that it had from the run that this is a fork of are not kept any more",
+        "the step was not executed",
+        "its answers came from the run that it was forked from, and are no longer kept",
     }
     assert (report.equal > 0, report.mismatches) == (True, ())
 
