@@ -177,6 +177,11 @@ class Work:
         return Origin(self.ids_of, self.work_id, self.scope, self.recoveries)
 
     @property
+    def held(self) -> Held:
+        """This claim, as its lease holder lists it."""
+        return Held(self.run_id, self.work_id, self.claim_id)
+
+    @property
     def member(self) -> str:
         """This claim's entry in the owner's set in Redis."""
         return f"{self.run_id}|{self.work_id}|{self.claim_id}"

@@ -224,7 +224,7 @@ class Executor:
     # -- an attempt ----------------------------------------------------------------------------------------------------
 
     async def _attempt(self, work: Work, plain: PlainCalls, until: float) -> Ended:
-        held = Held(work.run_id, work.work_id, work.claim_id)
+        held = work.held
         running = self.attempts.enter(held)
         try:
             return await self._execute(work, running, plain, until)
@@ -256,29 +256,32 @@ class Executor:
             emissions.before_sends = context.write_state
         if isinstance(emissions, VerboseEmissions):
             log_started(work)
+        error: BaseException | None = None
         try:
             outcome, error = await self._outcome(work, registered, context, running, plain)
+            clear_frames(error)
+            if outcome is None:
+                return Ended("cancelled")
+            if not all(map(context.routes, routed_events(outcome))) or context.misrouted is not None:
+                return await park_misrouted(self.engine.leases, self.registry, work, plan, registered, context)
+            if isinstance(emissions, VerboseEmissions):
+                log_outcome(work, outcome)
+            has_cancelled = isinstance(error, asyncio.CancelledError)  # itself; what did may go on doing so
+            commit = self._commit(work, plan, outcome, emissions, context, 0.0 if has_cancelled else until)
+            reply = await (undisturbed(commit) if has_cancelled else commit)
+            if isinstance(reply, Refusal):
+                return Ended(reply.value)
+            self.lease_holder.histograms.took(work.workflow, work.step, 1000 * (time.monotonic() - began))
+            if (gained := reply.continued) is not None:
+                self.attempts.enter(gained.held, after=running)
+            if isinstance(outcome, Failed):
+                text = f"attempt {work.attempt}: {failure_text(outcome)}"
+                return Ended("failed", AttemptFailed(text, outcome.retry_delay_seconds, error), gained)
+            return Ended(f"attempt {work.attempt} {OUTCOME_WORDS[type(outcome)]}", None, gained)
         except InputUnknown as unknown:
             return await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
-        clear_frames(error)
-        if outcome is None:
-            return Ended("cancelled")
-        if not all(map(context.routes, routed_events(outcome))) or context.misrouted is not None:
-            return await park_misrouted(self.engine.leases, self.registry, work, plan, registered, context)
-        if isinstance(emissions, VerboseEmissions):
-            log_outcome(work, outcome)
-        has_cancelled = isinstance(error, asyncio.CancelledError)  # itself; what did may go on doing so
-        commit = self._commit(work, plan, outcome, emissions, context, 0.0 if has_cancelled else until)
-        reply = await (undisturbed(commit) if has_cancelled else commit)
-        if isinstance(reply, Refusal):
-            return Ended(reply.value)
-        self.lease_holder.histograms.took(work.workflow, work.step, 1000 * (time.monotonic() - began))
-        if (gained := reply.continued) is not None:
-            self.attempts.enter(Held(gained.run_id, gained.work_id, gained.claim_id), after=running)
-        if isinstance(outcome, Failed):
-            text = f"attempt {work.attempt}: {failure_text(outcome)}"
-            return Ended("failed", AttemptFailed(text, outcome.retry_delay_seconds, error), gained)
-        return Ended(f"attempt {work.attempt} {OUTCOME_WORDS[type(outcome)]}", None, gained)
+        finally:
+            del error  # the frames in its traceback lead to this one
 
     async def _outcome(
         self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls
@@ -336,10 +339,7 @@ class Executor:
 
     def _emissions(self, work: Work, plan: Plan, running: Running) -> Emissions:
         kind = VerboseEmissions if is_verbose(work) else Emissions
-        notify = self.flusher.notify
-        return kind(
-            work, plan, self.flushing, lost=lambda refusal: running.cancel(f"Redis says {refusal}"), notify=notify
-        )
+        return kind(work, plan, self.flushing, lost=running.refused, notify=self.flusher.notify)
 
     async def _commit(
         self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, context: StepContext, until: float
@@ -358,8 +358,7 @@ class Executor:
             gained = committed.reply.continued if isinstance(committed.reply, Applied) else None
         finally:
             if carry_on is not None:
-                held = None if gained is None else Held(gained.run_id, gained.work_id, gained.claim_id)
-                self.lease_holder.settle(carry_on.claim_id, held)
+                self.lease_holder.settle(carry_on.claim_id, None if gained is None else gained.held)
         if isinstance(committed.reply, Refusal):
             log_refused(work, committed.reply)
         elif isinstance(emissions, VerboseEmissions) and not committed.reply.ended:
@@ -385,14 +384,15 @@ class Executor:
         reporter = self._continuation.reporter
         reporter.began(work, plan)
         began = time.monotonic()
-        text, failed, following = "cancelled", None, None
+        ended = Ended("cancelled")
         try:
             ended = await self._attempt(work, plain, until)
-            text, failed, following = ended.text, ended.failed, ended.following
         except Exception as error:  # the commit before is recorded: this is no failure of its task
             message = f"step {work.step} of run {work.run_id} is left to its lease: {error!r}"
             logger.error(message, extra={"action": "step_left", "run_id": work.run_id, "step": work.step})
-            failed = AttemptFailed(message).with_traceback(error.__traceback__)
+            ended = Ended("cancelled", AttemptFailed(message).with_traceback(error.__traceback__))
         finally:
-            reporter.ended(work, plan, text, failed, time.monotonic() - began)
+            reporter.ended(work, plan, ended.text, ended.failed, time.monotonic() - began)
+        following = ended.following
+        del ended  # as above
         return following

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.model.work_item import Held, Work
+from ...orchestration.store.replies import Refusal
 
 #: With this word the asyncio pool cancels what has reached Celery's hard time limit.
 TIME_LIMIT = "hard time limit"
@@ -107,6 +108,10 @@ class Running:
             self.reason, cancel = reason, self._cancel
         if cancel is not None:
             cancel()
+
+    def refused(self, refusal: Refusal) -> None:
+        """Stop the attempt: it is obsolete, as Redis has said of something that it sent."""
+        self.cancel(f"Redis says {refusal}")
 
 
 class RunningAttempts:

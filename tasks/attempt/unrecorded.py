@@ -10,7 +10,7 @@ from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.envelope import FAILED, ending
 from ...orchestration.model.errors import WorkflowRuntimeError
-from ...orchestration.model.work_item import Held, Work
+from ...orchestration.model.work_item import Work
 from ..events.exceptions import encode_exception, shown
 from ..events.tracebacks import step_traceback
 from .failure import log_error
@@ -40,7 +40,7 @@ async def settle_unrecorded(engine: Engine, work: Work, error: BaseException) ->
     )
     about = {"action": "step_unrecorded", "run_id": work.run_id, "step": work.step, "attempt": work.attempt}
     log_error(str(problem), error, about)
-    held = Held(work.run_id, work.work_id, work.claim_id)
+    held = work.held
     [(run_id, applied)] = await engine.leases.hand_back(work.owner, [held], charge=True, suspicion=work.suspicion)
     if not applied.dispatches:  # it was recorded, or is another process's
         return AttemptFailed(str(problem))

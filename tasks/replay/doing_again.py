@@ -16,7 +16,7 @@ from ...orchestration.history.attempts import RecordedAttempt
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.plan import Plan
 from ...orchestration.model.waiters import Surroundings
-from ...orchestration.model.work_item import ForkedFrom, Held, Outcome, Returned, Suspended
+from ...orchestration.model.work_item import ForkedFrom, Outcome, Returned, Suspended
 from ..attempt.calling import Calling, Raised
 from ..attempt.failure import as_failure, error_text
 from ..attempt.plain_calls import ThreadCalls
@@ -129,7 +129,7 @@ class Replaying:
         """What the step comes to, and the text of its failure."""
         work = recorded.work
         seconds = self.registered.steps[work.step].timeout_seconds
-        running = Running(Held(work.run_id, work.work_id, work.claim_id))
+        running = Running(work.held)
         calling = Calling(work, running, ThreadCalls(self.threads), asyncio.get_running_loop(), seconds)
         calls = asyncio.ensure_future(call_step(work, self.registered, context, store, calling))
         error: BaseException
