@@ -57,7 +57,7 @@ test smoke chaos: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test
 test: check  ## Everything that must pass: check, then all tests on a real Redis and real workers
-	$(BIN)/pytest --numprocesses 3 --dist loadfile
+	$(BIN)/pytest --numprocesses 4 --dist loadfile
 
 .PHONY: smoke
 smoke: $(INSTALLED)  ## Install, demo and a few tests on every other Python of this machine that umbel supports

@@ -104,7 +104,10 @@ def test_runs_that_wait_are_shown_and_may_be_refused(cli: InProcess) -> None:
     assert [each["status"] for each in shown(cli, "runs", "--json")] == ["queued", "running"]
     assert f"Waiting      {waiting}" in cli("session", "ada").stdout
     assert "queued in its session" in cli("runs").stdout
-    assert "goes on" in cli("start", "counting:Count", "--session", "ada", "--when-busy", "reject", fails=True).stderr
+    assert (
+        "'ada' is running"
+        in cli("start", "counting:Count", "--session", "ada", "--when-busy", "reject", fails=True).stderr
+    )
     assert "cannot be deleted" in cli("session", "ada", "delete", fails=True).stderr
     for options in (["--when-busy", "queue"], ["--session", "ada", "--run-id", "mine"]):
         assert "Error" in cli("start", "counting:Count", *options, fails=True).stderr

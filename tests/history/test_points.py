@@ -192,7 +192,7 @@ async def test_a_running_run_is_put_back_only_on_demand_and_its_old_attempt_writ
     handler = Waits().run(run_id="put-back")
     await asyncio.to_thread(eventually, lambda: EXECUTED["put-back", "begin"] == 1, "the first attempt goes on")
 
-    with pytest.raises(RunError, match="only with stop_running=True"):
+    with pytest.raises(RunError, match="is running; rewind it with stop_running=True"):
         await handler.rewind(1)
     await handler.rewind(1, stop_running=True)
     assert await handler == 2

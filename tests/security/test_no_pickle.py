@@ -36,6 +36,8 @@ MAY_IMPORT_BY_NAME = {
     "tasks/llama_index/signatures.py",
     "tasks/llama_index/install.py",
     "workers/cli/__main__.py",
+    "workers/cli/deployment/existing.py",
+    "workers/cli/runs/show.py",
     "workers/cli/targets.py",
     "workers/cli/lazy_group.py",
     "workers/pool/loop.py",

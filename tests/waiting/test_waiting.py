@@ -141,7 +141,7 @@ def test_a_step_fails_that_was_given_very_many_answers_that_do_not_fit() -> None
     flaw = encode_event(AnyScore(points=-1), Settings())
     names = ["w", *(f"w, again {n}" for n in range(1, MOST_UNREADABLE))]
     work = replace(work_on("ask"), answers=dict.fromkeys(names, flaw))
-    with pytest.raises(EventMismatch, match="was given 100 answers that it cannot read"):
+    with pytest.raises(EventMismatch, match="has received 100 answers that it cannot read"):
         find_answer("w", work, EventRegistry.of([Score]))
 
 
