@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,11 @@ def trace(folder: Path) -> str:
     lines = FLOWS.splitlines()
     raising = next(n for n, line in enumerate(lines, 1) if "raise LookupError" in line)
     calling = next(n for n, line in enumerate(lines, 1) if "charge(7)" in line)
+    marks = "    ~~~~~~^^^\n" if sys.version_info >= (3, 13) else ""
     return (
         "Traceback (most recent call last):\n"
         f'  File "{folder}/flows.py", line {calling}, in last\n'
-        "    charge(7)\n"
+        f"    charge(7)\n{marks}"
         f'  File "{folder}/flows.py", line {raising}, in charge\n'
         '    raise LookupError(f"no card {n} at https://shop:***@bank.example/cards")\n'
         "LookupError: no card 7 at https://shop:***@bank.example/cards\n"

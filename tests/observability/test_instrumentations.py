@@ -117,8 +117,10 @@ def test_each_sees_the_steps_of_a_run(cli: Cli, pool: str) -> None:
     assert [(each["type"], each["value"]) for each in error["exception"]["values"]] == [("OSError", "no stock")]
     assert "customer" not in error.get("tags", {})  # another step's
 
-    assert [each["transaction"] for each in seen("sentry transaction")] == traced
-    assert [each.get("tags", {}).get("customer") for each in seen("sentry transaction")] == ["ada", None][: len(traced)]
+    # On a slow machine a message may come again, which is a transaction too.
+    first = {each["transaction"]: each for each in reversed(seen("sentry transaction"))}
+    assert sorted(first) == traced
+    assert [first[name].get("tags", {}).get("customer") for name in traced] == ["ada", None][: len(traced)]
 
     runs = [each for each in seen("span") if each["name"].startswith("run/")]
     assert {each["name"] for each in runs} == {"run/Order.charge", "run/Order.ship"}

@@ -151,6 +151,8 @@ async def test_interrupting_keeps_what_was_written_and_rolling_back_does_not(ses
 async def test_an_event_goes_to_the_run_that_goes_on_or_starts_one(session: umbel.Session) -> None:
     first = await session.send(Word(text="a"), start=Gather())
     second = await session.send(Word(text="b"), start=Gather())
+    while len((await session.state()).get("words", [])) < 2:
+        await asyncio.sleep(0.01)
     third = session.run(Gather(), text="end", when_busy="join")
 
     assert first.run_id == second.run_id == third.run_id

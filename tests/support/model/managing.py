@@ -63,8 +63,6 @@ class ManagedWorld(World):
 
     def revive(self, run: LiveRun) -> None:
         model = run.model
-        if len(model.in_state("delayed")) > 1:  # in which order they are placed is not promised
-            return
         self.note(f"{model.run_id} revive from {model.status}")
         reply = self.store.revive(model.run_id, timeout_seconds=3600)
         if model.status == "completed":

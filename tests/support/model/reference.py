@@ -350,7 +350,7 @@ class ModelRun:
         """Take up an ended run."""
         self.status = "running"
         self.family.revive()
-        for item in self.items.values():
+        for item in sorted(self.items.values(), key=lambda item: item.work_id):
             if item.state == "suspended" and item.waits_until is not None:
                 self.timers.add(self.timer("waiter", item.work_id, item.waits_until))
             if item.state in ("suspended", "queued"):

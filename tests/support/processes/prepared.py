@@ -68,7 +68,9 @@ def run_prepared(
         socket.send_fds(_origin(), [request], [*(stream.fileno() for stream in streams), writing])
         os.close(writing)
         pid = int(replies.readline())
-        if not select.select([replies], [], [], timeout)[0]:
+        ended = select.poll()  # not select(), which knows the first 1,024 descriptors only
+        ended.register(replies, select.POLLIN)
+        if not ended.poll(1000 * timeout):
             os.kill(pid, signal.SIGKILL)
             raise subprocess.TimeoutExpired(arguments, timeout)
         return int(replies.readline())
