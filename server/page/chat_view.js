@@ -51,6 +51,8 @@ export function chatView(workflow, query, signal) {
   /** @type {string | null} */
   let field = null;
   let startType = "";
+  /** Settles when it is known what a message is sent as. @type {Promise<void>} */
+  let loaded;
   /** @type {{run: string, text: string, element: HTMLElement}[]} */
   const turns = [];
 
@@ -62,10 +64,12 @@ export function chatView(workflow, query, signal) {
 
   /** @param {string} text */
   async function say(text) {
-    if (!text.trim() || field === null || button.disabled) return;
+    if (!text.trim() || button.disabled) return;
     problem.textContent = "";
     button.disabled = true;
+    await loaded; // it may have been written before
     try {
+      if (field === null) return;
       const event = { type: startType, value: { [field]: text } };
       const body = { start_event: event, session_id: session, when_busy: "interrupt" };
       const run = await post(`workflows/${encodeURIComponent(workflow)}/run-nowait`, body);
@@ -73,9 +77,10 @@ export function chatView(workflow, query, signal) {
       listen(turn(run.run_id, text), run.run_id);
     } catch (error) {
       problem.textContent = error.message;
+    } finally {
+      button.disabled = false;
+      input.focus();
     }
-    button.disabled = false;
-    input.focus();
   }
 
   /** A turn's place in the conversation. @param {string} run @param {string} text */
@@ -145,6 +150,10 @@ export function chatView(workflow, query, signal) {
     }
   }
 
+  function begin() {
+    loaded = load();
+  }
+
   async function load() {
     try {
       const about = await get(`console/workflows/${encodeURIComponent(workflow)}`, signal);
@@ -160,7 +169,7 @@ export function chatView(workflow, query, signal) {
       }
       await loadTurns();
     } catch (error) {
-      if (!signal.aborted) fill(log, errorBox(error, load));
+      if (!signal.aborted) fill(log, errorBox(error, begin));
       return;
     }
     const waiting = sessionStorage.getItem(`umbel.say.${session}`);
@@ -184,7 +193,7 @@ export function chatView(workflow, query, signal) {
     }
   }
 
-  load();
+  begin();
   const element = h(
     "div",
     { class: "view chat" },

@@ -183,6 +183,18 @@ def test_a_conversation_is_a_session_whose_turns_are_runs(page: Page, site: Site
     expect(answers).to_have_count(2)
 
 
+def test_a_message_sent_before_the_page_knows_what_it_is_sent_as_is_sent_then(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/console/workflows/talk", lambda route: held.append(route), times=1)
+    page.goto("#/chat/talk")
+    page.get_by_label("Message").fill("early")
+    page.get_by_role("button", name="Send").click()
+    eventually(lambda: page.evaluate("true") and len(held) == 1, "the page has asked")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    held[0].continue_()
+    expect(page.locator(".answer-text")).to_have_text(["You said 1: early "])
+
+
 def test_a_session_is_shown_with_runs_state_and_versions_and_rewound(page: Page, site: Site) -> None:
     for text in ("one", "two"):
         body = {"start_event": {"text": text}, "session_id": "grace"}
