@@ -207,5 +207,6 @@ class StoreUnavailable(UmbelError):
         self.where = where
 
 
-for _each in [each for each in vars().values() if isinstance(each, type)]:
+for _each in [each for each in vars().values() if getattr(each, "__module__", None) == __name__]:
     _each.__module__ = "umbel.errors"  # where users import them from: tracebacks name that
+del _each

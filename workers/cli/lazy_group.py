@@ -47,11 +47,13 @@ class LazyGroup(click.Group):
         location = self._lazy.get(self._aliases.get(cmd_name, cmd_name))
         if location is None:
             return None
+        was_enabled = gc.isenabled()
         gc.disable()  # what is imported stays: to look for garbage in it is up to a tenth of a worker's start
         try:
             module = importlib.import_module(location.module, __package__)
         finally:
-            gc.enable()
+            if was_enabled:
+                gc.enable()
         command = getattr(module, location.attribute)
         assert isinstance(command, click.Command)
         return command
