@@ -24,11 +24,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from support.docs.pages import ROOT
-from support.docs.served import UMBEL, FlowerApi, Served, free_port
+from support.docs.served import UMBEL, FlowerApi, Served
 from support.eventually import eventually
 from umbel import Settings
 from umbel.workers.cli.main import cli
 from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
 
 TEXT = (ROOT / "docker-compose.yml").read_text()

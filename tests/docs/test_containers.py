@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from support.docs.pages import ROOT
-from support.docs.served import UMBEL, Served, free_port
+from support.docs.served import UMBEL, Served
 from support.eventually import eventually
 from support.processes.driving import descendants
 from support.processes.namespaces import in_container
+from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
 
 OBJECTS: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/umbel.yaml").read_text()))

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from support import TESTS
-from support.docs.served import UMBEL, FlowerApi, Served, free_port
+from support.docs.served import UMBEL, FlowerApi, Served
 from support.eventually import eventually
 from support.flows import flower as flower_flows
 from umbel import Settings
 from umbel.tasks.client.runtime import Runtime
+from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 

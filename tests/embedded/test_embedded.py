@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -166,6 +168,14 @@ def test_a_port_taken_in_the_last_moment_is_replaced_with_a_new_password(tmp_pat
             assert now.port != taken.port
             assert now.password != taken.password
     assert list(ports) == []
+
+
+def test_a_port_chosen_for_a_server_is_none_that_systems_give_to_outgoing_connections() -> None:
+    with contextlib.ExitStack() as taken:
+        for _ in range(200):
+            port = free_port()
+            assert 10_000 <= port < 32_768  # Linux gives 32,768 and higher ones, macOS 49,152 and higher ones
+            taken.enter_context(socket.create_server(("127.0.0.1", port)))
 
 
 def test_a_server_that_ends_at_its_start_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import secrets
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 LOOPBACK = "127.0.0.1"
+
+#: Ports for servers: outgoing connections have higher ones, from 32,768 on Linux and from 49,152 on macOS.
+_LISTENING_PORTS = range(10_000, 32_768)
+#: How many of them are tried before the system is asked for any port.
+_PORTS_LOOKED_AT = 100
 
 #: Seconds a server may take for one answer. While loading it answers every few megabytes.
 _ANSWER_SECONDS = 2.0
@@ -32,11 +39,17 @@ class Address:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port of the loopback interface that was free a moment ago.
+
+    It is not one of those that systems give to outgoing connections. Otherwise a server that died could find its port
+    taken by any client of any program when it is started again.
+    """
+    for port in [*secrets.SystemRandom().sample(_LISTENING_PORTS, _PORTS_LOOKED_AT), 0]:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((LOOPBACK, port))
+            bound: int = listener.getsockname()[1]
+            return bound
+    raise OSError(f"No port of {LOOPBACK} is free, or this process may not open another socket.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -19,14 +18,6 @@ from umbel.workers.embedded.supervisor import Supervisor
 
 #: The entry point of the virtual environment the tests run in: what a container's `umbel` is.
 UMBEL = str(Path(sys.executable).with_name("umbel"))
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 class Served:
